@@ -1,0 +1,214 @@
+//! Floor 1, files: every effect that the engine has on a disk goes through the two traits of this module.
+//!
+//! The engine never names a file descriptor, a map or a path of the host. It asks a [`Storage`] for names and a
+//! [`StorageFile`] for bytes, and that is what lets the same engine run on a directory ([`DirectoryStorage`]), in
+//! memory ([`MemoryStorage`]) and on a simulated disk that loses power at every call.
+//!
+//! # What is durable when
+//!
+//! Three things become durable separately, as on a POSIX file system, and the engine relies on no more than this:
+//!
+//! * **bytes and size of a file** after [`StorageFile::flush`] returned `Ok` (writes that it raced with may be missing);
+//! * **a name** (created, renamed, removed) after [`Storage::sync_dir`] of its directory returned `Ok`;
+//! * nothing else, ever: a crash may keep any subset of what was not flushed, in units of 512-byte sectors.
+//!
+//! After a flush failed, the bytes it covered are in an unknown state for good, whatever a later flush answers.
+
+use std::fmt;
+use std::io;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+mod directory;
+mod fork;
+mod mapped_file;
+mod memory;
+
+pub use directory::{DirectoryStorage, DirectoryStorageOptions, StoreMode};
+pub use memory::MemoryStorage;
+
+pub(crate) use fork::ForkGuard;
+
+/// What [`Storage::read_dir`] tells of one name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirEntry {
+    /// The name inside its directory, without any path.
+    pub name: String,
+    /// Whether it is a directory.
+    pub is_dir: bool,
+}
+
+/// What [`Storage::metadata`] tells of one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileMeta {
+    /// Length in bytes, reserved room included.
+    pub len: u64,
+    /// A number that changes when another file takes the name (the inode number, in a directory).
+    pub identity: u64,
+}
+
+/// How a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// For reading only; writing calls answer `PermissionDenied`.
+    Read,
+    /// For reading and writing; the file must exist.
+    Write,
+    /// For reading and writing; the file must not exist and is created empty.
+    CreateNew,
+}
+
+/// A held lock on the whole data directory; dropping it releases the lock.
+pub trait StorageLock: Send + Sync + fmt::Debug {}
+
+/// The names of one data directory and the effects on them.
+///
+/// Paths are relative to the data directory, `/`-separated, at most two components (`"cpu-0/00000000000000000000.log"`);
+/// the empty path is the data directory itself. The engine passes only names that it made itself or read by
+/// [`read_dir`](Storage::read_dir).
+///
+/// # Concurrency
+/// All calls may come from any thread. The engine never renames or removes a name while another of its threads
+/// does so to the same name.
+pub trait Storage: Send + Sync + fmt::Debug {
+    /// Takes the one lock of the data directory, or says who holds it.
+    ///
+    /// # Errors
+    /// `WouldBlock` where another store holds it; the error's text names the holder's process id where it is known.
+    fn lock(&self) -> io::Result<Box<dyn StorageLock>>;
+
+    /// Lists the names in `dir`, in no particular order; names that are not UTF-8 are left out.
+    fn read_dir(&self, dir: &str) -> io::Result<Vec<DirEntry>>;
+
+    /// Creates one directory. Durable after `sync_dir` of its parent.
+    fn create_dir(&self, dir: &str) -> io::Result<()>;
+
+    /// Removes one empty directory. Durable after `sync_dir` of its parent.
+    fn remove_dir(&self, dir: &str) -> io::Result<()>;
+
+    /// Opens or creates a file.
+    fn open(&self, path: &str, access: Access) -> io::Result<Arc<dyn StorageFile>>;
+
+    /// Length and identity of the file that has this name now.
+    fn metadata(&self, path: &str) -> io::Result<FileMeta>;
+
+    /// Gives a file or directory another name, replacing a file that has it. An open [`StorageFile`] goes on under its new name.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Takes the name away. Leases of the file stay readable.
+    fn remove_file(&self, path: &str) -> io::Result<()>;
+
+    /// Makes all names in `dir` durable as they are now.
+    fn sync_dir(&self, dir: &str) -> io::Result<()>;
+
+    /// Sixteen bytes that are the same until the machine (or what stands for it) boots again.
+    fn boot_id(&self) -> [u8; 16];
+}
+
+/// One file of a data directory.
+///
+/// # Concurrency
+/// All calls may come from any thread at any time, with two promises from the engine: no two writing calls overlap in
+/// their byte ranges, and bytes that were lent are never written again while the lease lives (recovery writes the *same*
+/// bytes in place, before anything is lent).
+pub trait StorageFile: Send + Sync + fmt::Debug {
+    /// Length in bytes, reserved room included.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether the file has no bytes at all.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Fills `buffer` from `position` as far as the file reaches and returns how many bytes that were.
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+
+    /// Writes all of `bytes` at `position` by a positioned write (a system call), growing the file where needed.
+    ///
+    /// After an error any part of the range may hold any part of the bytes.
+    fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()>;
+
+    /// Writes all of `bytes` at `position` through the map where that is safe and the room is reserved, and by
+    /// [`write_at`](StorageFile::write_at) where not. Coherent with both ways of reading.
+    fn store_at(&self, bytes: &[u8], position: u64) -> io::Result<()>;
+
+    /// Lends `len` bytes at `position` without copying them, or `None` where this file is not read through a map (by choice,
+    /// because the bound on mapped bytes is reached, or because the range crosses from one map window into the
+    /// next): the caller then copies by [`read_at`](StorageFile::read_at).
+    ///
+    /// The caller vouches that `position + len` lies inside the file and that these bytes do not change any more.
+    ///
+    /// # Errors
+    /// The medium's own error where it cannot read the range (found by populating it before it is lent, so that the host gets an error
+    /// here and not a SIGBUS later). From then on the file answers `None`.
+    fn lend(&self, position: u64, len: usize) -> io::Result<Option<Lease>>;
+
+    /// Makes sure that the bytes `[0, len)` are really allocated, so that writing them cannot fail for lack of room, and that the
+    /// file is at least `len` long. New bytes read as zeros.
+    ///
+    /// # Errors
+    /// `StorageFull` (or the quota's error) with the file as it was. `Unsupported` where the file system cannot reserve.
+    fn reserve(&self, len: u64) -> io::Result<()>;
+
+    /// A hint that `range` (which is reserved) is about to be written through the map: faults its pages in ahead of the writer. May do nothing.
+    fn prepare(&self, range: Range<u64>);
+
+    /// Cuts or extends the file to `len`; reserved room behind it is given back.
+    ///
+    /// The caller vouches that nothing at or behind `len` is lent.
+    fn truncate(&self, len: u64) -> io::Result<()>;
+
+    /// Returns once bytes and size, as they were when the call began, are durable.
+    ///
+    /// # Errors
+    /// After an error every later call of this handle, and of any other handle of the same file in this process, answers an error too.
+    fn flush(&self) -> io::Result<()>;
+}
+
+/// Where leased bytes live; implemented by each storage for its map windows.
+pub trait Region: Send + Sync {
+    /// The bytes of `range`, which lies inside what was lent.
+    fn bytes(&self, range: Range<usize>) -> &[u8];
+}
+
+impl Region for Vec<u8> {
+    fn bytes(&self, range: Range<usize>) -> &[u8] {
+        &self[range]
+    }
+}
+
+/// Counted, borrowed bytes: they stay valid and unchanged for as long as any clone lives, also after the file was
+/// removed or its handle dropped.
+#[derive(Clone)]
+pub struct Lease {
+    region: Arc<dyn Region>,
+    range: Range<usize>,
+}
+
+impl Lease {
+    /// A lease of `range` of `region`.
+    pub fn new(region: Arc<dyn Region>, range: Range<usize>) -> Lease {
+        Lease { region, range }
+    }
+
+    /// A lease of a part of this one.
+    #[must_use]
+    pub fn slice(&self, part: Range<usize>) -> Lease {
+        assert!(part.start <= part.end && part.end <= self.range.len(), "a slice lies inside its lease");
+        Lease { region: Arc::clone(&self.region), range: self.range.start + part.start..self.range.start + part.end }
+    }
+}
+
+impl Deref for Lease {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.region.bytes(self.range.clone())
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease").field("len", &self.range.len()).finish_non_exhaustive()
+    }
+}
