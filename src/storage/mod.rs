@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 mod directory;
 mod fork;
+mod map_budget;
 mod mapped_file;
 mod memory;
 
@@ -43,7 +44,7 @@ pub struct DirEntry {
 pub struct FileMeta {
     /// Length in bytes, reserved room included.
     pub len: u64,
-    /// A number that changes when another file takes the name (the inode number, in a directory).
+    /// A number that changes when another file takes the name (made of inode number and time of birth, in a directory).
     pub identity: u64,
 }
 
@@ -78,30 +79,56 @@ pub trait Storage: Send + Sync + fmt::Debug {
     fn lock(&self) -> io::Result<Box<dyn StorageLock>>;
 
     /// Lists the names in `dir`, in no particular order; names that are not UTF-8 are left out.
+    ///
+    /// # Errors
+    /// `NotFound` where there is no such directory; the medium's own.
     fn read_dir(&self, dir: &str) -> io::Result<Vec<DirEntry>>;
 
     /// Creates one directory. Durable after `sync_dir` of its parent.
+    ///
+    /// # Errors
+    /// `AlreadyExists` where the name is taken; `NotFound` where its parent is missing; the file system's own.
     fn create_dir(&self, dir: &str) -> io::Result<()>;
 
     /// Removes one empty directory. Durable after `sync_dir` of its parent.
+    ///
+    /// # Errors
+    /// `DirectoryNotEmpty`, `NotFound`; the file system's own.
     fn remove_dir(&self, dir: &str) -> io::Result<()>;
 
     /// Opens or creates a file.
+    ///
+    /// # Errors
+    /// `NotFound` where there is no such file (for [`CreateNew`](Access::CreateNew): no such directory); `AlreadyExists` where [`CreateNew`](Access::CreateNew)
+    /// finds the name taken; `IsADirectory`; the file system's own.
     fn open(&self, path: &str, access: Access) -> io::Result<Arc<dyn StorageFile>>;
 
     /// Length and identity of the file that has this name now.
+    ///
+    /// # Errors
+    /// `NotFound` where there is no such file.
     fn metadata(&self, path: &str) -> io::Result<FileMeta>;
 
     /// Gives a file or directory another name, replacing a file that has it. An open [`StorageFile`] goes on under its new name.
+    ///
+    /// # Errors
+    /// `NotFound` where there is no `from`; the file system's own. Both names are then as they were.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Takes the name away. Leases of the file stay readable.
+    ///
+    /// # Errors
+    /// `NotFound` where there is no such file; the file system's own.
     fn remove_file(&self, path: &str) -> io::Result<()>;
 
     /// Makes all names in `dir` durable as they are now.
+    ///
+    /// # Errors
+    /// Those of the medium.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
 
-    /// Sixteen bytes that are the same until the machine (or what stands for it) boots again.
+    /// Sixteen bytes that are the same until the machine (or what stands for it) boots again. All zeros say that it cannot be
+    /// known: that is never the same boot.
     fn boot_id(&self) -> [u8; 16];
 }
 
@@ -113,23 +140,36 @@ pub trait Storage: Send + Sync + fmt::Debug {
 /// bytes in place, before anything is lent).
 pub trait StorageFile: Send + Sync + fmt::Debug {
     /// Length in bytes, reserved room included.
+    ///
+    /// # Errors
+    /// `NotFound` where the file lost its name and had to be opened again.
     fn len(&self) -> io::Result<u64>;
 
     /// Whether the file has no bytes at all.
+    ///
+    /// # Errors
+    /// Those of [`len`](StorageFile::len).
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
 
     /// Fills `buffer` from `position` as far as the file reaches and returns how many bytes that were.
+    ///
+    /// # Errors
+    /// Those of the medium.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
 
     /// Writes all of `bytes` at `position` by a positioned write (a system call), growing the file where needed.
     ///
-    /// After an error any part of the range may hold any part of the bytes.
+    /// # Errors
+    /// `StorageFull` and the medium's own. Any part of the range may then hold any part of the bytes.
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()>;
 
     /// Writes all of `bytes` at `position` through the map where that is safe and the room is reserved, and by
     /// [`write_at`](StorageFile::write_at) where not. Coherent with both ways of reading.
+    ///
+    /// # Errors
+    /// As [`write_at`](StorageFile::write_at).
     fn store_at(&self, bytes: &[u8], position: u64) -> io::Result<()>;
 
     /// Lends `len` bytes at `position` without copying them, or `None` where this file is not read through a map (by choice,
@@ -156,12 +196,16 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     /// Cuts or extends the file to `len`; reserved room behind it is given back.
     ///
     /// The caller vouches that nothing at or behind `len` is lent.
+    ///
+    /// # Errors
+    /// Those of the file system.
     fn truncate(&self, len: u64) -> io::Result<()>;
 
     /// Returns once bytes and size, as they were when the call began, are durable.
     ///
     /// # Errors
-    /// After an error every later call of this handle, and of any other handle of the same file in this process, answers an error too.
+    /// Once it answered an error, every later flush of this handle, and of any other handle of the same file, answers that error too, until the last of
+    /// them is dropped.
     fn flush(&self) -> io::Result<()>;
 }
 

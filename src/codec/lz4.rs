@@ -1,0 +1,150 @@
+//! The LZ4 frame format, as Kafka's clients write it.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 4 | magic `04 22 4D 18` |
+//! | 1 | FLG: bits 7-6 version 01, 5 blocks are independent, 4 block checksums, 3 content size, 2 content checksum, 1 zero, 0 dictionary |
+//! | 1 | BD: bits 6-4 greatest block (4 is 64 KiB, each further one four times that, to 7), all others zero |
+//! | 8 | content size, if FLG has it |
+//! | 1 | the second byte of the XXH32 of FLG, BD and size |
+//! | 4 | length of the block that follows, `u32`, little-endian; highest bit: it is stored as it is; 0: the end |
+//! | n | the block, then its XXH32 if FLG has it |
+//! | 4 | XXH32 of the content, if FLG has it |
+//!
+//! What is accepted is what Java's clients accept: version 1, independent blocks, no dictionary, one frame. Header and block checksums are verified,
+//! the content's is not (the batch has its own). Decoding goes from block to output without any buffer between.
+
+use edgelog_core::compression::CompressionType;
+use lz4_flex::block::{DecompressError, decompress_into};
+
+use super::{CodecError, Output};
+
+const MAGIC: u32 = 0x184D_2204;
+const FLG_VERSION_MASK: u8 = 0b1100_0000;
+const FLG_VERSION: u8 = 0b0100_0000;
+const FLG_BLOCKS_INDEPENDENT: u8 = 0b0010_0000;
+const FLG_BLOCK_CHECKSUMS: u8 = 0b0001_0000;
+const FLG_CONTENT_SIZE: u8 = 0b0000_1000;
+const FLG_CONTENT_CHECKSUM: u8 = 0b0000_0100;
+const FLG_RESERVED_OR_DICTIONARY: u8 = 0b0000_0011;
+const BD_RESERVED: u8 = 0b1000_1111;
+const BLOCK_STORED: u32 = 1 << 31;
+
+/// No byte of an LZ4 block stands for more than 255, but for the first few.
+const EXPANSION_MAX: usize = 255;
+
+/// Reads one frame.
+pub(super) fn decompress(payload: &[u8], out: &mut Output<'_>) -> Result<(), CodecError> {
+    let mut rest = payload;
+    if take_u32(&mut rest)? != MAGIC {
+        return Err(corrupt("no magic"));
+    }
+    let (flg, bd) = (take(&mut rest, 1)?[0], take(&mut rest, 1)?[0]);
+    if flg & FLG_VERSION_MASK != FLG_VERSION {
+        return Err(corrupt(format!("version {} where 1 is known", flg >> 6)));
+    }
+    if flg & FLG_RESERVED_OR_DICTIONARY != 0 || bd & BD_RESERVED != 0 || bd >> 4 < 4 {
+        return Err(corrupt(format!("unknown flags {flg:#04x} {bd:#04x}")));
+    }
+    if flg & FLG_BLOCKS_INDEPENDENT == 0 {
+        return Err(corrupt("its blocks depend on each other"));
+    }
+    if flg & FLG_CONTENT_SIZE != 0 {
+        take(&mut rest, 8)?;
+    }
+    let descriptor = &payload[4..payload.len() - rest.len()];
+    if take(&mut rest, 1)?[0] != (xxh32(descriptor) >> 8) as u8 {
+        return Err(corrupt("the checksum of its header does not match"));
+    }
+    let block_bytes_max = 1 << (8 + 2 * (bd >> 4));
+    loop {
+        let head = take_u32(&mut rest)?;
+        if head == 0 {
+            break;
+        }
+        let len = (head & !BLOCK_STORED) as usize;
+        if len > block_bytes_max {
+            return Err(corrupt(format!("a block of {len} bytes where {block_bytes_max} are the most")));
+        }
+        let block = take(&mut rest, len)?;
+        if flg & FLG_BLOCK_CHECKSUMS != 0 && take_u32(&mut rest)? != xxh32(block) {
+            return Err(corrupt("the checksum of a block does not match"));
+        }
+        if head & BLOCK_STORED != 0 {
+            out.grow(len)?.copy_from_slice(block);
+        } else {
+            decompress_block(block, block_bytes_max, out)?;
+        }
+    }
+    if flg & FLG_CONTENT_CHECKSUM != 0 {
+        take(&mut rest, 4)?;
+    }
+    if rest.is_empty() { Ok(()) } else { Err(corrupt(format!("{} trailing bytes", rest.len()))) }
+}
+
+fn decompress_block(block: &[u8], block_bytes_max: usize, out: &mut Output<'_>) -> Result<(), CodecError> {
+    let possible = block_bytes_max.min(block.len().saturating_mul(EXPANSION_MAX));
+    let room = out.room().min(possible);
+    match decompress_into(block, out.grow(room)?) {
+        Ok(written) => {
+            out.shrink(room - written);
+            Ok(())
+        }
+        Err(DecompressError::OutputTooSmall { expected, .. }) if room < possible => {
+            out.shrink(room);
+            Err(out.too_large((out.len() as u64).saturating_add(expected as u64)))
+        }
+        Err(error) => Err(corrupt(error.to_string())),
+    }
+}
+
+fn take<'a>(rest: &mut &'a [u8], len: usize) -> Result<&'a [u8], CodecError> {
+    let (taken, behind) = rest.split_at_checked(len).ok_or_else(|| corrupt("the frame ends too early"))?;
+    *rest = behind;
+    Ok(taken)
+}
+
+fn take_u32(rest: &mut &[u8]) -> Result<u32, CodecError> {
+    let bytes = take(rest, 4)?;
+    Ok(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+}
+
+/// XXH32 with seed 0.
+fn xxh32(input: &[u8]) -> u32 {
+    const P1: u32 = 0x9E37_79B1;
+    const P2: u32 = 0x85EB_CA77;
+    const P3: u32 = 0xC2B2_AE3D;
+    const P4: u32 = 0x27D4_EB2F;
+    const P5: u32 = 0x1656_67B1;
+    let word = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+
+    let stripes = input.chunks_exact(16);
+    let mut rest = stripes.remainder();
+    let mut hash = if input.len() < 16 {
+        P5
+    } else {
+        let mut lanes = [P1.wrapping_add(P2), P2, 0, 0u32.wrapping_sub(P1)];
+        for stripe in stripes {
+            for (lane, bytes) in lanes.iter_mut().zip(stripe.chunks_exact(4)) {
+                *lane = lane.wrapping_add(word(bytes).wrapping_mul(P2)).rotate_left(13).wrapping_mul(P1);
+            }
+        }
+        let [a, b, c, d] = lanes;
+        a.rotate_left(1).wrapping_add(b.rotate_left(7)).wrapping_add(c.rotate_left(12)).wrapping_add(d.rotate_left(18))
+    };
+    hash = hash.wrapping_add(input.len() as u32);
+    while let Some((bytes, behind)) = rest.split_at_checked(4) {
+        hash = hash.wrapping_add(word(bytes).wrapping_mul(P3)).rotate_left(17).wrapping_mul(P4);
+        rest = behind;
+    }
+    for byte in rest {
+        hash = hash.wrapping_add(u32::from(*byte).wrapping_mul(P5)).rotate_left(11).wrapping_mul(P1);
+    }
+    hash = (hash ^ (hash >> 15)).wrapping_mul(P2);
+    hash = (hash ^ (hash >> 13)).wrapping_mul(P3);
+    hash ^ (hash >> 16)
+}
+
+fn corrupt(reason: impl Into<String>) -> CodecError {
+    CodecError::corrupt(CompressionType::Lz4, reason)
+}

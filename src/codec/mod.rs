@@ -1,0 +1,170 @@
+//! The compressed payload of a batch: the codecs behind their features.
+//!
+//! Writing is snappy alone, in the framing that Java's clients write; reading is whatever a Kafka client may have written. Every
+//! length that a payload claims is held against the caller's limit before memory is taken for it.
+
+#[cfg(feature = "gzip")]
+mod gzip;
+#[cfg(feature = "lz4")]
+mod lz4;
+#[cfg(feature = "snappy")]
+mod snappy;
+#[cfg(feature = "zstd")]
+mod zstd;
+
+use edgelog_core::compression::CompressionType;
+
+/// Why a payload cannot be compressed or decompressed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CodecError {
+    /// The codec is not in this build.
+    #[error("{codec} is not built in: enable the feature `{feature}`")]
+    NotBuiltIn {
+        /// The codec asked for.
+        codec: CompressionType,
+        /// The feature that brings it.
+        feature: &'static str,
+    },
+    /// The codec is only read, in any build.
+    #[error("{codec} is read but not written: snappy is")]
+    NotWritten {
+        /// The codec asked for.
+        codec: CompressionType,
+    },
+    /// What comes out would be longer than allowed.
+    #[error("the {codec} payload decompresses to {claimed} bytes or more, {limit} are allowed")]
+    TooLarge {
+        /// The codec.
+        codec: CompressionType,
+        /// A length that the payload is known to reach, or claims.
+        claimed: u64,
+        /// The caller's limit.
+        limit: usize,
+    },
+    /// The bytes are not what the codec writes.
+    #[error("not a {codec} payload: {reason}")]
+    Corrupt {
+        /// The codec.
+        codec: CompressionType,
+        /// What is wrong with them.
+        reason: String,
+    },
+}
+
+impl CodecError {
+    #[cfg(any(feature = "gzip", feature = "lz4", feature = "snappy", feature = "zstd"))]
+    fn corrupt(codec: CompressionType, reason: impl Into<String>) -> Self {
+        Self::Corrupt { codec, reason: reason.into() }
+    }
+}
+
+/// Appends to `out` what `codec` makes of `payload`. Takes no memory but for `out`, once a thread has compressed its first payload.
+///
+/// # Errors
+/// `NotWritten` for all codecs but none and snappy, `NotBuiltIn` for snappy without its feature.
+pub(crate) fn compress(codec: CompressionType, payload: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> {
+    match codec {
+        CompressionType::None => {
+            out.extend_from_slice(payload);
+            Ok(())
+        }
+        #[cfg(feature = "snappy")]
+        CompressionType::Snappy => {
+            snappy::compress(payload, out);
+            Ok(())
+        }
+        #[cfg(not(feature = "snappy"))]
+        CompressionType::Snappy => Err(CodecError::NotBuiltIn { codec, feature: "snappy" }),
+        CompressionType::Gzip | CompressionType::Lz4 | CompressionType::Zstd => Err(CodecError::NotWritten { codec }),
+    }
+}
+
+/// Appends to `out` what `payload` was before `codec` compressed it, `limit` bytes at most.
+///
+/// What `out` held stays in front; after an error what is behind it has no meaning.
+///
+/// # Errors
+/// `NotBuiltIn` where the codec's feature is off, `TooLarge` where `limit` is not enough, `Corrupt` for all other bytes.
+pub(crate) fn decompress(
+    codec: CompressionType,
+    payload: &[u8],
+    out: &mut Vec<u8>,
+    limit: usize,
+) -> Result<(), CodecError> {
+    #[cfg(not(all(feature = "gzip", feature = "lz4", feature = "snappy", feature = "zstd")))]
+    let not_built_in = |feature| Err(CodecError::NotBuiltIn { codec, feature });
+    match codec {
+        CompressionType::None => {
+            let mut output = Output::new(codec, out, limit);
+            output.grow(payload.len())?.copy_from_slice(payload);
+            Ok(())
+        }
+        #[cfg(feature = "gzip")]
+        CompressionType::Gzip => gzip::decompress(payload, &mut Output::new(codec, out, limit)),
+        #[cfg(not(feature = "gzip"))]
+        CompressionType::Gzip => not_built_in("gzip"),
+        #[cfg(feature = "snappy")]
+        CompressionType::Snappy => snappy::decompress(payload, &mut Output::new(codec, out, limit)),
+        #[cfg(not(feature = "snappy"))]
+        CompressionType::Snappy => not_built_in("snappy"),
+        #[cfg(feature = "lz4")]
+        CompressionType::Lz4 => lz4::decompress(payload, &mut Output::new(codec, out, limit)),
+        #[cfg(not(feature = "lz4"))]
+        CompressionType::Lz4 => not_built_in("lz4"),
+        #[cfg(feature = "zstd")]
+        CompressionType::Zstd => zstd::decompress(payload, &mut Output::new(codec, out, limit)),
+        #[cfg(not(feature = "zstd"))]
+        CompressionType::Zstd => not_built_in("zstd"),
+    }
+}
+
+/// Where decompressed bytes go: behind what the caller's buffer held already, and never more than the limit.
+struct Output<'a> {
+    codec: CompressionType,
+    bytes: &'a mut Vec<u8>,
+    start: usize,
+    limit: usize,
+}
+
+impl<'a> Output<'a> {
+    fn new(codec: CompressionType, bytes: &'a mut Vec<u8>, limit: usize) -> Self {
+        let start = bytes.len();
+        Self { codec, bytes, start, limit }
+    }
+
+    /// Bytes decompressed so far.
+    fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    /// Bytes that may still come.
+    fn room(&self) -> usize {
+        self.limit - self.len()
+    }
+
+    /// Appends `len` bytes, zeros for now, and returns them to be filled.
+    fn grow(&mut self, len: usize) -> Result<&mut [u8], CodecError> {
+        if len > self.room() {
+            return Err(self.too_large(self.len() as u64 + len as u64));
+        }
+        let wanted = self.bytes.len() + len;
+        if wanted > self.bytes.capacity() {
+            // By doubling, so that many small pieces cost no more than one large one; but never beyond the limit.
+            let capacity = wanted.max(2 * self.bytes.capacity()).min(self.start + self.limit);
+            self.bytes.reserve_exact(capacity - self.bytes.len());
+        }
+        let old = self.bytes.len();
+        self.bytes.resize(wanted, 0);
+        Ok(&mut self.bytes[old..])
+    }
+
+    /// Takes the last `len` bytes back.
+    #[cfg(any(feature = "gzip", feature = "lz4", feature = "zstd"))]
+    fn shrink(&mut self, len: usize) {
+        self.bytes.truncate(self.bytes.len() - len);
+    }
+
+    fn too_large(&self, claimed: u64) -> CodecError {
+        CodecError::TooLarge { codec: self.codec, claimed, limit: self.limit }
+    }
+}

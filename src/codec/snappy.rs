@@ -1,0 +1,86 @@
+//! Snappy as Kafka's clients write it.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 16 | magic `82 53 4E 41 50 50 59 00`, then version 1 and the least version that reads it, 1, both `u32`, big-endian |
+//! | 4 | length of the block that follows, `u32`, big-endian |
+//! | n | one raw snappy block, of 32 KiB before compression |
+//! | | ... and so on, length and block, to the end |
+//!
+//! That is the stream of the xerial library, which Java's clients write. Others write one raw block without anything around it: it is read
+//! as well, and told apart by the magic (which as a raw block would claim a length that its bytes cannot have).
+
+use std::cell::RefCell;
+
+use edgelog_core::compression::CompressionType;
+use snap::raw::{Decoder, Encoder, decompress_len, max_compress_len};
+
+use super::{CodecError, Output};
+
+const HEADER: [u8; 16] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1];
+const MAGIC_BYTES: usize = 8;
+const BLOCK_BYTES: usize = 32 << 10;
+
+/// No snappy element makes more than 64 bytes out of 3.
+const EXPANSION_MAX: usize = 22;
+
+thread_local! {
+    // Its tables take longer to make than a small batch takes to compress.
+    static ENCODER: RefCell<Encoder> = RefCell::new(Encoder::new());
+}
+
+/// Appends the stream for `payload`.
+pub(super) fn compress(payload: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&HEADER);
+    ENCODER.with_borrow_mut(|encoder| {
+        for block in payload.chunks(BLOCK_BYTES) {
+            let start = out.len();
+            out.resize(start + 4 + max_compress_len(block.len()), 0);
+            let len = encoder.compress(block, &mut out[start + 4..]);
+            let len = len.expect("a block this short, into room for the worst case, always compresses");
+            out[start..start + 4].copy_from_slice(&(len as u32).to_be_bytes());
+            out.truncate(start + 4 + len);
+        }
+    });
+}
+
+/// Reads either form.
+pub(super) fn decompress(payload: &[u8], out: &mut Output<'_>) -> Result<(), CodecError> {
+    if !payload.starts_with(&HEADER[..MAGIC_BYTES]) {
+        return decompress_block(payload, out);
+    }
+    let Some(mut rest) = payload.get(HEADER.len()..) else { return Err(corrupt("the stream ends inside its header")) };
+    if rest.is_empty() {
+        return Err(corrupt("the stream has no blocks"));
+    }
+    while !rest.is_empty() {
+        let Some((len, behind)) = rest.split_first_chunk() else { return Err(corrupt("trailing bytes")) };
+        let len = u32::from_be_bytes(*len) as usize;
+        let Some((block, behind)) = behind.split_at_checked(len) else {
+            return Err(corrupt(format!("a block of {len} bytes where {} are left", behind.len())));
+        };
+        decompress_block(block, out)?;
+        rest = behind;
+    }
+    if out.len() == 0 { Err(corrupt("the stream is empty")) } else { Ok(()) }
+}
+
+fn decompress_block(block: &[u8], out: &mut Output<'_>) -> Result<(), CodecError> {
+    if block.is_empty() {
+        return Err(corrupt("a block without any bytes"));
+    }
+    // The decoder would take the claimed length at its word.
+    let len = decompress_len(block).map_err(|error| corrupt(error.to_string()))?;
+    if len > out.room() {
+        return Err(out.too_large(out.len() as u64 + len as u64));
+    }
+    if len > block.len().saturating_mul(EXPANSION_MAX) {
+        return Err(corrupt(format!("a block of {} bytes claims to hold {len}", block.len())));
+    }
+    let written = Decoder::new().decompress(block, out.grow(len)?).map_err(|error| corrupt(error.to_string()))?;
+    if written == len { Ok(()) } else { Err(corrupt("a block is shorter than it claims")) }
+}
+
+fn corrupt(reason: impl Into<String>) -> CodecError {
+    CodecError::corrupt(CompressionType::Snappy, reason)
+}

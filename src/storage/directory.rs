@@ -1,0 +1,732 @@
+//! A data directory on a real file system.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{self, Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::UNIX_EPOCH;
+
+use parking_lot::{Mutex, MutexGuard};
+use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::io::Errno;
+
+use super::map_budget::MapBudget;
+use super::mapped_file::MappedFile;
+use super::{Access, DirEntry, FileMeta, ForkGuard, Lease, Storage, StorageFile, StorageLock};
+
+/// The name of the lock file inside the data directory.
+const LOCK_FILE: &str = ".lock";
+
+/// How the files of a [`DirectoryStorage`] are read and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StoreMode {
+    /// Reads through maps; writes through maps where that is known to be safe: in room that the file system allocated
+    /// beforehand, on ext4, xfs, f2fs and tmpfs. All other writing is by system calls.
+    #[default]
+    Auto,
+    /// Reads through maps, and writes through maps on every file system that can allocate room beforehand. On
+    /// a file system that copies on write this invites SIGBUS when the disk is full.
+    Map,
+    /// Reads and writes by system calls alone: a bad medium is then always an error and never a signal.
+    File,
+}
+
+/// How a data directory is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DirectoryStorageOptions {
+    /// How files are read and written.
+    pub store_mode: StoreMode,
+    /// The most bytes that may be mapped at a time (address space, not memory). By default 1 GiB on 64-bit machines, 64 MiB
+    /// on 32-bit ones.
+    pub map_bytes_max: u64,
+    /// The most files that are kept open at a time, however many are in use. By default 48; at least 1.
+    pub open_files_max: usize,
+    /// Whether nothing may be changed: for reading what another process writes.
+    pub read_only: bool,
+}
+
+impl Default for DirectoryStorageOptions {
+    fn default() -> Self {
+        Self {
+            store_mode: StoreMode::Auto,
+            map_bytes_max: if cfg!(target_pointer_width = "64") { 1 << 30 } else { 64 << 20 },
+            open_files_max: 48,
+            read_only: false,
+        }
+    }
+}
+
+/// The files of one directory of the host, below a path that is fixed when it is opened.
+///
+/// Files are opened when they are needed and closed again when too many are, the least recently used first, so that the number of descriptors is
+/// bounded however many segments a log has. All descriptors are close-on-exec.
+#[derive(Debug)]
+pub struct DirectoryStorage {
+    shared: Arc<Shared>,
+}
+
+impl DirectoryStorage {
+    /// Opens the data directory `root`, and creates it first where it is missing and may be created.
+    ///
+    /// # Errors
+    /// Those of the file system; `NotADirectory` where `root` is something else.
+    ///
+    /// # Durability
+    /// A root that was created survives a power cut from here on.
+    pub fn open(root: impl Into<PathBuf>, options: DirectoryStorageOptions) -> io::Result<Self> {
+        // The process may change its working directory later.
+        let root = path::absolute(root.into())?;
+        if !options.read_only {
+            create_durably(&root)?;
+        }
+        let directory = File::open(&root)?;
+        if !directory.metadata()?.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        let stores_are_safe = match options.store_mode {
+            StoreMode::Auto => {
+                let kind = rustix::fs::fstatfs(&directory)?.f_type as u32;
+                matches!(kind, EXT4_MAGIC | XFS_MAGIC | F2FS_MAGIC | TMPFS_MAGIC)
+            }
+            StoreMode::Map => true,
+            StoreMode::File => false,
+        };
+        Ok(Self {
+            shared: Arc::new(Shared {
+                root,
+                read_only: options.read_only,
+                lends: options.store_mode != StoreMode::File,
+                stores_through_maps: stores_are_safe,
+                cannot_reserve: AtomicBool::new(false),
+                budget: MapBudget::new(options.map_bytes_max),
+                clock: AtomicU64::new(1),
+                open_files_max: options.open_files_max.max(1),
+                open: Mutex::new(Vec::new()),
+                files: Mutex::new(Files { by_path: HashMap::new(), sweep_at: 64 }),
+            }),
+        })
+    }
+}
+
+// What statfs answers on ext4 (and ext2 and ext3, which cannot reserve).
+const EXT4_MAGIC: u32 = 0xEF53;
+const XFS_MAGIC: u32 = 0x5846_5342;
+const F2FS_MAGIC: u32 = 0xF2F5_2010;
+const TMPFS_MAGIC: u32 = 0x0102_1994;
+
+/// Creates `directory` and those above it, each one durable before it returns.
+fn create_durably(directory: &Path) -> io::Result<()> {
+    match fs::create_dir(directory) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let Some(parent) = directory.parent() else { return Err(error) };
+            create_durably(parent)?;
+            match fs::create_dir(directory) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+        }
+        // A read-only file system says so before it says that the directory is there.
+        Err(_) if directory.is_dir() => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    directory.parent().map_or(Ok(()), sync_directory)
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    let directory = File::open(directory)?;
+    match retry(|| rustix::fs::fsync(&directory)) {
+        // A file system that does not sync directories has no better answer to give, now or later.
+        Err(Errno::INVAL) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// What all handles of one storage share.
+///
+/// Lock order: `open`, then `files`, then what belongs to one file.
+struct Shared {
+    root: PathBuf,
+    read_only: bool,
+    lends: bool,
+    stores_through_maps: bool,
+    cannot_reserve: AtomicBool,
+    budget: Arc<MapBudget>,
+    /// Advances with each descriptor that is opened: the time by which descriptors are old or young.
+    clock: AtomicU64,
+    open_files_max: usize,
+    /// The files that have a descriptor.
+    open: Mutex<Vec<Weak<DataFile>>>,
+    files: Mutex<Files>,
+}
+
+/// Every file that somebody has a handle of, so that all handles of one file share one descriptor and one fate.
+struct Files {
+    by_path: HashMap<String, Weak<DataFile>>,
+    sweep_at: usize,
+}
+
+impl Files {
+    fn insert(&mut self, path: &str, file: &Arc<DataFile>) {
+        if self.by_path.len() >= self.sweep_at {
+            self.by_path.retain(|_, file| file.strong_count() > 0);
+            self.sweep_at = 64.max(2 * self.by_path.len());
+        }
+        self.by_path.insert(path.to_owned(), Arc::downgrade(file));
+    }
+
+    /// Forgets the file at `path`, whose name is gone: its handles go on with what they have.
+    fn remove(&mut self, path: &str) {
+        if let Some(file) = self.by_path.remove(path).and_then(|file| file.upgrade()) {
+            *file.path.lock() = None;
+        }
+    }
+
+    /// Gives the file at `from`, or all files below it, their new names.
+    fn rename(&mut self, from: &str, to: &str) {
+        self.remove(to);
+        let moved: Vec<_> = self
+            .by_path
+            .keys()
+            .filter_map(|path| {
+                let rest = path.strip_prefix(from)?;
+                (rest.is_empty() || rest.starts_with('/')).then(|| (path.clone(), format!("{to}{rest}")))
+            })
+            .collect();
+        for (old, new) in moved {
+            let Some(file) = self.by_path.remove(&old) else { continue };
+            if let Some(file) = file.upgrade() {
+                *file.path.lock() = Some(new.clone());
+            }
+            self.by_path.insert(new, file);
+        }
+    }
+}
+
+impl Shared {
+    /// Where `path` is on the host. The engine makes all names itself; one that leads out of the data directory is refused all the same.
+    fn resolve(&self, path: &str) -> io::Result<PathBuf> {
+        if path.is_empty() {
+            return Ok(self.root.clone());
+        }
+        if path.split('/').any(|name| matches!(name, "" | "." | "..")) || path.contains('\0') {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("not a name in a data directory: {path:?}"),
+            ));
+        }
+        Ok(self.root.join(path))
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        if self.read_only { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+    }
+
+    /// Closes descriptors until there is room for one more, and keeps the room while the guard lives.
+    fn room_for_descriptor(&self) -> MutexGuard<'_, Vec<Weak<DataFile>>> {
+        // Each round flushes one file at most, and files may be dirtied meanwhile: give up at some point, and pass the bound by one.
+        for _ in 0..=self.open_files_max {
+            let mut open = self.open.lock();
+            open.retain(|file| file.strong_count() > 0);
+            if open.len() < self.open_files_max {
+                return open;
+            }
+            let mut idle: Vec<_> = open.iter().filter_map(Weak::upgrade).filter(|file| file.is_idle()).collect();
+            idle.sort_by_key(|file| (file.dirty.load(Ordering::Acquire), file.last_used.load(Ordering::Relaxed)));
+            let closed = idle.iter().find(|file| file.close_if_clean());
+            if let Some(closed) = closed {
+                open.retain(|file| !std::ptr::eq(file.as_ptr(), Arc::as_ptr(closed)));
+                return open;
+            }
+            let Some(dirty) = idle.first() else { return open };
+            // What a failed flush leaves behind is told to whoever flushes this file next.
+            drop(open);
+            let _ = dirty.flush();
+        }
+        self.open.lock()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("root", &self.root)
+            .field("read_only", &self.read_only)
+            .field("lends", &self.lends)
+            .field("stores_through_maps", &self.stores_through_maps)
+            .field("budget", &self.budget)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Storage for DirectoryStorage {
+    fn lock(&self) -> io::Result<Box<dyn StorageLock>> {
+        self.shared.check_writable()?;
+        let path = self.shared.root.join(LOCK_FILE);
+        loop {
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+            match retry(|| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Err(held_by(&file)),
+                Err(error) => return Err(error.into()),
+            }
+            let lock = DirectoryLock { file, process: ForkGuard::here() };
+            // A lock file that was removed by hand just now locks nothing.
+            match fs::metadata(&path) {
+                Ok(there) if there.ino() == lock.file.metadata()?.ino() => {}
+                Ok(_) => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            }
+            // For the error text of others alone: a full disk must not keep the store from opening.
+            let holder = format!("{}\n", process::id());
+            let _ =
+                write_all_at(&lock.file, holder.as_bytes(), 0).and_then(|()| lock.file.set_len(holder.len() as u64));
+            return Ok(Box::new(lock));
+        }
+    }
+
+    fn read_dir(&self, dir: &str) -> io::Result<Vec<DirEntry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(self.shared.resolve(dir)?)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            entries.push(DirEntry { name, is_dir: entry.file_type()?.is_dir() });
+        }
+        Ok(entries)
+    }
+
+    fn create_dir(&self, dir: &str) -> io::Result<()> {
+        self.shared.check_writable()?;
+        fs::create_dir(self.shared.resolve(dir)?)
+    }
+
+    fn remove_dir(&self, dir: &str) -> io::Result<()> {
+        self.shared.check_writable()?;
+        fs::remove_dir(self.shared.resolve(dir)?)
+    }
+
+    fn open(&self, path: &str, access: Access) -> io::Result<Arc<dyn StorageFile>> {
+        let shared = &self.shared;
+        let writes = access != Access::Read;
+        if writes {
+            shared.check_writable()?;
+        }
+        let full_path = shared.resolve(path)?;
+        let mut open = shared.room_for_descriptor();
+        let descriptor =
+            OpenOptions::new().read(true).write(writes).create_new(access == Access::CreateNew).open(full_path)?;
+        let metadata = descriptor.metadata()?;
+        if metadata.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        let identity = identity(&metadata);
+        let mut files = shared.files.lock();
+        let known = files.by_path.get(path).and_then(Weak::upgrade).filter(|file| file.identity == identity);
+        let file = if let Some(file) = known {
+            let mut kept = file.descriptor.lock();
+            if kept.is_none() {
+                open.push(Arc::downgrade(&file));
+            }
+            if kept.is_none() || (writes && !file.writable.load(Ordering::Acquire)) {
+                *kept = Some(Arc::new(descriptor));
+            }
+            if writes {
+                file.writable.store(true, Ordering::Release);
+                file.map.make_writable();
+            }
+            drop(kept);
+            file
+        } else {
+            let file = Arc::new(DataFile {
+                shared: Arc::clone(shared),
+                path: Mutex::new(Some(path.to_owned())),
+                identity,
+                writable: AtomicBool::new(writes),
+                descriptor: Mutex::new(Some(Arc::new(descriptor))),
+                last_used: AtomicU64::new(0),
+                dirty: AtomicBool::new(false),
+                failed: AtomicI32::new(0),
+                flushing: Mutex::new(()),
+                map: MappedFile::new(Arc::clone(&shared.budget), metadata.len(), writes, shared.lends),
+            });
+            open.push(Arc::downgrade(&file));
+            files.insert(path, &file);
+            file
+        };
+        file.last_used.store(shared.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        Ok(Arc::new(DirectoryFile { file, writes }))
+    }
+
+    fn metadata(&self, path: &str) -> io::Result<FileMeta> {
+        let metadata = fs::metadata(self.shared.resolve(path)?)?;
+        Ok(FileMeta { len: metadata.len(), identity: identity(&metadata) })
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.shared.check_writable()?;
+        let (from_path, to_path) = (self.shared.resolve(from)?, self.shared.resolve(to)?);
+        let mut files = self.shared.files.lock();
+        fs::rename(from_path, to_path)?;
+        if from != to {
+            files.rename(from, to);
+        }
+        Ok(())
+    }
+
+    fn remove_file(&self, path: &str) -> io::Result<()> {
+        self.shared.check_writable()?;
+        let full_path = self.shared.resolve(path)?;
+        let mut files = self.shared.files.lock();
+        fs::remove_file(full_path)?;
+        files.remove(path);
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        sync_directory(&self.shared.resolve(dir)?)
+    }
+
+    fn boot_id(&self) -> [u8; 16] {
+        fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .ok()
+            .and_then(|text| parse_uuid(text.trim()))
+            .unwrap_or_default()
+    }
+}
+
+/// Tells files apart that had one name one after the other. An inode number alone is used again at once on some file systems, so
+/// the time of birth is mixed in where the file system keeps it.
+fn identity(metadata: &fs::Metadata) -> u64 {
+    let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let born = born.map_or(0, |time| time.as_nanos() as u64);
+    metadata.ino() ^ born.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+/// The sixteen bytes of a UUID, with or without its dashes.
+fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    let digits: String = text.chars().filter(|c| *c != '-').collect();
+    if digits.len() != 32 || !digits.chars().all(|c| c.is_ascii_hexdigit()) {
+        return None;
+    }
+    u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes)
+}
+
+/// The lock file, locked.
+///
+/// A forked child shares the lock: it is one open file for the kernel. So it is given up in so many words by the process
+/// that took it, whatever children still have of it; and a child that drops its copy gives up nothing.
+#[derive(Debug)]
+struct DirectoryLock {
+    file: File,
+    process: ForkGuard,
+}
+
+impl StorageLock for DirectoryLock {}
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        if !self.process.forked() {
+            // Closing the file comes next and says the same, unless a child has a copy.
+            let _ = retry(|| rustix::fs::flock(&self.file, FlockOperation::Unlock));
+        }
+    }
+}
+
+fn held_by(lock_file: &File) -> io::Error {
+    let mut holder = String::new();
+    let _ = lock_file.take(32).read_to_string(&mut holder);
+    let text = match holder.trim().parse::<u32>() {
+        Ok(pid) => format!("the data directory is locked by process {pid}"),
+        Err(_) => "the data directory is locked by another process".to_owned(),
+    };
+    io::Error::new(io::ErrorKind::WouldBlock, text)
+}
+
+/// One file of the directory, whatever its name is by now and however many handles it has.
+struct DataFile {
+    shared: Arc<Shared>,
+    /// Its name inside the data directory; `None` once it has none.
+    path: Mutex<Option<String>>,
+    identity: u64,
+    /// Whether the descriptor is for writing too.
+    writable: AtomicBool,
+    /// Closed (`None`) when others needed the room. A dirty file's is flushed first, so that the kernel cannot
+    /// lose an error of writing back between two descriptors.
+    descriptor: Mutex<Option<Arc<File>>>,
+    last_used: AtomicU64,
+    /// Whether something was written since the last flush began.
+    dirty: AtomicBool,
+    /// The error number of the flush that failed, or 0.
+    failed: AtomicI32,
+    /// Held while flushing: of two flushes at once the kernel would tell only one that it failed.
+    flushing: Mutex<()>,
+    map: Arc<MappedFile>,
+}
+
+impl DataFile {
+    /// The descriptor, opened again if it was closed.
+    fn descriptor(self: &Arc<Self>) -> io::Result<Arc<File>> {
+        let now = self.shared.clock.load(Ordering::Relaxed);
+        if self.last_used.load(Ordering::Relaxed) != now {
+            self.last_used.store(now, Ordering::Relaxed);
+        }
+        if let Some(file) = &*self.descriptor.lock() {
+            return Ok(Arc::clone(file));
+        }
+        self.reopen()
+    }
+
+    #[cold]
+    fn reopen(self: &Arc<Self>) -> io::Result<Arc<File>> {
+        let mut open = self.shared.room_for_descriptor();
+        let mut kept = self.descriptor.lock();
+        if let Some(file) = &*kept {
+            return Ok(Arc::clone(file));
+        }
+        let file = Arc::new(self.open_by_name()?);
+        *kept = Some(Arc::clone(&file));
+        open.push(Arc::downgrade(self));
+        self.shared.clock.fetch_add(1, Ordering::Relaxed);
+        Ok(file)
+    }
+
+    fn open_by_name(&self) -> io::Result<File> {
+        loop {
+            let Some(path) = self.path.lock().clone() else { return Err(io::ErrorKind::NotFound.into()) };
+            let writes = self.writable.load(Ordering::Acquire);
+            let opened = OpenOptions::new().read(true).write(writes).open(self.shared.resolve(&path)?);
+            let error = match opened {
+                Ok(file) if identity(&file.metadata()?) == self.identity => return Ok(file),
+                Ok(_) => io::ErrorKind::NotFound.into(), // another file took the name
+                Err(error) => error,
+            };
+            if self.path.lock().as_deref() == Some(&path) {
+                return Err(error);
+            } // else it was renamed meanwhile
+        }
+    }
+
+    /// Whether it has a descriptor that nobody is using right now.
+    fn is_idle(&self) -> bool {
+        let Some(kept) = self.descriptor.try_lock() else { return false };
+        kept.as_ref().is_some_and(|file| Arc::strong_count(file) == 1)
+    }
+
+    /// Closes the descriptor if nobody is using it and nothing waits to be flushed.
+    fn close_if_clean(&self) -> bool {
+        let Some(mut kept) = self.descriptor.try_lock() else { return false };
+        let idle = kept.as_ref().is_some_and(|file| Arc::strong_count(file) == 1);
+        if !idle || self.dirty.load(Ordering::Acquire) {
+            return false;
+        }
+        *kept = None;
+        true
+    }
+
+    fn flush(self: &Arc<Self>) -> io::Result<()> {
+        self.check_flushes()?;
+        let file = self.descriptor()?;
+        let _flushing = self.flushing.lock();
+        self.check_flushes()?;
+        // Before the call: what is written beside it may be missing from it.
+        self.dirty.store(false, Ordering::SeqCst);
+        retry(|| rustix::fs::fdatasync(&file)).map_err(|error| {
+            self.failed.store(error.raw_os_error(), Ordering::Release);
+            error.into()
+        })
+    }
+
+    fn check_flushes(&self) -> io::Result<()> {
+        match self.failed.load(Ordering::Acquire) {
+            0 => Ok(()),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+
+    fn write_at(self: &Arc<Self>, bytes: &[u8], position: u64) -> io::Result<()> {
+        let Some(end) = position.checked_add(bytes.len() as u64) else {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        };
+        let file = self.descriptor()?;
+        let grows = end > self.map.known_len();
+        // A reservation that fails gives back what it took by cutting the file: not while another call makes it longer.
+        let _size = grows.then(|| self.map.lock_size());
+        let result = write_all_at(&file, bytes, position);
+        self.dirty.store(true, Ordering::SeqCst);
+        result?;
+        if grows {
+            self.map.grew_to(end);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn store_at(self: &Arc<Self>, bytes: &[u8], position: u64) -> io::Result<()> {
+        // A dirty file keeps its descriptor; a clean one may be without, and must have it before it becomes dirty.
+        let held = if self.dirty.load(Ordering::Relaxed) { None } else { Some(self.descriptor()?) };
+        let stored = self.map.store(bytes, position, &|| self.descriptor())?;
+        if !self.dirty.load(Ordering::Relaxed) {
+            self.dirty.store(true, Ordering::SeqCst);
+            // A flush that ran meanwhile may have let the descriptor go.
+            if held.is_none() {
+                self.descriptor()?;
+            }
+        }
+        if stored < bytes.len() {
+            self.write_at(&bytes[stored..], position + stored as u64)?;
+        }
+        Ok(())
+    }
+
+    fn reserve(self: &Arc<Self>, len: u64) -> io::Result<()> {
+        if self.shared.cannot_reserve.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        if len <= self.map.reserved() {
+            return Ok(());
+        }
+        let file = self.descriptor()?;
+        let _size = self.map.lock_size();
+        let old_len = file.metadata()?.len();
+        // The raw call: where the file system cannot do it, nothing else is an allocation.
+        match retry(|| rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, len)) {
+            Ok(()) => {
+                self.dirty.store(true, Ordering::SeqCst);
+                self.map.reserved_to(len);
+                Ok(())
+            }
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                self.shared.cannot_reserve.store(true, Ordering::Relaxed);
+                Err(io::ErrorKind::Unsupported.into())
+            }
+            Err(error) => {
+                // Some file systems keep the part that they could allocate, as part of the file. (Where this fails
+                // too, the file is longer, with zeros; that harms nobody.)
+                let _ = retry(|| rustix::fs::ftruncate(&file, old_len));
+                Err(error.into())
+            }
+        }
+    }
+
+    fn truncate(self: &Arc<Self>, len: u64) -> io::Result<()> {
+        let file = self.descriptor()?;
+        let _size = self.map.lock_size();
+        self.map.about_to_cut(len);
+        let result = retry(|| rustix::fs::ftruncate(&file, len));
+        self.dirty.store(true, Ordering::SeqCst);
+        match result {
+            Ok(()) => self.map.grew_to(len),
+            Err(_) => self.map.forget_len(),
+        }
+        Ok(result?)
+    }
+}
+
+impl fmt::Debug for DataFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataFile").field("path", &*self.path.lock()).field("map", &self.map).finish_non_exhaustive()
+    }
+}
+
+/// A handle of a file: the file, and what the holder may do with it.
+#[derive(Debug)]
+struct DirectoryFile {
+    file: Arc<DataFile>,
+    writes: bool,
+}
+
+impl DirectoryFile {
+    #[inline]
+    fn check_writable(&self) -> io::Result<()> {
+        if self.writes { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+    }
+}
+
+impl StorageFile for DirectoryFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.descriptor()?.metadata()?.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let file = self.file.descriptor()?;
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match file.read_at(&mut buffer[filled..], position + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        self.check_writable()?;
+        self.file.write_at(bytes, position)
+    }
+
+    fn store_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        self.check_writable()?;
+        if self.file.shared.stores_through_maps {
+            self.file.store_at(bytes, position)
+        } else {
+            self.file.write_at(bytes, position)
+        }
+    }
+
+    fn lend(&self, position: u64, len: usize) -> io::Result<Option<Lease>> {
+        self.file.map.lend(position, len, &|| self.file.descriptor())
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        self.check_writable()?;
+        self.file.reserve(len)
+    }
+
+    fn prepare(&self, range: Range<u64>) {
+        if self.writes && self.file.shared.stores_through_maps {
+            self.file.map.prepare(range, &|| self.file.descriptor());
+        }
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.check_writable()?;
+        self.file.truncate(len)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn write_all_at(file: &File, bytes: &[u8], position: u64) -> io::Result<()> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match file.write_at(&bytes[written..], position + written as u64) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(wrote) => written += wrote,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Calls again what a signal interrupted.
+fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}

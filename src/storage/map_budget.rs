@@ -1,0 +1,121 @@
+//! The bound on mapped bytes, shared by all files of one storage.
+//!
+//! Windows that nobody has leased are only a cache: where a new window would pass the bound they go first, least recently
+//! used before others. What is leased stays, and where that alone reaches the bound the new window is refused: its
+//! reader copies instead. Nothing ever waits here.
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::mapped_file::{MappedFile, Window};
+
+/// How many bytes may be mapped at a time, and which windows could be given up.
+pub(super) struct MapBudget {
+    bytes_max: u64,
+    bytes_mapped: AtomicU64,
+    /// Advances with each window that is mapped: the time by which windows are old or young.
+    clock: AtomicU64,
+    /// Every window that some file keeps. Lock order: a file's writer, then this, then a file's windows.
+    windows: Mutex<Vec<Kept>>,
+}
+
+struct Kept {
+    window: Weak<Window>,
+    file: Weak<MappedFile>,
+}
+
+/// Bytes counted against the budget for as long as this lives.
+pub(super) struct Charge {
+    budget: Arc<MapBudget>,
+    bytes: u64,
+}
+
+impl MapBudget {
+    pub(super) fn new(bytes_max: u64) -> Arc<Self> {
+        Arc::new(Self {
+            bytes_max,
+            bytes_mapped: AtomicU64::new(0),
+            clock: AtomicU64::new(1),
+            windows: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// The present, in mapped windows.
+    pub(super) fn now(&self) -> u64 {
+        self.clock.load(Ordering::Relaxed)
+    }
+
+    #[cfg(test)]
+    pub(super) fn bytes_mapped(&self) -> u64 {
+        self.bytes_mapped.load(Ordering::Relaxed)
+    }
+
+    /// Makes a window of `bytes` for `file` by `map`, or answers `None` where leased windows leave no room for it.
+    pub(super) fn window(
+        self: &Arc<Self>,
+        file: &Weak<MappedFile>,
+        bytes: u64,
+        map: impl FnOnce(Charge) -> io::Result<Window>,
+    ) -> io::Result<Option<Arc<Window>>> {
+        let charge = {
+            let mut windows = self.windows.lock();
+            if !self.make_room(&mut windows, bytes) {
+                return Ok(None);
+            }
+            self.bytes_mapped.fetch_add(bytes, Ordering::Relaxed);
+            Charge { budget: Arc::clone(self), bytes }
+        };
+        self.clock.fetch_add(1, Ordering::Relaxed);
+        let window = Arc::new(map(charge)?);
+        self.windows.lock().push(Kept { window: Arc::downgrade(&window), file: Weak::clone(file) });
+        Ok(Some(window))
+    }
+
+    fn make_room(&self, windows: &mut Vec<Kept>, bytes: u64) -> bool {
+        if bytes > self.bytes_max {
+            return false;
+        }
+        // A charge is taken only under the lock that the caller holds, so what fits now still fits when it is taken.
+        let fits = || self.bytes_mapped.load(Ordering::Relaxed) + bytes <= self.bytes_max;
+        if windows.len() == windows.capacity() || !fits() {
+            windows.retain(|kept| kept.window.strong_count() > 0);
+        }
+        if fits() {
+            return true;
+        }
+        let mut idle: Vec<_> = windows
+            .iter()
+            .filter_map(|kept| Some((kept.window.upgrade()?, kept.file.upgrade()?)))
+            .filter(|(window, _)| window.seems_idle())
+            .collect();
+        idle.sort_by_key(|(window, _)| window.last_used());
+        for (window, file) in idle {
+            if file.release(&window) {
+                drop(window);
+                if fits() {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+}
+
+impl fmt::Debug for MapBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MapBudget")
+            .field("bytes_max", &self.bytes_max)
+            .field("bytes_mapped", &self.bytes_mapped.load(Ordering::Relaxed))
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.budget.bytes_mapped.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
