@@ -1,1 +1,85 @@
-//! placeholder
+//! Bytes and decisions of edgelog: Kafka's record batches, their indexes, and the rules by which a log rolls, recovers and forgets.
+//!
+//! Everything here is a function of its arguments: no file, no clock, no thread, no allocation (but for [`EpochTable`]), and no `unsafe`. So the same code runs
+//! in a microcontroller's flash driver, in the engine of the `edgelog` package, and under a fuzzer.
+//!
+//! # From records to bytes and back
+//!
+//! ```
+//! use edgelog_core::{Header, RecordBatch, encode_one, stamp_base};
+//!
+//! let mut buffer = [0; 256];
+//! let size = encode_one(&mut buffer, 1_700_000_000_000, Some(b"pump-7"), Some(b"3.2 bar"), &[Header::new("unit", b"bar")])?;
+//! // Whoever appends the batch gives it its place; both fields are outside the checksum.
+//! stamp_base(&mut buffer, 42, 0);
+//!
+//! let batch = RecordBatch::parse(&buffer)?;
+//! batch.verify_crc()?;
+//! assert_eq!((batch.size(), batch.base_offset()), (size, 42));
+//! for record in batch.records()? {
+//!     let record = record?;
+//!     assert_eq!((record.offset, record.value), (42, Some(&b"3.2 bar"[..])));
+//! }
+//! # Ok::<(), Box<dyn core::error::Error>>(())
+//! ```
+//!
+//! # What bytes may do
+//!
+//! Bytes come from disks and networks. No sequence of them panics, loops without end or makes anything allocate: every function that takes bytes answers with a
+//! value or with an error that carries what it expected and what it found. Assertions are for our own mistakes.
+//!
+//! # Features
+//!
+//! The ladder is core, `alloc`, `std`; none is on by default.
+//! - *(none)*: everything but `EpochTable`. Checksums by a table of 8 KiB.
+//! - `alloc`: [`EpochTable`], the one type that owns a list.
+//! - `std` (implies `alloc`): checksums by the processor's own instructions, found out at run time. Nothing else changes.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "alloc")]
+extern crate alloc;
+#[cfg(any(feature = "std", test))]
+extern crate std;
+
+mod compression;
+pub mod config;
+mod crc32c;
+mod error;
+mod leader_epoch;
+mod offset_index;
+mod record;
+mod record_batch;
+mod record_batch_builder;
+mod retention;
+mod roll;
+mod segment_indexer;
+mod segment_scan;
+mod time_index;
+mod units;
+pub mod varint;
+
+pub use compression::CompressionType;
+pub use config::{LogConfig, StoreConfig};
+pub use crc32c::{crc32c, crc32c_append, crc32c_combine};
+pub use error::{ConfigError, DecodeError, EncodeError, EpochError, IndexError};
+#[cfg(feature = "alloc")]
+pub use leader_epoch::EpochTable;
+pub use leader_epoch::{EpochEntry, EpochTableView};
+pub use offset_index::{OFFSET_INDEX_ENTRY_LEN, OffsetIndex, OffsetIndexEntry};
+pub use record::{Header, Headers, RECORD_LEN_MIN, Record};
+pub use record_batch::{
+    BATCH_LENGTH_MAX, BATCH_LENGTH_MIN, CRC_START, HEADER_LEN, LOG_OVERHEAD, MAGIC, RecordBatch, Records,
+    TimestampType, restamped_crc, stamp_base,
+};
+pub use record_batch_builder::{BATCH_SIZE_MAX, RecordBatchBuilder, encode_one};
+pub use retention::{Expired, RetentionParams, RetentionReason, SealedSegment};
+pub use roll::{RollParams, RollReason};
+pub use segment_indexer::SegmentIndexer;
+pub use segment_scan::{Plausible, Resync, ScanRules, ScanStep, find_next_batch, scan_step};
+pub use time_index::{TIME_INDEX_ENTRY_LEN, TimeIndex, TimeIndexEntry};
+pub use units::{
+    LeaderEpoch, NO_LEADER_EPOCH, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP, Offset, OffsetAndEpoch,
+    Position, TimestampMs, first_nonzero,
+};

@@ -1,0 +1,337 @@
+//! Which leader epoch began at which offset.
+//!
+//! Epochs and start offsets both rise strictly. As text, Kafka's `leader-epoch-checkpoint`:
+//!
+//! ```text
+//! 0                  version
+//! 2                  number of entries
+//! 0 0                epoch, start offset
+//! 3 1244
+//! ```
+//!
+//! Source: Kafka's `LeaderEpochFileCache` and `CheckpointFile`.
+
+use crate::error::EpochError;
+use crate::units::{LeaderEpoch, Offset, OffsetAndEpoch};
+
+/// An epoch, and the first offset that was written in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct EpochEntry {
+    /// The epoch, 0 or more.
+    pub epoch: LeaderEpoch,
+    /// Its first offset.
+    pub start_offset: Offset,
+}
+
+/// The epochs of a log, oldest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EpochTableView<'a>(pub &'a [EpochEntry]);
+
+impl<'a> EpochTableView<'a> {
+    /// The entries, oldest first.
+    #[inline]
+    pub const fn entries(&self) -> &'a [EpochEntry] {
+        self.0
+    }
+
+    /// The epoch that `offset` was (or, at the log's end, would be) written in; `None` before the first entry.
+    #[inline]
+    pub fn epoch_for(&self, offset: Offset) -> Option<LeaderEpoch> {
+        // Nearly every question is about the newest epoch.
+        match self.0.last() {
+            Some(last) if last.start_offset <= offset => Some(last.epoch),
+            _ => {
+                let n = self.0.partition_point(|entry| entry.start_offset <= offset);
+                n.checked_sub(1).and_then(|n| self.0.get(n)).map(|entry| entry.epoch)
+            }
+        }
+    }
+
+    /// The newest entry.
+    #[inline]
+    pub fn latest(&self) -> Option<EpochEntry> {
+        self.0.last().copied()
+    }
+
+    /// Where the history of `epoch` ends: the answer to Kafka's `OffsetForLeaderEpoch`.
+    ///
+    /// The newest epoch ends at `log_end_offset`. An older one, or one that this log never had, ends where the next higher one starts, and is told with
+    /// the greatest epoch at or below it that the log does have (itself where there is none). `None` for an epoch above the newest, or below 0.
+    pub fn end_offset_for(&self, epoch: LeaderEpoch, log_end_offset: Offset) -> Option<OffsetAndEpoch> {
+        let latest = self.latest()?;
+        if epoch < 0 {
+            return None;
+        }
+        if epoch == latest.epoch {
+            return Some(OffsetAndEpoch { offset: log_end_offset, leader_epoch: epoch });
+        }
+        let n = self.0.partition_point(|entry| entry.epoch <= epoch);
+        let higher = self.0.get(n)?;
+        let leader_epoch = n.checked_sub(1).and_then(|n| self.0.get(n)).map_or(epoch, |floor| floor.epoch);
+        Some(OffsetAndEpoch { offset: higher.start_offset, leader_epoch })
+    }
+
+    /// Checks that nothing is negative and both columns rise strictly.
+    ///
+    /// # Errors
+    /// `Negative`, `NotAscending`.
+    pub fn check(&self) -> Result<(), EpochError> {
+        let mut before: Option<&EpochEntry> = None;
+        for (n, entry) in self.0.iter().enumerate() {
+            if entry.epoch < 0 || entry.start_offset < 0 {
+                return Err(EpochError::Negative { entry: n });
+            }
+            if before.is_some_and(|b| b.epoch >= entry.epoch || b.start_offset >= entry.start_offset) {
+                return Err(EpochError::NotAscending { entry: n });
+            }
+            before = Some(entry);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(feature = "alloc")]
+pub use table::EpochTable;
+
+#[cfg(feature = "alloc")]
+mod table {
+    use alloc::vec::Vec;
+    use core::fmt;
+    use core::str::FromStr;
+
+    use super::{EpochEntry, EpochTableView};
+    use crate::error::EpochError;
+    use crate::units::{LeaderEpoch, Offset};
+
+    /// The epochs of a log, oldest first, owned. [`Display`](fmt::Display) and [`FromStr`] are the checkpoint's text.
+    #[derive(Debug, Clone, PartialEq, Eq, Default)]
+    pub struct EpochTable(Vec<EpochEntry>);
+
+    impl EpochTable {
+        /// A table without entries.
+        pub const fn new() -> Self {
+            Self(Vec::new())
+        }
+
+        /// A table of these entries.
+        ///
+        /// # Errors
+        /// As [`EpochTableView::check`].
+        pub fn from_entries(entries: Vec<EpochEntry>) -> Result<Self, EpochError> {
+            EpochTableView(&entries).check()?;
+            Ok(Self(entries))
+        }
+
+        /// The table to ask questions of.
+        #[inline]
+        pub fn view(&self) -> EpochTableView<'_> {
+            EpochTableView(&self.0)
+        }
+
+        /// Begins `epoch` at `start_offset`; entries that start there or later, or whose epoch is not lower, are replaced. Says whether anything changed: it
+        /// does not where `epoch` is the newest already and starts no later. Negative ones are refused.
+        pub fn assign(&mut self, epoch: LeaderEpoch, start_offset: Offset) -> bool {
+            if epoch < 0 || start_offset < 0 {
+                return false;
+            }
+            if self.0.last().is_some_and(|last| last.epoch == epoch && last.start_offset <= start_offset) {
+                return false;
+            }
+            while self.0.pop_if_at_least(epoch, start_offset) {}
+            self.0.push(EpochEntry { epoch, start_offset });
+            true
+        }
+
+        /// The log now ends at `end_offset`: entries that start there or later go. Says whether any did.
+        pub fn truncate_from_end(&mut self, end_offset: Offset) -> bool {
+            let before = self.0.len();
+            let kept = self.0.partition_point(|entry| entry.start_offset < end_offset);
+            self.0.truncate(kept);
+            kept != before
+        }
+
+        /// The log now starts at `start_offset`: entries before it go, and the epoch that it lies in starts there. Says whether anything changed.
+        pub fn truncate_from_start(&mut self, start_offset: Offset) -> bool {
+            let through = self.0.partition_point(|entry| entry.start_offset <= start_offset);
+            let Some(holds) = through.checked_sub(1) else { return false };
+            let Some(entry) = self.0.get_mut(holds) else { return false };
+            let moved = entry.start_offset != start_offset;
+            entry.start_offset = start_offset;
+            self.0.drain(..holds);
+            moved || holds > 0
+        }
+    }
+
+    trait PopIf {
+        fn pop_if_at_least(&mut self, epoch: LeaderEpoch, start_offset: Offset) -> bool;
+    }
+
+    impl PopIf for Vec<EpochEntry> {
+        fn pop_if_at_least(&mut self, epoch: LeaderEpoch, start_offset: Offset) -> bool {
+            let goes = self.last().is_some_and(|last| last.epoch >= epoch || last.start_offset >= start_offset);
+            if goes {
+                self.pop();
+            }
+            goes
+        }
+    }
+
+    impl fmt::Display for EpochTable {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            writeln!(f, "0\n{}", self.0.len())?;
+            self.0.iter().try_for_each(|entry| writeln!(f, "{} {}", entry.epoch, entry.start_offset))
+        }
+    }
+
+    impl FromStr for EpochTable {
+        type Err = EpochError;
+
+        fn from_str(text: &str) -> Result<Self, EpochError> {
+            let mut lines = text.lines();
+            if lines.next().map(str::trim) != Some("0") {
+                return Err(EpochError::BadVersion);
+            }
+            let count = lines.next().and_then(|line| line.trim().parse::<usize>().ok());
+            let declared = count.ok_or(EpochError::BadLine { line: 2 })?;
+            // Not reserved from `declared`: the text's own length bounds what is allocated.
+            let mut entries = Vec::new();
+            for (n, line) in lines.enumerate() {
+                let mut words = line.split_ascii_whitespace();
+                let entry = match (words.next(), words.next(), words.next()) {
+                    (Some(epoch), Some(start_offset), None) => epoch.parse().ok().zip(start_offset.parse().ok()),
+                    _ => None,
+                };
+                let (epoch, start_offset) = entry.ok_or(EpochError::BadLine { line: n + 3 })?;
+                entries.push(EpochEntry { epoch, start_offset });
+            }
+            if entries.len() != declared {
+                return Err(EpochError::BadCount { declared, found: entries.len() });
+            }
+            Self::from_entries(entries)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: [EpochEntry; 3] = [
+        EpochEntry { epoch: 0, start_offset: 10 },
+        EpochEntry { epoch: 2, start_offset: 20 },
+        EpochEntry { epoch: 5, start_offset: 30 },
+    ];
+
+    #[test]
+    fn every_offset_has_the_epoch_of_the_entry_before_it() {
+        let view = EpochTableView(&TABLE);
+        for (offset, epoch) in [
+            (-5, None),
+            (9, None),
+            (10, Some(0)),
+            (19, Some(0)),
+            (20, Some(2)),
+            (29, Some(2)),
+            (30, Some(5)),
+            (99, Some(5)),
+        ] {
+            assert_eq!(view.epoch_for(offset), epoch, "{offset}");
+        }
+        assert_eq!(EpochTableView(&[]).epoch_for(0), None);
+    }
+
+    #[test]
+    fn histories_end_where_kafka_says() {
+        let view = EpochTableView(&TABLE);
+        let end = |epoch| view.end_offset_for(epoch, 40).map(|end| (end.leader_epoch, end.offset));
+        assert_eq!(end(-1), None);
+        assert_eq!(end(0), Some((0, 20)));
+        assert_eq!(end(1), Some((0, 20)));
+        assert_eq!(end(2), Some((2, 30)));
+        assert_eq!(end(4), Some((2, 30)));
+        assert_eq!(end(5), Some((5, 40)));
+        assert_eq!(end(6), None);
+        // Below all that the log still has: the asked epoch itself, up to the first entry.
+        let later = EpochTableView(&TABLE[1..]);
+        assert_eq!(later.end_offset_for(1, 40), Some(OffsetAndEpoch { offset: 20, leader_epoch: 1 }));
+        assert_eq!(EpochTableView(&[]).end_offset_for(0, 40), None);
+    }
+
+    #[test]
+    fn tables_that_do_not_rise_are_refused() {
+        assert_eq!(EpochTableView(&TABLE).check(), Ok(()));
+        let mut table = TABLE;
+        table[2].start_offset = 20;
+        assert_eq!(EpochTableView(&table).check(), Err(EpochError::NotAscending { entry: 2 }));
+        table[2] = EpochEntry { epoch: 2, start_offset: 30 };
+        assert_eq!(EpochTableView(&table).check(), Err(EpochError::NotAscending { entry: 2 }));
+        table[0].epoch = -1;
+        assert_eq!(EpochTableView(&table).check(), Err(EpochError::Negative { entry: 0 }));
+    }
+
+    #[cfg(feature = "alloc")]
+    mod owned {
+        use super::*;
+        use std::string::ToString;
+
+        fn table() -> EpochTable {
+            EpochTable::from_entries(TABLE.to_vec()).unwrap()
+        }
+
+        fn entries(table: &EpochTable) -> std::vec::Vec<(LeaderEpoch, Offset)> {
+            table.view().entries().iter().map(|entry| (entry.epoch, entry.start_offset)).collect()
+        }
+
+        #[test]
+        fn assigning_replaces_what_starts_at_or_after() {
+            let mut t = table();
+            assert!(t.assign(6, 40));
+            assert_eq!(entries(&t), [(0, 10), (2, 20), (5, 30), (6, 40)]);
+            assert!(!t.assign(6, 50));
+            assert!(t.assign(7, 25));
+            assert_eq!(entries(&t), [(0, 10), (2, 20), (7, 25)]);
+            assert!(t.assign(7, 22));
+            assert_eq!(entries(&t), [(0, 10), (2, 20), (7, 22)]);
+            assert!(t.assign(1, 60));
+            assert_eq!(entries(&t), [(0, 10), (1, 60)]);
+            assert!(!t.assign(-1, 70));
+            assert_eq!(t.view().check(), Ok(()));
+        }
+
+        #[test]
+        fn truncating_keeps_what_the_log_still_holds() {
+            let mut t = table();
+            assert!(t.truncate_from_end(30));
+            assert!(!t.truncate_from_end(30));
+            assert_eq!(entries(&t), [(0, 10), (2, 20)]);
+            assert!(t.truncate_from_start(25));
+            assert!(!t.truncate_from_start(25));
+            assert_eq!(entries(&t), [(2, 25)]);
+            assert!(!t.truncate_from_start(3));
+            assert!(t.truncate_from_end(0));
+            assert_eq!(entries(&t), []);
+        }
+
+        #[test]
+        fn the_text_is_kafkas() {
+            let text = "0\n3\n0 10\n2 20\n5 30\n";
+            assert_eq!(table().to_string(), text);
+            assert_eq!(text.parse(), Ok(table()));
+            assert_eq!("0\n0\n".parse(), Ok(EpochTable::new()));
+            assert_eq!(EpochTable::new().to_string(), "0\n0\n");
+        }
+
+        #[test]
+        fn texts_that_are_not_are_refused() {
+            let parse = |text: &str| text.parse::<EpochTable>().unwrap_err();
+            assert_eq!(parse(""), EpochError::BadVersion);
+            assert_eq!(parse("1\n0\n"), EpochError::BadVersion);
+            assert_eq!(parse("0\nx\n"), EpochError::BadLine { line: 2 });
+            assert_eq!(parse("0\n1\n0\n"), EpochError::BadLine { line: 3 });
+            assert_eq!(parse("0\n1\n0 0 0\n"), EpochError::BadLine { line: 3 });
+            assert_eq!(parse("0\n99999999999\n0 0\n"), EpochError::BadCount { declared: 99_999_999_999, found: 1 });
+            assert_eq!(parse("0\n2\n1 0\n0 5\n"), EpochError::NotAscending { entry: 1 });
+            assert_eq!(parse("0\n1\n-1 0\n"), EpochError::Negative { entry: 0 });
+        }
+    }
+}

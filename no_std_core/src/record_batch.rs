@@ -1,0 +1,539 @@
+//! A record batch of format 2, as a view of bytes from disk or network.
+//!
+//! | byte | type | field | notes |
+//! |---|---|---|---|
+//! | 0 | i64 | base offset | outside the CRC |
+//! | 8 | i32 | batch length | of what follows: the batch's size less 12 |
+//! | 12 | i32 | partition leader epoch | outside the CRC; -1: none |
+//! | 16 | i8 | magic | 2 |
+//! | 17 | u32 | crc | CRC-32C of byte 21 to the end |
+//! | 21 | i16 | attributes | below |
+//! | 23 | i32 | last offset delta | |
+//! | 27 | i64 | base timestamp | of the first record; the delete horizon where bit 6 says so |
+//! | 35 | i64 | max timestamp | |
+//! | 43 | i64 | producer id | -1: none |
+//! | 51 | i16 | producer epoch | -1: none |
+//! | 53 | i32 | base sequence | -1: none |
+//! | 57 | i32 | record count | |
+//! | 61 | | records | one compressed block where the codec is not 0 |
+//!
+//! All big-endian. Attributes: bits 0-2 codec, 3 timestamp type (0 create time, 1 log append time), 4 transactional, 5 control, 6 delete horizon.
+//! The CRC starts behind offset and epoch, so that whoever takes the batch into a log stamps both without touching
+//! the rest ([`stamp_base`]). Source: Kafka's `DefaultRecordBatch`.
+
+use core::fmt;
+use core::iter::FusedIterator;
+
+use zerocopy::byteorder::big_endian::{I16, I32, I64, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::compression::CompressionType;
+use crate::crc32c::{crc32c, crc32c_combine};
+use crate::error::DecodeError;
+use crate::record::{RECORD_LEN_MIN, Record};
+use crate::units::{LeaderEpoch, NO_TIMESTAMP, Offset, TimestampMs};
+
+/// Bytes before the records.
+pub const HEADER_LEN: usize = 61;
+/// Bytes that the batch length does not count: base offset and the length itself.
+pub const LOG_OVERHEAD: usize = 12;
+/// The first byte that the CRC covers.
+pub const CRC_START: usize = 21;
+/// The magic of this format.
+pub const MAGIC: i8 = 2;
+/// The least that the batch length field can be.
+pub const BATCH_LENGTH_MIN: i32 = (HEADER_LEN - LOG_OVERHEAD) as i32;
+/// The most: a batch's size has to fit Kafka's `i32` positions.
+pub const BATCH_LENGTH_MAX: i32 = i32::MAX - LOG_OVERHEAD as i32;
+
+/// Bytes up to and with the magic: enough for [`RecordBatch::peek_size`] to tell all that it can.
+const MAGIC_END: usize = 17;
+
+pub(crate) const ATTRIBUTE_CODEC: i16 = 0x07;
+const ATTRIBUTE_LOG_APPEND_TIME: i16 = 0x08;
+const ATTRIBUTE_TRANSACTIONAL: i16 = 0x10;
+const ATTRIBUTE_CONTROL: i16 = 0x20;
+const ATTRIBUTE_DELETE_HORIZON: i16 = 0x40;
+pub(crate) const ATTRIBUTES_UNUSED: i16 = !0x7f;
+
+/// The 61 bytes, field by field; unaligned and big-endian, so that it can lie over any bytes.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct RecordBatchHeader {
+    pub(crate) base_offset: I64,
+    pub(crate) batch_length: I32,
+    pub(crate) partition_leader_epoch: I32,
+    pub(crate) magic: i8,
+    pub(crate) crc: U32,
+    pub(crate) attributes: I16,
+    pub(crate) last_offset_delta: I32,
+    pub(crate) base_timestamp: I64,
+    pub(crate) max_timestamp: I64,
+    pub(crate) producer_id: I64,
+    pub(crate) producer_epoch: I16,
+    pub(crate) base_sequence: I32,
+    pub(crate) record_count: I32,
+}
+
+const _: () = assert!(size_of::<RecordBatchHeader>() == HEADER_LEN);
+const _: () = assert!(core::mem::offset_of!(RecordBatchHeader, attributes) == CRC_START);
+
+/// Whose clock the timestamps of a batch are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TimestampType {
+    /// The producer's: each record has its own.
+    CreateTime,
+    /// The log's, when the batch was appended: every record has the batch's max timestamp.
+    LogAppendTime,
+}
+
+impl fmt::Display for TimestampType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::CreateTime => "CreateTime",
+            Self::LogAppendTime => "LogAppendTime",
+        })
+    }
+}
+
+/// A batch whose header was checked and whose bytes are all there. The CRC is checked by [`verify_crc`](Self::verify_crc) alone.
+#[derive(Clone, Copy)]
+pub struct RecordBatch<'a> {
+    header: &'a RecordBatchHeader,
+    payload: &'a [u8],
+    /// Header and payload together: exactly the batch.
+    bytes: &'a [u8],
+}
+
+impl<'a> RecordBatch<'a> {
+    /// The batch at the start of `bytes`, which may be longer.
+    ///
+    /// What holds afterwards: size, magic and codec are good; the base offset is not negative and the offset behind the last one exists; the
+    /// record count is not more than the offsets or the bytes allow. What does not: the CRC, the records.
+    ///
+    /// # Errors
+    /// `Truncated` (with the size of the whole batch, where the bytes reach far enough to tell), `BadBatchLength`, `BadMagic`,
+    /// `UnknownCompression`, `BadOffset`, `BadRecordCount`.
+    #[inline]
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let Ok((header, _)) = RecordBatchHeader::ref_from_prefix(bytes) else { return Err(too_short(bytes)) };
+        let size = header.size()?;
+        header.check()?;
+        let Some((bytes, _)) = bytes.split_at_checked(size) else {
+            return Err(DecodeError::Truncated { needed: size, available: bytes.len() });
+        };
+        // The size is never below HEADER_LEN: this cannot fail, and says so to the compiler without a panic.
+        let payload = bytes.get(HEADER_LEN..).unwrap_or_default();
+        Ok(Self { header, payload, bytes })
+    }
+
+    /// The size in bytes of the batch at the start of `bytes`, from its first twelve bytes alone (of seventeen, the magic is checked as well), so
+    /// that a caller knows how much to read.
+    ///
+    /// # Errors
+    /// `Truncated` below twelve bytes, `BadBatchLength`, `BadMagic`.
+    #[inline]
+    pub fn peek_size(bytes: &[u8]) -> Result<usize, DecodeError> {
+        let Some((&[_, _, _, _, _, _, _, _, a, b, c, d], rest)) = bytes.split_first_chunk::<LOG_OVERHEAD>() else {
+            return Err(DecodeError::Truncated { needed: LOG_OVERHEAD, available: bytes.len() });
+        };
+        let size = checked_size(i32::from_be_bytes([a, b, c, d]))?;
+        match rest.get(MAGIC_END - 1 - LOG_OVERHEAD) {
+            Some(&magic) if magic as i8 != MAGIC => Err(DecodeError::BadMagic { given: magic as i8 }),
+            _ => Ok(size),
+        }
+    }
+
+    /// Checks the CRC over all bytes from the attributes on.
+    ///
+    /// # Errors
+    /// `BadCrc` with both sums.
+    #[inline]
+    pub fn verify_crc(&self) -> Result<(), DecodeError> {
+        let (stored, computed) = (self.crc(), self.compute_crc());
+        if stored == computed { Ok(()) } else { Err(DecodeError::BadCrc { stored, computed }) }
+    }
+
+    /// CRC-32C of the bytes that are there.
+    #[inline]
+    pub fn compute_crc(&self) -> u32 {
+        crc32c(self.bytes.get(CRC_START..).unwrap_or_default())
+    }
+
+    /// The whole batch, header included.
+    #[inline]
+    pub const fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The header's bytes.
+    #[inline]
+    pub fn header_bytes(&self) -> &'a [u8; HEADER_LEN] {
+        zerocopy::transmute_ref!(self.header)
+    }
+
+    /// Its size in bytes, header included.
+    #[inline]
+    pub const fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The records: bytes 61 to the end, compressed or not.
+    #[inline]
+    pub const fn payload(&self) -> &'a [u8] {
+        self.payload
+    }
+
+    /// The offset of its first record (of the first that there was, in a compacted log).
+    #[inline]
+    pub fn base_offset(&self) -> Offset {
+        self.header.base_offset.get()
+    }
+
+    /// The offset of its last record.
+    #[inline]
+    pub fn last_offset(&self) -> Offset {
+        // Neither this nor the next overflows: `check` refused such headers.
+        self.base_offset().wrapping_add(i64::from(self.last_offset_delta()))
+    }
+
+    /// The offset behind its last record: where the next batch begins.
+    #[inline]
+    pub fn next_offset(&self) -> Offset {
+        self.last_offset().wrapping_add(1)
+    }
+
+    /// The last offset less the base offset, 0 or more; survives compaction.
+    #[inline]
+    pub fn last_offset_delta(&self) -> i32 {
+        self.header.last_offset_delta.get()
+    }
+
+    /// The leader epoch that it was appended in, or [`NO_LEADER_EPOCH`](crate::NO_LEADER_EPOCH).
+    #[inline]
+    pub fn partition_leader_epoch(&self) -> LeaderEpoch {
+        self.header.partition_leader_epoch.get()
+    }
+
+    /// The CRC that the header claims.
+    #[inline]
+    pub fn crc(&self) -> u32 {
+        self.header.crc.get()
+    }
+
+    /// The attribute bits as they stand.
+    #[inline]
+    pub fn attributes(&self) -> i16 {
+        self.header.attributes.get()
+    }
+
+    /// How the records are compressed.
+    #[inline]
+    pub fn compression(&self) -> CompressionType {
+        CompressionType::from_id((self.attributes() & ATTRIBUTE_CODEC) as u8).unwrap_or_default()
+    }
+
+    /// Whether it belongs to a transaction.
+    #[inline]
+    pub fn is_transactional(&self) -> bool {
+        self.attributes() & ATTRIBUTE_TRANSACTIONAL != 0
+    }
+
+    /// Whether its record is a marker of Kafka's own, not data.
+    #[inline]
+    pub fn is_control(&self) -> bool {
+        self.attributes() & ATTRIBUTE_CONTROL != 0
+    }
+
+    /// Whose clock its timestamps are.
+    #[inline]
+    pub fn timestamp_type(&self) -> TimestampType {
+        if self.attributes() & ATTRIBUTE_LOG_APPEND_TIME == 0 {
+            TimestampType::CreateTime
+        } else {
+            TimestampType::LogAppendTime
+        }
+    }
+
+    /// When compaction may drop its tombstones, in ms since 1970, where it says.
+    #[inline]
+    pub fn delete_horizon(&self) -> Option<TimestampMs> {
+        (self.attributes() & ATTRIBUTE_DELETE_HORIZON != 0).then(|| self.header.base_timestamp.get())
+    }
+
+    /// What the records' timestamp deltas are counted from, in ms since 1970.
+    #[inline]
+    pub fn base_timestamp(&self) -> TimestampMs {
+        self.header.base_timestamp.get()
+    }
+
+    /// The greatest timestamp of its records, in ms since 1970 (or when it was appended, see [`TimestampType`]).
+    #[inline]
+    pub fn max_timestamp(&self) -> TimestampMs {
+        self.header.max_timestamp.get()
+    }
+
+    /// The producer's id, or [`NO_PRODUCER_ID`](crate::NO_PRODUCER_ID).
+    #[inline]
+    pub fn producer_id(&self) -> i64 {
+        self.header.producer_id.get()
+    }
+
+    /// The producer's epoch, or [`NO_PRODUCER_EPOCH`](crate::NO_PRODUCER_EPOCH).
+    #[inline]
+    pub fn producer_epoch(&self) -> i16 {
+        self.header.producer_epoch.get()
+    }
+
+    /// The producer's number for the first record, or [`NO_SEQUENCE`](crate::NO_SEQUENCE).
+    #[inline]
+    pub fn base_sequence(&self) -> i32 {
+        self.header.base_sequence.get()
+    }
+
+    /// The producer's number for the last record: after `i32::MAX` comes 0. [`NO_SEQUENCE`](crate::NO_SEQUENCE) where there is none.
+    #[inline]
+    pub fn last_sequence(&self) -> i32 {
+        let base = self.base_sequence();
+        if base < 0 {
+            return base;
+        }
+        // Both are 31 bits wide, and so is the wrapped sum.
+        (base as u32).wrapping_add(self.last_offset_delta() as u32) as i32 & i32::MAX
+    }
+
+    /// How many records it holds; compaction may leave none.
+    #[inline]
+    pub fn record_count(&self) -> i32 {
+        self.header.record_count.get()
+    }
+
+    /// Its records.
+    ///
+    /// # Errors
+    /// `Compressed` where they have to be decompressed first (see [`records_in`](Self::records_in)).
+    #[inline]
+    pub fn records(&self) -> Result<Records<'a>, DecodeError> {
+        match self.compression() {
+            CompressionType::None => Ok(self.records_in(self.payload())),
+            codec => Err(DecodeError::Compressed { codec }),
+        }
+    }
+
+    /// Its records in `payload`, which the caller has decompressed.
+    #[inline]
+    pub fn records_in<'p>(&self, payload: &'p [u8]) -> Records<'p> {
+        let append_time =
+            if self.timestamp_type() == TimestampType::LogAppendTime { Some(self.max_timestamp()) } else { None };
+        Records {
+            rest: payload,
+            payload_len: payload.len(),
+            base_offset: self.base_offset(),
+            base_timestamp: self.base_timestamp(),
+            append_time,
+            previous_delta: -1,
+            last_delta: self.last_offset_delta(),
+            remaining: self.record_count(),
+            record_count: self.record_count(),
+            done: false,
+        }
+    }
+}
+
+impl fmt::Debug for RecordBatch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordBatch")
+            .field("base_offset", &self.base_offset())
+            .field("last_offset", &self.last_offset())
+            .field("record_count", &self.record_count())
+            .field("size", &self.size())
+            .field("partition_leader_epoch", &self.partition_leader_epoch())
+            .field("compression", &self.compression())
+            .field("max_timestamp", &self.max_timestamp())
+            .field("producer_id", &self.producer_id())
+            .field("crc", &self.crc())
+            .finish_non_exhaustive()
+    }
+}
+
+impl RecordBatchHeader {
+    /// The size of the batch, once length and magic are good.
+    #[inline]
+    pub(crate) fn size(&self) -> Result<usize, DecodeError> {
+        let size = checked_size(self.batch_length.get())?;
+        if self.magic != MAGIC {
+            return Err(DecodeError::BadMagic { given: self.magic });
+        }
+        Ok(size)
+    }
+
+    /// Checks what later code relies on, of a header whose size is good.
+    #[inline]
+    pub(crate) fn check(&self) -> Result<(), DecodeError> {
+        let codec = (self.attributes.get() & ATTRIBUTE_CODEC) as u8;
+        if codec > CompressionType::Zstd.id() {
+            return Err(DecodeError::UnknownCompression { given: codec });
+        }
+        let (base_offset, last_offset_delta) = (self.base_offset.get(), self.last_offset_delta.get());
+        if base_offset < 0 || last_offset_delta < 0 || base_offset > i64::MAX - 1 - i64::from(last_offset_delta) {
+            return Err(DecodeError::BadOffset { base_offset, last_offset_delta });
+        }
+        let count = self.record_count.get();
+        let count_max = self.record_count_max(codec);
+        if count < 0 || i64::from(count) > count_max {
+            return Err(DecodeError::BadRecordCount { given: count, max: count_max.min(i64::from(i32::MAX)) as i32 });
+        }
+        Ok(())
+    }
+
+    /// The most records that the batch can hold: one per offset, and seven bytes for each where they are not compressed.
+    #[inline]
+    fn record_count_max(&self, codec: u8) -> i64 {
+        let offsets = i64::from(self.last_offset_delta.get()) + 1;
+        if codec != 0 {
+            return offsets;
+        }
+        let payload_len = self.batch_length.get() as u32 - BATCH_LENGTH_MIN as u32;
+        offsets.min(i64::from(payload_len / RECORD_LEN_MIN as u32))
+    }
+}
+
+#[inline]
+fn checked_size(batch_length: i32) -> Result<usize, DecodeError> {
+    if !(BATCH_LENGTH_MIN..=BATCH_LENGTH_MAX).contains(&batch_length) {
+        return Err(DecodeError::BadBatchLength { given: batch_length, min: BATCH_LENGTH_MIN, max: BATCH_LENGTH_MAX });
+    }
+    Ok(batch_length as usize + LOG_OVERHEAD)
+}
+
+/// What is wrong with bytes that do not even hold a header.
+#[cold]
+fn too_short(bytes: &[u8]) -> DecodeError {
+    match RecordBatch::peek_size(bytes) {
+        Ok(size) => DecodeError::Truncated { needed: size, available: bytes.len() },
+        Err(DecodeError::Truncated { .. }) => DecodeError::Truncated { needed: HEADER_LEN, available: bytes.len() },
+        Err(error) => error,
+    }
+}
+
+/// The records of a batch in order. After an error, which is the last item, it gives nothing more.
+///
+/// Checked on the way, besides each record's own shape: offset deltas rise and stay within the batch, and nothing is left over or missing
+/// after the last record.
+#[derive(Debug, Clone)]
+pub struct Records<'p> {
+    rest: &'p [u8],
+    payload_len: usize,
+    base_offset: Offset,
+    base_timestamp: TimestampMs,
+    append_time: Option<TimestampMs>,
+    previous_delta: i32,
+    last_delta: i32,
+    remaining: i32,
+    record_count: i32,
+    done: bool,
+}
+
+impl Records<'_> {
+    /// Records that are still to come, where nothing is wrong with them.
+    #[inline]
+    pub const fn remaining(&self) -> usize {
+        if self.done { 0 } else { self.remaining as usize }
+    }
+
+    /// What is wrong at the end: bytes that no record claims.
+    #[cold]
+    fn finish(&mut self) -> Option<DecodeError> {
+        if core::mem::replace(&mut self.done, true) || self.rest.is_empty() {
+            return None;
+        }
+        Some(DecodeError::RecordsRemaining { at: self.payload_len - self.rest.len(), remaining: self.rest.len() })
+    }
+
+    #[cold]
+    fn fail(&mut self, error: DecodeError) -> DecodeError {
+        self.done = true;
+        self.remaining = 0;
+        error
+    }
+
+    #[cold]
+    fn too_few(&self) -> DecodeError {
+        DecodeError::TooFewRecords { expected: self.record_count, found: self.record_count - self.remaining }
+    }
+
+    #[cold]
+    fn bad_delta(&self, given: i32) -> DecodeError {
+        DecodeError::BadOffsetDelta { given, min: self.previous_delta.saturating_add(1), max: self.last_delta }
+    }
+}
+
+impl<'p> Iterator for Records<'p> {
+    type Item = Result<Record<'p>, DecodeError>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.remaining <= 0 {
+            return self.finish().map(Err);
+        }
+        if self.rest.is_empty() {
+            let error = self.too_few();
+            return Some(Err(self.fail(error)));
+        }
+        let (mut record, delta) = match Record::take(&mut self.rest, self.payload_len) {
+            Ok(taken) => taken,
+            Err(error) => return Some(Err(self.fail(error))),
+        };
+        if delta <= self.previous_delta || delta > self.last_delta {
+            let error = self.bad_delta(delta);
+            return Some(Err(self.fail(error)));
+        }
+        self.previous_delta = delta;
+        self.remaining -= 1;
+        // Offsets cannot overflow within the batch; a timestamp delta is anything, and wraps as Java's does.
+        record.offset = self.base_offset.wrapping_add(i64::from(delta));
+        record.timestamp = match self.append_time {
+            Some(append_time) => append_time,
+            None => self.base_timestamp.wrapping_add(record.timestamp),
+        };
+        Some(Ok(record))
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        // One more than the records: the error at the end.
+        (0, Some(self.remaining().saturating_add(1)))
+    }
+}
+
+impl FusedIterator for Records<'_> {}
+
+/// Gives a batch its place in a log: base offset and leader epoch, both outside the CRC.
+///
+/// # Panics
+/// Where `batch` is shorter than a header: a mistake of the caller, not of the data.
+#[inline]
+pub fn stamp_base(batch: &mut [u8], base_offset: Offset, leader_epoch: LeaderEpoch) {
+    let Ok((header, _)) = RecordBatchHeader::mut_from_prefix(batch) else {
+        panic!("a batch of {} bytes has no header to stamp", batch.len())
+    };
+    header.base_offset.set(base_offset);
+    header.partition_leader_epoch.set(leader_epoch);
+}
+
+/// The CRC of a batch after its header changed from `header_old` to `header_new`, without reading its `payload_len` bytes of payload.
+///
+/// A CRC is linear: the old and the new header's own sums, moved past the payload, are taken out of and put into the sum that `header_old` holds. What
+/// the CRC field of `header_new` holds plays no part. Where the old sum was wrong, so is the new one: damage stays visible.
+pub fn restamped_crc(header_old: &[u8; HEADER_LEN], header_new: &[u8; HEADER_LEN], payload_len: u64) -> u32 {
+    let old = RecordBatchHeader::ref_from_bytes(header_old).map_or(0, |header| header.crc.get());
+    let change = crc32c(&header_old[CRC_START..]) ^ crc32c(&header_new[CRC_START..]);
+    old ^ crc32c_combine(change, 0, payload_len)
+}
+
+/// The greater of two timestamps where either may be [`NO_TIMESTAMP`], which is below all others.
+#[inline]
+pub(crate) const fn later(a: TimestampMs, b: TimestampMs) -> TimestampMs {
+    const _: () = assert!(NO_TIMESTAMP < 0);
+    if a > b { a } else { b }
+}

@@ -1,0 +1,412 @@
+//! Writes record batches into the caller's memory: one record in one go, or record by record.
+//!
+//! The bytes are those of [`record_batch`](crate::record_batch), with create time, offset deltas 0, 1, 2, ..., the first record's timestamp as the base and
+//! the true maximum. Base offset and leader epoch are written as 0: whoever appends the batch stamps them.
+
+use zerocopy::IntoBytes;
+
+use crate::compression::CompressionType;
+use crate::crc32c::crc32c;
+use crate::error::EncodeError;
+use crate::record::Header;
+use crate::record_batch::{BATCH_LENGTH_MAX, CRC_START, HEADER_LEN, LOG_OVERHEAD, MAGIC, RecordBatchHeader, later};
+use crate::units::{NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP, TimestampMs};
+use crate::varint::{encode_varint, encode_varlong, varint_len, varlong_len};
+
+/// The most bytes that a batch can have.
+pub const BATCH_SIZE_MAX: usize = BATCH_LENGTH_MAX as usize + LOG_OVERHEAD;
+
+/// Writes a whole batch of one record, CRC included, to the front of `buffer` and returns its size in bytes.
+///
+/// `timestamp` is in ms since 1970, or [`NO_TIMESTAMP`].
+///
+/// # Errors
+/// `BufferTooSmall` with the exact size of the batch, `TimestampOutOfRange`, `RecordTooLarge`. On an error the buffer is as it was.
+#[inline]
+pub fn encode_one(
+    buffer: &mut [u8],
+    timestamp: TimestampMs,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: &[Header<'_>],
+) -> Result<usize, EncodeError> {
+    let shape = RecordShape::of(timestamp, 0, 0, key, value, headers)?;
+    let needed = shape.end(HEADER_LEN)?;
+    let available = buffer.len();
+    let Some(batch) = buffer.get_mut(..needed) else { return Err(EncodeError::BufferTooSmall { needed, available }) };
+    let Some((_, dest)) = batch.split_at_mut_checked(HEADER_LEN) else { return Err(broken()) };
+    shape.write(dest, key, value, headers).ok_or_else(broken)?;
+    let fields = HeaderFields {
+        record_count: 1,
+        base_timestamp: timestamp,
+        max_timestamp: timestamp,
+        codec: CompressionType::None,
+        producer: Producer::NONE,
+    };
+    fields.write(batch);
+    Ok(needed)
+}
+
+/// A batch in the making, in the caller's buffer: an array, a slice, or a `Vec` that the caller lengthens.
+///
+/// The first 61 bytes of the buffer are kept free for the header, the records follow as they come.
+#[derive(Debug, Clone)]
+pub struct RecordBatchBuilder<B> {
+    buffer: B,
+    /// Behind the last record; `HEADER_LEN` where there is none.
+    end: usize,
+    record_count: i32,
+    base_timestamp: TimestampMs,
+    max_timestamp: TimestampMs,
+    producer: Producer,
+}
+
+impl<B: AsRef<[u8]> + AsMut<[u8]>> RecordBatchBuilder<B> {
+    /// An empty batch in `buffer`, of whatever length; what the buffer holds does not matter.
+    #[inline]
+    pub const fn new(buffer: B) -> Self {
+        Self {
+            buffer,
+            end: HEADER_LEN,
+            record_count: 0,
+            base_timestamp: NO_TIMESTAMP,
+            max_timestamp: NO_TIMESTAMP,
+            producer: Producer::NONE,
+        }
+    }
+
+    /// Adds a record and returns its offset delta: 0 for the first, then 1, and so on. `timestamp` is in ms since 1970, or [`NO_TIMESTAMP`].
+    ///
+    /// # Errors
+    /// `BufferTooSmall` with the length that the whole buffer needs, `TimestampOutOfRange`, `RecordTooLarge`, `TooManyRecords`. On an error nothing
+    /// has changed, and the call may be made again with a longer buffer.
+    #[inline]
+    pub fn append(
+        &mut self,
+        timestamp: TimestampMs,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[Header<'_>],
+    ) -> Result<i32, EncodeError> {
+        let offset_delta = self.record_count;
+        if offset_delta == i32::MAX {
+            return Err(EncodeError::TooManyRecords { max: i32::MAX });
+        }
+        let first = offset_delta == 0;
+        let base_timestamp = if first { timestamp } else { self.base_timestamp };
+        // Neither is below -1 (`of` sees to `timestamp`, and this is not used before): no overflow.
+        let shape =
+            RecordShape::of(timestamp, timestamp.wrapping_sub(base_timestamp), offset_delta, key, value, headers)?;
+        let needed = shape.end(self.end)?;
+        let buffer = self.buffer.as_mut();
+        let available = buffer.len();
+        let Some(dest) = buffer.get_mut(self.end..needed) else {
+            return Err(EncodeError::BufferTooSmall { needed, available });
+        };
+        shape.write(dest, key, value, headers).ok_or_else(broken)?;
+        self.end = needed;
+        self.record_count += 1;
+        self.base_timestamp = base_timestamp;
+        self.max_timestamp = if first { timestamp } else { later(self.max_timestamp, timestamp) };
+        Ok(offset_delta)
+    }
+
+    /// Records so far.
+    #[inline]
+    pub const fn record_count(&self) -> i32 {
+        self.record_count
+    }
+
+    /// The size in bytes that the batch would have if it were finished now, uncompressed; an empty one still has its header.
+    #[inline]
+    pub const fn size(&self) -> usize {
+        self.end
+    }
+
+    /// Whether there is no record yet.
+    #[inline]
+    pub const fn is_empty(&self) -> bool {
+        self.record_count == 0
+    }
+
+    /// The first record's timestamp; [`NO_TIMESTAMP`] without records.
+    #[inline]
+    pub const fn base_timestamp(&self) -> TimestampMs {
+        self.base_timestamp
+    }
+
+    /// The greatest timestamp so far; [`NO_TIMESTAMP`] without records.
+    #[inline]
+    pub const fn max_timestamp(&self) -> TimestampMs {
+        self.max_timestamp
+    }
+
+    /// Marks the batch as an idempotent producer's; holds until [`clear`](Self::clear).
+    #[inline]
+    pub const fn set_producer(&mut self, id: i64, epoch: i16, base_sequence: i32) {
+        self.producer = Producer { id, epoch, base_sequence };
+    }
+
+    /// Writes the header, CRC included, and lends the whole batch, uncompressed. Records may still be appended afterwards, and the batch finished again.
+    ///
+    /// A batch without records does not exist in the format: an empty builder lends an empty slice.
+    ///
+    /// # Panics
+    /// Where the caller has shortened the buffer below [`size`](Self::size).
+    #[inline]
+    pub fn finish(&mut self) -> &mut [u8] {
+        if self.record_count == 0 {
+            return &mut [];
+        }
+        let fields = self.fields(CompressionType::None);
+        let batch = &mut self.buffer.as_mut()[..self.end];
+        fields.write(batch);
+        batch
+    }
+
+    /// The records so far, as [`finish`](Self::finish) would leave them: what a codec compresses.
+    ///
+    /// # Panics
+    /// Where the caller has shortened the buffer below [`size`](Self::size).
+    #[inline]
+    pub fn payload(&self) -> &[u8] {
+        if self.record_count == 0 { &[] } else { &self.buffer.as_ref()[HEADER_LEN..self.end] }
+    }
+
+    /// Writes the header in front of the compressed payload that the caller has put at `out[61..61 + payload_len]`, CRC included,
+    /// and lends the whole batch.
+    ///
+    /// # Errors
+    /// `NoRecords`, `BufferTooSmall`, `RecordTooLarge`. On an error `out` is as it was.
+    pub fn finish_compressed<'o>(
+        &self,
+        codec: CompressionType,
+        out: &'o mut [u8],
+        payload_len: usize,
+    ) -> Result<&'o mut [u8], EncodeError> {
+        if self.record_count == 0 {
+            return Err(EncodeError::NoRecords);
+        }
+        let needed = bounded_end(HEADER_LEN, payload_len)?;
+        let available = out.len();
+        let Some(batch) = out.get_mut(..needed) else { return Err(EncodeError::BufferTooSmall { needed, available }) };
+        self.fields(codec).write(batch);
+        Ok(batch)
+    }
+
+    /// Forgets the records and the producer; the buffer stays.
+    #[inline]
+    pub const fn clear(&mut self) {
+        self.end = HEADER_LEN;
+        self.record_count = 0;
+        self.base_timestamp = NO_TIMESTAMP;
+        self.max_timestamp = NO_TIMESTAMP;
+        self.producer = Producer::NONE;
+    }
+
+    /// The buffer, to be lengthened: its first [`size`](Self::size) bytes have to stay as they are.
+    #[inline]
+    pub const fn buffer_mut(&mut self) -> &mut B {
+        &mut self.buffer
+    }
+
+    /// Gives the buffer back.
+    #[inline]
+    pub fn into_buffer(self) -> B {
+        self.buffer
+    }
+
+    #[inline]
+    const fn fields(&self, codec: CompressionType) -> HeaderFields {
+        HeaderFields {
+            record_count: self.record_count,
+            base_timestamp: self.base_timestamp,
+            max_timestamp: self.max_timestamp,
+            codec,
+            producer: self.producer,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Producer {
+    id: i64,
+    epoch: i16,
+    base_sequence: i32,
+}
+
+impl Producer {
+    const NONE: Self = Self { id: NO_PRODUCER_ID, epoch: NO_PRODUCER_EPOCH, base_sequence: NO_SEQUENCE };
+}
+
+/// What a header says besides sizes and sums.
+struct HeaderFields {
+    record_count: i32,
+    base_timestamp: TimestampMs,
+    max_timestamp: TimestampMs,
+    codec: CompressionType,
+    producer: Producer,
+}
+
+impl HeaderFields {
+    /// Writes the header of `batch`, whose payload is in place. `batch` is longer than a header and at most `BATCH_SIZE_MAX`.
+    #[inline]
+    fn write(&self, batch: &mut [u8]) {
+        let mut header = RecordBatchHeader {
+            base_offset: 0.into(),
+            batch_length: ((batch.len() - LOG_OVERHEAD) as i32).into(),
+            partition_leader_epoch: 0.into(),
+            magic: MAGIC,
+            crc: 0.into(),
+            attributes: i16::from(self.codec.id()).into(),
+            last_offset_delta: (self.record_count - 1).into(),
+            base_timestamp: self.base_timestamp.into(),
+            max_timestamp: self.max_timestamp.into(),
+            producer_id: self.producer.id.into(),
+            producer_epoch: self.producer.epoch.into(),
+            base_sequence: self.producer.base_sequence.into(),
+            record_count: self.record_count.into(),
+        };
+        batch[..HEADER_LEN].copy_from_slice(header.as_bytes());
+        header.crc.set(crc32c(&batch[CRC_START..]));
+        batch[CRC_START - 4..CRC_START].copy_from_slice(header.crc.as_bytes());
+    }
+}
+
+/// The lengths of one record, worked out before its first byte is written: what does not fit changes nothing.
+struct RecordShape {
+    timestamp_delta: i64,
+    offset_delta: i32,
+    /// The value of the length field.
+    body_len: usize,
+}
+
+impl RecordShape {
+    #[inline]
+    fn of(
+        timestamp: TimestampMs,
+        timestamp_delta: i64,
+        offset_delta: i32,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[Header<'_>],
+    ) -> Result<Self, EncodeError> {
+        if timestamp < NO_TIMESTAMP {
+            return Err(EncodeError::TimestampOutOfRange { given: timestamp });
+        }
+        // Sums saturate: headers may name the same bytes many times over, and so pass even what memory can hold.
+        let mut body_len = (1 + varlong_len(timestamp_delta) + varint_len(offset_delta))
+            .saturating_add(nullable_len(key))
+            .saturating_add(nullable_len(value))
+            .saturating_add(len_len(headers.len()));
+        for header in headers {
+            body_len =
+                body_len.saturating_add(nullable_len(Some(header.key))).saturating_add(nullable_len(header.value));
+        }
+        Ok(Self { timestamp_delta, offset_delta, body_len })
+    }
+
+    /// Where the record ends that starts at `start`.
+    #[inline]
+    fn end(&self, start: usize) -> Result<usize, EncodeError> {
+        bounded_end(start, self.body_len.saturating_add(len_len(self.body_len)))
+    }
+
+    /// Fills `dest`, exactly as long as the record. `None` cannot happen; it keeps a mistake of ours from becoming a panic.
+    #[inline]
+    fn write(&self, dest: &mut [u8], key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header<'_>]) -> Option<()> {
+        let mut out = Out(dest);
+        out.varint(self.body_len as i32)?;
+        out.byte(0)?;
+        out.varlong(self.timestamp_delta)?;
+        out.varint(self.offset_delta)?;
+        out.nullable(key)?;
+        out.nullable(value)?;
+        out.varint(headers.len() as i32)?;
+        for header in headers {
+            out.nullable(Some(header.key))?;
+            out.nullable(header.value)?;
+        }
+        debug_assert!(out.0.is_empty(), "the record is as long as its shape says");
+        Some(())
+    }
+}
+
+/// The rest of a buffer that is being filled.
+struct Out<'b>(&'b mut [u8]);
+
+impl Out<'_> {
+    #[inline]
+    fn advance(&mut self, len: usize) -> Option<()> {
+        self.0 = core::mem::take(&mut self.0).get_mut(len..)?;
+        Some(())
+    }
+
+    #[inline]
+    fn byte(&mut self, byte: u8) -> Option<()> {
+        *self.0.first_mut()? = byte;
+        self.advance(1)
+    }
+
+    #[inline]
+    fn varint(&mut self, value: i32) -> Option<()> {
+        // -64 to 63, nearly all there are, is one byte.
+        if (-64..64).contains(&value) {
+            return self.byte(((value << 1) ^ (value >> 31)) as u8);
+        }
+        let len = encode_varint(value, self.0)?;
+        self.advance(len)
+    }
+
+    #[inline]
+    fn varlong(&mut self, value: i64) -> Option<()> {
+        if (-64..64).contains(&value) {
+            return self.byte(((value << 1) ^ (value >> 63)) as u8);
+        }
+        let len = encode_varlong(value, self.0)?;
+        self.advance(len)
+    }
+
+    #[inline]
+    fn nullable(&mut self, field: Option<&[u8]>) -> Option<()> {
+        let Some(field) = field else { return self.varint(-1) };
+        self.varint(field.len() as i32)?;
+        let (dest, rest) = core::mem::take(&mut self.0).split_at_mut_checked(field.len())?;
+        dest.copy_from_slice(field);
+        self.0 = rest;
+        Some(())
+    }
+}
+
+#[inline]
+fn nullable_len(field: Option<&[u8]>) -> usize {
+    match field {
+        None => 1,
+        Some(field) => field.len().saturating_add(len_len(field.len())),
+    }
+}
+
+/// The varint length of a length; what is above `i32::MAX` is refused later by the sum that it is part of.
+#[inline]
+const fn len_len(len: usize) -> usize {
+    varint_len(if len > i32::MAX as usize { i32::MAX } else { len as i32 })
+}
+
+/// `start + len`, or the error where the batch would be larger than a batch can be.
+#[inline]
+fn bounded_end(start: usize, len: usize) -> Result<usize, EncodeError> {
+    match start.checked_add(len) {
+        Some(end) if end <= BATCH_SIZE_MAX => Ok(end),
+        _ => Err(EncodeError::RecordTooLarge {
+            given: (start as u64).saturating_add(len as u64),
+            max: BATCH_SIZE_MAX as u64,
+        }),
+    }
+}
+
+/// A mistake of ours in the arithmetic above: told to the tests, and to callers as a buffer that no length satisfies.
+#[cold]
+fn broken() -> EncodeError {
+    debug_assert!(false, "a record outgrew its shape");
+    EncodeError::BufferTooSmall { needed: usize::MAX, available: 0 }
+}
