@@ -28,7 +28,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every file under `dir` (from the root) whose name ends in one of `endings`, with its path from the root and its text.
+/// Every file under `dir` whose name ends in one of `endings`: its path, from the root like `dir`, and its text.
 fn files(dir: &str, endings: &[&str]) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut dirs = vec![root().join(dir)];
@@ -271,14 +271,21 @@ fn no_file_of_the_engine_is_too_long() {
 /// The rules above read code with these two; here is what they must see.
 #[test]
 fn the_reader_tells_code_from_comments_and_strings() {
-    let text = "let a = \"unsafe // no\"; // unsafe\n/* unsafe /* nested */ unsafe */ let b: &'static str = r#\"un\"safe\"#;\n\
-                let c = '\"'; let d = '\\''; let e = b'\\\\'; unsafe_code(); done";
+    let text = concat!(
+        "let a = \"unsafe // no\"; // unsafe\n",
+        "/* unsafe /* nested */ unsafe */ let b: &'static str = r#\"un\"safe\"#;\n",
+        "let c = '\"'; let d = '\\''; let e = b'\\\\'; unsafe_code(); done",
+    );
     let code = code_of(text);
     assert!(!words(&code).any(|(_, word)| word == "unsafe" || word == "safe"), "{code}");
     assert!(words(&code).any(|word| word == (2, "static")), "{code}");
     assert!(words(&code).any(|word| word == (3, "done")), "{code}");
 
-    let uses = "use crate::log::Log;\nuse crate::{error::{Error, Result}, storage, Store};\nfn f(_: $crate::x) { crate::sync::g() }";
+    let uses = concat!(
+        "use crate::log::Log;\n",
+        "use crate::{error::{Error, Result}, storage, Store};\n",
+        "fn f(_: $crate::x) { crate::sync::g() }",
+    );
     let found = crate_modules(uses);
     let want = [(1, "log"), (2, "error"), (2, "storage"), (3, "sync")].map(|(n, s)| (n, s.to_owned()));
     assert_eq!(found, want);

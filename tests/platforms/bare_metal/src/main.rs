@@ -1,4 +1,4 @@
-//! Builds a batch in a fixed buffer and reads it back, on a processor with neither an operating system nor an allocator.
+//! Builds a batch in a fixed buffer and reads it back, on a processor without operating system and allocator.
 
 #![no_std]
 #![no_main]
@@ -35,7 +35,7 @@ fn main() -> ! {
         assert_eq!(record.timestamp, BASE_TIMESTAMP + read * 10);
         assert_eq!(record.key, Some(&b"sensor"[..]));
         assert_eq!(record.value, Some(&[read as u8; 33][..]));
-        assert_eq!(record.headers().last("unit"), Some(Some(&b"mV"[..])));
+        assert!(record.headers().eq([Header::new("unit", b"mV")]));
         read += 1;
     }
     assert_eq!(read, RECORDS);
