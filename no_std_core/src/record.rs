@@ -68,40 +68,106 @@ impl<'a> Record<'a> {
         self.headers
     }
 
-    /// Takes one record off the front of `rest`, whose first byte is byte `at` of the payload.
+    /// The record at the front of `rest`, and what follows it. `None` where anything is wrong: what, [`explain`](Self::explain) says, so
+    /// that this one stays small.
     ///
     /// The caller still has to add what the batch knows: `offset` and `timestamp` hold the *deltas*.
     #[inline(always)]
     #[allow(clippy::inline_always)] // The one loop that scans live or die by; it has one caller.
-    pub(crate) fn take(rest: &mut &'a [u8], payload_len: usize) -> Result<(Self, i32), DecodeError> {
-        let start = *rest;
-        let Some(given) = take_varint(rest) else { return Err(bad_varint(payload_len, start)) };
-        // A negative length becomes one of 2^31 and more, on 32-bit processors too.
-        let Some((mut body, next)) = rest.split_at_checked(given as u32 as usize) else {
-            return Err(bad_record_length(payload_len, start, given, rest.len()));
-        };
-        *rest = next;
-        // Places in errors are told in the payload; `body` alone knows only how much is left before `next`.
-        let end = payload_len - next.len();
+    pub(crate) fn take(mut rest: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let given = take_varint(&mut rest)?;
+        // A negative length becomes one of 2^31 and more, on 32-bit processors too, and no payload is that long.
+        let (body, next) = rest.split_at_checked(given as u32 as usize)?;
+        let (_attributes, mut body) = body.split_first()?;
+        let timestamp = take_varlong(&mut body)?;
+        let offset = Offset::from(take_varint(&mut body)?);
+        let key = take_nullable(&mut body)?;
+        let value = take_nullable(&mut body)?;
+        let headers = if body == [0] { Headers::NONE } else { Headers::take(body)? };
+        Some((Self { offset, timestamp, key, value, headers }, next))
+    }
 
-        let Some((_attributes, tail)) = body.split_first() else {
-            return Err(DecodeError::BadRecordLength {
-                at: payload_len - start.len(),
-                given,
-                available: RECORD_LEN_MIN,
-            });
-        };
-        body = tail;
-        let before = body;
-        let Some(timestamp_delta) = take_varlong(&mut body) else { return Err(bad_varint(end, before)) };
-        let before = body;
-        let Some(offset_delta) = take_varint(&mut body) else { return Err(bad_varint(end, before)) };
-        let key = take_nullable(&mut body, end)?;
-        let value = take_nullable(&mut body, end)?;
-        let headers =
-            if body == [0] { Headers::NONE } else { Headers::take(&mut body, end, start, payload_len, given)? };
-        let record = Self { offset: Offset::from(offset_delta), timestamp: timestamp_delta, key, value, headers };
-        Ok((record, offset_delta))
+    /// What is wrong with the record at the front of `rest`, the end of a payload of `payload_len` bytes, that [`take`](Self::take) refused.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn explain(rest: &[u8], payload_len: usize) -> DecodeError {
+        let at = payload_len - rest.len();
+        Self::walk(rest, at).err().unwrap_or_else(|| {
+            debug_assert!(false, "both walks refuse the same records");
+            DecodeError::BadVarint { at }
+        })
+    }
+
+    /// The same walk as `take`, field by field, for the place of the first field that does not hold.
+    fn walk(mut rest: &[u8], at: usize) -> Result<(), DecodeError> {
+        let before = rest.len();
+        let given = take_varint(&mut rest).ok_or(DecodeError::BadVarint { at })?;
+        let body_at = at + before - rest.len();
+        let available = rest.len();
+        let body = usize::try_from(given).ok().and_then(|len| rest.get(..len));
+        let body = body.ok_or(DecodeError::BadRecordLength { at, given, available })?;
+        let bad_length = |available| DecodeError::BadRecordLength { at, given, available };
+        // Places are told in the payload: what is left of the body stands before `end`.
+        let mut fields = Fields { rest: body, end: body_at + body.len() };
+        let (_attributes, rest) = body.split_first().ok_or(bad_length(1))?;
+        fields.rest = rest;
+        fields.varlong()?;
+        fields.varint()?;
+        fields.nullable()?;
+        fields.nullable()?;
+        let place = fields.place();
+        let count = fields.varint()?;
+        if count < 0 || count as usize > fields.rest.len() {
+            return Err(DecodeError::BadHeaderCount { at: place, given: count, available: fields.rest.len() });
+        }
+        for _ in 0..count {
+            fields.header_key()?;
+            fields.nullable()?;
+        }
+        if fields.rest.is_empty() { Ok(()) } else { Err(bad_length(body.len() - fields.rest.len())) }
+    }
+}
+
+/// The fields of a record that is being explained.
+struct Fields<'a> {
+    rest: &'a [u8],
+    /// Where the record ends in the payload.
+    end: usize,
+}
+
+impl Fields<'_> {
+    /// Where the next field starts in the payload.
+    fn place(&self) -> usize {
+        self.end - self.rest.len()
+    }
+
+    fn varint(&mut self) -> Result<i32, DecodeError> {
+        let at = self.place();
+        take_varint(&mut self.rest).ok_or(DecodeError::BadVarint { at })
+    }
+
+    fn varlong(&mut self) -> Result<i64, DecodeError> {
+        let at = self.place();
+        take_varlong(&mut self.rest).ok_or(DecodeError::BadVarint { at })
+    }
+
+    fn nullable(&mut self) -> Result<(), DecodeError> {
+        let at = self.place();
+        let given = self.varint()?;
+        if given == -1 { Ok(()) } else { self.skip(at, given) }
+    }
+
+    fn header_key(&mut self) -> Result<(), DecodeError> {
+        let at = self.place();
+        let given = self.varint()?;
+        self.skip(at, given)
+    }
+
+    fn skip(&mut self, at: usize, given: i32) -> Result<(), DecodeError> {
+        let available = self.rest.len();
+        let rest = usize::try_from(given).ok().and_then(|len| self.rest.get(len..));
+        self.rest = rest.ok_or(DecodeError::BadFieldLength { at, given, available })?;
+        Ok(())
     }
 }
 
@@ -125,35 +191,21 @@ impl<'a> Headers<'a> {
 
     /// The value of the last header with this name, as Kafka's `lastHeader` finds it: the inner `None` is a header
     /// without a value.
-    pub fn last(&self, key: &str) -> Option<Option<&'a [u8]>> {
+    pub fn last_value(&self, key: &str) -> Option<Option<&'a [u8]>> {
         self.filter(|header| header.key == key.as_bytes()).last().map(|header| header.value)
     }
 
-    /// Reads the header count and walks all headers once, so that the iterator later needs no errors.
+    /// Reads the header count and walks all headers once, to the end of `body`, so that the iterator later needs no errors.
     #[inline(never)]
-    fn take(
-        body: &mut &'a [u8],
-        end: usize,
-        record: &[u8],
-        payload_len: usize,
-        record_given: i32,
-    ) -> Result<Self, DecodeError> {
-        let before = *body;
-        let Some(given) = take_varint(body) else { return Err(bad_varint(end, before)) };
-        // A header takes two bytes at least; Kafka's own bound is one, which the walk makes good.
-        if given < 0 || given as usize > body.len() {
-            return Err(DecodeError::BadHeaderCount { at: end - before.len(), given, available: body.len() });
+    fn take(mut body: &'a [u8]) -> Option<Self> {
+        let given = take_varint(&mut body)?;
+        // Each header takes two bytes at least, so the walk below ends within the body whatever is claimed.
+        let count = u32::try_from(given).ok().filter(|&count| count as usize <= body.len())?;
+        let headers = Self { rest: body, count };
+        for _ in 0..count {
+            take_header(&mut body)?;
         }
-        let headers = Self { rest: body, count: given as u32 };
-        for _ in 0..given {
-            take_header(body, end)?;
-        }
-        if !body.is_empty() {
-            let consumed = record_given as usize - body.len();
-            let at = payload_len - record.len();
-            return Err(DecodeError::BadRecordLength { at, given: record_given, available: consumed });
-        }
-        Ok(headers)
+        body.is_empty().then_some(headers)
     }
 }
 
@@ -164,9 +216,9 @@ impl<'a> Iterator for Headers<'a> {
     #[inline]
     fn next(&mut self) -> Option<Header<'a>> {
         self.count = self.count.checked_sub(1)?;
-        let header = take_header(&mut self.rest, 0);
-        debug_assert!(header.is_ok(), "headers are walked before they are handed out");
-        header.ok()
+        let header = take_header(&mut self.rest);
+        debug_assert!(header.is_some(), "headers are walked before they are handed out");
+        header
     }
 
     #[inline]
@@ -183,47 +235,25 @@ impl fmt::Debug for Headers<'_> {
     }
 }
 
-/// Takes one header off the front; `end` is the place behind the record in the payload.
-fn take_header<'a>(body: &mut &'a [u8], end: usize) -> Result<Header<'a>, DecodeError> {
-    let before = *body;
-    let Some(given) = take_varint(body) else { return Err(bad_varint(end, before)) };
-    let Some((key, tail)) = body.split_at_checked(given as u32 as usize) else {
-        return Err(bad_field_length(end, before, given, body.len()));
-    };
-    *body = tail;
-    Ok(Header { key, value: take_nullable(body, end)? })
+/// Takes one header off the front.
+#[inline]
+fn take_header<'a>(body: &mut &'a [u8]) -> Option<Header<'a>> {
+    let len = take_varint(body)?;
+    let (key, rest) = body.split_at_checked(len as u32 as usize)?;
+    *body = rest;
+    Some(Header { key, value: take_nullable(body)? })
 }
 
-/// Takes a length, -1 for none, and that many bytes off the front.
+/// Takes a length, -1 for none, and that many bytes off the front. The outer `None` is an error.
 #[inline(always)]
-#[allow(clippy::inline_always)] // As Record::take.
-fn take_nullable<'a>(body: &mut &'a [u8], end: usize) -> Result<Option<&'a [u8]>, DecodeError> {
-    let before = *body;
-    let Some(given) = take_varint(body) else { return Err(bad_varint(end, before)) };
-    if given == -1 {
-        return Ok(None);
+#[allow(clippy::inline_always, clippy::option_option)] // As Record::take; an enum of three would say the same at greater length.
+fn take_nullable<'a>(body: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
+    let len = take_varint(body)?;
+    if len == -1 {
+        return Some(None);
     }
     // Below -1 it becomes one of 2^31 and more, which no record holds.
-    let Some((field, tail)) = body.split_at_checked(given as u32 as usize) else {
-        return Err(bad_field_length(end, before, given, body.len()));
-    };
-    *body = tail;
-    Ok(Some(field))
-}
-
-// The errors' arithmetic stays out of the loop.
-
-#[cold]
-fn bad_varint(end: usize, before: &[u8]) -> DecodeError {
-    DecodeError::BadVarint { at: end.wrapping_sub(before.len()) }
-}
-
-#[cold]
-fn bad_field_length(end: usize, before: &[u8], given: i32, available: usize) -> DecodeError {
-    DecodeError::BadFieldLength { at: end.wrapping_sub(before.len()), given, available }
-}
-
-#[cold]
-fn bad_record_length(payload_len: usize, start: &[u8], given: i32, available: usize) -> DecodeError {
-    DecodeError::BadRecordLength { at: payload_len - start.len(), given, available }
+    let (field, rest) = body.split_at_checked(len as u32 as usize)?;
+    *body = rest;
+    Some(Some(field))
 }

@@ -335,7 +335,6 @@ impl<'a> RecordBatch<'a> {
             last_delta: self.last_offset_delta(),
             remaining: self.record_count(),
             record_count: self.record_count(),
-            done: false,
         }
     }
 }
@@ -423,48 +422,45 @@ fn too_short(bytes: &[u8]) -> DecodeError {
 #[derive(Debug, Clone)]
 pub struct Records<'p> {
     rest: &'p [u8],
-    payload_len: usize,
+    /// Records still to come; 0 after an error.
+    remaining: i32,
+    previous_delta: i32,
+    last_delta: i32,
+    record_count: i32,
     base_offset: Offset,
     base_timestamp: TimestampMs,
     append_time: Option<TimestampMs>,
-    previous_delta: i32,
-    last_delta: i32,
-    remaining: i32,
-    record_count: i32,
-    done: bool,
+    payload_len: usize,
 }
 
 impl Records<'_> {
     /// Records that are still to come, where nothing is wrong with them.
     #[inline]
     pub const fn remaining(&self) -> usize {
-        if self.done { 0 } else { self.remaining as usize }
+        self.remaining as usize
     }
 
-    /// What is wrong at the end: bytes that no record claims.
-    #[cold]
-    fn finish(&mut self) -> Option<DecodeError> {
-        if core::mem::replace(&mut self.done, true) || self.rest.is_empty() {
-            return None;
-        }
-        Some(DecodeError::RecordsRemaining { at: self.payload_len - self.rest.len(), remaining: self.rest.len() })
-    }
+    // What follows is cold and takes and gives values: a call that is handed `&mut self` would keep the whole iterator in memory,
+    // also where it is never made.
 
-    #[cold]
-    fn fail(&mut self, error: DecodeError) -> DecodeError {
-        self.done = true;
+    /// Gives up: nothing comes after the error.
+    #[inline]
+    const fn stop(&mut self) {
         self.remaining = 0;
-        error
+        self.rest = &[];
     }
 
     #[cold]
-    fn too_few(&self) -> DecodeError {
-        DecodeError::TooFewRecords { expected: self.record_count, found: self.record_count - self.remaining }
+    fn explain(rest: &[u8], payload_len: usize, expected: i32, remaining: i32) -> DecodeError {
+        if rest.is_empty() {
+            return DecodeError::TooFewRecords { expected, found: expected - remaining };
+        }
+        Record::explain(rest, payload_len)
     }
 
     #[cold]
-    fn bad_delta(&self, given: i32) -> DecodeError {
-        DecodeError::BadOffsetDelta { given, min: self.previous_delta.saturating_add(1), max: self.last_delta }
+    const fn bad_delta(given: i64, previous: i32, max: i32) -> DecodeError {
+        DecodeError::BadOffsetDelta { given: given as i32, min: previous.saturating_add(1), max }
     }
 }
 
@@ -474,20 +470,26 @@ impl<'p> Iterator for Records<'p> {
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.remaining <= 0 {
-            return self.finish().map(Err);
+            let remaining = self.rest.len();
+            if remaining == 0 {
+                return None;
+            }
+            self.stop();
+            return Some(Err(DecodeError::RecordsRemaining { at: self.payload_len - remaining, remaining }));
         }
-        if self.rest.is_empty() {
-            let error = self.too_few();
-            return Some(Err(self.fail(error)));
-        }
-        let (mut record, delta) = match Record::take(&mut self.rest, self.payload_len) {
-            Ok(taken) => taken,
-            Err(error) => return Some(Err(self.fail(error))),
+        let Some((mut record, next)) = Record::take(self.rest) else {
+            let error = Self::explain(self.rest, self.payload_len, self.record_count, self.remaining);
+            self.stop();
+            return Some(Err(error));
         };
+        // Until here, offset and timestamp are deltas.
+        let delta = record.offset as i32;
         if delta <= self.previous_delta || delta > self.last_delta {
-            let error = self.bad_delta(delta);
-            return Some(Err(self.fail(error)));
+            let error = Self::bad_delta(record.offset, self.previous_delta, self.last_delta);
+            self.stop();
+            return Some(Err(error));
         }
+        self.rest = next;
         self.previous_delta = delta;
         self.remaining -= 1;
         // Offsets cannot overflow within the batch; a timestamp delta is anything, and wraps as Java's does.
@@ -536,4 +538,290 @@ pub fn restamped_crc(header_old: &[u8; HEADER_LEN], header_new: &[u8; HEADER_LEN
 pub(crate) const fn later(a: TimestampMs, b: TimestampMs) -> TimestampMs {
     const _: () = assert!(NO_TIMESTAMP < 0);
     if a > b { a } else { b }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Header;
+    use crate::record_batch_builder::{RecordBatchBuilder, encode_one};
+    use proptest::prelude::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    /// Three records with keys, values and headers.
+    fn sample() -> Vec<u8> {
+        let mut builder = RecordBatchBuilder::new(vec![0; 400]);
+        builder.append(1000, Some(b"k"), Some(b"value"), &[Header::new("h", b"x")]).unwrap();
+        builder.append(900, None, None, &[]).unwrap();
+        builder.append(1100, None, Some(&[5; 100]), &[Header { key: b"\xff", value: None }]).unwrap();
+        builder.finish().to_vec()
+    }
+
+    /// Sets a header field of a valid batch and makes the CRC true again.
+    fn altered(byte: usize, field: &[u8]) -> Vec<u8> {
+        let mut bytes = sample();
+        bytes[byte..byte + field.len()].copy_from_slice(field);
+        let crc = crc32c(&bytes[CRC_START..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        bytes
+    }
+
+    fn refused(byte: usize, field: &[u8]) -> DecodeError {
+        RecordBatch::parse(&altered(byte, field)).unwrap_err()
+    }
+
+    /// All records of a batch with this payload and count; offsets up to 100 are allowed.
+    fn read(payload: &[u8], count: i32) -> Result<usize, DecodeError> {
+        let mut bytes = vec![0; HEADER_LEN];
+        bytes.extend_from_slice(payload);
+        let length = bytes.len() as i32 - 12;
+        bytes[8..12].copy_from_slice(&length.to_be_bytes());
+        bytes[16] = 2;
+        // Compressed, so that the count is not held against the payload here.
+        bytes[22] = 1;
+        bytes[23..27].copy_from_slice(&100_i32.to_be_bytes());
+        bytes[57..61].copy_from_slice(&count.to_be_bytes());
+        let batch = RecordBatch::parse(&bytes).unwrap();
+        let mut records = batch.records_in(batch.payload());
+        let mut good = 0;
+        for record in records.by_ref() {
+            if let Err(error) = record {
+                assert!(records.next().is_none(), "nothing comes after an error");
+                return Err(error);
+            }
+            good += 1;
+        }
+        assert!(records.next().is_none());
+        Ok(good)
+    }
+
+    #[test]
+    fn getters_read_the_bytes_that_the_table_names() {
+        let bytes: [u8; HEADER_LEN] = [
+            0, 0, 0, 0, 0, 0, 1, 2, // base offset 258
+            0, 0, 0, 49, // length
+            0, 0, 0, 7, // epoch
+            2, // magic
+            0xde, 0xad, 0xbe, 0xef, // CRC
+            0, 0x7a, // snappy, log append time, transactional, control, delete horizon
+            0, 0, 0, 5, // last offset delta
+            0, 0, 0, 0, 0, 0, 0, 11, // base timestamp
+            0, 0, 0, 0, 0, 0, 0, 12, // max timestamp
+            0, 0, 0, 0, 0, 0, 0, 13, // producer id
+            0, 14, // producer epoch
+            0x7f, 0xff, 0xff, 0xfe, // base sequence
+            0, 0, 0, 3, // count
+        ];
+        let batch = RecordBatch::parse(&bytes).unwrap();
+        assert_eq!((batch.base_offset(), batch.last_offset(), batch.next_offset()), (258, 263, 264));
+        assert_eq!((batch.size(), batch.payload().len(), batch.partition_leader_epoch()), (61, 0, 7));
+        assert_eq!(
+            (batch.crc(), batch.attributes(), batch.compression()),
+            (0xdead_beef, 0x7a, CompressionType::Snappy)
+        );
+        assert!(batch.is_transactional() && batch.is_control());
+        assert_eq!(batch.timestamp_type(), TimestampType::LogAppendTime);
+        assert_eq!((batch.base_timestamp(), batch.delete_horizon(), batch.max_timestamp()), (11, Some(11), 12));
+        assert_eq!((batch.producer_id(), batch.producer_epoch(), batch.base_sequence()), (13, 14, i32::MAX - 1));
+        // i32::MAX - 1, i32::MAX, 0, 1, 2, 3
+        assert_eq!((batch.last_sequence(), batch.last_offset_delta(), batch.record_count()), (3, 5, 3));
+        assert_eq!(batch.header_bytes(), &bytes);
+        assert_eq!(batch.records().unwrap_err(), DecodeError::Compressed { codec: CompressionType::Snappy });
+    }
+
+    #[test]
+    fn every_cut_says_what_is_needed() {
+        let bytes = sample();
+        for len in 0..bytes.len() {
+            let needed = if len < 12 { HEADER_LEN } else { bytes.len() };
+            let error = RecordBatch::parse(&bytes[..len]).unwrap_err();
+            assert_eq!(error, DecodeError::Truncated { needed, available: len });
+            match RecordBatch::peek_size(&bytes[..len]) {
+                Err(error) => {
+                    assert_eq!((error, len < 12), (DecodeError::Truncated { needed: 12, available: len }, true));
+                }
+                Ok(size) => assert_eq!(size, bytes.len()),
+            }
+        }
+        let longer = [&bytes[..], &[1, 2, 3]].concat();
+        assert_eq!(RecordBatch::parse(&longer).unwrap().bytes(), &bytes);
+    }
+
+    #[test]
+    fn every_flipped_bit_behind_the_epoch_is_found() {
+        let bytes = sample();
+        RecordBatch::parse(&bytes).unwrap().verify_crc().unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let held = RecordBatch::parse(&flipped).and_then(|batch| batch.verify_crc());
+            let outside_crc = (0..8 * 8).contains(&bit) || (12 * 8..16 * 8).contains(&bit);
+            // A flipped sign bit of the base offset is found without the CRC.
+            assert_eq!(held.is_ok(), outside_crc && bit != 7, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn headers_that_cannot_be_are_refused() {
+        let (min, max) = (BATCH_LENGTH_MIN, BATCH_LENGTH_MAX);
+        for given in [0, 48, -1, i32::MIN, i32::MAX, max + 1] {
+            assert_eq!(refused(8, &given.to_be_bytes()), DecodeError::BadBatchLength { given, min, max });
+        }
+        let size = i32::MAX as usize;
+        assert_eq!(RecordBatch::peek_size(&altered(8, &max.to_be_bytes())), Ok(size));
+        assert!(matches!(refused(8, &max.to_be_bytes()), DecodeError::Truncated { needed, .. } if needed == size));
+        assert_eq!(refused(16, &[1]), DecodeError::BadMagic { given: 1 });
+        assert_eq!(RecordBatch::peek_size(&altered(16, &[0x82])), Err(DecodeError::BadMagic { given: -126 }));
+        assert_eq!(refused(22, &[5]), DecodeError::UnknownCompression { given: 5 });
+        assert!(matches!(refused(0, &[0x80]), DecodeError::BadOffset { .. }));
+        assert!(matches!(refused(23, &(-1_i32).to_be_bytes()), DecodeError::BadOffset { last_offset_delta: -1, .. }));
+        // The last offset may be the greatest number less one, so that the next offset exists.
+        let last = (i64::MAX - 3).to_be_bytes();
+        assert_eq!(RecordBatch::parse(&altered(0, &last)).unwrap().next_offset(), i64::MAX);
+        let beyond = DecodeError::BadOffset { base_offset: i64::MAX - 2, last_offset_delta: 2 };
+        assert_eq!(refused(0, &(i64::MAX - 2).to_be_bytes()), beyond);
+        assert_eq!(refused(57, &(-1_i32).to_be_bytes()), DecodeError::BadRecordCount { given: -1, max: 3 });
+        assert_eq!(refused(57, &4_i32.to_be_bytes()), DecodeError::BadRecordCount { given: 4, max: 3 });
+    }
+
+    #[test]
+    fn counts_that_the_bytes_cannot_hold_are_refused() {
+        let mut bytes = [0; 200];
+        let size = encode_one(&mut bytes, 0, None, Some(&[0; 14]), &[]).unwrap();
+        bytes[23..27].copy_from_slice(&i32::MAX.to_be_bytes());
+        bytes[57..61].copy_from_slice(&i32::MAX.to_be_bytes());
+        let max = (size as i32 - 61) / 7;
+        let error = RecordBatch::parse(&bytes).unwrap_err();
+        assert_eq!(error, DecodeError::BadRecordCount { given: i32::MAX, max });
+        // A codec may have shrunk them to anything.
+        bytes[22] = 4;
+        assert_eq!(RecordBatch::parse(&bytes).unwrap().record_count(), i32::MAX);
+    }
+
+    #[test]
+    fn compacted_batches_with_holes_or_nothing_left_are_read() {
+        let two = altered(57, &2_i32.to_be_bytes());
+        let error = RecordBatch::parse(&two).unwrap().records().unwrap().last().unwrap().unwrap_err();
+        assert!(matches!(error, DecodeError::RecordsRemaining { .. }), "{error}");
+        // Records 0 and 2 of three offsets.
+        assert_eq!(read(&[0x0c, 0, 0, 0, 1, 1, 0, 0x0c, 0, 0, 4, 1, 1, 0], 2), Ok(2));
+        assert_eq!(read(&[], 0), Ok(0));
+    }
+
+    #[test]
+    fn log_append_time_gives_every_record_the_batchs_time() {
+        let bytes = altered(22, &[0x08]);
+        let batch = RecordBatch::parse(&bytes).unwrap();
+        assert!(batch.records().unwrap().all(|record| record.unwrap().timestamp == 1100));
+    }
+
+    #[test]
+    fn records_that_do_not_hold_are_told_with_their_place() {
+        use DecodeError::{
+            BadFieldLength, BadHeaderCount, BadOffsetDelta, BadRecordLength, BadVarint, RecordsRemaining, TooFewRecords,
+        };
+        const GOOD: [u8; 7] = [0x0c, 0, 0, 0, 1, 1, 0];
+        let after_good = |bytes: &[u8]| read(&[&GOOD[..], bytes].concat(), 2).unwrap_err();
+        assert_eq!(read(&GOOD, 1), Ok(1));
+        assert_eq!(after_good(&[]), TooFewRecords { expected: 2, found: 1 });
+        assert_eq!(read(&[&GOOD[..], &[0]].concat(), 1), Err(RecordsRemaining { at: 7, remaining: 1 }));
+        // The same offset again, one that goes back, one behind the last.
+        assert_eq!(after_good(&GOOD), BadOffsetDelta { given: 0, min: 1, max: 100 });
+        assert_eq!(after_good(&[0x0c, 0, 0, 1, 1, 1, 0]), BadOffsetDelta { given: -1, min: 1, max: 100 });
+        assert_eq!(after_good(&[0x0e, 0, 0, 0xca, 0x01, 1, 1, 0]), BadOffsetDelta { given: 101, min: 1, max: 100 });
+        // Lengths: negative, too long, too short, shorter than its fields, longer than its fields.
+        assert_eq!(after_good(&[0x01, 0]), BadRecordLength { at: 7, given: -1, available: 1 });
+        assert_eq!(after_good(&[0x0e, 0, 0, 2, 1, 1, 0]), BadRecordLength { at: 7, given: 7, available: 6 });
+        assert_eq!(after_good(&[0x00]), BadRecordLength { at: 7, given: 0, available: 1 });
+        assert_eq!(after_good(&[0x0a, 0, 0, 2, 1, 1]), BadVarint { at: 13 });
+        assert_eq!(after_good(&[0x0e, 0, 0, 2, 1, 1, 0, 0]), BadRecordLength { at: 7, given: 7, available: 6 });
+        // Varints that do not end: the length, the timestamp, the offset.
+        assert_eq!(after_good(&[0x80]), BadVarint { at: 7 });
+        let mut long = [0xff; 30];
+        assert_eq!(after_good(&long), BadVarint { at: 7 });
+        (long[0], long[1]) = (0x3a, 0);
+        assert_eq!(after_good(&long), BadVarint { at: 9 });
+        long[2] = 0;
+        assert_eq!(after_good(&long), BadVarint { at: 10 });
+        // Key and value lengths: below -1, beyond the record.
+        assert_eq!(after_good(&[0x0c, 0, 0, 2, 3, 1, 0]), BadFieldLength { at: 11, given: -2, available: 2 });
+        assert_eq!(after_good(&[0x0c, 0, 0, 2, 6, 1, 0]), BadFieldLength { at: 11, given: 3, available: 2 });
+        assert_eq!(after_good(&[0x0c, 0, 0, 2, 1, 4, 0]), BadFieldLength { at: 12, given: 2, available: 1 });
+        // Headers: a negative count, more than bytes, a null key, a value beyond the record.
+        assert_eq!(after_good(&[0x0c, 0, 0, 2, 1, 1, 1]), BadHeaderCount { at: 13, given: -1, available: 0 });
+        assert_eq!(after_good(&[0x0e, 0, 0, 2, 1, 1, 4, 0]), BadHeaderCount { at: 13, given: 2, available: 1 });
+        assert_eq!(after_good(&[0x10, 0, 0, 2, 1, 1, 2, 1, 1]), BadFieldLength { at: 14, given: -1, available: 1 });
+        assert_eq!(after_good(&[0x10, 0, 0, 2, 1, 1, 2, 0, 2]), BadFieldLength { at: 15, given: 1, available: 0 });
+        assert_eq!(read(&[0x10, 0, 0, 2, 1, 1, 2, 0, 0], 1), Ok(1));
+    }
+
+    #[test]
+    fn headers_are_found_by_name_the_last_one_first() {
+        let mut bytes = [0; 200];
+        let headers = [Header::new("a", b"1"), Header::new("b", b"2"), Header::new("a", b"3")];
+        encode_one(&mut bytes, 0, None, None, &headers).unwrap();
+        let record = RecordBatch::parse(&bytes).unwrap().records().unwrap().next().unwrap().unwrap();
+        assert_eq!(record.headers().last_value("a"), Some(Some(&b"3"[..])));
+        assert_eq!(record.headers().last_value("c"), None);
+        assert_eq!(record.headers().next().unwrap().key_str(), Some("a"));
+    }
+
+    #[test]
+    #[should_panic(expected = "no header to stamp")]
+    fn stamping_less_than_a_header_is_our_own_mistake() {
+        stamp_base(&mut [0; 60], 0, 0);
+    }
+
+    proptest! {
+        #[test]
+        fn restamping_is_recomputing(
+            value in proptest::collection::vec(any::<u8>(), 0..3000),
+            header in proptest::collection::vec(any::<u8>(), HEADER_LEN),
+        ) {
+            let mut bytes = vec![0; 4000];
+            let size = encode_one(&mut bytes, 77, None, Some(&value), &[]).unwrap();
+            bytes.truncate(size);
+            let old: [u8; HEADER_LEN] = bytes[..HEADER_LEN].try_into().unwrap();
+            let new: [u8; HEADER_LEN] = header.try_into().unwrap();
+            let crc = restamped_crc(&old, &new, (size - HEADER_LEN) as u64);
+            bytes[..HEADER_LEN].copy_from_slice(&new);
+            prop_assert_eq!(crc, crc32c(&bytes[CRC_START..]));
+        }
+
+        /// Payloads that are records but for some bytes: the walk ends, and what it refuses it can explain.
+        #[test]
+        fn damaged_payloads_are_walked_to_an_end(places in proptest::collection::vec((0_usize..400, any::<u8>()), 0..6), count in 0_i32..8) {
+            let bytes = sample();
+            let mut payload = bytes[HEADER_LEN..].to_vec();
+            for (place, byte) in places {
+                let place = place % payload.len();
+                payload[place] = byte;
+            }
+            if let Ok(good) = read(&payload, count) {
+                prop_assert_eq!(good, count as usize);
+            }
+        }
+
+        #[test]
+        fn any_payload_is_walked_to_an_end(payload in proptest::collection::vec(prop_oneof![any::<u8>(), 0_u8..4], 0..60), count in 0_i32..8) {
+            let _ = read(&payload, count);
+        }
+
+        #[test]
+        fn any_bytes_parse_or_are_refused(mut bytes in proptest::collection::vec(any::<u8>(), 0..120), plausible: bool) {
+            if plausible && bytes.len() >= HEADER_LEN {
+                let length = bytes.len() as i32 - 12;
+                bytes[8..12].copy_from_slice(&length.to_be_bytes());
+                bytes[16] = 2;
+            }
+            if let Ok(batch) = RecordBatch::parse(&bytes) {
+                prop_assert!(batch.size() <= bytes.len());
+                prop_assert!(batch.last_offset() >= batch.base_offset());
+                prop_assert!(batch.next_offset() > batch.last_offset());
+                let _ = (batch.verify_crc(), batch.last_sequence(), std::format!("{batch:?}"));
+                let _ = batch.records_in(batch.payload()).count();
+            }
+        }
+    }
 }

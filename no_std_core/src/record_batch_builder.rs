@@ -410,3 +410,207 @@ fn broken() -> EncodeError {
     debug_assert!(false, "a record outgrew its shape");
     EncodeError::BufferTooSmall { needed: usize::MAX, available: 0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record_batch::{RecordBatch, TimestampType};
+    use crate::units::NO_LEADER_EPOCH;
+    use proptest::prelude::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    /// Worked out by hand from the two tables: timestamp 1000, key "k", value "v1", one header "h" without a value. Only the CRC is computed.
+    const BY_HAND: [u8; 74] = [
+        0, 0, 0, 0, 0, 0, 0, 0, // base offset
+        0, 0, 0, 62, // length: 74 - 12
+        0, 0, 0, 0, // leader epoch
+        2, // magic
+        0, 0, 0, 0, // CRC, see below
+        0, 0, // attributes
+        0, 0, 0, 0, // last offset delta
+        0, 0, 0, 0, 0, 0, 0x03, 0xe8, // base timestamp
+        0, 0, 0, 0, 0, 0, 0x03, 0xe8, // max timestamp
+        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, // producer id
+        0xff, 0xff, // producer epoch
+        0xff, 0xff, 0xff, 0xff, // base sequence
+        0, 0, 0, 1,    // record count
+        0x18, // length 12
+        0, 0, 0, // attributes, timestamp delta, offset delta
+        0x02, b'k', // key
+        0x04, b'v', b'1', // value
+        0x02, 0x02, b'h', 0x01, // one header, key of one byte, no value
+    ];
+
+    #[test]
+    fn one_record_is_the_bytes_worked_out_by_hand() {
+        let mut buffer = [0xaa; 80];
+        let headers = [Header { key: b"h", value: None }];
+        let size = encode_one(&mut buffer, 1000, Some(b"k"), Some(b"v1"), &headers).unwrap();
+        let mut expected = BY_HAND;
+        expected[17..21].copy_from_slice(&crc32c(&BY_HAND[21..]).to_be_bytes());
+        assert_eq!(buffer[..size], expected);
+        assert_eq!(buffer[size..], [0xaa; 6]);
+        let mut builder = RecordBatchBuilder::new([0x55; 74]);
+        assert_eq!(builder.append(1000, Some(b"k"), Some(b"v1"), &headers), Ok(0));
+        assert_eq!(builder.finish(), expected);
+    }
+
+    #[test]
+    fn the_needed_length_is_exact_and_too_little_changes_nothing() {
+        let mut buffer = [0x77; 100];
+        let needed = match encode_one(&mut [], 5, None, Some(&[1; 20]), &[]) {
+            Err(EncodeError::BufferTooSmall { needed, available: 0 }) => needed,
+            other => panic!("{other:?}"),
+        };
+        let short = encode_one(&mut buffer[..needed - 1], 5, None, Some(&[1; 20]), &[]);
+        assert_eq!(short, Err(EncodeError::BufferTooSmall { needed, available: needed - 1 }));
+        assert_eq!(buffer, [0x77; 100]);
+        assert_eq!(encode_one(&mut buffer[..needed], 5, None, Some(&[1; 20]), &[]), Ok(needed));
+    }
+
+    #[test]
+    fn a_builder_grows_with_its_buffer() {
+        let mut builder = RecordBatchBuilder::new(Vec::new());
+        assert!(builder.is_empty());
+        assert!(builder.finish().is_empty() && builder.payload().is_empty());
+        for n in 0..200_i32 {
+            let value = vec![7; n as usize];
+            let delta = loop {
+                let before = (builder.size(), builder.record_count(), builder.max_timestamp());
+                match builder.append(10_000 - i64::from(n), None, Some(&value), &[]) {
+                    Ok(delta) => break delta,
+                    Err(EncodeError::BufferTooSmall { needed, available }) => {
+                        assert_eq!((builder.size(), builder.record_count(), builder.max_timestamp()), before);
+                        assert!(available < needed);
+                        builder.buffer_mut().resize(needed, 0);
+                    }
+                    Err(other) => panic!("{other}"),
+                }
+            };
+            assert_eq!(delta, n);
+        }
+        assert_eq!((builder.base_timestamp(), builder.max_timestamp(), builder.record_count()), (10_000, 10_000, 200));
+        let size = builder.size();
+        let batch = RecordBatch::parse(builder.finish()).unwrap();
+        assert_eq!((batch.size(), batch.last_offset_delta(), batch.verify_crc()), (size, 199, Ok(())));
+        let timestamps: Vec<_> = batch.records().unwrap().map(|record| record.unwrap().timestamp).collect();
+        assert_eq!(timestamps, (0..200).map(|n| 10_000 - n).collect::<Vec<_>>());
+        builder.clear();
+        assert!(builder.is_empty() && builder.finish().is_empty());
+        assert_eq!(builder.base_timestamp(), NO_TIMESTAMP);
+    }
+
+    #[test]
+    fn records_without_timestamps_stay_without() {
+        let mut builder = RecordBatchBuilder::new([0; 200]);
+        builder.append(NO_TIMESTAMP, None, None, &[]).unwrap();
+        assert_eq!(builder.append(-2, None, None, &[]), Err(EncodeError::TimestampOutOfRange { given: -2 }));
+        assert_eq!(
+            builder.append(i64::MIN, None, None, &[]),
+            Err(EncodeError::TimestampOutOfRange { given: i64::MIN })
+        );
+        assert_eq!((builder.base_timestamp(), builder.max_timestamp()), (-1, -1));
+        builder.append(i64::MAX, None, None, &[]).unwrap();
+        builder.append(NO_TIMESTAMP, None, None, &[]).unwrap();
+        let batch = RecordBatch::parse(builder.finish()).unwrap();
+        let timestamps: Vec<_> = batch.records().unwrap().map(|record| record.unwrap().timestamp).collect();
+        assert_eq!(timestamps, [-1, i64::MAX, -1]);
+        assert_eq!(batch.max_timestamp(), i64::MAX);
+    }
+
+    #[test]
+    fn a_record_larger_than_the_format_is_refused_without_touching_memory() {
+        // The same mebibyte named 4,096 times: 4 GiB, more than a batch can be, and than 32 bits can count.
+        let mebibyte = vec![0; 1 << 20];
+        let headers = vec![Header { key: b"", value: Some(&mebibyte) }; 4096];
+        let error = encode_one(&mut [0; 100], 0, None, None, &headers).unwrap_err();
+        assert!(matches!(error, EncodeError::RecordTooLarge { max: 2_147_483_647, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_compressed_payload_gets_the_same_header() {
+        let mut builder = RecordBatchBuilder::new([0; 300]);
+        let mut out = [9; 100];
+        assert_eq!(builder.finish_compressed(CompressionType::Snappy, &mut out, 10), Err(EncodeError::NoRecords));
+        builder.set_producer(7, 3, 40);
+        builder.append(50, None, Some(b"a"), &[]).unwrap();
+        builder.append(60, None, Some(b"b"), &[]).unwrap();
+        let needed = EncodeError::BufferTooSmall { needed: 101, available: 100 };
+        assert_eq!(builder.finish_compressed(CompressionType::Snappy, &mut out, 40), Err(needed));
+        assert!(builder.finish_compressed(CompressionType::Snappy, &mut out, usize::MAX).is_err());
+        assert_eq!(out, [9; 100]);
+        let payload = builder.payload().to_vec();
+        let bytes = builder.finish_compressed(CompressionType::Snappy, &mut out, 39).unwrap();
+        let batch = RecordBatch::parse(bytes).unwrap();
+        assert_eq!((batch.size(), batch.verify_crc(), batch.compression()), (100, Ok(()), CompressionType::Snappy));
+        assert!(batch.records().is_err());
+        assert_eq!(batch.records_in(&payload).map(|r| r.unwrap().timestamp).collect::<Vec<_>>(), [50, 60]);
+        assert_eq!((batch.producer_id(), batch.producer_epoch(), batch.base_sequence()), (7, 3, 40));
+        assert_eq!(batch.last_sequence(), 41);
+    }
+
+    type OwnedHeader = (Vec<u8>, Option<Vec<u8>>);
+    type OwnedRecord = (i64, Option<Vec<u8>>, Option<Vec<u8>>, Vec<OwnedHeader>);
+
+    fn bytes(max: usize) -> impl Strategy<Value = Vec<u8>> {
+        proptest::collection::vec(any::<u8>(), 0..max)
+    }
+
+    fn record() -> impl Strategy<Value = OwnedRecord> {
+        (
+            prop_oneof![-1_i64..5, 1_700_000_000_000_i64..1_700_000_100_000, 0..i64::MAX],
+            proptest::option::of(bytes(80)),
+            proptest::option::of(prop_oneof![bytes(200), Just(vec![3; 9000])]),
+            proptest::collection::vec((bytes(10), proptest::option::of(bytes(70))), 0..4),
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_built_is_read_back(records in proptest::collection::vec(record(), 1..90), base in 0_i64..1 << 40, epoch in -1_i32..9) {
+            let mut builder = RecordBatchBuilder::new(vec![0xee; 1_000_000]);
+            for (n, (timestamp, key, value, headers)) in records.iter().enumerate() {
+                let headers: Vec<_> = headers.iter().map(|(key, value)| Header { key, value: value.as_deref() }).collect();
+                prop_assert_eq!(builder.append(*timestamp, key.as_deref(), value.as_deref(), &headers), Ok(n as i32));
+                if records.len() == 1 {
+                    let mut one = vec![0; builder.size()];
+                    let size = encode_one(&mut one, *timestamp, key.as_deref(), value.as_deref(), &headers).unwrap();
+                    prop_assert_eq!(&one[..size], &*builder.finish());
+                }
+            }
+            crate::stamp_base(builder.finish(), base, epoch);
+            let size = builder.size();
+            let buffer = builder.into_buffer();
+            let batch = RecordBatch::parse(&buffer).unwrap();
+            prop_assert_eq!(batch.size(), size);
+            prop_assert_eq!(batch.verify_crc(), Ok(()));
+            prop_assert_eq!(batch.partition_leader_epoch(), epoch);
+            prop_assert_eq!((batch.base_offset(), batch.next_offset()), (base, base + records.len() as i64));
+            prop_assert_eq!(batch.timestamp_type(), TimestampType::CreateTime);
+            prop_assert_eq!(batch.base_timestamp(), records[0].0);
+            prop_assert_eq!(batch.max_timestamp(), records.iter().map(|r| r.0).max().unwrap());
+            let mut read = batch.records().unwrap();
+            prop_assert_eq!(read.remaining(), records.len());
+            for (n, (timestamp, key, value, headers)) in records.iter().enumerate() {
+                let record = read.next().unwrap().unwrap();
+                prop_assert_eq!((record.offset, record.timestamp), (base + n as i64, *timestamp));
+                prop_assert_eq!((record.key, record.value), (key.as_deref(), value.as_deref()));
+                prop_assert_eq!(record.headers().len(), headers.len());
+                let read_headers: Vec<_> = record.headers().map(|h| (h.key.to_vec(), h.value.map(<[u8]>::to_vec))).collect();
+                prop_assert_eq!(&read_headers, headers);
+            }
+            prop_assert!(read.next().is_none() && read.next().is_none());
+        }
+    }
+
+    #[test]
+    fn a_new_batch_has_epoch_zero_until_it_is_stamped() {
+        let mut buffer = [0; 100];
+        let size = encode_one(&mut buffer, 0, None, None, &[]).unwrap();
+        assert_eq!(RecordBatch::parse(&buffer).unwrap().partition_leader_epoch(), 0);
+        crate::stamp_base(&mut buffer[..size], 9, NO_LEADER_EPOCH);
+        let batch = RecordBatch::parse(&buffer).unwrap();
+        assert_eq!((batch.base_offset(), batch.partition_leader_epoch(), batch.verify_crc()), (9, -1, Ok(())));
+    }
+}

@@ -59,51 +59,70 @@ pub const fn varlong_len(value: i64) -> usize {
     (bits * 9 + 64) / 64
 }
 
-/// Takes an `i32` off the front of `rest`; leaves `rest` anywhere on `None`.
+/// Takes an `i32` off the front of `rest`; leaves `rest` as it was on `None`.
 #[inline(always)]
 #[allow(clippy::inline_always)] // Seven calls a record: the call would cost more than the work.
 pub(crate) fn take_varint(rest: &mut &[u8]) -> Option<i32> {
-    let (&first, tail) = rest.split_first()?;
-    if first < 0x80 {
-        *rest = tail;
-        return Some(unzigzag32(u32::from(first)));
+    match **rest {
+        [a, ref tail @ ..] if a < 0x80 => {
+            *rest = tail;
+            Some(unzigzag32(u32::from(a)))
+        }
+        [a, b, ref tail @ ..] if b < 0x80 => {
+            *rest = tail;
+            Some(unzigzag32(u32::from(a & 0x7f) | u32::from(b) << 7))
+        }
+        _ => {
+            let (value, tail) = long_varint(rest)?;
+            *rest = tail;
+            Some(value)
+        }
     }
-    take_long_varint(rest)
 }
 
-/// Takes an `i64` off the front of `rest`; leaves `rest` anywhere on `None`.
+/// Takes an `i64` off the front of `rest`; leaves `rest` as it was on `None`.
 #[inline(always)]
 #[allow(clippy::inline_always)] // As above.
 pub(crate) fn take_varlong(rest: &mut &[u8]) -> Option<i64> {
-    let (&first, tail) = rest.split_first()?;
-    if first < 0x80 {
-        *rest = tail;
-        return Some(unzigzag64(u64::from(first)));
+    match **rest {
+        [a, ref tail @ ..] if a < 0x80 => {
+            *rest = tail;
+            Some(unzigzag64(u64::from(a)))
+        }
+        [a, b, ref tail @ ..] if b < 0x80 => {
+            *rest = tail;
+            Some(unzigzag64(u64::from(a & 0x7f) | u64::from(b) << 7))
+        }
+        _ => {
+            let (value, tail) = long_varlong(rest)?;
+            *rest = tail;
+            Some(value)
+        }
     }
-    take_long_varlong(rest)
 }
 
-#[inline]
-fn take_long_varint(rest: &mut &[u8]) -> Option<i32> {
+// Three bytes and more stay out of line, so that the callers stay small. These take and give slices by value: a reference to the
+// caller's slice would keep that in memory, also where the call is never made.
+
+#[inline(never)]
+fn long_varint(bytes: &[u8]) -> Option<(i32, &[u8])> {
     let mut value = 0_u32;
-    for (index, &byte) in rest.iter().take(VARINT_LEN_MAX).enumerate() {
+    for (index, &byte) in bytes.iter().take(VARINT_LEN_MAX).enumerate() {
         value |= u32::from(byte & 0x7f) << (7 * index);
         if byte < 0x80 {
-            *rest = rest.get(index + 1..)?;
-            return Some(unzigzag32(value));
+            return Some((unzigzag32(value), bytes.get(index + 1..)?));
         }
     }
     None
 }
 
-#[inline]
-fn take_long_varlong(rest: &mut &[u8]) -> Option<i64> {
+#[inline(never)]
+fn long_varlong(bytes: &[u8]) -> Option<(i64, &[u8])> {
     let mut value = 0_u64;
-    for (index, &byte) in rest.iter().take(VARLONG_LEN_MAX).enumerate() {
+    for (index, &byte) in bytes.iter().take(VARLONG_LEN_MAX).enumerate() {
         value |= u64::from(byte & 0x7f) << (7 * index);
         if byte < 0x80 {
-            *rest = rest.get(index + 1..)?;
-            return Some(unzigzag64(value));
+            return Some((unzigzag64(value), bytes.get(index + 1..)?));
         }
     }
     None
