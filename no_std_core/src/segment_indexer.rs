@@ -132,3 +132,155 @@ impl SegmentIndexer {
         offset.checked_sub(self.base_offset).is_some_and(|relative| (0..=i64::from(i32::MAX)).contains(&relative))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    /// A batch as the rule sees it: size in bytes, records, max timestamp.
+    type Batch = (u32, i64, TimestampMs);
+
+    struct Indexes {
+        offsets: Vec<u8>,
+        times: Vec<u8>,
+    }
+
+    impl Indexes {
+        fn take(&mut self, base: Offset, entries: Option<(OffsetIndexEntry, Option<TimeIndexEntry>)>) {
+            let Some((offset, time)) = entries else { return };
+            self.offsets.extend_from_slice(&offset.encode(base));
+            self.seal(base, time);
+        }
+
+        fn seal(&mut self, base: Offset, time: Option<TimeIndexEntry>) {
+            self.times.extend(time.map(|time| time.encode(base)).iter().flatten());
+        }
+    }
+
+    /// The rule as its source states it, with nothing shared: recompute from all batches before.
+    fn naive(base: Offset, interval: u32, batches: &[Batch]) -> Indexes {
+        let mut indexes = Indexes { offsets: vec![], times: vec![] };
+        let (mut position, mut mark, mut next, mut last_time) = (0, 0, base, -1);
+        let mut reached: Vec<(TimestampMs, Offset)> = vec![];
+        for &(size, records, timestamp) in batches {
+            next += records;
+            reached.push((timestamp, next - 1));
+            if position - mark > interval {
+                let greatest = reached.iter().map(|r| r.0).max().unwrap();
+                let first = *reached.iter().find(|r| r.0 == greatest).unwrap();
+                indexes.offsets.extend_from_slice(&OffsetIndexEntry { offset: next - 1, position }.encode(base));
+                if greatest > last_time {
+                    last_time = greatest;
+                    indexes
+                        .times
+                        .extend_from_slice(&TimeIndexEntry { timestamp: first.0, offset: first.1 }.encode(base));
+                }
+                mark = position;
+            }
+            position += size;
+        }
+        if let Some(greatest) = reached.iter().map(|r| r.0).max().filter(|greatest| *greatest > last_time) {
+            let first = *reached.iter().find(|r| r.0 == greatest).unwrap();
+            indexes.times.extend_from_slice(&TimeIndexEntry { timestamp: first.0, offset: first.1 }.encode(base));
+        }
+        indexes
+    }
+
+    #[test]
+    fn the_first_batch_is_never_indexed_and_the_interval_has_to_be_passed() {
+        let mut indexer = SegmentIndexer::new(100, 4096);
+        assert_eq!(indexer.on_batch(0, 109, 50), None);
+        assert_eq!(indexer.on_batch(4096, 119, 40), None);
+        let time = TimeIndexEntry { timestamp: 50, offset: 109 };
+        assert_eq!(
+            indexer.on_batch(4097, 129, 50),
+            Some((OffsetIndexEntry { offset: 129, position: 4097 }, Some(time)))
+        );
+        assert_eq!(
+            (indexer.largest_timestamp(), indexer.offset_of_largest_timestamp(), indexer.mark()),
+            (50, 109, 4097)
+        );
+        // No later time: an offset entry alone, and nothing to seal.
+        assert_eq!(indexer.on_batch(9000, 139, 50), Some((OffsetIndexEntry { offset: 139, position: 9000 }, None)));
+        assert_eq!(indexer.on_seal(), None);
+        assert_eq!(indexer.on_batch(9001, 149, 51), None);
+        assert_eq!(indexer.on_seal(), Some(TimeIndexEntry { timestamp: 51, offset: 149 }));
+        assert_eq!(indexer.on_seal(), None);
+    }
+
+    #[test]
+    fn batches_without_timestamps_leave_the_time_index_empty() {
+        let mut indexer = SegmentIndexer::new(0, 0);
+        assert_eq!(indexer.on_batch(0, 0, NO_TIMESTAMP), None);
+        assert_eq!(indexer.on_batch(70, 1, NO_TIMESTAMP), Some((OffsetIndexEntry { offset: 1, position: 70 }, None)));
+        assert_eq!((indexer.on_seal(), indexer.largest_timestamp()), (None, NO_TIMESTAMP));
+    }
+
+    #[test]
+    fn offsets_that_do_not_fit_are_never_indexed() {
+        let mut indexer = SegmentIndexer::new(10, 0);
+        assert_eq!(indexer.on_batch(1, 9, 5), None);
+        assert_eq!(indexer.on_batch(2, 11 + i64::from(i32::MAX), 5), None);
+        assert_eq!(indexer.on_batch(3, i64::MIN, 5), None);
+        assert_eq!(indexer.on_seal(), None);
+        assert!(indexer.on_batch(4, 10 + i64::from(i32::MAX), 5).is_some());
+    }
+
+    fn batches() -> impl Strategy<Value = Vec<Batch>> {
+        proptest::collection::vec((61_u32..3000, 1_i64..20, prop_oneof![Just(-1_i64), 0_i64..300]), 0..60)
+    }
+
+    proptest! {
+        #[test]
+        fn live_indexes_are_those_of_the_definition(batches in batches(), base in 0_i64..1000, interval in 0_u32..6000) {
+            let expected = naive(base, interval, &batches);
+            let mut live = Indexes { offsets: vec![], times: vec![] };
+            let mut indexer = SegmentIndexer::new(base, interval);
+            let (mut position, mut next) = (0, base);
+            for (size, records, timestamp) in batches {
+                next += records;
+                live.take(base, indexer.on_batch(position, next - 1, timestamp));
+                position += size;
+            }
+            live.seal(base, indexer.on_seal());
+            prop_assert_eq!(&live.offsets, &expected.offsets);
+            prop_assert_eq!(&live.times, &expected.times);
+            prop_assert!(OffsetIndex::new(&live.offsets, base).check().is_ok());
+        }
+
+        /// Closed, sealed, opened again and appended to, as often as may be: the indexes are those of one sitting.
+        #[test]
+        fn resuming_anywhere_changes_no_byte(batches in batches(), base in 0_i64..1000, interval in 0_u32..6000, closes in proptest::collection::vec(0_usize..60, 0..4)) {
+            let expected = naive(base, interval, &batches);
+            let mut live = Indexes { offsets: vec![], times: vec![] };
+            let mut indexer = SegmentIndexer::new(base, interval);
+            let mut appended: Vec<(Position, Offset, TimestampMs)> = vec![];
+            let (mut position, mut next) = (0, base);
+            for (n, (size, records, timestamp)) in batches.into_iter().enumerate() {
+                if closes.contains(&n) {
+                    let before = indexer;
+                    live.seal(base, indexer.on_seal());
+                    let (offsets, times) = (OffsetIndex::new(&live.offsets, base), TimeIndex::new(&live.times, base));
+                    let (mut resumed, kept) = SegmentIndexer::resume(base, interval, &offsets, &times);
+                    live.times.truncate(kept * 12);
+                    let mark = resumed.mark();
+                    for &(position, last, timestamp) in appended.iter().filter(|batch| batch.0 >= mark) {
+                        prop_assert_eq!(resumed.on_batch(position, last, timestamp), None);
+                    }
+                    prop_assert_eq!(resumed, before);
+                    indexer = resumed;
+                }
+                next += records;
+                live.take(base, indexer.on_batch(position, next - 1, timestamp));
+                appended.push((position, next - 1, timestamp));
+                position += size;
+            }
+            live.seal(base, indexer.on_seal());
+            prop_assert_eq!(&live.offsets, &expected.offsets);
+            prop_assert_eq!(&live.times, &expected.times);
+        }
+    }
+}

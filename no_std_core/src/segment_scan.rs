@@ -274,3 +274,294 @@ fn candidate(bytes: &[u8], plausible: &Plausible<'_>, crc_budget: &mut u64) -> C
     *crc_budget = left;
     if batch.verify_crc().is_ok() { Candidate::Holds } else { Candidate::Fails }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leader_epoch::EpochEntry;
+    use crate::record_batch::stamp_base;
+    use crate::record_batch_builder::RecordBatchBuilder;
+    use proptest::prelude::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    const EPOCHS: [EpochEntry; 2] =
+        [EpochEntry { epoch: 0, start_offset: 0 }, EpochEntry { epoch: 3, start_offset: 12 }];
+
+    fn rules() -> ScanRules<'static> {
+        ScanRules {
+            expected_offset: Some(0),
+            contiguous: true,
+            epochs: Some(EpochTableView(&EPOCHS)),
+            batch_bytes_max: 10_000,
+            check_crc: true,
+        }
+    }
+
+    fn batch(base_offset: Offset, epoch: LeaderEpoch, records: u8, value_len: usize) -> Vec<u8> {
+        let mut builder = RecordBatchBuilder::new(vec![0; 20_000]);
+        for n in 0..records {
+            builder.append(1000 + i64::from(n), None, Some(&vec![n; value_len]), &[]).unwrap();
+        }
+        let bytes = builder.finish();
+        stamp_base(bytes, base_offset, epoch);
+        bytes.to_vec()
+    }
+
+    /// Batches of four records, epochs as the table says.
+    fn log(batches: usize) -> Vec<u8> {
+        (0..batches).flat_map(|n| batch(n as i64 * 4, if n < 3 { 0 } else { 3 }, 4, 10 + n)).collect()
+    }
+
+    /// Walks to whatever ends it: how many batches, where, and what that was.
+    fn walk<'a>(bytes: &'a [u8], mut rules: ScanRules<'_>) -> (usize, usize, ScanStep<'a>) {
+        let (mut batches, mut position) = (0, 0);
+        loop {
+            match scan_step(&bytes[position..], &rules) {
+                ScanStep::Batch(batch) => {
+                    batches += 1;
+                    position += batch.size();
+                    rules = rules.after(&batch);
+                }
+                other => return (batches, position, other),
+            }
+        }
+    }
+
+    #[test]
+    fn a_log_ends_at_nothing_or_at_zeros() {
+        let bytes = log(6);
+        assert!(matches!(walk(&bytes, rules()), (6, end, ScanStep::End) if end == bytes.len()));
+        for zeros in [1, 60, 61, 500] {
+            let longer = [&bytes[..], &vec![0; zeros]].concat();
+            assert!(matches!(walk(&longer, rules()), (6, end, ScanStep::End) if end == bytes.len()), "{zeros}");
+        }
+        assert!(matches!(scan_step(&[], &rules()), ScanStep::End));
+    }
+
+    #[test]
+    fn zeros_with_something_in_the_header_are_no_end() {
+        for at in 0..HEADER_LEN {
+            let mut bytes = [0; 200];
+            bytes[at] = 1;
+            assert!(matches!(scan_step(&bytes, &rules()), ScanStep::Invalid(_)), "{at}");
+        }
+    }
+
+    #[test]
+    fn every_cut_asks_for_the_rest() {
+        let bytes = log(2);
+        let first = RecordBatch::parse(&bytes).unwrap().size();
+        for len in 1..first {
+            // Where only zeros of the base offset are there, nothing was written.
+            let zeros = bytes[..len].iter().all(|&byte| byte == 0);
+            match scan_step(&bytes[..len], &rules()) {
+                ScanStep::End => assert!(zeros),
+                ScanStep::NeedMore { needed } => {
+                    assert!(!zeros);
+                    assert_eq!(needed, if len < HEADER_LEN { HEADER_LEN } else { first });
+                }
+                other => panic!("{len}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn place_and_history_are_rules_too() {
+        let invalid = |bytes: &[u8], rules| match scan_step(bytes, &rules) {
+            ScanStep::Invalid(error) => error,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(invalid(&batch(4, 0, 1, 1), rules()), DecodeError::NotContiguous { expected: 0, found: 4 });
+        let rising = ScanRules { contiguous: false, ..rules() };
+        assert!(matches!(scan_step(&batch(4, 0, 1, 1), &rising), ScanStep::Batch(_)));
+        let later = ScanRules { expected_offset: Some(5), ..rising };
+        assert_eq!(invalid(&batch(4, 0, 1, 1), later), DecodeError::NotContiguous { expected: 5, found: 4 });
+        let any = ScanRules { expected_offset: None, epochs: None, ..rules() };
+        assert!(matches!(scan_step(&batch(4, 77, 1, 1), &any), ScanStep::Batch(_)));
+        // Only the epoch is wrong: the batch is handed over with the epoch it should have.
+        match scan_step(&batch(0, 3, 2, 1), &rules()) {
+            ScanStep::WrongEpoch { batch, expected: 0 } => assert_eq!(batch.partition_leader_epoch(), 3),
+            other => panic!("{other:?}"),
+        }
+        // A batch that lies across the start of an epoch is from no history of this log.
+        let across = ScanRules { expected_offset: Some(10), ..rules() };
+        assert_eq!(invalid(&batch(10, 0, 4, 1), across), DecodeError::BadEpoch { expected: 3, found: 0 });
+        // Before the table's first entry only a batch without an epoch fits.
+        let none = ScanRules { epochs: Some(EpochTableView(&[])), ..rules() };
+        assert!(matches!(scan_step(&batch(0, -1, 1, 1), &none), ScanStep::Batch(_)));
+        assert!(matches!(scan_step(&batch(0, 0, 1, 1), &none), ScanStep::WrongEpoch { expected: -1, .. }));
+        let small = ScanRules { batch_bytes_max: 70, ..rules() };
+        assert!(matches!(invalid(&batch(0, 0, 1, 9), small), DecodeError::BadBatchLength { max: 58, .. }));
+    }
+
+    #[test]
+    fn what_the_header_decides_is_decided_before_more_is_asked_for() {
+        let bytes = batch(4, 0, 1, 5000);
+        assert!(matches!(
+            scan_step(&bytes[..HEADER_LEN], &rules()),
+            ScanStep::Invalid(DecodeError::NotContiguous { .. })
+        ));
+        let small = ScanRules { batch_bytes_max: 4000, expected_offset: None, ..rules() };
+        assert!(matches!(
+            scan_step(&bytes[..HEADER_LEN], &small),
+            ScanStep::Invalid(DecodeError::BadBatchLength { .. })
+        ));
+    }
+
+    #[test]
+    fn no_flipped_bit_is_ever_accepted() {
+        let bytes = log(1);
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            match scan_step(&flipped, &rules()) {
+                ScanStep::Batch(_) | ScanStep::End => panic!("bit {bit}"),
+                ScanStep::WrongEpoch { expected: 0, .. } => assert!((12 * 8..16 * 8).contains(&bit)),
+                ScanStep::NeedMore { needed } => assert!(needed > bytes.len() && (8 * 8..12 * 8).contains(&bit)),
+                ScanStep::WrongEpoch { .. } | ScanStep::Invalid(_) => {}
+            }
+        }
+    }
+
+    fn plausible() -> Plausible<'static> {
+        Plausible {
+            offset_min: 0,
+            offset_end: i64::MAX,
+            contiguous: true,
+            epochs: Some(EpochTableView(&EPOCHS)),
+            batch_bytes_max: 10_000,
+        }
+    }
+
+    #[test]
+    fn the_next_batch_is_found_behind_damage() {
+        let mut bytes = log(6);
+        let sizes: Vec<_> = {
+            let mut at = 0;
+            (0..6)
+                .map(|_| {
+                    let size = RecordBatch::parse(&bytes[at..]).unwrap().size();
+                    at += size;
+                    size
+                })
+                .collect()
+        };
+        bytes[30] ^= 1;
+        let mut budget = bytes.len() as u64 * 8;
+        assert_eq!(find_next_batch(&bytes, 0, &plausible(), &mut budget), Resync::Found { position: sizes[0] });
+        // The damaged one was plausible, and cost its size; so did the good one.
+        assert_eq!(budget, bytes.len() as u64 * 8 - (sizes[0] + sizes[1]) as u64);
+        assert_eq!(
+            find_next_batch(&bytes, sizes[0] + 1, &plausible(), &mut budget),
+            Resync::Found { position: sizes[0] + sizes[1] }
+        );
+        let fifth = Plausible { offset_min: 14, ..plausible() };
+        let position = sizes[..4].iter().sum();
+        assert_eq!(find_next_batch(&bytes, 0, &fifth, &mut budget), Resync::Found { position });
+        let early = Plausible { offset_end: 7, ..plausible() };
+        assert_eq!(find_next_batch(&bytes, 1, &early, &mut budget), Resync::Nothing);
+        assert_eq!(find_next_batch(&bytes, bytes.len() + 5, &plausible(), &mut budget), Resync::Nothing);
+        assert_eq!(find_next_batch(&bytes, usize::MAX, &plausible(), &mut budget), Resync::Nothing);
+    }
+
+    #[test]
+    fn the_budget_ends_the_search_where_it_can_go_on() {
+        let bytes = log(3);
+        let size = RecordBatch::parse(&bytes).unwrap().size();
+        let mut budget = size as u64 - 1;
+        let search = find_next_batch(&bytes, 0, &plausible(), &mut budget);
+        assert_eq!((search, budget), (Resync::OutOfBudget { unread_from: 0 }, size as u64 - 1));
+        budget = size as u64;
+        assert_eq!(find_next_batch(&bytes, 0, &plausible(), &mut budget), Resync::Found { position: 0 });
+        assert_eq!(budget, 0);
+    }
+
+    #[test]
+    fn each_field_has_to_be_plausible() {
+        let bytes = log(1);
+        let found = |at: usize, field: &[u8]| {
+            let mut bytes = bytes.clone();
+            bytes[at..at + field.len()].copy_from_slice(field);
+            let mut budget = 1_000_000;
+            find_next_batch(&bytes, 0, &plausible(), &mut budget);
+            // Spent budget means that the header was believed.
+            budget != 1_000_000
+        };
+        assert!(found(0, &[]));
+        for (at, field) in [
+            (0, &[0x80][..]),
+            (12, &[0, 0, 0, 1]),
+            (16, &[1]),
+            (21, &[1]),
+            (22, &[0x80]),
+            (22, &[5]),
+            (23, &[0, 0, 0, 4]),
+            (27, &[0x80]),
+            (35, &[0x80]),
+            (43, &[0x80]),
+            (51, &[0x80]),
+            (53, &[0x80]),
+            (57, &[0, 0, 0, 3]),
+            (57, &[0, 0, 0, 0]),
+        ] {
+            assert!(!found(at, field), "{at}");
+        }
+    }
+
+    /// Every position tried in full, without a budget.
+    fn naive_next(bytes: &[u8], from: usize, plausible: &Plausible<'_>) -> Option<usize> {
+        (from..bytes.len()).find(|&at| {
+            let rest = &bytes[at..];
+            RecordBatch::parse(rest).is_ok_and(|batch| {
+                batch.verify_crc().is_ok()
+                    && batch.size() <= plausible.batch_bytes_max
+                    && batch.base_offset() >= plausible.offset_min
+                    && batch.last_offset() < plausible.offset_end
+                    && EpochTableView(&EPOCHS).epoch_for(batch.base_offset()) == Some(batch.partition_leader_epoch())
+            })
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_search_is_the_naive_search(
+            batches in 1_usize..8,
+            damage in proptest::collection::vec((0_usize..1000, any::<u8>()), 0..12),
+            junk in proptest::collection::vec(prop_oneof![Just(2_u8), Just(0_u8), any::<u8>()], 0..150),
+            from in 0_usize..400,
+            offset_min in 0_i64..20,
+        ) {
+            let mut bytes = [junk, log(batches)].concat();
+            for (place, byte) in damage {
+                let len = bytes.len();
+                bytes[place % len] = byte;
+            }
+            let plausible = Plausible { offset_min, ..plausible() };
+            let expected = naive_next(&bytes, from, &plausible);
+            let mut budget = u64::MAX;
+            let found = find_next_batch(&bytes, from, &plausible, &mut budget);
+            prop_assert_eq!(found, expected.map_or(Resync::Nothing, |position| Resync::Found { position }));
+        }
+
+        #[test]
+        fn damage_ends_the_walk_at_its_batch(batches in 1_usize..6, place in 0_usize..2000, bit in 0_u8..8) {
+            let mut bytes = log(batches);
+            let place = place % bytes.len();
+            bytes[place] ^= 1 << bit;
+            let (_, position, end) = walk(&bytes, rules());
+            // Everything before the damaged batch is read, and nothing from it on.
+            prop_assert!(position <= place);
+            prop_assert!(!matches!(end, ScanStep::End | ScanStep::Batch(_)));
+        }
+
+        #[test]
+        fn any_bytes_end_the_walk(bytes in proptest::collection::vec(prop_oneof![any::<u8>(), Just(0_u8), Just(2_u8)], 0..300), contiguous: bool) {
+            let rules = ScanRules { contiguous, ..rules() };
+            let (batches, ..) = walk(&bytes, rules);
+            prop_assert_eq!(batches, 0);
+            let mut budget = 2400;
+            prop_assert_eq!(find_next_batch(&bytes, 0, &plausible(), &mut budget), Resync::Nothing);
+        }
+    }
+}
