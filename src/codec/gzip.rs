@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read};
 
-use edgelog_core::compression::CompressionType;
+use edgelog_core::CompressionType;
 use flate2::bufread::MultiGzDecoder;
 
 use super::{CodecError, Output};

@@ -14,7 +14,7 @@
 //! What is accepted is what Java's clients accept: version 1, independent blocks, no dictionary, one frame. Header and block checksums are verified,
 //! the content's is not (the batch has its own). Decoding goes from block to output without any buffer between.
 
-use edgelog_core::compression::CompressionType;
+use edgelog_core::CompressionType;
 use lz4_flex::block::{DecompressError, decompress_into};
 
 use super::{CodecError, Output};
@@ -71,7 +71,7 @@ pub(super) fn decompress(payload: &[u8], out: &mut Output<'_>) -> Result<(), Cod
             return Err(corrupt("the checksum of a block does not match"));
         }
         if head & BLOCK_STORED != 0 {
-            out.grow(len)?.copy_from_slice(block);
+            out.append(block)?;
         } else {
             decompress_block(block, block_bytes_max, out)?;
         }

@@ -9,14 +9,16 @@ mod gzip;
 mod lz4;
 #[cfg(feature = "snappy")]
 mod snappy;
+#[cfg(test)]
+mod tests;
 #[cfg(feature = "zstd")]
 mod zstd;
 
-use edgelog_core::compression::CompressionType;
+use edgelog_core::CompressionType;
 
 /// Why a payload cannot be compressed or decompressed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum CodecError {
+pub enum CodecError {
     /// The codec is not in this build.
     #[error("{codec} is not built in: enable the feature `{feature}`")]
     NotBuiltIn {
@@ -94,11 +96,7 @@ pub(crate) fn decompress(
     #[cfg(not(all(feature = "gzip", feature = "lz4", feature = "snappy", feature = "zstd")))]
     let not_built_in = |feature| Err(CodecError::NotBuiltIn { codec, feature });
     match codec {
-        CompressionType::None => {
-            let mut output = Output::new(codec, out, limit);
-            output.grow(payload.len())?.copy_from_slice(payload);
-            Ok(())
-        }
+        CompressionType::None => Output::new(codec, out, limit).append(payload),
         #[cfg(feature = "gzip")]
         CompressionType::Gzip => gzip::decompress(payload, &mut Output::new(codec, out, limit)),
         #[cfg(not(feature = "gzip"))]
@@ -142,24 +140,52 @@ impl<'a> Output<'a> {
         self.limit - self.len()
     }
 
-    /// Appends `len` bytes, zeros for now, and returns them to be filled.
-    fn grow(&mut self, len: usize) -> Result<&mut [u8], CodecError> {
+    /// Sees to it that `len` more bytes fit, or refuses them.
+    fn make_room(&mut self, len: usize) -> Result<(), CodecError> {
         if len > self.room() {
             return Err(self.too_large(self.len() as u64 + len as u64));
         }
         let wanted = self.bytes.len() + len;
         if wanted > self.bytes.capacity() {
             // By doubling, so that many small pieces cost no more than one large one; but never beyond the limit.
-            let capacity = wanted.max(2 * self.bytes.capacity()).min(self.start + self.limit);
+            let capacity = wanted.max(2 * self.bytes.capacity()).min(self.start.saturating_add(self.limit));
             self.bytes.reserve_exact(capacity - self.bytes.len());
         }
+        Ok(())
+    }
+
+    /// Appends `bytes`.
+    fn append(&mut self, bytes: &[u8]) -> Result<(), CodecError> {
+        self.make_room(bytes.len())?;
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Appends `len` bytes, zeros for now, and returns them to be filled.
+    fn grow(&mut self, len: usize) -> Result<&mut [u8], CodecError> {
+        self.make_room(len)?;
         let old = self.bytes.len();
-        self.bytes.resize(wanted, 0);
+        self.bytes.resize(old + len, 0);
         Ok(&mut self.bytes[old..])
     }
 
+    /// Appends `len` bytes that repeat the last `distance` ones, which are there.
+    #[cfg(feature = "zstd")]
+    fn repeat(&mut self, distance: usize, len: usize) -> Result<(), CodecError> {
+        self.make_room(len)?;
+        let start = self.bytes.len() - distance;
+        let mut left = len;
+        while left > 0 {
+            // What was just appended repeats as well: each turn can take twice as much.
+            let piece = left.min(self.bytes.len() - start);
+            self.bytes.extend_from_within(start..start + piece);
+            left -= piece;
+        }
+        Ok(())
+    }
+
     /// Takes the last `len` bytes back.
-    #[cfg(any(feature = "gzip", feature = "lz4", feature = "zstd"))]
+    #[cfg(any(feature = "gzip", feature = "lz4"))]
     fn shrink(&mut self, len: usize) {
         self.bytes.truncate(self.bytes.len() - len);
     }

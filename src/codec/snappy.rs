@@ -12,7 +12,7 @@
 
 use std::cell::RefCell;
 
-use edgelog_core::compression::CompressionType;
+use edgelog_core::CompressionType;
 use snap::raw::{Decoder, Encoder, decompress_len, max_compress_len};
 
 use super::{CodecError, Output};

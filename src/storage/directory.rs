@@ -114,6 +114,19 @@ impl DirectoryStorage {
     }
 }
 
+#[cfg(test)]
+impl DirectoryStorage {
+    pub(super) fn budget(&self) -> Arc<MapBudget> {
+        Arc::clone(&self.shared.budget)
+    }
+
+    /// Lets the file at `path`, which is open, be as after a flush that failed with `errno`.
+    pub(super) fn fail_flushes(&self, path: &str, errno: i32) {
+        let file = self.shared.files.lock().by_path[path].upgrade().unwrap();
+        file.failed.store(errno, Ordering::Release);
+    }
+}
+
 // What statfs answers on ext4 (and ext2 and ext3, which cannot reserve).
 const EXT4_MAGIC: u32 = 0xEF53;
 const XFS_MAGIC: u32 = 0x5846_5342;

@@ -43,6 +43,10 @@ pub(super) const WINDOW_BYTES_MAX: u64 = if cfg!(target_pointer_width = "64") { 
 /// The unit of window lengths, and of populating; a multiple of every page size that Linux has for us (4, 16, 64 KiB).
 const GRANULE_BYTES: usize = 64 << 10;
 
+/// How many more granules are populated at a time for a reader that goes from front to back: the call itself costs as
+/// much as the pages of a granule.
+const GRANULES_AHEAD: usize = 3;
+
 /// The unit of the record of what is populated. Where pages are larger, one page is many of these.
 const PAGE_BYTES: usize = 4 << 10;
 
@@ -68,6 +72,7 @@ pub(super) struct MappedFile {
 
 /// Where the last store went, and how far stores may go.
 #[derive(Default)]
+#[repr(align(64))] // off the cache line that readers write when they lend
 struct Writer {
     window: Option<Arc<Window>>,
     /// Stores from `start` to `end` go to `window`: `end` lies neither behind the window nor behind `reserved`.
@@ -456,7 +461,8 @@ impl Window {
         words(first, last).all(|(word, mask)| self.populated[word].load(Ordering::Relaxed) & mask == mask)
     }
 
-    /// What has to be populated so that all of `range` is: whole granules, as far as the file goes.
+    /// What has to be populated so that all of `range` is: whole granules, as far as the file goes, and some more where a reader
+    /// seems to go through the file from front to back.
     fn missing(&self, range: &Range<usize>, file_end: usize) -> Range<usize> {
         let is_missing = |granule: &usize| {
             let start = granule * GRANULE_BYTES;
@@ -465,7 +471,10 @@ impl Window {
         let mut granules = range.start / GRANULE_BYTES..(range.end - 1) / GRANULE_BYTES + 1;
         let first = granules.find(is_missing).unwrap_or(range.start / GRANULE_BYTES);
         let last = granules.rfind(is_missing).unwrap_or(first);
-        first * GRANULE_BYTES..((last + 1) * GRANULE_BYTES).min(file_end).max(range.end)
+        let start = first * GRANULE_BYTES;
+        let sequential = start > 0 && self.is_populated(&(start - 1..start));
+        let granules_ahead = if sequential { GRANULES_AHEAD } else { 0 };
+        start..((last + 1 + granules_ahead) * GRANULE_BYTES).min(file_end).max(range.end)
     }
 
     /// Has the kernel fault in the pages of `range`, and remembers that.
@@ -588,4 +597,46 @@ pub(super) fn count_forks() -> bool {
         // right type, and does only what is allowed in a child of a process with threads (6).
         unsafe { pthread_atfork(None, None, Some(in_child)) == 0 }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+
+    use super::super::ForkGuard;
+    use super::*;
+
+    #[test]
+    fn a_forked_child_knows_that_it_is_one() {
+        let guard = ForkGuard::here();
+        assert!(!guard.forked());
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("--list").stdout(std::process::Stdio::null());
+        let in_child = move || {
+            let child_of_its_own = ForkGuard::here();
+            if guard.forked() && !child_of_its_own.forked() { Ok(()) } else { Err(io::ErrorKind::Other.into()) }
+        };
+        // SAFETY: between fork and exec the closure loads and compares atomics; its error is made without allocating.
+        unsafe { command.pre_exec(in_child) };
+        assert!(command.status().expect("the child saw that it was forked").success());
+        assert!(!guard.forked(), "the parent goes on being itself");
+    }
+
+    #[test]
+    fn masks_cover_their_bits_in_every_word() {
+        for first in 0..200 {
+            for last in first..200 {
+                let mut bits = [0_u64; 4];
+                for (word, mask) in words(first, last) {
+                    bits[word] |= mask;
+                }
+                for bit in 0..256 {
+                    let set = bits[bit / 64] >> (bit % 64) & 1 == 1;
+                    assert_eq!(set, (first..=last).contains(&bit), "{first}..={last}: {bit}");
+                }
+            }
+        }
+    }
 }

@@ -24,6 +24,8 @@ mod fork;
 mod map_budget;
 mod mapped_file;
 mod memory;
+#[cfg(test)]
+mod tests;
 
 pub use directory::{DirectoryStorage, DirectoryStorageOptions, StoreMode};
 pub use memory::MemoryStorage;
