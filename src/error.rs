@@ -1,0 +1,294 @@
+//! The one error of this crate: Kafka's names and numbers where Kafka has them, evidence in every variant.
+
+use std::io;
+use std::time::Duration;
+
+use edgelog_core::{ConfigError, DecodeError, EncodeError, LeaderEpoch, Offset, Position, TimestampMs};
+
+use crate::codec::CodecError;
+
+/// What this crate's calls return.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Everything that can go wrong, named as Kafka names it, with the evidence at hand.
+///
+/// [`Error::kafka_code`] gives Kafka's own number for it where one exists.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A position outside `[log_start_offset, log_end_offset]` was asked for.
+    #[error("offset {requested} is out of range: the log holds {log_start_offset} to {log_end_offset}")]
+    OffsetOutOfRange {
+        /// The offset that was asked for.
+        requested: Offset,
+        /// First offset that the log holds.
+        log_start_offset: Offset,
+        /// The offset after the last record.
+        log_end_offset: Offset,
+    },
+
+    /// Bytes below the end of the log are not a valid record batch. Records before and behind stay readable:
+    /// [`Reader::skip_damage`](crate::Reader::skip_damage) goes on behind.
+    #[error("{file} is damaged at position {position} (offset {offset} was expected there): {source}")]
+    CorruptRecord {
+        /// The segment file, relative to the data directory.
+        file: String,
+        /// Byte in that file where a valid batch was expected.
+        position: Position,
+        /// The offset that was expected there.
+        offset: Offset,
+        /// What was found instead.
+        #[source]
+        source: DamageKind,
+    },
+
+    /// No topic or partition has this name.
+    #[error("no topic-partition {name} in this store")]
+    UnknownTopicOrPartition {
+        /// The name that was asked for.
+        name: String,
+    },
+
+    /// One record is larger than a batch may be.
+    #[error("a record of {given} bytes is larger than max.message.bytes={max}")]
+    RecordTooLarge {
+        /// Bytes that the record's batch would take.
+        given: usize,
+        /// `max.message.bytes`.
+        max: usize,
+    },
+
+    /// A batch is larger than a segment can hold.
+    #[error("a batch of {given} bytes is larger than segment.bytes={max}")]
+    RecordBatchTooLarge {
+        /// Bytes of the batch.
+        given: usize,
+        /// `segment.bytes`.
+        max: usize,
+    },
+
+    /// A topic name breaks Kafka's rules.
+    #[error("{name:?} is no topic name: {reason}")]
+    InvalidTopic {
+        /// The name as given.
+        name: String,
+        /// Which rule it breaks.
+        reason: &'static str,
+    },
+
+    /// The topic exists already.
+    #[error("topic {name} exists already")]
+    TopicExists {
+        /// The topic.
+        name: String,
+    },
+
+    /// A number of partitions that cannot be.
+    #[error("{given} partitions were asked for; a topic has 1 to {max}")]
+    InvalidPartitions {
+        /// The number asked for.
+        given: u32,
+        /// The most that a topic may have.
+        max: u32,
+    },
+
+    /// A record's timestamp cannot be stored beside the others of its batch.
+    #[error("timestamp {given} ms cannot be stored in this batch")]
+    InvalidTimestamp {
+        /// The timestamp in milliseconds.
+        given: TimestampMs,
+    },
+
+    /// A batch handed in for appending is not a valid record batch.
+    #[error("the batch to append is invalid: {0}")]
+    InvalidRecord(#[source] DecodeError),
+
+    /// The data directory was written by a version of edgelog whose format this one does not know.
+    #[error("{file} has format {found} (incompatible features {features:#x}), this version reads up to {known}")]
+    UnsupportedVersion {
+        /// The file.
+        file: String,
+        /// Its format version.
+        found: u16,
+        /// Its incompatible feature bits.
+        features: u32,
+        /// The newest version known here.
+        known: u16,
+    },
+
+    /// A configuration key or value that cannot be.
+    #[error("{key}={value}: {source}")]
+    InvalidConfig {
+        /// The key as given.
+        key: String,
+        /// The value as given.
+        value: String,
+        /// Why.
+        #[source]
+        source: ConfigError,
+    },
+
+    /// A file operation failed.
+    #[error("{operation} {path}: {source}")]
+    Storage {
+        /// What was being done.
+        operation: &'static str,
+        /// The file, relative to the data directory.
+        path: String,
+        /// The system's own error.
+        #[source]
+        source: io::Error,
+    },
+
+    /// The position belongs to a history that was taken back: another epoch's data stands there now.
+    #[error(
+        "position {offset} of leader epoch {given} was taken back; epoch {given} ended at {end_offset} and epoch {current} is current"
+    )]
+    FencedLeaderEpoch {
+        /// The offset asked for.
+        offset: Offset,
+        /// The epoch that it was seen with.
+        given: LeaderEpoch,
+        /// Where that epoch ends in this log.
+        end_offset: Offset,
+        /// The epoch that is current.
+        current: LeaderEpoch,
+    },
+
+    /// The position's epoch is one that this log has not reached.
+    #[error("leader epoch {given} is unknown here; the latest is {current}")]
+    UnknownLeaderEpoch {
+        /// The epoch asked for.
+        given: LeaderEpoch,
+        /// The epoch that is current.
+        current: LeaderEpoch,
+    },
+
+    /// A batch is compressed in a way that this build cannot read or write.
+    #[error(transparent)]
+    Compression(#[from] CodecError),
+
+    /// Another process (or another store in this one) has the data directory open for writing.
+    #[error("the data directory is in use: {0}; attach read-only, or close it there first")]
+    DataDirLocked(#[source] io::Error),
+
+    /// An earlier write or flush failed, so nothing more is accepted until the store is opened again.
+    #[error("an earlier I/O error made {log} read-only ({reason}); open the store again to go on")]
+    PreviousIo {
+        /// The log concerned.
+        log: String,
+        /// The error that it was.
+        reason: String,
+    },
+
+    /// The store or log was closed.
+    #[error("the log is closed")]
+    Closed,
+
+    /// The log is open for reading only.
+    #[error("the log is attached read-only")]
+    ReadOnly,
+
+    /// The handle was made before a `fork`, and this is the child: open the store anew here.
+    #[error("this handle belongs to the parent process; open or attach again after fork")]
+    Forked,
+
+    /// A call with a deadline did not finish before it.
+    #[error("timed out after {0:?}")]
+    TimedOut(Duration),
+}
+
+/// What was found where a valid batch was expected.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DamageKind {
+    /// The bytes are not a valid batch.
+    #[error("{0}")]
+    Batch(#[from] DecodeError),
+    /// The compressed records inside a valid batch cannot be decompressed.
+    #[error("{0}")]
+    Compression(#[from] CodecError),
+    /// The batch there starts at another offset, so records between are missing.
+    #[error("found offset {found} instead")]
+    WrongOffset {
+        /// Base offset of the batch found.
+        found: Offset,
+    },
+    /// The file ends there although the log goes on behind it.
+    #[error("the segment ends there, the next one begins at offset {next}")]
+    SegmentEndsEarly {
+        /// Base offset of the next segment.
+        next: Offset,
+    },
+    /// The medium could not read the bytes.
+    #[error("unreadable: {0}")]
+    Unreadable(#[source] io::Error),
+}
+
+impl Error {
+    /// Kafka's error code, where Kafka has one for this.
+    pub fn kafka_code(&self) -> Option<i16> {
+        Some(match self {
+            Error::OffsetOutOfRange { .. } => 1,
+            Error::CorruptRecord { .. } => 2,
+            Error::UnknownTopicOrPartition { .. } => 3,
+            Error::TimedOut(_) => 7,
+            Error::RecordTooLarge { .. } => 10,
+            Error::InvalidTopic { .. } => 17,
+            Error::RecordBatchTooLarge { .. } => 18,
+            Error::InvalidTimestamp { .. } => 32,
+            Error::UnsupportedVersion { .. } => 35,
+            Error::TopicExists { .. } => 36,
+            Error::InvalidPartitions { .. } => 37,
+            Error::InvalidConfig { .. } => 40,
+            Error::Storage { .. } | Error::PreviousIo { .. } => 56,
+            Error::FencedLeaderEpoch { .. } => 74,
+            Error::UnknownLeaderEpoch { .. } => 75,
+            Error::Compression(_) => 76,
+            Error::InvalidRecord(_) => 87,
+            Error::DataDirLocked(_) | Error::Closed | Error::ReadOnly | Error::Forked => return None,
+        })
+    }
+
+    /// Whether the same call may succeed later without anybody's doing but time's (a full disk counts: room may be freed).
+    pub fn is_retriable(&self) -> bool {
+        match self {
+            Error::TimedOut(_) => true,
+            Error::Storage { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the error says that there is no room on the disk (or in its quota).
+    pub fn is_storage_full(&self) -> bool {
+        matches!(self, Error::Storage { source, .. }
+            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    }
+
+    /// Whether the error reports damaged bytes in a file.
+    pub fn is_corrupt(&self) -> bool {
+        matches!(self, Error::CorruptRecord { .. })
+    }
+
+    /// The given file operation's error, with what was being done to what.
+    pub(crate) fn storage(operation: &'static str, path: &str) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::Storage { operation, path: path.to_owned(), source }
+    }
+}
+
+/// What an encoding error means to the caller of an append.
+impl From<EncodeError> for Error {
+    fn from(error: EncodeError) -> Error {
+        match error {
+            EncodeError::RecordTooLarge { given, max } => {
+                let bounded = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+                Error::RecordTooLarge { given: bounded(given), max: bounded(max) }
+            }
+            EncodeError::TimestampOutOfRange { given, .. } => Error::InvalidTimestamp { given },
+            EncodeError::BufferTooSmall { needed, available } => Error::RecordTooLarge { given: needed, max: available },
+            _ => Error::RecordTooLarge { given: usize::MAX, max: i32::MAX as usize },
+        }
+    }
+}

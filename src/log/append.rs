@@ -1,0 +1,569 @@
+//! The append path, top to bottom: encode (outside the lock), make room, place, index, publish, wake, wait for the flush.
+
+use std::cell::RefCell;
+use std::io;
+use std::sync::Arc;
+
+use edgelog_core::{
+    CRC_START, CompressionType, HEADER_LEN, LOG_OVERHEAD, LeaderEpoch, LogConfig, NO_TIMESTAMP, Offset, Position, RecordBatch, RollParams,
+    SegmentIndexer, TimestampMs, crc32c, encode_one, stamp_base,
+};
+
+use super::{AppendInfo, BatchBuilder, Durability, Log, LogShared, NewRecord, state};
+use crate::codec;
+use crate::error::{Error, Result};
+use crate::segment::{Segment, file_names};
+use crate::storage::{Access, StorageFile};
+use crate::sync::{MutexGuard, Ordering};
+
+/// Room is reserved ahead of the writer in steps that double from the least to the most: an idle log costs a block, a busy
+/// one a call every 4 MiB.
+const RESERVE_STEP_MIN: u32 = 4 << 10;
+const RESERVE_STEP_MAX: u32 = 4 << 20;
+/// Batches from this size on are written by a system call also at `Os`: beyond it, faulting pages in costs more.
+const MAP_STORE_BYTES_MAX: usize = 64 << 10;
+/// A thread keeps its encoding buffer up to this size.
+const SCRATCH_KEPT_MAX: usize = 1 << 20;
+/// Compressing less than this cannot pay: the smallest frame costs about as much.
+const COMPRESS_BYTES_MIN: usize = 64;
+
+/// The writing end of a log: what only the holder of the append lock sees.
+#[derive(Debug)]
+pub(crate) struct Appender {
+    pub(crate) segment: Arc<Segment>,
+    /// Opened for the first append, so that an idle log holds no descriptor.
+    pub(crate) file: Option<Arc<dyn StorageFile>>,
+    /// Where the next batch goes.
+    pub(crate) position: Position,
+    /// The file's bytes up to here are allocated; `u32::MAX` where the file system cannot reserve.
+    pub(crate) reserved: u32,
+    pub(crate) reserve_step: u32,
+    pub(crate) next_offset: Offset,
+    pub(crate) epoch: LeaderEpoch,
+    pub(crate) indexer: SegmentIndexer,
+    /// Entries in the offset index and in the time index.
+    pub(crate) index_entries: (u32, u32),
+    /// When the segment was begun.
+    pub(crate) created_ms: TimestampMs,
+    /// Largest timestamp of the segment's first batch.
+    pub(crate) first_timestamp: Option<TimestampMs>,
+    pub(crate) config: Arc<LogConfig>,
+    /// Base offset of the oldest `Sync` append that waits for its flush: the high watermark stays there.
+    pub(crate) sync_pending_from: Option<Offset>,
+    /// End of the newest `Sync` append.
+    pub(crate) sync_pending_end: Offset,
+    /// A write failed half way: what it left behind the end must be fenced before the next append.
+    pub(crate) torn: bool,
+    /// The file made ready for the next segment, with its reserved length.
+    pub(crate) prepared: Option<(Arc<dyn StorageFile>, u32)>,
+    /// Housekeeping was asked to prepare room and has not come yet.
+    pub(crate) asked: bool,
+}
+
+/// A thread's own buffers: the encoded batch, and its compressed form.
+#[derive(Default)]
+struct Scratch {
+    encoded: Vec<u8>,
+    compressed: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { encoded: Vec::new(), compressed: Vec::new() }) };
+}
+
+/// Lends this thread's buffers, or new ones where they are in use (an append made by a log subscriber inside an append).
+fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
+    SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
+        Ok(mut scratch) => {
+            let answer = work(&mut scratch);
+            if scratch.encoded.capacity() > SCRATCH_KEPT_MAX || scratch.compressed.capacity() > SCRATCH_KEPT_MAX {
+                *scratch = Scratch::default();
+            }
+            answer
+        }
+        Err(_) => work(&mut Scratch::default()),
+    })
+}
+
+impl Log {
+    /// Appends one record at the log's own durability and returns where it stands.
+    ///
+    /// # Errors
+    /// [`Error::RecordTooLarge`]; [`Error::Storage`] where there is no room (nothing was appended, try again when there is);
+    /// [`Error::PreviousIo`] after a failed write or flush; [`Error::Closed`], [`Error::ReadOnly`], [`Error::Forked`].
+    /// After any error but those about the record, the record may still be found when the log is reopened.
+    ///
+    /// # Durability
+    /// With `flush.messages=1` (the default) the record is on the medium when this returns.
+    ///
+    /// # Concurrency
+    /// Any thread; appends of several threads share one flush.
+    pub fn append(&self, record: NewRecord<'_>) -> Result<AppendInfo> {
+        self.append_with(record, self.shared.default_durability())
+    }
+
+    /// Appends one record at the given durability. See [`append`](Log::append).
+    ///
+    /// # Errors
+    /// As [`append`](Log::append).
+    pub fn append_with(&self, record: NewRecord<'_>, durability: Durability) -> Result<AppendInfo> {
+        let log = &*self.shared;
+        let timestamp = record.timestamp.unwrap_or_else(|| log.clock.now());
+        with_scratch(|scratch| {
+            let size = log.encode(&mut scratch.encoded, timestamp, &record)?;
+            let codec = log.compression();
+            if codec != CompressionType::None && size >= HEADER_LEN + COMPRESS_BYTES_MIN {
+                let Scratch { encoded, compressed } = scratch;
+                if let Some(size) = compress_batch(codec, &mut encoded[..size], compressed)? {
+                    return log.append_batch_bytes(&mut compressed[..size], 0, timestamp, durability);
+                }
+            }
+            log.append_batch_bytes(&mut scratch.encoded[..size], 0, timestamp, durability)
+        })
+    }
+
+    /// An empty batch of records for this log, to be filled and appended again and again without allocating.
+    pub fn batch(&self) -> BatchBuilder {
+        let bytes_max = self.shared.hot.batch_bytes_max.load(Ordering::Relaxed) as usize;
+        BatchBuilder::new(bytes_max, Arc::clone(&self.shared.clock))
+    }
+
+    /// Appends the records of `batch` as one record batch, compressed as `compression.type` says, at the log's own
+    /// durability, and empties `batch`. All of them are in the log or none.
+    ///
+    /// An empty batch appends nothing and answers where the next record would go.
+    ///
+    /// # Errors
+    /// As [`append`](Log::append), and `batch` keeps its records.
+    pub fn append_batch(&self, batch: &mut BatchBuilder) -> Result<AppendInfo> {
+        self.append_batch_with(batch, self.shared.default_durability())
+    }
+
+    /// Appends a batch at the given durability. See [`append_batch`](Log::append_batch).
+    ///
+    /// # Errors
+    /// As [`append_batch`](Log::append_batch).
+    pub fn append_batch_with(&self, batch: &mut BatchBuilder, durability: Durability) -> Result<AppendInfo> {
+        let log = &*self.shared;
+        let Some(last_offset_delta) = batch.finish() else {
+            let next = log.log_end_offset.load(Ordering::Acquire);
+            return Ok(AppendInfo {
+                base_offset: next,
+                last_offset: next - 1,
+                leader_epoch: self.leader_epoch(),
+                max_timestamp: NO_TIMESTAMP,
+            });
+        };
+        let max_timestamp = batch.max_timestamp();
+        let codec = log.compression();
+        let info = if codec == CompressionType::None {
+            log.append_batch_bytes(batch.bytes(), last_offset_delta, max_timestamp, durability)
+        } else {
+            with_scratch(|scratch| match compress_batch(codec, batch.bytes(), &mut scratch.compressed)? {
+                Some(size) => {
+                    log.append_batch_bytes(&mut scratch.compressed[..size], last_offset_delta, max_timestamp, durability)
+                }
+                None => log.append_batch_bytes(batch.bytes(), last_offset_delta, max_timestamp, durability),
+            })
+        }?;
+        batch.clear();
+        Ok(info)
+    }
+
+    /// Appends one record batch that was encoded elsewhere (Kafka's format, magic 2), as it is: only base offset and leader
+    /// epoch, which its CRC does not cover, are set here.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRecord`] where the batch is not valid, its CRC included, or its offsets have holes; else as
+    /// [`append`](Log::append).
+    pub fn append_encoded(&self, batch: &[u8], durability: Durability) -> Result<AppendInfo> {
+        let view = RecordBatch::parse(batch).map_err(Error::InvalidRecord)?;
+        view.verify_crc().map_err(Error::InvalidRecord)?;
+        if view.size() != batch.len() {
+            let error = edgelog_core::DecodeError::Truncated { needed: batch.len(), available: view.size() };
+            return Err(Error::InvalidRecord(error));
+        }
+        if view.record_count() != view.last_offset_delta() + 1 || view.is_control() {
+            let error = edgelog_core::DecodeError::NotContiguous {
+                expected: Offset::from(view.record_count()) - 1,
+                found: Offset::from(view.last_offset_delta()),
+            };
+            return Err(Error::InvalidRecord(error));
+        }
+        let max = self.shared.hot.batch_bytes_max.load(Ordering::Relaxed) as usize;
+        if batch.len() > max {
+            return Err(Error::RecordTooLarge { given: batch.len(), max });
+        }
+        let (last_offset_delta, max_timestamp) = (view.last_offset_delta(), view.max_timestamp());
+        with_scratch(|scratch| {
+            scratch.encoded.clear();
+            scratch.encoded.extend_from_slice(batch);
+            self.shared.append_batch_bytes(&mut scratch.encoded, last_offset_delta, max_timestamp, durability)
+        })
+    }
+}
+
+/// Compresses an encoded batch; `None` where that does not make it smaller.
+fn compress_batch(codec: CompressionType, batch: &mut [u8], out: &mut Vec<u8>) -> Result<Option<usize>> {
+    out.clear();
+    out.resize(HEADER_LEN, 0);
+    codec::compress(codec, &batch[HEADER_LEN..], out)?;
+    if out.len() >= batch.len() {
+        return Ok(None);
+    }
+    out[..HEADER_LEN].copy_from_slice(&batch[..HEADER_LEN]);
+    let batch_length = (out.len() - LOG_OVERHEAD) as u32;
+    out[8..12].copy_from_slice(&batch_length.to_be_bytes());
+    // The codec is the low three bits of the attributes' low byte; nothing else in the header changes.
+    out[22] |= codec.id();
+    let crc = crc32c(&out[CRC_START..]);
+    out[17..21].copy_from_slice(&crc.to_be_bytes());
+    Ok(Some(out.len()))
+}
+
+impl LogShared {
+    /// Encodes a one-record batch into `buffer`, which grows as needed, and returns the batch's size.
+    #[inline]
+    fn encode(&self, buffer: &mut Vec<u8>, timestamp: TimestampMs, record: &NewRecord<'_>) -> Result<usize> {
+        loop {
+            match encode_one(buffer, timestamp, record.key, record.value, record.headers) {
+                Ok(size) => {
+                    let max = self.hot.batch_bytes_max.load(Ordering::Relaxed) as usize;
+                    if size > max {
+                        return Err(Error::RecordTooLarge { given: size, max });
+                    }
+                    return Ok(size);
+                }
+                Err(edgelog_core::EncodeError::BufferTooSmall { needed, .. }) => self.grow(buffer, needed)?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    #[cold]
+    fn grow(&self, buffer: &mut Vec<u8>, needed: usize) -> Result<()> {
+        const BUFFER_BYTES_MIN: usize = 1 << 10;
+        let max = self.hot.batch_bytes_max.load(Ordering::Relaxed) as usize;
+        if needed > max {
+            return Err(Error::RecordTooLarge { given: needed, max });
+        }
+        buffer.resize(needed.next_power_of_two().max(BUFFER_BYTES_MIN), 0);
+        Ok(())
+    }
+
+    /// Appends an encoded batch: the part that appenders do one at a time, and then the wait for its flush.
+    fn append_batch_bytes(
+        &self,
+        batch: &mut [u8],
+        last_offset_delta: i32,
+        max_timestamp: TimestampMs,
+        durability: Durability,
+    ) -> Result<AppendInfo> {
+        if self.fork.forked() {
+            return Err(Error::Forked);
+        }
+        let (info, end, moved) = {
+            let mut guard = self.appender.lock();
+            if self.state.load(Ordering::Relaxed) != state::WRITABLE {
+                self.attend(&mut guard)?;
+            }
+            self.make_room(&mut guard, batch.len(), last_offset_delta, max_timestamp)?;
+            let appender = guard.as_mut().expect("a writable log has an appender");
+            self.place(appender, batch, last_offset_delta, max_timestamp, durability)?
+        };
+        if moved {
+            self.wake.wake_all();
+        }
+        if durability == Durability::Sync {
+            self.flush_until(end)?;
+        } else {
+            if durability == Durability::Interval && self.interval_since.load(Ordering::Relaxed) == 0 {
+                self.interval_since.store(self.clock.now().max(1), Ordering::Release);
+                if let Some(host) = self.host.upgrade() {
+                    host.wake_housekeeping();
+                }
+            }
+            let flush_messages = self.hot.flush_messages.load(Ordering::Relaxed);
+            if flush_messages < i64::MAX && end - self.recovery_point.load(Ordering::Relaxed) >= flush_messages {
+                self.flush_until(end)?;
+            }
+        }
+        Ok(info)
+    }
+
+    /// Puts the batch at the end and publishes it. Returns where it stands, the new end, and whether readers may see more.
+    #[inline]
+    fn place(
+        &self,
+        appender: &mut Appender,
+        batch: &mut [u8],
+        last_offset_delta: i32,
+        max_timestamp: TimestampMs,
+        durability: Durability,
+    ) -> Result<(AppendInfo, Offset, bool)> {
+        let base_offset = appender.next_offset;
+        let last_offset = base_offset + Offset::from(last_offset_delta);
+        let position = appender.position;
+        stamp_base(batch, base_offset, appender.epoch);
+        let file = appender.file.as_ref().expect("room was made in it");
+        let written = if durability == Durability::Os && batch.len() <= MAP_STORE_BYTES_MAX {
+            file.store_at(batch, u64::from(position))
+        } else {
+            file.write_at(batch, u64::from(position))
+        };
+        if let Err(error) = written {
+            return Err(self.write_failed(appender, error));
+        }
+        if let Some((entry, time)) = appender.indexer.on_batch(position, last_offset, max_timestamp) {
+            appender.segment.push_index_entries(entry, time);
+            appender.index_entries.0 += 1;
+            appender.index_entries.1 += u32::from(time.is_some());
+        }
+        if appender.first_timestamp.is_none() {
+            appender.first_timestamp = Some(max_timestamp);
+        }
+        appender.segment.saw_timestamp(max_timestamp);
+        appender.position = position + batch.len() as u32;
+        appender.next_offset = last_offset + 1;
+        appender.segment.publish(appender.position);
+        self.log_end_offset.store(appender.next_offset, Ordering::Release);
+        if durability == Durability::Sync {
+            appender.sync_pending_from.get_or_insert(base_offset);
+            appender.sync_pending_end = appender.next_offset;
+            self.sync_appends.fetch_add(1, Ordering::Relaxed);
+        }
+        let moved = appender.sync_pending_from.is_none();
+        if moved {
+            self.high_watermark.store(appender.next_offset, Ordering::Release);
+        }
+        let info = AppendInfo { base_offset, last_offset, leader_epoch: appender.epoch, max_timestamp };
+        Ok((info, appender.next_offset, moved))
+    }
+
+    /// What a failed write means: no room is an error that passes, anything else makes the log read-only.
+    #[cold]
+    fn write_failed(&self, appender: &mut Appender, error: io::Error) -> Error {
+        let path = appender.segment.path();
+        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            appender.torn = true;
+            self.state.store(state::ATTEND, Ordering::Release);
+        } else {
+            self.fail(&format!("write {path}: {error}"));
+        }
+        Error::storage("write", &path)(error)
+    }
+
+    /// The slow path of a log that is not simply writable.
+    #[cold]
+    fn attend(&self, guard: &mut MutexGuard<'_, Option<Appender>>) -> Result<()> {
+        match self.state.load(Ordering::Acquire) {
+            state::FAILED => return Err(self.previous_failure()),
+            state::CLOSED => return Err(Error::Closed),
+            state::ATTACHED => return Err(Error::ReadOnly),
+            _ => {}
+        }
+        let host = self.host()?;
+        host.allow_writing()?;
+        if guard.as_ref().is_some_and(|appender| appender.torn) {
+            self.fence_torn_tail(guard)?;
+        }
+        self.state.store(state::WRITABLE, Ordering::Release);
+        Ok(())
+    }
+
+    /// Raises the epoch, durably, over what a failed write may have left behind the end, and cuts that off: were the next
+    /// batch to be lost in a crash, the debris must not pass for it.
+    fn fence_torn_tail(&self, guard: &mut MutexGuard<'_, Option<Appender>>) -> Result<()> {
+        let appender = guard.as_mut().expect("only an owned log is torn");
+        let epoch = appender.epoch + 1;
+        self.epochs.write().assign(epoch, appender.next_offset);
+        self.host()?.checkpoint()?;
+        appender.epoch = epoch;
+        let path = appender.segment.path();
+        let file = appender.file.as_ref().expect("it was written to");
+        file.truncate(u64::from(appender.position)).map_err(Error::storage("cut", &path))?;
+        appender.reserved = appender.position;
+        appender.reserve_step = RESERVE_STEP_MIN;
+        appender.torn = false;
+        Ok(())
+    }
+
+    /// Sees to a segment that the batch fits into and to allocated room for it.
+    #[inline]
+    fn make_room(
+        &self,
+        guard: &mut MutexGuard<'_, Option<Appender>>,
+        size: usize,
+        last_offset_delta: i32,
+        max_timestamp: TimestampMs,
+    ) -> Result<()> {
+        loop {
+            let appender = guard.as_mut().expect("a writable log has an appender");
+            let max = appender.config.segment_bytes as usize;
+            if size > max {
+                return Err(Error::RecordBatchTooLarge { given: size, max });
+            }
+            let config = &appender.config;
+            let params = RollParams {
+                segment_bytes: config.segment_bytes,
+                segment_ms: config.segment_ms,
+                segment_index_bytes: config.segment_index_bytes,
+                base_offset: appender.segment.base_offset,
+                size: appender.position,
+                created_ms: appender.created_ms,
+                first_batch_timestamp: appender.first_timestamp.unwrap_or(NO_TIMESTAMP),
+                offset_index_entries: appender.index_entries.0,
+                time_index_entries: appender.index_entries.1,
+                batch_size: size as u32,
+                batch_last_offset: appender.next_offset + Offset::from(last_offset_delta),
+                batch_max_timestamp: max_timestamp,
+                now: if appender.first_timestamp == Some(NO_TIMESTAMP) { self.clock.now() } else { NO_TIMESTAMP },
+            };
+            if params.should_roll().is_some() {
+                self.roll(guard)?;
+                continue;
+            }
+            let end = appender.position as usize + size;
+            if end <= appender.reserved as usize {
+                if !appender.asked && appender.reserved - (end as u32) < appender.reserve_step / 2 {
+                    self.ask_for_room(appender);
+                }
+                return Ok(());
+            }
+            return self.reserve(appender, end);
+        }
+    }
+
+    #[cold]
+    fn ask_for_room(&self, appender: &mut Appender) {
+        appender.asked = true;
+        if let Some(host) = self.host.upgrade() {
+            host.wake_housekeeping();
+        }
+    }
+
+    /// Reserves up to `end` and a step ahead, or up to `end` alone where there is not that much room.
+    #[cold]
+    fn reserve(&self, appender: &mut Appender, end: usize) -> Result<()> {
+        let max = appender.config.segment_bytes as usize;
+        let path = appender.segment.path();
+        if appender.file.is_none() {
+            let file = self.storage.open(&path, Access::Write).map_err(Error::storage("open", &path))?;
+            appender.file = Some(file);
+        }
+        let file = Arc::clone(appender.file.as_ref().expect("just opened"));
+        let generous = reserve_target(appender, end);
+        let reserved = match file.reserve(generous as u64) {
+            Err(error) if error.kind() != io::ErrorKind::Unsupported => {
+                let least = end.next_multiple_of(RESERVE_STEP_MIN as usize).min(max.max(end));
+                file.reserve(least as u64).map(|()| least)
+            }
+            other => other.map(|()| generous),
+        };
+        match reserved {
+            Ok(reserved) => {
+                appender.reserved = reserved as u32;
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                // This file system cannot promise room: every write may fail for lack of it, and then says so.
+                appender.reserved = u32::MAX;
+                Ok(())
+            }
+            Err(error) => Err(Error::storage("reserve room in", &path)(error)),
+        }
+    }
+
+    /// Seals the active segment and begins the next one. The lock may be given up meanwhile: look again afterwards.
+    #[cold]
+    fn roll(&self, guard: &mut MutexGuard<'_, Option<Appender>>) -> Result<()> {
+        // The recovery point trails the end by one sealed segment at most, so that opening stays quick. Rather than to
+        // begin a third segment, the appender waits.
+        let active_base = guard.as_ref().expect("an owned log").segment.base_offset;
+        if self.recovery_point.load(Ordering::Acquire) < active_base {
+            MutexGuard::unlocked(guard, || self.flush_until(active_base))?;
+            if self.state.load(Ordering::Acquire) != state::WRITABLE {
+                self.attend(guard)?;
+            }
+            return Ok(());
+        }
+        let appender = guard.as_mut().expect("an owned log");
+        let base_offset = appender.next_offset;
+        let (file, reserved) = self.next_segment_file(appender, base_offset)?;
+        self.names_dirty.store(true, Ordering::Release);
+        appender.segment.seal(&mut appender.indexer);
+        let segment =
+            Segment::on_file(&self.storage, &self.dir, self.segment_options(), base_offset, Arc::clone(&file), 0);
+        let segment = Arc::new(segment);
+        self.segments.write().push(Arc::clone(&segment));
+        appender.segment = segment;
+        appender.file = Some(file);
+        appender.position = 0;
+        appender.reserved = reserved;
+        appender.asked = false;
+        appender.indexer = SegmentIndexer::new(base_offset, appender.config.index_interval_bytes);
+        appender.index_entries = (0, 0);
+        appender.created_ms = self.clock.now();
+        appender.first_timestamp = None;
+        tracing::debug!(log = %self.name, base_offset, "rolled");
+        if let Some(host) = self.host.upgrade() {
+            host.wake_housekeeping();
+        }
+        Ok(())
+    }
+
+    /// The file of the segment that begins at `base_offset`: the one made ready, under its real name now, or a new one.
+    fn next_segment_file(&self, appender: &mut Appender, base_offset: Offset) -> Result<(Arc<dyn StorageFile>, u32)> {
+        let path = file_names::log_file(&self.dir, base_offset);
+        if let Some((file, reserved)) = appender.prepared.take() {
+            let prepared = format!("{}/{}", self.dir, file_names::PREPARED);
+            match self.storage.rename(&prepared, &path) {
+                Ok(()) => return Ok((file, reserved)),
+                Err(error) => tracing::warn!(log = %self.name, %error, "the segment made ready could not be used"),
+            }
+        }
+        let file = self.storage.open(&path, Access::CreateNew).map_err(Error::storage("create", &path))?;
+        Ok((file, 0))
+    }
+}
+
+/// How far to reserve so that `end` is covered, and raises the next step.
+pub(super) fn reserve_target(appender: &mut Appender, end: usize) -> usize {
+    let step = appender.reserve_step.clamp(RESERVE_STEP_MIN, RESERVE_STEP_MAX);
+    appender.reserve_step = step.saturating_mul(2).min(RESERVE_STEP_MAX);
+    let target = (end + step as usize).next_multiple_of(RESERVE_STEP_MIN as usize);
+    // Never beyond what the segment can hold, but always what this batch needs.
+    target.min(appender.config.segment_bytes as usize).max(end)
+}
+
+impl Appender {
+    /// An appender that goes on at `position` of `segment`, whose indexes are empty.
+    pub(crate) fn new(
+        segment: Arc<Segment>,
+        position: Position,
+        next_offset: Offset,
+        epoch: LeaderEpoch,
+        created_ms: TimestampMs,
+        config: Arc<LogConfig>,
+    ) -> Appender {
+        Appender {
+            indexer: SegmentIndexer::new(segment.base_offset, config.index_interval_bytes),
+            segment,
+            file: None,
+            position,
+            reserved: 0,
+            reserve_step: RESERVE_STEP_MIN,
+            next_offset,
+            epoch,
+            index_entries: (0, 0),
+            created_ms,
+            first_timestamp: None,
+            config,
+            sync_pending_from: None,
+            sync_pending_end: 0,
+            torn: false,
+            prepared: None,
+            asked: false,
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! A log that another process writes: its end is found by validating what stands there, not by being told.
+//!
+//! The attached process looks by `read_at`, since the writer trims its files and a probe through a map behind the end would
+//! raise SIGBUS. What was validated (length, CRC-32C, offset) is published exactly as an appender would, and from there on every
+//! reader works as in the writing process. Behind the end it looks for the next segment's name and for another file under
+//! this one's (a truncation).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use edgelog_core::{HEADER_LEN, Offset, Position, ScanRules, ScanStep, scan_step};
+
+use super::recovery::OpenLog;
+use super::{LogShared, ReadUpTo, is_gone, state};
+use crate::error::{Error, Result};
+use crate::segment::{PooledBuffer, Segment, file_names};
+use crate::sync::{Mutex, Ordering};
+
+/// How often an idle follower looks: at first, and at most.
+const POLL_MIN: Duration = Duration::from_millis(1);
+const POLL_MAX: Duration = Duration::from_millis(50);
+/// Bytes looked at in one go.
+const LOOK_BYTES: usize = 64 << 10;
+/// So many looks in vain at bytes that are no batch, before the directory is listed for what may lie behind them.
+const LIST_EVERY: u32 = 16;
+
+/// Where an attached log's validation stands.
+#[derive(Debug)]
+pub(crate) struct Attachment {
+    segment: Arc<Segment>,
+    /// The file that was validated; another one under its name means a truncation.
+    identity: u64,
+    position: Position,
+    next_offset: Offset,
+    in_vain: u32,
+}
+
+/// Attaches to a log that somebody else writes, or wrote.
+pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
+    let log = LogShared::new(params, params.saved.as_ref());
+    let mut log = log;
+    log.state.store(state::ATTACHED, Ordering::Release);
+    let bases = log.list_segments()?;
+    let recovery_point = params.saved.as_ref().map_or(0, |saved| saved.durable.offset);
+    let attachment = log.take_over(&bases, recovery_point)?;
+    log.attachment = Some(Mutex::new(attachment));
+    let start = params.saved.as_ref().map_or(0, |saved| saved.log_start_offset).max(bases[0]);
+    log.log_start_offset.store(start, Ordering::Release);
+    log.recovery_point.store(recovery_point, Ordering::Release);
+    let log = Arc::new(log);
+    log.refresh()?;
+    Ok(log)
+}
+
+impl LogShared {
+    /// Looks for what the writing process has appended since. `false` where there is nothing new, or nobody to look for.
+    pub(super) fn refresh(&self) -> Result<bool> {
+        let Some(attachment) = &self.attachment else { return Ok(false) };
+        let mut at = attachment.lock();
+        let mut any = false;
+        loop {
+            any |= self.validate_on(&mut at)?;
+            if !self.move_on(&mut at)? {
+                break;
+            }
+            any = true;
+        }
+        Ok(any)
+    }
+
+    /// Waits, looking now and then, until something lies beyond `position`.
+    pub(super) fn poll_beyond(&self, position: Offset, up_to: ReadUpTo, deadline: Option<Instant>) -> Result<bool> {
+        let mut pause = POLL_MIN;
+        loop {
+            self.check_alive()?;
+            self.refresh()?;
+            if self.bound(up_to) > position {
+                return Ok(true);
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(false);
+            }
+            std::thread::sleep(left.map_or(pause, |left| left.min(pause)));
+            pause = (pause * 2).min(POLL_MAX);
+        }
+    }
+
+    /// Drops segments that the writer's retention has taken from the list.
+    pub(super) fn forget_missing_segments(&self) -> Result<()> {
+        if self.attachment.is_none() {
+            return Ok(());
+        }
+        let bases = self.list_segments()?;
+        self.segments.write().retain(|segment| segment.base_offset >= bases[0]);
+        self.log_start_offset.fetch_max(bases[0], Ordering::AcqRel);
+        Ok(())
+    }
+
+    fn list_segments(&self) -> Result<Vec<Offset>> {
+        let names = self.storage.read_dir(&self.dir).map_err(Error::storage("list", &self.dir))?;
+        let mut bases: Vec<Offset> = names.iter().filter_map(|entry| file_names::parse_log_file(&entry.name)).collect();
+        bases.sort_unstable();
+        if bases.is_empty() {
+            // Between two names of a truncation, or a topic in the making or unmaking.
+            return Err(Error::UnknownTopicOrPartition { name: self.name.to_string() });
+        }
+        Ok(bases)
+    }
+
+    /// Begins at the segment of the recovery point: what lies before was durable and is validated when it is read.
+    fn take_over(&self, bases: &[Offset], recovery_point: Offset) -> Result<Attachment> {
+        let first = bases.partition_point(|&base| base <= recovery_point).saturating_sub(1);
+        let segments: Vec<Arc<Segment>> = bases[..=first].iter().map(|&base| self.attached_segment(base)).collect();
+        let segment = Arc::clone(segments.last().expect("at least the first"));
+        segment.publish(0);
+        let identity = self.identity(&segment)?;
+        let next_offset = segment.base_offset;
+        self.log_end_offset.store(next_offset, Ordering::Release);
+        self.high_watermark.store(next_offset, Ordering::Release);
+        *self.segments.write() = segments;
+        Ok(Attachment { segment, identity, position: 0, next_offset, in_vain: 0 })
+    }
+
+    fn attached_segment(&self, base_offset: Offset) -> Arc<Segment> {
+        Arc::new(Segment::existing(&self.storage, &self.dir, self.segment_options(), base_offset))
+    }
+
+    fn identity(&self, segment: &Segment) -> Result<u64> {
+        let path = segment.path();
+        Ok(self.storage.metadata(&path).map_err(Error::storage("look at", &path))?.identity)
+    }
+
+    /// Validates batches from where the attachment stands and publishes them.
+    fn validate_on(&self, at: &mut Attachment) -> Result<bool> {
+        let mut any = false;
+        let mut wanted = LOOK_BYTES;
+        let mut buffer: PooledBuffer = self.pool.take();
+        loop {
+            buffer.resize(wanted, 0);
+            let path = at.segment.path();
+            let read = match at.segment.file().map(|file| file.read_at(&mut buffer, u64::from(at.position))) {
+                Ok(read) => read.map_err(Error::storage("read", &path))?,
+                Err(error) if is_gone(&error) => return Ok(any),
+                Err(error) => return Err(error),
+            };
+            let before = at.position;
+            let needed = self.validate(at, &buffer[..read]);
+            any |= at.position > before;
+            match needed {
+                // A batch longer than the look: look again, once, at all of it.
+                Some(needed) if at.position == before && needed > wanted && read == wanted => wanted = needed,
+                Some(_) if at.position > before => wanted = LOOK_BYTES,
+                None if at.position > before && read == wanted => wanted = LOOK_BYTES,
+                _ => break,
+            }
+        }
+        at.in_vain = if any { 0 } else { at.in_vain.saturating_add(1) };
+        Ok(any)
+    }
+
+    /// Publishes every whole, valid batch at the start of `bytes`; returns how many bytes the next one needs, if it is cut off.
+    fn validate(&self, at: &mut Attachment, bytes: &[u8]) -> Option<usize> {
+        let mut from = 0;
+        let mut needed = None;
+        loop {
+            let rules = ScanRules {
+                expected_offset: Some(at.next_offset),
+                contiguous: self.origin() == super::Origin::Own,
+                epochs: None,
+                batch_bytes_max: i32::MAX as usize,
+                check_crc: true,
+            };
+            match scan_step(&bytes[from..], &rules) {
+                ScanStep::Batch(batch) => {
+                    let epoch = batch.partition_leader_epoch();
+                    let latest = self.epochs.read().view().latest();
+                    if epoch >= 0 && latest.is_none_or(|latest| epoch > latest.epoch) {
+                        self.epochs.write().assign(epoch, batch.base_offset());
+                    } else if latest.is_some_and(|latest| epoch < latest.epoch && batch.base_offset() >= latest.start_offset) {
+                        // Left behind by a history that was taken back.
+                        break;
+                    }
+                    at.next_offset = batch.next_offset();
+                    from += batch.size();
+                }
+                ScanStep::NeedMore { needed: more } => {
+                    needed = Some(more);
+                    break;
+                }
+                _ => break,
+            }
+        }
+        if from > 0 {
+            at.position += from as u32;
+            at.segment.publish(at.position);
+            self.log_end_offset.store(at.next_offset, Ordering::Release);
+            self.high_watermark.store(at.next_offset, Ordering::Release);
+        }
+        needed
+    }
+
+    /// At the end of what is valid: goes to the next segment, or begins anew where the file was exchanged.
+    fn move_on(&self, at: &mut Attachment) -> Result<bool> {
+        let next = file_names::log_file(&self.dir, at.next_offset);
+        if at.next_offset > at.segment.base_offset {
+            match self.storage.metadata(&next) {
+                Ok(meta) => {
+                    // Once more: what was appended before the roll is complete now.
+                    if self.validate_on(at)? {
+                        return Ok(true);
+                    }
+                    self.enter(at, at.next_offset, meta.identity);
+                    return Ok(true);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::storage("look at", &next)(error)),
+            }
+        }
+        match self.identity(&at.segment) {
+            Ok(identity) if identity == at.identity => {}
+            Ok(_) => return self.begin_anew(at).map(|()| false),
+            Err(error) if is_gone(&error) => return self.begin_anew(at).map(|()| false),
+            Err(error) => return Err(error),
+        }
+        if at.in_vain % LIST_EVERY == LIST_EVERY - 1 {
+            // A later segment exists although this one does not reach it: what lies between is damaged, and readers say so.
+            let bases = self.list_segments()?;
+            if let Some(&base) = bases.iter().find(|&&base| base > at.next_offset) {
+                let identity = self.identity(&self.attached_segment(base))?;
+                at.next_offset = base;
+                self.enter(at, base, identity);
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn enter(&self, at: &mut Attachment, base_offset: Offset, identity: u64) {
+        let segment = self.attached_segment(base_offset);
+        segment.publish(0);
+        self.segments.write().push(Arc::clone(&segment));
+        (at.segment, at.identity, at.position, at.in_vain) = (segment, identity, 0, 0);
+        self.log_end_offset.store(at.next_offset, Ordering::Release);
+        self.high_watermark.store(at.next_offset, Ordering::Release);
+    }
+
+    /// The writer truncated the log: another file stands under the segment's name, or the segment is gone.
+    fn begin_anew(&self, at: &mut Attachment) -> Result<()> {
+        let bases = self.list_segments()?;
+        let from = at.segment.base_offset.min(*bases.last().expect("a list is not empty"));
+        *at = self.take_over(&bases, from)?;
+        self.log_start_offset.fetch_max(bases[0], Ordering::AcqRel);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.validate_on(at)?;
+        Ok(())
+    }
+}
+
+const _: () = assert!(LOOK_BYTES > HEADER_LEN, "a look sees a header");

@@ -1,0 +1,96 @@
+//! Many records as one batch: what `batch.size` and `linger.ms` are to a producer, in the caller's own hands.
+
+use std::sync::Arc;
+
+use edgelog_core::{EncodeError, Header, RecordBatchBuilder, TimestampMs};
+
+use super::NewRecord;
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+
+/// Collects records that are appended together, as one record batch; see [`Log::batch`](crate::Log::batch).
+///
+/// Its buffer is kept from one append to the next: filling and appending batches of about the same size allocates nothing.
+#[derive(Debug)]
+pub struct BatchBuilder {
+    builder: RecordBatchBuilder<Vec<u8>>,
+    bytes_max: usize,
+    clock: Arc<dyn Clock>,
+}
+
+impl BatchBuilder {
+    pub(crate) fn new(bytes_max: usize, clock: Arc<dyn Clock>) -> BatchBuilder {
+        BatchBuilder { builder: RecordBatchBuilder::new(Vec::new()), bytes_max, clock }
+    }
+
+    /// Adds a record. One without a timestamp gets the time of this call.
+    ///
+    /// # Errors
+    /// [`Error::RecordTooLarge`] where the batch would exceed `max.message.bytes`; the batch is as it was.
+    pub fn push(&mut self, record: NewRecord<'_>) -> Result<()> {
+        let timestamp = record.timestamp.unwrap_or_else(|| self.clock.now());
+        self.push_parts(timestamp, record.key, record.value, record.headers)
+    }
+
+    fn push_parts(
+        &mut self,
+        timestamp: TimestampMs,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[Header<'_>],
+    ) -> Result<()> {
+        loop {
+            match self.builder.append(timestamp, key, value, headers) {
+                Ok(_) => return Ok(()),
+                Err(EncodeError::BufferTooSmall { needed, .. }) if needed <= self.bytes_max => {
+                    const BUFFER_BYTES_MIN: usize = 4 << 10;
+                    let len = needed.next_power_of_two().max(BUFFER_BYTES_MIN).min(self.bytes_max.max(needed));
+                    self.builder.buffer_mut().resize(len, 0);
+                }
+                Err(EncodeError::BufferTooSmall { needed, .. }) => {
+                    return Err(Error::RecordTooLarge { given: needed, max: self.bytes_max });
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// How many records it holds.
+    pub fn len(&self) -> usize {
+        self.builder.record_count() as usize
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.builder.is_empty()
+    }
+
+    /// Bytes of the batch as it would be appended now, before compression.
+    pub fn size(&self) -> usize {
+        self.builder.size()
+    }
+
+    /// Forgets the records and keeps the buffer.
+    pub fn clear(&mut self) {
+        self.builder.clear();
+    }
+
+    /// Completes header and CRC; `None` where there is no record.
+    pub(crate) fn finish(&mut self) -> Option<i32> {
+        if self.builder.is_empty() {
+            return None;
+        }
+        self.builder.finish();
+        Some(self.builder.record_count() as i32 - 1)
+    }
+
+    pub(crate) fn max_timestamp(&self) -> TimestampMs {
+        self.builder.max_timestamp()
+    }
+
+    /// The finished batch.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        let size = self.builder.size();
+        &mut self.builder.buffer_mut()[..size]
+    }
+}

@@ -1,0 +1,128 @@
+//! The end of a log's use: closing it cleanly, letting go of it, and the periodic work in between.
+
+use edgelog_core::TimestampMs;
+
+use super::{DurablePoint, LogShared, state};
+use crate::error::{Error, Result};
+use crate::segment::file_names;
+use crate::sync::Ordering;
+
+impl LogShared {
+    /// What is due for this log at `now`.
+    pub(crate) fn tick(&self, now: TimestampMs) -> Result<()> {
+        if self.state.load(Ordering::Acquire) != state::WRITABLE {
+            return Ok(());
+        }
+        self.prepare_room()?;
+        self.finish_sealed()?;
+        let since = self.interval_since.load(Ordering::Acquire);
+        // A clock that was set back must not keep a flush waiting.
+        if since != 0 && (now < since || now - since >= self.flush_interval_ms()) {
+            self.interval_since.store(0, Ordering::Release);
+            self.flush_until(self.log_end_offset.load(Ordering::Acquire))?;
+        }
+        Ok(())
+    }
+
+    /// The interval within which an `Interval` append still waits to be flushed.
+    pub(crate) fn interval_pending(&self) -> Option<i64> {
+        (self.interval_since.load(Ordering::Acquire) != 0).then(|| self.flush_interval_ms())
+    }
+
+    /// Flushes, trims the file to its batches and writes the indexes. Appends answer `Closed` from here on.
+    pub(crate) fn close(&self) -> Result<()> {
+        let (segment, file, position) = {
+            let mut guard = self.appender.lock();
+            let failed = self.state.load(Ordering::Acquire) == state::FAILED;
+            if !failed {
+                self.state.store(state::CLOSED, Ordering::Release);
+            }
+            self.wake.wake_all();
+            if failed {
+                return Err(self.previous_failure());
+            }
+            let Some(appender) = guard.as_mut() else { return Ok(()) };
+            if appender.prepared.take().is_some() {
+                let _ = self.storage.remove_file(&format!("{}/{}", self.dir, file_names::PREPARED));
+            }
+            // What was never written to needs nothing: its files are as the last close left them.
+            let Some(file) = appender.file.take() else { return Ok(()) };
+            appender.segment.seal(&mut appender.indexer);
+            (appender.segment.clone(), file, appender.position)
+        };
+        let path = segment.path();
+        if file.len().map_err(Error::storage("look at", &path))? > u64::from(position) {
+            file.truncate(u64::from(position)).map_err(Error::storage("trim", &path))?;
+        }
+        self.flush_now()?;
+        debug_assert_eq!(self.durable.lock().position, position, "nothing is appended to a closed log");
+        for segment in self.segments.read().iter().rev() {
+            if !segment.has_unwritten_indexes() {
+                break;
+            }
+            // On a full disk there is no room for what can be rebuilt.
+            if let Err(error) = segment.write_indexes() {
+                tracing::debug!(log = %self.name, %error, "indexes were not written and will be rebuilt");
+                break;
+            }
+        }
+        self.write_text_files();
+        Ok(())
+    }
+
+    /// Lets go of a log whose files are about to be deleted.
+    pub(crate) fn abandon(&self) {
+        let _no_flush = self.pause_flushes();
+        let mut guard = self.appender.lock();
+        self.state.store(state::CLOSED, Ordering::Release);
+        *guard = None;
+        self.segments.write().clear();
+        *self.durable.lock() = DurablePoint::default();
+        drop(guard);
+        self.wake.wake_all();
+    }
+
+    /// Ends the use of an attached log.
+    pub(crate) fn detach(&self) {
+        if self.attachment.is_some() {
+            self.state.store(state::CLOSED, Ordering::Release);
+        }
+    }
+
+    /// Kafka's text files beside the segments: derived from the checkpoint, for Kafka's tools and for people.
+    fn write_text_files(&self) {
+        let mut epochs = String::new();
+        let table = self.epochs.read();
+        epochs.push_str(&format!("0\n{}\n", table.view().entries().len()));
+        for entry in table.view().entries() {
+            epochs.push_str(&format!("{} {}\n", entry.epoch, entry.start_offset));
+        }
+        drop(table);
+        let metadata = format!("version: 0\ntopic_id: {}", base64url(self.id));
+        for (name, text) in [(file_names::LEADER_EPOCH_CHECKPOINT, epochs), (file_names::PARTITION_METADATA, metadata)] {
+            let path = format!("{}/{name}", self.dir);
+            let written = self.write_text_file(&path, &text);
+            if let Err(error) = written {
+                tracing::debug!(log = %self.name, %error, path, "a derived file was not written");
+            }
+        }
+    }
+
+    fn write_text_file(&self, path: &str, text: &str) -> std::io::Result<()> {
+        let _ = self.storage.remove_file(path);
+        let file = self.storage.open(path, crate::storage::Access::CreateNew)?;
+        file.write_at(text.as_bytes(), 0)
+    }
+}
+
+/// A 16-byte id as Kafka writes its `Uuid`s: 22 characters of unpadded base64url.
+fn base64url(id: [u8; 16]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    // 128 bits and four zeros make 22 digits of six bits.
+    let bits = u128::from_be_bytes(id);
+    (0..22).map(|digit| {
+        let shift = 128 - 6 * (digit + 1);
+        let six = if shift >= 0 { bits >> shift } else { bits << -shift };
+        char::from(DIGITS[(six & 63) as usize])
+    }).collect()
+}

@@ -1,0 +1,181 @@
+//! Flushing: makes everything below one end durable, for all who wait for it at once.
+//!
+//! The order is the proof. The published end is read *first*; then every segment written since the recovery point is
+//! flushed, oldest first; then the directory, if a name in it is new; only then does the recovery point become that end.
+//! A flush runs beside the append lock, so what is appended meanwhile belongs to the next one.
+
+use std::time::{Duration, Instant};
+
+use edgelog_core::Offset;
+
+use super::{DurablePoint, Log, LogShared, state};
+use crate::error::{Error, Result};
+use crate::sync::Ordering;
+
+/// The leader of a group waits for the appenders of the last group at most this part of a usual flush ...
+const GATHER_FRACTION: u32 = 6;
+/// ... and never longer than this.
+const GATHER_MAX: Duration = Duration::from_micros(200);
+
+/// Who flushes, and what the leader knows of the group that it flushes for.
+#[derive(Debug, Default)]
+pub(crate) struct FlushState {
+    flushing: bool,
+    /// `Sync` appends that the last flush served: about as many are to be expected again.
+    last_group: u32,
+    /// How long a flush usually takes, a moving average.
+    usual: Duration,
+}
+
+impl Log {
+    /// Makes everything that was appended before this call durable.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] or [`Error::PreviousIo`] where a flush failed: the log is then read-only until it is reopened.
+    ///
+    /// # Durability
+    /// On return, all records with offsets below the log end offset at the call are on the medium.
+    pub fn flush(&self) -> Result<()> {
+        self.shared.check_alive()?;
+        self.shared.flush_until(self.shared.log_end_offset.load(Ordering::Acquire))
+    }
+}
+
+/// Keeps flushes out for as long as it lives: truncation lowers what a flush under way would raise again.
+pub(super) struct FlushPause<'a>(&'a LogShared);
+
+impl Drop for FlushPause<'_> {
+    fn drop(&mut self) {
+        self.0.flush_state.lock().flushing = false;
+        self.0.flushed.notify_all();
+    }
+}
+
+impl LogShared {
+    /// Waits for a flush under way and keeps others out until the answer is dropped.
+    pub(super) fn pause_flushes(&self) -> FlushPause<'_> {
+        let mut flush = self.flush_state.lock();
+        while flush.flushing {
+            self.flushed.wait(&mut flush);
+        }
+        flush.flushing = true;
+        FlushPause(self)
+    }
+
+    /// Returns once the recovery point has reached `target`: by flushing, or by waiting for who flushes already.
+    pub(crate) fn flush_until(&self, target: Offset) -> Result<()> {
+        let mut flush = self.flush_state.lock();
+        loop {
+            if self.recovery_point.load(Ordering::Acquire) >= target {
+                return Ok(());
+            }
+            match self.state.load(Ordering::Acquire) {
+                state::FAILED => return Err(self.previous_failure()),
+                state::ATTACHED => return Err(Error::ReadOnly),
+                _ => {}
+            }
+            if flush.flushing {
+                self.flushed.wait(&mut flush);
+                continue;
+            }
+            flush.flushing = true;
+            let (group, usual) = (flush.last_group, flush.usual);
+            drop(flush);
+
+            self.gather(group, usual);
+            let begun = Instant::now();
+            let outcome = self.flush_once();
+
+            flush = self.flush_state.lock();
+            flush.flushing = false;
+            if let Ok(served) = outcome {
+                flush.last_group = served;
+                flush.usual = (flush.usual * 7 + begun.elapsed()) / 8;
+            }
+            self.flushed.notify_all();
+            outcome?;
+        }
+    }
+
+    /// Flushes whether or not anything is known to need it: the size of a trimmed file does.
+    pub(super) fn flush_now(&self) -> Result<()> {
+        let _no_other = self.pause_flushes();
+        self.flush_once().map(|_| ())
+    }
+
+    /// Waits a moment for the appenders that the last flush served: they are likely on their way here, and one flush serves
+    /// all. A lone appender never waits.
+    fn gather(&self, group: u32, usual: Duration) {
+        if group < 2 {
+            return;
+        }
+        let limit = (usual / GATHER_FRACTION).min(GATHER_MAX);
+        let begun = Instant::now();
+        while self.sync_appends.load(Ordering::Relaxed) < group && begun.elapsed() < limit {
+            std::thread::yield_now();
+        }
+    }
+
+    /// One flush of everything below the end as it is now. Returns how many `Sync` appends it served.
+    fn flush_once(&self) -> Result<u32> {
+        let (end, active_base, position, served) = {
+            let guard = self.appender.lock();
+            let appender = guard.as_ref().ok_or(Error::Closed)?;
+            let served = self.sync_appends.swap(0, Ordering::Relaxed);
+            (appender.next_offset, appender.segment.base_offset, appender.position, served)
+        };
+        let outcome = self.flush_files(active_base);
+        if let Err(error) = outcome {
+            self.fail(&error.to_string());
+            return Err(error);
+        }
+        *self.durable.lock() = DurablePoint { offset: end, base_offset: active_base, position };
+        self.recovery_point.store(end, Ordering::Release);
+        self.acknowledge(end);
+        Ok(served)
+    }
+
+    /// Flushes every segment from the recovery point's on up to the active one, then the directory if a name in it is new.
+    fn flush_files(&self, active_base: Offset) -> Result<()> {
+        let mut segment = self.segment_for(self.recovery_point.load(Ordering::Acquire));
+        while let Some(current) = segment {
+            let path = current.path();
+            let file = current.file()?;
+            let base_offset = current.base_offset;
+            if base_offset < active_base {
+                // Sealed: the room reserved behind its last batch goes back, and the flush makes that last too.
+                let len = u64::from(current.len()?);
+                if file.len().map_err(Error::storage("look at", &path))? > len {
+                    file.truncate(len).map_err(Error::storage("trim", &path))?;
+                }
+            }
+            file.flush().map_err(Error::storage("flush", &path))?;
+            segment = if base_offset < active_base { self.segment_after(base_offset) } else { None };
+        }
+        if self.names_dirty.swap(false, Ordering::AcqRel) {
+            self.storage.sync_dir(&self.dir).map_err(Error::storage("sync directory", &self.dir))?;
+        }
+        Ok(())
+    }
+
+    /// Everything below `end` is durable: lets readers see the `Sync` appends among it.
+    fn acknowledge(&self, end: Offset) {
+        {
+            let mut guard = self.appender.lock();
+            let Some(appender) = guard.as_mut() else { return };
+            if appender.sync_pending_from.is_some() {
+                if appender.sync_pending_end <= end {
+                    appender.sync_pending_from = None;
+                } else {
+                    appender.sync_pending_from = appender.sync_pending_from.map(|from| from.max(end));
+                }
+            }
+            let acknowledged = appender.sync_pending_from.unwrap_or(appender.next_offset);
+            if acknowledged <= self.high_watermark.load(Ordering::Relaxed) {
+                return;
+            }
+            self.high_watermark.store(acknowledged, Ordering::Release);
+        }
+        self.wake.wake_all();
+    }
+}

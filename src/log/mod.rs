@@ -1,0 +1,315 @@
+//! Floor 3, one topic-partition: append, read, flush, recovery, retention and truncation.
+//!
+//! # Who may do what at the same time
+//!
+//! 1. One appender at a time, under `appender`; the bytes it writes lie behind every published end.
+//! 2. Readers take no lock but a short one on the list of segments. They see a batch only after its segment's length and
+//!    then an end offset were published, each with Release.
+//! 3. One flush at a time, beside the appender, never under its lock.
+//! 4. Bytes below a published end never change. Truncation swaps files and counts up `generation`.
+//! 5. Locks are taken in this order: flush state, appender, segments, a segment's indexes. The appender's lock is never
+//!    held while waiting for a flush.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
+
+use edgelog_core::{CompressionType, EpochTable, LogConfig, Offset, Position};
+
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::segment::{BufferPool, Segment};
+use crate::storage::{ForkGuard, Storage};
+use crate::sync::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Condvar, Mutex, Ordering, RwLock, Wake};
+
+mod append;
+mod attach;
+mod batch_builder;
+mod close;
+mod flush;
+mod read;
+mod recovery;
+mod retention;
+mod truncate;
+mod types;
+
+pub use batch_builder::BatchBuilder;
+pub use read::{Batch, LostRange, Reader, ReaderOptions, Records};
+pub use recovery::{CutTail, LogRecovery};
+pub use types::{AppendInfo, Durability, LogOffsets, NewRecord, OffsetSpec, ReadUpTo, TopicPartition};
+
+pub(crate) use append::Appender;
+pub(crate) use attach::{Attachment, attach};
+pub(crate) use recovery::{OpenLog, SavedLog, open};
+pub(crate) use types::check_topic_name;
+
+/// What a log asks of the store that it lives in.
+pub(crate) trait LogHost: Send + Sync + fmt::Debug {
+    /// Returns once the checkpoint says that the store is not cleanly closed: the first byte of any log may change.
+    fn allow_writing(&self) -> Result<()>;
+
+    /// Writes the checkpoint with every log's epochs, start and recovery point as they are now; durable on return.
+    fn checkpoint(&self) -> Result<()>;
+
+    /// There is something to prepare, seal or flush.
+    fn wake_housekeeping(&self);
+}
+
+/// How a log came to be, which decides what a valid continuation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Origin {
+    /// Written here: base offsets are contiguous.
+    Own = 0,
+    /// Brought in as files (from a broker, or a checkpoint was lost): base offsets need only rise.
+    Imported = 1,
+}
+
+/// A log's position that is durable: `offset` is the end of what was flushed, at `position` of the segment `base_offset`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct DurablePoint {
+    pub(crate) offset: Offset,
+    pub(crate) base_offset: Offset,
+    pub(crate) position: Position,
+}
+
+/// States of a log; anything but `WRITABLE` sends an append onto its slow path.
+mod state {
+    pub(super) const WRITABLE: u8 = 0;
+    /// Something must be done before the next append: the store's mark, or a tail that a failed write left behind.
+    pub(super) const ATTEND: u8 = 1;
+    /// A write or flush failed: read-only until reopened.
+    pub(super) const FAILED: u8 = 2;
+    pub(super) const CLOSED: u8 = 3;
+    pub(super) const ATTACHED: u8 = 4;
+}
+
+/// What an append needs of the configuration, without a lock.
+#[derive(Debug, Default)]
+struct HotConfig {
+    compression: AtomicU8,
+    batch_bytes_max: AtomicU32,
+    flush_messages: AtomicI64,
+    flush_ms: AtomicI64,
+    check_crcs: AtomicBool,
+}
+
+/// One log, shared by all its handles.
+#[derive(Debug)]
+pub(crate) struct LogShared {
+    pub(crate) name: TopicPartition,
+    pub(crate) dir: Arc<str>,
+    pub(crate) id: [u8; 16],
+    origin: AtomicU8,
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    host: Weak<dyn LogHost>,
+    fork: ForkGuard,
+    pool: Arc<BufferPool>,
+    config: RwLock<Arc<LogConfig>>,
+    hot: HotConfig,
+
+    state: AtomicU8,
+    /// Why the log is `FAILED`.
+    failure: Mutex<Option<String>>,
+    appender: Mutex<Option<Appender>>,
+    attachment: Option<Mutex<Attachment>>,
+
+    segments: RwLock<Vec<Arc<Segment>>>,
+    epochs: RwLock<EpochTable>,
+    log_start_offset: AtomicI64,
+    high_watermark: AtomicI64,
+    log_end_offset: AtomicI64,
+    recovery_point: AtomicI64,
+    /// Counts truncations: whoever remembers a segment looks again when it changed.
+    generation: AtomicU64,
+    wake: Wake,
+    /// Sealed segments whose indexes were loaded, oldest first.
+    loaded: Mutex<VecDeque<Arc<Segment>>>,
+
+    durable: Mutex<DurablePoint>,
+    flush_state: Mutex<flush::FlushState>,
+    flushed: Condvar,
+    /// When the oldest unflushed `Interval` append was made; 0 where there is none.
+    interval_since: AtomicI64,
+    /// `Sync` appends since the last flush began.
+    sync_appends: AtomicU32,
+    /// A name in the partition directory is new and not yet synced.
+    names_dirty: AtomicBool,
+}
+
+/// A handle of one topic-partition's log. Clones are handles of the same log.
+///
+/// # Concurrency
+/// Every call may come from any thread. Appenders take turns; readers never wait for them.
+#[derive(Debug, Clone)]
+pub struct Log {
+    pub(crate) shared: Arc<LogShared>,
+}
+
+impl Log {
+    /// The topic and partition.
+    pub fn name(&self) -> &TopicPartition {
+        &self.shared.name
+    }
+
+    /// The log's identity: made with the log, never changed, told from every other log's by chance (128 random bits).
+    pub fn id(&self) -> [u8; 16] {
+        self.shared.id
+    }
+
+    /// The four offsets as they are now. Taken one by one, lowest last, so that their order holds while others append.
+    pub fn offsets(&self) -> LogOffsets {
+        let log_end_offset = self.shared.log_end_offset.load(Ordering::Acquire);
+        let high_watermark = self.shared.high_watermark.load(Ordering::Acquire);
+        let recovery_point = self.shared.recovery_point.load(Ordering::Acquire);
+        let log_start_offset = self.shared.log_start_offset.load(Ordering::Acquire);
+        LogOffsets {
+            log_start_offset: log_start_offset.min(log_end_offset),
+            high_watermark: high_watermark.min(log_end_offset),
+            recovery_point: recovery_point.min(log_end_offset),
+            log_end_offset,
+        }
+    }
+
+    /// The leader epoch that the next record gets.
+    pub fn leader_epoch(&self) -> edgelog_core::LeaderEpoch {
+        self.shared.epochs.read().view().latest().map_or(0, |entry| entry.epoch)
+    }
+
+    /// Which epoch began at which offset, oldest first.
+    pub fn leader_epochs(&self) -> Vec<edgelog_core::EpochEntry> {
+        self.shared.epochs.read().view().entries().to_vec()
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Arc<LogConfig> {
+        Arc::clone(&self.shared.config.read())
+    }
+
+    /// How many segments the log has, and their bytes in all (whole batches, without room reserved ahead).
+    ///
+    /// # Errors
+    /// [`Error::Storage`] where a segment's file cannot be looked at.
+    pub fn size(&self) -> Result<(usize, u64)> {
+        self.shared.size()
+    }
+}
+
+impl LogShared {
+    pub(crate) fn origin(&self) -> Origin {
+        if self.origin.load(Ordering::Relaxed) == Origin::Own as u8 { Origin::Own } else { Origin::Imported }
+    }
+
+    pub(crate) fn set_config(&self, config: LogConfig) {
+        self.hot.compression.store(config.compression_type.id(), Ordering::Relaxed);
+        self.hot.batch_bytes_max.store(config.max_message_bytes, Ordering::Relaxed);
+        self.hot.flush_messages.store(config.flush_messages, Ordering::Relaxed);
+        self.hot.flush_ms.store(config.flush_ms, Ordering::Relaxed);
+        let config = Arc::new(config);
+        *self.config.write() = Arc::clone(&config);
+        if let Some(appender) = self.appender.lock().as_mut() {
+            appender.config = config;
+        }
+    }
+
+    fn compression(&self) -> CompressionType {
+        CompressionType::from_id(self.hot.compression.load(Ordering::Relaxed)).unwrap_or(CompressionType::None)
+    }
+
+    /// The durability that the log's keys ask for.
+    #[inline]
+    pub(crate) fn default_durability(&self) -> Durability {
+        if self.hot.flush_messages.load(Ordering::Relaxed) == 1 {
+            Durability::Sync
+        } else if self.hot.flush_ms.load(Ordering::Relaxed) != i64::MAX {
+            Durability::Interval
+        } else {
+            Durability::Os
+        }
+    }
+
+    /// Milliseconds that an unflushed `Interval` append may wait.
+    pub(crate) fn flush_interval_ms(&self) -> i64 {
+        const DEFAULT_MS: i64 = 1000;
+        match self.hot.flush_ms.load(Ordering::Relaxed) {
+            i64::MAX => DEFAULT_MS,
+            ms => ms,
+        }
+    }
+
+    pub(crate) fn size(&self) -> Result<(usize, u64)> {
+        let segments = self.segments.read().clone();
+        let mut bytes = 0;
+        for segment in &segments {
+            match segment.len() {
+                Ok(len) => bytes += u64::from(len),
+                // Retention in another process took it between the listing and now.
+                Err(error) if self.attachment.is_some() && is_gone(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((segments.len(), bytes))
+    }
+
+    /// The segment that holds `offset`: the last one whose base is at or below it.
+    fn segment_for(&self, offset: Offset) -> Option<Arc<Segment>> {
+        let segments = self.segments.read();
+        let behind = segments.partition_point(|segment| segment.base_offset <= offset);
+        segments.get(behind.saturating_sub(1)).map(Arc::clone)
+    }
+
+    /// The segment behind the one that begins at `base_offset`.
+    fn segment_after(&self, base_offset: Offset) -> Option<Arc<Segment>> {
+        let segments = self.segments.read();
+        let behind = segments.partition_point(|segment| segment.base_offset <= base_offset);
+        segments.get(behind).map(Arc::clone)
+    }
+
+    pub(crate) fn check_alive(&self) -> Result<()> {
+        if self.fork.forked() {
+            return Err(Error::Forked);
+        }
+        match self.state.load(Ordering::Acquire) {
+            state::CLOSED => Err(Error::Closed),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the log read-only for good: a write or flush failed, and what is on the medium is not known any more.
+    fn fail(&self, reason: &str) {
+        let mut failure = self.failure.lock();
+        if failure.is_none() {
+            *failure = Some(reason.to_owned());
+            tracing::error!(log = %self.name, reason, "the log is read-only until the store is opened again");
+        }
+        self.state.store(state::FAILED, Ordering::Release);
+        drop(failure);
+        self.wake.wake_all();
+    }
+
+    fn previous_failure(&self) -> Error {
+        Error::PreviousIo { log: self.name.to_string(), reason: self.failure.lock().clone().unwrap_or_default() }
+    }
+
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.lock().clone()
+    }
+
+    fn host(&self) -> Result<Arc<dyn LogHost>> {
+        self.host.upgrade().ok_or(Error::Closed)
+    }
+
+    /// What the checkpoint keeps of this log.
+    pub(crate) fn durable_state(&self) -> (DurablePoint, Offset, Vec<edgelog_core::EpochEntry>) {
+        let durable = *self.durable.lock();
+        let start = self.log_start_offset.load(Ordering::Acquire);
+        (durable, start, self.epochs.read().view().entries().to_vec())
+    }
+}
+
+/// Whether the error says that a file is not there.
+fn is_gone(error: &Error) -> bool {
+    matches!(error, Error::Storage { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+}

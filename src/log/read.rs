@@ -1,0 +1,698 @@
+//! The read path, top to bottom: bound, segment, index, batch headers, CRC, a batch that keeps alive what it borrows.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use edgelog_core::{
+    CompressionType, DecodeError, HEADER_LEN, LeaderEpoch, Offset, OffsetAndEpoch, Plausible, Position, Record, RecordBatch, TimestampMs,
+};
+
+use super::{Log, LogShared, OffsetSpec, Origin, ReadUpTo, is_gone};
+use crate::codec;
+use crate::error::{DamageKind, Error, Result};
+use crate::segment::{BufferPool, Cursor, PooledBuffer, Resynced, Segment};
+use crate::storage::Lease;
+use crate::sync::Ordering;
+
+/// A compressed batch may hold this many times its size, or ...
+const DECOMPRESSED_RATIO_MAX: usize = 1024;
+/// ... this much, whichever is less: what a reader allocates for one batch is bounded whatever its header claims.
+const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
+
+/// How a reader reads.
+#[derive(Debug, Clone, Copy)]
+pub struct ReaderOptions {
+    /// How far it may read.
+    pub up_to: ReadUpTo,
+    /// Whether each batch's CRC-32C is checked before it is handed out (`check.crcs`, default true).
+    pub check_crcs: bool,
+}
+
+impl Default for ReaderOptions {
+    fn default() -> ReaderOptions {
+        ReaderOptions { up_to: ReadUpTo::HighWatermark, check_crcs: true }
+    }
+}
+
+impl Log {
+    /// A reader that begins where `from` says and stops at the high watermark.
+    ///
+    /// # Errors
+    /// [`Error::OffsetOutOfRange`] where the log does not hold that position, [`Error::FencedLeaderEpoch`] where its history was
+    /// taken back, and what reading a file can answer.
+    pub fn reader(&self, from: OffsetSpec) -> Result<Reader> {
+        let options = ReaderOptions {
+            check_crcs: self.shared.hot.check_crcs.load(Ordering::Relaxed),
+            ..ReaderOptions::default()
+        };
+        self.reader_with(from, options)
+    }
+
+    /// A reader with its own options. See [`reader`](Log::reader).
+    ///
+    /// # Errors
+    /// As [`reader`](Log::reader).
+    pub fn reader_with(&self, from: OffsetSpec, options: ReaderOptions) -> Result<Reader> {
+        self.shared.check_alive()?;
+        self.shared.refresh()?;
+        let mut reader = Reader::new(Arc::clone(&self.shared), options);
+        reader.seek(from)?;
+        Ok(reader)
+    }
+
+    /// The offset of the first record whose timestamp (milliseconds since 1970) is `timestamp` or later, as Kafka's
+    /// `offsetsForTimes`; `None` where there is none.
+    ///
+    /// # Errors
+    /// What reading a file can answer.
+    pub fn offset_for_time(&self, timestamp: TimestampMs) -> Result<Option<OffsetAndEpoch>> {
+        self.shared.check_alive()?;
+        self.shared.refresh()?;
+        self.shared.offset_for_time(timestamp)
+    }
+}
+
+/// Reads a log from one position on, batch by batch, without copying where the storage maps files.
+///
+/// # Concurrency
+/// A reader belongs to one thread at a time; any number of readers may read one log. Batches it gave out stay valid after
+/// it is gone.
+#[derive(Debug)]
+pub struct Reader {
+    log: Arc<LogShared>,
+    options: ReaderOptions,
+    /// Offset of the next record to give out.
+    position: Offset,
+    /// Epoch of the last batch given out, or the one that the position came with.
+    epoch: Option<LeaderEpoch>,
+    /// The segment and place in it where the batch that holds `position` is looked for.
+    place: Option<Place>,
+    cursor: Cursor,
+    generation: u64,
+    /// Where damage was met: reading stays there until `skip_damage` or `seek`.
+    damage: Option<Place>,
+}
+
+#[derive(Debug, Clone)]
+struct Place {
+    segment: Arc<Segment>,
+    position: Position,
+    /// The base offset that must stand here, where it is known.
+    expected: Option<Offset>,
+}
+
+/// Offsets that damage has taken, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LostRange {
+    /// First offset that could not be read.
+    pub first_offset: Offset,
+    /// First offset that can be read again.
+    pub next_offset: Offset,
+    /// The segment file, relative to the data directory.
+    pub file: String,
+    /// First damaged byte in it.
+    pub position: Position,
+    /// First byte behind that is good again; `None` where that is in a later segment.
+    pub resumes_at: Option<Position>,
+    /// Where the search for good batches gave up because its effort was spent: bytes from here on were not looked at.
+    pub unread_from: Option<Position>,
+}
+
+impl Reader {
+    fn new(log: Arc<LogShared>, options: ReaderOptions) -> Reader {
+        let cursor = Cursor::new(&log.pool);
+        let generation = log.generation.load(Ordering::Acquire);
+        Reader { log, options, position: 0, epoch: None, place: None, cursor, generation, damage: None }
+    }
+
+    /// Where the reader stands: the next record's offset, with the epoch of the last record read.
+    pub fn position(&self) -> OffsetAndEpoch {
+        let epoch = self.epoch.unwrap_or_else(|| self.log.epoch_before(self.position));
+        OffsetAndEpoch { offset: self.position, leader_epoch: epoch }
+    }
+
+    /// Records between the reader and the end of what it may read.
+    pub fn lag(&self) -> u64 {
+        u64::try_from(self.bound() - self.position).unwrap_or(0)
+    }
+
+    /// Goes elsewhere in the log.
+    ///
+    /// # Errors
+    /// As [`Log::reader`]; the reader then stands where it stood.
+    pub fn seek(&mut self, to: OffsetSpec) -> Result<()> {
+        let start = self.log.log_start_offset.load(Ordering::Acquire);
+        let bound = self.bound();
+        let end = self.log.log_end_offset.load(Ordering::Acquire);
+        let (offset, epoch) = match to {
+            OffsetSpec::Earliest => (start, None),
+            OffsetSpec::Latest => (bound, None),
+            OffsetSpec::Offset(offset) => (offset, None),
+            OffsetSpec::Position(at) => {
+                self.log.check_epoch(at)?;
+                (at.offset, Some(at.leader_epoch))
+            }
+            OffsetSpec::Timestamp(timestamp) => {
+                (self.log.offset_for_time(timestamp)?.map_or(bound, |found| found.offset.min(bound)), None)
+            }
+            OffsetSpec::Last(count) => (bound.saturating_sub_unsigned(count).max(start), None),
+        };
+        if offset < start || offset > end {
+            return Err(Error::OffsetOutOfRange { requested: offset, log_start_offset: start, log_end_offset: end });
+        }
+        (self.position, self.epoch, self.place, self.damage) = (offset, epoch, None, None);
+        self.generation = self.log.generation.load(Ordering::Acquire);
+        self.cursor.release();
+        Ok(())
+    }
+
+    /// The next batch with records at or behind the reader's position, or `None` at the end of what it may read.
+    ///
+    /// # Errors
+    /// [`Error::CorruptRecord`] where the bytes there are damaged: the reader stays, and [`skip_damage`](Reader::skip_damage) goes on
+    /// behind. [`Error::OffsetOutOfRange`] where retention has taken the position, [`Error::FencedLeaderEpoch`] where its history was
+    /// taken back.
+    #[inline]
+    pub fn next_batch(&mut self) -> Result<Option<Batch>> {
+        loop {
+            if self.position >= self.bound() && !self.at_end_of_bound()? {
+                return Ok(None);
+            }
+            if self.generation != self.log.generation.load(Ordering::Acquire) {
+                self.look_again()?;
+            }
+            match self.step() {
+                Ok(Step::Batch(batch)) => return Ok(Some(batch)),
+                Ok(Step::Moved) => {}
+                Ok(Step::End) => return Ok(None),
+                Err(error) => return self.failed(error),
+            }
+        }
+    }
+
+    /// As [`next_batch`](Reader::next_batch), but waits for one up to `timeout`.
+    ///
+    /// In an attached process, which cannot be woken by the writer, the wait looks every 1 to 50 ms.
+    ///
+    /// # Errors
+    /// As [`next_batch`](Reader::next_batch).
+    pub fn next_batch_timeout(&mut self, timeout: Duration) -> Result<Option<Batch>> {
+        // A timeout beyond the clock's range is no deadline at all.
+        self.next_batch_deadline(Instant::now().checked_add(timeout))
+    }
+
+    fn next_batch_deadline(&mut self, deadline: Option<Instant>) -> Result<Option<Batch>> {
+        loop {
+            if let Some(batch) = self.next_batch()? {
+                return Ok(Some(batch));
+            }
+            self.log.check_alive()?;
+            let (log, position, up_to) = (Arc::clone(&self.log), self.position, self.options.up_to);
+            if !log.wait_beyond(position, up_to, deadline)? {
+                log.check_alive()?;
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Follows the log: an iterator that waits for the next batch for as long as it takes and ends when the log is closed.
+    pub fn follow(&mut self) -> impl Iterator<Item = Result<Batch>> + '_ {
+        std::iter::from_fn(move || match self.next_batch_deadline(None) {
+            Ok(batch) => batch.map(Ok),
+            Err(Error::Closed) => None,
+            Err(error) => Some(Err(error)),
+        })
+    }
+
+    /// Goes on behind the damage that [`next_batch`](Reader::next_batch) reported, and says what was lost.
+    ///
+    /// The search is bounded: positions in the index first, then headers that are plausible in every field, at most eight CRC
+    /// passes over the segment; where that is not enough, reading goes on with the next segment and the range says what was not looked at.
+    ///
+    /// # Errors
+    /// What reading a file can answer. Without damage, a range of no offsets is returned.
+    pub fn skip_damage(&mut self) -> Result<LostRange> {
+        let Some(place) = self.damage.take() else {
+            return Ok(LostRange {
+                first_offset: self.position,
+                next_offset: self.position,
+                file: String::new(),
+                position: 0,
+                resumes_at: None,
+                unread_from: None,
+            });
+        };
+        self.cursor.release();
+        let first_offset = self.position;
+        let next_segment = self.log.segment_after(place.segment.base_offset);
+        let upper = next_segment.as_ref().map_or(self.log.log_end_offset.load(Ordering::Acquire), |next| next.base_offset);
+        let found = self.log.resync(&place.segment, place.position, first_offset, upper)?;
+        let mut range = LostRange {
+            first_offset,
+            next_offset: upper,
+            file: place.segment.path(),
+            position: place.position,
+            resumes_at: None,
+            unread_from: found.unread_from,
+        };
+        if let Some((position, base_offset)) = found.batch {
+            range.next_offset = base_offset.max(first_offset);
+            range.resumes_at = Some(position);
+            self.place = Some(Place { segment: place.segment, position, expected: None });
+        } else {
+            self.place = next_segment.map(|segment| Place { segment, position: 0, expected: None });
+        }
+        self.position = range.next_offset;
+        Ok(range)
+    }
+
+    /// The offset at which this reader stops now.
+    #[inline]
+    fn bound(&self) -> Offset {
+        self.log.bound(self.options.up_to)
+    }
+
+    /// At the bound: whether there is more after all (an attached log looks for it), or the position lies where it cannot.
+    fn at_end_of_bound(&mut self) -> Result<bool> {
+        self.log.check_alive()?;
+        if self.generation != self.log.generation.load(Ordering::Acquire) {
+            self.look_again()?;
+        }
+        if !self.log.refresh()? {
+            return Ok(false);
+        }
+        Ok(self.position < self.bound())
+    }
+
+    /// The list of segments is another one since a truncation: stands the position in the same history still?
+    fn look_again(&mut self) -> Result<()> {
+        self.generation = self.log.generation.load(Ordering::Acquire);
+        self.place = None;
+        self.cursor.release();
+        if let Some(epoch) = self.epoch {
+            self.log.check_epoch(OffsetAndEpoch { offset: self.position, leader_epoch: epoch })?;
+        }
+        let end = self.log.log_end_offset.load(Ordering::Acquire);
+        if self.position > end {
+            let start = self.log.log_start_offset.load(Ordering::Acquire);
+            return Err(Error::OffsetOutOfRange { requested: self.position, log_start_offset: start, log_end_offset: end });
+        }
+        Ok(())
+    }
+
+    /// Looks at the batch at the reader's place: gives it out, hops over it, or moves to the next segment.
+    #[inline]
+    fn step(&mut self) -> Result<Step> {
+        if self.place.is_none() {
+            self.place = Some(self.locate()?);
+        }
+        let place = self.place.as_mut().expect("just located");
+        let len = place.segment.len()?;
+        if place.position >= len {
+            return self.next_segment();
+        }
+        let (segment, position) = (&place.segment, place.position);
+        let batch = match self.cursor.batch(segment, position, len)? {
+            Ok(batch) => batch,
+            Err(error) => return self.not_a_batch(error),
+        };
+        let (base_offset, next_offset, size) = (batch.base_offset(), batch.next_offset(), batch.size());
+        if next_offset <= self.position && place.expected.is_none_or(|expected| expected == base_offset) {
+            place.position += size as u32;
+            place.expected = Some(next_offset);
+            return Ok(Step::Moved);
+        }
+        let contiguous = self.log.origin() == Origin::Own;
+        let expected = place.expected;
+        if self.options.check_crcs && batch.verify_crc().is_err() {
+            let error = batch.verify_crc().expect_err("seen one line above");
+            return Err(self.damaged(DamageKind::Batch(error)));
+        }
+        if expected.is_some_and(|e| if contiguous { e != base_offset } else { base_offset < e }) || next_offset <= base_offset {
+            return Err(self.damaged(DamageKind::WrongOffset { found: base_offset }));
+        }
+        if base_offset > self.position && contiguous && expected.is_none() {
+            return Err(self.damaged(DamageKind::WrongOffset { found: base_offset }));
+        }
+        let control = batch.is_control();
+        let epoch = batch.partition_leader_epoch();
+        // The CRC does not cover the epoch: where the table knows better, the table is right.
+        let epoch = if contiguous { self.log.epoch_for(base_offset, epoch) } else { epoch };
+        let lease = self.cursor.lease(position, size);
+        let from = self.position;
+        let place = self.place.as_mut().expect("located above");
+        place.position += size as u32;
+        place.expected = Some(next_offset);
+        self.position = next_offset;
+        self.epoch = Some(epoch);
+        if control {
+            // Transaction markers in imported logs: no application ever sees them.
+            return Ok(Step::Moved);
+        }
+        Ok(Step::Batch(Batch { lease, from, leader_epoch: epoch, pool: Arc::clone(&self.log.pool), payload: OnceCell::new() }))
+    }
+
+    /// Finds the segment that holds the position and, by its index, a batch at or before it.
+    fn locate(&self) -> Result<Place> {
+        let start = self.log.log_start_offset.load(Ordering::Acquire);
+        let out_of_range = || Error::OffsetOutOfRange {
+            requested: self.position,
+            log_start_offset: start,
+            log_end_offset: self.log.log_end_offset.load(Ordering::Acquire),
+        };
+        if self.position < start {
+            return Err(out_of_range());
+        }
+        let segment = self.log.segment_for(self.position).ok_or_else(out_of_range)?;
+        let (position, loaded) = segment.position_for(self.position, &self.log.pool)?;
+        if loaded {
+            self.log.remember_loaded(&segment);
+        }
+        let expected = (position == 0).then_some(segment.base_offset);
+        Ok(Place { segment, position, expected })
+    }
+
+    /// The segment's published bytes end here: goes to the next one, if there is one.
+    fn next_segment(&mut self) -> Result<Step> {
+        let place = self.place.as_ref().expect("in a segment");
+        let Some(next) = self.log.segment_after(place.segment.base_offset) else {
+            return Ok(Step::End);
+        };
+        // The length was read before the next segment was seen; a roll in between may have published more here.
+        if place.position < place.segment.len()? {
+            return Ok(Step::Moved);
+        }
+        if place.expected.is_some_and(|e| e < next.base_offset) && self.position < next.base_offset {
+            if self.log.origin() == Origin::Own {
+                return Err(self.damaged(DamageKind::SegmentEndsEarly { next: next.base_offset }));
+            }
+            self.position = next.base_offset;
+        }
+        let expected = (self.log.origin() == Origin::Own).then_some(next.base_offset);
+        self.place = Some(Place { segment: next, position: 0, expected });
+        self.cursor.release();
+        Ok(Step::Moved)
+    }
+
+    /// What stands here is no batch. Zeros behind the last batch of a sealed segment are room that a crash kept from being
+    /// trimmed; everything else is damage.
+    fn not_a_batch(&mut self, error: DecodeError) -> Result<Step> {
+        let place = self.place.as_mut().expect("in a segment");
+        let len = place.segment.len()?;
+        let has_next = self.log.segment_after(place.segment.base_offset).is_some();
+        if has_next && self.cursor.bytes(&place.segment, place.position, len, HEADER_LEN)?.iter().all(|&b| b == 0) {
+            let place = self.place.as_mut().expect("in a segment");
+            let expected = place.expected;
+            let next = self.log.segment_after(place.segment.base_offset).expect("seen above");
+            if expected.is_none_or(|e| e >= next.base_offset) {
+                place.position = len;
+                return Ok(Step::Moved);
+            }
+        }
+        Err(self.damaged(DamageKind::Batch(error)))
+    }
+
+    /// Remembers the place as damaged and says what is known.
+    fn damaged(&mut self, source: DamageKind) -> Error {
+        let place = self.place.take().expect("in a segment");
+        let error = Error::CorruptRecord {
+            file: place.segment.path(),
+            position: place.position,
+            offset: place.expected.unwrap_or(self.position).max(self.position),
+            source,
+        };
+        // Damage at an index's word may be the index's lie: then the walk from the segment's start finds the batch.
+        self.damage = Some(place);
+        self.cursor.release();
+        error
+    }
+
+    /// Sorts out an error: an index that lied, a segment that retention took, or damage to be told.
+    #[cold]
+    fn failed(&mut self, error: Error) -> Result<Option<Batch>> {
+        if let Some(place) = self.damage.as_ref() {
+            if place.expected.is_none() && place.position > 0 && self.walk_from_start(place.segment.clone())? {
+                self.damage = None;
+                return self.next_batch();
+            }
+        } else if is_gone(&error) {
+            // Retention took the segment between looking it up and opening it.
+            self.place = None;
+            self.cursor.release();
+            let start = self.log.log_start_offset.load(Ordering::Acquire);
+            self.log.forget_missing_segments()?;
+            let start = start.max(self.log.log_start_offset.load(Ordering::Acquire));
+            if self.position < start {
+                let end = self.log.log_end_offset.load(Ordering::Acquire);
+                return Err(Error::OffsetOutOfRange { requested: self.position, log_start_offset: start, log_end_offset: end });
+            }
+        } else if let (Error::CorruptRecord { .. }, Some(place)) = (&error, self.place.take()) {
+            self.damage = Some(place);
+        }
+        Err(error)
+    }
+
+    /// The index led to a place that holds no batch. Rebuilds the segment's index and tells whether that helped.
+    fn walk_from_start(&mut self, segment: Arc<Segment>) -> Result<bool> {
+        let lied = segment.correct_indexes(&self.log.pool)?;
+        if lied {
+            tracing::warn!(log = %self.log.name, file = segment.path(), "the index did not match its segment and was rebuilt");
+            self.place = None;
+        }
+        Ok(lied)
+    }
+}
+
+enum Step {
+    Batch(Batch),
+    Moved,
+    End,
+}
+
+/// A record batch, borrowed from its segment for as long as it lives.
+#[derive(Debug)]
+pub struct Batch {
+    lease: Lease,
+    /// Records below this offset were not asked for.
+    from: Offset,
+    leader_epoch: LeaderEpoch,
+    pool: Arc<BufferPool>,
+    /// The decompressed records, once somebody asked.
+    payload: OnceCell<PooledBuffer>,
+}
+
+impl Batch {
+    /// The batch as Kafka's bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.lease
+    }
+
+    /// Header fields and, where it is not compressed, records: the core's view.
+    pub fn view(&self) -> RecordBatch<'_> {
+        RecordBatch::parse(&self.lease).expect("the reader parsed these bytes, and they do not change")
+    }
+
+    /// Offset of the first record in the batch (which may lie before where the reader was asked to start).
+    pub fn base_offset(&self) -> Offset {
+        self.view().base_offset()
+    }
+
+    /// Offset of the last record.
+    pub fn last_offset(&self) -> Offset {
+        self.view().last_offset()
+    }
+
+    /// The leader epoch that the records were written in.
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        self.leader_epoch
+    }
+
+    /// The records from where the reader was asked to start, in order. A compressed batch is decompressed on the first call, into a
+    /// buffer of the reader's.
+    ///
+    /// # Errors
+    /// [`Error::Compression`] where the codec is not built in or the compressed bytes do not decode. Each record's own error is
+    /// given out in its place.
+    pub fn records(&self) -> Result<Records<'_>> {
+        let batch = self.view();
+        let records = match batch.compression() {
+            CompressionType::None => batch.records().map_err(Error::InvalidRecord)?,
+            codec => batch.records_in(self.decompressed(codec, batch.payload())?),
+        };
+        Ok(Records { records, from: self.from })
+    }
+
+    fn decompressed(&self, codec: CompressionType, payload: &[u8]) -> Result<&[u8]> {
+        if self.payload.get().is_none() {
+            let limit = payload.len().saturating_mul(DECOMPRESSED_RATIO_MAX).min(DECOMPRESSED_BYTES_MAX);
+            let mut buffer = self.pool.take();
+            codec::decompress(codec, payload, &mut buffer, limit)?;
+            let _ = self.payload.set(buffer);
+        }
+        Ok(self.payload.get().expect("set above"))
+    }
+}
+
+/// Iterates over the records of one batch; see [`Batch::records`].
+#[derive(Debug, Clone)]
+pub struct Records<'a> {
+    records: edgelog_core::Records<'a>,
+    from: Offset,
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<Record<'a>>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Result<Record<'a>>> {
+        loop {
+            match self.records.next()? {
+                Ok(record) if record.offset < self.from => {}
+                Ok(record) => return Some(Ok(record)),
+                Err(error) => return Some(Err(Error::InvalidRecord(error))),
+            }
+        }
+    }
+}
+
+impl LogShared {
+    #[inline]
+    pub(super) fn bound(&self, up_to: ReadUpTo) -> Offset {
+        match up_to {
+            ReadUpTo::HighWatermark => self.high_watermark.load(Ordering::Acquire),
+            ReadUpTo::LogEnd => self.log_end_offset.load(Ordering::Acquire),
+            ReadUpTo::Durable => {
+                let end = self.log_end_offset.load(Ordering::Acquire);
+                self.recovery_point.load(Ordering::Acquire).min(end)
+            }
+        }
+    }
+
+    /// The next good batch of `segment` behind damage, among the offsets from `first_offset` up to `upper`.
+    pub(super) fn resync(
+        &self,
+        segment: &Segment,
+        damaged: Position,
+        first_offset: Offset,
+        upper: Offset,
+    ) -> Result<Resynced> {
+        let plausible = Plausible {
+            offset_min: first_offset,
+            offset_end: upper,
+            contiguous: self.origin() == Origin::Own,
+            epochs: None,
+            batch_bytes_max: i32::MAX as usize,
+        };
+        segment.resync(damaged, &plausible, &self.pool)
+    }
+
+    /// Waits until something lies beyond `position` for such a reader, the log is closed or fails, or the deadline passes.
+    fn wait_beyond(&self, position: Offset, up_to: ReadUpTo, deadline: Option<Instant>) -> Result<bool> {
+        if self.attachment.is_some() {
+            return self.poll_beyond(position, up_to, deadline);
+        }
+        let generation = self.generation.load(Ordering::Acquire);
+        Ok(self.wake.wait_until(deadline, || {
+            self.bound(up_to) > position
+                || self.generation.load(Ordering::Acquire) != generation
+                || self.check_alive().is_err()
+        }))
+    }
+
+    /// The epoch that the record before `offset` was written in, as far as the table knows.
+    fn epoch_before(&self, offset: Offset) -> LeaderEpoch {
+        self.epochs.read().view().epoch_for((offset - 1).max(0)).unwrap_or(edgelog_core::NO_LEADER_EPOCH)
+    }
+
+    /// The epoch of the batch at `offset`, which says of itself that it is `claimed`.
+    #[inline]
+    fn epoch_for(&self, offset: Offset, claimed: LeaderEpoch) -> LeaderEpoch {
+        self.epochs.read().view().epoch_for(offset).unwrap_or(claimed)
+    }
+
+    /// Whether a position that was handed out before still names the same history.
+    pub(crate) fn check_epoch(&self, at: OffsetAndEpoch) -> Result<()> {
+        let epochs = self.epochs.read();
+        let view = epochs.view();
+        let current = view.latest().map_or(0, |entry| entry.epoch);
+        if at.leader_epoch < 0 {
+            return Ok(());
+        }
+        if at.leader_epoch > current {
+            return Err(Error::UnknownLeaderEpoch { given: at.leader_epoch, current });
+        }
+        let end = self.log_end_offset.load(Ordering::Acquire);
+        // Without an entry for it, that epoch lies before everything the log still holds.
+        let Some(found) = view.end_offset_for(at.leader_epoch, end) else { return Ok(()) };
+        if at.offset > found.offset {
+            return Err(Error::FencedLeaderEpoch {
+                offset: at.offset,
+                given: at.leader_epoch,
+                end_offset: found.offset,
+                current,
+            });
+        }
+        Ok(())
+    }
+
+    /// Keeps the number of sealed segments whose indexes are held bounded: the one loaded longest ago lets go of its own.
+    fn remember_loaded(&self, segment: &Arc<Segment>) {
+        const LOADED_MAX: usize = 32;
+        let mut loaded = self.loaded.lock();
+        loaded.push_back(Arc::clone(segment));
+        if loaded.len() > LOADED_MAX {
+            if let Some(oldest) = loaded.pop_front() {
+                oldest.unload_indexes();
+            }
+        }
+    }
+
+    /// The first record at or after a time. Segments are looked at oldest first, by their largest timestamp.
+    fn offset_for_time(self: &Arc<Self>, timestamp: TimestampMs) -> Result<Option<OffsetAndEpoch>> {
+        let bound = self.bound(ReadUpTo::HighWatermark);
+        let start = self.log_start_offset.load(Ordering::Acquire);
+        let segments = self.segments.read().clone();
+        for (at, segment) in segments.iter().enumerate() {
+            let is_last = at + 1 == segments.len();
+            if !is_last && segments[at + 1].base_offset <= start {
+                continue;
+            }
+            if segment.largest_timestamp(&self.pool)? < timestamp && !(is_last && self.attachment.is_some()) {
+                continue;
+            }
+            let from = segment.offset_before_time(timestamp, &self.pool)?.max(start);
+            if let Some(found) = self.first_at_or_after(timestamp, from, bound)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    fn first_at_or_after(
+        self: &Arc<Self>,
+        timestamp: TimestampMs,
+        from: Offset,
+        bound: Offset,
+    ) -> Result<Option<OffsetAndEpoch>> {
+        if from >= bound {
+            return Ok(None);
+        }
+        let options = ReaderOptions { up_to: ReadUpTo::HighWatermark, check_crcs: false };
+        let mut reader = Reader::new(Arc::clone(self), options);
+        reader.seek(OffsetSpec::Offset(from))?;
+        while let Some(batch) = reader.next_batch()? {
+            if batch.view().max_timestamp() < timestamp {
+                continue;
+            }
+            for record in batch.records()? {
+                let record = record?;
+                if record.timestamp >= timestamp {
+                    return Ok(Some(OffsetAndEpoch { offset: record.offset, leader_epoch: batch.leader_epoch }));
+                }
+            }
+        }
+        Ok(None)
+    }
+}

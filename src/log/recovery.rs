@@ -1,0 +1,716 @@
+//! Opening a log after any stop: finds the end, makes it durable, fences what a crash took back.
+//!
+//! After a clean close the checkpoint says it all, and opening looks at nothing but the directory's names and the active
+//! segment's length. After any other stop:
+//!
+//! 1. From the segment of the checkpointed recovery point on, batches are walked. Below that point they were durable: what
+//!    is wrong there is damage, reported and left in place. Above it, the first batch that breaks a rule (length, magic,
+//!    CRC-32C, contiguous base offset, the epoch that the table gives) is the end of the log.
+//! 2. What lies behind the end is kept aside, in a `.cut` file: torn bytes as a copy, valid batches by renaming the old file.
+//! 3. What was accepted above the recovery point is made durable before it is served. Where the machine has not booted since,
+//!    it is written again in place, the same bytes: after a failed flush the page cache may hold what no flush will write.
+//! 4. The leader epoch rises. The store makes it durable before the first append.
+
+use std::io;
+use std::sync::Arc;
+
+use edgelog_core::{
+    EpochEntry, EpochTable, LogConfig, Offset, Position, ScanRules, ScanStep, scan_step,
+};
+
+use super::{Appender, DurablePoint, LogHost, LogShared, LostRange, Origin, TopicPartition, state};
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::segment::{BufferPool, Cursor, Segment, SegmentOptions, file_names};
+use crate::storage::{Access, ForkGuard, Storage, StorageFile};
+use crate::sync::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Condvar, Mutex, Ordering, RwLock, Wake};
+
+/// A torn tail is copied aside up to this many bytes; a longer one keeps its whole file aside.
+const CUT_COPY_BYTES_MAX: u64 = 1 << 20;
+/// So many cut tails of one log are kept; the oldest goes first.
+const CUT_FILES_MAX: usize = 16;
+
+/// What opening one log found and did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogRecovery {
+    /// The log.
+    pub name: TopicPartition,
+    /// It had been closed cleanly: nothing had to be looked at.
+    pub clean: bool,
+    /// First offset that it holds now.
+    pub log_start_offset: Offset,
+    /// The offset that the next record gets.
+    pub log_end_offset: Offset,
+    /// The recovery point that the checkpoint named: everything below was durable before the stop.
+    pub recovery_point: Offset,
+    /// Records found above that recovery point, accepted and made durable.
+    pub recovered_records: u64,
+    /// The leader epoch from now on.
+    pub leader_epoch: edgelog_core::LeaderEpoch,
+    /// Bytes behind the end that are no part of the log any more, and where they are kept.
+    pub cut: Vec<CutTail>,
+    /// Offsets below the recovery point that are lost to damage.
+    pub lost: Vec<LostRange>,
+    /// Why the log opened read-only, where it did: what it holds could not be made durable.
+    pub failure: Option<String>,
+}
+
+/// A tail that recovery took out of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CutTail {
+    /// The segment file that it stood in.
+    pub file: String,
+    /// Where in it the log ends now.
+    pub position: Position,
+    /// How many bytes it has, without zeros at its end.
+    pub bytes: u64,
+    /// The file that keeps it; `None` where there was no room: it then stays behind the end, fenced by the new epoch.
+    pub kept_in: Option<String>,
+    /// First and last offset of batches in it that are valid in themselves, if there are any: never acknowledged, or lost to
+    /// a medium that lied.
+    pub valid_offsets: Option<(Offset, Offset)>,
+}
+
+/// What the store hands over to open one log.
+pub(crate) struct OpenLog {
+    pub(crate) name: TopicPartition,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) host: std::sync::Weak<dyn LogHost>,
+    pub(crate) pool: Arc<BufferPool>,
+    pub(crate) config: LogConfig,
+    pub(crate) check_crcs: bool,
+    pub(crate) saved: Option<SavedLog>,
+    /// The checkpoint carries a clean mark that holds for the store.
+    pub(crate) store_is_clean: bool,
+    /// The machine has not booted since the checkpoint was written.
+    pub(crate) same_boot: bool,
+    /// Identity for a log that the checkpoint does not know.
+    pub(crate) new_id: [u8; 16],
+}
+
+/// What the checkpoint says of one log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SavedLog {
+    pub(crate) id: [u8; 16],
+    pub(crate) origin: Origin,
+    pub(crate) log_start_offset: Offset,
+    pub(crate) durable: DurablePoint,
+    pub(crate) epochs: Vec<EpochEntry>,
+}
+
+/// Opens a log for writing, whatever the last stop left behind.
+///
+/// # Errors
+/// Only where the directory cannot be listed or a file in it not be opened at all.
+pub(crate) fn open(params: OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
+    let dir: Arc<str> = params.name.to_string().into();
+    let listed = list(&*params.storage, &dir)?;
+    let saved = params.saved.clone();
+    let log = Arc::new(LogShared::new(&params, saved.as_ref()));
+
+    let mut report = LogRecovery {
+        name: params.name.clone(),
+        clean: false,
+        log_start_offset: 0,
+        log_end_offset: 0,
+        recovery_point: saved.as_ref().map_or(0, |s| s.durable.offset),
+        recovered_records: 0,
+        leader_epoch: 0,
+        cut: Vec::new(),
+        lost: Vec::new(),
+        failure: None,
+    };
+    let mut recovery = Recovery { log: &log, params: &params, report: &mut report };
+    if !recovery.open_clean(&listed)? {
+        recovery.open_unclean(&listed)?;
+    }
+    let offsets = super::Log { shared: Arc::clone(&log) }.offsets();
+    report.log_start_offset = offsets.log_start_offset;
+    report.log_end_offset = offsets.log_end_offset;
+    report.leader_epoch = log.epochs.read().view().latest().map_or(0, |entry| entry.epoch);
+    report.failure = log.failure();
+    Ok((log, report))
+}
+
+/// Base offsets of the segments in a partition directory, ascending; leftovers of an interrupted copy are removed.
+fn list(storage: &dyn Storage, dir: &str) -> Result<Vec<Offset>> {
+    let names = storage.read_dir(dir).map_err(Error::storage("list", dir))?;
+    let mut bases: Vec<Offset> = names.iter().filter_map(|entry| file_names::parse_log_file(&entry.name)).collect();
+    // Keeping a tail aside takes two renames. Cut between them, the segment stands under its `.cut` name beside the copy.
+    for part in names.iter().filter_map(|entry| file_names::parse_part_file(&entry.name)) {
+        let cut = names.iter().find(|entry| file_names::parse_cut_file(&entry.name) == Some(part));
+        if let (false, Some(cut)) = (bases.contains(&part), cut) {
+            let (from, to) = (format!("{dir}/{}", cut.name), file_names::log_file(dir, part));
+            storage.rename(&from, &to).map_err(Error::storage("restore", &from))?;
+            bases.push(part);
+        }
+    }
+    bases.sort_unstable();
+    for entry in &names {
+        let orphan = file_names::parse_index_file(&entry.name).is_some_and(|base| bases.binary_search(&base).is_err());
+        if orphan || file_names::parse_part_file(&entry.name).is_some() || entry.name == file_names::PREPARED {
+            // Where it cannot be removed it only takes room; the next open tries again.
+            let _ = storage.remove_file(&format!("{dir}/{}", entry.name));
+        }
+    }
+    Ok(bases)
+}
+
+impl LogShared {
+    pub(super) fn new(params: &OpenLog, saved: Option<&SavedLog>) -> LogShared {
+        let epochs = saved.map(|s| s.epochs.clone()).unwrap_or_default();
+        // A table that contradicts itself cannot have passed the checkpoint's CRC; a fresh one is built from the batches.
+        let epochs = EpochTable::from_entries(epochs).unwrap_or_default();
+        let log = LogShared {
+            name: params.name.clone(),
+            dir: params.name.to_string().into(),
+            id: saved.map_or(params.new_id, |s| s.id),
+            origin: AtomicU8::new(saved.map_or(Origin::Own, |s| s.origin) as u8),
+            storage: Arc::clone(&params.storage),
+            clock: Arc::clone(&params.clock),
+            host: params.host.clone(),
+            fork: ForkGuard::here(),
+            pool: Arc::clone(&params.pool),
+            config: RwLock::new(Arc::new(LogConfig::default())),
+            hot: super::HotConfig::default(),
+            state: AtomicU8::new(state::ATTEND),
+            failure: Mutex::new(None),
+            appender: Mutex::new(None),
+            attachment: None,
+            segments: RwLock::new(Vec::new()),
+            epochs: RwLock::new(epochs),
+            log_start_offset: AtomicI64::new(0),
+            high_watermark: AtomicI64::new(0),
+            log_end_offset: AtomicI64::new(0),
+            recovery_point: AtomicI64::new(0),
+            generation: std::sync::atomic::AtomicU64::new(0),
+            wake: Wake::default(),
+            loaded: Mutex::default(),
+            durable: Mutex::new(DurablePoint::default()),
+            flush_state: Mutex::default(),
+            flushed: Condvar::new(),
+            interval_since: AtomicI64::new(0),
+            sync_appends: AtomicU32::new(0),
+            names_dirty: AtomicBool::new(false),
+        };
+        log.hot.check_crcs.store(params.check_crcs, Ordering::Relaxed);
+        log.set_config(params.config.clone());
+        log
+    }
+
+    pub(super) fn segment_options(&self) -> SegmentOptions {
+        let config = self.config.read();
+        SegmentOptions {
+            access: if self.state.load(Ordering::Acquire) == state::ATTACHED { Access::Read } else { Access::Write },
+            interval_bytes: config.index_interval_bytes,
+            batch_bytes_max: config.max_message_bytes,
+        }
+    }
+
+    /// Lets an appender go on at `position` of `segment`, whose indexes are in memory and complete up to there.
+    pub(super) fn resume_appender(
+        &self,
+        appender: &mut Appender,
+        segment: &Arc<Segment>,
+        position: Position,
+        next_offset: Offset,
+    ) -> Result<()> {
+        let config = Arc::clone(&self.config.read());
+        let mut resumed =
+            Appender::new(Arc::clone(segment), position, next_offset, appender.epoch, self.clock.now(), config);
+        resumed.prepared = appender.prepared.take();
+        (resumed.indexer, resumed.index_entries) = segment.resume_indexer(position, &self.pool)?;
+        resumed.first_timestamp = segment.first_timestamp(position, &self.pool)?;
+        *appender = resumed;
+        Ok(())
+    }
+
+    /// Publishes what a log holds: `segments`, the last of them active with `position` bytes, and its end.
+    fn begin(&self, segments: Vec<Arc<Segment>>, position: Position, start: Offset, end: Offset) -> Result<()> {
+        let active = Arc::clone(segments.last().expect("a log has a segment"));
+        let epoch = self.epochs.read().view().latest().map_or(0, |entry| entry.epoch);
+        let config = Arc::clone(&self.config.read());
+        let mut appender = Appender::new(Arc::clone(&active), position, end, epoch, self.clock.now(), config);
+        self.resume_appender(&mut appender, &active, position, end)?;
+        *self.durable.lock() = DurablePoint { offset: end, base_offset: active.base_offset, position };
+        *self.segments.write() = segments;
+        *self.appender.lock() = Some(appender);
+        self.log_start_offset.store(start, Ordering::Release);
+        self.recovery_point.store(end, Ordering::Release);
+        self.log_end_offset.store(end, Ordering::Release);
+        self.high_watermark.store(end, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// One log being opened.
+struct Recovery<'a> {
+    log: &'a Arc<LogShared>,
+    params: &'a OpenLog,
+    report: &'a mut LogRecovery,
+}
+
+/// Where a walk over one segment stopped.
+struct Walked {
+    position: Position,
+    next_offset: Offset,
+    /// Records above the recovery point.
+    records: u64,
+    /// The file's bytes end here, or there is nothing but zeros.
+    to_the_end: bool,
+}
+
+impl Recovery<'_> {
+    fn segment(&self, base_offset: Offset) -> Arc<Segment> {
+        let log = self.log;
+        Arc::new(Segment::existing(&log.storage, &log.dir, log.segment_options(), base_offset))
+    }
+
+    /// Opens by what the checkpoint says, if it was written by a clean close and still holds for this log.
+    fn open_clean(&mut self, bases: &[Offset]) -> Result<bool> {
+        let Some(saved) = self.params.saved.as_ref().filter(|_| self.params.store_is_clean) else { return Ok(false) };
+        let at = saved.durable;
+        if bases.last() != Some(&at.base_offset) {
+            return Ok(false);
+        }
+        let active = self.segment(at.base_offset);
+        if active.len()? != at.position {
+            return Ok(false);
+        }
+        let segments: Vec<_> = bases[..bases.len() - 1].iter().map(|&base| self.segment(base)).chain([active]).collect();
+        let start = saved.log_start_offset.max(bases[0]).min(at.offset);
+        self.log.begin(segments, at.position, start, at.offset)?;
+        self.report.clean = true;
+        Ok(true)
+    }
+
+    fn open_unclean(&mut self, bases: &[Offset]) -> Result<()> {
+        let saved_point = self.params.saved.as_ref().map_or_else(DurablePoint::default, |s| s.durable);
+        if self.params.saved.is_none() && !bases.is_empty() && !self.is_contiguous(bases)? {
+            self.log.origin.store(Origin::Imported as u8, Ordering::Relaxed);
+        }
+        let mut segments: Vec<Arc<Segment>> = Vec::with_capacity(bases.len() + 1);
+        // Everything before the segment of the recovery point is taken as it is: opening does not grow with the log.
+        let known = self.params.saved.is_some();
+        let first = if known { bases.partition_point(|&base| base <= saved_point.offset).saturating_sub(1) } else { 0 };
+        segments.extend(bases[..first.min(bases.len())].iter().map(|&base| self.segment(base)));
+        let (mut position, mut end) = (0, saved_point.offset);
+        let mut ended_at = bases.len();
+        for (at, &base) in bases.iter().enumerate().skip(first) {
+            let segment = self.segment(base);
+            let upper = bases.get(at + 1).copied();
+            let walked = self.walk(&segment, saved_point, upper)?;
+            self.report.recovered_records += walked.records;
+            (position, end) = (walked.position, walked.next_offset);
+            segments.push(segment);
+            let goes_on = upper.is_some_and(|next| self.continues(end, next, saved_point.offset, known));
+            if !goes_on {
+                ended_at = at;
+                if end < saved_point.offset {
+                    break;
+                }
+                self.cut_tail(segments.last_mut().expect("just pushed"), position, end, walked.to_the_end)?;
+                break;
+            }
+            segments.last().expect("just pushed").publish(position);
+        }
+        for &base in bases.iter().skip(ended_at + 1).rev() {
+            self.cut_segment(base)?;
+        }
+        let start = self.params.saved.as_ref().map_or(Offset::MIN, |s| s.log_start_offset);
+        let start = start.max(bases.first().copied().unwrap_or(start.max(0))).max(0);
+        if segments.is_empty() || end < saved_point.offset {
+            // Durable records are gone. Their offsets are not given out again: a new segment begins behind them.
+            let lost_from = if segments.is_empty() { start } else { end };
+            let base_offset = saved_point.offset;
+            if lost_from < base_offset {
+                self.report.lost.push(lost_range(&self.log.dir, segments.last(), lost_from, base_offset, position));
+            }
+            segments.push(Arc::new(self.new_segment(base_offset)?));
+            (position, end) = (0, base_offset);
+        }
+        self.make_durable(&segments, saved_point)?;
+        self.raise_epoch(end, bases.is_empty() && self.params.saved.is_none());
+        let active = segments.last().expect("a log has a segment");
+        active.publish(position);
+        active.rebuild_into_memory(&self.log.pool)?;
+        self.log.begin(segments, position, start.min(end), end)
+    }
+
+    /// Whether the segment that begins at `next` goes on where the one before ended: behind `end` exactly, behind damage below
+    /// the recovery point, or, in an imported log, anywhere behind.
+    fn continues(&self, end: Offset, next: Offset, recovery_point: Offset, known: bool) -> bool {
+        end == next || (known && next <= recovery_point) || (self.log.origin() == Origin::Imported && end <= next)
+    }
+
+    /// A log that the checkpoint does not know: are its offsets those of a log written here, without a hole?
+    fn is_contiguous(&mut self, bases: &[Offset]) -> Result<bool> {
+        let mut expected = bases[0];
+        for &base in bases {
+            if base != expected {
+                return Ok(false);
+            }
+            let segment = self.segment(base);
+            let len = segment.len()?;
+            let mut cursor = Cursor::new(&self.log.pool);
+            let mut position = 0;
+            while position < len {
+                let Ok(batch) = cursor.batch(&segment, position, len)? else { break };
+                let whole = i64::from(batch.record_count()) == i64::from(batch.last_offset_delta()) + 1;
+                if batch.base_offset() != expected || !whole || batch.is_control() || batch.is_transactional() {
+                    return Ok(false);
+                }
+                expected = batch.next_offset();
+                position += batch.size() as u32;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Walks a segment from its start: below the recovery point by headers, above it by every rule.
+    fn walk(&mut self, segment: &Arc<Segment>, saved: DurablePoint, next_base: Option<Offset>) -> Result<Walked> {
+        let log = self.log;
+        let len = segment.len()?;
+        let mut cursor = Cursor::new(&log.pool);
+        let mut walked = Walked { position: 0, next_offset: segment.base_offset, records: 0, to_the_end: false };
+        while walked.position < len {
+            let durable = walked.next_offset < saved.offset;
+            let step = self.step(&mut cursor, segment, &walked, len, durable);
+            let (size, next_offset, epoch, count) = match step {
+                Ok(Some(found)) => found,
+                Ok(None) if !durable => {
+                    walked.to_the_end = true;
+                    return Ok(walked);
+                }
+                Err(_) if !durable => return Ok(walked),
+                // Damage where everything was durable: goes on behind it, if anything good is there.
+                Ok(None) | Err(_) => {
+                    cursor.release();
+                    if !self.hop_damage(segment, &mut walked, saved.offset, next_base)? {
+                        return Ok(walked);
+                    }
+                    continue;
+                }
+            };
+            if !durable {
+                walked.records += count;
+            }
+            if self.params.saved.is_none() {
+                self.learn_epoch(epoch, walked.next_offset);
+            }
+            walked.position += size;
+            walked.next_offset = next_offset;
+        }
+        walked.to_the_end = true;
+        Ok(walked)
+    }
+
+    /// Size, next offset, epoch and record count of the batch where the walk stands; `None` at zeros.
+    #[allow(clippy::type_complexity)] // Four numbers for one caller; a name would hide them.
+    fn step(
+        &self,
+        cursor: &mut Cursor,
+        segment: &Segment,
+        walked: &Walked,
+        len: Position,
+        durable: bool,
+    ) -> std::result::Result<Option<(u32, Offset, i32, u64)>, ()> {
+        let log = self.log;
+        let known = self.params.saved.is_some();
+        let epochs = log.epochs.read();
+        let mut wanted = edgelog_core::HEADER_LEN;
+        loop {
+            let Ok(bytes) = cursor.bytes(segment, walked.position, len, wanted) else { return Err(()) };
+            let rules = ScanRules {
+                expected_offset: Some(walked.next_offset),
+                contiguous: log.origin() == Origin::Own,
+                epochs: (known && !durable).then(|| epochs.view()),
+                batch_bytes_max: i32::MAX as usize,
+                check_crc: !durable,
+            };
+            return match scan_step(bytes, &rules) {
+                ScanStep::Batch(batch) => {
+                    let count = (batch.next_offset() - batch.base_offset()) as u64;
+                    Ok(Some((batch.size() as u32, batch.next_offset(), batch.partition_leader_epoch(), count)))
+                }
+                ScanStep::End => Ok(None),
+                ScanStep::NeedMore { needed } => {
+                    if needed > (len - walked.position) as usize || needed <= wanted {
+                        return Err(());
+                    }
+                    wanted = needed;
+                    continue;
+                }
+                _ => Err(()),
+            };
+        }
+    }
+
+    /// Below the recovery point: finds the next good batch of the segment and reports what is lost before it.
+    fn hop_damage(
+        &mut self,
+        segment: &Arc<Segment>,
+        walked: &mut Walked,
+        recovery_point: Offset,
+        next_base: Option<Offset>,
+    ) -> Result<bool> {
+        let upper = next_base.unwrap_or(recovery_point);
+        let found = self.log.resync(segment, walked.position, walked.next_offset, upper)?;
+        let next_offset = found.batch.map_or(upper, |(_, base)| base);
+        self.report.lost.push(LostRange {
+            first_offset: walked.next_offset,
+            next_offset,
+            file: segment.path(),
+            position: walked.position,
+            resumes_at: found.batch.map(|(position, _)| position),
+            unread_from: found.unread_from,
+        });
+        let Some((position, base_offset)) = found.batch else {
+            if next_base.is_some() {
+                // The whole rest stays for readers to report; the next segment goes on.
+                walked.position = segment.len()?;
+            }
+            return Ok(false);
+        };
+        (walked.position, walked.next_offset) = (position, base_offset);
+        Ok(true)
+    }
+
+    /// Without a checkpoint the batches' own epochs make the table, as far as they rise.
+    fn learn_epoch(&self, epoch: i32, offset: Offset) {
+        let mut epochs = self.log.epochs.write();
+        if epoch >= 0 && epochs.view().latest().is_none_or(|latest| epoch > latest.epoch) {
+            epochs.assign(epoch, offset);
+        }
+    }
+
+    /// Takes what lies behind the end out of the active segment and keeps it aside.
+    fn cut_tail(
+        &mut self,
+        segment: &mut Arc<Segment>,
+        position: Position,
+        end: Offset,
+        to_the_end: bool,
+    ) -> Result<()> {
+        let log = self.log;
+        let len = segment.len()?;
+        let tail = if to_the_end { 0 } else { bytes_without_zeros(&**segment.file()?, position, len) };
+        if tail == 0 {
+            // Room that was reserved and never written: given back, so that nothing old can ever show through.
+            segment.publish(position);
+            if len > position {
+                let path = segment.path();
+                segment.file()?.truncate(u64::from(position)).map_err(Error::storage("trim", &path)).or_else(ignore_full)?;
+            }
+            return Ok(());
+        }
+        let file = segment.path();
+        let valid_offsets = self.valid_offsets_behind(segment, position, end)?;
+        let epoch = log.epochs.read().view().latest().map_or(0, |entry| entry.epoch);
+        let kept = file_names::cut_file(&log.dir, segment.base_offset, position, epoch);
+        let by_rename = valid_offsets.is_some() || tail > CUT_COPY_BYTES_MAX;
+        let kept_in = if by_rename {
+            self.keep_by_rename(segment, position, &kept)
+        } else {
+            self.keep_by_copy(segment, position, tail, &kept)
+        };
+        let kept_in = match kept_in {
+            Ok(()) => Some(kept),
+            Err(error) => {
+                tracing::warn!(log = %log.name, %error, "a cut tail could not be kept aside and stays behind the end");
+                None
+            }
+        };
+        segment.publish(position);
+        tracing::warn!(log = %log.name, file, position, bytes = tail, ?valid_offsets, "cut a tail that does not continue the log");
+        self.report.cut.push(CutTail { file, position, bytes: tail, kept_in, valid_offsets });
+        self.bound_cut_files();
+        Ok(())
+    }
+
+    /// Torn bytes: a small copy, then the file ends where the log ends. No reader has ever seen them as a batch.
+    fn keep_by_copy(&self, segment: &Segment, position: Position, tail: u64, kept: &str) -> Result<()> {
+        let storage = &self.log.storage;
+        let path = segment.path();
+        let mut bytes = vec![0; tail as usize];
+        let read = segment.file()?.read_at(&mut bytes, u64::from(position)).map_err(Error::storage("read", &path))?;
+        let copy = storage.open(kept, Access::CreateNew).map_err(Error::storage("create", kept))?;
+        if let Err(error) = copy.write_at(&bytes[..read], 0).and_then(|()| copy.flush()) {
+            let _ = storage.remove_file(kept);
+            return Err(Error::storage("write", kept)(error));
+        }
+        segment.file()?.truncate(u64::from(position)).map_err(Error::storage("cut", &path))
+    }
+
+    /// Valid batches behind the end: the old file keeps them, and the log goes on in a copy of what it keeps.
+    fn keep_by_rename(&self, segment: &mut Arc<Segment>, position: Position, kept: &str) -> Result<()> {
+        let log = self.log;
+        let part = file_names::part_file(&log.dir, segment.base_offset);
+        let path = segment.path();
+        let copy = log.copy_prefix(segment, &part, position)?;
+        // Between the two renames the segment has no name of its own; `list` of the next open knows what that means.
+        log.storage.rename(&path, kept).map_err(Error::storage("keep aside", &path))?;
+        log.storage.rename(&part, &path).map_err(Error::storage("swap in", &path))?;
+        log.storage.sync_dir(&log.dir).map_err(Error::storage("sync directory", &log.dir))?;
+        let options = log.segment_options();
+        *segment = Arc::new(Segment::on_file(&log.storage, &log.dir, options, segment.base_offset, copy, position));
+        Ok(())
+    }
+
+    /// A whole segment behind the end of the log.
+    fn cut_segment(&mut self, base_offset: Offset) -> Result<()> {
+        let log = self.log;
+        let segment = self.segment(base_offset);
+        let file = segment.path();
+        let len = segment.len()?;
+        let bytes = bytes_without_zeros(&**segment.file()?, 0, len);
+        let kept_in = if bytes == 0 {
+            segment.remove_files()?;
+            None
+        } else {
+            let epoch = log.epochs.read().view().latest().map_or(0, |entry| entry.epoch);
+            let kept = file_names::cut_file(&log.dir, base_offset, 0, epoch);
+            log.storage.rename(&file, &kept).map_err(Error::storage("keep aside", &file))?;
+            segment.remove_files()?;
+            Some(kept)
+        };
+        if bytes > 0 {
+            let valid_offsets = None;
+            self.report.cut.push(CutTail { file, position: 0, bytes, kept_in, valid_offsets });
+        }
+        log.names_dirty.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// The offsets of batches behind the end that are valid in themselves, found by the bounded search.
+    fn valid_offsets_behind(&self, segment: &Segment, position: Position, end: Offset) -> Result<Option<(Offset, Offset)>> {
+        let found = self.log.resync(segment, position, end, Offset::MAX)?;
+        let Some((mut at, first)) = found.batch else { return Ok(None) };
+        let len = segment.len()?;
+        let mut cursor = Cursor::new(&self.log.pool);
+        let mut last = first;
+        while at < len {
+            let Ok(batch) = cursor.batch(segment, at, len)? else { break };
+            if batch.verify_crc().is_err() {
+                break;
+            }
+            last = batch.last_offset();
+            at += batch.size() as u32;
+        }
+        Ok(Some((first, last)))
+    }
+
+    /// Cut tails are kept, but not without bound.
+    fn bound_cut_files(&self) {
+        let (storage, dir) = (&self.log.storage, &self.log.dir);
+        let Ok(names) = storage.read_dir(dir) else { return };
+        let mut cut: Vec<String> =
+            names.into_iter().map(|entry| entry.name).filter(|name| file_names::parse_cut_file(name).is_some()).collect();
+        cut.sort_unstable();
+        for name in cut.iter().rev().skip(CUT_FILES_MAX) {
+            tracing::warn!(log = %self.log.name, name, "removed the oldest of too many cut tails");
+            let _ = storage.remove_file(&format!("{dir}/{name}"));
+        }
+    }
+
+    fn new_segment(&self, base_offset: Offset) -> Result<Segment> {
+        let log = self.log;
+        let path = file_names::log_file(&log.dir, base_offset);
+        let file = log.storage.open(&path, Access::CreateNew).map_err(Error::storage("create", &path))?;
+        log.names_dirty.store(true, Ordering::Release);
+        Ok(Segment::on_file(&log.storage, &log.dir, log.segment_options(), base_offset, file, 0))
+    }
+
+    /// Makes durable what was accepted. A failure leaves a log that can be read and not written.
+    fn make_durable(&self, segments: &[Arc<Segment>], saved: DurablePoint) -> Result<()> {
+        let first = segments.partition_point(|s| s.base_offset <= saved.offset).saturating_sub(1);
+        for segment in &segments[first..] {
+            let from = if segment.base_offset == saved.base_offset { saved.position } else { 0 };
+            if let Err(error) = self.make_segment_durable(segment, from) {
+                self.log.fail(&format!("flush {}: {error}", segment.path()));
+                return Ok(());
+            }
+        }
+        if let Err(error) = self.log.storage.sync_dir(&self.log.dir) {
+            self.log.fail(&format!("sync directory {}: {error}", self.log.dir));
+        }
+        self.log.names_dirty.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    fn make_segment_durable(&self, segment: &Segment, from: Position) -> io::Result<()> {
+        const PIECE_BYTES: usize = 256 << 10;
+        let file = segment.file().map_err(|e| io::Error::other(e.to_string()))?;
+        let len = segment.len().map_err(|e| io::Error::other(e.to_string()))?;
+        if self.params.same_boot && from < len {
+            let mut piece = vec![0; PIECE_BYTES.min((len - from) as usize)];
+            let mut position = u64::from(from);
+            while position < u64::from(len) {
+                let wanted = piece.len().min((u64::from(len) - position) as usize);
+                let read = file.read_at(&mut piece[..wanted], position)?;
+                if read == 0 {
+                    break;
+                }
+                file.write_at(&piece[..read], position)?;
+                position += read as u64;
+            }
+        }
+        file.flush()
+    }
+
+    /// A crash may have taken records back that somebody has seen: what comes now is another history.
+    fn raise_epoch(&self, end: Offset, is_new: bool) {
+        let mut epochs = self.log.epochs.write();
+        let epoch = match epochs.view().latest() {
+            Some(latest) => latest.epoch.saturating_add(1),
+            None if is_new => 0,
+            None => 1,
+        };
+        epochs.assign(epoch, end);
+    }
+}
+
+fn lost_range(
+    dir: &str,
+    segment: Option<&Arc<Segment>>,
+    first_offset: Offset,
+    next_offset: Offset,
+    position: Position,
+) -> LostRange {
+    LostRange {
+        first_offset,
+        next_offset,
+        file: segment.map_or_else(|| dir.to_owned(), |segment| segment.path()),
+        position,
+        resumes_at: None,
+        unread_from: None,
+    }
+}
+
+/// Where trimming fails there is no harm: the zeros stay, and what is written over them is the same.
+fn ignore_full(error: Error) -> Result<()> {
+    if error.is_storage_full() { Ok(()) } else { Err(error) }
+}
+
+/// How many bytes from `position` on are left when zeros at the end are taken off.
+fn bytes_without_zeros(file: &dyn StorageFile, position: Position, len: Position) -> u64 {
+    const PIECE_BYTES: usize = 64 << 10;
+    let mut piece = vec![0; PIECE_BYTES];
+    let (mut at, mut last) = (u64::from(position), 0);
+    while at < u64::from(len) {
+        let wanted = piece.len().min((u64::from(len) - at) as usize);
+        // Unreadable bytes are not zeros: they are worth keeping.
+        let Ok(read) = file.read_at(&mut piece[..wanted], at) else { return u64::from(len - position) };
+        if read == 0 {
+            break;
+        }
+        if let Some(found) = piece[..read].iter().rposition(|&byte| byte != 0) {
+            last = at + found as u64 + 1 - u64::from(position);
+        }
+        at += read as u64;
+    }
+    last
+}

@@ -1,0 +1,194 @@
+//! Retention and the rest of a log's housekeeping: what happens beside appends, in the store's thread or its `tick`.
+
+use std::io;
+use std::sync::Arc;
+
+use edgelog_core::{Offset, RetentionParams, RetentionReason, SealedSegment, TimestampMs};
+
+use super::append::reserve_target;
+use super::{Log, LogShared, state};
+use crate::error::{Error, Result};
+use crate::segment::{Segment, file_names};
+use crate::storage::Access;
+use crate::sync::Ordering;
+
+/// What retention took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Expired {
+    pub(crate) segments: usize,
+    pub(crate) bytes: u64,
+    pub(crate) log_start_offset: Offset,
+}
+
+impl Log {
+    /// Deletes all records before `offset`: they cannot be read any more, and whole segments of them give their room back.
+    /// Offsets above the high watermark are taken as the high watermark. Returns the new log start offset.
+    ///
+    /// # Errors
+    /// [`Error::OffsetOutOfRange`] for a negative offset, [`Error::Storage`], and the errors of a log that cannot be written.
+    ///
+    /// # Durability
+    /// On return, the new log start offset is on the medium.
+    pub fn delete_records_before(&self, offset: Offset) -> Result<Offset> {
+        let log = &*self.shared;
+        log.check_writable()?;
+        let high_watermark = log.high_watermark.load(Ordering::Acquire);
+        let start = log.log_start_offset.load(Ordering::Acquire);
+        if offset < 0 {
+            let log_end_offset = log.log_end_offset.load(Ordering::Acquire);
+            return Err(Error::OffsetOutOfRange { requested: offset, log_start_offset: start, log_end_offset });
+        }
+        let host = log.host()?;
+        host.allow_writing()?;
+        // A durable log start above the durable end would leave a hole after a power cut.
+        let offset = offset.min(high_watermark);
+        log.flush_until(offset)?;
+        let start = log.log_start_offset.fetch_max(offset, Ordering::AcqRel).max(offset);
+        host.checkpoint()?;
+        log.expire_within(-1, -1, log.clock.now())?;
+        Ok(start)
+    }
+}
+
+impl LogShared {
+    /// Whether the log takes changes at all.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        self.check_alive()?;
+        match self.state.load(Ordering::Acquire) {
+            state::FAILED => Err(self.previous_failure()),
+            state::ATTACHED => Err(Error::ReadOnly),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the oldest segments as `retention.ms`, `retention.bytes` and the log start offset say.
+    pub(crate) fn expire(&self, now: TimestampMs) -> Result<Option<Expired>> {
+        let config = Arc::clone(&self.config.read());
+        self.expire_within(config.retention_bytes, config.retention_ms, now)
+    }
+
+    /// Removes the oldest segments that lie beyond these limits (negative: no limit) or before the log start offset.
+    fn expire_within(&self, retention_bytes: i64, retention_ms: i64, now: TimestampMs) -> Result<Option<Expired>> {
+        let segments = self.segments.read().clone();
+        let log_start_offset = self.log_start_offset.load(Ordering::Acquire);
+        let by_start = segments.get(1).is_some_and(|next| next.base_offset <= log_start_offset);
+        if segments.len() < 2 || (retention_bytes < 0 && retention_ms < 0 && !by_start) {
+            return Ok(None);
+        }
+        let total_bytes = if retention_bytes < 0 { 0 } else { self.size()?.1 };
+        let params = RetentionParams {
+            retention_bytes,
+            retention_ms,
+            total_bytes,
+            log_start_offset,
+            // What is not durable yet is not deleted either: the recovery point stays inside the log.
+            high_watermark: self.high_watermark.load(Ordering::Acquire).min(self.recovery_point.load(Ordering::Acquire)),
+            now,
+        };
+        let sealed = segments.windows(2).map_while(|pair| {
+            let size = u64::from(pair[0].len().ok()?);
+            // Only age needs the timestamp, and it costs opening an index.
+            let largest_timestamp =
+                if retention_ms < 0 { -1 } else { pair[0].largest_timestamp(&self.pool).ok()? };
+            Some(SealedSegment { size, largest_timestamp, next_base_offset: pair[1].base_offset })
+        });
+        let reasons: Vec<RetentionReason> = params.expired(sealed).collect();
+        if reasons.is_empty() {
+            return Ok(None);
+        }
+        // Removing names changes the log: the clean mark, if it still stands, goes first.
+        self.host()?.allow_writing()?;
+        self.remove_oldest(&segments[..reasons.len()], segments[reasons.len()].base_offset, &reasons).map(Some)
+    }
+
+    /// Takes `expired` off the front of the log. Readers that are in them keep what they hold.
+    fn remove_oldest(&self, expired: &[Arc<Segment>], next_base: Offset, reasons: &[RetentionReason]) -> Result<Expired> {
+        let log_start_offset = self.log_start_offset.fetch_max(next_base, Ordering::AcqRel).max(next_base);
+        self.segments.write().retain(|segment| segment.base_offset >= next_base);
+        let mut bytes = 0;
+        // Oldest first: cut anywhere, what is left is one contiguous log.
+        for (segment, reason) in expired.iter().zip(reasons) {
+            bytes += u64::from(segment.len().unwrap_or(0));
+            segment.remove_files()?;
+            tracing::info!(log = %self.name, base_offset = segment.base_offset, ?reason, "deleted a segment");
+        }
+        self.epochs.write().truncate_from_start(log_start_offset);
+        // Not synced: names that come back after a power cut are removed again by the log start offset, or by the next pass.
+        Ok(Expired { segments: expired.len(), bytes, log_start_offset })
+    }
+
+    /// Seals what was rolled: flushes it, then writes its indexes.
+    pub(crate) fn finish_sealed(&self) -> Result<()> {
+        let Some(active_base) = self.active_base() else { return Ok(()) };
+        if self.recovery_point.load(Ordering::Acquire) < active_base {
+            self.flush_until(active_base)?;
+        }
+        let segments = self.segments.read().clone();
+        // From the newest back: those that were written before are behind the first that needs nothing.
+        for segment in segments.iter().rev().filter(|segment| segment.base_offset < active_base) {
+            if !segment.has_unwritten_indexes() {
+                break;
+            }
+            segment.write_indexes()?;
+        }
+        Ok(())
+    }
+
+    /// Makes room ahead of a writer that asked for it, outside the append lock, and the next segment when this one is
+    /// three quarters full.
+    pub(crate) fn prepare_room(&self) -> Result<()> {
+        let (file, position, reserved, target, segment_bytes, base_offset, has_next) = {
+            let mut guard = self.appender.lock();
+            let Some(appender) = guard.as_mut() else { return Ok(()) };
+            if !appender.asked || self.state.load(Ordering::Acquire) != state::WRITABLE {
+                return Ok(());
+            }
+            let Some(file) = appender.file.clone() else { return Ok(()) };
+            let target = reserve_target(appender, appender.reserved as usize) as u32;
+            // In a segment that has all its room there is nothing to ask for until the next one.
+            appender.asked = target <= appender.reserved;
+            let segment_bytes = appender.config.segment_bytes;
+            let base_offset = appender.segment.base_offset;
+            (file, appender.position, appender.reserved, target, segment_bytes, base_offset, appender.prepared.is_some())
+        };
+        if target > reserved && reserved != u32::MAX && file.reserve(u64::from(target)).is_ok() {
+            file.prepare(u64::from(reserved)..u64::from(target));
+            let mut guard = self.appender.lock();
+            if let Some(appender) = guard.as_mut() {
+                if appender.segment.base_offset == base_offset && appender.reserved < target {
+                    appender.reserved = target;
+                }
+            }
+        }
+        if !has_next && position / 3 >= segment_bytes / 4 {
+            self.prepare_next_segment(segment_bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Creates and reserves the file of the next segment under a name of its own.
+    fn prepare_next_segment(&self, segment_bytes: u32) -> Result<()> {
+        const FIRST_ROOM_MAX: u32 = 4 << 20;
+        let path = format!("{}/{}", self.dir, file_names::PREPARED);
+        match self.storage.remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::storage("replace", &path)(e)),
+            _ => {}
+        }
+        let file = self.storage.open(&path, Access::CreateNew).map_err(Error::storage("create", &path))?;
+        let room = segment_bytes.min(FIRST_ROOM_MAX);
+        if file.reserve(u64::from(room)).is_err() {
+            // No room ahead of need is no error: whoever needs it will say so.
+            let _ = self.storage.remove_file(&path);
+            return Ok(());
+        }
+        file.prepare(0..u64::from(room));
+        if let Some(appender) = self.appender.lock().as_mut() {
+            appender.prepared = Some((file, room));
+        }
+        Ok(())
+    }
+
+    fn active_base(&self) -> Option<Offset> {
+        self.appender.lock().as_ref().map(|appender| appender.segment.base_offset)
+    }
+}

@@ -1,0 +1,133 @@
+//! Walks the batches of segments by borrowing a stretch at a time: lent by the map where it can, copied where not.
+
+use std::sync::Arc;
+
+use edgelog_core::{DecodeError, HEADER_LEN, Position, RecordBatch};
+
+use super::{BufferPool, PooledBuffer, Segment};
+use crate::error::{DamageKind, Error, Result};
+use crate::storage::Lease;
+
+/// The first stretch after a jump; each following one is twice as long.
+const STRETCH_BYTES_MIN: usize = 16 << 10;
+/// Stretches grow up to this: long enough to forget the cost of borrowing, short enough to stay in a cache.
+const STRETCH_BYTES_MAX: usize = 256 << 10;
+
+/// A borrowed stretch of one segment, moved along as its user reads on.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    pool: Arc<BufferPool>,
+    stretch: Option<Stretch>,
+    stretch_len: usize,
+}
+
+#[derive(Debug)]
+struct Stretch {
+    lease: Lease,
+    base_offset: i64,
+    position: Position,
+}
+
+impl Cursor {
+    pub(crate) fn new(pool: &Arc<BufferPool>) -> Cursor {
+        Cursor { pool: Arc::clone(pool), stretch: None, stretch_len: STRETCH_BYTES_MIN }
+    }
+
+    /// Lets go of what is borrowed.
+    pub(crate) fn release(&mut self) {
+        self.stretch = None;
+        self.stretch_len = STRETCH_BYTES_MIN;
+    }
+
+    /// The batch at `position` below `end`, framed but not yet checked against its CRC.
+    ///
+    /// The outer error is the file's, the inner one says what is wrong with the bytes.
+    pub(crate) fn batch(
+        &mut self,
+        segment: &Segment,
+        position: Position,
+        end: Position,
+    ) -> Result<std::result::Result<RecordBatch<'_>, DecodeError>> {
+        let available = (end - position) as usize;
+        let size = match RecordBatch::peek_size(self.bytes(segment, position, end, HEADER_LEN)?) {
+            Ok(size) if size > available => return Ok(Err(DecodeError::Truncated { needed: size, available })),
+            Ok(size) => size,
+            Err(error) => return Ok(Err(error)),
+        };
+        Ok(RecordBatch::parse(self.bytes(segment, position, end, size)?))
+    }
+
+    /// The same batch as a lease of its own, after [`batch`](Cursor::batch) found it.
+    pub(crate) fn lease(&self, position: Position, size: usize) -> Lease {
+        let stretch = self.stretch.as_ref().expect("a batch was found in it");
+        let start = (position - stretch.position) as usize;
+        stretch.lease.slice(start..start + size)
+    }
+
+    /// Bytes from `position` on, at least `wanted` of them where there are as many below `end`.
+    pub(crate) fn bytes(&mut self, segment: &Segment, position: Position, end: Position, wanted: usize) -> Result<&[u8]> {
+        let wanted = wanted.min((end - position) as usize);
+        let covered = self.stretch.as_ref().is_some_and(|s| {
+            s.base_offset == segment.base_offset
+                && s.position <= position
+                && position as usize + wanted <= s.position as usize + s.lease.len()
+        });
+        if !covered {
+            self.borrow(segment, position, end, wanted)?;
+        }
+        let stretch = self.stretch.as_ref().expect("just borrowed");
+        Ok(&stretch.lease[(position - stretch.position) as usize..])
+    }
+
+    #[cold]
+    fn borrow(&mut self, segment: &Segment, position: Position, end: Position, wanted: usize) -> Result<()> {
+        let follows_on = self.stretch.as_ref().is_some_and(|s| {
+            s.base_offset == segment.base_offset && position as usize <= s.position as usize + s.lease.len()
+        });
+        self.stretch_len = if follows_on { (self.stretch_len * 2).min(STRETCH_BYTES_MAX) } else { STRETCH_BYTES_MIN };
+        self.stretch = None;
+        let available = (end - position) as usize;
+        let generous = self.stretch_len.max(wanted).min(available);
+        let lease = match self.lend(segment, position, generous, wanted)? {
+            Some(lease) => lease,
+            None => self.copy(segment, position, generous, wanted)?,
+        };
+        self.stretch = Some(Stretch { lease, base_offset: segment.base_offset, position });
+        Ok(())
+    }
+
+    fn lend(&self, segment: &Segment, position: Position, generous: usize, wanted: usize) -> Result<Option<Lease>> {
+        let file = segment.file()?;
+        let unreadable = |e| unreadable(segment, position, e);
+        if let Some(lease) = file.lend(u64::from(position), generous).map_err(unreadable)? {
+            return Ok(Some(lease));
+        }
+        // A long stretch may cross a map window where the one batch does not.
+        if wanted < generous { file.lend(u64::from(position), wanted).map_err(unreadable) } else { Ok(None) }
+    }
+
+    fn copy(&self, segment: &Segment, position: Position, generous: usize, wanted: usize) -> Result<Lease> {
+        let mut buffer: PooledBuffer = self.pool.take();
+        buffer.resize(generous, 0);
+        let read = segment
+            .file()?
+            .read_at(&mut buffer, u64::from(position))
+            .map_err(|e| unreadable(segment, position, e))?;
+        buffer.truncate(read);
+        if read < wanted {
+            // The file is shorter than what was published of it: somebody cut it behind our back.
+            let shorter = DecodeError::Truncated { needed: wanted, available: read };
+            return Err(damage(segment, position, DamageKind::Batch(shorter)));
+        }
+        Ok(Lease::new(Arc::new(buffer), 0..read))
+    }
+}
+
+fn unreadable(segment: &Segment, position: Position, source: std::io::Error) -> Error {
+    damage(segment, position, DamageKind::Unreadable(source))
+}
+
+/// Damage in `segment`; the caller, who knows it, puts the offset in.
+pub(crate) fn damage(segment: &Segment, position: Position, source: DamageKind) -> Error {
+    Error::CorruptRecord { file: segment.path(), position, offset: segment.base_offset, source }
+}

@@ -1,0 +1,77 @@
+//! Names of the files in a partition directory, printed and parsed in this one place.
+//!
+//! Kafka's: twenty digits of the base offset, then `.log`, `.index` or `.timeindex`. Ours beside them, which Kafka ignores
+//! by name: `.part` (a copy being made; removed at open), `.cut` (bytes that recovery took out of the log and kept aside)
+//! and `next.prepared` (room made ready for the next segment).
+
+use edgelog_core::{Offset, Position};
+
+/// The room made ready for the next segment; it gets its real name at the roll.
+pub(crate) const PREPARED: &str = "next.prepared";
+/// Kafka's text file of epochs; derived from the checkpoint.
+pub(crate) const LEADER_EPOCH_CHECKPOINT: &str = "leader-epoch-checkpoint";
+/// Kafka's text file with the topic's id; ours carries the log's identity.
+pub(crate) const PARTITION_METADATA: &str = "partition.metadata";
+/// The topic's configuration, in partition 0's directory.
+pub(crate) const TOPIC_CONFIG: &str = "topic.properties";
+
+pub(crate) fn log_file(dir: &str, base_offset: Offset) -> String {
+    format!("{dir}/{base_offset:020}.log")
+}
+
+pub(crate) fn index_file(dir: &str, base_offset: Offset) -> String {
+    format!("{dir}/{base_offset:020}.index")
+}
+
+pub(crate) fn time_index_file(dir: &str, base_offset: Offset) -> String {
+    format!("{dir}/{base_offset:020}.timeindex")
+}
+
+/// The copy of a segment's kept prefix while it is being made.
+pub(crate) fn part_file(dir: &str, base_offset: Offset) -> String {
+    format!("{dir}/{base_offset:020}.log.part")
+}
+
+/// Bytes cut from the segment `base_offset` at `position`, kept aside. The epoch keeps the names of two cuts apart.
+pub(crate) fn cut_file(dir: &str, base_offset: Offset, position: Position, epoch: i32) -> String {
+    format!("{dir}/{base_offset:020}-{position}-{epoch}.cut")
+}
+
+/// The base offset in the name of a `.log` file, or `None` for any other name.
+pub(crate) fn parse_log_file(name: &str) -> Option<Offset> {
+    parse_digits(name.strip_suffix(".log")?)
+}
+
+/// The base offset in the name of an index file of either kind.
+pub(crate) fn parse_index_file(name: &str) -> Option<Offset> {
+    parse_digits(name.strip_suffix(".index").or_else(|| name.strip_suffix(".timeindex"))?)
+}
+
+/// The base offset in the name of a file that recovery put aside.
+pub(crate) fn parse_cut_file(name: &str) -> Option<Offset> {
+    parse_digits(name.strip_suffix(".cut")?.split('-').next()?)
+}
+
+/// The base offset in the name of an unfinished copy.
+pub(crate) fn parse_part_file(name: &str) -> Option<Offset> {
+    parse_log_file(name.strip_suffix(".part")?)
+}
+
+fn parse_digits(digits: &str) -> Option<Offset> {
+    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_printed_name_parses_back_and_others_do_not() {
+        assert_eq!(log_file("t-0", 42), "t-0/00000000000000000042.log");
+        assert_eq!(parse_log_file("00000000000000000042.log"), Some(42));
+        assert_eq!(parse_index_file("00000000000000000042.timeindex"), Some(42));
+        for other in ["42.log", "0000000000000000004x.log", "99999999999999999999.log", "00000000000000000042.log.part", ""] {
+            assert_eq!(parse_log_file(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,491 @@
+//! Floor 2, one segment: a `.log` file of record batches and its two indexes.
+//!
+//! A segment is *active* (the last of its log, written behind its published length) or *sealed* (never written again).
+//! Bytes below the published length never change, so readers share them without a lock.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+use edgelog_core::{
+    NO_TIMESTAMP, OFFSET_INDEX_ENTRY_LEN, Offset, OffsetIndex, OffsetIndexEntry, Plausible, Position, RecordBatch, Resync,
+    SegmentIndexer, TIME_INDEX_ENTRY_LEN, TimeIndex, TimeIndexEntry, TimestampMs, find_next_batch,
+};
+
+use crate::error::{Error, Result};
+use crate::storage::{Access, Lease, Storage, StorageFile};
+use crate::sync::{AtomicI64, AtomicU32, Ordering, RwLock};
+
+mod buffer;
+mod cursor;
+pub(crate) mod file_names;
+
+pub(crate) use buffer::{BufferPool, PooledBuffer};
+pub(crate) use cursor::Cursor;
+
+const LEN_UNKNOWN: u32 = u32::MAX;
+const TIMESTAMP_UNKNOWN: i64 = i64::MIN;
+
+/// Where a segment's indexes are now.
+#[derive(Debug)]
+enum Indexes {
+    /// Nobody has asked for them yet; their files may be there.
+    Unloaded,
+    /// In memory, in the files' own encoding: the active segment's, and rebuilt ones until they are written.
+    Memory { offsets: Vec<u8>, times: Vec<u8> },
+    /// Read from their files.
+    Read { offsets: IndexBytes, times: IndexBytes },
+}
+
+/// An index file's bytes, lent by its map or copied.
+#[derive(Debug)]
+enum IndexBytes {
+    Lent(Lease),
+    Copied(Vec<u8>),
+}
+
+impl IndexBytes {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            IndexBytes::Lent(lease) => lease,
+            IndexBytes::Copied(bytes) => bytes,
+        }
+    }
+}
+
+/// What the search behind damage found.
+#[derive(Debug)]
+pub(crate) struct Resynced {
+    /// Position and base offset of the next good batch.
+    pub(crate) batch: Option<(Position, Offset)>,
+    /// Bytes from here on were not looked at: the search's bound was reached.
+    pub(crate) unread_from: Option<Position>,
+}
+
+/// What the segments of one log have in common.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SegmentOptions {
+    /// Whether this process writes the log.
+    pub(crate) access: Access,
+    /// `index.interval.bytes`.
+    pub(crate) interval_bytes: u32,
+    /// `max.message.bytes`.
+    pub(crate) batch_bytes_max: u32,
+}
+
+/// One segment of a log.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) base_offset: Offset,
+    dir: Arc<str>,
+    options: SegmentOptions,
+    storage: Arc<dyn Storage>,
+    file: OnceLock<Arc<dyn StorageFile>>,
+    /// Bytes of whole, valid batches that readers may look at. Published with Release after the bytes were written.
+    len: AtomicU32,
+    largest_timestamp: AtomicI64,
+    indexes: RwLock<Indexes>,
+}
+
+impl Segment {
+    /// A segment whose file exists and is looked at when somebody needs it.
+    pub(crate) fn existing(
+        storage: &Arc<dyn Storage>,
+        dir: &Arc<str>,
+        options: SegmentOptions,
+        base_offset: Offset,
+    ) -> Segment {
+        Segment {
+            base_offset,
+            dir: Arc::clone(dir),
+            options,
+            storage: Arc::clone(storage),
+            file: OnceLock::new(),
+            len: AtomicU32::new(LEN_UNKNOWN),
+            largest_timestamp: AtomicI64::new(TIMESTAMP_UNKNOWN),
+            indexes: RwLock::new(Indexes::Unloaded),
+        }
+    }
+
+    /// A segment on an open file, with `len` published bytes and empty indexes in memory.
+    pub(crate) fn on_file(
+        storage: &Arc<dyn Storage>,
+        dir: &Arc<str>,
+        options: SegmentOptions,
+        base_offset: Offset,
+        file: Arc<dyn StorageFile>,
+        len: Position,
+    ) -> Segment {
+        let segment = Segment::existing(storage, dir, options, base_offset);
+        segment.file.set(file).expect("the cell was made empty one line above");
+        segment.len.store(len, Ordering::Release);
+        *segment.indexes.write() = Indexes::Memory { offsets: Vec::new(), times: Vec::new() };
+        segment
+    }
+
+    /// The `.log` file's name, relative to the data directory.
+    pub(crate) fn path(&self) -> String {
+        file_names::log_file(&self.dir, self.base_offset)
+    }
+
+    /// The `.log` file, opened on first use.
+    pub(crate) fn file(&self) -> Result<&Arc<dyn StorageFile>> {
+        if let Some(file) = self.file.get() {
+            return Ok(file);
+        }
+        let path = self.path();
+        let file = self.storage.open(&path, self.options.access).map_err(Error::storage("open", &path))?;
+        Ok(self.file.get_or_init(|| file))
+    }
+
+    /// Published bytes. For a sealed segment that nobody has looked at yet, its file's length.
+    pub(crate) fn len(&self) -> Result<Position> {
+        let len = self.len.load(Ordering::Acquire);
+        if len != LEN_UNKNOWN {
+            return Ok(len);
+        }
+        let path = self.path();
+        let meta = self.storage.metadata(&path).map_err(Error::storage("look at", &path))?;
+        // Positions fit 31 bits in Kafka's indexes: bytes beyond that are not reachable by any reader.
+        let len = meta.len.min(i32::MAX as u64) as u32;
+        Ok(match self.len.compare_exchange(LEN_UNKNOWN, len, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => len,
+            Err(published) => published,
+        })
+    }
+
+    /// Lets readers see `len` bytes. Called by the one writer, after the bytes are in the file.
+    #[inline]
+    pub(crate) fn publish(&self, len: Position) {
+        self.len.store(len, Ordering::Release);
+    }
+
+    /// Adds what the indexer gave out for a batch.
+    pub(crate) fn push_index_entries(&self, entry: OffsetIndexEntry, time: Option<TimeIndexEntry>) {
+        if let Indexes::Memory { offsets, times } = &mut *self.indexes.write() {
+            offsets.extend_from_slice(&entry.encode(self.base_offset));
+            if let Some(time) = time {
+                times.extend_from_slice(&time.encode(self.base_offset));
+            }
+        }
+    }
+
+    /// Adds the last time index entry: nothing will be appended here any more.
+    pub(crate) fn seal(&self, indexer: &mut SegmentIndexer) {
+        if let (Indexes::Memory { times, .. }, Some(time)) = (&mut *self.indexes.write(), indexer.on_seal()) {
+            times.extend_from_slice(&time.encode(self.base_offset));
+        }
+        self.largest_timestamp.store(indexer.largest_timestamp(), Ordering::Release);
+    }
+
+    /// Writes the indexes that are in memory to their files and lets go of the memory. They are derived, so nothing is
+    /// flushed: what a crash makes of them is found when they are read.
+    pub(crate) fn write_indexes(&self) -> Result<()> {
+        let mut indexes = self.indexes.write();
+        if let Indexes::Memory { offsets, times } = &*indexes {
+            self.write_index(&file_names::index_file(&self.dir, self.base_offset), offsets)?;
+            self.write_index(&file_names::time_index_file(&self.dir, self.base_offset), times)?;
+            *indexes = Indexes::Unloaded;
+        }
+        Ok(())
+    }
+
+    /// Replaces an index file. The old one is removed first: its bytes may be lent, and lent bytes never change.
+    fn write_index(&self, path: &str, bytes: &[u8]) -> Result<()> {
+        match self.storage.remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::storage("replace", path)(e)),
+            _ => {}
+        }
+        let file = self.storage.open(path, Access::CreateNew).map_err(Error::storage("create", path))?;
+        let written = file.write_at(bytes, 0);
+        if written.is_err() {
+            // Half an index is worse than none, though not dangerous: it would be found out and rebuilt.
+            let _ = self.storage.remove_file(path);
+        }
+        written.map_err(Error::storage("write", path))
+    }
+
+    /// Whether rebuilt or freshly sealed indexes wait to be written.
+    pub(crate) fn has_unwritten_indexes(&self) -> bool {
+        matches!(&*self.indexes.read(), Indexes::Memory { .. })
+    }
+
+    /// Lets go of indexes that can be read again.
+    pub(crate) fn unload_indexes(&self) {
+        let mut indexes = self.indexes.write();
+        if matches!(&*indexes, Indexes::Read { .. }) {
+            *indexes = Indexes::Unloaded;
+        }
+    }
+
+    /// Position of a batch at or before the one that holds `target`. Returns also whether indexes had to be loaded.
+    pub(crate) fn position_for(&self, target: Offset, pool: &Arc<BufferPool>) -> Result<(Position, bool)> {
+        self.with_offset_index(pool, |index| index.lookup(target).position)
+    }
+
+    /// The offset from which on a scan for `timestamp` starts: the last indexed one that is too early.
+    pub(crate) fn offset_before_time(&self, timestamp: TimestampMs, pool: &Arc<BufferPool>) -> Result<Offset> {
+        self.load_indexes(pool)?;
+        // An entry says: the records up to this offset are at most this old. A record of exactly `timestamp` may
+        // be the one that made the entry, so the entry before it is where the scan starts.
+        Ok(self.with_time_index(|index| index.lookup(timestamp.saturating_sub(1))).offset)
+    }
+
+    fn with_time_index<T>(&self, look: impl FnOnce(TimeIndex<'_>) -> T) -> T {
+        let indexes = self.indexes.read();
+        let times = match &*indexes {
+            Indexes::Memory { times, .. } => times.as_slice(),
+            Indexes::Read { times, .. } => times.bytes(),
+            Indexes::Unloaded => &[],
+        };
+        look(TimeIndex::new(times, self.base_offset))
+    }
+
+    /// Lets an indexer go on at `position`, the end of the batches: the indexes are in memory afterwards, without what sealing
+    /// added. Returns also how many entries each of them has.
+    pub(crate) fn resume_indexer(&self, position: Position, pool: &Arc<BufferPool>) -> Result<(SegmentIndexer, (u32, u32))> {
+        self.load_indexes(pool)?;
+        let (mut indexer, counts) = {
+            let mut indexes = self.indexes.write();
+            let (offsets, mut times) = match &*indexes {
+                Indexes::Read { offsets, times } => (offsets.bytes().to_vec(), times.bytes().to_vec()),
+                Indexes::Memory { offsets, times } => (offsets.clone(), times.clone()),
+                Indexes::Unloaded => (Vec::new(), Vec::new()),
+            };
+            let (indexer, kept) = SegmentIndexer::resume(
+                self.base_offset,
+                self.options.interval_bytes,
+                &OffsetIndex::new(&offsets, self.base_offset),
+                &TimeIndex::new(&times, self.base_offset),
+            );
+            times.truncate(kept * TIME_INDEX_ENTRY_LEN);
+            let counts = ((offsets.len() / OFFSET_INDEX_ENTRY_LEN) as u32, kept as u32);
+            *indexes = Indexes::Memory { offsets, times };
+            (indexer, counts)
+        };
+        // The batches behind the last entry are the indexer's own to look at again: an interval at most.
+        let mut cursor = Cursor::new(pool);
+        let mut at = indexer.mark();
+        while at < position {
+            let Ok(batch) = cursor.batch(self, at, position)? else { break };
+            indexer.on_batch(at, batch.last_offset(), batch.max_timestamp());
+            at += batch.size() as u32;
+        }
+        self.largest_timestamp.store(indexer.largest_timestamp(), Ordering::Release);
+        Ok((indexer, counts))
+    }
+
+    /// Largest timestamp of the first batch, where there is one below `end`.
+    pub(crate) fn first_timestamp(&self, end: Position, pool: &Arc<BufferPool>) -> Result<Option<TimestampMs>> {
+        if end == 0 {
+            return Ok(None);
+        }
+        Ok(Cursor::new(pool).batch(self, 0, end)?.ok().map(|batch| batch.max_timestamp()))
+    }
+
+    /// Builds the indexes from the batches and keeps them in memory, whatever the files say.
+    pub(crate) fn rebuild_into_memory(&self, pool: &Arc<BufferPool>) -> Result<()> {
+        let (offsets, times) = self.rebuild_indexes(pool)?;
+        *self.indexes.write() = Indexes::Memory { offsets, times };
+        Ok(())
+    }
+
+    /// Holds what the indexes say against the batches. Where they said something else they are replaced, and `true` is returned.
+    pub(crate) fn correct_indexes(&self, pool: &Arc<BufferPool>) -> Result<bool> {
+        let (offsets, times) = self.rebuild_indexes(pool)?;
+        let mut indexes = self.indexes.write();
+        let same = match &*indexes {
+            Indexes::Memory { offsets: o, times: t } => *o == offsets && *t == times,
+            Indexes::Read { offsets: o, times: t } => o.bytes() == offsets && t.bytes() == times,
+            Indexes::Unloaded => false,
+        };
+        if !same {
+            *indexes = Indexes::Memory { offsets, times };
+        }
+        Ok(!same)
+    }
+
+    /// Searches for the next good batch behind damage at `damaged`: up to the next indexed batch that holds, else to the end.
+    ///
+    /// Bounded: a candidate is plausible in every field before its CRC is computed, and at most eight times the segment's bytes are.
+    pub(crate) fn resync(&self, damaged: Position, plausible: &Plausible<'_>, pool: &Arc<BufferPool>) -> Result<Resynced> {
+        const CRC_PASSES_MAX: u64 = 8;
+        let len = self.len()?;
+        let mut budget = u64::from(len) * CRC_PASSES_MAX;
+        let from = (damaged + 1).min(len);
+        let mut cursor = Cursor::new(pool);
+        let bytes = match cursor.bytes(self, from, len, (len - from) as usize) {
+            Ok(bytes) => bytes,
+            // The medium cannot read the stretch in one: nothing in it can be searched.
+            Err(_) => return Ok(Resynced { batch: None, unread_from: Some(from) }),
+        };
+        let found = |at: usize| {
+            let base_offset = RecordBatch::parse(&bytes[at..]).map_or(plausible.offset_min, |batch| batch.base_offset());
+            Resynced { batch: Some((from + at as u32, base_offset)), unread_from: None }
+        };
+        Ok(match find_next_batch(bytes, 0, plausible, &mut budget) {
+            Resync::Found { position } => found(position),
+            Resync::OutOfBudget { unread_from: position } => {
+                // What the headers did not tell, the index may: it names places where batches were.
+                let mut budget = u64::from(len);
+                let named = self.indexed_positions(from + position as u32, pool);
+                named
+                    .into_iter()
+                    .map(|at| (at - from) as usize)
+                    .find(|&at| matches!(find_next_batch(&bytes[..], at, plausible, &mut budget), Resync::Found { position } if position == at))
+                    .map_or(Resynced { batch: None, unread_from: Some(from + position as u32) }, found)
+            }
+            _ => Resynced { batch: None, unread_from: None },
+        })
+    }
+
+    /// Positions that the offset index names at or behind `from`.
+    fn indexed_positions(&self, from: Position, pool: &Arc<BufferPool>) -> Vec<Position> {
+        self.with_offset_index(pool, |index| index.entries().map(|entry| entry.position).filter(|&at| at >= from).collect())
+            .map_or_else(|_| Vec::new(), |(positions, _)| positions)
+    }
+
+    fn with_offset_index<T>(&self, pool: &Arc<BufferPool>, look: impl FnOnce(OffsetIndex<'_>) -> T) -> Result<(T, bool)> {
+        let loaded = self.load_indexes(pool)?;
+        let indexes = self.indexes.read();
+        let offsets = match &*indexes {
+            Indexes::Memory { offsets, .. } => offsets.as_slice(),
+            Indexes::Read { offsets, .. } => offsets.bytes(),
+            Indexes::Unloaded => &[],
+        };
+        Ok((look(OffsetIndex::new(offsets, self.base_offset)), loaded))
+    }
+
+    /// Reads the index files, or rebuilds what they should say. Returns whether anything had to be done.
+    fn load_indexes(&self, pool: &Arc<BufferPool>) -> Result<bool> {
+        if !matches!(&*self.indexes.read(), Indexes::Unloaded) {
+            return Ok(false);
+        }
+        let read = self.read_index_files();
+        let read = match read {
+            Some(read) => read,
+            None => {
+                let (offsets, times) = self.rebuild_indexes(pool)?;
+                Indexes::Memory { offsets, times }
+            }
+        };
+        let mut indexes = self.indexes.write();
+        if matches!(&*indexes, Indexes::Unloaded) {
+            *indexes = read;
+        }
+        Ok(true)
+    }
+
+    /// What the index files hold, if they look like indexes of this segment at all. Whether an entry points at the batch it
+    /// names is seen when it is used.
+    fn read_index_files(&self) -> Option<Indexes> {
+        let len = self.len().ok()?;
+        let offsets = self.read_index(&file_names::index_file(&self.dir, self.base_offset))?;
+        let times = self.read_index(&file_names::time_index_file(&self.dir, self.base_offset))?;
+        let offset_index = OffsetIndex::new(offsets.bytes(), self.base_offset);
+        offset_index.check().ok()?;
+        TimeIndex::new(times.bytes(), self.base_offset).check().ok()?;
+        if offset_index.last().is_some_and(|last| last.position >= len) {
+            return None;
+        }
+        // A batch that begins further than one interval behind the last entry would have made an entry of its own, so
+        // what lies behind the last entry is an interval and one batch at most. A shorter index has lost entries.
+        let indexed = offset_index.last().map_or(0, |last| last.position);
+        if u64::from(len) > u64::from(indexed) + u64::from(self.options.interval_bytes) + u64::from(self.options.batch_bytes_max)
+        {
+            return None;
+        }
+        Some(Indexes::Read { offsets, times })
+    }
+
+    fn read_index(&self, path: &str) -> Option<IndexBytes> {
+        let file = self.storage.open(path, Access::Read).ok()?;
+        let len = usize::try_from(file.len().ok()?).ok()?;
+        if len > INDEX_BYTES_MAX {
+            return None;
+        }
+        if let Ok(Some(lease)) = file.lend(0, len) {
+            return Some(IndexBytes::Lent(lease));
+        }
+        let mut bytes = vec![0; len];
+        (file.read_at(&mut bytes, 0).ok()? == len).then_some(IndexBytes::Copied(bytes))
+    }
+
+    /// Walks the headers of the whole segment and gives what its two indexes should hold. Goes on behind damage.
+    fn rebuild_indexes(&self, pool: &Arc<BufferPool>) -> Result<(Vec<u8>, Vec<u8>)> {
+        let len = self.len()?;
+        let mut indexer = SegmentIndexer::new(self.base_offset, self.options.interval_bytes);
+        let (mut offsets, mut times) = (Vec::new(), Vec::new());
+        let mut cursor = Cursor::new(pool);
+        let (mut position, mut expected) = (0, self.base_offset);
+        while position < len {
+            let batch = match cursor.batch(self, position, len)? {
+                Ok(batch) if batch.base_offset() >= expected => batch,
+                _ => {
+                    let plausible = Plausible {
+                        offset_min: expected,
+                        offset_end: Offset::MAX,
+                        contiguous: false,
+                        epochs: None,
+                        batch_bytes_max: i32::MAX as usize,
+                    };
+                    cursor.release();
+                    let Some((at, base_offset)) = self.resync(position, &plausible, pool)?.batch else { break };
+                    (position, expected) = (at, base_offset);
+                    continue;
+                }
+            };
+            let size = batch.size() as u32;
+            expected = batch.next_offset();
+            if let Some((entry, time)) = indexer.on_batch(position, batch.last_offset(), batch.max_timestamp()) {
+                offsets.extend_from_slice(&entry.encode(self.base_offset));
+                if let Some(time) = time {
+                    times.extend_from_slice(&time.encode(self.base_offset));
+                }
+            }
+            position += size;
+        }
+        if let Some(time) = indexer.on_seal() {
+            times.extend_from_slice(&time.encode(self.base_offset));
+        }
+        Ok((offsets, times))
+    }
+
+    /// Largest timestamp of a sealed segment's records: the last entry of its time index.
+    pub(crate) fn largest_timestamp(&self, pool: &Arc<BufferPool>) -> Result<TimestampMs> {
+        let known = self.largest_timestamp.load(Ordering::Acquire);
+        if known != TIMESTAMP_UNKNOWN {
+            return Ok(known);
+        }
+        self.load_indexes(pool)?;
+        let largest = self.with_time_index(|index| index.last()).map_or(NO_TIMESTAMP, |entry| entry.timestamp);
+        self.largest_timestamp.store(largest, Ordering::Release);
+        Ok(largest)
+    }
+
+    /// Raises the largest timestamp seen, for the active segment.
+    #[inline]
+    pub(crate) fn saw_timestamp(&self, timestamp: TimestampMs) {
+        if timestamp > self.largest_timestamp.load(Ordering::Relaxed) {
+            self.largest_timestamp.store(timestamp, Ordering::Relaxed);
+        }
+    }
+
+    /// Removes the three files, the log last: a crash in between leaves a log without indexes, which is sound.
+    pub(crate) fn remove_files(&self) -> Result<()> {
+        let paths = [
+            file_names::index_file(&self.dir, self.base_offset),
+            file_names::time_index_file(&self.dir, self.base_offset),
+            self.path(),
+        ];
+        for path in paths {
+            match self.storage.remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::storage("remove", &path)(e)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// No index file of a segment below 2 GiB is larger than this; a larger one is not read.
+const INDEX_BYTES_MAX: usize = 64 << 20;

@@ -1,0 +1,136 @@
+//! The work that no append waits for: one thread for all logs of a store, or the host's own calls of `tick`.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use edgelog_core::TimestampMs;
+
+use super::StoreShared;
+use crate::error::{Error, Result};
+use crate::sync::{AtomicBool, AtomicI64, Condvar, Mutex, Ordering};
+
+/// How long the thread sleeps when nothing is due.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+/// And at least, whatever `flush.ms` says.
+const PERIOD_MIN: Duration = Duration::from_millis(2);
+
+/// Wakes the housekeeping thread.
+#[derive(Debug, Default)]
+pub(super) struct Kick {
+    kicked: Mutex<bool>,
+    changed: Condvar,
+    stop: AtomicBool,
+    last_retention: AtomicI64,
+    last_checkpoint: AtomicI64,
+}
+
+impl Kick {
+    pub(super) fn kick(&self) {
+        *self.kicked.lock() = true;
+        self.changed.notify_one();
+    }
+
+    /// Sleeps until kicked or `period` has passed; `false` when it is time to stop.
+    fn wait(&self, period: Duration) -> bool {
+        let deadline = Instant::now() + period;
+        let mut kicked = self.kicked.lock();
+        while !*kicked && !self.stop.load(Ordering::Acquire) {
+            if self.changed.wait_until(&mut kicked, deadline).timed_out() {
+                break;
+            }
+        }
+        *kicked = false;
+        !self.stop.load(Ordering::Acquire)
+    }
+}
+
+/// The housekeeping thread of one store.
+#[derive(Debug)]
+pub(super) struct Housekeeper {
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Housekeeper {
+    pub(super) fn start(shared: &Arc<StoreShared>) -> Result<Housekeeper> {
+        // Weak, so that a store that was leaked or forgotten does not keep its thread, nor the thread the store.
+        let weak = Arc::downgrade(shared);
+        let thread = std::thread::Builder::new()
+            .name("edgelog".to_owned())
+            .spawn(move || run(&weak))
+            .map_err(Error::storage("start the housekeeping thread", "."))?;
+        Ok(Housekeeper { thread })
+    }
+
+    pub(super) fn stop(self, shared: &StoreShared) {
+        shared.kick.stop.store(true, Ordering::Release);
+        shared.kick.kick();
+        if self.thread.join().is_err() {
+            tracing::error!("the housekeeping thread panicked");
+        }
+    }
+}
+
+fn run(weak: &Weak<StoreShared>) {
+    let mut period = IDLE_MAX;
+    loop {
+        let Some(shared) = weak.upgrade() else { return };
+        if !shared.kick.wait(period) {
+            return;
+        }
+        if let Err(error) = shared.tick(shared.clock.now()) {
+            tracing::warn!(%error, "housekeeping");
+        }
+        period = shared.next_period();
+    }
+}
+
+impl StoreShared {
+    /// Does what is due. The first error is returned after everything else was done.
+    pub(super) fn tick(&self, now: TimestampMs) -> Result<()> {
+        if self.attached {
+            return Ok(());
+        }
+        let logs: Vec<_> = self.logs.read().values().cloned().collect();
+        let mut first = Ok(());
+        let mut note = |outcome: Result<()>| {
+            if first.is_ok() {
+                first = outcome;
+            }
+        };
+        for log in &logs {
+            note(log.tick(now));
+        }
+        if is_due(&self.kick.last_retention, now, self.config.retention_check_interval_ms) {
+            for log in &logs {
+                note(log.expire(now).map(|_| ()));
+            }
+        }
+        if is_due(&self.kick.last_checkpoint, now, self.config.checkpoint_interval_ms) {
+            note(self.checkpoint_if_changed());
+        }
+        first
+    }
+
+    /// Until when nothing will be due that nobody kicks for.
+    fn next_period(&self) -> Duration {
+        let mut period = IDLE_MAX;
+        let ms = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or(0));
+        period = period.min(ms(self.config.checkpoint_interval_ms)).min(ms(self.config.retention_check_interval_ms));
+        for log in self.logs.read().values() {
+            if let Some(interval) = log.interval_pending() {
+                period = period.min(ms(interval) / 4);
+            }
+        }
+        period.max(PERIOD_MIN)
+    }
+}
+
+/// Whether `interval` has passed since the time in `last`, which is then set to `now`. A clock that was set back counts as passed.
+fn is_due(last: &AtomicI64, now: TimestampMs, interval: i64) -> bool {
+    let before = last.load(Ordering::Relaxed);
+    let due = now < before || now.saturating_sub(before) >= interval;
+    if due {
+        last.store(now, Ordering::Relaxed);
+    }
+    due
+}

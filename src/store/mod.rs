@@ -1,0 +1,611 @@
+//! Floor 4, the data directory: topics and their partitions, the checkpoint, one housekeeping thread or `tick`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+
+use edgelog_core::config::{Housekeeping, StorageKind};
+use edgelog_core::{LogConfig, StoreConfig};
+
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Error, Result};
+use crate::log::{self, Log, LogHost, LogShared, OpenLog, SavedLog, TopicPartition};
+use crate::segment::BufferPool;
+use crate::storage::{DirectoryStorage, DirectoryStorageOptions, ForkGuard, Storage, StorageLock, StoreMode};
+use crate::sync::{AtomicBool, Mutex, Ordering, RwLock};
+
+mod checkpoint;
+mod housekeeping;
+mod report;
+mod topic;
+
+pub use report::RecoveryReport;
+pub use topic::{NewTopic, PARTITIONS_MAX, Topic};
+
+use checkpoint::{Checkpoint, CheckpointFile};
+use housekeeping::Housekeeper;
+use topic::TopicSettings;
+
+/// How a store is opened; begin with [`Store::options`].
+///
+/// ```
+/// # fn main() -> edgelog::Result<()> {
+/// # let storage = edgelog::storage::MemoryStorage::new();
+/// let store = edgelog::Store::options()
+///     .set("edgelog.checkpoint.interval.ms", "5000")?
+///     .set("flush.messages", "1")? // for every topic that does not say otherwise
+///     .open_on(storage)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    config: StoreConfig,
+    topic_defaults: LogConfig,
+    clock: Arc<dyn Clock>,
+}
+
+impl Default for StoreOptions {
+    fn default() -> StoreOptions {
+        StoreOptions {
+            config: StoreConfig::default(),
+            topic_defaults: LogConfig::default(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+impl StoreOptions {
+    /// Sets a key of the store, or a topic's key as the default for topics that do not set it themselves.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`], with the nearest key where there is no such one.
+    pub fn set(mut self, key: &str, value: &str) -> Result<StoreOptions> {
+        let set = match self.config.set(key, value) {
+            Err(edgelog_core::ConfigError::WrongScope { .. }) => self.topic_defaults.set(key, value),
+            set => set,
+        };
+        set.map_err(|source| Error::InvalidConfig { key: key.to_owned(), value: value.to_owned(), source })?;
+        Ok(self)
+    }
+
+    /// Lets another clock stamp records and drive retention.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock + 'static) -> StoreOptions {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Opens the store in the directory `path`, which is created where it does not exist. See [`Store::open`].
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
+        let storage = self.directory(path.as_ref(), false)?;
+        self.open_on(storage)
+    }
+
+    /// Opens the store on any storage.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_on(self, storage: impl Storage + 'static) -> Result<Store> {
+        Store::open_writing(Arc::new(storage), self)
+    }
+
+    /// Attaches read-only to the store in the directory `path`. See [`Store::attach`].
+    ///
+    /// # Errors
+    /// As [`Store::attach`].
+    pub fn attach(self, path: impl AsRef<Path>) -> Result<Store> {
+        let storage = self.directory(path.as_ref(), true)?;
+        Store::open_reading(Arc::new(storage), self)
+    }
+
+    /// Attaches read-only on any storage.
+    ///
+    /// # Errors
+    /// As [`Store::attach`].
+    pub fn attach_on(self, storage: impl Storage + 'static) -> Result<Store> {
+        Store::open_reading(Arc::new(storage), self)
+    }
+
+    fn directory(&self, path: &Path, read_only: bool) -> Result<DirectoryStorage> {
+        let options = DirectoryStorageOptions {
+            store_mode: match self.config.storage {
+                StorageKind::Auto => StoreMode::Auto,
+                StorageKind::Map => StoreMode::Map,
+                StorageKind::File => StoreMode::File,
+            },
+            map_bytes_max: self.config.map_bytes_max,
+            // Some descriptors are not the cache's: the lock, the checkpoint, a directory being listed or synced.
+            open_files_max: (self.config.open_files_max as usize).saturating_sub(8).max(8),
+            read_only,
+        };
+        let name = path.display().to_string();
+        DirectoryStorage::open(path, options).map_err(Error::storage("open data directory", &name))
+    }
+}
+
+/// A data directory of topics: one process writes it, any number attach and read.
+///
+/// # Concurrency
+/// Every call may come from any thread. A store belongs to the process that opened it: in a child after `fork`, calls answer
+/// [`Error::Forked`] and dropping it does nothing.
+///
+/// Dropping a store closes it as far as it can; [`close`](Store::close) says whether that worked.
+#[derive(Debug)]
+pub struct Store {
+    shared: Arc<StoreShared>,
+    housekeeper: Mutex<Option<Housekeeper>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct StoreShared {
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    config: StoreConfig,
+    topic_defaults: LogConfig,
+    pool: Arc<BufferPool>,
+    fork: ForkGuard,
+    attached: bool,
+    logs: RwLock<BTreeMap<TopicPartition, Arc<LogShared>>>,
+    topics: RwLock<BTreeMap<String, TopicSettings>>,
+    checkpoint: Mutex<CheckpointState>,
+    /// The checkpoint on the medium says that the store is in use.
+    marked: AtomicBool,
+    closed: AtomicBool,
+    kick: housekeeping::Kick,
+    report: RwLock<RecoveryReport>,
+    /// The data directory's lock; `None` when attached or closed.
+    lock: Mutex<Option<Box<dyn StorageLock>>>,
+}
+
+/// The checkpoint file and what was last written to it.
+#[derive(Debug)]
+struct CheckpointState {
+    file: Option<CheckpointFile>,
+    written: Checkpoint,
+}
+
+impl Store {
+    /// Options with their defaults.
+    pub fn options() -> StoreOptions {
+        StoreOptions::default()
+    }
+
+    /// Opens the store in the directory `path` for writing, whatever the last stop left behind, and creates it where there is none.
+    ///
+    /// What was found is in [`recovery_report`](Store::recovery_report). After a clean close, opening costs one listing a directory; after any
+    /// other stop also a walk over what was written since the last recovery points, whatever the size of the logs.
+    ///
+    /// # Errors
+    /// [`Error::DataDirLocked`] where another process writes it; [`Error::UnsupportedVersion`] where a newer edgelog wrote it; [`Error::Storage`] where
+    /// the directory cannot be used at all. Damage and a full disk are no errors: see the report.
+    ///
+    /// # Durability
+    /// All records that can be read after this call are on the medium.
+    pub fn open(path: impl AsRef<Path>) -> Result<Store> {
+        Store::options().open(path)
+    }
+
+    /// Attaches read-only to a store that another process writes, or nobody. The writer needs not agree and does not notice.
+    ///
+    /// Records are seen when they reach the page cache, which for `Sync` appends is before they are durable; readers that ask for
+    /// [`ReadUpTo::Durable`](crate::ReadUpTo::Durable) see what the writer's last checkpoint names.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] where there is no such directory.
+    pub fn attach(path: impl AsRef<Path>) -> Result<Store> {
+        Store::options().attach(path)
+    }
+
+    fn open_writing(storage: Arc<dyn Storage>, options: StoreOptions) -> Result<Store> {
+        let lock = storage.lock().map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock => Error::DataDirLocked(error),
+            _ => Error::storage("lock", ".lock")(error),
+        })?;
+        let (file, found) = CheckpointFile::open(&storage)?;
+        let boot_id = storage.boot_id();
+        let saved = found.newest.clone().unwrap_or_default();
+        let recovering = Recovering {
+            is_clean: found.agree && saved.clean,
+            same_boot: saved.boot_id == boot_id && boot_id != [0; 16],
+            had_checkpoint: found.newest.is_some(),
+            saved: saved.logs.iter().cloned().collect(),
+        };
+        let shared = StoreShared::new(storage, options, false, CheckpointState { file: Some(file), written: saved });
+        *shared.lock.lock() = Some(lock);
+        shared.recover(&recovering, found.agree)?;
+        let housekeeper = match shared.config.housekeeping {
+            Housekeeping::Thread => Some(Housekeeper::start(&shared)?),
+            Housekeeping::Tick => None,
+        };
+        Ok(Store { shared, housekeeper: Mutex::new(housekeeper) })
+    }
+
+    fn open_reading(storage: Arc<dyn Storage>, options: StoreOptions) -> Result<Store> {
+        let found = checkpoint::read(&*storage)?;
+        let written = found.newest.unwrap_or_default();
+        let shared = StoreShared::new(storage, options, true, CheckpointState { file: None, written });
+        shared.marked.store(true, Ordering::Release);
+        shared.report.write().clean = true;
+        shared.load_topics()?;
+        Ok(Store { shared, housekeeper: Mutex::new(None) })
+    }
+
+    /// What opening found and did.
+    pub fn recovery_report(&self) -> RecoveryReport {
+        self.shared.report.read().clone()
+    }
+
+    /// The configuration of the store.
+    pub fn config(&self) -> &StoreConfig {
+        &self.shared.config
+    }
+
+    /// The log of one partition.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTopicOrPartition`], and what attaching to a log's files can answer.
+    pub fn log(&self, topic: &str, partition: u32) -> Result<Log> {
+        self.shared.check_open()?;
+        let name = TopicPartition::new(topic, partition);
+        if let Some(shared) = self.shared.logs.read().get(&name) {
+            return Ok(Log { shared: Arc::clone(shared) });
+        }
+        if self.shared.attached {
+            return self.shared.attach_log(name).map(|shared| Log { shared });
+        }
+        Err(Error::UnknownTopicOrPartition { name: name.to_string() })
+    }
+
+    /// All topics, by name.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Forked`]; attached, what listing the data directory can answer.
+    pub fn topics(&self) -> Result<Vec<Topic>> {
+        self.shared.check_open()?;
+        if self.shared.attached {
+            self.shared.load_topics()?;
+        }
+        Ok(self.shared.topics.read().iter().map(|(name, settings)| settings.describe(name, &self.shared)).collect())
+    }
+
+    /// One topic.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTopicOrPartition`], and as [`topics`](Store::topics).
+    pub fn topic(&self, name: &str) -> Result<Topic> {
+        let topics = self.topics()?;
+        let found = topics.into_iter().find(|topic| topic.name == name);
+        found.ok_or_else(|| Error::UnknownTopicOrPartition { name: name.to_owned() })
+    }
+
+    /// Creates a topic with its partitions, empty.
+    ///
+    /// # Errors
+    /// [`Error::TopicExists`], [`Error::InvalidTopic`], [`Error::InvalidPartitions`], [`Error::InvalidConfig`], [`Error::Storage`]; [`Error::ReadOnly`] when attached.
+    ///
+    /// # Durability
+    /// On return, the topic is on the medium. A power cut before leaves all of its partitions, or none after the next open.
+    pub fn create_topic(&self, topic: &NewTopic) -> Result<()> {
+        self.shared.create_topic(topic)
+    }
+
+    /// As [`create_topic`](Store::create_topic), where there is no such topic yet. Returns whether it was created.
+    ///
+    /// # Errors
+    /// As [`create_topic`](Store::create_topic), but for [`Error::TopicExists`].
+    pub fn create_topic_if_absent(&self, topic: &NewTopic) -> Result<bool> {
+        match self.create_topic(topic) {
+            Ok(()) => Ok(true),
+            Err(Error::TopicExists { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes a topic with all of its records. Batches that readers hold stay readable; handles of its logs answer [`Error::Closed`].
+    ///
+    /// # Errors
+    /// [`Error::UnknownTopicOrPartition`], [`Error::Storage`]; [`Error::ReadOnly`] when attached.
+    ///
+    /// # Durability
+    /// On return, the topic is gone also after a power cut.
+    pub fn delete_topic(&self, name: &str) -> Result<()> {
+        self.shared.delete_topic(name)
+    }
+
+    /// Sets keys of a topic's configuration, or with `None` sets them back to their defaults; in force from the next append.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`], and then nothing is changed; [`Error::UnknownTopicOrPartition`], [`Error::Storage`]; [`Error::ReadOnly`] when attached.
+    pub fn alter_topic(&self, name: &str, changes: &[(&str, Option<&str>)]) -> Result<()> {
+        self.shared.alter_topic(name, changes)
+    }
+
+    /// Makes everything in every log durable that was appended before this call.
+    ///
+    /// # Errors
+    /// The first log's error; the others are flushed all the same.
+    pub fn flush(&self) -> Result<()> {
+        self.shared.check_open()?;
+        let logs: Vec<_> = self.shared.logs.read().values().cloned().collect();
+        let mut first = Ok(());
+        for shared in logs {
+            let flushed = Log { shared }.flush();
+            if first.is_ok() {
+                first = flushed;
+            }
+        }
+        first
+    }
+
+    /// Does what is due at `now` (milliseconds since 1970): interval flushes, room ahead of writers, sealed segments' indexes, retention, the
+    /// checkpoint. For programs without threads (`edgelog.housekeeping=tick`); call it as often as the shortest `flush.ms` asks for.
+    ///
+    /// # Errors
+    /// The first error met; the rest is done all the same and tried again by the next call.
+    pub fn tick(&self, now: edgelog_core::TimestampMs) -> Result<()> {
+        self.shared.check_open()?;
+        self.shared.tick(now)
+    }
+
+    /// Closes the store: flushes all logs, trims their files, writes the clean mark. Handles of its logs answer [`Error::Closed`] from then on.
+    ///
+    /// # Errors
+    /// The first log's or the checkpoint's error. The store is closed all the same; the next open then recovers.
+    pub fn close(&self) -> Result<()> {
+        if self.shared.fork.forked() {
+            return Err(Error::Forked);
+        }
+        if let Some(housekeeper) = self.housekeeper.lock().take() {
+            housekeeper.stop(&self.shared);
+        }
+        self.shared.close()
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            if !matches!(error, Error::Forked) {
+                tracing::warn!(%error, "the store could not be closed cleanly; the next open recovers");
+            }
+        }
+    }
+}
+
+/// What the checkpoint said when a store was opened for writing.
+struct Recovering {
+    is_clean: bool,
+    same_boot: bool,
+    had_checkpoint: bool,
+    saved: BTreeMap<TopicPartition, SavedLog>,
+}
+
+impl StoreShared {
+    fn new(
+        storage: Arc<dyn Storage>,
+        options: StoreOptions,
+        attached: bool,
+        checkpoint: CheckpointState,
+    ) -> Arc<StoreShared> {
+        Arc::new(StoreShared {
+            storage,
+            clock: options.clock,
+            config: options.config,
+            topic_defaults: options.topic_defaults,
+            pool: Arc::default(),
+            fork: ForkGuard::here(),
+            attached,
+            logs: RwLock::default(),
+            topics: RwLock::default(),
+            checkpoint: Mutex::new(checkpoint),
+            marked: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            kick: housekeeping::Kick::default(),
+            report: RwLock::default(),
+            lock: Mutex::new(None),
+        })
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.fork.forked() {
+            return Err(Error::Forked);
+        }
+        if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        self.check_open()?;
+        if self.attached { Err(Error::ReadOnly) } else { Ok(()) }
+    }
+
+    /// Opens every log in the data directory, in whatever state the last stop left it.
+    fn recover(self: &Arc<Self>, recovering: &Recovering, slots_agree: bool) -> Result<()> {
+        let mut report = RecoveryReport { clean: recovering.is_clean, ..RecoveryReport::default() };
+        if recovering.had_checkpoint && !recovering.is_clean && (!slots_agree || self.written_clean()) {
+            // Recovery changes bytes. Two slots that differ might be read as a clean pair after another cut.
+            if let Err(error) = self.mark() {
+                report.not_writable = Some(error.to_string());
+            }
+        }
+        report.removed = self.remove_leftovers()?;
+        self.load_topics()?;
+        let names: Vec<TopicPartition> = self.topics.read().iter().flat_map(|(name, topic)| topic.names(name)).collect();
+        report.checkpoint_lost = !recovering.had_checkpoint && !names.is_empty();
+        if report.checkpoint_lost || (!recovering.had_checkpoint && names.is_empty()) {
+            report.clean = names.is_empty();
+        }
+        for name in names {
+            let (log, outcome) = self.open_log(name, recovering)?;
+            self.logs.write().insert(log.name.clone(), log);
+            report.logs.push(outcome);
+        }
+        if !recovering.is_clean {
+            // The new epochs and recovery points, before anything is appended.
+            match self.write_checkpoint(false, false) {
+                Ok(()) => self.marked.store(true, Ordering::Release),
+                Err(error) => report.not_writable = Some(error.to_string()),
+            }
+        }
+        if !report.clean {
+            tracing::warn!("{report}");
+        }
+        *self.report.write() = report;
+        Ok(())
+    }
+
+    fn written_clean(&self) -> bool {
+        self.checkpoint.lock().written.clean
+    }
+
+    /// Writes to both slots that the store is in use, with what the checkpoint said before.
+    fn mark(&self) -> Result<()> {
+        let mut state = self.checkpoint.lock();
+        let mut checkpoint = state.written.clone();
+        checkpoint.clean = false;
+        checkpoint.boot_id = self.storage.boot_id();
+        let file = state.file.as_mut().ok_or(Error::Closed)?;
+        file.write_both(&checkpoint)?;
+        state.written = checkpoint;
+        Ok(())
+    }
+
+    fn open_log(
+        self: &Arc<Self>,
+        name: TopicPartition,
+        recovering: &Recovering,
+    ) -> Result<(Arc<LogShared>, crate::log::LogRecovery)> {
+        let saved = recovering.saved.get(&name).cloned();
+        log::open(self.open_params(name, saved, recovering.is_clean, recovering.same_boot))
+    }
+
+    fn open_params(
+        self: &Arc<Self>,
+        name: TopicPartition,
+        saved: Option<SavedLog>,
+        store_is_clean: bool,
+        same_boot: bool,
+    ) -> OpenLog {
+        let host: Weak<dyn LogHost> = Arc::downgrade(self) as Weak<dyn LogHost>;
+        let config = self.topics.read().get(&name.topic).map_or(self.topic_defaults, |topic| topic.config);
+        OpenLog {
+            name,
+            storage: Arc::clone(&self.storage),
+            clock: Arc::clone(&self.clock),
+            host,
+            pool: Arc::clone(&self.pool),
+            config,
+            check_crcs: self.config.check_crcs,
+            saved,
+            store_is_clean,
+            same_boot,
+            new_id: random_id(),
+        }
+    }
+
+    fn attach_log(self: &Arc<Self>, name: TopicPartition) -> Result<Arc<LogShared>> {
+        self.load_topics()?;
+        let exists = self.topics.read().get(&name.topic).is_some_and(|topic| name.partition < topic.partitions);
+        if !exists {
+            return Err(Error::UnknownTopicOrPartition { name: name.to_string() });
+        }
+        // The checkpoint as it is now: the writer has gone on since this process attached.
+        let newest = checkpoint::read(&*self.storage)?.newest.unwrap_or_default();
+        let saved = newest.logs.into_iter().find(|(other, _)| *other == name).map(|(_, saved)| saved);
+        let log = log::attach(&self.open_params(name.clone(), saved, false, false))?;
+        Ok(Arc::clone(self.logs.write().entry(name).or_insert(log)))
+    }
+
+    /// Every log's durable state as it is now.
+    fn gather(&self, clean: bool) -> Checkpoint {
+        let logs = self.logs.read();
+        let saved = |log: &Arc<LogShared>| {
+            let (durable, log_start_offset, epochs) = log.durable_state();
+            SavedLog { id: log.id, origin: log.origin(), log_start_offset, durable, epochs }
+        };
+        let logs = logs.iter().map(|(name, log)| (name.clone(), saved(log))).collect();
+        Checkpoint { clean, boot_id: self.storage.boot_id(), logs }
+    }
+
+    /// Writes the checkpoint, to one slot or to both. Gathering happens under the file's lock: no older state overtakes a newer one.
+    fn write_checkpoint(&self, clean: bool, both: bool) -> Result<()> {
+        let mut state = self.checkpoint.lock();
+        let checkpoint = self.gather(clean);
+        let file = state.file.as_mut().ok_or(Error::Closed)?;
+        if both { file.write_both(&checkpoint) } else { file.write(&checkpoint) }?;
+        state.written = checkpoint;
+        Ok(())
+    }
+
+    /// Writes the checkpoint where it would say something new.
+    fn checkpoint_if_changed(&self) -> Result<()> {
+        if !self.marked.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let changed = {
+            let state = self.checkpoint.lock();
+            state.written != self.gather(false)
+        };
+        if changed { self.write_checkpoint(false, false) } else { Ok(()) }
+    }
+
+    fn close(&self) -> Result<()> {
+        if self.closed.swap(true, Ordering::AcqRel) || self.attached {
+            for log in self.logs.read().values() {
+                log.detach();
+            }
+            return Ok(());
+        }
+        let logs: Vec<_> = self.logs.read().values().cloned().collect();
+        let mut first = Ok(());
+        for log in &logs {
+            let closed = log.close();
+            if first.is_ok() {
+                first = closed;
+            }
+        }
+        if first.is_ok() && (self.marked.load(Ordering::Acquire)) {
+            first = self.write_checkpoint(true, true);
+        }
+        self.checkpoint.lock().file = None;
+        *self.lock.lock() = None;
+        first
+    }
+}
+
+impl LogHost for StoreShared {
+    fn allow_writing(&self) -> Result<()> {
+        if self.marked.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.check_writable()?;
+        self.write_checkpoint(false, true)?;
+        self.marked.store(true, Ordering::Release);
+        self.report.write().not_writable = None;
+        Ok(())
+    }
+
+    fn checkpoint(&self) -> Result<()> {
+        self.write_checkpoint(false, false)
+    }
+
+    fn wake_housekeeping(&self) {
+        self.kick.kick();
+    }
+}
+
+/// 128 random bits from the standard library's per-map keys, which the system's random source seeds.
+fn random_id() -> [u8; 16] {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let mut id = [0; 16];
+    for half in id.chunks_exact_mut(8) {
+        half.copy_from_slice(&RandomState::new().build_hasher().finish().to_be_bytes());
+    }
+    // A UUID of version 4, as Kafka's own topic ids are.
+    id[6] = (id[6] & 0x0f) | 0x40;
+    id[8] = (id[8] & 0x3f) | 0x80;
+    id
+}

@@ -1,0 +1,79 @@
+//! What opening a store found and did, for a person or a log to read.
+
+use std::fmt;
+
+use crate::log::{LogRecovery, TopicPartition};
+
+/// The outcome of [`Store::open`](crate::Store::open).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// The store had been closed cleanly (or is new): nothing had to be looked at.
+    pub clean: bool,
+    /// No valid checkpoint was there although the store has logs: everything was recovered from the segments alone.
+    pub checkpoint_lost: bool,
+    /// Each log's own outcome.
+    pub logs: Vec<LogRecovery>,
+    /// Topic-partitions that an unfinished creation or deletion had left behind, and that are gone now.
+    pub removed: Vec<TopicPartition>,
+    /// Why the store could not be marked as in use, where it could not (a full disk): logs can be read, and appends try again.
+    pub not_writable: Option<String>,
+}
+
+impl RecoveryReport {
+    /// Records found above the last recovery points, accepted and made durable.
+    pub fn recovered_records(&self) -> u64 {
+        self.logs.iter().map(|log| log.recovered_records).sum()
+    }
+
+    /// Bytes that are no part of any log any more.
+    pub fn cut_bytes(&self) -> u64 {
+        self.logs.iter().flat_map(|log| &log.cut).map(|cut| cut.bytes).sum()
+    }
+
+    /// Offsets that were durable once and are lost to damage.
+    pub fn lost_offsets(&self) -> u64 {
+        let ranges = self.logs.iter().flat_map(|log| &log.lost);
+        ranges.map(|range| u64::try_from(range.next_offset - range.first_offset).unwrap_or(0)).sum()
+    }
+}
+
+impl fmt::Display for RecoveryReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.clean {
+            return write!(f, "closed cleanly; nothing to recover in {} logs", self.logs.len());
+        }
+        write!(f, "not closed cleanly: {} records above the recovery points found intact", self.recovered_records())?;
+        if self.checkpoint_lost {
+            f.write_str("; the checkpoint was lost and made anew from the segments")?;
+        }
+        if self.cut_bytes() > 0 {
+            write!(f, "; {} bytes of unfinished appends cut and kept aside", self.cut_bytes())?;
+        }
+        if self.lost_offsets() > 0 {
+            write!(f, "; {} OFFSETS LOST to damage", self.lost_offsets())?;
+        }
+        for log in &self.logs {
+            for cut in &log.cut {
+                write!(f, "\n  {}: {} bytes behind offset {} cut from {}", log.name, cut.bytes, log.log_end_offset, cut.file)?;
+                if let Some(kept_in) = &cut.kept_in {
+                    write!(f, ", kept in {kept_in}")?;
+                }
+            }
+            for lost in &log.lost {
+                let last = lost.next_offset - 1;
+                write!(f, "\n  {}: offsets {} to {last} lost in {} at {}", log.name, lost.first_offset, lost.file, lost.position)?;
+            }
+            if let Some(failure) = &log.failure {
+                write!(f, "\n  {}: read-only, {failure}", log.name)?;
+            }
+        }
+        for name in &self.removed {
+            write!(f, "\n  {name}: leftovers of an unfinished creation or deletion removed")?;
+        }
+        if let Some(reason) = &self.not_writable {
+            write!(f, "\n  not writable yet: {reason}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,307 @@
+//! Topics: creating, deleting, describing, and their configuration, kept as `key=value` lines beside partition 0.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use edgelog_core::LogConfig;
+
+use super::{Recovering, StoreShared};
+use crate::error::{Error, Result};
+use crate::log::{LogHost, TopicPartition, check_topic_name};
+use crate::segment::file_names::{TOPIC_CONFIG, parse_log_file};
+use crate::storage::{Access, Storage};
+
+/// A topic has at most so many partitions.
+pub const PARTITIONS_MAX: u32 = 10_000;
+/// A configuration file beyond this is none.
+const CONFIG_BYTES_MAX: u64 = 64 << 10;
+/// What the name of a directory ends with while it is being deleted, as in Kafka.
+const DELETE_SUFFIX: &str = "-delete";
+
+/// A topic to create.
+///
+/// ```
+/// let topic = edgelog::NewTopic::new("telemetry").partitions(4).config("compression.type", "snappy");
+/// # assert_eq!(topic.name, "telemetry");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTopic {
+    /// Its name, by Kafka's rules: 1 to 249 of `a-z A-Z 0-9 . _ -`.
+    pub name: String,
+    /// How many partitions it has, 1 to [`PARTITIONS_MAX`].
+    pub partitions: u32,
+    /// Keys of its configuration that differ from the defaults.
+    pub config: Vec<(String, String)>,
+}
+
+impl NewTopic {
+    /// A topic of one partition with the default configuration.
+    pub fn new(name: impl Into<String>) -> NewTopic {
+        NewTopic { name: name.into(), partitions: 1, config: Vec::new() }
+    }
+
+    /// The same topic with so many partitions.
+    #[must_use]
+    pub fn partitions(mut self, partitions: u32) -> NewTopic {
+        self.partitions = partitions;
+        self
+    }
+
+    /// The same topic with a configuration key set.
+    #[must_use]
+    pub fn config(mut self, key: &str, value: &str) -> NewTopic {
+        self.config.push((key.to_owned(), value.to_owned()));
+        self
+    }
+}
+
+/// A topic as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Topic {
+    /// Its name.
+    pub name: String,
+    /// How many partitions it has.
+    pub partitions: u32,
+    /// The keys that were set for it.
+    pub overrides: BTreeMap<String, String>,
+    /// The whole configuration in force.
+    pub config: LogConfig,
+}
+
+/// What the store keeps of a topic.
+#[derive(Debug, Clone, Default)]
+pub(super) struct TopicSettings {
+    pub(super) partitions: u32,
+    overrides: BTreeMap<String, String>,
+    pub(super) config: LogConfig,
+}
+
+impl TopicSettings {
+    pub(super) fn names(&self, topic: &str) -> Vec<TopicPartition> {
+        (0..self.partitions).map(|partition| TopicPartition::new(topic, partition)).collect()
+    }
+
+    pub(super) fn describe(&self, name: &str, _store: &StoreShared) -> Topic {
+        Topic {
+            name: name.to_owned(),
+            partitions: self.partitions,
+            overrides: self.overrides.clone(),
+            config: self.config,
+        }
+    }
+}
+
+/// The configuration that `overrides` make of the defaults.
+fn configure(defaults: LogConfig, overrides: &BTreeMap<String, String>) -> Result<LogConfig> {
+    let mut config = defaults;
+    for (key, value) in overrides {
+        let invalid = |source| Error::InvalidConfig { key: key.clone(), value: value.clone(), source };
+        config.set(key, value).map_err(invalid)?;
+    }
+    let invalid = |source| Error::InvalidConfig { key: "the configuration".to_owned(), value: String::new(), source };
+    config.validate().map_err(invalid)?;
+    Ok(config)
+}
+
+impl StoreShared {
+    pub(super) fn create_topic(self: &Arc<Self>, topic: &NewTopic) -> Result<()> {
+        self.check_writable()?;
+        check_topic_name(&topic.name)?;
+        if topic.partitions == 0 || topic.partitions > PARTITIONS_MAX {
+            return Err(Error::InvalidPartitions { given: topic.partitions, max: PARTITIONS_MAX });
+        }
+        let overrides: BTreeMap<String, String> = topic.config.iter().cloned().collect();
+        let config = configure(self.topic_defaults, &overrides)?;
+        let settings = TopicSettings { partitions: topic.partitions, overrides, config };
+        {
+            // Holding the name from here on: of two who create a topic, one is told that it exists.
+            let mut topics = self.topics.write();
+            if topics.contains_key(&topic.name) {
+                return Err(Error::TopicExists { name: topic.name.clone() });
+            }
+            topics.insert(topic.name.clone(), settings.clone());
+        }
+        let created = self.create_partitions(&topic.name, &settings);
+        if created.is_err() {
+            self.topics.write().remove(&topic.name);
+            for name in settings.names(&topic.name) {
+                self.logs.write().remove(&name);
+                let _ = self.remove_dir_with_files(&name.to_string());
+            }
+        }
+        created
+    }
+
+    /// Creates the partitions, the first one last: without it, the next open takes the others for leftovers.
+    fn create_partitions(self: &Arc<Self>, topic: &str, settings: &TopicSettings) -> Result<()> {
+        self.allow_writing()?;
+        let unknown = Recovering { is_clean: false, same_boot: false, had_checkpoint: true, saved: BTreeMap::new() };
+        for name in settings.names(topic).into_iter().rev() {
+            let dir = name.to_string();
+            if let Err(error) = self.storage.create_dir(&dir) {
+                if error.kind() != io::ErrorKind::AlreadyExists {
+                    return Err(Error::storage("create directory", &dir)(error));
+                }
+            }
+            if name.partition == 0 && !settings.overrides.is_empty() {
+                self.write_config(&dir, &settings.overrides)?;
+            }
+            let (log, outcome) = self.open_log(name.clone(), &unknown)?;
+            if let Some(failure) = outcome.failure {
+                return Err(Error::PreviousIo { log: dir, reason: failure });
+            }
+            self.logs.write().insert(name, log);
+        }
+        self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
+        self.checkpoint()
+    }
+
+    pub(super) fn delete_topic(&self, topic: &str) -> Result<()> {
+        self.check_writable()?;
+        let Some(settings) = self.topics.write().remove(topic) else {
+            return Err(Error::UnknownTopicOrPartition { name: topic.to_owned() });
+        };
+        self.allow_writing()?;
+        let mut doomed = Vec::new();
+        for name in settings.names(topic).into_iter().rev() {
+            if let Some(log) = self.logs.write().remove(&name) {
+                log.abandon();
+                doomed.push(format!("{name}.{}{DELETE_SUFFIX}", hex(&log.id[..4])));
+                let (from, to) = (name.to_string(), doomed.last().expect("just pushed"));
+                self.storage.rename(&from, to).map_err(Error::storage("rename", &from))?;
+            }
+        }
+        self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
+        for dir in doomed {
+            self.remove_dir_with_files(&dir)?;
+        }
+        self.checkpoint()
+    }
+
+    pub(super) fn alter_topic(&self, topic: &str, changes: &[(&str, Option<&str>)]) -> Result<()> {
+        self.check_writable()?;
+        let mut topics = self.topics.write();
+        let Some(settings) = topics.get_mut(topic) else {
+            return Err(Error::UnknownTopicOrPartition { name: topic.to_owned() });
+        };
+        let mut overrides = settings.overrides.clone();
+        for &(key, value) in changes {
+            // Setting a key back needs the key to exist as much as setting it.
+            let known = LogConfig::default().get(key).is_some();
+            match value {
+                Some(value) => drop(overrides.insert(key.to_owned(), value.to_owned())),
+                None if known => drop(overrides.remove(key)),
+                None => {
+                    let value = "default".to_owned();
+                    let source = LogConfig::default().set(key, "").expect_err("there is no such key");
+                    return Err(Error::InvalidConfig { key: key.to_owned(), value, source });
+                }
+            }
+        }
+        let config = configure(self.topic_defaults, &overrides)?;
+        self.write_config(&TopicPartition::new(topic, 0).to_string(), &overrides)?;
+        (settings.overrides, settings.config) = (overrides, config);
+        for name in settings.names(topic) {
+            if let Some(log) = self.logs.read().get(&name) {
+                log.set_config(config);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads which topics there are from the names in the data directory.
+    pub(super) fn load_topics(&self) -> Result<()> {
+        let names = self.storage.read_dir("").map_err(Error::storage("list", "."))?;
+        let mut topics: BTreeMap<String, TopicSettings> = BTreeMap::new();
+        for entry in names.iter().filter(|entry| entry.is_dir) {
+            if let Some(name) = TopicPartition::parse_dir(&entry.name).filter(|name| name.partition < PARTITIONS_MAX) {
+                let settings = topics.entry(name.topic).or_default();
+                settings.partitions = settings.partitions.max(name.partition + 1);
+            }
+        }
+        for (topic, settings) in &mut topics {
+            let dir = TopicPartition::new(topic.as_str(), 0).to_string();
+            settings.overrides = read_config(&*self.storage, &dir);
+            settings.config = configure(self.topic_defaults, &settings.overrides).unwrap_or_else(|error| {
+                tracing::warn!(topic, %error, "the topic's configuration is not valid; the defaults are used");
+                self.topic_defaults
+            });
+        }
+        *self.topics.write() = topics;
+        Ok(())
+    }
+
+    /// Removes what an unfinished deletion or creation has left behind.
+    pub(super) fn remove_leftovers(&self) -> Result<Vec<TopicPartition>> {
+        let names = self.storage.read_dir("").map_err(Error::storage("list", "."))?;
+        let mut removed = Vec::new();
+        let dirs: Vec<&str> = names.iter().filter(|entry| entry.is_dir).map(|entry| entry.name.as_str()).collect();
+        for &dir in &dirs {
+            let name = match dir.strip_suffix(DELETE_SUFFIX).and_then(|name| name.rsplit_once('.')) {
+                Some((name, _)) => TopicPartition::parse_dir(name),
+                None => TopicPartition::parse_dir(dir).filter(|name| self.is_unfinished(&dirs, name)),
+            };
+            if let Some(name) = name {
+                // Where it cannot be removed it takes room and nothing else; the next open tries again.
+                if self.remove_dir_with_files(dir).is_ok() {
+                    removed.push(name);
+                }
+            }
+        }
+        Ok(removed)
+    }
+
+    /// A partition without records whose topic has no partition 0: its creation was cut short.
+    fn is_unfinished(&self, dirs: &[&str], name: &TopicPartition) -> bool {
+        let first = TopicPartition::new(name.topic.as_str(), 0).to_string();
+        if name.partition == 0 || dirs.contains(&first.as_str()) {
+            return false;
+        }
+        let dir = name.to_string();
+        let files = self.storage.read_dir(&dir).unwrap_or_default();
+        files.iter().filter(|file| parse_log_file(&file.name).is_some()).all(|file| {
+            self.storage.metadata(&format!("{dir}/{}", file.name)).is_ok_and(|meta| meta.len == 0)
+        })
+    }
+
+    fn remove_dir_with_files(&self, dir: &str) -> Result<()> {
+        let files = self.storage.read_dir(dir).map_err(Error::storage("list", dir))?;
+        for file in files.iter().filter(|file| !file.is_dir) {
+            let path = format!("{dir}/{}", file.name);
+            self.storage.remove_file(&path).map_err(Error::storage("remove", &path))?;
+        }
+        self.storage.remove_dir(dir).map_err(Error::storage("remove directory", dir))
+    }
+
+    /// Writes the configuration under another name and puts it in place: a power cut leaves the old one or the new one.
+    fn write_config(&self, dir: &str, overrides: &BTreeMap<String, String>) -> Result<()> {
+        let path = format!("{dir}/{TOPIC_CONFIG}");
+        let part = format!("{path}.part");
+        let text: String = overrides.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
+        let _ = self.storage.remove_file(&part);
+        let file = self.storage.open(&part, Access::CreateNew).map_err(Error::storage("create", &part))?;
+        file.write_at(text.as_bytes(), 0).and_then(|()| file.flush()).map_err(Error::storage("write", &part))?;
+        self.storage.rename(&part, &path).map_err(Error::storage("swap in", &path))?;
+        self.storage.sync_dir(dir).map_err(Error::storage("sync directory", dir))
+    }
+}
+
+/// The keys in a topic's configuration file; none where there is no such file.
+fn read_config(storage: &dyn Storage, dir: &str) -> BTreeMap<String, String> {
+    let read = || -> io::Result<String> {
+        let file = storage.open(&format!("{dir}/{TOPIC_CONFIG}"), Access::Read)?;
+        let mut bytes = vec![0; file.len()?.min(CONFIG_BYTES_MAX) as usize];
+        let read = file.read_at(&mut bytes, 0)?;
+        bytes.truncate(read);
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let text = read().unwrap_or_default();
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.filter_map(|line| line.split_once('=')).map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned())).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,266 @@
+//! One log from its public face: what is appended is read back, whatever happens in between. Each test runs on a directory in each way
+//! of storing, and in memory.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use edgelog::storage::MemoryStorage;
+use edgelog::{Durability, Error, Header, Log, NewRecord, NewTopic, OffsetSpec, Store, StoreOptions};
+
+/// A directory of this test's own, removed when the test ends well.
+struct TempDir(std::path::PathBuf);
+
+impl TempDir {
+    fn new() -> TempDir {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("edgelog-log-{}-{n}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        TempDir(dir)
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+/// Somewhere to open a store again and again.
+enum Place {
+    Directory(TempDir, &'static str),
+    Memory(MemoryStorage),
+}
+
+impl Place {
+    fn all() -> Vec<Place> {
+        let directory = |mode| Place::Directory(TempDir::new(), mode);
+        vec![directory("auto"), directory("map"), directory("file"), Place::Memory(MemoryStorage::new())]
+    }
+
+    fn options(&self) -> StoreOptions {
+        Store::options().set("edgelog.housekeeping", "tick").unwrap()
+    }
+
+    fn open(&self) -> Store {
+        match self {
+            Place::Directory(dir, mode) => self.options().set("edgelog.storage", mode).unwrap().open(&dir.0).unwrap(),
+            Place::Memory(storage) => self.options().open_on(storage.clone()).unwrap(),
+        }
+    }
+
+    fn attach(&self) -> Store {
+        match self {
+            Place::Directory(dir, mode) => self.options().set("edgelog.storage", mode).unwrap().attach(&dir.0).unwrap(),
+            Place::Memory(storage) => self.options().attach_on(storage.clone()).unwrap(),
+        }
+    }
+}
+
+fn small_topic() -> NewTopic {
+    NewTopic::new("t").config("segment.bytes", "4096").config("index.interval.bytes", "512").config("retention.ms", "-1")
+}
+
+fn value(n: i64) -> String {
+    format!("value {n} {}", "x".repeat((n % 40) as usize))
+}
+
+fn append(log: &Log, from: i64, to: i64, durability: Durability) {
+    for n in from..to {
+        let (key, value) = (format!("k{n}"), value(n));
+        let headers = [Header::new("h", b"v")];
+        let record = NewRecord::value(value.as_bytes()).with_key(key.as_bytes()).with_headers(&headers);
+        let info = log.append_with(record.with_timestamp(1000 + n), durability).unwrap();
+        assert_eq!(info.base_offset, n);
+    }
+}
+
+fn check(log: &Log, from: i64, to: i64) {
+    let mut reader = log.reader(OffsetSpec::Offset(from)).unwrap();
+    let mut next = from;
+    while let Some(batch) = reader.next_batch().unwrap() {
+        for record in batch.records().unwrap() {
+            let record = record.unwrap();
+            assert_eq!(record.offset, next);
+            assert_eq!(record.value, Some(value(next).as_bytes()));
+            assert_eq!(record.key, Some(format!("k{next}").as_bytes()));
+            assert_eq!(record.timestamp, 1000 + next);
+            assert_eq!(record.headers().next().unwrap().value, Some(&b"v"[..]));
+            next += 1;
+        }
+    }
+    assert_eq!(next, to);
+}
+
+#[test]
+fn what_is_appended_is_read_back_over_many_segments_and_reopens() {
+    for place in Place::all() {
+        let mut end = 0;
+        for round in 0..4 {
+            let store = place.open();
+            assert!(store.recovery_report().clean, "{}", store.recovery_report());
+            store.create_topic_if_absent(&small_topic()).unwrap();
+            let log = store.log("t", 0).unwrap();
+            assert_eq!(log.offsets().log_end_offset, end);
+            let durability = [Durability::Os, Durability::Sync, Durability::Interval, Durability::Os][round];
+            append(&log, end, end + 200, durability);
+            end += 200;
+            store.tick(i64::from(round as u8)).unwrap();
+            for from in [0, 1, 57, end - 1, end] {
+                check(&log, from, end);
+            }
+            assert!(log.size().unwrap().0 > 3);
+            assert_eq!(log.leader_epoch(), 0);
+            store.close().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_store_that_was_not_closed_comes_back_with_a_new_epoch() {
+    for place in Place::all() {
+        let store = place.open();
+        store.create_topic(&small_topic()).unwrap();
+        let log = store.log("t", 0).unwrap();
+        append(&log, 0, 300, Durability::Os);
+        drop(log);
+        // As after a crash: nothing of the closing happens.
+        leak(store);
+        if matches!(place, Place::Memory(_)) {
+            continue;
+        }
+        let Place::Directory(dir, mode) = &place else { continue };
+        let copy = TempDir::new();
+        copy_dir(&dir.0, &copy.0);
+        let store = place.options().set("edgelog.storage", mode).unwrap().open(&copy.0).unwrap();
+        let report = store.recovery_report();
+        assert!(!report.clean);
+        assert!(report.recovered_records() > 0 && report.cut_bytes() == 0, "{report}");
+        let log = store.log("t", 0).unwrap();
+        assert_eq!(log.leader_epoch(), 1);
+        check(&log, 0, 300);
+        append(&log, 300, 400, Durability::Sync);
+        check(&log, 0, 400);
+    }
+}
+
+fn leak(store: Store) {
+    std::mem::forget(store);
+}
+
+fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir_all(&target).unwrap();
+            copy_dir(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_attached_reader_sees_what_the_writer_appends() {
+    for place in Place::all() {
+        let store = place.open();
+        store.create_topic(&small_topic()).unwrap();
+        let log = store.log("t", 0).unwrap();
+        append(&log, 0, 10, Durability::Os);
+        let attached = place.attach();
+        let seen = attached.log("t", 0).unwrap();
+        check(&seen, 0, 10);
+        append(&log, 10, 500, Durability::Os);
+        check(&seen, 0, 500);
+        assert!(matches!(seen.append(NewRecord::value(b"no")), Err(Error::ReadOnly)));
+        log.truncate_to(250).unwrap();
+        let end = log.offsets().log_end_offset;
+        append(&log, end, 700, Durability::Os);
+        let again = place.attach().log("t", 0).unwrap();
+        check(&again, 0, 700);
+    }
+}
+
+#[test]
+fn truncation_fences_whoever_saw_what_it_took_back() {
+    for place in Place::all() {
+        let store = place.open();
+        store.create_topic(&small_topic()).unwrap();
+        let log = store.log("t", 0).unwrap();
+        append(&log, 0, 300, Durability::Os);
+        let mut behind = log.reader(OffsetSpec::Earliest).unwrap();
+        let held = behind.next_batch().unwrap().unwrap();
+        let mut ahead = log.reader(OffsetSpec::Last(5)).unwrap();
+        while ahead.next_batch().unwrap().is_some() {}
+        let position = ahead.position();
+        assert_eq!(position.offset, 300);
+        assert_eq!(log.truncate_to(120).unwrap(), 120);
+        assert_eq!(log.leader_epoch(), 1);
+        assert!(matches!(ahead.next_batch(), Err(Error::FencedLeaderEpoch { .. })));
+        append(&log, 120, 400, Durability::Sync);
+        assert!(matches!(log.reader(OffsetSpec::Position(position)), Err(Error::FencedLeaderEpoch { .. })));
+        check(&log, 0, 400);
+        assert_eq!(held.records().unwrap().next().unwrap().unwrap().value, Some(value(0).as_bytes()));
+        let mut next = 1;
+        while let Some(batch) = behind.next_batch().unwrap() {
+            next += batch.records().unwrap().count() as i64;
+        }
+        assert_eq!(next, 400);
+    }
+}
+
+#[test]
+fn retention_and_delete_records_move_the_log_start() {
+    for place in Place::all() {
+        let store = place.open();
+        store.create_topic(&small_topic()).unwrap();
+        let log = store.log("t", 0).unwrap();
+        append(&log, 0, 500, Durability::Os);
+        assert_eq!(log.delete_records_before(333).unwrap(), 333);
+        check(&log, 333, 500);
+        assert!(matches!(log.reader(OffsetSpec::Offset(332)), Err(Error::OffsetOutOfRange { .. })));
+        drop(log);
+        drop(store);
+        let store = place.open();
+        let log = store.log("t", 0).unwrap();
+        assert_eq!(log.offsets().log_start_offset, 333);
+        store.alter_topic("t", &[("retention.bytes", Some("8192"))]).unwrap();
+        store.tick(i64::MAX / 2).unwrap();
+        assert!(log.size().unwrap().1 < 8192 + 4096 + 1, "{:?}", log.size());
+        assert!(log.offsets().log_start_offset > 333);
+        check(&log, log.offsets().log_start_offset, 500);
+    }
+}
+
+#[test]
+fn batches_compress_and_read_back() {
+    for place in Place::all() {
+        let store = place.open();
+        store.create_topic(&NewTopic::new("t").config("compression.type", "snappy")).unwrap();
+        let log = store.log("t", 0).unwrap();
+        let mut batch = log.batch();
+        for n in 0..1000 {
+            batch.push(NewRecord::value(value(n).as_bytes()).with_timestamp(1000 + n)).unwrap();
+            if n % 100 == 99 {
+                log.append_batch(&mut batch).unwrap();
+                assert!(batch.is_empty());
+            }
+        }
+        let mut reader = log.reader(OffsetSpec::Offset(555)).unwrap();
+        let mut next = 555;
+        while let Some(batch) = reader.next_batch().unwrap() {
+            assert_eq!(batch.view().compression(), edgelog::CompressionType::Snappy);
+            for record in batch.records().unwrap() {
+                assert_eq!(record.unwrap().value, Some(value(next).as_bytes()));
+                next += 1;
+            }
+        }
+        assert_eq!(next, 1000);
+        for time in [0, 1000, 1555, 1999] {
+            assert_eq!(log.offset_for_time(time).unwrap().unwrap().offset, (time - 1000).max(0));
+        }
+        assert_eq!(log.offset_for_time(2000).unwrap(), None);
+    }
+}
