@@ -1,6 +1,7 @@
 //! The one table of settings: what each is called, what it may be, what it is where nobody says, and what it means.
 //!
-//! Names are Kafka's where Kafka has them; keys of our own begin with `edgelog.`. Parsing, bounds, defaults and documentation all read [`KEYS`].
+//! Names are Kafka's where Kafka has them; keys of our own begin with `edgelog.`. Parsing, bounds, defaults and
+//! documentation all read [`KEYS`].
 
 use core::fmt;
 
@@ -330,7 +331,8 @@ pub static KEYS: &[ConfigKey] = &[
         default: "9223372036854775807",
         kafka_default: Some("9223372036854775807"),
         why: "",
-        doc: "With flush.messages above 1, the longest that an append stays in the page cache alone (Interval); the greatest number leaves it to the system (Os).",
+        doc: "With flush.messages above 1, the longest that an append stays in the page cache alone (Interval); \
+              the greatest number leaves it to the system (Os).",
         access: number!(Topic, c.flush_ms: i64),
     },
     ConfigKey {
@@ -380,7 +382,8 @@ pub static KEYS: &[ConfigKey] = &[
         default: "auto",
         kafka_default: None,
         why: "",
-        doc: "How files are read and written: through memory maps, by system calls, or (auto) through maps on file systems where that is safe.",
+        doc: "How files are read and written: through memory maps, by system calls, or (auto) through maps on file \
+              systems where that is safe.",
         access: word!(Store, c.storage: StorageKind),
     },
     ConfigKey {
@@ -452,7 +455,8 @@ pub static KEYS: &[ConfigKey] = &[
         default: "thread",
         kafka_default: None,
         why: "",
-        doc: "Who flushes by time, prepares room and applies retention: a thread of the store, or the host by calling tick.",
+        doc: "Who flushes by time, prepares room and applies retention: a thread of the store, or the host, \
+              which calls tick.",
         access: word!(Store, c.housekeeping: Housekeeping),
     },
 ];
@@ -638,7 +642,8 @@ fn row(key: &str, scope: Scope) -> Result<&'static ConfigKey, ConfigError> {
 /// The most bytes of a name that is compared letter by letter; no key comes near it.
 const KEY_LEN_MAX: usize = 63;
 
-/// The name that takes the fewest letters to put in, take out or change to get from `key`, where that is at most a third of them.
+/// The name that takes the fewest letters to put in, take out or change to get from `key`, where that is at most a
+/// third of them.
 ///
 /// Usable with any table of names: other parts of edgelog have keys of their own.
 pub fn nearest<'n>(key: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {

@@ -56,7 +56,8 @@ pub enum DecodeError {
         /// The last offset delta found.
         last_offset_delta: i32,
     },
-    /// The number of records cannot be true: negative, more than the offsets of the batch, or more than its bytes can hold.
+    /// The number of records cannot be true: negative, more than the offsets of the batch, or more than its bytes can
+    /// hold.
     BadRecordCount {
         /// The count found.
         given: i32,

@@ -5,8 +5,9 @@
 //! | 0 | i32 | offset less the segment's base offset |
 //! | 4 | i32 | position in the `.log` file |
 //!
-//! Big-endian, strictly ascending in both columns, no header, no padding. An entry names the *last* offset of a batch and where that batch starts.
-//! Source: Kafka's `OffsetIndex`. Never evidence about the log: what does not hold is rebuilt.
+//! Big-endian, strictly ascending in both columns, no header, no padding. An entry names the *last* offset of a batch
+//! and where that batch starts. Source: Kafka's `OffsetIndex`. Never evidence about the log: what does not hold is
+//! rebuilt.
 
 use zerocopy::byteorder::big_endian::{I32, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -56,7 +57,8 @@ impl Raw {
 
 /// The bytes of an offset index, as a sorted table.
 ///
-/// The lookups trust the order that [`check`](Self::check) establishes; over damaged bytes they still end and answer *some* entry.
+/// The lookups trust the order that [`check`](Self::check) establishes; over damaged bytes they still end and answer
+/// *some* entry.
 #[derive(Debug, Clone, Copy)]
 pub struct OffsetIndex<'a> {
     bytes: &'a [u8],
@@ -233,7 +235,12 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_looked_up_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100), base: i64, target: i64, position: u32) {
+        fn any_bytes_are_looked_up_without_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..100),
+            base: i64,
+            target: i64,
+            position: u32,
+        ) {
             let index = OffsetIndex::new(&bytes, base);
             let _ = (index.lookup(target), index.lookup_position(position), index.check(), index.last());
         }

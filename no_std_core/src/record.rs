@@ -68,8 +68,8 @@ impl<'a> Record<'a> {
         self.headers
     }
 
-    /// The record at the front of `rest`, and what follows it. `None` where anything is wrong: what, [`explain`](Self::explain) says, so
-    /// that this one stays small.
+    /// The record at the front of `rest`, and what follows it. `None` where anything is wrong: what,
+    /// [`explain`](Self::explain) says, so that this one stays small.
     ///
     /// The caller still has to add what the batch knows: `offset` and `timestamp` hold the *deltas*.
     #[inline(always)]
@@ -87,7 +87,8 @@ impl<'a> Record<'a> {
         Some((Self { offset, timestamp, key, value, headers }, next))
     }
 
-    /// What is wrong with the record at the front of `rest`, the end of a payload of `payload_len` bytes, that [`take`](Self::take) refused.
+    /// What is wrong with the record at the front of `rest`, the end of a payload of `payload_len` bytes, that
+    /// [`take`](Self::take) refused.
     #[cold]
     #[inline(never)]
     pub(crate) fn explain(rest: &[u8], payload_len: usize) -> DecodeError {
@@ -195,7 +196,8 @@ impl<'a> Headers<'a> {
         self.filter(|header| header.key == key.as_bytes()).last().map(|header| header.value)
     }
 
-    /// Reads the header count and walks all headers once, to the end of `body`, so that the iterator later needs no errors.
+    /// Reads the header count and walks all headers once, to the end of `body`, so that the iterator later needs no
+    /// errors.
     #[inline(never)]
     fn take(mut body: &'a [u8]) -> Option<Self> {
         let given = take_varint(&mut body)?;
@@ -209,7 +211,7 @@ impl<'a> Headers<'a> {
     }
 }
 
-#[allow(clippy::copy_iterator)] // A record is Copy and lends its headers any number of times: each loop has a copy of its own.
+#[allow(clippy::copy_iterator)] // A record lends its headers any number of times: each loop has a copy of its own.
 impl<'a> Iterator for Headers<'a> {
     type Item = Header<'a>;
 
@@ -246,7 +248,7 @@ fn take_header<'a>(body: &mut &'a [u8]) -> Option<Header<'a>> {
 
 /// Takes a length, -1 for none, and that many bytes off the front. The outer `None` is an error.
 #[inline(always)]
-#[allow(clippy::inline_always, clippy::option_option)] // As Record::take; an enum of three would say the same at greater length.
+#[allow(clippy::inline_always, clippy::option_option)] // As Record::take; an enum would say the same at greater length.
 fn take_nullable<'a>(body: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     let len = take_varint(body)?;
     if len == -1 {

@@ -17,9 +17,9 @@
 //! | 57 | i32 | record count | |
 //! | 61 | | records | one compressed block where the codec is not 0 |
 //!
-//! All big-endian. Attributes: bits 0-2 codec, 3 timestamp type (0 create time, 1 log append time), 4 transactional, 5 control, 6 delete horizon.
-//! The CRC starts behind offset and epoch, so that whoever takes the batch into a log stamps both without touching
-//! the rest ([`stamp_base`]). Source: Kafka's `DefaultRecordBatch`.
+//! All big-endian. Attributes: bits 0-2 codec, 3 timestamp type (0 create time, 1 log append time), 4 transactional, 5
+//! control, 6 delete horizon. The CRC starts behind offset and epoch, so that whoever takes the batch into a log stamps
+//! both without touching the rest ([`stamp_base`]). Source: Kafka's `DefaultRecordBatch`.
 
 use core::fmt;
 use core::iter::FusedIterator;
@@ -31,7 +31,7 @@ use crate::compression::CompressionType;
 use crate::crc32c::{crc32c, crc32c_combine};
 use crate::error::DecodeError;
 use crate::record::{RECORD_LEN_MIN, Record};
-use crate::units::{LeaderEpoch, NO_TIMESTAMP, Offset, TimestampMs};
+use crate::units::{LeaderEpoch, Offset, TimestampMs};
 
 /// Bytes before the records.
 pub const HEADER_LEN: usize = 61;
@@ -96,7 +96,8 @@ impl fmt::Display for TimestampType {
     }
 }
 
-/// A batch whose header was checked and whose bytes are all there. The CRC is checked by [`verify_crc`](Self::verify_crc) alone.
+/// A batch whose header was checked and whose bytes are all there. The CRC is checked by
+/// [`verify_crc`](Self::verify_crc) alone.
 #[derive(Clone, Copy)]
 pub struct RecordBatch<'a> {
     header: &'a RecordBatchHeader,
@@ -108,12 +109,13 @@ pub struct RecordBatch<'a> {
 impl<'a> RecordBatch<'a> {
     /// The batch at the start of `bytes`, which may be longer.
     ///
-    /// What holds afterwards: size, magic and codec are good; the base offset is not negative and the offset behind the last one exists; the
-    /// record count is not more than the offsets or the bytes allow. What does not: the CRC, the records.
+    /// What holds afterwards: size, magic and codec are good; the base offset is not negative and the offset behind the
+    /// last one exists; the record count is not more than the offsets or the bytes allow. What does not: the CRC, the
+    /// records.
     ///
     /// # Errors
-    /// `Truncated` (with the size of the whole batch, where the bytes reach far enough to tell), `BadBatchLength`, `BadMagic`,
-    /// `UnknownCompression`, `BadOffset`, `BadRecordCount`.
+    /// `Truncated` (with the size of the whole batch, where the bytes reach far enough to tell), `BadBatchLength`,
+    /// `BadMagic`, `UnknownCompression`, `BadOffset`, `BadRecordCount`.
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let Ok((header, _)) = RecordBatchHeader::ref_from_prefix(bytes) else { return Err(too_short(bytes)) };
@@ -127,8 +129,8 @@ impl<'a> RecordBatch<'a> {
         Ok(Self { header, payload, bytes })
     }
 
-    /// The size in bytes of the batch at the start of `bytes`, from its first twelve bytes alone (of seventeen, the magic is checked as well), so
-    /// that a caller knows how much to read.
+    /// The size in bytes of the batch at the start of `bytes`, from its first twelve bytes alone (of seventeen, the
+    /// magic is checked as well), so that a caller knows how much to read.
     ///
     /// # Errors
     /// `Truncated` below twelve bytes, `BadBatchLength`, `BadMagic`.
@@ -291,7 +293,8 @@ impl<'a> RecordBatch<'a> {
         self.header.base_sequence.get()
     }
 
-    /// The producer's number for the last record: after `i32::MAX` comes 0. [`NO_SEQUENCE`](crate::NO_SEQUENCE) where there is none.
+    /// The producer's number for the last record: after `i32::MAX` comes 0. [`NO_SEQUENCE`](crate::NO_SEQUENCE) where
+    /// there is none.
     #[inline]
     pub fn last_sequence(&self) -> i32 {
         let base = self.base_sequence();
@@ -385,7 +388,8 @@ impl RecordBatchHeader {
         Ok(())
     }
 
-    /// The most records that the batch can hold: one per offset, and seven bytes for each where they are not compressed.
+    /// The most records that the batch can hold: one per offset, and seven bytes for each where they are not
+    /// compressed.
     #[inline]
     fn record_count_max(&self, codec: u8) -> i64 {
         let offsets = i64::from(self.last_offset_delta.get()) + 1;
@@ -417,8 +421,8 @@ fn too_short(bytes: &[u8]) -> DecodeError {
 
 /// The records of a batch in order. After an error, which is the last item, it gives nothing more.
 ///
-/// Checked on the way, besides each record's own shape: offset deltas rise and stay within the batch, and nothing is left over or missing
-/// after the last record.
+/// Checked on the way, besides each record's own shape: offset deltas rise and stay within the batch, and nothing is
+/// left over or missing after the last record.
 #[derive(Debug, Clone)]
 pub struct Records<'p> {
     rest: &'p [u8],
@@ -440,8 +444,8 @@ impl Records<'_> {
         self.remaining as usize
     }
 
-    // What follows is cold and takes and gives values: a call that is handed `&mut self` would keep the whole iterator in memory,
-    // also where it is never made.
+    // What follows is cold and takes and gives values: a call that is handed `&mut self` would keep the whole iterator
+    // in memory, also where it is never made.
 
     /// Gives up: nothing comes after the error.
     #[inline]
@@ -467,7 +471,8 @@ impl Records<'_> {
 impl<'p> Iterator for Records<'p> {
     type Item = Result<Record<'p>, DecodeError>;
 
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // Not inlined, each record travels through memory: a third of the time.
     fn next(&mut self) -> Option<Self::Item> {
         if self.remaining <= 0 {
             let remaining = self.rest.len();
@@ -523,21 +528,16 @@ pub fn stamp_base(batch: &mut [u8], base_offset: Offset, leader_epoch: LeaderEpo
     header.partition_leader_epoch.set(leader_epoch);
 }
 
-/// The CRC of a batch after its header changed from `header_old` to `header_new`, without reading its `payload_len` bytes of payload.
+/// The CRC of a batch after its header changed from `header_old` to `header_new`, without reading its `payload_len`
+/// bytes of payload.
 ///
-/// A CRC is linear: the old and the new header's own sums, moved past the payload, are taken out of and put into the sum that `header_old` holds. What
-/// the CRC field of `header_new` holds plays no part. Where the old sum was wrong, so is the new one: damage stays visible.
+/// A CRC is linear: the old and the new header's own sums, moved past the payload, are taken out of and put into the
+/// sum that `header_old` holds. What the CRC field of `header_new` holds plays no part. Where the old sum was wrong, so
+/// is the new one: damage stays visible.
 pub fn restamped_crc(header_old: &[u8; HEADER_LEN], header_new: &[u8; HEADER_LEN], payload_len: u64) -> u32 {
     let old = RecordBatchHeader::ref_from_bytes(header_old).map_or(0, |header| header.crc.get());
     let change = crc32c(&header_old[CRC_START..]) ^ crc32c(&header_new[CRC_START..]);
     old ^ crc32c_combine(change, 0, payload_len)
-}
-
-/// The greater of two timestamps where either may be [`NO_TIMESTAMP`], which is below all others.
-#[inline]
-pub(crate) const fn later(a: TimestampMs, b: TimestampMs) -> TimestampMs {
-    const _: () = assert!(NO_TIMESTAMP < 0);
-    if a > b { a } else { b }
 }
 
 #[cfg(test)]
@@ -791,7 +791,10 @@ mod tests {
 
         /// Payloads that are records but for some bytes: the walk ends, and what it refuses it can explain.
         #[test]
-        fn damaged_payloads_are_walked_to_an_end(places in proptest::collection::vec((0_usize..400, any::<u8>()), 0..6), count in 0_i32..8) {
+        fn damaged_payloads_are_walked_to_an_end(
+            places in proptest::collection::vec((0_usize..400, any::<u8>()), 0..6),
+            count in 0_i32..8,
+        ) {
             let bytes = sample();
             let mut payload = bytes[HEADER_LEN..].to_vec();
             for (place, byte) in places {
@@ -804,12 +807,18 @@ mod tests {
         }
 
         #[test]
-        fn any_payload_is_walked_to_an_end(payload in proptest::collection::vec(prop_oneof![any::<u8>(), 0_u8..4], 0..60), count in 0_i32..8) {
+        fn any_payload_is_walked_to_an_end(
+            payload in proptest::collection::vec(prop_oneof![any::<u8>(), 0_u8..4], 0..60),
+            count in 0_i32..8,
+        ) {
             let _ = read(&payload, count);
         }
 
         #[test]
-        fn any_bytes_parse_or_are_refused(mut bytes in proptest::collection::vec(any::<u8>(), 0..120), plausible: bool) {
+        fn any_bytes_parse_or_are_refused(
+            mut bytes in proptest::collection::vec(any::<u8>(), 0..120),
+            plausible: bool,
+        ) {
             if plausible && bytes.len() >= HEADER_LEN {
                 let length = bytes.len() as i32 - 12;
                 bytes[8..12].copy_from_slice(&length.to_be_bytes());

@@ -1,15 +1,14 @@
 //! Writes record batches into the caller's memory: one record in one go, or record by record.
 //!
-//! The bytes are those of [`record_batch`](crate::record_batch), with create time, offset deltas 0, 1, 2, ..., the first record's timestamp as the base and
-//! the true maximum. Base offset and leader epoch are written as 0: whoever appends the batch stamps them.
-
-use zerocopy::IntoBytes;
+//! The bytes are those of [`record_batch`](crate::record_batch), with create time, offset deltas 0, 1, 2, ..., the
+//! first record's timestamp as the base and the true maximum. Base offset and leader epoch are written as 0: whoever
+//! appends the batch stamps them.
 
 use crate::compression::CompressionType;
 use crate::crc32c::crc32c;
 use crate::error::EncodeError;
 use crate::record::Header;
-use crate::record_batch::{BATCH_LENGTH_MAX, CRC_START, HEADER_LEN, LOG_OVERHEAD, MAGIC, RecordBatchHeader, later};
+use crate::record_batch::{BATCH_LENGTH_MAX, CRC_START, HEADER_LEN, LOG_OVERHEAD, MAGIC};
 use crate::units::{NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP, TimestampMs};
 use crate::varint::{encode_varint, encode_varlong, varint_len, varlong_len};
 
@@ -21,7 +20,8 @@ pub const BATCH_SIZE_MAX: usize = BATCH_LENGTH_MAX as usize + LOG_OVERHEAD;
 /// `timestamp` is in ms since 1970, or [`NO_TIMESTAMP`].
 ///
 /// # Errors
-/// `BufferTooSmall` with the exact size of the batch, `TimestampOutOfRange`, `RecordTooLarge`. On an error the buffer is as it was.
+/// `BufferTooSmall` with the exact size of the batch, `TimestampOutOfRange`, `RecordTooLarge`. On an error the buffer
+/// is as it was.
 #[inline]
 pub fn encode_one(
     buffer: &mut [u8],
@@ -75,11 +75,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> RecordBatchBuilder<B> {
         }
     }
 
-    /// Adds a record and returns its offset delta: 0 for the first, then 1, and so on. `timestamp` is in ms since 1970, or [`NO_TIMESTAMP`].
+    /// Adds a record and returns its offset delta: 0 for the first, then 1, and so on. `timestamp` is in ms since 1970,
+    /// or [`NO_TIMESTAMP`].
     ///
     /// # Errors
-    /// `BufferTooSmall` with the length that the whole buffer needs, `TimestampOutOfRange`, `RecordTooLarge`, `TooManyRecords`. On an error nothing
-    /// has changed, and the call may be made again with a longer buffer.
+    /// `BufferTooSmall` with the length that the whole buffer needs, `TimestampOutOfRange`, `RecordTooLarge`,
+    /// `TooManyRecords`. On an error nothing has changed, and the call may be made again with a longer buffer.
     #[inline]
     pub fn append(
         &mut self,
@@ -92,8 +93,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> RecordBatchBuilder<B> {
         if offset_delta == i32::MAX {
             return Err(EncodeError::TooManyRecords { max: i32::MAX });
         }
-        let first = offset_delta == 0;
-        let base_timestamp = if first { timestamp } else { self.base_timestamp };
+        let base_timestamp = if offset_delta == 0 { timestamp } else { self.base_timestamp };
         // Neither is below -1 (`of` sees to `timestamp`, and this is not used before): no overflow.
         let shape =
             RecordShape::of(timestamp, timestamp.wrapping_sub(base_timestamp), offset_delta, key, value, headers)?;
@@ -107,7 +107,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> RecordBatchBuilder<B> {
         self.end = needed;
         self.record_count += 1;
         self.base_timestamp = base_timestamp;
-        self.max_timestamp = if first { timestamp } else { later(self.max_timestamp, timestamp) };
+        // No timestamp is below all others, and so is the first value of this.
+        self.max_timestamp = self.max_timestamp.max(timestamp);
         Ok(offset_delta)
     }
 
@@ -117,7 +118,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> RecordBatchBuilder<B> {
         self.record_count
     }
 
-    /// The size in bytes that the batch would have if it were finished now, uncompressed; an empty one still has its header.
+    /// The size in bytes that the batch would have if it were finished now, uncompressed; an empty one still has its
+    /// header.
     #[inline]
     pub const fn size(&self) -> usize {
         self.end
@@ -147,7 +149,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> RecordBatchBuilder<B> {
         self.producer = Producer { id, epoch, base_sequence };
     }
 
-    /// Writes the header, CRC included, and lends the whole batch, uncompressed. Records may still be appended afterwards, and the batch finished again.
+    /// Writes the header, CRC included, and lends the whole batch, uncompressed. Records may still be appended
+    /// afterwards, and the batch finished again.
     ///
     /// A batch without records does not exist in the format: an empty builder lends an empty slice.
     ///
@@ -173,8 +176,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> RecordBatchBuilder<B> {
         if self.record_count == 0 { &[] } else { &self.buffer.as_ref()[HEADER_LEN..self.end] }
     }
 
-    /// Writes the header in front of the compressed payload that the caller has put at `out[61..61 + payload_len]`, CRC included,
-    /// and lends the whole batch.
+    /// Writes the header in front of the compressed payload that the caller has put at `out[61..61 + payload_len]`, CRC
+    /// included, and lends the whole batch.
     ///
     /// # Errors
     /// `NoRecords`, `BufferTooSmall`, `RecordTooLarge`. On an error `out` is as it was.
@@ -249,27 +252,32 @@ struct HeaderFields {
 }
 
 impl HeaderFields {
-    /// Writes the header of `batch`, whose payload is in place. `batch` is longer than a header and at most `BATCH_SIZE_MAX`.
+    /// Writes the header of `batch`, whose payload is in place. `batch` is longer than a header and at most
+    /// `BATCH_SIZE_MAX`.
+    ///
+    /// What the CRC covers goes out as five words of eight bytes from [`CRC_START`] on, because the CRC reads it right
+    /// back, eight bytes at a time from there: a processor hands a word from its store buffer to such a read at once,
+    /// but makes a read wait that spans smaller stores.
     #[inline]
     fn write(&self, batch: &mut [u8]) {
-        let mut header = RecordBatchHeader {
-            base_offset: 0.into(),
-            batch_length: ((batch.len() - LOG_OVERHEAD) as i32).into(),
-            partition_leader_epoch: 0.into(),
-            magic: MAGIC,
-            crc: 0.into(),
-            attributes: i16::from(self.codec.id()).into(),
-            last_offset_delta: (self.record_count - 1).into(),
-            base_timestamp: self.base_timestamp.into(),
-            max_timestamp: self.max_timestamp.into(),
-            producer_id: self.producer.id.into(),
-            producer_epoch: self.producer.epoch.into(),
-            base_sequence: self.producer.base_sequence.into(),
-            record_count: self.record_count.into(),
-        };
-        batch[..HEADER_LEN].copy_from_slice(header.as_bytes());
-        header.crc.set(crc32c(&batch[CRC_START..]));
-        batch[CRC_START - 4..CRC_START].copy_from_slice(header.crc.as_bytes());
+        let batch_length = (batch.len() - LOG_OVERHEAD) as u32;
+        let attributes = u64::from(self.codec.id());
+        let last_offset_delta = (self.record_count - 1) as u32;
+        let (base_timestamp, max_timestamp) = (self.base_timestamp as u64, self.max_timestamp as u64);
+        let (producer_id, producer_epoch) = (self.producer.id as u64, self.producer.epoch as u16);
+        let (base_sequence, record_count) = (self.producer.base_sequence as u32, self.record_count as u32);
+        let Some(header) = batch.first_chunk_mut::<HEADER_LEN>() else { return };
+        let mut put = |at: usize, word: u64| header[at..at + 8].copy_from_slice(&word.to_be_bytes());
+        put(0, 0);
+        put(8, u64::from(batch_length) << 32);
+        put(21, attributes << 48 | u64::from(last_offset_delta) << 16 | base_timestamp >> 48);
+        put(29, base_timestamp << 16 | max_timestamp >> 48);
+        put(37, max_timestamp << 16 | producer_id >> 48);
+        put(45, producer_id << 16 | u64::from(producer_epoch));
+        put(53, u64::from(base_sequence) << 32 | u64::from(record_count));
+        header[16] = MAGIC as u8;
+        let crc = crc32c(&batch[CRC_START..]);
+        batch[CRC_START - 4..CRC_START].copy_from_slice(&crc.to_be_bytes());
     }
 }
 
@@ -312,7 +320,8 @@ impl RecordShape {
         bounded_end(start, self.body_len.saturating_add(len_len(self.body_len)))
     }
 
-    /// Fills `dest`, exactly as long as the record. `None` cannot happen; it keeps a mistake of ours from becoming a panic.
+    /// Fills `dest`, exactly as long as the record. `None` cannot happen; it keeps a mistake of ours from becoming a
+    /// panic.
     #[inline]
     fn write(&self, dest: &mut [u8], key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header<'_>]) -> Option<()> {
         let mut out = Out(dest);
@@ -420,7 +429,8 @@ mod tests {
     use std::vec;
     use std::vec::Vec;
 
-    /// Worked out by hand from the two tables: timestamp 1000, key "k", value "v1", one header "h" without a value. Only the CRC is computed.
+    /// Worked out by hand from the two tables: timestamp 1000, key "k", value "v1", one header "h" without a value.
+    /// Only the CRC is computed.
     const BY_HAND: [u8; 74] = [
         0, 0, 0, 0, 0, 0, 0, 0, // base offset
         0, 0, 0, 62, // length: 74 - 12
@@ -568,10 +578,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_built_is_read_back(records in proptest::collection::vec(record(), 1..90), base in 0_i64..1 << 40, epoch in -1_i32..9) {
+        fn what_is_built_is_read_back(
+            records in proptest::collection::vec(record(), 1..90),
+            base in 0_i64..1 << 40, epoch in -1_i32..9,
+        ) {
             let mut builder = RecordBatchBuilder::new(vec![0xee; 1_000_000]);
             for (n, (timestamp, key, value, headers)) in records.iter().enumerate() {
-                let headers: Vec<_> = headers.iter().map(|(key, value)| Header { key, value: value.as_deref() }).collect();
+                let headers = headers.iter().map(|(key, value)| Header { key, value: value.as_deref() });
+                let headers: Vec<_> = headers.collect();
                 prop_assert_eq!(builder.append(*timestamp, key.as_deref(), value.as_deref(), &headers), Ok(n as i32));
                 if records.len() == 1 {
                     let mut one = vec![0; builder.size()];
@@ -597,8 +611,8 @@ mod tests {
                 prop_assert_eq!((record.offset, record.timestamp), (base + n as i64, *timestamp));
                 prop_assert_eq!((record.key, record.value), (key.as_deref(), value.as_deref()));
                 prop_assert_eq!(record.headers().len(), headers.len());
-                let read_headers: Vec<_> = record.headers().map(|h| (h.key.to_vec(), h.value.map(<[u8]>::to_vec))).collect();
-                prop_assert_eq!(&read_headers, headers);
+                let read_headers = record.headers().map(|h| (h.key.to_vec(), h.value.map(<[u8]>::to_vec)));
+                prop_assert_eq!(&read_headers.collect::<Vec<_>>(), headers);
             }
             prop_assert!(read.next().is_none() && read.next().is_none());
         }

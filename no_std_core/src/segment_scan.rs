@@ -1,8 +1,10 @@
-//! Walks the bytes of a segment batch by batch: for recovery, for checking, for readers of another process, for fuzzing.
+//! Walks the bytes of a segment batch by batch: for recovery, for checking, for readers of another process, for
+//! fuzzing.
 //!
-//! The CRC covers neither the base offset nor the leader epoch. So a batch counts only where all three hold: its bytes (length, magic, CRC), its
-//! place (the base offset continues the log), and its history (the epoch is the one that the table gives for that offset).
-//! A batch that a crash took back, or that stands behind the end from another time, fails one of them.
+//! The CRC covers neither the base offset nor the leader epoch. So a batch counts only where all three hold: its bytes
+//! (length, magic, CRC), its place (the base offset continues the log), and its history (the epoch is the one that the
+//! table gives for that offset). A batch that a crash took back, or that stands behind the end from another time, fails
+//! one of them.
 
 use zerocopy::FromBytes;
 
@@ -44,8 +46,8 @@ impl ScanRules<'_> {
 pub enum ScanStep<'a> {
     /// A batch that holds to all rules.
     Batch(RecordBatch<'a>),
-    /// A batch that holds to all rules but one: its leader epoch is not the offset's. Below the recovery point that is a damaged field, to be healed from
-    /// the table; above it, the batch is from another history and ends the log.
+    /// A batch that holds to all rules but one: its leader epoch is not the offset's. Below the recovery point that is
+    /// a damaged field, to be healed from the table; above it, the batch is from another history and ends the log.
     WrongEpoch {
         /// The batch; its CRC holds, where it was to be checked.
         batch: RecordBatch<'a>,
@@ -142,7 +144,8 @@ fn epoch_of(epochs: &EpochTableView<'_>, batch: &RecordBatch<'_>) -> Result<Lead
 pub struct Plausible<'a> {
     /// The least base offset: that of the first batch that is missing.
     pub offset_min: Offset,
-    /// The offset that the batch has to end before: the next segment's base, or the log's end where it is known; else `Offset::MAX`.
+    /// The offset that the batch has to end before: the next segment's base, or the log's end where it is known; else
+    /// `Offset::MAX`.
     pub offset_end: Offset,
     /// Whether batches of this log have as many records as offsets, as all have that no compaction thinned out.
     pub contiguous: bool,
@@ -236,9 +239,10 @@ pub enum Resync {
 
 /// Searches `bytes[from..]` for the next batch that holds, after damage.
 ///
-/// A candidate has to be plausible in every field of its header ([`Plausible`]) before its CRC is computed, and the bytes of that are taken from
-/// `crc_budget`: hostile bytes can offer overlapping candidates, and the budget (say, eight times the segment's size) keeps their cost linear. `bytes` reaches to the segment's
-/// end: a batch that runs past it is none.
+/// A candidate has to be plausible in every field of its header ([`Plausible`]) before its CRC is computed, and the
+/// bytes of that are taken from `crc_budget`: hostile bytes can offer overlapping candidates, and the budget (say,
+/// eight times the segment's size) keeps their cost linear. `bytes` reaches to the segment's end: a batch that runs
+/// past it is none.
 pub fn find_next_batch(bytes: &[u8], from: usize, plausible: &Plausible<'_>, crc_budget: &mut u64) -> Resync {
     const MAGIC_AT: usize = 16;
     let mut position = from;
@@ -556,7 +560,10 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_end_the_walk(bytes in proptest::collection::vec(prop_oneof![any::<u8>(), Just(0_u8), Just(2_u8)], 0..300), contiguous: bool) {
+        fn any_bytes_end_the_walk(
+            bytes in proptest::collection::vec(prop_oneof![any::<u8>(), Just(0_u8), Just(2_u8)], 0..300),
+            contiguous: bool,
+        ) {
             let rules = ScanRules { contiguous, ..rules() };
             let (batches, ..) = walk(&bytes, rules);
             prop_assert_eq!(batches, 0);
