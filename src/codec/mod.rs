@@ -162,6 +162,7 @@ impl<'a> Output<'a> {
     }
 
     /// Appends `len` bytes, zeros for now, and returns them to be filled.
+    #[cfg(any(feature = "gzip", feature = "lz4", feature = "snappy", feature = "zstd"))]
     fn grow(&mut self, len: usize) -> Result<&mut [u8], CodecError> {
         self.make_room(len)?;
         let old = self.bytes.len();

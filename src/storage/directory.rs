@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak};
 use std::time::UNIX_EPOCH;
 
 use parking_lot::{Mutex, MutexGuard};
-use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::map_budget::MapBudget;
@@ -27,7 +27,7 @@ const LOCK_FILE: &str = ".lock";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StoreMode {
     /// Reads through maps; writes through maps where that is known to be safe: in room that the file system allocated
-    /// beforehand, on ext4, xfs, f2fs and tmpfs. All other writing is by system calls.
+    /// beforehand, on ext4, f2fs and tmpfs, and on xfs where files cannot share blocks. All other writing is by system calls.
     #[default]
     Auto,
     /// Reads through maps, and writes through maps on every file system that can allocate room beforehand. On
@@ -90,10 +90,11 @@ impl DirectoryStorage {
             return Err(io::ErrorKind::NotADirectory.into());
         }
         let stores_are_safe = match options.store_mode {
-            StoreMode::Auto => {
-                let kind = rustix::fs::fstatfs(&directory)?.f_type as u32;
-                matches!(kind, EXT4_MAGIC | XFS_MAGIC | F2FS_MAGIC | TMPFS_MAGIC)
-            }
+            StoreMode::Auto => match rustix::fs::fstatfs(&directory)?.f_type as u32 {
+                EXT4_MAGIC | F2FS_MAGIC | TMPFS_MAGIC => true,
+                XFS_MAGIC => !options.read_only && !shares_blocks(&root),
+                _ => false,
+            },
             StoreMode::Map => true,
             StoreMode::File => false,
         };
@@ -132,6 +133,15 @@ const EXT4_MAGIC: u32 = 0xEF53;
 const XFS_MAGIC: u32 = 0x5846_5342;
 const F2FS_MAGIC: u32 = 0xF2F5_2010;
 const TMPFS_MAGIC: u32 = 0x0102_1994;
+
+/// Whether files on this file system can be made to share blocks: a plain `cp` of a live file does that, and from then on a store
+/// into room that was allocated needs new room, which a full disk answers with SIGBUS. When in doubt, they can.
+fn shares_blocks(root: &Path) -> bool {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let Ok(nameless) = retry(|| rustix::fs::open(root, flags, Mode::RUSR | Mode::WUSR)) else { return true };
+    // A file shares its blocks with itself already: where sharing is known, this changes nothing.
+    !matches!(rustix::fs::ioctl_ficlone(&nameless, &nameless), Err(Errno::OPNOTSUPP | Errno::NOTTY))
+}
 
 /// Creates `directory` and those above it, each one durable before it returns.
 fn create_durably(directory: &Path) -> io::Result<()> {
