@@ -579,10 +579,10 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_built_is_read_back(
-            records in proptest::collection::vec(record(), 1..90),
+            records in proptest::collection::vec(record(), 1..30),
             base in 0_i64..1 << 40, epoch in -1_i32..9,
         ) {
-            let mut builder = RecordBatchBuilder::new(vec![0xee; 1_000_000]);
+            let mut builder = RecordBatchBuilder::new(vec![0xee; 400_000]);
             for (n, (timestamp, key, value, headers)) in records.iter().enumerate() {
                 let headers = headers.iter().map(|(key, value)| Header { key, value: value.as_deref() });
                 let headers: Vec<_> = headers.collect();
