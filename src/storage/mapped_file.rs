@@ -230,23 +230,28 @@ impl MappedFile {
         if !kernel_populates() {
             return Ok(true);
         }
-        let file_end = window.offset_of_end(self.known_len());
-        let missing = window.missing(range, file_end);
-        let Err(error) = window.populate(missing, Advice::PopulateRead) else { return Ok(true) };
-        match Errno::from_io_error(&error) {
-            // What the medium could not read comes back as one of these; which, depends on how it failed.
-            Some(Errno::FAULT | Errno::HWPOISON | Errno::IO) => {
-                self.copy_only.store(true, Ordering::Relaxed);
-                read_through(&*open()?, window.position + range.start as u64, range.len())?;
-                Ok(false)
+        let mut file_end = window.offset_of_end(self.known_len());
+        loop {
+            let missing = window.missing(range, file_end);
+            let end = missing.end;
+            let Err(error) = window.populate(missing, Advice::PopulateRead) else { return Ok(true) };
+            match Errno::from_io_error(&error) {
+                // What the medium could not read comes back as one of these; which, depends on how it failed.
+                Some(Errno::FAULT | Errno::HWPOISON | Errno::IO) => {
+                    // Or another process, the writer, has trimmed the file meanwhile, and only what was to be populated beside the range is gone.
+                    file_end = window.offset_of_end(self.measure(open)?);
+                    if range.end <= file_end && file_end < end {
+                        continue;
+                    }
+                    self.copy_only.store(true, Ordering::Relaxed);
+                    read_through(&*open()?, window.position + range.start as u64, range.len())?;
+                }
+                // Not a map that this kernel populates: nothing can be promised of it.
+                Some(Errno::INVAL) => self.copy_only.store(true, Ordering::Relaxed),
+                // No memory just now.
+                _ => {}
             }
-            // Not a map that this kernel populates: nothing can be promised of it.
-            Some(Errno::INVAL) => {
-                self.copy_only.store(true, Ordering::Relaxed);
-                Ok(false)
-            }
-            // No memory just now.
-            _ => Ok(false),
+            return Ok(false);
         }
     }
 
@@ -283,6 +288,11 @@ impl MappedFile {
                 return Ok(found);
             }
         }
+        // Asked before the descriptor: it is made writable first, and then said to be.
+        let writable = self.writable.load(Ordering::Acquire);
+        if to_write && !writable {
+            return Ok(None);
+        }
         let file = open()?;
         let start = granule_start(position);
         let needed = self.known_len().max(end) - start;
@@ -291,10 +301,6 @@ impl MappedFile {
             found.as_ref().map_or(0, |window| if window.covers(position, end) { 0 } else { 4 * window.len as u64 });
         let bytes = needed.max(outgrown).next_multiple_of(GRANULE_BYTES as u64).min(WINDOW_BYTES_MAX);
         drop(found);
-        let writable = self.writable.load(Ordering::Acquire);
-        if to_write && !writable {
-            return Ok(None);
-        }
         let mapped =
             self.budget.window(&self.this, bytes, |charge| Window::map(&file, start, bytes as usize, writable, charge));
         let window = match mapped {
@@ -513,8 +519,8 @@ impl Region for Window {
         assert!(range.start <= range.end && range.end <= self.len, "a lease lies inside its window");
         // SAFETY: the start lies inside the map (asserted), which is mapped (1).
         let start = unsafe { self.map.as_ptr().add(range.start) };
-        // SAFETY: as many bytes are mapped (asserted, 1) and readable as the file had when they were lent, and only leases, which `lend` made, get here
-        // (3); they do not change while the lease lives, which the borrow of `self` does not outlive (4); a window is shorter than `isize::MAX`.
+        // SAFETY: so many bytes are mapped (asserted, 1); they lie inside the file, as only leases get here and `lend` made those (3); they
+        // do not change while the lease lives, which the borrow of `self` does not outlive (4); a window is shorter than `isize::MAX`.
         unsafe { slice::from_raw_parts(start, range.len()) }
     }
 }
@@ -610,17 +616,18 @@ mod tests {
 
     #[test]
     fn a_forked_child_knows_that_it_is_one() {
+        const SEEN: i32 = 77;
         let guard = ForkGuard::here();
         assert!(!guard.forked());
-        let mut command = Command::new("/proc/self/exe");
-        command.arg("--list").stdout(std::process::Stdio::null());
+        // The closure runs in a forked child; its error comes back as that of the spawn, and nothing is executed.
         let in_child = move || {
-            let child_of_its_own = ForkGuard::here();
-            if guard.forked() && !child_of_its_own.forked() { Ok(()) } else { Err(io::ErrorKind::Other.into()) }
+            let seen = guard.forked() && !ForkGuard::here().forked();
+            Err(io::Error::from_raw_os_error(if seen { SEEN } else { 1 }))
         };
-        // SAFETY: between fork and exec the closure loads and compares atomics; its error is made without allocating.
+        let mut command = Command::new("true");
+        // SAFETY: all that the closure does is to load and compare atomics, and its error takes no memory.
         unsafe { command.pre_exec(in_child) };
-        assert!(command.status().expect("the child saw that it was forked").success());
+        assert_eq!(command.spawn().unwrap_err().raw_os_error(), Some(SEEN));
         assert!(!guard.forked(), "the parent goes on being itself");
     }
 

@@ -478,6 +478,20 @@ fn a_read_only_storage_changes_nothing_and_sees_the_writer() {
 }
 
 #[test]
+fn a_reader_goes_on_lending_from_a_file_that_its_writer_trimmed() {
+    let directory = TestDir::new();
+    let writer = directory.open(DirectoryStorageOptions::default());
+    let written = create(&writer, "a", &vec![7; 70_000]);
+    reserve(&*written, 1 << 20);
+    let reader = directory.open(DirectoryStorageOptions { read_only: true, ..Default::default() });
+    let file = reader.open("a", Access::Read).unwrap();
+    assert!(file.lend(0, 100).unwrap().is_some());
+    written.truncate(70_000).unwrap();
+    assert_eq!(*file.lend(66_000, 4000).unwrap().unwrap(), [7; 4000]);
+    assert_eq!(*file.lend(10, 100).unwrap().unwrap(), [7; 100]);
+}
+
+#[test]
 fn the_root_is_created_with_its_parents() {
     let directory = TestDir::new();
     let root = directory.0.join("a/b/c");
