@@ -209,17 +209,17 @@ fn seal(encoded: &mut [u8], slot_len: usize, sequence: u64) {
 }
 
 #[derive(Debug)]
-struct Slot {
-    checkpoint: Checkpoint,
-    slot_len: usize,
-    sequence: u64,
+pub(crate) struct Slot {
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) slot_len: usize,
+    pub(crate) sequence: u64,
 }
 
 /// The slot at the start of `bytes`; `None` where none is whole and valid.
 ///
 /// # Errors
 /// Only [`Error::UnsupportedVersion`]: a whole slot of a format that this version does not know.
-fn decode(bytes: &[u8]) -> Result<Option<Slot>> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Slot>> {
     let Some(header) = bytes.get(..HEADER_LEN) else { return Ok(None) };
     let payload_len = u32_at(header, 12) as usize;
     let whole = HEADER_LEN.checked_add(payload_len).and_then(|end| bytes.get(..end));

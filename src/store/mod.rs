@@ -14,7 +14,7 @@ use crate::segment::BufferPool;
 use crate::storage::{DirectoryStorage, DirectoryStorageOptions, ForkGuard, Storage, StorageLock, StoreMode};
 use crate::sync::{AtomicBool, Mutex, Ordering, RwLock};
 
-mod checkpoint;
+pub(crate) mod checkpoint;
 mod housekeeping;
 mod report;
 mod topic;
@@ -25,6 +25,7 @@ pub use topic::{NewTopic, PARTITIONS_MAX, Topic};
 use checkpoint::{Checkpoint, CheckpointFile};
 use housekeeping::Housekeeper;
 use topic::TopicSettings;
+pub(crate) use topic::read_config;
 
 /// How a store is opened; begin with [`Store::options`].
 ///

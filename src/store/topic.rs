@@ -289,7 +289,7 @@ impl StoreShared {
 }
 
 /// The keys in a topic's configuration file; none where there is no such file.
-fn read_config(storage: &dyn Storage, dir: &str) -> BTreeMap<String, String> {
+pub(crate) fn read_config(storage: &dyn Storage, dir: &str) -> BTreeMap<String, String> {
     let read = || -> io::Result<String> {
         let file = storage.open(&format!("{dir}/{TOPIC_CONFIG}"), Access::Read)?;
         let mut bytes = vec![0; file.len()?.min(CONFIG_BYTES_MAX) as usize];
