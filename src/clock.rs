@@ -12,8 +12,8 @@ pub trait Clock: Send + Sync + fmt::Debug {
     fn now(&self) -> TimestampMs;
 }
 
-/// The machine's own clock, at the kernel's tick (1 to 10 ms): reading it costs a few nanoseconds, an exact clock as much
-/// as the rest of an append.
+/// The machine's own clock, at the kernel's tick (1 to 10 ms): reading it costs a few nanoseconds, an exact
+/// clock as much as the rest of an append.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
@@ -21,7 +21,9 @@ impl Clock for SystemClock {
     #[inline]
     fn now(&self) -> TimestampMs {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-        time.tv_sec * 1000 + i64::from(time.tv_nsec) / 1_000_000
+        #[allow(clippy::useless_conversion)] // Nanoseconds are a C `long`: 32 bits wide on some systems.
+        let nanoseconds = i64::from(time.tv_nsec);
+        time.tv_sec * 1000 + nanoseconds / 1_000_000
     }
 }
 

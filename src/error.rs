@@ -142,7 +142,7 @@ pub enum Error {
 
     /// The position belongs to a history that was taken back: another epoch's data stands there now.
     #[error(
-        "position {offset} of leader epoch {given} was taken back; epoch {given} ended at {end_offset} and epoch {current} is current"
+        "position {offset} of leader epoch {given} was taken back: that epoch ended at {end_offset}, {current} is current"
     )]
     FencedLeaderEpoch {
         /// The offset asked for.
@@ -250,7 +250,8 @@ impl Error {
         })
     }
 
-    /// Whether the same call may succeed later without anybody's doing but time's (a full disk counts: room may be freed).
+    /// Whether the same call may succeed later without anybody's doing but time's (a full disk counts: room
+    /// may be freed).
     pub fn is_retriable(&self) -> bool {
         match self {
             Error::TimedOut(_) => true,
@@ -287,7 +288,9 @@ impl From<EncodeError> for Error {
                 Error::RecordTooLarge { given: bounded(given), max: bounded(max) }
             }
             EncodeError::TimestampOutOfRange { given, .. } => Error::InvalidTimestamp { given },
-            EncodeError::BufferTooSmall { needed, available } => Error::RecordTooLarge { given: needed, max: available },
+            EncodeError::BufferTooSmall { needed, available } => {
+                Error::RecordTooLarge { given: needed, max: available }
+            }
             _ => Error::RecordTooLarge { given: usize::MAX, max: i32::MAX as usize },
         }
     }

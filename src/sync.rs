@@ -7,8 +7,9 @@ use std::time::Instant;
 
 /// Wakes those who wait for something to be published, and costs a publisher 5 ns while nobody waits.
 ///
-/// No wake-up is lost: a publisher *publishes, fences, looks for waiters*; a waiter *registers, fences, looks at what is
-/// published*. Of two sequentially consistent fences one comes first, so at least one side sees the other.
+/// No wake-up is lost: a publisher *publishes, fences, looks for waiters*; a waiter *registers, fences, looks
+/// at what is published*. Of two sequentially consistent fences one comes first, so at least one side sees
+/// the other.
 #[derive(Debug, Default)]
 pub(crate) struct Wake {
     waiters: AtomicU32,
@@ -46,12 +47,11 @@ impl Wake {
             if *turn != seen {
                 continue;
             }
-            let late = match deadline {
-                Some(deadline) => self.woken.wait_until(&mut turn, deadline).timed_out(),
-                None => {
-                    self.woken.wait(&mut turn);
-                    false
-                }
+            let late = if let Some(deadline) = deadline {
+                self.woken.wait_until(&mut turn, deadline).timed_out()
+            } else {
+                self.woken.wait(&mut turn);
+                false
             };
             drop(turn);
             if late {

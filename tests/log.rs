@@ -1,5 +1,5 @@
-//! One log from its public face: what is appended is read back, whatever happens in between. Each test runs on a directory in each way
-//! of storing, and in memory.
+//! One log from its public face: what is appended is read back, whatever happens in between. Each test runs
+//! on a directory in each way of storing, and in memory.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -39,27 +39,32 @@ impl Place {
         vec![directory("auto"), directory("map"), directory("file"), Place::Memory(MemoryStorage::new())]
     }
 
-    fn options(&self) -> StoreOptions {
+    fn options() -> StoreOptions {
         Store::options().set("edgelog.housekeeping", "tick").unwrap()
     }
 
     fn open(&self) -> Store {
         match self {
-            Place::Directory(dir, mode) => self.options().set("edgelog.storage", mode).unwrap().open(&dir.0).unwrap(),
-            Place::Memory(storage) => self.options().open_on(storage.clone()).unwrap(),
+            Place::Directory(dir, mode) => Place::options().set("edgelog.storage", mode).unwrap().open(&dir.0).unwrap(),
+            Place::Memory(storage) => Place::options().open_on(storage.clone()).unwrap(),
         }
     }
 
     fn attach(&self) -> Store {
         match self {
-            Place::Directory(dir, mode) => self.options().set("edgelog.storage", mode).unwrap().attach(&dir.0).unwrap(),
-            Place::Memory(storage) => self.options().attach_on(storage.clone()).unwrap(),
+            Place::Directory(dir, mode) => {
+                Place::options().set("edgelog.storage", mode).unwrap().attach(&dir.0).unwrap()
+            }
+            Place::Memory(storage) => Place::options().attach_on(storage.clone()).unwrap(),
         }
     }
 }
 
 fn small_topic() -> NewTopic {
-    NewTopic::new("t").config("segment.bytes", "4096").config("index.interval.bytes", "512").config("retention.ms", "-1")
+    NewTopic::new("t")
+        .config("segment.bytes", "4096")
+        .config("index.interval.bytes", "512")
+        .config("retention.ms", "-1")
 }
 
 fn value(n: i64) -> String {
@@ -133,7 +138,7 @@ fn a_store_that_was_not_closed_comes_back_with_a_new_epoch() {
         let Place::Directory(dir, mode) = &place else { continue };
         let copy = TempDir::new();
         copy_dir(&dir.0, &copy.0);
-        let store = place.options().set("edgelog.storage", mode).unwrap().open(&copy.0).unwrap();
+        let store = Place::options().set("edgelog.storage", mode).unwrap().open(&copy.0).unwrap();
         let report = store.recovery_report();
         assert!(!report.clean);
         assert!(report.recovered_records() > 0 && report.cut_bytes() == 0, "{report}");
@@ -178,8 +183,9 @@ fn an_attached_reader_sees_what_the_writer_appends() {
         log.truncate_to(250).unwrap();
         let end = log.offsets().log_end_offset;
         append(&log, end, 700, Durability::Os);
-        let again = place.attach().log("t", 0).unwrap();
-        check(&again, 0, 700);
+        check(&seen, 0, 700);
+        let again = place.attach();
+        check(&again.log("t", 0).unwrap(), 0, 700);
     }
 }
 

@@ -1,4 +1,5 @@
-//! The codecs that a batch's attributes can name. The codecs themselves live upstairs: they need an allocator.
+//! The codecs that a batch's attributes can name. The codecs themselves live upstairs: they need an
+//! allocator.
 //!
 //! | id | name | payload |
 //! |---|---|---|

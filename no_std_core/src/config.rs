@@ -1,7 +1,8 @@
-//! The one table of settings: what each is called, what it may be, what it is where nobody says, and what it means.
+//! The one table of settings: what each is called, what it may be, what it is where nobody says, and what it
+//! means.
 //!
-//! Names are Kafka's where Kafka has them; keys of our own begin with `edgelog.`. Parsing, bounds, defaults and
-//! documentation all read [`KEYS`].
+//! Names are Kafka's where Kafka has them; keys of our own begin with `edgelog.`. Parsing, bounds, defaults
+//! and documentation all read [`KEYS`].
 
 use core::fmt;
 
@@ -200,7 +201,8 @@ enum Access {
     Store { get: fn(&StoreConfig) -> Value, set: fn(&mut StoreConfig, &Input<'_>) -> Result<(), &'static str> },
 }
 
-/// A value that was read: the number (0 or 1 for a truth, the place in the list for a word), and the text it came from.
+/// A value that was read: the number (0 or 1 for a truth, the place in the list for a word), and the text it
+/// came from.
 struct Input<'a> {
     number: i64,
     text: &'a str,
@@ -514,7 +516,8 @@ impl LogConfig {
     /// Sets one key from text.
     ///
     /// # Errors
-    /// `UnknownKey` with the nearest name, `WrongScope`, `InvalidValue`, `OutOfRange`; then nothing has changed.
+    /// `UnknownKey` with the nearest name, `WrongScope`, `InvalidValue`, `OutOfRange`; then nothing has
+    /// changed.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), ConfigError> {
         let row = row(key, Scope::Topic)?;
         let input = row.read(value)?;
@@ -553,7 +556,8 @@ impl StoreConfig {
     /// Sets one key from text.
     ///
     /// # Errors
-    /// `UnknownKey` with the nearest name, `WrongScope`, `InvalidValue`, `OutOfRange`; then nothing has changed.
+    /// `UnknownKey` with the nearest name, `WrongScope`, `InvalidValue`, `OutOfRange`; then nothing has
+    /// changed.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), ConfigError> {
         let row = row(key, Scope::Store)?;
         let input = row.read(value)?;
@@ -642,8 +646,8 @@ fn row(key: &str, scope: Scope) -> Result<&'static ConfigKey, ConfigError> {
 /// The most bytes of a name that is compared letter by letter; no key comes near it.
 const KEY_LEN_MAX: usize = 63;
 
-/// The name that takes the fewest letters to put in, take out or change to get from `key`, where that is at most a
-/// third of them.
+/// The name that takes the fewest letters to put in, take out or change to get from `key`, where that is at
+/// most a third of them.
 ///
 /// Usable with any table of names: other parts of edgelog have keys of their own.
 pub fn nearest<'n>(key: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {

@@ -1,10 +1,11 @@
-//! CRC-32C (Castagnoli), the checksum of record batches: polynomial 0x1EDC6F41, reflected, first and last inverted.
+//! CRC-32C (Castagnoli), the checksum of record batches: polynomial 0x1EDC6F41, reflected, first and last
+//! inverted.
 //!
-//! Under `std` the processor's own instructions are used, found out once at run time: on `x86_64` by `crc-fast`, ahead
-//! of `crc32c` at every size there (measured, Zen, ns for 16 B / 100 B / 1 KiB / 16 KiB / 1 MiB: 3 / 5.5 / 19 / 270 /
-//! 17,500 against 7 / 9 / 38 / 670 / 35,700); on `aarch64` by `crc32c`, because `crc-fast` falls back to a table on
-//! processors without PMULL, and the commonest small boards are such. Everywhere else it is a table of 8 KiB, eight
-//! bytes at a step.
+//! Under `std` the processor's own instructions are used, found out once at run time: on `x86_64` by
+//! `crc-fast`, ahead of `crc32c` at every size there (measured, Zen, ns for 16 B / 100 B / 1 KiB / 16 KiB / 1
+//! MiB: 3 / 5.5 / 19 / 270 / 17,500 against 7 / 9 / 38 / 670 / 35,700); on `aarch64` by `crc32c`, because
+//! `crc-fast` falls back to a table on processors without PMULL, and the commonest small boards are such.
+//! Everywhere else it is a table of 8 KiB, eight bytes at a step.
 
 /// The polynomial, bits reversed.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
@@ -39,8 +40,8 @@ pub fn crc32c_append(crc: u32, bytes: &[u8]) -> u32 {
 ///
 /// Takes at most some 2,000 shifts whatever the length, and reads no data.
 pub fn crc32c_combine(a: u32, b: u32, len_b: u64) -> u32 {
-    // A CRC is a remainder of polynomials over two elements. Appending n bytes multiplies by x^(8n), and that power is
-    // the product of those in TWO_POWERS that the bits of n name: square and multiply.
+    // A CRC is a remainder of polynomials over two elements. Appending n bytes multiplies by x^(8n), and that
+    // power is the product of those in TWO_POWERS that the bits of n name: square and multiply.
     let mut shifted = a;
     let mut rest = len_b;
     while rest != 0 {

@@ -1,5 +1,5 @@
-//! What can be wrong with bytes, with a record to be written, and with a setting. Every variant carries its evidence;
-//! all are `Copy` and own nothing.
+//! What can be wrong with bytes, with a record to be written, and with a setting. Every variant carries its
+//! evidence; all are `Copy` and own nothing.
 
 use core::fmt;
 
@@ -56,8 +56,8 @@ pub enum DecodeError {
         /// The last offset delta found.
         last_offset_delta: i32,
     },
-    /// The number of records cannot be true: negative, more than the offsets of the batch, or more than its bytes can
-    /// hold.
+    /// The number of records cannot be true: negative, more than the offsets of the batch, or more than its
+    /// bytes can hold.
     BadRecordCount {
         /// The count found.
         given: i32,
@@ -69,7 +69,8 @@ pub enum DecodeError {
         /// Where it starts, in bytes from the start of the payload.
         at: usize,
     },
-    /// A record's length field is negative, runs past the payload, or is not what the record's fields add up to.
+    /// A record's length field is negative, runs past the payload, or is not what the record's fields add up
+    /// to.
     BadRecordLength {
         /// Where the record starts, in bytes from the start of the payload.
         at: usize,
@@ -133,7 +134,8 @@ pub enum DecodeError {
         /// The epoch found.
         found: LeaderEpoch,
     },
-    /// A header field holds what no writer of this format writes there (told only where damage is searched through).
+    /// A header field holds what no writer of this format writes there (told only where damage is searched
+    /// through).
     Implausible {
         /// Where the field stands in the batch header, in bytes.
         header_byte: usize,

@@ -34,7 +34,8 @@ impl<'a> EpochTableView<'a> {
         self.0
     }
 
-    /// The epoch that `offset` was (or, at the log's end, would be) written in; `None` before the first entry.
+    /// The epoch that `offset` was (or, at the log's end, would be) written in; `None` before the first
+    /// entry.
     #[inline]
     pub fn epoch_for(&self, offset: Offset) -> Option<LeaderEpoch> {
         // Nearly every question is about the newest epoch.
@@ -55,9 +56,9 @@ impl<'a> EpochTableView<'a> {
 
     /// Where the history of `epoch` ends: the answer to Kafka's `OffsetForLeaderEpoch`.
     ///
-    /// The newest epoch ends at `log_end_offset`. An older one, or one that this log never had, ends where the next
-    /// higher one starts, and is told with the greatest epoch at or below it that the log does have (itself where there
-    /// is none). `None` for an epoch above the newest, or below 0.
+    /// The newest epoch ends at `log_end_offset`. An older one, or one that this log never had, ends where
+    /// the next higher one starts, and is told with the greatest epoch at or below it that the log does
+    /// have (itself where there is none). `None` for an epoch above the newest, or below 0.
     pub fn end_offset_for(&self, epoch: LeaderEpoch, log_end_offset: Offset) -> Option<OffsetAndEpoch> {
         let latest = self.latest()?;
         if epoch < 0 {
@@ -104,7 +105,8 @@ mod table {
     use crate::error::EpochError;
     use crate::units::{LeaderEpoch, Offset};
 
-    /// The epochs of a log, oldest first, owned. [`Display`](fmt::Display) and [`FromStr`] are the checkpoint's text.
+    /// The epochs of a log, oldest first, owned. [`Display`](fmt::Display) and [`FromStr`] are the
+    /// checkpoint's text.
     #[derive(Debug, Clone, PartialEq, Eq, Default)]
     pub struct EpochTable(Vec<EpochEntry>);
 
@@ -129,9 +131,9 @@ mod table {
             EpochTableView(&self.0)
         }
 
-        /// Begins `epoch` at `start_offset`; entries that start there or later, or whose epoch is not lower, are
-        /// replaced. Says whether anything changed: it does not where `epoch` is the newest already and starts no
-        /// later. Negative ones are refused.
+        /// Begins `epoch` at `start_offset`; entries that start there or later, or whose epoch is not lower,
+        /// are replaced. Says whether anything changed: it does not where `epoch` is the newest
+        /// already and starts no later. Negative ones are refused.
         pub fn assign(&mut self, epoch: LeaderEpoch, start_offset: Offset) -> bool {
             if epoch < 0 || start_offset < 0 {
                 return false;
@@ -154,8 +156,8 @@ mod table {
             kept != before
         }
 
-        /// The log now starts at `start_offset`: entries before it go, and the epoch that it lies in starts there. Says
-        /// whether anything changed.
+        /// The log now starts at `start_offset`: entries before it go, and the epoch that it lies in starts
+        /// there. Says whether anything changed.
         pub fn truncate_from_start(&mut self, start_offset: Offset) -> bool {
             let through = self.0.partition_point(|entry| entry.start_offset <= start_offset);
             let Some(holds) = through.checked_sub(1) else { return false };

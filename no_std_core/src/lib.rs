@@ -1,9 +1,9 @@
-//! Bytes and decisions of edgelog: Kafka's record batches, their indexes, and the rules by which a log rolls, recovers
-//! and forgets.
+//! Bytes and decisions of edgelog: Kafka's record batches, their indexes, and the rules by which a log rolls,
+//! recovers and forgets.
 //!
 //! Everything here is a function of its arguments: no file, no clock, no thread, no allocation (but for
-//! [`EpochTable`]), and no `unsafe`. So the same code runs in a microcontroller's flash driver, in the engine of the
-//! `edgelog` package, and under a fuzzer.
+//! [`EpochTable`]), and no `unsafe`. So the same code runs in a microcontroller's flash driver, in the engine
+//! of the `edgelog` package, and under a fuzzer.
 //!
 //! # From records to bytes and back
 //!
@@ -28,17 +28,17 @@
 //!
 //! # What bytes may do
 //!
-//! Bytes come from disks and networks. No sequence of them panics, loops without end or makes anything allocate: every
-//! function that takes bytes answers with a value or with an error that carries what it expected and what it found.
-//! Assertions are for our own mistakes.
+//! Bytes come from disks and networks. No sequence of them panics, loops without end or makes anything
+//! allocate: every function that takes bytes answers with a value or with an error that carries what it
+//! expected and what it found. Assertions are for our own mistakes.
 //!
 //! # Features
 //!
 //! The ladder is core, `alloc`, `std`; none is on by default.
 //! - *(none)*: everything but `EpochTable`. Checksums by a table of 8 KiB.
 //! - `alloc`: [`EpochTable`], the one type that owns a list.
-//! - `std` (implies `alloc`): checksums by the processor's own instructions, found out at run time. Nothing else
-//!   changes.
+//! - `std` (implies `alloc`): checksums by the processor's own instructions, found out at run time. Nothing
+//!   else changes.
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -5,9 +5,9 @@
 //! | 0 | i32 | offset less the segment's base offset |
 //! | 4 | i32 | position in the `.log` file |
 //!
-//! Big-endian, strictly ascending in both columns, no header, no padding. An entry names the *last* offset of a batch
-//! and where that batch starts. Source: Kafka's `OffsetIndex`. Never evidence about the log: what does not hold is
-//! rebuilt.
+//! Big-endian, strictly ascending in both columns, no header, no padding. An entry names the *last* offset of
+//! a batch and where that batch starts. Source: Kafka's `OffsetIndex`. Never evidence about the log: what
+//! does not hold is rebuilt.
 
 use zerocopy::byteorder::big_endian::{I32, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -28,7 +28,8 @@ pub struct OffsetIndexEntry {
 }
 
 impl OffsetIndexEntry {
-    /// Its bytes in the index of the segment with this base offset, which is at most `i32::MAX` below the entry's.
+    /// Its bytes in the index of the segment with this base offset, which is at most `i32::MAX` below the
+    /// entry's.
     #[inline]
     pub fn encode(self, base_offset: Offset) -> [u8; OFFSET_INDEX_ENTRY_LEN] {
         let relative = self.offset.wrapping_sub(base_offset);
@@ -57,8 +58,8 @@ impl Raw {
 
 /// The bytes of an offset index, as a sorted table.
 ///
-/// The lookups trust the order that [`check`](Self::check) establishes; over damaged bytes they still end and answer
-/// *some* entry.
+/// The lookups trust the order that [`check`](Self::check) establishes; over damaged bytes they still end and
+/// answer *some* entry.
 #[derive(Debug, Clone, Copy)]
 pub struct OffsetIndex<'a> {
     bytes: &'a [u8],

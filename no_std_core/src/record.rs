@@ -87,8 +87,8 @@ impl<'a> Record<'a> {
         Some((Self { offset, timestamp, key, value, headers }, next))
     }
 
-    /// What is wrong with the record at the front of `rest`, the end of a payload of `payload_len` bytes, that
-    /// [`take`](Self::take) refused.
+    /// What is wrong with the record at the front of `rest`, the end of a payload of `payload_len` bytes,
+    /// that [`take`](Self::take) refused.
     #[cold]
     #[inline(never)]
     pub(crate) fn explain(rest: &[u8], payload_len: usize) -> DecodeError {
@@ -190,14 +190,14 @@ impl<'a> Headers<'a> {
         self.count == 0
     }
 
-    /// The value of the last header with this name, as Kafka's `lastHeader` finds it: the inner `None` is a header
-    /// without a value.
+    /// The value of the last header with this name, as Kafka's `lastHeader` finds it: the inner `None` is a
+    /// header without a value.
     pub fn last_value(&self, key: &str) -> Option<Option<&'a [u8]>> {
         self.filter(|header| header.key == key.as_bytes()).last().map(|header| header.value)
     }
 
-    /// Reads the header count and walks all headers once, to the end of `body`, so that the iterator later needs no
-    /// errors.
+    /// Reads the header count and walks all headers once, to the end of `body`, so that the iterator later
+    /// needs no errors.
     #[inline(never)]
     fn take(mut body: &'a [u8]) -> Option<Self> {
         let given = take_varint(&mut body)?;

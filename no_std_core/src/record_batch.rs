@@ -17,9 +17,10 @@
 //! | 57 | i32 | record count | |
 //! | 61 | | records | one compressed block where the codec is not 0 |
 //!
-//! All big-endian. Attributes: bits 0-2 codec, 3 timestamp type (0 create time, 1 log append time), 4 transactional, 5
-//! control, 6 delete horizon. The CRC starts behind offset and epoch, so that whoever takes the batch into a log stamps
-//! both without touching the rest ([`stamp_base`]). Source: Kafka's `DefaultRecordBatch`.
+//! All big-endian. Attributes: bits 0-2 codec, 3 timestamp type (0 create time, 1 log append time), 4
+//! transactional, 5 control, 6 delete horizon. The CRC starts behind offset and epoch, so that whoever takes
+//! the batch into a log stamps both without touching the rest ([`stamp_base`]). Source: Kafka's
+//! `DefaultRecordBatch`.
 
 use core::fmt;
 use core::iter::FusedIterator;
@@ -109,13 +110,13 @@ pub struct RecordBatch<'a> {
 impl<'a> RecordBatch<'a> {
     /// The batch at the start of `bytes`, which may be longer.
     ///
-    /// What holds afterwards: size, magic and codec are good; the base offset is not negative and the offset behind the
-    /// last one exists; the record count is not more than the offsets or the bytes allow. What does not: the CRC, the
-    /// records.
+    /// What holds afterwards: size, magic and codec are good; the base offset is not negative and the offset
+    /// behind the last one exists; the record count is not more than the offsets or the bytes allow. What
+    /// does not: the CRC, the records.
     ///
     /// # Errors
-    /// `Truncated` (with the size of the whole batch, where the bytes reach far enough to tell), `BadBatchLength`,
-    /// `BadMagic`, `UnknownCompression`, `BadOffset`, `BadRecordCount`.
+    /// `Truncated` (with the size of the whole batch, where the bytes reach far enough to tell),
+    /// `BadBatchLength`, `BadMagic`, `UnknownCompression`, `BadOffset`, `BadRecordCount`.
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let Ok((header, _)) = RecordBatchHeader::ref_from_prefix(bytes) else { return Err(too_short(bytes)) };
@@ -129,8 +130,8 @@ impl<'a> RecordBatch<'a> {
         Ok(Self { header, payload, bytes })
     }
 
-    /// The size in bytes of the batch at the start of `bytes`, from its first twelve bytes alone (of seventeen, the
-    /// magic is checked as well), so that a caller knows how much to read.
+    /// The size in bytes of the batch at the start of `bytes`, from its first twelve bytes alone (of
+    /// seventeen, the magic is checked as well), so that a caller knows how much to read.
     ///
     /// # Errors
     /// `Truncated` below twelve bytes, `BadBatchLength`, `BadMagic`.
@@ -269,7 +270,8 @@ impl<'a> RecordBatch<'a> {
         self.header.base_timestamp.get()
     }
 
-    /// The greatest timestamp of its records, in ms since 1970 (or when it was appended, see [`TimestampType`]).
+    /// The greatest timestamp of its records, in ms since 1970 (or when it was appended, see
+    /// [`TimestampType`]).
     #[inline]
     pub fn max_timestamp(&self) -> TimestampMs {
         self.header.max_timestamp.get()
@@ -293,8 +295,8 @@ impl<'a> RecordBatch<'a> {
         self.header.base_sequence.get()
     }
 
-    /// The producer's number for the last record: after `i32::MAX` comes 0. [`NO_SEQUENCE`](crate::NO_SEQUENCE) where
-    /// there is none.
+    /// The producer's number for the last record: after `i32::MAX` comes 0.
+    /// [`NO_SEQUENCE`](crate::NO_SEQUENCE) where there is none.
     #[inline]
     pub fn last_sequence(&self) -> i32 {
         let base = self.base_sequence();
@@ -421,8 +423,8 @@ fn too_short(bytes: &[u8]) -> DecodeError {
 
 /// The records of a batch in order. After an error, which is the last item, it gives nothing more.
 ///
-/// Checked on the way, besides each record's own shape: offset deltas rise and stay within the batch, and nothing is
-/// left over or missing after the last record.
+/// Checked on the way, besides each record's own shape: offset deltas rise and stay within the batch, and
+/// nothing is left over or missing after the last record.
 #[derive(Debug, Clone)]
 pub struct Records<'p> {
     rest: &'p [u8],
@@ -444,8 +446,8 @@ impl Records<'_> {
         self.remaining as usize
     }
 
-    // What follows is cold and takes and gives values: a call that is handed `&mut self` would keep the whole iterator
-    // in memory, also where it is never made.
+    // What follows is cold and takes and gives values: a call that is handed `&mut self` would keep the whole
+    // iterator in memory, also where it is never made.
 
     /// Gives up: nothing comes after the error.
     #[inline]
@@ -528,12 +530,12 @@ pub fn stamp_base(batch: &mut [u8], base_offset: Offset, leader_epoch: LeaderEpo
     header.partition_leader_epoch.set(leader_epoch);
 }
 
-/// The CRC of a batch after its header changed from `header_old` to `header_new`, without reading its `payload_len`
-/// bytes of payload.
+/// The CRC of a batch after its header changed from `header_old` to `header_new`, without reading its
+/// `payload_len` bytes of payload.
 ///
-/// A CRC is linear: the old and the new header's own sums, moved past the payload, are taken out of and put into the
-/// sum that `header_old` holds. What the CRC field of `header_new` holds plays no part. Where the old sum was wrong, so
-/// is the new one: damage stays visible.
+/// A CRC is linear: the old and the new header's own sums, moved past the payload, are taken out of and put
+/// into the sum that `header_old` holds. What the CRC field of `header_new` holds plays no part. Where the
+/// old sum was wrong, so is the new one: damage stays visible.
 pub fn restamped_crc(header_old: &[u8; HEADER_LEN], header_new: &[u8; HEADER_LEN], payload_len: u64) -> u32 {
     let old = RecordBatchHeader::ref_from_bytes(header_old).map_or(0, |header| header.crc.get());
     let change = crc32c(&header_old[CRC_START..]) ^ crc32c(&header_new[CRC_START..]);

@@ -1,8 +1,8 @@
 //! Writes record batches into the caller's memory: one record in one go, or record by record.
 //!
-//! The bytes are those of [`record_batch`](crate::record_batch), with create time, offset deltas 0, 1, 2, ..., the
-//! first record's timestamp as the base and the true maximum. Base offset and leader epoch are written as 0: whoever
-//! appends the batch stamps them.
+//! The bytes are those of [`record_batch`](crate::record_batch), with create time, offset deltas 0, 1, 2,
+//! ..., the first record's timestamp as the base and the true maximum. Base offset and leader epoch are
+//! written as 0: whoever appends the batch stamps them.
 
 use crate::compression::CompressionType;
 use crate::crc32c::crc32c;
@@ -20,8 +20,8 @@ pub const BATCH_SIZE_MAX: usize = BATCH_LENGTH_MAX as usize + LOG_OVERHEAD;
 /// `timestamp` is in ms since 1970, or [`NO_TIMESTAMP`].
 ///
 /// # Errors
-/// `BufferTooSmall` with the exact size of the batch, `TimestampOutOfRange`, `RecordTooLarge`. On an error the buffer
-/// is as it was.
+/// `BufferTooSmall` with the exact size of the batch, `TimestampOutOfRange`, `RecordTooLarge`. On an error
+/// the buffer is as it was.
 #[inline]
 pub fn encode_one(
     buffer: &mut [u8],
@@ -75,12 +75,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> RecordBatchBuilder<B> {
         }
     }
 
-    /// Adds a record and returns its offset delta: 0 for the first, then 1, and so on. `timestamp` is in ms since 1970,
-    /// or [`NO_TIMESTAMP`].
+    /// Adds a record and returns its offset delta: 0 for the first, then 1, and so on. `timestamp` is in ms
+    /// since 1970, or [`NO_TIMESTAMP`].
     ///
     /// # Errors
     /// `BufferTooSmall` with the length that the whole buffer needs, `TimestampOutOfRange`, `RecordTooLarge`,
-    /// `TooManyRecords`. On an error nothing has changed, and the call may be made again with a longer buffer.
+    /// `TooManyRecords`. On an error nothing has changed, and the call may be made again with a longer
+    /// buffer.
     #[inline]
     pub fn append(
         &mut self,
@@ -118,8 +119,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> RecordBatchBuilder<B> {
         self.record_count
     }
 
-    /// The size in bytes that the batch would have if it were finished now, uncompressed; an empty one still has its
-    /// header.
+    /// The size in bytes that the batch would have if it were finished now, uncompressed; an empty one still
+    /// has its header.
     #[inline]
     pub const fn size(&self) -> usize {
         self.end
@@ -149,8 +150,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> RecordBatchBuilder<B> {
         self.producer = Producer { id, epoch, base_sequence };
     }
 
-    /// Writes the header, CRC included, and lends the whole batch, uncompressed. Records may still be appended
-    /// afterwards, and the batch finished again.
+    /// Writes the header, CRC included, and lends the whole batch, uncompressed. Records may still be
+    /// appended afterwards, and the batch finished again.
     ///
     /// A batch without records does not exist in the format: an empty builder lends an empty slice.
     ///
@@ -176,8 +177,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> RecordBatchBuilder<B> {
         if self.record_count == 0 { &[] } else { &self.buffer.as_ref()[HEADER_LEN..self.end] }
     }
 
-    /// Writes the header in front of the compressed payload that the caller has put at `out[61..61 + payload_len]`, CRC
-    /// included, and lends the whole batch.
+    /// Writes the header in front of the compressed payload that the caller has put at `out[61..61 +
+    /// payload_len]`, CRC included, and lends the whole batch.
     ///
     /// # Errors
     /// `NoRecords`, `BufferTooSmall`, `RecordTooLarge`. On an error `out` is as it was.
@@ -255,9 +256,9 @@ impl HeaderFields {
     /// Writes the header of `batch`, whose payload is in place. `batch` is longer than a header and at most
     /// `BATCH_SIZE_MAX`.
     ///
-    /// What the CRC covers goes out as five words of eight bytes from [`CRC_START`] on, because the CRC reads it right
-    /// back, eight bytes at a time from there: a processor hands a word from its store buffer to such a read at once,
-    /// but makes a read wait that spans smaller stores.
+    /// What the CRC covers goes out as five words of eight bytes from [`CRC_START`] on, because the CRC reads
+    /// it right back, eight bytes at a time from there: a processor hands a word from its store buffer to
+    /// such a read at once, but makes a read wait that spans smaller stores.
     #[inline]
     fn write(&self, batch: &mut [u8]) {
         let batch_length = (batch.len() - LOG_OVERHEAD) as u32;
@@ -320,8 +321,8 @@ impl RecordShape {
         bounded_end(start, self.body_len.saturating_add(len_len(self.body_len)))
     }
 
-    /// Fills `dest`, exactly as long as the record. `None` cannot happen; it keeps a mistake of ours from becoming a
-    /// panic.
+    /// Fills `dest`, exactly as long as the record. `None` cannot happen; it keeps a mistake of ours from
+    /// becoming a panic.
     #[inline]
     fn write(&self, dest: &mut [u8], key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header<'_>]) -> Option<()> {
         let mut out = Out(dest);
@@ -413,7 +414,8 @@ fn bounded_end(start: usize, len: usize) -> Result<usize, EncodeError> {
     }
 }
 
-/// A mistake of ours in the arithmetic above: told to the tests, and to callers as a buffer that no length satisfies.
+/// A mistake of ours in the arithmetic above: told to the tests, and to callers as a buffer that no length
+/// satisfies.
 #[cold]
 fn broken() -> EncodeError {
     debug_assert!(false, "a record outgrew its shape");
@@ -429,8 +431,8 @@ mod tests {
     use std::vec;
     use std::vec::Vec;
 
-    /// Worked out by hand from the two tables: timestamp 1000, key "k", value "v1", one header "h" without a value.
-    /// Only the CRC is computed.
+    /// Worked out by hand from the two tables: timestamp 1000, key "k", value "v1", one header "h" without a
+    /// value. Only the CRC is computed.
     const BY_HAND: [u8; 74] = [
         0, 0, 0, 0, 0, 0, 0, 0, // base offset
         0, 0, 0, 62, // length: 74 - 12

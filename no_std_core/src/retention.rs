@@ -18,7 +18,8 @@ pub enum RetentionReason {
 pub struct SealedSegment {
     /// Bytes of its log file.
     pub size: u64,
-    /// Its greatest timestamp in ms since 1970 (where its records have none: when it was sealed); negative: never old.
+    /// Its greatest timestamp in ms since 1970 (where its records have none: when it was sealed); negative:
+    /// never old.
     pub largest_timestamp: TimestampMs,
     /// The base offset of the segment that follows.
     pub next_base_offset: Offset,
@@ -44,8 +45,9 @@ pub struct RetentionParams {
 impl RetentionParams {
     /// The segments that may go: one reason for each, from the oldest on; the first that has to stay ends it.
     ///
-    /// `sealed` gives the segments oldest first, *without the active one*, which never goes. Source: the deletable
-    /// segments of Kafka's `UnifiedLog`, with its three passes (time, size, log start) made in one.
+    /// `sealed` gives the segments oldest first, *without the active one*, which never goes. Source: the
+    /// deletable segments of Kafka's `UnifiedLog`, with its three passes (time, size, log start) made in
+    /// one.
     pub fn expired<I>(self, sealed: I) -> Expired<I::IntoIter>
     where
         I: IntoIterator<Item = SealedSegment>,

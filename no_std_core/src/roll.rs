@@ -51,8 +51,8 @@ pub struct RollParams {
 impl RollParams {
     /// Whether the batch begins a new segment, and why. Source: Kafka's `LogSegment.shouldRoll`.
     ///
-    /// A segment without batches never rolls: the new one would have its name. So a batch larger than `segment.bytes`
-    /// gets a segment of its own.
+    /// A segment without batches never rolls: the new one would have its name. So a batch larger than
+    /// `segment.bytes` gets a segment of its own.
     #[inline]
     pub fn should_roll(&self) -> Option<RollReason> {
         if self.size == 0 {
@@ -73,8 +73,8 @@ impl RollParams {
         None
     }
 
-    /// How long the segment has been filling: by the records' own time where they have one, so that a backlog rolls as
-    /// it would have rolled live.
+    /// How long the segment has been filling: by the records' own time where they have one, so that a backlog
+    /// rolls as it would have rolled live.
     fn waited_ms(&self) -> i64 {
         if self.first_batch_timestamp >= 0 {
             self.batch_max_timestamp.saturating_sub(self.first_batch_timestamp)

@@ -2,15 +2,15 @@
 //!
 //! For each batch at position `p`, with `mark` the position of the batch indexed last (0 at first):
 //!
-//! 1. where the batch's max timestamp is greater than all before it, that and the batch's last offset become the time
-//!    to tell;
-//! 2. where `p - mark` is more than the interval, the batch gets an entry in the offset index, the time to tell one in
-//!    the time index if it is later than that index's last, and `mark` becomes `p`.
+//! 1. where the batch's max timestamp is greater than all before it, that and the batch's last offset become
+//!    the time to tell;
+//! 2. where `p - mark` is more than the interval, the batch gets an entry in the offset index, the time to
+//!    tell one in the time index if it is later than that index's last, and `mark` becomes `p`.
 //!
-//! When the segment is sealed, the time to tell goes into the time index under the same condition. So the first batch
-//! never has an entry, and the indexes depend on the log alone: rebuilt ones equal those of live appends byte for byte.
-//! Source: Kafka's `LogSegment.recover` (4.1 and later; its live counter restarts when a segment is reopened, this
-//! one's does not).
+//! When the segment is sealed, the time to tell goes into the time index under the same condition. So the
+//! first batch never has an entry, and the indexes depend on the log alone: rebuilt ones equal those of live
+//! appends byte for byte. Source: Kafka's `LogSegment.recover` (4.1 and later; its live counter restarts when
+//! a segment is reopened, this one's does not).
 
 use crate::offset_index::{OffsetIndex, OffsetIndexEntry};
 use crate::time_index::{TimeIndex, TimeIndexEntry};
@@ -42,12 +42,12 @@ impl SegmentIndexer {
         }
     }
 
-    /// The rule as it stood when the last entry of `offset_index` was made, and how many entries of `time_index` belong
-    /// to that moment: one that sealing added behind it has to go, so that the indexes stay those of a segment that was
-    /// never closed.
+    /// The rule as it stood when the last entry of `offset_index` was made, and how many entries of
+    /// `time_index` belong to that moment: one that sealing added behind it has to go, so that the
+    /// indexes stay those of a segment that was never closed.
     ///
-    /// The caller then gives [`on_batch`](Self::on_batch) every batch from [`mark`](Self::mark) on; the one at the mark
-    /// itself may be among them. Both indexes have been checked.
+    /// The caller then gives [`on_batch`](Self::on_batch) every batch from [`mark`](Self::mark) on; the one
+    /// at the mark itself may be among them. Both indexes have been checked.
     pub fn resume(
         base_offset: Offset,
         index_interval_bytes: u32,
@@ -68,8 +68,8 @@ impl SegmentIndexer {
 
     /// Takes note of the next batch, in the order of the log, and says what to add to the indexes.
     ///
-    /// A batch whose last offset does not fit behind the base offset in an `i32` is noted and never indexed: only a
-    /// damaged log holds one.
+    /// A batch whose last offset does not fit behind the base offset in an `i32` is noted and never indexed:
+    /// only a damaged log holds one.
     #[inline]
     pub fn on_batch(
         &mut self,
@@ -87,7 +87,8 @@ impl SegmentIndexer {
         None
     }
 
-    /// The time index's last entry, when the segment takes no more batches; `None` where the index says it already.
+    /// The time index's last entry, when the segment takes no more batches; `None` where the index says it
+    /// already.
     #[inline]
     pub fn on_seal(&mut self) -> Option<TimeIndexEntry> {
         if self.largest_timestamp <= self.indexed_timestamp {
@@ -103,8 +104,8 @@ impl SegmentIndexer {
         self.largest_timestamp
     }
 
-    /// The last offset of the batch that first reached [`largest_timestamp`](Self::largest_timestamp); the base offset
-    /// where there is none.
+    /// The last offset of the batch that first reached [`largest_timestamp`](Self::largest_timestamp); the
+    /// base offset where there is none.
     #[inline]
     pub const fn offset_of_largest_timestamp(&self) -> Offset {
         self.offset_of_largest

@@ -1,10 +1,10 @@
-//! Walks the bytes of a segment batch by batch: for recovery, for checking, for readers of another process, for
-//! fuzzing.
+//! Walks the bytes of a segment batch by batch: for recovery, for checking, for readers of another process,
+//! for fuzzing.
 //!
-//! The CRC covers neither the base offset nor the leader epoch. So a batch counts only where all three hold: its bytes
-//! (length, magic, CRC), its place (the base offset continues the log), and its history (the epoch is the one that the
-//! table gives for that offset). A batch that a crash took back, or that stands behind the end from another time, fails
-//! one of them.
+//! The CRC covers neither the base offset nor the leader epoch. So a batch counts only where all three hold:
+//! its bytes (length, magic, CRC), its place (the base offset continues the log), and its history (the epoch
+//! is the one that the table gives for that offset). A batch that a crash took back, or that stands behind
+//! the end from another time, fails one of them.
 
 use zerocopy::FromBytes;
 
@@ -22,9 +22,11 @@ use crate::units::{LeaderEpoch, NO_LEADER_EPOCH, Offset, first_nonzero};
 pub struct ScanRules<'a> {
     /// The offset that has to come next; `None` takes any.
     pub expected_offset: Option<Offset>,
-    /// Whether the base offset has to *be* the expected one; otherwise it may be greater, as in compacted logs.
+    /// Whether the base offset has to *be* the expected one; otherwise it may be greater, as in compacted
+    /// logs.
     pub contiguous: bool,
-    /// The epochs of the log; `None` takes any. An offset before the first entry has to have [`NO_LEADER_EPOCH`].
+    /// The epochs of the log; `None` takes any. An offset before the first entry has to have
+    /// [`NO_LEADER_EPOCH`].
     pub epochs: Option<EpochTableView<'a>>,
     /// The most bytes that a batch may have.
     pub batch_bytes_max: usize,
@@ -46,8 +48,9 @@ impl ScanRules<'_> {
 pub enum ScanStep<'a> {
     /// A batch that holds to all rules.
     Batch(RecordBatch<'a>),
-    /// A batch that holds to all rules but one: its leader epoch is not the offset's. Below the recovery point that is
-    /// a damaged field, to be healed from the table; above it, the batch is from another history and ends the log.
+    /// A batch that holds to all rules but one: its leader epoch is not the offset's. Below the recovery
+    /// point that is a damaged field, to be healed from the table; above it, the batch is from another
+    /// history and ends the log.
     WrongEpoch {
         /// The batch; its CRC holds, where it was to be checked.
         batch: RecordBatch<'a>,
@@ -56,7 +59,8 @@ pub enum ScanStep<'a> {
     },
     /// No bytes, or a header's worth of zeros: nothing was written here.
     End,
-    /// The bytes end inside the batch, and what is there holds so far. At the end of a file this is a torn write.
+    /// The bytes end inside the batch, and what is there holds so far. At the end of a file this is a torn
+    /// write.
     NeedMore {
         /// Bytes needed from the start of the batch; ask again with these.
         needed: usize,
@@ -144,10 +148,11 @@ fn epoch_of(epochs: &EpochTableView<'_>, batch: &RecordBatch<'_>) -> Result<Lead
 pub struct Plausible<'a> {
     /// The least base offset: that of the first batch that is missing.
     pub offset_min: Offset,
-    /// The offset that the batch has to end before: the next segment's base, or the log's end where it is known; else
-    /// `Offset::MAX`.
+    /// The offset that the batch has to end before: the next segment's base, or the log's end where it is
+    /// known; else `Offset::MAX`.
     pub offset_end: Offset,
-    /// Whether batches of this log have as many records as offsets, as all have that no compaction thinned out.
+    /// Whether batches of this log have as many records as offsets, as all have that no compaction thinned
+    /// out.
     pub contiguous: bool,
     /// The epochs of the log; `None` takes any that is not below -1.
     pub epochs: Option<EpochTableView<'a>>,
@@ -239,10 +244,10 @@ pub enum Resync {
 
 /// Searches `bytes[from..]` for the next batch that holds, after damage.
 ///
-/// A candidate has to be plausible in every field of its header ([`Plausible`]) before its CRC is computed, and the
-/// bytes of that are taken from `crc_budget`: hostile bytes can offer overlapping candidates, and the budget (say,
-/// eight times the segment's size) keeps their cost linear. `bytes` reaches to the segment's end: a batch that runs
-/// past it is none.
+/// A candidate has to be plausible in every field of its header ([`Plausible`]) before its CRC is computed,
+/// and the bytes of that are taken from `crc_budget`: hostile bytes can offer overlapping candidates, and the
+/// budget (say, eight times the segment's size) keeps their cost linear. `bytes` reaches to the segment's
+/// end: a batch that runs past it is none.
 pub fn find_next_batch(bytes: &[u8], from: usize, plausible: &Plausible<'_>, crc_budget: &mut u64) -> Resync {
     const MAGIC_AT: usize = 16;
     let mut position = from;

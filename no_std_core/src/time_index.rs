@@ -5,9 +5,9 @@
 //! | 0 | i64 | timestamp: the greatest in the segment so far |
 //! | 8 | i32 | offset less the segment's base offset |
 //!
-//! Big-endian, strictly ascending in both columns, no header, no padding. The offset is the last one of the batch that
-//! first reached the timestamp. Source: Kafka's `TimeIndex`. Never evidence about the log: what does not hold is
-//! rebuilt.
+//! Big-endian, strictly ascending in both columns, no header, no padding. The offset is the last one of the
+//! batch that first reached the timestamp. Source: Kafka's `TimeIndex`. Never evidence about the log: what
+//! does not hold is rebuilt.
 
 use zerocopy::byteorder::big_endian::{I32, I64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -28,7 +28,8 @@ pub struct TimeIndexEntry {
 }
 
 impl TimeIndexEntry {
-    /// Its bytes in the index of the segment with this base offset, which is at most `i32::MAX` below the entry's.
+    /// Its bytes in the index of the segment with this base offset, which is at most `i32::MAX` below the
+    /// entry's.
     #[inline]
     pub fn encode(self, base_offset: Offset) -> [u8; TIME_INDEX_ENTRY_LEN] {
         let relative = self.offset.wrapping_sub(base_offset);
@@ -57,8 +58,8 @@ impl Raw {
 
 /// The bytes of a time index, as a sorted table.
 ///
-/// The lookup trusts the order that [`check`](Self::check) establishes; over damaged bytes it still ends and answers
-/// *some* entry.
+/// The lookup trusts the order that [`check`](Self::check) establishes; over damaged bytes it still ends and
+/// answers *some* entry.
 #[derive(Debug, Clone, Copy)]
 pub struct TimeIndex<'a> {
     bytes: &'a [u8],
@@ -102,8 +103,8 @@ impl<'a> TimeIndex<'a> {
         self.table().last().map(|raw| raw.entry(self.base_offset))
     }
 
-    /// The greatest entry at or below `target`, or `(NO_TIMESTAMP, base offset)`: no record before its offset is later
-    /// than its timestamp.
+    /// The greatest entry at or below `target`, or `(NO_TIMESTAMP, base offset)`: no record before its offset
+    /// is later than its timestamp.
     #[inline]
     pub fn lookup(&self, target: TimestampMs) -> TimeIndexEntry {
         let n = self.table().partition_point(|raw| raw.timestamp.get() <= target);
@@ -113,8 +114,8 @@ impl<'a> TimeIndex<'a> {
 
     /// Checks everything that an index can be held to without its log.
     ///
-    /// One true entry fails: all records at timestamp 0 and the first batch a single record. It costs a rebuild, and
-    /// nothing else is ever all zeros.
+    /// One true entry fails: all records at timestamp 0 and the first batch a single record. It costs a
+    /// rebuild, and nothing else is ever all zeros.
     ///
     /// # Errors
     /// `PartialEntry`, `ZeroEntry`, `NotAscending`.

@@ -2,13 +2,15 @@
 
 use core::fmt;
 
-/// The number of a record in its log, from 0; in files and on the wire eight bytes, never negative in a stored batch.
+/// The number of a record in its log, from 0; in files and on the wire eight bytes, never negative in a
+/// stored batch.
 pub type Offset = i64;
 
 /// Milliseconds since 1970-01-01 UTC; [`NO_TIMESTAMP`] where a record has none.
 pub type TimestampMs = i64;
 
-/// Which history of the log an offset belongs to: rises whenever bytes were taken back. [`NO_LEADER_EPOCH`] for none.
+/// Which history of the log an offset belongs to: rises whenever bytes were taken back. [`NO_LEADER_EPOCH`]
+/// for none.
 pub type LeaderEpoch = i32;
 
 /// A byte's place in its segment file. Segments stay below 2 GiB, since Kafka keeps positions in an `i32`.
@@ -25,7 +27,8 @@ pub const NO_PRODUCER_EPOCH: i16 = -1;
 /// The base sequence that goes with [`NO_PRODUCER_ID`].
 pub const NO_SEQUENCE: i32 = -1;
 
-/// A place in a log that stays meaningful after a crash took history back: the offset, and the epoch it was seen in.
+/// A place in a log that stays meaningful after a crash took history back: the offset, and the epoch it was
+/// seen in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OffsetAndEpoch {
     /// The offset.
@@ -42,8 +45,8 @@ impl fmt::Display for OffsetAndEpoch {
 
 /// Where `bytes` first hold something other than zero, or `None` where they are all zeros.
 ///
-/// Room that was reserved and not yet written reads as zeros, and nothing valid is ever all zeros: this is how the
-/// end of a log is told from damage.
+/// Room that was reserved and not yet written reads as zeros, and nothing valid is ever all zeros: this is
+/// how the end of a log is told from damage.
 pub fn first_nonzero(bytes: &[u8]) -> Option<usize> {
     // Whole blocks are or-ed together without a branch per byte, so that megabytes of zeros pass at memory speed.
     const BLOCK: usize = 64;

@@ -8,17 +8,17 @@
 //! | 64 | 128 | `80 01` |
 //! | `i32::MIN` | 2^32-1 | `ff ff ff ff 0f` |
 //!
-//! An `i32` takes 1 to 5 bytes, an `i64` 1 to 10. Decoding accepts exactly what Kafka's `ByteUtils` accepts: padded
-//! forms too, and bits above the integer's width are dropped, because a batch that a broker reads must not be damage
-//! here.
+//! An `i32` takes 1 to 5 bytes, an `i64` 1 to 10. Decoding accepts exactly what Kafka's `ByteUtils` accepts:
+//! padded forms too, and bits above the integer's width are dropped, because a batch that a broker reads must
+//! not be damage here.
 
 /// The most bytes that an `i32` takes.
 pub const VARINT_LEN_MAX: usize = 5;
 /// The most bytes that an `i64` takes.
 pub const VARLONG_LEN_MAX: usize = 10;
 
-/// Decodes the `i32` at `bytes[at..]`: the value, and the place behind it. `None` where it does not end within five
-/// bytes or within `bytes`.
+/// Decodes the `i32` at `bytes[at..]`: the value, and the place behind it. `None` where it does not end
+/// within five bytes or within `bytes`.
 #[inline]
 pub fn decode_varint(bytes: &[u8], at: usize) -> Option<(i32, usize)> {
     let mut rest = bytes.get(at..)?;
@@ -26,8 +26,8 @@ pub fn decode_varint(bytes: &[u8], at: usize) -> Option<(i32, usize)> {
     Some((value, bytes.len() - rest.len()))
 }
 
-/// Decodes the `i64` at `bytes[at..]`: the value, and the place behind it. `None` where it does not end within ten
-/// bytes or within `bytes`.
+/// Decodes the `i64` at `bytes[at..]`: the value, and the place behind it. `None` where it does not end
+/// within ten bytes or within `bytes`.
 #[inline]
 pub fn decode_varlong(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
     let mut rest = bytes.get(at..)?;
@@ -35,15 +35,15 @@ pub fn decode_varlong(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
     Some((value, bytes.len() - rest.len()))
 }
 
-/// Writes `value` to the front of `out` and returns how many bytes that took; `None`, with nothing written, where `out`
-/// is too short.
+/// Writes `value` to the front of `out` and returns how many bytes that took; `None`, with nothing written,
+/// where `out` is too short.
 #[inline]
 pub fn encode_varint(value: i32, out: &mut [u8]) -> Option<usize> {
     put(u64::from(zigzag32(value)), varint_len(value), out)
 }
 
-/// Writes `value` to the front of `out` and returns how many bytes that took; `None`, with nothing written, where `out`
-/// is too short.
+/// Writes `value` to the front of `out` and returns how many bytes that took; `None`, with nothing written,
+/// where `out` is too short.
 #[inline]
 pub fn encode_varlong(value: i64, out: &mut [u8]) -> Option<usize> {
     put(zigzag64(value), varlong_len(value), out)
@@ -106,8 +106,8 @@ pub(crate) fn take_varlong(rest: &mut &[u8]) -> Option<i64> {
     }
 }
 
-// Three bytes and more stay out of line, so that the callers stay small. These take and give slices by value: a
-// reference to the caller's slice would keep that in memory, also where the call is never made.
+// Three bytes and more stay out of line, so that the callers stay small. These take and give slices by value:
+// a reference to the caller's slice would keep that in memory, also where the call is never made.
 
 #[inline(never)]
 fn long_varint(bytes: &[u8]) -> Option<(i32, &[u8])> {

@@ -3,7 +3,7 @@
 //! | bytes | what |
 //! |---|---|
 //! | 4 | magic `04 22 4D 18` |
-//! | 1 | FLG: bits 7-6 version 01, 5 blocks are independent, 4 block checksums, 3 content size, 2 content checksum, 1 zero, 0 dictionary |
+//! | 1 | FLG: bits 7-6 version 01, 5 independent blocks, 4 block checksums, 3 content size, 2 its checksum, 0 dictionary |
 //! | 1 | BD: bits 6-4 greatest block (4 is 64 KiB, each further one four times that, to 7), all others zero |
 //! | 8 | content size, if FLG has it |
 //! | 1 | the second byte of the XXH32 of FLG, BD and size |
@@ -11,8 +11,9 @@
 //! | n | the block, then its XXH32 if FLG has it |
 //! | 4 | XXH32 of the content, if FLG has it |
 //!
-//! What is accepted is what Java's clients accept: version 1, independent blocks, no dictionary, one frame. Header and block checksums are verified,
-//! the content's is not (the batch has its own). Decoding goes from block to output without any buffer between.
+//! What is accepted is what Java's clients accept: version 1, independent blocks, no dictionary, one frame.
+//! Header and block checksums are verified, the content's is not (the batch has its own). Decoding goes from
+//! block to output without any buffer between.
 
 use edgelog_core::CompressionType;
 use lz4_flex::block::{DecompressError, decompress_into};

@@ -1,7 +1,8 @@
 //! The compressed payload of a batch: the codecs behind their features.
 //!
-//! Writing is snappy alone, in the framing that Java's clients write; reading is whatever a Kafka client may have written. Every
-//! length that a payload claims is held against the caller's limit before memory is taken for it.
+//! Writing is snappy alone, in the framing that Java's clients write; reading is whatever a Kafka client may
+//! have written. Every length that a payload claims is held against the caller's limit before memory is taken
+//! for it.
 
 #[cfg(feature = "gzip")]
 mod gzip;
@@ -60,7 +61,8 @@ impl CodecError {
     }
 }
 
-/// Appends to `out` what `codec` makes of `payload`. Takes no memory but for `out`, once a thread has compressed its first payload.
+/// Appends to `out` what `codec` makes of `payload`. Takes no memory but for `out`, once a thread has
+/// compressed its first payload.
 ///
 /// # Errors
 /// `NotWritten` for all codecs but none and snappy, `NotBuiltIn` for snappy without its feature.
@@ -86,7 +88,8 @@ pub(crate) fn compress(codec: CompressionType, payload: &[u8], out: &mut Vec<u8>
 /// What `out` held stays in front; after an error what is behind it has no meaning.
 ///
 /// # Errors
-/// `NotBuiltIn` where the codec's feature is off, `TooLarge` where `limit` is not enough, `Corrupt` for all other bytes.
+/// `NotBuiltIn` where the codec's feature is off, `TooLarge` where `limit` is not enough, `Corrupt` for all
+/// other bytes.
 pub(crate) fn decompress(
     codec: CompressionType,
     payload: &[u8],

@@ -2,13 +2,14 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 16 | magic `82 53 4E 41 50 50 59 00`, then version 1 and the least version that reads it, 1, both `u32`, big-endian |
+//! | 16 | magic `82 53 4E 41 50 50 59 00`, version 1, least version that reads it 1, both `u32`, big-endian |
 //! | 4 | length of the block that follows, `u32`, big-endian |
 //! | n | one raw snappy block, of 32 KiB before compression |
 //! | | ... and so on, length and block, to the end |
 //!
-//! That is the stream of the xerial library, which Java's clients write. Others write one raw block without anything around it: it is read
-//! as well, and told apart by the magic (which as a raw block would claim a length that its bytes cannot have).
+//! That is the stream of the xerial library, which Java's clients write. Others write one raw block without
+//! anything around it: it is read as well, and told apart by the magic (which as a raw block would claim a
+//! length that its bytes cannot have).
 
 use std::cell::RefCell;
 

@@ -1,4 +1,5 @@
-//! Payloads as Kafka's clients write them are read; all other bytes are refused, within the limit and without a panic.
+//! Payloads as Kafka's clients write them are read; all other bytes are refused, within the limit and without
+//! a panic.
 
 use edgelog_core::CompressionType;
 
@@ -226,7 +227,8 @@ fn gzip_members_and_zstd_frames_may_follow_each_other() {
 #[test]
 #[cfg(feature = "zstd")]
 fn a_zstd_block_that_unfolds_to_gigabytes_is_refused_where_it_begins_to() {
-    // One literal, then sequences of one repeated byte each: all three codes are of one symbol, the match code that of 65539 bytes and more.
+    // One literal, then sequences of one repeated byte each: all three codes are of one symbol, the match code
+    // that of 65539 bytes and more.
     let mut block = vec![1 << 3, b'a'];
     block.extend([255, 0, 0]); // 0x7F00 sequences
     block.extend([0b01_01_01_00, 1, 0, 52]);

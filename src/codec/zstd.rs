@@ -1,15 +1,16 @@
 //! Zstandard frames (RFC 8878), reading only.
 //!
-//! A decoder of our own, because what it must promise is not what general ones do: it takes no memory that the caller's limit does not cover
-//! (a window, or a block of some kilobytes that unfolds to gigabytes, is refused where it passes the limit), and no bytes make it panic. It
-//! writes straight into the output and looks back into it, so it needs no window. Dictionaries are not for Kafka; checksums of the content
+//! A decoder of our own, because what it must promise is not what general ones do: it takes no memory that
+//! the caller's limit does not cover (a window, or a block of some kilobytes that unfolds to gigabytes, is
+//! refused where it passes the limit), and no bytes make it panic. It writes straight into the output and
+//! looks back into it, so it needs no window. Dictionaries are not for Kafka; checksums of the content
 //! are skipped, as the batch has its own.
 //!
 //! | part | what |
 //! |---|---|
 //! | frame | magic `28 B5 2F FD`, descriptor, window (skipped), dictionary, content size; blocks; checksum |
 //! | block | 3 bytes: last, type (raw, one byte repeated, compressed), size; then its bytes |
-//! | compressed block | literals, Huffman-coded or not; then sequences "copy so many literals, then so many bytes from so far back" |
+//! | compressed block | literals, Huffman-coded or not; then sequences: copy literals, then bytes from so far back |
 //! | sequences | three codes a sequence, each drawn from a finite-state table; their bits are read from the back |
 
 use edgelog_core::CompressionType;
@@ -240,7 +241,8 @@ fn check_literals_len(len: usize, out: &Output<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Turns the value of an offset code into an offset: 1 to 3 stand for the offsets used last. Answers 0 where that has no meaning.
+/// Turns the value of an offset code into an offset: 1 to 3 stand for the offsets used last. Answers 0 where
+/// that has no meaning.
 fn recall(recent: &mut [usize; 3], value: usize, without_literals: bool) -> usize {
     let [first, second, third] = *recent;
     let index = value + usize::from(without_literals);
@@ -294,18 +296,19 @@ const CODES: [Code; 3] = [
 /// For each code of a number of literals: the least number, and how many bits are added to it.
 #[rustfmt::skip]
 const LITERALS_LENS: [(u32, u8); 36] = [
-    (0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (6, 0), (7, 0), (8, 0), (9, 0), (10, 0), (11, 0), (12, 0), (13, 0), (14, 0),
-    (15, 0), (16, 1), (18, 1), (20, 1), (22, 1), (24, 2), (28, 2), (32, 3), (40, 3), (48, 4), (64, 6), (128, 7), (256, 8),
-    (512, 9), (1024, 10), (2048, 11), (4096, 12), (8192, 13), (16384, 14), (32768, 15), (65536, 16),
+    (0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (6, 0), (7, 0), (8, 0), (9, 0), (10, 0), (11, 0),
+    (12, 0), (13, 0), (14, 0), (15, 0), (16, 1), (18, 1), (20, 1), (22, 1), (24, 2), (28, 2), (32, 3), (40, 3),
+    (48, 4), (64, 6), (128, 7), (256, 8), (512, 9), (1024, 10), (2048, 11), (4096, 12), (8192, 13), (16384, 14), (32768, 15), (65536, 16),
 ];
 
 /// The same for the length of a match.
 #[rustfmt::skip]
 const MATCH_LENS: [(u32, u8); 53] = [
-    (3, 0), (4, 0), (5, 0), (6, 0), (7, 0), (8, 0), (9, 0), (10, 0), (11, 0), (12, 0), (13, 0), (14, 0), (15, 0), (16, 0),
-    (17, 0), (18, 0), (19, 0), (20, 0), (21, 0), (22, 0), (23, 0), (24, 0), (25, 0), (26, 0), (27, 0), (28, 0), (29, 0), (30, 0),
-    (31, 0), (32, 0), (33, 0), (34, 0), (35, 1), (37, 1), (39, 1), (41, 1), (43, 2), (47, 2), (51, 3), (59, 3), (67, 4), (83, 4),
-    (99, 5), (131, 7), (259, 8), (515, 9), (1027, 10), (2051, 11), (4099, 12), (8195, 13), (16387, 14), (32771, 15), (65539, 16),
+    (3, 0), (4, 0), (5, 0), (6, 0), (7, 0), (8, 0), (9, 0), (10, 0), (11, 0), (12, 0), (13, 0), (14, 0),
+    (15, 0), (16, 0), (17, 0), (18, 0), (19, 0), (20, 0), (21, 0), (22, 0), (23, 0), (24, 0), (25, 0), (26, 0),
+    (27, 0), (28, 0), (29, 0), (30, 0), (31, 0), (32, 0), (33, 0), (34, 0), (35, 1), (37, 1), (39, 1), (41, 1),
+    (43, 2), (47, 2), (51, 3), (59, 3), (67, 4), (83, 4), (99, 5), (131, 7), (259, 8), (515, 9), (1027, 10), (2051, 11),
+    (4099, 12), (8195, 13), (16387, 14), (32771, 15), (65539, 16),
 ];
 
 /// Makes `table` what `mode` says: predefined, one symbol only, described, or as it was.

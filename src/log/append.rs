@@ -1,12 +1,13 @@
-//! The append path, top to bottom: encode (outside the lock), make room, place, index, publish, wake, wait for the flush.
+//! The append path, top to bottom: encode (outside the lock), make room, place, index, publish, wake, wait
+//! for the flush.
 
 use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
 
 use edgelog_core::{
-    CRC_START, CompressionType, HEADER_LEN, LOG_OVERHEAD, LeaderEpoch, LogConfig, NO_TIMESTAMP, Offset, Position, RecordBatch, RollParams,
-    SegmentIndexer, TimestampMs, crc32c, encode_one, stamp_base,
+    CRC_START, CompressionType, HEADER_LEN, LOG_OVERHEAD, LeaderEpoch, LogConfig, NO_TIMESTAMP, Offset, Position,
+    RecordBatch, RollParams, SegmentIndexer, TimestampMs, crc32c, encode_one, stamp_base,
 };
 
 use super::{AppendInfo, BatchBuilder, Durability, Log, LogShared, NewRecord, state};
@@ -16,11 +17,12 @@ use crate::segment::{Segment, file_names};
 use crate::storage::{Access, StorageFile};
 use crate::sync::{MutexGuard, Ordering};
 
-/// Room is reserved ahead of the writer in steps that double from the least to the most: an idle log costs a block, a busy
-/// one a call every 4 MiB.
+/// Room is reserved ahead of the writer in steps that double from the least to the most: an idle log costs a
+/// block, a busy one a call every 4 MiB.
 const RESERVE_STEP_MIN: u32 = 4 << 10;
 const RESERVE_STEP_MAX: u32 = 4 << 20;
-/// Batches from this size on are written by a system call also at `Os`: beyond it, faulting pages in costs more.
+/// Batches from this size on are written by a system call also at `Os`: beyond it, faulting pages in costs
+/// more.
 const MAP_STORE_BYTES_MAX: usize = 64 << 10;
 /// A thread keeps its encoding buffer up to this size.
 const SCRATCH_KEPT_MAX: usize = 1 << 20;
@@ -71,7 +73,8 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { encoded: Vec::new(), compressed: Vec::new() }) };
 }
 
-/// Lends this thread's buffers, or new ones where they are in use (an append made by a log subscriber inside an append).
+/// Lends this thread's buffers, or new ones where they are in use (an append made by a log subscriber inside
+/// an append).
 fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
     SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
         Ok(mut scratch) => {
@@ -89,9 +92,10 @@ impl Log {
     /// Appends one record at the log's own durability and returns where it stands.
     ///
     /// # Errors
-    /// [`Error::RecordTooLarge`]; [`Error::Storage`] where there is no room (nothing was appended, try again when there is);
-    /// [`Error::PreviousIo`] after a failed write or flush; [`Error::Closed`], [`Error::ReadOnly`], [`Error::Forked`].
-    /// After any error but those about the record, the record may still be found when the log is reopened.
+    /// [`Error::RecordTooLarge`]; [`Error::Storage`] where there is no room (nothing was appended, try again
+    /// when there is); [`Error::PreviousIo`] after a failed write or flush; [`Error::Closed`],
+    /// [`Error::ReadOnly`], [`Error::Forked`]. After any error but those about the record, the record may
+    /// still be found when the log is reopened.
     ///
     /// # Durability
     /// With `flush.messages=1` (the default) the record is on the medium when this returns.
@@ -128,8 +132,8 @@ impl Log {
         BatchBuilder::new(bytes_max, Arc::clone(&self.shared.clock))
     }
 
-    /// Appends the records of `batch` as one record batch, compressed as `compression.type` says, at the log's own
-    /// durability, and empties `batch`. All of them are in the log or none.
+    /// Appends the records of `batch` as one record batch, compressed as `compression.type` says, at the
+    /// log's own durability, and empties `batch`. All of them are in the log or none.
     ///
     /// An empty batch appends nothing and answers where the next record would go.
     ///
@@ -160,9 +164,12 @@ impl Log {
             log.append_batch_bytes(batch.bytes(), last_offset_delta, max_timestamp, durability)
         } else {
             with_scratch(|scratch| match compress_batch(codec, batch.bytes(), &mut scratch.compressed)? {
-                Some(size) => {
-                    log.append_batch_bytes(&mut scratch.compressed[..size], last_offset_delta, max_timestamp, durability)
-                }
+                Some(size) => log.append_batch_bytes(
+                    &mut scratch.compressed[..size],
+                    last_offset_delta,
+                    max_timestamp,
+                    durability,
+                ),
                 None => log.append_batch_bytes(batch.bytes(), last_offset_delta, max_timestamp, durability),
             })
         }?;
@@ -170,12 +177,12 @@ impl Log {
         Ok(info)
     }
 
-    /// Appends one record batch that was encoded elsewhere (Kafka's format, magic 2), as it is: only base offset and leader
-    /// epoch, which its CRC does not cover, are set here.
+    /// Appends one record batch that was encoded elsewhere (Kafka's format, magic 2), as it is: only base
+    /// offset and leader epoch, which its CRC does not cover, are set here.
     ///
     /// # Errors
-    /// [`Error::InvalidRecord`] where the batch is not valid, its CRC included, or its offsets have holes; else as
-    /// [`append`](Log::append).
+    /// [`Error::InvalidRecord`] where the batch is not valid, its CRC included, or its offsets have holes;
+    /// else as [`append`](Log::append).
     pub fn append_encoded(&self, batch: &[u8], durability: Durability) -> Result<AppendInfo> {
         let view = RecordBatch::parse(batch).map_err(Error::InvalidRecord)?;
         view.verify_crc().map_err(Error::InvalidRecord)?;
@@ -283,15 +290,17 @@ impl LogShared {
                     host.wake_housekeeping();
                 }
             }
+            // Kafka's count of records between flushes. One of 1 is `Sync`, and an append that chose less meant it.
             let flush_messages = self.hot.flush_messages.load(Ordering::Relaxed);
-            if flush_messages < i64::MAX && end - self.recovery_point.load(Ordering::Relaxed) >= flush_messages {
+            if flush_messages > 1 && end - self.recovery_point.load(Ordering::Relaxed) >= flush_messages {
                 self.flush_until(end)?;
             }
         }
         Ok(info)
     }
 
-    /// Puts the batch at the end and publishes it. Returns where it stands, the new end, and whether readers may see more.
+    /// Puts the batch at the end and publishes it. Returns where it stands, the new end, and whether readers
+    /// may see more.
     #[inline]
     fn place(
         &self,
@@ -371,8 +380,8 @@ impl LogShared {
         Ok(())
     }
 
-    /// Raises the epoch, durably, over what a failed write may have left behind the end, and cuts that off: were the next
-    /// batch to be lost in a crash, the debris must not pass for it.
+    /// Raises the epoch, durably, over what a failed write may have left behind the end, and cuts that off:
+    /// were the next batch to be lost in a crash, the debris must not pass for it.
     fn fence_torn_tail(&self, guard: &mut MutexGuard<'_, Option<Appender>>) -> Result<()> {
         let appender = guard.as_mut().expect("only an owned log is torn");
         let epoch = appender.epoch + 1;
@@ -474,11 +483,12 @@ impl LogShared {
         }
     }
 
-    /// Seals the active segment and begins the next one. The lock may be given up meanwhile: look again afterwards.
+    /// Seals the active segment and begins the next one. The lock may be given up meanwhile: look again
+    /// afterwards.
     #[cold]
     fn roll(&self, guard: &mut MutexGuard<'_, Option<Appender>>) -> Result<()> {
-        // The recovery point trails the end by one sealed segment at most, so that opening stays quick. Rather than to
-        // begin a third segment, the appender waits.
+        // The recovery point trails the end by one sealed segment at most, so that opening stays quick. Rather than
+        // to begin a third segment, the appender waits.
         let active_base = guard.as_ref().expect("an owned log").segment.base_offset;
         if self.recovery_point.load(Ordering::Acquire) < active_base {
             MutexGuard::unlocked(guard, || self.flush_until(active_base))?;
@@ -512,7 +522,8 @@ impl LogShared {
         Ok(())
     }
 
-    /// The file of the segment that begins at `base_offset`: the one made ready, under its real name now, or a new one.
+    /// The file of the segment that begins at `base_offset`: the one made ready, under its real name now, or
+    /// a new one.
     fn next_segment_file(&self, appender: &mut Appender, base_offset: Offset) -> Result<(Arc<dyn StorageFile>, u32)> {
         let path = file_names::log_file(&self.dir, base_offset);
         if let Some((file, reserved)) = appender.prepared.take() {

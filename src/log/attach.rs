@@ -1,9 +1,9 @@
 //! A log that another process writes: its end is found by validating what stands there, not by being told.
 //!
-//! The attached process looks by `read_at`, since the writer trims its files and a probe through a map behind the end would
-//! raise SIGBUS. What was validated (length, CRC-32C, offset) is published exactly as an appender would, and from there on every
-//! reader works as in the writing process. Behind the end it looks for the next segment's name and for another file under
-//! this one's (a truncation).
+//! The attached process looks by `read_at`, since the writer trims its files and a probe through a map behind
+//! the end would raise SIGBUS. What was validated (length, CRC-32C, offset) is published exactly as an
+//! appender would, and from there on every reader works as in the writing process. Behind the end it looks
+//! for the next segment's name and for another file under this one's (a truncation).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +21,8 @@ const POLL_MIN: Duration = Duration::from_millis(1);
 const POLL_MAX: Duration = Duration::from_millis(50);
 /// Bytes looked at in one go.
 const LOOK_BYTES: usize = 64 << 10;
-/// So many looks in vain at bytes that are no batch, before the directory is listed for what may lie behind them.
+/// So many looks in vain at bytes that are no batch, before the directory is listed for what may lie behind
+/// them.
 const LIST_EVERY: u32 = 16;
 
 /// Where an attached log's validation stands.
@@ -53,7 +54,8 @@ pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
 }
 
 impl LogShared {
-    /// Looks for what the writing process has appended since. `false` where there is nothing new, or nobody to look for.
+    /// Looks for what the writing process has appended since. `false` where there is nothing new, or nobody
+    /// to look for.
     pub(super) fn refresh(&self) -> Result<bool> {
         let Some(attachment) = &self.attachment else { return Ok(false) };
         let mut at = attachment.lock();
@@ -108,7 +110,8 @@ impl LogShared {
         Ok(bases)
     }
 
-    /// Begins at the segment of the recovery point: what lies before was durable and is validated when it is read.
+    /// Begins at the segment of the recovery point: what lies before was durable and is validated when it is
+    /// read.
     fn take_over(&self, bases: &[Offset], recovery_point: Offset) -> Result<Attachment> {
         let first = bases.partition_point(|&base| base <= recovery_point).saturating_sub(1);
         let segments: Vec<Arc<Segment>> = bases[..=first].iter().map(|&base| self.attached_segment(base)).collect();
@@ -159,7 +162,8 @@ impl LogShared {
         Ok(any)
     }
 
-    /// Publishes every whole, valid batch at the start of `bytes`; returns how many bytes the next one needs, if it is cut off.
+    /// Publishes every whole, valid batch at the start of `bytes`; returns how many bytes the next one needs,
+    /// if it is cut off.
     fn validate(&self, at: &mut Attachment, bytes: &[u8]) -> Option<usize> {
         let mut from = 0;
         let mut needed = None;
@@ -177,7 +181,9 @@ impl LogShared {
                     let latest = self.epochs.read().view().latest();
                     if epoch >= 0 && latest.is_none_or(|latest| epoch > latest.epoch) {
                         self.epochs.write().assign(epoch, batch.base_offset());
-                    } else if latest.is_some_and(|latest| epoch < latest.epoch && batch.base_offset() >= latest.start_offset) {
+                    } else if latest
+                        .is_some_and(|latest| epoch < latest.epoch && batch.base_offset() >= latest.start_offset)
+                    {
                         // Left behind by a history that was taken back.
                         break;
                     }
@@ -224,7 +230,8 @@ impl LogShared {
             Err(error) => return Err(error),
         }
         if at.in_vain % LIST_EVERY == LIST_EVERY - 1 {
-            // A later segment exists although this one does not reach it: what lies between is damaged, and readers say so.
+            // A later segment exists although this one does not reach it: what lies between is damaged, and readers say
+            // so.
             let bases = self.list_segments()?;
             if let Some(&base) = bases.iter().find(|&&base| base > at.next_offset) {
                 let identity = self.identity(&self.attached_segment(base))?;

@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 
 /// Collects records that are appended together, as one record batch; see [`Log::batch`](crate::Log::batch).
 ///
-/// Its buffer is kept from one append to the next: filling and appending batches of about the same size allocates nothing.
+/// Its buffer is kept from one append to the next: filling and appending batches of about the same size
+/// allocates nothing.
 #[derive(Debug)]
 pub struct BatchBuilder {
     builder: RecordBatchBuilder<Vec<u8>>,
@@ -81,7 +82,7 @@ impl BatchBuilder {
             return None;
         }
         self.builder.finish();
-        Some(self.builder.record_count() as i32 - 1)
+        Some(self.builder.record_count() - 1)
     }
 
     pub(crate) fn max_timestamp(&self) -> TimestampMs {

@@ -91,15 +91,10 @@ impl LogShared {
 
     /// Kafka's text files beside the segments: derived from the checkpoint, for Kafka's tools and for people.
     fn write_text_files(&self) {
-        let mut epochs = String::new();
-        let table = self.epochs.read();
-        epochs.push_str(&format!("0\n{}\n", table.view().entries().len()));
-        for entry in table.view().entries() {
-            epochs.push_str(&format!("{} {}\n", entry.epoch, entry.start_offset));
-        }
-        drop(table);
+        let epochs = self.epochs.read().to_string();
         let metadata = format!("version: 0\ntopic_id: {}", base64url(self.id));
-        for (name, text) in [(file_names::LEADER_EPOCH_CHECKPOINT, epochs), (file_names::PARTITION_METADATA, metadata)] {
+        for (name, text) in [(file_names::LEADER_EPOCH_CHECKPOINT, epochs), (file_names::PARTITION_METADATA, metadata)]
+        {
             let path = format!("{}/{name}", self.dir);
             let written = self.write_text_file(&path, &text);
             if let Err(error) = written {
@@ -120,9 +115,11 @@ fn base64url(id: [u8; 16]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     // 128 bits and four zeros make 22 digits of six bits.
     let bits = u128::from_be_bytes(id);
-    (0..22).map(|digit| {
-        let shift = 128 - 6 * (digit + 1);
-        let six = if shift >= 0 { bits >> shift } else { bits << -shift };
-        char::from(DIGITS[(six & 63) as usize])
-    }).collect()
+    (0..22)
+        .map(|digit| {
+            let shift = 128 - 6 * (digit + 1);
+            let six = if shift >= 0 { bits >> shift } else { bits << -shift };
+            char::from(DIGITS[(six & 63) as usize])
+        })
+        .collect()
 }

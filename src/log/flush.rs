@@ -1,8 +1,9 @@
 //! Flushing: makes everything below one end durable, for all who wait for it at once.
 //!
-//! The order is the proof. The published end is read *first*; then every segment written since the recovery point is
-//! flushed, oldest first; then the directory, if a name in it is new; only then does the recovery point become that end.
-//! A flush runs beside the append lock, so what is appended meanwhile belongs to the next one.
+//! The order is the proof. The published end is read *first*; then every segment written since the recovery
+//! point is flushed, oldest first; then the directory, if a name in it is new; only then does the recovery
+//! point become that end. A flush runs beside the append lock, so what is appended meanwhile belongs to the
+//! next one.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +32,8 @@ impl Log {
     /// Makes everything that was appended before this call durable.
     ///
     /// # Errors
-    /// [`Error::Storage`] or [`Error::PreviousIo`] where a flush failed: the log is then read-only until it is reopened.
+    /// [`Error::Storage`] or [`Error::PreviousIo`] where a flush failed: the log is then read-only until it
+    /// is reopened.
     ///
     /// # Durability
     /// On return, all records with offsets below the log end offset at the call are on the medium.
@@ -62,7 +64,8 @@ impl LogShared {
         FlushPause(self)
     }
 
-    /// Returns once the recovery point has reached `target`: by flushing, or by waiting for who flushes already.
+    /// Returns once the recovery point has reached `target`: by flushing, or by waiting for who flushes
+    /// already.
     pub(crate) fn flush_until(&self, target: Offset) -> Result<()> {
         let mut flush = self.flush_state.lock();
         loop {
@@ -103,8 +106,8 @@ impl LogShared {
         self.flush_once().map(|_| ())
     }
 
-    /// Waits a moment for the appenders that the last flush served: they are likely on their way here, and one flush serves
-    /// all. A lone appender never waits.
+    /// Waits a moment for the appenders that the last flush served: they are likely on their way here, and
+    /// one flush serves all. A lone appender never waits.
     fn gather(&self, group: u32, usual: Duration) {
         if group < 2 {
             return;
@@ -135,7 +138,8 @@ impl LogShared {
         Ok(served)
     }
 
-    /// Flushes every segment from the recovery point's on up to the active one, then the directory if a name in it is new.
+    /// Flushes every segment from the recovery point's on up to the active one, then the directory if a name
+    /// in it is new.
     fn flush_files(&self, active_base: Offset) -> Result<()> {
         let mut segment = self.segment_for(self.recovery_point.load(Ordering::Acquire));
         while let Some(current) = segment {

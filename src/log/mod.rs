@@ -3,12 +3,12 @@
 //! # Who may do what at the same time
 //!
 //! 1. One appender at a time, under `appender`; the bytes it writes lie behind every published end.
-//! 2. Readers take no lock but a short one on the list of segments. They see a batch only after its segment's length and
-//!    then an end offset were published, each with Release.
+//! 2. Readers take no lock but a short one on the list of segments. They see a batch only after its segment's
+//!    length and then an end offset were published, each with Release.
 //! 3. One flush at a time, beside the appender, never under its lock.
 //! 4. Bytes below a published end never change. Truncation swaps files and counts up `generation`.
-//! 5. Locks are taken in this order: flush state, appender, segments, a segment's indexes. The appender's lock is never
-//!    held while waiting for a flush.
+//! 5. Locks are taken in this order: flush state, appender, segments, a segment's indexes. The appender's
+//!    lock is never held while waiting for a flush.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -46,10 +46,12 @@ pub(crate) use types::check_topic_name;
 
 /// What a log asks of the store that it lives in.
 pub(crate) trait LogHost: Send + Sync + fmt::Debug {
-    /// Returns once the checkpoint says that the store is not cleanly closed: the first byte of any log may change.
+    /// Returns once the checkpoint says that the store is not cleanly closed: the first byte of any log may
+    /// change.
     fn allow_writing(&self) -> Result<()>;
 
-    /// Writes the checkpoint with every log's epochs, start and recovery point as they are now; durable on return.
+    /// Writes the checkpoint with every log's epochs, start and recovery point as they are now; durable on
+    /// return.
     fn checkpoint(&self) -> Result<()>;
 
     /// There is something to prepare, seal or flush.
@@ -66,7 +68,8 @@ pub(crate) enum Origin {
     Imported = 1,
 }
 
-/// A log's position that is durable: `offset` is the end of what was flushed, at `position` of the segment `base_offset`.
+/// A log's position that is durable: `offset` is the end of what was flushed, at `position` of the segment
+/// `base_offset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct DurablePoint {
     pub(crate) offset: Offset,
@@ -77,7 +80,8 @@ pub(crate) struct DurablePoint {
 /// States of a log; anything but `WRITABLE` sends an append onto its slow path.
 mod state {
     pub(super) const WRITABLE: u8 = 0;
-    /// Something must be done before the next append: the store's mark, or a tail that a failed write left behind.
+    /// Something must be done before the next append: the store's mark, or a tail that a failed write left
+    /// behind.
     pub(super) const ATTEND: u8 = 1;
     /// A write or flush failed: read-only until reopened.
     pub(super) const FAILED: u8 = 2;
@@ -154,12 +158,14 @@ impl Log {
         &self.shared.name
     }
 
-    /// The log's identity: made with the log, never changed, told from every other log's by chance (128 random bits).
+    /// The log's identity: made with the log, never changed, told from every other log's by chance (128
+    /// random bits).
     pub fn id(&self) -> [u8; 16] {
         self.shared.id
     }
 
-    /// The four offsets as they are now. Taken one by one, lowest last, so that their order holds while others append.
+    /// The four offsets as they are now. Taken one by one, lowest last, so that their order holds while
+    /// others append.
     pub fn offsets(&self) -> LogOffsets {
         let log_end_offset = self.shared.log_end_offset.load(Ordering::Acquire);
         let high_watermark = self.shared.high_watermark.load(Ordering::Acquire);
@@ -277,7 +283,8 @@ impl LogShared {
         }
     }
 
-    /// Makes the log read-only for good: a write or flush failed, and what is on the medium is not known any more.
+    /// Makes the log read-only for good: a write or flush failed, and what is on the medium is not known any
+    /// more.
     fn fail(&self, reason: &str) {
         let mut failure = self.failure.lock();
         if failure.is_none() {

@@ -1,11 +1,13 @@
-//! The read path, top to bottom: bound, segment, index, batch headers, CRC, a batch that keeps alive what it borrows.
+//! The read path, top to bottom: bound, segment, index, batch headers, CRC, a batch that keeps alive what it
+//! borrows.
 
 use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edgelog_core::{
-    CompressionType, DecodeError, HEADER_LEN, LeaderEpoch, Offset, OffsetAndEpoch, Plausible, Position, Record, RecordBatch, TimestampMs,
+    CompressionType, DecodeError, HEADER_LEN, LeaderEpoch, Offset, OffsetAndEpoch, Plausible, Position, Record,
+    RecordBatch, TimestampMs,
 };
 
 use super::{Log, LogShared, OffsetSpec, Origin, ReadUpTo, is_gone};
@@ -17,7 +19,8 @@ use crate::sync::Ordering;
 
 /// A compressed batch may hold this many times its size, or ...
 const DECOMPRESSED_RATIO_MAX: usize = 1024;
-/// ... this much, whichever is less: what a reader allocates for one batch is bounded whatever its header claims.
+/// ... this much, whichever is less: what a reader allocates for one batch is bounded whatever its header
+/// claims.
 const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
 
 /// How a reader reads.
@@ -39,8 +42,8 @@ impl Log {
     /// A reader that begins where `from` says and stops at the high watermark.
     ///
     /// # Errors
-    /// [`Error::OffsetOutOfRange`] where the log does not hold that position, [`Error::FencedLeaderEpoch`] where its history was
-    /// taken back, and what reading a file can answer.
+    /// [`Error::OffsetOutOfRange`] where the log does not hold that position, [`Error::FencedLeaderEpoch`]
+    /// where its history was taken back, and what reading a file can answer.
     pub fn reader(&self, from: OffsetSpec) -> Result<Reader> {
         let options = ReaderOptions {
             check_crcs: self.shared.hot.check_crcs.load(Ordering::Relaxed),
@@ -61,8 +64,8 @@ impl Log {
         Ok(reader)
     }
 
-    /// The offset of the first record whose timestamp (milliseconds since 1970) is `timestamp` or later, as Kafka's
-    /// `offsetsForTimes`; `None` where there is none.
+    /// The offset of the first record whose timestamp (milliseconds since 1970) is `timestamp` or later, as
+    /// Kafka's `offsetsForTimes`; `None` where there is none.
     ///
     /// # Errors
     /// What reading a file can answer.
@@ -76,8 +79,8 @@ impl Log {
 /// Reads a log from one position on, batch by batch, without copying where the storage maps files.
 ///
 /// # Concurrency
-/// A reader belongs to one thread at a time; any number of readers may read one log. Batches it gave out stay valid after
-/// it is gone.
+/// A reader belongs to one thread at a time; any number of readers may read one log. Batches it gave out stay
+/// valid after it is gone.
 #[derive(Debug)]
 pub struct Reader {
     log: Arc<LogShared>,
@@ -116,7 +119,8 @@ pub struct LostRange {
     pub position: Position,
     /// First byte behind that is good again; `None` where that is in a later segment.
     pub resumes_at: Option<Position>,
-    /// Where the search for good batches gave up because its effort was spent: bytes from here on were not looked at.
+    /// Where the search for good batches gave up because its effort was spent: bytes from here on were not
+    /// looked at.
     pub unread_from: Option<Position>,
 }
 
@@ -168,12 +172,13 @@ impl Reader {
         Ok(())
     }
 
-    /// The next batch with records at or behind the reader's position, or `None` at the end of what it may read.
+    /// The next batch with records at or behind the reader's position, or `None` at the end of what it may
+    /// read.
     ///
     /// # Errors
-    /// [`Error::CorruptRecord`] where the bytes there are damaged: the reader stays, and [`skip_damage`](Reader::skip_damage) goes on
-    /// behind. [`Error::OffsetOutOfRange`] where retention has taken the position, [`Error::FencedLeaderEpoch`] where its history was
-    /// taken back.
+    /// [`Error::CorruptRecord`] where the bytes there are damaged: the reader stays, and
+    /// [`skip_damage`](Reader::skip_damage) goes on behind. [`Error::OffsetOutOfRange`] where retention
+    /// has taken the position, [`Error::FencedLeaderEpoch`] where its history was taken back.
     #[inline]
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
         loop {
@@ -217,7 +222,8 @@ impl Reader {
         }
     }
 
-    /// Follows the log: an iterator that waits for the next batch for as long as it takes and ends when the log is closed.
+    /// Follows the log: an iterator that waits for the next batch for as long as it takes and ends when the
+    /// log is closed.
     pub fn follow(&mut self) -> impl Iterator<Item = Result<Batch>> + '_ {
         std::iter::from_fn(move || match self.next_batch_deadline(None) {
             Ok(batch) => batch.map(Ok),
@@ -228,8 +234,9 @@ impl Reader {
 
     /// Goes on behind the damage that [`next_batch`](Reader::next_batch) reported, and says what was lost.
     ///
-    /// The search is bounded: positions in the index first, then headers that are plausible in every field, at most eight CRC
-    /// passes over the segment; where that is not enough, reading goes on with the next segment and the range says what was not looked at.
+    /// The search is bounded: positions in the index first, then headers that are plausible in every field,
+    /// at most eight CRC passes over the segment; where that is not enough, reading goes on with the next
+    /// segment and the range says what was not looked at.
     ///
     /// # Errors
     /// What reading a file can answer. Without damage, a range of no offsets is returned.
@@ -247,7 +254,8 @@ impl Reader {
         self.cursor.release();
         let first_offset = self.position;
         let next_segment = self.log.segment_after(place.segment.base_offset);
-        let upper = next_segment.as_ref().map_or(self.log.log_end_offset.load(Ordering::Acquire), |next| next.base_offset);
+        let upper =
+            next_segment.as_ref().map_or(self.log.log_end_offset.load(Ordering::Acquire), |next| next.base_offset);
         let found = self.log.resync(&place.segment, place.position, first_offset, upper)?;
         let mut range = LostRange {
             first_offset,
@@ -274,7 +282,8 @@ impl Reader {
         self.log.bound(self.options.up_to)
     }
 
-    /// At the bound: whether there is more after all (an attached log looks for it), or the position lies where it cannot.
+    /// At the bound: whether there is more after all (an attached log looks for it), or the position lies
+    /// where it cannot.
     fn at_end_of_bound(&mut self) -> Result<bool> {
         self.log.check_alive()?;
         if self.generation != self.log.generation.load(Ordering::Acquire) {
@@ -297,7 +306,11 @@ impl Reader {
         let end = self.log.log_end_offset.load(Ordering::Acquire);
         if self.position > end {
             let start = self.log.log_start_offset.load(Ordering::Acquire);
-            return Err(Error::OffsetOutOfRange { requested: self.position, log_start_offset: start, log_end_offset: end });
+            return Err(Error::OffsetOutOfRange {
+                requested: self.position,
+                log_start_offset: start,
+                log_end_offset: end,
+            });
         }
         Ok(())
     }
@@ -330,7 +343,9 @@ impl Reader {
             let error = batch.verify_crc().expect_err("seen one line above");
             return Err(self.damaged(DamageKind::Batch(error)));
         }
-        if expected.is_some_and(|e| if contiguous { e != base_offset } else { base_offset < e }) || next_offset <= base_offset {
+        if expected.is_some_and(|e| if contiguous { e != base_offset } else { base_offset < e })
+            || next_offset <= base_offset
+        {
             return Err(self.damaged(DamageKind::WrongOffset { found: base_offset }));
         }
         if base_offset > self.position && contiguous && expected.is_none() {
@@ -351,7 +366,13 @@ impl Reader {
             // Transaction markers in imported logs: no application ever sees them.
             return Ok(Step::Moved);
         }
-        Ok(Step::Batch(Batch { lease, from, leader_epoch: epoch, pool: Arc::clone(&self.log.pool), payload: OnceCell::new() }))
+        Ok(Step::Batch(Batch {
+            lease,
+            from,
+            leader_epoch: epoch,
+            pool: Arc::clone(&self.log.pool),
+            payload: OnceCell::new(),
+        }))
     }
 
     /// Finds the segment that holds the position and, by its index, a batch at or before it.
@@ -396,8 +417,8 @@ impl Reader {
         Ok(Step::Moved)
     }
 
-    /// What stands here is no batch. Zeros behind the last batch of a sealed segment are room that a crash kept from being
-    /// trimmed; everything else is damage.
+    /// What stands here is no batch. Zeros behind the last batch of a sealed segment are room that a crash
+    /// kept from being trimmed; everything else is damage.
     fn not_a_batch(&mut self, error: DecodeError) -> Result<Step> {
         let place = self.place.as_mut().expect("in a segment");
         let len = place.segment.len()?;
@@ -433,7 +454,7 @@ impl Reader {
     #[cold]
     fn failed(&mut self, error: Error) -> Result<Option<Batch>> {
         if let Some(place) = self.damage.as_ref() {
-            if place.expected.is_none() && place.position > 0 && self.walk_from_start(place.segment.clone())? {
+            if place.expected.is_none() && place.position > 0 && self.walk_from_start(&place.segment.clone())? {
                 self.damage = None;
                 return self.next_batch();
             }
@@ -446,7 +467,11 @@ impl Reader {
             let start = start.max(self.log.log_start_offset.load(Ordering::Acquire));
             if self.position < start {
                 let end = self.log.log_end_offset.load(Ordering::Acquire);
-                return Err(Error::OffsetOutOfRange { requested: self.position, log_start_offset: start, log_end_offset: end });
+                return Err(Error::OffsetOutOfRange {
+                    requested: self.position,
+                    log_start_offset: start,
+                    log_end_offset: end,
+                });
             }
         } else if let (Error::CorruptRecord { .. }, Some(place)) = (&error, self.place.take()) {
             self.damage = Some(place);
@@ -454,11 +479,12 @@ impl Reader {
         Err(error)
     }
 
-    /// The index led to a place that holds no batch. Rebuilds the segment's index and tells whether that helped.
-    fn walk_from_start(&mut self, segment: Arc<Segment>) -> Result<bool> {
+    /// The index led to a place that holds no batch. Rebuilds the segment's index and tells whether that
+    /// helped.
+    fn walk_from_start(&mut self, segment: &Segment) -> Result<bool> {
         let lied = segment.correct_indexes(&self.log.pool)?;
         if lied {
-            tracing::warn!(log = %self.log.name, file = segment.path(), "the index did not match its segment and was rebuilt");
+            tracing::warn!(log = %self.log.name, file = segment.path(), "an index did not match its segment");
             self.place = None;
         }
         Ok(lied)
@@ -509,12 +535,12 @@ impl Batch {
         self.leader_epoch
     }
 
-    /// The records from where the reader was asked to start, in order. A compressed batch is decompressed on the first call, into a
-    /// buffer of the reader's.
+    /// The records from where the reader was asked to start, in order. A compressed batch is decompressed on
+    /// the first call, into a buffer of the reader's.
     ///
     /// # Errors
-    /// [`Error::Compression`] where the codec is not built in or the compressed bytes do not decode. Each record's own error is
-    /// given out in its place.
+    /// [`Error::Compression`] where the codec is not built in or the compressed bytes do not decode. Each
+    /// record's own error is given out in its place.
     pub fn records(&self) -> Result<Records<'_>> {
         let batch = self.view();
         let records = match batch.compression() {
@@ -588,7 +614,8 @@ impl LogShared {
         segment.resync(damaged, &plausible, &self.pool)
     }
 
-    /// Waits until something lies beyond `position` for such a reader, the log is closed or fails, or the deadline passes.
+    /// Waits until something lies beyond `position` for such a reader, the log is closed or fails, or the
+    /// deadline passes.
     fn wait_beyond(&self, position: Offset, up_to: ReadUpTo, deadline: Option<Instant>) -> Result<bool> {
         if self.attachment.is_some() {
             return self.poll_beyond(position, up_to, deadline);
@@ -637,7 +664,8 @@ impl LogShared {
         Ok(())
     }
 
-    /// Keeps the number of sealed segments whose indexes are held bounded: the one loaded longest ago lets go of its own.
+    /// Keeps the number of sealed segments whose indexes are held bounded: the one loaded longest ago lets go
+    /// of its own.
     fn remember_loaded(&self, segment: &Arc<Segment>) {
         const LOADED_MAX: usize = 32;
         let mut loaded = self.loaded.lock();

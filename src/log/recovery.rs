@@ -1,22 +1,23 @@
 //! Opening a log after any stop: finds the end, makes it durable, fences what a crash took back.
 //!
-//! After a clean close the checkpoint says it all, and opening looks at nothing but the directory's names and the active
-//! segment's length. After any other stop:
+//! After a clean close the checkpoint says it all, and opening looks at nothing but the directory's names and
+//! the active segment's length. After any other stop:
 //!
-//! 1. From the segment of the checkpointed recovery point on, batches are walked. Below that point they were durable: what
-//!    is wrong there is damage, reported and left in place. Above it, the first batch that breaks a rule (length, magic,
-//!    CRC-32C, contiguous base offset, the epoch that the table gives) is the end of the log.
-//! 2. What lies behind the end is kept aside, in a `.cut` file: torn bytes as a copy, valid batches by renaming the old file.
-//! 3. What was accepted above the recovery point is made durable before it is served. Where the machine has not booted since,
-//!    it is written again in place, the same bytes: after a failed flush the page cache may hold what no flush will write.
+//! 1. From the segment of the checkpointed recovery point on, batches are walked. Below that point they were
+//!    durable: what is wrong there is damage, reported and left in place. Above it, the first batch that
+//!    breaks a rule (length, magic, CRC-32C, contiguous base offset, the epoch that the table gives) is the
+//!    end of the log.
+//! 2. What lies behind the end is kept aside, in a `.cut` file: torn bytes as a copy, valid batches by
+//!    renaming the old file.
+//! 3. What was accepted above the recovery point is made durable before it is served. Where the machine has
+//!    not booted since, it is written again in place, the same bytes: after a failed flush the page cache may
+//!    hold what no flush will write.
 //! 4. The leader epoch rises. The store makes it durable before the first append.
 
 use std::io;
 use std::sync::Arc;
 
-use edgelog_core::{
-    EpochEntry, EpochTable, LogConfig, Offset, Position, ScanRules, ScanStep, scan_step,
-};
+use edgelog_core::{EpochEntry, EpochTable, LogConfig, Offset, Position, ScanRules, ScanStep, scan_step};
 
 use super::{Appender, DurablePoint, LogHost, LogShared, LostRange, Origin, TopicPartition, state};
 use crate::clock::Clock;
@@ -66,10 +67,11 @@ pub struct CutTail {
     pub position: Position,
     /// How many bytes it has, without zeros at its end.
     pub bytes: u64,
-    /// The file that keeps it; `None` where there was no room: it then stays behind the end, fenced by the new epoch.
+    /// The file that keeps it; `None` where there was no room: it then stays behind the end, fenced by the
+    /// new epoch.
     pub kept_in: Option<String>,
-    /// First and last offset of batches in it that are valid in themselves, if there are any: never acknowledged, or lost to
-    /// a medium that lied.
+    /// First and last offset of batches in it that are valid in themselves, if there are any: never
+    /// acknowledged, or lost to a medium that lied.
     pub valid_offsets: Option<(Offset, Offset)>,
 }
 
@@ -105,11 +107,11 @@ pub(crate) struct SavedLog {
 ///
 /// # Errors
 /// Only where the directory cannot be listed or a file in it not be opened at all.
-pub(crate) fn open(params: OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
+pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     let dir: Arc<str> = params.name.to_string().into();
     let listed = list(&*params.storage, &dir)?;
     let saved = params.saved.clone();
-    let log = Arc::new(LogShared::new(&params, saved.as_ref()));
+    let log = Arc::new(LogShared::new(params, saved.as_ref()));
 
     let mut report = LogRecovery {
         name: params.name.clone(),
@@ -123,7 +125,7 @@ pub(crate) fn open(params: OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
         lost: Vec::new(),
         failure: None,
     };
-    let mut recovery = Recovery { log: &log, params: &params, report: &mut report };
+    let mut recovery = Recovery { log: &log, params, report: &mut report };
     if !recovery.open_clean(&listed)? {
         recovery.open_unclean(&listed)?;
     }
@@ -135,11 +137,13 @@ pub(crate) fn open(params: OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     Ok((log, report))
 }
 
-/// Base offsets of the segments in a partition directory, ascending; leftovers of an interrupted copy are removed.
+/// Base offsets of the segments in a partition directory, ascending; leftovers of an interrupted copy are
+/// removed.
 fn list(storage: &dyn Storage, dir: &str) -> Result<Vec<Offset>> {
     let names = storage.read_dir(dir).map_err(Error::storage("list", dir))?;
     let mut bases: Vec<Offset> = names.iter().filter_map(|entry| file_names::parse_log_file(&entry.name)).collect();
-    // Keeping a tail aside takes two renames. Cut between them, the segment stands under its `.cut` name beside the copy.
+    // Keeping a tail aside takes two renames. Cut between them, the segment stands under its `.cut` name beside
+    // the copy.
     for part in names.iter().filter_map(|entry| file_names::parse_part_file(&entry.name)) {
         let cut = names.iter().find(|entry| file_names::parse_cut_file(&entry.name) == Some(part));
         if let (false, Some(cut)) = (bases.contains(&part), cut) {
@@ -162,7 +166,8 @@ fn list(storage: &dyn Storage, dir: &str) -> Result<Vec<Offset>> {
 impl LogShared {
     pub(super) fn new(params: &OpenLog, saved: Option<&SavedLog>) -> LogShared {
         let epochs = saved.map(|s| s.epochs.clone()).unwrap_or_default();
-        // A table that contradicts itself cannot have passed the checkpoint's CRC; a fresh one is built from the batches.
+        // A table that contradicts itself cannot have passed the checkpoint's CRC; a fresh one is built from the
+        // batches.
         let epochs = EpochTable::from_entries(epochs).unwrap_or_default();
         let log = LogShared {
             name: params.name.clone(),
@@ -197,7 +202,7 @@ impl LogShared {
             names_dirty: AtomicBool::new(false),
         };
         log.hot.check_crcs.store(params.check_crcs, Ordering::Relaxed);
-        log.set_config(params.config.clone());
+        log.set_config(params.config);
         log
     }
 
@@ -210,7 +215,8 @@ impl LogShared {
         }
     }
 
-    /// Lets an appender go on at `position` of `segment`, whose indexes are in memory and complete up to there.
+    /// Lets an appender go on at `position` of `segment`, whose indexes are in memory and complete up to
+    /// there.
     pub(super) fn resume_appender(
         &self,
         appender: &mut Appender,
@@ -280,7 +286,8 @@ impl Recovery<'_> {
         if active.len()? != at.position {
             return Ok(false);
         }
-        let segments: Vec<_> = bases[..bases.len() - 1].iter().map(|&base| self.segment(base)).chain([active]).collect();
+        let segments: Vec<_> =
+            bases[..bases.len() - 1].iter().map(|&base| self.segment(base)).chain([active]).collect();
         let start = saved.log_start_offset.max(bases[0]).min(at.offset);
         self.log.begin(segments, at.position, start, at.offset)?;
         self.report.clean = true;
@@ -332,7 +339,7 @@ impl Recovery<'_> {
             segments.push(Arc::new(self.new_segment(base_offset)?));
             (position, end) = (0, base_offset);
         }
-        self.make_durable(&segments, saved_point)?;
+        self.make_durable(&segments, saved_point);
         self.raise_epoch(end, bases.is_empty() && self.params.saved.is_none());
         let active = segments.last().expect("a log has a segment");
         active.publish(position);
@@ -340,8 +347,8 @@ impl Recovery<'_> {
         self.log.begin(segments, position, start.min(end), end)
     }
 
-    /// Whether the segment that begins at `next` goes on where the one before ended: behind `end` exactly, behind damage below
-    /// the recovery point, or, in an imported log, anywhere behind.
+    /// Whether the segment that begins at `next` goes on where the one before ended: behind `end` exactly,
+    /// behind damage below the recovery point, or, in an imported log, anywhere behind.
     fn continues(&self, end: Offset, next: Offset, recovery_point: Offset, known: bool) -> bool {
         end == next || (known && next <= recovery_point) || (self.log.origin() == Origin::Imported && end <= next)
     }
@@ -385,9 +392,9 @@ impl Recovery<'_> {
                     walked.to_the_end = true;
                     return Ok(walked);
                 }
-                Err(_) if !durable => return Ok(walked),
+                Err(()) if !durable => return Ok(walked),
                 // Damage where everything was durable: goes on behind it, if anything good is there.
-                Ok(None) | Err(_) => {
+                Ok(None) | Err(()) => {
                     cursor.release();
                     if !self.hop_damage(segment, &mut walked, saved.offset, next_base)? {
                         return Ok(walked);
@@ -503,7 +510,11 @@ impl Recovery<'_> {
             segment.publish(position);
             if len > position {
                 let path = segment.path();
-                segment.file()?.truncate(u64::from(position)).map_err(Error::storage("trim", &path)).or_else(ignore_full)?;
+                segment
+                    .file()?
+                    .truncate(u64::from(position))
+                    .map_err(Error::storage("trim", &path))
+                    .or_else(ignore_full)?;
             }
             return Ok(());
         }
@@ -525,13 +536,14 @@ impl Recovery<'_> {
             }
         };
         segment.publish(position);
-        tracing::warn!(log = %log.name, file, position, bytes = tail, ?valid_offsets, "cut a tail that does not continue the log");
+        tracing::warn!(log = %log.name, file, position, bytes = tail, ?valid_offsets, "cut a tail");
         self.report.cut.push(CutTail { file, position, bytes: tail, kept_in, valid_offsets });
         self.bound_cut_files();
         Ok(())
     }
 
-    /// Torn bytes: a small copy, then the file ends where the log ends. No reader has ever seen them as a batch.
+    /// Torn bytes: a small copy, then the file ends where the log ends. No reader has ever seen them as a
+    /// batch.
     fn keep_by_copy(&self, segment: &Segment, position: Position, tail: u64, kept: &str) -> Result<()> {
         let storage = &self.log.storage;
         let path = segment.path();
@@ -586,7 +598,12 @@ impl Recovery<'_> {
     }
 
     /// The offsets of batches behind the end that are valid in themselves, found by the bounded search.
-    fn valid_offsets_behind(&self, segment: &Segment, position: Position, end: Offset) -> Result<Option<(Offset, Offset)>> {
+    fn valid_offsets_behind(
+        &self,
+        segment: &Segment,
+        position: Position,
+        end: Offset,
+    ) -> Result<Option<(Offset, Offset)>> {
         let found = self.log.resync(segment, position, end, Offset::MAX)?;
         let Some((mut at, first)) = found.batch else { return Ok(None) };
         let len = segment.len()?;
@@ -607,8 +624,11 @@ impl Recovery<'_> {
     fn bound_cut_files(&self) {
         let (storage, dir) = (&self.log.storage, &self.log.dir);
         let Ok(names) = storage.read_dir(dir) else { return };
-        let mut cut: Vec<String> =
-            names.into_iter().map(|entry| entry.name).filter(|name| file_names::parse_cut_file(name).is_some()).collect();
+        let mut cut: Vec<String> = names
+            .into_iter()
+            .map(|entry| entry.name)
+            .filter(|name| file_names::parse_cut_file(name).is_some())
+            .collect();
         cut.sort_unstable();
         for name in cut.iter().rev().skip(CUT_FILES_MAX) {
             tracing::warn!(log = %self.log.name, name, "removed the oldest of too many cut tails");
@@ -625,20 +645,19 @@ impl Recovery<'_> {
     }
 
     /// Makes durable what was accepted. A failure leaves a log that can be read and not written.
-    fn make_durable(&self, segments: &[Arc<Segment>], saved: DurablePoint) -> Result<()> {
+    fn make_durable(&self, segments: &[Arc<Segment>], saved: DurablePoint) {
         let first = segments.partition_point(|s| s.base_offset <= saved.offset).saturating_sub(1);
         for segment in &segments[first..] {
             let from = if segment.base_offset == saved.base_offset { saved.position } else { 0 };
             if let Err(error) = self.make_segment_durable(segment, from) {
                 self.log.fail(&format!("flush {}: {error}", segment.path()));
-                return Ok(());
+                return;
             }
         }
         if let Err(error) = self.log.storage.sync_dir(&self.log.dir) {
             self.log.fail(&format!("sync directory {}: {error}", self.log.dir));
         }
         self.log.names_dirty.store(false, Ordering::Release);
-        Ok(())
     }
 
     fn make_segment_durable(&self, segment: &Segment, from: Position) -> io::Result<()> {

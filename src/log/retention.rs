@@ -1,4 +1,5 @@
-//! Retention and the rest of a log's housekeeping: what happens beside appends, in the store's thread or its `tick`.
+//! Retention and the rest of a log's housekeeping: what happens beside appends, in the store's thread or its
+//! `tick`.
 
 use std::io;
 use std::sync::Arc;
@@ -21,11 +22,13 @@ pub(crate) struct Expired {
 }
 
 impl Log {
-    /// Deletes all records before `offset`: they cannot be read any more, and whole segments of them give their room back.
-    /// Offsets above the high watermark are taken as the high watermark. Returns the new log start offset.
+    /// Deletes all records before `offset`: they cannot be read any more, and whole segments of them give
+    /// their room back. Offsets above the high watermark are taken as the high watermark. Returns the new
+    /// log start offset.
     ///
     /// # Errors
-    /// [`Error::OffsetOutOfRange`] for a negative offset, [`Error::Storage`], and the errors of a log that cannot be written.
+    /// [`Error::OffsetOutOfRange`] for a negative offset, [`Error::Storage`], and the errors of a log that
+    /// cannot be written.
     ///
     /// # Durability
     /// On return, the new log start offset is on the medium.
@@ -67,7 +70,8 @@ impl LogShared {
         self.expire_within(config.retention_bytes, config.retention_ms, now)
     }
 
-    /// Removes the oldest segments that lie beyond these limits (negative: no limit) or before the log start offset.
+    /// Removes the oldest segments that lie beyond these limits (negative: no limit) or before the log start
+    /// offset.
     fn expire_within(&self, retention_bytes: i64, retention_ms: i64, now: TimestampMs) -> Result<Option<Expired>> {
         let segments = self.segments.read().clone();
         let log_start_offset = self.log_start_offset.load(Ordering::Acquire);
@@ -82,14 +86,16 @@ impl LogShared {
             total_bytes,
             log_start_offset,
             // What is not durable yet is not deleted either: the recovery point stays inside the log.
-            high_watermark: self.high_watermark.load(Ordering::Acquire).min(self.recovery_point.load(Ordering::Acquire)),
+            high_watermark: self
+                .high_watermark
+                .load(Ordering::Acquire)
+                .min(self.recovery_point.load(Ordering::Acquire)),
             now,
         };
         let sealed = segments.windows(2).map_while(|pair| {
             let size = u64::from(pair[0].len().ok()?);
             // Only age needs the timestamp, and it costs opening an index.
-            let largest_timestamp =
-                if retention_ms < 0 { -1 } else { pair[0].largest_timestamp(&self.pool).ok()? };
+            let largest_timestamp = if retention_ms < 0 { -1 } else { pair[0].largest_timestamp(&self.pool).ok()? };
             Some(SealedSegment { size, largest_timestamp, next_base_offset: pair[1].base_offset })
         });
         let reasons: Vec<RetentionReason> = params.expired(sealed).collect();
@@ -102,7 +108,12 @@ impl LogShared {
     }
 
     /// Takes `expired` off the front of the log. Readers that are in them keep what they hold.
-    fn remove_oldest(&self, expired: &[Arc<Segment>], next_base: Offset, reasons: &[RetentionReason]) -> Result<Expired> {
+    fn remove_oldest(
+        &self,
+        expired: &[Arc<Segment>],
+        next_base: Offset,
+        reasons: &[RetentionReason],
+    ) -> Result<Expired> {
         let log_start_offset = self.log_start_offset.fetch_max(next_base, Ordering::AcqRel).max(next_base);
         self.segments.write().retain(|segment| segment.base_offset >= next_base);
         let mut bytes = 0;
@@ -113,7 +124,8 @@ impl LogShared {
             tracing::info!(log = %self.name, base_offset = segment.base_offset, ?reason, "deleted a segment");
         }
         self.epochs.write().truncate_from_start(log_start_offset);
-        // Not synced: names that come back after a power cut are removed again by the log start offset, or by the next pass.
+        // Not synced: names that come back after a power cut are removed again by the log start offset, or by the
+        // next pass.
         Ok(Expired { segments: expired.len(), bytes, log_start_offset })
     }
 
@@ -134,8 +146,8 @@ impl LogShared {
         Ok(())
     }
 
-    /// Makes room ahead of a writer that asked for it, outside the append lock, and the next segment when this one is
-    /// three quarters full.
+    /// Makes room ahead of a writer that asked for it, outside the append lock, and the next segment when
+    /// this one is three quarters full.
     pub(crate) fn prepare_room(&self) -> Result<()> {
         let (file, position, reserved, target, segment_bytes, base_offset, has_next) = {
             let mut guard = self.appender.lock();
@@ -149,7 +161,15 @@ impl LogShared {
             appender.asked = target <= appender.reserved;
             let segment_bytes = appender.config.segment_bytes;
             let base_offset = appender.segment.base_offset;
-            (file, appender.position, appender.reserved, target, segment_bytes, base_offset, appender.prepared.is_some())
+            (
+                file,
+                appender.position,
+                appender.reserved,
+                target,
+                segment_bytes,
+                base_offset,
+                appender.prepared.is_some(),
+            )
         };
         if target > reserved && reserved != u32::MAX && file.reserve(u64::from(target)).is_ok() {
             file.prepare(u64::from(reserved)..u64::from(target));

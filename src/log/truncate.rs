@@ -1,11 +1,12 @@
 //! Truncation: takes records back from the end.
 //!
-//! Bytes that readers may hold are never rewritten, so the kept part moves into a new file. Cut anywhere, what is left is a
-//! longer valid log, fenced by the epoch that was made durable first:
+//! Bytes that readers may hold are never rewritten, so the kept part moves into a new file. Cut anywhere,
+//! what is left is a longer valid log, fenced by the epoch that was made durable first:
 //!
 //! 1. the new epoch and the lowered recovery point are durable;
 //! 2. later segments are unlinked, newest first, and the directory is synced;
-//! 3. the kept prefix is copied to a `.part` file, flushed, renamed over the segment, and the directory is synced.
+//! 3. the kept prefix is copied to a `.part` file, flushed, renamed over the segment, and the directory is
+//!    synced.
 
 use std::sync::Arc;
 
@@ -18,22 +19,23 @@ use crate::storage::{Access, StorageFile};
 use crate::sync::Ordering;
 
 impl Log {
-    /// Takes back all records from `offset` on; a batch that holds `offset` goes as a whole. Returns the new log end offset.
+    /// Takes back all records from `offset` on; a batch that holds `offset` goes as a whole. Returns the new
+    /// log end offset.
     ///
-    /// The leader epoch rises: whoever saw the records that were taken back gets [`Error::FencedLeaderEpoch`]. Batches that
-    /// readers hold stay readable.
+    /// The leader epoch rises: whoever saw the records that were taken back gets
+    /// [`Error::FencedLeaderEpoch`]. Batches that readers hold stay readable.
     ///
     /// # Errors
-    /// [`Error::OffsetOutOfRange`] below the log start or above the log end; [`Error::Storage`], and then the log is read-only until it is
-    /// reopened; the errors of a log that cannot be written.
+    /// [`Error::OffsetOutOfRange`] below the log start or above the log end; [`Error::Storage`], and then the
+    /// log is read-only until it is reopened; the errors of a log that cannot be written.
     ///
     /// # Durability
-    /// On return, the truncation is on the medium; cut short by a power cut, the log is a longer one of a fenced epoch.
+    /// On return, the truncation is on the medium; cut short by a power cut, the log is a longer one of a
+    /// fenced epoch.
     pub fn truncate_to(&self, offset: Offset) -> Result<Offset> {
         let log = &*self.shared;
         log.check_writable()?;
-        let (start, end) =
-            (log.log_start_offset.load(Ordering::Acquire), log.log_end_offset.load(Ordering::Acquire));
+        let (start, end) = (log.log_start_offset.load(Ordering::Acquire), log.log_end_offset.load(Ordering::Acquire));
         if offset < start || offset > end {
             return Err(Error::OffsetOutOfRange { requested: offset, log_start_offset: start, log_end_offset: end });
         }

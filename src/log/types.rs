@@ -28,8 +28,11 @@ impl TopicPartition {
     /// Parses a directory's name, split at the last `-` as Kafka does.
     pub(crate) fn parse_dir(name: &str) -> Option<TopicPartition> {
         let (topic, partition) = name.rsplit_once('-')?;
-        let canonical = partition == "0" || (partition.bytes().all(|b| b.is_ascii_digit()) && !partition.starts_with('0'));
-        (canonical && check_topic_name(topic).is_ok()).then(|| ())?;
+        let canonical =
+            partition == "0" || (partition.bytes().all(|b| b.is_ascii_digit()) && !partition.starts_with('0'));
+        if !canonical || check_topic_name(topic).is_err() {
+            return None;
+        }
         Some(TopicPartition { topic: topic.to_owned(), partition: partition.parse().ok()? })
     }
 }
@@ -67,10 +70,11 @@ pub(crate) fn check_topic_name(name: &str) -> Result<()> {
 /// When an append returns, and so what a power cut can still take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// After the bytes are in the operating system's page cache (`acks=1`). Survives a crash of the process; a power cut
-    /// takes what the kernel had not written yet, up to half a minute with usual settings.
+    /// After the bytes are in the operating system's page cache (`acks=1`). Survives a crash of the process;
+    /// a power cut takes what the kernel had not written yet, up to half a minute with usual settings.
     Os,
-    /// Like [`Os`](Durability::Os), and the bytes are flushed within `flush.ms` (one second where the log has none).
+    /// Like [`Os`](Durability::Os), and the bytes are flushed within `flush.ms` (one second where the log has
+    /// none).
     Interval,
     /// After the bytes are on the medium (`acks=all`), the default. Concurrent appenders share one flush.
     Sync,
@@ -139,8 +143,8 @@ pub struct AppendInfo {
 }
 
 impl AppendInfo {
-    /// The first record's position, safe to keep across restarts: should a power cut take the record back, the position
-    /// answers [`Error::FencedLeaderEpoch`] and never other data.
+    /// The first record's position, safe to keep across restarts: should a power cut take the record back,
+    /// the position answers [`Error::FencedLeaderEpoch`] and never other data.
     pub fn position(&self) -> OffsetAndEpoch {
         OffsetAndEpoch { offset: self.base_offset, leader_epoch: self.leader_epoch }
     }
@@ -157,7 +161,8 @@ pub enum OffsetSpec {
     Offset(Offset),
     /// At a position that was handed out before; fails where its history was taken back.
     Position(OffsetAndEpoch),
-    /// At the first record with this timestamp (milliseconds since 1970) or a later one; at the end where there is none.
+    /// At the first record with this timestamp (milliseconds since 1970) or a later one; at the end where
+    /// there is none.
     Timestamp(TimestampMs),
     /// So many records before the end, or at the first where there are fewer.
     Last(u64),

@@ -1,4 +1,5 @@
-//! Walks the batches of segments by borrowing a stretch at a time: lent by the map where it can, copied where not.
+//! Walks the batches of segments by borrowing a stretch at a time: lent by the map where it can, copied where
+//! not.
 
 use std::sync::Arc;
 
@@ -65,7 +66,13 @@ impl Cursor {
     }
 
     /// Bytes from `position` on, at least `wanted` of them where there are as many below `end`.
-    pub(crate) fn bytes(&mut self, segment: &Segment, position: Position, end: Position, wanted: usize) -> Result<&[u8]> {
+    pub(crate) fn bytes(
+        &mut self,
+        segment: &Segment,
+        position: Position,
+        end: Position,
+        wanted: usize,
+    ) -> Result<&[u8]> {
         let wanted = wanted.min((end - position) as usize);
         let covered = self.stretch.as_ref().is_some_and(|s| {
             s.base_offset == segment.base_offset
@@ -88,7 +95,7 @@ impl Cursor {
         self.stretch = None;
         let available = (end - position) as usize;
         let generous = self.stretch_len.max(wanted).min(available);
-        let lease = match self.lend(segment, position, generous, wanted)? {
+        let lease = match Self::lend(segment, position, generous, wanted)? {
             Some(lease) => lease,
             None => self.copy(segment, position, generous, wanted)?,
         };
@@ -96,7 +103,7 @@ impl Cursor {
         Ok(())
     }
 
-    fn lend(&self, segment: &Segment, position: Position, generous: usize, wanted: usize) -> Result<Option<Lease>> {
+    fn lend(segment: &Segment, position: Position, generous: usize, wanted: usize) -> Result<Option<Lease>> {
         let file = segment.file()?;
         let unreadable = |e| unreadable(segment, position, e);
         if let Some(lease) = file.lend(u64::from(position), generous).map_err(unreadable)? {
@@ -109,10 +116,8 @@ impl Cursor {
     fn copy(&self, segment: &Segment, position: Position, generous: usize, wanted: usize) -> Result<Lease> {
         let mut buffer: PooledBuffer = self.pool.take();
         buffer.resize(generous, 0);
-        let read = segment
-            .file()?
-            .read_at(&mut buffer, u64::from(position))
-            .map_err(|e| unreadable(segment, position, e))?;
+        let read =
+            segment.file()?.read_at(&mut buffer, u64::from(position)).map_err(|e| unreadable(segment, position, e))?;
         buffer.truncate(read);
         if read < wanted {
             // The file is shorter than what was published of it: somebody cut it behind our back.

@@ -1,8 +1,8 @@
 //! Names of the files in a partition directory, printed and parsed in this one place.
 //!
-//! Kafka's: twenty digits of the base offset, then `.log`, `.index` or `.timeindex`. Ours beside them, which Kafka ignores
-//! by name: `.part` (a copy being made; removed at open), `.cut` (bytes that recovery took out of the log and kept aside)
-//! and `next.prepared` (room made ready for the next segment).
+//! Kafka's: twenty digits of the base offset, then `.log`, `.index` or `.timeindex`. Ours beside them, which
+//! Kafka ignores by name: `.part` (a copy being made; removed at open), `.cut` (bytes that recovery took out
+//! of the log and kept aside) and `next.prepared` (room made ready for the next segment).
 
 use edgelog_core::{Offset, Position};
 
@@ -32,7 +32,8 @@ pub(crate) fn part_file(dir: &str, base_offset: Offset) -> String {
     format!("{dir}/{base_offset:020}.log.part")
 }
 
-/// Bytes cut from the segment `base_offset` at `position`, kept aside. The epoch keeps the names of two cuts apart.
+/// Bytes cut from the segment `base_offset` at `position`, kept aside. The epoch keeps the names of two cuts
+/// apart.
 pub(crate) fn cut_file(dir: &str, base_offset: Offset, position: Position, epoch: i32) -> String {
     format!("{dir}/{base_offset:020}-{position}-{epoch}.cut")
 }
@@ -70,7 +71,9 @@ mod tests {
         assert_eq!(log_file("t-0", 42), "t-0/00000000000000000042.log");
         assert_eq!(parse_log_file("00000000000000000042.log"), Some(42));
         assert_eq!(parse_index_file("00000000000000000042.timeindex"), Some(42));
-        for other in ["42.log", "0000000000000000004x.log", "99999999999999999999.log", "00000000000000000042.log.part", ""] {
+        for other in
+            ["42.log", "0000000000000000004x.log", "99999999999999999999.log", "00000000000000000042.log.part", ""]
+        {
             assert_eq!(parse_log_file(other), None, "{other}");
         }
     }

@@ -1,14 +1,14 @@
 //! Floor 2, one segment: a `.log` file of record batches and its two indexes.
 //!
-//! A segment is *active* (the last of its log, written behind its published length) or *sealed* (never written again).
-//! Bytes below the published length never change, so readers share them without a lock.
+//! A segment is *active* (the last of its log, written behind its published length) or *sealed* (never
+//! written again). Bytes below the published length never change, so readers share them without a lock.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
 
 use edgelog_core::{
-    NO_TIMESTAMP, OFFSET_INDEX_ENTRY_LEN, Offset, OffsetIndex, OffsetIndexEntry, Plausible, Position, RecordBatch, Resync,
-    SegmentIndexer, TIME_INDEX_ENTRY_LEN, TimeIndex, TimeIndexEntry, TimestampMs, find_next_batch,
+    NO_TIMESTAMP, OFFSET_INDEX_ENTRY_LEN, Offset, OffsetIndex, OffsetIndexEntry, Plausible, Position, RecordBatch,
+    Resync, SegmentIndexer, TIME_INDEX_ENTRY_LEN, TimeIndex, TimeIndexEntry, TimestampMs, find_next_batch,
 };
 
 use crate::error::{Error, Result};
@@ -80,7 +80,8 @@ pub(crate) struct Segment {
     options: SegmentOptions,
     storage: Arc<dyn Storage>,
     file: OnceLock<Arc<dyn StorageFile>>,
-    /// Bytes of whole, valid batches that readers may look at. Published with Release after the bytes were written.
+    /// Bytes of whole, valid batches that readers may look at. Published with Release after the bytes were
+    /// written.
     len: AtomicU32,
     largest_timestamp: AtomicI64,
     indexes: RwLock<Indexes>,
@@ -177,8 +178,8 @@ impl Segment {
         self.largest_timestamp.store(indexer.largest_timestamp(), Ordering::Release);
     }
 
-    /// Writes the indexes that are in memory to their files and lets go of the memory. They are derived, so nothing is
-    /// flushed: what a crash makes of them is found when they are read.
+    /// Writes the indexes that are in memory to their files and lets go of the memory. They are derived, so
+    /// nothing is flushed: what a crash makes of them is found when they are read.
     pub(crate) fn write_indexes(&self) -> Result<()> {
         let mut indexes = self.indexes.write();
         if let Indexes::Memory { offsets, times } = &*indexes {
@@ -189,7 +190,8 @@ impl Segment {
         Ok(())
     }
 
-    /// Replaces an index file. The old one is removed first: its bytes may be lent, and lent bytes never change.
+    /// Replaces an index file. The old one is removed first: its bytes may be lent, and lent bytes never
+    /// change.
     fn write_index(&self, path: &str, bytes: &[u8]) -> Result<()> {
         match self.storage.remove_file(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::storage("replace", path)(e)),
@@ -217,7 +219,8 @@ impl Segment {
         }
     }
 
-    /// Position of a batch at or before the one that holds `target`. Returns also whether indexes had to be loaded.
+    /// Position of a batch at or before the one that holds `target`. Returns also whether indexes had to be
+    /// loaded.
     pub(crate) fn position_for(&self, target: Offset, pool: &Arc<BufferPool>) -> Result<(Position, bool)> {
         self.with_offset_index(pool, |index| index.lookup(target).position)
     }
@@ -240,9 +243,13 @@ impl Segment {
         look(TimeIndex::new(times, self.base_offset))
     }
 
-    /// Lets an indexer go on at `position`, the end of the batches: the indexes are in memory afterwards, without what sealing
-    /// added. Returns also how many entries each of them has.
-    pub(crate) fn resume_indexer(&self, position: Position, pool: &Arc<BufferPool>) -> Result<(SegmentIndexer, (u32, u32))> {
+    /// Lets an indexer go on at `position`, the end of the batches: the indexes are in memory afterwards,
+    /// without what sealing added. Returns also how many entries each of them has.
+    pub(crate) fn resume_indexer(
+        &self,
+        position: Position,
+        pool: &Arc<BufferPool>,
+    ) -> Result<(SegmentIndexer, (u32, u32))> {
         self.load_indexes(pool)?;
         let (mut indexer, counts) = {
             let mut indexes = self.indexes.write();
@@ -289,7 +296,8 @@ impl Segment {
         Ok(())
     }
 
-    /// Holds what the indexes say against the batches. Where they said something else they are replaced, and `true` is returned.
+    /// Holds what the indexes say against the batches. Where they said something else they are replaced, and
+    /// `true` is returned.
     pub(crate) fn correct_indexes(&self, pool: &Arc<BufferPool>) -> Result<bool> {
         let (offsets, times) = self.rebuild_indexes(pool)?;
         let mut indexes = self.indexes.write();
@@ -304,22 +312,29 @@ impl Segment {
         Ok(!same)
     }
 
-    /// Searches for the next good batch behind damage at `damaged`: up to the next indexed batch that holds, else to the end.
+    /// Searches for the next good batch behind damage at `damaged`: up to the next indexed batch that holds,
+    /// else to the end.
     ///
-    /// Bounded: a candidate is plausible in every field before its CRC is computed, and at most eight times the segment's bytes are.
-    pub(crate) fn resync(&self, damaged: Position, plausible: &Plausible<'_>, pool: &Arc<BufferPool>) -> Result<Resynced> {
+    /// Bounded: a candidate is plausible in every field before its CRC is computed, and at most eight times
+    /// the segment's bytes are.
+    pub(crate) fn resync(
+        &self,
+        damaged: Position,
+        plausible: &Plausible<'_>,
+        pool: &Arc<BufferPool>,
+    ) -> Result<Resynced> {
         const CRC_PASSES_MAX: u64 = 8;
         let len = self.len()?;
         let mut budget = u64::from(len) * CRC_PASSES_MAX;
         let from = (damaged + 1).min(len);
         let mut cursor = Cursor::new(pool);
-        let bytes = match cursor.bytes(self, from, len, (len - from) as usize) {
-            Ok(bytes) => bytes,
+        let Ok(bytes) = cursor.bytes(self, from, len, (len - from) as usize) else {
             // The medium cannot read the stretch in one: nothing in it can be searched.
-            Err(_) => return Ok(Resynced { batch: None, unread_from: Some(from) }),
+            return Ok(Resynced { batch: None, unread_from: Some(from) });
         };
         let found = |at: usize| {
-            let base_offset = RecordBatch::parse(&bytes[at..]).map_or(plausible.offset_min, |batch| batch.base_offset());
+            let base_offset =
+                RecordBatch::parse(&bytes[at..]).map_or(plausible.offset_min, |batch| batch.base_offset());
             Resynced { batch: Some((from + at as u32, base_offset)), unread_from: None }
         };
         Ok(match find_next_batch(bytes, 0, plausible, &mut budget) {
@@ -327,24 +342,33 @@ impl Segment {
             Resync::OutOfBudget { unread_from: position } => {
                 // What the headers did not tell, the index may: it names places where batches were.
                 let mut budget = u64::from(len);
+                let mut holds = |at: usize| {
+                    let found = find_next_batch(bytes, at, plausible, &mut budget);
+                    matches!(found, Resync::Found { position } if position == at)
+                };
                 let named = self.indexed_positions(from + position as u32, pool);
-                named
-                    .into_iter()
-                    .map(|at| (at - from) as usize)
-                    .find(|&at| matches!(find_next_batch(&bytes[..], at, plausible, &mut budget), Resync::Found { position } if position == at))
-                    .map_or(Resynced { batch: None, unread_from: Some(from + position as u32) }, found)
+                match named.into_iter().map(|at| (at - from) as usize).find(|&at| holds(at)) {
+                    Some(at) => found(at),
+                    None => Resynced { batch: None, unread_from: Some(from + position as u32) },
+                }
             }
-            _ => Resynced { batch: None, unread_from: None },
+            Resync::Nothing => Resynced { batch: None, unread_from: None },
         })
     }
 
     /// Positions that the offset index names at or behind `from`.
     fn indexed_positions(&self, from: Position, pool: &Arc<BufferPool>) -> Vec<Position> {
-        self.with_offset_index(pool, |index| index.entries().map(|entry| entry.position).filter(|&at| at >= from).collect())
-            .map_or_else(|_| Vec::new(), |(positions, _)| positions)
+        self.with_offset_index(pool, |index| {
+            index.entries().map(|entry| entry.position).filter(|&at| at >= from).collect()
+        })
+        .map_or_else(|_| Vec::new(), |(positions, _)| positions)
     }
 
-    fn with_offset_index<T>(&self, pool: &Arc<BufferPool>, look: impl FnOnce(OffsetIndex<'_>) -> T) -> Result<(T, bool)> {
+    fn with_offset_index<T>(
+        &self,
+        pool: &Arc<BufferPool>,
+        look: impl FnOnce(OffsetIndex<'_>) -> T,
+    ) -> Result<(T, bool)> {
         let loaded = self.load_indexes(pool)?;
         let indexes = self.indexes.read();
         let offsets = match &*indexes {
@@ -360,13 +384,11 @@ impl Segment {
         if !matches!(&*self.indexes.read(), Indexes::Unloaded) {
             return Ok(false);
         }
-        let read = self.read_index_files();
-        let read = match read {
-            Some(read) => read,
-            None => {
-                let (offsets, times) = self.rebuild_indexes(pool)?;
-                Indexes::Memory { offsets, times }
-            }
+        let read = if let Some(read) = self.read_index_files() {
+            read
+        } else {
+            let (offsets, times) = self.rebuild_indexes(pool)?;
+            Indexes::Memory { offsets, times }
         };
         let mut indexes = self.indexes.write();
         if matches!(&*indexes, Indexes::Unloaded) {
@@ -375,8 +397,8 @@ impl Segment {
         Ok(true)
     }
 
-    /// What the index files hold, if they look like indexes of this segment at all. Whether an entry points at the batch it
-    /// names is seen when it is used.
+    /// What the index files hold, if they look like indexes of this segment at all. Whether an entry points
+    /// at the batch it names is seen when it is used.
     fn read_index_files(&self) -> Option<Indexes> {
         let len = self.len().ok()?;
         let offsets = self.read_index(&file_names::index_file(&self.dir, self.base_offset))?;
@@ -390,7 +412,8 @@ impl Segment {
         // A batch that begins further than one interval behind the last entry would have made an entry of its own, so
         // what lies behind the last entry is an interval and one batch at most. A shorter index has lost entries.
         let indexed = offset_index.last().map_or(0, |last| last.position);
-        if u64::from(len) > u64::from(indexed) + u64::from(self.options.interval_bytes) + u64::from(self.options.batch_bytes_max)
+        if u64::from(len)
+            > u64::from(indexed) + u64::from(self.options.interval_bytes) + u64::from(self.options.batch_bytes_max)
         {
             return None;
         }
@@ -410,7 +433,8 @@ impl Segment {
         (file.read_at(&mut bytes, 0).ok()? == len).then_some(IndexBytes::Copied(bytes))
     }
 
-    /// Walks the headers of the whole segment and gives what its two indexes should hold. Goes on behind damage.
+    /// Walks the headers of the whole segment and gives what its two indexes should hold. Goes on behind
+    /// damage.
     fn rebuild_indexes(&self, pool: &Arc<BufferPool>) -> Result<(Vec<u8>, Vec<u8>)> {
         let len = self.len()?;
         let mut indexer = SegmentIndexer::new(self.base_offset, self.options.interval_bytes);
@@ -470,7 +494,8 @@ impl Segment {
         }
     }
 
-    /// Removes the three files, the log last: a crash in between leaves a log without indexes, which is sound.
+    /// Removes the three files, the log last: a crash in between leaves a log without indexes, which is
+    /// sound.
     pub(crate) fn remove_files(&self) -> Result<()> {
         let paths = [
             file_names::index_file(&self.dir, self.base_offset),

@@ -26,8 +26,9 @@ const LOCK_FILE: &str = ".lock";
 /// How the files of a [`DirectoryStorage`] are read and written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StoreMode {
-    /// Reads through maps; writes through maps where that is known to be safe: in room that the file system allocated
-    /// beforehand, on ext4, f2fs and tmpfs, and on xfs where files cannot share blocks. All other writing is by system calls.
+    /// Reads through maps; writes through maps where that is known to be safe: in room that the file system
+    /// allocated beforehand, on ext4, f2fs and tmpfs, and on xfs where files cannot share blocks. All
+    /// other writing is by system calls.
     #[default]
     Auto,
     /// Reads through maps, and writes through maps on every file system that can allocate room beforehand. On
@@ -42,8 +43,8 @@ pub enum StoreMode {
 pub struct DirectoryStorageOptions {
     /// How files are read and written.
     pub store_mode: StoreMode,
-    /// The most bytes that may be mapped at a time (address space, not memory). By default 1 GiB on 64-bit machines, 64 MiB
-    /// on 32-bit ones.
+    /// The most bytes that may be mapped at a time (address space, not memory). By default 1 GiB on 64-bit
+    /// machines, 64 MiB on 32-bit ones.
     pub map_bytes_max: u64,
     /// The most files that are kept open at a time, however many are in use. By default 48; at least 1.
     pub open_files_max: usize,
@@ -64,8 +65,9 @@ impl Default for DirectoryStorageOptions {
 
 /// The files of one directory of the host, below a path that is fixed when it is opened.
 ///
-/// Files are opened when they are needed and closed again when too many are, the least recently used first, so that the number of descriptors is
-/// bounded however many segments a log has. All descriptors are close-on-exec.
+/// Files are opened when they are needed and closed again when too many are, the least recently used first,
+/// so that the number of descriptors is bounded however many segments a log has. All descriptors are
+/// close-on-exec.
 #[derive(Debug)]
 pub struct DirectoryStorage {
     shared: Arc<Shared>,
@@ -134,8 +136,9 @@ const XFS_MAGIC: u32 = 0x5846_5342;
 const F2FS_MAGIC: u32 = 0xF2F5_2010;
 const TMPFS_MAGIC: u32 = 0x0102_1994;
 
-/// Whether files on this file system can be made to share blocks: a plain `cp` of a live file does that, and from then on a store
-/// into room that was allocated needs new room, which a full disk answers with SIGBUS. When in doubt, they can.
+/// Whether files on this file system can be made to share blocks: a plain `cp` of a live file does that, and
+/// from then on a store into room that was allocated needs new room, which a full disk answers with SIGBUS.
+/// When in doubt, they can.
 fn shares_blocks(root: &Path) -> bool {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let Ok(nameless) = retry(|| rustix::fs::open(root, flags, Mode::RUSR | Mode::WUSR)) else { return true };
@@ -190,7 +193,8 @@ struct Shared {
     files: Mutex<Files>,
 }
 
-/// Every file that somebody has a handle of, so that all handles of one file share one descriptor and one fate.
+/// Every file that somebody has a handle of, so that all handles of one file share one descriptor and one
+/// fate.
 struct Files {
     by_path: HashMap<String, Weak<DataFile>>,
     sweep_at: usize,
@@ -234,7 +238,8 @@ impl Files {
 }
 
 impl Shared {
-    /// Where `path` is on the host. The engine makes all names itself; one that leads out of the data directory is refused all the same.
+    /// Where `path` is on the host. The engine makes all names itself; one that leads out of the data
+    /// directory is refused all the same.
     fn resolve(&self, path: &str) -> io::Result<PathBuf> {
         if path.is_empty() {
             return Ok(self.root.clone());
@@ -254,7 +259,8 @@ impl Shared {
 
     /// Closes descriptors until there is room for one more, and keeps the room while the guard lives.
     fn room_for_descriptor(&self) -> MutexGuard<'_, Vec<Weak<DataFile>>> {
-        // Each round flushes one file at most, and files may be dirtied meanwhile: give up at some point, and pass the bound by one.
+        // Each round flushes one file at most, and files may be dirtied meanwhile: give up at some point, and pass
+        // the bound by one.
         for _ in 0..=self.open_files_max {
             let mut open = self.open.lock();
             open.retain(|file| file.strong_count() > 0);
@@ -425,8 +431,8 @@ impl Storage for DirectoryStorage {
     }
 }
 
-/// Tells files apart that had one name one after the other. An inode number alone is used again at once on some file systems, so
-/// the time of birth is mixed in where the file system keeps it.
+/// Tells files apart that had one name one after the other. An inode number alone is used again at once on
+/// some file systems, so the time of birth is mixed in where the file system keeps it.
 fn identity(metadata: &fs::Metadata) -> u64 {
     let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     let born = born.map_or(0, |time| time.as_nanos() as u64);
@@ -444,8 +450,9 @@ fn parse_uuid(text: &str) -> Option<[u8; 16]> {
 
 /// The lock file, locked.
 ///
-/// A forked child shares the lock: it is one open file for the kernel. So it is given up in so many words by the process
-/// that took it, whatever children still have of it; and a child that drops its copy gives up nothing.
+/// A forked child shares the lock: it is one open file for the kernel. So it is given up in so many words by
+/// the process that took it, whatever children still have of it; and a child that drops its copy gives up
+/// nothing.
 #[derive(Debug)]
 struct DirectoryLock {
     file: File,
@@ -481,8 +488,8 @@ struct DataFile {
     identity: u64,
     /// Whether the descriptor is for writing too.
     writable: AtomicBool,
-    /// Closed (`None`) when others needed the room. A dirty file's is flushed first, so that the kernel cannot
-    /// lose an error of writing back between two descriptors.
+    /// Closed (`None`) when others needed the room. A dirty file's is flushed first, so that the kernel
+    /// cannot lose an error of writing back between two descriptors.
     descriptor: Mutex<Option<Arc<File>>>,
     last_used: AtomicU64,
     /// Whether something was written since the last flush began.
@@ -580,7 +587,8 @@ impl DataFile {
         };
         let file = self.descriptor()?;
         let grows = end > self.map.known_len();
-        // A reservation that fails gives back what it took by cutting the file: not while another call makes it longer.
+        // A reservation that fails gives back what it took by cutting the file: not while another call makes it
+        // longer.
         let _size = grows.then(|| self.map.lock_size());
         let result = write_all_at(&file, bytes, position);
         self.dirty.store(true, Ordering::SeqCst);

@@ -6,8 +6,8 @@ use super::mapped_file;
 
 /// Remembers the process that it was made in.
 ///
-/// It notices `fork`, as the C library does it, in every child and grandchild; not a bare `clone` system call, which
-/// leaves the C library itself broken.
+/// It notices `fork`, as the C library does it, in every child and grandchild; not a bare `clone` system
+/// call, which leaves the C library itself broken.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ForkGuard {
     /// Forks seen so far; in a child it is one more.

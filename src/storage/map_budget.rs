@@ -1,8 +1,8 @@
 //! The bound on mapped bytes, shared by all files of one storage.
 //!
-//! Windows that nobody has leased are only a cache: where a new window would pass the bound they go first, least recently
-//! used before others. What is leased stays, and where that alone reaches the bound the new window is refused: its
-//! reader copies instead. Nothing ever waits here.
+//! Windows that nobody has leased are only a cache: where a new window would pass the bound they go first,
+//! least recently used before others. What is leased stays, and where that alone reaches the bound the new
+//! window is refused: its reader copies instead. Nothing ever waits here.
 
 use std::fmt;
 use std::io;
@@ -54,7 +54,8 @@ impl MapBudget {
         self.bytes_mapped.load(Ordering::Relaxed)
     }
 
-    /// Makes a window of `bytes` for `file` by `map`, or answers `None` where leased windows leave no room for it.
+    /// Makes a window of `bytes` for `file` by `map`, or answers `None` where leased windows leave no room
+    /// for it.
     pub(super) fn window(
         self: &Arc<Self>,
         file: &Weak<MappedFile>,

@@ -1,23 +1,30 @@
 //! Files read and written through shared maps: the one room of this package with `unsafe` in it.
 //!
-//! A file is mapped in *windows*: each lies inside one granule of [`WINDOW_BYTES_MAX`] bytes, begins where the granule begins, and
-//! reaches at least as far as somebody needed. A window may reach beyond the present end of its file; what must never
-//! happen is that such a byte is *touched*, for the kernel answers that with SIGBUS.
+//! A file is mapped in *windows*: each lies inside one granule of [`WINDOW_BYTES_MAX`] bytes, begins where
+//! the granule begins, and reaches at least as far as somebody needed. A window may reach beyond the present
+//! end of its file; what must never happen is that such a byte is *touched*, for the kernel answers that with
+//! SIGBUS.
 //!
 //! # Invariants
 //!
-//! 1. **A map lives as long as its [`Window`]**, at one address: it is made in [`Window::map`], never moved, remapped or
-//!    shortened, and unmapped by the drop of the window alone. All pointers are made from it while the window is borrowed.
-//! 2. **A byte is written only below `reserved`**, the length for which the file system allocated room. `reserved`
-//!    is read, raised and lowered only under the writer's lock, which is held until the last byte is written; cutting the file lowers
-//!    it first. So a store meets a page that exists and has its room, whatever happens beside it.
-//! 3. **A byte is read only where it was lent**, and lent only below the file's known length. Cutting the file lowers the known
-//!    length first, and the engine cuts nothing that is lent. (Another process that cuts a file below what it published, against the format's rules,
-//!    is outside of what maps can be defended from; `StoreMode::File` is the defence.)
-//! 4. **Lent bytes do not change** while the lease lives: the promise of [`StorageFile`](super::StorageFile), so a `&[u8]` over them is sound.
-//!    Over any other byte of a map there is no reference at all, shared or exclusive: stores go through raw pointers.
-//! 5. **Stores go only through windows mapped writable**; a file opened for reading gets windows mapped read-only.
-//! 6. **What runs in the child of a fork is async-signal-safe**: the handler adds one to an atomic and returns.
+//! 1. **A map lives as long as its [`Window`]**, at one address: it is made in [`Window::map`], never moved,
+//!    remapped or shortened, and unmapped by the drop of the window alone. All pointers are made from it
+//!    while the window is borrowed.
+//! 2. **A byte is written only below `reserved`**, the length for which the file system allocated room.
+//!    `reserved` is read, raised and lowered only under the writer's lock, which is held until the last byte
+//!    is written; cutting the file lowers it first. So a store meets a page that exists and has its room,
+//!    whatever happens beside it.
+//! 3. **A byte is read only where it was lent**, and lent only below the file's known length. Cutting the
+//!    file lowers the known length first, and the engine cuts nothing that is lent. (Another process that
+//!    cuts a file below what it published, against the format's rules, is outside of what maps can be
+//!    defended from; `StoreMode::File` is the defence.)
+//! 4. **Lent bytes do not change** while the lease lives: the promise of [`StorageFile`](super::StorageFile),
+//!    so a `&[u8]` over them is sound. Over any other byte of a map there is no reference at all, shared or
+//!    exclusive: stores go through raw pointers.
+//! 5. **Stores go only through windows mapped writable**; a file opened for reading gets windows mapped
+//!    read-only.
+//! 6. **What runs in the child of a fork is async-signal-safe**: the handler adds one to an atomic and
+//!    returns.
 
 use std::ffi::c_int;
 use std::fmt;
@@ -40,11 +47,12 @@ use super::{Lease, Region};
 /// The greatest length of a window, and the granule that no window crosses.
 pub(super) const WINDOW_BYTES_MAX: u64 = if cfg!(target_pointer_width = "64") { 16 << 20 } else { 4 << 20 };
 
-/// The unit of window lengths, and of populating; a multiple of every page size that Linux has for us (4, 16, 64 KiB).
+/// The unit of window lengths, and of populating; a multiple of every page size that Linux has for us (4, 16,
+/// 64 KiB).
 const GRANULE_BYTES: usize = 64 << 10;
 
-/// How many more granules are populated at a time for a reader that goes from front to back: the call itself costs as
-/// much as the pages of a granule.
+/// How many more granules are populated at a time for a reader that goes from front to back: the call itself
+/// costs as much as the pages of a granule.
 const GRANULES_AHEAD: usize = 3;
 
 /// The unit of the record of what is populated. Where pages are larger, one page is many of these.
@@ -75,7 +83,8 @@ pub(super) struct MappedFile {
 #[repr(align(64))] // off the cache line that readers write when they lend
 struct Writer {
     window: Option<Arc<Window>>,
-    /// Stores from `start` to `end` go to `window`: `end` lies neither behind the window nor behind `reserved`.
+    /// Stores from `start` to `end` go to `window`: `end` lies neither behind the window nor behind
+    /// `reserved`.
     start: u64,
     end: u64,
     /// The file has allocated room for all bytes below (invariant 2).
@@ -129,7 +138,8 @@ impl MappedFile {
         writer.reach();
     }
 
-    /// The file is about to be cut or extended to `len`: afterwards nothing behind is stored to or lent. The caller holds the size lock.
+    /// The file is about to be cut or extended to `len`: afterwards nothing behind is stored to or lent. The
+    /// caller holds the size lock.
     pub(super) fn about_to_cut(&self, len: u64) {
         {
             let mut writer = self.writer.lock();
@@ -147,7 +157,8 @@ impl MappedFile {
         self.len.store(0, Ordering::Release);
     }
 
-    /// Writes as much of `bytes` at `position` as can be written through the map, and returns how much that was.
+    /// Writes as much of `bytes` at `position` as can be written through the map, and returns how much that
+    /// was.
     #[inline]
     pub(super) fn store(&self, bytes: &[u8], position: u64, open: Opener<'_>) -> io::Result<usize> {
         let mut writer = self.writer.lock();
@@ -238,7 +249,8 @@ impl MappedFile {
             match Errno::from_io_error(&error) {
                 // What the medium could not read comes back as one of these; which, depends on how it failed.
                 Some(Errno::FAULT | Errno::HWPOISON | Errno::IO) => {
-                    // Or another process, the writer, has trimmed the file meanwhile, and only what was to be populated beside the range is gone.
+                    // Or another process, the writer, has trimmed the file meanwhile, and only what was to be populated
+                    // beside the range is gone.
                     file_end = window.offset_of_end(self.measure(open)?);
                     if range.end <= file_end && file_end < end {
                         continue;
@@ -275,7 +287,8 @@ impl MappedFile {
         window.covers(position, end).then(|| Arc::clone(window))
     }
 
-    /// The window with `[position, end)`, which lies inside one granule and below the known length; `None` where it cannot be had.
+    /// The window with `[position, end)`, which lies inside one granule and below the known length; `None`
+    /// where it cannot be had.
     #[cold]
     fn window(&self, position: u64, end: u64, to_write: bool, open: Opener<'_>) -> io::Result<Option<Arc<Window>>> {
         let found = {
@@ -296,7 +309,8 @@ impl MappedFile {
         let file = open()?;
         let start = granule_start(position);
         let needed = self.known_len().max(end) - start;
-        // A window that its file outgrew is likely to be outgrown again: four times as much, so that a segment is remapped a few times only.
+        // A window that its file outgrew is likely to be outgrown again: four times as much, so that a segment is
+        // remapped a few times only.
         let outgrown =
             found.as_ref().map_or(0, |window| if window.covers(position, end) { 0 } else { 4 * window.len as u64 });
         let bytes = needed.max(outgrown).next_multiple_of(GRANULE_BYTES as u64).min(WINDOW_BYTES_MAX);
@@ -336,7 +350,8 @@ impl MappedFile {
         let mut windows = self.windows.lock();
         let Some(index) = windows.iter().position(|kept| Arc::ptr_eq(kept, window)) else { return false };
         let written = writer.window.as_ref().is_some_and(|written| Arc::ptr_eq(written, window));
-        // New counts come only from these two caches, whose locks are held, and from leases, of which there is none if the sum is right.
+        // New counts come only from these two caches, whose locks are held, and from leases, of which there is none
+        // if the sum is right.
         if Arc::strong_count(window) != 2 + usize::from(written) {
             return false;
         }
@@ -451,8 +466,9 @@ impl Window {
         assert!(self.writable && at <= self.len && bytes.len() <= self.len - at, "a store lies inside its window");
         // SAFETY: the sum lies inside the map (asserted), which is mapped (1).
         let target = unsafe { self.map.as_mut_ptr().add(at) };
-        // SAFETY: the source is a live slice; the target is `bytes.len()` mapped (1), writable (5) bytes whose pages exist (2). No reference to
-        // them exists (4), so the source is not among them, and no other store overlaps, as they hold one lock (2).
+        // SAFETY: the source is a live slice; the target is `bytes.len()` mapped (1), writable (5) bytes whose pages
+        // exist (2). No reference to them exists (4), so the source is not among them, and no other store
+        // overlaps, as they hold one lock (2).
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len()) };
     }
 
@@ -467,8 +483,8 @@ impl Window {
         words(first, last).all(|(word, mask)| self.populated[word].load(Ordering::Relaxed) & mask == mask)
     }
 
-    /// What has to be populated so that all of `range` is: whole granules, as far as the file goes, and some more where a reader
-    /// seems to go through the file from front to back.
+    /// What has to be populated so that all of `range` is: whole granules, as far as the file goes, and some
+    /// more where a reader seems to go through the file from front to back.
     fn missing(&self, range: &Range<usize>, file_end: usize) -> Range<usize> {
         let is_missing = |granule: &usize| {
             let start = granule * GRANULE_BYTES;
@@ -519,8 +535,9 @@ impl Region for Window {
         assert!(range.start <= range.end && range.end <= self.len, "a lease lies inside its window");
         // SAFETY: the start lies inside the map (asserted), which is mapped (1).
         let start = unsafe { self.map.as_ptr().add(range.start) };
-        // SAFETY: so many bytes are mapped (asserted, 1); they lie inside the file, as only leases get here and `lend` made those (3); they
-        // do not change while the lease lives, which the borrow of `self` does not outlive (4); a window is shorter than `isize::MAX`.
+        // SAFETY: so many bytes are mapped (asserted, 1); they lie inside the file, as only leases get here and
+        // `lend` made those (3); they do not change while the lease lives, which the borrow of `self` does
+        // not outlive (4); a window is shorter than `isize::MAX`.
         unsafe { slice::from_raw_parts(start, range.len()) }
     }
 }
@@ -592,15 +609,17 @@ pub(super) fn forks() -> u32 {
     FORKS.load(Ordering::Relaxed)
 }
 
-/// Sees to it that [`forks`] counts in each forked child from now on; `false` where the C library has no room for the handler.
+/// Sees to it that [`forks`] counts in each forked child from now on; `false` where the C library has no room
+/// for the handler.
 pub(super) fn count_forks() -> bool {
     static COUNTING: OnceLock<bool> = OnceLock::new();
     unsafe extern "C" fn in_child() {
         FORKS.fetch_add(1, Ordering::Relaxed);
     }
     *COUNTING.get_or_init(|| {
-        // SAFETY: the handler lives as long as this code is loaded (the C library forgets the handlers of what is unloaded), has the
-        // right type, and does only what is allowed in a child of a process with threads (6).
+        // SAFETY: the handler lives as long as this code is loaded (the C library forgets the handlers of what is
+        // unloaded), has the right type, and does only what is allowed in a child of a process with threads
+        // (6).
         unsafe { pthread_atfork(None, None, Some(in_child)) == 0 }
     })
 }

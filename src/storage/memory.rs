@@ -13,9 +13,11 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{Access, DirEntry, FileMeta, Lease, Storage, StorageFile, StorageLock};
 
-/// A data directory in memory. Clones share it, so a store can be closed and opened again on what it left behind.
+/// A data directory in memory. Clones share it, so a store can be closed and opened again on what it left
+/// behind.
 ///
-/// Everything that is written is durable at once: this is a disk for testing what a program does, not what a power cut does.
+/// Everything that is written is durable at once: this is a disk for testing what a program does, not what a
+/// power cut does.
 #[derive(Clone)]
 pub struct MemoryStorage {
     disk: Arc<Disk>,
@@ -45,7 +47,8 @@ impl MemoryStorage {
         Self::with_capacity(u64::MAX)
     }
 
-    /// An empty disk that is full (`StorageFull`) when its files, those too that are removed but still open, have `bytes` in all.
+    /// An empty disk that is full (`StorageFull`) when its files, those too that are removed but still open,
+    /// have `bytes` in all.
     pub fn with_capacity(bytes: u64) -> Self {
         let mut boot_id = [0; 16];
         for half in boot_id.chunks_exact_mut(8) {

@@ -1,18 +1,22 @@
 //! Floor 1, files: every effect that the engine has on a disk goes through the two traits of this module.
 //!
-//! The engine never names a file descriptor, a map or a path of the host. It asks a [`Storage`] for names and a
-//! [`StorageFile`] for bytes, and that is what lets the same engine run on a directory ([`DirectoryStorage`]), in
-//! memory ([`MemoryStorage`]) and on a simulated disk that loses power at every call.
+//! The engine never names a file descriptor, a map or a path of the host. It asks a [`Storage`] for names and
+//! a [`StorageFile`] for bytes, and that is what lets the same engine run on a directory
+//! ([`DirectoryStorage`]), in memory ([`MemoryStorage`]) and on a simulated disk that loses power at every
+//! call.
 //!
 //! # What is durable when
 //!
-//! Three things become durable separately, as on a POSIX file system, and the engine relies on no more than this:
+//! Three things become durable separately, as on a POSIX file system, and the engine relies on no more than
+//! this:
 //!
-//! * **bytes and size of a file** after [`StorageFile::flush`] returned `Ok` (writes that it raced with may be missing);
+//! * **bytes and size of a file** after [`StorageFile::flush`] returned `Ok` (writes that it raced with may
+//!   be missing);
 //! * **a name** (created, renamed, removed) after [`Storage::sync_dir`] of its directory returned `Ok`;
 //! * nothing else, ever: a crash may keep any subset of what was not flushed, in units of 512-byte sectors.
 //!
-//! After a flush failed, the bytes it covered are in an unknown state for good, whatever a later flush answers.
+//! After a flush failed, the bytes it covered are in an unknown state for good, whatever a later flush
+//! answers.
 
 use std::fmt;
 use std::io;
@@ -46,7 +50,8 @@ pub struct DirEntry {
 pub struct FileMeta {
     /// Length in bytes, reserved room included.
     pub len: u64,
-    /// A number that changes when another file takes the name (made of inode number and time of birth, in a directory).
+    /// A number that changes when another file takes the name (made of inode number and time of birth, in a
+    /// directory).
     pub identity: u64,
 }
 
@@ -66,18 +71,19 @@ pub trait StorageLock: Send + Sync + fmt::Debug {}
 
 /// The names of one data directory and the effects on them.
 ///
-/// Paths are relative to the data directory, `/`-separated, at most two components (`"cpu-0/00000000000000000000.log"`);
-/// the empty path is the data directory itself. The engine passes only names that it made itself or read by
-/// [`read_dir`](Storage::read_dir).
+/// Paths are relative to the data directory, `/`-separated, at most two components
+/// (`"cpu-0/00000000000000000000.log"`); the empty path is the data directory itself. The engine passes only
+/// names that it made itself or read by [`read_dir`](Storage::read_dir).
 ///
 /// # Concurrency
-/// All calls may come from any thread. The engine never renames or removes a name while another of its threads
-/// does so to the same name.
+/// All calls may come from any thread. The engine never renames or removes a name while another of its
+/// threads does so to the same name.
 pub trait Storage: Send + Sync + fmt::Debug {
     /// Takes the one lock of the data directory, or says who holds it.
     ///
     /// # Errors
-    /// `WouldBlock` where another store holds it; the error's text names the holder's process id where it is known.
+    /// `WouldBlock` where another store holds it; the error's text names the holder's process id where it is
+    /// known.
     fn lock(&self) -> io::Result<Box<dyn StorageLock>>;
 
     /// Lists the names in `dir`, in no particular order; names that are not UTF-8 are left out.
@@ -89,7 +95,8 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Creates one directory. Durable after `sync_dir` of its parent.
     ///
     /// # Errors
-    /// `AlreadyExists` where the name is taken; `NotFound` where its parent is missing; the file system's own.
+    /// `AlreadyExists` where the name is taken; `NotFound` where its parent is missing; the file system's
+    /// own.
     fn create_dir(&self, dir: &str) -> io::Result<()>;
 
     /// Removes one empty directory. Durable after `sync_dir` of its parent.
@@ -101,8 +108,9 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Opens or creates a file.
     ///
     /// # Errors
-    /// `NotFound` where there is no such file (for [`CreateNew`](Access::CreateNew): no such directory); `AlreadyExists` where [`CreateNew`](Access::CreateNew)
-    /// finds the name taken; `IsADirectory`; the file system's own.
+    /// `NotFound` where there is no such file (for [`CreateNew`](Access::CreateNew): no such directory);
+    /// `AlreadyExists` where [`CreateNew`](Access::CreateNew) finds the name taken; `IsADirectory`; the
+    /// file system's own.
     fn open(&self, path: &str, access: Access) -> io::Result<Arc<dyn StorageFile>>;
 
     /// Length and identity of the file that has this name now.
@@ -111,7 +119,8 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// `NotFound` where there is no such file.
     fn metadata(&self, path: &str) -> io::Result<FileMeta>;
 
-    /// Gives a file or directory another name, replacing a file that has it. An open [`StorageFile`] goes on under its new name.
+    /// Gives a file or directory another name, replacing a file that has it. An open [`StorageFile`] goes on
+    /// under its new name.
     ///
     /// # Errors
     /// `NotFound` where there is no `from`; the file system's own. Both names are then as they were.
@@ -129,17 +138,17 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Those of the medium.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
 
-    /// Sixteen bytes that are the same until the machine (or what stands for it) boots again. All zeros say that it cannot be
-    /// known: that is never the same boot.
+    /// Sixteen bytes that are the same until the machine (or what stands for it) boots again. All zeros say
+    /// that it cannot be known: that is never the same boot.
     fn boot_id(&self) -> [u8; 16];
 }
 
 /// One file of a data directory.
 ///
 /// # Concurrency
-/// All calls may come from any thread at any time, with two promises from the engine: no two writing calls overlap in
-/// their byte ranges, and bytes that were lent are never written again while the lease lives (recovery writes the *same*
-/// bytes in place, before anything is lent).
+/// All calls may come from any thread at any time, with two promises from the engine: no two writing calls
+/// overlap in their byte ranges, and bytes that were lent are never written again while the lease lives
+/// (recovery writes the *same* bytes in place, before anything is lent).
 pub trait StorageFile: Send + Sync + fmt::Debug {
     /// Length in bytes, reserved room included.
     ///
@@ -161,38 +170,42 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     /// Those of the medium.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
 
-    /// Writes all of `bytes` at `position` by a positioned write (a system call), growing the file where needed.
+    /// Writes all of `bytes` at `position` by a positioned write (a system call), growing the file where
+    /// needed.
     ///
     /// # Errors
     /// `StorageFull` and the medium's own. Any part of the range may then hold any part of the bytes.
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()>;
 
-    /// Writes all of `bytes` at `position` through the map where that is safe and the room is reserved, and by
-    /// [`write_at`](StorageFile::write_at) where not. Coherent with both ways of reading.
+    /// Writes all of `bytes` at `position` through the map where that is safe and the room is reserved, and
+    /// by [`write_at`](StorageFile::write_at) where not. Coherent with both ways of reading.
     ///
     /// # Errors
     /// As [`write_at`](StorageFile::write_at).
     fn store_at(&self, bytes: &[u8], position: u64) -> io::Result<()>;
 
-    /// Lends `len` bytes at `position` without copying them, or `None` where this file is not read through a map (by choice,
-    /// because the bound on mapped bytes is reached, or because the range crosses from one map window into the
-    /// next): the caller then copies by [`read_at`](StorageFile::read_at).
+    /// Lends `len` bytes at `position` without copying them, or `None` where this file is not read through a
+    /// map (by choice, because the bound on mapped bytes is reached, or because the range crosses from
+    /// one map window into the next): the caller then copies by [`read_at`](StorageFile::read_at).
     ///
-    /// The caller vouches that `position + len` lies inside the file and that these bytes do not change any more.
+    /// The caller vouches that `position + len` lies inside the file and that these bytes do not change any
+    /// more.
     ///
     /// # Errors
-    /// The medium's own error where it cannot read the range (found by populating it before it is lent, so that the host gets an error
-    /// here and not a SIGBUS later). From then on the file answers `None`.
+    /// The medium's own error where it cannot read the range (found by populating it before it is lent, so
+    /// that the host gets an error here and not a SIGBUS later). From then on the file answers `None`.
     fn lend(&self, position: u64, len: usize) -> io::Result<Option<Lease>>;
 
-    /// Makes sure that the bytes `[0, len)` are really allocated, so that writing them cannot fail for lack of room, and that the
-    /// file is at least `len` long. New bytes read as zeros.
+    /// Makes sure that the bytes `[0, len)` are really allocated, so that writing them cannot fail for lack
+    /// of room, and that the file is at least `len` long. New bytes read as zeros.
     ///
     /// # Errors
-    /// `StorageFull` (or the quota's error) with the file as it was. `Unsupported` where the file system cannot reserve.
+    /// `StorageFull` (or the quota's error) with the file as it was. `Unsupported` where the file system
+    /// cannot reserve.
     fn reserve(&self, len: u64) -> io::Result<()>;
 
-    /// A hint that `range` (which is reserved) is about to be written through the map: faults its pages in ahead of the writer. May do nothing.
+    /// A hint that `range` (which is reserved) is about to be written through the map: faults its pages in
+    /// ahead of the writer. May do nothing.
     fn prepare(&self, range: Range<u64>);
 
     /// Cuts or extends the file to `len`; reserved room behind it is given back.
@@ -206,8 +219,8 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     /// Returns once bytes and size, as they were when the call began, are durable.
     ///
     /// # Errors
-    /// Once it answered an error, every later flush of this handle, and of any other handle of the same file, answers that error too, until the last of
-    /// them is dropped.
+    /// Once it answered an error, every later flush of this handle, and of any other handle of the same file,
+    /// answers that error too, until the last of them is dropped.
     fn flush(&self) -> io::Result<()>;
 }
 
@@ -223,8 +236,8 @@ impl Region for Vec<u8> {
     }
 }
 
-/// Counted, borrowed bytes: they stay valid and unchanged for as long as any clone lives, also after the file was
-/// removed or its handle dropped.
+/// Counted, borrowed bytes: they stay valid and unchanged for as long as any clone lives, also after the file
+/// was removed or its handle dropped.
 #[derive(Clone)]
 pub struct Lease {
     region: Arc<dyn Region>,

@@ -1,4 +1,5 @@
-//! The contract of the two traits, sentence by sentence, held against every storage of this package; then what only a real directory has.
+//! The contract of the two traits, sentence by sentence, held against every storage of this package; then
+//! what only a real directory has.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -41,8 +42,8 @@ impl Drop for TestDir {
     }
 }
 
-/// Runs `check` on each kind of storage, each freshly made and empty, with a name for the messages. Directories are also tried with room for
-/// a single descriptor, so that every call finds its file closed.
+/// Runs `check` on each kind of storage, each freshly made and empty, with a name for the messages.
+/// Directories are also tried with room for a single descriptor, so that every call finds its file closed.
 fn on_each(check: impl Fn(&dyn Storage, &str)) {
     check(&MemoryStorage::new(), "memory");
     for store_mode in [StoreMode::Auto, StoreMode::Map, StoreMode::File] {
@@ -236,6 +237,8 @@ fn nothing_is_lent_that_the_file_does_not_have() {
     });
 }
 
+type Leases = std::cell::RefCell<Vec<(Lease, String)>>;
+
 #[test]
 fn leases_outlive_names_handles_and_storages() {
     let mut leases: Vec<(Lease, String)> = Vec::new();
@@ -254,7 +257,7 @@ fn leases_outlive_names_handles_and_storages() {
         }
         assert_eq!(read(&*replacement, 0, 10_000), [9; 10_000], "{name}");
     });
-    thread_local!(static LEASES: std::cell::RefCell<Vec<(Lease, String)>> = const { std::cell::RefCell::new(Vec::new()) });
+    thread_local!(static LEASES: Leases = const { Leases::new(Vec::new()) });
     LEASES.with_borrow_mut(|kept| leases.append(kept));
     assert_eq!(leases.len(), 5);
     for (lease, name) in leases {

@@ -1,7 +1,7 @@
 //! The checkpoint: what the store knows of its logs beyond their bytes.
 //!
-//! One file, `edgelog.checkpoint`, of two slots of equal size, each a multiple of 4 KiB, so that they share no sector. All
-//! numbers are big-endian, as in Kafka's files.
+//! One file, `edgelog.checkpoint`, of two slots of equal size, each a multiple of 4 KiB, so that they share
+//! no sector. All numbers are big-endian, as in Kafka's files.
 //!
 //! | off | size | field |
 //! |---|---|---|
@@ -17,13 +17,14 @@
 //! | 40 | 16 | boot id of the machine that wrote it |
 //! | 56 | 4 | number of logs |
 //! | 60 | 4 | zero |
-//! | 64 | … | the logs |
+//! | 64 | ... | the logs |
 //!
-//! A log: name length u16, name; identity 16; origin u8; log start i64; recovery point: offset i64, segment base i64,
-//! position u32; number of epochs u32, each epoch i32 and start offset i64.
+//! A log: name length u16, name; identity 16; origin u8; log start i64; recovery point: offset i64, segment
+//! base i64, position u32; number of epochs u32, each epoch i32 and start offset i64.
 //!
-//! A write goes to the slot that does not hold, and is flushed before anything relies on it: a power cut leaves one whole
-//! slot. The file grows only by being written anew under another name. Nothing valid is all zeros.
+//! A write goes to the slot that does not hold, and is flushed before anything relies on it: a power cut
+//! leaves one whole slot. The file grows only by being written anew under another name. Nothing valid is all
+//! zeros.
 
 use std::io;
 use std::sync::Arc;
@@ -331,7 +332,8 @@ mod tests {
         assert!(!read(&*storage).unwrap().agree);
     }
 
-    /// Whatever one damaged byte does, the other slot holds: never a wrong checkpoint, never an error, never a panic.
+    /// Whatever one damaged byte does, the other slot holds: never a wrong checkpoint, never an error, never
+    /// a panic.
     #[test]
     fn every_flipped_bit_leaves_one_of_the_two_written_states() {
         let storage = storage();

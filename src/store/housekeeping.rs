@@ -125,7 +125,8 @@ impl StoreShared {
     }
 }
 
-/// Whether `interval` has passed since the time in `last`, which is then set to `now`. A clock that was set back counts as passed.
+/// Whether `interval` has passed since the time in `last`, which is then set to `now`. A clock that was set
+/// back counts as passed.
 fn is_due(last: &AtomicI64, now: TimestampMs, interval: i64) -> bool {
     let before = last.load(Ordering::Relaxed);
     let due = now < before || now.saturating_sub(before) >= interval;

@@ -1,4 +1,5 @@
-//! Floor 4, the data directory: topics and their partitions, the checkpoint, one housekeeping thread or `tick`.
+//! Floor 4, the data directory: topics and their partitions, the checkpoint, one housekeeping thread or
+//! `tick`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -77,7 +78,8 @@ impl StoreOptions {
         self
     }
 
-    /// Opens the store in the directory `path`, which is created where it does not exist. See [`Store::open`].
+    /// Opens the store in the directory `path`, which is created where it does not exist. See
+    /// [`Store::open`].
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -131,8 +133,8 @@ impl StoreOptions {
 /// A data directory of topics: one process writes it, any number attach and read.
 ///
 /// # Concurrency
-/// Every call may come from any thread. A store belongs to the process that opened it: in a child after `fork`, calls answer
-/// [`Error::Forked`] and dropping it does nothing.
+/// Every call may come from any thread. A store belongs to the process that opened it: in a child after
+/// `fork`, calls answer [`Error::Forked`] and dropping it does nothing.
 ///
 /// Dropping a store closes it as far as it can; [`close`](Store::close) says whether that worked.
 #[derive(Debug)]
@@ -175,14 +177,17 @@ impl Store {
         StoreOptions::default()
     }
 
-    /// Opens the store in the directory `path` for writing, whatever the last stop left behind, and creates it where there is none.
+    /// Opens the store in the directory `path` for writing, whatever the last stop left behind, and creates
+    /// it where there is none.
     ///
-    /// What was found is in [`recovery_report`](Store::recovery_report). After a clean close, opening costs one listing a directory; after any
-    /// other stop also a walk over what was written since the last recovery points, whatever the size of the logs.
+    /// What was found is in [`recovery_report`](Store::recovery_report). After a clean close, opening costs
+    /// one listing a directory; after any other stop also a walk over what was written since the last
+    /// recovery points, whatever the size of the logs.
     ///
     /// # Errors
-    /// [`Error::DataDirLocked`] where another process writes it; [`Error::UnsupportedVersion`] where a newer edgelog wrote it; [`Error::Storage`] where
-    /// the directory cannot be used at all. Damage and a full disk are no errors: see the report.
+    /// [`Error::DataDirLocked`] where another process writes it; [`Error::UnsupportedVersion`] where a newer
+    /// edgelog wrote it; [`Error::Storage`] where the directory cannot be used at all. Damage and a full
+    /// disk are no errors: see the report.
     ///
     /// # Durability
     /// All records that can be read after this call are on the medium.
@@ -190,10 +195,12 @@ impl Store {
         Store::options().open(path)
     }
 
-    /// Attaches read-only to a store that another process writes, or nobody. The writer needs not agree and does not notice.
+    /// Attaches read-only to a store that another process writes, or nobody. The writer needs not agree and
+    /// does not notice.
     ///
-    /// Records are seen when they reach the page cache, which for `Sync` appends is before they are durable; readers that ask for
-    /// [`ReadUpTo::Durable`](crate::ReadUpTo::Durable) see what the writer's last checkpoint names.
+    /// Records are seen when they reach the page cache, which for `Sync` appends is before they are durable;
+    /// readers that ask for [`ReadUpTo::Durable`](crate::ReadUpTo::Durable) see what the writer's last
+    /// checkpoint names.
     ///
     /// # Errors
     /// [`Error::Storage`] where there is no such directory.
@@ -286,15 +293,18 @@ impl Store {
     /// Creates a topic with its partitions, empty.
     ///
     /// # Errors
-    /// [`Error::TopicExists`], [`Error::InvalidTopic`], [`Error::InvalidPartitions`], [`Error::InvalidConfig`], [`Error::Storage`]; [`Error::ReadOnly`] when attached.
+    /// [`Error::TopicExists`], [`Error::InvalidTopic`], [`Error::InvalidPartitions`],
+    /// [`Error::InvalidConfig`], [`Error::Storage`]; [`Error::ReadOnly`] when attached.
     ///
     /// # Durability
-    /// On return, the topic is on the medium. A power cut before leaves all of its partitions, or none after the next open.
+    /// On return, the topic is on the medium. A power cut before leaves all of its partitions, or none after
+    /// the next open.
     pub fn create_topic(&self, topic: &NewTopic) -> Result<()> {
         self.shared.create_topic(topic)
     }
 
-    /// As [`create_topic`](Store::create_topic), where there is no such topic yet. Returns whether it was created.
+    /// As [`create_topic`](Store::create_topic), where there is no such topic yet. Returns whether it was
+    /// created.
     ///
     /// # Errors
     /// As [`create_topic`](Store::create_topic), but for [`Error::TopicExists`].
@@ -306,7 +316,8 @@ impl Store {
         }
     }
 
-    /// Deletes a topic with all of its records. Batches that readers hold stay readable; handles of its logs answer [`Error::Closed`].
+    /// Deletes a topic with all of its records. Batches that readers hold stay readable; handles of its logs
+    /// answer [`Error::Closed`].
     ///
     /// # Errors
     /// [`Error::UnknownTopicOrPartition`], [`Error::Storage`]; [`Error::ReadOnly`] when attached.
@@ -317,10 +328,12 @@ impl Store {
         self.shared.delete_topic(name)
     }
 
-    /// Sets keys of a topic's configuration, or with `None` sets them back to their defaults; in force from the next append.
+    /// Sets keys of a topic's configuration, or with `None` sets them back to their defaults; in force from
+    /// the next append.
     ///
     /// # Errors
-    /// [`Error::InvalidConfig`], and then nothing is changed; [`Error::UnknownTopicOrPartition`], [`Error::Storage`]; [`Error::ReadOnly`] when attached.
+    /// [`Error::InvalidConfig`], and then nothing is changed; [`Error::UnknownTopicOrPartition`],
+    /// [`Error::Storage`]; [`Error::ReadOnly`] when attached.
     pub fn alter_topic(&self, name: &str, changes: &[(&str, Option<&str>)]) -> Result<()> {
         self.shared.alter_topic(name, changes)
     }
@@ -342,8 +355,9 @@ impl Store {
         first
     }
 
-    /// Does what is due at `now` (milliseconds since 1970): interval flushes, room ahead of writers, sealed segments' indexes, retention, the
-    /// checkpoint. For programs without threads (`edgelog.housekeeping=tick`); call it as often as the shortest `flush.ms` asks for.
+    /// Does what is due at `now` (milliseconds since 1970): interval flushes, room ahead of writers, sealed
+    /// segments' indexes, retention, the checkpoint. For programs without threads
+    /// (`edgelog.housekeeping=tick`); call it as often as the shortest `flush.ms` asks for.
     ///
     /// # Errors
     /// The first error met; the rest is done all the same and tried again by the next call.
@@ -352,10 +366,12 @@ impl Store {
         self.shared.tick(now)
     }
 
-    /// Closes the store: flushes all logs, trims their files, writes the clean mark. Handles of its logs answer [`Error::Closed`] from then on.
+    /// Closes the store: flushes all logs, trims their files, writes the clean mark. Handles of its logs
+    /// answer [`Error::Closed`] from then on.
     ///
     /// # Errors
-    /// The first log's or the checkpoint's error. The store is closed all the same; the next open then recovers.
+    /// The first log's or the checkpoint's error. The store is closed all the same; the next open then
+    /// recovers.
     pub fn close(&self) -> Result<()> {
         if self.shared.fork.forked() {
             return Err(Error::Forked);
@@ -434,7 +450,8 @@ impl StoreShared {
         }
         report.removed = self.remove_leftovers()?;
         self.load_topics()?;
-        let names: Vec<TopicPartition> = self.topics.read().iter().flat_map(|(name, topic)| topic.names(name)).collect();
+        let names: Vec<TopicPartition> =
+            self.topics.read().iter().flat_map(|(name, topic)| topic.names(name)).collect();
         report.checkpoint_lost = !recovering.had_checkpoint && !names.is_empty();
         if report.checkpoint_lost || (!recovering.had_checkpoint && names.is_empty()) {
             report.clean = names.is_empty();
@@ -480,7 +497,7 @@ impl StoreShared {
         recovering: &Recovering,
     ) -> Result<(Arc<LogShared>, crate::log::LogRecovery)> {
         let saved = recovering.saved.get(&name).cloned();
-        log::open(self.open_params(name, saved, recovering.is_clean, recovering.same_boot))
+        log::open(&self.open_params(name, saved, recovering.is_clean, recovering.same_boot))
     }
 
     fn open_params(
@@ -531,7 +548,8 @@ impl StoreShared {
         Checkpoint { clean, boot_id: self.storage.boot_id(), logs }
     }
 
-    /// Writes the checkpoint, to one slot or to both. Gathering happens under the file's lock: no older state overtakes a newer one.
+    /// Writes the checkpoint, to one slot or to both. Gathering happens under the file's lock: no older state
+    /// overtakes a newer one.
     fn write_checkpoint(&self, clean: bool, both: bool) -> Result<()> {
         let mut state = self.checkpoint.lock();
         let checkpoint = self.gather(clean);

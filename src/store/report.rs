@@ -10,13 +10,15 @@ use crate::log::{LogRecovery, TopicPartition};
 pub struct RecoveryReport {
     /// The store had been closed cleanly (or is new): nothing had to be looked at.
     pub clean: bool,
-    /// No valid checkpoint was there although the store has logs: everything was recovered from the segments alone.
+    /// No valid checkpoint was there although the store has logs: everything was recovered from the segments
+    /// alone.
     pub checkpoint_lost: bool,
     /// Each log's own outcome.
     pub logs: Vec<LogRecovery>,
     /// Topic-partitions that an unfinished creation or deletion had left behind, and that are gone now.
     pub removed: Vec<TopicPartition>,
-    /// Why the store could not be marked as in use, where it could not (a full disk): logs can be read, and appends try again.
+    /// Why the store could not be marked as in use, where it could not (a full disk): logs can be read, and
+    /// appends try again.
     pub not_writable: Option<String>,
 }
 
@@ -55,14 +57,22 @@ impl fmt::Display for RecoveryReport {
         }
         for log in &self.logs {
             for cut in &log.cut {
-                write!(f, "\n  {}: {} bytes behind offset {} cut from {}", log.name, cut.bytes, log.log_end_offset, cut.file)?;
+                write!(
+                    f,
+                    "\n  {}: {} bytes behind offset {} cut from {}",
+                    log.name, cut.bytes, log.log_end_offset, cut.file
+                )?;
                 if let Some(kept_in) = &cut.kept_in {
                     write!(f, ", kept in {kept_in}")?;
                 }
             }
             for lost in &log.lost {
                 let last = lost.next_offset - 1;
-                write!(f, "\n  {}: offsets {} to {last} lost in {} at {}", log.name, lost.first_offset, lost.file, lost.position)?;
+                write!(
+                    f,
+                    "\n  {}: offsets {} to {last} lost in {} at {}",
+                    log.name, lost.first_offset, lost.file, lost.position
+                )?;
             }
             if let Some(failure) = &log.failure {
                 write!(f, "\n  {}: read-only, {failure}", log.name)?;

@@ -1,4 +1,5 @@
-//! Topics: creating, deleting, describing, and their configuration, kept as `key=value` lines beside partition 0.
+//! Topics: creating, deleting, describing, and their configuration, kept as `key=value` lines beside
+//! partition 0.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -261,9 +262,10 @@ impl StoreShared {
         }
         let dir = name.to_string();
         let files = self.storage.read_dir(&dir).unwrap_or_default();
-        files.iter().filter(|file| parse_log_file(&file.name).is_some()).all(|file| {
-            self.storage.metadata(&format!("{dir}/{}", file.name)).is_ok_and(|meta| meta.len == 0)
-        })
+        files
+            .iter()
+            .filter(|file| parse_log_file(&file.name).is_some())
+            .all(|file| self.storage.metadata(&format!("{dir}/{}", file.name)).is_ok_and(|meta| meta.len == 0))
     }
 
     fn remove_dir_with_files(&self, dir: &str) -> Result<()> {
@@ -275,11 +277,15 @@ impl StoreShared {
         self.storage.remove_dir(dir).map_err(Error::storage("remove directory", dir))
     }
 
-    /// Writes the configuration under another name and puts it in place: a power cut leaves the old one or the new one.
+    /// Writes the configuration under another name and puts it in place: a power cut leaves the old one or
+    /// the new one.
     fn write_config(&self, dir: &str, overrides: &BTreeMap<String, String>) -> Result<()> {
         let path = format!("{dir}/{TOPIC_CONFIG}");
         let part = format!("{path}.part");
-        let text: String = overrides.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
+        let mut text = String::new();
+        for (key, value) in overrides {
+            text.extend([key, "=", value, "\n"]);
+        }
         let _ = self.storage.remove_file(&part);
         let file = self.storage.open(&part, Access::CreateNew).map_err(Error::storage("create", &part))?;
         file.write_at(text.as_bytes(), 0).and_then(|()| file.flush()).map_err(Error::storage("write", &part))?;
@@ -299,9 +305,16 @@ pub(crate) fn read_config(storage: &dyn Storage, dir: &str) -> BTreeMap<String, 
     };
     let text = read().unwrap_or_default();
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines.filter_map(|line| line.split_once('=')).map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned())).collect()
+    lines
+        .filter_map(|line| line.split_once('='))
+        .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
+        .collect()
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
+        .collect()
 }

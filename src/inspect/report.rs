@@ -1,0 +1,164 @@
+//! What checking found, for programs to look at and for people to read.
+
+use std::fmt;
+
+use edgelog_core::Offset;
+
+use crate::log::TopicPartition;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Worth knowing, and no damage.
+    Note,
+    /// Damage that the next open or [`repair`](super::repair) makes good without losing a record.
+    Heals,
+    /// Records are lost, or cannot be read.
+    Lost,
+}
+
+impl Severity {
+    /// `note`, `heals` or `lost`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Severity::Note => "note",
+            Severity::Heals => "heals",
+            Severity::Lost => "lost",
+        }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// One thing that checking found, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The log concerned; `None` where it is the store.
+    pub log: Option<TopicPartition>,
+    /// The file, relative to the data directory.
+    pub file: String,
+    /// The byte in that file where it begins, where there is one.
+    pub position: Option<u64>,
+    /// The offsets that are lost: the first one, and the first one behind them that is there again.
+    pub lost: Option<(Offset, Offset)>,
+    /// What was expected and what was found.
+    pub text: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file)?;
+        if let Some(position) = self.position {
+            write!(f, " at {position}")?;
+        }
+        match self.lost {
+            Some((first, next)) if next == first + 1 => write!(f, ": offset {first} lost")?,
+            Some((first, next)) => write!(f, ": offsets {first} to {} lost", next - 1)?,
+            None => {}
+        }
+        write!(f, ": {}", self.text)
+    }
+}
+
+/// What one log holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckedLog {
+    /// The log.
+    pub name: TopicPartition,
+    /// Segments looked at.
+    pub segments: usize,
+    /// Bytes looked at, in segments and indexes.
+    pub bytes: u64,
+    /// Batches that hold.
+    pub batches: u64,
+    /// Records in them.
+    pub records: u64,
+    /// First offset that the log holds.
+    pub log_start_offset: Offset,
+    /// The offset behind the last batch that holds and continues the log.
+    pub log_end_offset: Offset,
+    /// The worst that was found in it; `None` where nothing was.
+    pub worst: Option<Severity>,
+}
+
+/// The outcome of [`check`](super::check).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct CheckReport {
+    /// What was found, store first, then log by log in the order of the bytes.
+    pub findings: Vec<Finding>,
+    /// Findings beyond those listed: of each log a bounded number is kept.
+    pub more_findings: u64,
+    /// Each log that was looked at.
+    pub logs: Vec<CheckedLog>,
+    /// The worst of all findings, those that were not kept too.
+    pub worst: Option<Severity>,
+}
+
+impl CheckReport {
+    /// Nothing but notes was found.
+    pub fn is_sound(&self) -> bool {
+        self.worst.is_none_or(|worst| worst == Severity::Note)
+    }
+
+    /// How many offsets are lost.
+    pub fn lost_offsets(&self) -> u64 {
+        let ranges = self.findings.iter().filter_map(|finding| finding.lost);
+        ranges.map(|(first, next)| u64::try_from(next.saturating_sub(first)).unwrap_or(0)).sum()
+    }
+
+    pub(super) fn merge(&mut self, findings: Findings) {
+        self.worst = self.worst.max(findings.worst);
+        self.more_findings += findings.more;
+        self.findings.extend(findings.list);
+    }
+}
+
+/// Of one log (or of the store) so many findings are kept.
+const FINDINGS_MAX: usize = 1000;
+
+/// Findings in the making.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) list: Vec<Finding>,
+    more: u64,
+    pub(super) worst: Option<Severity>,
+}
+
+impl Findings {
+    pub(super) fn add(&mut self, finding: Finding) {
+        self.worst = self.worst.max(Some(finding.severity));
+        if self.list.len() < FINDINGS_MAX {
+            self.list.push(finding);
+        } else if let Some(milder) = self.list.iter_mut().find(|kept| kept.severity < finding.severity) {
+            // What is worse is never the one left out.
+            *milder = finding;
+            self.more += 1;
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// About the store itself.
+    pub(super) fn store(&mut self, severity: Severity, file: &str, text: impl Into<String>) {
+        let file = file.to_owned();
+        self.add(Finding { severity, log: None, file, position: None, lost: None, text: text.into() });
+    }
+}
+
+/// How far a long task is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes looked at so far.
+    pub bytes_done: u64,
+    /// Bytes in all, as counted at the beginning.
+    pub bytes_total: u64,
+}

@@ -1,0 +1,356 @@
+//! One `.log` file from its first byte to its last: batches that hold, and what lies between them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use edgelog_core::{
+    DecodeError, HEADER_LEN, Offset, Plausible, RecordBatch, Resync, ScanRules, ScanStep, find_next_batch, scan_step,
+};
+
+use super::window::Window;
+use crate::storage::StorageFile;
+
+/// The search behind damage moves on by this much at a time.
+const SEARCH_STRIDE_BYTES: usize = 1 << 20;
+/// At most so many times a file's bytes are checksummed in searches.
+const CRC_PASSES_MAX: u64 = 8;
+/// A larger batch is none, unless the topic allows it.
+const BATCH_BYTES_MAX: usize = 64 << 20;
+
+/// What the batches of a file are held to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WalkRules {
+    /// The offset that has to come first; `None` takes any offsets in any order.
+    pub(super) first_offset: Option<Offset>,
+    /// Whether each base offset has to be the one that follows; else it may be greater.
+    pub(super) contiguous: bool,
+    /// All offsets lie before this one: the next segment's base, or `Offset::MAX`.
+    pub(super) offset_end: Offset,
+    /// `max.message.bytes` of the topic: the search behind damage looks for batches up to this size.
+    pub(super) batch_bytes_max: usize,
+}
+
+/// What stands where the walk is.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// A batch that holds; [`Walker::batch`] lends it.
+    Batch {
+        /// Where it starts.
+        position: u64,
+    },
+    /// Bytes that are no batch.
+    Damage(Damage),
+    /// Nothing but zeros up to the file's end.
+    Zeros {
+        /// Where they start.
+        position: u64,
+    },
+    /// The file's end.
+    End,
+}
+
+/// A stretch without a valid batch.
+#[derive(Debug, Clone)]
+pub(super) struct Damage {
+    pub(super) position: u64,
+    /// Where the next batch that holds starts; `None` where none does.
+    pub(super) resumes_at: Option<u64>,
+    /// The offset that was expected at `position`.
+    pub(super) first_offset: Offset,
+    /// Base offset of the next batch that holds.
+    pub(super) next_offset: Option<Offset>,
+    pub(super) cause: Cause,
+    /// The search's effort was spent here; what lies behind was not looked at.
+    pub(super) unread_from: Option<u64>,
+    /// A batch stands there and holds in all but its base offset, which can only have been `first_offset`: its size.
+    pub(super) wrong_base: Option<u32>,
+}
+
+/// Why bytes are no batch.
+#[derive(Debug, Clone)]
+pub(super) enum Cause {
+    Decode(DecodeError),
+    /// Zeros, and something else behind them.
+    Hole,
+    Unreadable(String),
+    /// The batch reaches beyond where the next segment starts.
+    BeyondEnd { last_offset: Offset, end: Offset },
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Decode(error) => write!(f, "{error}"),
+            Cause::Hole => f.write_str("zeros where a batch was expected"),
+            Cause::Unreadable(reason) => write!(f, "the medium cannot read it: {reason}"),
+            Cause::BeyondEnd { last_offset, end } => {
+                write!(f, "the batch says last offset {last_offset}, and the next segment begins at {end}")
+            }
+        }
+    }
+}
+
+/// Walks one file.
+#[derive(Debug)]
+pub(super) struct Walker {
+    window: Window,
+    rules: WalkRules,
+    position: u64,
+    expected: Option<Offset>,
+    /// Size of the batch that the last step found.
+    found: usize,
+    crc_budget: u64,
+    /// Places of batches that an index names: tried when the search's effort is spent.
+    hints: Vec<u64>,
+}
+
+impl Walker {
+    /// A walk over the first `len` bytes of `file`.
+    pub(super) fn new(file: Arc<dyn StorageFile>, len: u64, rules: WalkRules) -> Walker {
+        Walker {
+            window: Window::new(file, len),
+            rules,
+            position: 0,
+            expected: rules.first_offset,
+            found: 0,
+            crc_budget: len.saturating_mul(CRC_PASSES_MAX),
+            hints: Vec::new(),
+        }
+    }
+
+    /// Places to try where the search's effort is spent, ascending.
+    pub(super) fn set_hints(&mut self, positions: Vec<u64>) {
+        self.hints = positions;
+    }
+
+    /// Where the walk stands: behind the last batch or damage that it gave out.
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The file's end as far as the walk knows it.
+    pub(super) fn end(&self) -> u64 {
+        self.window.end()
+    }
+
+    /// The offset that has to come next.
+    pub(super) fn expected(&self) -> Offset {
+        self.expected.unwrap_or(0)
+    }
+
+    /// The batch that the last [`next`](Walker::next) found.
+    pub(super) fn batch(&self) -> RecordBatch<'_> {
+        let bytes = self.window.seen(self.position - self.found as u64, self.found);
+        RecordBatch::parse(bytes).expect("the step before parsed these bytes")
+    }
+
+    /// Bytes from `position` on, some of `wanted` at least where there are any.
+    pub(super) fn bytes(&mut self, position: u64, wanted: usize) -> &[u8] {
+        self.window.at(position, wanted)
+    }
+
+    /// Looks once more at where the walk stands, in a file that is `len` long by now.
+    pub(super) fn look_again(&mut self, position: u64, len: u64) {
+        self.window.extend(len);
+        self.position = position;
+    }
+
+    /// As [`next`](Walker::next) where only one batch is looked for: damage is told without a search behind it.
+    pub(super) fn next_or_stop(&mut self) -> Step {
+        self.step(false)
+    }
+
+    /// The next batch, or what stands in its place; then the walk stands behind it.
+    pub(super) fn next(&mut self) -> Step {
+        self.step(true)
+    }
+
+    fn step(&mut self, search: bool) -> Step {
+        let position = self.position;
+        if position >= self.window.end() {
+            return Step::End;
+        }
+        match self.look(position) {
+            Look::Batch(size, next_offset) => {
+                self.found = size;
+                self.position += size as u64;
+                if self.expected.is_some() {
+                    self.expected = Some(next_offset);
+                }
+                Step::Batch { position }
+            }
+            Look::Zeros if self.window.first_nonzero(position).is_none() => {
+                let end = self.window.end();
+                if let Some(reason) = self.window.unreadable_in(position, end) {
+                    let cause = Cause::Unreadable(reason.to_owned());
+                    return self.damage(position, cause, search);
+                }
+                self.position = end;
+                Step::Zeros { position }
+            }
+            Look::Zeros => self.damage(position, Cause::Hole, search),
+            Look::Invalid(cause) => self.damage(position, cause, search),
+        }
+    }
+
+    fn look(&mut self, position: u64) -> Look {
+        let left = self.window.end() - position;
+        let batch_bytes_max = self.rules.batch_bytes_max.max(BATCH_BYTES_MAX);
+        let rules = ScanRules {
+            expected_offset: self.expected,
+            contiguous: self.rules.contiguous,
+            epochs: None,
+            batch_bytes_max,
+            check_crc: true,
+        };
+        let mut wanted = HEADER_LEN;
+        let cause = loop {
+            break match scan_step(self.window.at(position, wanted), &rules) {
+                ScanStep::Batch(batch) | ScanStep::WrongEpoch { batch, .. } => {
+                    let (size, next_offset) = (batch.size(), batch.next_offset());
+                    if next_offset <= self.rules.offset_end {
+                        return Look::Batch(size, next_offset);
+                    }
+                    Cause::BeyondEnd { last_offset: next_offset - 1, end: self.rules.offset_end }
+                }
+                ScanStep::End => return Look::Zeros,
+                ScanStep::NeedMore { needed } if needed as u64 <= left && needed > wanted => {
+                    wanted = needed;
+                    continue;
+                }
+                ScanStep::NeedMore { needed } => {
+                    let available = usize::try_from(left).unwrap_or(usize::MAX);
+                    Cause::Decode(DecodeError::Truncated { needed, available })
+                }
+                ScanStep::Invalid(error) => Cause::Decode(error),
+            };
+        };
+        match self.window.unreadable_in(position, position + wanted as u64) {
+            Some(reason) => Look::Invalid(Cause::Unreadable(reason.to_owned())),
+            None => Look::Invalid(cause),
+        }
+    }
+
+    /// Describes the damage at `position` and goes on behind it.
+    fn damage(&mut self, position: u64, cause: Cause, search: bool) -> Step {
+        let first_offset = self.expected();
+        let mut damage = Damage {
+            position,
+            resumes_at: None,
+            first_offset,
+            next_offset: None,
+            cause,
+            unread_from: None,
+            wrong_base: None,
+        };
+        if !search {
+            return Step::Damage(damage);
+        }
+        // Read before the search moves the window.
+        let displaced = self.displaced_batch(position);
+        (damage.resumes_at, damage.unread_from) = self.search(position + 1);
+        match damage.resumes_at {
+            Some(at) => {
+                damage.next_offset = self.base_offset_at(at);
+                self.position = at;
+            }
+            None => self.position = self.window.end(),
+        }
+        let mut next_offset = damage.next_offset;
+        if let (Some((size, next)), true) = (displaced, self.rules.contiguous) {
+            let behind = position + u64::from(size);
+            let fits = match (damage.resumes_at, damage.next_offset) {
+                (Some(at), Some(base)) => at == behind && base == next,
+                _ => next == self.rules.offset_end && self.window.first_nonzero(behind).is_none(),
+            };
+            if fits {
+                damage.wrong_base = Some(size);
+                next_offset = Some(next);
+                self.position = behind;
+            }
+        }
+        if let (Some(expected), Some(next)) = (self.expected.as_mut(), next_offset) {
+            *expected = next;
+        }
+        Step::Damage(damage)
+    }
+
+    /// A batch that holds but for its base offset: its size, and the offset behind it were it where it should be.
+    fn displaced_batch(&mut self, position: u64) -> Option<(u32, Offset)> {
+        let expected = self.expected?;
+        let bytes_max = self.rules.batch_bytes_max.max(BATCH_BYTES_MAX);
+        let size = RecordBatch::peek_size(self.window.at(position, HEADER_LEN)).ok()?;
+        if size > bytes_max || position + size as u64 > self.window.end() {
+            return None;
+        }
+        // The offset that is wrong may also be one that no batch can have.
+        let mut bytes = self.window.at(position, size).get(..size)?.to_vec();
+        bytes[..8].copy_from_slice(&expected.to_be_bytes());
+        let batch = RecordBatch::parse(&bytes).ok()?;
+        batch.verify_crc().ok()?;
+        Some((size as u32, batch.next_offset()))
+    }
+
+    fn base_offset_at(&mut self, position: u64) -> Option<Offset> {
+        let bytes = self.window.at(position, 8).first_chunk::<8>()?;
+        Some(Offset::from_be_bytes(*bytes))
+    }
+
+    /// Where the next batch that holds starts, and from where on nothing was decided.
+    ///
+    /// Headers that are plausible in every field are looked for, and of those the CRC is computed; in stretches that
+    /// overlap by the largest batch there can be, so that memory does not grow with the file.
+    fn search(&mut self, mut from: u64) -> (Option<u64>, Option<u64>) {
+        let plausible = Plausible {
+            offset_min: self.expected.unwrap_or(0),
+            offset_end: self.rules.offset_end,
+            contiguous: self.rules.contiguous,
+            epochs: None,
+            batch_bytes_max: self.rules.batch_bytes_max,
+        };
+        let overlap = self.rules.batch_bytes_max;
+        let end = self.window.end();
+        while from < end {
+            let left = usize::try_from(end - from).unwrap_or(usize::MAX);
+            let wanted = SEARCH_STRIDE_BYTES.saturating_add(overlap).min(left);
+            let bytes = self.window.at(from, wanted);
+            let bytes = &bytes[..bytes.len().min(wanted)];
+            let is_last = bytes.len() >= left || bytes.len() < wanted;
+            match find_next_batch(bytes, 0, &plausible, &mut self.crc_budget) {
+                // One that begins in the overlap is found again, in its order, by the next stretch.
+                Resync::Found { position } if is_last || position < SEARCH_STRIDE_BYTES => {
+                    return (Some(from + position as u64), None);
+                }
+                Resync::OutOfBudget { unread_from } => {
+                    let unread = from + unread_from as u64;
+                    return (self.search_hints(unread, &plausible), Some(unread));
+                }
+                _ if is_last => return (None, None),
+                _ => from += SEARCH_STRIDE_BYTES as u64,
+            }
+        }
+        (None, None)
+    }
+
+    /// The first of the places that the index names where a batch holds.
+    #[cold]
+    fn search_hints(&mut self, from: u64, plausible: &Plausible<'_>) -> Option<u64> {
+        let mut budget = self.window.end();
+        let hints = std::mem::take(&mut self.hints);
+        let found = hints.iter().copied().filter(|&at| at >= from && at < self.window.end()).find(|&at| {
+            let size = RecordBatch::peek_size(self.window.at(at, HEADER_LEN));
+            let Some(size) = size.ok().filter(|&size| size <= plausible.batch_bytes_max) else { return false };
+            let Some(bytes) = self.window.at(at, size).get(..size) else { return false };
+            matches!(find_next_batch(bytes, 0, plausible, &mut budget), Resync::Found { position: 0 })
+        });
+        self.hints = hints;
+        found
+    }
+}
+
+enum Look {
+    /// Size and the offset behind.
+    Batch(usize, Offset),
+    Zeros,
+    Invalid(Cause),
+}
