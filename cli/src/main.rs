@@ -1,2 +1,98 @@
-//! placeholder
-fn main() {}
+//! `edgelog`: record, append, read and look after logs from the command line.
+//!
+//! Each command is one file with its `Args` and a `run(args, &Context)`. What they share: [`context`] (the data directory, finding
+//! topics, opening), [`failure`] (errors that say what to do next, exit codes), [`print`] (tables, colours, numbers), [`interrupt`]
+//! (Ctrl-C), [`progress`] and [`time`].
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod append;
+mod completions;
+mod context;
+mod failure;
+mod interrupt;
+mod json_record;
+mod live;
+mod man;
+mod print;
+mod progress;
+mod record;
+mod stat;
+mod tail;
+mod telemetry;
+mod time;
+mod topics;
+
+use context::{Context, StoreArgs};
+
+/// Kafka's log on this device: durable when acknowledged, readable while it is written, Kafka's own bytes on disk.
+#[derive(Parser)]
+#[command(
+    name = "edgelog",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = AFTER_HELP
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Topics are named `name` (all partitions) or `name-partition`; where a topic has the full name, that one is meant.
+
+Examples:
+  edgelog record --for 30s               record this machine's telemetry
+  edgelog tail cpu                       the last ten records, then what comes
+  echo hello | edgelog append greetings  append lines
+  edgelog topics                         what is there
+  edgelog stat                           where each log stands
+
+Exit codes:
+  0    done
+  1    an error, told on standard error
+  2    damage was met or data is lost: what is good was printed, what is missing is named on standard error
+  130  interrupted (Ctrl-C)
+`fsck` has its own: 0 sound, 1 damage that heals itself, 2 data lost.";
+
+#[derive(Subcommand)]
+enum Command {
+    Record(record::Args),
+    Append(append::Args),
+    Tail(tail::Args),
+    Topics(topics::Args),
+    Stat(stat::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ctx = Context::new(cli.store);
+    let outcome = match cli.command {
+        Command::Record(args) => record::run(&args, &ctx),
+        Command::Append(args) => append::run(&args, &ctx),
+        Command::Tail(args) => tail::run(&args, &ctx),
+        Command::Topics(args) => topics::run(args, &ctx),
+        Command::Stat(args) => stat::run(&args, &ctx),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
+    };
+    failure::exit(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

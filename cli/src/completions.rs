@@ -1,0 +1,29 @@
+//! `completions`: what a shell needs to complete edgelog's command line.
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use crate::failure::Outcome;
+
+/// Print a completion script for a shell
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  edgelog completions bash > ~/.local/share/bash-completion/completions/edgelog
+  edgelog completions zsh > ~/.zfunc/_edgelog
+  edgelog completions fish > ~/.config/fish/completions/edgelog.fish")]
+pub(crate) struct Args {
+    /// The shell
+    shell: Shell,
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    // Into memory first: the generator panics where its output cannot be written.
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut crate::Cli::command(), "edgelog", &mut script);
+    io::Write::write_all(&mut io::stdout().lock(), &script)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,169 @@
+//! What every command begins with: the data directory, opening it for reading or writing, and finding a topic by name.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use edgelog::{Log, RecoveryReport, Store, StoreOptions, Topic};
+
+use crate::failure::{Failure, warn};
+use crate::progress;
+
+/// Options of every command.
+#[derive(clap::Args)]
+pub(crate) struct StoreArgs {
+    /// The data directory
+    #[arg(long, global = true, env = "EDGELOG_DIR", default_value = "./edgelog-data", value_name = "DIR")]
+    dir: PathBuf,
+}
+
+/// The data directory that a command works on.
+pub(crate) struct Context {
+    dir: PathBuf,
+}
+
+/// A topic as it was named on the command line: all of its partitions, or one.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) topic: Topic,
+    pub(crate) partition: Option<u32>,
+}
+
+impl Target {
+    pub(crate) fn partitions(&self) -> std::ops::Range<u32> {
+        match self.partition {
+            Some(partition) => partition..partition + 1,
+            None => 0..self.topic.partitions,
+        }
+    }
+
+    /// The logs named, by partition.
+    pub(crate) fn logs(&self, store: &Store) -> Result<Vec<Log>, Failure> {
+        self.partitions().map(|partition| Ok(store.log(&self.topic.name, partition)?)).collect()
+    }
+}
+
+impl Context {
+    pub(crate) fn new(args: StoreArgs) -> Context {
+        Context { dir: args.dir }
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Attaches read-only: works while another process writes the directory, and when none does.
+    pub(crate) fn attach(&self) -> Result<Store, Failure> {
+        let dir = self.dir.display();
+        let beginning = "`edgelog record` or `edgelog append TOPIC` makes one; --dir (or EDGELOG_DIR) names another place.";
+        match fs::read_dir(&self.dir) {
+            Ok(mut entries) => {
+                let is_ours = |name: &str| name == "edgelog.checkpoint" || is_log_dir(&self.dir, name);
+                if !entries.any(|entry| entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(is_ours))) {
+                    return Err(Failure::new(format!("there is no store in {dir}")).hint(beginning));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Failure::new(format!("there is no directory {dir}")).hint(beginning));
+            }
+            Err(error) => return Err(Failure::new(format!("cannot read {dir}: {error}"))),
+        }
+        Ok(Store::attach(&self.dir)?)
+    }
+
+    /// Opens for writing, creating the directory where it is missing. What a crash left behind is told on standard error.
+    pub(crate) fn open(&self) -> Result<Store, Failure> {
+        let store = self.open_with(Store::options())?;
+        tell_recovery(&store.recovery_report());
+        Ok(store)
+    }
+
+    /// As [`open`](Context::open) where the caller tells the recovery report.
+    pub(crate) fn open_with(&self, options: StoreOptions) -> Result<Store, Failure> {
+        let label = format!("opening {}", self.dir.display());
+        progress::while_doing(&label, || options.open(&self.dir)).map_err(|error| match error {
+            edgelog::Error::DataDirLocked(source) => {
+                let holder = writer_of(&self.dir).map(|writer| format!("process {writer}")).unwrap_or(source.to_string());
+                Failure::new(format!("{} is in use: {holder} has it open for writing", self.dir.display())).hint(
+                    "One process writes a data directory; any number may read it meanwhile: `tail`, `stat` and `topics` work now.\n\
+                     To write, stop that process first, or choose another directory with --dir.",
+                )
+            }
+            error => Failure::from(error),
+        })
+    }
+
+    /// Finds a topic by `name` or `name-partition`, where a topic with the whole name goes first.
+    pub(crate) fn find(&self, store: &Store, name: &str) -> Result<Target, Failure> {
+        let topics = store.topics()?;
+        self.find_in(&topics, name, None)
+    }
+
+    /// As [`find`](Context::find), with a partition from an option of its own.
+    pub(crate) fn find_in(&self, topics: &[Topic], name: &str, partition: Option<u32>) -> Result<Target, Failure> {
+        let named = |name: &str| topics.iter().find(|topic| topic.name == name).cloned();
+        let split = || {
+            let (topic, number) = name.rsplit_once('-')?;
+            Some((named(topic)?, number.parse::<u32>().ok()?))
+        };
+        let (topic, partition) = match (named(name), split()) {
+            (Some(topic), _) => (topic, partition),
+            (None, Some((_, number))) if partition.is_some_and(|asked| asked != number) => {
+                return Err(Failure::new(format!("{name} names a partition, and --partition another one")));
+            }
+            (None, Some((topic, number))) => (topic, Some(number)),
+            (None, None) => return Err(self.unknown_topic(topics, name)),
+        };
+        if let Some(partition) = partition.filter(|&partition| partition >= topic.partitions) {
+            let last = topic.partitions - 1;
+            return Err(Failure::new(format!("topic {} has no partition {partition}: it has 0 to {last}", topic.name)));
+        }
+        Ok(Target { topic, partition })
+    }
+
+    fn unknown_topic(&self, topics: &[Topic], name: &str) -> Failure {
+        const NAMED_MAX: usize = 12;
+        let names = || topics.iter().map(|topic| topic.name.as_str());
+        let mut hint = String::new();
+        if let Some(nearest) = edgelog::core::config::nearest(name, names()) {
+            let _ = write!(hint, "Did you mean {nearest}? ");
+        }
+        if topics.is_empty() {
+            hint.push_str("The store has no topics yet: `edgelog append TOPIC` or `edgelog topics create TOPIC` makes one.");
+        } else {
+            let listed: Vec<&str> = names().take(NAMED_MAX).collect();
+            let more = topics.len().saturating_sub(NAMED_MAX);
+            let _ = write!(hint, "Topics here: {}", listed.join(", "));
+            hint.push_str(&if more > 0 { format!(" and {more} more (`edgelog topics`).") } else { ".".to_owned() });
+        }
+        Failure::new(format!("there is no topic {name} in {}", self.dir.display())).hint(hint)
+    }
+}
+
+/// What opening found, on standard error, where it found anything.
+pub(crate) fn tell_recovery(report: &RecoveryReport) {
+    if !report.clean || report.lost_offsets() > 0 {
+        warn(report);
+    }
+}
+
+fn is_log_dir(dir: &Path, name: &str) -> bool {
+    name.parse::<edgelog::TopicPartition>().is_ok() && dir.join(name).is_dir()
+}
+
+/// The process that has the directory open for writing: number and name. From the kernel's list of locks, so that looking
+/// disturbs nobody.
+pub(crate) fn writer_of(dir: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    let inode = format!(":{}", fs::metadata(dir.join(".lock")).ok()?.ino());
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    // 1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF
+    let holder = locks.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let is_it = words.len() > 5 && words[1] == "FLOCK" && words[5].ends_with(&inode);
+        is_it.then(|| words[4].to_owned())
+    })?;
+    let name = fs::read_to_string(format!("/proc/{holder}/comm")).unwrap_or_default();
+    Some(if name.is_empty() { holder } else { format!("{holder} ({})", name.trim_end()) })
+}

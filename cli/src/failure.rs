@@ -1,0 +1,117 @@
+//! How a command ends: exit codes, and errors that say what to do next.
+
+use std::fmt;
+use std::io;
+use std::process::ExitCode;
+
+use crate::print::Paint;
+
+/// What a command's `run` returns.
+pub(crate) type Outcome = Result<ExitCode, Failure>;
+
+/// Damage was met, or data is lost.
+pub(crate) const DAMAGE: u8 = 2;
+/// Stopped by Ctrl-C before the work was done.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+/// Why a command failed, and what a person can do about it.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    message: String,
+    hint: Option<String>,
+    /// Whoever read our output has gone: nothing to tell.
+    is_broken_pipe: bool,
+}
+
+impl Failure {
+    pub(crate) fn new(message: impl Into<String>) -> Failure {
+        Failure { message: message.into(), hint: None, is_broken_pipe: false }
+    }
+
+    /// The same failure with what to do next. The hint of whoever was nearer to the cause stays.
+    #[must_use]
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint.get_or_insert_with(|| hint.into());
+        self
+    }
+
+    /// The same failure, told with what was being done.
+    #[must_use]
+    pub(crate) fn context(mut self, doing: impl fmt::Display) -> Failure {
+        self.message = format!("{doing}: {}", self.message);
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Standard output's errors arrive as these; files' errors are told with their path by whoever opens them.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        let is_broken_pipe = error.kind() == io::ErrorKind::BrokenPipe;
+        Failure { message: error.to_string(), hint: None, is_broken_pipe }
+    }
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Failure {
+        io::Error::from(error).into()
+    }
+}
+
+impl From<edgelog::Error> for Failure {
+    fn from(error: edgelog::Error) -> Failure {
+        let hint = match &error {
+            edgelog::Error::DataDirLocked(_) => Some(
+                "One process writes a data directory; any number may read it meanwhile: `tail`, `stat` and `topics` work now. \
+                 To write, stop that process first, or choose another directory with --dir.",
+            ),
+            edgelog::Error::CorruptRecord { .. } => Some(
+                "`edgelog fsck` says what is damaged, `edgelog tail` prints what is good on both sides, `edgelog repair` makes the log whole again.",
+            ),
+            edgelog::Error::PreviousIo { .. } => {
+                Some("What was acknowledged is safe. Look at the disk and the kernel's log (dmesg), then start again: opening recovers.")
+            }
+            edgelog::Error::UnsupportedVersion { .. } => Some("Use the edgelog that wrote this directory, or a newer one."),
+            edgelog::Error::RecordTooLarge { .. } | edgelog::Error::RecordBatchTooLarge { .. } => {
+                Some("Raise the limit with `edgelog topics alter TOPIC --config max.message.bytes=N` (and segment.bytes, where it is smaller).")
+            }
+            edgelog::Error::InvalidConfig { .. } => Some("`edgelog topics describe` lists every key, its values and its default."),
+            edgelog::Error::InvalidPartitions { .. } | edgelog::Error::InvalidTopic { .. } => None,
+            edgelog::Error::TopicExists { .. } => Some("`edgelog topics alter` changes its configuration."),
+            error if error.is_storage_full() => Some(
+                "The disk (or the quota) is full. Everything acknowledged is safe and readable. Free some room, or delete a topic: `edgelog topics delete NAME`.",
+            ),
+            edgelog::Error::Storage { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("Run as the user that owns the data directory, or choose another one with --dir.")
+            }
+            _ => None,
+        };
+        Failure { message: error.to_string(), hint: hint.map(str::to_owned), is_broken_pipe: false }
+    }
+}
+
+/// Tells a failure on standard error and picks the exit code.
+pub(crate) fn exit(outcome: Outcome) -> ExitCode {
+    match outcome {
+        Ok(code) => code,
+        Err(failure) if failure.is_broken_pipe => ExitCode::SUCCESS,
+        Err(failure) => {
+            let paint = Paint::stderr();
+            eprintln!("{} {}", paint.bad("error:"), failure.message);
+            if let Some(hint) = &failure.hint {
+                eprintln!("{hint}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Tells something that does not stop the command.
+pub(crate) fn warn(message: impl fmt::Display) {
+    eprintln!("{} {message}", Paint::stderr().warn("warning:"));
+}

@@ -1,0 +1,184 @@
+//! `stat`: where each log stands, what it takes on the disk, and whether it was closed cleanly.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use edgelog::{LeaderEpoch, Log, Offset, OffsetSpec, Store, TimestampMs};
+use serde::Serialize;
+
+use crate::context::{Context, writer_of};
+use crate::failure::{Failure, Outcome, warn};
+use crate::print::{self, Paint};
+use crate::time;
+
+/// Show where each log stands: offsets, segments, bytes, times, what recovery put aside
+///
+/// Reads beside a running writer and changes nothing. The recovery point is the one of the writer's last checkpoint (at most ten seconds old): what is
+/// acknowledged may be durable beyond it.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  edgelog stat                   all logs
+  edgelog stat cpu               one topic
+  edgelog stat --json | jq 'select(.clean | not)'")]
+pub(crate) struct Args {
+    /// Only this topic, or topic-partition
+    topic: Option<String>,
+    /// One JSON object a line, a log each
+    #[arg(long)]
+    json: bool,
+}
+
+/// One log as it was found.
+#[derive(Serialize)]
+struct Stat {
+    topic: String,
+    partition: u32,
+    id: String,
+    log_start_offset: Offset,
+    high_watermark: Offset,
+    recovery_point: Offset,
+    log_end_offset: Offset,
+    records: Offset,
+    leader_epoch: LeaderEpoch,
+    segments: usize,
+    /// Of whole batches.
+    bytes: u64,
+    /// Blocks on the disk times 512: indexes and room reserved ahead included.
+    disk_bytes: u64,
+    oldest_timestamp: Option<TimestampMs>,
+    newest_timestamp: Option<TimestampMs>,
+    clean: bool,
+    cut_files: Vec<CutFile>,
+}
+
+/// Bytes that recovery took out of the log and kept.
+#[derive(Serialize)]
+struct CutFile {
+    file: String,
+    bytes: u64,
+}
+
+pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
+    let store = ctx.attach()?;
+    let mut logs = Vec::new();
+    if let Some(name) = &args.topic {
+        logs = ctx.find(&store, name)?.logs(&store)?;
+    } else {
+        for topic in store.topics()? {
+            for partition in 0..topic.partitions {
+                logs.push(store.log(&topic.name, partition)?);
+            }
+        }
+    }
+    let writer = writer_of(ctx.dir());
+    let stats = logs.iter().map(|log| stat(log, ctx.dir())).collect::<Result<Vec<_>, _>>()?;
+    if args.json {
+        stats.iter().try_for_each(print::json_line)?;
+    } else {
+        print_all(&stats, ctx, &store, writer.as_deref())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn stat(log: &Log, root: &Path) -> Result<Stat, Failure> {
+    let name = log.name();
+    let offsets = log.offsets();
+    let (segments, bytes) = log.size()?;
+    let mut found = Stat {
+        topic: name.topic.clone(),
+        partition: name.partition,
+        id: log.id().iter().map(|byte| format!("{byte:02x}")).collect(),
+        log_start_offset: offsets.log_start_offset,
+        high_watermark: offsets.high_watermark,
+        recovery_point: offsets.recovery_point,
+        log_end_offset: offsets.log_end_offset,
+        records: offsets.high_watermark - offsets.log_start_offset,
+        leader_epoch: log.leader_epoch(),
+        segments,
+        bytes,
+        disk_bytes: 0,
+        oldest_timestamp: first_timestamp(log, OffsetSpec::Earliest, |batch| batch.base_timestamp()),
+        newest_timestamp: first_timestamp(log, OffsetSpec::Last(1), |batch| batch.max_timestamp()),
+        clean: false,
+        cut_files: Vec::new(),
+    };
+    let dir = root.join(name.to_string());
+    let mut log_files_bytes = 0;
+    for entry in fs::read_dir(&dir).map_err(|error| Failure::from(error).context(dir.display()))?.flatten() {
+        // A file may go between the listing and here.
+        let Ok(meta) = entry.metadata() else { continue };
+        let file = entry.file_name().to_string_lossy().into_owned();
+        found.disk_bytes += meta.blocks() * 512;
+        match Path::new(&file).extension().and_then(|extension| extension.to_str()) {
+            Some("log") => log_files_bytes += meta.len(),
+            Some("cut") => found.cut_files.push(CutFile { file, bytes: meta.len() }),
+            _ => {}
+        }
+    }
+    // A clean close trims every file to its batches and writes down that all of it is durable.
+    found.clean = log_files_bytes == bytes && offsets.recovery_point == offsets.log_end_offset;
+    found.cut_files.sort_by(|a, b| a.file.cmp(&b.file));
+    Ok(found)
+}
+
+/// A time of the batch that stands there; none where there is no batch, or damage in its place.
+fn first_timestamp(
+    log: &Log,
+    from: OffsetSpec,
+    time: impl Fn(edgelog::core::RecordBatch<'_>) -> TimestampMs,
+) -> Option<TimestampMs> {
+    let batch = log.reader(from).ok()?.next_batch().ok()??;
+    Some(time(batch.view()))
+}
+
+fn print_all(stats: &[Stat], ctx: &Context, store: &Store, writer: Option<&str>) -> Result<(), Failure> {
+    let paint = Paint::stdout();
+    let mut out = io::stdout().lock();
+    let disk: u64 = stats.iter().map(|stat| stat.disk_bytes).sum();
+    let logs = print::counted(stats.len() as u64, "log");
+    write!(out, "{}  {logs}, {} on disk", paint.strong(ctx.dir().display()), print::bytes(disk))?;
+    if let Ok(space) = rustix::fs::statvfs(ctx.dir()) {
+        write!(out, " ({} free)", print::bytes(space.f_bavail.saturating_mul(space.f_frsize)))?;
+    }
+    match writer {
+        Some(writer) => writeln!(out, ", written by process {writer}")?,
+        None => writeln!(out, ", no writer")?,
+    }
+    for stat in stats {
+        print_one(&mut out, stat, paint, writer.is_some())?;
+    }
+    out.flush()?;
+    if stats.is_empty() && store.topics()?.is_empty() {
+        warn("there are no topics yet: `edgelog append TOPIC` or `edgelog topics create TOPIC` makes one");
+    }
+    Ok(())
+}
+
+fn print_one(out: &mut impl Write, stat: &Stat, paint: Paint, is_written: bool) -> Result<(), Failure> {
+    let line = |out: &mut dyn Write, name: &str, text: &str| writeln!(out, "  {}  {text}", paint.dim(format_args!("{name:<9}")));
+    write!(out, "\n{}", paint.key(format_args!("{}-{}", stat.topic, stat.partition)))?;
+    match (stat.clean, is_written) {
+        (_, true) => writeln!(out, "  {}", paint.good("in use"))?,
+        (true, false) => writeln!(out, "  {}", paint.good("closed cleanly"))?,
+        (false, false) => writeln!(out, "  {}", paint.warn("not closed cleanly: the next open for writing recovers"))?,
+    }
+    let Stat { log_start_offset: start, high_watermark, recovery_point, log_end_offset: end, .. } = stat;
+    let records = print::counted(u64::try_from(stat.records).unwrap_or(0), "record");
+    let watermark = if high_watermark == end { String::new() } else { format!(", high watermark {high_watermark}") };
+    let offsets = format!("{start}..{end} ({records}){watermark}, recovery point {recovery_point}, epoch {}", stat.leader_epoch);
+    line(out, "offsets", &offsets)?;
+    let segments = print::counted(stat.segments as u64, "segment");
+    line(out, "size", &format!("{} in {segments}, {} on disk", print::bytes(stat.bytes), print::bytes(stat.disk_bytes)))?;
+    if let (Some(oldest), Some(newest)) = (stat.oldest_timestamp, stat.newest_timestamp) {
+        let text = format!("{} to {} ({})", time::rfc3339(oldest), time::rfc3339(newest), time::ago(newest));
+        line(out, "times", &text)?;
+    }
+    for cut in &stat.cut_files {
+        line(out, "put aside", &format!("{} ({})", cut.file, print::bytes(cut.bytes)))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,361 @@
+//! `tail`: prints records, from where one asks and on as they come, also while another process writes.
+
+use std::fmt::Write as _;
+use std::io::{self, BufWriter, StdoutLock, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use edgelog::{Batch, Error, Log, LostRange, Offset, OffsetAndEpoch, OffsetSpec, Reader, Record, TimestampMs};
+
+use crate::context::Context;
+use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, warn};
+use crate::interrupt;
+use crate::json_record;
+use crate::print::{self, Paint};
+use crate::time;
+
+/// Print records, and follow
+///
+/// Reads beside a running writer, or when there is none, and never changes a byte. Without options it prints the last ten records of each partition
+/// and then what is appended, until Ctrl-C.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  edgelog tail cpu                              the last ten, then what comes
+  edgelog tail cpu --from-beginning --no-follow all there is
+  edgelog tail cpu-0 --offset 1200 -n 5         five records from an offset on
+  edgelog tail cpu --since -5m                  the last five minutes, then what comes
+  edgelog tail cpu --since '2026-03-01T12:00:00Z' --json | jq .payload
+  edgelog tail orders --raw --no-follow --from-beginning > orders.txt
+
+Lines: partition:offset, time, key, value, headers. Control characters and bytes that are not UTF-8 are escaped; a null value
+reads (null).
+
+--json prints one object a line with the field names of `kcat -J`: topic, partition, offset, tstype, ts, headers, key,
+payload. headers is a flat array [name, value, name, value] and left out where there are none. Null stays null. A key or
+payload that is not UTF-8 is null, and its bytes stand in key_base64 or payload_base64; such a header's value is
+{\"base64\": ...}.
+
+Damage: what is good on both sides is printed, the lost offsets and the place are named on standard error, and the exit code
+is 2. A tail torn by a crash is no damage.")]
+pub(crate) struct Args {
+    /// The topic, or topic-partition
+    topic: String,
+    /// Start at the first record that is still there
+    #[arg(long, group = "start")]
+    from_beginning: bool,
+    /// Start at this offset
+    #[arg(long, group = "start", value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
+    offset: Option<Offset>,
+    /// Start so many records before the end [default: 10]
+    #[arg(long, group = "start", value_name = "N")]
+    last: Option<u64>,
+    /// Start at the first record from this time on: RFC 3339, a local date (and time), ms since 1970, -5m, '10m ago'
+    #[arg(long, group = "start", value_name = "TIME", value_parser = time::parse_time, allow_hyphen_values = true)]
+    since: Option<TimestampMs>,
+    /// Stop at the end of what is there
+    #[arg(long)]
+    no_follow: bool,
+    /// Stop after so many records
+    #[arg(long, short = 'n', value_name = "N")]
+    max_records: Option<u64>,
+    /// Only this partition
+    #[arg(long, short, value_name = "N")]
+    partition: Option<u32>,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+    /// Only values, byte for byte, a newline behind each; null is an empty line
+    #[arg(long, conflicts_with = "json")]
+    raw: bool,
+}
+
+impl Args {
+    fn start(&self) -> OffsetSpec {
+        const LAST_DEFAULT: u64 = 10;
+        if self.from_beginning {
+            OffsetSpec::Earliest
+        } else if let Some(offset) = self.offset {
+            OffsetSpec::Offset(offset)
+        } else if let Some(timestamp) = self.since {
+            OffsetSpec::Timestamp(timestamp)
+        } else {
+            OffsetSpec::Last(self.last.unwrap_or(LAST_DEFAULT))
+        }
+    }
+}
+
+pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
+    interrupt::install()?;
+    let store = ctx.attach()?;
+    let target = ctx.find_in(&store.topics()?, &args.topic, args.partition)?;
+    let lanes = target.logs(&store)?.into_iter().map(|log| Lane::open(log, args)).collect::<Result<Vec<_>, _>>()?;
+    let mut tail = Tail { lanes, printer: Printer::new(args), left: args.max_records, has_lost: false };
+    let ended = tail.run(!args.no_follow);
+    let flushed = tail.printer.out.flush();
+    let is_interrupted = ended?;
+    flushed?;
+    Ok(match (tail.has_lost, is_interrupted) {
+        (true, _) => ExitCode::from(DAMAGE),
+        (false, true) => ExitCode::from(INTERRUPTED),
+        (false, false) => ExitCode::SUCCESS,
+    })
+}
+
+/// How long a wait for records lasts before somebody's Ctrl-C is looked for; of several partitions, each is looked at so often.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOK_AROUND_EVERY: Duration = Duration::from_millis(10);
+
+/// One partition and the place in it.
+struct Lane {
+    log: Log,
+    reader: Reader,
+    /// Older records are passed over.
+    not_before: Option<TimestampMs>,
+}
+
+impl Lane {
+    fn open(log: Log, args: &Args) -> Result<Lane, Failure> {
+        let start = args.start();
+        let (reader, not_before) = match log.reader(start) {
+            // Looking for a time reads batches, and met damage before there was a reader to step over it.
+            Err(Error::CorruptRecord { .. }) => (log.reader(OffsetSpec::Earliest), args.since),
+            reader => (reader, None),
+        };
+        let reader = reader.map_err(|error| match error {
+            Error::OffsetOutOfRange { requested, log_start_offset, log_end_offset } => {
+                let name = log.name();
+                Failure::new(format!("{name} does not hold offset {requested}: it holds {log_start_offset}..{log_end_offset}"))
+                    .hint("--from-beginning starts at the first record there is, --last N before the end.")
+            }
+            error => error.into(),
+        })?;
+        Ok(Lane { log, reader, not_before })
+    }
+}
+
+struct Tail {
+    lanes: Vec<Lane>,
+    printer: Printer,
+    left: Option<u64>,
+    has_lost: bool,
+}
+
+impl Tail {
+    /// Prints until the end, the last record asked for, or an interrupt, which it tells.
+    fn run(&mut self, follow: bool) -> Result<bool, Failure> {
+        // What is there, partition by partition.
+        for at in 0..self.lanes.len() {
+            while self.print_next(at, None)? {
+                if self.left == Some(0) || interrupt::raised() {
+                    return Ok(interrupt::raised());
+                }
+            }
+        }
+        if self.left == Some(0) || !follow {
+            return Ok(false);
+        }
+        loop {
+            self.printer.out.flush()?;
+            if interrupt::raised() {
+                return Ok(true);
+            }
+            if self.printer.has_no_reader() {
+                return Ok(false);
+            }
+            let mut any = false;
+            let wait = (self.lanes.len() == 1).then_some(LOOK_EVERY);
+            for at in 0..self.lanes.len() {
+                any |= self.print_next(at, wait)?;
+                if self.left == Some(0) {
+                    return Ok(false);
+                }
+            }
+            if !any && wait.is_none() && interrupt::sleep(LOOK_AROUND_EVERY) {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Prints the partition's next batch, or steps over what is in the way. `false` at the end.
+    fn print_next(&mut self, at: usize, wait: Option<Duration>) -> Result<bool, Failure> {
+        let reader = &mut self.lanes[at].reader;
+        let next = match wait {
+            Some(wait) => reader.next_batch_timeout(wait),
+            None => reader.next_batch(),
+        };
+        match next {
+            Ok(Some(batch)) => self.print_batch(at, &batch).map(|()| true),
+            Ok(None) => Ok(false),
+            Err(error) => self.step_over(at, error).map(|()| true),
+        }
+    }
+
+    fn print_batch(&mut self, at: usize, batch: &Batch) -> Result<(), Failure> {
+        let Lane { log, not_before, .. } = &self.lanes[at];
+        let mut next = batch.base_offset();
+        let printed = batch.records().and_then(|mut records| {
+            records.try_for_each(|record| {
+                let record = record?;
+                if self.left == Some(0) {
+                    return Ok(());
+                }
+                next = record.offset + 1;
+                if not_before.is_some_and(|time| record.timestamp < time) {
+                    return Ok(());
+                }
+                if let Some(left) = &mut self.left {
+                    *left -= 1;
+                }
+                self.printer.print(log, &record);
+                Ok(())
+            })
+        });
+        if let Err(error) = printed {
+            let text = format!("{}: offsets {next}..={} cannot be read: {error}", log.name(), batch.last_offset());
+            self.tell_lost(text)?;
+        }
+        self.printer.pass_on_error()
+    }
+
+    /// Says on standard error what cannot be read, and goes on behind it.
+    fn step_over(&mut self, at: usize, error: Error) -> Result<(), Failure> {
+        let Lane { log, reader, .. } = &mut self.lanes[at];
+        let name = log.name().clone();
+        match error {
+            Error::CorruptRecord { .. } => {
+                let lost = reader.skip_damage()?;
+                self.tell_lost(format_args!("{name}: {}", lost_text(&lost, &error)))
+            }
+            Error::OffsetOutOfRange { requested, log_start_offset, .. } if requested < log_start_offset => {
+                reader.seek(OffsetSpec::Earliest)?;
+                self.tell(format_args!("{name}: offsets {requested}..={} are gone: retention took them", log_start_offset - 1))
+            }
+            Error::FencedLeaderEpoch { end_offset, .. } => {
+                let OffsetAndEpoch { offset, .. } = reader.position();
+                reader.seek(OffsetSpec::Offset(end_offset))?;
+                let last = offset - 1;
+                self.tell(format_args!("{name}: the writer took back offsets {end_offset}..={last} printed before; going on at {end_offset}"))
+            }
+            error => Err(error.into()),
+        }
+    }
+
+    fn tell_lost(&mut self, message: impl std::fmt::Display) -> Result<(), Failure> {
+        self.has_lost = true;
+        self.printer.out.flush()?;
+        eprintln!("{} {message}", Paint::stderr().bad("damage:"));
+        Ok(())
+    }
+
+    /// Good records printed before come first, also where both streams go to one place.
+    fn tell(&mut self, message: impl std::fmt::Display) -> Result<(), Failure> {
+        self.printer.out.flush()?;
+        warn(message);
+        Ok(())
+    }
+}
+
+/// `offsets 5..=9 lost in t-0/0.log at bytes 300..400: crc ...`
+fn lost_text(lost: &LostRange, error: &Error) -> String {
+    let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+    let end = lost.resumes_at.map(|end| format!("..{end}")).unwrap_or_default();
+    let offsets = match lost.next_offset - lost.first_offset {
+        0 => format!("no offsets lost, but bytes are damaged before offset {}", lost.next_offset),
+        1 => format!("offset {} lost", lost.first_offset),
+        count => format!("offsets {}..={} lost ({count} records)", lost.first_offset, lost.next_offset - 1),
+    };
+    let unread = lost.unread_from.map(|from| format!("; bytes from {from} on were not looked at")).unwrap_or_default();
+    format!("{offsets} in {} at byte {}{end}{source}{unread}", lost.file, lost.position)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Text,
+    Json,
+    Raw,
+}
+
+/// Writes records to standard output. An error is kept for the caller who asks, so that the loop over records stays simple.
+struct Printer {
+    format: Format,
+    paint: Paint,
+    out: BufWriter<StdoutLock<'static>>,
+    line: String,
+    error: Option<io::Error>,
+    /// Widths of place and key so far: they grow, so that lines stay aligned while the stream goes on.
+    widths: (usize, usize),
+}
+
+/// A longer key does not push all other lines' values to the right.
+const KEY_WIDTH_MAX: usize = 24;
+
+impl Printer {
+    fn new(args: &Args) -> Printer {
+        let format = match (args.json, args.raw) {
+            (true, _) => Format::Json,
+            (_, true) => Format::Raw,
+            _ => Format::Text,
+        };
+        let out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
+        Printer { format, paint: Paint::stdout(), out, line: String::new(), error: None, widths: (0, 0) }
+    }
+
+    fn print(&mut self, log: &Log, record: &Record<'_>) {
+        if self.error.is_some() {
+            return;
+        }
+        let name = log.name();
+        let printed = match self.format {
+            Format::Json => json_record::write(&mut self.out, &name.topic, name.partition, record),
+            Format::Raw => self.out.write_all(record.value.unwrap_or_default()).and_then(|()| self.out.write_all(b"\n")),
+            Format::Text => self.print_text(name.partition, record),
+        };
+        self.error = printed.err();
+    }
+
+    fn print_text(&mut self, partition: u32, record: &Record<'_>) -> io::Result<()> {
+        let Printer { paint, out, line, widths, .. } = self;
+        line.clear();
+        let _ = write!(line, "{partition}:{}", record.offset);
+        widths.0 = widths.0.max(line.len());
+        write!(out, "{:>width$}  {}", paint.dim(&*line), paint.dim(time::rfc3339(record.timestamp)), width = widths.0)?;
+        if let Some(key) = record.key {
+            line.clear();
+            print::push_escaped(line, key);
+            widths.1 = widths.1.max(line.chars().count().min(KEY_WIDTH_MAX));
+            write!(out, "  {:<width$}", paint.key(&*line), width = widths.1)?;
+        } else if widths.1 > 0 {
+            write!(out, "  {:<width$}", "", width = widths.1)?;
+        }
+        line.clear();
+        match record.value {
+            Some(value) => {
+                print::push_escaped(line, value);
+                write!(out, "  {line}")?;
+            }
+            None => write!(out, "  {}", paint.dim("(null)"))?,
+        }
+        for header in record.headers() {
+            line.clear();
+            print::push_escaped(line, header.key);
+            line.push('=');
+            print::push_escaped(line, header.value.unwrap_or(b"(null)"));
+            write!(out, "  {}", paint.dim(&*line))?;
+        }
+        out.write_all(b"\n")
+    }
+
+    fn pass_on_error(&mut self) -> Result<(), Failure> {
+        self.error.take().map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Whether whoever read our output has gone: nobody would be told at the next record, which may never come.
+    fn has_no_reader(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let stdout = io::stdout();
+        let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut watched, Some(&at_once)).is_ok() && watched[0].revents().contains(PollFlags::ERR)
+    }
+}
