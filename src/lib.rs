@@ -2,6 +2,7 @@
 pub mod clock;
 mod codec;
 mod error;
+pub mod inspect;
 mod log;
 mod segment;
 pub mod storage;

@@ -74,7 +74,10 @@ pub(super) enum Cause {
     Hole,
     Unreadable(String),
     /// The batch reaches beyond where the next segment starts.
-    BeyondEnd { last_offset: Offset, end: Offset },
+    BeyondEnd {
+        last_offset: Offset,
+        end: Offset,
+    },
 }
 
 impl fmt::Display for Cause {

@@ -2,6 +2,7 @@
 //! borrows.
 
 use std::cell::OnceCell;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -93,6 +94,11 @@ pub struct Reader {
     place: Option<Place>,
     cursor: Cursor,
     generation: u64,
+    /// Base offsets are contiguous: the log was written here.
+    contiguous: bool,
+    /// The epoch that the log's table gives for `epoch_range`, kept from batch to batch.
+    table_epoch: Option<LeaderEpoch>,
+    epoch_range: Range<Offset>,
     /// Where damage was met: reading stays there until `skip_damage` or `seek`.
     damage: Option<Place>,
 }
@@ -128,7 +134,20 @@ impl Reader {
     fn new(log: Arc<LogShared>, options: ReaderOptions) -> Reader {
         let cursor = Cursor::new(&log.pool);
         let generation = log.generation.load(Ordering::Acquire);
-        Reader { log, options, position: 0, epoch: None, place: None, cursor, generation, damage: None }
+        let contiguous = log.origin() == Origin::Own;
+        Reader {
+            log,
+            options,
+            position: 0,
+            epoch: None,
+            place: None,
+            cursor,
+            generation,
+            contiguous,
+            table_epoch: None,
+            epoch_range: 0..0,
+            damage: None,
+        }
     }
 
     /// Where the reader stands: the next record's offset, with the epoch of the last record read.
@@ -300,6 +319,7 @@ impl Reader {
         self.generation = self.log.generation.load(Ordering::Acquire);
         self.place = None;
         self.cursor.release();
+        self.epoch_range = 0..0;
         if let Some(epoch) = self.epoch {
             self.log.check_epoch(OffsetAndEpoch { offset: self.position, leader_epoch: epoch })?;
         }
@@ -333,14 +353,16 @@ impl Reader {
         };
         let (base_offset, next_offset, size) = (batch.base_offset(), batch.next_offset(), batch.size());
         if next_offset <= self.position && place.expected.is_none_or(|expected| expected == base_offset) {
-            place.position += size as u32;
-            place.expected = Some(next_offset);
+            let hopped = self.cursor.hop(segment, position, len, place.expected, self.position)?;
+            (place.position, place.expected) = hopped;
             return Ok(Step::Moved);
         }
-        let contiguous = self.log.origin() == Origin::Own;
+        let contiguous = self.contiguous;
         let expected = place.expected;
-        if self.options.check_crcs && batch.verify_crc().is_err() {
-            let error = batch.verify_crc().expect_err("seen one line above");
+        let checked = if self.options.check_crcs { batch.verify_crc() } else { Ok(()) };
+        let (control, compressed) = (batch.is_control(), batch.compression() != CompressionType::None);
+        let claimed = batch.partition_leader_epoch();
+        if let Err(error) = checked {
             return Err(self.damaged(DamageKind::Batch(error)));
         }
         if expected.is_some_and(|e| if contiguous { e != base_offset } else { base_offset < e })
@@ -351,10 +373,11 @@ impl Reader {
         if base_offset > self.position && contiguous && expected.is_none() {
             return Err(self.damaged(DamageKind::WrongOffset { found: base_offset }));
         }
-        let control = batch.is_control();
-        let epoch = batch.partition_leader_epoch();
         // The CRC does not cover the epoch: where the table knows better, the table is right.
-        let epoch = if contiguous { self.log.epoch_for(base_offset, epoch) } else { epoch };
+        if contiguous && !self.epoch_range.contains(&base_offset) {
+            (self.table_epoch, self.epoch_range) = self.log.epoch_around(base_offset);
+        }
+        let epoch = if contiguous { self.table_epoch.unwrap_or(claimed) } else { claimed };
         let lease = self.cursor.lease(position, size);
         let from = self.position;
         let place = self.place.as_mut().expect("located above");
@@ -366,13 +389,8 @@ impl Reader {
             // Transaction markers in imported logs: no application ever sees them.
             return Ok(Step::Moved);
         }
-        Ok(Step::Batch(Batch {
-            lease,
-            from,
-            leader_epoch: epoch,
-            pool: Arc::clone(&self.log.pool),
-            payload: OnceCell::new(),
-        }))
+        let pool = compressed.then(|| Arc::clone(&self.log.pool));
+        Ok(Step::Batch(Batch { lease, from, leader_epoch: epoch, pool, payload: OnceCell::new() }))
     }
 
     /// Finds the segment that holds the position and, by its index, a batch at or before it.
@@ -406,12 +424,12 @@ impl Reader {
             return Ok(Step::Moved);
         }
         if place.expected.is_some_and(|e| e < next.base_offset) && self.position < next.base_offset {
-            if self.log.origin() == Origin::Own {
+            if self.contiguous {
                 return Err(self.damaged(DamageKind::SegmentEndsEarly { next: next.base_offset }));
             }
             self.position = next.base_offset;
         }
-        let expected = (self.log.origin() == Origin::Own).then_some(next.base_offset);
+        let expected = (self.contiguous).then_some(next.base_offset);
         self.place = Some(Place { segment: next, position: 0, expected });
         self.cursor.release();
         Ok(Step::Moved)
@@ -504,7 +522,8 @@ pub struct Batch {
     /// Records below this offset were not asked for.
     from: Offset,
     leader_epoch: LeaderEpoch,
-    pool: Arc<BufferPool>,
+    /// Where a compressed batch gets its buffer.
+    pool: Option<Arc<BufferPool>>,
     /// The decompressed records, once somebody asked.
     payload: OnceCell<PooledBuffer>,
 }
@@ -553,7 +572,8 @@ impl Batch {
     fn decompressed(&self, codec: CompressionType, payload: &[u8]) -> Result<&[u8]> {
         if self.payload.get().is_none() {
             let limit = payload.len().saturating_mul(DECOMPRESSED_RATIO_MAX).min(DECOMPRESSED_BYTES_MAX);
-            let mut buffer = self.pool.take();
+            let pool = self.pool.as_ref().expect("a compressed batch was given a pool");
+            let mut buffer = pool.take();
             codec::decompress(codec, payload, &mut buffer, limit)?;
             let _ = self.payload.set(buffer);
         }
@@ -633,10 +653,18 @@ impl LogShared {
         self.epochs.read().view().epoch_for((offset - 1).max(0)).unwrap_or(edgelog_core::NO_LEADER_EPOCH)
     }
 
-    /// The epoch of the batch at `offset`, which says of itself that it is `claimed`.
-    #[inline]
-    fn epoch_for(&self, offset: Offset, claimed: LeaderEpoch) -> LeaderEpoch {
-        self.epochs.read().view().epoch_for(offset).unwrap_or(claimed)
+    /// The epoch that the table gives for `offset`, and the offsets for which that holds.
+    fn epoch_around(&self, offset: Offset) -> (Option<LeaderEpoch>, Range<Offset>) {
+        let epochs = self.epochs.read();
+        let entries = epochs.view().entries();
+        let behind = entries.partition_point(|entry| entry.start_offset <= offset);
+        // The next epoch begins at or behind the end as it is now.
+        let end = self.log_end_offset.load(Ordering::Acquire);
+        let until = entries.get(behind).map_or(end, |entry| entry.start_offset);
+        match behind.checked_sub(1).and_then(|at| entries.get(at)) {
+            Some(entry) => (Some(entry.epoch), entry.start_offset..until),
+            None => (None, Offset::MIN..until),
+        }
     }
 
     /// Whether a position that was handed out before still names the same history.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use edgelog_core::{DecodeError, HEADER_LEN, Position, RecordBatch};
+use edgelog_core::{DecodeError, HEADER_LEN, Offset, Position, RecordBatch};
 
 use super::{BufferPool, PooledBuffer, Segment};
 use crate::error::{DamageKind, Error, Result};
@@ -43,6 +43,7 @@ impl Cursor {
     /// The batch at `position` below `end`, framed but not yet checked against its CRC.
     ///
     /// The outer error is the file's, the inner one says what is wrong with the bytes.
+    #[inline]
     pub(crate) fn batch(
         &mut self,
         segment: &Segment,
@@ -50,12 +51,42 @@ impl Cursor {
         end: Position,
     ) -> Result<std::result::Result<RecordBatch<'_>, DecodeError>> {
         let available = (end - position) as usize;
-        let size = match RecordBatch::peek_size(self.bytes(segment, position, end, HEADER_LEN)?) {
-            Ok(size) if size > available => return Ok(Err(DecodeError::Truncated { needed: size, available })),
-            Ok(size) => size,
+        let needed = match RecordBatch::parse(self.bytes(segment, position, end, HEADER_LEN)?) {
+            // Parsed a second time below only to please the borrow checker: a returned borrow would bind the other branch.
+            Ok(batch) => batch.size(),
+            Err(DecodeError::Truncated { needed, .. }) if needed <= available => needed,
             Err(error) => return Ok(Err(error)),
         };
-        Ok(RecordBatch::parse(self.bytes(segment, position, end, size)?))
+        Ok(RecordBatch::parse(self.bytes(segment, position, end, needed)?))
+    }
+
+    /// Hops over the batches from `position` on that end at or before `target`, as long as each begins where the one before
+    /// ended (at `expected`, where that is known). Returns where it stopped and which offset is to follow there.
+    ///
+    /// Whatever is odd is left for [`batch`](Cursor::batch) to look at.
+    pub(crate) fn hop(
+        &mut self,
+        segment: &Segment,
+        mut position: Position,
+        end: Position,
+        mut expected: Option<Offset>,
+        target: Offset,
+    ) -> Result<(Position, Option<Offset>)> {
+        loop {
+            let bytes = self.bytes(segment, position, end, HEADER_LEN)?;
+            let mut from = 0;
+            while let Ok(batch) = RecordBatch::parse(&bytes[from..]) {
+                if batch.next_offset() > target || expected.is_some_and(|offset| offset != batch.base_offset()) {
+                    return Ok((position + from as u32, expected));
+                }
+                expected = Some(batch.next_offset());
+                from += batch.size();
+            }
+            position += from as u32;
+            if from == 0 || position >= end {
+                return Ok((position, expected));
+            }
+        }
     }
 
     /// The same batch as a lease of its own, after [`batch`](Cursor::batch) found it.
@@ -66,6 +97,7 @@ impl Cursor {
     }
 
     /// Bytes from `position` on, at least `wanted` of them where there are as many below `end`.
+    #[inline]
     pub(crate) fn bytes(
         &mut self,
         segment: &Segment,

@@ -1,0 +1,471 @@
+//! Checking: every byte of every batch and index, the checkpoint, and what lies beside them. Changes nothing, takes no lock.
+//!
+//! Beside a live writer three things move while they are looked at: the newest segment's tail, which is looked at again
+//! before it is called torn; the list of segments, from which retention takes the oldest; and segments themselves, which
+//! a truncation exchanges. A log that changed that way is checked anew.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use edgelog_core::Offset;
+
+use super::facts::{Listing, LogFacts, Selection, StoreFacts, list_logs};
+use super::indexes::IndexCheck;
+use super::records::Decompressor;
+use super::report::{CheckReport, CheckedLog, Finding, Findings, Progress, Severity};
+use super::segment_check::SegmentCheck;
+use super::walk::{WalkRules, Walker};
+use crate::error::{Error, Result};
+use crate::log::TopicPartition;
+use crate::segment::file_names;
+use crate::storage::{Access, Storage};
+
+/// A log that keeps changing under the check is checked so often.
+const ATTEMPTS_MAX: usize = 4;
+/// Progress is told every so many bytes.
+const METER_BYTES: u64 = 1 << 20;
+
+/// Checks the logs of the store on `storage` that `selection` names, and, where it names all, the store's own files.
+///
+/// Nothing is changed and no lock is taken: a writer may be at work. `progress` is told how far the check is, about once a
+/// MiB, and stops it by answering [`ControlFlow::Break`]. Memory stays bounded: files are looked at in stretches.
+///
+/// What is *lost* and what *heals* follows the log's own rules: below the recovery point that the checkpoint names, every
+/// batch was durable, and bytes that are no batch are a loss; above it, the first batch that does not continue the log is
+/// its end, and a torn tail behind it is what a crash leaves.
+///
+/// # Errors
+/// [`Error::Storage`] where the data directory cannot be listed, or with `Interrupted` where `progress` stopped the check;
+/// [`Error::UnsupportedVersion`]; [`Error::UnknownTopicOrPartition`] where `selection` names nothing that is there. Damage
+/// is no error.
+pub fn check(
+    storage: &Arc<dyn Storage>,
+    selection: &Selection,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<CheckReport> {
+    Ok(check_store(storage, selection, progress)?.0)
+}
+
+/// What repair has to do to one segment.
+#[derive(Debug, Clone)]
+pub(super) struct SegmentPlan {
+    pub(super) base_offset: Offset,
+    /// Where the next segment begins, as the check went by it.
+    pub(super) upper: Option<Offset>,
+    /// It holds damage, or fields outside the CRC that are wrong.
+    pub(super) rewrite: bool,
+    /// The segment has to reach this offset.
+    pub(super) fill_to: Option<Offset>,
+    pub(super) indexes: bool,
+}
+
+/// What repair has to do to one log.
+#[derive(Debug, Clone)]
+pub(super) struct LogPlan {
+    pub(super) facts: LogFacts,
+    pub(super) segments: Vec<SegmentPlan>,
+    /// The log's first segments are gone: it starts here now.
+    pub(super) new_start: Option<Offset>,
+    /// No segment is there at all.
+    pub(super) empty: bool,
+}
+
+impl LogPlan {
+    pub(super) fn has_work(&self) -> bool {
+        self.new_start.is_some() || !self.segments.is_empty()
+    }
+}
+
+pub(super) fn check_store(
+    storage: &Arc<dyn Storage>,
+    selection: &Selection,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<(CheckReport, StoreFacts, Vec<LogPlan>)> {
+    let (names, entries) = list_logs(&**storage)?;
+    let mut facts = StoreFacts::read(&**storage)?;
+    let mut report = CheckReport::default();
+    if *selection == Selection::all() {
+        let mut findings = Findings::default();
+        check_checkpoint(&mut findings, &facts, !names.is_empty());
+        for entry in &entries {
+            if entry.is_dir && entry.name.ends_with("-delete") {
+                findings.store(Severity::Note, &entry.name, "a deletion that was cut short; the next open finishes it");
+            }
+        }
+        report.merge(findings);
+    }
+    let mut selected: Vec<TopicPartition> = names.into_iter().filter(|name| selection.matches(name)).collect();
+    let known = facts.newest.iter().flat_map(|checkpoint| &checkpoint.logs).map(|(name, _)| name);
+    selected.extend(known.filter(|name| selection.matches(name)).cloned());
+    selected.sort_unstable();
+    selected.dedup();
+    if let (true, Some(topic)) = (selected.is_empty(), &selection.topic) {
+        let name = selection.partition.map_or_else(|| topic.clone(), |partition| format!("{topic}-{partition}"));
+        return Err(Error::UnknownTopicOrPartition { name });
+    }
+    let bytes_total = selected.iter().map(|name| bytes_of(&**storage, name)).sum();
+    let mut meter = Meter { progress, bytes_done: 0, bytes_total, told: 0 };
+    let mut plans = Vec::new();
+    let mut decompressor = Decompressor::default();
+    for name in selected {
+        let before = meter.bytes_done;
+        let mut attempt = 1;
+        let (log, findings, plan) = loop {
+            let log_facts = LogFacts::new(&**storage, &name, &facts);
+            let mut check = LogCheck::new(storage, log_facts, &mut meter, &mut decompressor);
+            check.is_last_attempt = attempt == ATTEMPTS_MAX;
+            let ended = check.run()?;
+            if ended == Ended::Done || attempt == ATTEMPTS_MAX {
+                if ended == Ended::Changed {
+                    let text = "the log kept changing while it was checked; what was seen last is told";
+                    check.add(Severity::Note, name.to_string(), None, None, text.to_owned());
+                }
+                break check.into_parts();
+            }
+            attempt += 1;
+            meter.bytes_done = before;
+            facts = StoreFacts::read(&**storage)?;
+        };
+        report.merge(findings);
+        report.logs.push(log);
+        if plan.has_work() {
+            plans.push(plan);
+        }
+    }
+    meter.tell()?;
+    Ok((report, facts, plans))
+}
+
+fn check_checkpoint(findings: &mut Findings, facts: &StoreFacts, has_logs: bool) {
+    let file = crate::store::checkpoint::FILE;
+    if let Some(reason) = &facts.unreadable {
+        findings.store(Severity::Heals, file, format!("cannot be read: {reason}; the next open recovers every log"));
+        return;
+    }
+    match (facts.exists, facts.valid) {
+        (false, _) if has_logs => findings.store(
+            Severity::Heals,
+            file,
+            "missing; the next open recovers every log from its segments (log starts and epochs that only it knew are gone)",
+        ),
+        (false, _) => {}
+        (true, [false, false]) => findings.store(
+            Severity::Heals,
+            file,
+            "neither slot is valid; the next open recovers every log from its segments (log starts and epochs that only it knew are gone)",
+        ),
+        (true, [true, true]) => {
+            let newest_clean = facts.newest.as_ref().is_some_and(|newest| newest.clean);
+            if newest_clean && !facts.agree {
+                let text = "closing was cut short between the two slots; the next open recovers";
+                findings.store(Severity::Note, file, text);
+            }
+        }
+        (true, [first, _]) => {
+            let (bad, good) = if first { (2, 1) } else { (1, 2) };
+            findings.store(Severity::Heals, file, format!("slot {bad} is not valid; slot {good} holds"));
+        }
+    }
+}
+
+fn bytes_of(storage: &dyn Storage, name: &TopicPartition) -> u64 {
+    let Ok(listing) = Listing::read(storage, &name.to_string()) else { return 0 };
+    listing.segments.iter().filter_map(|(_, path)| storage.metadata(path).ok()).map(|meta| meta.len).sum()
+}
+
+pub(super) struct Meter<'a> {
+    progress: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
+    bytes_done: u64,
+    bytes_total: u64,
+    told: u64,
+}
+
+impl Meter<'_> {
+    pub(super) fn advance(&mut self, bytes: u64) -> Result<()> {
+        self.bytes_done += bytes;
+        if self.bytes_done.abs_diff(self.told) >= METER_BYTES { self.tell() } else { Ok(()) }
+    }
+
+    fn tell(&mut self) -> Result<()> {
+        self.told = self.bytes_done;
+        let progress = Progress { bytes_done: self.bytes_done, bytes_total: self.bytes_total.max(self.bytes_done) };
+        match (self.progress)(progress) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::storage("check", ".")(io::ErrorKind::Interrupted.into())),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Done,
+    /// The writer exchanged or removed something meanwhile.
+    Changed,
+}
+
+/// What a segment's walk says of the log.
+pub(super) enum Flow {
+    Continue,
+    EndOfLog,
+    Changed,
+}
+
+/// One log being checked.
+pub(super) struct LogCheck<'a, 'p> {
+    storage: &'a Arc<dyn Storage>,
+    /// What changes now is told as it is.
+    pub(super) is_last_attempt: bool,
+    pub(super) facts: LogFacts,
+    pub(super) meter: &'a mut Meter<'p>,
+    pub(super) decompressor: &'a mut Decompressor,
+    findings: Findings,
+    pub(super) log: CheckedLog,
+    pub(super) plan: LogPlan,
+}
+
+impl<'a, 'p> LogCheck<'a, 'p> {
+    fn new(
+        storage: &'a Arc<dyn Storage>,
+        facts: LogFacts,
+        meter: &'a mut Meter<'p>,
+        decompressor: &'a mut Decompressor,
+    ) -> LogCheck<'a, 'p> {
+        let log = CheckedLog {
+            name: facts.name.clone(),
+            segments: 0,
+            bytes: 0,
+            batches: 0,
+            records: 0,
+            log_start_offset: facts.log_start(),
+            log_end_offset: facts.log_start(),
+            worst: None,
+        };
+        let plan = LogPlan { facts: facts.clone(), segments: Vec::new(), new_start: None, empty: false };
+        LogCheck {
+            storage,
+            is_last_attempt: false,
+            facts,
+            meter,
+            decompressor,
+            findings: Findings::default(),
+            log,
+            plan,
+        }
+    }
+
+    pub(super) fn storage(&self) -> &dyn Storage {
+        &**self.storage
+    }
+
+    fn into_parts(mut self) -> (CheckedLog, Findings, LogPlan) {
+        self.log.worst = self.findings.worst;
+        (self.log, self.findings, self.plan)
+    }
+
+    pub(super) fn add(
+        &mut self,
+        severity: Severity,
+        file: String,
+        position: Option<u64>,
+        lost: Option<(Offset, Offset)>,
+        text: String,
+    ) {
+        let log = Some(self.facts.name.clone());
+        self.findings.add(Finding { severity, log, file, position, lost, text });
+    }
+
+    /// Offsets `first..next` are gone; what lies before the log start is nobody's loss.
+    pub(super) fn lose(&mut self, file: String, position: Option<u64>, first: Offset, next: Offset, text: String) {
+        let first = first.max(self.facts.log_start());
+        if first < next {
+            self.add(Severity::Lost, file, position, Some((first, next)), text);
+        } else {
+            self.add(Severity::Note, file, position, None, format!("{text} (all before the log start)"));
+        }
+    }
+
+    fn run(&mut self) -> Result<Ended> {
+        let listing = match Listing::read(&**self.storage, &self.facts.dir) {
+            Ok(listing) => listing,
+            Err(Error::Storage { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(self.no_dir()),
+            Err(error) => return Err(error),
+        };
+        self.leftovers(&listing);
+        if self.facts.saved.is_none() && !listing.segments.is_empty() {
+            let text = "the checkpoint does not know this log; the next open takes it over as it is";
+            self.add(Severity::Note, self.facts.dir.to_string(), None, None, text.to_owned());
+        }
+        let Some(&(first, _)) = listing.segments.first() else { return Ok(self.no_segments()) };
+        self.check_start(first);
+        self.check_clean_end(&listing);
+        self.log.log_start_offset = self.facts.log_start().max(first);
+        self.log.log_end_offset = first;
+        for (at, (base, path)) in listing.segments.iter().enumerate() {
+            let upper = listing.segments.get(at + 1).map(|(next, _)| *next);
+            match self.check_segment(*base, path, upper)? {
+                Flow::Continue => {}
+                Flow::Changed => return Ok(Ended::Changed),
+                Flow::EndOfLog => {
+                    self.behind_the_end(&listing.segments[at + 1..]);
+                    break;
+                }
+            }
+        }
+        self.check_epoch_file();
+        Ok(Ended::Done)
+    }
+
+    fn no_dir(&mut self) -> Ended {
+        let (start, end) = (self.facts.log_start(), self.facts.recovery_point().unwrap_or(0));
+        let text = "the checkpoint names this log, and its directory is missing (or its deletion was cut short)";
+        if start < end {
+            self.lose(self.facts.dir.to_string(), None, start, end, text.to_owned());
+        } else {
+            self.add(Severity::Note, self.facts.dir.to_string(), None, None, text.to_owned());
+        }
+        Ended::Done
+    }
+
+    fn no_segments(&mut self) -> Ended {
+        let (start, end) = (self.facts.log_start(), self.facts.recovery_point().unwrap_or(0));
+        if start < end {
+            let text = "no segment is left of this log".to_owned();
+            self.lose(self.facts.dir.to_string(), None, start, end, text);
+            (self.plan.new_start, self.plan.empty) = (Some(end), true);
+        } else {
+            let text = "no segment yet; the next open makes one".to_owned();
+            self.add(Severity::Note, self.facts.dir.to_string(), None, None, text);
+        }
+        Ended::Done
+    }
+
+    fn leftovers(&mut self, listing: &Listing) {
+        for path in &listing.displaced {
+            let text =
+                "recovery was cut short while it kept a tail aside; the next open puts the segment back".to_owned();
+            self.add(Severity::Heals, path.clone(), None, None, text);
+        }
+        for path in &listing.parts {
+            let text = "an unfinished copy; the next open removes it".to_owned();
+            self.add(Severity::Note, path.clone(), None, None, text);
+        }
+        for path in listing.cuts.iter().filter(|cut| !listing.displaced.contains(cut)) {
+            let len = self.storage.metadata(path).map_or(0, |meta| meta.len);
+            let text = format!("{len} bytes that were taken out of the log and kept; nothing reads them");
+            self.add(Severity::Note, path.clone(), None, None, text);
+        }
+        for path in &listing.orphans {
+            let text = "an index without its segment; the next open removes it".to_owned();
+            self.add(Severity::Note, path.clone(), None, None, text);
+        }
+        if listing.prepared && self.facts.clean {
+            let file = format!("{}/{}", self.facts.dir, file_names::PREPARED);
+            self.add(Severity::Note, file, None, None, "room of a segment that never began".to_owned());
+        }
+    }
+
+    /// Does the log begin where the checkpoint says?
+    fn check_start(&mut self, first: Offset) {
+        let Some(saved) = &self.facts.saved else { return };
+        let start = saved.log_start_offset;
+        if first <= start {
+            return;
+        }
+        let file = self.facts.dir.to_string();
+        let config = &self.facts.config;
+        let forgets = config.retention_ms >= 0 || config.retention_bytes >= 0;
+        if !self.facts.clean && forgets {
+            let text = format!("the log begins at {first}; the checkpoint said {start}: retention has gone on since");
+            self.add(Severity::Note, file, None, None, text);
+        } else {
+            let text =
+                format!("the first segment begins at {first}, and the checkpoint says that the log starts at {start}");
+            self.lose(file, None, start, first, text);
+            self.plan.new_start = Some(first);
+        }
+    }
+
+    /// Does a clean mark hold for this log?
+    fn check_clean_end(&mut self, listing: &Listing) {
+        let (true, Some(saved), Some((last, path))) = (self.facts.clean, &self.facts.saved, listing.segments.last())
+        else {
+            return;
+        };
+        let len = self.storage.metadata(path).map_or(0, |meta| meta.len);
+        let at = saved.durable;
+        if *last == at.base_offset && len == u64::from(at.position) {
+            return;
+        }
+        let text = format!(
+            "the log was closed at byte {} of the segment that begins at {}, and now ends at byte {len} of this one",
+            at.position, at.base_offset
+        );
+        let path = path.clone();
+        self.add(Severity::Heals, path, Some(len), None, text);
+        self.facts.clean = false;
+        self.plan.facts.clean = false;
+    }
+
+    fn check_segment(&mut self, base: Offset, path: &str, upper: Option<Offset>) -> Result<Flow> {
+        let opened = self.storage.open(path, Access::Read).and_then(|file| {
+            let len = file.len()?;
+            Ok((file, len, self.storage.metadata(path)?.identity))
+        });
+        let (file, len, identity) = match opened {
+            Ok(opened) => opened,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Flow::Changed),
+            Err(error) => {
+                let text = format!("cannot be opened: {error}");
+                let next = upper.or(self.facts.recovery_point()).unwrap_or(base);
+                self.lose(path.to_owned(), None, base, next, text);
+                return Ok(Flow::Continue);
+            }
+        };
+        let index = file_names::index_file(&self.facts.dir, base);
+        let time_index = file_names::time_index_file(&self.facts.dir, base);
+        let indexes = IndexCheck::load(&**self.storage, index, time_index, base);
+        let rules = WalkRules {
+            first_offset: Some(base),
+            contiguous: self.facts.contiguous(),
+            offset_end: upper.unwrap_or(Offset::MAX),
+            batch_bytes_max: self.facts.batch_bytes_max(),
+        };
+        let mut walker = Walker::new(file, len.min(i32::MAX as u64), rules);
+        walker.set_hints(indexes.positions());
+        self.log.segments += 1;
+        self.log.bytes += indexes.bytes;
+        let flow = SegmentCheck::new(self, path, base, upper, walker, indexes).run()?;
+        match self.storage.metadata(path) {
+            Ok(meta) if meta.identity == identity => Ok(flow),
+            _ => Ok(Flow::Changed),
+        }
+    }
+
+    /// Segments behind the end of the log: the next open cuts them.
+    fn behind_the_end(&mut self, segments: &[(Offset, String)]) {
+        for (base, path) in segments {
+            let len = self.storage.metadata(path).map_or(0, |meta| meta.len);
+            let end = self.log.log_end_offset;
+            let text = format!(
+                "the log ends at offset {end}, above its recovery point, and this segment begins at {base}: the next open \
+                 keeps its {len} bytes aside"
+            );
+            self.add(Severity::Heals, path.clone(), Some(0), None, text);
+        }
+    }
+
+    /// Kafka's text file of epochs is derived; after a clean close it says what the checkpoint says.
+    fn check_epoch_file(&mut self) {
+        let path = format!("{}/{}", self.facts.dir, file_names::LEADER_EPOCH_CHECKPOINT);
+        if !self.facts.clean {
+            return;
+        }
+        let Ok(bytes) = super::facts::read_whole(&**self.storage, &path, 16 << 20) else { return };
+        let told = String::from_utf8(bytes).ok().and_then(|text| text.parse::<edgelog_core::EpochTable>().ok());
+        if told.as_ref() != Some(&self.facts.epochs) {
+            let text = "differs from the checkpoint, which holds; the next close writes it anew".to_owned();
+            self.add(Severity::Note, path, None, None, text);
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! What the tools know of a store and its logs before they look at a batch: names, checkpoint, configuration.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use edgelog_core::{EpochTable, LogConfig, Offset};
+
+use crate::error::{Error, Result};
+use crate::log::{Origin, SavedLog, TopicPartition};
+use crate::segment::file_names;
+use crate::storage::{Access, DirEntry, Storage};
+use crate::store::checkpoint::{self, Checkpoint, Slot};
+use crate::store::read_config;
+
+/// A checkpoint beyond this is none.
+const CHECKPOINT_BYTES_MAX: u64 = 128 << 20;
+/// A slot that is being written is looked at again so often.
+const SLOT_LOOKS: usize = 4;
+const SLOT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Which logs are looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Selection {
+    /// Only this topic.
+    pub topic: Option<String>,
+    /// Only this partition of it.
+    pub partition: Option<u32>,
+}
+
+impl Selection {
+    /// Every log of the store.
+    pub fn all() -> Selection {
+        Selection::default()
+    }
+
+    /// All partitions of one topic.
+    pub fn topic(topic: impl Into<String>) -> Selection {
+        Selection { topic: Some(topic.into()), partition: None }
+    }
+
+    /// One partition.
+    pub fn partition(topic: impl Into<String>, partition: u32) -> Selection {
+        Selection { topic: Some(topic.into()), partition: Some(partition) }
+    }
+
+    /// Whether `name` is meant.
+    pub fn matches(&self, name: &TopicPartition) -> bool {
+        self.topic.as_ref().is_none_or(|topic| *topic == name.topic)
+            && self.partition.is_none_or(|partition| partition == name.partition)
+    }
+}
+
+/// The checkpoint file as it is.
+#[derive(Debug, Default)]
+pub(super) struct StoreFacts {
+    /// The file exists.
+    pub(super) exists: bool,
+    /// Which of its two slots are valid.
+    pub(super) valid: [bool; 2],
+    /// Both are valid and say the same.
+    pub(super) agree: bool,
+    /// The newer of the valid ones.
+    pub(super) newest: Option<Checkpoint>,
+    /// Why the file could not be read, where it could not.
+    pub(super) unreadable: Option<String>,
+}
+
+impl StoreFacts {
+    /// Reads the checkpoint; where a slot does not hold it may be in the making, and is looked at again.
+    pub(super) fn read(storage: &dyn Storage) -> Result<StoreFacts> {
+        let mut facts = StoreFacts::read_once(storage)?;
+        for _ in 1..SLOT_LOOKS {
+            if !facts.exists || facts.valid == [true, true] {
+                break;
+            }
+            std::thread::sleep(SLOT_PAUSE);
+            facts = StoreFacts::read_once(storage)?;
+        }
+        Ok(facts)
+    }
+
+    fn read_once(storage: &dyn Storage) -> Result<StoreFacts> {
+        let mut facts = StoreFacts::default();
+        let bytes = match read_whole(storage, checkpoint::FILE, CHECKPOINT_BYTES_MAX) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(facts),
+            Err(error) => {
+                (facts.exists, facts.unreadable) = (true, Some(error.to_string()));
+                return Ok(facts);
+            }
+        };
+        facts.exists = true;
+        let half = bytes.len() / 2;
+        let slot_at = |at: usize| checkpoint::decode(bytes.get(at..).unwrap_or(&[]));
+        let first: Option<Slot> = slot_at(0)?;
+        let second: Option<Slot> = slot_at(first.as_ref().map_or(half, |slot| slot.slot_len))?;
+        facts.valid = [first.is_some(), second.is_some()];
+        facts.agree = matches!((&first, &second), (Some(a), Some(b)) if a.checkpoint == b.checkpoint);
+        let newest = [first, second].into_iter().flatten().max_by_key(|slot| slot.sequence);
+        facts.newest = newest.map(|slot| slot.checkpoint);
+        Ok(facts)
+    }
+
+    /// The store was closed cleanly, as far as the checkpoint can tell.
+    pub(super) fn clean(&self) -> bool {
+        self.agree && self.newest.as_ref().is_some_and(|checkpoint| checkpoint.clean)
+    }
+
+    pub(super) fn saved(&self, name: &TopicPartition) -> Option<&SavedLog> {
+        let logs = &self.newest.as_ref()?.logs;
+        logs.iter().find(|(other, _)| other == name).map(|(_, saved)| saved)
+    }
+}
+
+/// What is known of one log.
+#[derive(Debug, Clone)]
+pub(super) struct LogFacts {
+    pub(super) name: TopicPartition,
+    pub(super) dir: Arc<str>,
+    pub(super) saved: Option<SavedLog>,
+    pub(super) epochs: EpochTable,
+    pub(super) config: LogConfig,
+    /// The store's clean mark stands.
+    pub(super) clean: bool,
+}
+
+impl LogFacts {
+    pub(super) fn new(storage: &dyn Storage, name: &TopicPartition, store: &StoreFacts) -> LogFacts {
+        let saved = store.saved(name).cloned();
+        let epochs = saved.as_ref().map(|saved| saved.epochs.clone()).unwrap_or_default();
+        let mut config = LogConfig::default();
+        for (key, value) in read_config(storage, &TopicPartition::new(name.topic.as_str(), 0).to_string()) {
+            // What the engine does not take either leaves the default in force.
+            let _ = config.set(&key, &value);
+        }
+        LogFacts {
+            name: name.clone(),
+            dir: name.to_string().into(),
+            epochs: EpochTable::from_entries(epochs).unwrap_or_default(),
+            clean: store.clean() && saved.is_some(),
+            saved,
+            config,
+        }
+    }
+
+    /// The checkpoint says that base offsets are contiguous.
+    pub(super) fn contiguous(&self) -> bool {
+        self.saved.as_ref().is_some_and(|saved| saved.origin == Origin::Own)
+    }
+
+    /// Everything below is durable; `None` where no checkpoint knows the log.
+    pub(super) fn recovery_point(&self) -> Option<Offset> {
+        self.saved.as_ref().map(|saved| saved.durable.offset)
+    }
+
+    pub(super) fn log_start(&self) -> Offset {
+        self.saved.as_ref().map_or(0, |saved| saved.log_start_offset)
+    }
+
+    /// What the search behind damage takes for a batch is at most this long.
+    pub(super) fn batch_bytes_max(&self) -> usize {
+        const BATCH_BYTES_MIN: usize = (1 << 20) + 12;
+        const BATCH_BYTES_MAX: usize = 64 << 20;
+        (self.config.max_message_bytes as usize).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX)
+    }
+}
+
+/// The names in a partition directory, sorted by what they are.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    /// Base offsets with the file that holds the segment (a `.cut` one where putting it back was cut short).
+    pub(super) segments: Vec<(Offset, String)>,
+    pub(super) parts: Vec<String>,
+    pub(super) cuts: Vec<String>,
+    pub(super) orphans: Vec<String>,
+    pub(super) prepared: bool,
+    /// Segments that stand under their `.cut` name.
+    pub(super) displaced: Vec<String>,
+}
+
+impl Listing {
+    pub(super) fn read(storage: &dyn Storage, dir: &str) -> Result<Listing> {
+        let names = storage.read_dir(dir).map_err(Error::storage("list", dir))?;
+        let names: Vec<String> = names.into_iter().filter(|entry| !entry.is_dir).map(|entry| entry.name).collect();
+        let mut listing = Listing::default();
+        let log_bases = names.iter().filter_map(|name| file_names::parse_log_file(name));
+        listing.segments.extend(log_bases.map(|base| (base, file_names::log_file(dir, base))));
+        for name in &names {
+            let path = || format!("{dir}/{name}");
+            if let Some(base) = file_names::parse_part_file(name) {
+                listing.parts.push(path());
+                let missing = listing.segments.iter().all(|(other, _)| *other != base);
+                let cut = names.iter().find(|cut| file_names::parse_cut_file(cut) == Some(base));
+                if let (true, Some(cut)) = (missing, cut) {
+                    let cut = format!("{dir}/{cut}");
+                    listing.displaced.push(cut.clone());
+                    listing.segments.push((base, cut));
+                }
+            } else if file_names::parse_cut_file(name).is_some() {
+                listing.cuts.push(path());
+            } else if name == file_names::PREPARED {
+                listing.prepared = true;
+            }
+        }
+        listing.segments.sort_unstable();
+        for name in &names {
+            let base = file_names::parse_index_file(name);
+            if base.is_some_and(|base| listing.segments.iter().all(|(other, _)| *other != base)) {
+                listing.orphans.push(format!("{dir}/{name}"));
+            }
+        }
+        listing.cuts.sort_unstable();
+        Ok(listing)
+    }
+}
+
+/// The logs of a store: its partition directories, sorted; and all names at its top.
+pub(super) fn list_logs(storage: &dyn Storage) -> Result<(Vec<TopicPartition>, Vec<DirEntry>)> {
+    let names = storage.read_dir("").map_err(Error::storage("list", "."))?;
+    let directories = names.iter().filter(|entry| entry.is_dir);
+    let mut logs: Vec<_> = directories.filter_map(|entry| TopicPartition::parse_dir(&entry.name)).collect();
+    logs.sort_unstable();
+    Ok((logs, names))
+}
+
+/// A small file's bytes.
+pub(super) fn read_whole(storage: &dyn Storage, path: &str, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let file = storage.open(path, Access::Read)?;
+    let len = file.len()?;
+    if len > bytes_max {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{len} bytes, more than {bytes_max}")));
+    }
+    let mut bytes = vec![0; len as usize];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match file.read_at(&mut bytes[filled..], filled as u64)? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}

@@ -1,0 +1,65 @@
+//! Looking at a store from outside: what its bytes are, whether they hold, making them whole, and taking them elsewhere.
+//!
+//! * [`check`] looks at every byte and says what is wrong and where (`edgelog fsck`).
+//!
+//! All but [`repair`] only read, take no lock, and work beside a live writer. They read by system calls, never through maps,
+//! in stretches of bounded size: a bad medium is an error and never a signal, and memory does not grow with the files.
+//!
+//! ```
+//! # fn main() -> edgelog::Result<()> {
+//! # let dir = std::env::temp_dir().join(format!("edgelog-doc-inspect-{}", std::process::id()));
+//! # let store = edgelog::Store::open(&dir)?;
+//! # store.create_topic(&edgelog::NewTopic::new("telemetry"))?;
+//! # store.log("telemetry", 0)?.append(edgelog::NewRecord::value(b"21.5"))?;
+//! # store.close()?;
+//! use std::ops::ControlFlow;
+//!
+//! use edgelog::inspect::{self, Selection};
+//!
+//! let storage = inspect::open_directory(&dir)?;
+//! let report = inspect::check(&storage, &Selection::all(), &mut |_| ControlFlow::Continue(()))?;
+//! for finding in &report.findings {
+//!     println!("{}: {finding}", finding.severity);
+//! }
+//! assert!(report.is_sound());
+//! # let _ = std::fs::remove_dir_all(&dir);
+//! # Ok(())
+//! # }
+//! ```
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::storage::{DirectoryStorage, DirectoryStorageOptions, Storage, StoreMode};
+
+mod check;
+mod facts;
+mod indexes;
+mod records;
+mod report;
+mod segment_check;
+#[cfg(test)]
+mod tests;
+mod walk;
+mod window;
+
+pub use check::check;
+pub use facts::Selection;
+pub use report::{CheckReport, CheckedLog, Finding, Progress, Severity};
+
+/// The data directory `path`, for the reading tools: nothing in it can be changed through it, and nothing is mapped.
+///
+/// # Errors
+/// [`Error::Storage`] where there is no such directory.
+pub fn open_directory(path: impl AsRef<Path>) -> Result<Arc<dyn Storage>> {
+    open_with(path.as_ref(), true)
+}
+
+fn open_with(path: &Path, read_only: bool) -> Result<Arc<dyn Storage>> {
+    let options =
+        DirectoryStorageOptions { store_mode: StoreMode::File, read_only, ..DirectoryStorageOptions::default() };
+    let name = path.display().to_string();
+    let storage = DirectoryStorage::open(path, options).map_err(Error::storage("open data directory", &name))?;
+    Ok(Arc::new(storage))
+}

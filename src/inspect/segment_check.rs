@@ -1,0 +1,301 @@
+//! One segment of a log being checked: its batches against the log's rules, its indexes against its batches.
+
+use std::time::Duration;
+
+use edgelog_core::{HEADER_LEN, LeaderEpoch, Offset};
+
+use super::check::{Flow, LogCheck, SegmentPlan};
+use super::indexes::IndexCheck;
+use super::records::RecordsFault;
+use super::report::Severity;
+use super::walk::{Damage, Step, Walker};
+use crate::error::Result;
+
+/// A tail that may be in motion is looked at so often before it is called torn.
+const TAIL_LOOKS: usize = 5;
+const TAIL_PAUSE: Duration = Duration::from_millis(20);
+
+/// Batches with another epoch than the table's, told as one finding.
+#[derive(Debug, Default)]
+struct WrongEpochs {
+    batches: u64,
+    /// The first one: where, which offset, the epoch of the table and its own.
+    first: Option<(u64, Offset, LeaderEpoch, LeaderEpoch)>,
+}
+
+/// One segment being checked.
+pub(super) struct SegmentCheck<'s, 'a, 'p> {
+    log: &'s mut LogCheck<'a, 'p>,
+    path: &'s str,
+    upper: Option<Offset>,
+    walker: Walker,
+    indexes: IndexCheck,
+    plan: SegmentPlan,
+    wrong_epochs: WrongEpochs,
+    /// Offsets below this one are there, or told as lost.
+    told_to: Offset,
+    /// Behind the last batch that holds.
+    valid_end: u64,
+    told_codec: bool,
+}
+
+impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
+    pub(super) fn new(
+        log: &'s mut LogCheck<'a, 'p>,
+        path: &'s str,
+        base_offset: Offset,
+        upper: Option<Offset>,
+        walker: Walker,
+        indexes: IndexCheck,
+    ) -> SegmentCheck<'s, 'a, 'p> {
+        SegmentCheck {
+            log,
+            path,
+            upper,
+            walker,
+            indexes,
+            plan: SegmentPlan { base_offset, upper, rewrite: false, fill_to: None, indexes: false },
+            wrong_epochs: WrongEpochs::default(),
+            told_to: base_offset,
+            valid_end: 0,
+            told_codec: false,
+        }
+    }
+
+    pub(super) fn run(mut self) -> Result<Flow> {
+        let flow = self.walk()?;
+        Ok(self.finish(flow))
+    }
+
+    fn add(&mut self, severity: Severity, position: u64, text: String) {
+        self.log.add(severity, self.path.to_owned(), Some(position), None, text);
+    }
+
+    /// Whether what stands at the walk's place was durable: then what is wrong there is damage, and no end of the log.
+    fn is_durable(&self) -> bool {
+        // A log that no checkpoint knows is taken as it is.
+        self.log.facts.recovery_point().is_none_or(|point| self.walker.expected() < point)
+    }
+
+    fn walk(&mut self) -> Result<Flow> {
+        loop {
+            let before = self.walker.position();
+            let durable = self.is_durable();
+            let in_motion = !durable && self.upper.is_none() && !self.log.facts.clean;
+            let step = if in_motion { self.next_in_motion() } else { self.walker.next() };
+            let flow = match step {
+                Step::Batch { position } => self.on_batch(position, durable),
+                Step::Damage(damage) => self.on_damage(&damage, durable),
+                Step::Zeros { position } => {
+                    if self.upper.is_some_and(|upper| self.walker.expected() >= upper) {
+                        let room = self.walker.end() - position;
+                        let text = format!("{room} bytes of reserved room behind the last batch of a sealed segment");
+                        self.add(Severity::Note, position, text);
+                    }
+                    Flow::Continue
+                }
+                Step::End => return Ok(Flow::Continue),
+            };
+            let looked_at = self.walker.position() - before;
+            self.log.log.bytes += looked_at;
+            self.log.meter.advance(looked_at)?;
+            if !matches!(flow, Flow::Continue) {
+                return Ok(flow);
+            }
+        }
+    }
+
+    /// The tail of the newest segment: a batch may be half written while it is looked at.
+    fn next_in_motion(&mut self) -> Step {
+        let position = self.walker.position();
+        for _ in 0..TAIL_LOOKS {
+            match self.walker.next_or_stop() {
+                Step::Damage(_) => std::thread::sleep(TAIL_PAUSE),
+                step => return step,
+            }
+            let len = self.log.storage().metadata(self.path).map_or(self.walker.end(), |meta| meta.len);
+            self.walker.look_again(position, len.min(i32::MAX as u64));
+        }
+        self.walker.next()
+    }
+
+    fn on_batch(&mut self, position: u64, durable: bool) -> Flow {
+        let batch = self.walker.batch();
+        let (base_offset, next_offset) = (batch.base_offset(), batch.next_offset());
+        let epoch = batch.partition_leader_epoch();
+        let epochs = self.log.facts.epochs.view();
+        if let Some(expected) = epochs.epoch_for(base_offset).filter(|&expected| expected != epoch) {
+            if !durable {
+                let latest = epochs.latest().map_or(-1, |latest| latest.epoch);
+                if epoch > latest && !self.log.is_last_attempt {
+                    // The writer has raised the epoch since the checkpoint was read.
+                    return Flow::Changed;
+                }
+                let bytes = self.walker.end() - position;
+                let text = format!(
+                    "a batch of leader epoch {epoch} where {expected} is the offset's: another history. The log ends at \
+                     offset {base_offset}; the next open keeps the {bytes} bytes behind aside"
+                );
+                self.add(Severity::Heals, position, text);
+                return Flow::EndOfLog;
+            }
+            self.wrong_epochs.batches += 1;
+            self.wrong_epochs.first.get_or_insert((position, base_offset, expected, epoch));
+            self.plan.rewrite = true;
+        }
+        let offsets = next_offset - base_offset;
+        let mut note = None;
+        let mut lost = None;
+        match self.log.decompressor.check(&batch) {
+            Ok((0, _)) if batch.size() == HEADER_LEN => {
+                note =
+                    Some(format!("offsets {base_offset} to {} hold no records: a gap that is known", next_offset - 1));
+            }
+            Ok((count, largest)) => {
+                self.log.log.records += count;
+                if self.log.facts.contiguous() && i64::try_from(count) != Ok(offsets) {
+                    note = Some(format!("the batch has {count} records for {offsets} offsets"));
+                } else if count > 0 && largest != batch.max_timestamp() {
+                    let says = batch.max_timestamp();
+                    note = Some(format!("the batch says max timestamp {says}, and its records reach {largest}"));
+                }
+            }
+            Err(RecordsFault::NotBuiltIn(error)) => {
+                note = (!self.told_codec).then(|| format!("records were not looked at: {error}"));
+                self.told_codec = true;
+            }
+            Err(fault) => lost = Some(format!("the CRC holds, and the records cannot be read: {fault}")),
+        }
+        self.log.log.batches += 1;
+        self.indexes.on_batch(position, &batch);
+        if let Some(text) = note {
+            self.add(Severity::Note, position, text);
+        }
+        if let Some(text) = lost {
+            self.log.lose(self.path.to_owned(), Some(position), base_offset, next_offset, text);
+            self.plan.rewrite = true;
+        }
+        (self.told_to, self.valid_end) = (next_offset, self.walker.position());
+        Flow::Continue
+    }
+
+    fn on_damage(&mut self, damage: &Damage, durable: bool) -> Flow {
+        let Damage { position, first_offset, .. } = *damage;
+        let point = self.log.facts.recovery_point();
+        let is_last = self.upper.is_none();
+        let resumes = damage.resumes_at.is_some() || damage.wrong_base.is_some();
+        let mut text = damage.cause.to_string();
+        if let Some(unread) = damage.unread_from {
+            text.push_str(&format!("; from byte {unread} on the search's effort was spent, and little was looked at"));
+        }
+        if (point.is_some() && !durable) || (point.is_none() && is_last && !resumes) {
+            let bytes = self.walker.end() - position;
+            text.push_str(&format!(
+                "; the log ends at offset {first_offset}, and the next open keeps the {bytes} bytes behind aside"
+            ));
+            if let Some(next) = damage.next_offset {
+                text.push_str(&format!(" (in them is a batch that holds, of offset {next})"));
+            }
+            self.add(Severity::Heals, position, text);
+            return Flow::EndOfLog;
+        }
+        self.plan.rewrite = true;
+        if let Some(size) = damage.wrong_base {
+            let next = self.walker.expected();
+            text.push_str("; the batch holds but for its base offset: repair puts it right");
+            self.log.lose(self.path.to_owned(), Some(position), first_offset, next, text);
+            self.indexes.skip_to(position + u64::from(size), next);
+            (self.told_to, self.valid_end) = (next, position + u64::from(size));
+            return Flow::Continue;
+        }
+        // Above the recovery point nothing is known to have been durable, and so nothing to be lost.
+        let bound = point.filter(|_| is_last).unwrap_or(Offset::MAX);
+        let behind = self.upper.or(point).unwrap_or(first_offset);
+        let next = damage.next_offset.unwrap_or(behind).min(bound);
+        if let Some(at) = damage.resumes_at {
+            text.push_str(&format!("; good again at byte {at}"));
+        }
+        self.log.lose(self.path.to_owned(), Some(position), first_offset, next, text);
+        self.indexes.skip_to(damage.resumes_at.unwrap_or(self.walker.end()), next);
+        self.told_to = next;
+        if damage.resumes_at.is_none() {
+            self.plan.fill_to = Some(next);
+            return Flow::Continue;
+        }
+        if damage.next_offset.is_some_and(|resumed| resumed > bound) {
+            self.plan.fill_to = Some(next);
+            let bytes = self.walker.end() - damage.resumes_at.unwrap_or(position);
+            let text = format!("{bytes} bytes above the recovery point that do not continue the log");
+            self.add(Severity::Heals, damage.resumes_at.unwrap_or(position), text);
+            return Flow::EndOfLog;
+        }
+        Flow::Continue
+    }
+
+    /// The segment ends here. Goes the log on where it has to, and do the indexes say what the batches say?
+    fn finish(mut self, flow: Flow) -> Flow {
+        let mut flow = flow;
+        let point = self.log.facts.recovery_point();
+        let end = self.told_to;
+        if let Flow::Continue = flow {
+            let next = self.upper.or(point).unwrap_or(end);
+            let (path, position) = (self.path.to_owned(), Some(self.valid_end));
+            match self.upper {
+                Some(next) if end < next && point.is_none() => {
+                    let text = format!("offsets {end} to {} are in no segment: compacted, or missing", next - 1);
+                    self.log.add(Severity::Note, path, position, None, text);
+                }
+                Some(next) if end < next && self.log.facts.contiguous() => {
+                    if point.is_some_and(|point| end < point) {
+                        let text =
+                            format!("the segment ends with offset {}, and the next one begins at {next}", end - 1);
+                        self.log.lose(path, position, end, next, text);
+                        (self.plan.rewrite, self.plan.fill_to) = (true, Some(next));
+                    } else {
+                        flow = Flow::EndOfLog;
+                    }
+                }
+                None if end < next => {
+                    let text = format!("the segment ends before offset {end}, and everything below {next} was durable");
+                    self.log.lose(path, position, end, next, text);
+                    (self.plan.rewrite, self.plan.fill_to) = (true, Some(next));
+                }
+                _ => {}
+            }
+        }
+        self.log.log.log_end_offset = self.plan.fill_to.unwrap_or(end).max(end);
+        if let Some((position, offset, expected, found)) = self.wrong_epochs.first {
+            let others = match self.wrong_epochs.batches {
+                1 => String::new(),
+                batches => format!(", and so have {} batches more", batches - 1),
+            };
+            let text = format!(
+                "offset {offset} has leader epoch {found} where the table says {expected}{others}; the table is right"
+            );
+            self.add(Severity::Heals, position, text);
+        }
+        self.finish_indexes();
+        flow
+    }
+
+    fn finish_indexes(self) {
+        let SegmentCheck { log, upper, indexes, mut plan, valid_end, .. } = self;
+        // The active segment's indexes live in its writer's memory; what is on disk is from an earlier close.
+        let complete = upper.is_some() || log.facts.clean;
+        let reach = u64::from(log.facts.config.index_interval_bytes) + u64::from(log.facts.config.max_message_bytes);
+        let faults = if valid_end > 0 { indexes.finish(valid_end, reach, complete) } else { Vec::new() };
+        for fault in faults {
+            if fault.missing && !complete {
+                continue;
+            }
+            let heals = complete && (log.facts.clean || !fault.missing);
+            plan.indexes |= heals;
+            let severity = if heals { Severity::Heals } else { Severity::Note };
+            let text = format!("{}; it is built anew from the batches when it is needed", fault.text);
+            log.add(severity, fault.file, fault.position, None, text);
+        }
+        if plan.rewrite || plan.indexes {
+            log.plan.segments.push(plan);
+        }
+    }
+}
