@@ -20,6 +20,8 @@ pub(super) struct Kick {
     kicked: Mutex<bool>,
     changed: Condvar,
     stop: AtomicBool,
+    /// Held by whoever does what is due: two who made the next segment ready would take each other's file away.
+    working: Mutex<()>,
     last_retention: AtomicI64,
     last_checkpoint: AtomicI64,
 }
@@ -90,6 +92,7 @@ impl StoreShared {
         if self.attached {
             return Ok(());
         }
+        let _one_at_a_time = self.kick.working.lock();
         let logs: Vec<_> = self.logs.read().values().cloned().collect();
         let mut first = Ok(());
         let mut note = |outcome: Result<()>| {
