@@ -1,0 +1,155 @@
+//! What several integration tests share.
+
+#![allow(dead_code)] // each test binary uses some of it
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use edgelog::core::RecordBatch;
+use edgelog::storage::MemoryStorage;
+use edgelog::{Store, StoreOptions};
+
+/// A directory of one test's own, removed when the test ends well.
+pub(crate) struct TempDir(PathBuf);
+
+impl TempDir {
+    pub(crate) fn new() -> TempDir {
+        TempDir::below(&std::env::temp_dir())
+    }
+
+    /// In another directory than the system's own.
+    pub(crate) fn below(parent: &Path) -> TempDir {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let dir = parent.join(format!("edgelog-test-{}-{n}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        TempDir(dir)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+/// Somewhere to open a store again and again.
+pub(crate) enum Place {
+    Directory(TempDir, &'static str),
+    Memory(MemoryStorage),
+}
+
+impl Place {
+    /// A directory in each way of storing, and memory.
+    pub(crate) fn all() -> Vec<Place> {
+        let directory = |mode| Place::Directory(TempDir::new(), mode);
+        vec![directory("auto"), directory("map"), directory("file"), Place::Memory(MemoryStorage::new())]
+    }
+
+    /// How this place is named when a test fails.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Place::Directory(_, mode) => mode,
+            Place::Memory(_) => "memory",
+        }
+    }
+
+    pub(crate) fn open(&self, options: StoreOptions) -> Store {
+        match self {
+            Place::Directory(dir, mode) => options.set("edgelog.storage", mode).unwrap().open(dir.path()).unwrap(),
+            Place::Memory(storage) => options.open_on(storage.clone()).unwrap(),
+        }
+    }
+
+    /// Names and bytes of the files in the partition directory `dir` that end in `ending`, by name.
+    pub(crate) fn files(&self, dir: &str, ending: &str) -> Vec<(String, Vec<u8>)> {
+        use edgelog::storage::{Access, Storage};
+        let mut files: Vec<(String, Vec<u8>)> = match self {
+            Place::Directory(root, _) => std::fs::read_dir(root.path().join(dir))
+                .unwrap()
+                .map(|entry| entry.unwrap())
+                .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap()))
+                .collect(),
+            Place::Memory(storage) => {
+                let read = |name: String| {
+                    let file = storage.open(&format!("{dir}/{name}"), Access::Read).unwrap();
+                    let mut bytes = vec![0; file.len().unwrap() as usize];
+                    assert_eq!(file.read_at(&mut bytes, 0).unwrap(), bytes.len());
+                    (name, bytes)
+                };
+                storage.read_dir(dir).unwrap().into_iter().map(|entry| read(entry.name)).collect()
+            }
+        };
+        files.retain(|(name, _)| name.ends_with(ending));
+        files.sort();
+        files
+    }
+}
+
+/// The options of a store whose housekeeping is the test's own.
+pub(crate) fn ticking() -> StoreOptions {
+    Store::options().set("edgelog.housekeeping", "tick").unwrap()
+}
+
+/// How many bytes at the start of `bytes` are whole batches with good CRCs.
+pub(crate) fn batches_len(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Ok(batch) = RecordBatch::parse(&bytes[at..]) {
+        if batch.verify_crc().is_err() {
+            break;
+        }
+        at += batch.size();
+    }
+    at
+}
+
+/// Copies a directory with everything in it.
+pub(crate) fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// Calls `done` until it answers true; fails after a minute with what it waited for.
+pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < deadline, "a minute has passed: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// `SplitMix64`: small, and the same everywhere.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    pub(crate) fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+}
