@@ -17,6 +17,7 @@ const FLOORS: &[&[&str]] = &[
     &["segment"],
     &["log"],
     &["store"],
+    &["inspect"],
     &["producer", "consumer", "group", "dead_letter"],
     &["bridge"],
 ];

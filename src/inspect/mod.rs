@@ -1,6 +1,7 @@
 //! Looking at a store from outside: what its bytes are, whether they hold, making them whole, and taking them elsewhere.
 //!
 //! * [`check`] looks at every byte and says what is wrong and where (`edgelog fsck`).
+//! * [`dump`] tells what one file holds, as `kafka-dump-log` does (`edgelog dump`).
 //!
 //! All but [`repair`] only read, take no lock, and work beside a live writer. They read by system calls, never through maps,
 //! in stretches of bounded size: a bad medium is an error and never a signal, and memory does not grow with the files.
@@ -34,6 +35,7 @@ use crate::error::{Error, Result};
 use crate::storage::{DirectoryStorage, DirectoryStorageOptions, Storage, StoreMode};
 
 mod check;
+mod dump;
 mod facts;
 mod indexes;
 mod records;
@@ -45,6 +47,7 @@ mod walk;
 mod window;
 
 pub use check::check;
+pub use dump::{DumpItem, DumpOptions, DumpReport, DumpText, dump};
 pub use facts::Selection;
 pub use report::{CheckReport, CheckedLog, Finding, Progress, Severity};
 

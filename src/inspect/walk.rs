@@ -340,7 +340,8 @@ impl Walker {
     fn search_hints(&mut self, from: u64, plausible: &Plausible<'_>) -> Option<u64> {
         let mut budget = self.window.end();
         let hints = std::mem::take(&mut self.hints);
-        let found = hints.iter().copied().filter(|&at| at >= from && at < self.window.end()).find(|&at| {
+        let places = from..self.window.end();
+        let found = hints.iter().copied().filter(|at| places.contains(at)).find(|&at| {
             let size = RecordBatch::peek_size(self.window.at(at, HEADER_LEN));
             let Some(size) = size.ok().filter(|&size| size <= plausible.batch_bytes_max) else { return false };
             let Some(bytes) = self.window.at(at, size).get(..size) else { return false };

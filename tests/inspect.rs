@@ -1,0 +1,384 @@
+//! The inspection tools against stores that were damaged on purpose: what they find, where, how bad, and what repair makes
+//! of it. Damage is done to the files of a store that the engine wrote.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use edgelog::inspect::{self, CheckReport, DumpItem, DumpOptions, DumpText, Selection, Severity};
+use edgelog::storage::{Access, MemoryStorage, Storage};
+use edgelog::{Durability, Error, Header, Log, NewRecord, NewTopic, OffsetSpec, Store};
+
+/// A store in memory, and the way to its bytes.
+#[derive(Clone)]
+struct Disk(MemoryStorage);
+
+impl Disk {
+    fn new() -> Disk {
+        Disk(MemoryStorage::new())
+    }
+
+    fn open(&self) -> Store {
+        Store::options().set("edgelog.housekeeping", "tick").unwrap().open_on(self.0.clone()).unwrap()
+    }
+
+    fn storage(&self) -> Arc<dyn Storage> {
+        Arc::new(self.0.clone())
+    }
+
+    fn read(&self, path: &str) -> Vec<u8> {
+        let file = self.0.open(path, Access::Read).unwrap();
+        let mut bytes = vec![0; file.len().unwrap() as usize];
+        let read = file.read_at(&mut bytes, 0).unwrap();
+        assert_eq!(read, bytes.len());
+        bytes
+    }
+
+    fn write(&self, path: &str, at: usize, bytes: &[u8]) {
+        self.0.open(path, Access::Write).unwrap().write_at(bytes, at as u64).unwrap();
+    }
+
+    /// Replaces a whole file.
+    fn put(&self, path: &str, bytes: &[u8]) {
+        let _ = self.0.remove_file(path);
+        self.0.open(path, Access::CreateNew).unwrap().write_at(bytes, 0).unwrap();
+    }
+
+    fn flip(&self, path: &str, at: usize) {
+        let byte = self.read(path)[at];
+        self.write(path, at, &[byte ^ 0x40]);
+    }
+
+    fn truncate(&self, path: &str, len: usize) {
+        self.0.open(path, Access::Write).unwrap().truncate(len as u64).unwrap();
+    }
+
+    fn remove(&self, path: &str) {
+        self.0.remove_file(path).unwrap();
+    }
+
+    fn check(&self) -> CheckReport {
+        inspect::check(&self.storage(), &Selection::all(), &mut |_| ControlFlow::Continue(())).unwrap()
+    }
+
+    /// Every file of the store.
+    fn files(&self) -> Vec<String> {
+        let mut files = Vec::new();
+        for entry in self.0.read_dir("").unwrap() {
+            if entry.is_dir {
+                let names = self.0.read_dir(&entry.name).unwrap();
+                files.extend(names.into_iter().map(|file| format!("{}/{}", entry.name, file.name)));
+            } else {
+                files.push(entry.name);
+            }
+        }
+        files.sort();
+        files
+    }
+
+    fn logs(&self) -> Vec<String> {
+        self.files().into_iter().filter(|file| file.ends_with(".log")).collect()
+    }
+
+    /// A second disk with the same bytes.
+    fn copy(&self) -> Disk {
+        let copy = Disk::new();
+        for file in self.files() {
+            if let Some((dir, _)) = file.split_once('/') {
+                let _ = copy.0.create_dir(dir);
+            }
+            copy.put(&file, &self.read(&file));
+        }
+        copy
+    }
+}
+
+fn small_topic() -> NewTopic {
+    NewTopic::new("t").config("segment.bytes", "4096").config("index.interval.bytes", "512").config("retention.ms", "-1")
+}
+
+fn value(n: i64) -> String {
+    format!("value {n} {}", "x".repeat((n % 40) as usize))
+}
+
+fn append(log: &Log, from: i64, to: i64) {
+    for n in from..to {
+        let (key, value) = (format!("k{n}"), value(n));
+        let headers = [Header::new("h", b"v")];
+        let record = NewRecord::value(value.as_bytes()).with_key(key.as_bytes()).with_headers(&headers);
+        log.append_with(record.with_timestamp(1000 + n), Durability::Sync).unwrap();
+    }
+}
+
+/// A store that was closed cleanly, with records 0 to `records` in several segments.
+fn closed_store(records: i64) -> Disk {
+    let disk = Disk::new();
+    let store = disk.open();
+    store.create_topic(&small_topic()).unwrap();
+    append(&store.log("t", 0).unwrap(), 0, records);
+    store.tick(1).unwrap();
+    store.close().unwrap();
+    assert!(disk.check().findings.is_empty(), "{:?}", disk.check());
+    disk
+}
+
+/// A store whose process died: a copy of the bytes while it is open.
+fn crashed_store(records: i64) -> Disk {
+    let disk = Disk::new();
+    let store = disk.open();
+    store.create_topic(&small_topic()).unwrap();
+    append(&store.log("t", 0).unwrap(), 0, records);
+    store.tick(1_000_000).unwrap();
+    append(&store.log("t", 0).unwrap(), records, records + 10);
+    disk.copy()
+}
+
+/// Where the batches of a segment start, with base offset and the offset behind.
+fn batches(bytes: &[u8]) -> Vec<(usize, i64, i64)> {
+    let (mut at, mut found) = (0, Vec::new());
+    while let Ok(batch) = edgelog::core::RecordBatch::parse(&bytes[at..]) {
+        found.push((at, batch.base_offset(), batch.next_offset()));
+        at += batch.size();
+    }
+    found
+}
+
+#[track_caller]
+fn assert_worst(report: &CheckReport, worst: Severity) {
+    assert_eq!(report.worst, Some(worst), "{:#?}", report.findings);
+}
+
+#[track_caller]
+fn assert_lost(report: &CheckReport, lost: &[(i64, i64)]) {
+    let found: Vec<_> = report.findings.iter().filter_map(|finding| finding.lost).collect();
+    assert_eq!(found, lost, "{:#?}", report.findings);
+    let expected = if lost.is_empty() { None } else { Some(Severity::Lost) };
+    assert_eq!(report.worst.filter(|&worst| worst == Severity::Lost), expected, "{:#?}", report.findings);
+}
+
+#[test]
+fn sound_stores_are_sound() {
+    let disk = closed_store(200);
+    let report = disk.check();
+    assert!(report.is_sound() && report.findings.is_empty(), "{report:#?}");
+    let log = &report.logs[0];
+    assert_eq!((log.log_start_offset, log.log_end_offset, log.records), (0, 200, 200));
+    assert!(log.segments > 3 && log.bytes > 10_000);
+    // Crashed, and attached beside a live writer: nothing but notes.
+    let report = crashed_store(200).check();
+    assert!(report.is_sound(), "{report:#?}");
+    assert_eq!(report.logs[0].log_end_offset, 210);
+}
+
+#[test]
+fn a_flipped_bit_in_a_batch_is_lost_offsets_at_that_place() {
+    let disk = closed_store(200);
+    let path = &disk.logs()[1];
+    let (position, base, next) = batches(&disk.read(path))[3];
+    // Length, magic, CRC, attributes, counts, payload. (Base offset and epoch have tests of their own.)
+    for byte in [8, 9, 10, 11, 16, 17, 21, 22, 23, 26, 30, 38, 45, 57, 60, 61, 70] {
+        let damaged = disk.copy();
+        damaged.flip(path, position + byte);
+        let report = damaged.check();
+        assert_lost(&report, &[(base, next)]);
+        let finding = report.findings.iter().find(|finding| finding.lost.is_some()).unwrap();
+        assert_eq!((&finding.file, finding.position), (path, Some(position as u64)), "byte {byte}");
+        assert_eq!(report.logs[0].records, 199);
+    }
+}
+
+#[test]
+fn a_wrong_base_offset_is_lost_to_readers_and_told_as_such() {
+    let disk = closed_store(200);
+    let path = &disk.logs()[1];
+    let all = batches(&disk.read(path));
+    for at in [0, 3, all.len() - 1] {
+        let (position, base, next) = all[at];
+        for byte in 0..8 {
+            let damaged = disk.copy();
+            damaged.flip(path, position + byte);
+            let report = damaged.check();
+            assert_lost(&report, &[(base, next)]);
+            assert!(report.findings[0].text.contains("repair puts it right"), "{report:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_epoch_heals() {
+    let disk = closed_store(200);
+    let path = &disk.logs()[1];
+    let all = batches(&disk.read(path));
+    for at in [0, 3, all.len() - 1] {
+        for byte in 12..16 {
+            let damaged = disk.copy();
+            damaged.flip(path, all[at].0 + byte);
+            let report = damaged.check();
+            assert_worst(&report, Severity::Heals);
+            assert_eq!(report.findings[0].position, Some(all[at].0 as u64));
+        }
+    }
+}
+
+#[test]
+fn a_sector_of_zeros_is_lost_and_what_is_behind_is_found() {
+    let disk = closed_store(200);
+    let path = &disk.logs()[1];
+    let bytes = disk.read(path);
+    disk.write(path, 1024, &[0; 512]);
+    let all = batches(&bytes);
+    let first = all.iter().find(|(position, _, next)| *next > 0 && position + 200 > 1024 - 200).unwrap();
+    let first = all.iter().rfind(|(position, ..)| *position <= 1024).unwrap_or(first);
+    let behind = all.iter().find(|(position, ..)| *position >= 1536).unwrap();
+    assert_lost(&disk.check(), &[(first.1, behind.1)]);
+}
+
+#[test]
+fn a_segment_that_was_cut_short_or_is_gone_is_lost() {
+    let disk = closed_store(200);
+    let logs = disk.logs();
+    let (all, next_base) = (batches(&disk.read(&logs[1])), batches(&disk.read(&logs[2]))[0].1);
+    // In the middle of a batch; between two; all of it.
+    let (position, base, _) = all[4];
+    for len in [position + 10, position + 70, position] {
+        let damaged = disk.copy();
+        damaged.truncate(&logs[1], len);
+        assert_lost(&damaged.check(), &[(base, next_base)]);
+    }
+    let damaged = disk.copy();
+    damaged.remove(&logs[1]);
+    assert_lost(&damaged.check(), &[(all[0].1, next_base)]);
+    // The last segment, and the first.
+    let last = batches(&disk.read(logs.last().unwrap()))[0].1;
+    let damaged = disk.copy();
+    damaged.remove(logs.last().unwrap());
+    assert_lost(&damaged.check(), &[(last, 200)]);
+    let damaged = disk.copy();
+    damaged.remove(&logs[0]);
+    assert_lost(&damaged.check(), &[(0, all[0].1)]);
+    // All of them.
+    let damaged = disk.copy();
+    logs.iter().for_each(|path| damaged.remove(path));
+    assert_lost(&damaged.check(), &[(0, 200)]);
+}
+
+#[test]
+fn a_torn_tail_above_the_recovery_point_heals() {
+    let disk = crashed_store(200);
+    let path = disk.logs().pop().unwrap();
+    let all = batches(&disk.read(&path));
+    let (position, base, _) = all[all.len() - 2];
+    let torn = disk.copy();
+    torn.flip(&path, position + 65);
+    let report = torn.check();
+    assert_worst(&report, Severity::Heals);
+    assert_eq!(report.logs[0].log_end_offset, base);
+    assert!(report.findings.iter().any(|f| f.position == Some(position as u64)), "{report:#?}");
+    // A batch of another history.
+    let torn = disk.copy();
+    torn.write(&path, position + 12, &7_i32.to_be_bytes());
+    let report = torn.check();
+    assert_worst(&report, Severity::Heals);
+    assert_eq!(report.logs[0].log_end_offset, base);
+}
+
+#[test]
+fn indexes_that_are_wrong_heal() {
+    let disk = closed_store(200);
+    let log = &disk.logs()[1];
+    let (index, time_index) = (log.replace(".log", ".index"), log.replace(".log", ".timeindex"));
+    let (entries, times) = (disk.read(&index), disk.read(&time_index));
+    assert!(entries.len() >= 40 && times.len() >= 48, "{} {}", entries.len(), times.len());
+    let damaged = |path: &str, bytes: Option<Vec<u8>>| {
+        let copy = disk.copy();
+        copy.remove(path);
+        if let Some(bytes) = bytes {
+            copy.put(path, &bytes);
+        }
+        let report = copy.check();
+        assert_worst(&report, Severity::Heals);
+        assert!(report.findings.iter().all(|finding| finding.file == *path), "{:#?}", report.findings);
+    };
+    for (path, bytes, entry) in [(&index, &entries, 8), (&time_index, &times, 12)] {
+        damaged(path, None);
+        damaged(path, Some(Vec::new()).filter(|_| entry == 12).or(Some(vec![0; 8])));
+        damaged(path, Some([bytes.as_slice(), &vec![0; entry]].concat()));
+        damaged(path, Some([bytes.as_slice(), &bytes[bytes.len() - entry..]].concat()));
+        damaged(path, Some(bytes[..bytes.len() - 1].to_vec()));
+        // Every byte of every entry.
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1;
+            damaged(path, Some(flipped));
+        }
+    }
+    damaged(&time_index, Some(times[..times.len() - 12].to_vec()));
+}
+
+#[test]
+fn a_checkpoint_slot_that_is_garbled_heals() {
+    let disk = closed_store(50);
+    let path = "edgelog.checkpoint";
+    let half = disk.read(path).len() / 2;
+    for slot in [0, half] {
+        let damaged = disk.copy();
+        damaged.flip(path, slot + 70);
+        assert_worst(&damaged.check(), Severity::Heals);
+        assert!(damaged.check().findings[0].text.contains("is not valid"));
+    }
+    let damaged = disk.copy();
+    damaged.flip(path, 70);
+    damaged.flip(path, half + 70);
+    assert_worst(&damaged.check(), Severity::Heals);
+    disk.remove(path);
+    assert_worst(&disk.check(), Severity::Heals);
+}
+
+#[test]
+fn what_lies_about_is_noted() {
+    let disk = closed_store(50);
+    for name in ["00000000000000000000.log.part", "00000000000000000000-12-3.cut", "00000000000000000999.index", "next.prepared"] {
+        disk.put(&format!("t-0/{name}"), b"x");
+    }
+    let report = disk.check();
+    assert!(report.is_sound(), "{report:#?}");
+    assert_eq!(report.findings.len(), 4, "{report:#?}");
+}
+
+#[test]
+fn one_topic_can_be_asked_for() {
+    let disk = closed_store(10);
+    let check = |selection| inspect::check(&disk.storage(), &selection, &mut |_| ControlFlow::Continue(()));
+    assert_eq!(check(Selection::topic("t")).unwrap().logs.len(), 1);
+    assert_eq!(check(Selection::partition("t", 0)).unwrap().logs.len(), 1);
+    let Err(Error::UnknownTopicOrPartition { name }) = check(Selection::partition("t", 1)) else { panic!() };
+    assert_eq!(name, "t-1");
+    let stopped = inspect::check(&disk.storage(), &Selection::all(), &mut |_| ControlFlow::Break(()));
+    assert!(matches!(stopped, Err(Error::Storage { source, .. }) if source.kind() == std::io::ErrorKind::Interrupted));
+}
+
+/// No byte of any file, whatever it becomes, makes the check panic or hang; a flip inside a batch is never passed over.
+#[test]
+fn every_flipped_byte_of_a_small_store_is_seen() {
+    let disk = Disk::new();
+    let store = disk.open();
+    store.create_topic(&small_topic().config("compression.type", "snappy")).unwrap();
+    append(&store.log("t", 0).unwrap(), 0, 40);
+    store.close().unwrap();
+    assert!(disk.logs().len() > 1);
+    for path in disk.files() {
+        let bytes = disk.read(&path);
+        for at in 0..bytes.len() {
+            for mask in [0x01, 0x80, 0xff] {
+                disk.write(&path, at, &[bytes[at] ^ mask]);
+                let report = disk.check();
+                if path.ends_with(".log") || path.ends_with("index") {
+                    let severity = report.worst;
+                    assert!(severity >= Some(Severity::Heals), "{path} byte {at} mask {mask}: {report:#?}");
+                }
+                disk.write(&path, at, &bytes[at..=at]);
+            }
+        }
+    }
+    assert!(disk.check().findings.is_empty());
+}
