@@ -5,12 +5,14 @@
 //! point become that end. A flush runs beside the append lock, so what is appended meanwhile belongs to the
 //! next one.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edgelog_core::Offset;
 
 use super::{DurablePoint, Log, LogShared, state};
 use crate::error::{Error, Result};
+use crate::segment::Segment;
 use crate::sync::Ordering;
 
 /// The leader of a group waits for the appenders of the last group at most this part of a usual flush ...
@@ -138,28 +140,36 @@ impl LogShared {
         Ok(served)
     }
 
-    /// Flushes every segment from the recovery point's on up to the active one, then the directory if a name
-    /// in it is new.
+    /// Flushes every segment from the recovery point's on up to the active one, then the directory if a name in it is new.
     fn flush_files(&self, active_base: Offset) -> Result<()> {
-        let mut segment = self.segment_for(self.recovery_point.load(Ordering::Acquire));
+        let mut segment = self.first_to_flush();
         while let Some(current) = segment {
-            let path = current.path();
-            let file = current.file()?;
             let base_offset = current.base_offset;
             if base_offset < active_base {
-                // Sealed: the room reserved behind its last batch goes back, and the flush makes that last too.
-                let len = u64::from(current.len()?);
-                if file.len().map_err(Error::storage("look at", &path))? > len {
-                    file.truncate(len).map_err(Error::storage("trim", &path))?;
-                }
+                current.trim_and_flush()?;
+                segment = self.segment_after(base_offset);
+            } else {
+                current.file()?.flush().map_err(Error::storage("flush", &current.path()))?;
+                segment = None;
             }
-            file.flush().map_err(Error::storage("flush", &path))?;
-            segment = if base_offset < active_base { self.segment_after(base_offset) } else { None };
         }
         if self.names_dirty.swap(false, Ordering::AcqRel) {
             self.storage.sync_dir(&self.dir).map_err(Error::storage("sync directory", &self.dir))?;
         }
         Ok(())
+    }
+
+    /// The segment of the recovery point, or one sealed before it that still has its reserved room: a flush that met the end of a
+    /// segment exactly saw it as the active one.
+    fn first_to_flush(&self) -> Option<Arc<Segment>> {
+        let recovery_point = self.recovery_point.load(Ordering::Acquire);
+        let segments = self.segments.read();
+        let behind = segments.partition_point(|segment| segment.base_offset <= recovery_point);
+        let mut first = behind.saturating_sub(1);
+        while first > 0 && segments[first - 1].is_untrimmed() {
+            first -= 1;
+        }
+        segments.get(first).map(Arc::clone)
     }
 
     /// Everything below `end` is durable: lets readers see the `Sync` appends among it.
@@ -175,11 +185,11 @@ impl LogShared {
                 }
             }
             let acknowledged = appender.sync_pending_from.unwrap_or(appender.next_offset);
-            if acknowledged <= self.high_watermark.load(Ordering::Relaxed) {
-                return;
+            if acknowledged > self.high_watermark.load(Ordering::Relaxed) {
+                self.high_watermark.store(acknowledged, Ordering::Release);
             }
-            self.high_watermark.store(acknowledged, Ordering::Release);
         }
+        // Also where the high watermark stays: some wait for what is durable.
         self.wake.wake_all();
     }
 }

@@ -304,6 +304,13 @@ impl Recovery<'_> {
         let known = self.params.saved.is_some();
         let first = if known { bases.partition_point(|&base| base <= saved_point.offset).saturating_sub(1) } else { 0 };
         segments.extend(bases[..first.min(bases.len())].iter().map(|&base| self.segment(base)));
+        if let Some(sealed) = segments.last().filter(|sealed| sealed.base_offset == saved_point.base_offset) {
+            // The recovery point was the very end of this segment: what room it still has was never given back.
+            sealed.publish(saved_point.position);
+            if let Err(error) = sealed.trim_and_flush() {
+                self.log.fail(&error.to_string());
+            }
+        }
         let (mut position, mut end) = (0, saved_point.offset);
         let mut ended_at = bases.len();
         for (at, &base) in bases.iter().enumerate().skip(first) {
@@ -339,12 +346,18 @@ impl Recovery<'_> {
             segments.push(Arc::new(self.new_segment(base_offset)?));
             (position, end) = (0, base_offset);
         }
-        self.make_durable(&segments, saved_point);
+        let durable = self.make_durable(&segments, saved_point);
         self.raise_epoch(end, bases.is_empty() && self.params.saved.is_none());
         let active = segments.last().expect("a log has a segment");
         active.publish(position);
         active.rebuild_into_memory(&self.log.pool)?;
-        self.log.begin(segments, position, start.min(end), end)
+        self.log.begin(segments, position, start.min(end), end)?;
+        if !durable {
+            // The checkpoint goes on saying what is known to be durable.
+            *self.log.durable.lock() = saved_point;
+            self.log.recovery_point.store(saved_point.offset.min(end), Ordering::Release);
+        }
+        Ok(())
     }
 
     /// Whether the segment that begins at `next` goes on where the one before ended: behind `end` exactly,
@@ -365,7 +378,7 @@ impl Recovery<'_> {
             let mut cursor = Cursor::new(&self.log.pool);
             let mut position = 0;
             while position < len {
-                let Ok(batch) = cursor.batch(&segment, position, len)? else { break };
+                let Ok(Ok(batch)) = cursor.batch(&segment, position, len) else { break };
                 let whole = i64::from(batch.record_count()) == i64::from(batch.last_offset_delta()) + 1;
                 if batch.base_offset() != expected || !whole || batch.is_control() || batch.is_transactional() {
                     return Ok(false);
@@ -585,9 +598,10 @@ impl Recovery<'_> {
         } else {
             let epoch = log.epochs.read().view().latest().map_or(0, |entry| entry.epoch);
             let kept = file_names::cut_file(&log.dir, base_offset, 0, epoch);
-            log.storage.rename(&file, &kept).map_err(Error::storage("keep aside", &file))?;
+            let renamed = log.storage.rename(&file, &kept);
+            // Where it cannot be kept it still has to go: behind the end it would be taken for a part of the log one day.
             segment.remove_files()?;
-            Some(kept)
+            renamed.is_ok().then_some(kept)
         };
         if bytes > 0 {
             let valid_offsets = None;
@@ -610,7 +624,7 @@ impl Recovery<'_> {
         let mut cursor = Cursor::new(&self.log.pool);
         let mut last = first;
         while at < len {
-            let Ok(batch) = cursor.batch(segment, at, len)? else { break };
+            let Ok(Ok(batch)) = cursor.batch(segment, at, len) else { break };
             if batch.verify_crc().is_err() {
                 break;
             }
@@ -644,20 +658,22 @@ impl Recovery<'_> {
         Ok(Segment::on_file(&log.storage, &log.dir, log.segment_options(), base_offset, file, 0))
     }
 
-    /// Makes durable what was accepted. A failure leaves a log that can be read and not written.
-    fn make_durable(&self, segments: &[Arc<Segment>], saved: DurablePoint) {
+    /// Makes durable what was accepted, and says whether that worked. Where not, the log can be read and not written.
+    fn make_durable(&self, segments: &[Arc<Segment>], saved: DurablePoint) -> bool {
         let first = segments.partition_point(|s| s.base_offset <= saved.offset).saturating_sub(1);
         for segment in &segments[first..] {
             let from = if segment.base_offset == saved.base_offset { saved.position } else { 0 };
             if let Err(error) = self.make_segment_durable(segment, from) {
                 self.log.fail(&format!("flush {}: {error}", segment.path()));
-                return;
+                return false;
             }
         }
         if let Err(error) = self.log.storage.sync_dir(&self.log.dir) {
             self.log.fail(&format!("sync directory {}: {error}", self.log.dir));
+            return false;
         }
         self.log.names_dirty.store(false, Ordering::Release);
+        true
     }
 
     fn make_segment_durable(&self, segment: &Segment, from: Position) -> io::Result<()> {

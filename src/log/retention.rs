@@ -132,10 +132,10 @@ impl LogShared {
     /// Seals what was rolled: flushes it, then writes its indexes.
     pub(crate) fn finish_sealed(&self) -> Result<()> {
         let Some(active_base) = self.active_base() else { return Ok(()) };
-        if self.recovery_point.load(Ordering::Acquire) < active_base {
-            self.flush_until(active_base)?;
-        }
         let segments = self.segments.read().clone();
+        if segments.iter().rev().take(2).any(|segment| segment.is_untrimmed()) {
+            self.flush_now()?;
+        }
         // From the newest back: those that were written before are behind the first that needs nothing.
         for segment in segments.iter().rev().filter(|segment| segment.base_offset < active_base) {
             if !segment.has_unwritten_indexes() {

@@ -13,7 +13,7 @@ use edgelog_core::{
 
 use crate::error::{Error, Result};
 use crate::storage::{Access, Lease, Storage, StorageFile};
-use crate::sync::{AtomicI64, AtomicU32, Ordering, RwLock};
+use crate::sync::{AtomicBool, AtomicI64, AtomicU32, Ordering, RwLock};
 
 mod buffer;
 mod cursor;
@@ -84,6 +84,8 @@ pub(crate) struct Segment {
     /// written.
     len: AtomicU32,
     largest_timestamp: AtomicI64,
+    /// Sealed, and neither trimmed to its length nor flushed since.
+    untrimmed: AtomicBool,
     indexes: RwLock<Indexes>,
 }
 
@@ -103,6 +105,7 @@ impl Segment {
             file: OnceLock::new(),
             len: AtomicU32::new(LEN_UNKNOWN),
             largest_timestamp: AtomicI64::new(TIMESTAMP_UNKNOWN),
+            untrimmed: AtomicBool::new(false),
             indexes: RwLock::new(Indexes::Unloaded),
         }
     }
@@ -176,6 +179,25 @@ impl Segment {
             times.extend_from_slice(&time.encode(self.base_offset));
         }
         self.largest_timestamp.store(indexer.largest_timestamp(), Ordering::Release);
+        self.untrimmed.store(true, Ordering::Release);
+    }
+
+    /// Whether the segment was sealed and its file not yet trimmed and flushed.
+    pub(crate) fn is_untrimmed(&self) -> bool {
+        self.untrimmed.load(Ordering::Acquire)
+    }
+
+    /// Gives the room reserved behind the last batch back and makes that, and everything before it, durable.
+    pub(crate) fn trim_and_flush(&self) -> Result<()> {
+        let path = self.path();
+        let file = self.file()?;
+        let len = u64::from(self.len()?);
+        if file.len().map_err(Error::storage("look at", &path))? > len {
+            file.truncate(len).map_err(Error::storage("trim", &path))?;
+        }
+        file.flush().map_err(Error::storage("flush", &path))?;
+        self.untrimmed.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// Writes the indexes that are in memory to their files and lets go of the memory. They are derived, so
@@ -273,7 +295,7 @@ impl Segment {
         let mut cursor = Cursor::new(pool);
         let mut at = indexer.mark();
         while at < position {
-            let Ok(batch) = cursor.batch(self, at, position)? else { break };
+            let Ok(Ok(batch)) = cursor.batch(self, at, position) else { break };
             indexer.on_batch(at, batch.last_offset(), batch.max_timestamp());
             at += batch.size() as u32;
         }
@@ -286,7 +308,7 @@ impl Segment {
         if end == 0 {
             return Ok(None);
         }
-        Ok(Cursor::new(pool).batch(self, 0, end)?.ok().map(|batch| batch.max_timestamp()))
+        Ok(Cursor::new(pool).batch(self, 0, end).ok().and_then(|batch| Some(batch.ok()?.max_timestamp())))
     }
 
     /// Builds the indexes from the batches and keeps them in memory, whatever the files say.
@@ -442,8 +464,8 @@ impl Segment {
         let mut cursor = Cursor::new(pool);
         let (mut position, mut expected) = (0, self.base_offset);
         while position < len {
-            let batch = match cursor.batch(self, position, len)? {
-                Ok(batch) if batch.base_offset() >= expected => batch,
+            let batch = match cursor.batch(self, position, len) {
+                Ok(Ok(batch)) if batch.base_offset() >= expected => batch,
                 _ => {
                     let plausible = Plausible {
                         offset_min: expected,

@@ -154,6 +154,8 @@ pub(crate) struct StoreShared {
     attached: bool,
     logs: RwLock<BTreeMap<TopicPartition, Arc<LogShared>>>,
     topics: RwLock<BTreeMap<String, TopicSettings>>,
+    /// Logs that are there and could not be opened: why, and what the checkpoint goes on saying of them.
+    unopened: RwLock<BTreeMap<TopicPartition, (Option<SavedLog>, String)>>,
     checkpoint: Mutex<CheckpointState>,
     /// The checkpoint on the medium says that the store is in use.
     marked: AtomicBool,
@@ -264,6 +266,9 @@ impl Store {
         }
         if self.shared.attached {
             return self.shared.attach_log(name).map(|shared| Log { shared });
+        }
+        if let Some((_, reason)) = self.shared.unopened.read().get(&name) {
+            return Err(Error::PreviousIo { log: name.to_string(), reason: reason.clone() });
         }
         Err(Error::UnknownTopicOrPartition { name: name.to_string() })
     }
@@ -418,6 +423,7 @@ impl StoreShared {
             attached,
             logs: RwLock::default(),
             topics: RwLock::default(),
+            unopened: RwLock::default(),
             checkpoint: Mutex::new(checkpoint),
             marked: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -457,7 +463,23 @@ impl StoreShared {
             report.clean = names.is_empty();
         }
         for name in names {
-            let (log, outcome) = self.open_log(name, recovering)?;
+            let (log, outcome) = match self.open_log(name.clone(), recovering) {
+                Ok(opened) => opened,
+                // A gap in the numbers of a topic's partitions: somebody took a directory away. The others open.
+                Err(Error::Storage { operation: "list", source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound =>
+                {
+                    continue;
+                }
+                // One log that cannot be opened does not keep the others from their users, nor is its state forgotten.
+                Err(error) => {
+                    tracing::error!(log = %name, %error, "the log could not be opened");
+                    let saved = recovering.saved.get(&name).cloned();
+                    report.unopened.push((name.clone(), error.to_string()));
+                    self.unopened.write().insert(name, (saved, error.to_string()));
+                    continue;
+                }
+            };
             self.logs.write().insert(log.name.clone(), log);
             report.logs.push(outcome);
         }
@@ -544,7 +566,9 @@ impl StoreShared {
             let (durable, log_start_offset, epochs) = log.durable_state();
             SavedLog { id: log.id, origin: log.origin(), log_start_offset, durable, epochs }
         };
-        let logs = logs.iter().map(|(name, log)| (name.clone(), saved(log))).collect();
+        let mut logs: Vec<_> = logs.iter().map(|(name, log)| (name.clone(), saved(log))).collect();
+        let unopened = self.unopened.read();
+        logs.extend(unopened.iter().filter_map(|(name, (saved, _))| Some((name.clone(), saved.clone()?))));
         Checkpoint { clean, boot_id: self.storage.boot_id(), logs }
     }
 

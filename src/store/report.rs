@@ -17,6 +17,8 @@ pub struct RecoveryReport {
     pub logs: Vec<LogRecovery>,
     /// Topic-partitions that an unfinished creation or deletion had left behind, and that are gone now.
     pub removed: Vec<TopicPartition>,
+    /// Logs that are there and could not be opened, each with the reason; the next open tries again.
+    pub unopened: Vec<(TopicPartition, String)>,
     /// Why the store could not be marked as in use, where it could not (a full disk): logs can be read, and
     /// appends try again.
     pub not_writable: Option<String>,
@@ -77,6 +79,9 @@ impl fmt::Display for RecoveryReport {
             if let Some(failure) = &log.failure {
                 write!(f, "\n  {}: read-only, {failure}", log.name)?;
             }
+        }
+        for (name, reason) in &self.unopened {
+            write!(f, "\n  {name}: could not be opened, {reason}")?;
         }
         for name in &self.removed {
             write!(f, "\n  {name}: leftovers of an unfinished creation or deletion removed")?;

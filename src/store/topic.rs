@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use edgelog_core::LogConfig;
 
-use super::{Recovering, StoreShared};
+use super::{Recovering, StoreShared, random_id};
 use crate::error::{Error, Result};
 use crate::log::{LogHost, TopicPartition, check_topic_name};
 use crate::segment::file_names::{TOPIC_CONFIG, parse_log_file};
@@ -167,11 +167,15 @@ impl StoreShared {
         self.allow_writing()?;
         let mut doomed = Vec::new();
         for name in settings.names(topic).into_iter().rev() {
-            if let Some(log) = self.logs.write().remove(&name) {
+            let log = self.logs.write().remove(&name);
+            let unopened = self.unopened.write().remove(&name).is_some();
+            if let Some(log) = &log {
                 log.abandon();
-                doomed.push(format!("{name}.{}{DELETE_SUFFIX}", hex(&log.id[..4])));
-                let (from, to) = (name.to_string(), doomed.last().expect("just pushed"));
-                self.storage.rename(&from, to).map_err(Error::storage("rename", &from))?;
+            }
+            if log.is_some() || unopened {
+                let (from, to) = (name.to_string(), format!("{name}.{}{DELETE_SUFFIX}", hex(&random_id()[..4])));
+                self.storage.rename(&from, &to).map_err(Error::storage("rename", &from))?;
+                doomed.push(to);
             }
         }
         self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;

@@ -1,0 +1,73 @@
+//! Prints the tables of `docs/configuration.md` from the key table itself; a test holds the page to them.
+//!
+//!     cargo run --example configuration_table
+
+use std::fmt::Write as _;
+
+use edgelog::core::config::{ConfigKey, KEYS, Scope, ValueType};
+
+fn main() {
+    print!("{}\n{}", table(Scope::Topic), table(Scope::Store));
+}
+
+/// The keys of one scope as a Markdown table.
+pub fn table(scope: Scope) -> String {
+    let mut out = String::from("| key | values | default | Kafka's default | what it does |\n|---|---|---|---|---|\n");
+    for row in KEYS.iter().filter(|row| row.scope == scope) {
+        let kafka = row.kafka_default.map_or_else(|| "no such key".to_owned(), |text| value(row, text));
+        let why = if row.why.is_empty() { String::new() } else { format!(" Ours differs: {}.", row.why) };
+        let _ = writeln!(
+            out,
+            "| `{}` | {} | {} | {kafka} | {}{why} |",
+            row.key,
+            values(row),
+            value(row, default(row)),
+            row.doc
+        );
+    }
+    out
+}
+
+/// The default where pages are read: on a 64-bit machine.
+pub fn default(row: &ConfigKey) -> &'static str {
+    if row.key == "edgelog.map.bytes.max" { "1073741824" } else { row.default }
+}
+
+fn values(row: &ConfigKey) -> String {
+    let unit = if row.unit.is_empty() { String::new() } else { format!(" {}", row.unit) };
+    match row.value_type {
+        ValueType::Number { min, max: i64::MAX } => format!("{min} and up,{unit}").replace(",,", ","),
+        ValueType::Number { min, max } => format!("{min} to {max}{unit}"),
+        ValueType::Bool => "`true`, `false`".to_owned(),
+        ValueType::Word { words } => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
+        _ => String::new(),
+    }
+}
+
+/// A value as it is set, and for people.
+fn value(row: &ConfigKey, text: &str) -> String {
+    let readable = match text.parse::<i64>() {
+        Ok(i64::MAX) => "never".to_owned(),
+        Ok(ms) if row.unit == "ms" && ms >= 1000 => duration(ms),
+        Ok(bytes) if row.unit == "bytes" && bytes >= 1 << 20 => mebibytes(bytes),
+        _ => return format!("`{text}`"),
+    };
+    let small = if row.key == "edgelog.map.bytes.max" { "; 64 MiB on 32-bit machines" } else { "" };
+    format!("`{text}` ({readable}{small})")
+}
+
+fn duration(ms: i64) -> String {
+    const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+    match ms {
+        ms if ms % DAY_MS == 0 => format!("{} days", ms / DAY_MS),
+        ms if ms % 60_000 == 0 => format!("{} min", ms / 60_000),
+        ms => format!("{} s", ms / 1000),
+    }
+}
+
+fn mebibytes(bytes: i64) -> String {
+    match (bytes >> 20, bytes % (1 << 20)) {
+        (mebibytes, 0) => format!("{mebibytes} MiB"),
+        (mebibytes, rest) => format!("{mebibytes} MiB + {rest}"),
+    }
+}
