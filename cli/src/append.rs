@@ -121,10 +121,11 @@ fn target(args: &Args, ctx: &Context, store: &Store) -> Result<Target, Failure> 
         Ok(target) => return Ok(target),
         Err(failure) => failure,
     };
-    let names_partition = args.topic.rsplit_once('-').and_then(|(topic, number)| Some((topic, number.parse::<u32>().ok()?)));
-    let is_there = topics.iter().any(|topic| {
-        topic.name == args.topic || names_partition.is_some_and(|(name, _)| topic.name == name)
-    });
+    let names_partition =
+        args.topic.rsplit_once('-').and_then(|(topic, number)| Some((topic, number.parse::<u32>().ok()?)));
+    let is_there = topics
+        .iter()
+        .any(|topic| topic.name == args.topic || names_partition.is_some_and(|(name, _)| topic.name == name));
     if args.no_create || is_there {
         return Err(unknown);
     }
@@ -138,8 +139,11 @@ fn target(args: &Args, ctx: &Context, store: &Store) -> Result<Target, Failure> 
         ));
     }
     if let Some(partition @ 1..) = args.partition {
-        return Err(Failure::new(format!("there is no topic {} yet", args.topic))
-            .hint(format!("`edgelog topics create {} --partitions {}` makes it.", args.topic, u64::from(partition) + 1)));
+        return Err(Failure::new(format!("there is no topic {} yet", args.topic)).hint(format!(
+            "`edgelog topics create {} --partitions {}` makes it.",
+            args.topic,
+            u64::from(partition) + 1
+        )));
     }
     store.create_topic(&NewTopic::new(&args.topic))?;
     if !args.quiet {
@@ -257,23 +261,20 @@ impl<'a> Appender<'a> {
         if input.is_terminal {
             eprintln!("type one record a line; Ctrl-D ends");
         }
-        let line_bytes_max = self.lanes.iter().map(|lane| lane.log.config().batch_bytes_max()).max().unwrap_or(0) as usize;
+        let line_bytes_max =
+            self.lanes.iter().map(|lane| lane.log.config().batch_bytes_max()).max().unwrap_or(0) as usize;
         let chunks = read_ahead(input.reader);
         let mut cut_line = Vec::new();
         loop {
-            let chunk = match chunks.try_recv() {
-                Ok(chunk) => chunk,
-                Err(_) => {
-                    // Nothing waits: what is there is appended and told before more is waited for.
-                    self.flush()?;
-                    if input.len.is_none() {
-                        self.tell()?;
-                    }
-                    match wait(&chunks) {
-                        Waited::Chunk(chunk) => chunk,
-                        Waited::End => break,
-                        Waited::Interrupted => return Ok(self.interrupted(&cut_line)),
-                    }
+            let chunk = if let Ok(chunk) = chunks.try_recv() {
+                chunk
+            } else {
+                // Nothing waits: what is there is appended before more is waited for.
+                self.flush()?;
+                match self.wait(&chunks, input.len.is_none())? {
+                    Waited::Chunk(chunk) => chunk,
+                    Waited::End => break,
+                    Waited::Interrupted => return Ok(self.interrupted(&cut_line)),
                 }
             };
             let chunk = chunk.map_err(|error| Failure::from(error).context(format!("read {}", input.name)))?;
@@ -324,7 +325,8 @@ impl<'a> Appender<'a> {
             Some(key) => partition_for(key, self.lanes.len()),
             None => self.turn,
         };
-        self.push(at, key, (!is_null).then_some(value)).map_err(|failure| failure.context(format!("line {}", self.lines)))?;
+        self.push(at, key, (!is_null).then_some(value))
+            .map_err(|failure| failure.context(format!("line {}", self.lines)))?;
         if self.records >= self.args.batch as usize || self.bytes >= BATCH_BYTES {
             self.flush()?;
         }
@@ -399,6 +401,20 @@ impl<'a> Appender<'a> {
         Ok(())
     }
 
+    /// Waits for input; where that takes a moment and the input may go on for long (`is_live`), the offsets so far are told.
+    fn wait(&mut self, chunks: &Receiver<io::Result<Vec<u8>>>, is_live: bool) -> Result<Waited, Failure> {
+        loop {
+            match chunks.recv_timeout(LOOK_EVERY) {
+                Ok(chunk) => return Ok(Waited::Chunk(chunk)),
+                // Ctrl-C ends a whole pipeline: an input that ends with it ends anywhere.
+                Err(_) if interrupt::raised() => return Ok(Waited::Interrupted),
+                Err(RecvTimeoutError::Disconnected) => return Ok(Waited::End),
+                Err(RecvTimeoutError::Timeout) if is_live => self.tell()?,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
     fn interrupted(&self, cut_line: &[u8]) -> ExitCode {
         if !cut_line.is_empty() {
             warn(format_args!("interrupted in the middle of line {}, which was not appended", self.lines + 1));
@@ -411,17 +427,6 @@ enum Waited {
     Chunk(io::Result<Vec<u8>>),
     End,
     Interrupted,
-}
-
-fn wait(chunks: &Receiver<io::Result<Vec<u8>>>) -> Waited {
-    loop {
-        match chunks.recv_timeout(LOOK_EVERY) {
-            Ok(chunk) => return Waited::Chunk(chunk),
-            Err(RecvTimeoutError::Disconnected) => return Waited::End,
-            Err(RecvTimeoutError::Timeout) if interrupt::raised() => return Waited::Interrupted,
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-    }
 }
 
 /// The key before the first separator and the value behind it; no key where there is no separator.

@@ -56,7 +56,8 @@ impl Context {
     /// Attaches read-only: works while another process writes the directory, and when none does.
     pub(crate) fn attach(&self) -> Result<Store, Failure> {
         let dir = self.dir.display();
-        let beginning = "`edgelog record` or `edgelog append TOPIC` makes one; --dir (or EDGELOG_DIR) names another place.";
+        let beginning =
+            "`edgelog record` or `edgelog append TOPIC` makes one; --dir (or EDGELOG_DIR) names another place.";
         match fs::read_dir(&self.dir) {
             Ok(mut entries) => {
                 let is_ours = |name: &str| name == "edgelog.checkpoint" || is_log_dir(&self.dir, name);
@@ -130,12 +131,17 @@ impl Context {
             let _ = write!(hint, "Did you mean {nearest}? ");
         }
         if topics.is_empty() {
-            hint.push_str("The store has no topics yet: `edgelog append TOPIC` or `edgelog topics create TOPIC` makes one.");
+            hint.push_str(
+                "The store has no topics yet: `edgelog append TOPIC` or `edgelog topics create TOPIC` makes one.",
+            );
         } else {
             let listed: Vec<&str> = names().take(NAMED_MAX).collect();
             let more = topics.len().saturating_sub(NAMED_MAX);
             let _ = write!(hint, "Topics here: {}", listed.join(", "));
-            hint.push_str(&if more > 0 { format!(" and {more} more (`edgelog topics`).") } else { ".".to_owned() });
+            let _ = match more {
+                0 => write!(hint, "."),
+                more => write!(hint, " and {more} more (`edgelog topics`)."),
+            };
         }
         Failure::new(format!("there is no topic {name} in {}", self.dir.display())).hint(hint)
     }

@@ -73,14 +73,18 @@ impl From<edgelog::Error> for Failure {
             edgelog::Error::CorruptRecord { .. } => Some(
                 "`edgelog fsck` says what is damaged, `edgelog tail` prints what is good on both sides, `edgelog repair` makes the log whole again.",
             ),
-            edgelog::Error::PreviousIo { .. } => {
-                Some("What was acknowledged is safe. Look at the disk and the kernel's log (dmesg), then start again: opening recovers.")
+            edgelog::Error::PreviousIo { .. } => Some(
+                "What was acknowledged is safe. Look at the disk and the kernel's log (dmesg), then start again: opening recovers.",
+            ),
+            edgelog::Error::UnsupportedVersion { .. } => {
+                Some("Use the edgelog that wrote this directory, or a newer one.")
             }
-            edgelog::Error::UnsupportedVersion { .. } => Some("Use the edgelog that wrote this directory, or a newer one."),
-            edgelog::Error::RecordTooLarge { .. } | edgelog::Error::RecordBatchTooLarge { .. } => {
-                Some("Raise the limit with `edgelog topics alter TOPIC --config max.message.bytes=N` (and segment.bytes, where it is smaller).")
+            edgelog::Error::RecordTooLarge { .. } | edgelog::Error::RecordBatchTooLarge { .. } => Some(
+                "Raise the limit with `edgelog topics alter TOPIC --config max.message.bytes=N` (and segment.bytes, where it is smaller).",
+            ),
+            edgelog::Error::InvalidConfig { .. } => {
+                Some("`edgelog topics describe` lists every key, its values and its default.")
             }
-            edgelog::Error::InvalidConfig { .. } => Some("`edgelog topics describe` lists every key, its values and its default."),
             edgelog::Error::InvalidPartitions { .. } | edgelog::Error::InvalidTopic { .. } => None,
             edgelog::Error::TopicExists { .. } => Some("`edgelog topics alter` changes its configuration."),
             error if error.is_storage_full() => Some(

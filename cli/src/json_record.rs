@@ -41,7 +41,9 @@ fn write_field(out: &mut impl Write, name: &str, bytes: Option<&[u8]>) -> io::Re
             write!(out, ",\"{name}\":")?;
             Ok(serde_json::to_writer(out, text)?)
         }
-        Some((bytes, Err(_))) => write!(out, ",\"{name}\":null,\"{name}_base64\":\"{}\"", Base64Display::new(bytes, &STANDARD)),
+        Some((bytes, Err(_))) => {
+            write!(out, ",\"{name}\":null,\"{name}_base64\":\"{}\"", Base64Display::new(bytes, &STANDARD))
+        }
     }
 }
 

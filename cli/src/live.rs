@@ -29,6 +29,8 @@ pub(crate) struct View<'a> {
     pub(crate) durability: &'a str,
     pub(crate) elapsed: Duration,
     pub(crate) samples: u64,
+    /// How long the last samples took to append, flush included.
+    pub(crate) appending: Duration,
     pub(crate) skipped: u64,
     pub(crate) failed: u64,
     pub(crate) failure: Option<&'a str>,
@@ -41,6 +43,8 @@ pub(crate) struct Live {
     drawn: Instant,
     /// Lines that the last drawing left above the cursor.
     lines: usize,
+    /// The terminal's width at that time.
+    width: usize,
     cell: Duration,
     cell_began: Instant,
     /// One for each of [`TOPICS`].
@@ -59,6 +63,7 @@ impl Live {
             paint: Paint::stdout(),
             drawn: now,
             lines: 0,
+            width: 0,
             cell: every.max(CELL_MIN),
             cell_began: now,
             sparks: Default::default(),
@@ -81,6 +86,7 @@ impl Live {
         }
         for (spark, part) in self.sparks.iter_mut().zip(&sample.parts) {
             spark.push(part.glance.value, is_next);
+            spark.span_min = part.glance.span_min;
         }
         // A sample of some milliseconds is all or nothing to the kernel's ticks: shown is the mean of the last few.
         self.cores.resize(sample.cores.len(), 0.0);
@@ -98,8 +104,11 @@ impl Live {
     fn count(&mut self, view: &View<'_>) {
         let now = Instant::now();
         let counts: Vec<u64> = view.channels.iter().map(|channel| channel.records).collect();
-        let (since, before) = self.counts.front().cloned().unwrap_or((now - view.elapsed.min(RATE_OVER), vec![0; counts.len()]));
-        let seconds = now.duration_since(since).as_secs_f64().max(1e-3);
+        let (seconds, before) = match self.counts.front() {
+            Some((since, before)) => (now.duration_since(*since), before.clone()),
+            None => (view.elapsed, vec![0; counts.len()]),
+        };
+        let seconds = seconds.as_secs_f64().max(1e-3);
         self.rates = counts.iter().zip(&before).map(|(now, before)| (now - before) as f64 / seconds).collect();
         self.counts.push_back((now, counts));
         while self.counts.front().is_some_and(|(at, _)| now.duration_since(*at) > RATE_OVER) {
@@ -134,6 +143,10 @@ impl Live {
         // What does not fit would scroll away, and the cursor could not come back to it.
         lines.truncate(height.saturating_sub(1).max(1));
         let mut text = String::new();
+        if std::mem::replace(&mut self.width, width) != width && self.lines > 0 {
+            // The terminal has wrapped or joined the lines drawn before: how many there are now, nobody knows.
+            (self.lines, text) = (0, "\x1b[H\x1b[2J".to_owned());
+        }
         if self.lines > 0 {
             let _ = write!(text, "\x1b[{}A", self.lines);
         }
@@ -150,10 +163,16 @@ impl Live {
 
     fn table(&self, view: &View<'_>, width: usize) -> Result<Vec<String>, Failure> {
         let paint = self.paint;
-        let rows = view.channels.iter().map(|channel| Row::of(channel, self.rate_of(view, channel))).collect::<Result<Vec<_>, _>>()?;
+        let rows = view
+            .channels
+            .iter()
+            .map(|channel| Row::of(channel, self.rate_of(view, channel)))
+            .collect::<Result<Vec<_>, _>>()?;
         let layout = Layout::fit(&rows, width);
         let mut lines = vec![String::new(), self.heading(&layout)];
-        for (row, spark) in rows.iter().zip(view.channels).map(|(row, channel)| (row, &self.sparks[channel.topic_index()])) {
+        for (row, spark) in
+            rows.iter().zip(view.channels).map(|(row, channel)| (row, &self.sparks[channel.topic_index()]))
+        {
             lines.push(self.row(row, spark, &layout));
         }
         lines.push(String::new());
@@ -162,7 +181,9 @@ impl Live {
             lines.push(format!("{} {}", paint.dim("cores"), paint.good(bars)));
         }
         let total = print::grouped(view.channels.iter().map(|channel| channel.records).sum::<u64>());
-        let mut status = format!("{} | {total} records, {:.0}/s | {}", time::elapsed(view.elapsed), self.rates.iter().sum::<f64>(), view.durability);
+        let rate: f64 = self.rates.iter().sum();
+        let mut status = format!("{} | {total} records, {rate:.0}/s", time::elapsed(view.elapsed));
+        let _ = write!(status, " | {}, {:.1} ms a sample", view.durability, view.appending.as_secs_f64() * 1e3);
         if view.skipped > 0 {
             let _ = write!(status, " | {} samples skipped", view.skipped);
         }
@@ -326,7 +347,8 @@ impl Layout {
             }
         };
         let mut widths = Column::ALL.map(natural);
-        let total = |widths: &[usize]| -> usize { widths.iter().filter(|&&width| width > 0).map(|width| width + GAP).sum() };
+        let total =
+            |widths: &[usize]| -> usize { widths.iter().filter(|&&width| width > 0).map(|width| width + GAP).sum() };
         for column in Column::LEAST_FIRST {
             if total(&widths) <= terminal_width {
                 break;
@@ -360,6 +382,8 @@ fn clip(text: &str, width: usize) -> &str {
 #[derive(Debug, Default)]
 struct Spark {
     cells: VecDeque<(f64, u32)>,
+    /// A change of less than this is not drawn from bottom to top.
+    span_min: f64,
 }
 
 impl Spark {
@@ -376,13 +400,13 @@ impl Spark {
         }
     }
 
-    /// The newest cells, scaled from the least to the most of what is shown; what hardly changes is a low line.
+    /// The newest cells, scaled from the least to the most of what is shown.
     fn draw(&self, width: usize) -> String {
         let means = self.cells.iter().map(|(sum, count)| sum / f64::from(*count));
         let shown: Vec<f64> = means.skip(self.cells.len().saturating_sub(width)).collect();
         let most = shown.iter().copied().fold(0.0, f64::max);
         let least = shown.iter().copied().fold(f64::INFINITY, f64::min);
-        let span = (most - least).max(most * 0.05).max(f64::MIN_POSITIVE);
+        let span = (most - least).max(self.span_min).max(f64::MIN_POSITIVE);
         shown.iter().map(|value| bar((value - least) / span)).collect()
     }
 }
@@ -413,7 +437,7 @@ mod tests {
 
     #[test]
     fn every_terminal_shows_topic_and_offsets_and_nothing_wraps() {
-        for width in 34..300 {
+        for width in 40..300 {
             let layout = Layout::fit(&[row()], width);
             let total: usize = layout.columns().map(|(_, width)| width + GAP).sum();
             assert!(total <= width, "{total} of {width}");

@@ -4,6 +4,9 @@
 //! topics, opening), [`failure`] (errors that say what to do next, exit codes), [`print`] (tables, colours, numbers), [`interrupt`]
 //! (Ctrl-C), [`progress`] and [`time`].
 
+#![allow(clippy::cast_precision_loss)] // Rates and percentages are for people to read.
+#![allow(clippy::struct_excessive_bools)] // The flags of a command are booleans.
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};

@@ -188,7 +188,9 @@ pub(crate) fn push_escaped(text: &mut String, bytes: &[u8]) {
             match character {
                 '\t' => text.push('\t'),
                 '\\' => text.push('\\'),
-                character if character.is_control() || is_direction_mark(character) => text.extend(character.escape_default()),
+                character if character.is_control() || is_direction_mark(character) => {
+                    text.extend(character.escape_default());
+                }
                 character => text.push(character),
             }
         }

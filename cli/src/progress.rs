@@ -64,7 +64,8 @@ pub(crate) fn while_doing<T>(label: &str, work: impl FnOnce() -> T) -> T {
     std::thread::scope(|scope| {
         scope.spawn(move || {
             let mut spinner = Progress::spinner(label);
-            while let Err(std::sync::mpsc::RecvTimeoutError::Timeout) = is_done.recv_timeout(Duration::from_millis(100)) {
+            while let Err(std::sync::mpsc::RecvTimeoutError::Timeout) = is_done.recv_timeout(Duration::from_millis(100))
+            {
                 spinner.advance(1);
             }
         });

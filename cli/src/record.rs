@@ -115,6 +115,8 @@ struct Recorder<'a> {
     channels: Vec<Channel>,
     started: Instant,
     samples: u64,
+    /// How long appending a sample takes, a moving average.
+    appending: Duration,
     /// Samples whose time had passed before the one before them was done.
     skipped: u64,
     /// Samples that could not be appended in full, and why the last one could not.
@@ -132,6 +134,7 @@ impl<'a> Recorder<'a> {
             channels: Vec::new(),
             started: Instant::now(),
             samples: 0,
+            appending: Duration::ZERO,
             skipped: 0,
             failed: 0,
             failure: None,
@@ -186,9 +189,10 @@ impl<'a> Recorder<'a> {
     }
 
     fn append(&mut self, sample: &Sample) -> Result<(), Failure> {
+        const OLD_PARTS: u32 = 7;
         let timestamp = now_ms();
         let durability = self.args.durability.durability();
-        self.samples += 1;
+        let began = Instant::now();
         let mut failure = None;
         for channel in &mut self.channels {
             let part = &sample.parts[channel.at];
@@ -207,6 +211,13 @@ impl<'a> Recorder<'a> {
                 Err(error) => return Err(error.into()),
             }
         }
+        let appending = if self.samples == 0 {
+            began.elapsed()
+        } else {
+            (self.appending * OLD_PARTS + began.elapsed()) / (OLD_PARTS + 1)
+        };
+        self.appending = appending;
+        self.samples += 1;
         self.failed += u64::from(failure.is_some());
         self.failure = failure;
         Ok(())
@@ -219,6 +230,7 @@ impl<'a> Recorder<'a> {
             durability: self.args.durability.name(),
             elapsed: self.started.elapsed(),
             samples: self.samples,
+            appending: self.appending,
             skipped: self.skipped,
             failed: self.failed,
             failure: self.failure.as_deref(),
@@ -239,21 +251,41 @@ impl<'a> Recorder<'a> {
         } else {
             let recovered = print::counted(report.recovered_records(), "record");
             let cut = report.cut_bytes();
-            let cut = if cut == 0 { "nothing cut".to_owned() } else { format!("{} of unfinished appends cut and put aside", print::bytes(cut)) };
+            let cut = if cut == 0 {
+                "nothing cut".to_owned()
+            } else {
+                format!("{} of unfinished appends cut and put aside", print::bytes(cut))
+            };
             let text = format!("not closed cleanly; recovered {recovered} above the recovery points, {cut}");
             writeln!(out, "{} {dir}: {}", paint.strong("edgelog"), paint.warn(text))?;
-            for log in report.logs.iter().filter(|log| !log.clean) {
+            for log in report.logs.iter().filter(|log| log.recovered_records > 0 || !log.cut.is_empty()) {
                 let (start, end, point) = (log.log_start_offset, log.log_end_offset, log.recovery_point);
                 let recovered = print::counted(log.recovered_records, "record");
-                writeln!(out, "  {}: {start}..{end} intact, {recovered} recovered from offset {point} on, epoch {}", log.name, log.leader_epoch)?;
+                writeln!(
+                    out,
+                    "  {}: {start}..{end} intact, {recovered} recovered from offset {point} on, epoch {}",
+                    log.name, log.leader_epoch
+                )?;
                 for cut in &log.cut {
                     let kept = cut.kept_in.as_deref().map(|kept| format!(", kept in {kept}")).unwrap_or_default();
-                    writeln!(out, "    {} cut from {} at byte {}{kept}", print::bytes(cut.bytes), cut.file, cut.position)?;
+                    writeln!(
+                        out,
+                        "    {} cut from {} at byte {}{kept}",
+                        print::bytes(cut.bytes),
+                        cut.file,
+                        cut.position
+                    )?;
                 }
             }
         }
         for lost in report.logs.iter().flat_map(|log| &log.lost) {
-            warn(format_args!("offsets {}..={} are lost: {} is damaged at byte {}", lost.first_offset, lost.next_offset - 1, lost.file, lost.position));
+            warn(format_args!(
+                "offsets {}..={} are lost: {} is damaged at byte {}",
+                lost.first_offset,
+                lost.next_offset - 1,
+                lost.file,
+                lost.position
+            ));
         }
         for log in &report.logs {
             if let Some(failure) = &log.failure {
@@ -264,9 +296,11 @@ impl<'a> Recorder<'a> {
             warn(format_args!("not writable yet: {reason}"));
         }
         if !is_new {
-            let at: Vec<String> = self.channels.iter().map(|channel| {
-                format!("{} {}", channel.log.name().topic, channel.log.offsets().log_end_offset)
-            }).collect();
+            let at: Vec<String> = self
+                .channels
+                .iter()
+                .map(|channel| format!("{} {}", channel.log.name().topic, channel.log.offsets().log_end_offset))
+                .collect();
             writeln!(out, "goes on at: {}", at.join(", "))?;
         }
         Ok(out.flush()?)

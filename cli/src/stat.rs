@@ -91,7 +91,7 @@ fn stat(log: &Log, root: &Path) -> Result<Stat, Failure> {
     let mut found = Stat {
         topic: name.topic.clone(),
         partition: name.partition,
-        id: log.id().iter().map(|byte| format!("{byte:02x}")).collect(),
+        id: format!("{:032x}", u128::from_be_bytes(log.id())),
         log_start_offset: offsets.log_start_offset,
         high_watermark: offsets.high_watermark,
         recovery_point: offsets.recovery_point,
@@ -159,7 +159,9 @@ fn print_all(stats: &[Stat], ctx: &Context, store: &Store, writer: Option<&str>)
 }
 
 fn print_one(out: &mut impl Write, stat: &Stat, paint: Paint, is_written: bool) -> Result<(), Failure> {
-    let line = |out: &mut dyn Write, name: &str, text: &str| writeln!(out, "  {}  {text}", paint.dim(format_args!("{name:<9}")));
+    let line = |out: &mut dyn Write, name: &str, text: &str| {
+        writeln!(out, "  {}  {text}", paint.dim(format_args!("{name:<9}")))
+    };
     write!(out, "\n{}", paint.key(format_args!("{}-{}", stat.topic, stat.partition)))?;
     match (stat.clean, is_written) {
         (_, true) => writeln!(out, "  {}", paint.good("in use"))?,
@@ -169,10 +171,15 @@ fn print_one(out: &mut impl Write, stat: &Stat, paint: Paint, is_written: bool) 
     let Stat { log_start_offset: start, high_watermark, recovery_point, log_end_offset: end, .. } = stat;
     let records = print::counted(u64::try_from(stat.records).unwrap_or(0), "record");
     let watermark = if high_watermark == end { String::new() } else { format!(", high watermark {high_watermark}") };
-    let offsets = format!("{start}..{end} ({records}){watermark}, recovery point {recovery_point}, epoch {}", stat.leader_epoch);
+    let offsets =
+        format!("{start}..{end} ({records}){watermark}, recovery point {recovery_point}, epoch {}", stat.leader_epoch);
     line(out, "offsets", &offsets)?;
     let segments = print::counted(stat.segments as u64, "segment");
-    line(out, "size", &format!("{} in {segments}, {} on disk", print::bytes(stat.bytes), print::bytes(stat.disk_bytes)))?;
+    line(
+        out,
+        "size",
+        &format!("{} in {segments}, {} on disk", print::bytes(stat.bytes), print::bytes(stat.disk_bytes)),
+    )?;
     if let (Some(oldest), Some(newest)) = (stat.oldest_timestamp, stat.newest_timestamp) {
         let text = format!("{} to {} ({})", time::rfc3339(oldest), time::rfc3339(newest), time::ago(newest));
         line(out, "times", &text)?;

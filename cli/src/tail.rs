@@ -125,8 +125,10 @@ impl Lane {
         let reader = reader.map_err(|error| match error {
             Error::OffsetOutOfRange { requested, log_start_offset, log_end_offset } => {
                 let name = log.name();
-                Failure::new(format!("{name} does not hold offset {requested}: it holds {log_start_offset}..{log_end_offset}"))
-                    .hint("--from-beginning starts at the first record there is, --last N before the end.")
+                Failure::new(format!(
+                    "{name} does not hold offset {requested}: it holds {log_start_offset}..{log_end_offset}"
+                ))
+                .hint("--from-beginning starts at the first record there is, --last N before the end.")
             }
             error => error.into(),
         })?;
@@ -160,7 +162,7 @@ impl Tail {
             if interrupt::raised() {
                 return Ok(true);
             }
-            if self.printer.has_no_reader() {
+            if has_no_reader() {
                 return Ok(false);
             }
             let mut any = false;
@@ -229,7 +231,10 @@ impl Tail {
             }
             Error::OffsetOutOfRange { requested, log_start_offset, .. } if requested < log_start_offset => {
                 reader.seek(OffsetSpec::Earliest)?;
-                self.tell(format_args!("{name}: offsets {requested}..={} are gone: retention took them", log_start_offset - 1))
+                self.tell(format_args!(
+                    "{name}: offsets {requested}..={} are gone: retention took them",
+                    log_start_offset - 1
+                ))
             }
             Error::FencedLeaderEpoch { end_offset, .. } => {
                 let OffsetAndEpoch { offset, .. } = reader.position();
@@ -308,7 +313,9 @@ impl Printer {
         let name = log.name();
         let printed = match self.format {
             Format::Json => json_record::write(&mut self.out, &name.topic, name.partition, record),
-            Format::Raw => self.out.write_all(record.value.unwrap_or_default()).and_then(|()| self.out.write_all(b"\n")),
+            Format::Raw => {
+                self.out.write_all(record.value.unwrap_or_default()).and_then(|()| self.out.write_all(b"\n"))
+            }
             Format::Text => self.print_text(name.partition, record),
         };
         self.error = printed.err();
@@ -349,13 +356,13 @@ impl Printer {
     fn pass_on_error(&mut self) -> Result<(), Failure> {
         self.error.take().map_or(Ok(()), |error| Err(error.into()))
     }
+}
 
-    /// Whether whoever read our output has gone: nobody would be told at the next record, which may never come.
-    fn has_no_reader(&self) -> bool {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let stdout = io::stdout();
-        let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut watched, Some(&at_once)).is_ok() && watched[0].revents().contains(PollFlags::ERR)
-    }
+/// Whether whoever read our output has gone: nobody would be told at the next record, which may never come.
+fn has_no_reader() -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let stdout = io::stdout();
+    let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut watched, Some(&at_once)).is_ok() && watched[0].revents().contains(PollFlags::ERR)
 }

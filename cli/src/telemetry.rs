@@ -23,6 +23,8 @@ pub(crate) struct Reading {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Glance {
     pub(crate) value: f64,
+    /// Smaller changes of the value are noise.
+    pub(crate) span_min: f64,
     pub(crate) text: String,
 }
 
@@ -81,6 +83,7 @@ impl Sampler {
 
     fn cpu(&mut self) -> (Part, Vec<f64>) {
         #[derive(Serialize)]
+        #[allow(clippy::struct_field_names)] // The unit ends the name in JSON too.
         struct Cpu {
             busy_pct: f64,
             user_pct: f64,
@@ -102,7 +105,7 @@ impl Sampler {
                 steal_pct: percent(since.steal),
             };
             if name == "cpu" {
-                part.glance = Glance { value: busy_pct, text: format!("{busy_pct:.0} %") };
+                part.glance = Glance { value: busy_pct, span_min: 20.0, text: format!("{busy_pct:.0} %") };
             } else {
                 cores.push(busy_pct);
             }
@@ -191,7 +194,11 @@ impl Sampler {
 
 /// Bytes in and out a second.
 fn flow(into: u64, out: u64) -> Glance {
-    Glance { value: (into + out) as f64, text: format!("in {}/s out {}/s", short_bytes(into), short_bytes(out)) }
+    Glance {
+        value: (into + out) as f64,
+        span_min: 10e3,
+        text: format!("in {}/s out {}/s", short_bytes(into), short_bytes(out)),
+    }
 }
 
 /// `512`, `1.5K`, `16M`: at most five characters.
@@ -288,7 +295,8 @@ fn memory(meminfo: &str) -> Part {
     let ram = push("ram", field("MemTotal"), field("MemAvailable").or_else(|| field("MemFree")));
     push("swap", field("SwapTotal"), field("SwapFree"));
     if let Some((used_pct, total)) = ram {
-        part.glance = Glance { value: used_pct, text: format!("{used_pct:.1} % of {}", short_bytes(total)) };
+        part.glance =
+            Glance { value: used_pct, span_min: 2.0, text: format!("{used_pct:.1} % of {}", short_bytes(total)) };
     }
     part
 }
@@ -296,6 +304,7 @@ fn memory(meminfo: &str) -> Part {
 /// Load averages, and how much of the time somebody waited for a resource (pressure), where the kernel tells.
 fn load() -> Part {
     #[derive(Serialize)]
+    #[allow(clippy::struct_field_names)] // Whoever reads the JSON does not see the struct's name.
     struct Load {
         load_1m: f64,
         load_5m: f64,
@@ -310,7 +319,8 @@ fn load() -> Part {
     }
     let mut part = Part::default();
     if let Some((load_1m, load_5m, load_15m, running, threads)) = parse_loadavg(&read("/proc/loadavg")) {
-        part.glance = Glance { value: load_1m, text: format!("{load_1m:.2} {load_5m:.2} {load_15m:.2}") };
+        part.glance =
+            Glance { value: load_1m, span_min: 1.0, text: format!("{load_1m:.2} {load_5m:.2} {load_15m:.2}") };
         part.push("load", &Load { load_1m, load_5m, load_15m, running, threads });
     }
     for resource in ["cpu", "memory", "io"] {
@@ -431,7 +441,7 @@ fn temperature() -> Part {
         }
     }
     if let Some(celsius) = hottest {
-        part.glance = Glance { value: celsius, text: format!("{celsius:.1} C at most") };
+        part.glance = Glance { value: celsius, span_min: 5.0, text: format!("{celsius:.1} C at most") };
     }
     part
 }
@@ -457,12 +467,20 @@ mod tests {
         assert_eq!((times.busy(), times.total()), (20, 124));
 
         let disks: Vec<_> =
-            parse_disks(" 254 0 vda 10 1 80 4 20 2 160 8 0 12 12 0 0\n 7 0 loop0 9 0 9 9 9 9 9 9 9 9 9\n 1 bad\n").collect();
+            parse_disks(" 254 0 vda 10 1 80 4 20 2 160 8 0 12 12 0 0\n 7 0 loop0 9 0 9 9 9 9 9 9 9 9 9\n 1 bad\n")
+                .collect();
         let vda = DiskCounters { reads: 10, sectors_read: 80, writes: 20, sectors_written: 160, busy_ms: 12 };
         assert_eq!(disks, [("vda".to_owned(), vda)]);
 
         let dev = "Inter-|   Receive\n face |bytes\n  eth0:100 2 0 0 0 0 0 0 300 4 1 0 0 0 0 0\n";
-        let eth0 = InterfaceCounters { rx_bytes: 100, rx_packets: 2, tx_bytes: 300, tx_packets: 4, tx_errors: 1, ..Default::default() };
+        let eth0 = InterfaceCounters {
+            rx_bytes: 100,
+            rx_packets: 2,
+            tx_bytes: 300,
+            tx_packets: 4,
+            tx_errors: 1,
+            ..Default::default()
+        };
         assert_eq!(parse_interfaces(dev).collect::<Vec<_>>(), [("eth0".to_owned(), eth0)]);
 
         assert_eq!(parse_loadavg("3.52 3.58 2.41 2/99 9484\n"), Some((3.52, 3.58, 2.41, 2, 99)));
@@ -471,7 +489,7 @@ mod tests {
         let part = memory("MemTotal:  1000 kB\nMemFree: 1 kB\nMemAvailable: 250 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\n");
         assert_eq!(part.readings.len(), 1);
         assert_eq!(part.readings[0].json, r#"{"total_bytes":1024000,"available_bytes":256000,"used_pct":75.0}"#);
-        assert_eq!(part.glance.text, "75.0 % of 1000K");
+        assert_eq!(part.glance.text, "75.0 % of 1.0M");
     }
 
     #[test]
@@ -483,7 +501,9 @@ mod tests {
 
     #[test]
     fn sizes_stay_short() {
-        for (count, text) in [(0, "0"), (999, "999"), (1000, "1.0K"), (1536, "1.5K"), (10 << 10, "10K"), (1 << 40, "1T")] {
+        for (count, text) in
+            [(0, "0"), (999, "999"), (1000, "1.0K"), (1536, "1.5K"), (10 << 10, "10K"), (1 << 40, "1T")]
+        {
             assert_eq!(short_bytes(count), text);
         }
     }

@@ -34,7 +34,7 @@ pub(crate) fn parse_time(text: &str) -> Result<TimestampMs, String> {
     if let Some(duration) = signed_duration(text) {
         return Timestamp::now()
             .checked_sub(duration.abs())
-            .map(|time| time.as_millisecond())
+            .map(Timestamp::as_millisecond)
             .map_err(|error| error.to_string());
     }
     if let Ok(local) = text.parse::<DateTime>() {

@@ -17,13 +17,16 @@ use crate::print::{self, Align, Paint, Table};
 ///
 /// Without a command: the list.
 #[derive(clap::Args)]
-#[command(after_help = "\
+#[command(
+    after_help = "\
 Examples:
   edgelog topics
   edgelog topics create readings --partitions 4 --config retention.bytes=67108864 --config compression.type=snappy
   edgelog topics alter readings --config retention.ms=86400000 --unset retention.bytes
   edgelog topics describe readings
-  edgelog topics delete readings --yes", args_conflicts_with_subcommands = true)]
+  edgelog topics delete readings --yes",
+    args_conflicts_with_subcommands = true
+)]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
@@ -157,7 +160,10 @@ fn list(args: &List, ctx: &Context) -> Result<(), Failure> {
         return Ok(());
     }
     if topics.is_empty() {
-        eprintln!("no topics in {} yet: `edgelog append TOPIC` or `edgelog topics create TOPIC` makes one", ctx.dir().display());
+        eprintln!(
+            "no topics in {} yet: `edgelog append TOPIC` or `edgelog topics create TOPIC` makes one",
+            ctx.dir().display()
+        );
         return Ok(());
     }
     table.print()

@@ -1,0 +1,148 @@
+//! Defends the rest of the command line: help that teaches, errors that say what to do next, topics, manual and completions.
+
+use crate::support::Place;
+use serde_json::json;
+
+#[test]
+fn every_command_explains_itself() {
+    let place = Place::new();
+    let help = place.run(&["--help"]).exits(0);
+    assert!(help.stdout.contains("Exit codes") && help.stdout.contains("EDGELOG_DIR"), "{}", help.stdout);
+    let commands: Vec<&str> = help
+        .stdout
+        .split("Commands:")
+        .nth(1)
+        .unwrap()
+        .lines()
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .collect();
+    assert!(commands.len() >= 7, "{commands:?}");
+    for command in commands {
+        let help = place.run(&[command, "--help"]).exits(0);
+        assert!(help.stdout.contains("Usage:") && help.stdout.contains("Examples:"), "{command}\n{}", help.stdout);
+    }
+    for topics in ["list", "create", "delete", "alter", "describe"] {
+        place.run(&["topics", topics, "--help"]).exits(0);
+    }
+}
+
+#[test]
+fn where_there_is_no_store_a_reading_command_says_so_and_makes_none() {
+    let place = Place::new();
+    for command in
+        [&["tail", "t"][..], &["topics"], &["stat"], &["topics", "describe", "t"], &["topics", "delete", "t"]]
+    {
+        let done = place.run(command).exits(1);
+        assert!(
+            done.stderr.contains("there is no directory") && done.stderr.contains("edgelog append"),
+            "{}",
+            done.stderr
+        );
+        assert!(!place.store().exists());
+    }
+    std::fs::create_dir(place.store()).unwrap();
+    let done = place.run(&["tail", "t"]).exits(1);
+    assert!(done.stderr.contains("there is no store in"), "{}", done.stderr);
+}
+
+#[test]
+fn topics_are_made_changed_described_and_deleted() {
+    let place = Place::new();
+    place
+        .run(&[
+            "topics",
+            "create",
+            "readings",
+            "-p",
+            "2",
+            "-c",
+            "retention.bytes=1000000",
+            "-c",
+            "compression.type=snappy",
+        ])
+        .exits(0);
+    let again = place.run(&["topics", "create", "readings"]).exits(1);
+    assert!(again.stderr.contains("exists already"), "{}", again.stderr);
+    place.run(&["topics", "create", "readings", "--if-absent"]).exits(0);
+    place.run(&["topics", "alter", "readings", "-c", "retention.ms=5000", "--unset", "retention.bytes"]).exits(0);
+    let listed = place.run(&["topics", "--json"]).exits(0).json();
+    assert_eq!(listed[0]["config"], json!({"compression.type": "snappy", "retention.ms": "5000"}));
+    assert_eq!(listed[0]["partitions"], 2);
+    let described = place.run(&["topics", "describe", "readings", "--json"]).exits(0).json();
+    let retention = described.iter().find(|key| key["key"] == "retention.ms").unwrap();
+    assert_eq!((&retention["value"], &retention["set"]), (&json!("5000"), &json!(true)));
+    assert!(place.run(&["topics", "describe"]).exits(0).stdout.contains("segment.bytes=16777216"));
+
+    let typo = place.run(&["topics", "alter", "readings", "-c", "retension.ms=1"]).exits(1);
+    assert!(typo.stderr.contains("did you mean retention.ms"), "{}", typo.stderr);
+    let typo = place.run(&["tail", "reading"]).exits(1);
+    assert!(
+        typo.stderr.contains("Did you mean readings?") && typo.stderr.contains("Topics here: readings"),
+        "{}",
+        typo.stderr
+    );
+
+    let unsure = place.run(&["topics", "delete", "readings"]).exits(1);
+    assert!(unsure.stderr.contains("--yes"), "{}", unsure.stderr);
+    let part = place.run(&["topics", "delete", "readings-1", "--yes"]).exits(1);
+    assert!(part.stderr.contains("one partition"), "{}", part.stderr);
+    place.run(&["topics", "delete", "readings", "--yes"]).exits(0);
+    assert!(place.run(&["topics"]).exits(0).stderr.contains("no topics"));
+}
+
+#[test]
+fn stat_tells_offsets_sizes_and_times() {
+    let place = Place::new();
+    place.run_with(&["append", "t"], b"a\nb\nc\n").exits(0);
+    let stat = place.run(&["stat", "t", "--json"]).exits(0).json().remove(0);
+    for (key, value) in [
+        ("log_start_offset", 0),
+        ("high_watermark", 3),
+        ("recovery_point", 3),
+        ("log_end_offset", 3),
+        ("records", 3),
+        ("segments", 1),
+    ] {
+        assert_eq!(stat[key], value, "{key}: {stat}");
+    }
+    assert!(stat["bytes"].as_u64() > Some(61) && stat["disk_bytes"].as_u64() > Some(0));
+    assert!(stat["oldest_timestamp"].as_i64() <= stat["newest_timestamp"].as_i64());
+    let text = place.run(&["stat"]).exits(0);
+    assert!(text.stdout.contains("closed cleanly") && text.stdout.contains("0..3 (3 records)"), "{}", text.stdout);
+    assert!(!text.stdout.contains('\x1b'), "no colours but on a terminal");
+}
+
+#[test]
+fn manual_pages_and_completions_come_from_the_same_source() {
+    let place = Place::new();
+    assert!(place.run(&["man"]).exits(0).stdout.contains(".TH edgelog 1"));
+    let out = place.path("man");
+    place.run(&["man", "--out", out.to_str().unwrap()]).exits(0);
+    for page in ["edgelog.1", "edgelog-tail.1", "edgelog-topics-create.1"] {
+        assert!(out.join(page).is_file(), "{page}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(place.run(&["completions", shell]).exits(0).stdout.contains("from-beginning"));
+    }
+}
+
+#[test]
+fn bad_arguments_are_named() {
+    let place = Place::new();
+    for (arguments, told) in [
+        (&["record", "--every", "0s"][..], "longer than nothing"),
+        (&["record", "--for", "soon"], "expected a duration"),
+        (&["tail", "t", "--since", "whenever"], "expected a time"),
+        (&["tail", "t", "--last", "1", "--offset", "2"], "cannot be used with"),
+        (&["append", "t", "--header", "novalue"], "expected key=value"),
+    ] {
+        let done = place.run(arguments).exits(2);
+        assert!(done.stderr.contains(told), "{arguments:?}: {}", done.stderr);
+    }
+    let missing = place.run(&["append", "t", "/nowhere/at/all"]).exits(1);
+    assert!(missing.stderr.contains("read /nowhere/at/all"), "{}", missing.stderr);
+    assert!(!place.store().exists(), "nothing is made for an input that is not there");
+}

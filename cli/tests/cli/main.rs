@@ -1,0 +1,17 @@
+//! The real binary, from the outside: what a person or a script sees.
+
+mod append_tail;
+mod commands;
+mod damage;
+mod record;
+mod support;
+
+use std::fmt::Write;
+
+/// So many lines, each made of its number.
+fn numbered(count: u32, line: impl Fn(u32) -> String) -> String {
+    (0..count).fold(String::new(), |mut text, n| {
+        let _ = writeln!(text, "{}", line(n));
+        text
+    })
+}
