@@ -149,7 +149,7 @@ impl LogShared {
     /// Makes room ahead of a writer that asked for it, outside the append lock, and the next segment when
     /// this one is three quarters full.
     pub(crate) fn prepare_room(&self) -> Result<()> {
-        let (file, position, reserved, target, segment_bytes, base_offset, has_next) = {
+        let (segment, file, position, reserved, target, segment_bytes, has_next) = {
             let mut guard = self.appender.lock();
             let Some(appender) = guard.as_mut() else { return Ok(()) };
             if !appender.asked || self.state.load(Ordering::Acquire) != state::WRITABLE {
@@ -159,25 +159,18 @@ impl LogShared {
             let target = reserve_target(appender, appender.reserved as usize) as u32;
             // In a segment that has all its room there is nothing to ask for until the next one.
             appender.asked = target <= appender.reserved;
-            let segment_bytes = appender.config.segment_bytes;
-            let base_offset = appender.segment.base_offset;
-            (
-                file,
-                appender.position,
-                appender.reserved,
-                target,
-                segment_bytes,
-                base_offset,
-                appender.prepared.is_some(),
-            )
+            let (segment, segment_bytes) = (Arc::clone(&appender.segment), appender.config.segment_bytes);
+            (segment, file, appender.position, appender.reserved, target, segment_bytes, appender.prepared.is_some())
         };
         if target > reserved && reserved != u32::MAX && file.reserve(u64::from(target)).is_ok() {
             file.prepare(u64::from(reserved)..u64::from(target));
             let mut guard = self.appender.lock();
-            if let Some(appender) = guard.as_mut() {
-                if appender.segment.base_offset == base_offset && appender.reserved < target {
-                    appender.reserved = target;
+            match guard.as_mut() {
+                Some(appender) if Arc::ptr_eq(&appender.segment, &segment) => {
+                    appender.reserved = appender.reserved.max(target);
                 }
+                // Sealed meanwhile, and perhaps trimmed already: the room goes back.
+                _ => segment.set_untrimmed(),
             }
         }
         if !has_next && position / 3 >= segment_bytes / 4 {

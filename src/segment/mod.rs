@@ -179,6 +179,11 @@ impl Segment {
             times.extend_from_slice(&time.encode(self.base_offset));
         }
         self.largest_timestamp.store(indexer.largest_timestamp(), Ordering::Release);
+        self.set_untrimmed();
+    }
+
+    /// The file may have room behind the last batch that somebody has to give back.
+    pub(crate) fn set_untrimmed(&self) {
         self.untrimmed.store(true, Ordering::Release);
     }
 
