@@ -11,7 +11,7 @@ fn main() {
 }
 
 /// The keys of one scope as a Markdown table.
-pub fn table(scope: Scope) -> String {
+pub(crate) fn table(scope: Scope) -> String {
     let mut out = String::from("| key | values | default | Kafka's default | what it does |\n|---|---|---|---|---|\n");
     for row in KEYS.iter().filter(|row| row.scope == scope) {
         let kafka = row.kafka_default.map_or_else(|| "no such key".to_owned(), |text| value(row, text));
@@ -29,7 +29,7 @@ pub fn table(scope: Scope) -> String {
 }
 
 /// The default where pages are read: on a 64-bit machine.
-pub fn default(row: &ConfigKey) -> &'static str {
+pub(crate) fn default(row: &ConfigKey) -> &'static str {
     if row.key == "edgelog.map.bytes.max" { "1073741824" } else { row.default }
 }
 
