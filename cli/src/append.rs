@@ -31,7 +31,7 @@ Examples:
   sensor | edgelog append readings --key-separator = --header site=north --header unit=C
   edgelog append users --key-separator : --null-value '' <<< 'user-17:'     delete by tombstone
 
-Durability (--acks): all returns after the flush to the medium; 1 and 0 leave the flush to the system, and a power cut takes
+Durability (--acks): all returns after the flush to the medium; 1 and 0 leave the flush to the system, and a power cut takes \
 what it had not written yet (up to half a minute). Without --acks the topic's flush.messages and flush.ms decide: all.
 
 Partition: --partition, or by key as Kafka's clients do (murmur2), or in turns for lines without a key.")]

@@ -31,8 +31,8 @@ Examples:
   edgelog record --topic-prefix gw7. --durability interval --every 10ms
   edgelog tail cpu                       in another terminal, meanwhile
 
-Durability: sync (the default) waits for the flush of each batch, so that nothing recorded is ever lost; interval flushes once
-a second and writes the flash less; os leaves it to the system. Topics keep seven days; `edgelog topics alter cpu --config
+Durability: sync (the default) waits for the flush of each batch, so that nothing recorded is ever lost; interval flushes once \
+a second and writes the flash less; os leaves it to the system. Topics keep seven days; `edgelog topics alter cpu --config \
 retention.ms=...` changes that.")]
 pub(crate) struct Args {
     /// Stop after this long

@@ -28,15 +28,15 @@ Examples:
   edgelog tail cpu --since '2026-03-01T12:00:00Z' --json | jq .payload
   edgelog tail orders --raw --no-follow --from-beginning > orders.txt
 
-Lines: partition:offset, time, key, value, headers. Control characters and bytes that are not UTF-8 are escaped; a null value
+Lines: partition:offset, time, key, value, headers. Control characters and bytes that are not UTF-8 are escaped; a null value \
 reads (null).
 
---json prints one object a line with the field names of `kcat -J`: topic, partition, offset, tstype, ts, headers, key,
-payload. headers is a flat array [name, value, name, value] and left out where there are none. Null stays null. A key or
-payload that is not UTF-8 is null, and its bytes stand in key_base64 or payload_base64; such a header's value is
+--json prints one object a line with the field names of `kcat -J`: topic, partition, offset, tstype, ts, headers, key, \
+payload. headers is a flat array [name, value, name, value] and left out where there are none. Null stays null. A key or \
+payload that is not UTF-8 is null, and its bytes stand in key_base64 or payload_base64; such a header's value is \
 {\"base64\": ...}.
 
-Damage: what is good on both sides is printed, the lost offsets and the place are named on standard error, and the exit code
+Damage: what is good on both sides is printed, the lost offsets and the place are named on standard error, and the exit code \
 is 2. A tail torn by a crash is no damage.")]
 pub(crate) struct Args {
     /// The topic, or topic-partition

@@ -21,7 +21,7 @@ use crate::print::{self, Align, Paint, Table};
     after_help = "\
 Examples:
   edgelog topics
-  edgelog topics create readings --partitions 4 --config retention.bytes=67108864 --config compression.type=snappy
+  edgelog topics create readings --partitions 4 --config compression.type=snappy
   edgelog topics alter readings --config retention.ms=86400000 --unset retention.bytes
   edgelog topics describe readings
   edgelog topics delete readings --yes",
