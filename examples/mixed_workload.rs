@@ -24,8 +24,11 @@ const TIME_BEGIN: i64 = 1_700_000_000_000;
 /// What the child that is about to be killed says once it has appended its part.
 const READY: &str = "ready to be killed";
 
-/// Name, partitions and configuration of each topic. None forgets by age: the timestamps lie in the past.
-const TOPICS: &[(&str, u32, &[(&str, &str)])] = &[
+/// Name, partitions and configuration of a topic.
+type Topic = (&'static str, u32, &'static [(&'static str, &'static str)]);
+
+/// None forgets by age: the timestamps lie in the past.
+const TOPICS: &[Topic] = &[
     ("plain", 2, &[("segment.bytes", "262144")]),
     ("packed", 2, &[("segment.bytes", "65536"), ("compression.type", "snappy")]),
     ("small", 2, &[("segment.bytes", "65536"), ("index.interval.bytes", "256")]),
@@ -156,7 +159,7 @@ struct Entry {
 
 struct Partition {
     topic: &'static str,
-    partition: u32,
+    number: u32,
     entries: Vec<Entry>,
     start: i64,
     next: i64,
@@ -164,11 +167,11 @@ struct Partition {
 
 impl Partition {
     fn name(&self) -> String {
-        format!("{}-{}", self.topic, self.partition)
+        format!("{}-{}", self.topic, self.number)
     }
 
     fn log(&self, store: &Store) -> edgelog::Result<Log> {
-        store.log(self.topic, self.partition)
+        store.log(self.topic, self.number)
     }
 
     fn readable(&self) -> &[Entry] {
@@ -195,7 +198,7 @@ struct Workload {
 
 impl Workload {
     fn new(records: usize) -> Workload {
-        let partition = |topic, partition| Partition { topic, partition, entries: Vec::new(), start: 0, next: 0 };
+        let partition = |topic, number| Partition { topic, number, entries: Vec::new(), start: 0, next: 0 };
         let partitions =
             TOPICS.iter().flat_map(|&(topic, count, _)| (0..count).map(move |n| partition(topic, n))).collect();
         Workload { random: Random(0x6564_6765_6c6f_6721), now: TIME_BEGIN, partitions, records }
@@ -390,7 +393,7 @@ impl Workload {
             for entry in partition.readable() {
                 let headers: Vec<String> =
                     entry.headers.iter().flat_map(|(k, v)| [json(Some(k)), json(v.as_deref())]).collect();
-                let (topic, n) = (json(Some(partition.topic)), partition.partition);
+                let (topic, n) = (json(Some(partition.topic)), partition.number);
                 write!(out, r#"{{"topic":{topic},"partition":{n},"offset":{},"tstype":"create","#, entry.offset)?;
                 write!(out, r#""ts":{},"headers":[{}],"#, entry.timestamp, headers.join(","))?;
                 let (key, value) = (json(entry.key.as_deref()), json(entry.value.as_deref()));
