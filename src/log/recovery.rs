@@ -17,7 +17,7 @@
 use std::io;
 use std::sync::Arc;
 
-use edgelog_core::{EpochEntry, EpochTable, LogConfig, Offset, Position, ScanRules, ScanStep, scan_step};
+use edgelog_core::{EpochEntry, EpochTable, LogConfig, Offset, Position, RecordBatch, ScanRules, ScanStep, scan_step};
 
 use super::{Appender, DurablePoint, LogHost, LogShared, LostRange, Origin, TopicPartition, state};
 use crate::clock::Clock;
@@ -259,6 +259,28 @@ struct Recovery<'a> {
     report: &'a mut LogRecovery,
 }
 
+/// One batch that a walk came over.
+struct Stepped {
+    size: u32,
+    next_offset: Offset,
+    epoch: i32,
+    /// The epoch is the one that the table gives.
+    epoch_holds: bool,
+    records: u64,
+}
+
+impl Stepped {
+    fn new(batch: &RecordBatch<'_>, epoch_holds: bool) -> Stepped {
+        Stepped {
+            size: batch.size() as u32,
+            next_offset: batch.next_offset(),
+            epoch: batch.partition_leader_epoch(),
+            epoch_holds,
+            records: u64::try_from(batch.next_offset() - batch.base_offset()).unwrap_or(0),
+        }
+    }
+}
+
 /// Where a walk over one segment stopped.
 struct Walked {
     position: Position,
@@ -398,9 +420,9 @@ impl Recovery<'_> {
         let mut walked = Walked { position: 0, next_offset: segment.base_offset, records: 0, to_the_end: false };
         while walked.position < len {
             let durable = walked.next_offset < saved.offset;
-            let step = self.step(&mut cursor, segment, &walked, len, durable);
-            let (size, next_offset, epoch, count) = match step {
-                Ok(Some(found)) => found,
+            let at = (walked.position, walked.next_offset);
+            let stepped = match self.step(&mut cursor, segment, at, len, durable) {
+                Ok(Some(stepped)) => stepped,
                 Ok(None) if !durable => {
                     walked.to_the_end = true;
                     return Ok(walked);
@@ -416,57 +438,87 @@ impl Recovery<'_> {
                 }
             };
             if !durable {
-                walked.records += count;
+                walked.records += stepped.records;
             }
             if self.params.saved.is_none() {
-                self.learn_epoch(epoch, walked.next_offset);
+                self.learn_epoch(stepped.epoch, walked.next_offset);
             }
-            walked.position += size;
-            walked.next_offset = next_offset;
+            walked.position += stepped.size;
+            walked.next_offset = stepped.next_offset;
         }
         walked.to_the_end = true;
         Ok(walked)
     }
 
-    /// Size, next offset, epoch and record count of the batch where the walk stands; `None` at zeros.
-    #[allow(clippy::type_complexity)] // Four numbers for one caller; a name would hide them.
+    /// The batch where the walk stands; `None` at zeros, an error at what is no batch of this log.
     fn step(
         &self,
         cursor: &mut Cursor,
         segment: &Segment,
-        walked: &Walked,
+        at: (Position, Offset),
         len: Position,
         durable: bool,
-    ) -> std::result::Result<Option<(u32, Offset, i32, u64)>, ()> {
-        let log = self.log;
+    ) -> std::result::Result<Option<Stepped>, ()> {
+        let (position, expected_offset) = at;
         let known = self.params.saved.is_some();
-        let epochs = log.epochs.read();
+        let epochs = self.log.epochs.read();
+        let rules = ScanRules {
+            expected_offset: Some(expected_offset),
+            contiguous: self.log.origin() == Origin::Own,
+            epochs: (known && !durable).then(|| epochs.view()),
+            batch_bytes_max: i32::MAX as usize,
+            check_crc: !durable,
+        };
         let mut wanted = edgelog_core::HEADER_LEN;
-        loop {
-            let Ok(bytes) = cursor.bytes(segment, walked.position, len, wanted) else { return Err(()) };
-            let rules = ScanRules {
-                expected_offset: Some(walked.next_offset),
-                contiguous: log.origin() == Origin::Own,
-                epochs: (known && !durable).then(|| epochs.view()),
-                batch_bytes_max: i32::MAX as usize,
-                check_crc: !durable,
-            };
-            return match scan_step(bytes, &rules) {
-                ScanStep::Batch(batch) => {
-                    let count = (batch.next_offset() - batch.base_offset()) as u64;
-                    Ok(Some((batch.size() as u32, batch.next_offset(), batch.partition_leader_epoch(), count)))
-                }
-                ScanStep::End => Ok(None),
-                ScanStep::NeedMore { needed } => {
-                    if needed > (len - walked.position) as usize || needed <= wanted {
-                        return Err(());
-                    }
+        let stepped = loop {
+            let Ok(bytes) = cursor.bytes(segment, position, len, wanted) else { return Err(()) };
+            match scan_step(bytes, &rules) {
+                ScanStep::Batch(batch) => break Stepped::new(&batch, true),
+                ScanStep::WrongEpoch { batch, .. } => break Stepped::new(&batch, false),
+                ScanStep::NeedMore { needed } if needed > wanted && needed <= (len - position) as usize => {
                     wanted = needed;
-                    continue;
                 }
-                _ => Err(()),
-            };
+                ScanStep::End => return Ok(None),
+                _ => return Err(()),
+            }
+        };
+        if stepped.epoch_holds || self.only_the_epoch_is_damaged(cursor, segment, position, &stepped, len) {
+            return Ok(Some(stepped));
         }
+        Err(())
+    }
+
+    /// A batch that holds to every rule but that of its epoch, which no CRC covers: is the field damaged, or is the batch left
+    /// behind by a history that was taken back?
+    ///
+    /// What was left behind has an epoch that came before, and so has all that follows it. An epoch that never was, or a
+    /// batch that the log's own history goes on behind, is a damaged field: readers get the epoch from the table.
+    fn only_the_epoch_is_damaged(
+        &self,
+        cursor: &mut Cursor,
+        segment: &Segment,
+        position: Position,
+        stepped: &Stepped,
+        len: Position,
+    ) -> bool {
+        let latest = self.log.epochs.read().view().latest().map_or(0, |entry| entry.epoch);
+        if stepped.epoch > latest || stepped.epoch < 0 {
+            return true;
+        }
+        let behind = position + stepped.size;
+        if behind >= len {
+            return false;
+        }
+        let epochs = self.log.epochs.read();
+        let rules = ScanRules {
+            expected_offset: Some(stepped.next_offset),
+            contiguous: true,
+            epochs: Some(epochs.view()),
+            batch_bytes_max: i32::MAX as usize,
+            check_crc: true,
+        };
+        let Ok(Ok(next)) = cursor.batch(segment, behind, len) else { return false };
+        matches!(scan_step(next.bytes(), &rules), ScanStep::Batch(_))
     }
 
     /// Below the recovery point: finds the next good batch of the segment and reports what is lost before it.
