@@ -94,7 +94,10 @@ impl Disk {
 }
 
 fn small_topic() -> NewTopic {
-    NewTopic::new("t").config("segment.bytes", "4096").config("index.interval.bytes", "512").config("retention.ms", "-1")
+    NewTopic::new("t")
+        .config("segment.bytes", "4096")
+        .config("index.interval.bytes", "512")
+        .config("retention.ms", "-1")
 }
 
 fn value(n: i64) -> String {
@@ -337,7 +340,12 @@ fn a_checkpoint_slot_that_is_garbled_heals() {
 #[test]
 fn what_lies_about_is_noted() {
     let disk = closed_store(50);
-    for name in ["00000000000000000000.log.part", "00000000000000000000-12-3.cut", "00000000000000000999.index", "next.prepared"] {
+    for name in [
+        "00000000000000000000.log.part",
+        "00000000000000000000-12-3.cut",
+        "00000000000000000999.index",
+        "next.prepared",
+    ] {
         disk.put(&format!("t-0/{name}"), b"x");
     }
     let report = disk.check();
@@ -381,4 +389,219 @@ fn every_flipped_byte_of_a_small_store_is_seen() {
         }
     }
     assert!(disk.check().findings.is_empty());
+}
+
+/// What a reader reads: values by offset, and the ranges that it had to pass over.
+fn read_all(store: &Store) -> (BTreeMap<i64, String>, Vec<(i64, i64)>) {
+    let log = store.log("t", 0).unwrap();
+    let mut reader = log.reader(OffsetSpec::Earliest).unwrap();
+    let (mut values, mut lost) = (BTreeMap::new(), Vec::new());
+    loop {
+        match reader.next_batch() {
+            Ok(Some(batch)) => {
+                for record in batch.records().unwrap() {
+                    let record = record.unwrap();
+                    let text = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
+                    assert_eq!(values.insert(record.offset, text), None, "offset {}", record.offset);
+                }
+            }
+            Ok(None) => return (values, lost),
+            Err(error) => {
+                assert!(error.is_corrupt(), "{error}");
+                let range = reader.skip_damage().unwrap();
+                lost.push((range.first_offset, range.next_offset));
+            }
+        }
+    }
+}
+
+/// Repairs, and holds the outcome to what it promises: sound, read without error, nothing lost but `lost`, and appended to
+/// again behind everything there was.
+#[track_caller]
+fn repair_and_read(disk: &Disk, start: i64, end: i64, lost: &[(i64, i64)]) -> inspect::RepairReport {
+    let before: Vec<_> = disk.files().into_iter().map(|path| (disk.read(&path), path)).collect();
+    let dry = inspect::repair(&disk.storage(), &Selection::all(), true, &mut |_| ControlFlow::Continue(())).unwrap();
+    for (bytes, path) in before {
+        assert_eq!(disk.read(&path), bytes, "a dry run changed {path}");
+    }
+    assert!(!dry.actions.is_empty(), "{dry:#?}");
+    let report = inspect::repair(&disk.storage(), &Selection::all(), false, &mut |_| ControlFlow::Continue(())).unwrap();
+    let after = disk.check();
+    assert!(after.is_sound(), "{after:#?}\n{report:#?}");
+    for _ in 0..2 {
+        let store = disk.open();
+        assert!(store.recovery_report().clean, "{}", store.recovery_report());
+        let (values, passed) = read_all(&store);
+        assert_eq!(passed, [], "{report:#?}");
+        let is_lost = |n: i64| lost.iter().any(|(first, next)| (*first..*next).contains(&n));
+        let expected: BTreeMap<_, _> = (start..end).filter(|&n| !is_lost(n)).map(|n| (n, value(n))).collect();
+        assert_eq!(values.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{report:#?}");
+        assert_eq!(values, expected);
+        store.close().unwrap();
+    }
+    // The log goes on, in a higher epoch, and stays sound over another close.
+    let store = disk.open();
+    let log = store.log("t", 0).unwrap();
+    assert_eq!(log.offsets().log_end_offset, end);
+    append(&log, end, end + 30);
+    store.close().unwrap();
+    assert!(disk.check().is_sound(), "{:#?}", disk.check());
+    report
+}
+
+#[test]
+fn repair_leaves_a_gap_where_records_are_lost_and_all_others_readable() {
+    let disk = closed_store(200);
+    let logs = disk.logs();
+    for path in &logs {
+        let all = batches(&disk.read(path));
+        for at in [0, 1, all.len() / 2, all.len() - 1] {
+            let (position, base, next) = all[at];
+            for byte in [8, 16, 30, 70] {
+                let damaged = disk.copy();
+                damaged.flip(path, position + byte);
+                let report = repair_and_read(&damaged, 0, 200, &[(base, next)]);
+                let kept = damaged.files().into_iter().find(|file| file.ends_with(".cut")).unwrap();
+                let mut bytes = damaged.read(&kept);
+                bytes[byte] ^= 0x40;
+                assert_eq!(batches(&bytes), [(0, base, next)], "{report:#?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn repair_puts_fields_outside_the_checksum_right() {
+    let disk = closed_store(200);
+    let path = &disk.logs()[1];
+    let original = disk.read(path);
+    let all = batches(&original);
+    for at in [0, 3, all.len() - 1] {
+        for byte in [0, 6, 7, 12, 15] {
+            let damaged = disk.copy();
+            damaged.flip(path, all[at].0 + byte);
+            repair_and_read(&damaged, 0, 200, &[]);
+            assert_eq!(damaged.read(path), original);
+        }
+    }
+}
+
+#[test]
+fn repair_heals_missing_and_short_segments() {
+    let disk = closed_store(200);
+    let logs = disk.logs();
+    let (all, next_base) = (batches(&disk.read(&logs[1])), batches(&disk.read(&logs[2]))[0].1);
+    let (position, base, _) = all[4];
+    for len in [position + 10, position + 70, position, 0] {
+        let damaged = disk.copy();
+        damaged.truncate(&logs[1], len);
+        let from = if len == 0 { all[0].1 } else { base };
+        repair_and_read(&damaged, 0, 200, &[(from, next_base)]);
+    }
+    let damaged = disk.copy();
+    damaged.remove(&logs[1]);
+    repair_and_read(&damaged, 0, 200, &[(all[0].1, next_base)]);
+    let last = batches(&disk.read(logs.last().unwrap()))[0].1;
+    let damaged = disk.copy();
+    damaged.remove(logs.last().unwrap());
+    repair_and_read(&damaged, 0, 200, &[(last, 200)]);
+    let damaged = disk.copy();
+    damaged.truncate(logs.last().unwrap(), 100);
+    repair_and_read(&damaged, 0, 200, &[(last, 200)]);
+    let damaged = disk.copy();
+    damaged.remove(&logs[0]);
+    repair_and_read(&damaged, all[0].1, 200, &[]);
+    let damaged = disk.copy();
+    logs.iter().for_each(|path| damaged.remove(path));
+    repair_and_read(&damaged, 200, 200, &[]);
+}
+
+#[test]
+fn repair_builds_indexes_anew() {
+    let disk = closed_store(200);
+    let log = &disk.logs()[1];
+    for index in [log.replace(".log", ".index"), log.replace(".log", ".timeindex")] {
+        let original = disk.read(&index);
+        let damaged = disk.copy();
+        damaged.flip(&index, 9);
+        repair_and_read(&damaged, 0, 200, &[]);
+        assert_eq!(damaged.read(&index), original);
+        let damaged = disk.copy();
+        damaged.remove(&index);
+        repair_and_read(&damaged, 0, 200, &[]);
+        assert_eq!(damaged.read(&index), original);
+    }
+}
+
+#[test]
+fn repair_after_a_crash_keeps_what_is_above_the_recovery_point() {
+    let disk = crashed_store(200);
+    let logs = disk.logs();
+    // Nothing but the crash.
+    repair_and_read(&disk.copy(), 0, 210, &[]);
+    // Damage below the recovery point: in a sealed segment, in the active one, and in the very last durable batch.
+    let active = logs.last().unwrap();
+    let in_active = batches(&disk.read(active));
+    let in_first = batches(&disk.read(&logs[0]));
+    let last_durable = in_active.iter().find(|(_, _, next)| *next == 200).unwrap();
+    for (path, (position, base, next)) in [(&logs[0], in_first[2]), (active, in_active[0]), (active, *last_durable)] {
+        let damaged = disk.copy();
+        damaged.flip(path, position + 70);
+        assert_lost(&damaged.check(), &[(base, next)]);
+        repair_and_read(&damaged, 0, 210, &[(base, next)]);
+    }
+    // And a torn tail besides.
+    let damaged = disk.copy();
+    let (torn, end, _) = in_active[in_active.len() - 1];
+    damaged.flip(&logs[0], in_first[2].0 + 70);
+    damaged.flip(active, torn + 70);
+    repair_and_read(&damaged, 0, end, &[(in_first[2].1, in_first[2].2)]);
+}
+
+#[test]
+fn repair_without_a_checkpoint_keeps_what_is_behind_damage() {
+    let disk = closed_store(200);
+    let path = &disk.logs()[1];
+    let (position, base, next) = batches(&disk.read(path))[3];
+    disk.flip(path, position + 70);
+    disk.remove("edgelog.checkpoint");
+    repair_and_read(&disk, 0, 200, &[(base, next)]);
+}
+
+#[test]
+fn repair_of_a_sound_store_does_nothing() {
+    let disk = closed_store(50);
+    let before: Vec<_> = disk.files().into_iter().map(|path| (disk.read(&path), path)).collect();
+    let report = inspect::repair(&disk.storage(), &Selection::all(), false, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert!(report.actions.is_empty() && report.recovery.is_none());
+    for (bytes, path) in before {
+        assert_eq!(disk.read(&path), bytes, "{path}");
+    }
+    let store = disk.open();
+    let locked = inspect::repair(&disk.storage(), &Selection::all(), false, &mut |_| ControlFlow::Continue(()));
+    assert!(matches!(locked, Err(Error::DataDirLocked(_))));
+    drop(store);
+}
+
+#[test]
+fn what_was_cut_can_be_salvaged_as_new_records() {
+    let disk = crashed_store(200);
+    let path = disk.logs().pop().unwrap();
+    let all = batches(&disk.read(&path));
+    let (position, torn, _) = all[all.len() - 4];
+    disk.flip(&path, position + 70);
+    // Recovery ends the log at the torn batch, and keeps the three good ones behind it.
+    disk.open().close().unwrap();
+    let cut = disk.files().into_iter().find(|file| file.ends_with(".cut")).unwrap();
+    let report = inspect::salvage(&disk.storage(), &cut).unwrap();
+    assert!(report.batches >= 3 && report.renamed_to.ends_with(".cut.salvaged"), "{report:#?}");
+    let store = disk.open();
+    let (values, lost) = read_all(&store);
+    assert_eq!(lost, []);
+    let (first, next) = report.offsets.unwrap();
+    assert_eq!((first, next), (torn, torn + i64::try_from(report.records).unwrap()));
+    for n in 0..3 {
+        assert_eq!(values[&(next - 3 + n)], value(torn + 1 + n));
+    }
+    assert!(inspect::salvage(&disk.storage(), &cut).is_err());
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use edgelog_core::Offset;
+use edgelog_core::{EpochTable, Offset};
 
 use super::facts::{Listing, LogFacts, Selection, StoreFacts, list_logs};
 use super::indexes::IndexCheck;
@@ -61,14 +61,19 @@ pub(super) struct SegmentPlan {
 }
 
 /// What repair has to do to one log.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct LogPlan {
     pub(super) facts: LogFacts,
     pub(super) segments: Vec<SegmentPlan>,
     /// The log's first segments are gone: it starts here now.
     pub(super) new_start: Option<Offset>,
-    /// No segment is there at all.
-    pub(super) empty: bool,
+    /// First offset that the log holds.
+    pub(super) start: Offset,
+    /// The offset behind the last batch that holds, once the plan is carried out.
+    pub(super) end: Offset,
+    /// For a log that no checkpoint knows: the epochs that its batches name, and whether their offsets have holes.
+    pub(super) learned: EpochTable,
+    pub(super) has_holes: bool,
 }
 
 impl LogPlan {
@@ -241,7 +246,15 @@ impl<'a, 'p> LogCheck<'a, 'p> {
             log_end_offset: facts.log_start(),
             worst: None,
         };
-        let plan = LogPlan { facts: facts.clone(), segments: Vec::new(), new_start: None, empty: false };
+        let plan = LogPlan {
+            facts: facts.clone(),
+            segments: Vec::new(),
+            new_start: None,
+            start: facts.log_start(),
+            end: facts.log_start(),
+            learned: EpochTable::new(),
+            has_holes: false,
+        };
         LogCheck {
             storage,
             is_last_attempt: false,
@@ -259,6 +272,7 @@ impl<'a, 'p> LogCheck<'a, 'p> {
     }
 
     fn into_parts(mut self) -> (CheckedLog, Findings, LogPlan) {
+        (self.plan.start, self.plan.end) = (self.log.log_start_offset, self.log.log_end_offset);
         self.log.worst = self.findings.worst;
         (self.log, self.findings, self.plan)
     }
@@ -332,7 +346,7 @@ impl<'a, 'p> LogCheck<'a, 'p> {
         if start < end {
             let text = "no segment is left of this log".to_owned();
             self.lose(self.facts.dir.to_string(), None, start, end, text);
-            (self.plan.new_start, self.plan.empty) = (Some(end), true);
+            self.plan.new_start = Some(end);
         } else {
             let text = "no segment yet; the next open makes one".to_owned();
             self.add(Severity::Note, self.facts.dir.to_string(), None, None, text);

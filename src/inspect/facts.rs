@@ -17,7 +17,7 @@ use crate::store::read_config;
 const CHECKPOINT_BYTES_MAX: u64 = 128 << 20;
 /// A slot that is being written is looked at again so often.
 const SLOT_LOOKS: usize = 4;
-const SLOT_PAUSE: Duration = Duration::from_millis(20);
+const SLOT_PAUSE: Duration = Duration::from_millis(5);
 
 /// Which logs are looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

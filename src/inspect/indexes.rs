@@ -221,6 +221,10 @@ impl BuiltIndexes {
         }
     }
 
+    pub(super) fn base_offset(&self) -> Offset {
+        self.base_offset
+    }
+
     pub(super) fn seal(&mut self) {
         if let Some(time) = self.indexer.on_seal() {
             self.times.extend_from_slice(&time.encode(self.base_offset));

@@ -2,6 +2,7 @@
 //!
 //! * [`check`] looks at every byte and says what is wrong and where (`edgelog fsck`).
 //! * [`dump`] tells what one file holds, as `kafka-dump-log` does (`edgelog dump`).
+//! * [`repair`] makes a damaged store whole again, and [`salvage`] looks for records in what it kept aside (`edgelog repair`).
 //!
 //! All but [`repair`] only read, take no lock, and work beside a live writer. They read by system calls, never through maps,
 //! in stretches of bounded size: a bad medium is an error and never a signal, and memory does not grow with the files.
@@ -36,11 +37,15 @@ use crate::storage::{DirectoryStorage, DirectoryStorageOptions, Storage, StoreMo
 
 mod check;
 mod dump;
+mod export;
 mod facts;
 mod indexes;
 mod records;
+mod repair;
 mod report;
+mod rewrite;
 mod segment_check;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -49,6 +54,7 @@ mod window;
 pub use check::check;
 pub use dump::{DumpItem, DumpOptions, DumpReport, DumpText, dump};
 pub use facts::Selection;
+pub use repair::{RepairAction, RepairReport, SalvageReport, repair, salvage};
 pub use report::{CheckReport, CheckedLog, Finding, Progress, Severity};
 
 /// The data directory `path`, for the reading tools: nothing in it can be changed through it, and nothing is mapped.
@@ -57,6 +63,17 @@ pub use report::{CheckReport, CheckedLog, Finding, Progress, Severity};
 /// [`Error::Storage`] where there is no such directory.
 pub fn open_directory(path: impl AsRef<Path>) -> Result<Arc<dyn Storage>> {
     open_with(path.as_ref(), true)
+}
+
+/// The data directory `path`, for [`repair`] and [`salvage`].
+///
+/// # Errors
+/// [`Error::Storage`] where there is no such directory.
+pub fn open_directory_for_repair(path: impl AsRef<Path>) -> Result<Arc<dyn Storage>> {
+    let path = path.as_ref();
+    // Never creates one: what is to be repaired is there.
+    open_with(path, true)?;
+    open_with(path, false)
 }
 
 fn open_with(path: &Path, read_only: bool) -> Result<Arc<dyn Storage>> {

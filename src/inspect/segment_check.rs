@@ -144,6 +144,13 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             self.plan.rewrite = true;
         }
         let offsets = next_offset - base_offset;
+        if self.log.facts.saved.is_none() {
+            let plan = &mut self.log.plan;
+            plan.has_holes |= base_offset != self.told_to;
+            if epoch >= 0 && plan.learned.view().latest().is_none_or(|latest| epoch > latest.epoch) {
+                plan.learned.assign(epoch, base_offset);
+            }
+        }
         let mut note = None;
         let mut lost = None;
         match self.log.decompressor.check(&batch) {
@@ -243,6 +250,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             match self.upper {
                 Some(next) if end < next && point.is_none() => {
                     let text = format!("offsets {end} to {} are in no segment: compacted, or missing", next - 1);
+                    self.log.plan.has_holes = true;
                     self.log.add(Severity::Note, path, position, None, text);
                 }
                 Some(next) if end < next && self.log.facts.contiguous() => {

@@ -1,0 +1,391 @@
+//! Repair: makes a damaged store whole again, without hiding what is lost.
+//!
+//! Under the store's lock, and in this order, so that it can be cut anywhere and run again:
+//!
+//! 1. the checkpoint says, in both slots, that the store is in use: the next open recovers, and raises every log's epoch;
+//! 2. segments with damage are written anew, each swapped in whole: good batches as they were, wrong epochs and base offsets put
+//!    right, and a batch without records in the place of what is lost; the damaged bytes are kept in `.cut` files;
+//! 3. indexes that do not hold are built anew;
+//! 4. the checkpoint gets the recovery points' new places;
+//! 5. the store is opened and closed once by the engine, which heals what an open heals: torn tails, the other slot.
+
+use std::fmt;
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use edgelog_core::Offset;
+
+use super::check::{LogPlan, check_store};
+use super::facts::{Listing, LogFacts, Selection, StoreFacts, list_logs};
+use super::report::{CheckReport, Progress, Severity};
+use super::rewrite::{Rewritten, rebuild_indexes, rewrite_segment};
+use super::shared::SharedStorage;
+use super::walk::{Step, WalkRules, Walker};
+use crate::error::{Error, Result};
+use crate::log::{Durability, DurablePoint, Origin, SavedLog, TopicPartition};
+use crate::segment::file_names;
+use crate::storage::{Access, Storage, StorageLock};
+use crate::store::checkpoint::{Checkpoint, CheckpointFile};
+use crate::store::{RecoveryReport, Store};
+
+/// One thing that repair did, or in a dry run would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RepairAction {
+    /// The log concerned; `None` where it is the store.
+    pub log: Option<TopicPartition>,
+    /// The file, relative to the data directory.
+    pub file: String,
+    /// What was done to it.
+    pub text: String,
+}
+
+impl fmt::Display for RepairAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.file, self.text)
+    }
+}
+
+/// The outcome of [`repair`].
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct RepairReport {
+    /// What was found before anything was done.
+    pub before: CheckReport,
+    /// What was done, or would be.
+    pub actions: Vec<RepairAction>,
+    /// What opening the store found afterwards; `None` in a dry run, and where nothing had to be done.
+    pub recovery: Option<RecoveryReport>,
+    /// What a check finds now; `None` as above.
+    pub after: Option<CheckReport>,
+}
+
+/// Makes the store on `storage` whole again: see the [module](super) and `edgelog repair`.
+///
+/// What is lost stays lost, and readers pass over it: in its place stands a batch without records, and the damaged bytes are
+/// kept in a `.cut` file beside the segment ([`salvage`] looks for records in it). With `dry_run` nothing is changed, and the
+/// report says what would be done.
+///
+/// # Errors
+/// [`Error::DataDirLocked`] where somebody writes the store; [`Error::Storage`]; those of [`check`](super::check()). The store is
+/// then in a state that the next open, or another repair, makes good.
+///
+/// # Durability
+/// On return, everything that was done is on the medium.
+pub fn repair(
+    storage: &Arc<dyn Storage>,
+    selection: &Selection,
+    dry_run: bool,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<RepairReport> {
+    if dry_run {
+        let (before, facts, plans) = check_store(storage, selection, progress)?;
+        let actions = planned(&before, &facts, &plans);
+        return Ok(RepairReport { before, actions, ..RepairReport::default() });
+    }
+    let lock = take_lock(&**storage)?;
+    let mut actions = Vec::new();
+    restore_displaced(&**storage, selection, &mut actions)?;
+    let (before, facts, plans) = check_store(storage, selection, progress)?;
+    let sound = before.is_sound() && plans.is_empty() && facts.clean();
+    if sound || (before.logs.is_empty() && !facts.exists) {
+        return Ok(RepairReport { before, actions, ..RepairReport::default() });
+    }
+    carry_out(storage, &facts, &plans, &mut actions)?;
+    drop(lock);
+
+    let store = Store::options().set("edgelog.housekeeping", "tick")?.open_on(SharedStorage(Arc::clone(storage)))?;
+    let recovery = store.recovery_report();
+    store.close()?;
+    // What the engine builds in memory alone is written here: indexes of a segment that it recovered and nobody appended to.
+    let lock = take_lock(&**storage)?;
+    let (_, _, rest) = check_store(storage, selection, progress)?;
+    for plan in &rest {
+        for segment in plan.segments.iter().filter(|segment| segment.indexes && !segment.rewrite) {
+            rebuild_indexes(&**storage, &plan.facts, segment)?;
+        }
+    }
+    let (after, _, _) = check_store(storage, selection, progress)?;
+    drop(lock);
+    Ok(RepairReport { before, actions, recovery: Some(recovery), after: Some(after) })
+}
+
+fn take_lock(storage: &dyn Storage) -> Result<Box<dyn StorageLock>> {
+    storage.lock().map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => Error::DataDirLocked(error),
+        _ => Error::storage("lock", ".lock")(error),
+    })
+}
+
+/// What would be done, in words.
+fn planned(before: &CheckReport, facts: &StoreFacts, plans: &[LogPlan]) -> Vec<RepairAction> {
+    let mut actions = Vec::new();
+    let mut add = |log: Option<&TopicPartition>, file: String, text: String| {
+        actions.push(RepairAction { log: log.cloned(), file, text });
+    };
+    for plan in plans {
+        let name = Some(&plan.facts.name);
+        if let Some(start) = plan.new_start {
+            add(name, plan.facts.dir.to_string(), format!("let the log start at offset {start}"));
+        }
+        for segment in &plan.segments {
+            let path = file_names::log_file(&plan.facts.dir, segment.base_offset);
+            if segment.rewrite {
+                let damage = before.findings.iter().filter(|finding| finding.file == path);
+                let lost: i64 = damage.filter_map(|finding| finding.lost).map(|(first, next)| next - first).sum();
+                let text = match lost {
+                    0 => "write the segment anew with the fields that are wrong put right".to_owned(),
+                    lost => format!(
+                        "write the segment anew without its damage ({lost} offsets; those whose batch holds are kept), keep the \
+                         damaged bytes in .cut files"
+                    ),
+                };
+                add(name, path, text);
+            } else if segment.indexes {
+                let index = file_names::index_file(&plan.facts.dir, segment.base_offset);
+                add(name, index, "build the segment's indexes anew".to_owned());
+            }
+        }
+    }
+    for finding in before.findings.iter().filter(|finding| finding.severity == Severity::Heals) {
+        let covered =
+            plans.iter().any(|plan| Some(&plan.facts.name) == finding.log.as_ref() && !plan.segments.is_empty());
+        if !covered {
+            add(finding.log.as_ref(), finding.file.clone(), format!("open the store, which heals: {}", finding.text));
+        }
+    }
+    if actions.is_empty() && facts.exists && !facts.clean() {
+        let text = "open and close the store, which was not closed cleanly".to_owned();
+        actions.push(RepairAction { log: None, file: crate::store::checkpoint::FILE.to_owned(), text });
+    }
+    actions
+}
+
+/// Puts segments back that an interrupted recovery left under their `.cut` names, as the engine's open does.
+fn restore_displaced(storage: &dyn Storage, selection: &Selection, actions: &mut Vec<RepairAction>) -> Result<()> {
+    for name in list_logs(storage)?.0.into_iter().filter(|name| selection.matches(name)) {
+        let dir = name.to_string();
+        let listing = Listing::read(storage, &dir)?;
+        for (base, path) in listing.segments.iter().filter(|(_, path)| listing.displaced.contains(path)) {
+            let to = file_names::log_file(&dir, *base);
+            storage.rename(path, &to).map_err(Error::storage("restore", path))?;
+            storage.sync_dir(&dir).map_err(Error::storage("sync directory", &dir))?;
+            let text = format!("put back in its place from {path}");
+            actions.push(RepairAction { log: Some(name.clone()), file: to, text });
+        }
+    }
+    Ok(())
+}
+
+fn carry_out(
+    storage: &Arc<dyn Storage>,
+    facts: &StoreFacts,
+    plans: &[LogPlan],
+    actions: &mut Vec<RepairAction>,
+) -> Result<()> {
+    let (mut file, _) = CheckpointFile::open(storage)?;
+    let mut checkpoint = facts.newest.clone().unwrap_or_default();
+    checkpoint.clean = false;
+    checkpoint.boot_id = storage.boot_id();
+    for plan in plans {
+        prepare(&**storage, &mut checkpoint, plan);
+    }
+    file.write_both(&checkpoint)?;
+    for plan in plans {
+        if let Some(start) = plan.new_start {
+            let text = format!("the log starts at offset {start} now");
+            let (log, file) = (Some(plan.facts.name.clone()), plan.facts.dir.to_string());
+            actions.push(RepairAction { log, file, text });
+        }
+        repair_log(&**storage, &mut checkpoint, plan, actions)?;
+    }
+    file.write_both(&checkpoint)
+}
+
+fn saved_of<'a>(checkpoint: &'a mut Checkpoint, name: &TopicPartition) -> Option<&'a mut SavedLog> {
+    checkpoint.logs.iter_mut().find(|(other, _)| other == name).map(|(_, saved)| saved)
+}
+
+/// What the checkpoint has to say of a log before its files change.
+fn prepare(storage: &dyn Storage, checkpoint: &mut Checkpoint, plan: &LogPlan) {
+    let name = &plan.facts.name;
+    if plan.facts.saved.is_none() && plan.segments.iter().any(|segment| segment.rewrite) {
+        // Without this, the next open would take the first damage for the log's end.
+        let saved = SavedLog {
+            id: identity(storage, &plan.facts),
+            origin: if plan.has_holes { Origin::Imported } else { Origin::Own },
+            log_start_offset: plan.start,
+            durable: DurablePoint { offset: plan.end, base_offset: plan.start, position: 0 },
+            epochs: plan.learned.view().entries().to_vec(),
+        };
+        checkpoint.logs.push((name.clone(), saved));
+    }
+    let (Some(start), Some(saved)) = (plan.new_start, saved_of(checkpoint, name)) else { return };
+    saved.log_start_offset = saved.log_start_offset.max(start);
+    let mut epochs = plan.facts.epochs.clone();
+    epochs.truncate_from_start(start);
+    saved.epochs = epochs.view().entries().to_vec();
+}
+
+/// The log's identity as its `partition.metadata` tells it, or a new one.
+fn identity(storage: &dyn Storage, facts: &LogFacts) -> [u8; 16] {
+    let path = format!("{}/{}", facts.dir, file_names::PARTITION_METADATA);
+    let text = super::facts::read_whole(storage, &path, 4096).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let told = text.and_then(|text| {
+        text.lines().find_map(|line| line.strip_prefix("topic_id:").and_then(|id| super::export::parse_uuid(id.trim())))
+    });
+    told.unwrap_or_else(|| {
+        use std::hash::{BuildHasher, Hasher, RandomState};
+        let mut id = [0; 16];
+        for half in id.chunks_exact_mut(8) {
+            half.copy_from_slice(&RandomState::new().build_hasher().finish().to_be_bytes());
+        }
+        (id[6], id[8]) = ((id[6] & 0x0f) | 0x40, (id[8] & 0x3f) | 0x80);
+        id
+    })
+}
+
+fn repair_log(
+    storage: &dyn Storage,
+    checkpoint: &mut Checkpoint,
+    plan: &LogPlan,
+    actions: &mut Vec<RepairAction>,
+) -> Result<()> {
+    let point = plan.facts.recovery_point().unwrap_or(plan.end);
+    let mut facts = plan.facts.clone();
+    if facts.saved.is_none() {
+        facts.epochs = plan.learned.clone();
+    }
+    let mut tell = |file: String, text: String| {
+        actions.push(RepairAction { log: Some(plan.facts.name.clone()), file, text });
+    };
+    for segment in &plan.segments {
+        let path = file_names::log_file(&facts.dir, segment.base_offset);
+        if segment.rewrite {
+            let done = rewrite_segment(storage, &facts, segment, point)?;
+            if let (Some(position), Some(saved)) = (done.recovery_position, saved_of(checkpoint, &facts.name)) {
+                saved.durable = DurablePoint { offset: point, base_offset: segment.base_offset, position };
+            }
+            for text in in_words(&done) {
+                tell(path.clone(), text);
+            }
+        }
+        rebuild_indexes(storage, &facts, segment)?;
+        if segment.indexes {
+            tell(
+                file_names::index_file(&facts.dir, segment.base_offset),
+                "built the segment's indexes anew".to_owned(),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn in_words(done: &Rewritten) -> Vec<String> {
+    let mut words = Vec::new();
+    for &(first, next) in &done.gaps {
+        words.push(format!("offsets {first} to {} are lost: a batch without records stands in their place", next - 1));
+    }
+    for path in &done.cut_files {
+        words.push(format!("kept damaged bytes in {path}"));
+    }
+    if done.epochs_healed > 0 {
+        words.push(format!("put the leader epochs of {} batches right", done.epochs_healed));
+    }
+    if done.bases_healed > 0 {
+        words.push(format!("put the base offsets of {} batches right", done.bases_healed));
+    }
+    words
+}
+
+/// The outcome of [`salvage`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SalvageReport {
+    /// The log that the records went to.
+    pub log: TopicPartition,
+    /// Batches appended again.
+    pub batches: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Their first new offset, and the one behind the last.
+    pub offsets: Option<(Offset, Offset)>,
+    /// Batches that hold and cannot be appended: markers of transactions, or such as compaction thinned out.
+    pub refused: u64,
+    /// Bytes that are no batch.
+    pub invalid_bytes: u64,
+    /// What the file is called now.
+    pub renamed_to: String,
+}
+
+/// Appends the batches that hold in a `.cut` file once more to its log, as new records: at new offsets, with the timestamps that
+/// they had. `path` is relative to the data directory (`cpu-0/00000000000000000000-4096-1.cut`).
+///
+/// Nothing is checked against what the log holds already: whether records come twice is the caller's to know. The file is then
+/// renamed to end in `.salvaged`, so that it is not taken twice by mistake.
+///
+/// # Errors
+/// [`Error::DataDirLocked`] where somebody writes the store, [`Error::UnknownTopicOrPartition`], [`Error::Storage`], and those of
+/// appending.
+///
+/// # Durability
+/// On return, the records are on the medium.
+pub fn salvage(storage: &Arc<dyn Storage>, path: &str) -> Result<SalvageReport> {
+    let name = path.split_once('/').and_then(|(dir, name)| {
+        file_names::parse_cut_file(name)?;
+        TopicPartition::parse_dir(dir)
+    });
+    let Some(name) = name else {
+        let wanted = "not a .cut file in a partition directory";
+        return Err(Error::storage("salvage", path)(io::Error::new(io::ErrorKind::InvalidInput, wanted)));
+    };
+    let file = storage.open(path, Access::Read).map_err(Error::storage("open", path))?;
+    let len = file.len().map_err(Error::storage("look at", path))?;
+    let store = Store::options().set("edgelog.housekeeping", "tick")?.open_on(SharedStorage(Arc::clone(storage)))?;
+    let log = store.log(&name.topic, name.partition)?;
+    let rules = WalkRules {
+        first_offset: None,
+        contiguous: false,
+        offset_end: Offset::MAX,
+        batch_bytes_max: log.config().max_message_bytes as usize,
+    };
+    let mut walker = Walker::new(file, len, rules);
+    let renamed_to = format!("{path}.salvaged");
+    let mut report = SalvageReport {
+        log: name,
+        batches: 0,
+        records: 0,
+        offsets: None,
+        refused: 0,
+        invalid_bytes: 0,
+        renamed_to: renamed_to.clone(),
+    };
+    loop {
+        match walker.next() {
+            Step::Batch { .. } => {
+                let batch = walker.batch();
+                match log.append_encoded(batch.bytes(), Durability::Os) {
+                    Ok(info) => {
+                        report.batches += 1;
+                        report.records += u64::try_from(batch.record_count()).unwrap_or(0);
+                        let first = report.offsets.map_or(info.base_offset, |(first, _)| first);
+                        report.offsets = Some((first, info.last_offset + 1));
+                    }
+                    Err(Error::InvalidRecord(_) | Error::RecordTooLarge { .. }) => report.refused += 1,
+                    Err(error) => return Err(error),
+                }
+            }
+            Step::Damage(damage) => {
+                report.invalid_bytes += damage.resumes_at.unwrap_or(walker.end()) - damage.position;
+            }
+            Step::Zeros { .. } | Step::End => break,
+        }
+    }
+    log.flush()?;
+    storage.rename(path, &renamed_to).map_err(Error::storage("rename", path))?;
+    let dir = report.log.to_string();
+    storage.sync_dir(&dir).map_err(Error::storage("sync directory", &dir))?;
+    store.close()?;
+    Ok(report)
+}
