@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use edgelog::{Log, RecoveryReport, Store, StoreOptions, Topic};
 
-use crate::failure::{Failure, warn};
+use crate::failure::{DAMAGE, Failure, damage, warn};
 use crate::progress;
 
 /// Options of every command.
@@ -41,6 +42,42 @@ impl Target {
     /// The logs named, by partition.
     pub(crate) fn logs(&self, store: &Store) -> Result<Vec<Log>, Failure> {
         self.partitions().map(|partition| Ok(store.log(&self.topic.name, partition)?)).collect()
+    }
+
+    /// As [`logs`](Target::logs), for reading: what cannot be read at all is told, and the others are there.
+    pub(crate) fn readable_logs(&self, store: &Store) -> Readable {
+        let mut readable = Readable::default();
+        for partition in self.partitions() {
+            readable.add(store, &self.topic.name, partition);
+        }
+        readable
+    }
+}
+
+/// Logs that can be read, and whether any could not.
+#[derive(Default)]
+pub(crate) struct Readable {
+    pub(crate) logs: Vec<Log>,
+    pub(crate) has_lost: bool,
+}
+
+impl Readable {
+    pub(crate) fn add(&mut self, store: &Store, topic: &str, partition: u32) {
+        match store.log(topic, partition) {
+            Ok(log) => self.logs.push(log),
+            Err(error) => {
+                self.has_lost = true;
+                let text = match error {
+                    edgelog::Error::UnknownTopicOrPartition { .. } => "its segment files are gone".to_owned(),
+                    error => error.to_string(),
+                };
+                damage(format_args!("{topic}-{partition} cannot be read: {text}"));
+            }
+        }
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        if self.has_lost { ExitCode::from(DAMAGE) } else { ExitCode::SUCCESS }
     }
 }
 

@@ -115,6 +115,11 @@ pub(crate) fn exit(outcome: Outcome) -> ExitCode {
     }
 }
 
+/// Tells what is damaged or lost; the command goes on, and exits with [`DAMAGE`].
+pub(crate) fn damage(message: impl fmt::Display) {
+    eprintln!("{} {message}", Paint::stderr().bad("damage:"));
+}
+
 /// Tells something that does not stop the command.
 pub(crate) fn warn(message: impl fmt::Display) {
     eprintln!("{} {message}", Paint::stderr().warn("warning:"));

@@ -87,7 +87,11 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     recorded?;
     closed?;
     told?;
-    Ok(ExitCode::SUCCESS)
+    match recorder.failed {
+        0 => Ok(ExitCode::SUCCESS),
+        failed => Err(Failure::new(format!("{} could not be recorded in full", print::counted(failed, "sample")))
+            .hint("The disk (or the quota) was full. What was recorded is safe; free some room, or delete a topic: `edgelog topics delete NAME`.")),
+    }
 }
 
 /// One topic that is recorded into.

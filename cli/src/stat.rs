@@ -4,12 +4,11 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::ExitCode;
 
 use edgelog::{LeaderEpoch, Log, Offset, OffsetSpec, Store, TimestampMs};
 use serde::Serialize;
 
-use crate::context::{Context, writer_of};
+use crate::context::{Context, Readable, writer_of};
 use crate::failure::{Failure, Outcome, warn};
 use crate::print::{self, Paint};
 use crate::time;
@@ -64,24 +63,24 @@ struct CutFile {
 
 pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let store = ctx.attach()?;
-    let mut logs = Vec::new();
+    let mut readable = Readable::default();
     if let Some(name) = &args.topic {
-        logs = ctx.find(&store, name)?.logs(&store)?;
+        readable = ctx.find(&store, name)?.readable_logs(&store);
     } else {
         for topic in store.topics()? {
             for partition in 0..topic.partitions {
-                logs.push(store.log(&topic.name, partition)?);
+                readable.add(&store, &topic.name, partition);
             }
         }
     }
     let writer = writer_of(ctx.dir());
-    let stats = logs.iter().map(|log| stat(log, ctx.dir())).collect::<Result<Vec<_>, _>>()?;
+    let stats = readable.logs.iter().map(|log| stat(log, ctx.dir())).collect::<Result<Vec<_>, _>>()?;
     if args.json {
         stats.iter().try_for_each(print::json_line)?;
     } else {
         print_all(&stats, ctx, &store, writer.as_deref())?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(readable.exit_code())
 }
 
 fn stat(log: &Log, root: &Path) -> Result<Stat, Failure> {

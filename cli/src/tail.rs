@@ -8,7 +8,7 @@ use std::time::Duration;
 use edgelog::{Batch, Error, Log, LostRange, Offset, OffsetAndEpoch, OffsetSpec, Reader, Record, TimestampMs};
 
 use crate::context::Context;
-use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, warn};
+use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, damage, warn};
 use crate::interrupt;
 use crate::json_record;
 use crate::print::{self, Paint};
@@ -89,8 +89,9 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     interrupt::install()?;
     let store = ctx.attach()?;
     let target = ctx.find_in(&store.topics()?, &args.topic, args.partition)?;
-    let lanes = target.logs(&store)?.into_iter().map(|log| Lane::open(log, args)).collect::<Result<Vec<_>, _>>()?;
-    let mut tail = Tail { lanes, printer: Printer::new(args), left: args.max_records, has_lost: false };
+    let readable = target.readable_logs(&store);
+    let lanes = readable.logs.into_iter().map(|log| Lane::open(log, args)).collect::<Result<Vec<_>, _>>()?;
+    let mut tail = Tail { lanes, printer: Printer::new(args), left: args.max_records, has_lost: readable.has_lost };
     let ended = tail.run(!args.no_follow);
     let flushed = tail.printer.out.flush();
     let is_interrupted = ended?;
@@ -249,7 +250,7 @@ impl Tail {
     fn tell_lost(&mut self, message: impl std::fmt::Display) -> Result<(), Failure> {
         self.has_lost = true;
         self.printer.out.flush()?;
-        eprintln!("{} {message}", Paint::stderr().bad("damage:"));
+        damage(message);
         Ok(())
     }
 

@@ -9,8 +9,8 @@ use edgelog::{NewTopic, Store, Topic};
 use serde::Serialize;
 
 use crate::append::parse_pair;
-use crate::context::Context;
-use crate::failure::{Failure, Outcome};
+use crate::context::{Context, Readable};
+use crate::failure::{DAMAGE, Failure, Outcome};
 use crate::print::{self, Align, Paint, Table};
 
 /// List, create, delete, alter and describe topics
@@ -102,7 +102,7 @@ struct Describe {
 
 pub(crate) fn run(args: Args, ctx: &Context) -> Outcome {
     match args.command.unwrap_or(Command::List(args.list)) {
-        Command::List(args) => list(&args, ctx),
+        Command::List(args) => return list(&args, ctx),
         Command::Create(args) => change(ctx, |store| create(args, store)),
         Command::Delete(args) => delete(&args, ctx),
         Command::Alter(args) => change(ctx, |store| alter(&args, ctx, store)),
@@ -129,7 +129,7 @@ struct Row<'a> {
     config: &'a BTreeMap<String, String>,
 }
 
-fn list(args: &List, ctx: &Context) -> Result<(), Failure> {
+fn list(args: &List, ctx: &Context) -> Outcome {
     let store = ctx.attach()?;
     let topics = store.topics()?;
     let mut table = Table::new(&[
@@ -139,11 +139,16 @@ fn list(args: &List, ctx: &Context) -> Result<(), Failure> {
         ("BYTES", Align::Right),
         ("CONFIG", Align::Left),
     ]);
+    let mut has_lost = false;
     for topic in &topics {
         let Topic { name, partitions, overrides, .. } = topic;
         let (mut records, mut bytes) = (0, 0);
+        let mut readable = Readable::default();
         for partition in 0..*partitions {
-            let log = store.log(name, partition)?;
+            readable.add(&store, name, partition);
+        }
+        has_lost |= readable.has_lost;
+        for log in &readable.logs {
             let offsets = log.offsets();
             records += offsets.high_watermark - offsets.log_start_offset;
             bytes += log.size()?.1;
@@ -156,17 +161,15 @@ fn list(args: &List, ctx: &Context) -> Result<(), Failure> {
             table.row([name.clone(), partitions, print::grouped(records), print::bytes(bytes), config.join(" ")]);
         }
     }
-    if args.json {
-        return Ok(());
-    }
-    if topics.is_empty() {
+    if !args.json && topics.is_empty() {
         eprintln!(
             "no topics in {} yet: `edgelog append TOPIC` or `edgelog topics create TOPIC` makes one",
             ctx.dir().display()
         );
-        return Ok(());
+    } else if !args.json {
+        table.print()?;
     }
-    table.print()
+    Ok(if has_lost { ExitCode::from(DAMAGE) } else { ExitCode::SUCCESS })
 }
 
 fn create(args: Create, store: &Store) -> Result<(), Failure> {

@@ -72,3 +72,18 @@ fn a_tail_torn_by_a_crash_is_no_damage() {
     let done = place.run(&["tail", "t", "--from-beginning", "--no-follow", "--raw"]).exits(0);
     assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("one\ntwo\n", ""));
 }
+
+#[test]
+fn a_partition_without_its_files_does_not_hide_the_others() {
+    let place = Place::new();
+    place.run(&["topics", "create", "t", "--partitions", "2"]).exits(0);
+    for partition in ["0", "1"] {
+        place.run_with(&["append", "t", "-p", partition], partition.as_bytes()).exits(0);
+    }
+    std::fs::remove_file(place.store().join(&place.segments("t-1")[0])).unwrap();
+    for command in [&["tail", "t", "--no-follow", "--raw"][..], &["stat"], &["topics"]] {
+        let done = place.run(command).exits(2);
+        assert!(done.stderr.contains("t-1 cannot be read"), "{}", done.stderr);
+        assert!(!done.stdout.is_empty(), "the other partition is there");
+    }
+}
