@@ -4,8 +4,10 @@ mod support;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use edgelog::clock::ManualClock;
+use edgelog::storage::MemoryStorage;
 use edgelog::{Durability, NewRecord, NewTopic, OffsetSpec, Store};
-use support::{Place, batches_len, ticking};
+use support::{Place, TempDir, batches_len, copy_dir, ticking};
 
 fn small_topic() -> NewTopic {
     NewTopic::new("t").config("segment.bytes", "8192").config("retention.ms", "-1")
@@ -95,6 +97,67 @@ fn housekeeping_from_many_threads_loses_nothing() {
         drop(store);
         for (name, bytes) in place.files("t-0", ".log") {
             assert_eq!(bytes.len(), batches_len(&bytes), "{}: {name}", place.name());
+        }
+    }
+}
+
+/// The indexes of sealed segments, which a crash may come before: once the store was closed cleanly every segment has
+/// both, byte for byte those of a store that nothing happened to.
+#[test]
+fn a_crash_before_indexes_were_written_leaves_them_to_the_next_close() {
+    for mode in ["map", "file"] {
+        let (undisturbed, crashed) = (Place::Directory(TempDir::new(), mode), Place::Directory(TempDir::new(), mode));
+        let clock = ManualClock::new(1_700_000_000_000);
+        for place in [&undisturbed, &crashed] {
+            let store = place.open(ticking().clock(clock.clone()));
+            store.create_topic(&small_topic().config("index.interval.bytes", "500")).unwrap();
+            append(&store, 0, 300, Durability::Sync);
+            store.flush().unwrap();
+            if std::ptr::eq(place, &undisturbed) {
+                store.close().unwrap();
+            } else {
+                // The descriptors stay open, and so does the lock: the next store is opened on a copy.
+                std::mem::forget(store);
+            }
+        }
+        let Place::Directory(dir, _) = &crashed else { unreachable!("made above") };
+        let copy = TempDir::new();
+        copy_dir(dir.path(), copy.path());
+        let recovered = Place::Directory(copy, mode);
+        let store = recovered.open(ticking());
+        assert!(!store.recovery_report().clean);
+        store.close().unwrap();
+        for ending in [".index", ".timeindex"] {
+            let (expected, found) = (undisturbed.files("t-0", ending), recovered.files("t-0", ending));
+            assert!(expected.len() > 4 && expected.iter().any(|(_, bytes)| !bytes.is_empty()), "{ending}");
+            let names = |files: &[(String, Vec<u8>)]| files.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+            assert_eq!(names(&expected), names(&found), "{mode}");
+            assert!(expected == found, "{mode}: the {ending} files differ");
+        }
+    }
+}
+
+/// A truncation into a sealed segment, whose indexes then know batches that are gone: after the next close all files
+/// are those of a store that never had the records which were taken back.
+#[test]
+fn a_truncation_leaves_no_index_of_what_it_took_back() {
+    for place in Place::all() {
+        let clock = ManualClock::new(1_700_000_000_000);
+        let store = place.open(ticking().clock(clock.clone()));
+        store.create_topic(&small_topic().config("index.interval.bytes", "500")).unwrap();
+        append(&store, 0, 300, Durability::Sync);
+        store.tick(1).unwrap();
+        assert_eq!(store.log("t", 0).unwrap().truncate_to(145).unwrap(), 145);
+        store.close().unwrap();
+
+        let never = Place::Memory(MemoryStorage::new());
+        let store = never.open(ticking().clock(clock));
+        store.create_topic(&small_topic().config("index.interval.bytes", "500")).unwrap();
+        append(&store, 0, 145, Durability::Sync);
+        store.close().unwrap();
+        for ending in [".log", ".index", ".timeindex"] {
+            let (expected, found) = (never.files("t-0", ending), place.files("t-0", ending));
+            assert!(expected.len() > 1 && expected == found, "{}: the {ending} files differ", place.name());
         }
     }
 }

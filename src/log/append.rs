@@ -458,6 +458,8 @@ impl LogShared {
         let path = appender.segment.path();
         if appender.file.is_none() {
             let file = self.storage.open(&path, Access::Write).map_err(Error::storage("open", &path))?;
+            // What the last close wrote is short from here on, and would still pass for whole after a crash.
+            appender.segment.remove_index_files();
             appender.file = Some(file);
         }
         let file = Arc::clone(appender.file.as_ref().expect("just opened"));

@@ -45,23 +45,28 @@ impl LogShared {
             if appender.prepared.take().is_some() {
                 let _ = self.storage.remove_file(&format!("{}/{}", self.dir, file_names::PREPARED));
             }
+            let file = appender.file.take();
             // What was never written to needs nothing: its files are as the last close left them.
-            let Some(file) = appender.file.take() else { return Ok(()) };
+            if file.is_none() && !appender.segment.is_stale() {
+                return Ok(());
+            }
             appender.segment.seal(&mut appender.indexer);
             (appender.segment.clone(), file, appender.position)
         };
-        let path = segment.path();
-        if file.len().map_err(Error::storage("look at", &path))? > u64::from(position) {
-            file.truncate(u64::from(position)).map_err(Error::storage("trim", &path))?;
+        if let Some(file) = file {
+            let path = segment.path();
+            if file.len().map_err(Error::storage("look at", &path))? > u64::from(position) {
+                file.truncate(u64::from(position)).map_err(Error::storage("trim", &path))?;
+            }
+            self.flush_now()?;
+            debug_assert_eq!(self.durable.lock().position, position, "nothing is appended to a closed log");
         }
-        self.flush_now()?;
-        debug_assert_eq!(self.durable.lock().position, position, "nothing is appended to a closed log");
         for segment in self.segments.read().iter().rev() {
             if !segment.has_unwritten_indexes() {
                 break;
             }
             // On a full disk there is no room for what can be rebuilt.
-            if let Err(error) = segment.write_indexes() {
+            if let Err(error) = segment.write_indexes(&self.pool) {
                 tracing::debug!(log = %self.name, %error, "indexes were not written and will be rebuilt");
                 break;
             }

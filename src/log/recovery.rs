@@ -28,6 +28,9 @@ use crate::sync::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Condvar, Mutex, Or
 
 /// A torn tail is copied aside up to this many bytes; a longer one keeps its whole file aside.
 const CUT_COPY_BYTES_MAX: u64 = 1 << 20;
+/// So many sealed segments without index files, from the newest back, get new ones; those of more (an imported log)
+/// are made when somebody reads there.
+const STALE_INDEXES_MAX: usize = 32;
 /// So many cut tails of one log are kept; the oldest goes first.
 const CUT_FILES_MAX: usize = 16;
 
@@ -373,6 +376,12 @@ impl Recovery<'_> {
         let active = segments.last().expect("a log has a segment");
         active.publish(position);
         active.rebuild_into_memory(&self.log.pool)?;
+        if position > 0 || active.has_index_files() {
+            active.set_stale();
+        }
+        // The crash may have come before the indexes of what was sealed last were written.
+        let sealed = segments.iter().rev().skip(1).take(STALE_INDEXES_MAX);
+        sealed.take_while(|segment| !segment.has_index_files()).for_each(|segment| segment.set_stale());
         self.log.begin(segments, position, start.min(end), end)?;
         if !durable {
             // The checkpoint goes on saying what is known to be durable.

@@ -141,7 +141,7 @@ impl LogShared {
             if !segment.has_unwritten_indexes() {
                 break;
             }
-            segment.write_indexes()?;
+            segment.write_indexes(&self.pool)?;
         }
         Ok(())
     }

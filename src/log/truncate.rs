@@ -79,6 +79,7 @@ impl LogShared {
         self.storage.sync_dir(&self.dir).map_err(Error::storage("sync directory", &self.dir))?;
         let kept = Arc::new(self.swap_prefix(&segment, position)?);
         kept.rebuild_into_memory(&self.pool)?;
+        kept.set_stale();
 
         self.resume_appender(appender, &kept, position, end)?;
         appender.sync_pending_from = None;

@@ -86,6 +86,8 @@ pub(crate) struct Segment {
     largest_timestamp: AtomicI64,
     /// Sealed, and neither trimmed to its length nor flushed since.
     untrimmed: AtomicBool,
+    /// The index files are missing, or say something else than the batches.
+    stale: AtomicBool,
     indexes: RwLock<Indexes>,
 }
 
@@ -106,6 +108,7 @@ impl Segment {
             len: AtomicU32::new(LEN_UNKNOWN),
             largest_timestamp: AtomicI64::new(TIMESTAMP_UNKNOWN),
             untrimmed: AtomicBool::new(false),
+            stale: AtomicBool::new(false),
             indexes: RwLock::new(Indexes::Unloaded),
         }
     }
@@ -205,14 +208,44 @@ impl Segment {
         Ok(())
     }
 
+    /// The index files, if there are any, are not this segment's: they are to be written anew.
+    pub(crate) fn set_stale(&self) {
+        self.stale.store(true, Ordering::Release);
+    }
+
+    /// Whether the index files were found to be missing, or not to be this segment's.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.stale.load(Ordering::Acquire)
+    }
+
+    /// Whether both index files are there, whatever is in them.
+    pub(crate) fn has_index_files(&self) -> bool {
+        self.index_paths().iter().all(|path| self.storage.metadata(path).is_ok())
+    }
+
+    /// Removes the index files, which are about to be overtaken.
+    pub(crate) fn remove_index_files(&self) {
+        for path in self.index_paths() {
+            let _ = self.storage.remove_file(&path);
+        }
+    }
+
+    fn index_paths(&self) -> [String; 2] {
+        [file_names::index_file(&self.dir, self.base_offset), file_names::time_index_file(&self.dir, self.base_offset)]
+    }
+
     /// Writes the indexes that are in memory to their files and lets go of the memory. They are derived, so
     /// nothing is flushed: what a crash makes of them is found when they are read.
-    pub(crate) fn write_indexes(&self) -> Result<()> {
+    pub(crate) fn write_indexes(&self, pool: &Arc<BufferPool>) -> Result<()> {
+        if self.is_stale() && !matches!(&*self.indexes.read(), Indexes::Memory { .. }) {
+            self.rebuild_into_memory(pool)?;
+        }
         let mut indexes = self.indexes.write();
         if let Indexes::Memory { offsets, times } = &*indexes {
             self.write_index(&file_names::index_file(&self.dir, self.base_offset), offsets)?;
             self.write_index(&file_names::time_index_file(&self.dir, self.base_offset), times)?;
             *indexes = Indexes::Unloaded;
+            self.stale.store(false, Ordering::Release);
         }
         Ok(())
     }
@@ -235,7 +268,7 @@ impl Segment {
 
     /// Whether rebuilt or freshly sealed indexes wait to be written.
     pub(crate) fn has_unwritten_indexes(&self) -> bool {
-        matches!(&*self.indexes.read(), Indexes::Memory { .. })
+        self.is_stale() || matches!(&*self.indexes.read(), Indexes::Memory { .. })
     }
 
     /// Lets go of indexes that can be read again.
@@ -524,12 +557,7 @@ impl Segment {
     /// Removes the three files, the log last: a crash in between leaves a log without indexes, which is
     /// sound.
     pub(crate) fn remove_files(&self) -> Result<()> {
-        let paths = [
-            file_names::index_file(&self.dir, self.base_offset),
-            file_names::time_index_file(&self.dir, self.base_offset),
-            self.path(),
-        ];
-        for path in paths {
+        for path in self.index_paths().into_iter().chain([self.path()]) {
             match self.storage.remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::storage("remove", &path)(e)),
                 _ => {}
