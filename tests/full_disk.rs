@@ -1,0 +1,323 @@
+//! Disks that are full: an error from the call that needs room, never a signal; what was acknowledged is there; the
+//! store opens, reads, deletes and closes; and when there is room again, work goes on as if nothing had been.
+//!
+//! The tests on real file systems run by `./test --only filesystems`, which mounts small ones and names them in
+//! `EDGELOG_TEST_MOUNTS=ext4:/path,xfs:/path,...`. The load runs in a child process, so that a SIGBUS is a failure
+//! with a name and not the end of the test runner.
+
+mod support;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use edgelog::storage::{Access, MemoryStorage, Storage};
+use edgelog::{Durability, Error, Log, NewRecord, NewTopic, OffsetSpec, Store, StoreOptions};
+use support::TempDir;
+
+const BALLAST_BYTES: u64 = 512 << 10;
+/// What each writer goes on trying after its first error: some of it finds a last hole.
+const TRIES_AFTER_FULL: usize = 100;
+
+/// How each log is filled: its topic, and the durability of its appends.
+const WRITERS: &[(&str, Durability)] = &[
+    ("os", Durability::Os),
+    ("interval", Durability::Interval),
+    ("sync", Durability::Sync),
+    ("batch", Durability::Os),
+];
+
+trait Disk: Sync {
+    fn open(&self, options: StoreOptions) -> Store;
+    fn add_ballast(&self);
+    fn remove_ballast(&self);
+}
+
+struct InMemory(MemoryStorage);
+
+impl Disk for InMemory {
+    fn open(&self, options: StoreOptions) -> Store {
+        options.open_on(self.0.clone()).unwrap()
+    }
+
+    fn add_ballast(&self) {
+        self.0.open("ballast", Access::CreateNew).unwrap().reserve(BALLAST_BYTES).unwrap();
+    }
+
+    fn remove_ballast(&self) {
+        self.0.remove_file("ballast").unwrap();
+    }
+}
+
+struct OnMount {
+    dir: PathBuf,
+    mode: String,
+}
+
+impl Disk for OnMount {
+    fn open(&self, options: StoreOptions) -> Store {
+        options.set("edgelog.storage", &self.mode).unwrap().open(self.dir.join("store")).unwrap()
+    }
+
+    fn add_ballast(&self) {
+        let mut file = File::create(self.dir.join("ballast")).unwrap();
+        let mut noise = support::Random(1);
+        let bytes: Vec<u8> = (0..BALLAST_BYTES).map(|_| noise.next() as u8).collect();
+        file.write_all(&bytes).unwrap();
+        file.sync_all().unwrap();
+    }
+
+    fn remove_ballast(&self) {
+        std::fs::remove_file(self.dir.join("ballast")).unwrap();
+    }
+}
+
+/// The value of record `n`: of its own length, and nothing that a file system could compress away.
+fn value(topic: &str, n: i64) -> Vec<u8> {
+    let mut noise = support::Random(n as u64);
+    let mut value = format!("{topic} {n} ").into_bytes();
+    let len = 20 + noise.below(700);
+    value.extend((0..len).map(|_| noise.next() as u8));
+    value
+}
+
+fn create_topics(store: &Store) {
+    for &(name, _) in WRITERS {
+        let topic = NewTopic::new(name).config("segment.bytes", "131072").config("retention.ms", "-1");
+        store.create_topic(&topic).unwrap();
+    }
+    store.create_topic(&NewTopic::new("doomed").config("retention.ms", "-1")).unwrap();
+    for n in 0..100 {
+        store.log("doomed", 0).unwrap().append(NewRecord::value(&value("doomed", n))).unwrap();
+    }
+}
+
+/// Appends what comes next to one log; `next` is the offset that it must get.
+fn append(log: &Log, topic: &str, durability: Durability, next: &mut i64) -> edgelog::Result<()> {
+    let info = if topic == "batch" {
+        let mut batch = log.batch();
+        for n in *next..*next + 10 {
+            batch.push(NewRecord::value(&value(topic, n)).with_timestamp(n))?;
+        }
+        log.append_batch_with(&mut batch, durability)?
+    } else {
+        log.append_with(NewRecord::value(&value(topic, *next)).with_timestamp(*next), durability)?
+    };
+    assert_eq!(info.base_offset, *next, "{topic}: an append that failed takes no offset");
+    *next = info.last_offset + 1;
+    Ok(())
+}
+
+/// All writers at once until each has met the end of the disk, and beyond. Returns how many records each log holds.
+fn fill(store: &Store, ends: &[i64]) -> Vec<i64> {
+    let full = Mutex::new(0);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = WRITERS
+            .iter()
+            .zip(ends)
+            .map(|(&(topic, durability), &end)| {
+                let full = &full;
+                scope.spawn(move || {
+                    let log = store.log(topic, 0).unwrap();
+                    let (mut next, mut errors, mut tries) = (end, 0, 0);
+                    while tries < TRIES_AFTER_FULL {
+                        if let Err(error) = append(&log, topic, durability, &mut next) {
+                            assert!(error.is_storage_full() && error.is_retriable(), "{topic} at {next}: {error}");
+                            errors += 1;
+                        }
+                        if errors == 1 {
+                            *full.lock().unwrap() += 1;
+                        }
+                        // Until all are in want, there is another who may free or take room.
+                        tries += usize::from(*full.lock().unwrap() >= WRITERS.len());
+                    }
+                    next
+                })
+            })
+            .collect();
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+    })
+}
+
+/// Every record from `start` to `end`, each as it was appended.
+fn check(log: &Log, start: i64, end: i64) {
+    let topic = log.name().topic.clone();
+    let mut reader = log.reader(OffsetSpec::Offset(start)).unwrap();
+    let mut next = start;
+    while let Some(batch) = reader.next_batch_timeout(Duration::ZERO).unwrap() {
+        for record in batch.records().unwrap() {
+            let record = record.unwrap();
+            assert_eq!(record.offset, next, "{topic}");
+            assert!(record.value == Some(&value(&topic, next)), "{topic}: the value at {next} is another");
+            next += 1;
+        }
+    }
+    assert_eq!(next, end, "{topic}: records are missing or too many");
+}
+
+fn check_all(store: &Store, starts: &[i64], ends: &[i64]) {
+    for ((&(topic, _), &start), &end) in WRITERS.iter().zip(starts).zip(ends) {
+        check(&store.log(topic, 0).unwrap(), start, end);
+    }
+}
+
+/// The whole story on one disk.
+fn fill_up_and_go_on(disk: &dyn Disk) {
+    disk.add_ballast();
+    let store = disk.open(Store::options());
+    create_topics(&store);
+    let mut starts = vec![0; WRITERS.len()];
+    let mut ends = fill(&store, &vec![0; WRITERS.len()]);
+    assert!(ends.iter().all(|&end| end > 100), "the disk was full before anything was tested: {ends:?}");
+    check_all(&store, &starts, &ends);
+
+    // Room, and the same store goes on.
+    disk.remove_ballast();
+    for (&(topic, durability), end) in WRITERS.iter().zip(&mut ends) {
+        let log = store.log(topic, 0).unwrap();
+        for _ in 0..20 {
+            append(&log, topic, durability, end).unwrap_or_else(|error| panic!("{topic} with room again: {error}"));
+        }
+    }
+    check_all(&store, &starts, &ends);
+
+    // Full again: closes, opens, reads, on a disk without room.
+    ends = fill(&store, &ends);
+    store.close().unwrap();
+    drop(store);
+    let store = disk.open(Store::options());
+    assert!(store.recovery_report().clean, "{}", store.recovery_report());
+    check_all(&store, &starts, &ends);
+
+    // Deletes, and what that freed can be written to.
+    ends = fill(&store, &ends);
+    let log = store.log("os", 0).unwrap();
+    starts[0] = ends[0] / 2;
+    assert_eq!(log.delete_records_before(starts[0]).unwrap(), starts[0]);
+    check_all(&store, &starts, &ends);
+    ends = fill(&store, &ends);
+    store.delete_topic("doomed").unwrap();
+    assert!(matches!(store.log("doomed", 0), Err(Error::UnknownTopicOrPartition { .. })));
+    let before = ends.clone();
+    ends = fill(&store, &ends);
+    assert!(before.iter().zip(&ends).any(|(before, end)| end > before), "what a deletion frees can be used");
+    check_all(&store, &starts, &ends);
+    store.close().unwrap();
+    drop(store);
+
+    let store = disk.open(Store::options());
+    assert!(store.recovery_report().clean, "{}", store.recovery_report());
+    check_all(&store, &starts, &ends);
+    assert_eq!(store.topics().unwrap().len(), WRITERS.len());
+}
+
+/// A disk in memory that is full at 4 MiB goes through all of it, wherever the tests run.
+#[test]
+fn a_full_disk_in_memory_is_an_error_and_work_goes_on() {
+    fill_up_and_go_on(&InMemory(MemoryStorage::with_capacity(4 << 20)));
+}
+
+// --- file systems --------------------------------------------------------------------------------------------------
+
+/// Kind and place of the mounts to test on.
+fn mounts() -> Vec<(String, PathBuf)> {
+    let mounts = std::env::var("EDGELOG_TEST_MOUNTS").expect("EDGELOG_TEST_MOUNTS names the mounts; see the stage");
+    let split = |mount: &str| {
+        let (kind, path) = mount.split_once(':').expect("kind:/path");
+        (kind.to_owned(), PathBuf::from(path))
+    };
+    let mounts: Vec<_> = mounts.split(',').map(split).collect();
+    assert!(!mounts.is_empty());
+    mounts
+}
+
+/// Runs `test` of this binary again as a child that works in `dir`.
+fn spawn(test: &str, dir: &Path, mode: &str) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"])
+        .env("EDGELOG_TEST_CHILD", dir)
+        .env("EDGELOG_TEST_CHILD_MODE", mode)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// The disk that this process works on, if it is such a child.
+fn child() -> Option<OnMount> {
+    let dir = PathBuf::from(std::env::var_os("EDGELOG_TEST_CHILD")?);
+    Some(OnMount { dir, mode: std::env::var("EDGELOG_TEST_CHILD_MODE").unwrap() })
+}
+
+/// `auto` as users have it, `file`, and maps by force where stores through maps are known to be safe.
+fn modes(kind: &str) -> &'static [&'static str] {
+    if matches!(kind, "ext4" | "tmpfs") { &["auto", "map", "file"] } else { &["auto", "file"] }
+}
+
+/// On each file system, in each way of storing, a child process goes through the whole story and ends well.
+#[test]
+#[ignore = "needs mounts: ./test --only filesystems"]
+fn a_full_file_system_is_an_error_and_work_goes_on() {
+    if let Some(disk) = child() {
+        return fill_up_and_go_on(&disk);
+    }
+    for (kind, mount) in mounts() {
+        for mode in modes(&kind) {
+            let dir = TempDir::below(&mount);
+            let child = spawn("a_full_file_system_is_an_error_and_work_goes_on", dir.path(), mode);
+            let output = child.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "{kind}, {mode}: {}\n{said}", output.status);
+            println!("{kind}, {mode}: ok");
+        }
+    }
+}
+
+/// On each file system, a child that has filled it is killed, without closing anything. On the disk that is still
+/// full, the store opens and every record that the child was acknowledged is there.
+#[test]
+#[ignore = "needs mounts: ./test --only filesystems"]
+fn a_process_killed_on_a_full_file_system_leaves_all_that_was_acknowledged() {
+    if let Some(disk) = child() {
+        let store = disk.open(Store::options());
+        create_topics(&store);
+        let ends = fill(&store, &vec![0; WRITERS.len()]);
+        let ends: Vec<String> = ends.iter().map(i64::to_string).collect();
+        println!("acknowledged {}", ends.join(" "));
+        // Killed here; or the parent is gone.
+        let _ = std::io::stdin().read_line(&mut String::new());
+        panic!("nobody killed this process");
+    }
+    for (kind, mount) in mounts() {
+        for mode in modes(&kind) {
+            let dir = TempDir::below(&mount);
+            let test = "a_process_killed_on_a_full_file_system_leaves_all_that_was_acknowledged";
+            let mut child = spawn(test, dir.path(), mode);
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+            let ends = lines.by_ref().find_map(|line| line.strip_prefix("acknowledged ").map(str::to_owned));
+            child.kill().unwrap();
+            let status = child.wait().unwrap();
+            let ends = ends.unwrap_or_else(|| panic!("{kind}, {mode}: the child ended early: {status}"));
+            let ends: Vec<i64> = ends.split(' ').map(|end| end.parse().unwrap()).collect();
+
+            let disk = OnMount { dir: dir.path().to_owned(), mode: (*mode).to_owned() };
+            let store = disk.open(Store::options());
+            let report = store.recovery_report();
+            assert!(!report.clean && report.lost_offsets() == 0, "{kind}, {mode}: {report}");
+            check_all(&store, &vec![0; WRITERS.len()], &ends);
+            check(&store.log("doomed", 0).unwrap(), 0, 100);
+            store.delete_topic("doomed").unwrap();
+            let log = store.log("os", 0).unwrap();
+            assert_eq!(log.leader_epoch(), 1);
+            log.delete_records_before(ends[0] / 2).unwrap();
+            let mut next = ends[0];
+            append(&log, "os", Durability::Sync, &mut next).unwrap();
+            check(&log, ends[0] / 2, next);
+            store.close().unwrap();
+            println!("{kind}, {mode}: ok, {ends:?} records");
+        }
+    }
+}
