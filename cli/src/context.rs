@@ -204,9 +204,13 @@ pub(crate) fn writer_of(dir: &Path) -> Option<String> {
     // 1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF
     let holder = locks.lines().find_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let is_it = words.len() > 5 && words[1] == "FLOCK" && words[5].ends_with(&inode);
+        let is_it = words.len() > 5 && words[1] == "FLOCK" && words[3] == "WRITE" && words[5].ends_with(&inode);
         is_it.then(|| words[4].to_owned())
     })?;
+    if holder.parse::<u32>().map_or(true, |number| number == 0) {
+        // A process that has no number in this container.
+        return Some("outside this container".to_owned());
+    }
     let name = fs::read_to_string(format!("/proc/{holder}/comm")).unwrap_or_default();
     Some(if name.is_empty() { holder } else { format!("{holder} ({})", name.trim_end()) })
 }

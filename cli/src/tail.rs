@@ -243,6 +243,9 @@ impl Tail {
                 let last = offset - 1;
                 self.tell(format_args!("{name}: the writer took back offsets {end_offset}..={last} printed before; going on at {end_offset}"))
             }
+            Error::Storage { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Err(Failure::new(format!("{name} is gone: the topic was deleted while it was read")))
+            }
             error => Err(error.into()),
         }
     }

@@ -168,6 +168,17 @@ fn a_follower_of_many_partitions_hears_each() {
 }
 
 #[test]
+fn a_follower_is_told_that_its_topic_is_gone() {
+    let place = Place::new();
+    place.run_with(&["append", "t"], b"one\n").exits(0);
+    let mut tail = place.start(&["tail", "t", "--raw"]);
+    assert_eq!(tail.line(), "one");
+    place.run(&["topics", "delete", "t", "--yes"]).exits(0);
+    let done = tail.wait().exits(1);
+    assert!(done.stderr.contains("deleted"), "{}", done.stderr);
+}
+
+#[test]
 fn ctrl_c_keeps_the_whole_lines_that_were_read() {
     let place = Place::new();
     let mut append = place.start(&["append", "t"]);

@@ -71,6 +71,14 @@ fn a_tail_torn_by_a_crash_is_no_damage() {
     std::fs::write(&log, bytes).unwrap();
     let done = place.run(&["tail", "t", "--from-beginning", "--no-follow", "--raw"]).exits(0);
     assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("one\ntwo\n", ""));
+
+    // The next writer says what it did about it, and `stat` shows what was kept.
+    let done = place.run_with(&["append", "t"], b"three\n").exits(0);
+    assert_eq!(done.lines(), ["t-0 @ 2"]);
+    assert!(done.stderr.contains("not closed cleanly") && done.stderr.contains("kept in"), "{}", done.stderr);
+    let stat = place.run(&["stat", "--json"]).exits(0).json().remove(0);
+    assert_eq!(stat["leader_epoch"], 1, "{stat}");
+    assert!(stat["cut_files"][0]["bytes"].as_u64() > Some(0), "{stat}");
 }
 
 #[test]
