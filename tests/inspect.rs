@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use edgelog::inspect::{self, CheckReport, DumpItem, DumpOptions, DumpText, Selection, Severity};
+use edgelog::inspect::{self, CheckReport, DumpItem, DumpOptions, DumpText, ExportRange, Selection, Severity};
 use edgelog::storage::{Access, MemoryStorage, Storage};
 use edgelog::{Durability, Error, Header, Log, NewRecord, NewTopic, OffsetSpec, Store};
 
@@ -277,12 +277,12 @@ fn a_torn_tail_above_the_recovery_point_heals() {
     assert_worst(&report, Severity::Heals);
     assert_eq!(report.logs[0].log_end_offset, base);
     assert!(report.findings.iter().any(|f| f.position == Some(position as u64)), "{report:#?}");
-    // A batch of another history.
-    let torn = disk.copy();
-    torn.write(&path, position + 12, &7_i32.to_be_bytes());
-    let report = torn.check();
+    // An epoch that never was is a damaged field, and no end.
+    let damaged = disk.copy();
+    damaged.write(&path, position + 12, &7_i32.to_be_bytes());
+    let report = damaged.check();
     assert_worst(&report, Severity::Heals);
-    assert_eq!(report.logs[0].log_end_offset, base);
+    assert_eq!(report.logs[0].log_end_offset, 210);
 }
 
 #[test]
@@ -604,4 +604,135 @@ fn what_was_cut_can_be_salvaged_as_new_records() {
         assert_eq!(values[&(next - 3 + n)], value(torn + 1 + n));
     }
     assert!(inspect::salvage(&disk.storage(), &cut).is_err());
+}
+
+fn export(disk: &Disk, range: ExportRange) -> (Disk, inspect::ExportReport) {
+    let target = Disk::new();
+    let name = "t-0".parse().unwrap();
+    let id = Some("AAAAAAAAQACAAAAAAAAAAQ");
+    let go_on = &mut |_| ControlFlow::Continue(());
+    let report = inspect::export_partition(&disk.storage(), &name, &target.storage(), range, id, go_on).unwrap();
+    (target, report)
+}
+
+#[test]
+fn an_exported_partition_is_the_log_in_epoch_0() {
+    let disk = crashed_store(200);
+    disk.open().close().unwrap();
+    let store = disk.open();
+    append(&store.log("t", 0).unwrap(), 210, 230);
+    assert_eq!(store.log("t", 0).unwrap().leader_epoch(), 1);
+    // Beside the live writer.
+    let (target, report) = export(&disk, ExportRange::default());
+    assert_eq!((report.records, report.offsets), (230, Some((0, 230))));
+    assert_eq!(target.logs(), disk.logs());
+    for path in disk.logs() {
+        let (mut before, after) = (disk.read(&path), target.read(&path));
+        for (at, ..) in batches(&before) {
+            before[at + 12..at + 16].fill(0);
+        }
+        assert_eq!(after, before[..after.len()], "{path}");
+        assert!(before[after.len()..].iter().all(|&byte| byte == 0));
+    }
+    store.close().unwrap();
+    for path in disk.files().into_iter().filter(|path| path.ends_with("index")) {
+        assert_eq!(target.read(&path), disk.read(&path), "{path}");
+    }
+    assert_eq!(target.read("t-0/leader-epoch-checkpoint"), b"0\n1\n0 0\n");
+    assert_eq!(target.read("t-0/partition.metadata"), b"version: 0\ntopic_id: AAAAAAAAQACAAAAAAAAAAQ");
+    // Taken over by a store, it holds and reads the same.
+    assert!(target.check().findings.iter().all(|finding| finding.file == "edgelog.checkpoint" || finding.severity == Severity::Note));
+    let store = target.open();
+    assert_eq!(read_all(&store), ((0..230).map(|n| (n, value(n))).collect(), vec![]));
+    store.close().unwrap();
+    assert!(target.check().is_sound());
+    let name = "t-0".parse().unwrap();
+    let go_on = &mut |_| ControlFlow::Continue(());
+    let again = inspect::export_partition(&disk.storage(), &name, &target.storage(), ExportRange::default(), None, go_on);
+    assert!(matches!(again, Err(Error::Storage { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists));
+}
+
+#[test]
+fn a_part_of_a_log_is_exported_as_whole_batches() {
+    let disk = closed_store(200);
+    let (target, report) = export(&disk, ExportRange { from: 50, until: 150 });
+    assert_eq!(report.offsets, Some((50, 150)));
+    assert_eq!(target.read("t-0/leader-epoch-checkpoint"), b"0\n1\n0 50\n");
+    let store = target.open();
+    assert_eq!(read_all(&store).0.into_keys().collect::<Vec<_>>(), (50..150).collect::<Vec<_>>());
+}
+
+#[test]
+fn damage_is_left_out_of_exports_and_told() {
+    let disk = closed_store(200);
+    let path = &disk.logs()[1];
+    let (position, base, next) = batches(&disk.read(path))[3];
+    disk.flip(path, position + 70);
+    let (target, report) = export(&disk, ExportRange::default());
+    assert_eq!((report.records, report.lost[0].lost), (199, Some((base, next))));
+    // What is there holds to the last byte; offsets need only rise in a log that was brought in.
+    assert_eq!(target.check().worst, Some(Severity::Heals), "{:#?}", target.check());
+    let mut offsets = Vec::new();
+    let mut tell = |record: &edgelog::Record<'_>| {
+        offsets.push(record.offset);
+        Ok(())
+    };
+    let go_on = &mut |_| ControlFlow::Continue(());
+    let name = "t-0".parse().unwrap();
+    let report = inspect::export_records(&disk.storage(), &name, ExportRange::default(), &mut tell, go_on).unwrap();
+    assert_eq!((report.records, report.lost[0].lost), (199, Some((base, next))));
+    assert_eq!(offsets, (0..200).filter(|&n| n < base || n >= next).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_dump_is_kafkas_to_the_letter() {
+    let disk = Disk::new();
+    let store = disk.open();
+    store.create_topic(&NewTopic::new("d")).unwrap();
+    let log = store.log("d", 0).unwrap();
+    let mut batch = log.batch();
+    let headers = [Header::new("a", b"1"), Header::new("b", b"")];
+    batch.push(NewRecord::value(b"one").with_key(b"k").with_headers(&headers).with_timestamp(1000)).unwrap();
+    batch.push(NewRecord::tombstone(b"k2").with_timestamp(999)).unwrap();
+    log.append_batch(&mut batch).unwrap();
+    log.append(NewRecord::value(b"two").with_timestamp(2000)).unwrap();
+    store.close().unwrap();
+    let dump = |options| {
+        let path = "d-0/00000000000000000000.log";
+        let mut text = DumpText::new(Vec::new(), path, options).unwrap();
+        let tell = &mut |item: DumpItem<'_>| text.tell(&item);
+        let report = inspect::dump(&*disk.storage(), path, options, tell).unwrap();
+        (String::from_utf8(text.finish().unwrap()).unwrap(), report)
+    };
+    let (text, report) = dump(DumpOptions { deep: true, data: true });
+    assert!(!report.damaged && report.entries == 2 && report.gaps.is_empty());
+    let bytes = disk.read("d-0/00000000000000000000.log");
+    let crc = |at: usize| u32::from_be_bytes(bytes[at + 17..at + 21].try_into().unwrap());
+    let second = batches(&bytes)[1].0;
+    let (size, rest) = (second, bytes.len() - second);
+    let expected = format!(
+        "Dumping d-0/00000000000000000000.log\nLog starting offset: 0\n\
+        baseOffset: 0 lastOffset: 1 count: 2 baseSequence: -1 lastSequence: -1 producerId: -1 producerEpoch: -1 \
+        partitionLeaderEpoch: 0 isTransactional: false isControl: false deleteHorizonMs: OptionalLong.empty position: 0 \
+        CreateTime: 1000 size: {size} magic: 2 compresscodec: none crc: {} isvalid: true\n\
+        | offset: 0 CreateTime: 1000 keySize: 1 valueSize: 3 sequence: -1 headerKeys: [a,b] key: k payload: one\n\
+        | offset: 1 CreateTime: 999 keySize: 2 valueSize: -1 sequence: -1 headerKeys: [] key: k2\n\
+        baseOffset: 2 lastOffset: 2 count: 1 baseSequence: -1 lastSequence: -1 producerId: -1 producerEpoch: -1 \
+        partitionLeaderEpoch: 0 isTransactional: false isControl: false deleteHorizonMs: OptionalLong.empty position: {size} \
+        CreateTime: 2000 size: {rest} magic: 2 compresscodec: none crc: {} isvalid: true\n\
+        | offset: 2 CreateTime: 2000 keySize: -1 valueSize: 3 sequence: -1 headerKeys: [] payload: two\n",
+        crc(0),
+        crc(second),
+    );
+    assert_eq!(text, expected);
+    // Damage: the batch is told as one that does not hold, and the dump goes on.
+    disk.flip("d-0/00000000000000000000.log", 70);
+    disk.write("d-0/00000000000000000000.log", bytes.len(), &[0; 100]);
+    let (text, report) = dump(DumpOptions::default());
+    assert!(report.damaged);
+    assert_eq!((report.entries, report.invalid_bytes, report.reserved_bytes), (1, size as u64, 100));
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[2].ends_with("isvalid: false") && lines[4].ends_with("isvalid: true"), "{text}");
+    assert!(lines[3].starts_with(&format!("Found {size} invalid bytes at position 0 of ")), "{text}");
+    assert!(lines[5].starts_with("100 bytes of reserved room"), "{text}");
 }

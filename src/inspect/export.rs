@@ -1,6 +1,467 @@
-//! Taking logs elsewhere: as a partition directory for a broker, or record by record.
+//! Taking logs elsewhere: as a partition directory that a broker takes, or record by record.
 
-/// The sixteen bytes of an id as Kafka writes it: 22 characters of base64url without padding.
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use edgelog_core::{LeaderEpoch, Offset, Record, RecordBatch};
+
+use super::facts::{Listing, LogFacts, StoreFacts};
+use super::indexes::BuiltIndexes;
+use super::records::{Decompressor, RecordsFault};
+use super::report::{Finding, Progress, Severity};
+use super::rewrite::{Sink, write_indexes};
+use super::shared::SharedStorage;
+use super::walk::{Damage, Step, WalkRules, Walker};
+use crate::error::{Error, Result};
+use crate::log::{OffsetSpec, TopicPartition};
+use crate::segment::file_names;
+use crate::storage::{Access, DirectoryStorage, DirectoryStorageOptions, Storage, StoreMode};
+use crate::store::Store;
+
+/// The epoch of every exported batch: a topic that a broker has just created is in this one.
+const EXPORTED_EPOCH: LeaderEpoch = 0;
+/// So many lost ranges are told.
+const LOST_MAX: usize = 1000;
+const PROGRESS_BYTES: u64 = 1 << 20;
+
+/// Which part of a log is exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExportRange {
+    /// From this offset on.
+    pub from: Offset,
+    /// Up to before this one.
+    pub until: Offset,
+}
+
+impl Default for ExportRange {
+    fn default() -> ExportRange {
+        ExportRange { from: 0, until: Offset::MAX }
+    }
+}
+
+/// What was exported.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ExportReport {
+    /// Segments written; 0 where records were.
+    pub segments: usize,
+    /// Batches exported.
+    pub batches: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Their bytes: whole batches, or batches read.
+    pub bytes: u64,
+    /// The first offset exported, and the one behind the last.
+    pub offsets: Option<(Offset, Offset)>,
+    /// What could not be exported, and where: damage.
+    pub lost: Vec<Finding>,
+}
+
+impl ExportReport {
+    fn lose(&mut self, finding: Finding) {
+        if self.lost.len() < LOST_MAX {
+            self.lost.push(finding);
+        }
+    }
+}
+
+/// The directory `path`, created where it is missing, as a place to export to.
+///
+/// # Errors
+/// [`Error::Storage`].
+pub fn export_directory(path: impl AsRef<std::path::Path>) -> Result<Arc<dyn Storage>> {
+    let path = path.as_ref();
+    let options = DirectoryStorageOptions { store_mode: StoreMode::File, ..DirectoryStorageOptions::default() };
+    let name = path.display().to_string();
+    Ok(Arc::new(DirectoryStorage::open(path, options).map_err(Error::storage("open directory", &name))?))
+}
+
+/// Writes one log as a partition directory that a Kafka broker takes, named like the log, under `target`.
+///
+/// In it are the segments with their batches as they are but for the leader epoch, which is 0 in all of them (it is outside the
+/// CRC); their indexes, built anew; `leader-epoch-checkpoint`; and with `topic_id` (Kafka's 22 characters) `partition.metadata`. The
+/// broker's topic has to exist and have that id, the broker be stopped, and its `.kafka_cleanshutdown` be removed.
+///
+/// Works beside a live writer: the log ends where its last valid batch ends. `range` is rounded to whole batches. Damage is
+/// left out and told in the report.
+///
+/// # Errors
+/// [`Error::Storage`], with `AlreadyExists` where `target` has such a directory already and with `Interrupted` where `progress`
+/// stopped it; [`Error::UnknownTopicOrPartition`]. Nothing is then left under the directory's name.
+///
+/// # Durability
+/// On return, the directory is on the medium.
+pub fn export_partition(
+    storage: &Arc<dyn Storage>,
+    name: &TopicPartition,
+    target: &Arc<dyn Storage>,
+    range: ExportRange,
+    topic_id: Option<&str>,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<ExportReport> {
+    if let Some(id) = topic_id.filter(|id| parse_uuid(id).is_none()) {
+        let reason = "a topic id is 22 characters of base64url, as `kafka-topics --describe` prints it";
+        return Err(Error::storage("use topic id", id)(io::Error::new(io::ErrorKind::InvalidInput, reason)));
+    }
+    let facts = LogFacts::new(&**storage, name, &StoreFacts::read(&**storage)?);
+    let listing = Listing::read(&**storage, &facts.dir).map_err(|error| match error {
+        Error::Storage { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            Error::UnknownTopicOrPartition { name: name.to_string() }
+        }
+        error => error,
+    })?;
+    let dir = name.to_string();
+    let exists = target.read_dir("").map_err(Error::storage("list", "."))?.iter().any(|entry| entry.name == dir);
+    if exists {
+        return Err(Error::storage("export to", &dir)(io::ErrorKind::AlreadyExists.into()));
+    }
+    let part = format!("{dir}.part");
+    clear(&**target, &part)?;
+    target.create_dir(&part).map_err(Error::storage("create directory", &part))?;
+    let sizes = listing.segments.iter().filter_map(|(_, path)| storage.metadata(path).ok());
+    let bytes_total = sizes.map(|meta| meta.len).sum();
+    let mut exporter = Exporter {
+        storage: &**storage,
+        target: &**target,
+        facts: &facts,
+        part: &part,
+        range: ExportRange { from: range.from.max(facts.log_start()), ..range },
+        progress,
+        bytes_done: 0,
+        bytes_told: 0,
+        bytes_total,
+        report: ExportReport::default(),
+        decompressor: Decompressor::default(),
+        out: None,
+        reached: None,
+    };
+    let exported = exporter.run(&listing.segments, topic_id);
+    let report = std::mem::take(&mut exporter.report);
+    let placed = exported.and_then(|()| {
+        target.rename(&part, &dir).map_err(Error::storage("put in place", &dir))?;
+        target.sync_dir("").map_err(Error::storage("sync directory", "."))
+    });
+    if let Err(error) = placed {
+        // Half an export is none.
+        let _ = clear(&**target, &part);
+        return Err(error);
+    }
+    Ok(report)
+}
+
+/// Removes a directory that an interrupted export left behind.
+fn clear(target: &dyn Storage, dir: &str) -> Result<()> {
+    let names = match target.read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        names => names.map_err(Error::storage("list", dir))?,
+    };
+    for entry in names {
+        let path = format!("{dir}/{}", entry.name);
+        target.remove_file(&path).map_err(Error::storage("remove", &path))?;
+    }
+    target.remove_dir(dir).map_err(Error::storage("remove directory", dir))
+}
+
+struct Exporter<'a> {
+    storage: &'a dyn Storage,
+    target: &'a dyn Storage,
+    facts: &'a LogFacts,
+    part: &'a str,
+    range: ExportRange,
+    progress: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
+    bytes_done: u64,
+    bytes_told: u64,
+    bytes_total: u64,
+    report: ExportReport,
+    decompressor: Decompressor,
+    /// The segment being written, and what its indexes are to hold.
+    out: Option<(Sink, BuiltIndexes)>,
+    /// The offset behind the last batch seen, exported or not.
+    reached: Option<Offset>,
+}
+
+impl Exporter<'_> {
+    fn run(&mut self, segments: &[(Offset, String)], topic_id: Option<&str>) -> Result<()> {
+        for (at, (base, path)) in segments.iter().enumerate() {
+            let upper = segments.get(at + 1).map(|(next, _)| *next);
+            if *base >= self.range.until {
+                break;
+            }
+            let goes_on = self.segment(*base, path, upper)?;
+            self.seal()?;
+            if !goes_on {
+                break;
+            }
+        }
+        let start = match self.report.offsets {
+            Some((first, _)) => first,
+            None => {
+                // A log without records is still a log that begins somewhere.
+                let start = self.range.from.max(segments.first().map_or(0, |(base, _)| *base));
+                let path = file_names::log_file(self.part, start);
+                Sink::create(self.target, path)?.finish()?;
+                start
+            }
+        };
+        self.text(file_names::LEADER_EPOCH_CHECKPOINT, &format!("0\n1\n{EXPORTED_EPOCH} {start}\n"))?;
+        if let Some(id) = topic_id {
+            self.text(file_names::PARTITION_METADATA, &format!("version: 0\ntopic_id: {id}"))?;
+        }
+        self.target.sync_dir(self.part).map_err(Error::storage("sync directory", self.part))
+    }
+
+    fn text(&self, name: &str, text: &str) -> Result<()> {
+        let mut out = Sink::create(self.target, format!("{}/{name}", self.part))?;
+        out.write(text.as_bytes())?;
+        out.finish().map(|_| ())
+    }
+
+    fn lose(&mut self, path: &str, position: u64, first: Offset, next: Offset, text: String) {
+        let (first, next) = (first.max(self.range.from), next.min(self.range.until));
+        if first < next {
+            let (log, file) = (Some(self.facts.name.clone()), path.to_owned());
+            let (position, lost) = (Some(position), Some((first, next)));
+            self.report.lose(Finding { severity: Severity::Lost, log, file, position, lost, text });
+        }
+    }
+
+    /// Exports one segment; `false` where the log or the range ends in it.
+    fn segment(&mut self, base: Offset, path: &str, upper: Option<Offset>) -> Result<bool> {
+        let file = match self.storage.open(path, Access::Read) {
+            Ok(file) => file,
+            // Retention took it since it was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.reached.is_none() => return Ok(true),
+            Err(error) => return Err(Error::storage("open", path)(error)),
+        };
+        let contiguous = self.facts.contiguous();
+        if let Some(reached) = self.reached.filter(|&reached| contiguous && reached < base) {
+            let text = format!("the segment before ends with offset {}, and this one begins at {base}", reached - 1);
+            self.lose(path, 0, reached, base, text);
+        }
+        let len = file.len().map_err(Error::storage("look at", path))?.min(i32::MAX as u64);
+        let rules = WalkRules {
+            first_offset: Some(base),
+            contiguous,
+            offset_end: upper.unwrap_or(Offset::MAX),
+            batch_bytes_max: self.facts.batch_bytes_max(),
+        };
+        let mut walker = Walker::new(file, len, rules);
+        loop {
+            let before = walker.position();
+            let durable = self.facts.recovery_point().is_none_or(|point| walker.expected() < point);
+            match walker.next() {
+                Step::Batch { position } => {
+                    if !durable && walker.is_left_behind(self.facts.epochs.view()) {
+                        return Ok(false);
+                    }
+                    let batch = walker.batch();
+                    if batch.base_offset() >= self.range.until {
+                        return Ok(false);
+                    }
+                    self.reached = Some(batch.next_offset());
+                    self.batch(path, position, base, &batch, batch.base_offset())?;
+                }
+                Step::Damage(damage) => {
+                    let is_end = (!durable && !self.facts.clean)
+                        || (self.facts.saved.is_none() && upper.is_none() && damage.resumes_at.is_none());
+                    if is_end {
+                        return Ok(false);
+                    }
+                    self.damage(path, base, upper, &mut walker, &damage)?;
+                }
+                Step::Zeros { .. } | Step::End => break,
+            }
+            self.advance(walker.position() - before)?;
+        }
+        let point = self.facts.recovery_point().unwrap_or(0);
+        let reached = self.reached.unwrap_or(base);
+        if upper.is_none() && reached < point {
+            let text = format!("the segment ends before offset {reached}, and everything below {point} was durable");
+            self.lose(path, len, reached, point, text);
+        }
+        Ok(true)
+    }
+
+    fn damage(
+        &mut self,
+        path: &str,
+        base: Offset,
+        upper: Option<Offset>,
+        walker: &mut Walker,
+        damage: &Damage,
+    ) -> Result<()> {
+        let Damage { position, first_offset, .. } = *damage;
+        if let Some(size) = damage.wrong_base {
+            let mut bytes = walker.bytes(position, size as usize)[..size as usize].to_vec();
+            bytes[..8].copy_from_slice(&first_offset.to_be_bytes());
+            self.reached = Some(walker.expected());
+            if let Ok(batch) = RecordBatch::parse(&bytes) {
+                return self.batch(path, position, base, &batch, first_offset);
+            }
+        }
+        let behind = upper.or(self.facts.recovery_point()).unwrap_or(first_offset);
+        let next = damage.next_offset.unwrap_or(behind);
+        self.lose(path, position, first_offset, next, damage.cause.to_string());
+        self.reached = Some(next);
+        Ok(())
+    }
+
+    fn batch(
+        &mut self,
+        path: &str,
+        position: u64,
+        segment_base: Offset,
+        batch: &RecordBatch<'_>,
+        base_offset: Offset,
+    ) -> Result<()> {
+        let next_offset = batch.next_offset();
+        if next_offset <= self.range.from || base_offset >= self.range.until {
+            return Ok(());
+        }
+        match self.decompressor.check(batch) {
+            Ok((records, _)) => self.report.records += records,
+            // Whoever takes the batch may have the decoder.
+            Err(RecordsFault::NotBuiltIn(_)) => {
+                self.report.records += u64::try_from(batch.record_count()).unwrap_or(0);
+            }
+            Err(fault) => {
+                let text = format!("the CRC holds, and the records cannot be read: {fault}");
+                self.lose(path, position, base_offset, next_offset, text);
+                return Ok(());
+            }
+        }
+        if self.out.is_none() {
+            // A segment that is not exported from its start is one that begins later.
+            let is_whole = segment_base >= self.range.from && position == 0;
+            let base = if is_whole { segment_base } else { base_offset };
+            let sink = Sink::create(self.target, file_names::log_file(self.part, base))?;
+            self.out = Some((sink, BuiltIndexes::new(base, self.facts.config.index_interval_bytes)));
+        }
+        let Some((sink, indexes)) = self.out.as_mut() else { return Ok(()) };
+        indexes.on_batch(sink.position(), next_offset - 1, batch.max_timestamp());
+        sink.write_stamped(batch.bytes(), base_offset, EXPORTED_EPOCH)?;
+        self.report.batches += 1;
+        self.report.bytes += batch.size() as u64;
+        let first = self.report.offsets.map_or(base_offset, |(first, _)| first);
+        self.report.offsets = Some((first, next_offset));
+        Ok(())
+    }
+
+    /// Finishes the segment being written, if there is one.
+    fn seal(&mut self) -> Result<()> {
+        if let Some((sink, mut indexes)) = self.out.take() {
+            sink.finish()?;
+            indexes.seal();
+            write_indexes(self.target, self.part, &indexes)?;
+            self.report.segments += 1;
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, bytes: u64) -> Result<()> {
+        self.bytes_done += bytes;
+        if self.bytes_done - self.bytes_told < PROGRESS_BYTES {
+            return Ok(());
+        }
+        self.bytes_told = self.bytes_done;
+        let bytes_total = self.bytes_total.max(self.bytes_done);
+        match (self.progress)(Progress { bytes_done: self.bytes_done, bytes_total }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(interrupted(&self.facts.name)),
+        }
+    }
+}
+
+fn interrupted(name: &TopicPartition) -> Error {
+    Error::storage("export", &name.to_string())(io::ErrorKind::Interrupted.into())
+}
+
+/// Reads one log as an attached reader does and gives every record of `range` to `tell`, in order.
+///
+/// Works beside a live writer, up to where the log ended when it was come to. Damage is passed over and told in the report.
+///
+/// # Errors
+/// [`Error::UnknownTopicOrPartition`]; [`Error::Storage`], with whatever `tell` answered, or with `Interrupted` where `progress`
+/// stopped it.
+pub fn export_records(
+    storage: &Arc<dyn Storage>,
+    name: &TopicPartition,
+    range: ExportRange,
+    tell: &mut dyn FnMut(&Record<'_>) -> io::Result<()>,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<ExportReport> {
+    let options = Store::options().set("edgelog.housekeeping", "tick")?.set("edgelog.storage", "file")?;
+    let store = options.attach_on(SharedStorage(Arc::clone(storage)))?;
+    let log = store.log(&name.topic, name.partition)?;
+    let (_, bytes_total) = log.size()?;
+    let offsets = log.offsets();
+    let from = range.from.clamp(offsets.log_start_offset, offsets.log_end_offset.max(offsets.log_start_offset));
+    let mut reader = log.reader(OffsetSpec::Offset(from))?;
+    let mut report = ExportReport::default();
+    let mut told = 0;
+    loop {
+        let batch = match reader.next_batch() {
+            Ok(Some(batch)) => batch,
+            Ok(None) => return Ok(report),
+            Err(error @ Error::CorruptRecord { .. }) => {
+                let range = reader.skip_damage()?;
+                let lost = Some((range.first_offset, range.next_offset));
+                let position = Some(u64::from(range.position));
+                let (log, text) = (Some(name.clone()), error.to_string());
+                report.lose(Finding { severity: Severity::Lost, log, file: range.file, position, lost, text });
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if batch.base_offset() >= range.until {
+            return Ok(report);
+        }
+        let before = report.records;
+        let faults = match batch.records() {
+            Ok(records) => give(records, range.until, &mut report, tell).map_err(Error::storage("export", &name.to_string()))?,
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(text) = faults {
+            let lost = Some((batch.base_offset(), batch.last_offset() + 1));
+            let (log, file) = (Some(name.clone()), name.to_string());
+            report.lose(Finding { severity: Severity::Lost, log, file, position: None, lost, text });
+        }
+        report.batches += u64::from(report.records > before);
+        report.bytes += batch.bytes().len() as u64;
+        if report.bytes - told >= PROGRESS_BYTES {
+            told = report.bytes;
+            let bytes_total = bytes_total.max(told);
+            if progress(Progress { bytes_done: told, bytes_total }).is_break() {
+                return Err(interrupted(name));
+            }
+        }
+    }
+}
+
+/// Gives the records of one batch out; returns what is wrong with the first that cannot be read.
+fn give<'r>(
+    records: impl Iterator<Item = Result<Record<'r>>>,
+    until: Offset,
+    report: &mut ExportReport,
+    tell: &mut dyn FnMut(&Record<'_>) -> io::Result<()>,
+) -> io::Result<Option<String>> {
+    for record in records {
+        match record {
+            Ok(record) if record.offset >= until => break,
+            Ok(record) => {
+                tell(&record)?;
+                report.records += 1;
+                let first = report.offsets.map_or(record.offset, |(first, _)| first);
+                report.offsets = Some((first, record.offset + 1));
+            }
+            Err(error) => return Ok(Some(error.to_string())),
+        }
+    }
+    Ok(None)
+}
+
+/// The sixteen bytes of an id as Kafka writes it: 22 characters of base64url without padding; not all zeros.
 pub(super) fn parse_uuid(text: &str) -> Option<[u8; 16]> {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     if text.len() != 22 {
@@ -13,4 +474,18 @@ pub(super) fn parse_uuid(text: &str) -> Option<[u8; 16]> {
         bits = if n < 21 { bits << 6 | six } else { bits << 2 | six >> 4 };
     }
     (bits != 0).then(|| bits.to_be_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_uuid;
+
+    #[test]
+    fn ids_are_read_as_kafka_writes_them() {
+        assert_eq!(parse_uuid("AAAAAAAAQACAAAAAAAAAAQ"), Some([0, 0, 0, 0, 0, 0, 0x40, 0, 0x80, 0, 0, 0, 0, 0, 0, 1]));
+        assert_eq!(parse_uuid("_____________________w"), Some([0xff; 16]));
+        for bad in ["", "AAAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAQACAAAAAAAAAA=", "AAAAAAAAQACAAAAAAAAAAQ1"] {
+            assert_eq!(parse_uuid(bad), None, "{bad}");
+        }
+    }
 }

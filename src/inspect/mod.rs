@@ -3,6 +3,7 @@
 //! * [`check`] looks at every byte and says what is wrong and where (`edgelog fsck`).
 //! * [`dump`] tells what one file holds, as `kafka-dump-log` does (`edgelog dump`).
 //! * [`repair`] makes a damaged store whole again, and [`salvage`] looks for records in what it kept aside (`edgelog repair`).
+//! * [`export_partition`] and [`export_records`] take logs elsewhere (`edgelog export`).
 //!
 //! All but [`repair`] only read, take no lock, and work beside a live writer. They read by system calls, never through maps,
 //! in stretches of bounded size: a bad medium is an error and never a signal, and memory does not grow with the files.
@@ -53,6 +54,7 @@ mod window;
 
 pub use check::check;
 pub use dump::{DumpItem, DumpOptions, DumpReport, DumpText, dump};
+pub use export::{ExportRange, ExportReport, export_directory, export_partition, export_records};
 pub use facts::Selection;
 pub use repair::{RepairAction, RepairReport, SalvageReport, repair, salvage};
 pub use report::{CheckReport, CheckedLog, Finding, Progress, Severity};

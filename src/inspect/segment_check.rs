@@ -120,17 +120,13 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
     }
 
     fn on_batch(&mut self, position: u64, durable: bool) -> Flow {
+        let left_behind = !durable && self.walker.is_left_behind(self.log.facts.epochs.view());
         let batch = self.walker.batch();
         let (base_offset, next_offset) = (batch.base_offset(), batch.next_offset());
         let epoch = batch.partition_leader_epoch();
         let epochs = self.log.facts.epochs.view();
         if let Some(expected) = epochs.epoch_for(base_offset).filter(|&expected| expected != epoch) {
-            if !durable {
-                let latest = epochs.latest().map_or(-1, |latest| latest.epoch);
-                if epoch > latest && !self.log.is_last_attempt {
-                    // The writer has raised the epoch since the checkpoint was read.
-                    return Flow::Changed;
-                }
+            if left_behind {
                 let bytes = self.walker.end() - position;
                 let text = format!(
                     "a batch of leader epoch {epoch} where {expected} is the offset's: another history. The log ends at \
@@ -139,9 +135,14 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
                 self.add(Severity::Heals, position, text);
                 return Flow::EndOfLog;
             }
+            if !durable && epoch > epochs.latest().map_or(-1, |latest| latest.epoch) && !self.log.is_last_attempt {
+                // The writer may have raised the epoch since the checkpoint was read.
+                return Flow::Changed;
+            }
             self.wrong_epochs.batches += 1;
             self.wrong_epochs.first.get_or_insert((position, base_offset, expected, epoch));
-            self.plan.rewrite = true;
+            // Above the recovery point the bytes are recovery's to judge.
+            self.plan.rewrite |= durable;
         }
         let offsets = next_offset - base_offset;
         if self.log.facts.saved.is_none() {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use edgelog_core::{
-    DecodeError, HEADER_LEN, Offset, Plausible, RecordBatch, Resync, ScanRules, ScanStep, find_next_batch, scan_step,
+    DecodeError, EpochTableView, HEADER_LEN, Offset, Plausible, RecordBatch, Resync, ScanRules, ScanStep, find_next_batch, scan_step,
 };
 
 use super::window::Window;
@@ -145,6 +145,31 @@ impl Walker {
     pub(super) fn batch(&self) -> RecordBatch<'_> {
         let bytes = self.window.seen(self.position - self.found as u64, self.found);
         RecordBatch::parse(bytes).expect("the step before parsed these bytes")
+    }
+
+    /// Above the recovery point: whether the batch that the last step found was left behind by a history that was taken back.
+    ///
+    /// What was left behind has an epoch that came before, and so has all that follows it. An epoch that never was, or a
+    /// batch that the log's own history goes on behind, is a damaged field.
+    pub(super) fn is_left_behind(&mut self, epochs: EpochTableView<'_>) -> bool {
+        let batch = self.batch();
+        let epoch = batch.partition_leader_epoch();
+        let latest = epochs.latest().map_or(0, |latest| latest.epoch);
+        if epochs.epoch_for(batch.base_offset()).is_none_or(|known| known == epoch) || epoch > latest || epoch < 0 {
+            return false;
+        }
+        let stands = (self.position, self.expected, self.found);
+        let goes_on = match self.step(false) {
+            Step::Batch { .. } => {
+                let next = self.batch();
+                epochs.epoch_for(next.base_offset()) == Some(next.partition_leader_epoch())
+            }
+            _ => false,
+        };
+        (self.position, self.expected, self.found) = stands;
+        // So that the batch is lent again.
+        self.window.at(self.position - self.found as u64, self.found);
+        !goes_on
     }
 
     /// Bytes from `position` on, some of `wanted` at least where there are any.
