@@ -58,8 +58,8 @@
 //! | level | the append returns | `kill -9` takes | a power cut takes |
 //! |---|---|---|---|
 //! | [`Sync`](Durability::Sync), the default | after the flush; concurrent appenders share one | nothing | nothing |
-//! | [`Interval`](Durability::Interval) | from the page cache; flushed within `flush.ms` | nothing | what the last interval appended |
-//! | [`Os`](Durability::Os) | from the page cache | nothing | what neither a flush nor the kernel had written |
+//! | [`Interval`](Durability::Interval) | from the page cache; flushed within `flush.ms` | nothing | the last interval |
+//! | [`Os`](Durability::Os) | from the page cache | nothing | what the kernel had not written yet |
 //!
 //! The log's level follows from its keys: `flush.messages=1` (the default) is `Sync`; above that, `flush.ms`
 //! makes it `Interval`, and without `flush.ms` it is `Os`. [`Log::append_with`] chooses for one append. After
