@@ -58,7 +58,7 @@
 //! | level | the append returns | `kill -9` takes | a power cut takes |
 //! |---|---|---|---|
 //! | [`Sync`](Durability::Sync), the default | after the flush; concurrent appenders share one | nothing | nothing |
-//! | [`Interval`](Durability::Interval) | from the page cache; flushed within `flush.ms` | nothing | the last interval |
+//! | [`Interval`](Durability::Interval) | from the page cache; flushed in `flush.ms` | nothing | one interval |
 //! | [`Os`](Durability::Os) | from the page cache | nothing | what the kernel had not written yet |
 //!
 //! The log's level follows from its keys: `flush.messages=1` (the default) is `Sync`; above that, `flush.ms`
