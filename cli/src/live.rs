@@ -86,7 +86,7 @@ impl Live {
         }
         for (spark, part) in self.sparks.iter_mut().zip(&sample.parts) {
             spark.push(part.glance.value, is_next);
-            spark.span_min = part.glance.span_min;
+            spark.full_min = part.glance.full_min;
         }
         // A sample of some milliseconds is all or nothing to the kernel's ticks: shown is the mean of the last few.
         self.cores.resize(sample.cores.len(), 0.0);
@@ -382,8 +382,8 @@ fn clip(text: &str, width: usize) -> &str {
 #[derive(Debug, Default)]
 struct Spark {
     cells: VecDeque<(f64, u32)>,
-    /// A change of less than this is not drawn from bottom to top.
-    span_min: f64,
+    /// The value that fills a cell, where none is greater.
+    full_min: f64,
 }
 
 impl Spark {
@@ -400,14 +400,12 @@ impl Spark {
         }
     }
 
-    /// The newest cells, scaled from the least to the most of what is shown.
+    /// The newest cells, from nothing to the most of what is shown.
     fn draw(&self, width: usize) -> String {
         let means = self.cells.iter().map(|(sum, count)| sum / f64::from(*count));
         let shown: Vec<f64> = means.skip(self.cells.len().saturating_sub(width)).collect();
-        let most = shown.iter().copied().fold(0.0, f64::max);
-        let least = shown.iter().copied().fold(f64::INFINITY, f64::min);
-        let span = (most - least).max(self.span_min).max(f64::MIN_POSITIVE);
-        shown.iter().map(|value| bar((value - least) / span)).collect()
+        let full = shown.iter().copied().fold(self.full_min, f64::max).max(f64::MIN_POSITIVE);
+        shown.iter().map(|value| bar(value / full)).collect()
     }
 }
 
@@ -454,7 +452,7 @@ mod tests {
             spark.push(value, true);
         }
         assert_eq!(spark.draw(8), "▁▅█");
-        assert_eq!(spark.draw(2), "▁█");
+        assert_eq!(spark.draw(2), "▅█");
         spark.push(0.0, false);
         assert_eq!(spark.draw(8), "▁██", "the last cell is the mean of 100 and 0");
     }

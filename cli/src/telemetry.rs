@@ -23,8 +23,8 @@ pub(crate) struct Reading {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Glance {
     pub(crate) value: f64,
-    /// Smaller changes of the value are noise.
-    pub(crate) span_min: f64,
+    /// The value that fills the drawing, where none that is drawn is greater.
+    pub(crate) full_min: f64,
     pub(crate) text: String,
 }
 
@@ -105,7 +105,7 @@ impl Sampler {
                 steal_pct: percent(since.steal),
             };
             if name == "cpu" {
-                part.glance = Glance { value: busy_pct, span_min: 20.0, text: format!("{busy_pct:.0} %") };
+                part.glance = Glance { value: busy_pct, full_min: 100.0, text: format!("{busy_pct:.0} %") };
             } else {
                 cores.push(busy_pct);
             }
@@ -196,7 +196,7 @@ impl Sampler {
 fn flow(into: u64, out: u64) -> Glance {
     Glance {
         value: (into + out) as f64,
-        span_min: 10e3,
+        full_min: 10e3,
         text: format!("in {}/s out {}/s", short_bytes(into), short_bytes(out)),
     }
 }
@@ -296,7 +296,7 @@ fn memory(meminfo: &str) -> Part {
     push("swap", field("SwapTotal"), field("SwapFree"));
     if let Some((used_pct, total)) = ram {
         part.glance =
-            Glance { value: used_pct, span_min: 2.0, text: format!("{used_pct:.1} % of {}", short_bytes(total)) };
+            Glance { value: used_pct, full_min: 100.0, text: format!("{used_pct:.1} % of {}", short_bytes(total)) };
     }
     part
 }
@@ -320,7 +320,7 @@ fn load() -> Part {
     let mut part = Part::default();
     if let Some((load_1m, load_5m, load_15m, running, threads)) = parse_loadavg(&read("/proc/loadavg")) {
         part.glance =
-            Glance { value: load_1m, span_min: 1.0, text: format!("{load_1m:.2} {load_5m:.2} {load_15m:.2}") };
+            Glance { value: load_1m, full_min: 1.0, text: format!("{load_1m:.2} {load_5m:.2} {load_15m:.2}") };
         part.push("load", &Load { load_1m, load_5m, load_15m, running, threads });
     }
     for resource in ["cpu", "memory", "io"] {
@@ -441,7 +441,7 @@ fn temperature() -> Part {
         }
     }
     if let Some(celsius) = hottest {
-        part.glance = Glance { value: celsius, span_min: 5.0, text: format!("{celsius:.1} C at most") };
+        part.glance = Glance { value: celsius, full_min: 100.0, text: format!("{celsius:.1} C at most") };
     }
     part
 }
