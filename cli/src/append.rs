@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use edgelog::{AppendInfo, BatchBuilder, Durability, Header, Log, NewRecord, NewTopic, Offset, Store};
@@ -22,7 +22,8 @@ use crate::progress::Progress;
 /// Each line becomes one record, without its newline; an empty line is a record with an empty value. Lines that are there at the same time share
 /// a batch, and with it a flush; a line that comes alone is appended at once.
 ///
-/// What is printed was appended, at the durability asked for: `topic-partition @ first..last` at the end and whenever the input pauses.
+/// What is printed was appended, at the durability asked for: `topic-partition @ first..last` at the end, and of standard
+/// input whenever it pauses and once a second.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -188,6 +189,8 @@ const CHUNK_BYTES: usize = 64 << 10;
 const CHUNKS_AHEAD: usize = 4;
 /// A batch is appended when its records have this many bytes, however few they are.
 const BATCH_BYTES: usize = 256 << 10;
+/// Offsets of an input that goes on are told at least this often.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 /// How often a wait for input looks whether somebody asked to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -235,6 +238,8 @@ struct Appender<'a> {
     records: usize,
     bytes: usize,
     lines: u64,
+    /// When offsets were last told.
+    told: Instant,
 }
 
 impl<'a> Appender<'a> {
@@ -252,6 +257,7 @@ impl<'a> Appender<'a> {
             records: 0,
             bytes: 0,
             lines: 0,
+            told: Instant::now(),
         }
     }
 
@@ -279,8 +285,11 @@ impl<'a> Appender<'a> {
             };
             let chunk = chunk.map_err(|error| Failure::from(error).context(format!("read {}", input.name)))?;
             self.append_chunk(&mut cut_line, &chunk, line_bytes_max)?;
-            if let Some(progress) = &mut progress {
-                progress.advance(chunk.len() as u64);
+            match &mut progress {
+                Some(progress) => progress.advance(chunk.len() as u64),
+                // An input that never pauses is told of all the same.
+                None if self.told.elapsed() >= TELL_EVERY => self.tell()?,
+                None => {}
             }
             if interrupt::raised() {
                 return Ok(self.interrupted(&cut_line));
@@ -380,6 +389,7 @@ impl<'a> Appender<'a> {
             last_offset: Offset,
             records: Offset,
         }
+        self.told = Instant::now();
         for lane in &mut self.lanes {
             let Some((base_offset, last_offset)) = lane.appended.take() else { continue };
             let name = lane.log.name();
