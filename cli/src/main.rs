@@ -14,7 +14,11 @@ use clap::{Parser, Subcommand};
 mod append;
 mod completions;
 mod context;
+mod dump;
+mod export;
 mod failure;
+mod fsck;
+mod inspected;
 mod interrupt;
 mod json_record;
 mod live;
@@ -22,6 +26,7 @@ mod man;
 mod print;
 mod progress;
 mod record;
+mod repair;
 mod stat;
 mod tail;
 mod telemetry;
@@ -35,7 +40,6 @@ use context::{Context, StoreArgs};
 #[command(
     name = "edgelog",
     version,
-    propagate_version = true,
     subcommand_required = true,
     arg_required_else_help = true,
     after_help = AFTER_HELP
@@ -56,6 +60,7 @@ Examples:
   echo hello | edgelog append greetings  append lines
   edgelog topics                         what is there
   edgelog stat                           where each log stands
+  edgelog fsck                           check every byte
 
 Exit codes:
   0    done
@@ -71,6 +76,10 @@ enum Command {
     Tail(tail::Args),
     Topics(topics::Args),
     Stat(stat::Args),
+    Dump(dump::Args),
+    Fsck(fsck::Args),
+    Repair(repair::Args),
+    Export(export::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -84,6 +93,10 @@ fn main() -> ExitCode {
         Command::Tail(args) => tail::run(&args, &ctx),
         Command::Topics(args) => topics::run(args, &ctx),
         Command::Stat(args) => stat::run(&args, &ctx),
+        Command::Dump(args) => dump::run(&args),
+        Command::Fsck(args) => fsck::run(&args, &ctx),
+        Command::Repair(args) => repair::run(&args, &ctx),
+        Command::Export(args) => export::run(&args, &ctx),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     };

@@ -419,7 +419,9 @@ pub fn export_records(
         }
         let before = report.records;
         let faults = match batch.records() {
-            Ok(records) => give(records, range.until, &mut report, tell).map_err(Error::storage("export", &name.to_string()))?,
+            Ok(records) => {
+                give(records, range.until, &mut report, tell).map_err(Error::storage("export", &name.to_string()))?
+            }
             Err(error) => Some(error.to_string()),
         };
         if let Some(text) = faults {

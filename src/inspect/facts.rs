@@ -44,6 +44,33 @@ impl Selection {
         Selection { topic: Some(topic.into()), partition: Some(partition) }
     }
 
+    /// What `name` means in the store on `storage`: a topic with all of its partitions, or `topic-partition`; where there is a topic
+    /// of the whole name, that one.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTopicOrPartition`], [`Error::Storage`].
+    pub fn find(storage: &Arc<dyn Storage>, name: &str) -> Result<Selection> {
+        let mut logs = list_logs(&**storage)?.0;
+        let known = StoreFacts::read(&**storage)?.newest.unwrap_or_default().logs;
+        logs.extend(known.into_iter().map(|(name, _)| name));
+        if logs.iter().any(|log| log.topic == name) {
+            return Ok(Selection::topic(name));
+        }
+        match TopicPartition::parse_dir(name).filter(|log| logs.contains(log)) {
+            Some(log) => Ok(Selection::partition(log.topic, log.partition)),
+            None => Err(Error::UnknownTopicOrPartition { name: name.to_owned() }),
+        }
+    }
+
+    /// The logs of the store that are meant, in order.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn logs(&self, storage: &Arc<dyn Storage>) -> Result<Vec<TopicPartition>> {
+        let logs = list_logs(&**storage)?.0;
+        Ok(logs.into_iter().filter(|name| self.matches(name)).collect())
+    }
+
     /// Whether `name` is meant.
     pub fn matches(&self, name: &TopicPartition) -> bool {
         self.topic.as_ref().is_none_or(|topic| *topic == name.topic)

@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use edgelog_core::{
-    DecodeError, EpochTableView, HEADER_LEN, Offset, Plausible, RecordBatch, Resync, ScanRules, ScanStep, find_next_batch, scan_step,
+    DecodeError, EpochTableView, HEADER_LEN, Offset, Plausible, RecordBatch, Resync, ScanRules, ScanStep,
+    find_next_batch, scan_step,
 };
 
 use super::window::Window;

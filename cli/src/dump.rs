@@ -1,0 +1,184 @@
+//! `dump`: one file's batches and records, or index entries, as `kafka-dump-log` prints them.
+
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use edgelog::core::RecordBatch;
+use edgelog::inspect::{self, DumpItem, DumpOptions, DumpReport, DumpText};
+use edgelog::{Offset, Record, TimestampMs};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::failure::{DAMAGE, Failure, Outcome};
+
+/// Print a file's batches and records, or index entries, as kafka-dump-log does
+///
+/// Any file on its own: a .log or .cut file, an .index, a .timeindex, in a data directory or out of one. Compressed batches are decoded. Behind damage the dump goes on at the
+/// next batch that holds. Nothing is changed.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  edgelog dump cpu-0/00000000000000000000.log
+  edgelog dump --print-data-log cpu-0/*.log | less
+  edgelog dump --json cpu-0/00000000000000000000.index | jq .position
+
+Exit codes: 0, or 2 where a file is damaged. Zeros behind the last batch of a live or crashed store's newest file are reserved room and no damage.")]
+pub(crate) struct Args {
+    /// The files
+    #[arg(required_unless_present = "comma_separated", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// The files, as kafka-dump-log takes them
+    #[arg(long = "files", value_delimiter = ',', value_name = "FILE,FILE", hide = true)]
+    comma_separated: Vec<PathBuf>,
+    /// Records too, compressed ones decoded
+    #[arg(long)]
+    deep_iteration: bool,
+    /// Records with their keys and values
+    #[arg(long)]
+    print_data_log: bool,
+    /// One JSON object a line: a batch, record, entry, or what is damaged
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    let options =
+        DumpOptions { deep: args.deep_iteration || args.print_data_log, data: args.print_data_log };
+    let mut damaged = false;
+    for path in args.files.iter().chain(&args.comma_separated) {
+        let shown = path.display().to_string();
+        let report = if args.json { dump_json(path, &shown, options) } else { dump_text(path, &shown, options) }?;
+        if !report.gaps.is_empty() && !args.json {
+            eprintln!("Non-consecutive offsets in {shown}");
+            report.gaps.iter().for_each(|(before, after)| eprintln!("  {before} is followed by {after}"));
+        }
+        damaged |= report.damaged;
+    }
+    Ok(if damaged { ExitCode::from(DAMAGE) } else { ExitCode::SUCCESS })
+}
+
+/// Dumps one file, wherever it is.
+fn dump(path: &Path, options: DumpOptions, tell: &mut dyn FnMut(DumpItem<'_>) -> io::Result<()>) -> Result<DumpReport, Failure> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let Some(name) = name else { return Err(Failure::new(format!("{} is no file to dump", path.display()))) };
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let storage = inspect::open_directory(parent)?;
+    match inspect::dump(&*storage, name, options, tell) {
+        // Whoever read our output has gone: no fault of the file's.
+        Err(edgelog::Error::Storage { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Err(source.into()),
+        dumped => Ok(dumped?),
+    }
+}
+
+fn dump_text(path: &Path, shown: &str, options: DumpOptions) -> Result<DumpReport, Failure> {
+    let mut text = DumpText::new(BufWriter::new(io::stdout().lock()), shown, options)?;
+    let report = dump(path, options, &mut |item| text.tell(&item))?;
+    text.finish()?;
+    Ok(report)
+}
+
+fn dump_json(path: &Path, shown: &str, options: DumpOptions) -> Result<DumpReport, Failure> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let report = dump(path, options, &mut |item| {
+        serde_json::to_writer(&mut out, &line(shown, &item, options))?;
+        out.write_all(b"\n")
+    })?;
+    out.flush()?;
+    Ok(report)
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BatchLine<'a> {
+    r#type: &'static str,
+    file: &'a str,
+    position: u64,
+    base_offset: Offset,
+    last_offset: Offset,
+    count: i32,
+    base_sequence: i32,
+    last_sequence: i32,
+    producer_id: i64,
+    producer_epoch: i16,
+    partition_leader_epoch: i32,
+    is_transactional: bool,
+    is_control: bool,
+    delete_horizon_ms: Option<TimestampMs>,
+    timestamp_type: String,
+    max_timestamp: TimestampMs,
+    size: usize,
+    compresscodec: &'static str,
+    crc: u32,
+    isvalid: bool,
+}
+
+fn batch_line<'a>(file: &'a str, position: u64, batch: &RecordBatch<'_>, isvalid: bool) -> BatchLine<'a> {
+    BatchLine {
+        r#type: "batch",
+        file,
+        position,
+        base_offset: batch.base_offset(),
+        last_offset: batch.last_offset(),
+        count: batch.record_count(),
+        base_sequence: batch.base_sequence(),
+        last_sequence: batch.last_sequence(),
+        producer_id: batch.producer_id(),
+        producer_epoch: batch.producer_epoch(),
+        partition_leader_epoch: batch.partition_leader_epoch(),
+        is_transactional: batch.is_transactional(),
+        is_control: batch.is_control(),
+        delete_horizon_ms: batch.delete_horizon(),
+        timestamp_type: batch.timestamp_type().to_string(),
+        max_timestamp: batch.max_timestamp(),
+        size: batch.size(),
+        compresscodec: batch.compression().name(),
+        crc: batch.crc(),
+        isvalid,
+    }
+}
+
+fn line(file: &str, item: &DumpItem<'_>, options: DumpOptions) -> Value {
+    match item {
+        DumpItem::Batch { position, batch, is_valid } => json!(batch_line(file, *position, batch, *is_valid)),
+        DumpItem::Record { record, .. } => record_line(file, record, options),
+        DumpItem::Invalid { position, bytes, reason, .. } => {
+            json!({"type": "invalid", "file": file, "position": position, "bytes": bytes, "reason": reason})
+        }
+        DumpItem::Reserved { position, bytes } => {
+            json!({"type": "reserved", "file": file, "position": position, "bytes": bytes})
+        }
+        DumpItem::OffsetEntry(entry) => {
+            json!({"type": "offset", "file": file, "offset": entry.offset, "position": entry.position})
+        }
+        DumpItem::TimeEntry(entry) => {
+            json!({"type": "time", "file": file, "timestamp": entry.timestamp, "offset": entry.offset})
+        }
+        other => json!({"type": "other", "file": file, "text": format!("{other:?}")}),
+    }
+}
+
+fn record_line(file: &str, record: &Record<'_>, options: DumpOptions) -> Value {
+    let size = |bytes: Option<&[u8]>| bytes.map(<[u8]>::len);
+    let mut line = json!({
+        "type": "record", "file": file, "offset": record.offset, "timestamp": record.timestamp,
+        "keySize": size(record.key), "valueSize": size(record.value),
+        "headerKeys": record.headers().map(|header| String::from_utf8_lossy(header.key).into_owned()).collect::<Vec<_>>(),
+    });
+    if options.data {
+        for (name, bytes) in [("key", record.key), ("payload", record.value)] {
+            // As `tail --json` does: what is no text stands beside it.
+            match bytes.map(|bytes| (bytes, std::str::from_utf8(bytes))) {
+                None => line[name] = Value::Null,
+                Some((_, Ok(text))) => line[name] = json!(text),
+                Some((bytes, Err(_))) => {
+                    line[name] = Value::Null;
+                    line[format!("{name}_base64")] = json!(STANDARD.encode(bytes));
+                }
+            }
+        }
+    }
+    line
+}

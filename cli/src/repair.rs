@@ -1,0 +1,165 @@
+//! `repair`: makes a damaged store whole again, and says what is lost.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use edgelog::inspect::{self, RepairReport};
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::failure::{DAMAGE, Failure, Outcome, warn};
+use crate::fsck;
+use crate::inspected::{self, Watch};
+use crate::interrupt;
+use crate::print::{self, Paint};
+
+/// Make a damaged store whole again
+///
+/// Writes damaged segments anew: good batches as they were, wrong leader epochs and base offsets put right, and in the place of what is lost a batch without
+/// records, so that readers pass over it. Damaged bytes are kept in .cut files beside the segment. Indexes are built anew, and the store is opened and closed once.
+/// Nobody else may write the store meanwhile.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  edgelog repair --dry-run           what would be done
+  edgelog repair                     do it
+  edgelog repair --salvage cpu-0/00000000000000000000-4096-1.cut
+                                     append what is good in a .cut file once more, as new records
+
+Back up the directory first where you can: `cp -a DIR DIR.bak`.
+
+Exit codes: 0 the store is sound now (what is lost was named), 2 it is not.")]
+pub(crate) struct Args {
+    /// Only this topic, or topic-partition
+    topic: Option<String>,
+    /// Change nothing, and say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Append the batches that hold in this .cut file to its log, at new offsets
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["topic", "dry_run"])]
+    salvage: Option<String>,
+    /// The outcome as one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Outcomes<'a> {
+    dry_run: bool,
+    lost_offsets: u64,
+    actions: Vec<Action<'a>>,
+    sound: Option<bool>,
+}
+
+#[derive(Serialize)]
+struct Action<'a> {
+    topic: Option<&'a str>,
+    partition: Option<u32>,
+    file: &'a str,
+    text: &'a str,
+}
+
+pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
+    interrupt::install()?;
+    let looking = inspected::open(ctx)?;
+    if let Some(file) = &args.salvage {
+        return salvage(file, args.json, ctx);
+    }
+    let selection = inspected::select(&looking, args.topic.as_deref())?;
+    let storage = if args.dry_run { looking } else { inspect::open_directory_for_repair(ctx.dir())? };
+    let mut watch = Watch::new("repairing");
+    let report = match inspect::repair(&storage, &selection, args.dry_run, &mut |progress| watch.look(progress)) {
+        Ok(report) => report,
+        Err(error) => return inspected::stopped(error),
+    };
+    drop(watch);
+    let sound = report.after.as_ref().map(inspect::CheckReport::is_sound);
+    if args.json {
+        let actions = report.actions.iter().map(|action| Action {
+            topic: action.log.as_ref().map(|log| log.topic.as_str()),
+            partition: action.log.as_ref().map(|log| log.partition),
+            file: &action.file,
+            text: &action.text,
+        });
+        let (dry_run, lost_offsets) = (args.dry_run, report.before.lost_offsets());
+        print::json_line(&Outcomes { dry_run, lost_offsets, actions: actions.collect(), sound })?;
+    } else {
+        print_report(&report, args.dry_run)?;
+    }
+    Ok(if sound == Some(false) { ExitCode::from(DAMAGE) } else { ExitCode::SUCCESS })
+}
+
+fn print_report(report: &RepairReport, dry_run: bool) -> Result<(), Failure> {
+    let paint = Paint::stdout();
+    let mut out = io::stdout().lock();
+    for action in &report.actions {
+        let prefix = if dry_run { "would " } else { "" };
+        writeln!(out, "{}: {prefix}{}", paint.strong(&action.file), action.text)?;
+    }
+    if let Some(recovery) = report.recovery.as_ref().filter(|recovery| recovery.cut_bytes() > 0 || recovery.lost_offsets() > 0) {
+        writeln!(out, "opening the store: {recovery}")?;
+    }
+    match &report.after {
+        None if dry_run && !report.actions.is_empty() => {
+            writeln!(out, "nothing was changed; `edgelog repair` does it")?;
+        }
+        None => writeln!(out, "{}: there is nothing to repair", paint.good("sound"))?,
+        Some(after) if after.is_sound() => writeln!(out, "{}: the store is whole again", paint.good("sound"))?,
+        Some(after) => {
+            out.flush()?;
+            drop(out);
+            warn("the store is not sound yet:");
+            return fsck::print_report(after, true);
+        }
+    }
+    Ok(out.flush()?)
+}
+
+fn salvage(file: &str, json: bool, ctx: &Context) -> Outcome {
+    // As `ls` and `fsck` print it: with the data directory in front, or without.
+    let inside = Path::new(file).strip_prefix(ctx.dir()).ok().and_then(Path::to_str).unwrap_or(file);
+    let storage = inspect::open_directory_for_repair(ctx.dir())?;
+    let report = inspect::salvage(&storage, inside).map_err(|error| {
+        Failure::from(error).hint("FILE is the path of a .cut file inside the data directory, as `edgelog fsck` lists it.")
+    })?;
+    if json {
+        #[derive(Serialize)]
+        struct Salvaged<'a> {
+            log: String,
+            batches: u64,
+            records: u64,
+            first_offset: Option<i64>,
+            next_offset: Option<i64>,
+            refused_batches: u64,
+            invalid_bytes: u64,
+            renamed_to: &'a str,
+        }
+        print::json_line(&Salvaged {
+            log: report.log.to_string(),
+            batches: report.batches,
+            records: report.records,
+            first_offset: report.offsets.map(|(first, _)| first),
+            next_offset: report.offsets.map(|(_, next)| next),
+            refused_batches: report.refused,
+            invalid_bytes: report.invalid_bytes,
+            renamed_to: &report.renamed_to,
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut out = io::stdout().lock();
+    let records = print::counted(report.records, "record");
+    match report.offsets {
+        Some((first, next)) => writeln!(out, "{}: {records} appended again, at offsets {first} to {}", report.log, next - 1)?,
+        None => writeln!(out, "{}: no batch in {inside} holds", report.log)?,
+    }
+    if report.refused > 0 {
+        writeln!(out, "{} cannot be appended (markers of transactions, or with holes)", print::counted(report.refused, "batch"))?;
+    }
+    if report.invalid_bytes > 0 {
+        writeln!(out, "{} are no batch", print::bytes(report.invalid_bytes))?;
+    }
+    writeln!(out, "the file is {} now", report.renamed_to)?;
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
