@@ -270,3 +270,32 @@ fn batches_compress_and_read_back() {
         assert_eq!(log.offset_for_time(2000).unwrap(), None);
     }
 }
+
+/// Both slots gone and a batch in the middle damaged: the names of the segments tell that what lies behind was durable, so
+/// only that batch is lost.
+#[test]
+fn a_lost_checkpoint_does_not_turn_damage_into_the_end_of_the_log() {
+    let dir = TempDir::new();
+    let open = || Place::options().open(&dir.0).unwrap();
+    let store = open();
+    store.create_topic(&small_topic()).unwrap();
+    append(&store.log("t", 0).unwrap(), 0, 300, Durability::Os);
+    drop(store);
+    std::fs::remove_file(dir.0.join("edgelog.checkpoint")).unwrap();
+    let first = dir.0.join("t-0/00000000000000000000.log");
+    let mut bytes = std::fs::read(&first).unwrap();
+    bytes[16] ^= 0xff;
+    std::fs::write(&first, bytes).unwrap();
+
+    let store = open();
+    let report = store.recovery_report();
+    assert!(report.checkpoint_lost, "{report}");
+    assert_eq!((report.lost_offsets(), report.cut_bytes()), (1, 0), "{report}");
+    let log = store.log("t", 0).unwrap();
+    assert_eq!(log.offsets().log_end_offset, 300);
+    let mut reader = log.reader(OffsetSpec::Earliest).unwrap();
+    assert!(matches!(reader.next_batch(), Err(Error::CorruptRecord { position: 0, offset: 0, .. })));
+    let lost = reader.skip_damage().unwrap();
+    assert_eq!((lost.first_offset, lost.next_offset), (0, 1));
+    check(&log, 1, 300);
+}

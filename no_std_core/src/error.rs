@@ -44,6 +44,11 @@ pub enum DecodeError {
         /// The codec number, 5 to 7.
         given: u8,
     },
+    /// The attributes ask for what is not taken here: log append time, or a transaction.
+    UnsupportedAttributes {
+        /// The attributes.
+        given: i16,
+    },
     /// Records were asked of a batch whose payload has to be decompressed first.
     Compressed {
         /// The codec to decompress it with.
@@ -156,6 +161,9 @@ impl fmt::Display for DecodeError {
                 write!(f, "the batch says CRC-32C {stored:08x} and its bytes have {computed:08x}")
             }
             Self::UnknownCompression { given } => write!(f, "compression codec {given} does not exist"),
+            Self::UnsupportedAttributes { given } => {
+                write!(f, "attributes {given:#06x} ask for log append time or a transaction")
+            }
             Self::Compressed { codec } => {
                 write!(f, "the records are compressed with {codec} and have to be decompressed first")
             }

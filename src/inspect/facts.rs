@@ -44,8 +44,8 @@ impl Selection {
         Selection { topic: Some(topic.into()), partition: Some(partition) }
     }
 
-    /// What `name` means in the store on `storage`: a topic with all of its partitions, or `topic-partition`; where there is a topic
-    /// of the whole name, that one.
+    /// What `name` means in the store on `storage`: a topic with all of its partitions, or `topic-partition`; where
+    /// there is a topic of the whole name, that one.
     ///
     /// # Errors
     /// [`Error::UnknownTopicOrPartition`], [`Error::Storage`].
@@ -157,7 +157,8 @@ impl LogFacts {
         let saved = store.saved(name).cloned();
         let epochs = saved.as_ref().map(|saved| saved.epochs.clone()).unwrap_or_default();
         let mut config = LogConfig::default();
-        for (key, value) in read_config(storage, &TopicPartition::new(name.topic.as_str(), 0).to_string()) {
+        let dir = TopicPartition::new(name.topic.as_str(), 0).to_string();
+        for (key, value) in read_config(storage, &dir).unwrap_or_default() {
             // What the engine does not take either leaves the default in force.
             let _ = config.set(&key, &value);
         }

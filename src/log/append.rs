@@ -6,8 +6,8 @@ use std::io;
 use std::sync::Arc;
 
 use edgelog_core::{
-    CRC_START, CompressionType, HEADER_LEN, LOG_OVERHEAD, LeaderEpoch, LogConfig, NO_TIMESTAMP, Offset, Position,
-    RecordBatch, RollParams, SegmentIndexer, TimestampMs, crc32c, encode_one, stamp_base,
+    CRC_START, CompressionType, DecodeError, HEADER_LEN, LOG_OVERHEAD, LeaderEpoch, LogConfig, NO_TIMESTAMP, Offset,
+    Position, RecordBatch, RollParams, SegmentIndexer, TimestampMs, TimestampType, crc32c, encode_one, stamp_base,
 };
 
 use super::{AppendInfo, BatchBuilder, Durability, Log, LogShared, NewRecord, state};
@@ -187,20 +187,17 @@ impl Log {
         let view = RecordBatch::parse(batch).map_err(Error::InvalidRecord)?;
         view.verify_crc().map_err(Error::InvalidRecord)?;
         if view.size() != batch.len() {
-            let error = edgelog_core::DecodeError::Truncated { needed: batch.len(), available: view.size() };
+            let error = DecodeError::Truncated { needed: batch.len(), available: view.size() };
             return Err(Error::InvalidRecord(error));
         }
         if view.record_count() != view.last_offset_delta() + 1 || view.is_control() {
-            let error = edgelog_core::DecodeError::NotContiguous {
+            let error = DecodeError::NotContiguous {
                 expected: Offset::from(view.record_count()) - 1,
                 found: Offset::from(view.last_offset_delta()),
             };
             return Err(Error::InvalidRecord(error));
         }
-        let max = self.shared.hot.batch_bytes_max.load(Ordering::Relaxed) as usize;
-        if batch.len() > max {
-            return Err(Error::RecordTooLarge { given: batch.len(), max });
-        }
+        self.shared.check_records(&view)?;
         let (last_offset_delta, max_timestamp) = (view.last_offset_delta(), view.max_timestamp());
         with_scratch(|scratch| {
             scratch.encoded.clear();
@@ -229,6 +226,28 @@ fn compress_batch(codec: CompressionType, batch: &mut [u8], out: &mut Vec<u8>) -
 }
 
 impl LogShared {
+    /// Holds a batch from elsewhere to what appends of our own are: its records decode, and their times are their makers'.
+    fn check_records(&self, batch: &RecordBatch<'_>) -> Result<()> {
+        let log_append_time = batch.timestamp_type() != TimestampType::CreateTime;
+        if log_append_time || batch.is_transactional() {
+            let attributes = batch.attributes();
+            return Err(Error::InvalidRecord(DecodeError::UnsupportedAttributes { given: attributes }));
+        }
+        let mut buffer = self.pool.take();
+        let records = match batch.compression() {
+            CompressionType::None => batch.records().map_err(Error::InvalidRecord)?,
+            codec => {
+                let limit = super::read::decompressed_limit(batch.payload().len());
+                codec::decompress(codec, batch.payload(), &mut buffer, limit)?;
+                batch.records_in(&buffer)
+            }
+        };
+        for record in records {
+            record.map_err(Error::InvalidRecord)?;
+        }
+        Ok(())
+    }
+
     /// Encodes a one-record batch into `buffer`, which grows as needed, and returns the batch's size.
     #[inline]
     fn encode(&self, buffer: &mut Vec<u8>, timestamp: TimestampMs, record: &NewRecord<'_>) -> Result<usize> {
@@ -268,6 +287,10 @@ impl LogShared {
     ) -> Result<AppendInfo> {
         if self.fork.forked() {
             return Err(Error::Forked);
+        }
+        let max = self.hot.batch_bytes_max.load(Ordering::Relaxed) as usize;
+        if batch.len() > max {
+            return Err(Error::RecordTooLarge { given: batch.len(), max });
         }
         let (info, end, moved) = {
             let mut guard = self.appender.lock();

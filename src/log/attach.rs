@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use edgelog_core::{HEADER_LEN, Offset, Position, ScanRules, ScanStep, scan_step};
+use edgelog_core::{HEADER_LEN, Offset, Plausible, Position, ScanRules, ScanStep, scan_step};
 
 use super::recovery::OpenLog;
 use super::{LogShared, ReadUpTo, is_gone, state};
@@ -19,6 +19,8 @@ use crate::sync::{Mutex, Ordering};
 /// How often an idle follower looks: at first, and at most.
 const POLL_MIN: Duration = Duration::from_millis(1);
 const POLL_MAX: Duration = Duration::from_millis(50);
+/// How often the writer's checkpoint is read again: it is written every ten seconds, or at a roll.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// Bytes looked at in one go.
 const LOOK_BYTES: usize = 64 << 10;
 /// So many looks in vain at bytes that are no batch, before the directory is listed for what may lie behind
@@ -34,6 +36,8 @@ pub(crate) struct Attachment {
     position: Position,
     next_offset: Offset,
     in_vain: u32,
+    /// When the checkpoint was read last.
+    checkpoint_read: Instant,
 }
 
 /// Attaches to a log that somebody else writes, or wrote.
@@ -60,14 +64,28 @@ impl LogShared {
         let Some(attachment) = &self.attachment else { return Ok(false) };
         let mut at = attachment.lock();
         let mut any = false;
+        if at.checkpoint_read.elapsed() >= CHECKPOINT_EVERY {
+            at.checkpoint_read = Instant::now();
+            any |= self.read_checkpoint()?;
+        }
         loop {
             any |= self.validate_on(&mut at)?;
-            if !self.move_on(&mut at)? {
+            if !self.move_on(&mut at)? && !self.pass_damage(&mut at)? {
                 break;
             }
             any = true;
         }
         Ok(any)
+    }
+
+    /// Takes over what the writer's checkpoint says by now: what is durable, and where the log starts.
+    fn read_checkpoint(&self) -> Result<bool> {
+        let Some(saved) = self.host()?.read_saved(&self.name)?.filter(|saved| saved.id == self.id) else {
+            return Ok(false);
+        };
+        self.log_start_offset.fetch_max(saved.log_start_offset, Ordering::AcqRel);
+        let before = self.recovery_point.swap(saved.durable.offset, Ordering::AcqRel);
+        Ok(before != saved.durable.offset)
     }
 
     /// Waits, looking now and then, until something lies beyond `position`.
@@ -122,7 +140,7 @@ impl LogShared {
         self.log_end_offset.store(next_offset, Ordering::Release);
         self.high_watermark.store(next_offset, Ordering::Release);
         *self.segments.write() = segments;
-        Ok(Attachment { segment, identity, position: 0, next_offset, in_vain: 0 })
+        Ok(Attachment { segment, identity, position: 0, next_offset, in_vain: 0, checkpoint_read: Instant::now() })
     }
 
     fn attached_segment(&self, base_offset: Offset) -> Arc<Segment> {
@@ -160,6 +178,38 @@ impl LogShared {
         }
         at.in_vain = if any { 0 } else { at.in_vain.saturating_add(1) };
         Ok(any)
+    }
+
+    /// What stands here was durable once and is no batch now: damage. Goes on at the next good batch of the segment, so that
+    /// readers meet the damage, report it, and find what lies behind.
+    fn pass_damage(&self, at: &mut Attachment) -> Result<bool> {
+        let recovery_point = self.recovery_point.load(Ordering::Acquire);
+        if at.next_offset >= recovery_point {
+            return Ok(false);
+        }
+        let path = at.segment.path();
+        let len = match at.segment.file().map(|file| file.len()) {
+            Ok(len) => len.map_err(Error::storage("look at", &path))?.min(i32::MAX as u64) as Position,
+            Err(error) if is_gone(&error) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        if at.position >= len {
+            return Ok(false);
+        }
+        let plausible = Plausible {
+            offset_min: at.next_offset,
+            offset_end: Offset::MAX,
+            contiguous: self.origin() == super::Origin::Own,
+            epochs: None,
+            batch_bytes_max: i32::MAX as usize,
+        };
+        // Where nothing good follows, the damage reaches to the recovery point: readers are led into it.
+        let found = at.segment.resync(at.position, len, &plausible, &self.pool)?.batch;
+        (at.position, at.next_offset) = found.unwrap_or((len, recovery_point));
+        at.segment.publish(at.position);
+        self.log_end_offset.store(at.next_offset, Ordering::Release);
+        self.high_watermark.store(at.next_offset, Ordering::Release);
+        Ok(true)
     }
 
     /// Publishes every whole, valid batch at the start of `bytes`; returns how many bytes the next one needs,
@@ -229,7 +279,8 @@ impl LogShared {
             Err(error) if is_gone(&error) => return self.begin_anew(at).map(|()| false),
             Err(error) => return Err(error),
         }
-        if at.in_vain % LIST_EVERY == LIST_EVERY - 1 {
+        let is_damage = at.next_offset < self.recovery_point.load(Ordering::Acquire);
+        if is_damage || at.in_vain % LIST_EVERY == LIST_EVERY - 1 {
             // A later segment exists although this one does not reach it: what lies between is damaged, and readers say
             // so.
             let bases = self.list_segments()?;

@@ -8,20 +8,20 @@ use crate::segment::file_names;
 use crate::sync::Ordering;
 
 impl LogShared {
-    /// What is due for this log at `now`.
-    pub(crate) fn tick(&self, now: TimestampMs) -> Result<()> {
-        if self.state.load(Ordering::Acquire) != state::WRITABLE {
-            return Ok(());
+    /// What is due for this log at `now`. Returns whether a segment was sealed, and so the checkpoint has news.
+    pub(crate) fn tick(&self, now: TimestampMs) -> Result<bool> {
+        if !matches!(self.state.load(Ordering::Acquire), state::WRITABLE | state::ATTEND) {
+            return Ok(false);
         }
         self.prepare_room()?;
-        self.finish_sealed()?;
+        let sealed = self.finish_sealed()?;
         let since = self.interval_since.load(Ordering::Acquire);
         // A clock that was set back must not keep a flush waiting.
         if since != 0 && (now < since || now - since >= self.flush_interval_ms()) {
             self.interval_since.store(0, Ordering::Release);
             self.flush_until(self.log_end_offset.load(Ordering::Acquire))?;
         }
-        Ok(())
+        Ok(sealed)
     }
 
     /// The interval within which an `Interval` append still waits to be flushed.

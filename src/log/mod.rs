@@ -50,6 +50,12 @@ pub(crate) trait LogHost: Send + Sync + fmt::Debug {
     /// change.
     fn allow_writing(&self) -> Result<()>;
 
+    /// Takes the clean mark off the checkpoint, which goes on saying what it said otherwise; durable on return.
+    fn unmark(&self) -> Result<()>;
+
+    /// What the checkpoint says of a log now: another process writes it.
+    fn read_saved(&self, name: &TopicPartition) -> Result<Option<SavedLog>>;
+
     /// Writes the checkpoint with every log's epochs, start and recovery point as they are now; durable on
     /// return.
     fn checkpoint(&self) -> Result<()>;

@@ -24,6 +24,11 @@ const DECOMPRESSED_RATIO_MAX: usize = 1024;
 /// claims.
 const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
 
+/// What the records of a compressed payload may take at most.
+pub(super) fn decompressed_limit(payload_len: usize) -> usize {
+    payload_len.saturating_mul(DECOMPRESSED_RATIO_MAX).min(DECOMPRESSED_BYTES_MAX)
+}
+
 /// How a reader reads.
 #[derive(Debug, Clone, Copy)]
 pub struct ReaderOptions {
@@ -211,7 +216,7 @@ impl Reader {
                 Ok(Step::Batch(batch)) => return Ok(Some(batch)),
                 Ok(Step::Moved) => {}
                 Ok(Step::End) => return Ok(None),
-                Err(error) => return self.failed(error),
+                Err(error) => self.mend(error)?,
             }
         }
     }
@@ -316,6 +321,8 @@ impl Reader {
 
     /// The list of segments is another one since a truncation: stands the position in the same history still?
     fn look_again(&mut self) -> Result<()> {
+        // An attached log that begins anew is looked at again from the start of a segment: waits until that is done.
+        self.log.refresh()?;
         self.generation = self.log.generation.load(Ordering::Acquire);
         self.place = None;
         self.cursor.release();
@@ -468,14 +475,18 @@ impl Reader {
         error
     }
 
-    /// Sorts out an error: an index that lied, a segment that retention took, or damage to be told.
+    /// Sorts out an error. Returns to try again after an index that lied, or damage that took nothing which was
+    /// asked for; gives the error back where a segment was taken by retention or records are lost.
     #[cold]
-    fn failed(&mut self, error: Error) -> Result<Option<Batch>> {
-        if let Some(place) = self.damage.as_ref() {
-            if place.expected.is_none() && place.position > 0 && self.walk_from_start(&place.segment.clone())? {
-                self.damage = None;
-                return self.next_batch();
+    fn mend(&mut self, error: Error) -> Result<()> {
+        if let Some(place) = self.damage.take() {
+            if place.expected.is_none() && place.position > 0 && self.walk_from_start(&place.segment)? {
+                return Ok(());
             }
+            if self.hop_over(&place)? {
+                return Ok(());
+            }
+            self.damage = Some(place);
         } else if is_gone(&error) {
             // Retention took the segment between looking it up and opening it.
             self.place = None;
@@ -495,6 +506,19 @@ impl Reader {
             self.damage = Some(place);
         }
         Err(error)
+    }
+
+    /// Damage among records before the reader's position concerns nobody: goes on at the next good batch, if that is not
+    /// behind the position.
+    fn hop_over(&mut self, place: &Place) -> Result<bool> {
+        let Some(expected) = place.expected.filter(|&expected| expected < self.position) else { return Ok(false) };
+        let upper = self.log.segment_after(place.segment.base_offset).map_or(Offset::MAX, |next| next.base_offset);
+        let found = self.log.resync(&place.segment, place.position, expected, upper)?;
+        let Some((position, base_offset)) = found.batch.filter(|&(_, base)| base <= self.position) else {
+            return Ok(false);
+        };
+        self.place = Some(Place { segment: Arc::clone(&place.segment), position, expected: Some(base_offset) });
+        Ok(true)
     }
 
     /// The index led to a place that holds no batch. Rebuilds the segment's index and tells whether that
@@ -571,7 +595,7 @@ impl Batch {
 
     fn decompressed(&self, codec: CompressionType, payload: &[u8]) -> Result<&[u8]> {
         if self.payload.get().is_none() {
-            let limit = payload.len().saturating_mul(DECOMPRESSED_RATIO_MAX).min(DECOMPRESSED_BYTES_MAX);
+            let limit = decompressed_limit(payload.len());
             let pool = self.pool.as_ref().expect("a compressed batch was given a pool");
             let mut buffer = pool.take();
             codec::decompress(codec, payload, &mut buffer, limit)?;
@@ -631,7 +655,7 @@ impl LogShared {
             epochs: None,
             batch_bytes_max: i32::MAX as usize,
         };
-        segment.resync(damaged, &plausible, &self.pool)
+        segment.resync(damaged, segment.len()?, &plausible, &self.pool)
     }
 
     /// Waits until something lies beyond `position` for such a reader, the log is closed or fails, or the

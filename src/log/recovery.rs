@@ -130,6 +130,10 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     };
     let mut recovery = Recovery { log: &log, params, report: &mut report };
     if !recovery.open_clean(&listed)? {
+        if params.store_is_clean {
+            // The clean mark does not hold for this log, whose bytes are about to change: it goes first.
+            params.host.upgrade().ok_or(Error::Closed)?.unmark()?;
+        }
         recovery.open_unclean(&listed)?;
     }
     let offsets = super::Log { shared: Arc::clone(&log) }.offsets();
@@ -320,7 +324,12 @@ impl Recovery<'_> {
     }
 
     fn open_unclean(&mut self, bases: &[Offset]) -> Result<()> {
-        let saved_point = self.params.saved.as_ref().map_or_else(DurablePoint::default, |s| s.durable);
+        let saved_point = match (&self.params.saved, bases) {
+            (Some(saved), _) => saved.durable,
+            // Without a checkpoint the names still tell: a third segment is not begun before the first is durable.
+            (None, [.., sealed, _active]) => DurablePoint { offset: *sealed, base_offset: *sealed, position: 0 },
+            (None, _) => DurablePoint::default(),
+        };
         if self.params.saved.is_none() && !bases.is_empty() && !self.is_contiguous(bases)? {
             self.log.origin.store(Origin::Imported as u8, Ordering::Relaxed);
         }
@@ -345,7 +354,7 @@ impl Recovery<'_> {
             self.report.recovered_records += walked.records;
             (position, end) = (walked.position, walked.next_offset);
             segments.push(segment);
-            let goes_on = upper.is_some_and(|next| self.continues(end, next, saved_point.offset, known));
+            let goes_on = upper.is_some_and(|next| self.continues(end, next, saved_point.offset));
             if !goes_on {
                 ended_at = at;
                 if end < saved_point.offset {
@@ -354,7 +363,11 @@ impl Recovery<'_> {
                 self.cut_tail(segments.last_mut().expect("just pushed"), position, end, walked.to_the_end)?;
                 break;
             }
-            segments.last().expect("just pushed").publish(position);
+            let sealed = segments.last().expect("just pushed");
+            if sealed.len()? > position {
+                sealed.set_untrimmed();
+            }
+            sealed.publish(position);
         }
         for &base in bases.iter().skip(ended_at + 1).rev() {
             self.cut_segment(base)?;
@@ -365,7 +378,8 @@ impl Recovery<'_> {
             // Durable records are gone. Their offsets are not given out again: a new segment begins behind them.
             let lost_from = if segments.is_empty() { start } else { end };
             let base_offset = saved_point.offset;
-            if lost_from < base_offset {
+            let reported = self.report.lost.last().is_some_and(|range| range.next_offset == base_offset);
+            if lost_from < base_offset && !reported {
                 self.report.lost.push(lost_range(&self.log.dir, segments.last(), lost_from, base_offset, position));
             }
             segments.push(Arc::new(self.new_segment(base_offset)?));
@@ -386,35 +400,43 @@ impl Recovery<'_> {
         if !durable {
             // The checkpoint goes on saying what is known to be durable.
             *self.log.durable.lock() = saved_point;
-            self.log.recovery_point.store(saved_point.offset.min(end), Ordering::Release);
+            let known = saved_point.offset.clamp(start.min(end), end);
+            self.log.recovery_point.store(known, Ordering::Release);
+            // Nor is served what a power cut could take back.
+            self.log.high_watermark.store(known, Ordering::Release);
         }
         Ok(())
     }
 
     /// Whether the segment that begins at `next` goes on where the one before ended: behind `end` exactly,
     /// behind damage below the recovery point, or, in an imported log, anywhere behind.
-    fn continues(&self, end: Offset, next: Offset, recovery_point: Offset, known: bool) -> bool {
-        end == next || (known && next <= recovery_point) || (self.log.origin() == Origin::Imported && end <= next)
+    fn continues(&self, end: Offset, next: Offset, recovery_point: Offset) -> bool {
+        end == next || next <= recovery_point || (self.log.origin() == Origin::Imported && end <= next)
     }
 
     /// A log that the checkpoint does not know: are its offsets those of a log written here, without a hole?
     fn is_contiguous(&mut self, bases: &[Offset]) -> Result<bool> {
-        let mut expected = bases[0];
+        let mut expected = Some(bases[0]);
         for &base in bases {
-            if base != expected {
+            if expected.is_some_and(|expected| base != expected) {
                 return Ok(false);
             }
+            expected = Some(base);
             let segment = self.segment(base);
             let len = segment.len()?;
             let mut cursor = Cursor::new(&self.log.pool);
             let mut position = 0;
             while position < len {
-                let Ok(Ok(batch)) = cursor.batch(&segment, position, len) else { break };
+                let Ok(Ok(batch)) = cursor.batch(&segment, position, len) else {
+                    // The end of the log, or damage, which says nothing about who wrote it.
+                    expected = None;
+                    break;
+                };
                 let whole = i64::from(batch.record_count()) == i64::from(batch.last_offset_delta()) + 1;
-                if batch.base_offset() != expected || !whole || batch.is_control() || batch.is_transactional() {
+                if expected != Some(batch.base_offset()) || !whole || batch.is_control() || batch.is_transactional() {
                     return Ok(false);
                 }
-                expected = batch.next_offset();
+                expected = Some(batch.next_offset());
                 position += batch.size() as u32;
             }
         }
@@ -491,43 +513,13 @@ impl Recovery<'_> {
                 _ => return Err(()),
             }
         };
-        if stepped.epoch_holds || self.only_the_epoch_is_damaged(cursor, segment, position, &stepped, len) {
+        // An epoch that came before is that of a history that was taken back. One that never was is a damaged field,
+        // which no CRC covers: readers get the epoch from the table.
+        let latest = epochs.view().latest().map_or(0, |entry| entry.epoch);
+        if stepped.epoch_holds || stepped.epoch > latest || stepped.epoch < 0 {
             return Ok(Some(stepped));
         }
         Err(())
-    }
-
-    /// A batch that holds to every rule but that of its epoch, which no CRC covers: is the field damaged, or is the batch left
-    /// behind by a history that was taken back?
-    ///
-    /// What was left behind has an epoch that came before, and so has all that follows it. An epoch that never was, or a
-    /// batch that the log's own history goes on behind, is a damaged field: readers get the epoch from the table.
-    fn only_the_epoch_is_damaged(
-        &self,
-        cursor: &mut Cursor,
-        segment: &Segment,
-        position: Position,
-        stepped: &Stepped,
-        len: Position,
-    ) -> bool {
-        let latest = self.log.epochs.read().view().latest().map_or(0, |entry| entry.epoch);
-        if stepped.epoch > latest || stepped.epoch < 0 {
-            return true;
-        }
-        let behind = position + stepped.size;
-        if behind >= len {
-            return false;
-        }
-        let epochs = self.log.epochs.read();
-        let rules = ScanRules {
-            expected_offset: Some(stepped.next_offset),
-            contiguous: true,
-            epochs: Some(epochs.view()),
-            batch_bytes_max: i32::MAX as usize,
-            check_crc: true,
-        };
-        let Ok(Ok(next)) = cursor.batch(segment, behind, len) else { return false };
-        matches!(scan_step(next.bytes(), &rules), ScanStep::Batch(_))
     }
 
     /// Below the recovery point: finds the next good batch of the segment and reports what is lost before it.
@@ -639,6 +631,8 @@ impl Recovery<'_> {
         let copy = log.copy_prefix(segment, &part, position)?;
         // Between the two renames the segment has no name of its own; `list` of the next open knows what that means.
         log.storage.rename(&path, kept).map_err(Error::storage("keep aside", &path))?;
+        // The first name lasts before the second may: else a cut could keep the copy and lose what was kept aside.
+        log.storage.sync_dir(&log.dir).map_err(Error::storage("sync directory", &log.dir))?;
         log.storage.rename(&part, &path).map_err(Error::storage("swap in", &path))?;
         log.storage.sync_dir(&log.dir).map_err(Error::storage("sync directory", &log.dir))?;
         let options = log.segment_options();
@@ -704,7 +698,8 @@ impl Recovery<'_> {
             .map(|entry| entry.name)
             .filter(|name| file_names::parse_cut_file(name).is_some())
             .collect();
-        cut.sort_unstable();
+        // The epoch in the name tells which came first.
+        cut.sort_by_key(|name| file_names::cut_file_epoch(name));
         for name in cut.iter().rev().skip(CUT_FILES_MAX) {
             tracing::warn!(log = %self.log.name, name, "removed the oldest of too many cut tails");
             let _ = storage.remove_file(&format!("{dir}/{name}"));
@@ -753,6 +748,9 @@ impl Recovery<'_> {
                 file.write_at(&piece[..read], position)?;
                 position += read as u64;
             }
+        }
+        if segment.is_untrimmed() {
+            return segment.trim_and_flush().map_err(|e| io::Error::other(e.to_string()));
         }
         file.flush()
     }

@@ -98,7 +98,16 @@ impl LogShared {
             let largest_timestamp = if retention_ms < 0 { -1 } else { pair[0].largest_timestamp(&self.pool).ok()? };
             Some(SealedSegment { size, largest_timestamp, next_base_offset: pair[1].base_offset })
         });
-        let reasons: Vec<RetentionReason> = params.expired(sealed).collect();
+        let mut reasons: Vec<RetentionReason> = params.expired(sealed).collect();
+        // What an index says is no evidence: before anything goes for its age, its batches are asked.
+        let is_young = |(segment, reason): &(&Arc<Segment>, &RetentionReason)| {
+            **reason == RetentionReason::Time
+                && segment
+                    .checked_largest_timestamp(&self.pool)
+                    .is_ok_and(|newest| now.saturating_sub(newest) <= retention_ms)
+        };
+        let kept_from = segments.iter().zip(&reasons).position(|pair| is_young(&pair));
+        reasons.truncate(kept_from.unwrap_or(reasons.len()));
         if reasons.is_empty() {
             return Ok(None);
         }
@@ -115,6 +124,10 @@ impl LogShared {
         reasons: &[RetentionReason],
     ) -> Result<Expired> {
         let log_start_offset = self.log_start_offset.fetch_max(next_base, Ordering::AcqRel).max(next_base);
+        self.epochs.write().truncate_from_start(log_start_offset);
+        // The log start is durable before the first name goes: names that a power cut brings back, with or without
+        // their neighbours, lie before it and are no part of the log.
+        self.host()?.checkpoint()?;
         self.segments.write().retain(|segment| segment.base_offset >= next_base);
         let mut bytes = 0;
         // Oldest first: cut anywhere, what is left is one contiguous log.
@@ -123,15 +136,13 @@ impl LogShared {
             segment.remove_files()?;
             tracing::info!(log = %self.name, base_offset = segment.base_offset, ?reason, "deleted a segment");
         }
-        self.epochs.write().truncate_from_start(log_start_offset);
-        // Not synced: names that come back after a power cut are removed again by the log start offset, or by the
-        // next pass.
         Ok(Expired { segments: expired.len(), bytes, log_start_offset })
     }
 
-    /// Seals what was rolled: flushes it, then writes its indexes.
-    pub(crate) fn finish_sealed(&self) -> Result<()> {
-        let Some(active_base) = self.active_base() else { return Ok(()) };
+    /// Seals what was rolled: flushes it, then writes its indexes. Returns whether there was anything to seal.
+    pub(crate) fn finish_sealed(&self) -> Result<bool> {
+        let Some(active_base) = self.active_base() else { return Ok(false) };
+        let mut any = false;
         let segments = self.segments.read().clone();
         if segments.iter().rev().take(2).any(|segment| segment.is_untrimmed()) {
             self.flush_now()?;
@@ -142,8 +153,9 @@ impl LogShared {
                 break;
             }
             segment.write_indexes(&self.pool)?;
+            any = true;
         }
-        Ok(())
+        Ok(any)
     }
 
     /// Makes room ahead of a writer that asked for it, outside the append lock, and the next segment when

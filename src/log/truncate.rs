@@ -67,6 +67,8 @@ impl LogShared {
         let epoch = appender.epoch + 1;
         self.epochs.write().assign(epoch, end);
         *self.durable.lock() = DurablePoint { offset: end, base_offset: segment.base_offset, position };
+        // The batch may begin before the log start: all of its records are gone, so the log starts at its end.
+        self.log_start_offset.fetch_min(end, Ordering::AcqRel);
         self.recovery_point.store(end, Ordering::Release);
         self.host()?.checkpoint()?;
         appender.epoch = epoch;

@@ -53,6 +53,11 @@ pub(crate) fn parse_cut_file(name: &str) -> Option<Offset> {
     parse_digits(name.strip_suffix(".cut")?.split('-').next()?)
 }
 
+/// The epoch in the name of a file that recovery put aside: the higher, the later.
+pub(crate) fn cut_file_epoch(name: &str) -> Option<i32> {
+    name.strip_suffix(".cut")?.rsplit('-').next()?.parse().ok()
+}
+
 /// The base offset in the name of an unfinished copy.
 pub(crate) fn parse_part_file(name: &str) -> Option<Offset> {
     parse_log_file(name.strip_suffix(".part")?)

@@ -360,6 +360,10 @@ impl Segment {
     /// `true` is returned.
     pub(crate) fn correct_indexes(&self, pool: &Arc<BufferPool>) -> Result<bool> {
         let (offsets, times) = self.rebuild_indexes(pool)?;
+        Ok(self.replace_indexes(offsets, times))
+    }
+
+    fn replace_indexes(&self, offsets: Vec<u8>, times: Vec<u8>) -> bool {
         let mut indexes = self.indexes.write();
         let same = match &*indexes {
             Indexes::Memory { offsets: o, times: t } => *o == offsets && *t == times,
@@ -369,22 +373,24 @@ impl Segment {
         if !same {
             *indexes = Indexes::Memory { offsets, times };
         }
-        Ok(!same)
+        !same
     }
 
     /// Searches for the next good batch behind damage at `damaged`: up to the next indexed batch that holds,
     /// else to the end.
+    ///
+    /// `len` is where the batches end.
     ///
     /// Bounded: a candidate is plausible in every field before its CRC is computed, and at most eight times
     /// the segment's bytes are.
     pub(crate) fn resync(
         &self,
         damaged: Position,
+        len: Position,
         plausible: &Plausible<'_>,
         pool: &Arc<BufferPool>,
     ) -> Result<Resynced> {
         const CRC_PASSES_MAX: u64 = 8;
-        let len = self.len()?;
         let mut budget = u64::from(len) * CRC_PASSES_MAX;
         let from = (damaged + 1).min(len);
         let mut cursor = Cursor::new(pool);
@@ -466,7 +472,8 @@ impl Segment {
         let offset_index = OffsetIndex::new(offsets.bytes(), self.base_offset);
         offset_index.check().ok()?;
         TimeIndex::new(times.bytes(), self.base_offset).check().ok()?;
-        if offset_index.last().is_some_and(|last| last.position >= len) {
+        // No batches without a time, or hardly any: an empty file is more likely one that a power cut left behind.
+        if offset_index.last().is_some_and(|last| last.position >= len) || (times.bytes().is_empty() && len > 0) {
             return None;
         }
         // A batch that begins further than one interval behind the last entry would have made an entry of its own, so
@@ -493,9 +500,14 @@ impl Segment {
         (file.read_at(&mut bytes, 0).ok()? == len).then_some(IndexBytes::Copied(bytes))
     }
 
-    /// Walks the headers of the whole segment and gives what its two indexes should hold. Goes on behind
-    /// damage.
+    /// What the two indexes should hold, from the batches' headers. Goes on behind damage.
     fn rebuild_indexes(&self, pool: &Arc<BufferPool>) -> Result<(Vec<u8>, Vec<u8>)> {
+        let (offsets, times, _) = self.index_batches(pool, false)?;
+        Ok((offsets, times))
+    }
+
+    /// Walks the whole segment and gives what its two indexes should hold, and its largest timestamp.
+    fn index_batches(&self, pool: &Arc<BufferPool>, check_crcs: bool) -> Result<(Vec<u8>, Vec<u8>, TimestampMs)> {
         let len = self.len()?;
         let mut indexer = SegmentIndexer::new(self.base_offset, self.options.interval_bytes);
         let (mut offsets, mut times) = (Vec::new(), Vec::new());
@@ -503,7 +515,9 @@ impl Segment {
         let (mut position, mut expected) = (0, self.base_offset);
         while position < len {
             let batch = match cursor.batch(self, position, len) {
-                Ok(Ok(batch)) if batch.base_offset() >= expected => batch,
+                Ok(Ok(batch)) if batch.base_offset() >= expected && !(check_crcs && batch.verify_crc().is_err()) => {
+                    batch
+                }
                 _ => {
                     let plausible = Plausible {
                         offset_min: expected,
@@ -513,7 +527,7 @@ impl Segment {
                         batch_bytes_max: i32::MAX as usize,
                     };
                     cursor.release();
-                    let Some((at, base_offset)) = self.resync(position, &plausible, pool)?.batch else { break };
+                    let Some((at, base_offset)) = self.resync(position, len, &plausible, pool)?.batch else { break };
                     (position, expected) = (at, base_offset);
                     continue;
                 }
@@ -531,7 +545,7 @@ impl Segment {
         if let Some(time) = indexer.on_seal() {
             times.extend_from_slice(&time.encode(self.base_offset));
         }
-        Ok((offsets, times))
+        Ok((offsets, times, indexer.largest_timestamp()))
     }
 
     /// Largest timestamp of a sealed segment's records: the last entry of its time index.
@@ -542,6 +556,14 @@ impl Segment {
         }
         self.load_indexes(pool)?;
         let largest = self.with_time_index(|index| index.last()).map_or(NO_TIMESTAMP, |entry| entry.timestamp);
+        self.largest_timestamp.store(largest, Ordering::Release);
+        Ok(largest)
+    }
+
+    /// Largest timestamp of the batches themselves, each held against its CRC. Corrects the indexes where they said otherwise.
+    pub(crate) fn checked_largest_timestamp(&self, pool: &Arc<BufferPool>) -> Result<TimestampMs> {
+        let (offsets, times, largest) = self.index_batches(pool, true)?;
+        self.replace_indexes(offsets, times);
         self.largest_timestamp.store(largest, Ordering::Release);
         Ok(largest)
     }

@@ -137,11 +137,14 @@ impl CheckpointFile {
 
     fn write_slot(&mut self) -> Result<()> {
         let file = self.file.as_ref().expect("the caller saw to it");
-        self.sequence += 1;
-        seal(&mut self.encoded, self.slot_len, self.sequence);
-        let position = (self.sequence % 2) * self.slot_len as u64;
+        // Counted on only when it lasted: what failed half way is written over before the slot that holds is.
+        let sequence = self.sequence + 1;
+        seal(&mut self.encoded, self.slot_len, sequence);
+        let position = (sequence % 2) * self.slot_len as u64;
         file.write_at(&self.encoded, position).map_err(Error::storage("write", FILE))?;
-        file.flush().map_err(Error::storage("flush", FILE))
+        file.flush().map_err(Error::storage("flush", FILE))?;
+        self.sequence = sequence;
+        Ok(())
     }
 
     /// Writes a new file with larger slots, both of them filled, and puts it in the old one's place.

@@ -100,15 +100,17 @@ impl StoreShared {
                 first = outcome;
             }
         };
+        let mut sealed = false;
         for log in &logs {
-            note(log.tick(now));
+            note(log.tick(now).map(|any| sealed |= any));
         }
         if is_due(&self.kick.last_retention, now, self.config.retention_check_interval_ms) {
             for log in &logs {
                 note(log.expire(now).map(|_| ()));
             }
         }
-        if is_due(&self.kick.last_checkpoint, now, self.config.checkpoint_interval_ms) {
+        // At each roll, so that what the next open has to walk stays about a segment; else now and then.
+        if is_due(&self.kick.last_checkpoint, now, self.config.checkpoint_interval_ms) || sealed {
             note(self.checkpoint_if_changed());
         }
         first

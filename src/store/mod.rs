@@ -483,7 +483,14 @@ impl StoreShared {
             self.logs.write().insert(log.name.clone(), log);
             report.logs.push(outcome);
         }
-        if !recovering.is_clean {
+        // A directory that the checkpoint knows and that is not there: not our doing, and not to be passed over.
+        let known = |name: &TopicPartition| report.logs.iter().any(|log| log.name == *name);
+        let unopened = self.unopened.read().clone();
+        let gone =
+            |name: &&TopicPartition| !known(name) && !unopened.contains_key(name) && !report.removed.contains(name);
+        report.missing = recovering.saved.keys().filter(gone).cloned().collect();
+        report.clean &= report.missing.is_empty() && report.logs.iter().all(|log| log.clean);
+        if !report.clean {
             // The new epochs and recovery points, before anything is appended.
             match self.write_checkpoint(false, false) {
                 Ok(()) => self.marked.store(true, Ordering::Release),
@@ -553,8 +560,7 @@ impl StoreShared {
             return Err(Error::UnknownTopicOrPartition { name: name.to_string() });
         }
         // The checkpoint as it is now: the writer has gone on since this process attached.
-        let newest = checkpoint::read(&*self.storage)?.newest.unwrap_or_default();
-        let saved = newest.logs.into_iter().find(|(other, _)| *other == name).map(|(_, saved)| saved);
+        let saved = self.read_saved(&name)?;
         let log = log::attach(&self.open_params(name.clone(), saved, false, false))?;
         Ok(Arc::clone(self.logs.write().entry(name).or_insert(log)))
     }
@@ -629,6 +635,15 @@ impl LogHost for StoreShared {
         self.marked.store(true, Ordering::Release);
         self.report.write().not_writable = None;
         Ok(())
+    }
+
+    fn unmark(&self) -> Result<()> {
+        if self.written_clean() { self.mark() } else { Ok(()) }
+    }
+
+    fn read_saved(&self, name: &TopicPartition) -> Result<Option<SavedLog>> {
+        let newest = checkpoint::read(&*self.storage)?.newest.unwrap_or_default();
+        Ok(newest.logs.into_iter().find(|(other, _)| other == name).map(|(_, saved)| saved))
     }
 
     fn checkpoint(&self) -> Result<()> {

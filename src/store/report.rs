@@ -15,6 +15,8 @@ pub struct RecoveryReport {
     pub checkpoint_lost: bool,
     /// Each log's own outcome.
     pub logs: Vec<LogRecovery>,
+    /// Topic-partitions that the checkpoint knew and whose directories are gone.
+    pub missing: Vec<TopicPartition>,
     /// Topic-partitions that an unfinished creation or deletion had left behind, and that are gone now.
     pub removed: Vec<TopicPartition>,
     /// Logs that are there and could not be opened, each with the reason; the next open tries again.
@@ -79,6 +81,9 @@ impl fmt::Display for RecoveryReport {
             if let Some(failure) = &log.failure {
                 write!(f, "\n  {}: read-only, {failure}", log.name)?;
             }
+        }
+        for name in &self.missing {
+            write!(f, "\n  {name}: THE DIRECTORY IS GONE, with all of its records")?;
         }
         for (name, reason) in &self.unopened {
             write!(f, "\n  {name}: could not be opened, {reason}")?;

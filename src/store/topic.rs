@@ -106,6 +106,38 @@ fn configure(defaults: LogConfig, overrides: &BTreeMap<String, String>) -> Resul
     Ok(config)
 }
 
+/// The configuration of a topic that is there already: what cannot be understood is passed over, told, and taken as a reason
+/// not to delete anything.
+fn configure_leniently(
+    defaults: LogConfig,
+    topic: &str,
+    read: io::Result<BTreeMap<String, String>>,
+) -> (BTreeMap<String, String>, LogConfig) {
+    let mut config = defaults;
+    let mut doubts = Vec::new();
+    let mut overrides = BTreeMap::new();
+    match read {
+        Ok(read) => {
+            for (key, value) in read {
+                match config.set(&key, &value) {
+                    Ok(()) => drop(overrides.insert(key, value)),
+                    Err(error) => doubts.push(format!("{key}={value}: {error}")),
+                }
+            }
+        }
+        Err(error) => doubts.push(error.to_string()),
+    }
+    if !doubts.is_empty() {
+        tracing::error!(
+            topic,
+            ?doubts,
+            "{TOPIC_CONFIG} is damaged; nothing of the topic is deleted until it is altered"
+        );
+        (config.retention_ms, config.retention_bytes) = (-1, -1);
+    }
+    (overrides, config)
+}
+
 impl StoreShared {
     pub(super) fn create_topic(self: &Arc<Self>, topic: &NewTopic) -> Result<()> {
         self.check_writable()?;
@@ -124,28 +156,34 @@ impl StoreShared {
             }
             topics.insert(topic.name.clone(), settings.clone());
         }
-        let created = self.create_partitions(&topic.name, &settings);
+        let mut dirs = Vec::new();
+        let created = self.create_partitions(&topic.name, &settings, &mut dirs);
         if created.is_err() {
             self.topics.write().remove(&topic.name);
             for name in settings.names(&topic.name) {
                 self.logs.write().remove(&name);
-                let _ = self.remove_dir_with_files(&name.to_string());
+            }
+            // Only what this call has made: a directory that was in the way is somebody else's.
+            for dir in dirs {
+                let _ = self.remove_dir_with_files(&dir);
             }
         }
         created
     }
 
     /// Creates the partitions, the first one last: without it, the next open takes the others for leftovers.
-    fn create_partitions(self: &Arc<Self>, topic: &str, settings: &TopicSettings) -> Result<()> {
+    fn create_partitions(
+        self: &Arc<Self>,
+        topic: &str,
+        settings: &TopicSettings,
+        created: &mut Vec<String>,
+    ) -> Result<()> {
         self.allow_writing()?;
         let unknown = Recovering { is_clean: false, same_boot: false, had_checkpoint: true, saved: BTreeMap::new() };
         for name in settings.names(topic).into_iter().rev() {
             let dir = name.to_string();
-            if let Err(error) = self.storage.create_dir(&dir) {
-                if error.kind() != io::ErrorKind::AlreadyExists {
-                    return Err(Error::storage("create directory", &dir)(error));
-                }
-            }
+            self.storage.create_dir(&dir).map_err(Error::storage("create directory", &dir))?;
+            created.push(dir.clone());
             if name.partition == 0 && !settings.overrides.is_empty() {
                 self.write_config(&dir, &settings.overrides)?;
             }
@@ -161,28 +199,43 @@ impl StoreShared {
 
     pub(super) fn delete_topic(&self, topic: &str) -> Result<()> {
         self.check_writable()?;
-        let Some(settings) = self.topics.write().remove(topic) else {
+        let Some(settings) = self.topics.read().get(topic).cloned() else {
             return Err(Error::UnknownTopicOrPartition { name: topic.to_owned() });
         };
         self.allow_writing()?;
         let mut doomed = Vec::new();
-        for name in settings.names(topic).into_iter().rev() {
-            let log = self.logs.write().remove(&name);
-            let unopened = self.unopened.write().remove(&name).is_some();
-            if let Some(log) = &log {
-                log.abandon();
-            }
-            if log.is_some() || unopened {
-                let (from, to) = (name.to_string(), format!("{name}.{}{DELETE_SUFFIX}", hex(&random_id()[..4])));
-                self.storage.rename(&from, &to).map_err(Error::storage("rename", &from))?;
-                doomed.push(to);
-            }
+        let renamed = self.rename_partitions(topic, &settings, &mut doomed);
+        if renamed.is_ok() {
+            self.topics.write().remove(topic);
+        } else {
+            // Some partitions are gone and the others are not: the names say which.
+            self.load_topics()?;
         }
+        // Told apart from directories that somebody else took away: these still stand there under their new names.
         self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
+        self.checkpoint()?;
         for dir in doomed {
             self.remove_dir_with_files(&dir)?;
         }
-        self.checkpoint()
+        renamed
+    }
+
+    /// Gives the partitions' directories the names of what is being deleted, the first partition last.
+    fn rename_partitions(&self, topic: &str, settings: &TopicSettings, doomed: &mut Vec<String>) -> Result<()> {
+        for name in settings.names(topic).into_iter().rev() {
+            let (from, to) = (name.to_string(), deleted_name(&name));
+            let known = self.logs.read().contains_key(&name) || self.unopened.read().contains_key(&name);
+            if !known {
+                continue;
+            }
+            self.storage.rename(&from, &to).map_err(Error::storage("rename", &from))?;
+            doomed.push(to);
+            self.unopened.write().remove(&name);
+            if let Some(log) = self.logs.write().remove(&name) {
+                log.abandon();
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn alter_topic(&self, topic: &str, changes: &[(&str, Option<&str>)]) -> Result<()> {
@@ -228,11 +281,8 @@ impl StoreShared {
         }
         for (topic, settings) in &mut topics {
             let dir = TopicPartition::new(topic.as_str(), 0).to_string();
-            settings.overrides = read_config(&*self.storage, &dir);
-            settings.config = configure(self.topic_defaults, &settings.overrides).unwrap_or_else(|error| {
-                tracing::warn!(topic, %error, "the topic's configuration is not valid; the defaults are used");
-                self.topic_defaults
-            });
+            let read = read_config(&*self.storage, &dir);
+            (settings.overrides, settings.config) = configure_leniently(self.topic_defaults, topic, read);
         }
         *self.topics.write() = topics;
         Ok(())
@@ -299,20 +349,32 @@ impl StoreShared {
 }
 
 /// The keys in a topic's configuration file; none where there is no such file.
-pub(crate) fn read_config(storage: &dyn Storage, dir: &str) -> BTreeMap<String, String> {
-    let read = || -> io::Result<String> {
-        let file = storage.open(&format!("{dir}/{TOPIC_CONFIG}"), Access::Read)?;
-        let mut bytes = vec![0; file.len()?.min(CONFIG_BYTES_MAX) as usize];
-        let read = file.read_at(&mut bytes, 0)?;
-        bytes.truncate(read);
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+///
+/// # Errors
+/// What reading it answers, and `InvalidData` for text that is not `key=value` lines.
+pub(crate) fn read_config(storage: &dyn Storage, dir: &str) -> io::Result<BTreeMap<String, String>> {
+    let file = match storage.open(&format!("{dir}/{TOPIC_CONFIG}"), Access::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        file => file?,
     };
-    let text = read().unwrap_or_default();
+    let mut bytes = vec![0; file.len()?.min(CONFIG_BYTES_MAX) as usize];
+    let read = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(read);
+    let text = String::from_utf8(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines
-        .filter_map(|line| line.split_once('='))
-        .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
-        .collect()
+    let pairs = lines.map(|line| {
+        let (key, value) = line.split_once('=').ok_or(io::ErrorKind::InvalidData)?;
+        Ok((key.trim().to_owned(), value.trim().to_owned()))
+    });
+    pairs.collect()
+}
+
+/// The name of a partition's directory while it is deleted: as in Kafka, the topic's name is cut where it would get too long.
+fn deleted_name(name: &TopicPartition) -> String {
+    const NAME_LEN_MAX: usize = 255;
+    let suffix = format!("-{}.{}{DELETE_SUFFIX}", name.partition, hex(&random_id()[..8]));
+    let topic = &name.topic[..name.topic.len().min(NAME_LEN_MAX - suffix.len())];
+    format!("{topic}{suffix}")
 }
 
 fn hex(bytes: &[u8]) -> String {
