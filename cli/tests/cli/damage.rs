@@ -33,7 +33,6 @@ fn both_sides_of_damage_are_printed() {
 }
 
 #[test]
-#[ignore = "an attached log takes damage in the newest segment for its end, also below the recovery point"]
 fn damage_in_the_only_segment_is_no_end() {
     let place = five_batches("1000000");
     let first = place.segments("t-0")[0].clone();
