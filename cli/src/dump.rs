@@ -16,8 +16,8 @@ use crate::failure::{DAMAGE, Failure, Outcome};
 
 /// Print a file's batches and records, or index entries, as kafka-dump-log does
 ///
-/// Any file on its own: a .log or .cut file, an .index, a .timeindex, in a data directory or out of one. Compressed batches are decoded. Behind damage the dump goes on at the
-/// next batch that holds. Nothing is changed.
+/// Any file on its own: a .log or .cut file, an .index, a .timeindex, in a data directory or out of one. Compressed
+/// batches are decoded. Behind damage the dump goes on at the next batch that holds. Nothing is changed.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -25,7 +25,8 @@ Examples:
   edgelog dump --print-data-log cpu-0/*.log | less
   edgelog dump --json cpu-0/00000000000000000000.index | jq .position
 
-Exit codes: 0, or 2 where a file is damaged. Zeros behind the last batch of a live or crashed store's newest file are reserved room and no damage.")]
+Exit codes: 0, or 2 where a file is damaged. Zeros behind the last batch of a live or crashed store's newest file are
+reserved room and no damage.")]
 pub(crate) struct Args {
     /// The files
     #[arg(required_unless_present = "comma_separated", value_name = "FILE")]
@@ -45,8 +46,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
-    let options =
-        DumpOptions { deep: args.deep_iteration || args.print_data_log, data: args.print_data_log };
+    let options = DumpOptions { deep: args.deep_iteration || args.print_data_log, data: args.print_data_log };
     let mut damaged = false;
     for path in args.files.iter().chain(&args.comma_separated) {
         let shown = path.display().to_string();
@@ -61,7 +61,11 @@ pub(crate) fn run(args: &Args) -> Outcome {
 }
 
 /// Dumps one file, wherever it is.
-fn dump(path: &Path, options: DumpOptions, tell: &mut dyn FnMut(DumpItem<'_>) -> io::Result<()>) -> Result<DumpReport, Failure> {
+fn dump(
+    path: &Path,
+    options: DumpOptions,
+    tell: &mut dyn FnMut(DumpItem<'_>) -> io::Result<()>,
+) -> Result<DumpReport, Failure> {
     let name = path.file_name().and_then(|name| name.to_str());
     let Some(name) = name else { return Err(Failure::new(format!("{} is no file to dump", path.display()))) };
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -162,10 +166,11 @@ fn line(file: &str, item: &DumpItem<'_>, options: DumpOptions) -> Value {
 
 fn record_line(file: &str, record: &Record<'_>, options: DumpOptions) -> Value {
     let size = |bytes: Option<&[u8]>| bytes.map(<[u8]>::len);
+    let header_keys: Vec<_> = record.headers().map(|header| String::from_utf8_lossy(header.key)).collect();
     let mut line = json!({
         "type": "record", "file": file, "offset": record.offset, "timestamp": record.timestamp,
         "keySize": size(record.key), "valueSize": size(record.value),
-        "headerKeys": record.headers().map(|header| String::from_utf8_lossy(header.key).into_owned()).collect::<Vec<_>>(),
+        "headerKeys": header_keys,
     });
     if options.data {
         for (name, bytes) in [("key", record.key), ("payload", record.value)] {

@@ -19,7 +19,8 @@ use crate::{interrupt, json_record};
 
 /// Export a topic as files for a Kafka broker, as JSON lines, or as CSV
 ///
-/// Works beside a running writer and changes nothing in the data directory. Damage is left out, and named on standard error.
+/// Works beside a running writer and changes nothing in the data directory. Damage is left out, and named on standard
+/// error.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -27,13 +28,13 @@ Examples:
   edgelog export cpu-0 --to cpu.jsonl --format json
   edgelog export cpu-0 --to - --format csv --from 1000 --until 2000 | head
 
-kafka: TO is a directory; each partition becomes one in it, TOPIC-P. Leader epochs are written as 0, indexes are built anew, and
---from and --until are rounded to whole batches. To move it under a broker: create the topic there (same partitions,
-retention.ms=-1), stop the broker, put the .log files into its partition directory beside the broker's own
-partition.metadata (or export with --topic-id), remove .kafka_cleanshutdown, start.
+kafka: TO is a directory; each partition becomes one in it, TOPIC-P. Leader epochs are written as 0, indexes are built
+anew. To move it under a broker: create the topic there (same partitions, retention.ms=-1), stop the broker, put the
+.log files into its partition directory beside the broker's own partition.metadata (or export with --topic-id), remove
+.kafka_cleanshutdown, start.
 json: one object a line with the field names of `kcat -J`, as `edgelog tail --json` prints them.
-csv: offset,timestamp,key,value,headers. Null is an empty field, an empty text is \"\". What is not UTF-8 is written as base64:..., and so is
-text that begins with base64: itself. headers is a JSON array [name, value, name, value].
+csv: offset,timestamp,key,value,headers. Null is an empty field, an empty text is \"\". What is not UTF-8 is written as
+base64:..., and so is text that begins with base64: itself. headers is a JSON array [name, value, name, value].
 
 TO is written under another name and renamed when it is whole. Exit codes: 0; 2 where damage was met.")]
 pub(crate) struct Args {
@@ -106,11 +107,12 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     };
     drop(watch);
     match exported {
-        Ok(reports) => tell(args, format, &reports),
+        Ok(reports) => Ok(tell(args, format, &reports)),
         Err(Error::Storage { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Err(source.into()),
         Err(Error::Storage { source, path, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
             let place = args.to.join(path);
-            Err(Failure::new(format!("{} is there already", place.display())).hint("Remove it, or export to another place."))
+            Err(Failure::new(format!("{} is there already", place.display()))
+                .hint("Remove it, or export to another place."))
         }
         Err(error) => inspected::stopped(error),
     }
@@ -126,7 +128,7 @@ fn each(
 }
 
 /// What was exported, and what could not be, on standard error.
-fn tell(args: &Args, format: Format, reports: &Reports<'_>) -> Outcome {
+fn tell(args: &Args, format: Format, reports: &Reports<'_>) -> ExitCode {
     let mut damaged = false;
     for (name, report) in reports {
         for finding in &report.lost {
@@ -145,7 +147,7 @@ fn tell(args: &Args, format: Format, reports: &Reports<'_>) -> Outcome {
         };
         eprintln!("{name}: {records}{offsets}, {} to {to}", print::bytes(report.bytes));
     }
-    Ok(if damaged { ExitCode::from(DAMAGE) } else { ExitCode::SUCCESS })
+    if damaged { ExitCode::from(DAMAGE) } else { ExitCode::SUCCESS }
 }
 
 /// Standard output, or a file that gets its name when it is whole.
@@ -162,7 +164,8 @@ impl Output {
         let mut part = path.as_os_str().to_owned();
         part.push(".part");
         let part = PathBuf::from(part);
-        let file = File::create(&part).map_err(|error| Failure::new(format!("cannot write {}: {error}", part.display())))?;
+        let file =
+            File::create(&part).map_err(|error| Failure::new(format!("cannot write {}: {error}", part.display())))?;
         Ok(Output::File { writer: BufWriter::new(file), part, path: path.to_owned(), is_whole: false })
     }
 
@@ -177,7 +180,8 @@ impl Output {
         match &mut self {
             Output::Stdout(out) => out.flush()?,
             Output::File { writer, part, path, is_whole } => {
-                let placed = writer.flush().and_then(|()| writer.get_ref().sync_all()).and_then(|()| fs::rename(&*part, &*path));
+                let placed =
+                    writer.flush().and_then(|()| writer.get_ref().sync_all()).and_then(|()| fs::rename(&*part, &*path));
                 placed.map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))?;
                 *is_whole = true;
             }

@@ -15,8 +15,8 @@ use crate::print::{self, Align, Paint, Table};
 
 /// Check every byte of every batch and index
 ///
-/// Looks at framing, checksums, offsets, leader epochs, each record (compressed ones too), each index entry, the checkpoint and leftovers. Changes nothing,
-/// takes no lock, and works beside a running writer.
+/// Looks at framing, checksums, offsets, leader epochs, each record (compressed ones too), each index entry, the
+/// checkpoint and leftovers. Changes nothing, takes no lock, and works beside a running writer.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -26,8 +26,8 @@ Examples:
 
 Exit codes:
   0    sound; notes are no damage
-  1    damage that the next open or `edgelog repair` heals without losing a record: a torn tail, an index, a checkpoint slot, a field
-       outside the checksum (errors of the command itself are 1 as well, and told as `error:`)
+  1    damage that the next open or `edgelog repair` heals without losing a record: a torn tail, an index, a
+       checkpoint slot, a field outside the checksum (errors of the command itself are 1 as well, told as `error:`)
   2    records are lost or cannot be read: each place and its offsets are named")]
 pub(crate) struct Args {
     /// Only this topic, or topic-partition
@@ -141,8 +141,15 @@ fn exit_code(report: &CheckReport) -> ExitCode {
 pub(crate) fn print_report(report: &CheckReport, quiet: bool) -> Result<(), Failure> {
     let paint = Paint::stdout();
     let right = |heading| (heading, Align::Right);
-    let columns =
-        [("LOG", Align::Left), right("FROM"), right("TO"), right("RECORDS"), right("SEGMENTS"), right("BYTES"), ("", Align::Left)];
+    let columns = [
+        ("LOG", Align::Left),
+        right("FROM"),
+        right("TO"),
+        right("RECORDS"),
+        right("SEGMENTS"),
+        right("BYTES"),
+        ("", Align::Left),
+    ];
     let mut table = Table::new(&columns);
     for log in &report.logs {
         let verdict = match log.worst {
@@ -178,12 +185,13 @@ pub(crate) fn print_report(report: &CheckReport, quiet: bool) -> Result<(), Fail
         None | Some(Severity::Note) => writeln!(out, "{}: {looked_at} looked at", paint.good("sound"))?,
         Some(Severity::Heals) => writeln!(
             out,
-            "{}: no record is lost. The next open heals it where a writer would see it; `edgelog repair` heals all of it.",
+            "{}: no record is lost. The next open heals what a writer would see; `edgelog repair` heals all of it.",
             paint.warn("damage that heals itself")
         )?,
         Some(Severity::Lost) => writeln!(
             out,
-            "{}: {} cannot be read. `edgelog repair --dry-run` says what can be done; `edgelog export` saves the rest as it is.",
+            "{}: {} cannot be read. `edgelog repair --dry-run` says what can be done; `edgelog export` saves \
+             the rest as it is.",
             paint.bad("DATA LOST"),
             print::counted(report.lost_offsets(), "offset")
         )?,

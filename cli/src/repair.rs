@@ -16,9 +16,10 @@ use crate::print::{self, Paint};
 
 /// Make a damaged store whole again
 ///
-/// Writes damaged segments anew: good batches as they were, wrong leader epochs and base offsets put right, and in the place of what is lost a batch without
-/// records, so that readers pass over it. Damaged bytes are kept in .cut files beside the segment. Indexes are built anew, and the store is opened and closed once.
-/// Nobody else may write the store meanwhile.
+/// Writes damaged segments anew: good batches as they were, wrong leader epochs and base offsets put right, and in the
+/// place of what is lost a batch without records, so that readers pass over it. Damaged bytes are kept in .cut files
+/// beside the segment. Indexes are built anew, and the store is opened and closed once. Nobody else may write the
+/// store meanwhile.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -97,7 +98,9 @@ fn print_report(report: &RepairReport, dry_run: bool) -> Result<(), Failure> {
         let prefix = if dry_run { "would " } else { "" };
         writeln!(out, "{}: {prefix}{}", paint.strong(&action.file), action.text)?;
     }
-    if let Some(recovery) = report.recovery.as_ref().filter(|recovery| recovery.cut_bytes() > 0 || recovery.lost_offsets() > 0) {
+    if let Some(recovery) =
+        report.recovery.as_ref().filter(|recovery| recovery.cut_bytes() > 0 || recovery.lost_offsets() > 0)
+    {
         writeln!(out, "opening the store: {recovery}")?;
     }
     match &report.after {
@@ -121,7 +124,8 @@ fn salvage(file: &str, json: bool, ctx: &Context) -> Outcome {
     let inside = Path::new(file).strip_prefix(ctx.dir()).ok().and_then(Path::to_str).unwrap_or(file);
     let storage = inspect::open_directory_for_repair(ctx.dir())?;
     let report = inspect::salvage(&storage, inside).map_err(|error| {
-        Failure::from(error).hint("FILE is the path of a .cut file inside the data directory, as `edgelog fsck` lists it.")
+        Failure::from(error)
+            .hint("FILE is the path of a .cut file inside the data directory, as `edgelog fsck` lists it.")
     })?;
     if json {
         #[derive(Serialize)]
@@ -149,12 +153,17 @@ fn salvage(file: &str, json: bool, ctx: &Context) -> Outcome {
     }
     let mut out = io::stdout().lock();
     let records = print::counted(report.records, "record");
-    match report.offsets {
-        Some((first, next)) => writeln!(out, "{}: {records} appended again, at offsets {first} to {}", report.log, next - 1)?,
-        None => writeln!(out, "{}: no batch in {inside} holds", report.log)?,
+    if let Some((first, next)) = report.offsets {
+        writeln!(out, "{}: {records} appended again, at offsets {first} to {}", report.log, next - 1)?;
+    } else {
+        writeln!(out, "{}: no batch in {inside} holds", report.log)?;
     }
     if report.refused > 0 {
-        writeln!(out, "{} cannot be appended (markers of transactions, or with holes)", print::counted(report.refused, "batch"))?;
+        writeln!(
+            out,
+            "{} cannot be appended (markers of transactions, or with holes)",
+            print::counted(report.refused, "batch")
+        )?;
     }
     if report.invalid_bytes > 0 {
         writeln!(out, "{} are no batch", print::bytes(report.invalid_bytes))?;

@@ -1,8 +1,9 @@
-//! Checking: every byte of every batch and index, the checkpoint, and what lies beside them. Changes nothing, takes no lock.
+//! Checking: every byte of every batch and index, the checkpoint, and what lies beside them. Changes nothing, takes no
+//! lock.
 //!
 //! Beside a live writer three things move while they are looked at: the newest segment's tail, which is looked at again
-//! before it is called torn; the list of segments, from which retention takes the oldest; and segments themselves, which
-//! a truncation exchanges. A log that changed that way is checked anew.
+//! before it is called torn; the list of segments, from which retention takes the oldest; and segments themselves,
+//! which a truncation exchanges. A log that changed that way is checked anew.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -28,17 +29,18 @@ const METER_BYTES: u64 = 1 << 20;
 
 /// Checks the logs of the store on `storage` that `selection` names, and, where it names all, the store's own files.
 ///
-/// Nothing is changed and no lock is taken: a writer may be at work. `progress` is told how far the check is, about once a
-/// MiB, and stops it by answering [`ControlFlow::Break`]. Memory stays bounded: files are looked at in stretches.
+/// Nothing is changed and no lock is taken: a writer may be at work. `progress` is told how far the check is, about
+/// once a MiB, and stops it by answering [`ControlFlow::Break`]. Memory stays bounded: files are looked at in
+/// stretches.
 ///
-/// What is *lost* and what *heals* follows the log's own rules: below the recovery point that the checkpoint names, every
-/// batch was durable, and bytes that are no batch are a loss; above it, the first batch that does not continue the log is
-/// its end, and a torn tail behind it is what a crash leaves.
+/// What is *lost* and what *heals* follows the log's own rules: below the recovery point that the checkpoint names,
+/// every batch was durable, and bytes that are no batch are a loss; above it, the first batch that does not continue
+/// the log is its end, and a torn tail behind it is what a crash leaves.
 ///
 /// # Errors
-/// [`Error::Storage`] where the data directory cannot be listed, or with `Interrupted` where `progress` stopped the check;
-/// [`Error::UnsupportedVersion`]; [`Error::UnknownTopicOrPartition`] where `selection` names nothing that is there. Damage
-/// is no error.
+/// [`Error::Storage`] where the data directory cannot be listed, or with `Interrupted` where `progress` stopped the
+/// check; [`Error::UnsupportedVersion`]; [`Error::UnknownTopicOrPartition`] where `selection` names nothing that is
+/// there. Damage is no error.
 pub fn check(
     storage: &Arc<dyn Storage>,
     selection: &Selection,
@@ -152,13 +154,14 @@ fn check_checkpoint(findings: &mut Findings, facts: &StoreFacts, has_logs: bool)
         (false, _) if has_logs => findings.store(
             Severity::Heals,
             file,
-            "missing; the next open recovers every log from its segments (log starts and epochs that only it knew are gone)",
+            "missing; the next open recovers every log from its segments, without the log starts that it alone knew",
         ),
         (false, _) => {}
         (true, [false, false]) => findings.store(
             Severity::Heals,
             file,
-            "neither slot is valid; the next open recovers every log from its segments (log starts and epochs that only it knew are gone)",
+            "neither slot is valid; the next open recovers every log from its segments, without the log \
+             starts that they alone knew",
         ),
         (true, [true, true]) => {
             let newest_clean = facts.newest.as_ref().is_some_and(|newest| newest.clean);
@@ -462,8 +465,8 @@ impl<'a, 'p> LogCheck<'a, 'p> {
             let len = self.storage.metadata(path).map_or(0, |meta| meta.len);
             let end = self.log.log_end_offset;
             let text = format!(
-                "the log ends at offset {end}, above its recovery point, and this segment begins at {base}: the next open \
-                 keeps its {len} bytes aside"
+                "the log ends at offset {end}, above its recovery point, and this segment begins at {base}: the next \
+                 open keeps its {len} bytes aside"
             );
             self.add(Severity::Heals, path.clone(), Some(0), None, text);
         }

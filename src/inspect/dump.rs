@@ -1,7 +1,7 @@
 //! Dumping one file as `kafka-dump-log` prints it, for people and scripts that know its lines.
 //!
-//! What Kafka's tool leaves to its exit code or stops at is told here in words, and the dump goes on behind it: bytes that are
-//! no batch, zeros behind the end, indexes that do not rise.
+//! What Kafka's tool leaves to its exit code or stops at is told here in words, and the dump goes on behind it: bytes
+//! that are no batch, zeros behind the end, indexes that do not rise.
 
 use std::io::{self, Write};
 
@@ -91,8 +91,8 @@ pub enum DumpItem<'a> {
     TimeEntry(TimeIndexEntry),
 }
 
-/// Tells what the file `path` of `storage` holds: a `.log` (or `.cut`) file's batches and records, or the entries of an `.index`
-/// or `.timeindex`. The name decides which; its digits are the base offset.
+/// Tells what the file `path` of `storage` holds: a `.log` (or `.cut`) file's batches and records, or the entries of
+/// an `.index` or `.timeindex`. The name decides which; its digits are the base offset.
 ///
 /// Damage does not end the dump: the next batch that holds is searched for, within bounds, and told.
 ///
@@ -295,8 +295,11 @@ impl Dumper<'_> {
 #[derive(Debug)]
 pub struct DumpText<W> {
     out: W,
+    path: String,
     name: String,
     data: bool,
+    /// Nothing was told yet.
+    is_empty: bool,
 }
 
 impl<W: Write> DumpText<W> {
@@ -307,12 +310,10 @@ impl<W: Write> DumpText<W> {
     pub fn new(mut out: W, path: &str, options: DumpOptions) -> io::Result<DumpText<W>> {
         let name = path.rsplit('/').next().unwrap_or(path).to_owned();
         writeln!(out, "Dumping {path}")?;
-        if name.ends_with(".log") {
-            if let Some(base) = file_names::parse_log_file(&name) {
-                writeln!(out, "Log starting offset: {base}")?;
-            }
+        if let Some(base) = file_names::parse_log_file(&name) {
+            writeln!(out, "Log starting offset: {base}")?;
         }
-        Ok(DumpText { out, name, data: options.data })
+        Ok(DumpText { out, path: path.to_owned(), name, data: options.data, is_empty: true })
     }
 
     /// Writes one item.
@@ -320,6 +321,7 @@ impl<W: Write> DumpText<W> {
     /// # Errors
     /// Those of the writer.
     pub fn tell(&mut self, item: &DumpItem<'_>) -> io::Result<()> {
+        self.is_empty = false;
         match item {
             DumpItem::Batch { position, batch, is_valid } => self.batch(*position, batch, *is_valid),
             DumpItem::Record { batch, record } => self.record(batch, record),
@@ -345,11 +347,14 @@ impl<W: Write> DumpText<W> {
         }
     }
 
-    /// Ends the file: what does not follow is told.
+    /// Ends the file. Of an offset index without entries that is told, as Kafka's tool does.
     ///
     /// # Errors
     /// Those of the writer.
     pub fn finish(mut self) -> io::Result<W> {
+        if self.is_empty && self.name.rsplit_once('.').is_some_and(|(_, ending)| ending == "index") {
+            writeln!(self.out, "{} is empty.", self.path)?;
+        }
         self.out.flush()?;
         Ok(self.out)
     }
@@ -359,9 +364,9 @@ impl<W: Write> DumpText<W> {
         let horizon = horizon.map_or("OptionalLong.empty".to_owned(), |ms| format!("OptionalLong[{ms}]"));
         writeln!(
             self.out,
-            "baseOffset: {} lastOffset: {} count: {} baseSequence: {} lastSequence: {} producerId: {} producerEpoch: {} \
-             partitionLeaderEpoch: {} isTransactional: {} isControl: {} deleteHorizonMs: {horizon} position: {position} \
-             {}: {} size: {} magic: 2 compresscodec: {} crc: {} isvalid: {is_valid}",
+            "baseOffset: {} lastOffset: {} count: {} baseSequence: {} lastSequence: {} producerId: {} \
+             producerEpoch: {} partitionLeaderEpoch: {} isTransactional: {} isControl: {} deleteHorizonMs: {horizon} \
+             position: {position} {}: {} size: {} magic: 2 compresscodec: {} crc: {} isvalid: {is_valid}",
             batch.base_offset(),
             batch.last_offset(),
             batch.record_count(),

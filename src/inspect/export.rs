@@ -4,7 +4,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use edgelog_core::{LeaderEpoch, Offset, Record, RecordBatch};
+use edgelog_core::{HEADER_LEN, LeaderEpoch, Offset, Record, RecordBatch, RecordBatchBuilder};
 
 use super::facts::{Listing, LogFacts, StoreFacts};
 use super::indexes::BuiltIndexes;
@@ -79,16 +79,18 @@ pub fn export_directory(path: impl AsRef<std::path::Path>) -> Result<Arc<dyn Sto
 
 /// Writes one log as a partition directory that a Kafka broker takes, named like the log, under `target`.
 ///
-/// In it are the segments with their batches as they are but for the leader epoch, which is 0 in all of them (it is outside the
-/// CRC); their indexes, built anew; `leader-epoch-checkpoint`; and with `topic_id` (Kafka's 22 characters) `partition.metadata`. The
-/// broker's topic has to exist and have that id, the broker be stopped, and its `.kafka_cleanshutdown` be removed.
+/// In it are the segments with their batches as they are but for the leader epoch, which is 0 in all of them (it is
+/// outside the CRC); their indexes, built anew; `leader-epoch-checkpoint`; and with `topic_id` (Kafka's 22 characters)
+/// `partition.metadata`. The broker's topic has to exist and have that id, the broker be stopped, and its
+/// `.kafka_cleanshutdown` be removed.
 ///
-/// Works beside a live writer: the log ends where its last valid batch ends. `range` is rounded to whole batches. Damage is
-/// left out and told in the report.
+/// Works beside a live writer: the log ends where its last valid batch ends. A batch that reaches over the log start
+/// or an end of `range` is written anew with the records inside; one of a transactional or idempotent producer is
+/// exported whole. Damage is left out and told in the report.
 ///
 /// # Errors
-/// [`Error::Storage`], with `AlreadyExists` where `target` has such a directory already and with `Interrupted` where `progress`
-/// stopped it; [`Error::UnknownTopicOrPartition`]. Nothing is then left under the directory's name.
+/// [`Error::Storage`], with `AlreadyExists` where `target` has such a directory already and with `Interrupted` where
+/// `progress` stopped it; [`Error::UnknownTopicOrPartition`]. Nothing is then left under the directory's name.
 ///
 /// # Durability
 /// On return, the directory is on the medium.
@@ -194,15 +196,13 @@ impl Exporter<'_> {
                 break;
             }
         }
-        let start = match self.report.offsets {
-            Some((first, _)) => first,
-            None => {
-                // A log without records is still a log that begins somewhere.
-                let start = self.range.from.max(segments.first().map_or(0, |(base, _)| *base));
-                let path = file_names::log_file(self.part, start);
-                Sink::create(self.target, path)?.finish()?;
-                start
-            }
+        let start = if let Some((first, _)) = self.report.offsets {
+            first
+        } else {
+            // A log without records is still a log that begins somewhere.
+            let start = self.range.from.max(segments.first().map_or(0, |(base, _)| *base));
+            Sink::create(self.target, file_names::log_file(self.part, start))?.finish()?;
+            start
         };
         self.text(file_names::LEADER_EPOCH_CHECKPOINT, &format!("0\n1\n{EXPORTED_EPOCH} {start}\n"))?;
         if let Some(id) = topic_id {
@@ -320,17 +320,21 @@ impl Exporter<'_> {
             return Ok(());
         }
         match self.decompressor.check(batch) {
-            Ok((records, _)) => self.report.records += records,
-            // Whoever takes the batch may have the decoder.
-            Err(RecordsFault::NotBuiltIn(_)) => {
-                self.report.records += u64::try_from(batch.record_count()).unwrap_or(0);
-            }
+            // Whoever takes the batch may have the decoder that this build lacks.
+            Ok(_) | Err(RecordsFault::NotBuiltIn(_)) => {}
             Err(fault) => {
                 let text = format!("the CRC holds, and the records cannot be read: {fault}");
                 self.lose(path, position, base_offset, next_offset, text);
                 return Ok(());
             }
         }
+        let (from, until) = (self.range.from, self.range.until);
+        let trimmed = if base_offset < from || next_offset > until { self.trim(batch, base_offset)? } else { None };
+        let bytes = trimmed.as_deref().unwrap_or(batch.bytes());
+        let (base_offset, next_offset) = match &trimmed {
+            Some(_) => (base_offset.max(from), next_offset.min(until)),
+            None => (base_offset, next_offset),
+        };
         if self.out.is_none() {
             // A segment that is not exported from its start is one that begins later.
             let is_whole = segment_base >= self.range.from && position == 0;
@@ -339,13 +343,48 @@ impl Exporter<'_> {
             self.out = Some((sink, BuiltIndexes::new(base, self.facts.config.index_interval_bytes)));
         }
         let Some((sink, indexes)) = self.out.as_mut() else { return Ok(()) };
-        indexes.on_batch(sink.position(), next_offset - 1, batch.max_timestamp());
-        sink.write_stamped(batch.bytes(), base_offset, EXPORTED_EPOCH)?;
+        let written = RecordBatch::parse(bytes).map_err(Error::InvalidRecord)?;
+        indexes.on_batch(sink.position(), next_offset - 1, written.max_timestamp());
+        sink.write_stamped(bytes, base_offset, EXPORTED_EPOCH)?;
         self.report.batches += 1;
-        self.report.bytes += batch.size() as u64;
+        self.report.records += u64::try_from(written.record_count()).unwrap_or(0);
+        self.report.bytes += bytes.len() as u64;
         let first = self.report.offsets.map_or(base_offset, |(first, _)| first);
         self.report.offsets = Some((first, next_offset));
         Ok(())
+    }
+
+    /// A batch of those records alone that lie in the range, not compressed: what was deleted from the front of a log
+    /// does not come back in a broker. `None` where the batch has to stay as it is: it is a producer's own, or cannot
+    /// be decoded here.
+    fn trim(&mut self, batch: &RecordBatch<'_>, base_offset: Offset) -> Result<Option<Vec<u8>>> {
+        // A record's length, timestamp and offset delta may each take some bytes more than they did.
+        const SLACK_BYTES: usize = 32;
+        let count_max = usize::try_from(batch.record_count()).unwrap_or(0);
+        if batch.producer_id() >= 0 || batch.is_control() || count_max == 0 {
+            return Ok(None);
+        }
+        let room = HEADER_LEN + self.decompressor.payload_len(batch) + SLACK_BYTES * count_max;
+        let Ok(records) = self.decompressor.records(batch) else { return Ok(None) };
+        let shift = base_offset - batch.base_offset();
+        let mut builder = RecordBatchBuilder::new(vec![0; room]);
+        let mut expected = self.range.from.max(base_offset);
+        let mut headers = Vec::new();
+        for record in records.flatten() {
+            let offset = record.offset + shift;
+            if offset < self.range.from || offset >= self.range.until {
+                continue;
+            }
+            // A builder counts offsets on: where compaction left holes, the batch stays whole.
+            if offset != expected {
+                return Ok(None);
+            }
+            expected += 1;
+            headers.clear();
+            headers.extend(record.headers());
+            builder.append(record.timestamp, record.key, record.value, &headers)?;
+        }
+        Ok((!builder.is_empty()).then(|| builder.finish().to_vec()))
     }
 
     /// Finishes the segment being written, if there is one.
@@ -379,11 +418,12 @@ fn interrupted(name: &TopicPartition) -> Error {
 
 /// Reads one log as an attached reader does and gives every record of `range` to `tell`, in order.
 ///
-/// Works beside a live writer, up to where the log ended when it was come to. Damage is passed over and told in the report.
+/// Works beside a live writer, up to where the log ended when it was come to. Damage is passed over and told in the
+/// report.
 ///
 /// # Errors
-/// [`Error::UnknownTopicOrPartition`]; [`Error::Storage`], with whatever `tell` answered, or with `Interrupted` where `progress`
-/// stopped it.
+/// [`Error::UnknownTopicOrPartition`]; [`Error::Storage`], with whatever `tell` answered, or with `Interrupted` where
+/// `progress` stopped it.
 pub fn export_records(
     storage: &Arc<dyn Storage>,
     name: &TopicPartition,

@@ -1,5 +1,7 @@
 //! A segment's two indexes, held against its batches one by one as a walk comes by them.
 
+use std::fmt::Write as _;
+
 use edgelog_core::{
     NO_TIMESTAMP, Offset, OffsetIndex, OffsetIndexEntry, RecordBatch, SegmentIndexer, TimeIndex, TimeIndexEntry,
     TimestampMs,
@@ -49,7 +51,7 @@ impl<T> Entries<T> {
     fn into_fault(self) -> Option<IndexFault> {
         let (position, mut text) = self.fault?;
         if self.wrong > 1 {
-            text.push_str(&format!(", and {} entries more are wrong", self.wrong - 1));
+            let _ = write!(text, ", and {} entries more are wrong", self.wrong - 1);
         }
         Some(IndexFault { file: self.file, position, text, missing: self.missing })
     }

@@ -1,12 +1,15 @@
-//! Looking at a store from outside: what its bytes are, whether they hold, making them whole, and taking them elsewhere.
+//! Looking at a store from outside: what its bytes are, whether they hold, making them whole, and taking them
+//! elsewhere.
 //!
 //! * [`check`] looks at every byte and says what is wrong and where (`edgelog fsck`).
 //! * [`dump`] tells what one file holds, as `kafka-dump-log` does (`edgelog dump`).
-//! * [`repair`] makes a damaged store whole again, and [`salvage`] looks for records in what it kept aside (`edgelog repair`).
+//! * [`repair`] makes a damaged store whole again, and [`salvage`] looks for records in what it kept aside (`edgelog
+//!   repair`).
 //! * [`export_partition`] and [`export_records`] take logs elsewhere (`edgelog export`).
 //!
-//! All but [`repair`] only read, take no lock, and work beside a live writer. They read by system calls, never through maps,
-//! in stretches of bounded size: a bad medium is an error and never a signal, and memory does not grow with the files.
+//! All but [`repair`] only read, take no lock, and work beside a live writer. They read by system calls, never through
+//! maps, in stretches of bounded size: a bad medium is an error and never a signal, and memory does not grow with the
+//! files.
 //!
 //! ```
 //! # fn main() -> edgelog::Result<()> {

@@ -55,6 +55,11 @@ impl Decompressor {
         }
     }
 
+    /// How long the records of `batch` are, decompressed; it was the last one looked at.
+    pub(super) fn payload_len(&self, batch: &RecordBatch<'_>) -> usize {
+        if batch.compression() == CompressionType::None { batch.payload().len() } else { self.buffer.len() }
+    }
+
     /// Looks at every record; returns how many there are and the largest timestamp among them.
     pub(super) fn check(&mut self, batch: &RecordBatch<'_>) -> Result<(u64, TimestampMs), RecordsFault> {
         let append_time = batch.timestamp_type() == TimestampType::LogAppendTime;

@@ -2,9 +2,11 @@
 //!
 //! Under the store's lock, and in this order, so that it can be cut anywhere and run again:
 //!
-//! 1. the checkpoint says, in both slots, that the store is in use: the next open recovers, and raises every log's epoch;
-//! 2. segments with damage are written anew, each swapped in whole: good batches as they were, wrong epochs and base offsets put
-//!    right, and a batch without records in the place of what is lost; the damaged bytes are kept in `.cut` files;
+//! 1. the checkpoint says, in both slots, that the store is in use: the next open recovers, and raises every log's
+//!    epoch;
+//! 2. segments with damage are written anew, each swapped in whole: good batches as they were, wrong epochs and base
+//!    offsets put right, and a batch without records in the place of what is lost; the damaged bytes are kept in
+//!    `.cut` files;
 //! 3. indexes that do not hold are built anew;
 //! 4. the checkpoint gets the recovery points' new places;
 //! 5. the store is opened and closed once by the engine, which heals what an open heals: torn tails, the other slot.
@@ -63,13 +65,13 @@ pub struct RepairReport {
 
 /// Makes the store on `storage` whole again: see the [module](super) and `edgelog repair`.
 ///
-/// What is lost stays lost, and readers pass over it: in its place stands a batch without records, and the damaged bytes are
-/// kept in a `.cut` file beside the segment ([`salvage`] looks for records in it). With `dry_run` nothing is changed, and the
-/// report says what would be done.
+/// What is lost stays lost, and readers pass over it: in its place stands a batch without records, and the damaged
+/// bytes are kept in a `.cut` file beside the segment ([`salvage`] looks for records in it). With `dry_run` nothing is
+/// changed, and the report says what would be done.
 ///
 /// # Errors
-/// [`Error::DataDirLocked`] where somebody writes the store; [`Error::Storage`]; those of [`check`](super::check()). The store is
-/// then in a state that the next open, or another repair, makes good.
+/// [`Error::DataDirLocked`] where somebody writes the store; [`Error::Storage`]; those of [`check`](super::check()).
+/// The store is then in a state that the next open, or another repair, makes good.
 ///
 /// # Durability
 /// On return, everything that was done is on the medium.
@@ -98,7 +100,8 @@ pub fn repair(
     let store = Store::options().set("edgelog.housekeeping", "tick")?.open_on(SharedStorage(Arc::clone(storage)))?;
     let recovery = store.recovery_report();
     store.close()?;
-    // What the engine builds in memory alone is written here: indexes of a segment that it recovered and nobody appended to.
+    // What the engine builds in memory alone is written here: indexes of a segment that it recovered and nobody
+    // appended to.
     let lock = take_lock(&**storage)?;
     let (_, _, rest) = check_store(storage, selection, progress)?;
     for plan in &rest {
@@ -137,8 +140,8 @@ fn planned(before: &CheckReport, facts: &StoreFacts, plans: &[LogPlan]) -> Vec<R
                 let text = match lost {
                     0 => "write the segment anew with the fields that are wrong put right".to_owned(),
                     lost => format!(
-                        "write the segment anew without its damage ({lost} offsets; those whose batch holds are kept), keep the \
-                         damaged bytes in .cut files"
+                        "write the segment anew without its damage ({lost} offsets; those whose batch holds are kept), \
+                         keep the damaged bytes in .cut files"
                     ),
                 };
                 add(name, path, text);
@@ -319,15 +322,15 @@ pub struct SalvageReport {
     pub renamed_to: String,
 }
 
-/// Appends the batches that hold in a `.cut` file once more to its log, as new records: at new offsets, with the timestamps that
-/// they had. `path` is relative to the data directory (`cpu-0/00000000000000000000-4096-1.cut`).
+/// Appends the batches that hold in a `.cut` file once more to its log, as new records: at new offsets, with the
+/// timestamps that they had. `path` is relative to the data directory (`cpu-0/00000000000000000000-4096-1.cut`).
 ///
-/// Nothing is checked against what the log holds already: whether records come twice is the caller's to know. The file is then
-/// renamed to end in `.salvaged`, so that it is not taken twice by mistake.
+/// Nothing is checked against what the log holds already: whether records come twice is the caller's to know. The file
+/// is then renamed to end in `.salvaged`, so that it is not taken twice by mistake.
 ///
 /// # Errors
-/// [`Error::DataDirLocked`] where somebody writes the store, [`Error::UnknownTopicOrPartition`], [`Error::Storage`], and those of
-/// appending.
+/// [`Error::DataDirLocked`] where somebody writes the store, [`Error::UnknownTopicOrPartition`], [`Error::Storage`],
+/// and those of appending.
 ///
 /// # Durability
 /// On return, the records are on the medium.

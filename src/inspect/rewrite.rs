@@ -1,9 +1,9 @@
-//! Writing one segment anew: what holds is copied, fields outside the CRC are put right, and what is lost becomes a gap that
-//! says so.
+//! Writing one segment anew: what holds is copied, fields outside the CRC are put right, and what is lost becomes a
+//! gap that says so.
 //!
-//! A gap is a batch without records, as Kafka's own compaction leaves them: 61 bytes, valid in every rule, that say "the offsets
-//! from here to there hold nothing". So a repaired log stays contiguous, and keeps the rule by which a stale batch
-//! can never continue it.
+//! A gap is a batch without records, as Kafka's own compaction leaves them: 61 bytes, valid in every rule, that say
+//! "the offsets from here to there hold nothing". So a repaired log stays contiguous, and keeps the rule by which a
+//! stale batch can never continue it.
 
 use std::sync::Arc;
 
@@ -136,8 +136,9 @@ struct Rewriter<'a> {
 
 /// Writes the segment of `plan` anew and puts it in place.
 ///
-/// In this order: the new file is whole and durable under a name of its own, and so is what was taken out; the indexes go; the new
-/// file takes the segment's name; the directory is synced. Cut anywhere, what is left is the old segment or the new.
+/// In this order: the new file is whole and durable under a name of its own, and so is what was taken out; the indexes
+/// go; the new file takes the segment's name; the directory is synced. Cut anywhere, what is left is the old segment
+/// or the new.
 pub(super) fn rewrite_segment(
     storage: &dyn Storage,
     facts: &LogFacts,
@@ -255,27 +256,15 @@ impl Rewriter<'_> {
         Ok(())
     }
 
-    /// Keeps the bytes `from..to` of the old file aside, unless they are zeros.
+    /// Keeps the bytes `from..to` of the old file aside, unless they are all zeros. (Some zeros at the end may be a
+    /// batch's own.)
     fn cut(&mut self, from: u64, to: u64) -> Result<()> {
-        let mut last = from;
-        let mut at = from;
-        while at < to {
-            let bytes = self.walker.bytes(at, 1);
-            let bytes = &bytes[..bytes.len().min((to - at) as usize)];
-            if bytes.is_empty() {
-                break;
-            }
-            if let Some(found) = bytes.iter().rposition(|&byte| byte != 0) {
-                last = at + found as u64 + 1;
-            }
-            at += bytes.len() as u64;
-        }
-        if last == from {
+        if self.walker.first_nonzero(from).is_none_or(|first| first >= to) {
             return Ok(());
         }
         let path = self.cut_path(from);
         let mut kept = Sink::create(self.storage, path.clone())?;
-        self.copy(from, last, &mut kept)?;
+        self.copy(from, to, &mut kept)?;
         kept.finish()?;
         self.done.cut_files.push(path);
         Ok(())
@@ -332,8 +321,8 @@ fn remove_indexes(storage: &dyn Storage, facts: &LogFacts, base_offset: Offset) 
     Ok(())
 }
 
-/// Builds the indexes of a segment from its batches and writes them. They are derived: a crash in between leaves a segment
-/// without indexes, which is sound.
+/// Builds the indexes of a segment from its batches and writes them. They are derived: a crash in between leaves a
+/// segment without indexes, which is sound.
 pub(super) fn rebuild_indexes(storage: &dyn Storage, facts: &LogFacts, plan: &SegmentPlan) -> Result<()> {
     let path = file_names::log_file(&facts.dir, plan.base_offset);
     let file = storage.open(&path, Access::Read).map_err(Error::storage("open", &path))?;

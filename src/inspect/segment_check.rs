@@ -1,5 +1,6 @@
 //! One segment of a log being checked: its batches against the log's rules, its indexes against its batches.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use edgelog_core::{HEADER_LEN, LeaderEpoch, Offset};
@@ -129,8 +130,8 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             if left_behind {
                 let bytes = self.walker.end() - position;
                 let text = format!(
-                    "a batch of leader epoch {epoch} where {expected} is the offset's: another history. The log ends at \
-                     offset {base_offset}; the next open keeps the {bytes} bytes behind aside"
+                    "a batch of leader epoch {epoch} where {expected} is the offset's: another history. The log ends \
+                     at offset {base_offset}; the next open keeps the {bytes} bytes behind aside"
                 );
                 self.add(Severity::Heals, position, text);
                 return Flow::EndOfLog;
@@ -194,15 +195,16 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         let resumes = damage.resumes_at.is_some() || damage.wrong_base.is_some();
         let mut text = damage.cause.to_string();
         if let Some(unread) = damage.unread_from {
-            text.push_str(&format!("; from byte {unread} on the search's effort was spent, and little was looked at"));
+            let _ = write!(text, "; from byte {unread} on the search's effort was spent, and little was looked at");
         }
         if (point.is_some() && !durable) || (point.is_none() && is_last && !resumes) {
             let bytes = self.walker.end() - position;
-            text.push_str(&format!(
+            let _ = write!(
+                text,
                 "; the log ends at offset {first_offset}, and the next open keeps the {bytes} bytes behind aside"
-            ));
+            );
             if let Some(next) = damage.next_offset {
-                text.push_str(&format!(" (in them is a batch that holds, of offset {next})"));
+                let _ = write!(text, " (in them is a batch that holds, of offset {next})");
             }
             self.add(Severity::Heals, position, text);
             return Flow::EndOfLog;
@@ -221,7 +223,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         let behind = self.upper.or(point).unwrap_or(first_offset);
         let next = damage.next_offset.unwrap_or(behind).min(bound);
         if let Some(at) = damage.resumes_at {
-            text.push_str(&format!("; good again at byte {at}"));
+            let _ = write!(text, "; good again at byte {at}");
         }
         self.log.lose(self.path.to_owned(), Some(position), first_offset, next, text);
         self.indexes.skip_to(damage.resumes_at.unwrap_or(self.walker.end()), next);

@@ -148,10 +148,11 @@ impl Walker {
         RecordBatch::parse(bytes).expect("the step before parsed these bytes")
     }
 
-    /// Above the recovery point: whether the batch that the last step found was left behind by a history that was taken back.
+    /// Above the recovery point: whether the batch that the last step found was left behind by a history that was
+    /// taken back.
     ///
-    /// What was left behind has an epoch that came before, and so has all that follows it. An epoch that never was, or a
-    /// batch that the log's own history goes on behind, is a damaged field.
+    /// What was left behind has an epoch that came before, and so has all that follows it. An epoch that never was, or
+    /// a batch that the log's own history goes on behind, is a damaged field.
     pub(super) fn is_left_behind(&mut self, epochs: EpochTableView<'_>) -> bool {
         let batch = self.batch();
         let epoch = batch.partition_leader_epoch();
@@ -176,6 +177,11 @@ impl Walker {
     /// Bytes from `position` on, some of `wanted` at least where there are any.
     pub(super) fn bytes(&mut self, position: u64, wanted: usize) -> &[u8] {
         self.window.at(position, wanted)
+    }
+
+    /// The first byte at or behind `position` that is not zero.
+    pub(super) fn first_nonzero(&mut self, position: u64) -> Option<u64> {
+        self.window.first_nonzero(position)
     }
 
     /// Looks once more at where the walk stands, in a file that is `len` long by now.

@@ -1,4 +1,5 @@
-//! A stretch of a file in memory, moved along as its user reads on: what the tools need of memory does not grow with files.
+//! A stretch of a file in memory, moved along as its user reads on: what the tools need of memory does not grow with
+//! files.
 //!
 //! Always by system calls: a map of a file that its writer trims, or that a bad medium cannot read, raises signals.
 
