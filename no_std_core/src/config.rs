@@ -311,7 +311,7 @@ pub static KEYS: &[ConfigKey] = &[
         default: "1048588",
         kafka_default: Some("1048588"),
         why: "",
-        doc: "The most bytes that a record batch may have, header included and after compression.",
+        doc: "The most bytes that a record batch may have, header included, before compression and after.",
         access: number!(Topic, c.max_message_bytes: u32),
     },
     ConfigKey {
@@ -322,7 +322,8 @@ pub static KEYS: &[ConfigKey] = &[
         default: "1",
         kafka_default: Some("9223372036854775807"),
         why: "there are no replicas to be durable instead: acknowledged means on flash",
-        doc: "1 makes every append durable before it is acknowledged (Sync); more leaves that to flush.ms.",
+        doc: "1 makes every append durable before it is acknowledged (Sync); more lets that many records wait, \
+              and leaves the rest to flush.ms.",
         access: number!(Topic, c.flush_messages: i64),
     },
     ConfigKey {
