@@ -228,8 +228,13 @@ impl StoreShared {
             if !known {
                 continue;
             }
-            self.storage.rename(&from, &to).map_err(Error::storage("rename", &from))?;
-            doomed.push(to);
+            match self.storage.rename(&from, &to).map_err(Error::storage("rename", &from)) {
+                Ok(()) => doomed.push(to),
+                // btrfs needs room for a name and none to remove one: the files go from where they stand, and a crash
+                // before the last of them leaves the rest as a topic still to be deleted.
+                Err(error) if error.is_storage_full() => doomed.push(from),
+                Err(error) => return Err(error),
+            }
             self.unopened.write().remove(&name);
             if let Some(log) = self.logs.write().remove(&name) {
                 log.abandon();
