@@ -2,8 +2,13 @@
 
 #![allow(dead_code)] // each test binary uses some of it
 
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use edgelog::core::RecordBatch;
@@ -11,31 +16,38 @@ use edgelog::storage::MemoryStorage;
 use edgelog::{Store, StoreOptions};
 
 /// A directory of one test's own, removed when the test ends well.
-pub(crate) struct TempDir(PathBuf);
+pub(crate) struct TempDir {
+    path: PathBuf,
+    removed_anyway: bool,
+}
 
 impl TempDir {
     pub(crate) fn new() -> TempDir {
-        TempDir::below(&std::env::temp_dir())
+        TempDir::make(&std::env::temp_dir(), false)
     }
 
-    /// In another directory than the system's own.
+    /// In another directory than the system's own, whose room others need: removed however the test ends.
     pub(crate) fn below(parent: &Path) -> TempDir {
+        TempDir::make(parent, true)
+    }
+
+    fn make(parent: &Path, removed_anyway: bool) -> TempDir {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
-        let dir = parent.join(format!("edgelog-test-{}-{n}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        TempDir(dir)
+        let path = parent.join(format!("edgelog-test-{}-{n}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        TempDir { path, removed_anyway }
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 }
 
 impl Drop for TempDir {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            let _ = std::fs::remove_dir_all(&self.0);
+        if self.removed_anyway || !std::thread::panicking() {
+            let _ = std::fs::remove_dir_all(&self.path);
         }
     }
 }
@@ -152,4 +164,79 @@ impl Random {
     pub(crate) fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
+}
+
+/// A child process that is killed when it is dropped, or when it takes longer than two minutes.
+pub(crate) struct Watched {
+    child: Arc<Mutex<Child>>,
+    _done: Sender<()>,
+}
+
+impl Watched {
+    pub(crate) fn new(child: Child) -> Watched {
+        let child = Arc::new(Mutex::new(child));
+        let (done, ended) = std::sync::mpsc::channel::<()>();
+        let watched = Arc::clone(&child);
+        std::thread::spawn(move || {
+            if ended.recv_timeout(Duration::from_secs(120)) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("a child process is killed after two minutes");
+                let _ = watched.lock().unwrap().kill();
+            }
+        });
+        Watched { child, _done: done }
+    }
+
+    /// What the child prints, line by line.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = String> + use<> {
+        let stdout = self.child.lock().unwrap().stdout.take().expect("its standard output is a pipe");
+        BufReader::new(stdout).lines().map_while(Result::ok)
+    }
+
+    /// Where the child reads from.
+    pub(crate) fn stdin(&self) -> ChildStdin {
+        self.child.lock().unwrap().stdin.take().expect("its standard input is a pipe")
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.lock().unwrap().id()
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&self) -> ExitStatus {
+        let mut child = self.child.lock().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap()
+    }
+
+    /// Waits until the child has ended by itself, or by the two minutes.
+    pub(crate) fn wait(&self) -> ExitStatus {
+        loop {
+            if let Some(status) = self.child.lock().unwrap().try_wait().unwrap() {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// Runs the test `test` of this binary again, as a child that finds `environment`.
+pub(crate) fn run_again(test: &str, environment: &[(&str, &OsStr)]) -> Watched {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--include-ignored", "--nocapture", "--test-threads=1"]);
+    command.envs(environment.iter().copied());
+    Watched::new(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
+}
+
+/// A child's line to its parent: on a line of its own, whatever the test runner has begun to print.
+pub(crate) fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "\n{line}").and_then(|()| out.flush()).expect("the parent listens");
 }
