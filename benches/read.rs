@@ -226,9 +226,11 @@ fn follow(results: &mut Results) {
     }
 }
 
+/// The next record is appended when the one before was taken: a follower that is behind shows how far, not how soon.
 fn follow_log(count: usize, pause: Duration, spins: bool) -> Latencies {
     let fresh = Fresh::new(KEYS);
     let epoch = Instant::now();
+    let taken = AtomicBool::new(true);
     thread::scope(|scope| {
         let follower = scope.spawn(|| {
             let mut reader = fresh.log.reader(OffsetSpec::Latest).expect("a reader");
@@ -245,6 +247,7 @@ fn follow_log(count: usize, pause: Duration, spins: bool) -> Latencies {
                 let record = batch.records().expect("plain").next().expect("one record").expect("a record");
                 let sent = record.value.expect("a value").try_into().expect("eight bytes");
                 latencies.push(epoch.elapsed().saturating_sub(Duration::from_nanos(u64::from_le_bytes(sent))));
+                taken.store(true, Ordering::Release);
             }
             latencies
         });
@@ -252,6 +255,7 @@ fn follow_log(count: usize, pause: Duration, spins: bool) -> Latencies {
         thread::sleep(Duration::from_millis(100));
         for _ in 0..count {
             rest(pause);
+            wait_for(&taken);
             let sent = (epoch.elapsed().as_nanos() as u64).to_le_bytes();
             fresh.log.append_with(NewRecord::value(&sent), Durability::Os).expect("appends");
         }
@@ -281,9 +285,7 @@ fn signal(count: usize, pause: Duration, spins: bool) -> Latencies {
         });
         for _ in 0..count {
             rest(pause);
-            while !taken.swap(false, Ordering::Acquire) {
-                thread::yield_now();
-            }
+            wait_for(&taken);
             sent.store(epoch.elapsed().as_nanos() as u64, Ordering::Release);
             if !spins {
                 waiter.thread().unpark();
@@ -291,6 +293,12 @@ fn signal(count: usize, pause: Duration, spins: bool) -> Latencies {
         }
         waiter.join().expect("the waiter")
     })
+}
+
+fn wait_for(taken: &AtomicBool) {
+    while !taken.swap(false, Ordering::Acquire) {
+        thread::yield_now();
+    }
 }
 
 /// Sleeps where that is possible at all, spins for what is too short.

@@ -32,6 +32,11 @@ fn main() {
             }
         }
     }
+    // Written in one go, and no checkpoint since but what the engine makes of itself.
+    let id = "reopen/unclean_busy/os/1GiB";
+    if results.wants(id) {
+        reopen(&mut results, id, &Template::in_full_swing(1 << 30));
+    }
     let id = "reopen/limit_list_1280";
     if results.wants(id) {
         list(&mut results, id);

@@ -141,8 +141,9 @@ impl Case {
 
 /// Where a case writes: its own device, or where that cannot be had a plain directory.
 struct Place {
-    dir: Dir,
+    /// First, so that it is unmounted before its directory is removed.
     mount: Option<Mount>,
+    dir: Dir,
 }
 
 impl Place {
@@ -152,7 +153,7 @@ impl Place {
         if let Err(error) = &mount {
             eprintln!("NO LOOP DEVICE ({error}): counting this process's write_bytes, without any journal's");
         }
-        Place { dir, mount: mount.ok() }
+        Place { mount: mount.ok(), dir }
     }
 
     fn at(&self) -> &Path {

@@ -1,7 +1,7 @@
 //! Logs of any size as a crash leaves them behind, made cheaply and as often as needed.
 //!
 //! A crash is a copy of the directory made while the store is open: the checkpoint says that it is in use, the active
-//! file has its reserved room. What opening may change is copied (the last two segments, the small files); sealed
+//! file has its reserved room. What opening may change is copied (the last few segments, the small files); sealed
 //! segments before those are linked.
 
 use std::fs::{self, File};
@@ -14,9 +14,11 @@ use edgelog::{NewTopic, Store};
 use super::{Dir, TOPIC, append_bytes, files_of, options};
 
 pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
+/// Segments at a log's end that a copy does not share.
+const COPIED: usize = 3;
 /// Values of the records that the logs are made of.
 const LEN: usize = 1 << 10;
-/// No checkpoint but those of rolls and of the close: what lies above the recovery point is as large as it is made.
+/// No checkpoint by the clock: what lies above the recovery point is as large as it is made, not as the minute has it.
 const KEYS: &[(&str, &str)] = &[("edgelog.checkpoint.interval.ms", "3600000")];
 
 /// Sealed segments that a log gets before its last ones.
@@ -38,18 +40,13 @@ impl Template {
     /// closed cleanly, or crashed.
     pub(crate) fn new(sealed: Sealed, tail_bytes: u64, clean: bool) -> Template {
         let dir = Dir::new();
-        let first = match sealed {
-            Sealed::Written(bytes) => bytes,
-            Sealed::Hollow(count) => {
-                write_hollow(dir.path(), count);
-                0
-            }
-        };
-        let store = options(KEYS).open(dir.path()).expect("opens");
-        store.create_topic_if_absent(&NewTopic::new(TOPIC)).expect("a topic");
+        match sealed {
+            Sealed::Written(bytes) => write(dir.path(), bytes).close().expect("closes"),
+            Sealed::Hollow(count) => write_hollow(dir.path(), count),
+        }
+        let store = open(dir.path());
         let log = store.log(TOPIC, 0).expect("it is there");
-        append_bytes(&log, LEN, first, true);
-        // Up to a roll, and until housekeeping has flushed and checkpointed it.
+        // Up to a roll, and until housekeeping has flushed it and written the checkpoint.
         let (before, _) = log.size().expect("a size");
         while log.size().expect("a size").0 == before {
             append_bytes(&log, LEN, 64 << 10, true);
@@ -60,8 +57,19 @@ impl Template {
             store.close().expect("closes");
             return Template { dir };
         }
+        Template::crashed(&store, dir.path())
+    }
+
+    /// A log that crashed a moment after so many bytes were written in one go, with the default configuration.
+    pub(crate) fn in_full_swing(bytes: u64) -> Template {
+        let dir = Dir::new();
+        let store = write(dir.path(), bytes);
+        Template::crashed(&store, dir.path())
+    }
+
+    fn crashed(store: &Store, dir: &Path) -> Template {
         let template = Template { dir: Dir::new() };
-        copy(dir.path(), template.dir.path());
+        copy(dir, template.dir.path());
         store.delete_topic(TOPIC).expect("deletes");
         template
     }
@@ -72,6 +80,14 @@ impl Template {
         copy(self.dir.path(), dir.path());
         dir
     }
+}
+
+/// A new store with so much in its log.
+fn write(dir: &Path, bytes: u64) -> Store {
+    let store = Store::open(dir).expect("opens");
+    store.create_topic(&NewTopic::new(TOPIC)).expect("a topic");
+    append_bytes(&store.log(TOPIC, 0).expect("just created"), LEN, bytes, true);
+    store
 }
 
 /// A log of `count` short segments, closed cleanly, each but the last as long as a whole one.
@@ -107,7 +123,7 @@ fn copy(from: &Path, to: &Path) {
 
 fn copy_partition(from: &Path, to: &Path) {
     let logs = files_of(from, ".log");
-    let copied_from = logs[logs.len().saturating_sub(2)].file_stem().expect("a name").to_owned();
+    let copied_from = logs[logs.len().saturating_sub(COPIED)].file_stem().expect("a name").to_owned();
     for path in files_of(from, "") {
         let target = to.join(path.file_name().expect("a name"));
         let is_segment = path.extension().is_some_and(|e| e == "log" || e == "index" || e == "timeindex");
