@@ -121,7 +121,7 @@ impl StoreFacts {
         let half = bytes.len() / 2;
         let slot_at = |at: usize| checkpoint::decode(bytes.get(at..).unwrap_or(&[]));
         let first: Option<Slot> = slot_at(0)?;
-        let second: Option<Slot> = slot_at(first.as_ref().map_or(half, |slot| slot.slot_len))?;
+        let second: Option<Slot> = slot_at(first.as_ref().map_or(half, |slot| slot.size))?;
         facts.valid = [first.is_some(), second.is_some()];
         facts.agree = matches!((&first, &second), (Some(a), Some(b)) if a.checkpoint == b.checkpoint);
         let newest = [first, second].into_iter().flatten().max_by_key(|slot| slot.sequence);

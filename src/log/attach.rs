@@ -204,7 +204,7 @@ impl LogShared {
             batch_bytes_max: i32::MAX as usize,
         };
         // Where nothing good follows, the damage reaches to the recovery point: readers are led into it.
-        let found = at.segment.resync(at.position, len, &plausible, &self.pool)?.batch;
+        let found = at.segment.resync(at.position, len, &plausible, &self.pool).batch;
         (at.position, at.next_offset) = found.unwrap_or((len, recovery_point));
         at.segment.publish(at.position);
         self.log_end_offset.store(at.next_offset, Ordering::Release);

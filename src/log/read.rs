@@ -655,7 +655,7 @@ impl LogShared {
             epochs: None,
             batch_bytes_max: i32::MAX as usize,
         };
-        segment.resync(damaged, segment.len()?, &plausible, &self.pool)
+        Ok(segment.resync(damaged, segment.len()?, &plausible, &self.pool))
     }
 
     /// Waits until something lies beyond `position` for such a reader, the log is closed or fails, or the

@@ -236,7 +236,7 @@ impl LogShared {
             Appender::new(Arc::clone(segment), position, next_offset, appender.epoch, self.clock.now(), config);
         resumed.prepared = appender.prepared.take();
         (resumed.indexer, resumed.index_entries) = segment.resume_indexer(position, &self.pool)?;
-        resumed.first_timestamp = segment.first_timestamp(position, &self.pool)?;
+        resumed.first_timestamp = segment.first_timestamp(position, &self.pool);
         *appender = resumed;
         Ok(())
     }

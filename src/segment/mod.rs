@@ -342,11 +342,13 @@ impl Segment {
     }
 
     /// Largest timestamp of the first batch, where there is one below `end`.
-    pub(crate) fn first_timestamp(&self, end: Position, pool: &Arc<BufferPool>) -> Result<Option<TimestampMs>> {
+    pub(crate) fn first_timestamp(&self, end: Position, pool: &Arc<BufferPool>) -> Option<TimestampMs> {
         if end == 0 {
-            return Ok(None);
+            return None;
         }
-        Ok(Cursor::new(pool).batch(self, 0, end).ok().and_then(|batch| Some(batch.ok()?.max_timestamp())))
+        let mut cursor = Cursor::new(pool);
+        let first = cursor.batch(self, 0, end).ok()?;
+        Some(first.ok()?.max_timestamp())
     }
 
     /// Builds the indexes from the batches and keeps them in memory, whatever the files say.
@@ -389,21 +391,21 @@ impl Segment {
         len: Position,
         plausible: &Plausible<'_>,
         pool: &Arc<BufferPool>,
-    ) -> Result<Resynced> {
+    ) -> Resynced {
         const CRC_PASSES_MAX: u64 = 8;
         let mut budget = u64::from(len) * CRC_PASSES_MAX;
         let from = (damaged + 1).min(len);
         let mut cursor = Cursor::new(pool);
         let Ok(bytes) = cursor.bytes(self, from, len, (len - from) as usize) else {
             // The medium cannot read the stretch in one: nothing in it can be searched.
-            return Ok(Resynced { batch: None, unread_from: Some(from) });
+            return Resynced { batch: None, unread_from: Some(from) };
         };
         let found = |at: usize| {
             let base_offset =
                 RecordBatch::parse(&bytes[at..]).map_or(plausible.offset_min, |batch| batch.base_offset());
             Resynced { batch: Some((from + at as u32, base_offset)), unread_from: None }
         };
-        Ok(match find_next_batch(bytes, 0, plausible, &mut budget) {
+        match find_next_batch(bytes, 0, plausible, &mut budget) {
             Resync::Found { position } => found(position),
             Resync::OutOfBudget { unread_from: position } => {
                 // What the headers did not tell, the index may: it names places where batches were.
@@ -412,22 +414,31 @@ impl Segment {
                     let found = find_next_batch(bytes, at, plausible, &mut budget);
                     matches!(found, Resync::Found { position } if position == at)
                 };
-                let named = self.indexed_positions(from + position as u32, pool);
+                let named = self.indexed_positions(from + position as u32);
                 match named.into_iter().map(|at| (at - from) as usize).find(|&at| holds(at)) {
                     Some(at) => found(at),
                     None => Resynced { batch: None, unread_from: Some(from + position as u32) },
                 }
             }
             Resync::Nothing => Resynced { batch: None, unread_from: None },
-        })
+        }
     }
 
-    /// Positions that the offset index names at or behind `from`.
-    fn indexed_positions(&self, from: Position, pool: &Arc<BufferPool>) -> Vec<Position> {
-        self.with_offset_index(pool, |index| {
-            index.entries().map(|entry| entry.position).filter(|&at| at >= from).collect()
-        })
-        .map_or_else(|_| Vec::new(), |(positions, _)| positions)
+    /// Positions at or behind `from` that the offset index names, as it is held or stored: nothing is rebuilt for it, since
+    /// rebuilding searches behind damage itself.
+    fn indexed_positions(&self, from: Position) -> Vec<Position> {
+        let positions = |bytes: &[u8]| {
+            let entries = OffsetIndex::new(bytes, self.base_offset).entries();
+            entries.map(|entry| entry.position).filter(|&at| at >= from).collect()
+        };
+        match &*self.indexes.read() {
+            Indexes::Memory { offsets, .. } => positions(offsets),
+            Indexes::Read { offsets, .. } => positions(offsets.bytes()),
+            Indexes::Unloaded => match self.read_index_files() {
+                Some(Indexes::Read { offsets, .. }) => positions(offsets.bytes()),
+                _ => Vec::new(),
+            },
+        }
     }
 
     fn with_offset_index<T>(
@@ -527,7 +538,7 @@ impl Segment {
                         batch_bytes_max: i32::MAX as usize,
                     };
                     cursor.release();
-                    let Some((at, base_offset)) = self.resync(position, len, &plausible, pool)?.batch else { break };
+                    let Some((at, base_offset)) = self.resync(position, len, &plausible, pool).batch else { break };
                     (position, expected) = (at, base_offset);
                     continue;
                 }

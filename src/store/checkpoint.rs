@@ -91,14 +91,14 @@ fn read_slots(storage: &dyn Storage) -> Result<(Found, usize, u64)> {
     let half = bytes.len() / 2;
     let first = decode(bytes.get(..half).unwrap_or(&[]))?.or(decode(&bytes)?);
     // The second slot stands where the first says, or in the middle, should the first be gone.
-    let second_at = first.as_ref().map_or(half, |slot| slot.slot_len);
+    let second_at = first.as_ref().map_or(half, |slot| slot.size);
     let second = decode(bytes.get(second_at..).unwrap_or(&[]))?;
     let mut found = Found::default();
     let (mut slot_len, mut sequence) = (0, 0);
     found.agree = matches!((&first, &second), (Some(a), Some(b)) if a.checkpoint == b.checkpoint);
     for slot in [first, second].into_iter().flatten() {
         if found.newest.is_none() || slot.sequence > sequence {
-            (slot_len, sequence) = (slot.slot_len, slot.sequence);
+            (slot_len, sequence) = (slot.size, slot.sequence);
             found.newest = Some(slot.checkpoint);
         }
     }
@@ -215,7 +215,7 @@ fn seal(encoded: &mut [u8], slot_len: usize, sequence: u64) {
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) checkpoint: Checkpoint,
-    pub(crate) slot_len: usize,
+    pub(crate) size: usize,
     pub(crate) sequence: u64,
 }
 
@@ -248,7 +248,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Slot>> {
     boot_id.copy_from_slice(&header[40..56]);
     let checkpoint = Checkpoint { clean: header[19] & 1 != 0, boot_id, logs };
     let sequence = u64::from_be_bytes(header[32..40].try_into().expect("eight bytes"));
-    Ok(Some(Slot { checkpoint, slot_len: u32_at(header, 28) as usize, sequence }))
+    Ok(Some(Slot { checkpoint, size: u32_at(header, 28) as usize, sequence }))
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
