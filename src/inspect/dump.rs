@@ -4,12 +4,14 @@
 //! that are no batch, zeros behind the end, indexes that do not rise.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use edgelog_core::{
     NO_SEQUENCE, OFFSET_INDEX_ENTRY_LEN, Offset, OffsetIndex, OffsetIndexEntry, Record, RecordBatch,
     TIME_INDEX_ENTRY_LEN, TimeIndex, TimeIndexEntry,
 };
 
+use super::indexes::IndexCheck;
 use super::records::Decompressor;
 use super::walk::{Damage, Step, WalkRules, Walker};
 use super::window::Window;
@@ -109,7 +111,7 @@ pub fn dump(
     let name = path.rsplit('/').next().unwrap_or(path);
     let mut dumper = Dumper { options, tell, report: DumpReport::default(), last_offset: None };
     let told = match name.rsplit_once('.').map(|(_, ending)| ending) {
-        Some("log" | "cut" | "part" | "salvaged" | "prepared") => dumper.log(file, len),
+        Some("log" | "cut" | "part" | "salvaged" | "prepared") => dumper.log(file, len, places_beside(storage, path)),
         Some("index") => dumper.offset_index(file, len, base_offset_of(name)),
         Some("timeindex") => dumper.time_index(file, len, base_offset_of(name)),
         _ => {
@@ -128,6 +130,13 @@ fn base_offset_of(name: &str) -> Offset {
     file_names::parse_index_file(name).or_else(|| file_names::parse_log_file(name)).unwrap_or(0)
 }
 
+/// The places of batches that the index beside a `.log` file names: tried where the search behind damage is at its end.
+fn places_beside(storage: &dyn Storage, path: &str) -> Vec<u64> {
+    let Some(stem) = path.strip_suffix(".log") else { return Vec::new() };
+    let base = base_offset_of(path.rsplit('/').next().unwrap_or(path));
+    IndexCheck::load(storage, format!("{stem}.index"), format!("{stem}.timeindex"), base).positions()
+}
+
 struct Dumper<'t> {
     options: DumpOptions,
     tell: &'t mut dyn FnMut(DumpItem<'_>) -> io::Result<()>,
@@ -136,7 +145,7 @@ struct Dumper<'t> {
 }
 
 impl Dumper<'_> {
-    fn log(&mut self, file: std::sync::Arc<dyn StorageFile>, len: u64) -> io::Result<()> {
+    fn log(&mut self, file: Arc<dyn StorageFile>, len: u64, hints: Vec<u64>) -> io::Result<()> {
         let rules = WalkRules {
             first_offset: None,
             contiguous: false,
@@ -144,6 +153,7 @@ impl Dumper<'_> {
             batch_bytes_max: BATCH_BYTES_MAX,
         };
         let mut walker = Walker::new(file, len, rules);
+        walker.set_hints(hints);
         let mut decompressor = Decompressor::default();
         loop {
             match walker.next() {
@@ -220,7 +230,7 @@ impl Dumper<'_> {
         Ok(())
     }
 
-    fn offset_index(&mut self, file: std::sync::Arc<dyn StorageFile>, len: u64, base: Offset) -> io::Result<()> {
+    fn offset_index(&mut self, file: Arc<dyn StorageFile>, len: u64, base: Offset) -> io::Result<()> {
         let mut before = OffsetIndexEntry { offset: base, position: 0 };
         self.entries(file, len, OFFSET_INDEX_ENTRY_LEN, |dumper, at, bytes| {
             for (n, bytes) in bytes.chunks_exact(OFFSET_INDEX_ENTRY_LEN).enumerate() {
@@ -236,7 +246,7 @@ impl Dumper<'_> {
         })
     }
 
-    fn time_index(&mut self, file: std::sync::Arc<dyn StorageFile>, len: u64, base: Offset) -> io::Result<()> {
+    fn time_index(&mut self, file: Arc<dyn StorageFile>, len: u64, base: Offset) -> io::Result<()> {
         let mut before = None;
         self.entries(file, len, TIME_INDEX_ENTRY_LEN, |dumper, at, bytes| {
             for (n, bytes) in bytes.chunks_exact(TIME_INDEX_ENTRY_LEN).enumerate() {
@@ -268,7 +278,7 @@ impl Dumper<'_> {
     /// Goes over a file in stretches of whole entries.
     fn entries(
         &mut self,
-        file: std::sync::Arc<dyn StorageFile>,
+        file: Arc<dyn StorageFile>,
         len: u64,
         entry_len: usize,
         mut each: impl FnMut(&mut Self, u64, &[u8]) -> io::Result<()>,

@@ -4,7 +4,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use edgelog_core::{HEADER_LEN, LeaderEpoch, Offset, Record, RecordBatch, RecordBatchBuilder};
+use edgelog_core::{HEADER_LEN, LeaderEpoch, LogConfig, Offset, Record, RecordBatch, RecordBatchBuilder};
 
 use super::facts::{Listing, LogFacts, StoreFacts};
 use super::indexes::BuiltIndexes;
@@ -80,7 +80,8 @@ pub fn export_directory(path: impl AsRef<std::path::Path>) -> Result<Arc<dyn Sto
 /// Writes one log as a partition directory that a Kafka broker takes, named like the log, under `target`.
 ///
 /// In it are the segments with their batches as they are but for the leader epoch, which is 0 in all of them (it is
-/// outside the CRC); their indexes, built anew; `leader-epoch-checkpoint`; and with `topic_id` (Kafka's 22 characters)
+/// outside the CRC); their indexes, built anew with
+/// Kafka's own `index.interval.bytes`; `leader-epoch-checkpoint`; and with `topic_id` (Kafka's 22 characters)
 /// `partition.metadata`. The broker's topic has to exist and have that id, the broker be stopped, and its
 /// `.kafka_cleanshutdown` be removed.
 ///
@@ -230,8 +231,8 @@ impl Exporter<'_> {
     fn segment(&mut self, base: Offset, path: &str, upper: Option<Offset>) -> Result<bool> {
         let file = match self.storage.open(path, Access::Read) {
             Ok(file) => file,
-            // Retention took it since it was listed.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && self.reached.is_none() => return Ok(true),
+            // Since it was listed, retention took it from the front, or a truncation from the end.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(self.reached.is_none()),
             Err(error) => return Err(Error::storage("open", path)(error)),
         };
         let contiguous = self.facts.contiguous();
@@ -340,7 +341,9 @@ impl Exporter<'_> {
             let is_whole = segment_base >= self.range.from && position == 0;
             let base = if is_whole { segment_base } else { base_offset };
             let sink = Sink::create(self.target, file_names::log_file(self.part, base))?;
-            self.out = Some((sink, BuiltIndexes::new(base, self.facts.config.index_interval_bytes)));
+            // As the broker builds them anew, unless its topic says otherwise.
+            let interval = LogConfig::default().index_interval_bytes;
+            self.out = Some((sink, BuiltIndexes::new(base, interval)));
         }
         let Some((sink, indexes)) = self.out.as_mut() else { return Ok(()) };
         let written = RecordBatch::parse(bytes).map_err(Error::InvalidRecord)?;

@@ -65,6 +65,11 @@ impl Sink {
         Ok(())
     }
 
+    /// Leaves it to the system when the bytes become durable: for what is derived.
+    fn finish_derived(mut self) -> Result<()> {
+        self.spill()
+    }
+
     /// Makes the bytes durable; the name is its directory's to sync.
     pub(super) fn finish(mut self) -> Result<u64> {
         self.spill()?;
@@ -357,7 +362,8 @@ fn build_indexes(mut walker: Walker, base_offset: Offset, facts: &LogFacts) -> B
     built
 }
 
-/// Writes both index files of a segment in the directory `dir`, where there are none.
+/// Writes both index files of a segment in the directory `dir`, where there are none. They are derived, so nothing is
+/// flushed.
 pub(super) fn write_indexes(storage: &dyn Storage, dir: &str, built: &BuiltIndexes) -> Result<()> {
     let base_offset = built.base_offset();
     let files = [
@@ -367,9 +373,9 @@ pub(super) fn write_indexes(storage: &dyn Storage, dir: &str, built: &BuiltIndex
     for (path, bytes) in files {
         let mut out = Sink::create(storage, path)?;
         out.write(bytes)?;
-        out.finish()?;
+        out.finish_derived()?;
     }
-    storage.sync_dir(dir).map_err(Error::storage("sync directory", dir))
+    Ok(())
 }
 
 #[cfg(test)]

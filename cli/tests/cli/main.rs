@@ -3,6 +3,7 @@
 mod append_tail;
 mod commands;
 mod damage;
+mod inspect;
 mod record;
 mod support;
 
