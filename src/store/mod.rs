@@ -491,8 +491,10 @@ impl StoreShared {
         report.missing = recovering.saved.keys().filter(gone).cloned().collect();
         report.clean &= report.missing.is_empty() && report.logs.iter().all(|log| log.clean);
         if !report.clean {
-            // The new epochs and recovery points, before anything is appended.
-            match self.write_checkpoint(false, false) {
+            // The new epochs and recovery points, before anything is appended; and the names of what is served: those that a
+            // killed process made, or took away, may be in the cache alone.
+            let synced = self.storage.sync_dir("").map_err(Error::storage("sync directory", "."));
+            match synced.and_then(|()| self.write_checkpoint(false, false)) {
                 Ok(()) => self.marked.store(true, Ordering::Release),
                 Err(error) => report.not_writable = Some(error.to_string()),
             }
@@ -631,6 +633,8 @@ impl LogHost for StoreShared {
             return Ok(());
         }
         self.check_writable()?;
+        // As at an open that could not: no record is acknowledged below a name that may not last.
+        self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
         self.write_checkpoint(false, true)?;
         self.marked.store(true, Ordering::Release);
         self.report.write().not_writable = None;
