@@ -182,10 +182,15 @@ impl StoreShared {
         let unknown = Recovering { is_clean: false, same_boot: false, had_checkpoint: true, saved: BTreeMap::new() };
         for name in settings.names(topic).into_iter().rev() {
             let dir = name.to_string();
-            self.storage.create_dir(&dir).map_err(Error::storage("create directory", &dir))?;
-            created.push(dir.clone());
+            if name.partition == 0 && settings.partitions > 1 {
+                // With the first partition's name the topic is there: a power cut must not keep that and lose another.
+                self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
+            }
             if name.partition == 0 && !settings.overrides.is_empty() {
-                self.write_config(&dir, &settings.overrides)?;
+                self.create_configured(&name, &settings.overrides, created)?;
+            } else {
+                self.storage.create_dir(&dir).map_err(Error::storage("create directory", &dir))?;
+                created.push(dir.clone());
             }
             let (log, outcome) = self.open_log(name.clone(), &unknown)?;
             if let Some(failure) = outcome.failure {
@@ -195,6 +200,23 @@ impl StoreShared {
         }
         self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
         self.checkpoint()
+    }
+
+    /// Makes the first partition's directory with its configuration under a name that the next open removes, and gives it
+    /// its own name when the configuration lasts: no cut leaves the topic with another configuration.
+    fn create_configured(
+        &self,
+        name: &TopicPartition,
+        overrides: &BTreeMap<String, String>,
+        created: &mut Vec<String>,
+    ) -> Result<()> {
+        let (made, dir) = (deleted_name(name), name.to_string());
+        self.storage.create_dir(&made).map_err(Error::storage("create directory", &made))?;
+        created.push(made.clone());
+        self.write_config(&made, overrides)?;
+        self.storage.rename(&made, &dir).map_err(Error::storage("rename", &made))?;
+        created.push(dir);
+        Ok(())
     }
 
     pub(super) fn delete_topic(&self, topic: &str) -> Result<()> {
@@ -214,15 +236,16 @@ impl StoreShared {
         // Told apart from directories that somebody else took away: these still stand there under their new names.
         self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
         self.checkpoint()?;
-        for dir in doomed {
+        for dir in doomed.into_iter().rev() {
             self.remove_dir_with_files(&dir)?;
         }
         renamed
     }
 
-    /// Gives the partitions' directories the names of what is being deleted, the first partition last.
+    /// Gives the partitions' directories the names of what is being deleted. The first partition's is the one that counts:
+    /// once its new name lasts, an open after a cut takes the others away too.
     fn rename_partitions(&self, topic: &str, settings: &TopicSettings, doomed: &mut Vec<String>) -> Result<()> {
-        for name in settings.names(topic).into_iter().rev() {
+        for name in settings.names(topic) {
             let (from, to) = (name.to_string(), deleted_name(&name));
             let known = self.logs.read().contains_key(&name) || self.unopened.read().contains_key(&name);
             if !known {
@@ -238,6 +261,9 @@ impl StoreShared {
             self.unopened.write().remove(&name);
             if let Some(log) = self.logs.write().remove(&name) {
                 log.abandon();
+            }
+            if name.partition == 0 && settings.partitions > 1 {
+                self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
             }
         }
         Ok(())
@@ -298,26 +324,40 @@ impl StoreShared {
         let names = self.storage.read_dir("").map_err(Error::storage("list", "."))?;
         let mut removed = Vec::new();
         let dirs: Vec<&str> = names.iter().filter(|entry| entry.is_dir).map(|entry| entry.name.as_str()).collect();
-        for &dir in &dirs {
-            let name = match dir.strip_suffix(DELETE_SUFFIX).and_then(|name| name.rsplit_once('.')) {
-                Some((name, _)) => TopicPartition::parse_dir(name),
-                None => TopicPartition::parse_dir(dir).filter(|name| self.is_unfinished(&dirs, name)),
-            };
-            if let Some(name) = name {
-                // Where it cannot be removed it takes room and nothing else; the next open tries again.
-                if self.remove_dir_with_files(dir).is_ok() {
-                    removed.push(name);
-                }
-            }
+        let is_leftover = |dir: &&&str| {
+            deleted_partition(dir).is_some()
+                || TopicPartition::parse_dir(dir).is_some_and(|name| self.is_unfinished(&dirs, &name))
+        };
+        let leftovers: Vec<&str> = dirs.iter().filter(is_leftover).copied().collect();
+        if leftovers.is_empty() {
+            return Ok(removed);
+        }
+        // Their names may be in the cache alone: a cut must not bring a name back without its files.
+        self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
+        // Where one cannot be removed it takes room and nothing else; the next open tries again.
+        for &dir in &leftovers {
+            let unfinished = TopicPartition::parse_dir(dir).filter(|_| deleted_partition(dir).is_none());
+            removed.extend(unfinished.filter(|_| self.remove_dir_with_files(dir).is_ok()));
+        }
+        if !removed.is_empty() {
+            // Gone for good before what tells that they are to go.
+            self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
+        }
+        for &dir in &leftovers {
+            removed.extend(deleted_partition(dir).filter(|_| self.remove_dir_with_files(dir).is_ok()));
         }
         Ok(removed)
     }
 
-    /// A partition without records whose topic has no partition 0: its creation was cut short.
+    /// A partition whose topic has no partition 0, because its deletion was cut short, or because its creation was and it
+    /// has no records.
     fn is_unfinished(&self, dirs: &[&str], name: &TopicPartition) -> bool {
-        let first = TopicPartition::new(name.topic.as_str(), 0).to_string();
-        if name.partition == 0 || dirs.contains(&first.as_str()) {
+        let first = TopicPartition::new(name.topic.as_str(), 0);
+        if name.partition == 0 || dirs.contains(&first.to_string().as_str()) {
             return false;
+        }
+        if dirs.iter().any(|dir| deleted_partition(dir).as_ref() == Some(&first)) {
+            return true;
         }
         let dir = name.to_string();
         let files = self.storage.read_dir(&dir).unwrap_or_default();
@@ -372,6 +412,12 @@ pub(crate) fn read_config(storage: &dyn Storage, dir: &str) -> io::Result<BTreeM
         Ok((key.trim().to_owned(), value.trim().to_owned()))
     });
     pairs.collect()
+}
+
+/// The partition whose directory is being deleted under the name `dir`.
+fn deleted_partition(dir: &str) -> Option<TopicPartition> {
+    let (name, _) = dir.strip_suffix(DELETE_SUFFIX)?.rsplit_once('.')?;
+    TopicPartition::parse_dir(name)
 }
 
 /// The name of a partition's directory while it is deleted: as in Kafka, the topic's name is cut where it would get too long.
