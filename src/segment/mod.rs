@@ -414,7 +414,7 @@ impl Segment {
                     let found = find_next_batch(bytes, at, plausible, &mut budget);
                     matches!(found, Resync::Found { position } if position == at)
                 };
-                let named = self.indexed_positions(from + position as u32);
+                let named = self.indexed_positions(from + position as u32, pool);
                 match named.into_iter().map(|at| (at - from) as usize).find(|&at| holds(at)) {
                     Some(at) => found(at),
                     None => Resynced { batch: None, unread_from: Some(from + position as u32) },
@@ -426,7 +426,7 @@ impl Segment {
 
     /// Positions at or behind `from` that the offset index names, as it is held or stored: nothing is rebuilt for it, since
     /// rebuilding searches behind damage itself.
-    fn indexed_positions(&self, from: Position) -> Vec<Position> {
+    fn indexed_positions(&self, from: Position, pool: &Arc<BufferPool>) -> Vec<Position> {
         let positions = |bytes: &[u8]| {
             let entries = OffsetIndex::new(bytes, self.base_offset).entries();
             entries.map(|entry| entry.position).filter(|&at| at >= from).collect()
@@ -434,7 +434,7 @@ impl Segment {
         match &*self.indexes.read() {
             Indexes::Memory { offsets, .. } => positions(offsets),
             Indexes::Read { offsets, .. } => positions(offsets.bytes()),
-            Indexes::Unloaded => match self.read_index_files() {
+            Indexes::Unloaded => match self.read_index_files(pool) {
                 Some(Indexes::Read { offsets, .. }) => positions(offsets.bytes()),
                 _ => Vec::new(),
             },
@@ -461,7 +461,7 @@ impl Segment {
         if !matches!(&*self.indexes.read(), Indexes::Unloaded) {
             return Ok(false);
         }
-        let read = if let Some(read) = self.read_index_files() {
+        let read = if let Some(read) = self.read_index_files(pool) {
             read
         } else {
             let (offsets, times) = self.rebuild_indexes(pool)?;
@@ -476,7 +476,7 @@ impl Segment {
 
     /// What the index files hold, if they look like indexes of this segment at all. Whether an entry points
     /// at the batch it names is seen when it is used.
-    fn read_index_files(&self) -> Option<Indexes> {
+    fn read_index_files(&self, pool: &Arc<BufferPool>) -> Option<Indexes> {
         let len = self.len().ok()?;
         let offsets = self.read_index(&file_names::index_file(&self.dir, self.base_offset))?;
         let times = self.read_index(&file_names::time_index_file(&self.dir, self.base_offset))?;
@@ -494,6 +494,16 @@ impl Segment {
             > u64::from(indexed) + u64::from(self.options.interval_bytes) + u64::from(self.options.batch_bytes_max)
         {
             return None;
+        }
+        // Behind its last entry the time index knows nothing: a newer batch there is one whose entry a power cut took.
+        let newest = TimeIndex::new(times.bytes(), self.base_offset).last().map_or(NO_TIMESTAMP, |last| last.timestamp);
+        let (mut cursor, mut position) = (Cursor::new(pool), indexed);
+        while position < len {
+            let Ok(Ok(batch)) = cursor.batch(self, position, len) else { break };
+            if batch.max_timestamp() > newest {
+                return None;
+            }
+            position += batch.size() as u32;
         }
         Some(Indexes::Read { offsets, times })
     }
