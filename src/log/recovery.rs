@@ -150,12 +150,15 @@ fn list(storage: &dyn Storage, dir: &str) -> Result<Vec<Offset>> {
     let names = storage.read_dir(dir).map_err(Error::storage("list", dir))?;
     let mut bases: Vec<Offset> = names.iter().filter_map(|entry| file_names::parse_log_file(&entry.name)).collect();
     // Keeping a tail aside takes two renames. Cut between them, the segment stands under its `.cut` name beside
-    // the copy.
+    // the copy; of several such names it is the newest.
     for part in names.iter().filter_map(|entry| file_names::parse_part_file(&entry.name)) {
-        let cut = names.iter().find(|entry| file_names::parse_cut_file(&entry.name) == Some(part));
-        if let (false, Some(cut)) = (bases.contains(&part), cut) {
+        let cuts = names.iter().filter(|entry| file_names::parse_cut_file(&entry.name) == Some(part));
+        let newest = cuts.max_by_key(|entry| file_names::cut_file_epoch(&entry.name));
+        if let (false, Some(cut)) = (bases.contains(&part), newest) {
             let (from, to) = (format!("{dir}/{}", cut.name), file_names::log_file(dir, part));
             storage.rename(&from, &to).map_err(Error::storage("restore", &from))?;
+            // For good before the copy goes, which tells that there is something to restore.
+            storage.sync_dir(dir).map_err(Error::storage("sync directory", dir))?;
             bases.push(part);
         }
     }
@@ -611,15 +614,20 @@ impl Recovery<'_> {
     /// Torn bytes: a small copy, then the file ends where the log ends. No reader has ever seen them as a
     /// batch.
     fn keep_by_copy(&self, segment: &Segment, position: Position, tail: u64, kept: &str) -> Result<()> {
-        let storage = &self.log.storage;
+        let (storage, dir) = (&self.log.storage, &self.log.dir);
         let path = segment.path();
         let mut bytes = vec![0; tail as usize];
         let read = segment.file()?.read_at(&mut bytes, u64::from(position)).map_err(Error::storage("read", &path))?;
-        let copy = storage.open(kept, Access::CreateNew).map_err(Error::storage("create", kept))?;
+        // Under another name first: a recovery that was cut short may have left half a copy under this one.
+        let part = file_names::part_file(dir, segment.base_offset);
+        let copy = storage.open(&part, Access::CreateNew).map_err(Error::storage("create", &part))?;
         if let Err(error) = copy.write_at(&bytes[..read], 0).and_then(|()| copy.flush()) {
-            let _ = storage.remove_file(kept);
-            return Err(Error::storage("write", kept)(error));
+            let _ = storage.remove_file(&part);
+            return Err(Error::storage("write", &part)(error));
         }
+        storage.rename(&part, kept).map_err(Error::storage("keep aside", kept))?;
+        // The copy has its name for good before the bytes leave the log's file.
+        storage.sync_dir(dir).map_err(Error::storage("sync directory", dir))?;
         segment.file()?.truncate(u64::from(position)).map_err(Error::storage("cut", &path))
     }
 
@@ -629,6 +637,8 @@ impl Recovery<'_> {
         let part = file_names::part_file(&log.dir, segment.base_offset);
         let path = segment.path();
         let copy = log.copy_prefix(segment, &part, position)?;
+        // The copy's name lasts before the segment may lose its own.
+        log.storage.sync_dir(&log.dir).map_err(Error::storage("sync directory", &log.dir))?;
         // Between the two renames the segment has no name of its own; `list` of the next open knows what that means.
         log.storage.rename(&path, kept).map_err(Error::storage("keep aside", &path))?;
         // The first name lasts before the second may: else a cut could keep the copy and lose what was kept aside.
