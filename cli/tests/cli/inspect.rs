@@ -66,7 +66,7 @@ fn repair_says_what_it_would_do_does_it_and_names_what_is_lost() {
 fn repair_waits_for_nobody() {
     let place = five_batches();
     let mut append = place.start(&["append", "t"]);
-    append.stdin.as_mut().map(|stdin| std::io::Write::write_all(stdin, b"x\n").unwrap());
+    std::io::Write::write_all(append.stdin.as_mut().unwrap(), b"x\n").unwrap();
     append.line();
     let refused = place.run(&["repair"]).exits(1);
     assert!(refused.stderr.contains("in use"), "{}", refused.stderr);
