@@ -311,7 +311,7 @@ impl Recovery<'_> {
     fn open_clean(&mut self, bases: &[Offset]) -> Result<bool> {
         let Some(saved) = self.params.saved.as_ref().filter(|_| self.params.store_is_clean) else { return Ok(false) };
         let at = saved.durable;
-        if bases.last() != Some(&at.base_offset) {
+        if bases.last() != Some(&at.base_offset) || bases[0] > saved.log_start_offset.max(0) {
             return Ok(false);
         }
         let active = self.segment(at.base_offset);
@@ -376,7 +376,13 @@ impl Recovery<'_> {
             self.cut_segment(base)?;
         }
         let start = self.params.saved.as_ref().map_or(Offset::MIN, |s| s.log_start_offset);
-        let start = start.max(bases.first().copied().unwrap_or(start.max(0))).max(0);
+        let mut start = start.max(bases.first().copied().unwrap_or(start.max(0))).max(0);
+        if let Some(saved) = self.params.saved.as_ref().filter(|_| self.params.store_is_clean) {
+            // Retention is through with its work when the store is closed: what is missing then, it did not take.
+            if saved.log_start_offset < start {
+                self.report.lost.push(lost_range(&self.log.dir, None, saved.log_start_offset, start, 0));
+            }
+        }
         if segments.is_empty() || end < saved_point.offset {
             // Durable records are gone. Their offsets are not given out again: a new segment begins behind them.
             let lost_from = if segments.is_empty() { start } else { end };
@@ -384,6 +390,9 @@ impl Recovery<'_> {
             let reported = self.report.lost.last().is_some_and(|range| range.next_offset == base_offset);
             if lost_from < base_offset && !reported {
                 self.report.lost.push(lost_range(&self.log.dir, segments.last(), lost_from, base_offset, position));
+            }
+            if segments.is_empty() {
+                start = base_offset;
             }
             segments.push(Arc::new(self.new_segment(base_offset)?));
             (position, end) = (0, base_offset);
@@ -455,7 +464,14 @@ impl Recovery<'_> {
         while walked.position < len {
             let durable = walked.next_offset < saved.offset;
             let at = (walked.position, walked.next_offset);
-            let stepped = match self.step(&mut cursor, segment, at, len, durable) {
+            let mut step = self.step(&mut cursor, segment, at, len, durable);
+            // Below the recovery point no CRC was computed. That point lies between two batches, as does the next
+            // segment's base: one that claims to reach over it is damaged, and would take the log's end with it.
+            let over = next_base.map_or(saved.offset, |next| next.min(saved.offset));
+            if durable && matches!(&step, Ok(Some(stepped)) if stepped.next_offset > over) {
+                step = Err(());
+            }
+            let stepped = match step {
                 Ok(Some(stepped)) => stepped,
                 Ok(None) if !durable => {
                     walked.to_the_end = true;
@@ -533,9 +549,11 @@ impl Recovery<'_> {
         recovery_point: Offset,
         next_base: Option<Offset>,
     ) -> Result<bool> {
-        let upper = next_base.unwrap_or(recovery_point);
-        let found = self.log.resync(segment, walked.position, walked.next_offset, upper)?;
-        let next_offset = found.batch.map_or(upper, |(_, base)| base);
+        // In the active segment, what follows the last durable batch goes on exactly at the recovery point.
+        let upper = next_base.unwrap_or(Offset::MAX);
+        let mut found = self.log.resync(segment, walked.position, walked.next_offset, upper)?;
+        found.batch = found.batch.filter(|&(_, base)| next_base.is_some() || base <= recovery_point);
+        let next_offset = found.batch.map_or(next_base.unwrap_or(recovery_point), |(_, base)| base);
         self.report.lost.push(LostRange {
             first_offset: walked.next_offset,
             next_offset,

@@ -311,7 +311,19 @@ impl Segment {
         pool: &Arc<BufferPool>,
     ) -> Result<(SegmentIndexer, (u32, u32))> {
         self.load_indexes(pool)?;
-        let (mut indexer, counts) = {
+        let (mut resumed, leads_to_the_end) = self.resume_from_indexes(position, pool);
+        if !leads_to_the_end {
+            // The last entry names another place than a batch's, or there is damage behind it.
+            self.rebuild_into_memory(pool)?;
+            (resumed, _) = self.resume_from_indexes(position, pool);
+        }
+        self.largest_timestamp.store(resumed.0.largest_timestamp(), Ordering::Release);
+        Ok(resumed)
+    }
+
+    /// Tells also whether the batch that the last entry names is there, and others from it to `position`.
+    fn resume_from_indexes(&self, position: Position, pool: &Arc<BufferPool>) -> ((SegmentIndexer, (u32, u32)), bool) {
+        let (mut indexer, counts, mut named) = {
             let mut indexes = self.indexes.write();
             let (offsets, mut times) = match &*indexes {
                 Indexes::Read { offsets, times } => (offsets.bytes().to_vec(), times.bytes().to_vec()),
@@ -326,19 +338,22 @@ impl Segment {
             );
             times.truncate(kept * TIME_INDEX_ENTRY_LEN);
             let counts = ((offsets.len() / OFFSET_INDEX_ENTRY_LEN) as u32, kept as u32);
+            let named = OffsetIndex::new(&offsets, self.base_offset).last().map(|entry| entry.offset);
             *indexes = Indexes::Memory { offsets, times };
-            (indexer, counts)
+            (indexer, counts, named)
         };
         // The batches behind the last entry are the indexer's own to look at again: an interval at most.
         let mut cursor = Cursor::new(pool);
         let mut at = indexer.mark();
         while at < position {
             let Ok(Ok(batch)) = cursor.batch(self, at, position) else { break };
+            if named.take().is_some_and(|offset| offset != batch.last_offset()) {
+                break;
+            }
             indexer.on_batch(at, batch.last_offset(), batch.max_timestamp());
             at += batch.size() as u32;
         }
-        self.largest_timestamp.store(indexer.largest_timestamp(), Ordering::Release);
-        Ok((indexer, counts))
+        ((indexer, counts), at == position)
     }
 
     /// Largest timestamp of the first batch, where there is one below `end`.
