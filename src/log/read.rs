@@ -106,6 +106,8 @@ pub struct Reader {
     epoch_range: Range<Offset>,
     /// Where damage was met: reading stays there until `skip_damage` or `seek`.
     damage: Option<Place>,
+    /// Segment and position from where on batches were hopped over by their headers alone.
+    hopped_from: Option<(Offset, Position)>,
 }
 
 #[derive(Debug, Clone)]
@@ -152,6 +154,7 @@ impl Reader {
             table_epoch: None,
             epoch_range: 0..0,
             damage: None,
+            hopped_from: None,
         }
     }
 
@@ -360,6 +363,9 @@ impl Reader {
         };
         let (base_offset, next_offset, size) = (batch.base_offset(), batch.next_offset(), batch.size());
         if next_offset <= self.position && place.expected.is_none_or(|expected| expected == base_offset) {
+            if self.hopped_from.is_none_or(|(base_offset, _)| base_offset != segment.base_offset) {
+                self.hopped_from = Some((segment.base_offset, position));
+            }
             let hopped = self.cursor.hop(segment, position, len, place.expected, self.position)?;
             (place.position, place.expected) = hopped;
             return Ok(Step::Moved);
@@ -387,6 +393,7 @@ impl Reader {
         let epoch = if contiguous { self.table_epoch.unwrap_or(claimed) } else { claimed };
         let lease = self.cursor.lease(position, size);
         let from = self.position;
+        self.hopped_from = None;
         let place = self.place.as_mut().expect("located above");
         place.position += size as u32;
         place.expected = Some(next_offset);
@@ -483,9 +490,10 @@ impl Reader {
             if place.expected.is_none() && place.position > 0 && self.walk_from_start(&place.segment)? {
                 return Ok(());
             }
-            if self.hop_over(&place)? {
-                return Ok(());
-            }
+            let place = match self.hop_again(place)? {
+                Some(place) => place,
+                None => return Ok(()),
+            };
             self.damage = Some(place);
         } else if is_gone(&error) {
             // Retention took the segment between looking it up and opening it.
@@ -508,17 +516,45 @@ impl Reader {
         Err(error)
     }
 
-    /// Damage among records before the reader's position concerns nobody: goes on at the next good batch, if that is not
-    /// behind the position.
-    fn hop_over(&mut self, place: &Place) -> Result<bool> {
-        let Some(expected) = place.expected.filter(|&expected| expected < self.position) else { return Ok(false) };
-        let upper = self.log.segment_after(place.segment.base_offset).map_or(Offset::MAX, |next| next.base_offset);
-        let found = self.log.resync(&place.segment, place.position, expected, upper)?;
-        let Some((position, base_offset)) = found.batch.filter(|&(_, base)| base <= self.position) else {
-            return Ok(false);
+    /// Damage among records before the reader's position concerns nobody, and may be what led here: the header of a batch
+    /// that was hopped over unchecked can name any length. Goes from batch to batch again, by their CRCs now, to the
+    /// one that holds the position. Gives the damage back where that is in the way.
+    fn hop_again(&mut self, damage: Place) -> Result<Option<Place>> {
+        let hopped = self.hopped_from.take().filter(|(base, _)| *base == damage.segment.base_offset);
+        let (mut at, mut expected) = match (hopped, damage.expected) {
+            (Some((_, hopped_from)), _) if hopped_from < damage.position => (hopped_from, None),
+            (_, Some(expected)) if expected < self.position => (damage.position, Some(expected)),
+            _ => return Ok(Some(damage)),
         };
-        self.place = Some(Place { segment: Arc::clone(&place.segment), position, expected: Some(base_offset) });
-        Ok(true)
+        let segment = Arc::clone(&damage.segment);
+        let len = segment.len()?;
+        let next_segment = self.log.segment_after(segment.base_offset);
+        let end = self.log.log_end_offset.load(Ordering::Acquire);
+        let upper = next_segment.map_or(end, |next| next.base_offset);
+        while at < len {
+            let found = self.cursor.batch(&segment, at, len)?.ok().filter(|batch| {
+                let base_offset = batch.base_offset();
+                let follows =
+                    expected.is_none_or(|e| if self.contiguous { e == base_offset } else { e <= base_offset });
+                follows && base_offset <= self.position && batch.verify_crc().is_ok()
+            });
+            if let Some((next_offset, size)) = found.map(|batch| (batch.next_offset(), batch.size())) {
+                if next_offset > self.position {
+                    self.place = Some(Place { segment, position: at, expected: None });
+                    return Ok(None);
+                }
+                (at, expected) = (at + size as u32, Some(next_offset));
+                continue;
+            }
+            let first_offset = expected.unwrap_or(segment.base_offset);
+            match self.log.resync(&segment, at, first_offset, upper)?.batch {
+                Some((position, base_offset)) if base_offset <= self.position => {
+                    (at, expected) = (position, Some(base_offset))
+                }
+                _ => return Ok(Some(Place { segment, position: at, expected })),
+            }
+        }
+        Ok(Some(damage))
     }
 
     /// The index led to a place that holds no batch. Rebuilds the segment's index and tells whether that
