@@ -16,10 +16,10 @@ use edgelog::{Durability, NewRecord, OffsetSpec};
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
-    match args.iter().map(String::as_str).collect::<Vec<_>>()[1..] {
-        ["append", len] => return append(len.parse().expect("a size")),
-        ["open", dir] => return read(Path::new(dir), false),
-        ["read", dir] => return read(Path::new(dir), true),
+    match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [_, "append", len] => return append(len.parse().expect("a size")),
+        [_, "open", dir] => return read(Path::new(dir), false),
+        [_, "read", dir] => return read(Path::new(dir), true),
         _ => {}
     }
     let mut results = Results::new("memory");

@@ -29,12 +29,12 @@ const BATCHES: usize = 300;
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
-    match args.iter().map(String::as_str).collect::<Vec<_>>()[1..] {
-        ["rate", level, rate, time, dir, data, journal] => {
+    match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [_, "rate", level, rate, time, dir, data, journal] => {
             let (rate, time) = (rate.parse().expect("a rate"), time.parse().expect("seconds"));
             return append_at(level, rate, time, &Counters::new(dir, data, journal));
         }
-        ["batches", codec, len, dir, data, journal] => {
+        [_, "batches", codec, len, dir, data, journal] => {
             return append_batches(codec, len.parse().expect("a size"), &Counters::new(dir, data, journal));
         }
         _ => {}

@@ -63,9 +63,11 @@ fn value(len: usize, n: usize, random: &mut Random) -> Vec<u8> {
         let _ = write!(text, "{{\"t\":{:02}.{:04}}}  ", 18 + random.below(9), random.below(10_000));
     } else {
         let _ = write!(text, "{{\"device\":\"gateway-07\",\"seq\":{},\"ok\":true", 100_000 + n);
+        let mut sensor = 0;
         while text.len() < len {
-            let (whole, part) = (random.below(100), random.below(100));
-            let _ = write!(text, ",\"sensor{:02}\":{{\"celsius\":{whole}.{part:02}}}", random.below(32));
+            let (whole, part) = (18 + sensor % 5, random.below(100));
+            let _ = write!(text, ",\"sensor{sensor:02}\":{{\"celsius\":{whole}.{part:02}}}");
+            sensor = (sensor + 1) % 32;
         }
     }
     let mut bytes = text.into_bytes();
