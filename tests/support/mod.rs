@@ -227,9 +227,19 @@ impl Drop for Watched {
     }
 }
 
-/// Runs the test `test` of this binary again, as a child that finds `environment`.
+/// Runs the test `test` of this binary again, as a child that finds `environment`. Where this binary is another machine's
+/// and runs emulated, `EDGELOG_TEST_EMULATOR` says by what.
 pub(crate) fn run_again(test: &str, environment: &[(&str, &OsStr)]) -> Watched {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    let this = std::env::current_exe().unwrap();
+    let mut command = match std::env::var("EDGELOG_TEST_EMULATOR") {
+        Ok(emulator) => {
+            let mut words = emulator.split_whitespace();
+            let mut command = Command::new(words.next().expect("an emulator has a name"));
+            command.args(words).arg(this);
+            command
+        }
+        Err(_) => Command::new(this),
+    };
     command.args(["--exact", test, "--include-ignored", "--nocapture", "--test-threads=1"]);
     command.envs(environment.iter().copied());
     Watched::new(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
