@@ -468,8 +468,12 @@ impl Recovery<'_> {
             // Below the recovery point no CRC was computed. That point lies between two batches, as does the next
             // segment's base: one that claims to reach over it is damaged, and would take the log's end with it.
             let over = next_base.map_or(saved.offset, |next| next.min(saved.offset));
-            if durable && matches!(&step, Ok(Some(stepped)) if stepped.next_offset > over) {
-                step = Err(());
+            if let (true, Ok(Some(stepped))) = (durable, &step) {
+                let behind = (segment.base_offset, walked.position + stepped.size);
+                let misses = stepped.next_offset == saved.offset && behind != (saved.base_offset, saved.position);
+                if stepped.next_offset > over || (misses && segment.base_offset == saved.base_offset) {
+                    step = Err(());
+                }
             }
             let stepped = match step {
                 Ok(Some(stepped)) => stepped,
@@ -481,7 +485,7 @@ impl Recovery<'_> {
                 // Damage where everything was durable: goes on behind it, if anything good is there.
                 Ok(None) | Err(()) => {
                     cursor.release();
-                    if !self.hop_damage(segment, &mut walked, saved.offset, next_base)? {
+                    if !self.hop_damage(segment, &mut walked, saved, next_base)? {
                         return Ok(walked);
                     }
                     continue;
@@ -546,14 +550,17 @@ impl Recovery<'_> {
         &mut self,
         segment: &Arc<Segment>,
         walked: &mut Walked,
-        recovery_point: Offset,
+        saved: DurablePoint,
         next_base: Option<Offset>,
     ) -> Result<bool> {
-        // In the active segment, what follows the last durable batch goes on exactly at the recovery point.
-        let upper = next_base.unwrap_or(Offset::MAX);
+        let upper = next_base.unwrap_or(saved.offset);
         let mut found = self.log.resync(segment, walked.position, walked.next_offset, upper)?;
-        found.batch = found.batch.filter(|&(_, base)| next_base.is_some() || base <= recovery_point);
-        let next_offset = found.batch.map_or(next_base.unwrap_or(recovery_point), |(_, base)| base);
+        // What follows the last durable batch stands exactly where the checkpoint says.
+        let is_known = segment.base_offset == saved.base_offset && saved.position < segment.len()?;
+        if is_known && found.batch.is_none_or(|(_, base)| base >= saved.offset) {
+            found.batch = Some((saved.position, saved.offset));
+        }
+        let next_offset = found.batch.map_or(upper, |(_, base)| base);
         self.report.lost.push(LostRange {
             first_offset: walked.next_offset,
             next_offset,
