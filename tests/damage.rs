@@ -288,20 +288,20 @@ impl Original {
     }
 
     /// The offsets of `topic` that the damage may cost: of batches with a touched byte, their epochs aside, which the
-    /// table knows better; and of a crash's tail, all from the first such batch on.
+    /// table knows better; and of a crash's tail, all from the first such batch on, where an older epoch is what tells
+    /// a batch that was taken back.
     fn may_be_lost(&self, topic: &str, touched: &[(String, Range<usize>)]) -> BTreeSet<i64> {
         let mut lost = BTreeSet::new();
         for written in self.batches.iter().filter(|written| written.topic == topic) {
+            let above = !self.clean && written.offsets.end > self.ends[topic].1;
             let epoch = written.bytes.start + 12..written.bytes.start + 16;
             let hit = touched.iter().any(|(file, bytes)| {
-                *file == written.file
-                    && bytes.start < written.bytes.end
-                    && written.bytes.start < bytes.end
-                    && !(epoch.start <= bytes.start && bytes.end <= epoch.end)
+                let healed = !above && epoch.start <= bytes.start && bytes.end <= epoch.end;
+                *file == written.file && bytes.start < written.bytes.end && written.bytes.start < bytes.end && !healed
             });
             if hit {
                 lost.extend(written.offsets.clone());
-                if !self.clean && written.offsets.end > self.ends[topic].1 {
+                if above {
                     lost.extend(written.offsets.start..self.ends[topic].0);
                 }
             }
