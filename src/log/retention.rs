@@ -13,6 +13,9 @@ use crate::segment::{Segment, file_names};
 use crate::storage::Access;
 use crate::sync::Ordering;
 
+/// Room that was used up within this time is faulted in ahead, while it is filled through the map.
+const FAULT_AHEAD_MS: i64 = 200;
+
 /// What retention took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Expired {
@@ -161,7 +164,8 @@ impl LogShared {
     /// Makes room ahead of a writer that asked for it, outside the append lock, and the next segment when
     /// this one is three quarters full.
     pub(crate) fn prepare_room(&self) -> Result<()> {
-        let (segment, file, position, reserved, target, segment_bytes, has_next) = {
+        let now = self.clock.now();
+        let (segment, file, position, reserved, target, segment_bytes, has_next, stores) = {
             let mut guard = self.appender.lock();
             let Some(appender) = guard.as_mut() else { return Ok(()) };
             if !appender.asked || self.state.load(Ordering::Acquire) != state::WRITABLE {
@@ -172,10 +176,17 @@ impl LogShared {
             // In a segment that has all its room there is nothing to ask for until the next one.
             appender.asked = target <= appender.reserved;
             let (segment, segment_bytes) = (Arc::clone(&appender.segment), appender.config.segment_bytes);
-            (segment, file, appender.position, appender.reserved, target, segment_bytes, appender.prepared.is_some())
+            // Faulting pages in ahead makes them dirty: zeros that a flush writes for nothing. It pays where a map is
+            // filled faster than its pages come, and nowhere else.
+            let stores = appender.stores && now - appender.asked_ms < FAULT_AHEAD_MS;
+            appender.asked_ms = now;
+            let has_next = appender.prepared.is_some();
+            (segment, file, appender.position, appender.reserved, target, segment_bytes, has_next, stores)
         };
         if target > reserved && reserved != u32::MAX && file.reserve(u64::from(target)).is_ok() {
-            file.prepare(u64::from(reserved)..u64::from(target));
+            if stores {
+                file.prepare(u64::from(reserved)..u64::from(target));
+            }
             let mut guard = self.appender.lock();
             match guard.as_mut() {
                 Some(appender) if Arc::ptr_eq(&appender.segment, &segment) => {
@@ -186,13 +197,13 @@ impl LogShared {
             }
         }
         if !has_next && position / 3 >= segment_bytes / 4 {
-            self.prepare_next_segment(segment_bytes)?;
+            self.prepare_next_segment(segment_bytes, stores)?;
         }
         Ok(())
     }
 
     /// Creates and reserves the file of the next segment under a name of its own.
-    fn prepare_next_segment(&self, segment_bytes: u32) -> Result<()> {
+    fn prepare_next_segment(&self, segment_bytes: u32, stores: bool) -> Result<()> {
         const FIRST_ROOM_MAX: u32 = 4 << 20;
         let path = format!("{}/{}", self.dir, file_names::PREPARED);
         match self.storage.remove_file(&path) {
@@ -206,7 +217,9 @@ impl LogShared {
             let _ = self.storage.remove_file(&path);
             return Ok(());
         }
-        file.prepare(0..u64::from(room));
+        if stores {
+            file.prepare(0..u64::from(room));
+        }
         if let Some(appender) = self.appender.lock().as_mut() {
             appender.prepared = Some((file, room));
         }
