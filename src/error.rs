@@ -141,9 +141,7 @@ pub enum Error {
     },
 
     /// The position belongs to a history that was taken back: another epoch's data stands there now.
-    #[error(
-        "position {offset} of leader epoch {given} was taken back: that epoch ended at {end_offset}, {current} is current"
-    )]
+    #[error("position {offset} of leader epoch {given} was taken back: it ended at {end_offset}, {current} is current")]
     FencedLeaderEpoch {
         /// The offset asked for.
         offset: Offset,

@@ -271,8 +271,8 @@ fn batches_compress_and_read_back() {
     }
 }
 
-/// Both slots gone and a batch in the middle damaged: the names of the segments tell that what lies behind was durable, so
-/// only that batch is lost.
+/// Both slots gone and a batch in the middle damaged: the names of the segments tell that what lies behind was
+/// durable, so only that batch is lost.
 #[test]
 fn a_lost_checkpoint_does_not_turn_damage_into_the_end_of_the_log() {
     let dir = TempDir::new();

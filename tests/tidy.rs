@@ -7,6 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const COLUMNS_MAX: usize = 120;
+/// In the command line's sources, where long lines are sentences in quotes.
+const COLUMNS_OF_TEXT_MAX: usize = 190;
 /// Of a file in `src/`, tests included.
 const LINES_MAX: usize = 900;
 
@@ -232,7 +234,9 @@ fn sources_are_ascii_and_at_most_120_columns() {
             if let Some(c) = line.chars().find(|c| !c.is_ascii()) {
                 findings.add(&path, n + 1, &format!("{c:?} is not ASCII; write it as an escape or in words"));
             }
-            if line.chars().count() > COLUMNS_MAX {
+            // What the command line says to people stands in one line of the source, as it stands in theirs.
+            let says = path.starts_with("cli/src/");
+            if line.chars().count() > if says { COLUMNS_OF_TEXT_MAX } else { COLUMNS_MAX } {
                 findings.add(&path, n + 1, &format!("{} columns", line.chars().count()));
             }
         }

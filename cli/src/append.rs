@@ -19,11 +19,11 @@ use crate::progress::Progress;
 
 /// Append lines as records
 ///
-/// Each line becomes one record, without its newline; an empty line is a record with an empty value. Lines that are there at the same time share
-/// a batch, and with it a flush; a line that comes alone is appended at once.
+/// Each line becomes one record, without its newline; an empty line is a record with an empty value. Lines that
+/// are there at the same time share a batch, and with it a flush; a line that comes alone is appended at once.
 ///
-/// What is printed was appended, at the durability asked for: `topic-partition @ first..last` at the end, and of standard
-/// input whenever it pauses and once a second.
+/// What is printed was appended, at the durability asked for: `topic-partition @ first..last` at the end, and of
+/// standard input whenever it pauses and once a second.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -194,8 +194,8 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// How often a wait for input looks whether somebody asked to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Reads in a thread of its own, so that Ctrl-C is heard while the input is silent. The thread is never joined: it ends with
-/// its input, with the channel, or with the process.
+/// Reads in a thread of its own, so that Ctrl-C is heard while the input is silent. The thread is never joined: it
+/// ends with its input, with the channel, or with the process.
 fn read_ahead(mut reader: Box<dyn Read + Send>) -> Receiver<io::Result<Vec<u8>>> {
     let (chunks, received) = sync_channel(CHUNKS_AHEAD);
     let mut read = move |chunks: &SyncSender<io::Result<Vec<u8>>>| {
@@ -411,7 +411,8 @@ impl<'a> Appender<'a> {
         Ok(())
     }
 
-    /// Waits for input; where that takes a moment and the input may go on for long (`is_live`), the offsets so far are told.
+    /// Waits for input; where that takes a moment and the input may go on for long (`is_live`), the offsets so far
+    /// are told.
     fn wait(&mut self, chunks: &Receiver<io::Result<Vec<u8>>>, is_live: bool) -> Result<Waited, Failure> {
         loop {
             match chunks.recv_timeout(LOOK_EVERY) {

@@ -1,4 +1,5 @@
-//! What every command begins with: the data directory, opening it for reading or writing, and finding a topic by name.
+//! What every command begins with: the data directory, opening it for reading or writing, and finding a topic by
+//! name.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -110,7 +111,8 @@ impl Context {
         Ok(Store::attach(&self.dir)?)
     }
 
-    /// Opens for writing, creating the directory where it is missing. What a crash left behind is told on standard error.
+    /// Opens for writing, creating the directory where it is missing. What a crash left behind is told on standard
+    /// error.
     pub(crate) fn open(&self) -> Result<Store, Failure> {
         let store = self.open_with(Store::options())?;
         tell_recovery(&store.recovery_report());
@@ -195,8 +197,8 @@ fn is_log_dir(dir: &Path, name: &str) -> bool {
     name.parse::<edgelog::TopicPartition>().is_ok() && dir.join(name).is_dir()
 }
 
-/// The process that has the directory open for writing: number and name. From the kernel's list of locks, so that looking
-/// disturbs nobody.
+/// The process that has the directory open for writing: number and name. From the kernel's list of locks, so that
+/// looking disturbs nobody.
 pub(crate) fn writer_of(dir: &Path) -> Option<String> {
     use std::os::unix::fs::MetadataExt;
     let inode = format!(":{}", fs::metadata(dir.join(".lock")).ok()?.ino());

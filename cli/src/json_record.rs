@@ -1,7 +1,8 @@
-//! A record as a line of JSON with the field names of `kcat -J`, written piece by piece: nothing is allocated a record.
+//! A record as a line of JSON with the field names of `kcat -J`, written piece by piece: nothing is allocated a
+//! record.
 //!
-//! What is not UTF-8 cannot stand in JSON as it is: key or payload is then null, and `key_base64` or `payload_base64` beside it has
-//! the bytes; a header's value is an object, `{"base64": ".."}`.
+//! What is not UTF-8 cannot stand in JSON as it is: key or payload is then null, and `key_base64` or
+//! `payload_base64` beside it has the bytes; a header's value is an object, `{"base64": ".."}`.
 
 use std::io::{self, Write};
 

@@ -411,7 +411,8 @@ impl Spark {
 
 /// One of eight bars for 0 to 1.
 fn bar(part: f64) -> char {
-    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    const BARS: [char; 8] =
+        ['\u{2581}', '\u{2582}', '\u{2583}', '\u{2584}', '\u{2585}', '\u{2586}', '\u{2587}', '\u{2588}'];
     let at = (part.clamp(0.0, 1.0) * BARS.len() as f64) as usize;
     BARS[at.min(BARS.len() - 1)]
 }
@@ -451,9 +452,9 @@ mod tests {
         for value in [0.0, 50.0, 100.0] {
             spark.push(value, true);
         }
-        assert_eq!(spark.draw(8), "▁▅█");
-        assert_eq!(spark.draw(2), "▅█");
+        assert_eq!(spark.draw(8), "\u{2581}\u{2585}\u{2588}");
+        assert_eq!(spark.draw(2), "\u{2585}\u{2588}");
         spark.push(0.0, false);
-        assert_eq!(spark.draw(8), "▁██", "the last cell is the mean of 100 and 0");
+        assert_eq!(spark.draw(8), "\u{2581}\u{2588}\u{2588}", "the last cell is the mean of 100 and 0");
     }
 }

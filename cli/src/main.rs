@@ -1,8 +1,8 @@
 //! `edgelog`: record, append, read and look after logs from the command line.
 //!
-//! Each command is one file with its `Args` and a `run(args, &Context)`. What they share: [`context`] (the data directory, finding
-//! topics, opening), [`failure`] (errors that say what to do next, exit codes), [`print`] (tables, colours, numbers), [`interrupt`]
-//! (Ctrl-C), [`progress`] and [`time`].
+//! Each command is one file with its `Args` and a `run(args, &Context)`. What they share: [`context`] (the data
+//! directory, finding topics, opening), [`failure`] (errors that say what to do next, exit codes), [`print`]
+//! (tables, colours, numbers), [`interrupt`] (Ctrl-C), [`progress`] and [`time`].
 
 #![allow(clippy::cast_precision_loss)] // Rates and percentages are for people to read.
 #![allow(clippy::struct_excessive_bools)] // The flags of a command are booleans.

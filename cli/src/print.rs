@@ -181,7 +181,8 @@ impl Table {
     }
 }
 
-/// Appends bytes as text that a terminal cannot take for commands: control characters and what is not UTF-8 are escaped.
+/// Appends bytes as text that a terminal cannot take for commands: control characters and what is not UTF-8 are
+/// escaped.
 pub(crate) fn push_escaped(text: &mut String, bytes: &[u8]) {
     for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {
@@ -200,7 +201,8 @@ pub(crate) fn push_escaped(text: &mut String, bytes: &[u8]) {
     }
 }
 
-/// Characters that turn the direction of the text around them: shown as they are, they can make a line read as another.
+/// Characters that turn the direction of the text around them: shown as they are, they can make a line read as
+/// another.
 fn is_direction_mark(character: char) -> bool {
     matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -17,12 +17,13 @@ use crate::time;
 
 /// Record this machine's telemetry
 ///
-/// Samples processors, memory, load, disks, network interfaces and temperatures (where there are any) from /proc and /sys. Each becomes a topic:
-/// cpu, memory, load, disk, network, temperature. A record's key is its source (cpu0, eth0, vda), its value JSON; each sample of a topic
-/// is one snappy-compressed batch.
+/// Samples processors, memory, load, disks, network interfaces and temperatures (where there are any) from /proc
+/// and /sys. Each becomes a topic: cpu, memory, load, disk, network, temperature. A record's key is its source
+/// (cpu0, eth0, vda), its value JSON; each sample of a topic is one snappy-compressed batch.
 ///
-/// It starts by saying what the last run left behind, shows live what it records, and goes on until Ctrl-C (or SIGTERM), which closes the store
-/// cleanly. kill -9 and power cuts lose nothing that was shown as durable: the next run recovers and goes on at the next offset.
+/// It starts by saying what the last run left behind, shows live what it records, and goes on until Ctrl-C (or
+/// SIGTERM), which closes the store cleanly. kill -9 and power cuts lose nothing that was shown as durable: the
+/// next run recovers and goes on at the next offset.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -15,8 +15,8 @@ use crate::time;
 
 /// Show where each log stands: offsets, segments, bytes, times, what recovery put aside
 ///
-/// Reads beside a running writer and changes nothing. The recovery point is the one of the writer's last checkpoint (at most ten seconds old): what is
-/// acknowledged may be durable beyond it.
+/// Reads beside a running writer and changes nothing. The recovery point is the one of the writer's last
+/// checkpoint (at most ten seconds old): what is acknowledged may be durable beyond it.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

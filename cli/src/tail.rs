@@ -16,8 +16,8 @@ use crate::time;
 
 /// Print records, and follow
 ///
-/// Reads beside a running writer, or when there is none, and never changes a byte. Without options it prints the last ten records of each partition
-/// and then what is appended, until Ctrl-C.
+/// Reads beside a running writer, or when there is none, and never changes a byte. Without options it prints the
+/// last ten records of each partition and then what is appended, until Ctrl-C.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -50,7 +50,8 @@ pub(crate) struct Args {
     /// Start so many records before the end [default: 10]
     #[arg(long, group = "start", value_name = "N")]
     last: Option<u64>,
-    /// Start at the first record from this time on: RFC 3339, a local date (and time), ms since 1970, -5m, '10m ago'
+    /// Start at the first record from this time on: RFC 3339, a local date (and time), ms since 1970, -5m, '10m
+    /// ago'
     #[arg(long, group = "start", value_name = "TIME", value_parser = time::parse_time, allow_hyphen_values = true)]
     since: Option<TimestampMs>,
     /// Stop at the end of what is there
@@ -103,7 +104,8 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     })
 }
 
-/// How long a wait for records lasts before somebody's Ctrl-C is looked for; of several partitions, each is looked at so often.
+/// How long a wait for records lasts before somebody's Ctrl-C is looked for; of several partitions, each is looked
+/// at so often.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LOOK_AROUND_EVERY: Duration = Duration::from_millis(10);
 
@@ -285,7 +287,8 @@ enum Format {
     Raw,
 }
 
-/// Writes records to standard output. An error is kept for the caller who asks, so that the loop over records stays simple.
+/// Writes records to standard output. An error is kept for the caller who asks, so that the loop over records
+/// stays simple.
 struct Printer {
     format: Format,
     paint: Paint,

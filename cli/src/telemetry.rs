@@ -1,7 +1,7 @@
 //! What this machine says of itself in `/proc` and `/sys`, as readings: a source and a line of JSON.
 //!
-//! Counters that only ever rise are given as they are, and as rates since the sample before. Whatever a kernel, container or
-//! board does not have is left out; nothing here fails.
+//! Counters that only ever rise are given as they are, and as rates since the sample before. Whatever a kernel,
+//! container or board does not have is left out; nothing here fails.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -21,8 +21,8 @@ pub(crate) fn parse_period(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads a point in time, relative to now where it is a duration: RFC 3339, a date or a date and time (local), milliseconds since 1970,
-/// `-5m`, `10m ago`, `2h`.
+/// Reads a point in time, relative to now where it is a duration: RFC 3339, a date or a date and time (local),
+/// milliseconds since 1970, `-5m`, `10m ago`, `2h`.
 pub(crate) fn parse_time(text: &str) -> Result<TimestampMs, String> {
     let text = text.trim();
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {

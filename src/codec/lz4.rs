@@ -3,7 +3,7 @@
 //! | bytes | what |
 //! |---|---|
 //! | 4 | magic `04 22 4D 18` |
-//! | 1 | FLG: bits 7-6 version 01, 5 independent blocks, 4 block checksums, 3 content size, 2 its checksum, 0 dictionary |
+//! | 1 | FLG: bits 7-6 version 01, 5 independent blocks, 4 block checksums, 3 content size, 2 its checksum, 0 dict |
 //! | 1 | BD: bits 6-4 greatest block (4 is 64 KiB, each further one four times that, to 7), all others zero |
 //! | 8 | content size, if FLG has it |
 //! | 1 | the second byte of the XXH32 of FLG, BD and size |

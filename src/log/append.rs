@@ -230,7 +230,8 @@ fn compress_batch(codec: CompressionType, batch: &mut [u8], out: &mut Vec<u8>) -
 }
 
 impl LogShared {
-    /// Holds a batch from elsewhere to what appends of our own are: its records decode, and their times are their makers'.
+    /// Holds a batch from elsewhere to what appends of our own are: its records decode, and their times are their
+    /// makers'.
     fn check_records(&self, batch: &RecordBatch<'_>) -> Result<()> {
         let log_append_time = batch.timestamp_type() != TimestampType::CreateTime;
         if log_append_time || batch.is_transactional() {

@@ -180,8 +180,8 @@ impl LogShared {
         Ok(any)
     }
 
-    /// What stands here was durable once and is no batch now: damage. Goes on at the next good batch of the segment, so that
-    /// readers meet the damage, report it, and find what lies behind.
+    /// What stands here was durable once and is no batch now: damage. Goes on at the next good batch of the
+    /// segment, so that readers meet the damage, report it, and find what lies behind.
     fn pass_damage(&self, at: &mut Attachment) -> Result<bool> {
         let recovery_point = self.recovery_point.load(Ordering::Acquire);
         if at.next_offset >= recovery_point {

@@ -140,7 +140,8 @@ impl LogShared {
         Ok(served)
     }
 
-    /// Flushes every segment from the recovery point's on up to the active one, then the directory if a name in it is new.
+    /// Flushes every segment from the recovery point's on up to the active one, then the directory if a name in it
+    /// is new.
     fn flush_files(&self, active_base: Offset) -> Result<()> {
         let mut segment = self.first_to_flush();
         while let Some(current) = segment {
@@ -159,8 +160,8 @@ impl LogShared {
         Ok(())
     }
 
-    /// The segment of the recovery point, or one sealed before it that still has its reserved room: a flush that met the end of a
-    /// segment exactly saw it as the active one.
+    /// The segment of the recovery point, or one sealed before it that still has its reserved room: a flush that
+    /// met the end of a segment exactly saw it as the active one.
     fn first_to_flush(&self) -> Option<Arc<Segment>> {
         let recovery_point = self.recovery_point.load(Ordering::Acquire);
         let segments = self.segments.read();

@@ -516,9 +516,9 @@ impl Reader {
         Err(error)
     }
 
-    /// Damage among records before the reader's position concerns nobody, and may be what led here: the header of a batch
-    /// that was hopped over unchecked can name any length. Goes from batch to batch again, by their CRCs now, to the
-    /// one that holds the position. Gives the damage back where that is in the way.
+    /// Damage among records before the reader's position concerns nobody, and may be what led here: the header of
+    /// a batch that was hopped over unchecked can name any length. Goes from batch to batch again, by their
+    /// CRCs now, to the one that holds the position. Gives the damage back where that is in the way.
     fn hop_again(&mut self, damage: Place) -> Result<Option<Place>> {
         let hopped = self.hopped_from.take().filter(|(base, _)| *base == damage.segment.base_offset);
         let (mut at, mut expected) = match (hopped, damage.expected) {

@@ -4,14 +4,13 @@
 //! the active segment's length. After any other stop:
 //!
 //! 1. From the segment of the checkpointed recovery point on, batches are walked. Below that point they were
-//!    durable: what is wrong there is damage, reported and left in place. Above it, the first batch that
-//!    breaks a rule (length, magic, CRC-32C, contiguous base offset, the epoch that the table gives) is the
-//!    end of the log.
-//! 2. What lies behind the end is kept aside, in a `.cut` file: torn bytes as a copy, valid batches by
-//!    renaming the old file.
-//! 3. What was accepted above the recovery point is made durable before it is served. Where the machine has
-//!    not booted since, it is written again in place, the same bytes: after a failed flush the page cache may
-//!    hold what no flush will write.
+//!    durable: what is wrong there is damage, reported and left in place. Above it, the first batch that breaks a
+//!    rule (length, magic, CRC-32C, contiguous base offset, the epoch that the table gives) is the end of the log.
+//! 2. What lies behind the end is kept aside, in a `.cut` file: torn bytes as a copy, valid batches by renaming
+//!    the old file.
+//! 3. What was accepted above the recovery point is made durable before it is served. Where the machine has not
+//!    booted since, it is written again in place, the same bytes: after a failed flush the page cache may hold
+//!    what no flush will write.
 //! 4. The leader epoch rises. The store makes it durable before the first append.
 
 use std::io;
@@ -28,8 +27,8 @@ use crate::sync::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Condvar, Mutex, Or
 
 /// A torn tail is copied aside up to this many bytes; a longer one keeps its whole file aside.
 const CUT_COPY_BYTES_MAX: u64 = 1 << 20;
-/// So many sealed segments without index files, from the newest back, get new ones; those of more (an imported log)
-/// are made when somebody reads there.
+/// So many sealed segments without index files, from the newest back, get new ones; those of more (an imported
+/// log) are made when somebody reads there.
 const STALE_INDEXES_MAX: usize = 32;
 /// So many cut tails of one log are kept; the oldest goes first.
 const CUT_FILES_MAX: usize = 16;
@@ -689,7 +688,8 @@ impl Recovery<'_> {
             let epoch = log.epochs.read().view().latest().map_or(0, |entry| entry.epoch);
             let kept = file_names::cut_file(&log.dir, base_offset, 0, epoch);
             let renamed = log.storage.rename(&file, &kept);
-            // Where it cannot be kept it still has to go: behind the end it would be taken for a part of the log one day.
+            // Where it cannot be kept it still has to go: behind the end it would be taken for a part of the log one
+            // day.
             segment.remove_files()?;
             renamed.is_ok().then_some(kept)
         };
@@ -749,7 +749,8 @@ impl Recovery<'_> {
         Ok(Segment::on_file(&log.storage, &log.dir, log.segment_options(), base_offset, file, 0))
     }
 
-    /// Makes durable what was accepted, and says whether that worked. Where not, the log can be read and not written.
+    /// Makes durable what was accepted, and says whether that worked. Where not, the log can be read and not
+    /// written.
     fn make_durable(&self, segments: &[Arc<Segment>], saved: DurablePoint) -> bool {
         let first = segments.partition_point(|s| s.base_offset <= saved.offset).saturating_sub(1);
         for segment in &segments[first..] {

@@ -52,7 +52,8 @@ impl Cursor {
     ) -> Result<std::result::Result<RecordBatch<'_>, DecodeError>> {
         let available = (end - position) as usize;
         let needed = match RecordBatch::parse(self.bytes(segment, position, end, HEADER_LEN)?) {
-            // Parsed a second time below only to please the borrow checker: a returned borrow would bind the other branch.
+            // Parsed a second time below only to please the borrow checker: a returned borrow would bind the other
+            // branch.
             Ok(batch) => batch.size(),
             Err(DecodeError::Truncated { needed, .. }) if needed <= available => needed,
             Err(error) => return Ok(Err(error)),
@@ -60,8 +61,9 @@ impl Cursor {
         Ok(RecordBatch::parse(self.bytes(segment, position, end, needed)?))
     }
 
-    /// Hops over the batches from `position` on that end at or before `target`, as long as each begins where the one before
-    /// ended (at `expected`, where that is known). Returns where it stopped and which offset is to follow there.
+    /// Hops over the batches from `position` on that end at or before `target`, as long as each begins where the
+    /// one before ended (at `expected`, where that is known). Returns where it stopped and which offset is to
+    /// follow there.
     ///
     /// Whatever is odd is left for [`batch`](Cursor::batch) to look at.
     pub(crate) fn hop(

@@ -439,8 +439,8 @@ impl Segment {
         }
     }
 
-    /// Positions at or behind `from` that the offset index names, as it is held or stored: nothing is rebuilt for it, since
-    /// rebuilding searches behind damage itself.
+    /// Positions at or behind `from` that the offset index names, as it is held or stored: nothing is rebuilt for
+    /// it, since rebuilding searches behind damage itself.
     fn indexed_positions(&self, from: Position, pool: &Arc<BufferPool>) -> Vec<Position> {
         let positions = |bytes: &[u8]| {
             let entries = OffsetIndex::new(bytes, self.base_offset).entries();
@@ -596,7 +596,8 @@ impl Segment {
         Ok(largest)
     }
 
-    /// Largest timestamp of the batches themselves, each held against its CRC. Corrects the indexes where they said otherwise.
+    /// Largest timestamp of the batches themselves, each held against its CRC. Corrects the indexes where they
+    /// said otherwise.
     pub(crate) fn checked_largest_timestamp(&self, pool: &Arc<BufferPool>) -> Result<TimestampMs> {
         let (offsets, times, largest) = self.index_batches(pool, true)?;
         self.replace_indexes(offsets, times);

@@ -491,8 +491,8 @@ impl StoreShared {
         report.missing = recovering.saved.keys().filter(gone).cloned().collect();
         report.clean &= report.missing.is_empty() && report.logs.iter().all(|log| log.clean);
         if !report.clean {
-            // The new epochs and recovery points, before anything is appended; and the names of what is served: those that a
-            // killed process made, or took away, may be in the cache alone.
+            // The new epochs and recovery points, before anything is appended; and the names of what is served: those
+            // that a killed process made, or took away, may be in the cache alone.
             let synced = self.storage.sync_dir("").map_err(Error::storage("sync directory", "."));
             match synced.and_then(|()| self.write_checkpoint(false, false)) {
                 Ok(()) => self.marked.store(true, Ordering::Release),

@@ -106,8 +106,8 @@ fn configure(defaults: LogConfig, overrides: &BTreeMap<String, String>) -> Resul
     Ok(config)
 }
 
-/// The configuration of a topic that is there already: what cannot be understood is passed over, told, and taken as a reason
-/// not to delete anything.
+/// The configuration of a topic that is there already: what cannot be understood is passed over, told, and taken
+/// as a reason not to delete anything.
 fn configure_leniently(
     defaults: LogConfig,
     topic: &str,
@@ -202,8 +202,8 @@ impl StoreShared {
         self.checkpoint()
     }
 
-    /// Makes the first partition's directory with its configuration under a name that the next open removes, and gives it
-    /// its own name when the configuration lasts: no cut leaves the topic with another configuration.
+    /// Makes the first partition's directory with its configuration under a name that the next open removes, and
+    /// gives it its own name when the configuration lasts: no cut leaves the topic with another configuration.
     fn create_configured(
         &self,
         name: &TopicPartition,
@@ -242,8 +242,8 @@ impl StoreShared {
         renamed
     }
 
-    /// Gives the partitions' directories the names of what is being deleted. The first partition's is the one that counts:
-    /// once its new name lasts, an open after a cut takes the others away too.
+    /// Gives the partitions' directories the names of what is being deleted. The first partition's is the one that
+    /// counts: once its new name lasts, an open after a cut takes the others away too.
     fn rename_partitions(&self, topic: &str, settings: &TopicSettings, doomed: &mut Vec<String>) -> Result<()> {
         for name in settings.names(topic) {
             let (from, to) = (name.to_string(), deleted_name(&name));
@@ -349,8 +349,8 @@ impl StoreShared {
         Ok(removed)
     }
 
-    /// A partition whose topic has no partition 0, because its deletion was cut short, or because its creation was and it
-    /// has no records.
+    /// A partition whose topic has no partition 0, because its deletion was cut short, or because its creation was
+    /// and it has no records.
     fn is_unfinished(&self, dirs: &[&str], name: &TopicPartition) -> bool {
         let first = TopicPartition::new(name.topic.as_str(), 0);
         if name.partition == 0 || dirs.contains(&first.to_string().as_str()) {
@@ -420,7 +420,8 @@ fn deleted_partition(dir: &str) -> Option<TopicPartition> {
     TopicPartition::parse_dir(name)
 }
 
-/// The name of a partition's directory while it is deleted: as in Kafka, the topic's name is cut where it would get too long.
+/// The name of a partition's directory while it is deleted: as in Kafka, the topic's name is cut where it would
+/// get too long.
 fn deleted_name(name: &TopicPartition) -> String {
     const NAME_LEN_MAX: usize = 255;
     let suffix = format!("-{}.{}{DELETE_SUFFIX}", name.partition, hex(&random_id()[..8]));

@@ -227,8 +227,8 @@ impl Drop for Watched {
     }
 }
 
-/// Runs the test `test` of this binary again, as a child that finds `environment`. Where this binary is another machine's
-/// and runs emulated, `EDGELOG_TEST_EMULATOR` says by what.
+/// Runs the test `test` of this binary again, as a child that finds `environment`. Where this binary is another
+/// machine's and runs emulated, `EDGELOG_TEST_EMULATOR` says by what.
 pub(crate) fn run_again(test: &str, environment: &[(&str, &OsStr)]) -> Watched {
     let this = std::env::current_exe().unwrap();
     let mut command = match std::env::var("EDGELOG_TEST_EMULATOR") {

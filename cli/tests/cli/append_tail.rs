@@ -1,4 +1,5 @@
-//! Defends `append` and `tail`: what goes in comes out, byte for byte, as text and as JSON, while a writer lives and when none does.
+//! Defends `append` and `tail`: what goes in comes out, byte for byte, as text and as JSON, while a writer lives
+//! and when none does.
 
 use crate::numbered;
 use crate::support::Place;

@@ -1,4 +1,5 @@
-//! Defends the rest of the command line: help that teaches, errors that say what to do next, topics, manual and completions.
+//! Defends the rest of the command line: help that teaches, errors that say what to do next, topics, manual and
+//! completions.
 
 use crate::support::Place;
 use serde_json::json;

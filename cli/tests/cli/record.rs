@@ -1,4 +1,5 @@
-//! Defends `record`: it records this machine, survives `kill -9`, says what it recovered and goes on at the next offset.
+//! Defends `record`: it records this machine, survives `kill -9`, says what it recovered and goes on at the next
+//! offset.
 
 use crate::support::Place;
 use serde_json::Value;
