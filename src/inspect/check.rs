@@ -18,7 +18,7 @@ use super::report::{CheckReport, CheckedLog, Finding, Findings, Progress, Severi
 use super::segment_check::SegmentCheck;
 use super::walk::{WalkRules, Walker};
 use crate::error::{Error, Result};
-use crate::log::TopicPartition;
+use crate::log::{SavedLog, TopicPartition};
 use crate::segment::file_names;
 use crate::storage::{Access, Storage};
 
@@ -122,7 +122,15 @@ pub(super) fn check_store(
             let log_facts = LogFacts::new(&**storage, &name, &facts);
             let mut check = LogCheck::new(storage, log_facts, &mut meter, &mut decompressor);
             check.is_last_attempt = attempt == ATTEMPTS_MAX;
-            let ended = check.run()?;
+            let mut ended = check.run()?;
+            let is_suspect = check.findings.worst > Some(Severity::Note) && !check.facts.clean;
+            if is_suspect && ended == Ended::Done && attempt < ATTEMPTS_MAX {
+                // A truncation between reading the checkpoint and reading the files looks like damage.
+                let now = StoreFacts::read(&**storage)?;
+                if !same_history(facts.saved(&name), now.saved(&name)) {
+                    ended = Ended::Changed;
+                }
+            }
             if ended == Ended::Done || attempt == ATTEMPTS_MAX {
                 if ended == Ended::Changed {
                     let text = "the log kept changing while it was checked; what was seen last is told";
@@ -142,6 +150,13 @@ pub(super) fn check_store(
     }
     meter.tell()?;
     Ok((report, facts, plans))
+}
+
+/// Whether nothing was taken back between two looks at the checkpoint: appending alone changes neither epochs nor
+/// start.
+fn same_history(before: Option<&SavedLog>, now: Option<&SavedLog>) -> bool {
+    let history = |saved: &SavedLog| (saved.id, saved.log_start_offset, saved.epochs.clone());
+    before.map(history) == now.map(history)
 }
 
 fn check_checkpoint(findings: &mut Findings, facts: &StoreFacts, has_logs: bool) {
@@ -324,6 +339,10 @@ impl<'a, 'p> LogCheck<'a, 'p> {
                 Flow::Continue => {}
                 Flow::Changed => return Ok(Ended::Changed),
                 Flow::EndOfLog => {
+                    let behind = &listing.segments[at + 1..];
+                    if behind.iter().any(|(_, path)| self.storage.metadata(path).is_err()) {
+                        return Ok(Ended::Changed);
+                    }
                     self.behind_the_end(&listing.segments[at + 1..]);
                     break;
                 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use edgelog_core::{HEADER_LEN, LeaderEpoch, LogConfig, Offset, Record, RecordBatch, RecordBatchBuilder};
 
@@ -14,7 +15,7 @@ use super::rewrite::{Sink, write_indexes};
 use super::shared::SharedStorage;
 use super::walk::{Damage, Step, WalkRules, Walker};
 use crate::error::{Error, Result};
-use crate::log::{OffsetSpec, TopicPartition};
+use crate::log::{Log, OffsetSpec, Reader, TopicPartition};
 use crate::segment::file_names;
 use crate::storage::{Access, DirectoryStorage, DirectoryStorageOptions, Storage, StoreMode};
 use crate::store::Store;
@@ -24,6 +25,9 @@ const EXPORTED_EPOCH: LeaderEpoch = 0;
 /// So many lost ranges are told.
 const LOST_MAX: usize = 1000;
 const PROGRESS_BYTES: u64 = 1 << 20;
+/// Files that a writer exchanges meanwhile are waited for so often.
+const EXCHANGED_MAX: usize = 10;
+const EXCHANGED_PAUSE: Duration = Duration::from_millis(20);
 
 /// Which part of a log is exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -434,29 +438,55 @@ pub fn export_records(
     tell: &mut dyn FnMut(&Record<'_>) -> io::Result<()>,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<ExportReport> {
-    let options = Store::options().set("edgelog.housekeeping", "tick")?.set("edgelog.storage", "file")?;
-    let store = options.attach_on(SharedStorage(Arc::clone(storage)))?;
-    let log = store.log(&name.topic, name.partition)?;
-    let (_, bytes_total) = log.size()?;
-    let offsets = log.offsets();
-    let from = range.from.clamp(offsets.log_start_offset, offsets.log_end_offset.max(offsets.log_start_offset));
-    let mut reader = log.reader(OffsetSpec::Offset(from))?;
+    let mut attached = Attached::begin(storage, name, range.from)?;
+    let bytes_total = attached.log.size()?.1;
     let mut report = ExportReport::default();
-    let mut told = 0;
+    let (mut told, mut exchanged, mut doubted) = (0, 0, None);
     loop {
-        let batch = match reader.next_batch() {
+        let batch = match attached.reader.next_batch() {
             Ok(Some(batch)) => batch,
             Ok(None) => return Ok(report),
+            Err(Error::CorruptRecord { .. }) if doubted != Some(attached.reader.position().offset) => {
+                // A file that a truncation exchanges may look like damage: a new reader sees what is there.
+                let position = attached.reader.position().offset;
+                doubted = Some(position);
+                attached = Attached::begin(storage, name, position)?;
+                if attached.reader.position().offset < position {
+                    return Ok(report);
+                }
+                continue;
+            }
             Err(error @ Error::CorruptRecord { .. }) => {
-                let range = reader.skip_damage()?;
+                let range = attached.reader.skip_damage()?;
                 let lost = Some((range.first_offset, range.next_offset));
                 let position = Some(u64::from(range.position));
                 let (log, text) = (Some(name.clone()), error.to_string());
                 report.lose(Finding { severity: Severity::Lost, log, file: range.file, position, lost, text });
                 continue;
             }
+            Err(Error::OffsetOutOfRange { requested, log_start_offset, .. }) if requested < log_start_offset => {
+                // Retention was faster.
+                attached.reader.seek(OffsetSpec::Offset(log_start_offset))?;
+                continue;
+            }
+            // A truncation took back what was to come.
+            Err(Error::OffsetOutOfRange { .. } | Error::FencedLeaderEpoch { .. }) => return Ok(report),
+            Err(Error::Storage { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && exchanged < EXCHANGED_MAX =>
+            {
+                // Files are being exchanged under the reader: a new one looks at what there is.
+                exchanged += 1;
+                std::thread::sleep(EXCHANGED_PAUSE);
+                let position = attached.reader.position().offset;
+                attached = Attached::begin(storage, name, position)?;
+                if attached.reader.position().offset < position {
+                    return Ok(report);
+                }
+                continue;
+            }
             Err(error) => return Err(error),
         };
+        exchanged = 0;
         if batch.base_offset() >= range.until {
             return Ok(report);
         }
@@ -481,6 +511,41 @@ pub fn export_records(
                 return Err(interrupted(name));
             }
         }
+    }
+}
+
+/// A log attached to, and a reader that stands in it.
+struct Attached {
+    log: Log,
+    reader: Reader,
+    _store: Store,
+}
+
+impl Attached {
+    /// Attaches anew, at `from` or where the log comes nearest to it.
+    fn begin(storage: &Arc<dyn Storage>, name: &TopicPartition, from: Offset) -> Result<Attached> {
+        let mut attempt = 1;
+        loop {
+            match Attached::try_begin(storage, name, from) {
+                Err(Error::Storage { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound && attempt < EXCHANGED_MAX =>
+                {
+                    attempt += 1;
+                    std::thread::sleep(EXCHANGED_PAUSE);
+                }
+                begun => return begun,
+            }
+        }
+    }
+
+    fn try_begin(storage: &Arc<dyn Storage>, name: &TopicPartition, from: Offset) -> Result<Attached> {
+        let options = Store::options().set("edgelog.housekeeping", "tick")?.set("edgelog.storage", "file")?;
+        let store = options.attach_on(SharedStorage(Arc::clone(storage)))?;
+        let log = store.log(&name.topic, name.partition)?;
+        let offsets = log.offsets();
+        let from = from.clamp(offsets.log_start_offset, offsets.log_end_offset.max(offsets.log_start_offset));
+        let reader = log.reader(OffsetSpec::Offset(from))?;
+        Ok(Attached { log, reader, _store: store })
     }
 }
 

@@ -120,8 +120,24 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         self.walker.next()
     }
 
+    /// A truncation makes its epoch durable first and exchanges the file then: whether that happens now.
+    fn is_being_truncated(&self) -> bool {
+        if self.log.facts.clean {
+            return false;
+        }
+        let identity = || self.log.storage().metadata(self.path).ok().map(|meta| meta.identity);
+        let before = identity();
+        (0..TAIL_LOOKS).any(|_| {
+            std::thread::sleep(TAIL_PAUSE);
+            before.is_none() || identity() != before
+        })
+    }
+
     fn on_batch(&mut self, position: u64, durable: bool) -> Flow {
         let left_behind = !durable && self.walker.is_left_behind(self.log.facts.epochs.view());
+        if left_behind && !self.log.is_last_attempt && self.is_being_truncated() {
+            return Flow::Changed;
+        }
         let batch = self.walker.batch();
         let (base_offset, next_offset) = (batch.base_offset(), batch.next_offset());
         let epoch = batch.partition_leader_epoch();
