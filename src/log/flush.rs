@@ -150,7 +150,9 @@ impl LogShared {
                 current.trim_and_flush()?;
                 segment = self.segment_after(base_offset);
             } else {
-                current.file()?.flush().map_err(Error::storage("flush", &current.path()))?;
+                // The name is made for the error alone: a flush allocates nothing.
+                let failed = |error| Error::storage("flush", &current.path())(error);
+                current.file()?.flush().map_err(failed)?;
                 segment = None;
             }
         }
