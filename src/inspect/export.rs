@@ -445,7 +445,6 @@ pub fn export_records(
     loop {
         let batch = match attached.reader.next_batch() {
             Ok(Some(batch)) => batch,
-            Ok(None) => return Ok(report),
             Err(Error::CorruptRecord { .. }) if doubted != Some(attached.reader.position().offset) => {
                 // A file that a truncation exchanges may look like damage: a new reader sees what is there.
                 let position = attached.reader.position().offset;
@@ -469,8 +468,8 @@ pub fn export_records(
                 attached.reader.seek(OffsetSpec::Offset(log_start_offset))?;
                 continue;
             }
-            // A truncation took back what was to come.
-            Err(Error::OffsetOutOfRange { .. } | Error::FencedLeaderEpoch { .. }) => return Ok(report),
+            // The end, or a truncation took back what was to come.
+            Ok(None) | Err(Error::OffsetOutOfRange { .. } | Error::FencedLeaderEpoch { .. }) => return Ok(report),
             Err(Error::Storage { source, .. })
                 if source.kind() == io::ErrorKind::NotFound && exchanged < EXCHANGED_MAX =>
             {

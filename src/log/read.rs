@@ -490,10 +490,7 @@ impl Reader {
             if place.expected.is_none() && place.position > 0 && self.walk_from_start(&place.segment)? {
                 return Ok(());
             }
-            let place = match self.hop_again(place)? {
-                Some(place) => place,
-                None => return Ok(()),
-            };
+            let Some(place) = self.hop_again(place)? else { return Ok(()) };
             self.damage = Some(place);
         } else if is_gone(&error) {
             // Retention took the segment between looking it up and opening it.
@@ -549,7 +546,7 @@ impl Reader {
             let first_offset = expected.unwrap_or(segment.base_offset);
             match self.log.resync(&segment, at, first_offset, upper)?.batch {
                 Some((position, base_offset)) if base_offset <= self.position => {
-                    (at, expected) = (position, Some(base_offset))
+                    (at, expected) = (position, Some(base_offset));
                 }
                 _ => return Ok(Some(Place { segment, position: at, expected })),
             }
