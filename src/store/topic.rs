@@ -163,12 +163,24 @@ impl StoreShared {
             for name in settings.names(&topic.name) {
                 self.logs.write().remove(&name);
             }
-            // Only what this call has made: a directory that was in the way is somebody else's.
-            for dir in dirs {
-                let _ = self.remove_dir_with_files(&dir);
-            }
+            self.take_back(dirs);
         }
         created
+    }
+
+    /// Removes directories of an unfinished creation, the newest first, and only those: one that was in the way is
+    /// somebody else's. As in a deletion, the first partition's name goes for good before any file does.
+    fn take_back(&self, created: Vec<String>) {
+        for mut dir in created.into_iter().rev() {
+            if let Some(first) = TopicPartition::parse_dir(&dir).filter(|name| name.partition == 0) {
+                let to = deleted_name(&first);
+                if self.storage.rename(&dir, &to).is_ok() {
+                    let _ = self.storage.sync_dir("");
+                    dir = to;
+                }
+            }
+            let _ = self.remove_dir_with_files(&dir);
+        }
     }
 
     /// Creates the partitions, the first one last: without it, the next open takes the others for leftovers.
@@ -235,11 +247,12 @@ impl StoreShared {
         }
         // Told apart from directories that somebody else took away: these still stand there under their new names.
         self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
-        self.checkpoint()?;
+        let told = self.checkpoint();
         for dir in doomed.into_iter().rev() {
             self.remove_dir_with_files(&dir)?;
         }
-        renamed
+        // A full disk that had no room to tell it before has now.
+        renamed.and(told.or_else(|_| self.checkpoint()))
     }
 
     /// Gives the partitions' directories the names of what is being deleted. The first partition's is the one that
