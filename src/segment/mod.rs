@@ -510,17 +510,54 @@ impl Segment {
         {
             return None;
         }
-        // Behind its last entry the time index knows nothing: a newer batch there is one whose entry a power cut took.
-        let newest = TimeIndex::new(times.bytes(), self.base_offset).last().map_or(NO_TIMESTAMP, |last| last.timestamp);
-        let (mut cursor, mut position) = (Cursor::new(pool), indexed);
-        while position < len {
-            let Ok(Ok(batch)) = cursor.batch(self, position, len) else { break };
-            if batch.max_timestamp() > newest {
-                return None;
+        // A power cut may have brought back what was written before a truncation, or kept the first entries alone.
+        self.matches_batches(&offset_index, &TimeIndex::new(times.bytes(), self.base_offset), len, pool)
+            .then_some(())?;
+        Some(Indexes::Read { offsets, times })
+    }
+
+    /// Whether the last entries of both indexes name batches that are there, and no newer batch follows that the time
+    /// index does not know.
+    fn matches_batches(
+        &self,
+        offsets: &OffsetIndex<'_>,
+        times: &TimeIndex<'_>,
+        len: Position,
+        pool: &Arc<BufferPool>,
+    ) -> bool {
+        let mut cursor = Cursor::new(pool);
+        let last = offsets.last();
+        if let Some(last) = last {
+            let Ok(Ok(batch)) = cursor.batch(self, last.position, len) else { return false };
+            if !(batch.base_offset()..=batch.last_offset()).contains(&last.offset) {
+                return false;
+            }
+        }
+        let Some(newest) = times.last() else { return len == 0 };
+        let mut position = offsets.lookup(newest.offset).position;
+        loop {
+            if position >= len {
+                return false;
+            }
+            let Ok(Ok(batch)) = cursor.batch(self, position, len) else { return false };
+            if batch.last_offset() >= newest.offset {
+                if batch.base_offset() > newest.offset || batch.max_timestamp() != newest.timestamp {
+                    return false;
+                }
+                break;
             }
             position += batch.size() as u32;
         }
-        Some(Indexes::Read { offsets, times })
+        position = last.map_or(0, |last| last.position);
+        while position < len {
+            // Damage is told by who reads the records.
+            let Ok(Ok(batch)) = cursor.batch(self, position, len) else { break };
+            if batch.max_timestamp() > newest.timestamp {
+                return false;
+            }
+            position += batch.size() as u32;
+        }
+        true
     }
 
     fn read_index(&self, path: &str) -> Option<IndexBytes> {
