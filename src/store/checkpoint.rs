@@ -86,9 +86,18 @@ fn read_slots(storage: &dyn Storage) -> Result<(Found, usize, u64)> {
     };
     let len = usize::try_from(file.len().map_err(Error::storage("look at", FILE))?).unwrap_or(usize::MAX);
     let mut bytes = vec![0; len.min(2 * SLOT_BYTES_MAX)];
-    let read = file.read_at(&mut bytes, 0).unwrap_or(0);
-    bytes.truncate(read);
     let half = bytes.len() / 2;
+    if let Ok(read) = file.read_at(&mut bytes, 0) {
+        bytes.truncate(read);
+    } else {
+        // A medium that cannot read one slot is asked for the other alone.
+        let (first, second) = bytes.split_at_mut(half);
+        for (slot, position) in [(first, 0), (second, half)] {
+            if file.read_at(slot, position as u64).is_err() {
+                slot.fill(0);
+            }
+        }
+    }
     let first = decode(bytes.get(..half).unwrap_or(&[]))?.or(decode(&bytes)?);
     // The second slot stands where the first says, or in the middle, should the first be gone.
     let second_at = first.as_ref().map_or(half, |slot| slot.size);
