@@ -396,6 +396,12 @@ impl Recovery<'_> {
             segments.push(Arc::new(self.new_segment(base_offset)?));
             (position, end) = (0, base_offset);
         }
+        // What was deleted is not lost: a cut may bring some of the deleted segments back, and others not.
+        let deleted = self.params.saved.as_ref().map_or(0, |s| s.log_start_offset);
+        self.report.lost.retain(|range| range.next_offset > deleted);
+        for range in &mut self.report.lost {
+            range.first_offset = range.first_offset.max(deleted);
+        }
         let durable = self.make_durable(&segments, saved_point);
         self.raise_epoch(end, bases.is_empty() && self.params.saved.is_none());
         let active = segments.last().expect("a log has a segment");
