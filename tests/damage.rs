@@ -2,9 +2,9 @@
 //! memory without bound; what was not touched is read, byte for byte, on both sides of the damage; what is lost is
 //! named; and no offset is ever given out twice.
 //!
-//! A small store is damaged in every single byte, cut at every byte, and worse, and each time opened as after a clean
-//! close and as after a crash, in the same boot and in another. An unoptimised build looks at a sample, and says so;
-//! `EDGELOG_TEST_EVERY=1 cargo test --release --test damage` looks at every case.
+//! A small store is damaged in every single byte, cut at every byte, and worse, and each time opened as after a
+//! clean close and as after a crash, in the same boot and in another. An unoptimised build looks at a sample, and
+//! says so; `EDGELOG_TEST_EVERY=1 cargo test --release --test damage` looks at every case.
 
 mod support;
 
@@ -55,7 +55,8 @@ unsafe impl GlobalAlloc for Watching {
 #[global_allocator]
 static ALLOCATOR: Watching = Watching;
 
-// --- a disk that can be copied ---------------------------------------------------------------------------------------
+// --- a disk that can be copied
+// ---------------------------------------------------------------------------------------
 
 /// Memory that says in which boot it is.
 #[derive(Debug, Clone)]
@@ -132,7 +133,8 @@ fn disk_with(files: &Files, boot_id: [u8; 16]) -> Disk {
     disk
 }
 
-// --- the store that is damaged ---------------------------------------------------------------------------------------
+// --- the store that is damaged
+// ---------------------------------------------------------------------------------------
 
 /// One batch as it was written: where, what, and with which offsets.
 struct Written {
@@ -208,7 +210,16 @@ fn original(clean: bool) -> Original {
 }
 
 fn is_log(file: &str, topic: &str) -> bool {
-    file.starts_with(&format!("{topic}-0/")) && file.ends_with(".log")
+    file.starts_with(&format!("{topic}-0/")) && ending(file) == Some("log")
+}
+
+fn ending(file: &str) -> Option<&str> {
+    file.rsplit_once('.').map(|(_, ending)| ending)
+}
+
+/// The directory that the file is in, for those of partitions.
+fn dir(file: &str) -> Option<&str> {
+    file.split_once('/').map(|(dir, _)| dir)
 }
 
 fn append(log: &Log, topic: &str, to: i64) {
@@ -227,7 +238,8 @@ fn append(log: &Log, topic: &str, to: i64) {
     }
 }
 
-// --- one case --------------------------------------------------------------------------------------------------------
+// --- one case
+// --------------------------------------------------------------------------------------------------------
 
 /// What was read of one log.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -241,8 +253,8 @@ struct Read {
 }
 
 impl Original {
-    /// Opens a store with `files`, of which `touched` differ from the original in these bytes, and holds it to what
-    /// this test defends. Panics where it does not hold.
+    /// Opens a store with `files`, of which `touched` differ from the original in these bytes, and holds it to
+    /// what this test defends. Panics where it does not hold.
     fn examine(&self, files: &Files, touched: &[(String, Range<usize>)], same_boot: bool, reopen: bool) {
         LARGEST.store(0, Ordering::Relaxed);
         let disk = disk_with(files, if same_boot { BOOT } else { [8; 16] });
@@ -287,16 +299,17 @@ impl Original {
         assert!(largest <= ALLOCATION_MAX, "{largest} bytes were allocated at once");
     }
 
-    /// The offsets of `topic` that the damage may cost: of batches with a touched byte, their epochs aside, which the
-    /// table knows better; and of a crash's tail, all from the first such batch on, where an older epoch is what tells
-    /// a batch that was taken back.
+    /// The offsets of `topic` that the damage may cost: of batches with a touched byte, their epochs aside, which
+    /// the table knows better; and of a crash's tail, all from the first such batch on, where an older epoch
+    /// is what tells a batch that was taken back.
     fn may_be_lost(&self, topic: &str, touched: &[(String, Range<usize>)]) -> BTreeSet<i64> {
         let mut lost = BTreeSet::new();
         for written in self.batches.iter().filter(|written| written.topic == topic) {
             let above = !self.clean && written.offsets.end > self.ends[topic].1;
             let epoch = written.bytes.start + 12..written.bytes.start + 16;
             let hit = touched.iter().any(|(file, bytes)| {
-                let healed = !above && epoch.start <= bytes.start && bytes.end <= epoch.end;
+                // Right behind other damage nothing vouches for a batch whose epoch cannot be.
+                let healed = !above && touched.len() == 1 && epoch.start <= bytes.start && bytes.end <= epoch.end;
                 *file == written.file && bytes.start < written.bytes.end && written.bytes.start < bytes.end && !healed
             });
             if hit {
@@ -340,8 +353,8 @@ impl std::fmt::Display for Read {
     }
 }
 
-/// Reads a log from its start, over all damage; every record must be what was appended, but for those from `appended`
-/// on.
+/// Reads a log from its start, over all damage; every record must be what was appended, but for those from
+/// `appended` on.
 fn read_log(log: &Log, topic: &str, appended: i64) -> Read {
     let offsets = log.offsets();
     let mut read = Read { start: offsets.log_start_offset, end: offsets.log_end_offset, ..Read::default() };
@@ -410,8 +423,9 @@ impl Sample {
     fn done(self, what: &str) {
         println!("{what}: looked at {} of {} cases", self.looked_at, self.number);
         assert!(self.looked_at > 20, "{what}: the sample is empty");
-        let shown: String = self.failures.iter().take(12).map(|failure| format!("\n  {failure}")).collect();
-        assert!(self.failures.is_empty(), "{what}: {} of {} cases failed:{shown}", self.failures.len(), self.looked_at);
+        let shown: Vec<&str> = self.failures.iter().take(12).map(String::as_str).collect();
+        let (failed, shown) = (self.failures.len(), shown.join("\n  "));
+        assert!(failed == 0, "{what}: {failed} of {} cases failed:\n  {shown}", self.looked_at);
     }
 }
 
@@ -423,7 +437,8 @@ fn kind(original: &Original) -> &'static str {
     if original.clean { "closed" } else { "crashed" }
 }
 
-// --- the damages -----------------------------------------------------------------------------------------------------
+// --- the damages
+// -----------------------------------------------------------------------------------------------------
 
 /// A canary: the undamaged stores pass, and records that are gone without a touch do not.
 #[test]
@@ -442,7 +457,7 @@ fn the_judge_can_fail() {
 /// Every byte of every file, flipped in three ways.
 #[test]
 fn one_changed_byte_costs_the_batch_it_is_in_and_nothing_else() {
-    let mut sample = Sample::of_one_in(61);
+    let mut sample = Sample::of_one_in(23);
     for original in both() {
         for (file, bytes) in &original.files {
             for at in 0..bytes.len() {
@@ -463,7 +478,7 @@ fn one_changed_byte_costs_the_batch_it_is_in_and_nothing_else() {
 /// Every file, cut at every byte.
 #[test]
 fn a_file_cut_short_costs_what_was_cut_off_and_nothing_else() {
-    let mut sample = Sample::of_one_in(41);
+    let mut sample = Sample::of_one_in(17);
     for original in both() {
         for (file, bytes) in &original.files {
             for at in 0..bytes.len() {
@@ -528,11 +543,11 @@ fn a_file_that_is_gone_or_another_costs_its_own_batches_and_nothing_else() {
                 original.examine(&files, &[whole(file)], same_boot, reopen);
             });
             for other in original.files.keys().filter(|other| *other > file) {
-                // A batch does not say of which topic it is. And with the checkpoint gone, it is the files that say where
-                // the log ends: one without batches ends it.
-                if other.ends_with(".log")
-                    && (file == "edgelog.checkpoint" || file.ends_with(".log"))
-                    && file.split_once('/').map(|(dir, _)| dir) != other.split_once('/').map(|(dir, _)| dir)
+                // A batch does not say of which topic it is. And with the checkpoint gone, it is the files that say
+                // where the log ends: one without batches ends it.
+                if ending(other) == Some("log")
+                    && (file == "edgelog.checkpoint" || ending(file) == Some("log"))
+                    && dir(file) != dir(other)
                 {
                     continue;
                 }
@@ -549,15 +564,15 @@ fn a_file_that_is_gone_or_another_costs_its_own_batches_and_nothing_else() {
     sample.done("lost and exchanged files");
 }
 
-/// Every sector with the bytes of another sector of its file, as a misdirected write leaves it: whole batches, good in
-/// themselves, stand where they do not belong. They may cost their neighbours, since nobody can tell the two apart; but
-/// what is read is what was written, and what is lost is named.
+/// Every sector with the bytes of another sector of its file, as a misdirected write leaves it: whole batches,
+/// good in themselves, stand where they do not belong. They may cost their neighbours, since nobody can tell the
+/// two apart; but what is read is what was written, and what is lost is named.
 #[test]
 fn a_misdirected_sector_is_never_taken_for_what_was_there() {
     const SECTOR: usize = 512;
     let mut sample = Sample::of_one_in(1);
     for original in both() {
-        for (file, bytes) in original.files.iter().filter(|(file, _)| file.ends_with(".log")) {
+        for (file, bytes) in original.files.iter().filter(|(file, _)| ending(file) == Some("log")) {
             let topic = TOPICS.iter().find(|topic| is_log(file, topic)).unwrap();
             let logs = original.files.iter().filter(|(file, _)| is_log(file, topic));
             let touched: Vec<_> = logs.map(|(file, bytes)| (file.clone(), 0..bytes.len())).collect();
@@ -583,7 +598,7 @@ fn several_damages_cost_the_batches_they_are_in() {
     let mut sample = Sample::of_one_in(4);
     let mut random = Random(5);
     for original in both() {
-        let logs: Vec<&String> = original.files.keys().filter(|file| file.ends_with(".log")).collect();
+        let logs: Vec<&String> = original.files.keys().filter(|file| ending(file) == Some("log")).collect();
         for n in 0..2000 {
             let mut files = original.files.clone();
             let mut touched = Vec::new();
@@ -602,16 +617,16 @@ fn several_damages_cost_the_batches_they_are_in() {
     sample.done("several damages");
 }
 
-/// Indexes that are well-formed and wrong: every entry moved by the same distance, or those of another segment. Every
-/// offset is found all the same, and so is every time.
+/// Indexes that are well-formed and wrong: every entry moved by the same distance, or those of another segment.
+/// Every offset is found all the same, and so is every time.
 #[test]
 fn indexes_that_lie_consistently_cost_nothing() {
     let original = original(true);
     let mut lies: Vec<(String, Files)> = Vec::new();
     for (file, bytes) in &original.files {
-        let (entry, wide) = match file.rsplit_once('.') {
-            Some((_, "index")) => (8, false),
-            Some((_, "timeindex")) => (12, true),
+        let (entry, wide) = match ending(file) {
+            Some("index") => (8, false),
+            Some("timeindex") => (12, true),
             _ => continue,
         };
         for (what, offset_by, other_by) in [
@@ -633,7 +648,7 @@ fn indexes_that_lie_consistently_cost_nothing() {
             lies.push((format!("{file}: {what}"), files));
         }
         for (other, bytes_of_other) in &original.files {
-            if other.rsplit_once('.').map(|(_, ending)| ending) == file.rsplit_once('.').map(|(_, ending)| ending) {
+            if ending(other) == ending(file) {
                 let mut files = original.files.clone();
                 files.insert(file.clone(), bytes_of_other.clone());
                 lies.push((format!("{file} is {other}"), files));
