@@ -248,8 +248,13 @@ impl StoreShared {
         // Told apart from directories that somebody else took away: these still stand there under their new names.
         self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
         let told = self.checkpoint();
+        // Under its own name a directory is gone when that is on the medium.
+        let in_place = doomed.iter().any(|dir| deleted_partition(dir).is_none());
         for dir in doomed.into_iter().rev() {
             self.remove_dir_with_files(&dir)?;
+        }
+        if in_place {
+            self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
         }
         // A full disk that had no room to tell it before has now.
         renamed.and(told.or_else(|_| self.checkpoint()))
