@@ -1,0 +1,999 @@
+//! A disk that loses power: every effect is recorded, and what a cut may leave behind is made from a snapshot.
+//!
+//! The rule: each 512-byte sector is, independently, in any state that it has had since its last successful flush. Size
+//! changes of a file are kept or lost on their own until it is flushed; each creation, rename and removal of a name is
+//! kept or lost on its own until its directory is synced. A sector that held nothing durable may hold garbage.
+//!
+//! Names, files and sectors are counted references, so a snapshot costs a few hundred counts and each cut is taken from
+//! one and not from a replay.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+
+use edgelog::storage::{Access, DirEntry, FileMeta, Lease, Storage, StorageFile, StorageLock};
+
+pub(crate) const SECTOR_BYTES: usize = 512;
+
+/// What stands in one sector; `None` is zeros.
+type State = Option<Arc<[u8; SECTOR_BYTES]>>;
+
+/// Small, seeded, the same everywhere.
+#[derive(Debug, Clone)]
+pub(crate) struct Rng(u64);
+
+impl Rng {
+    pub(crate) fn new(seed: u64) -> Rng {
+        Rng(seed ^ 0x9e37_79b9_7f4a_7c15)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound.max(1) as u64) as usize
+    }
+
+    pub(crate) fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+struct Sector {
+    cache: State,
+    /// What the device may hold, oldest first; empty where that is the cache's state and no other.
+    device: Vec<State>,
+    /// The next flush writes it.
+    dirty: bool,
+    /// A flush has written it.
+    held: bool,
+}
+
+impl Sector {
+    fn set(&mut self, new: State) {
+        self.dirty = true;
+        if new == self.cache {
+            return;
+        }
+        if self.device.is_empty() {
+            self.device.push(self.cache.take());
+        }
+        self.device.push(new.clone());
+        self.cache = new;
+    }
+
+    fn bytes(&self) -> [u8; SECTOR_BYTES] {
+        self.cache.as_ref().map_or([0; SECTOR_BYTES], |bytes| **bytes)
+    }
+}
+
+fn state_of(bytes: &[u8; SECTOR_BYTES]) -> State {
+    if *bytes == [0; SECTOR_BYTES] { None } else { Some(Arc::new(*bytes)) }
+}
+
+/// One file, whatever its names.
+#[derive(Debug, Clone, Default)]
+struct Inode {
+    len: u64,
+    /// Sizes that the device may know, oldest first; empty where that is `len` alone.
+    lens: Vec<u64>,
+    sectors: Vec<Sector>,
+    /// A flush failed, and some handle from then is still open.
+    failed: bool,
+}
+
+impl Inode {
+    fn set_len(&mut self, len: u64) {
+        if len == self.len {
+            return;
+        }
+        if self.lens.is_empty() {
+            self.lens.push(self.len);
+        }
+        self.lens.push(len);
+        if len < self.len {
+            let keep = (len as usize).div_ceil(SECTOR_BYTES);
+            let tail = len as usize % SECTOR_BYTES;
+            for (at, sector) in self.sectors.iter_mut().enumerate().skip(keep.saturating_sub(1)) {
+                if at >= keep {
+                    sector.set(None);
+                } else if tail != 0 {
+                    let mut bytes = sector.bytes();
+                    bytes[tail..].fill(0);
+                    sector.set(state_of(&bytes));
+                }
+            }
+        }
+        self.len = len;
+        let needed = (len as usize).div_ceil(SECTOR_BYTES);
+        if self.sectors.len() < needed {
+            self.sectors.resize(needed, Sector::default());
+        }
+    }
+
+    /// `in_between`: each sector is also seen half written, as by a page that is written back between two stores.
+    fn write(&mut self, bytes: &[u8], position: u64, in_between: bool) {
+        let end = position + bytes.len() as u64;
+        if end > self.len {
+            self.set_len(end);
+        }
+        let mut at = position as usize;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (index, from) = (at / SECTOR_BYTES, at % SECTOR_BYTES);
+            let len = rest.len().min(SECTOR_BYTES - from);
+            let sector = &mut self.sectors[index];
+            let mut whole = sector.bytes();
+            if in_between && len > 1 {
+                // Some place inside that depends on where it is, so that seeds replay.
+                let half = 1 + (at * 31 + len * 7) % (len - 1);
+                whole[from..from + half].copy_from_slice(&rest[..half]);
+                sector.set(state_of(&whole));
+            }
+            whole[from..from + len].copy_from_slice(&rest[..len]);
+            sector.set(state_of(&whole));
+            rest = &rest[len..];
+            at += len;
+        }
+    }
+
+    fn read(&self, buffer: &mut [u8], position: u64) -> usize {
+        let start = position.min(self.len) as usize;
+        let len = buffer.len().min(self.len as usize - start);
+        let mut done = 0;
+        while done < len {
+            let (index, from) = ((start + done) / SECTOR_BYTES, (start + done) % SECTOR_BYTES);
+            let piece = (len - done).min(SECTOR_BYTES - from);
+            let target = &mut buffer[done..done + piece];
+            match &self.sectors[index].cache {
+                Some(bytes) => target.copy_from_slice(&bytes[from..from + piece]),
+                None => target.fill(0),
+            }
+            done += piece;
+        }
+        len
+    }
+
+    fn flush(&mut self, quirks: Quirks) {
+        if quirks.flush_loses_size {
+            // Sectors behind the size that the device knows stay ambiguous with it.
+        } else {
+            self.lens.clear();
+            self.sectors.truncate((self.len as usize).div_ceil(SECTOR_BYTES));
+        }
+        for sector in self.sectors.iter_mut().filter(|sector| sector.dirty) {
+            sector.device.clear();
+            (sector.dirty, sector.held) = (false, true);
+        }
+    }
+
+    /// A flush that fails: the cache is clean now and shows the new bytes; the device may have got none of them.
+    fn flush_fails(&mut self) {
+        for sector in &mut self.sectors {
+            sector.dirty = false;
+        }
+        self.failed = true;
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Node {
+    Dir(u64),
+    File(u64),
+}
+
+#[derive(Debug, Clone)]
+enum NameOp {
+    Set(String, Node),
+    Remove(String),
+    Rename(String, Node),
+}
+
+impl NameOp {
+    fn apply(&self, names: &mut BTreeMap<String, Node>) {
+        match self {
+            NameOp::Set(name, node) => drop(names.insert(name.clone(), *node)),
+            NameOp::Remove(name) => drop(names.remove(name)),
+            NameOp::Rename(to, node) => {
+                // Wherever a lost rename before this one left it: a file has one name at most.
+                names.retain(|_, other| other != node);
+                names.insert(to.clone(), *node);
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+struct Dir {
+    names: BTreeMap<String, Node>,
+    durable: BTreeMap<String, Node>,
+    pending: Vec<NameOp>,
+}
+
+/// Ways in which a disk breaks its word: with each of them a search has to find a violation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // each is a lie of its own
+pub(crate) struct Quirks {
+    /// `sync_dir` does nothing: 1 nowhere, 2 in the data directory alone, 3 in the partitions' alone.
+    pub(crate) sync_dir_lies: u8,
+    /// `flush` does nothing for files whose name ends so.
+    pub(crate) flush_lies: Option<&'static str>,
+    /// A flush makes bytes durable and not the size.
+    pub(crate) flush_loses_size: bool,
+    /// A segment that is not the newest of its directory is never flushed.
+    pub(crate) flush_newest_only: bool,
+    /// A rewritten sector may be garbage although it held durable bytes.
+    pub(crate) tears_sectors: bool,
+    /// A power cut does not change the boot id, nor a kill keep it: it is always another.
+    pub(crate) boot_id_always_new: bool,
+    /// `truncate` answers and does nothing.
+    pub(crate) truncate_lies: bool,
+    /// `remove_file` answers, and the name is back after every cut.
+    pub(crate) remove_lies: bool,
+}
+
+/// Which calls there are, for faults at every one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    ReadDir,
+    CreateDir,
+    RemoveDir,
+    Open,
+    Create,
+    Metadata,
+    Rename,
+    Remove,
+    SyncDir,
+    Len,
+    Read,
+    Write,
+    Lend,
+    Reserve,
+    Truncate,
+    Flush,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// No room, once.
+    Full,
+    /// No room from here on.
+    StaysFull,
+    /// The medium refuses, once; a write may have left anything, a flush leaves its pages clean and not written.
+    Io,
+}
+
+impl Fault {
+    pub(crate) fn applies_to(self, call: Call) -> bool {
+        match self {
+            Fault::Full | Fault::StaysFull => {
+                matches!(call, Call::CreateDir | Call::Create | Call::Rename | Call::Write | Call::Reserve)
+            }
+            Fault::Io => true,
+        }
+    }
+}
+
+/// How the image of a cut is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Image {
+    /// Nothing that was not flushed.
+    AllLost,
+    /// Everything, as if the cut had waited for the device.
+    AllKept,
+    /// Every other sector, size and name.
+    Alternate,
+    /// All but the newest state of each.
+    NewestLost,
+    /// The first change of each alone.
+    OldestKept,
+    /// Bytes and sizes kept, names lost.
+    NamesLost,
+    /// Names kept, bytes and sizes lost.
+    DataLost,
+    /// Bytes and names kept, sizes as they were.
+    SizesLost,
+    /// Sizes and names kept, sectors lost.
+    SectorsLost,
+    /// Garbage in every sector that held nothing durable.
+    Garbage,
+    /// By seed.
+    Random(u64),
+    /// The cache survives: the process was killed and the machine stays up.
+    Kill,
+}
+
+impl Image {
+    pub(crate) const CHOSEN: [Image; 10] = [
+        Image::AllLost,
+        Image::AllKept,
+        Image::Alternate,
+        Image::NewestLost,
+        Image::OldestKept,
+        Image::NamesLost,
+        Image::DataLost,
+        Image::SizesLost,
+        Image::SectorsLost,
+        Image::Garbage,
+    ];
+}
+
+/// The disk's whole state; cloning it is a snapshot.
+#[derive(Debug, Clone)]
+pub(crate) struct Core {
+    inodes: BTreeMap<u64, Arc<Inode>>,
+    dirs: BTreeMap<u64, Arc<Dir>>,
+    next_id: u64,
+    boot: u64,
+    pub(crate) quirks: Quirks,
+    /// Where its user stands; recorded with each cut.
+    pub(crate) mark: usize,
+    /// Which effect this is.
+    pub(crate) effect: u64,
+}
+
+const ROOT: u64 = 0;
+
+impl Core {
+    fn new(quirks: Quirks) -> Core {
+        Core {
+            inodes: BTreeMap::new(),
+            dirs: BTreeMap::from([(ROOT, Arc::default())]),
+            next_id: 1,
+            boot: 1,
+            quirks,
+            mark: 0,
+            effect: 0,
+        }
+    }
+
+    /// What the next process finds.
+    pub(crate) fn image(&self, image: Image) -> Core {
+        if image == Image::Kill {
+            let mut core = self.clone();
+            for inode in core.inodes.values_mut().filter(|inode| inode.failed) {
+                Arc::make_mut(inode).failed = false;
+            }
+            if core.quirks.boot_id_always_new {
+                core.boot += 1;
+            }
+            return core;
+        }
+        let mut chooser = Chooser::new(image);
+        let mut core = Core::new(self.quirks);
+        core.next_id = self.next_id;
+        core.boot = self.boot + 1;
+        core.mark = self.mark;
+        let mut todo = vec![ROOT];
+        while let Some(id) = todo.pop() {
+            let dir = &self.dirs[&id];
+            let mut names = dir.durable.clone();
+            for (at, op) in dir.pending.iter().enumerate() {
+                if chooser.keeps_name(at, dir.pending.len()) {
+                    op.apply(&mut names);
+                }
+            }
+            for node in names.values() {
+                match *node {
+                    Node::Dir(id) => todo.push(id),
+                    Node::File(id) => {
+                        core.inodes.entry(id).or_insert_with(|| chooser.inode(&self.inodes[&id], self.quirks));
+                    }
+                }
+            }
+            core.dirs.insert(id, Arc::new(Dir { durable: names.clone(), names, pending: Vec::new() }));
+        }
+        core
+    }
+
+    fn dir_id(&self, dir: &str) -> io::Result<u64> {
+        if dir.is_empty() {
+            return Ok(ROOT);
+        }
+        match self.dirs[&ROOT].names.get(dir) {
+            Some(Node::Dir(id)) => Ok(*id),
+            Some(Node::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn place<'a>(&self, path: &'a str) -> io::Result<(u64, &'a str)> {
+        let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+        Ok((self.dir_id(dir)?, name))
+    }
+
+    fn node(&self, path: &str) -> io::Result<Node> {
+        let (dir, name) = self.place(path)?;
+        self.dirs[&dir].names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn file(&self, path: &str) -> io::Result<u64> {
+        match self.node(path)? {
+            Node::File(id) => Ok(id),
+            Node::Dir(_) => Err(io::ErrorKind::IsADirectory.into()),
+        }
+    }
+
+    fn change_names(&mut self, dir: u64, op: NameOp) {
+        let dir = Arc::make_mut(self.dirs.get_mut(&dir).expect("a directory"));
+        op.apply(&mut dir.names);
+        dir.pending.push(op);
+    }
+
+    fn inode_mut(&mut self, id: u64) -> &mut Inode {
+        Arc::make_mut(self.inodes.get_mut(&id).expect("an open file"))
+    }
+
+    /// Path and length of every file, for a person.
+    pub(crate) fn listing(&self) -> String {
+        let mut text = String::new();
+        for (name, node) in &self.dirs[&ROOT].names {
+            match node {
+                Node::File(id) => drop(writeln!(text, "  {name} {}", self.inodes[id].len)),
+                Node::Dir(id) => {
+                    let _ = writeln!(text, "  {name}/");
+                    for (file, node) in &self.dirs[id].names {
+                        if let Node::File(id) = node {
+                            let _ = writeln!(text, "    {file} {}", self.inodes[id].len);
+                        }
+                    }
+                }
+            }
+        }
+        text
+    }
+}
+
+/// Chooses among the states that a cut may leave.
+struct Chooser {
+    image: Image,
+    rng: Rng,
+    /// Of a hundred changes so many are kept, in a random image.
+    keep_names: usize,
+    keep_sectors: usize,
+    keep_sizes: usize,
+    counter: usize,
+}
+
+impl Chooser {
+    fn new(image: Image) -> Chooser {
+        let seed = if let Image::Random(seed) = image { seed } else { 1 };
+        let mut rng = Rng::new(seed);
+        let mut part = || [0, 10, 50, 90, 100, 50][rng.below(6)];
+        let (keep_names, keep_sectors, keep_sizes) = (part(), part(), part());
+        Chooser { image, rng, keep_names, keep_sectors, keep_sizes, counter: 0 }
+    }
+
+    fn keeps_name(&mut self, at: usize, count: usize) -> bool {
+        match self.image {
+            Image::AllLost | Image::NamesLost => false,
+            Image::Alternate => {
+                self.counter += 1;
+                self.counter % 2 == 0
+            }
+            Image::NewestLost => at + 1 < count,
+            Image::OldestKept => at == 0,
+            Image::Random(_) => self.rng.chance(self.keep_names),
+            _ => true,
+        }
+    }
+
+    /// One of `count` states, oldest first.
+    fn state(&mut self, count: usize, is_size: bool) -> usize {
+        if count < 2 {
+            return 0;
+        }
+        match self.image {
+            Image::AllLost | Image::DataLost => 0,
+            Image::SizesLost if is_size => 0,
+            Image::SectorsLost if !is_size => 0,
+            Image::Alternate => {
+                self.counter += 1;
+                if self.counter % 2 == 0 { count - 1 } else { 0 }
+            }
+            Image::NewestLost => count - 2,
+            Image::OldestKept => 1,
+            Image::Random(_) => {
+                let keep = if is_size { self.keep_sizes } else { self.keep_sectors };
+                match self.rng.below(100) {
+                    n if n >= keep => 0,
+                    n if n % 2 == 0 => count - 1,
+                    _ => self.rng.below(count),
+                }
+            }
+            _ => count - 1,
+        }
+    }
+
+    fn inode(&mut self, inode: &Inode, quirks: Quirks) -> Arc<Inode> {
+        let len = if inode.lens.is_empty() { inode.len } else { inode.lens[self.state(inode.lens.len(), true)] };
+        let count = (len as usize).div_ceil(SECTOR_BYTES);
+        let mut sectors = Vec::with_capacity(count);
+        for sector in &inode.sectors[..count.min(inode.sectors.len())] {
+            let cache = if sector.device.is_empty() {
+                sector.cache.clone()
+            } else if self.garbage(sector, quirks) {
+                let mut bytes = [0; SECTOR_BYTES];
+                bytes.fill_with(|| self.rng.next() as u8);
+                state_of(&bytes)
+            } else {
+                sector.device[self.state(sector.device.len(), false)].clone()
+            };
+            let held = sector.held || !sector.device.is_empty();
+            sectors.push(Sector { cache, held, ..Sector::default() });
+        }
+        sectors.resize(count, Sector::default());
+        let tail = len as usize % SECTOR_BYTES;
+        if let (1.., Some(last)) = (tail, sectors.last_mut()) {
+            let mut bytes = last.bytes();
+            bytes[tail..].fill(0);
+            last.cache = state_of(&bytes);
+        }
+        Arc::new(Inode { len, sectors, ..Inode::default() })
+    }
+
+    fn garbage(&mut self, sector: &Sector, quirks: Quirks) -> bool {
+        // Only where something was on its way to the device.
+        let written = sector.device.iter().any(Option::is_some);
+        let allowed = written && (!sector.held || quirks.tears_sectors);
+        allowed
+            && match self.image {
+                Image::Garbage => true,
+                Image::Random(_) => self.rng.chance(8),
+                _ => false,
+            }
+    }
+}
+
+#[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // a machine is in several of these states at once
+struct Machine {
+    core: Core,
+    locked: bool,
+    dead: bool,
+    recording: Option<Vec<Core>>,
+    /// The power goes when so many effects have happened.
+    cut_at: Option<u64>,
+    calls: Vec<Call>,
+    log_calls: bool,
+    call: u64,
+    fault: Option<(u64, Fault)>,
+    fault_hit: bool,
+    /// Flushes from now until the one that fails.
+    fail_flush_in: Option<u64>,
+    handles: BTreeMap<u64, Weak<()>>,
+}
+
+/// A storage on such a disk. Clones are the same disk.
+#[derive(Clone)]
+pub(crate) struct SimDisk(Arc<Mutex<Machine>>);
+
+impl fmt::Debug for SimDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SimDisk")
+    }
+}
+
+impl SimDisk {
+    pub(crate) fn new(quirks: Quirks) -> SimDisk {
+        SimDisk::from_core(Core::new(quirks))
+    }
+
+    pub(crate) fn from_core(core: Core) -> SimDisk {
+        SimDisk(Arc::new(Mutex::new(Machine {
+            core,
+            locked: false,
+            dead: false,
+            recording: None,
+            cut_at: None,
+            calls: Vec::new(),
+            log_calls: false,
+            call: 0,
+            fault: None,
+            fault_hit: false,
+            fail_flush_in: None,
+            handles: BTreeMap::new(),
+        })))
+    }
+
+    fn machine(&self) -> MutexGuard<'_, Machine> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// From here on a snapshot is kept at every effect.
+    pub(crate) fn record(&self) {
+        self.machine().recording = Some(Vec::new());
+    }
+
+    pub(crate) fn take_cuts(&self) -> Vec<Core> {
+        self.machine().recording.take().unwrap_or_default()
+    }
+
+    pub(crate) fn snapshot(&self) -> Core {
+        self.machine().core.clone()
+    }
+
+    pub(crate) fn set_mark(&self, mark: usize) {
+        self.machine().core.mark = mark;
+    }
+
+    /// The power goes after `effects` more.
+    pub(crate) fn cut_after(&self, effects: u64) {
+        let mut machine = self.machine();
+        machine.cut_at = Some(machine.core.effect + effects);
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.machine().dead
+    }
+
+    /// No call answers any more; what a process does after its death does not count.
+    pub(crate) fn kill(&self) {
+        self.machine().dead = true;
+    }
+
+    pub(crate) fn log_calls(&self) {
+        self.machine().log_calls = true;
+    }
+
+    pub(crate) fn take_calls(&self) -> Vec<Call> {
+        std::mem::take(&mut self.machine().calls)
+    }
+
+    pub(crate) fn fail_at(&self, call: u64, fault: Fault) {
+        self.machine().fault = Some((call, fault));
+    }
+
+    /// The flush after `count` others fails.
+    pub(crate) fn fail_flush_after(&self, count: u64) {
+        self.machine().fail_flush_in = Some(count);
+    }
+
+    /// Faults are over; says whether one was met.
+    pub(crate) fn heal(&self) -> bool {
+        let mut machine = self.machine();
+        machine.fault = None;
+        machine.fault_hit
+    }
+
+    pub(crate) fn fault_hit(&self) -> bool {
+        self.machine().fault_hit
+    }
+
+    fn handle(&self, id: u64, writes: bool, path: &str) -> Arc<dyn StorageFile> {
+        let mut machine = self.machine();
+        let guard = if let Some(guard) = machine.handles.get(&id).and_then(Weak::upgrade) {
+            guard
+        } else {
+            let guard = Arc::new(());
+            machine.handles.insert(id, Arc::downgrade(&guard));
+            if machine.core.inodes[&id].failed {
+                machine.core.inode_mut(id).failed = false;
+            }
+            guard
+        };
+        drop(machine);
+        Arc::new(SimFile { disk: self.clone(), id, writes, path: path.to_owned(), _guard: guard })
+    }
+}
+
+impl Machine {
+    /// Every call begins here: `Err` where it fails by fault, for a write after half of its effect.
+    fn begin(&mut self, call: Call) -> io::Result<()> {
+        if self.dead {
+            return Err(io::Error::other("the power is off"));
+        }
+        let index = self.call;
+        self.call += 1;
+        if self.log_calls {
+            self.calls.push(call);
+        }
+        if let (Call::Flush, Some(left)) = (call, &mut self.fail_flush_in) {
+            if *left == 0 {
+                (self.fail_flush_in, self.fault_hit) = (None, true);
+                return Err(io::Error::other("the medium refuses"));
+            }
+            *left -= 1;
+        }
+        let Some((at, fault)) = self.fault else { return Ok(()) };
+        let due = if fault == Fault::StaysFull { index >= at } else { index == at };
+        if !due || !fault.applies_to(call) {
+            return Ok(());
+        }
+        self.fault_hit = true;
+        Err(match fault {
+            Fault::Io => io::Error::other("the medium refuses"),
+            _ => io::ErrorKind::StorageFull.into(),
+        })
+    }
+
+    /// Every effect ends here.
+    fn effect(&mut self) {
+        self.core.effect += 1;
+        if let Some(cuts) = &mut self.recording {
+            cuts.push(self.core.clone());
+        }
+        if self.cut_at.is_some_and(|at| self.core.effect >= at) {
+            self.dead = true;
+        }
+    }
+}
+
+#[derive(Debug)]
+struct SimLock(SimDisk);
+
+impl StorageLock for SimLock {}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        self.0.machine().locked = false;
+    }
+}
+
+impl Storage for SimDisk {
+    fn lock(&self) -> io::Result<Box<dyn StorageLock>> {
+        let mut machine = self.machine();
+        if machine.locked {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        machine.locked = true;
+        drop(machine);
+        Ok(Box::new(SimLock(self.clone())))
+    }
+
+    fn read_dir(&self, dir: &str) -> io::Result<Vec<DirEntry>> {
+        let mut machine = self.machine();
+        machine.begin(Call::ReadDir)?;
+        let id = machine.core.dir_id(dir)?;
+        let names = machine.core.dirs[&id].names.iter();
+        Ok(names.map(|(name, node)| DirEntry { name: name.clone(), is_dir: matches!(node, Node::Dir(_)) }).collect())
+    }
+
+    fn create_dir(&self, dir: &str) -> io::Result<()> {
+        let mut machine = self.machine();
+        machine.begin(Call::CreateDir)?;
+        if machine.core.node(dir).is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let id = machine.core.next_id;
+        machine.core.next_id += 1;
+        machine.core.dirs.insert(id, Arc::default());
+        machine.core.change_names(ROOT, NameOp::Set(dir.to_owned(), Node::Dir(id)));
+        machine.effect();
+        Ok(())
+    }
+
+    fn remove_dir(&self, dir: &str) -> io::Result<()> {
+        let mut machine = self.machine();
+        machine.begin(Call::RemoveDir)?;
+        let id = machine.core.dir_id(dir)?;
+        if !machine.core.dirs[&id].names.is_empty() {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        machine.core.change_names(ROOT, NameOp::Remove(dir.to_owned()));
+        machine.effect();
+        Ok(())
+    }
+
+    fn open(&self, path: &str, access: Access) -> io::Result<Arc<dyn StorageFile>> {
+        let mut machine = self.machine();
+        let id = if access == Access::CreateNew {
+            machine.begin(Call::Create)?;
+            if machine.core.node(path).is_ok() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            let (dir, name) = machine.core.place(path)?;
+            let id = machine.core.next_id;
+            machine.core.next_id += 1;
+            machine.core.inodes.insert(id, Arc::default());
+            machine.core.change_names(dir, NameOp::Set(name.to_owned(), Node::File(id)));
+            machine.effect();
+            id
+        } else {
+            machine.begin(Call::Open)?;
+            machine.core.file(path)?
+        };
+        drop(machine);
+        Ok(self.handle(id, access != Access::Read, path))
+    }
+
+    fn metadata(&self, path: &str) -> io::Result<FileMeta> {
+        let mut machine = self.machine();
+        machine.begin(Call::Metadata)?;
+        match machine.core.node(path)? {
+            Node::File(id) => Ok(FileMeta { len: machine.core.inodes[&id].len, identity: id }),
+            Node::Dir(id) => Ok(FileMeta { len: 0, identity: id }),
+        }
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut machine = self.machine();
+        machine.begin(Call::Rename)?;
+        let node = machine.core.node(from)?;
+        let ((dir, _), (to_dir, to)) = (machine.core.place(from)?, machine.core.place(to)?);
+        assert_eq!(dir, to_dir, "the engine renames inside one directory");
+        if let Some(Node::Dir(_)) = machine.core.dirs[&dir].names.get(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        machine.core.change_names(dir, NameOp::Rename(to.to_owned(), node));
+        machine.effect();
+        Ok(())
+    }
+
+    fn remove_file(&self, path: &str) -> io::Result<()> {
+        let mut machine = self.machine();
+        machine.begin(Call::Remove)?;
+        machine.core.file(path)?;
+        let (dir, name) = machine.core.place(path)?;
+        machine.core.change_names(dir, NameOp::Remove(name.to_owned()));
+        if machine.core.quirks.remove_lies {
+            let dir = Arc::make_mut(machine.core.dirs.get_mut(&dir).expect("a directory"));
+            dir.pending.pop();
+        }
+        machine.effect();
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        let mut machine = self.machine();
+        machine.begin(Call::SyncDir)?;
+        let id = machine.core.dir_id(dir)?;
+        let lies = match machine.core.quirks.sync_dir_lies {
+            0 => false,
+            1 => true,
+            2 => id == ROOT,
+            _ => id != ROOT,
+        };
+        if !lies {
+            let dir = Arc::make_mut(machine.core.dirs.get_mut(&id).expect("a directory"));
+            let pending = std::mem::take(&mut dir.pending);
+            // What a quirk hid stays hidden.
+            for op in pending {
+                op.apply(&mut dir.durable);
+            }
+        }
+        machine.effect();
+        Ok(())
+    }
+
+    fn boot_id(&self) -> [u8; 16] {
+        u128::from(self.machine().core.boot).to_be_bytes()
+    }
+}
+
+struct SimFile {
+    disk: SimDisk,
+    id: u64,
+    writes: bool,
+    path: String,
+    _guard: Arc<()>,
+}
+
+impl fmt::Debug for SimFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl SimFile {
+    fn change(&self, call: Call) -> io::Result<MutexGuard<'_, Machine>> {
+        if !self.writes {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let mut machine = self.disk.machine();
+        machine.begin(call)?;
+        Ok(machine)
+    }
+
+    fn put(&self, bytes: &[u8], position: u64, in_between: bool) -> io::Result<()> {
+        if !self.writes {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let mut machine = self.disk.machine();
+        // On a disk that stays full, room that was reserved is still there.
+        let grows = position + bytes.len() as u64 > machine.core.inodes[&self.id].len;
+        let suspended = if grows { None } else { machine.fault.take_if(|(_, fault)| *fault == Fault::StaysFull) };
+        let begun = machine.begin(Call::Write);
+        machine.fault = suspended.or(machine.fault);
+        if begun.is_err() && machine.dead {
+            return begun;
+        }
+        // Any part of a failed write may be there.
+        let parts = [bytes.len() / 2, bytes.len(), 0, bytes.len().saturating_sub(1)];
+        let done = if begun.is_ok() { bytes.len() } else { parts[machine.call as usize % parts.len()] };
+        if done > 0 {
+            machine.core.inode_mut(self.id).write(&bytes[..done], position, in_between);
+        }
+        machine.effect();
+        begun
+    }
+}
+
+impl StorageFile for SimFile {
+    fn len(&self) -> io::Result<u64> {
+        let mut machine = self.disk.machine();
+        machine.begin(Call::Len)?;
+        Ok(machine.core.inodes[&self.id].len)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let mut machine = self.disk.machine();
+        machine.begin(Call::Read)?;
+        Ok(machine.core.inodes[&self.id].read(buffer, position))
+    }
+
+    fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        self.put(bytes, position, false)
+    }
+
+    fn store_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        self.put(bytes, position, true)
+    }
+
+    fn lend(&self, position: u64, len: usize) -> io::Result<Option<Lease>> {
+        let mut machine = self.disk.machine();
+        machine.begin(Call::Lend)?;
+        let mut bytes = vec![0; len];
+        let read = machine.core.inodes[&self.id].read(&mut bytes, position);
+        assert_eq!(read, len, "the engine vouches that what it borrows lies inside {}", self.path);
+        Ok(Some(Lease::new(Arc::new(bytes), 0..len)))
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        let mut machine = self.change(Call::Reserve)?;
+        if len > machine.core.inodes[&self.id].len {
+            machine.core.inode_mut(self.id).set_len(len);
+            machine.effect();
+        }
+        Ok(())
+    }
+
+    fn prepare(&self, _range: Range<u64>) {}
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        let mut machine = self.change(Call::Truncate)?;
+        if !machine.core.quirks.truncate_lies {
+            machine.core.inode_mut(self.id).set_len(len);
+        }
+        machine.effect();
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let mut machine = self.disk.machine();
+        if machine.core.inodes[&self.id].failed {
+            return Err(io::Error::other("an earlier flush failed"));
+        }
+        if let Err(error) = machine.begin(Call::Flush) {
+            if !machine.dead {
+                machine.core.inode_mut(self.id).flush_fails();
+            }
+            return Err(error);
+        }
+        let quirks = machine.core.quirks;
+        let lies = quirks.flush_lies.is_some_and(|ending| self.path.ends_with(ending));
+        let passes_over = quirks.flush_newest_only && self.is_older_segment(&machine);
+        if !lies && !passes_over {
+            machine.core.inode_mut(self.id).flush(quirks);
+        }
+        machine.effect();
+        Ok(())
+    }
+}
+
+impl SimFile {
+    fn is_older_segment(&self, machine: &Machine) -> bool {
+        let Ok((dir, name)) = machine.core.place(&self.path) else { return false };
+        let is_segment = |name: &str| name.strip_suffix(".log").is_some();
+        let mut names = machine.core.dirs[&dir].names.keys();
+        is_segment(name) && names.any(|other| is_segment(other) && other.as_str() > name)
+    }
+}

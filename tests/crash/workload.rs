@@ -1,0 +1,550 @@
+//! What is done to a store while its disk is watched: operations, and the world that carries them out beside the model.
+
+use std::sync::Arc;
+
+use edgelog::clock::ManualClock;
+use edgelog::{Durability, Error, NewRecord, NewTopic, Store};
+
+use super::disk::{Core, Image, Quirks, Rng, SimDisk};
+use super::oracle::{Clean, LogModel, Model, Presence, Rec, TIME_BASE, TopicModel, check};
+
+pub(crate) const FLUSH_MS: i64 = 20;
+
+/// A log by number: topic and partition.
+pub(crate) const LOGS: [(&str, usize); 5] = [("a", 0), ("b", 0), ("b", 1), ("c", 0), ("c", 1)];
+pub(crate) const TOPICS: [&str; 3] = ["a", "b", "c"];
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Op {
+    Append {
+        log: usize,
+        records: u8,
+        len: u16,
+        durability: Durability,
+    },
+    Flush {
+        log: usize,
+    },
+    FlushAll,
+    Tick {
+        advance: i64,
+    },
+    /// Back by so many records.
+    Truncate {
+        log: usize,
+        back: u16,
+    },
+    /// Up to so many records before the end.
+    DeleteRecords {
+        log: usize,
+        keep: u16,
+    },
+    Create {
+        topic: usize,
+    },
+    Delete {
+        topic: usize,
+    },
+    Reopen,
+    /// The process dies, the machine stays up.
+    Kill,
+    /// The power goes after so many more effects.
+    Cut {
+        after: u16,
+        image: Image,
+    },
+    /// The flush after so many others fails, and the process is started again.
+    FailFlush {
+        after: u8,
+    },
+}
+
+pub(crate) fn new_topic(topic: usize) -> NewTopic {
+    let spec = NewTopic::new(TOPICS[topic]).config("segment.bytes", "4096").config("index.interval.bytes", "256");
+    match topic {
+        0 => spec.config("retention.ms", "-1"),
+        1 => spec.partitions(2).config("retention.ms", "-1").config("retention.bytes", "9000"),
+        _ => spec.partitions(2).config("retention.ms", "400").config("flush.ms", "20"),
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) disk: SimDisk,
+    pub(crate) clock: ManualClock,
+    pub(crate) store: Option<Store>,
+    pub(crate) model: Model,
+    /// The model at each mark, where cuts are recorded.
+    pub(crate) trail: Option<Vec<Arc<Model>>>,
+    pub(crate) seq: u32,
+    /// Errors are answers too: some call was made to fail.
+    pub(crate) tolerant: bool,
+}
+
+fn options(clock: &ManualClock) -> edgelog::StoreOptions {
+    let set = |options: edgelog::StoreOptions, key, value| options.set(key, value).expect("a key");
+    let options = set(Store::options(), "edgelog.housekeeping", "tick");
+    let options = set(options, "edgelog.checkpoint.interval.ms", "1000");
+    let options = set(options, "log.retention.check.interval.ms", "1");
+    options.clock(clock.clone())
+}
+
+impl World {
+    /// An empty disk with an open store.
+    pub(crate) fn new(quirks: Quirks) -> World {
+        World::on(SimDisk::new(quirks))
+    }
+
+    pub(crate) fn on(disk: SimDisk) -> World {
+        World {
+            disk,
+            clock: ManualClock::new(TIME_BASE),
+            store: None,
+            model: Model::new(),
+            trail: None,
+            seq: 0,
+            tolerant: false,
+        }
+    }
+
+    pub(crate) fn record(&mut self) {
+        self.disk.record();
+        self.trail = Some(Vec::new());
+        self.mark();
+    }
+
+    fn mark(&mut self) {
+        if let Some(trail) = &mut self.trail {
+            self.disk.set_mark(trail.len());
+            trail.push(Arc::new(self.model.clone()));
+        }
+    }
+
+    /// Opens the store and holds it against the model.
+    pub(crate) fn open(&mut self) -> Result<(), String> {
+        self.mark();
+        match options(&self.clock).open_on(self.disk.clone()) {
+            Ok(store) => {
+                let now = check(&store, &self.disk, &self.model);
+                if now.is_err() && self.tolerant && self.disk.fault_hit() && !self.disk.is_dead() {
+                    // The fault met this open, or the reading after it. Harmless, if another process finds everything.
+                    drop(store);
+                    self.tolerant = false;
+                    self.restart(self.disk.snapshot().image(Image::Kill));
+                    self.model.clean = if self.model.clean == Clean::Must { Clean::May } else { self.model.clean };
+                    return self.open();
+                }
+                self.store = Some(store);
+                if !self.disk.is_dead() {
+                    self.model = now?;
+                    if self.disk.fault_hit() {
+                        // What the cache shows of the checkpoint may not be on the device.
+                        self.model.clean = if self.model.clean == Clean::Must { Clean::May } else { self.model.clean };
+                    }
+                    self.mark();
+                }
+                Ok(())
+            }
+            Err(_) if self.disk.is_dead() => Ok(()),
+            Err(_) if self.tolerant && self.disk.fault_hit() => Ok(()),
+            Err(error) => Err(format!("open answers {error}")),
+        }
+    }
+
+    /// The process is gone without another word; `core` is what the next one finds.
+    pub(crate) fn restart(&mut self, core: Core) {
+        self.disk.kill();
+        self.store = None;
+        self.disk = SimDisk::from_core(core);
+    }
+
+    fn store(&self) -> &Store {
+        self.store.as_ref().expect("an open store")
+    }
+
+    fn begin(&mut self, what: &'static str, change: impl FnOnce(&mut Model)) {
+        change(&mut self.model);
+        self.model.what = what;
+        if !matches!(what, "flush" | "tick" | "close") {
+            self.model.clean = if self.model.clean == Clean::MustNot { Clean::MustNot } else { Clean::May };
+        } else if self.model.clean == Clean::Must {
+            self.model.clean = Clean::May;
+        }
+        self.mark();
+    }
+
+    fn end(&mut self, change: impl FnOnce(&mut Model)) {
+        change(&mut self.model);
+        // The engine's own word on what is durable is held against it.
+        let store = self.store.as_ref();
+        for (name, topic) in &mut self.model.topics {
+            for (partition, log_model) in topic.logs.iter_mut().enumerate() {
+                let Some(Ok(log)) = store.map(|store| store.log(name, partition as u32)) else { continue };
+                log_model.durable = log_model.durable.max(log.offsets().recovery_point);
+            }
+        }
+        self.mark();
+    }
+
+    /// `Ok(None)`: the power is off, or the call failed as it was made to.
+    fn outcome<T>(&self, what: &str, outcome: edgelog::Result<T>) -> Result<Option<T>, String> {
+        match outcome {
+            Ok(_) if self.disk.is_dead() => Ok(None),
+            Ok(value) => Ok(Some(value)),
+            Err(_) if self.disk.is_dead() || (self.tolerant && self.disk.fault_hit()) => Ok(None),
+            Err(error) => Err(format!("{what} answers {error}")),
+        }
+    }
+
+    pub(crate) fn is_there(&self, topic: &str) -> bool {
+        self.model.topics.get(topic).is_some_and(|topic| topic.presence == Presence::Present)
+    }
+
+    /// Carries out one operation. `Err` is a violation.
+    pub(crate) fn apply(&mut self, op: &Op) -> Result<(), String> {
+        if self.store.is_none() {
+            return Ok(());
+        }
+        match *op {
+            Op::Append { log, records, len, durability } => self.append(log, records, len, durability),
+            Op::Flush { log } => {
+                let (topic, partition) = LOGS[log];
+                if !self.is_there(topic) {
+                    return Ok(());
+                }
+                self.begin("flush", |_| {});
+                let flushed = self.store().log(topic, partition as u32).and_then(|log| log.flush());
+                if self.outcome("flush", flushed)?.is_some() {
+                    self.end(|model| {
+                        let log = model.log_mut(topic, partition);
+                        log.durable = log.end();
+                    });
+                }
+                Ok(())
+            }
+            Op::FlushAll => {
+                self.begin("flush", |_| {});
+                if self.outcome("flush", self.store().flush())?.is_some() {
+                    self.end(|model| {
+                        for log in model.topics.values_mut().flat_map(|topic| &mut topic.logs) {
+                            log.durable = log.end();
+                        }
+                    });
+                }
+                Ok(())
+            }
+            Op::Tick { advance } => self.tick(advance),
+            Op::Truncate { log, back } => self.truncate(log, back),
+            Op::DeleteRecords { log, keep } => self.delete_records(log, keep),
+            Op::Create { topic } => self.create(topic),
+            Op::Delete { topic } => self.delete(topic),
+            Op::Reopen => self.reopen(),
+            Op::Kill | Op::Cut { .. } | Op::FailFlush { .. } => Ok(()),
+        }
+    }
+
+    fn append(&mut self, log: usize, records: u8, len: u16, durability: Durability) -> Result<(), String> {
+        let (topic, partition) = LOGS[log];
+        if !self.is_there(topic) {
+            return Ok(());
+        }
+        let log = self.store().log(topic, partition as u32).map_err(|e| e.to_string())?;
+        let epoch = log.leader_epoch();
+        let mut recs = Vec::new();
+        for n in 0..records.max(1) {
+            self.seq += 1;
+            recs.push(Rec { seq: self.seq, len: len.max(4) + u16::from(n), epoch, first: n == 0 });
+        }
+        self.clock.set(TIME_BASE + i64::from(self.seq));
+        let (end, maybe_end) = {
+            let log_model = self.model.log_mut(topic, partition);
+            (log_model.end(), log_model.end() + log_model.maybe.len() as i64)
+        };
+        let before = self.model.log_mut(topic, partition).maybe.clone();
+        self.begin("append", |model| {
+            let log = model.log_mut(topic, partition);
+            log.epoch_max = log.epoch_max.max(epoch);
+            if log.maybe.is_empty() {
+                log.maybe.clone_from(&recs);
+            }
+        });
+        let appended = if recs.len() == 1 {
+            let value = recs[0].value();
+            let record = NewRecord::value(&value).with_timestamp(TIME_BASE + i64::from(recs[0].seq));
+            log.append_with(record, durability)
+        } else {
+            let mut batch = log.batch();
+            for rec in &recs {
+                let record = rec.value();
+                let record = NewRecord::value(&record).with_timestamp(TIME_BASE + i64::from(rec.seq));
+                batch.push(record).map_err(|e| e.to_string())?;
+            }
+            log.append_batch_with(&mut batch, durability)
+        };
+        let failed = appended.as_ref().err().map(Error::to_string);
+        let Some(info) = self.outcome("append", appended)? else {
+            if failed.is_some() && !self.disk.is_dead() && log.offsets().log_end_offset > end {
+                // It stands in the log, and only its flush failed.
+                let grown = log.offsets().log_end_offset;
+                self.end(|model| {
+                    let log = model.log_mut(topic, partition);
+                    let taken: Vec<Rec> = if before.is_empty() { recs } else { before };
+                    if grown == log.end() + taken.len() as i64 {
+                        Arc::make_mut(&mut log.records).extend(taken);
+                        log.maybe.clear();
+                    }
+                });
+            }
+            return Ok(());
+        };
+        if info.base_offset != end || info.last_offset != end + recs.len() as i64 - 1 {
+            return Err(format!("an append at the end {end} (or {maybe_end}) answers {info:?}"));
+        }
+        if info.leader_epoch < epoch {
+            return Err(format!("an append in epoch {epoch} answers {info:?}"));
+        }
+        for rec in &mut recs {
+            rec.epoch = info.leader_epoch;
+        }
+        self.end(|model| {
+            model.clean = Clean::MustNot;
+            let log_model = model.log_mut(topic, partition);
+            log_model.epoch_max = log_model.epoch_max.max(info.leader_epoch);
+            log_model.maybe.clear();
+            Arc::make_mut(&mut log_model.records).extend(recs);
+            let end = log_model.end();
+            if durability == Durability::Sync {
+                log_model.durable = end;
+            }
+            if durability == Durability::Interval {
+                log_model.interval_end = end;
+            }
+        });
+        Ok(())
+    }
+
+    fn tick(&mut self, advance: i64) -> Result<(), String> {
+        let now = TIME_BASE + i64::from(self.seq) + advance;
+        self.begin("tick", |model| {
+            for log in model.topics.values_mut().flat_map(|topic| &mut topic.logs) {
+                log.start.1 = log.end();
+            }
+        });
+        let ticked = self.store().tick(now);
+        let ticked = self.outcome("tick", ticked)?.is_some();
+        if self.disk.is_dead() {
+            return Ok(());
+        }
+        let starts = self.starts();
+        self.end(|model| {
+            for (topic, partition, start) in starts {
+                let log = model.log_mut(&topic, partition);
+                log.start.1 = start.max(log.start.0);
+                let flush_ms = if topic == "c" { FLUSH_MS } else { 1000 };
+                if advance >= flush_ms && ticked {
+                    log.durable = log.durable.max(log.interval_end);
+                }
+            }
+        });
+        Ok(())
+    }
+
+    fn starts(&self) -> Vec<(String, usize, i64)> {
+        let mut starts = Vec::new();
+        for (name, topic) in &self.model.topics {
+            for partition in 0..topic.logs.len() {
+                if let Ok(log) = self.store().log(name, partition as u32) {
+                    starts.push((name.clone(), partition, log.offsets().log_start_offset));
+                }
+            }
+        }
+        starts
+    }
+
+    fn truncate(&mut self, log: usize, back: u16) -> Result<(), String> {
+        let (topic, partition) = LOGS[log];
+        if !self.is_there(topic) {
+            return Ok(());
+        }
+        let log = self.store().log(topic, partition as u32).map_err(|e| e.to_string())?;
+        let start = log.offsets().log_start_offset;
+        let log_model = self.model.log_mut(topic, partition);
+        let to = (log_model.end() - i64::from(back)).max(start);
+        let floor = log_model.batch_start(to);
+        if floor < start {
+            return Ok(());
+        }
+        self.begin("truncate", |model| {
+            let log = model.log_mut(topic, partition);
+            log.durable = log.durable.min(floor);
+        });
+        let outcome = log.truncate_to(to);
+        let Some(end) = self.outcome("truncate", outcome)? else { return Ok(()) };
+        if end != floor {
+            return Err(format!("truncating to {to} answers {end}, the batch begins at {floor}"));
+        }
+        self.end(|model| {
+            model.clean = Clean::MustNot;
+            let log = model.log_mut(topic, partition);
+            log.durable = end;
+            log.maybe.clear();
+            log.interval_end = log.interval_end.min(end);
+            Arc::make_mut(&mut log.records).truncate(end as usize);
+        });
+        Ok(())
+    }
+
+    fn delete_records(&mut self, log: usize, keep: u16) -> Result<(), String> {
+        let (topic, partition) = LOGS[log];
+        if !self.is_there(topic) {
+            return Ok(());
+        }
+        let log = self.store().log(topic, partition as u32).map_err(|e| e.to_string())?;
+        let before = (self.model.log_mut(topic, partition).end() - i64::from(keep)).max(0);
+        self.begin("delete records", |model| {
+            let log = model.log_mut(topic, partition);
+            log.start.1 = log.start.1.max(before);
+        });
+        let outcome = log.delete_records_before(before);
+        let Some(start) = self.outcome("delete records", outcome)? else { return Ok(()) };
+        if start < before {
+            return Err(format!("deleting before {before} answers {start}"));
+        }
+        let high = log.offsets().log_start_offset;
+        self.end(|model| {
+            model.clean = Clean::MustNot;
+            model.log_mut(topic, partition).start = (start, high);
+        });
+        Ok(())
+    }
+
+    fn create(&mut self, topic: usize) -> Result<(), String> {
+        let spec = new_topic(topic);
+        let name = spec.name.clone();
+        if self.model.topics.contains_key(&name) {
+            return Ok(());
+        }
+        let logs = vec![LogModel::new(); spec.partitions as usize];
+        let created = TopicModel { presence: Presence::MaybeCreated, spec: spec.clone(), logs };
+        self.begin("create topic", |model| drop(model.topics.insert(name.clone(), created)));
+        let outcome = self.store().create_topic(&spec);
+        if self.outcome("create topic", outcome)?.is_none() {
+            return Ok(());
+        }
+        let mut ids = Vec::new();
+        for partition in 0..spec.partitions {
+            ids.push(self.store().log(&name, partition).map_err(|e| e.to_string())?.id());
+        }
+        self.end(|model| {
+            model.clean = Clean::MustNot;
+            model.has_checkpoint = true;
+            let topic = model.topics.get_mut(&name).expect("just inserted");
+            topic.presence = Presence::Present;
+            for (log, id) in topic.logs.iter_mut().zip(ids) {
+                log.id = id;
+            }
+        });
+        Ok(())
+    }
+
+    fn delete(&mut self, topic: usize) -> Result<(), String> {
+        let name = TOPICS[topic];
+        if !self.is_there(name) {
+            return Ok(());
+        }
+        self.begin("delete topic", |model| {
+            model.topics.get_mut(name).expect("it is there").presence = Presence::MaybeDeleted;
+        });
+        let outcome = self.store().delete_topic(name);
+        if self.outcome("delete topic", outcome)?.is_some() {
+            self.end(|model| {
+                model.clean = Clean::MustNot;
+                model.topics.remove(name);
+            });
+        }
+        Ok(())
+    }
+
+    /// Closes cleanly and opens again.
+    fn reopen(&mut self) -> Result<(), String> {
+        self.begin("close", |_| {});
+        // Where it may not have been closed before, a close that changes nothing makes no mark either.
+        let before = self.model.clean;
+        self.model.clean = Clean::May;
+        self.mark();
+        let store = self.store.take().expect("an open store");
+        let outcome = store.close();
+        if self.outcome("close", outcome)?.is_some() {
+            let may = before == Clean::May || self.disk.fault_hit();
+            self.model.clean = if may { Clean::May } else { Clean::Must };
+            for log in self.model.topics.values_mut().flat_map(|topic| &mut topic.logs) {
+                log.durable = log.end();
+            }
+            self.mark();
+        }
+        drop(store);
+        if self.disk.is_dead() { Ok(()) } else { self.open() }
+    }
+
+    /// As `append_everywhere`, but for logs that a failed write or flush has made read-only until they are opened
+    /// again.
+    pub(crate) fn append_everywhere_but_failed(&mut self) -> Result<(), String> {
+        for (log, (topic, partition)) in LOGS.into_iter().enumerate() {
+            if !self.is_there(topic) {
+                continue;
+            }
+            let Ok(found) = self.store().log(topic, partition as u32) else { continue };
+            if matches!(found.flush(), Err(Error::PreviousIo { .. })) {
+                continue;
+            }
+            self.apply(&Op::Append { log, records: 1, len: 60, durability: Durability::Sync })?;
+        }
+        Ok(())
+    }
+
+    /// Every log takes an append at once, and gives it back.
+    pub(crate) fn append_everywhere(&mut self) -> Result<(), String> {
+        for log in 0..LOGS.len() {
+            let op = Op::Append { log, records: 1, len: 60, durability: Durability::Sync };
+            self.apply(&op)?;
+        }
+        Ok(())
+    }
+}
+
+/// A workload in which everything happens, at every level, with rolls.
+pub(crate) fn everything(seed: u64, count: usize) -> Vec<Op> {
+    let mut rng = Rng::new(seed);
+    let mut ops: Vec<Op> = (0..TOPICS.len()).map(|topic| Op::Create { topic }).collect();
+    while ops.len() < count {
+        ops.push(random_op(&mut rng));
+        if matches!(ops.last(), Some(Op::Delete { topic }) if rng.chance(80) && *topic < 3) {
+            let Some(Op::Delete { topic }) = ops.last().cloned() else { continue };
+            ops.push(Op::Create { topic });
+        }
+    }
+    ops
+}
+
+pub(crate) fn random_op(rng: &mut Rng) -> Op {
+    const DURABILITIES: [Durability; 5] =
+        [Durability::Sync, Durability::Os, Durability::Os, Durability::Interval, Durability::Sync];
+    // One log is busy, so that it rolls.
+    let log = if rng.chance(50) { rng.below(2) } else { rng.below(LOGS.len()) };
+    match rng.below(100) {
+        0..70 => {
+            // A batch fits into a segment.
+            let (records, len) =
+                [(1, 10), (1, 100), (1, 420), (1, 1500), (3, 40), (3, 700), (8, 20), (8, 300)][rng.below(8)];
+            Op::Append { log, records, len, durability: DURABILITIES[rng.below(5)] }
+        }
+        70..76 => Op::Tick { advance: [0, 5, FLUSH_MS, FLUSH_MS, 2000][rng.below(5)] },
+        76..80 => Op::Flush { log },
+        80..82 => Op::FlushAll,
+        82..87 => Op::Truncate { log, back: [1, 2, 5, 20, 60][rng.below(5)] },
+        87..91 => Op::DeleteRecords { log, keep: [0, 3, 10, 30][rng.below(4)] },
+        91..93 => Op::Delete { topic: rng.below(3) },
+        93..96 => Op::Create { topic: rng.below(3) },
+        96..99 => Op::Reopen,
+        _ => Op::Tick { advance: 1 },
+    }
+}
