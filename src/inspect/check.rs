@@ -24,6 +24,8 @@ use crate::storage::{Access, Storage};
 
 /// A log that keeps changing under the check is checked so often.
 const ATTEMPTS_MAX: usize = 4;
+/// Indexes that are perhaps being written are waited for so often in one log.
+const PAUSES_MAX: u32 = 8;
 /// Progress is told every so many bytes.
 const METER_BYTES: u64 = 1 << 20;
 
@@ -239,6 +241,8 @@ pub(super) struct LogCheck<'a, 'p> {
     storage: &'a Arc<dyn Storage>,
     /// What changes now is told as it is.
     pub(super) is_last_attempt: bool,
+    /// So often the check may still wait for an index that is perhaps being written.
+    pub(super) pauses_left: u32,
     pub(super) facts: LogFacts,
     pub(super) meter: &'a mut Meter<'p>,
     pub(super) decompressor: &'a mut Decompressor,
@@ -276,6 +280,7 @@ impl<'a, 'p> LogCheck<'a, 'p> {
         LogCheck {
             storage,
             is_last_attempt: false,
+            pauses_left: PAUSES_MAX,
             facts,
             meter,
             decompressor,

@@ -21,6 +21,8 @@ pub(super) struct IndexFault {
     pub(super) text: String,
     /// The file is not there at all.
     pub(super) missing: bool,
+    /// Bytes that it had when it was read.
+    pub(super) len: u64,
 }
 
 #[derive(Debug)]
@@ -30,13 +32,14 @@ struct Entries<T> {
     /// The next one to be met.
     at: usize,
     missing: bool,
+    len: u64,
     fault: Option<(Option<u64>, String)>,
     wrong: u64,
 }
 
 impl<T> Entries<T> {
     fn new(file: String) -> Entries<T> {
-        Entries { file, list: Vec::new(), at: 0, missing: false, fault: None, wrong: 0 }
+        Entries { file, list: Vec::new(), at: 0, missing: false, len: 0, fault: None, wrong: 0 }
     }
 
     /// The entry that the walk has come to is wrong.
@@ -53,7 +56,7 @@ impl<T> Entries<T> {
         if self.wrong > 1 {
             let _ = write!(text, ", and {} entries more are wrong", self.wrong - 1);
         }
-        Some(IndexFault { file: self.file, position, text, missing: self.missing })
+        Some(IndexFault { file: self.file, position, text, missing: self.missing, len: self.len })
     }
 }
 
@@ -188,7 +191,10 @@ impl IndexCheck {
 
 fn load<T>(storage: &dyn Storage, entries: &mut Entries<T>) -> Option<Vec<u8>> {
     match read_whole(storage, &entries.file, INDEX_BYTES_MAX) {
-        Ok(bytes) => Some(bytes),
+        Ok(bytes) => {
+            entries.len = bytes.len() as u64;
+            Some(bytes)
+        }
         Err(error) => {
             entries.missing = error.kind() == std::io::ErrorKind::NotFound;
             let text = if entries.missing { "missing".to_owned() } else { format!("cannot be read: {error}") };

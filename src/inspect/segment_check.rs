@@ -301,16 +301,26 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             );
             self.add(Severity::Heals, position, text);
         }
-        self.finish_indexes();
-        flow
+        if self.finish_indexes() { Flow::Changed } else { flow }
     }
 
-    fn finish_indexes(self) {
+    /// Whether an index was being written while it was read.
+    fn finish_indexes(self) -> bool {
         let SegmentCheck { log, upper, indexes, mut plan, valid_end, .. } = self;
         // The active segment's indexes live in its writer's memory; what is on disk is from an earlier close.
         let complete = upper.is_some() || log.facts.clean;
         let reach = u64::from(log.facts.config.index_interval_bytes) + u64::from(log.facts.config.max_message_bytes);
         let faults = if valid_end > 0 { indexes.finish(valid_end, reach, complete) } else { Vec::new() };
+        if !log.facts.clean && !log.is_last_attempt {
+            if log.pauses_left > 0 && faults.iter().any(|fault| !fault.missing) {
+                log.pauses_left -= 1;
+                std::thread::sleep(TAIL_PAUSE);
+            }
+            let len = |file: &str| log.storage().metadata(file).map_or(0, |meta| meta.len);
+            if faults.iter().any(|fault| len(&fault.file) != fault.len) {
+                return true;
+            }
+        }
         for fault in faults {
             if fault.missing && !complete {
                 continue;
@@ -324,5 +334,6 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         if plan.rewrite || plan.indexes {
             log.plan.segments.push(plan);
         }
+        false
     }
 }
