@@ -240,6 +240,7 @@ fn retention_and_delete_records_move_the_log_start() {
     }
 }
 
+#[cfg(feature = "snappy")]
 #[test]
 fn batches_compress_and_read_back() {
     for place in Place::all() {
