@@ -338,6 +338,14 @@ impl Recovery<'_> {
         let mut segments: Vec<Arc<Segment>> = Vec::with_capacity(bases.len() + 1);
         // Everything before the segment of the recovery point is taken as it is: opening does not grow with the log.
         let known = self.params.saved.is_some();
+        let mut bases = bases;
+        if known && self.log.origin() == Origin::Own && bases.first().is_some_and(|&base| base > saved_point.offset) {
+            // A cut has lost the name in front of these, and with it records that nobody was promised: a hole, no start.
+            for &base in bases.iter().rev() {
+                self.cut_segment(base)?;
+            }
+            bases = &[];
+        }
         let first = if known { bases.partition_point(|&base| base <= saved_point.offset).saturating_sub(1) } else { 0 };
         segments.extend(bases[..first.min(bases.len())].iter().map(|&base| self.segment(base)));
         if let Some(sealed) = segments.last().filter(|sealed| sealed.base_offset == saved_point.base_offset) {

@@ -98,3 +98,30 @@ fn an_index_from_before_a_truncation_is_not_believed() {
         ]
     });
 }
+
+/// The log began behind a hole, at a segment whose predecessor the cut had taken: readers at the log start were told
+/// that they had come too late.
+#[test]
+fn a_log_does_not_begin_behind_what_a_cut_has_taken() {
+    at_every_effect(30, &all_images(), |cut| {
+        vec![
+            Op::Create { topic: 0 },
+            append(0, 8, 300, Interval),
+            append(0, 1, 10, Sync),
+            append(0, 3, 700, Os),
+            Op::DeleteRecords { log: 0, keep: 3 },
+            cut,
+            append(0, 8, 300, Interval),
+        ]
+    });
+    let ops = [
+        Op::Create { topic: 0 },
+        Op::Cut { after: 24, image: Image::Random(16_048_171_730_335) },
+        append(0, 8, 300, Interval),
+        append(0, 1, 10, Sync),
+        append(0, 3, 700, Os),
+        Op::DeleteRecords { log: 0, keep: 3 },
+        append(0, 8, 300, Interval),
+    ];
+    run_schedule(&ops, Quirks::default()).unwrap();
+}
