@@ -340,7 +340,7 @@ impl Recovery<'_> {
         let known = self.params.saved.is_some();
         let mut bases = bases;
         if known && self.log.origin() == Origin::Own && bases.first().is_some_and(|&base| base > saved_point.offset) {
-            // A cut has lost the name in front of these, and with it records that nobody was promised: a hole, no start.
+            // A cut has lost the name in front of these, and with it records that nobody was promised: a hole.
             for &base in bases.iter().rev() {
                 self.cut_segment(base)?;
             }
