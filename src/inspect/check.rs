@@ -328,6 +328,8 @@ impl<'a, 'p> LogCheck<'a, 'p> {
             Err(Error::Storage { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(self.no_dir()),
             Err(error) => return Err(error),
         };
+        self.facts.floor = listing.durable_below();
+        self.plan.facts.floor = self.facts.floor;
         self.leftovers(&listing);
         if self.facts.saved.is_none() && !listing.segments.is_empty() {
             let text = "the checkpoint does not know this log; the next open takes it over as it is";

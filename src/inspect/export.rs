@@ -111,13 +111,14 @@ pub fn export_partition(
         let reason = "a topic id is 22 characters of base64url, as `kafka-topics --describe` prints it";
         return Err(Error::storage("use topic id", id)(io::Error::new(io::ErrorKind::InvalidInput, reason)));
     }
-    let facts = LogFacts::new(&**storage, name, &StoreFacts::read(&**storage)?);
+    let mut facts = LogFacts::new(&**storage, name, &StoreFacts::read(&**storage)?);
     let listing = Listing::read(&**storage, &facts.dir).map_err(|error| match error {
         Error::Storage { source, .. } if source.kind() == io::ErrorKind::NotFound => {
             Error::UnknownTopicOrPartition { name: name.to_string() }
         }
         error => error,
     })?;
+    facts.floor = listing.durable_below();
     let dir = name.to_string();
     let exists = target.read_dir("").map_err(Error::storage("list", "."))?.iter().any(|entry| entry.name == dir);
     if exists {
@@ -254,10 +255,12 @@ impl Exporter<'_> {
         let mut walker = Walker::new(file, len, rules);
         loop {
             let before = walker.position();
-            let durable = self.facts.recovery_point().is_none_or(|point| walker.expected() < point);
+            let expected = walker.expected();
+            let durable = self.facts.durable_below().is_none_or(|point| expected < point);
+            let is_above = self.facts.recovery_point().is_some_and(|point| expected >= point);
             match walker.next() {
                 Step::Batch { position } => {
-                    if !durable && walker.is_left_behind(self.facts.epochs.view()) {
+                    if is_above && walker.is_left_behind(self.facts.epochs.view()) {
                         return Ok(false);
                     }
                     let batch = walker.batch();

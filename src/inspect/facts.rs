@@ -150,6 +150,8 @@ pub(super) struct LogFacts {
     pub(super) config: LogConfig,
     /// The store's clean mark stands.
     pub(super) clean: bool,
+    /// Everything below is durable by the names of the segments alone, see [`Listing::durable_below`].
+    pub(super) floor: Offset,
 }
 
 impl LogFacts {
@@ -169,6 +171,7 @@ impl LogFacts {
             clean: store.clean() && saved.is_some(),
             saved,
             config,
+            floor: 0,
         }
     }
 
@@ -177,9 +180,14 @@ impl LogFacts {
         self.saved.as_ref().is_some_and(|saved| saved.origin == Origin::Own)
     }
 
-    /// Everything below is durable; `None` where no checkpoint knows the log.
+    /// The recovery point that the checkpoint names; `None` where no checkpoint knows the log.
     pub(super) fn recovery_point(&self) -> Option<Offset> {
         self.saved.as_ref().map(|saved| saved.durable.offset)
+    }
+
+    /// Everything below was durable; `None` where no checkpoint knows the log.
+    pub(super) fn durable_below(&self) -> Option<Offset> {
+        self.recovery_point().map(|point| point.max(self.floor))
     }
 
     pub(super) fn log_start(&self) -> Offset {
@@ -240,6 +248,13 @@ impl Listing {
         }
         listing.cuts.sort_unstable();
         Ok(listing)
+    }
+
+    /// A segment begins only when everything below the one before it is durable: what the checkpoint does not say yet,
+    /// or no more where its newer slot is lost, the names of the last two segments say.
+    pub(super) fn durable_below(&self) -> Offset {
+        let before_last = self.segments.len().checked_sub(2).and_then(|at| self.segments.get(at));
+        before_last.map_or(0, |(base, _)| *base)
     }
 }
 

@@ -224,6 +224,11 @@ fn prepare(storage: &dyn Storage, checkpoint: &mut Checkpoint, plan: &LogPlan) {
         };
         checkpoint.logs.push((name.clone(), saved));
     }
+    let point = durable_point(plan);
+    if let Some(saved) = saved_of(checkpoint, name).filter(|saved| saved.durable.offset < point) {
+        // The checkpoint lags behind: without this, the next open would take damage below for the log's end.
+        saved.durable = DurablePoint { offset: point, base_offset: point, position: 0 };
+    }
     let (Some(start), Some(saved)) = (plan.new_start, saved_of(checkpoint, name)) else { return };
     saved.log_start_offset = saved.log_start_offset.max(start);
     let mut epochs = plan.facts.epochs.clone();
@@ -249,13 +254,22 @@ fn identity(storage: &dyn Storage, facts: &LogFacts) -> [u8; 16] {
     })
 }
 
+/// Up to here a log's segments are put right; what lies above is recovery's to judge.
+fn durable_point(plan: &LogPlan) -> Offset {
+    match (plan.facts.recovery_point(), plan.facts.durable_below()) {
+        // Where a history that was taken back stands above the recovery point, the log ends before it.
+        (Some(point), Some(durable)) => durable.min(plan.end).max(point),
+        _ => plan.end,
+    }
+}
+
 fn repair_log(
     storage: &dyn Storage,
     checkpoint: &mut Checkpoint,
     plan: &LogPlan,
     actions: &mut Vec<RepairAction>,
 ) -> Result<()> {
-    let point = plan.facts.recovery_point().unwrap_or(plan.end);
+    let point = durable_point(plan);
     let mut facts = plan.facts.clone();
     if facts.saved.is_none() {
         facts.epochs = plan.learned.clone();

@@ -75,17 +75,19 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
     /// Whether what stands at the walk's place was durable: then what is wrong there is damage, and no end of the log.
     fn is_durable(&self) -> bool {
         // A log that no checkpoint knows is taken as it is.
-        self.log.facts.recovery_point().is_none_or(|point| self.walker.expected() < point)
+        self.log.facts.durable_below().is_none_or(|point| self.walker.expected() < point)
     }
 
     fn walk(&mut self) -> Result<Flow> {
         loop {
             let before = self.walker.position();
+            let expected = self.walker.expected();
+            let is_above = self.log.facts.recovery_point().is_some_and(|point| expected >= point);
             let durable = self.is_durable();
             let in_motion = !durable && self.upper.is_none() && !self.log.facts.clean;
             let step = if in_motion { self.next_in_motion() } else { self.walker.next() };
             let flow = match step {
-                Step::Batch { position } => self.on_batch(position, durable),
+                Step::Batch { position } => self.on_batch(position, is_above),
                 Step::Damage(damage) => self.on_damage(&damage, durable),
                 Step::Zeros { position } => {
                     if self.upper.is_some_and(|upper| self.walker.expected() >= upper) {
@@ -133,8 +135,9 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         })
     }
 
-    fn on_batch(&mut self, position: u64, durable: bool) -> Flow {
-        let left_behind = !durable && self.walker.is_left_behind(self.log.facts.epochs.view());
+    /// `is_above`: the batch stands above the recovery point, where one of another history may stand.
+    fn on_batch(&mut self, position: u64, is_above: bool) -> Flow {
+        let left_behind = is_above && self.walker.is_left_behind(self.log.facts.epochs.view());
         if left_behind && !self.log.is_last_attempt && self.is_being_truncated() {
             return Flow::Changed;
         }
@@ -152,14 +155,14 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
                 self.add(Severity::Heals, position, text);
                 return Flow::EndOfLog;
             }
-            if !durable && epoch > epochs.latest().map_or(-1, |latest| latest.epoch) && !self.log.is_last_attempt {
+            if is_above && epoch > epochs.latest().map_or(-1, |latest| latest.epoch) && !self.log.is_last_attempt {
                 // The writer may have raised the epoch since the checkpoint was read.
                 return Flow::Changed;
             }
             self.wrong_epochs.batches += 1;
             self.wrong_epochs.first.get_or_insert((position, base_offset, expected, epoch));
             // Above the recovery point the bytes are recovery's to judge.
-            self.plan.rewrite |= durable;
+            self.plan.rewrite |= !is_above;
         }
         let offsets = next_offset - base_offset;
         if self.log.facts.saved.is_none() {
@@ -206,7 +209,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
 
     fn on_damage(&mut self, damage: &Damage, durable: bool) -> Flow {
         let Damage { position, first_offset, .. } = *damage;
-        let point = self.log.facts.recovery_point();
+        let point = self.log.facts.durable_below();
         let is_last = self.upper.is_none();
         let resumes = damage.resumes_at.is_some() || damage.wrong_base.is_some();
         let mut text = damage.cause.to_string();
@@ -261,7 +264,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
     /// The segment ends here. Goes the log on where it has to, and do the indexes say what the batches say?
     fn finish(mut self, flow: Flow) -> Flow {
         let mut flow = flow;
-        let point = self.log.facts.recovery_point();
+        let point = self.log.facts.durable_below();
         let end = self.told_to;
         if let Flow::Continue = flow {
             let next = self.upper.or(point).unwrap_or(end);

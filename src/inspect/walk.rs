@@ -354,7 +354,11 @@ impl Walker {
             match find_next_batch(bytes, 0, &plausible, &mut self.crc_budget) {
                 // One that begins in the overlap is found again, in its order, by the next stretch.
                 Resync::Found { position } if is_last || position < SEARCH_STRIDE_BYTES => {
-                    return (Some(from + position as u64), None);
+                    let found = from + position as u64;
+                    if !self.is_contradicted(found) {
+                        return (Some(found), None);
+                    }
+                    from = found + 1;
                 }
                 Resync::OutOfBudget { unread_from } => {
                     let unread = from + unread_from as u64;
@@ -365,6 +369,32 @@ impl Walker {
             }
         }
         (None, None)
+    }
+
+    /// Whether the batch at `position` names offsets that the batch right behind it contradicts. No CRC covers the
+    /// base offset: behind damage, where nothing before says what it has to be, what follows does.
+    fn is_contradicted(&mut self, position: u64) -> bool {
+        let Some((next_offset, size)) = self.offsets_at(position).map(|(_, next, size)| (next, size)) else {
+            return true;
+        };
+        if self.expected.is_none() {
+            return false;
+        }
+        match self.offsets_at(position + size) {
+            Some((base, ..)) if self.rules.contiguous => base != next_offset,
+            Some((base, ..)) => base < next_offset,
+            None => false,
+        }
+    }
+
+    /// Base offset, the offset behind and size of the batch at `position`, where one holds in itself.
+    fn offsets_at(&mut self, position: u64) -> Option<(Offset, Offset, u64)> {
+        let bytes_max = self.rules.batch_bytes_max;
+        let size =
+            RecordBatch::peek_size(self.window.at(position, HEADER_LEN)).ok().filter(|&size| size <= bytes_max)?;
+        let batch = RecordBatch::parse(self.window.at(position, size)).ok()?;
+        batch.verify_crc().ok()?;
+        Some((batch.base_offset(), batch.next_offset(), size as u64))
     }
 
     /// The first of the places that the index names where a batch holds.
