@@ -10,15 +10,15 @@ mod support;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::time::Duration;
+use std::sync::{Barrier, Mutex};
+use std::time::{Duration, Instant};
 
 use edgelog::storage::{Access, MemoryStorage, Storage};
 use edgelog::{Durability, Error, Log, NewRecord, NewTopic, OffsetSpec, Store, StoreOptions};
-use support::{TempDir, Watched, run_again, say, wait_until};
+use support::{TempDir, Watched, run_again, say};
 
 /// What somebody else takes of the disk until the store has met its end: one of so many parts.
-const BALLAST_PART: u64 = 4;
+const BALLAST_PART: u64 = 2;
 const MEMORY_BYTES: u64 = 4 << 20;
 /// What each writer goes on trying after its first error: some of it finds a last hole.
 const TRIES_AFTER_FULL: usize = 100;
@@ -115,23 +115,22 @@ fn append(log: &Log, topic: &str, durability: Durability, next: &mut i64) -> edg
 
 /// All writers at once until each has met the end of the disk, and beyond. Returns how many records each log holds.
 fn fill(store: &Store, ends: &[i64]) -> Vec<i64> {
-    let full = Mutex::new(0);
+    let (full, begin) = (Mutex::new(0), Barrier::new(WRITERS.len()));
     std::thread::scope(|scope| {
         let writers: Vec<_> = WRITERS
             .iter()
             .zip(ends)
             .map(|(&(topic, durability), &end)| {
-                let full = &full;
+                let (full, begin) = (&full, &begin);
                 scope.spawn(move || {
                     let log = store.log(topic, 0).unwrap();
-                    let (mut next, mut errors, mut tries) = (end, 0, 0);
+                    begin.wait();
+                    let (mut next, mut in_want, mut tries) = (end, false, 0);
                     while tries < TRIES_AFTER_FULL {
                         if let Err(error) = append(&log, topic, durability, &mut next) {
                             assert!(error.is_storage_full() && error.is_retriable(), "{topic} at {next}: {error}");
-                            errors += 1;
-                        }
-                        if errors == 1 {
-                            *full.lock().unwrap() += 1;
+                            *full.lock().unwrap() += usize::from(!in_want);
+                            in_want = true;
                         }
                         // Until all are in want, there is another who may free or take room.
                         tries += usize::from(*full.lock().unwrap() >= WRITERS.len());
@@ -150,10 +149,11 @@ fn append_some(store: &Store, ends: &mut [i64]) {
         let log = store.log(topic, 0).unwrap();
         for _ in 0..20 {
             // Some file systems give room back a while after the name is gone, and until then say so.
-            wait_until("room that was freed", || match append(&log, topic, durability, end) {
-                Err(error) if error.is_retriable() => false,
-                appended => appended.map(|()| true).unwrap(),
-            });
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while let Err(error) = append(&log, topic, durability, end) {
+                let waits = error.is_retriable() && Instant::now() < deadline;
+                assert!(waits, "{topic} at {end}, although there is room: {error}");
+            }
         }
     }
 }
@@ -293,7 +293,9 @@ fn a_process_killed_on_a_full_file_system_leaves_all_that_was_acknowledged() {
     if let Some(disk) = child() {
         let store = disk.open(Store::options());
         create_topics(&store);
-        let ends = fill(&store, &vec![0; WRITERS.len()]);
+        let mut ends = vec![0; WRITERS.len()];
+        append_some(&store, &mut ends);
+        let ends = fill(&store, &ends);
         let ends: Vec<String> = ends.iter().map(i64::to_string).collect();
         say(&format!("acknowledged {}", ends.join(" ")));
         // Killed here; or the parent is gone.
