@@ -25,8 +25,8 @@ use support::{Random, ticking};
 const NOW: i64 = 1_700_000_000_000;
 const TOPICS: &[&str] = &["plain", "packed"];
 const COMPRESSION: &str = if cfg!(feature = "snappy") { "snappy" } else { "none" };
-/// No store of a few KiB has a reason to ask for more at once. (Printing a backtrace, where somebody asked for them, takes
-/// some 6 MB: a test here panics on purpose.)
+/// No store of a few KiB has a reason to ask for more at once. (Printing a backtrace, where somebody asked for them,
+/// takes some 6 MB: a test here panics on purpose.)
 const ALLOCATION_MAX: usize = 8 << 20;
 
 /// Remembers the largest allocation.
