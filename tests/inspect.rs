@@ -937,7 +937,7 @@ fn whatever_was_damaged_repair_makes_it_whole() {
             (state % below.max(1) as u64) as usize
         };
         let disk = if round % 2 == 0 { closed_store(150) } else { crashed_store(140) };
-        let end = if round % 2 == 0 { 150 } else { 150_i64 };
+        let end = 150_i64;
         let files = disk.files();
         for _ in 0..=random(4) {
             let path = &files[random(files.len())];
