@@ -490,7 +490,7 @@ impl Window {
             let start = granule * GRANULE_BYTES;
             !self.is_populated(&(start.max(range.start)..(start + GRANULE_BYTES).min(range.end)))
         };
-        let mut granules = range.start / GRANULE_BYTES..(range.end - 1) / GRANULE_BYTES + 1;
+        let mut granules = range.start / GRANULE_BYTES..range.end.div_ceil(GRANULE_BYTES);
         let first = granules.find(is_missing).unwrap_or(range.start / GRANULE_BYTES);
         let last = granules.rfind(is_missing).unwrap_or(first);
         let start = first * GRANULE_BYTES;
