@@ -336,7 +336,7 @@ impl<'a, 'p> LogCheck<'a, 'p> {
             self.add(Severity::Note, self.facts.dir.to_string(), None, None, text.to_owned());
         }
         let Some(&(first, _)) = listing.segments.first() else { return Ok(self.no_segments()) };
-        self.check_start(first);
+        self.check_start(first, &listing);
         self.check_clean_end(&listing);
         self.log.log_start_offset = self.facts.log_start().max(first);
         self.log.log_end_offset = first;
@@ -409,7 +409,7 @@ impl<'a, 'p> LogCheck<'a, 'p> {
     }
 
     /// Does the log begin where the checkpoint says?
-    fn check_start(&mut self, first: Offset) {
+    fn check_start(&mut self, first: Offset, listing: &Listing) {
         let Some(saved) = &self.facts.saved else { return };
         let start = saved.log_start_offset;
         if first <= start {
@@ -418,7 +418,9 @@ impl<'a, 'p> LogCheck<'a, 'p> {
         let file = self.facts.dir.to_string();
         let config = &self.facts.config;
         let forgets = config.retention_ms >= 0 || config.retention_bytes >= 0;
-        if !self.facts.clean && forgets {
+        // Retention removes a segment's indexes before the segment itself.
+        let has_orphans = !listing.orphans.is_empty();
+        if !self.facts.clean && forgets && !has_orphans {
             let text = format!("the log begins at {first}; the checkpoint said {start}: retention has gone on since");
             self.add(Severity::Note, file, None, None, text);
         } else {

@@ -31,6 +31,9 @@ use crate::storage::{Access, Storage, StorageLock};
 use crate::store::checkpoint::{Checkpoint, CheckpointFile};
 use crate::store::{RecoveryReport, Store};
 
+/// Repair goes over the store so often at most.
+const ROUNDS_MAX: usize = 3;
+
 /// One thing that repair did, or in a dry run would do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -86,32 +89,56 @@ pub fn repair(
         let actions = planned(&before, &facts, &plans);
         return Ok(RepairReport { before, actions, ..RepairReport::default() });
     }
-    let lock = take_lock(&**storage)?;
+    let mut lock = take_lock(&**storage)?;
     let mut actions = Vec::new();
     restore_displaced(&**storage, selection, &mut actions)?;
-    let (before, facts, plans) = check_store(storage, selection, progress)?;
+    let (before, mut facts, mut plans) = check_store(storage, selection, progress)?;
     let sound = before.is_sound() && plans.is_empty() && facts.clean();
     if sound || (before.logs.is_empty() && !facts.exists) {
         return Ok(RepairReport { before, actions, ..RepairReport::default() });
     }
-    carry_out(storage, &facts, &plans, &mut actions)?;
-    drop(lock);
+    let mut recovery = None;
+    let mut round = 1;
+    loop {
+        carry_out(storage, &facts, &plans, &mut actions)?;
+        drop(lock);
+        let opened = open_and_close(storage)?;
+        // The first opening met what the damage had left; a later one meets what repair made of it.
+        recovery.get_or_insert(opened);
+        lock = take_lock(&**storage)?;
+        rebuild_missing_indexes(storage, selection, progress)?;
+        let after;
+        (after, facts, plans) = check_store(storage, selection, progress)?;
+        // What the engine learns from batches where a checkpoint is lost may show fields to be wrong only now.
+        if after.is_sound() || plans.is_empty() || round == ROUNDS_MAX {
+            return Ok(RepairReport { before, actions, recovery, after: Some(after) });
+        }
+        round += 1;
+    }
+}
 
+/// Lets the engine recover the store, and close it.
+fn open_and_close(storage: &Arc<dyn Storage>) -> Result<RecoveryReport> {
     let store = Store::options().set("edgelog.housekeeping", "tick")?.open_on(SharedStorage(Arc::clone(storage)))?;
     let recovery = store.recovery_report();
     store.close()?;
-    // What the engine builds in memory alone is written here: indexes of a segment that it recovered and nobody
-    // appended to.
-    let lock = take_lock(&**storage)?;
-    let (_, _, rest) = check_store(storage, selection, progress)?;
-    for plan in &rest {
+    Ok(recovery)
+}
+
+/// What the engine builds in memory alone is written here: indexes of a segment that it recovered and nobody appended
+/// to.
+fn rebuild_missing_indexes(
+    storage: &Arc<dyn Storage>,
+    selection: &Selection,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<()> {
+    let (_, _, plans) = check_store(storage, selection, progress)?;
+    for plan in &plans {
         for segment in plan.segments.iter().filter(|segment| segment.indexes && !segment.rewrite) {
             rebuild_indexes(&**storage, &plan.facts, segment)?;
         }
     }
-    let (after, _, _) = check_store(storage, selection, progress)?;
-    drop(lock);
-    Ok(RepairReport { before, actions, recovery: Some(recovery), after: Some(after) })
+    Ok(())
 }
 
 fn take_lock(storage: &dyn Storage) -> Result<Box<dyn StorageLock>> {
