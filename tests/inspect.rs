@@ -937,7 +937,6 @@ fn whatever_was_damaged_repair_makes_it_whole() {
             (state % below.max(1) as u64) as usize
         };
         let disk = if round % 2 == 0 { closed_store(150) } else { crashed_store(140) };
-        let end = 150_i64;
         let files = disk.files();
         for _ in 0..=random(4) {
             let path = &files[random(files.len())];
@@ -966,12 +965,12 @@ fn whatever_was_damaged_repair_makes_it_whole() {
         let (values, lost) = read_all(&store);
         assert_eq!(lost, [], "round {round}: {report:#?}");
         assert!(values.iter().all(|(n, text)| *text == value(*n)), "round {round}");
+        let durable = if round % 2 == 0 { 150 } else { 140 };
         if found.is_sound() {
-            assert_eq!(values.len(), usize::try_from(end).unwrap(), "round {round}: {found:#?}");
+            assert!(values.len() >= usize::try_from(durable).unwrap(), "round {round}: {found:#?}");
         }
         // What the check did not call lost is there still.
         let told: Vec<_> = found.findings.iter().filter_map(|finding| finding.lost).collect();
-        let durable = if round % 2 == 0 { 150 } else { 140 };
         // Without a checkpoint nobody knows what there was; an older slot of it knows less of a store that was in use.
         let checkpoint = found.findings.iter().find(|finding| finding.file == "edgelog.checkpoint");
         let known = checkpoint.is_none_or(|finding| round % 2 == 0 && finding.text.contains("holds"));

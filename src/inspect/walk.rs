@@ -243,6 +243,13 @@ impl Walker {
             break match scan_step(self.window.at(position, wanted), &rules) {
                 ScanStep::Batch(batch) | ScanStep::WrongEpoch { batch, .. } => {
                     let (size, next_offset) = (batch.size(), batch.next_offset());
+                    let base_offset = batch.base_offset();
+                    // Where offsets need only rise, one that jumps and is contradicted is a damaged field.
+                    if let Some(expected) = self.expected.filter(|&expected| base_offset > expected) {
+                        if self.is_contradicted(position) {
+                            break Cause::Decode(DecodeError::NotContiguous { expected, found: base_offset });
+                        }
+                    }
                     if next_offset <= self.rules.offset_end {
                         return Look::Batch(size, next_offset);
                     }
@@ -292,11 +299,15 @@ impl Walker {
             None => self.position = self.window.end(),
         }
         let mut next_offset = damage.next_offset;
-        if let (Some((size, next)), true) = (displaced, self.rules.contiguous) {
+        if let Some((size, next)) = displaced {
             let behind = position + u64::from(size);
             let fits = match (damage.resumes_at, damage.next_offset) {
                 (Some(at), Some(base)) => at == behind && base == next,
-                _ => next == self.rules.offset_end && self.window.first_nonzero(behind).is_none(),
+                _ => {
+                    self.rules.contiguous
+                        && next == self.rules.offset_end
+                        && self.window.first_nonzero(behind).is_none()
+                }
             };
             if fits {
                 damage.wrong_base = Some(size);
