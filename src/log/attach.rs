@@ -106,6 +106,19 @@ impl LogShared {
         }
     }
 
+    /// Learns at once, and not with the next checkpoint, that the writer's retention took segments: where the first one
+    /// known here is gone. One look at a file; nothing in the writing process.
+    pub(super) fn notice_retention(&self) -> Result<()> {
+        if self.attachment.is_none() {
+            return Ok(());
+        }
+        let Some(first) = self.segments.read().first().map(Arc::clone) else { return Ok(()) };
+        match self.identity(&first) {
+            Err(error) if is_gone(&error) => self.forget_missing_segments(),
+            other => other.map(drop),
+        }
+    }
+
     /// Drops segments that the writer's retention has taken from the list.
     pub(super) fn forget_missing_segments(&self) -> Result<()> {
         if self.attachment.is_none() {

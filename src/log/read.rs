@@ -78,6 +78,7 @@ impl Log {
     pub fn offset_for_time(&self, timestamp: TimestampMs) -> Result<Option<OffsetAndEpoch>> {
         self.shared.check_alive()?;
         self.shared.refresh()?;
+        self.shared.notice_retention()?;
         self.shared.offset_for_time(timestamp)
     }
 }
@@ -174,6 +175,7 @@ impl Reader {
     /// # Errors
     /// As [`Log::reader`]; the reader then stands where it stood.
     pub fn seek(&mut self, to: OffsetSpec) -> Result<()> {
+        self.log.notice_retention()?;
         let start = self.log.log_start_offset.load(Ordering::Acquire);
         let bound = self.bound();
         let end = self.log.log_end_offset.load(Ordering::Acquire);
