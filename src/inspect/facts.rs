@@ -227,7 +227,9 @@ impl Listing {
             if let Some(base) = file_names::parse_part_file(name) {
                 listing.parts.push(path());
                 let missing = listing.segments.iter().all(|(other, _)| *other != base);
-                let cut = names.iter().find(|cut| file_names::parse_cut_file(cut) == Some(base));
+                let cuts = names.iter().filter(|cut| file_names::parse_cut_file(cut) == Some(base));
+                // As the engine chooses: an older one is the tail of an earlier recovery.
+                let cut = cuts.max_by_key(|cut| file_names::cut_file_epoch(cut));
                 if let (true, Some(cut)) = (missing, cut) {
                     let cut = format!("{dir}/{cut}");
                     listing.displaced.push(cut.clone());
@@ -284,4 +286,27 @@ pub(super) fn read_whole(storage: &dyn Storage, path: &str, bytes_max: u64) -> i
     }
     bytes.truncate(filled);
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::MemoryStorage;
+
+    /// A recovery that was cut between its two renames left the segment under its newest `.cut` name; the older one,
+    /// first by name, is the tail of an earlier recovery, and putting that in place would lose the segment.
+    #[test]
+    fn of_several_cut_files_the_newest_stands_for_its_segment() {
+        let storage = MemoryStorage::new();
+        storage.create_dir("t-0").unwrap();
+        let segment = file_names::cut_file("t-0", 7, 50, 10);
+        let older = file_names::cut_file("t-0", 7, 4096, 9);
+        let others = [file_names::cut_file("t-0", 7, 60, 2), file_names::cut_file("t-0", 8, 0, 11)];
+        for path in [&segment, &older, &others[0], &others[1], &file_names::part_file("t-0", 7)] {
+            storage.open(path, Access::CreateNew).unwrap();
+        }
+        let listing = Listing::read(&storage, "t-0").unwrap();
+        assert_eq!(listing.displaced, std::slice::from_ref(&segment));
+        assert_eq!(listing.segments, [(7, segment)]);
+    }
 }
