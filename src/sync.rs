@@ -3,7 +3,15 @@
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Ordering, fence};
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
+
+/// Who cannot sleep in [`Wake::wait_until`] and is told once instead.
+pub(crate) trait Watcher: Send + Sync + fmt::Debug {
+    /// Whether what it waits for has come; if so, it has told its owner and is forgotten.
+    fn tell_if_ready(&self) -> bool;
+}
 
 /// Wakes those who wait for something to be published, and costs a publisher 5 ns while nobody waits.
 ///
@@ -16,6 +24,8 @@ pub(crate) struct Wake {
     /// Counts wake-ups, so that one which falls between looking and sleeping is seen under the lock.
     turn: Mutex<u64>,
     woken: Condvar,
+    /// Each counts as a waiter for as long as it stands here.
+    watchers: Mutex<Vec<Arc<dyn Watcher>>>,
 }
 
 impl Wake {
@@ -32,6 +42,37 @@ impl Wake {
     fn wake_waiters(&self) {
         *self.turn.lock() += 1;
         self.woken.notify_all();
+        self.tell_watchers();
+    }
+
+    fn tell_watchers(&self) {
+        self.watchers.lock().retain(|watcher| {
+            let told = watcher.tell_if_ready();
+            if told {
+                self.waiters.fetch_sub(1, Ordering::SeqCst);
+            }
+            !told
+        });
+    }
+
+    /// Tells `watcher` once, as soon as it says that it is ready, which may be now. Publishers pay for it until then,
+    /// and not while nobody watches.
+    pub(crate) fn watch(&self, watcher: Arc<dyn Watcher>) {
+        self.waiters.fetch_add(1, Ordering::SeqCst);
+        self.watchers.lock().push(watcher);
+        fence(Ordering::SeqCst);
+        self.tell_watchers();
+    }
+
+    /// Forgets `watcher`, told or not.
+    pub(crate) fn unwatch(&self, watcher: &Arc<dyn Watcher>) {
+        self.watchers.lock().retain(|other| {
+            let same = Arc::ptr_eq(other, watcher);
+            if same {
+                self.waiters.fetch_sub(1, Ordering::SeqCst);
+            }
+            !same
+        });
     }
 
     /// Sleeps until `ready` answers true or the deadline passes; returns what `ready` answered last.

@@ -161,3 +161,18 @@ fn a_truncation_leaves_no_index_of_what_it_took_back() {
         }
     }
 }
+
+/// What a host does that caught a panic and trusts nothing that its process remembers.
+#[test]
+fn an_abandoned_store_is_recovered_by_the_next_open() {
+    let place = TempDir::new();
+    let store = Store::open(place.path()).unwrap();
+    store.create_topic(&small_topic()).unwrap();
+    append(&store, 0, 20, Durability::Sync);
+    let log = store.log("t", 0).unwrap();
+    store.abandon();
+    assert!(matches!(log.append(NewRecord::value(b"late")), Err(edgelog::Error::Closed)));
+    let store = Store::open(place.path()).unwrap();
+    assert!(!store.recovery_report().clean);
+    check(&store, 20);
+}

@@ -17,8 +17,8 @@ use crate::segment::{PooledBuffer, Segment, file_names};
 use crate::sync::{Mutex, Ordering};
 
 /// How often an idle follower looks: at first, and at most.
-const POLL_MIN: Duration = Duration::from_millis(1);
-const POLL_MAX: Duration = Duration::from_millis(50);
+pub(super) const POLL_MIN: Duration = Duration::from_millis(1);
+pub(super) const POLL_MAX: Duration = Duration::from_millis(50);
 /// How often the writer's checkpoint is read again: it is written every ten seconds, or at a roll.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// Bytes looked at in one go.

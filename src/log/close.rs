@@ -87,6 +87,12 @@ impl LogShared {
         self.wake.wake_all();
     }
 
+    /// Ends the use of a log whose store is let go of; takes no lock that a panic elsewhere may have left behind.
+    pub(crate) fn let_go(&self) {
+        self.state.store(state::CLOSED, Ordering::Release);
+        self.wake.wake_all();
+    }
+
     /// Ends the use of an attached log.
     pub(crate) fn detach(&self) {
         if self.attachment.is_some() {

@@ -55,6 +55,16 @@ impl Drop for FlushPause<'_> {
     }
 }
 
+/// Ends a flush that panicked: nobody knows what it flushed, and nobody may wait for it.
+struct Unwound<'a>(&'a LogShared);
+
+impl Drop for Unwound<'_> {
+    fn drop(&mut self) {
+        self.0.fail("a flush panicked");
+        drop(FlushPause(self.0));
+    }
+}
+
 impl LogShared {
     /// Waits for a flush under way and keeps others out until the answer is dropped.
     pub(super) fn pause_flushes(&self) -> FlushPause<'_> {
@@ -87,9 +97,11 @@ impl LogShared {
             let (group, usual) = (flush.last_group, flush.usual);
             drop(flush);
 
+            let unwound = Unwound(self);
             self.gather(group, usual);
             let begun = Instant::now();
             let outcome = self.flush_once();
+            std::mem::forget(unwound);
 
             flush = self.flush_state.lock();
             flush.flushing = false;

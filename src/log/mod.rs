@@ -31,6 +31,7 @@ mod flush;
 mod read;
 mod recovery;
 mod retention;
+mod signal;
 mod truncate;
 mod types;
 
@@ -198,6 +199,11 @@ impl Log {
     /// The configuration in force.
     pub fn config(&self) -> Arc<LogConfig> {
         Arc::clone(&self.shared.config.read())
+    }
+
+    /// Why the log is read-only until the store is opened again, where a write or flush of it failed.
+    pub fn failure(&self) -> Option<String> {
+        self.shared.failure()
     }
 
     /// How many segments the log has, and their bytes in all (whole batches, without room reserved ahead).

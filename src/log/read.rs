@@ -3,6 +3,7 @@
 
 use std::cell::OnceCell;
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use edgelog_core::{
     RecordBatch, TimestampMs,
 };
 
+use super::signal::Signal;
 use super::{Log, LogShared, OffsetSpec, Origin, ReadUpTo, is_gone};
 use crate::codec;
 use crate::error::{DamageKind, Error, Result};
@@ -109,6 +111,8 @@ pub struct Reader {
     damage: Option<Place>,
     /// Segment and position from where on batches were hopped over by their headers alone.
     hopped_from: Option<(Offset, Position)>,
+    /// What is polled in the place of waiting, once somebody asked for it.
+    signal: Option<Signal>,
 }
 
 #[derive(Debug, Clone)]
@@ -156,6 +160,7 @@ impl Reader {
             epoch_range: 0..0,
             damage: None,
             hopped_from: None,
+            signal: None,
         }
     }
 
@@ -211,7 +216,7 @@ impl Reader {
     #[inline]
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
         loop {
-            if self.position >= self.bound() && !self.at_end_of_bound()? {
+            if self.position >= self.bound() && !self.at_end_of_bound()? && !self.has_more_after_arming()? {
                 return Ok(None);
             }
             if self.generation != self.log.generation.load(Ordering::Acquire) {
@@ -220,6 +225,7 @@ impl Reader {
             match self.step() {
                 Ok(Step::Batch(batch)) => return Ok(Some(batch)),
                 Ok(Step::Moved) => {}
+                Ok(Step::End) if self.has_more_after_arming()? => {}
                 Ok(Step::End) => return Ok(None),
                 Err(error) => self.mend(error)?,
             }
@@ -248,6 +254,33 @@ impl Reader {
                 log.check_alive()?;
                 return Ok(None);
             }
+        }
+    }
+
+    /// A descriptor for `poll`, `epoll` and the like, which stays the reader's: readable from now on whenever
+    /// [`next_batch`](Reader::next_batch) may have something to say (a batch, an error, a closed log), until
+    /// that answers `None`. Poll it and do not read it.
+    ///
+    /// It is an `eventfd` that appenders write to once for each time that the reader came to its end. In an
+    /// attached process, which the writer cannot wake, it is a timer that asks to look again after 1 to 50 ms.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] where the system has no descriptor left.
+    pub fn poll_descriptor(&mut self) -> Result<BorrowedFd<'_>> {
+        let signal = match self.signal.take() {
+            Some(signal) => signal,
+            None => Signal::new(self.log.attachment.is_some())?,
+        };
+        Ok(self.signal.insert(signal).descriptor())
+    }
+
+    /// At the end, before saying so: has the descriptor, where there is one, tell what comes next. Whether it has come
+    /// already.
+    #[inline]
+    fn has_more_after_arming(&mut self) -> Result<bool> {
+        match &mut self.signal {
+            None => Ok(false),
+            Some(signal) => signal.arm(&self.log, self.position, self.options.up_to),
         }
     }
 
@@ -700,11 +733,14 @@ impl LogShared {
             return self.poll_beyond(position, up_to, deadline);
         }
         let generation = self.generation.load(Ordering::Acquire);
-        Ok(self.wake.wait_until(deadline, || {
-            self.bound(up_to) > position
-                || self.generation.load(Ordering::Acquire) != generation
-                || self.check_alive().is_err()
-        }))
+        Ok(self.wake.wait_until(deadline, || self.has_news(position, up_to, generation)))
+    }
+
+    /// Whether a reader that stands at `position` and has seen `generation` has something to do.
+    pub(super) fn has_news(&self, position: Offset, up_to: ReadUpTo, generation: u64) -> bool {
+        self.bound(up_to) > position
+            || self.generation.load(Ordering::Acquire) != generation
+            || self.check_alive().is_err()
     }
 
     /// The epoch that the record before `offset` was written in, as far as the table knows.

@@ -386,6 +386,21 @@ impl Store {
         }
         self.shared.close()
     }
+
+    /// Lets go of the store as it is: no flush, no clean mark, and the next open recovers. For a host that caught a
+    /// panic in one of its calls and trusts nothing that this process remembers of the store.
+    ///
+    /// # Durability
+    /// What was acknowledged stays so; what was not may be found by the next open.
+    pub fn abandon(self) {
+        if self.shared.fork.forked() {
+            return;
+        }
+        if let Some(housekeeper) = self.housekeeper.lock().take() {
+            housekeeper.stop(&self.shared);
+        }
+        self.shared.let_go();
+    }
 }
 
 impl Drop for Store {
@@ -624,6 +639,16 @@ impl StoreShared {
         self.checkpoint.lock().file = None;
         *self.lock.lock() = None;
         first
+    }
+}
+
+impl StoreShared {
+    fn let_go(&self) {
+        self.closed.store(true, Ordering::Release);
+        for log in self.logs.read().values() {
+            log.let_go();
+        }
+        *self.lock.lock() = None;
     }
 }
 
