@@ -300,3 +300,29 @@ fn a_lost_checkpoint_does_not_turn_damage_into_the_end_of_the_log() {
     assert_eq!((lost.first_offset, lost.next_offset), (0, 1));
     check(&log, 1, 300);
 }
+
+/// A reader at the end of a segment, while those behind it are deleted: the offsets are gone by somebody's will, which
+/// is another answer than that damage has taken them.
+#[test]
+fn a_reader_that_deletion_has_overtaken_is_not_told_of_damage() {
+    for place in Place::all() {
+        let store = place.open();
+        store.create_topic(&NewTopic::new("t").config("segment.bytes", "4096").config("retention.ms", "-1")).unwrap();
+        let log = store.log("t", 0).unwrap();
+        let value = [b'v'; 1000];
+        for _ in 0..20 {
+            log.append(NewRecord::value(&value)).unwrap();
+        }
+        let mut reader = log.reader(OffsetSpec::Earliest).unwrap();
+        for offset in 0..3 {
+            assert_eq!(reader.next_batch().unwrap().unwrap().base_offset(), offset);
+        }
+        let start = log.delete_records_before(12).unwrap();
+        match reader.next_batch() {
+            Err(Error::OffsetOutOfRange { requested: 3, log_start_offset, .. }) => assert_eq!(log_start_offset, start),
+            other => panic!("{other:?}"),
+        }
+        reader.seek(OffsetSpec::Earliest).unwrap();
+        assert_eq!(reader.next_batch().unwrap().unwrap().base_offset(), start);
+    }
+}

@@ -454,12 +454,27 @@ impl Reader {
             return Err(out_of_range());
         }
         let segment = self.log.segment_for(self.position).ok_or_else(out_of_range)?;
+        if segment.base_offset > self.position {
+            // Deletion may have come between the two looks: the first segment that it left lies behind the position.
+            self.check_not_deleted()?;
+        }
         let (position, loaded) = segment.position_for(self.position, &self.log.pool)?;
         if loaded {
             self.log.remember_loaded(&segment);
         }
         let expected = (position == 0).then_some(segment.base_offset);
         Ok(Place { segment, position, expected })
+    }
+
+    /// An error where the position lies before the log start as it is now.
+    #[cold]
+    fn check_not_deleted(&self) -> Result<()> {
+        let start = self.log.log_start_offset.load(Ordering::Acquire);
+        if self.position >= start {
+            return Ok(());
+        }
+        let end = self.log.log_end_offset.load(Ordering::Acquire);
+        Err(Error::OffsetOutOfRange { requested: self.position, log_start_offset: start, log_end_offset: end })
     }
 
     /// The segment's published bytes end here: goes to the next one, if there is one.
@@ -473,6 +488,8 @@ impl Reader {
             return Ok(Step::Moved);
         }
         if place.expected.is_some_and(|e| e < next.base_offset) && self.position < next.base_offset {
+            // The start is raised before a segment leaves the list: what is missing there was taken, and not damaged.
+            self.check_not_deleted()?;
             if self.contiguous {
                 return Err(self.damaged(DamageKind::SegmentEndsEarly { next: next.base_offset }));
             }
