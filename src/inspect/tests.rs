@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use edgelog_core::{Offset, encode_one, stamp_base};
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 
 use super::walk::{Step, WalkRules, Walker};
 use crate::storage::{Access, MemoryStorage, Storage};
@@ -59,13 +58,7 @@ const ANY: WalkRules =
 const OWN: WalkRules = WalkRules { first_offset: Some(0), contiguous: true, ..ANY };
 
 proptest! {
-    // The same cases in every run. Left out by them, and known: a base offset (no CRC covers it) that damage has raised
-    // is believed where the batch behind it is damaged as well, and then hides what follows.
-    #![proptest_config(ProptestConfig {
-        rng_seed: RngSeed::Fixed(1),
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_bytes_are_walked_to_their_end(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {

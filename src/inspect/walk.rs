@@ -1,5 +1,6 @@
 //! One `.log` file from its first byte to its last: batches that hold, and what lies between them.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::sync::Arc;
 
@@ -17,6 +18,11 @@ const SEARCH_STRIDE_BYTES: usize = 1 << 20;
 const CRC_PASSES_MAX: u64 = 8;
 /// A larger batch is none, unless the topic allows it.
 const BATCH_BYTES_MAX: usize = 64 << 20;
+/// So many batches behind damage are held against each other before one of them is believed.
+const WITNESSES_MAX: usize = 16;
+/// A byte that is lost has held at most so many records: the least record has seven bytes, and a codec makes at most a
+/// thousand bytes of one. (A gap that repair or compaction left behind may be wider.)
+const RECORDS_PER_BYTE_MAX: u64 = 150;
 
 /// What the batches of a file are held to.
 #[derive(Debug, Clone, Copy)]
@@ -104,6 +110,8 @@ pub(super) struct Walker {
     /// Size of the batch that the last step found.
     found: usize,
     crc_budget: u64,
+    /// The same for holding batches behind damage against each other; once it is spent, the first is believed.
+    witness_budget: u64,
     /// Places of batches that an index names: tried when the search's effort is spent.
     hints: Vec<u64>,
 }
@@ -118,6 +126,7 @@ impl Walker {
             expected: rules.first_offset,
             found: 0,
             crc_budget: len.saturating_mul(CRC_PASSES_MAX),
+            witness_budget: len.saturating_mul(CRC_PASSES_MAX),
             hints: Vec::new(),
         }
     }
@@ -246,7 +255,7 @@ impl Walker {
                     let base_offset = batch.base_offset();
                     // Where offsets need only rise, one that jumps and is contradicted is a damaged field.
                     if let Some(expected) = self.expected.filter(|&expected| base_offset > expected) {
-                        if self.is_contradicted(position) {
+                        if self.believed(position) != position {
                             break Cause::Decode(DecodeError::NotContiguous { expected, found: base_offset });
                         }
                     }
@@ -342,18 +351,35 @@ impl Walker {
         Some(Offset::from_be_bytes(*bytes))
     }
 
-    /// Where the next batch that holds starts, and from where on nothing was decided.
-    ///
-    /// Headers that are plausible in every field are looked for, and of those the CRC is computed; in stretches that
-    /// overlap by the largest batch there can be, so that memory does not grow with the file.
-    fn search(&mut self, mut from: u64) -> (Option<u64>, Option<u64>) {
-        let plausible = Plausible {
+    /// Where the next batch that holds and is believed starts, and from where on nothing was decided.
+    fn search(&mut self, from: u64) -> (Option<u64>, Option<u64>) {
+        let mut budget = self.crc_budget;
+        let found = self.find(from, &mut budget);
+        self.crc_budget = budget;
+        match found {
+            Find::Batch(position) => (Some(self.believed(position)), None),
+            Find::OutOfBudget(unread) => (self.search_hints(unread), Some(unread)),
+            Find::Nothing => (None, None),
+        }
+    }
+
+    /// What a batch behind damage has to look like before its CRC is worth computing.
+    fn plausible(&self) -> Plausible<'static> {
+        Plausible {
             offset_min: self.expected.unwrap_or(0),
             offset_end: self.rules.offset_end,
             contiguous: self.rules.contiguous,
             epochs: None,
             batch_bytes_max: self.rules.batch_bytes_max,
-        };
+        }
+    }
+
+    /// The next batch that holds in itself.
+    ///
+    /// Headers that are plausible in every field are looked for, and of those the CRC is computed; in stretches that
+    /// overlap by the largest batch there can be, so that memory does not grow with the file.
+    fn find(&mut self, mut from: u64, budget: &mut u64) -> Find {
+        let plausible = self.plausible();
         let overlap = self.rules.batch_bytes_max;
         let end = self.window.end();
         while from < end {
@@ -362,55 +388,64 @@ impl Walker {
             let bytes = self.window.at(from, wanted);
             let bytes = &bytes[..bytes.len().min(wanted)];
             let is_last = bytes.len() >= left || bytes.len() < wanted;
-            match find_next_batch(bytes, 0, &plausible, &mut self.crc_budget) {
+            match find_next_batch(bytes, 0, &plausible, budget) {
                 // One that begins in the overlap is found again, in its order, by the next stretch.
                 Resync::Found { position } if is_last || position < SEARCH_STRIDE_BYTES => {
-                    let found = from + position as u64;
-                    if !self.is_contradicted(found) {
-                        return (Some(found), None);
-                    }
-                    from = found + 1;
+                    return Find::Batch(from + position as u64);
                 }
-                Resync::OutOfBudget { unread_from } => {
-                    let unread = from + unread_from as u64;
-                    return (self.search_hints(unread, &plausible), Some(unread));
-                }
-                _ if is_last => return (None, None),
+                Resync::OutOfBudget { unread_from } => return Find::OutOfBudget(from + unread_from as u64),
+                _ if is_last => return Find::Nothing,
                 _ => from += SEARCH_STRIDE_BYTES as u64,
             }
         }
-        (None, None)
+        Find::Nothing
     }
 
-    /// Whether the batch at `position` names offsets that the batch right behind it contradicts. No CRC covers the
-    /// base offset: behind damage, where nothing before says what it has to be, what follows does.
-    fn is_contradicted(&mut self, position: u64) -> bool {
-        let Some((next_offset, size)) = self.offsets_at(position).map(|(_, next, size)| (next, size)) else {
-            return true;
-        };
+    /// Which of the batches from `first` on, which holds in itself, the walk goes on with.
+    ///
+    /// No CRC covers the base offset. Where what stands before does not say what it has to be, the batches that follow
+    /// do: they are taken as witnesses, up to two that stand side by side and bear each other out, and of all ways to
+    /// believe some of them, in rising order, the best one is taken ([`best_start`]). A base offset that damage has
+    /// raised would else hide all that follows.
+    fn believed(&mut self, first: u64) -> u64 {
         if self.expected.is_none() {
-            return false;
+            return first;
         }
-        match self.offsets_at(position + size) {
-            Some((base, ..)) if self.rules.contiguous => base != next_offset,
-            Some((base, ..)) => base < next_offset,
-            None => false,
+        let mut witnesses: Vec<Witness> = Vec::new();
+        let mut is_borne_out = false;
+        let mut at = first;
+        while let Some(witness) = self.witness(at) {
+            let end = witness.end;
+            is_borne_out = witnesses.last().is_some_and(|last| last.bears_out(&witness, self.rules.contiguous));
+            witnesses.push(witness);
+            if is_borne_out || witnesses.len() == WITNESSES_MAX {
+                break;
+            }
+            let mut budget = self.witness_budget;
+            let next = self.find(end, &mut budget);
+            self.witness_budget = budget;
+            let Find::Batch(position) = next else { break };
+            at = position;
         }
+        let before = (self.position, self.expected());
+        best_start(&witnesses, before, self.rules.contiguous, is_borne_out).unwrap_or(first)
     }
 
-    /// Base offset, the offset behind and size of the batch at `position`, where one holds in itself.
-    fn offsets_at(&mut self, position: u64) -> Option<(Offset, Offset, u64)> {
-        let bytes_max = self.rules.batch_bytes_max;
+    /// The batch at `position`, where one holds in itself and could stand behind what the walk has seen.
+    fn witness(&mut self, position: u64) -> Option<Witness> {
+        let bytes_max = self.rules.batch_bytes_max.max(BATCH_BYTES_MAX);
         let size =
             RecordBatch::peek_size(self.window.at(position, HEADER_LEN)).ok().filter(|&size| size <= bytes_max)?;
         let batch = RecordBatch::parse(self.window.at(position, size)).ok()?;
         batch.verify_crc().ok()?;
-        Some((batch.base_offset(), batch.next_offset(), size as u64))
+        let (base_offset, next_offset) = (batch.base_offset(), batch.next_offset());
+        Some(Witness { position, end: position + size as u64, base_offset, next_offset })
     }
 
     /// The first of the places that the index names where a batch holds.
     #[cold]
-    fn search_hints(&mut self, from: u64, plausible: &Plausible<'_>) -> Option<u64> {
+    fn search_hints(&mut self, from: u64) -> Option<u64> {
+        let plausible = self.plausible();
         let mut budget = self.window.end();
         let hints = std::mem::take(&mut self.hints);
         let places = from..self.window.end();
@@ -418,7 +453,7 @@ impl Walker {
             let size = RecordBatch::peek_size(self.window.at(at, HEADER_LEN));
             let Some(size) = size.ok().filter(|&size| size <= plausible.batch_bytes_max) else { return false };
             let Some(bytes) = self.window.at(at, size).get(..size) else { return false };
-            matches!(find_next_batch(bytes, 0, plausible, &mut budget), Resync::Found { position: 0 })
+            matches!(find_next_batch(bytes, 0, &plausible, &mut budget), Resync::Found { position: 0 })
         });
         self.hints = hints;
         found
@@ -430,4 +465,64 @@ enum Look {
     Batch(usize, Offset),
     Zeros,
     Invalid(Cause),
+}
+
+enum Find {
+    Batch(u64),
+    /// Nothing was decided from here on.
+    OutOfBudget(u64),
+    Nothing,
+}
+
+/// A batch that holds in itself, and what it says of its place.
+#[derive(Debug, Clone, Copy)]
+struct Witness {
+    position: u64,
+    end: u64,
+    base_offset: Offset,
+    next_offset: Offset,
+}
+
+impl Witness {
+    /// Whether `later` can be the batch that comes next of those that are believed.
+    fn agrees(&self, later: &Witness, contiguous: bool) -> bool {
+        if contiguous && self.end == later.position {
+            self.next_offset == later.base_offset
+        } else {
+            self.next_offset <= later.base_offset
+        }
+    }
+
+    /// Whether the two stand side by side and agree: damage to one field does not make that of two batches.
+    fn bears_out(&self, later: &Witness, contiguous: bool) -> bool {
+        self.end == later.position && self.agrees(later, contiguous)
+    }
+
+    /// What it is worth to believe this one behind `before`, a place and the offset that was due there.
+    fn worth(&self, before: (u64, Offset)) -> u32 {
+        let (lost_bytes, lost_offsets) = (self.position - before.0, self.base_offset.abs_diff(before.1));
+        if lost_offsets <= lost_bytes.saturating_mul(RECORDS_PER_BYTE_MAX) { 3 } else { 1 }
+    }
+}
+
+/// Where the best of all ways to believe some of the witnesses starts.
+///
+/// Any two that follow each other in it agree. It is the one that is worth most; of two such, the one that ends with the
+/// lower offset (damage raises more often than it lowers), and then the one that starts first. `is_borne_out`: the last
+/// two bear each other out, and are believed in any case.
+fn best_start(witnesses: &[Witness], before: (u64, Offset), contiguous: bool, is_borne_out: bool) -> Option<u64> {
+    const BORNE_OUT: u32 = 1000;
+    // From each witness on: what the rest of the way is worth, and the offset that it ends with.
+    let mut ways: Vec<(u32, Reverse<Offset>)> = vec![(0, Reverse(0)); witnesses.len()];
+    for (at, witness) in witnesses.iter().enumerate().rev() {
+        let last = at + 1 == witnesses.len();
+        let end = (if last && is_borne_out { BORNE_OUT } else { 0 }, Reverse(witness.next_offset));
+        let goes_on = (at + 1..witnesses.len()).filter(|&later| witness.agrees(&witnesses[later], contiguous));
+        let behind = (witness.end, witness.next_offset);
+        let on = goes_on.map(|later| (ways[later].0 + witnesses[later].worth(behind), ways[later].1)).max();
+        ways[at] = on.map_or(end, |on| on.max(end));
+    }
+    let starts = witnesses.iter().zip(ways).map(|(witness, way)| ((way.0 + witness.worth(before), way.1), witness));
+    let best = starts.max_by_key(|(way, witness)| (*way, Reverse(witness.position)));
+    best.map(|(_, witness)| witness.position)
 }
