@@ -94,6 +94,11 @@
 //! a cut anywhere. `docs/configuration.md` has every key; `docs/kafka_compatibility.md` says what is the
 //! same as in Kafka, what differs and what is absent.
 
+#[cfg(not(edgelog_canary))]
+mod canary;
+#[cfg(edgelog_canary)]
+#[doc(hidden)]
+pub mod canary;
 pub mod clock;
 mod codec;
 mod error;

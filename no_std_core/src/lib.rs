@@ -79,7 +79,7 @@ pub use record_batch::{
     TimestampType, restamped_crc, stamp_base,
 };
 pub use record_batch_builder::{BATCH_SIZE_MAX, RecordBatchBuilder, encode_one};
-pub use retention::{Expired, RetentionParams, RetentionReason, SealedSegment};
+pub use retention::{Expired, RetentionParams, RetentionReason, SealedSegment, is_dated};
 pub use roll::{RollParams, RollReason};
 pub use segment_indexer::SegmentIndexer;
 pub use segment_scan::{Plausible, Resync, ScanRules, ScanStep, find_next_batch, scan_step};

@@ -13,6 +13,16 @@ pub enum RetentionReason {
     Size,
 }
 
+/// 2020-01-01T00:00Z: a clock that shows an earlier time was not set yet. (Devices without one begin in 1970, or when
+/// their firmware was built.)
+const DATED_FROM_MS: TimestampMs = 1_577_836_800_000;
+
+/// Whether a timestamp says when something happened: one before 2020 is of a clock that nobody had set, and tells
+/// nothing of a record's age.
+pub const fn is_dated(timestamp: TimestampMs) -> bool {
+    timestamp >= DATED_FROM_MS
+}
+
 /// What is known of one segment that takes no more batches.
 #[derive(Debug, Clone, Copy)]
 pub struct SealedSegment {

@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::log::{SavedLog, TopicPartition};
 use crate::segment::file_names;
 use crate::storage::{Access, Storage};
+use crate::store::read_config;
 
 /// A log that keeps changing under the check is checked so often.
 const ATTEMPTS_MAX: usize = 4;
@@ -100,6 +101,11 @@ pub(super) fn check_store(
         for entry in &entries {
             if entry.is_dir && entry.name.ends_with("-delete") {
                 findings.store(Severity::Note, &entry.name, "a deletion that was cut short; the next open finishes it");
+            }
+            let damage = if entry.is_dir { read_config(&**storage, &entry.name).err() } else { None };
+            if let Some(error) = damage {
+                let text = format!("damaged ({error}): the defaults count, and nothing is deleted until it is altered");
+                findings.store(Severity::Note, &format!("{}/{}", entry.name, file_names::TOPIC_CONFIG), text);
             }
         }
         report.merge(findings);

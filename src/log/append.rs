@@ -11,6 +11,7 @@ use edgelog_core::{
 };
 
 use super::{AppendInfo, BatchBuilder, Durability, Log, LogShared, NewRecord, state};
+use crate::canary::{Bug, bug};
 use crate::codec;
 use crate::error::{Error, Result};
 use crate::segment::{Segment, file_names};
@@ -343,6 +344,10 @@ impl LogShared {
         let position = appender.position;
         stamp_base(batch, base_offset, appender.epoch);
         let file = appender.file.as_ref().expect("room was made in it");
+        if bug(Bug::PublishBeforeCopy) {
+            appender.segment.publish(position + batch.len() as u32);
+            self.log_end_offset.store(last_offset + 1, Ordering::Release);
+        }
         appender.stores = durability == Durability::Os && batch.len() <= MAP_STORE_BYTES_MAX;
         let written = if appender.stores {
             file.store_at(batch, u64::from(position))
@@ -370,7 +375,7 @@ impl LogShared {
             appender.sync_pending_end = appender.next_offset;
             self.sync_appends.fetch_add(1, Ordering::Relaxed);
         }
-        let moved = appender.sync_pending_from.is_none();
+        let moved = appender.sync_pending_from.is_none() || bug(Bug::ShowBeforeFlush);
         if moved {
             self.high_watermark.store(appender.next_offset, Ordering::Release);
         }
@@ -413,7 +418,7 @@ impl LogShared {
     /// were the next batch to be lost in a crash, the debris must not pass for it.
     fn fence_torn_tail(&self, guard: &mut MutexGuard<'_, Option<Appender>>) -> Result<()> {
         let appender = guard.as_mut().expect("only an owned log is torn");
-        let epoch = appender.epoch + 1;
+        let epoch = appender.epoch + if bug(Bug::SkipTornTailFence) { 0 } else { 1 };
         self.epochs.write().assign(epoch, appender.next_offset);
         self.host()?.checkpoint()?;
         appender.epoch = epoch;

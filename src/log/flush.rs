@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use edgelog_core::Offset;
 
 use super::{DurablePoint, Log, LogShared, state};
+use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::segment::Segment;
 use crate::sync::Ordering;
@@ -141,11 +142,16 @@ impl LogShared {
             let served = self.sync_appends.swap(0, Ordering::Relaxed);
             (appender.next_offset, appender.segment.base_offset, appender.position, served)
         };
+        if bug(Bug::CheckpointBeforeFlush) {
+            *self.durable.lock() = DurablePoint { offset: end, base_offset: active_base, position };
+            self.host()?.checkpoint()?;
+        }
         let outcome = self.flush_files(active_base);
         if let Err(error) = outcome {
             self.fail(&error.to_string());
             return Err(error);
         }
+        let end = if bug(Bug::TakeTheEndAfterTheFlush) { self.log_end_offset.load(Ordering::Acquire) } else { end };
         *self.durable.lock() = DurablePoint { offset: end, base_offset: active_base, position };
         self.recovery_point.store(end, Ordering::Release);
         self.acknowledge(end);
@@ -158,7 +164,9 @@ impl LogShared {
         let mut segment = self.first_to_flush();
         while let Some(current) = segment {
             let base_offset = current.base_offset;
-            if base_offset < active_base {
+            if base_offset < active_base && bug(Bug::FlushActiveSegmentOnly) {
+                segment = self.segment_after(base_offset);
+            } else if base_offset < active_base {
                 current.trim_and_flush()?;
                 segment = self.segment_after(base_offset);
             } else {
@@ -168,7 +176,7 @@ impl LogShared {
                 segment = None;
             }
         }
-        if self.names_dirty.swap(false, Ordering::AcqRel) {
+        if self.names_dirty.swap(false, Ordering::AcqRel) && !bug(Bug::SkipDirectorySync) {
             self.storage.sync_dir(&self.dir).map_err(Error::storage("sync directory", &self.dir))?;
         }
         Ok(())

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use edgelog_core::{EpochEntry, EpochTable, LogConfig, Offset, Position, RecordBatch, ScanRules, ScanStep, scan_step};
 
 use super::{Appender, DurablePoint, LogHost, LogShared, LostRange, Origin, TopicPartition, state};
+use crate::canary::{Bug, bug};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::segment::{BufferPool, Cursor, Segment, SegmentOptions, file_names};
@@ -30,6 +31,8 @@ const CUT_COPY_BYTES_MAX: u64 = 1 << 20;
 /// So many sealed segments without index files, from the newest back, get new ones; those of more (an imported
 /// log) are made when somebody reads there.
 const STALE_INDEXES_MAX: usize = 32;
+/// Batches behind the end are looked for behind so many damaged places.
+const SEARCHES_MAX: usize = 64;
 /// So many cut tails of one log are kept; the oldest goes first.
 const CUT_FILES_MAX: usize = 16;
 
@@ -317,6 +320,11 @@ impl Recovery<'_> {
         if active.len()? != at.position {
             return Ok(false);
         }
+        if !self.params.same_boot && !bug(Bug::KeepTheEpochOverABoot) {
+            // An epoch never spans two boots: a clock that was wrong is told from one that was set. It lasts, with the
+            // mark, before the first batch of it.
+            self.raise_epoch(at.offset, false);
+        }
         let segments: Vec<_> =
             bases[..bases.len() - 1].iter().map(|&base| self.segment(base)).chain([active]).collect();
         let start = saved.log_start_offset.max(bases[0]).min(at.offset);
@@ -339,7 +347,11 @@ impl Recovery<'_> {
         // Everything before the segment of the recovery point is taken as it is: opening does not grow with the log.
         let known = self.params.saved.is_some();
         let mut bases = bases;
-        if known && self.log.origin() == Origin::Own && bases.first().is_some_and(|&base| base > saved_point.offset) {
+        if known
+            && !bug(Bug::BeginBehindAHole)
+            && self.log.origin() == Origin::Own
+            && bases.first().is_some_and(|&base| base > saved_point.offset)
+        {
             // A cut has lost the name in front of these, and with it records that nobody was promised: a hole.
             for &base in bases.iter().rev() {
                 self.cut_segment(base)?;
@@ -531,10 +543,10 @@ impl Recovery<'_> {
         let epochs = self.log.epochs.read();
         let rules = ScanRules {
             expected_offset: Some(expected_offset),
-            contiguous: self.log.origin() == Origin::Own,
-            epochs: (known && !durable).then(|| epochs.view()),
+            contiguous: self.log.origin() == Origin::Own && !bug(Bug::IgnoreContiguity),
+            epochs: (known && !durable && !bug(Bug::GoOnAfterStaleTail)).then(|| epochs.view()),
             batch_bytes_max: i32::MAX as usize,
-            check_crc: !durable,
+            check_crc: !durable && !bug(Bug::SkipCrc),
         };
         let mut wanted = edgelog_core::HEADER_LEN;
         let stepped = loop {
@@ -665,7 +677,9 @@ impl Recovery<'_> {
         }
         storage.rename(&part, kept).map_err(Error::storage("keep aside", kept))?;
         // The copy has its name for good before the bytes leave the log's file.
-        storage.sync_dir(dir).map_err(Error::storage("sync directory", dir))?;
+        if !bug(Bug::CutBeforeKept) {
+            storage.sync_dir(dir).map_err(Error::storage("sync directory", dir))?;
+        }
         segment.file()?.truncate(u64::from(position)).map_err(Error::storage("cut", &path))
     }
 
@@ -695,6 +709,7 @@ impl Recovery<'_> {
         let file = segment.path();
         let len = segment.len()?;
         let bytes = bytes_without_zeros(&**segment.file()?, 0, len);
+        let valid_offsets = self.valid_offsets_behind(&segment, 0, base_offset)?;
         let kept_in = if bytes == 0 {
             segment.remove_files()?;
             None
@@ -708,7 +723,6 @@ impl Recovery<'_> {
             renamed.is_ok().then_some(kept)
         };
         if bytes > 0 {
-            let valid_offsets = None;
             self.report.cut.push(CutTail { file, position: 0, bytes, kept_in, valid_offsets });
         }
         log.names_dirty.store(true, Ordering::Release);
@@ -722,20 +736,23 @@ impl Recovery<'_> {
         position: Position,
         end: Offset,
     ) -> Result<Option<(Offset, Offset)>> {
-        let found = self.log.resync(segment, position, end, Offset::MAX)?;
-        let Some((mut at, first)) = found.batch else { return Ok(None) };
         let len = segment.len()?;
-        let mut cursor = Cursor::new(&self.log.pool);
-        let mut last = first;
-        while at < len {
-            let Ok(Ok(batch)) = cursor.batch(segment, at, len) else { break };
-            if batch.verify_crc().is_err() {
-                break;
+        let (mut at, mut next, mut range) = (position, end, None);
+        for _ in 0..SEARCHES_MAX {
+            let found = self.log.resync(segment, at, next, Offset::MAX)?;
+            let Some((position, base_offset)) = found.batch else { break };
+            at = position;
+            let mut cursor = Cursor::new(&self.log.pool);
+            while let Ok(Ok(batch)) = cursor.batch(segment, at, len) {
+                if batch.verify_crc().is_err() || batch.base_offset() < next {
+                    break;
+                }
+                range = Some((range.map_or(base_offset, |(first, _)| first), batch.last_offset()));
+                next = batch.next_offset();
+                at += batch.size() as u32;
             }
-            last = batch.last_offset();
-            at += batch.size() as u32;
         }
-        Ok(Some((first, last)))
+        Ok(range)
     }
 
     /// Cut tails are kept, but not without bound.
@@ -766,6 +783,9 @@ impl Recovery<'_> {
     /// Makes durable what was accepted, and says whether that worked. Where not, the log can be read and not
     /// written.
     fn make_durable(&self, segments: &[Arc<Segment>], saved: DurablePoint) -> bool {
+        if bug(Bug::ServeUnflushed) {
+            return true;
+        }
         let first = segments.partition_point(|s| s.base_offset <= saved.offset).saturating_sub(1);
         for segment in &segments[first..] {
             let from = if segment.base_offset == saved.base_offset { saved.position } else { 0 };
@@ -786,7 +806,7 @@ impl Recovery<'_> {
         const PIECE_BYTES: usize = 256 << 10;
         let file = segment.file().map_err(|e| io::Error::other(e.to_string()))?;
         let len = segment.len().map_err(|e| io::Error::other(e.to_string()))?;
-        if self.params.same_boot && from < len {
+        if self.params.same_boot && from < len && !bug(Bug::RecoverByFlushAlone) {
             let mut piece = vec![0; PIECE_BYTES.min((len - from) as usize)];
             let mut position = u64::from(from);
             while position < u64::from(len) {
@@ -807,6 +827,9 @@ impl Recovery<'_> {
 
     /// A crash may have taken records back that somebody has seen: what comes now is another history.
     fn raise_epoch(&self, end: Offset, is_new: bool) {
+        if bug(Bug::KeepTheEpoch) && !is_new {
+            return;
+        }
         let mut epochs = self.log.epochs.write();
         let epoch = match epochs.view().latest() {
             Some(latest) => latest.epoch.saturating_add(1),

@@ -4,10 +4,11 @@
 use std::io;
 use std::sync::Arc;
 
-use edgelog_core::{Offset, RetentionParams, RetentionReason, SealedSegment, TimestampMs};
+use edgelog_core::{NO_TIMESTAMP, Offset, RetentionParams, RetentionReason, SealedSegment, TimestampMs, is_dated};
 
 use super::append::reserve_target;
 use super::{Log, LogShared, state};
+use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::segment::{Segment, file_names};
 use crate::storage::Access;
@@ -95,21 +96,25 @@ impl LogShared {
                 .min(self.recovery_point.load(Ordering::Acquire)),
             now,
         };
-        let sealed = segments.windows(2).map_while(|pair| {
+        let sealed_segments = &segments[..segments.len() - 1];
+        let sealed = segments.windows(2).enumerate().map_while(|(at, pair)| {
             let size = u64::from(pair[0].len().ok()?);
             // Only age needs the timestamp, and it costs opening an index.
-            let largest_timestamp = if retention_ms < 0 { -1 } else { pair[0].largest_timestamp(&self.pool).ok()? };
+            let largest_timestamp = if retention_ms < 0 {
+                NO_TIMESTAMP
+            } else {
+                newest_of(&sealed_segments[at..], |segment| segment.largest_timestamp(&self.pool)).ok()?
+            };
             Some(SealedSegment { size, largest_timestamp, next_base_offset: pair[1].base_offset })
         });
         let mut reasons: Vec<RetentionReason> = params.expired(sealed).collect();
         // What an index says is no evidence: before anything goes for its age, its batches are asked.
-        let is_young = |(segment, reason): &(&Arc<Segment>, &RetentionReason)| {
-            **reason == RetentionReason::Time
-                && segment
-                    .checked_largest_timestamp(&self.pool)
-                    .is_ok_and(|newest| now.saturating_sub(newest) <= retention_ms)
+        let is_young = |(at, reason): (usize, &RetentionReason)| {
+            *reason == RetentionReason::Time
+                && newest_of(&sealed_segments[at..], |segment| segment.checked_largest_timestamp(&self.pool))
+                    .is_ok_and(|newest| newest < 0 || now.saturating_sub(newest) <= retention_ms)
         };
-        let kept_from = segments.iter().zip(&reasons).position(|pair| is_young(&pair));
+        let kept_from = reasons.iter().enumerate().position(is_young);
         reasons.truncate(kept_from.unwrap_or(reasons.len()));
         if reasons.is_empty() {
             return Ok(None);
@@ -130,7 +135,9 @@ impl LogShared {
         self.epochs.write().truncate_from_start(log_start_offset);
         // The log start is durable before the first name goes: names that a power cut brings back, with or without
         // their neighbours, lie before it and are no part of the log.
-        self.host()?.checkpoint()?;
+        if !bug(Bug::DeleteBeforeTheStartLasts) {
+            self.host()?.checkpoint()?;
+        }
         self.segments.write().retain(|segment| segment.base_offset >= next_base);
         let mut bytes = 0;
         // Oldest first: cut anywhere, what is left is one contiguous log.
@@ -229,4 +236,17 @@ impl LogShared {
     fn active_base(&self) -> Option<Offset> {
         self.appender.lock().as_ref().map(|appender| appender.segment.base_offset)
     }
+}
+
+/// The time by which the first of these sealed segments is old: that of its newest record. A clock that was not set yet
+/// says nothing of age, so what it stamped is as old as the first segment behind it that has a date: that was written
+/// later. Where none has, nothing is old.
+fn newest_of(segments: &[Arc<Segment>], newest: impl Fn(&Arc<Segment>) -> Result<TimestampMs>) -> Result<TimestampMs> {
+    for segment in segments {
+        let timestamp = newest(segment)?;
+        if timestamp < 0 || is_dated(timestamp) || bug(Bug::BelieveAnUnsetClock) {
+            return Ok(timestamp);
+        }
+    }
+    Ok(NO_TIMESTAMP)
 }

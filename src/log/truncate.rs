@@ -13,6 +13,7 @@ use std::sync::Arc;
 use edgelog_core::{Offset, Position};
 
 use super::{DurablePoint, Log, LogShared, state};
+use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::segment::{Cursor, Segment, file_names};
 use crate::storage::{Access, StorageFile};
@@ -64,13 +65,15 @@ impl LogShared {
         let segment = self.segment_for(offset).ok_or(Error::Closed)?;
         let (position, end) = self.batch_start(&segment, offset)?;
 
-        let epoch = appender.epoch + 1;
+        let epoch = appender.epoch + if bug(Bug::TruncateInTheOldEpoch) { 0 } else { 1 };
         self.epochs.write().assign(epoch, end);
         *self.durable.lock() = DurablePoint { offset: end, base_offset: segment.base_offset, position };
         // The batch may begin before the log start: all of its records are gone, so the log starts at its end.
         self.log_start_offset.fetch_min(end, Ordering::AcqRel);
         self.recovery_point.store(end, Ordering::Release);
-        self.host()?.checkpoint()?;
+        if !bug(Bug::TruncateBeforeTheEpochLasts) {
+            self.host()?.checkpoint()?;
+        }
         appender.epoch = epoch;
 
         let later: Vec<Arc<Segment>> =
@@ -127,7 +130,8 @@ impl LogShared {
     /// Copies the first `len` bytes of a segment into the new file `part`, durably.
     pub(super) fn copy_prefix(&self, segment: &Segment, part: &str, len: Position) -> Result<Arc<dyn StorageFile>> {
         let file = self.storage.open(part, Access::CreateNew).map_err(Error::storage("create", part))?;
-        let copied = copy(&**segment.file()?, &*file, len).and_then(|()| file.flush());
+        let flush = || if bug(Bug::SwapInUnflushedCopy) { Ok(()) } else { file.flush() };
+        let copied = copy(&**segment.file()?, &*file, len).and_then(|()| flush());
         if let Err(error) = copied {
             let _ = self.storage.remove_file(part);
             return Err(Error::storage("copy the kept part to", part)(error));

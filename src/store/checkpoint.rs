@@ -31,12 +31,15 @@ use std::sync::Arc;
 
 use edgelog_core::{EpochEntry, Offset};
 
+use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::log::{DurablePoint, Origin, SavedLog, TopicPartition};
 use crate::storage::{Access, Storage, StorageFile};
 
 pub(crate) const FILE: &str = "edgelog.checkpoint";
 const NEW_FILE: &str = "edgelog.checkpoint.part";
+/// What a checkpoint that cannot be read is kept as; the one before it goes.
+const LOST_FILE: &str = "edgelog.checkpoint.lost";
 const MAGIC: &[u8; 8] = b"EDGELOG1";
 const VERSION: u16 = 1;
 const HEADER_LEN: usize = 64;
@@ -70,6 +73,10 @@ pub(crate) struct CheckpointFile {
     slot_len: usize,
     sequence: u64,
     encoded: Vec<u8>,
+    /// The slot that holds may stand in the page cache alone: a flush may have failed since this machine booted.
+    unconfirmed: bool,
+    /// A file is there of which neither slot holds.
+    lost: bool,
 }
 
 /// Reads the checkpoint without changing anything; also used by whoever attaches.
@@ -125,11 +132,40 @@ impl CheckpointFile {
             _ => None,
         };
         let slot_len = if file.is_some() { slot_len } else { 0 };
-        Ok((CheckpointFile { storage: Arc::clone(storage), file, slot_len, sequence, encoded: Vec::new() }, found))
+        let file = CheckpointFile {
+            storage: Arc::clone(storage),
+            file,
+            slot_len,
+            sequence,
+            encoded: Vec::new(),
+            unconfirmed: false,
+            lost: found.newest.is_none() && storage.metadata(FILE).is_ok_and(|meta| meta.len > 0),
+        };
+        Ok((file, found))
+    }
+
+    /// The slot that holds is written again, the same bytes, before anything else is.
+    pub(crate) fn doubt(&mut self) {
+        self.unconfirmed = !bug(Bug::TrustTheCachedSlot);
+    }
+
+    /// Writes the slot that holds once more, in place, and flushes: after a failed flush the page cache shows what the
+    /// device never got, and writing the other slot over would leave nothing but what was before both.
+    fn confirm(&mut self) -> Result<()> {
+        if let (true, Some(file)) = (self.unconfirmed, &self.file) {
+            let position = (self.sequence % 2) * self.slot_len as u64;
+            let mut slot = vec![0; self.slot_len];
+            let read = file.read_at(&mut slot, position).map_err(Error::storage("read", FILE))?;
+            file.write_at(&slot[..read], position).map_err(Error::storage("write", FILE))?;
+            file.flush().map_err(Error::storage("flush", FILE))?;
+        }
+        self.unconfirmed = false;
+        Ok(())
     }
 
     /// Writes one slot, the older one. Durable on return.
     pub(crate) fn write(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        self.confirm()?;
         self.encode(checkpoint);
         if self.encoded.len() > self.slot_len || self.file.is_none() {
             return self.write_anew();
@@ -140,6 +176,9 @@ impl CheckpointFile {
     /// Writes both slots, one after the other. Durable on return.
     pub(crate) fn write_both(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         self.write(checkpoint)?;
+        if bug(Bug::MarkOneSlot) {
+            return Ok(());
+        }
         self.encode(checkpoint);
         self.write_slot()
     }
@@ -149,7 +188,8 @@ impl CheckpointFile {
         // Counted on only when it lasted: what failed half way is written over before the slot that holds is.
         let sequence = self.sequence + 1;
         seal(&mut self.encoded, self.slot_len, sequence);
-        let position = (sequence % 2) * self.slot_len as u64;
+        let slot = if bug(Bug::OverwriteTheHoldingSlot) { self.sequence % 2 } else { sequence % 2 };
+        let position = slot * self.slot_len as u64;
         file.write_at(&self.encoded, position).map_err(Error::storage("write", FILE))?;
         file.flush().map_err(Error::storage("flush", FILE))?;
         self.sequence = sequence;
@@ -175,8 +215,18 @@ impl CheckpointFile {
             let position = (self.sequence % 2) * slot_len as u64;
             file.write_at(&self.encoded, position).map_err(Error::storage("write", NEW_FILE))?;
         }
-        file.flush().map_err(Error::storage("flush", NEW_FILE))?;
+        if !bug(Bug::SwapInUnflushedCheckpoint) {
+            file.flush().map_err(Error::storage("flush", NEW_FILE))?;
+        }
+        if self.lost {
+            // Nothing that somebody might still make something of is destroyed. A cut behind this leaves no checkpoint,
+            // as before.
+            let _ = self.storage.rename(FILE, LOST_FILE);
+            self.lost = false;
+        }
         self.storage.rename(NEW_FILE, FILE).map_err(Error::storage("swap in", FILE))?;
+        // The open file has no name any more: should the new name not last either, the next write makes a file again.
+        (self.file, self.slot_len) = (None, 0);
         self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
         (self.file, self.slot_len) = (Some(file), slot_len);
         Ok(())

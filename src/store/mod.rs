@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 use edgelog_core::config::{Housekeeping, StorageKind};
 use edgelog_core::{LogConfig, StoreConfig};
 
+use crate::canary::{Bug, bug};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::log::{self, Log, LogHost, LogShared, OpenLog, SavedLog, TopicPartition};
@@ -215,15 +216,18 @@ impl Store {
             std::io::ErrorKind::WouldBlock => Error::DataDirLocked(error),
             _ => Error::storage("lock", ".lock")(error),
         })?;
-        let (file, found) = CheckpointFile::open(&storage)?;
+        let (mut file, found) = CheckpointFile::open(&storage)?;
         let boot_id = storage.boot_id();
         let saved = found.newest.clone().unwrap_or_default();
         let recovering = Recovering {
-            is_clean: found.agree && saved.clean,
+            is_clean: (found.agree || bug(Bug::TrustOneCleanSlot)) && saved.clean,
             same_boot: saved.boot_id == boot_id && boot_id != [0; 16],
             had_checkpoint: found.newest.is_some(),
             saved: saved.logs.iter().cloned().collect(),
         };
+        if recovering.same_boot && !recovering.is_clean {
+            file.doubt();
+        }
         let shared = StoreShared::new(storage, options, false, CheckpointState { file: Some(file), written: saved });
         *shared.lock.lock() = Some(lock);
         shared.recover(&recovering, found.agree)?;
@@ -392,7 +396,7 @@ impl Store {
     ///
     /// # Durability
     /// What was acknowledged stays so; what was not may be found by the next open.
-    pub fn abandon(self) {
+    pub fn abandon(&self) {
         if self.shared.fork.forked() {
             return;
         }
@@ -469,7 +473,7 @@ impl StoreShared {
                 report.not_writable = Some(error.to_string());
             }
         }
-        report.removed = self.remove_leftovers()?;
+        report.removed = self.remove_leftovers(&recovering.saved)?;
         self.load_topics()?;
         let names: Vec<TopicPartition> =
             self.topics.read().iter().flat_map(|(name, topic)| topic.names(name)).collect();
@@ -508,7 +512,8 @@ impl StoreShared {
         if !report.clean {
             // The new epochs and recovery points, before anything is appended; and the names of what is served: those
             // that a killed process made, or took away, may be in the cache alone.
-            let synced = self.storage.sync_dir("").map_err(Error::storage("sync directory", "."));
+            let sync = || if bug(Bug::ServeUnsyncedTopics) { Ok(()) } else { self.storage.sync_dir("") };
+            let synced = sync().map_err(Error::storage("sync directory", "."));
             match synced.and_then(|()| self.write_checkpoint(false, false)) {
                 Ok(()) => self.marked.store(true, Ordering::Release),
                 Err(error) => report.not_writable = Some(error.to_string()),
@@ -626,7 +631,7 @@ impl StoreShared {
             return Ok(());
         }
         let logs: Vec<_> = self.logs.read().values().cloned().collect();
-        let mut first = Ok(());
+        let mut first = if bug(Bug::MarkCleanBeforeFlush) { self.write_checkpoint(true, true) } else { Ok(()) };
         for log in &logs {
             let closed = log.close();
             if first.is_ok() {
@@ -654,7 +659,7 @@ impl StoreShared {
 
 impl LogHost for StoreShared {
     fn allow_writing(&self) -> Result<()> {
-        if self.marked.load(Ordering::Acquire) {
+        if self.marked.load(Ordering::Acquire) || bug(Bug::SkipTheMark) {
             return Ok(());
         }
         self.check_writable()?;

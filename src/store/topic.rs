@@ -8,8 +8,9 @@ use std::sync::Arc;
 use edgelog_core::LogConfig;
 
 use super::{Recovering, StoreShared, random_id};
+use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
-use crate::log::{LogHost, TopicPartition, check_topic_name};
+use crate::log::{LogHost, SavedLog, TopicPartition, check_topic_name};
 use crate::segment::file_names::{TOPIC_CONFIG, parse_log_file};
 use crate::storage::{Access, Storage};
 
@@ -19,6 +20,9 @@ pub const PARTITIONS_MAX: u32 = 10_000;
 const CONFIG_BYTES_MAX: u64 = 64 << 10;
 /// What the name of a directory ends with while it is being deleted, as in Kafka.
 const DELETE_SUFFIX: &str = "-delete";
+/// The first line of a configuration file, before the CRC-32 of what follows it. Who edits the file by hand takes the
+/// line out.
+const CHECKSUM_LINE: &str = "# crc32=";
 
 /// A topic to create.
 ///
@@ -192,17 +196,25 @@ impl StoreShared {
     ) -> Result<()> {
         self.allow_writing()?;
         let unknown = Recovering { is_clean: false, same_boot: false, had_checkpoint: true, saved: BTreeMap::new() };
-        for name in settings.names(topic).into_iter().rev() {
+        let mut names = settings.names(topic);
+        if !bug(Bug::CreateFirstPartitionFirst) {
+            names.reverse();
+        }
+        for name in names {
             let dir = name.to_string();
             if name.partition == 0 && settings.partitions > 1 {
                 // With the first partition's name the topic is there: a power cut must not keep that and lose another.
                 self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
             }
-            if name.partition == 0 && !settings.overrides.is_empty() {
+            let is_configured = name.partition == 0 && !settings.overrides.is_empty();
+            if is_configured && !bug(Bug::ConfigureAfterCreation) {
                 self.create_configured(&name, &settings.overrides, created)?;
             } else {
                 self.storage.create_dir(&dir).map_err(Error::storage("create directory", &dir))?;
                 created.push(dir.clone());
+                if is_configured {
+                    self.write_config(&dir, &settings.overrides)?;
+                }
             }
             let (log, outcome) = self.open_log(name.clone(), &unknown)?;
             if let Some(failure) = outcome.failure {
@@ -246,7 +258,9 @@ impl StoreShared {
             self.load_topics()?;
         }
         // Told apart from directories that somebody else took away: these still stand there under their new names.
-        self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
+        if !bug(Bug::DeleteFilesAtOnce) {
+            self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
+        }
         let told = self.checkpoint();
         // Under its own name a directory is gone when that is on the medium.
         let in_place = doomed.iter().any(|dir| deleted_partition(dir).is_none());
@@ -338,7 +352,7 @@ impl StoreShared {
     }
 
     /// Removes what an unfinished deletion or creation has left behind.
-    pub(super) fn remove_leftovers(&self) -> Result<Vec<TopicPartition>> {
+    pub(super) fn remove_leftovers(&self, known: &BTreeMap<TopicPartition, SavedLog>) -> Result<Vec<TopicPartition>> {
         let names = self.storage.read_dir("").map_err(Error::storage("list", "."))?;
         let mut removed = Vec::new();
         let dirs: Vec<&str> = names.iter().filter(|entry| entry.is_dir).map(|entry| entry.name.as_str()).collect();
@@ -362,7 +376,10 @@ impl StoreShared {
             self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
         }
         for &dir in &leftovers {
-            removed.extend(deleted_partition(dir).filter(|_| self.remove_dir_with_files(dir).is_ok()));
+            let Some(short) = deleted_partition(dir) else { continue };
+            // A name that was cut short says by its hash which of the topics that there were it stands for.
+            let name = known.keys().find(|name| is_deleted(dir, name)).cloned().unwrap_or(short);
+            removed.extend(Some(name).filter(|_| self.remove_dir_with_files(dir).is_ok()));
         }
         Ok(removed)
     }
@@ -374,7 +391,7 @@ impl StoreShared {
         if name.partition == 0 || dirs.contains(&first.to_string().as_str()) {
             return false;
         }
-        if dirs.iter().any(|dir| deleted_partition(dir).as_ref() == Some(&first)) {
+        if dirs.iter().any(|dir| is_deleted(dir, &first)) {
             return true;
         }
         let dir = name.to_string();
@@ -399,10 +416,11 @@ impl StoreShared {
     fn write_config(&self, dir: &str, overrides: &BTreeMap<String, String>) -> Result<()> {
         let path = format!("{dir}/{TOPIC_CONFIG}");
         let part = format!("{path}.part");
-        let mut text = String::new();
+        let mut lines = String::new();
         for (key, value) in overrides {
-            text.extend([key, "=", value, "\n"]);
+            lines.extend([key, "=", value, "\n"]);
         }
+        let text = format!("{CHECKSUM_LINE}{:08x} of the lines below\n{lines}", crc32fast::hash(lines.as_bytes()));
         let _ = self.storage.remove_file(&part);
         let file = self.storage.open(&part, Access::CreateNew).map_err(Error::storage("create", &part))?;
         file.write_at(text.as_bytes(), 0).and_then(|()| file.flush()).map_err(Error::storage("write", &part))?;
@@ -424,6 +442,12 @@ pub(crate) fn read_config(storage: &dyn Storage, dir: &str) -> io::Result<BTreeM
     let read = file.read_at(&mut bytes, 0)?;
     bytes.truncate(read);
     let text = String::from_utf8(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    if let Some((first, rest)) = text.strip_prefix(CHECKSUM_LINE).and_then(|text| text.split_once('\n')) {
+        let written = first.split(' ').next().and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        if written != Some(crc32fast::hash(rest.as_bytes())) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the checksum in its first line does not hold"));
+        }
+    }
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let pairs = lines.map(|line| {
         let (key, value) = line.split_once('=').ok_or(io::ErrorKind::InvalidData)?;
@@ -432,17 +456,30 @@ pub(crate) fn read_config(storage: &dyn Storage, dir: &str) -> io::Result<BTreeM
     pairs.collect()
 }
 
-/// The partition whose directory is being deleted under the name `dir`.
+/// The partition whose directory is being deleted under the name `dir`; the topic's name may be cut short.
 fn deleted_partition(dir: &str) -> Option<TopicPartition> {
     let (name, _) = dir.strip_suffix(DELETE_SUFFIX)?.rsplit_once('.')?;
     TopicPartition::parse_dir(name)
 }
 
+/// Whether `name` is being deleted under the name `dir`.
+fn is_deleted(dir: &str, name: &TopicPartition) -> bool {
+    let Some(short) = deleted_partition(dir).filter(|short| short.partition == name.partition) else { return false };
+    short.topic == name.topic
+        || (name.topic.starts_with(&short.topic)
+            && dir.trim_end_matches(DELETE_SUFFIX).rsplit('.').next().is_some_and(|id| id.starts_with(&hash_of(name))))
+}
+
+/// Eight digits that tell one topic's name from another that begins alike.
+fn hash_of(name: &TopicPartition) -> String {
+    format!("{:08x}", crc32fast::hash(name.topic.as_bytes()))
+}
+
 /// The name of a partition's directory while it is deleted: as in Kafka, the topic's name is cut where it would
-/// get too long.
+/// get too long. Half of the sixteen digits are the whole name's hash, the others are random.
 fn deleted_name(name: &TopicPartition) -> String {
     const NAME_LEN_MAX: usize = 255;
-    let suffix = format!("-{}.{}{DELETE_SUFFIX}", name.partition, hex(&random_id()[..8]));
+    let suffix = format!("-{}.{}{}{DELETE_SUFFIX}", name.partition, hash_of(name), hex(&random_id()[..4]));
     let topic = &name.topic[..name.topic.len().min(NAME_LEN_MAX - suffix.len())];
     format!("{topic}{suffix}")
 }

@@ -1,0 +1,100 @@
+//! Known bugs, switched on one at a time: a search for crashes that does not find each of them is worth nothing.
+//!
+//! Only a build with `--cfg edgelog_canary` has them (`./test --only crash` makes one in a folder of its own). In every
+//! other build [`bug`] is a constant `false`, and the compiler drops what stands behind it.
+
+/// A mistake that the engine does not make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(not(edgelog_canary), allow(unreachable_pub))] // seen from outside in builds with canaries alone
+pub enum Bug {
+    /// A flush does not sync the directory in which there are new names.
+    SkipDirectorySync,
+    /// A batch is published, and then its bytes are copied.
+    PublishBeforeCopy,
+    /// Readers are shown a `Sync` append before its flush.
+    ShowBeforeFlush,
+    /// The index files are believed without a look at the batches.
+    TrustTheIndex,
+    /// Index files stay while their segment is appended to.
+    KeepIndexFiles,
+    /// Recovery takes batches of an epoch that was taken back.
+    GoOnAfterStaleTail,
+    /// Recovery takes batches that do not continue the log.
+    IgnoreContiguity,
+    /// Recovery takes batches whose CRC does not hold.
+    SkipCrc,
+    /// Recovery flushes what it found and does not write it again, although a flush may have failed in this boot.
+    RecoverByFlushAlone,
+    /// Recovery serves what it found without making it durable.
+    ServeUnflushed,
+    /// An unclean open goes on in the same epoch.
+    KeepTheEpoch,
+    /// A clean open goes on in the same epoch, although the machine has booted since.
+    KeepTheEpochOverABoot,
+    /// A cut tail leaves the log before its copy has a name that lasts.
+    CutBeforeKept,
+    /// A segment behind a hole begins the log.
+    BeginBehindAHole,
+    /// The checkpoint says that something is durable before it is flushed.
+    CheckpointBeforeFlush,
+    /// A flush passes over the segments that were sealed since the last one.
+    FlushActiveSegmentOnly,
+    /// The end after the flush becomes the recovery point.
+    TakeTheEndAfterTheFlush,
+    /// A write that failed half way is followed by the next batch in the same epoch.
+    SkipTornTailFence,
+    /// A truncation goes on in the same epoch.
+    TruncateInTheOldEpoch,
+    /// A truncation removes files before its epoch is durable.
+    TruncateBeforeTheEpochLasts,
+    /// The kept part of a segment is swapped in without a flush.
+    SwapInUnflushedCopy,
+    /// Retention removes files before the new log start is durable.
+    DeleteBeforeTheStartLasts,
+    /// What was stamped in 1970 goes for its age when the clock is set.
+    BelieveAnUnsetClock,
+    /// One slot of the checkpoint with a clean mark is enough.
+    TrustOneCleanSlot,
+    /// The mark that the store is in use goes into one slot.
+    MarkOneSlot,
+    /// Nothing marks a cleanly closed store as in use again.
+    SkipTheMark,
+    /// The store is marked as closed before its logs are flushed.
+    MarkCleanBeforeFlush,
+    /// The checkpoint is written over the slot that holds.
+    OverwriteTheHoldingSlot,
+    /// A larger checkpoint file is swapped in without a flush.
+    SwapInUnflushedCheckpoint,
+    /// A checkpoint that may be in the page cache alone is taken for the one that holds.
+    TrustTheCachedSlot,
+    /// A topic is created from its first partition on.
+    CreateFirstPartitionFirst,
+    /// A new topic gets its settings when it is there already.
+    ConfigureAfterCreation,
+    /// A deleted topic's files go before its name is gone for good.
+    DeleteFilesAtOnce,
+    /// A topic that a killed process made is served while its name is in the cache alone.
+    ServeUnsyncedTopics,
+}
+
+#[cfg(not(edgelog_canary))]
+#[inline]
+pub(crate) const fn bug(_: Bug) -> bool {
+    false
+}
+
+#[cfg(edgelog_canary)]
+thread_local! {
+    static ON: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// From now on this thread makes the mistake, and no other one.
+#[cfg(edgelog_canary)]
+pub fn switch_on(bug: Option<Bug>) {
+    ON.set(bug);
+}
+
+#[cfg(edgelog_canary)]
+pub(crate) fn bug(bug: Bug) -> bool {
+    ON.get() == Some(bug)
+}
