@@ -9,6 +9,7 @@ use edgelog_core::{HEADER_LEN, LeaderEpoch, LogConfig, Offset, Record, RecordBat
 
 use super::facts::{Listing, LogFacts, StoreFacts};
 use super::indexes::BuiltIndexes;
+use super::pause;
 use super::records::{Decompressor, RecordsFault};
 use super::report::{Finding, Progress, Severity};
 use super::rewrite::{Sink, write_indexes};
@@ -478,7 +479,7 @@ pub fn export_records(
             {
                 // Files are being exchanged under the reader: a new one looks at what there is.
                 exchanged += 1;
-                std::thread::sleep(EXCHANGED_PAUSE);
+                pause(EXCHANGED_PAUSE);
                 let position = attached.reader.position().offset;
                 attached = Attached::begin(storage, name, position)?;
                 if attached.reader.position().offset < position {
@@ -533,7 +534,7 @@ impl Attached {
                     if source.kind() == io::ErrorKind::NotFound && attempt < EXCHANGED_MAX =>
                 {
                     attempt += 1;
-                    std::thread::sleep(EXCHANGED_PAUSE);
+                    pause(EXCHANGED_PAUSE);
                 }
                 begun => return begun,
             }

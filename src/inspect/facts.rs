@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use edgelog_core::{EpochTable, LogConfig, Offset};
 
+use super::pause;
 use crate::error::{Error, Result};
 use crate::log::{Origin, SavedLog, TopicPartition};
 use crate::segment::file_names;
@@ -101,7 +102,7 @@ impl StoreFacts {
             if !facts.exists || facts.valid == [true, true] {
                 break;
             }
-            std::thread::sleep(SLOT_PAUSE);
+            pause(SLOT_PAUSE);
             facts = StoreFacts::read_once(storage)?;
         }
         Ok(facts)

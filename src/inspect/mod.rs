@@ -35,6 +35,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::storage::{DirectoryStorage, DirectoryStorageOptions, Storage, StoreMode};
@@ -87,4 +88,11 @@ fn open_with(path: &Path, read_only: bool) -> Result<Arc<dyn Storage>> {
     let name = path.display().to_string();
     let storage = DirectoryStorage::open(path, options).map_err(Error::storage("open data directory", &name))?;
     Ok(Arc::new(storage))
+}
+
+/// Lets a writer that may be at work in another process go on for a moment. Under a fuzzer there is none.
+fn pause(duration: Duration) {
+    if cfg!(not(fuzzing)) {
+        std::thread::sleep(duration);
+    }
 }

@@ -7,6 +7,7 @@ use edgelog_core::{HEADER_LEN, LeaderEpoch, Offset};
 
 use super::check::{Flow, LogCheck, SegmentPlan};
 use super::indexes::IndexCheck;
+use super::pause;
 use super::records::RecordsFault;
 use super::report::Severity;
 use super::walk::{Damage, Step, Walker};
@@ -113,7 +114,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         let position = self.walker.position();
         for _ in 0..TAIL_LOOKS {
             match self.walker.next_or_stop() {
-                Step::Damage(_) => std::thread::sleep(TAIL_PAUSE),
+                Step::Damage(_) => pause(TAIL_PAUSE),
                 step => return step,
             }
             let len = self.log.storage().metadata(self.path).map_or(self.walker.end(), |meta| meta.len);
@@ -130,7 +131,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         let identity = || self.log.storage().metadata(self.path).ok().map(|meta| meta.identity);
         let before = identity();
         (0..TAIL_LOOKS).any(|_| {
-            std::thread::sleep(TAIL_PAUSE);
+            pause(TAIL_PAUSE);
             before.is_none() || identity() != before
         })
     }
@@ -317,7 +318,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         if !log.facts.clean && !log.is_last_attempt {
             if log.pauses_left > 0 && faults.iter().any(|fault| !fault.missing) {
                 log.pauses_left -= 1;
-                std::thread::sleep(TAIL_PAUSE);
+                pause(TAIL_PAUSE);
             }
             let len = |file: &str| log.storage().metadata(file).map_or(0, |meta| meta.len);
             if faults.iter().any(|fault| len(&fault.file) != fault.len) {

@@ -57,6 +57,34 @@ const ANY: WalkRules =
     WalkRules { first_offset: None, contiguous: false, offset_end: Offset::MAX, batch_bytes_max: 1 << 20 };
 const OWN: WalkRules = WalkRules { first_offset: Some(0), contiguous: true, ..ANY };
 
+/// Where batches were found, and the offset that each begins with.
+fn found(bytes: &[u8], rules: WalkRules) -> Vec<(u64, Offset)> {
+    let base_offset = |at: u64| Offset::from_be_bytes(*bytes[at as usize..].first_chunk().unwrap());
+    let batches = |(position, step)| matches!(step, Step::Batch { .. }).then(|| (position, base_offset(position)));
+    walk(bytes, rules).into_iter().filter_map(batches).collect()
+}
+
+/// No CRC covers a base offset. One that damage has raised, between batches that are damaged as well, or lowered to
+/// zero, at the log's start, is not believed: it would hide all that follows, or what stands right behind.
+#[test]
+fn a_base_offset_that_damage_has_changed_hides_nothing() {
+    let whole = log(20);
+    let all = found(&whole, OWN);
+    let place = |n: usize| all[n].0 as usize;
+    for rules in [OWN, WalkRules { contiguous: false, ..OWN }] {
+        for raised in [0x01, 0x7f] {
+            let mut bytes = whole.clone();
+            // Batch 4 to the first bytes of 6, and then 7: 6 holds, and says an offset beyond all others.
+            bytes[place(4)..place(6) + 3].fill(raised);
+            bytes[place(7) + 30..place(8)].fill(0);
+            assert_eq!(found(&bytes, rules), [&all[..4], &all[8..]].concat(), "{raised}");
+        }
+    }
+    let mut bytes = whole.clone();
+    bytes[20..place(3) + 8].fill(0);
+    assert_eq!(found(&bytes, OWN), all[4..]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 

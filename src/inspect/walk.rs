@@ -512,12 +512,16 @@ impl Witness {
 /// two bear each other out, and are believed in any case.
 fn best_start(witnesses: &[Witness], before: (u64, Offset), contiguous: bool, is_borne_out: bool) -> Option<u64> {
     const BORNE_OUT: u32 = 1000;
+    let last = witnesses.len().checked_sub(1)?;
     // From each witness on: what the rest of the way is worth, and the offset that it ends with.
     let mut ways: Vec<(u32, Reverse<Offset>)> = vec![(0, Reverse(0)); witnesses.len()];
     for (at, witness) in witnesses.iter().enumerate().rev() {
-        let last = at + 1 == witnesses.len();
-        let end = (if last && is_borne_out { BORNE_OUT } else { 0 }, Reverse(witness.next_offset));
-        let goes_on = (at + 1..witnesses.len()).filter(|&later| witness.agrees(&witnesses[later], contiguous));
+        let borne_out = if at == last && is_borne_out { BORNE_OUT } else { 0 };
+        let end = (borne_out, Reverse(witness.next_offset));
+        let goes_on = (at + 1..=last)
+            // Of the two at the end, none is believed without the other.
+            .filter(|&later| !is_borne_out || later < last || at + 1 == last)
+            .filter(|&later| witness.agrees(&witnesses[later], contiguous));
         let behind = (witness.end, witness.next_offset);
         let on = goes_on.map(|later| (ways[later].0 + witnesses[later].worth(behind), ways[later].1)).max();
         ways[at] = on.map_or(end, |on| on.max(end));
