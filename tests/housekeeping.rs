@@ -38,6 +38,38 @@ fn check(store: &Store, to: i64) {
     assert_eq!(next, to);
 }
 
+/// While the housekeeping thread prepares room, the writer is close behind it: a zero written a moment too late would
+/// be in the middle of a batch.
+#[test]
+fn room_is_prepared_ahead_of_a_fast_writer_and_never_under_it() {
+    const RECORDS: i64 = 4_000;
+    let buffers: Vec<Vec<u8>> = (1..=251).map(|byte| vec![byte; 60_000]).collect();
+    // From a few bytes to most of what is stored through a map.
+    let value = |n: i64| &buffers[(n % 251) as usize][..(n * 7919 % 60_000) as usize];
+    for place in Place::all() {
+        let store = place.open(Store::options());
+        // A few times as long as the steps in which room is reserved: also across rolls.
+        let topic = NewTopic::new("t").config("segment.bytes", "20000000").config("retention.bytes", "100000000");
+        store.create_topic(&topic).unwrap();
+        let log = store.log("t", 0).unwrap();
+        for n in 0..RECORDS {
+            log.append_with(NewRecord::value(value(n)), Durability::Os).unwrap();
+        }
+        let mut reader = log.reader(OffsetSpec::Earliest).unwrap();
+        let mut next = 0;
+        while let Some(batch) = reader.next_batch().unwrap() {
+            for record in batch.records().unwrap() {
+                let record = record.unwrap();
+                assert_eq!(record.offset, next, "{}", place.name());
+                assert!(record.value == Some(value(next)), "{}: record {next}", place.name());
+                next += 1;
+            }
+        }
+        assert_eq!(next, RECORDS, "{}", place.name());
+        store.close().unwrap();
+    }
+}
+
 /// Kafka's tools and every other reader of the format: behind the batches of a sealed or closed segment no room is
 /// left, whatever the durability that its last append had. Reads the files themselves.
 #[test]

@@ -1,7 +1,7 @@
 //! The append path, top to bottom: encode (outside the lock), make room, place, index, publish, wake, wait
 //! for the flush.
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::io;
 use std::sync::Arc;
 
@@ -22,9 +22,9 @@ use crate::sync::{MutexGuard, Ordering};
 /// block, a busy one a call every 4 MiB.
 const RESERVE_STEP_MIN: u32 = 4 << 10;
 const RESERVE_STEP_MAX: u32 = 4 << 20;
-/// Batches from this size on are written by a system call also at `Os`: beyond it, faulting pages in costs more
-/// (measured on ext4: the border lies between 2 and 4 KiB).
-const MAP_STORE_BYTES_MAX: usize = 4 << 10;
+/// Batches from this size on are written by a system call also at `Os`: so many pages are faulted in one by one as
+/// dearly as the call copies them (measured on ext4 with prepared room: the border lies between 64 and 256 KiB).
+const MAP_STORE_BYTES_MAX: usize = 64 << 10;
 /// A thread keeps its encoding buffer up to this size.
 const SCRATCH_KEPT_MAX: usize = 1 << 20;
 /// Compressing less than this cannot pay: the smallest frame costs about as much.
@@ -32,6 +32,7 @@ const COMPRESS_BYTES_MIN: usize = 64;
 
 /// The writing end of a log: what only the holder of the append lock sees.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // four facts that have nothing to do with each other
 pub(crate) struct Appender {
     pub(crate) segment: Arc<Segment>,
     /// Opened for the first append, so that an idle log holds no descriptor.
@@ -41,6 +42,9 @@ pub(crate) struct Appender {
     /// The file's bytes up to here are allocated; `u32::MAX` where the file system cannot reserve.
     pub(crate) reserved: u32,
     pub(crate) reserve_step: u32,
+    /// Housekeeping is preparing more room behind `reserved`, part by part, holding the log's `preparing` lock: nobody
+    /// else writes there.
+    pub(crate) preparing: bool,
     pub(crate) next_offset: Offset,
     pub(crate) epoch: LeaderEpoch,
     pub(crate) indexer: SegmentIndexer,
@@ -65,6 +69,7 @@ pub(crate) struct Appender {
     pub(crate) asked_ms: TimestampMs,
     /// The last batch was stored through the map.
     pub(crate) stores: bool,
+    pub(crate) clear: Clear,
 }
 
 /// A thread's own buffers: the encoded batch, and its compressed form.
@@ -80,17 +85,24 @@ thread_local! {
 
 /// Lends this thread's buffers, or new ones where they are in use (an append made by a log subscriber inside
 /// an append).
+#[inline]
 fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
     SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
-        Ok(mut scratch) => {
-            let answer = work(&mut scratch);
-            if scratch.encoded.capacity() > SCRATCH_KEPT_MAX || scratch.compressed.capacity() > SCRATCH_KEPT_MAX {
-                *scratch = Scratch::default();
-            }
-            answer
-        }
+        Ok(scratch) => work(&mut Lent(scratch).0),
         Err(_) => work(&mut Scratch::default()),
     })
+}
+
+/// Lent buffers, which go back without what they grew to beyond the measure.
+struct Lent<'a>(RefMut<'a, Scratch>);
+
+impl Drop for Lent<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.0.encoded.capacity() > SCRATCH_KEPT_MAX || self.0.compressed.capacity() > SCRATCH_KEPT_MAX {
+            *self.0 = Scratch::default();
+        }
+    }
 }
 
 impl Log {
@@ -298,15 +310,22 @@ impl LogShared {
         if batch.len() > max {
             return Err(Error::RecordTooLarge { given: batch.len(), max });
         }
-        let (info, end, moved) = {
+        let (base_offset, leader_epoch, moved) = {
             let mut guard = self.appender.lock();
             if self.state.load(Ordering::Relaxed) != state::WRITABLE {
                 self.attend(&mut guard)?;
             }
-            self.make_room(&mut guard, batch.len(), last_offset_delta, max_timestamp)?;
-            let appender = guard.as_mut().expect("a writable log has an appender");
-            self.place(appender, batch, last_offset_delta, max_timestamp, durability)?
+            let mut appender = guard.as_mut().expect("a writable log has an appender");
+            if !appender.clear.covers(appender, batch.len(), last_offset_delta, max_timestamp) {
+                self.make_room(&mut guard, batch.len(), last_offset_delta, max_timestamp)?;
+                appender = guard.as_mut().expect("a writable log has an appender");
+            }
+            let (base_offset, leader_epoch) = (appender.next_offset, appender.epoch);
+            let moved = self.place(appender, batch, last_offset_delta, max_timestamp, durability)?;
+            (base_offset, leader_epoch, moved)
         };
+        let last_offset = base_offset + Offset::from(last_offset_delta);
+        let end = last_offset + 1;
         if moved {
             self.wake.wake_all();
         }
@@ -325,11 +344,10 @@ impl LogShared {
                 self.flush_until(end)?;
             }
         }
-        Ok(info)
+        Ok(AppendInfo { base_offset, last_offset, leader_epoch, max_timestamp })
     }
 
-    /// Puts the batch at the end and publishes it. Returns where it stands, the new end, and whether readers
-    /// may see more.
+    /// Puts the batch at the end and publishes it. Returns whether readers may see more.
     #[inline]
     fn place(
         &self,
@@ -338,7 +356,7 @@ impl LogShared {
         last_offset_delta: i32,
         max_timestamp: TimestampMs,
         durability: Durability,
-    ) -> Result<(AppendInfo, Offset, bool)> {
+    ) -> Result<bool> {
         let base_offset = appender.next_offset;
         let last_offset = base_offset + Offset::from(last_offset_delta);
         let position = appender.position;
@@ -361,6 +379,7 @@ impl LogShared {
             appender.segment.push_index_entries(entry, time);
             appender.index_entries.0 += 1;
             appender.index_entries.1 += u32::from(time.is_some());
+            appender.clear = Clear::NOTHING;
         }
         if appender.first_timestamp.is_none() {
             appender.first_timestamp = Some(max_timestamp);
@@ -379,8 +398,7 @@ impl LogShared {
         if moved {
             self.high_watermark.store(appender.next_offset, Ordering::Release);
         }
-        let info = AppendInfo { base_offset, last_offset, leader_epoch: appender.epoch, max_timestamp };
-        Ok((info, appender.next_offset, moved))
+        Ok(moved)
     }
 
     /// What a failed write means: no room is an error that passes, anything else makes the log read-only.
@@ -427,12 +445,14 @@ impl LogShared {
         file.truncate(u64::from(appender.position)).map_err(Error::storage("cut", &path))?;
         appender.reserved = appender.position;
         appender.reserve_step = RESERVE_STEP_MIN;
+        appender.preparing = false;
+        appender.clear = Clear::NOTHING;
         appender.torn = false;
         Ok(())
     }
 
     /// Sees to a segment that the batch fits into and to allocated room for it.
-    #[inline]
+    #[cold]
     fn make_room(
         &self,
         guard: &mut MutexGuard<'_, Option<Appender>>,
@@ -471,10 +491,29 @@ impl LogShared {
                 if !appender.asked && appender.reserved - (end as u32) < ask_below(appender.reserve_step) {
                     self.ask_for_room(appender);
                 }
+                appender.clear = Clear::ahead_of(appender);
                 return Ok(());
             }
-            return self.reserve(appender, end);
+            if !appender.preparing {
+                return self.reserve(appender, end);
+            }
+            self.wait_for_prepared_room(guard)?;
         }
+    }
+
+    /// Waits for the part of the room that is being prepared; the lock is given up meanwhile.
+    #[cold]
+    fn wait_for_prepared_room(&self, guard: &mut MutexGuard<'_, Option<Appender>>) -> Result<()> {
+        let room = |guard: &MutexGuard<'_, Option<Appender>>| guard.as_ref().map(|appender| appender.reserved);
+        let before = room(guard);
+        MutexGuard::unlocked(guard, || drop(self.preparing.lock()));
+        if room(guard) == before {
+            // Nothing came of it: the appender sees to itself.
+            if let Some(appender) = guard.as_mut() {
+                appender.preparing = false;
+            }
+        }
+        if self.state.load(Ordering::Acquire) == state::WRITABLE { Ok(()) } else { self.attend(guard) }
     }
 
     #[cold]
@@ -546,6 +585,8 @@ impl LogShared {
         appender.file = Some(file);
         appender.position = 0;
         appender.reserved = reserved;
+        appender.preparing = false;
+        appender.clear = Clear::NOTHING;
         appender.asked = false;
         appender.indexer = SegmentIndexer::new(base_offset, appender.config.index_interval_bytes);
         appender.index_entries = (0, 0);
@@ -571,6 +612,39 @@ impl LogShared {
         }
         let file = self.storage.open(&path, Access::CreateNew).map_err(Error::storage("create", &path))?;
         Ok((file, 0))
+    }
+}
+
+/// What makes an append simple: a batch that stays inside these needs no look at anything else.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clear {
+    position: Position,
+    offset: Offset,
+    timestamp: TimestampMs,
+}
+
+impl Clear {
+    /// Every batch has to be looked at.
+    pub(crate) const NOTHING: Clear = Clear { position: 0, offset: 0, timestamp: TimestampMs::MIN };
+
+    /// As far as no rule of [`RollParams`] can speak up, room is there, and none need be asked for. Holds until an
+    /// index grows, the configuration changes, or room is taken back.
+    fn ahead_of(appender: &Appender) -> Clear {
+        // Without timestamps the wall clock counts: that has to be looked at each time.
+        let Some(first) = appender.first_timestamp.filter(|&first| first >= 0) else { return Clear::NOTHING };
+        let asking = if appender.asked { 0 } else { ask_below(appender.reserve_step) };
+        Clear {
+            position: appender.reserved.saturating_sub(asking).min(appender.config.segment_bytes),
+            offset: appender.segment.base_offset.saturating_add(Offset::from(i32::MAX)),
+            timestamp: first.saturating_add(appender.config.segment_ms),
+        }
+    }
+
+    #[inline]
+    fn covers(&self, appender: &Appender, size: usize, last_offset_delta: i32, max_timestamp: TimestampMs) -> bool {
+        appender.position as usize + size <= self.position as usize
+            && appender.next_offset + Offset::from(last_offset_delta) <= self.offset
+            && max_timestamp <= self.timestamp
     }
 }
 
@@ -606,6 +680,7 @@ impl Appender {
             position,
             reserved: 0,
             reserve_step: RESERVE_STEP_MIN,
+            preparing: false,
             next_offset,
             epoch,
             index_entries: (0, 0),
@@ -619,6 +694,7 @@ impl Appender {
             asked: false,
             asked_ms: 0,
             stores: false,
+            clear: Clear::NOTHING,
         }
     }
 }

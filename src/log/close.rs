@@ -55,6 +55,8 @@ impl LogShared {
         };
         if let Some(file) = file {
             let path = segment.path();
+            // Whoever prepares room writes to the file's end; from here on nobody begins to.
+            drop(self.preparing.lock());
             if file.len().map_err(Error::storage("look at", &path))? > u64::from(position) {
                 file.truncate(u64::from(position)).map_err(Error::storage("trim", &path))?;
             }

@@ -125,6 +125,8 @@ pub(crate) struct LogShared {
     /// Why the log is `FAILED`.
     failure: Mutex<Option<String>>,
     appender: Mutex<Option<Appender>>,
+    /// Held while room behind the appender's is written to; taken before `appender`, never after it.
+    preparing: Mutex<()>,
     attachment: Option<Mutex<Attachment>>,
 
     segments: RwLock<Vec<Arc<Segment>>>,
@@ -229,6 +231,7 @@ impl LogShared {
         *self.config.write() = Arc::clone(&config);
         if let Some(appender) = self.appender.lock().as_mut() {
             appender.config = config;
+            appender.clear = append::Clear::NOTHING;
         }
     }
 

@@ -196,6 +196,7 @@ impl LogShared {
             state: AtomicU8::new(state::ATTEND),
             failure: Mutex::new(None),
             appender: Mutex::new(None),
+            preparing: Mutex::new(()),
             attachment: None,
             segments: RwLock::new(Vec::new()),
             epochs: RwLock::new(epochs),

@@ -2,6 +2,7 @@
 //! `tick`.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use edgelog_core::{NO_TIMESTAMP, Offset, RetentionParams, RetentionReason, SealedSegment, TimestampMs, is_dated};
@@ -11,11 +12,13 @@ use super::{Log, LogShared, state};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::segment::{Segment, file_names};
-use crate::storage::Access;
+use crate::storage::{Access, StorageFile};
 use crate::sync::Ordering;
 
-/// Room that was used up within this time is faulted in ahead, while it is filled through the map.
-const FAULT_AHEAD_MS: i64 = 200;
+/// Room that was used up within this time is prepared ahead, while it is filled through the map.
+const PREPARE_AHEAD_MS: i64 = 200;
+/// Room is prepared in parts of this size: an appender that waits for one waits some 50 us.
+const PREPARED_BYTES: u32 = 256 << 10;
 
 /// What retention took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,30 +186,56 @@ impl LogShared {
             // In a segment that has all its room there is nothing to ask for until the next one.
             appender.asked = target <= appender.reserved;
             let (segment, segment_bytes) = (Arc::clone(&appender.segment), appender.config.segment_bytes);
-            // Faulting pages in ahead makes them dirty: zeros that a flush writes for nothing. It pays where a map is
-            // filled faster than its pages come, and nowhere else.
-            let stores = appender.stores && now - appender.asked_ms < FAULT_AHEAD_MS;
+            // Prepared room is dirty: zeros that a flush writes for nothing. It pays where a map is filled faster than
+            // its pages come, and nowhere else.
+            let stores = appender.stores && now - appender.asked_ms < PREPARE_AHEAD_MS;
             appender.asked_ms = now;
             let has_next = appender.prepared.is_some();
             (segment, file, appender.position, appender.reserved, target, segment_bytes, has_next, stores)
         };
         if target > reserved && reserved != u32::MAX && file.reserve(u64::from(target)).is_ok() {
-            if stores {
-                file.prepare(u64::from(reserved)..u64::from(target));
-            }
-            let mut guard = self.appender.lock();
-            match guard.as_mut() {
-                Some(appender) if Arc::ptr_eq(&appender.segment, &segment) => {
-                    appender.reserved = appender.reserved.max(target);
-                }
-                // Sealed meanwhile, and perhaps trimmed already: the room goes back.
-                _ => segment.set_untrimmed(),
-            }
+            self.hand_over_room(&segment, &*file, reserved..target, stores);
         }
         if !has_next && position / 3 >= segment_bytes / 4 {
             self.prepare_next_segment(segment_bytes, stores)?;
         }
         Ok(())
+    }
+
+    /// Gives reserved room to the appender, a part at a time; for a writer that stores, prepared. The appender stays
+    /// behind what it was given while `preparing`, and waits for the next part where it comes that far.
+    fn hand_over_room(&self, segment: &Arc<Segment>, file: &dyn StorageFile, room: Range<u32>, stores: bool) {
+        let mut at = room.start;
+        // Moves the end of the appender's room from `at`; not where it went on by itself, to room of its own.
+        let give = |at: u32, to: u32| {
+            let mut guard = self.appender.lock();
+            let Some(appender) = guard.as_mut().filter(|appender| Arc::ptr_eq(&appender.segment, segment)) else {
+                // Sealed meanwhile, and perhaps trimmed already: the room goes back.
+                segment.set_untrimmed();
+                return false;
+            };
+            let writable = self.state.load(Ordering::Acquire) == state::WRITABLE;
+            let waits_for_it = appender.reserved == at && (at == room.start || appender.preparing);
+            if writable && waits_for_it {
+                appender.reserved = to;
+                appender.preparing = to < room.end;
+            }
+            writable && waits_for_it
+        };
+        while at < room.end {
+            let _preparing = self.preparing.lock();
+            let end = if stores { room.end.min(at + PREPARED_BYTES) } else { room.end };
+            if !give(at, at) {
+                return;
+            }
+            if stores {
+                file.prepare(u64::from(at)..u64::from(end));
+            }
+            if !give(at, end) {
+                return;
+            }
+            at = end;
+        }
     }
 
     /// Creates and reserves the file of the next segment under a name of its own.

@@ -647,6 +647,32 @@ impl DataFile {
         }
     }
 
+    /// Writes zeros, by system calls of many pages: that brings them into the page cache in large folios, which the
+    /// stores then fault in a few at a time. (On ext4 a page costs the writer a sixteenth of what it costs to fault in
+    /// one that is not there, and all together a fifth of `MADV_POPULATE_WRITE`.)
+    fn prepare(self: &Arc<Self>, range: Range<u64>) {
+        static ZEROS: [u8; 4 << 10] = [0; 4 << 10];
+        let Ok(file) = self.descriptor() else { return };
+        let mut at = range.start;
+        let end = range.end.min(self.map.reserved());
+        while at < end {
+            let mut slices = [io::IoSlice::new(&[]); 64];
+            let mut left = end - at;
+            for slice in &mut slices {
+                let len = left.min(ZEROS.len() as u64);
+                *slice = io::IoSlice::new(&ZEROS[..len as usize]);
+                left -= len;
+            }
+            let written = rustix::io::pwritev(&file, &slices, at);
+            self.dirty.store(true, Ordering::SeqCst);
+            match written {
+                Ok(written) if written > 0 => at += written as u64,
+                Err(Errno::INTR) => {}
+                _ => return, // a hint: whoever stores there will be told
+            }
+        }
+    }
+
     fn truncate(self: &Arc<Self>, len: u64) -> io::Result<()> {
         let file = self.descriptor()?;
         let _size = self.map.lock_size();
@@ -725,7 +751,7 @@ impl StorageFile for DirectoryFile {
 
     fn prepare(&self, range: Range<u64>) {
         if self.writes && self.file.shared.stores_through_maps {
-            self.file.map.prepare(range, &|| self.file.descriptor());
+            self.file.prepare(range);
         }
     }
 

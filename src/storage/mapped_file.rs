@@ -190,20 +190,6 @@ impl MappedFile {
         Ok((at - position) as usize)
     }
 
-    /// Faults in the pages of `range`, as far as room for them is reserved, for writing.
-    pub(super) fn prepare(&self, range: Range<u64>, open: Opener<'_>) {
-        let end = range.end.min(self.reserved());
-        let mut at = range.start;
-        while at < end {
-            let piece_end = end.min(granule_end(at));
-            let Ok(Some(window)) = self.window(at, piece_end, true, open) else { return };
-            if window.populate(window.range(at, piece_end), Advice::PopulateWrite).is_err() {
-                return; // a hint: the stores will fault the pages in one by one
-            }
-            at = piece_end;
-        }
-    }
-
     /// Lends `len` bytes at `position`; see [`StorageFile::lend`](super::StorageFile::lend).
     #[inline]
     pub(super) fn lend(&self, position: u64, len: usize, open: Opener<'_>) -> io::Result<Option<Lease>> {
@@ -245,7 +231,7 @@ impl MappedFile {
         loop {
             let missing = window.missing(range, file_end);
             let end = missing.end;
-            let Err(error) = window.populate(missing, Advice::PopulateRead) else { return Ok(true) };
+            let Err(error) = window.populate(missing) else { return Ok(true) };
             match Errno::from_io_error(&error) {
                 // What the medium could not read comes back as one of these; which, depends on how it failed.
                 Some(Errno::FAULT | Errno::HWPOISON | Errno::IO) => {
@@ -500,12 +486,12 @@ impl Window {
     }
 
     /// Has the kernel fault in the pages of `range`, and remembers that.
-    fn populate(&self, range: Range<usize>, advice: Advice) -> io::Result<()> {
+    fn populate(&self, range: Range<usize>) -> io::Result<()> {
         if range.is_empty() {
             return Ok(());
         }
         loop {
-            match self.map.advise_range(advice, range.start, range.len()) {
+            match self.map.advise_range(Advice::PopulateRead, range.start, range.len()) {
                 Ok(()) => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),

@@ -204,8 +204,9 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     /// cannot reserve.
     fn reserve(&self, len: u64) -> io::Result<()>;
 
-    /// A hint that `range` (which is reserved) is about to be written through the map: faults its pages in
-    /// ahead of the writer. May do nothing.
+    /// A hint that `range`, which is reserved, reads as zeros and is written by nobody else meanwhile, is about to be
+    /// written through the map. May write zeros there, so that its pages are in memory when the writer comes; may do
+    /// nothing.
     fn prepare(&self, range: Range<u64>);
 
     /// Cuts or extends the file to `len`; reserved room behind it is given back.
