@@ -89,9 +89,10 @@ impl LogShared {
         self.wake.wake_all();
     }
 
-    /// Ends the use of a log whose store is let go of; takes no lock that a panic elsewhere may have left behind.
+    /// Ends the use of a log whose store is let go of. An append under way is done on return.
     pub(crate) fn let_go(&self) {
         self.state.store(state::CLOSED, Ordering::Release);
+        drop(self.appender.lock());
         self.wake.wake_all();
     }
 

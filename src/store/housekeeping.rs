@@ -79,10 +79,23 @@ fn run(weak: &Weak<StoreShared>) {
         if !shared.kick.wait(period) {
             return;
         }
+        // Without housekeeping an `Interval` append would stay unflushed and nobody would know: no store, then.
+        let ended = Ended(&shared);
         if let Err(error) = shared.tick(shared.clock.now()) {
             tracing::warn!(%error, "housekeeping");
         }
         period = shared.next_period();
+        std::mem::forget(ended);
+    }
+}
+
+/// Ends the use of the store where housekeeping panicked.
+struct Ended<'a>(&'a StoreShared);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        tracing::error!("the housekeeping thread panicked; the store answers Closed until it is opened again");
+        self.0.let_go();
     }
 }
 

@@ -404,6 +404,7 @@ impl Store {
             housekeeper.stop(&self.shared);
         }
         self.shared.let_go();
+        *self.shared.lock.lock() = None;
     }
 }
 
@@ -648,12 +649,12 @@ impl StoreShared {
 }
 
 impl StoreShared {
+    /// Nothing is read or written through this store from here on, and nothing made durable.
     fn let_go(&self) {
         self.closed.store(true, Ordering::Release);
         for log in self.logs.read().values() {
             log.let_go();
         }
-        *self.lock.lock() = None;
     }
 }
 

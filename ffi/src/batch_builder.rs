@@ -1,0 +1,102 @@
+//! The noun `edgelog_batch_builder`: many records as one batch.
+
+use std::sync::Arc;
+
+use edgelog::BatchBuilder;
+
+use crate::boundary::{Exclusive, ExclusiveHandle, Handle, Home, Out, free_exclusive, with, with_exclusive};
+use crate::log::{edgelog_log, with_record};
+use crate::result::edgelog_result;
+use crate::types::edgelog_new_record;
+
+/// Collects records that are appended together, as one record batch. Its memory is kept from one append to the next.
+/// Belongs to one thread at a time.
+pub struct edgelog_batch_builder {
+    home: Arc<Home>,
+    builder: Exclusive<BatchBuilder>,
+}
+
+impl Handle for edgelog_batch_builder {
+    #[inline]
+    fn home(&self) -> Option<&Home> {
+        Some(&self.home)
+    }
+}
+
+impl ExclusiveHandle for edgelog_batch_builder {
+    type Inner = BatchBuilder;
+
+    #[inline]
+    fn exclusive(&self) -> &Exclusive<BatchBuilder> {
+        &self.builder
+    }
+}
+
+/// An empty batch with the limits of `log`; to be freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn edgelog_batch_builder_new(
+    log: *const edgelog_log,
+    out: *mut *mut edgelog_batch_builder,
+) -> edgelog_result {
+    // SAFETY: boundary.rs, 1 and 3.
+    unsafe {
+        with(log, |log| {
+            let (home, log) = log.parts();
+            let builder = Exclusive::new(log.batch());
+            Out::new(out)?.give(edgelog_batch_builder { home: Arc::clone(home), builder });
+            Ok(())
+        })
+    }
+}
+
+/// Adds a record; its bytes are copied. One without a timestamp gets the time of this call. Answers
+/// EDGELOG_MESSAGE_TOO_LARGE where the batch would exceed max.message.bytes: it is as it was, to be appended first.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn edgelog_batch_builder_push(
+    builder: *mut edgelog_batch_builder,
+    record: *const edgelog_new_record,
+) -> edgelog_result {
+    // SAFETY: boundary.rs, 1 to 4.
+    unsafe { with_exclusive(builder, |_, builder| with_record(record, |record| Ok(builder.push(record)?))) }
+}
+
+/// How many records it holds, and how many bytes the batch would have now, before compression. Either output may be
+/// NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn edgelog_batch_builder_get_size(
+    builder: *const edgelog_batch_builder,
+    out_records: *mut u64,
+    out_bytes: *mut u64,
+) -> edgelog_result {
+    // SAFETY: boundary.rs, 1 to 3.
+    unsafe {
+        with_exclusive(builder, |_, builder| {
+            if let Ok(out) = Out::new(out_records) {
+                out.write(builder.len() as u64);
+            }
+            if let Ok(out) = Out::new(out_bytes) {
+                out.write(builder.size() as u64);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Forgets the records and keeps the memory.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn edgelog_batch_builder_clear(builder: *mut edgelog_batch_builder) -> edgelog_result {
+    // SAFETY: boundary.rs, 1 and 2.
+    unsafe {
+        with_exclusive(builder, |_, builder| {
+            builder.clear();
+            Ok(())
+        })
+    }
+}
+
+/// Frees the builder with the records that it holds.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn edgelog_batch_builder_free(builder: *mut edgelog_batch_builder) {
+    // SAFETY: boundary.rs, 1 and 2.
+    unsafe { free_exclusive(builder) };
+}
