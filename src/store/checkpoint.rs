@@ -345,8 +345,21 @@ impl Fields<'_> {
             let epoch = i32::from_be_bytes(self.take()?);
             epochs.push(EpochEntry { epoch, start_offset: Offset::from_be_bytes(self.take()?) });
         }
-        Some((name, SavedLog { id, origin, log_start_offset, durable, epochs }))
+        let saved = SavedLog { id, origin, log_start_offset, durable, epochs };
+        is_possible(&saved).then_some((name, saved))
     }
+}
+
+/// Whether a log can be as `saved` says. A slot whose sum holds and whose numbers no log comes to was not written here,
+/// and what is computed from them must not overflow.
+fn is_possible(saved: &SavedLog) -> bool {
+    const OFFSET_MAX: Offset = 1 << 62;
+    const EPOCH_MAX: i32 = i32::MAX / 2;
+    let DurablePoint { offset, base_offset, position } = saved.durable;
+    [saved.log_start_offset, offset, base_offset].iter().all(|offset| (0..=OFFSET_MAX).contains(offset))
+        && base_offset <= offset
+        && i32::try_from(position).is_ok()
+        && saved.epochs.iter().all(|entry| (0..=EPOCH_MAX).contains(&entry.epoch))
 }
 
 #[cfg(test)]
@@ -415,6 +428,30 @@ mod tests {
                 assert!(found == Some(older.clone()) || found == Some(newer.clone()), "byte {position} bit {bit}");
             }
             raw.write_at(&byte, position).unwrap();
+        }
+    }
+
+    /// Found by fuzzing: a slot with a good sum and a negative log start let offsets before zero be told as lost, at
+    /// every open.
+    #[test]
+    fn a_slot_with_numbers_that_no_log_comes_to_is_none() {
+        type Change = fn(&mut SavedLog);
+        let changes: [Change; 7] = [
+            |saved| saved.log_start_offset = -1,
+            |saved| saved.log_start_offset = i64::MAX,
+            |saved| saved.durable.offset = i64::MAX,
+            |saved| saved.durable.base_offset = -7,
+            |saved| saved.durable.base_offset = saved.durable.offset + 1,
+            |saved| saved.durable.position = u32::MAX,
+            |saved| saved.epochs[1].epoch = i32::MAX,
+        ];
+        for change in changes {
+            let storage = storage();
+            let (mut file, _) = CheckpointFile::open(&storage).unwrap();
+            let mut checkpoint = sample(2, true);
+            change(&mut checkpoint.logs[1].1);
+            file.write_both(&checkpoint).unwrap();
+            assert_eq!(read(&*storage).unwrap().newest, None);
         }
     }
 }
