@@ -7,6 +7,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(not(edgelog_canary), allow(unreachable_pub))] // seen from outside in builds with canaries alone
 pub enum Bug {
+    /// A publisher looks for waiters without the fence before it: for the models of threads, since no crash finds it.
+    WakeWithoutFence,
     /// A flush does not sync the directory in which there are new names.
     SkipDirectorySync,
     /// A batch is published, and then its bytes are copied.

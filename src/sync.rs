@@ -1,11 +1,25 @@
 //! The ground: locks, and the one way in which a publisher wakes whoever waits.
 
+#[cfg(not(loom))]
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Ordering, fence};
+#[cfg(not(loom))]
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 
 use std::fmt;
 use std::sync::Arc;
+#[cfg(not(loom))]
+use std::time::Duration;
 use std::time::Instant;
+
+use crate::canary::{Bug, bug};
+
+#[cfg(loom)]
+mod modelled;
+#[cfg(all(loom, test))]
+mod models;
+
+#[cfg(loom)]
+pub(crate) use modelled::*;
 
 /// Who cannot sleep in [`Wake::wait_until`] and is told once instead.
 pub(crate) trait Watcher: Send + Sync + fmt::Debug {
@@ -32,7 +46,9 @@ impl Wake {
     /// Call after publishing.
     #[inline]
     pub(crate) fn wake_all(&self) {
-        fence(Ordering::SeqCst);
+        if !bug(Bug::WakeWithoutFence) {
+            fence(Ordering::SeqCst);
+        }
         if self.waiters.load(Ordering::Relaxed) != 0 {
             self.wake_waiters();
         }
@@ -102,4 +118,10 @@ impl Wake {
         self.waiters.fetch_sub(1, Ordering::SeqCst);
         answer
     }
+}
+
+/// How long ago `begun` was.
+#[cfg(not(loom))]
+pub(crate) fn elapsed(begun: Instant) -> Duration {
+    begun.elapsed()
 }

@@ -14,7 +14,7 @@ use super::{DurablePoint, Log, LogShared, state};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::segment::Segment;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, elapsed};
 
 /// The leader of a group waits for the appenders of the last group at most this part of a usual flush ...
 const GATHER_FRACTION: u32 = 6;
@@ -108,7 +108,7 @@ impl LogShared {
             flush.flushing = false;
             if let Ok(served) = outcome {
                 flush.last_group = served;
-                flush.usual = (flush.usual * 7 + begun.elapsed()) / 8;
+                flush.usual = (flush.usual * 7 + elapsed(begun)) / 8;
             }
             self.flushed.notify_all();
             outcome?;
@@ -129,7 +129,7 @@ impl LogShared {
         }
         let limit = (usual / GATHER_FRACTION).min(GATHER_MAX);
         let begun = Instant::now();
-        while self.sync_appends.load(Ordering::Relaxed) < group && begun.elapsed() < limit {
+        while self.sync_appends.load(Ordering::Relaxed) < group && elapsed(begun) < limit {
             std::thread::yield_now();
         }
     }
@@ -153,8 +153,11 @@ impl LogShared {
         }
         let end = if bug(Bug::TakeTheEndAfterTheFlush) { self.log_end_offset.load(Ordering::Acquire) } else { end };
         *self.durable.lock() = DurablePoint { offset: end, base_offset: active_base, position };
-        self.recovery_point.store(end, Ordering::Release);
+        // Readers first: an append returns when the recovery point has passed it, and then finds its own record.
         self.acknowledge(end);
+        self.recovery_point.store(end, Ordering::Release);
+        // Also where the high watermark stays: some wait for what is durable.
+        self.wake.wake_all();
         Ok(served)
     }
 
@@ -212,7 +215,5 @@ impl LogShared {
                 self.high_watermark.store(acknowledged, Ordering::Release);
             }
         }
-        // Also where the high watermark stays: some wait for what is durable.
-        self.wake.wake_all();
     }
 }

@@ -12,7 +12,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 
 use edgelog_core::{CompressionType, EpochTable, LogConfig, Offset, Position};
@@ -21,7 +20,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::segment::{BufferPool, Segment};
 use crate::storage::{ForkGuard, Storage};
-use crate::sync::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Condvar, Mutex, Ordering, RwLock, Wake};
+use crate::sync::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, RwLock, Wake};
 
 mod append;
 mod attach;

@@ -248,11 +248,9 @@ impl Reader {
             if let Some(batch) = self.next_batch()? {
                 return Ok(Some(batch));
             }
-            self.log.check_alive()?;
             let (log, position, up_to) = (Arc::clone(&self.log), self.position, self.options.up_to);
             if !log.wait_beyond(position, up_to, deadline)? {
-                log.check_alive()?;
-                return Ok(None);
+                return self.next_batch();
             }
         }
     }
@@ -347,7 +345,10 @@ impl Reader {
     /// At the bound: whether there is more after all (an attached log looks for it), or the position lies
     /// where it cannot.
     fn at_end_of_bound(&mut self) -> Result<bool> {
-        self.log.check_alive()?;
+        if let Err(error) = self.log.check_alive() {
+            // What was appended between the look at the bound and the close is read before the end is told.
+            return if self.position < self.bound() { Ok(true) } else { Err(error) };
+        }
         if self.generation != self.log.generation.load(Ordering::Acquire) {
             self.look_again()?;
         }

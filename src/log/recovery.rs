@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::segment::{BufferPool, Cursor, Segment, SegmentOptions, file_names};
 use crate::storage::{Access, ForkGuard, Storage, StorageFile};
-use crate::sync::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Condvar, Mutex, Ordering, RwLock, Wake};
+use crate::sync::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, RwLock, Wake};
 
 /// A torn tail is copied aside up to this many bytes; a longer one keeps its whole file aside.
 const CUT_COPY_BYTES_MAX: u64 = 1 << 20;
@@ -204,7 +204,7 @@ impl LogShared {
             high_watermark: AtomicI64::new(0),
             log_end_offset: AtomicI64::new(0),
             recovery_point: AtomicI64::new(0),
-            generation: std::sync::atomic::AtomicU64::new(0),
+            generation: AtomicU64::new(0),
             wake: Wake::default(),
             loaded: Mutex::default(),
             durable: Mutex::new(DurablePoint::default()),
