@@ -507,9 +507,9 @@ impl Witness {
 
 /// Where the best of all ways to believe some of the witnesses starts.
 ///
-/// Any two that follow each other in it agree. It is the one that is worth most; of two such, the one that ends with the
-/// lower offset (damage raises more often than it lowers), and then the one that starts first. `is_borne_out`: the last
-/// two bear each other out, and are believed in any case.
+/// Any two that follow each other in it agree. It is the one that is worth most; of two such, the one that ends with
+/// the lower offset (damage raises more often than it lowers), and then the one that starts first. `is_borne_out`: the
+/// last two bear each other out, and are believed in any case.
 fn best_start(witnesses: &[Witness], before: (u64, Offset), contiguous: bool, is_borne_out: bool) -> Option<u64> {
     const BORNE_OUT: u32 = 1000;
     let last = witnesses.len().checked_sub(1)?;

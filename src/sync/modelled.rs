@@ -1,5 +1,5 @@
-//! Locks and atomics for models of the engine under loom, which tries every order in which threads can meet: loom's own,
-//! with the faces of those that the engine uses otherwise.
+//! Locks and atomics for models of the engine under loom, which tries every order in which threads can meet: loom's
+//! own, with the faces of those that the engine uses otherwise.
 //!
 //! A model has no time: nothing waits for a deadline, and a clock stands still.
 

@@ -24,8 +24,8 @@ impl Published {
     }
 }
 
-/// Runs `model` in every order; where that would be too many, in those in which a thread that could go on is interrupted
-/// `interruptions` times at most.
+/// Runs `model` in every order; where that would be too many, in those in which a thread that could go on is
+/// interrupted `interruptions` times at most.
 fn explore(name: &str, interruptions: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
     use std::sync::atomic::AtomicU64;
     let runs = Arc::new(AtomicU64::new(0));
