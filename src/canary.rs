@@ -79,6 +79,47 @@ pub enum Bug {
     ServeUnsyncedTopics,
 }
 
+#[cfg(edgelog_canary)]
+impl Bug {
+    /// All that a crash brings to light.
+    pub const ALL: &[Bug] = &[
+        Bug::SkipDirectorySync,
+        Bug::PublishBeforeCopy,
+        Bug::ShowBeforeFlush,
+        Bug::TrustTheIndex,
+        Bug::KeepIndexFiles,
+        Bug::GoOnAfterStaleTail,
+        Bug::IgnoreContiguity,
+        Bug::SkipCrc,
+        Bug::RecoverByFlushAlone,
+        Bug::ServeUnflushed,
+        Bug::KeepTheEpoch,
+        Bug::KeepTheEpochOverABoot,
+        Bug::CutBeforeKept,
+        Bug::BeginBehindAHole,
+        Bug::CheckpointBeforeFlush,
+        Bug::FlushActiveSegmentOnly,
+        Bug::TakeTheEndAfterTheFlush,
+        Bug::SkipTornTailFence,
+        Bug::TruncateInTheOldEpoch,
+        Bug::TruncateBeforeTheEpochLasts,
+        Bug::SwapInUnflushedCopy,
+        Bug::DeleteBeforeTheStartLasts,
+        Bug::BelieveAnUnsetClock,
+        Bug::TrustOneCleanSlot,
+        Bug::MarkOneSlot,
+        Bug::SkipTheMark,
+        Bug::MarkCleanBeforeFlush,
+        Bug::OverwriteTheHoldingSlot,
+        Bug::SwapInUnflushedCheckpoint,
+        Bug::TrustTheCachedSlot,
+        Bug::CreateFirstPartitionFirst,
+        Bug::ConfigureAfterCreation,
+        Bug::DeleteFilesAtOnce,
+        Bug::ServeUnsyncedTopics,
+    ];
+}
+
 #[cfg(not(edgelog_canary))]
 #[inline]
 pub(crate) const fn bug(_: Bug) -> bool {

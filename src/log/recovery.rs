@@ -300,7 +300,7 @@ struct Walked {
     next_offset: Offset,
     /// Records above the recovery point.
     records: u64,
-    /// The file's bytes end here, or there is nothing but zeros.
+    /// The file's bytes end here.
     to_the_end: bool,
 }
 
@@ -363,7 +363,8 @@ impl Recovery<'_> {
         segments.extend(bases[..first.min(bases.len())].iter().map(|&base| self.segment(base)));
         if let Some(sealed) = segments.last().filter(|sealed| sealed.base_offset == saved_point.base_offset) {
             // The recovery point was the very end of this segment: what room it still has was never given back.
-            sealed.publish(saved_point.position);
+            // No further than the file reaches, whatever a medium that lied has made of it.
+            sealed.publish(saved_point.position.min(sealed.len()?));
             if let Err(error) = sealed.trim_and_flush() {
                 self.log.fail(&error.to_string());
             }
@@ -383,7 +384,7 @@ impl Recovery<'_> {
                 if end < saved_point.offset {
                     break;
                 }
-                self.cut_tail(segments.last_mut().expect("just pushed"), position, end, walked.to_the_end)?;
+                self.cut_tail(segments.last_mut().expect("just pushed"), position, walked.to_the_end)?;
                 break;
             }
             let sealed = segments.last().expect("just pushed");
@@ -503,11 +504,8 @@ impl Recovery<'_> {
             }
             let stepped = match step {
                 Ok(Some(stepped)) => stepped,
-                Ok(None) if !durable => {
-                    walked.to_the_end = true;
-                    return Ok(walked);
-                }
-                Err(()) if !durable => return Ok(walked),
+                // Zeros too: a sector that did not make it may stand before others that did.
+                Ok(None) | Err(()) if !durable => return Ok(walked),
                 // Damage where everything was durable: goes on behind it, if anything good is there.
                 Ok(None) | Err(()) => {
                     cursor.release();
@@ -615,13 +613,7 @@ impl Recovery<'_> {
     }
 
     /// Takes what lies behind the end out of the active segment and keeps it aside.
-    fn cut_tail(
-        &mut self,
-        segment: &mut Arc<Segment>,
-        position: Position,
-        end: Offset,
-        to_the_end: bool,
-    ) -> Result<()> {
+    fn cut_tail(&mut self, segment: &mut Arc<Segment>, position: Position, to_the_end: bool) -> Result<()> {
         let log = self.log;
         let len = segment.len()?;
         let tail = if to_the_end { 0 } else { bytes_without_zeros(&**segment.file()?, position, len) };
@@ -639,7 +631,7 @@ impl Recovery<'_> {
             return Ok(());
         }
         let file = segment.path();
-        let valid_offsets = self.valid_offsets_behind(segment, position, end)?;
+        let valid_offsets = self.valid_offsets_behind(segment, position)?;
         let epoch = log.epochs.read().view().latest().map_or(0, |entry| entry.epoch);
         let kept = file_names::cut_file(&log.dir, segment.base_offset, position, epoch);
         let by_rename = valid_offsets.is_some() || tail > CUT_COPY_BYTES_MAX;
@@ -689,6 +681,7 @@ impl Recovery<'_> {
         let log = self.log;
         let part = file_names::part_file(&log.dir, segment.base_offset);
         let path = segment.path();
+        self.keep_for_good(segment, position);
         let copy = log.copy_prefix(segment, &part, position)?;
         // The copy's name lasts before the segment may lose its own.
         log.storage.sync_dir(&log.dir).map_err(Error::storage("sync directory", &log.dir))?;
@@ -703,6 +696,14 @@ impl Recovery<'_> {
         Ok(())
     }
 
+    /// What is put aside as a file is written again and flushed like what is served. A medium that refuses is no
+    /// reason to stop: it is no part of the log.
+    fn keep_for_good(&self, segment: &Segment, from: Position) {
+        if let Err(error) = self.make_segment_durable(segment, from) {
+            tracing::warn!(log = %self.log.name, %error, "what is put aside may not outlast a power cut");
+        }
+    }
+
     /// A whole segment behind the end of the log.
     fn cut_segment(&mut self, base_offset: Offset) -> Result<()> {
         let log = self.log;
@@ -710,13 +711,14 @@ impl Recovery<'_> {
         let file = segment.path();
         let len = segment.len()?;
         let bytes = bytes_without_zeros(&**segment.file()?, 0, len);
-        let valid_offsets = self.valid_offsets_behind(&segment, 0, base_offset)?;
+        let valid_offsets = self.valid_offsets_behind(&segment, 0)?;
         let kept_in = if bytes == 0 {
             segment.remove_files()?;
             None
         } else {
             let epoch = log.epochs.read().view().latest().map_or(0, |entry| entry.epoch);
             let kept = file_names::cut_file(&log.dir, base_offset, 0, epoch);
+            self.keep_for_good(&segment, 0);
             let renamed = log.storage.rename(&file, &kept);
             // Where it cannot be kept it still has to go: behind the end it would be taken for a part of the log one
             // day.
@@ -730,27 +732,23 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// The offsets of batches behind the end that are valid in themselves, found by the bounded search.
-    fn valid_offsets_behind(
-        &self,
-        segment: &Segment,
-        position: Position,
-        end: Offset,
-    ) -> Result<Option<(Offset, Offset)>> {
+    /// First and last offset of the batches from `position` on that are valid in themselves, found by bounded searches.
+    fn valid_offsets_behind(&self, segment: &Segment, position: Position) -> Result<Option<(Offset, Offset)>> {
         let len = segment.len()?;
-        let (mut at, mut next, mut range) = (position, end, None);
+        let (mut at, mut next, mut range) = (position, 0, None);
         for _ in 0..SEARCHES_MAX {
-            let found = self.log.resync(segment, at, next, Offset::MAX)?;
-            let Some((position, base_offset)) = found.batch else { break };
-            at = position;
             let mut cursor = Cursor::new(&self.log.pool);
             while let Ok(Ok(batch)) = cursor.batch(segment, at, len) {
-                if batch.verify_crc().is_err() || batch.base_offset() < next {
+                if batch.base_offset() < next || batch.verify_crc().is_err() {
                     break;
                 }
-                range = Some((range.map_or(base_offset, |(first, _)| first), batch.last_offset()));
-                next = batch.next_offset();
-                at += batch.size() as u32;
+                range = Some((range.map_or(batch.base_offset(), |(first, _)| first), batch.last_offset()));
+                (at, next) = (at + batch.size() as u32, batch.next_offset());
+            }
+            cursor.release();
+            match self.log.resync(segment, at, next, Offset::MAX)?.batch {
+                Some((found, _)) => at = found,
+                None => break,
             }
         }
         Ok(range)
@@ -766,7 +764,7 @@ impl Recovery<'_> {
             .filter(|name| file_names::parse_cut_file(name).is_some())
             .collect();
         // The epoch in the name tells which came first.
-        cut.sort_by_key(|name| file_names::cut_file_epoch(name));
+        cut.sort_unstable_by_key(|name| file_names::cut_file_epoch(name));
         for name in cut.iter().rev().skip(CUT_FILES_MAX) {
             tracing::warn!(log = %self.log.name, name, "removed the oldest of too many cut tails");
             let _ = storage.remove_file(&format!("{dir}/{name}"));

@@ -114,7 +114,7 @@ impl LogShared {
         // What an index says is no evidence: before anything goes for its age, its batches are asked.
         let is_young = |(at, reason): (usize, &RetentionReason)| {
             *reason == RetentionReason::Time
-                && newest_of(&sealed_segments[at..], |segment| segment.checked_largest_timestamp(&self.pool))
+                && newest_of(&sealed_segments[at..], |segment| self.checked_age(segment))
                     .is_ok_and(|newest| newest < 0 || now.saturating_sub(newest) <= retention_ms)
         };
         let kept_from = reasons.iter().enumerate().position(is_young);
@@ -125,6 +125,12 @@ impl LogShared {
         // Removing names changes the log: the clean mark, if it still stands, goes first.
         self.host()?.allow_writing()?;
         self.remove_oldest(&segments[..reasons.len()], segments[reasons.len()].base_offset, &reasons).map(Some)
+    }
+
+    /// The timestamp that a segment is as old as: its largest, unless the clock was lost while it was written.
+    fn checked_age(&self, segment: &Segment) -> Result<TimestampMs> {
+        let (largest, last) = segment.checked_timestamps(&self.pool)?;
+        Ok(if last < 0 || is_dated(last) { largest } else { last })
     }
 
     /// Takes `expired` off the front of the log. Readers that are in them keep what they hold.

@@ -581,17 +581,21 @@ impl Segment {
 
     /// What the two indexes should hold, from the batches' headers. Goes on behind damage.
     fn rebuild_indexes(&self, pool: &Arc<BufferPool>) -> Result<(Vec<u8>, Vec<u8>)> {
-        let (offsets, times, _) = self.index_batches(pool, false)?;
+        let (offsets, times, ..) = self.index_batches(pool, false)?;
         Ok((offsets, times))
     }
 
-    /// Walks the whole segment and gives what its two indexes should hold, and its largest timestamp.
-    fn index_batches(&self, pool: &Arc<BufferPool>, check_crcs: bool) -> Result<(Vec<u8>, Vec<u8>, TimestampMs)> {
+    /// Walks the whole segment and gives what its two indexes should hold, its largest timestamp, and its last batch's.
+    fn index_batches(
+        &self,
+        pool: &Arc<BufferPool>,
+        check_crcs: bool,
+    ) -> Result<(Vec<u8>, Vec<u8>, TimestampMs, TimestampMs)> {
         let len = self.len()?;
         let mut indexer = SegmentIndexer::new(self.base_offset, self.options.interval_bytes);
         let (mut offsets, mut times) = (Vec::new(), Vec::new());
         let mut cursor = Cursor::new(pool);
-        let (mut position, mut expected) = (0, self.base_offset);
+        let (mut position, mut expected, mut newest) = (0, self.base_offset, NO_TIMESTAMP);
         while position < len {
             let batch = match cursor.batch(self, position, len) {
                 Ok(Ok(batch)) if batch.base_offset() >= expected && !(check_crcs && batch.verify_crc().is_err()) => {
@@ -613,6 +617,7 @@ impl Segment {
             };
             let size = batch.size() as u32;
             expected = batch.next_offset();
+            newest = batch.max_timestamp();
             if let Some((entry, time)) = indexer.on_batch(position, batch.last_offset(), batch.max_timestamp()) {
                 offsets.extend_from_slice(&entry.encode(self.base_offset));
                 if let Some(time) = time {
@@ -624,7 +629,7 @@ impl Segment {
         if let Some(time) = indexer.on_seal() {
             times.extend_from_slice(&time.encode(self.base_offset));
         }
-        Ok((offsets, times, indexer.largest_timestamp()))
+        Ok((offsets, times, indexer.largest_timestamp(), newest))
     }
 
     /// Largest timestamp of a sealed segment's records: the last entry of its time index.
@@ -639,13 +644,13 @@ impl Segment {
         Ok(largest)
     }
 
-    /// Largest timestamp of the batches themselves, each held against its CRC. Corrects the indexes where they
-    /// said otherwise.
-    pub(crate) fn checked_largest_timestamp(&self, pool: &Arc<BufferPool>) -> Result<TimestampMs> {
-        let (offsets, times, largest) = self.index_batches(pool, true)?;
+    /// Largest timestamp of the batches themselves, each held against its CRC, and the last batch's. Corrects the
+    /// indexes where they said otherwise.
+    pub(crate) fn checked_timestamps(&self, pool: &Arc<BufferPool>) -> Result<(TimestampMs, TimestampMs)> {
+        let (offsets, times, largest, newest) = self.index_batches(pool, true)?;
         self.replace_indexes(offsets, times);
         self.largest_timestamp.store(largest, Ordering::Release);
-        Ok(largest)
+        Ok((largest, newest))
     }
 
     /// Raises the largest timestamp seen, for the active segment.

@@ -149,7 +149,10 @@ impl StoreShared {
         if topic.partitions == 0 || topic.partitions > PARTITIONS_MAX {
             return Err(Error::InvalidPartitions { given: topic.partitions, max: PARTITIONS_MAX });
         }
-        let overrides: BTreeMap<String, String> = topic.config.iter().cloned().collect();
+        let mut overrides = BTreeMap::new();
+        for (key, value) in &topic.config {
+            overrides.insert(key.clone(), value.clone());
+        }
         let config = configure(self.topic_defaults, &overrides)?;
         let settings = TopicSettings { partitions: topic.partitions, overrides, config };
         {
@@ -250,13 +253,13 @@ impl StoreShared {
         };
         self.allow_writing()?;
         let mut doomed = Vec::new();
-        let renamed = self.rename_partitions(topic, &settings, &mut doomed);
-        if renamed.is_ok() {
-            self.topics.write().remove(topic);
-        } else {
-            // Some partitions are gone and the others are not: the names say which.
+        if let Err(error) = self.rename_partitions(topic, &settings, &mut doomed) {
+            // Some partitions are gone and the others are not: the names say which, and the next open or the next try
+            // goes on from them. So nothing that has such a name is removed now.
             self.load_topics()?;
+            return Err(error);
         }
+        self.topics.write().remove(topic);
         // Told apart from directories that somebody else took away: these still stand there under their new names.
         if !bug(Bug::DeleteFilesAtOnce) {
             self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
@@ -271,7 +274,7 @@ impl StoreShared {
             self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
         }
         // A full disk that had no room to tell it before has now.
-        renamed.and(told.or_else(|_| self.checkpoint()))
+        told.or_else(|_| self.checkpoint())
     }
 
     /// Gives the partitions' directories the names of what is being deleted. The first partition's is the one that
@@ -449,11 +452,12 @@ pub(crate) fn read_config(storage: &dyn Storage, dir: &str) -> io::Result<BTreeM
         }
     }
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let pairs = lines.map(|line| {
+    let mut pairs = BTreeMap::new();
+    for line in lines {
         let (key, value) = line.split_once('=').ok_or(io::ErrorKind::InvalidData)?;
-        Ok((key.trim().to_owned(), value.trim().to_owned()))
-    });
-    pairs.collect()
+        pairs.insert(key.trim().to_owned(), value.trim().to_owned());
+    }
+    Ok(pairs)
 }
 
 /// The partition whose directory is being deleted under the name `dir`; the topic's name may be cut short.

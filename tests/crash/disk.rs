@@ -222,14 +222,12 @@ struct Dir {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // each is a lie of its own
 pub(crate) struct Quirks {
-    /// `sync_dir` does nothing: 1 nowhere, 2 in the data directory alone, 3 in the partitions' alone.
-    pub(crate) sync_dir_lies: u8,
+    /// `sync_dir` of the data directory does nothing.
+    pub(crate) sync_dir_lies: bool,
     /// `flush` does nothing for files whose name ends so.
     pub(crate) flush_lies: Option<&'static str>,
     /// A flush makes bytes durable and not the size.
     pub(crate) flush_loses_size: bool,
-    /// A segment that is not the newest of its directory is never flushed.
-    pub(crate) flush_newest_only: bool,
     /// A rewritten sector may be garbage although it held durable bytes.
     pub(crate) tears_sectors: bool,
     /// A power cut does not change the boot id, nor a kill keep it: it is always another.
@@ -267,8 +265,12 @@ pub(crate) enum Fault {
     Full,
     /// No room from here on.
     StaysFull,
+    /// A reservation that ends half way: the file has grown by a part of what was asked for.
+    Short,
     /// The medium refuses, once; a write may have left anything, a flush leaves its pages clean and not written.
     Io,
+    /// The medium refuses a flush, once, and answers those of the next process: the cache shows what the device lost.
+    Flush,
 }
 
 impl Fault {
@@ -277,7 +279,9 @@ impl Fault {
             Fault::Full | Fault::StaysFull => {
                 matches!(call, Call::CreateDir | Call::Create | Call::Rename | Call::Write | Call::Reserve)
             }
+            Fault::Short => call == Call::Reserve,
             Fault::Io => true,
+            Fault::Flush => matches!(call, Call::Flush | Call::SyncDir),
         }
     }
 }
@@ -338,6 +342,8 @@ pub(crate) struct Core {
     pub(crate) mark: usize,
     /// Which effect this is.
     pub(crate) effect: u64,
+    /// Sectors that held durable bytes and are garbage now, by file and number: where rewritten sectors may tear.
+    torn: Vec<(u64, usize)>,
 }
 
 const ROOT: u64 = 0;
@@ -352,6 +358,7 @@ impl Core {
             quirks,
             mark: 0,
             effect: 0,
+            torn: Vec::new(),
         }
     }
 
@@ -385,13 +392,50 @@ impl Core {
                 match *node {
                     Node::Dir(id) => todo.push(id),
                     Node::File(id) => {
-                        core.inodes.entry(id).or_insert_with(|| chooser.inode(&self.inodes[&id], self.quirks));
+                        core.inodes.entry(id).or_insert_with(|| chooser.inode(id, &self.inodes[&id], self.quirks));
                     }
                 }
             }
             core.dirs.insert(id, Arc::new(Dir { durable: names.clone(), names, pending: Vec::new() }));
         }
+        core.torn = chooser.torn;
         core
+    }
+
+    /// Files with the numbers of their torn sectors.
+    pub(crate) fn torn(&self) -> Vec<(String, usize)> {
+        let named = self.files();
+        let paths = |id: u64| named.iter().filter(move |(_, other)| *other == id).map(|(path, _)| path.clone());
+        self.torn.iter().flat_map(|&(id, sector)| paths(id).map(move |path| (path, sector))).collect()
+    }
+
+    /// Every file's path and number.
+    fn files(&self) -> Vec<(String, u64)> {
+        let mut files = Vec::new();
+        for (name, node) in &self.dirs[&ROOT].names {
+            match node {
+                Node::File(id) => files.push((name.clone(), *id)),
+                Node::Dir(dir) => {
+                    let inside = self.dirs[dir].names.iter();
+                    files.extend(inside.filter_map(|(file, node)| match node {
+                        Node::File(id) => Some((format!("{name}/{file}"), *id)),
+                        Node::Dir(_) => None,
+                    }));
+                }
+            }
+        }
+        files
+    }
+
+    /// Paths and bytes of all files whose names end in one of `endings`, as the cache shows them.
+    pub(crate) fn contents(&self, endings: &[&str]) -> Vec<(String, Vec<u8>)> {
+        let wanted = |path: &str| endings.iter().any(|ending| path.ends_with(ending));
+        let read = |id: u64| {
+            let mut bytes = vec![0; self.inodes[&id].len as usize];
+            self.inodes[&id].read(&mut bytes, 0);
+            bytes
+        };
+        self.files().into_iter().filter(|(path, _)| wanted(path)).map(|(path, id)| (path, read(id))).collect()
     }
 
     fn dir_id(&self, dir: &str) -> io::Result<u64> {
@@ -461,6 +505,7 @@ struct Chooser {
     keep_sectors: usize,
     keep_sizes: usize,
     counter: usize,
+    torn: Vec<(u64, usize)>,
 }
 
 impl Chooser {
@@ -469,7 +514,7 @@ impl Chooser {
         let mut rng = Rng::new(seed);
         let mut part = || [0, 10, 50, 90, 100, 50][rng.below(6)];
         let (keep_names, keep_sectors, keep_sizes) = (part(), part(), part());
-        Chooser { image, rng, keep_names, keep_sectors, keep_sizes, counter: 0 }
+        Chooser { image, rng, keep_names, keep_sectors, keep_sizes, counter: 0, torn: Vec::new() }
     }
 
     fn keeps_name(&mut self, at: usize, count: usize) -> bool {
@@ -513,17 +558,23 @@ impl Chooser {
         }
     }
 
-    fn inode(&mut self, inode: &Inode, quirks: Quirks) -> Arc<Inode> {
+    fn inode(&mut self, id: u64, inode: &Inode, quirks: Quirks) -> Arc<Inode> {
         let len = if inode.lens.is_empty() { inode.len } else { inode.lens[self.state(inode.lens.len(), true)] };
         let count = (len as usize).div_ceil(SECTOR_BYTES);
         let mut sectors = Vec::with_capacity(count);
         for sector in &inode.sectors[..count.min(inode.sectors.len())] {
-            let cache = if sector.device.is_empty() {
+            let tears = quirks.tears_sectors && sector.dirty && sector.held;
+            let cache = if sector.device.is_empty() && !tears {
                 sector.cache.clone()
             } else if self.garbage(sector, quirks) {
+                if sector.held {
+                    self.torn.push((id, sectors.len()));
+                }
                 let mut bytes = [0; SECTOR_BYTES];
                 bytes.fill_with(|| self.rng.next() as u8);
                 state_of(&bytes)
+            } else if sector.device.is_empty() {
+                sector.cache.clone()
             } else {
                 sector.device[self.state(sector.device.len(), false)].clone()
             };
@@ -543,7 +594,7 @@ impl Chooser {
     fn garbage(&mut self, sector: &Sector, quirks: Quirks) -> bool {
         // Only where something was on its way to the device.
         let written = sector.device.iter().any(Option::is_some);
-        let allowed = written && (!sector.held || quirks.tears_sectors);
+        let allowed = if sector.held { quirks.tears_sectors } else { written };
         allowed
             && match self.image {
                 Image::Garbage => true,
@@ -553,7 +604,20 @@ impl Chooser {
     }
 }
 
-#[derive(Debug)]
+/// When somebody else on the machine looks in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// A batch is stored half way.
+    HalfStored,
+    /// A segment is about to be flushed.
+    Flushing,
+    /// A segment was flushed, and whoever asked for it does not know yet.
+    Flushed,
+}
+
+/// What goes on beside a call, on a thread of its own as far as the engine can tell: it may do anything but wait.
+pub(crate) type Beside = Box<dyn FnMut(Moment, &str) + Send>;
+
 #[allow(clippy::struct_excessive_bools)] // a machine is in several of these states at once
 struct Machine {
     core: Core,
@@ -565,10 +629,13 @@ struct Machine {
     calls: Vec<Call>,
     log_calls: bool,
     call: u64,
-    fault: Option<(u64, Fault)>,
-    fault_hit: bool,
-    /// Flushes from now until the one that fails.
-    fail_flush_in: Option<u64>,
+    faults: Vec<(u64, Fault)>,
+    faults_hit: u32,
+    /// One of them was a want of room.
+    room_ended: bool,
+    beside: Option<Beside>,
+    /// Calls that fail: how many of those that can fail so come before each.
+    fail_in: Vec<(u64, Fault)>,
     handles: BTreeMap<u64, Weak<()>>,
 }
 
@@ -597,9 +664,11 @@ impl SimDisk {
             calls: Vec::new(),
             log_calls: false,
             call: 0,
-            fault: None,
-            fault_hit: false,
-            fail_flush_in: None,
+            faults: Vec::new(),
+            faults_hit: 0,
+            room_ended: false,
+            beside: None,
+            fail_in: Vec::new(),
             handles: BTreeMap::new(),
         })))
     }
@@ -649,23 +718,49 @@ impl SimDisk {
     }
 
     pub(crate) fn fail_at(&self, call: u64, fault: Fault) {
-        self.machine().fault = Some((call, fault));
+        self.machine().faults.push((call, fault));
     }
 
-    /// The flush after `count` others fails.
-    pub(crate) fn fail_flush_after(&self, count: u64) {
-        self.machine().fail_flush_in = Some(count);
+    /// From now on `beside` looks in while segments are stored to and flushed; `None` ends it.
+    pub(crate) fn beside(&self, beside: Option<Beside>) {
+        self.machine().beside = beside;
+    }
+
+    fn look_in(&self, moment: Moment, path: &str) {
+        if !path.ends_with(".log") || self.is_dead() {
+            return;
+        }
+        let beside = self.machine().beside.take();
+        if let Some(mut beside) = beside {
+            beside(moment, path);
+            self.machine().beside.get_or_insert(beside);
+        }
+    }
+
+    pub(crate) fn boot(&self) -> u64 {
+        self.machine().core.boot
+    }
+
+    /// Of the calls that can fail so, the one after `count` others does.
+    pub(crate) fn fail_in(&self, count: u64, fault: Fault) {
+        self.machine().fail_in.push((count, fault));
     }
 
     /// Faults are over; says whether one was met.
     pub(crate) fn heal(&self) -> bool {
         let mut machine = self.machine();
-        machine.fault = None;
-        machine.fault_hit
+        machine.faults.clear();
+        machine.faults_hit > 0
     }
 
     pub(crate) fn fault_hit(&self) -> bool {
-        self.machine().fault_hit
+        self.machine().faults_hit > 0
+    }
+
+    /// Faults that a deletion is not undone from: several, or a full disk, on which files go from where they stand.
+    pub(crate) fn in_distress(&self) -> bool {
+        let machine = self.machine();
+        machine.faults_hit > 1 || machine.room_ended
     }
 
     fn handle(&self, id: u64, writes: bool, path: &str) -> Arc<dyn StorageFile> {
@@ -696,21 +791,25 @@ impl Machine {
         if self.log_calls {
             self.calls.push(call);
         }
-        if let (Call::Flush, Some(left)) = (call, &mut self.fail_flush_in) {
-            if *left == 0 {
-                (self.fail_flush_in, self.fault_hit) = (None, true);
-                return Err(io::Error::other("the medium refuses"));
-            }
-            *left -= 1;
+        for (left, _) in self.fail_in.iter_mut().filter(|(_, fault)| fault.applies_to(call)) {
+            *left = left.wrapping_sub(1);
         }
-        let Some((at, fault)) = self.fault else { return Ok(()) };
-        let due = if fault == Fault::StaysFull { index >= at } else { index == at };
-        if !due || !fault.applies_to(call) {
-            return Ok(());
+        // Those whose turn it is become faults of this very call.
+        let due = self.fail_in.iter().filter(|(left, _)| *left == u64::MAX).map(|&(_, fault)| (index, fault));
+        self.faults.extend(due);
+        self.fail_in.retain(|(left, _)| *left != u64::MAX);
+        let is_due = |(at, fault): &&(u64, Fault)| {
+            let due = if *fault == Fault::StaysFull { index >= *at } else { index == *at };
+            due && fault.applies_to(call)
+        };
+        let Some(&(_, fault)) = self.faults.iter().find(is_due) else { return Ok(()) };
+        self.room_ended |= matches!(fault, Fault::Full | Fault::StaysFull | Fault::Short);
+        // One that stays counts once.
+        if fault != Fault::StaysFull || self.faults_hit == 0 {
+            self.faults_hit += 1;
         }
-        self.fault_hit = true;
         Err(match fault {
-            Fault::Io => io::Error::other("the medium refuses"),
+            Fault::Io | Fault::Flush => io::Error::other("the medium refuses"),
             _ => io::ErrorKind::StorageFull.into(),
         })
     }
@@ -846,13 +945,7 @@ impl Storage for SimDisk {
         let mut machine = self.machine();
         machine.begin(Call::SyncDir)?;
         let id = machine.core.dir_id(dir)?;
-        let lies = match machine.core.quirks.sync_dir_lies {
-            0 => false,
-            1 => true,
-            2 => id == ROOT,
-            _ => id != ROOT,
-        };
-        if !lies {
+        if id != ROOT || !machine.core.quirks.sync_dir_lies {
             let dir = Arc::make_mut(machine.core.dirs.get_mut(&id).expect("a directory"));
             let pending = std::mem::take(&mut dir.pending);
             // What a quirk hid stays hidden.
@@ -900,15 +993,24 @@ impl SimFile {
         let mut machine = self.disk.machine();
         // On a disk that stays full, room that was reserved is still there.
         let grows = position + bytes.len() as u64 > machine.core.inodes[&self.id].len;
-        let suspended = if grows { None } else { machine.fault.take_if(|(_, fault)| *fault == Fault::StaysFull) };
+        let all = machine.faults.clone();
+        if !grows {
+            machine.faults.retain(|(_, fault)| *fault != Fault::StaysFull);
+        }
         let begun = machine.begin(Call::Write);
-        machine.fault = suspended.or(machine.fault);
+        machine.faults = all;
         if begun.is_err() && machine.dead {
             return begun;
         }
         // Any part of a failed write may be there.
         let parts = [bytes.len() / 2, bytes.len(), 0, bytes.len().saturating_sub(1)];
         let done = if begun.is_ok() { bytes.len() } else { parts[machine.call as usize % parts.len()] };
+        if in_between && begun.is_ok() && machine.beside.is_some() {
+            machine.core.inode_mut(self.id).write(&bytes[..done / 2], position, true);
+            drop(machine);
+            self.disk.look_in(Moment::HalfStored, &self.path);
+            machine = self.disk.machine();
+        }
         if done > 0 {
             machine.core.inode_mut(self.id).write(&bytes[..done], position, in_between);
         }
@@ -948,7 +1050,20 @@ impl StorageFile for SimFile {
     }
 
     fn reserve(&self, len: u64) -> io::Result<()> {
-        let mut machine = self.change(Call::Reserve)?;
+        let mut machine = match self.change(Call::Reserve) {
+            Err(error) => {
+                // What was reserved before the room ended is there.
+                let mut machine = self.disk.machine();
+                let short = machine.faults.iter().any(|&(at, fault)| at + 1 == machine.call && fault == Fault::Short);
+                let now = machine.core.inodes[&self.id].len;
+                if short && len > now && !machine.dead {
+                    machine.core.inode_mut(self.id).set_len(now + (len - now) / 2);
+                    machine.effect();
+                }
+                return Err(error);
+            }
+            Ok(machine) => machine,
+        };
         if len > machine.core.inodes[&self.id].len {
             machine.core.inode_mut(self.id).set_len(len);
             machine.effect();
@@ -968,6 +1083,7 @@ impl StorageFile for SimFile {
     }
 
     fn flush(&self) -> io::Result<()> {
+        self.disk.look_in(Moment::Flushing, &self.path);
         let mut machine = self.disk.machine();
         if machine.core.inodes[&self.id].failed {
             return Err(io::Error::other("an earlier flush failed"));
@@ -980,20 +1096,12 @@ impl StorageFile for SimFile {
         }
         let quirks = machine.core.quirks;
         let lies = quirks.flush_lies.is_some_and(|ending| self.path.ends_with(ending));
-        let passes_over = quirks.flush_newest_only && self.is_older_segment(&machine);
-        if !lies && !passes_over {
+        if !lies {
             machine.core.inode_mut(self.id).flush(quirks);
         }
         machine.effect();
+        drop(machine);
+        self.disk.look_in(Moment::Flushed, &self.path);
         Ok(())
-    }
-}
-
-impl SimFile {
-    fn is_older_segment(&self, machine: &Machine) -> bool {
-        let Ok((dir, name)) = machine.core.place(&self.path) else { return false };
-        let is_segment = |name: &str| name.strip_suffix(".log").is_some();
-        let mut names = machine.core.dirs[&dir].names.keys();
-        is_segment(name) && names.any(|other| is_segment(other) && other.as_str() > name)
     }
 }

@@ -1,15 +1,16 @@
 //! What a store has to hold: a plain model of what was appended and what was acknowledged as durable, and the check of
 //! a recovered store against it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use edgelog::storage::Storage;
-use edgelog::{Log, NewTopic, OffsetSpec, Store};
+use edgelog::{Log, NewTopic, OffsetSpec, ReadUpTo, ReaderOptions, Store};
 
-use super::disk::SimDisk;
+use super::batches::batches_in;
+use super::disk::{Core, SimDisk};
 
-/// Timestamps count up from here, one a record.
+/// Timestamps count up from here, one a record, where the clock does not jump.
 pub(crate) const TIME_BASE: i64 = 1_700_000_000_000;
 
 /// One record as it was appended. Its value follows from `seq` and `len`.
@@ -20,6 +21,9 @@ pub(crate) struct Rec {
     pub(crate) epoch: i32,
     /// It begins a batch.
     pub(crate) first: bool,
+    pub(crate) time: i64,
+    /// In which boot of the machine it was appended; no reader is told.
+    pub(crate) boot: u64,
 }
 
 impl Rec {
@@ -32,15 +36,15 @@ impl Rec {
         value
     }
 
-    fn of(value: &[u8]) -> Option<Rec> {
+    pub(crate) fn of(value: &[u8]) -> Option<Rec> {
         let seq = u32::from_be_bytes(*value.first_chunk()?);
-        let rec = Rec { seq, len: value.len() as u16, epoch: 0, first: false };
+        let rec = Rec { seq, len: value.len() as u16, epoch: 0, first: false, time: 0, boot: 0 };
         (rec.value() == value).then_some(rec)
     }
 
     /// The same data, whatever its place.
-    fn same(self, other: Rec) -> bool {
-        (self.seq, self.len) == (other.seq, other.len)
+    pub(crate) fn same(self, other: Rec) -> bool {
+        (self.seq, self.len, self.time, self.first) == (other.seq, other.len, other.time, other.first)
     }
 }
 
@@ -50,8 +54,9 @@ pub(crate) struct LogModel {
     pub(crate) id: [u8; 16],
     /// Every offset from 0 on, in the history that stands.
     pub(crate) records: Arc<Vec<Rec>>,
-    /// What may follow: an append under way, or one that answered an error.
-    pub(crate) maybe: Vec<Rec>,
+    /// What may follow, one of these or its first batches: an append under way, with what came beside it, and those
+    /// that answered an error.
+    pub(crate) maybe: Vec<Vec<Rec>>,
     /// Where the log may begin.
     pub(crate) start: (i64, i64),
     /// Everything below is durable.
@@ -71,6 +76,14 @@ impl LogModel {
         self.records.len() as i64
     }
 
+    /// Whether `rec` was appended, or perhaps appended, at `offset`.
+    pub(crate) fn may_hold(&self, offset: i64, rec: Rec) -> bool {
+        let Some(behind) = (offset as usize).checked_sub(self.records.len()) else {
+            return self.records[offset as usize].same(rec);
+        };
+        self.maybe.iter().any(|maybe| maybe.get(behind).is_some_and(|other| other.same(rec)))
+    }
+
     /// First offset of the batch that holds `offset`.
     pub(crate) fn batch_start(&self, offset: i64) -> i64 {
         let mut at = offset as usize;
@@ -86,6 +99,8 @@ pub(crate) enum Presence {
     Present,
     MaybeCreated,
     MaybeDeleted,
+    /// Several errors met its creation or deletion: what is left of it is nobody's any more.
+    Wrecked,
 }
 
 #[derive(Debug, Clone)]
@@ -110,11 +125,14 @@ pub(crate) struct Model {
     /// A checkpoint was written, so one is there.
     pub(crate) has_checkpoint: bool,
     pub(crate) what: &'static str,
+    /// Files that the last recovery put aside, with the bytes they have at least.
+    pub(crate) kept: Vec<(String, u64)>,
 }
 
 impl Model {
     pub(crate) fn new() -> Model {
-        Model { topics: BTreeMap::new(), clean: Clean::May, has_checkpoint: false, what: "nothing yet" }
+        let (topics, kept) = (BTreeMap::new(), Vec::new());
+        Model { topics, clean: Clean::May, has_checkpoint: false, what: "nothing yet", kept }
     }
 
     pub(crate) fn log_mut(&mut self, topic: &str, partition: usize) -> &mut LogModel {
@@ -122,14 +140,19 @@ impl Model {
     }
 }
 
+/// Of the tails that recovery cut from one log, the engine keeps so many.
+const CUT_FILES_MAX: usize = 16;
+
 /// A record as a reader was given it.
 struct Seen {
     offset: i64,
     rec: Rec,
 }
 
-fn read_from(log: &Log, from: OffsetSpec, limit: usize) -> Result<Vec<Seen>, String> {
-    let mut reader = log.reader(from).map_err(|e| format!("no reader at {from:?}: {e}"))?;
+fn read_from(log: &Log, from: OffsetSpec, limit: usize, up_to: ReadUpTo) -> Result<Vec<Seen>, String> {
+    let mut options = ReaderOptions::default();
+    options.up_to = up_to;
+    let mut reader = log.reader_with(from, options).map_err(|e| format!("no reader at {from:?}: {e}"))?;
     let mut seen = Vec::new();
     while seen.len() < limit {
         let batch = match reader.next_batch() {
@@ -143,18 +166,16 @@ fn read_from(log: &Log, from: OffsetSpec, limit: usize) -> Result<Vec<Seen>, Str
             let offset = record.offset;
             let value = record.value.unwrap_or_default();
             let rec = Rec::of(value).ok_or_else(|| format!("offset {offset} holds what was never appended"))?;
-            if record.timestamp != TIME_BASE + i64::from(rec.seq) {
-                return Err(format!("offset {offset} has timestamp {}", record.timestamp));
-            }
             let first = offset == batch.base_offset();
-            seen.push(Seen { offset, rec: Rec { epoch: batch.leader_epoch(), first, ..rec } });
+            let rec = Rec { epoch: batch.leader_epoch(), first, time: record.timestamp, ..rec };
+            seen.push(Seen { offset, rec });
         }
     }
     Ok(seen)
 }
 
 /// Holds a store that was just opened against the model of what was before, and gives the model of what is now.
-pub(crate) fn check(store: &Store, disk: &SimDisk, model: &Model) -> Result<Model, String> {
+pub(crate) fn check(store: &Store, disk: &SimDisk, before: &Core, model: &Model) -> Result<Model, String> {
     let report = store.recovery_report();
     let mut now = model.clone();
     if !report.clean {
@@ -162,6 +183,14 @@ pub(crate) fn check(store: &Store, disk: &SimDisk, model: &Model) -> Result<Mode
     }
     now.has_checkpoint = true;
     now.what = "recovered";
+    for (path, bytes) in std::mem::take(&mut now.kept) {
+        let is_there = |(name, topic): (&String, &TopicModel)| {
+            path.starts_with(&format!("{name}-")) && topic.presence == Presence::Present
+        };
+        if model.topics.iter().any(is_there) && disk.metadata(&path).map_or(0, |meta| meta.len) < bytes {
+            return Err(format!("{path}, put aside by the recovery before, has lost its bytes"));
+        }
+    }
     // Where it may be either, it is found clean by a mark that need not be on the device yet.
     match (model.clean, report.clean) {
         (Clean::Must, false) => return Err("a cleanly closed store is reported unclean".into()),
@@ -180,7 +209,7 @@ pub(crate) fn check(store: &Store, disk: &SimDisk, model: &Model) -> Result<Mode
             return Err(format!("topic {} is there and should not be", topic.name));
         }
     }
-    for (name, expected) in &model.topics {
+    for (name, expected) in model.topics.iter().filter(|(_, topic)| topic.presence != Presence::Wrecked) {
         let Some(topic) = topics.iter().find(|topic| topic.name == *name) else {
             if expected.presence == Presence::Present {
                 return Err(format!("topic {name} is gone"));
@@ -219,19 +248,75 @@ pub(crate) fn check(store: &Store, disk: &SimDisk, model: &Model) -> Result<Mode
             if !found.lost.is_empty() || found.failure.is_some() {
                 return Err(at(format!("lost or failed: {found:?}")));
             }
-            for cut in &found.cut {
-                let Some(kept) = &cut.kept_in else {
-                    return Err(at(format!("a cut tail was not kept aside: {cut:?}")));
-                };
-                let len = disk.metadata(kept).map_err(|e| at(format!("{kept}: {e}")))?.len;
-                if len < cut.bytes {
-                    return Err(at(format!("{kept} has {len} bytes of {cut:?}")));
-                }
-            }
+            check_cuts(&found.cut, disk).map_err(at)?;
+            now.kept.extend(found.cut.iter().filter_map(|cut| Some((cut.kept_in.clone()?, cut.bytes))));
             topic_now.logs[partition] = log_now;
         }
     }
+    // Each costs reading every file: now and then.
+    if !report.clean && before.effect % 3 == 0 {
+        nothing_is_destroyed(before, &disk.snapshot(), model, &now)?;
+    }
     Ok(now)
+}
+
+/// What the report says was cut is kept where it says, and holds the batches that it says.
+fn check_cuts(cuts: &[edgelog::CutTail], disk: &SimDisk) -> Result<(), String> {
+    for cut in cuts {
+        let Some(kept) = &cut.kept_in else {
+            return Err(format!("a cut tail was not kept aside: {cut:?}"));
+        };
+        let (_, bytes) =
+            disk.snapshot().contents(&[kept]).pop().ok_or_else(|| format!("{kept} of {cut:?} is not there"))?;
+        let position = cut.position as usize;
+        // A copy holds the tail alone; a file that was put aside as a whole also what stood before it.
+        let tail = if bytes.len() as u64 == cut.bytes { &bytes[..] } else { bytes.get(position..).unwrap_or(&[]) };
+        if (tail.len() as u64) < cut.bytes {
+            return Err(format!("{kept} has {} bytes of {cut:?}", bytes.len()));
+        }
+        let mut next = 0;
+        let mut range: Option<(i64, i64)> = None;
+        for batch in batches_in(tail) {
+            if batch.base_offset >= next {
+                next = batch.last_offset + 1;
+                range = Some((range.map_or(batch.base_offset, |(first, _)| first), batch.last_offset));
+            }
+        }
+        if cut.valid_offsets != range {
+            return Err(format!("of {cut:?} the offsets {range:?} are valid"));
+        }
+    }
+    Ok(())
+}
+
+/// Every valid batch that stood in a segment before the open is in one now, or in a file that was put aside.
+fn nothing_is_destroyed(before: &Core, after: &Core, model: &Model, now: &Model) -> Result<(), String> {
+    let mut there: BTreeMap<String, BTreeSet<(i64, u32)>> = BTreeMap::new();
+    let mut cuts: BTreeMap<String, usize> = BTreeMap::new();
+    for (path, bytes) in after.contents(&[".log", ".cut"]) {
+        let dir = path.split('/').next().unwrap_or_default().to_owned();
+        *cuts.entry(dir.clone()).or_default() += usize::from(path.ends_with(".cut"));
+        there.entry(dir).or_default().extend(batches_in(&bytes).into_iter().map(|batch| batch.identity()));
+    }
+    for (path, bytes) in before.contents(&[".log"]) {
+        let dir = path.split('/').next().unwrap_or_default();
+        let standing = |(name, _): &(&String, &TopicModel)| {
+            model.topics.get(*name).is_some_and(|topic| topic.presence == Presence::Present)
+        };
+        let log = now.topics.iter().filter(standing).find_map(|(name, topic)| {
+            let partition = dir.strip_prefix(name.as_str())?.strip_prefix('-')?.parse::<usize>().ok()?;
+            topic.logs.get(partition)
+        });
+        // Of a topic that is deleted, all goes; of too many files put aside, the oldest.
+        let Some(log) = log.filter(|_| cuts.get(dir).is_none_or(|&count| count < CUT_FILES_MAX)) else { continue };
+        for batch in batches_in(&bytes) {
+            let is_there = there.get(dir).is_some_and(|there| there.contains(&batch.identity()));
+            if !is_there && batch.last_offset >= log.start.0 {
+                return Err(format!("{path}: the batch at {} was destroyed: {batch:?}", batch.position));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check_log(log: &Log, model: &LogModel, unclean_epoch: Option<i32>) -> Result<LogModel, String> {
@@ -249,9 +334,11 @@ fn check_log(log: &Log, model: &LogModel, unclean_epoch: Option<i32>) -> Result<
     if model.id != [0; 16] && model.id != log.id() {
         return Err("the log has another identity".into());
     }
-    let seen = read_from(log, OffsetSpec::Earliest, usize::MAX)?;
+    let seen = read_from(log, OffsetSpec::Earliest, usize::MAX, ReadUpTo::HighWatermark)?;
     let mut records = model.records[..(end as usize).min(model.records.len())].to_vec();
     let mut next = start;
+    // The record that would follow the last one read.
+    let mut follows = model.records.get(end as usize).copied();
     for Seen { offset, rec } in &seen {
         if *offset != next {
             return Err(format!("offset {offset} where {next} should follow"));
@@ -259,23 +346,35 @@ fn check_log(log: &Log, model: &LogModel, unclean_epoch: Option<i32>) -> Result<
         next += 1;
         let at = *offset as usize;
         if let Some(expected) = records.get(at) {
-            if *rec != *expected {
+            if (rec.epoch, true) != (expected.epoch, rec.same(*expected)) {
                 return Err(format!("offset {offset} holds {rec:?}, not {expected:?}"));
             }
         } else {
-            let extra = at.checked_sub(model.records.len()).and_then(|n| model.maybe.get(n));
-            if !extra.is_some_and(|e| e.same(*rec) && e.first == rec.first) || end <= model.end() {
-                return Err(format!("offset {offset} holds {rec:?}, which nobody appended there: {extra:?}"));
-            }
-            records.push(*rec);
+            let n = at - model.records.len();
+            let so_far = &records[model.records.len()..];
+            let is_it = |maybe: &&Vec<Rec>| {
+                maybe.get(n).is_some_and(|next| next.same(*rec))
+                    && so_far.iter().zip(*maybe).all(|(one, other)| one.same(*other))
+            };
+            let Some(maybe) = model.maybe.iter().find(is_it) else {
+                let maybe = &model.maybe;
+                return Err(format!("offset {offset} holds {rec:?}, which nobody appended there: {maybe:?}"));
+            };
+            records.push(Rec { epoch: rec.epoch, ..maybe[n] });
+            follows = maybe.get(n + 1).copied();
         }
     }
     if next != end {
         return Err(format!("reading ends at {next}, the log at {end}"));
     }
-    let whole = |at: usize| model.records.get(at).is_none_or(|rec| rec.first);
-    if !whole(end as usize) || (end > model.end() && end != model.end() + model.maybe.len() as i64) {
+    if follows.is_some_and(|rec| !rec.first) {
         return Err(format!("the log ends inside a batch, at {end}"));
+    }
+    let mut boots = BTreeMap::new();
+    for rec in &records[start as usize..] {
+        if *boots.entry(rec.epoch).or_insert(rec.boot) != rec.boot {
+            return Err(format!("epoch {} spans two boots of the machine", rec.epoch));
+        }
     }
     let epoch = log.leader_epoch();
     if let Some(epoch_max) = unclean_epoch {
@@ -287,18 +386,20 @@ fn check_log(log: &Log, model: &LogModel, unclean_epoch: Option<i32>) -> Result<
         if at < start || at >= end {
             continue;
         }
-        let some = read_from(log, OffsetSpec::Offset(at), 1)?;
+        let some = read_from(log, OffsetSpec::Offset(at), 1, ReadUpTo::HighWatermark)?;
         if some.first().map(|s| s.offset) != Some(at) {
             return Err(format!("a reader at {at} begins elsewhere"));
         }
-        let rec = records[at as usize];
-        let time = TIME_BASE + i64::from(rec.seq);
+        // A walk over all records finds the first that is not older.
+        let time = records[at as usize].time;
+        let first = (start..end).find(|&offset| records[offset as usize].time >= time);
         match log.offset_for_time(time) {
-            Ok(Some(found)) if found.offset <= at && found.offset >= start => {}
-            other => return Err(format!("looking for the time of offset {at}: {other:?}")),
+            Ok(found) if found.map(|found| found.offset) == first => {}
+            other => return Err(format!("looking for the time of offset {at} ({first:?}): {other:?}")),
         }
     }
-    let epoch_max = records.iter().chain(&model.maybe).map(|r| r.epoch).max().unwrap_or(-1).max(model.epoch_max);
+    let epoch_max =
+        records.iter().chain(model.maybe.iter().flatten()).map(|r| r.epoch).max().unwrap_or(-1).max(model.epoch_max);
     Ok(LogModel {
         id: log.id(),
         records: Arc::new(records),
@@ -308,4 +409,36 @@ fn check_log(log: &Log, model: &LogModel, unclean_epoch: Option<i32>) -> Result<
         epoch_max,
         interval_end: 0,
     })
+}
+
+/// Attaches to the disk as it stands, in the middle of whatever its writer does, and reads everything. Nothing is seen
+/// but what was appended, in its place; the answer is how far a reader of durable records came in each log.
+pub(crate) fn check_attached(attached: &Store, model: &Model) -> Result<BTreeMap<(String, usize), i64>, String> {
+    let mut durable = BTreeMap::new();
+    for (name, topic) in &model.topics {
+        for (partition, model) in topic.logs.iter().enumerate() {
+            let at = |e: String| format!("attached to {name}-{partition}: {e}");
+            let log = match attached.log(name, partition as u32) {
+                Ok(log) => log,
+                Err(_) if topic.presence != Presence::Present => continue,
+                Err(error) => return Err(at(error.to_string())),
+            };
+            for up_to in [ReadUpTo::LogEnd, ReadUpTo::Durable] {
+                let start = log.offsets().log_start_offset;
+                let seen = read_from(&log, OffsetSpec::Earliest, usize::MAX, up_to).map_err(at)?;
+                let mut next = start;
+                for Seen { offset, rec } in &seen {
+                    if *offset < next || !model.may_hold(*offset, *rec) {
+                        let maybe = &model.maybe;
+                        return Err(at(format!("offset {offset} ({next} follows) holds {rec:?}; {maybe:?}")));
+                    }
+                    next = offset + 1;
+                }
+                if up_to == ReadUpTo::Durable {
+                    durable.insert((name.clone(), partition), next);
+                }
+            }
+        }
+    }
+    Ok(durable)
 }

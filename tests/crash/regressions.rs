@@ -2,12 +2,12 @@
 
 use edgelog::Durability::{Interval, Os, Sync};
 
-use super::disk::{Image, Quirks};
+use super::disk::{Fault, Image, Quirks};
 use super::search::{guarded, run_schedule};
 use super::workload::Op;
 
 fn append(log: usize, records: u8, len: u16, durability: edgelog::Durability) -> Op {
-    Op::Append { log, records, len, durability }
+    Op::Append { log, records, len, durability, beside: false }
 }
 
 /// Runs the schedule for a cut after each of the first `effects`, in each image.
@@ -46,7 +46,7 @@ fn a_topic_is_created_with_all_of_its_partitions_and_settings_or_not_at_all() {
 fn a_creation_that_failed_is_taken_back_whole() {
     for failing in 0..8 {
         at_every_effect(30, &[Image::Alternate, Image::NewestLost, Image::Random(3), Image::Random(4)], |cut| {
-            let failing = Op::FailFlush { after: failing };
+            let failing = Op::Fail { after: failing, fault: Fault::Flush, goes_on: false };
             vec![Op::Create { topic: 0 }, failing, cut, Op::Create { topic: 1 }]
         });
     }

@@ -4,44 +4,84 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use edgelog::Store;
 
 use super::disk::{Core, Fault, Image, Quirks, Rng, SimDisk};
-use super::oracle::{Clean, Model, TIME_BASE};
-use super::workload::{Op, World};
+use super::oracle::{Clean, Model, TIME_BASE, check_attached};
+use super::workload::{Op, World, options};
 
 /// What a search went through, and what it found.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    pub(crate) cuts: usize,
-    pub(crate) images: usize,
-    pub(crate) opens: usize,
-    /// What was violated, with how often and where first.
-    pub(crate) violations: BTreeMap<String, (usize, String)>,
+    /// How many of what.
+    pub(crate) counts: BTreeMap<&'static str, usize>,
+    /// What was violated: how often, and where first.
+    pub(crate) violations: BTreeMap<String, (usize, usize, String)>,
 }
 
 impl Outcome {
-    pub(crate) fn add(&mut self, what: &str, place: impl FnOnce() -> String) {
-        let entry = self.violations.entry(class_of(what)).or_insert_with(|| (0, format!("{what}\n{}", place())));
+    pub(crate) fn count(&mut self, what: &'static str, more: usize) {
+        *self.counts.entry(what).or_default() += more;
+    }
+
+    pub(crate) fn add(&mut self, at: usize, what: &str, place: impl FnOnce() -> String) {
+        let entry = self.violations.entry(class_of(what)).or_insert_with(|| (0, at, format!("{what}\n{}", place())));
         entry.0 += 1;
     }
 
-    pub(crate) fn print(&self, name: &str) {
-        println!(
-            "{name}: {} cuts, {} images, {} opens, {} kinds of violation",
-            self.cuts,
-            self.images,
-            self.opens,
-            self.violations.len()
-        );
+    fn merge(&mut self, other: Outcome) {
+        for (what, count) in other.counts {
+            self.count(what, count);
+        }
+        for (class, (count, at, place)) in other.violations {
+            let entry = self.violations.entry(class).or_insert((0, usize::MAX, String::new()));
+            entry.0 += count;
+            if at < entry.1 {
+                (entry.1, entry.2) = (at, place);
+            }
+        }
+    }
+
+    pub(crate) fn print(&self, name: &str, begun: Instant) {
+        let counts: Vec<String> = self.counts.iter().map(|(what, count)| format!("{count} {what}")).collect();
+        let (counts, kinds, seconds) = (counts.join(", "), self.violations.len(), begun.elapsed().as_secs());
+        println!("{name}: {counts}; {kinds} kinds of violation; {seconds} s");
     }
 
     pub(crate) fn assert_none(&self) {
         let mut text = String::new();
-        for (what, (count, place)) in &self.violations {
+        for (what, (count, _, place)) in &self.violations {
             let _ = writeln!(text, "{count} times {what}\n  first: {place}\n");
         }
         assert!(self.violations.is_empty(), "{text}");
     }
+}
+
+/// Shares pieces of work, by number, among the machine's processors.
+pub(crate) fn shared(count: usize, step: usize, work: impl Fn(usize, &mut Outcome) + Sync) -> Outcome {
+    let next = AtomicUsize::new(0);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut all = Outcome::default();
+    std::thread::scope(|scope| {
+        let worker = || {
+            let mut outcome = Outcome::default();
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed) * step;
+                if at >= count {
+                    return outcome;
+                }
+                work(at, &mut outcome);
+            }
+        };
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
+        for worker in workers {
+            all.merge(worker.join().expect("what panics in it is caught in it"));
+        }
+    });
+    all
 }
 
 /// The message without its numbers: what tells one kind of violation from another.
@@ -131,77 +171,102 @@ fn watched(world: &mut World) -> Recorded {
     Recorded { cuts, seq: world.seq }
 }
 
+/// Who is attached when the power goes: what they see was appended, and what they see as durable is.
+fn attached_at(core: &Core, model: &Model) -> Result<Model, String> {
+    let disk = SimDisk::from_core(core.image(Image::Kill));
+    let clock = edgelog::clock::ManualClock::new(TIME_BASE);
+    let attached: Store = options(&clock).attach_on(disk).map_err(|e| format!("attaching: {e}"))?;
+    let durable = check_attached(&attached, model)?;
+    let mut model = model.clone();
+    // What is about to be taken back by choice is durable no more.
+    if !matches!(model.what, "truncate" | "delete topic") {
+        for ((topic, partition), end) in durable {
+            let log = model.log_mut(&topic, partition);
+            log.durable = log.durable.max(end);
+        }
+    }
+    Ok(model)
+}
+
 /// Every effect of the run is cut, with the chosen images and `randoms` random ones each.
-pub(crate) fn single_cuts(run: &Recorded, randoms: u64, stop_at_first: bool) -> Outcome {
-    let mut outcome = Outcome::default();
-    for (n, (core, model)) in run.cuts.iter().enumerate() {
-        outcome.cuts += 1;
+pub(crate) fn single_cuts(run: &Recorded, randoms: u64) -> Outcome {
+    shared(run.cuts.len(), 1, |n, outcome| {
+        let (core, model) = &run.cuts[n];
+        outcome.count("cuts", 1);
+        outcome.count("attached readers", 1);
+        let model = match guarded(|| attached_at(core, model)) {
+            Ok(model) => model,
+            Err(what) => {
+                return outcome.add(n, &what, || format!("at effect {n}, {}\n{}", model.what, core.listing()));
+            }
+        };
         let random = (0..randoms).map(|r| Image::Random(n as u64 * 1000 + r));
         let images = Image::CHOSEN.into_iter().chain([Image::Kill]).chain(random);
         for (i, image) in images.enumerate() {
-            outcome.images += 1;
+            outcome.count("images", 1);
             let depth = [Depth::Full, Depth::Open, Depth::Again][(n + i) % 3];
-            match guarded(|| verify(core, model, run.seq, image, depth)) {
-                Ok(opens) => outcome.opens += opens,
-                Err(what) => outcome.add(&what, || {
+            match guarded(|| verify(core, &model, run.seq, image, depth)) {
+                Ok(opens) => outcome.count("opens", opens),
+                Err(what) => outcome.add(n, &what, || {
                     format!("cut {n} during {}, {image:?}, {depth:?}\n{}", model.what, core.image(image).listing())
                 }),
             }
         }
-        if stop_at_first && !outcome.violations.is_empty() {
-            break;
-        }
-    }
-    outcome
+    })
 }
 
 /// Every cut of the run once, and then every cut during the recovery from it and the first operations after.
 pub(crate) fn double_cuts(run: &Recorded, step: usize, images: u64) -> Outcome {
     const FIRST: [Image; 6] =
         [Image::AllLost, Image::AllKept, Image::Kill, Image::Random(1), Image::Random(2), Image::Alternate];
-    let mut outcome = Outcome::default();
-    for (n, (core, model)) in run.cuts.iter().enumerate().step_by(step) {
+    shared(run.cuts.len(), step, |n, outcome| {
+        let (core, model) = &run.cuts[n];
         let first = match FIRST[(n / step) % FIRST.len()] {
             Image::Random(seed) => Image::Random(seed + n as u64 * 2),
             other => other,
         };
+        outcome.count("first cuts", 1);
         let mut world = World::on(SimDisk::from_core(core.image(first)));
         world.model = Model::clone(model);
         world.seq = run.seq;
         world.clock.set(TIME_BASE + i64::from(run.seq));
-        world.record();
-        let recovered = guarded(|| {
-            world.open()?;
-            world.append_everywhere()?;
-            world.apply(&Op::Tick { advance: 2000 })?;
-            world.append_everywhere()
-        });
-        if let Err(what) = recovered {
-            outcome.add(&what, || format!("cut {n} during {}, {first:?}, no second cut", model.what));
-            continue;
-        }
-        let second_run = watched(&mut world);
-        for (m, (core, model)) in second_run.cuts.iter().enumerate() {
-            outcome.cuts += 1;
-            for i in 0..images {
-                let at = n as u64 + m as u64 * images + i;
-                let image = match at % 4 {
-                    0 => Image::AllLost,
-                    1 => Image::CHOSEN[(at / 4) as usize % Image::CHOSEN.len()],
-                    _ => Image::Random(at * 7919),
-                };
-                outcome.images += 1;
-                match guarded(|| verify(core, model, second_run.seq, image, Depth::Open)) {
-                    Ok(opens) => outcome.opens += opens,
-                    Err(what) => outcome.add(&what, || {
-                        let text = core.image(image).listing();
-                        format!("cut {n} {first:?}, then cut {m} during {}, {image:?}\n{text}", model.what)
-                    }),
-                }
+        let at = || format!("cut {n} during {}, {first:?}", model.what);
+        cut_again(world, n, images, outcome, &at);
+    })
+}
+
+/// Opens the store, appends, does what is due, appends again; and all of that is cut at every effect.
+fn cut_again(mut world: World, n: usize, images: u64, outcome: &mut Outcome, at: &dyn Fn() -> String) {
+    world.record();
+    let recovered = guarded(|| {
+        world.open()?;
+        world.append_everywhere()?;
+        world.apply(&Op::Tick { advance: 2000 })?;
+        world.append_everywhere()
+    });
+    if let Err(what) = recovered {
+        return outcome.add(n, &what, || format!("{}, no second cut", at()));
+    }
+    let second_run = watched(&mut world);
+    for (m, (core, model)) in second_run.cuts.iter().enumerate() {
+        outcome.count("second cuts", 1);
+        for i in 0..images {
+            let number = n as u64 + m as u64 * images + i;
+            let image = match number % 4 {
+                0 => Image::AllLost,
+                1 => Image::CHOSEN[(number / 4) as usize % Image::CHOSEN.len()],
+                _ => Image::Random(number * 7919),
+            };
+            outcome.count("images", 1);
+            match guarded(|| verify(core, model, second_run.seq, image, Depth::Open)) {
+                Ok(opens) => outcome.count("opens", opens),
+                Err(what) => outcome.add(n, &what, || {
+                    let text = core.image(image).listing();
+                    format!("{}, then cut {m} during {}, {image:?}\n{text}", at(), model.what)
+                }),
             }
         }
     }
-    outcome
 }
 
 /// A schedule of operations, kills, cuts and failing flushes, all from one seed.
@@ -216,7 +281,7 @@ pub(crate) fn schedule(seed: u64) -> Vec<Op> {
                 ops.push(Op::Cut { after: rng.below(30) as u16, image });
             }
             10..13 => ops.push(Op::Kill),
-            13..15 => ops.push(Op::FailFlush { after: rng.below(4) as u8 }),
+            13..15 => ops.push(Op::Fail { after: rng.below(4) as u8, fault: Fault::Flush, goes_on: false }),
             _ => ops.push(super::workload::random_op(&mut rng)),
         }
     }
@@ -230,6 +295,8 @@ pub(crate) fn run_schedule(ops: &[Op], quirks: Quirks) -> Result<usize, String> 
     let mut opens = 1;
     world.open()?;
     let mut pending: Option<Image> = None;
+    // Whether a process that met an error is trusted any further.
+    let mut patient = false;
     for (n, op) in ops.iter().enumerate() {
         let at = |e: String| format!("{e}\n  at operation {n}, {op:?}");
         // A cut that was not reached happens before the next.
@@ -246,9 +313,10 @@ pub(crate) fn run_schedule(ops: &[Op], quirks: Quirks) -> Result<usize, String> 
                 world.disk.cut_after(u64::from(after) + 1);
                 pending = Some(image);
             }
-            Op::FailFlush { after } => {
-                world.disk.fail_flush_after(u64::from(after));
+            Op::Fail { after, fault, goes_on } => {
+                world.disk.fail_in(u64::from(after), fault);
                 world.tolerant = true;
+                patient = goes_on;
             }
             _ => guarded(|| world.apply(op)).map_err(at)?,
         }
@@ -257,7 +325,7 @@ pub(crate) fn run_schedule(ops: &[Op], quirks: Quirks) -> Result<usize, String> 
             // Now and then the power goes again while the store recovers.
             let again = (n % 3 == 0).then_some((n as u64 % 17, image));
             opens += crash(&mut world, image, again).map_err(at)?;
-        } else if world.store.is_none() || (world.tolerant && world.disk.fault_hit()) {
+        } else if world.store.is_none() || (world.tolerant && !patient && world.disk.fault_hit()) {
             // A flush failed: nobody trusts this process any more.
             opens += crash(&mut world, Image::Kill, None).map_err(at)?;
         }
@@ -273,7 +341,18 @@ pub(crate) fn run_schedule(ops: &[Op], quirks: Quirks) -> Result<usize, String> 
 fn crash(world: &mut World, image: Image, again: Option<(u64, Image)>) -> Result<usize, String> {
     let mut opens = 0;
     let mut again = again;
-    let mut core = world.disk.snapshot().image(image);
+    let mut core = world.disk.snapshot();
+    // What an error left in the log is somebody's to find.
+    if world.store.is_some() && !world.disk.fault_hit() {
+        world.model = attached_at(&core, &world.model)?;
+    }
+    core = core.image(image);
+    if let Image::Random(seed) = image {
+        if seed % 5 == 0 {
+            // A device without a clock is back in 1970.
+            world.time_base = 0;
+        }
+    }
     loop {
         world.restart(core);
         world.tolerant = false;
@@ -315,56 +394,100 @@ pub(crate) fn shrink(ops: &[Op], quirks: Quirks) -> (Vec<Op>, String) {
     (ops, failure)
 }
 
-/// Runs schedules `seeds`; the first failure is shrunk.
-pub(crate) fn schedules(seeds: impl Iterator<Item = u64>, quirks: Quirks, failures_max: usize) -> Outcome {
-    let mut outcome = Outcome::default();
-    for seed in seeds {
-        let ops = schedule(seed);
-        outcome.cuts += 1;
+/// Runs so many schedules, from seed `first` on; the first failure of each kind is shrunk.
+pub(crate) fn schedules(first: u64, count: usize, make: fn(u64) -> Vec<Op>, quirks: Quirks) -> Outcome {
+    shared(count, 1, |n, outcome| {
+        let seed = first + n as u64;
+        let ops = make(seed);
+        outcome.count("schedules", 1);
+        outcome.count("operations", ops.len());
         match guarded(|| run_schedule(&ops, quirks)) {
-            Ok(opens) => outcome.opens += opens,
-            Err(what) => {
-                outcome.add(&what, || {
-                    let (ops, what) = shrink(&ops, quirks);
-                    let lines: Vec<String> = ops.iter().map(|op| format!("    {op:?}")).collect();
-                    let lines = lines.join("\n");
-                    format!("seed {seed}, shrunk to:\n{lines}\n  {what}")
-                });
-                if outcome.violations.len() >= failures_max {
-                    break;
-                }
-            }
+            Ok(opens) => outcome.count("opens", opens),
+            Err(what) => outcome.add(n, &what, || {
+                let (ops, what) = shrink(&ops, quirks);
+                let lines: Vec<String> = ops.iter().map(|op| format!("    {op:?}")).collect();
+                let lines = lines.join("\n");
+                format!("EDGELOG_CRASH_FIRST={seed} EDGELOG_CRASH_SCHEDULES=1, shrunk to:\n{lines}\n  {what}")
+            }),
         }
+    })
+}
+
+/// A schedule in which several faults meet the same process, which goes on.
+pub(crate) fn faulty_schedule(seed: u64) -> Vec<Op> {
+    const FAULTS: [Fault; 6] = [Fault::Full, Fault::Full, Fault::Short, Fault::Io, Fault::Flush, Fault::StaysFull];
+    let mut rng = Rng::new(seed ^ 0x5eed);
+    let mut ops = schedule(seed);
+    for _ in 0..2 + rng.below(8) {
+        let fault = FAULTS[rng.below(FAULTS.len())];
+        let fail = Op::Fail { after: rng.below(40) as u8, fault, goes_on: rng.chance(80) };
+        ops.insert(2 + rng.below(ops.len() - 2), fail);
     }
-    outcome
+    ops
+}
+
+/// Which calls a workload makes.
+fn calls_of(ops: &[Op]) -> Vec<super::disk::Call> {
+    let mut world = World::new(Quirks::default());
+    world.disk.log_calls();
+    let _ = world.open();
+    for op in ops {
+        let _ = world.apply(op);
+    }
+    let calls = world.disk.take_calls();
+    world.disk.kill();
+    calls
 }
 
 /// Every call of a workload fails once, one run each; then the process dies, the next one goes on, and the power goes.
 pub(crate) fn faults(ops: &[Op], fault: Fault, step: usize) -> Outcome {
-    let mut outcome = Outcome::default();
-    let calls = {
-        let mut world = World::new(Quirks::default());
-        world.disk.log_calls();
-        let _ = world.open();
-        for op in ops {
-            let _ = world.apply(op);
-        }
-        let calls = world.disk.take_calls();
-        world.disk.kill();
-        calls
-    };
-    let indexes = calls.iter().enumerate().filter(|(_, call)| fault.applies_to(**call)).map(|(at, _)| at);
-    for at in indexes.step_by(step) {
-        outcome.cuts += 1;
+    let calls = calls_of(ops);
+    let indexes: Vec<usize> = (0..calls.len()).filter(|&at| fault.applies_to(calls[at])).collect();
+    shared(indexes.len(), step, |n, outcome| {
+        let at = indexes[n];
+        outcome.count("faults", 1);
         match guarded(|| run_with_fault(ops, at as u64, fault)) {
-            Ok(opens) => outcome.opens += opens,
+            Ok(opens) => outcome.count("opens", opens),
             Err(what) => {
                 let around = &calls[at.saturating_sub(4)..(at + 4).min(calls.len())];
-                outcome.add(&what, || format!("{fault:?} at call {at}, {:?} among {around:?}", calls[at]));
+                outcome.add(n, &what, || format!("{fault:?} at call {at}, {:?} among {around:?}", calls[at]));
             }
         }
-    }
-    outcome
+    })
+}
+
+/// The worst that a flush does: it fails once, its pages are clean in the cache and not on the device, and every later
+/// one succeeds. The process is started again on the same machine, acknowledges more, and the power goes: at every
+/// effect from the opening on.
+pub(crate) fn flush_fails_then_power(ops: &[Op], step: usize, images: u64) -> Outcome {
+    let calls = calls_of(ops);
+    let indexes: Vec<usize> = (0..calls.len()).filter(|&at| Fault::Flush.applies_to(calls[at])).collect();
+    shared(indexes.len(), step, |n, outcome| {
+        let at = indexes[n] as u64;
+        outcome.count("failed flushes", 1);
+        let mut world = World::new(Quirks::default());
+        world.tolerant = true;
+        world.disk.fail_at(at, Fault::Flush);
+        let met = guarded(|| {
+            world.open()?;
+            for op in ops {
+                if world.disk.fault_hit() {
+                    break;
+                }
+                world.apply(op)?;
+            }
+            Ok(())
+        });
+        if let Err(what) = met {
+            return outcome.add(n, &what, || format!("a flush fails at call {at}"));
+        }
+        world.restart(world.disk.snapshot().image(Image::Kill));
+        world.tolerant = false;
+        if world.model.clean == Clean::Must {
+            world.model.clean = Clean::May;
+        }
+        cut_again(world, n, images, outcome, &|| format!("a flush fails at call {at}, killed"));
+    })
 }
 
 pub(crate) fn run_with_fault(ops: &[Op], at: u64, fault: Fault) -> Result<usize, String> {
@@ -402,14 +525,60 @@ pub(crate) fn run_with_fault(ops: &[Op], at: u64, fault: Fault) -> Result<usize,
     Ok(3)
 }
 
-/// A run on a disk that breaks its word: how many violations a search finds.
-pub(crate) fn canary(quirks: Quirks, ops: &[Op], schedule_count: u64) -> usize {
-    let singles = match guarded(|| record(ops, quirks)) {
-        Ok(run) => single_cuts(&run, 2, true).violations.len(),
-        Err(_) => 1,
-    };
-    if singles > 0 {
-        return singles;
+/// Where a search found the first violation; `None` where there was none.
+pub(crate) fn find_violation(quirks: Quirks, ops: &[Op], schedule_count: u64) -> Option<String> {
+    for seed in 0..schedule_count {
+        if let Err(what) = guarded(|| run_schedule(&schedule(seed), quirks)) {
+            return Some(format!("after {} random schedules: {}", seed + 1, class_of(&what)));
+        }
     }
-    (0..schedule_count).filter(|&seed| guarded(|| run_schedule(&schedule(seed), quirks)).is_err()).take(1).count()
+    let run = match guarded(|| record(ops, quirks)) {
+        Ok(run) => run,
+        Err(what) => return Some(format!("without any cut: {}", class_of(&what))),
+    };
+    let mut images = 0;
+    for (n, (core, model)) in run.cuts.iter().enumerate() {
+        let model = match guarded(|| attached_at(core, model)) {
+            Ok(model) => model,
+            Err(what) => return Some(format!("by who is attached, at effect {n}: {}", class_of(&what))),
+        };
+        for (i, image) in Image::CHOSEN.into_iter().chain([Image::Kill]).chain((0..4).map(Image::Random)).enumerate() {
+            images += 1;
+            let depth = [Depth::Full, Depth::Open, Depth::Again][(n + i) % 3];
+            if let Err(what) = guarded(|| verify(core, &model, run.seq, image, depth)) {
+                return Some(format!("after {images} images of single cuts: {}", class_of(&what)));
+            }
+        }
+    }
+    let mut outcome = Outcome::default();
+    for (n, (core, model)) in run.cuts.iter().enumerate() {
+        for first in [Image::Kill, Image::AllKept, Image::Alternate, Image::Random(n as u64)] {
+            let mut world = World::on(SimDisk::from_core(core.image(first)));
+            world.model = Model::clone(model);
+            world.seq = run.seq;
+            world.clock.set(TIME_BASE + i64::from(run.seq));
+            cut_again(world, n, 3, &mut outcome, &String::new);
+            if let Some(class) = outcome.violations.keys().next() {
+                let images = outcome.counts.get("images").copied().unwrap_or_default();
+                return Some(format!("after {images} images of double cuts: {class}"));
+            }
+        }
+    }
+    let calls = calls_of(&ops[..ops.len().min(90)]);
+    let mut faults = 0;
+    for fault in [Fault::Flush, Fault::Full, Fault::Io, Fault::Short] {
+        for at in (0..calls.len()).filter(|&at| fault.applies_to(calls[at])) {
+            faults += 1;
+            if let Err(what) = guarded(|| run_with_fault(&ops[..ops.len().min(90)], at as u64, fault)) {
+                return Some(format!("after {faults} faults: {}", class_of(&what)));
+            }
+        }
+    }
+    let one = |n: u64| {
+        let ops = faulty_schedule(n);
+        guarded(|| run_schedule(&ops, quirks)).err()
+    };
+    (0..schedule_count)
+        .find_map(|n| Some((n, one(n)?)))
+        .map(|(n, what)| format!("after {} schedules of several faults: {}", n + 1, class_of(&what)))
 }

@@ -1,14 +1,19 @@
 //! What is done to a store while its disk is watched: operations, and the world that carries them out beside the model.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use edgelog::clock::ManualClock;
-use edgelog::{Durability, Error, NewRecord, NewTopic, Store};
+use edgelog::{Durability, Error, Log, NewRecord, NewTopic, OffsetSpec, ReadUpTo, ReaderOptions, Store};
 
-use super::disk::{Core, Image, Quirks, Rng, SimDisk};
+use super::batches::batch_at;
+use super::disk::{Core, Fault, Image, Moment, Quirks, Rng, SimDisk};
 use super::oracle::{Clean, LogModel, Model, Presence, Rec, TIME_BASE, TopicModel, check};
 
 pub(crate) const FLUSH_MS: i64 = 20;
+/// `retention.ms` of topic c.
+const RETENTION_MS: i64 = 400;
+/// A clock that shows less was never set.
+const DATED_FROM: i64 = 1_577_836_800_000;
 
 /// A log by number: topic and partition.
 pub(crate) const LOGS: [(&str, usize); 5] = [("a", 0), ("b", 0), ("b", 1), ("c", 0), ("c", 1)];
@@ -21,6 +26,8 @@ pub(crate) enum Op {
         records: u8,
         len: u16,
         durability: Durability,
+        /// Somebody reads, and somebody else appends, while it is carried out.
+        beside: bool,
     },
     Flush {
         log: usize,
@@ -28,6 +35,10 @@ pub(crate) enum Op {
     FlushAll,
     Tick {
         advance: i64,
+    },
+    /// The clock is set.
+    Clock {
+        to: i64,
     },
     /// Back by so many records.
     Truncate {
@@ -53,9 +64,12 @@ pub(crate) enum Op {
         after: u16,
         image: Image,
     },
-    /// The flush after so many others fails, and the process is started again.
-    FailFlush {
+    /// A call fails: of those that can fail so, the one after so many others. Then the process is started again, or it
+    /// goes on.
+    Fail {
         after: u8,
+        fault: Fault,
+        goes_on: bool,
     },
 }
 
@@ -76,11 +90,13 @@ pub(crate) struct World {
     /// The model at each mark, where cuts are recorded.
     pub(crate) trail: Option<Vec<Arc<Model>>>,
     pub(crate) seq: u32,
+    /// What the clock shows before the first record.
+    pub(crate) time_base: i64,
     /// Errors are answers too: some call was made to fail.
     pub(crate) tolerant: bool,
 }
 
-fn options(clock: &ManualClock) -> edgelog::StoreOptions {
+pub(crate) fn options(clock: &ManualClock) -> edgelog::StoreOptions {
     let set = |options: edgelog::StoreOptions, key, value| options.set(key, value).expect("a key");
     let options = set(Store::options(), "edgelog.housekeeping", "tick");
     let options = set(options, "edgelog.checkpoint.interval.ms", "1000");
@@ -102,6 +118,7 @@ impl World {
             model: Model::new(),
             trail: None,
             seq: 0,
+            time_base: TIME_BASE,
             tolerant: false,
         }
     }
@@ -122,9 +139,10 @@ impl World {
     /// Opens the store and holds it against the model.
     pub(crate) fn open(&mut self) -> Result<(), String> {
         self.mark();
+        let before = self.disk.snapshot();
         match options(&self.clock).open_on(self.disk.clone()) {
             Ok(store) => {
-                let now = check(&store, &self.disk, &self.model);
+                let now = check(&store, &self.disk, &before, &self.model);
                 if now.is_err() && self.tolerant && self.disk.fault_hit() && !self.disk.is_dead() {
                     // The fault met this open, or the reading after it. Harmless, if another process finds everything.
                     drop(store);
@@ -152,6 +170,10 @@ impl World {
 
     /// The process is gone without another word; `core` is what the next one finds.
     pub(crate) fn restart(&mut self, core: Core) {
+        if self.disk.in_distress() {
+            let in_doubt = |topic: &&mut TopicModel| topic.presence != Presence::Present;
+            self.model.topics.values_mut().filter(in_doubt).for_each(|topic| topic.presence = Presence::Wrecked);
+        }
         self.disk.kill();
         self.store = None;
         self.disk = SimDisk::from_core(core);
@@ -205,7 +227,12 @@ impl World {
             return Ok(());
         }
         match *op {
-            Op::Append { log, records, len, durability } => self.append(log, records, len, durability),
+            Op::Append { log, records, len, durability, beside } => self.append(log, records, len, durability, beside),
+            Op::Clock { to } => {
+                self.time_base = to;
+                self.clock.set(to + i64::from(self.seq));
+                Ok(())
+            }
             Op::Flush { log } => {
                 let (topic, partition) = LOGS[log];
                 if !self.is_there(topic) {
@@ -238,66 +265,85 @@ impl World {
             Op::Create { topic } => self.create(topic),
             Op::Delete { topic } => self.delete(topic),
             Op::Reopen => self.reopen(),
-            Op::Kill | Op::Cut { .. } | Op::FailFlush { .. } => Ok(()),
+            Op::Kill | Op::Cut { .. } | Op::Fail { .. } => Ok(()),
         }
     }
 
-    fn append(&mut self, log: usize, records: u8, len: u16, durability: Durability) -> Result<(), String> {
+    fn append(
+        &mut self,
+        log: usize,
+        records: u8,
+        len: u16,
+        durability: Durability,
+        beside: bool,
+    ) -> Result<(), String> {
         let (topic, partition) = LOGS[log];
         if !self.is_there(topic) {
             return Ok(());
         }
         let log = self.store().log(topic, partition as u32).map_err(|e| e.to_string())?;
         let epoch = log.leader_epoch();
-        let mut recs = Vec::new();
-        for n in 0..records.max(1) {
+        let boot = self.disk.boot();
+        let mut rec = |len: u16, first: bool| {
             self.seq += 1;
-            recs.push(Rec { seq: self.seq, len: len.max(4) + u16::from(n), epoch, first: n == 0 });
-        }
-        self.clock.set(TIME_BASE + i64::from(self.seq));
-        let (end, maybe_end) = {
-            let log_model = self.model.log_mut(topic, partition);
-            (log_model.end(), log_model.end() + log_model.maybe.len() as i64)
+            Rec { seq: self.seq, len, epoch, first, time: self.time_base + i64::from(self.seq), boot }
         };
-        let before = self.model.log_mut(topic, partition).maybe.clone();
+        let mut recs: Vec<Rec> = (0..records.max(1)).map(|n| rec(len.max(4) + u16::from(n), n == 0)).collect();
+        let bystander = beside.then(|| Bystander::new(&log, rec(40, true), recs.len()));
+        self.clock.set(self.time_base + i64::from(self.seq));
+        let end = self.model.log_mut(topic, partition).end();
+        let epoch_max = self.model.log_mut(topic, partition).epoch_max;
         self.begin("append", |model| {
             let log = model.log_mut(topic, partition);
             log.epoch_max = log.epoch_max.max(epoch);
-            if log.maybe.is_empty() {
-                log.maybe.clone_from(&recs);
-            }
+            log.maybe.push(recs.iter().copied().chain(bystander.as_ref().map(|bystander| bystander.rec)).collect());
         });
+        if let Some(bystander) = &bystander {
+            self.disk.beside(Some(bystander.on(self.disk.clone())));
+        }
         let appended = if recs.len() == 1 {
             let value = recs[0].value();
-            let record = NewRecord::value(&value).with_timestamp(TIME_BASE + i64::from(recs[0].seq));
+            let record = NewRecord::value(&value).with_timestamp(recs[0].time);
             log.append_with(record, durability)
         } else {
             let mut batch = log.batch();
             for rec in &recs {
                 let record = rec.value();
-                let record = NewRecord::value(&record).with_timestamp(TIME_BASE + i64::from(rec.seq));
+                let record = NewRecord::value(&record).with_timestamp(rec.time);
                 batch.push(record).map_err(|e| e.to_string())?;
             }
             log.append_batch_with(&mut batch, durability)
         };
+        self.disk.beside(None);
         let failed = appended.as_ref().err().map(Error::to_string);
+        let rec = bystander.as_ref().map(|bystander| bystander.rec);
+        let (beside, failed_beside) = match bystander.as_ref().map(Bystander::outcome).transpose()? {
+            Some(Beside::Appended { epoch }) => (rec.map(|rec| Rec { epoch, ..rec }), Vec::new()),
+            Some(Beside::Failed) => (None, rec.iter().map(|rec| vec![*rec]).collect()),
+            _ => (None, Vec::new()),
+        };
         let Some(info) = self.outcome("append", appended)? else {
+            if failed.is_some() && !self.disk.is_dead() {
+                // An epoch that could not be made durable is told and not used.
+                self.model.log_mut(topic, partition).epoch_max = epoch_max;
+            }
             if failed.is_some() && !self.disk.is_dead() && log.offsets().log_end_offset > end {
                 // It stands in the log, and only its flush failed.
-                let grown = log.offsets().log_end_offset;
+                let (grown, now) = (log.offsets().log_end_offset, log.leader_epoch());
                 self.end(|model| {
                     let log = model.log_mut(topic, partition);
-                    let taken: Vec<Rec> = if before.is_empty() { recs } else { before };
+                    let recs = recs.into_iter().map(|rec| Rec { epoch: now, ..rec });
+                    let taken: Vec<Rec> = recs.chain(beside).collect();
                     if grown == log.end() + taken.len() as i64 {
                         Arc::make_mut(&mut log.records).extend(taken);
-                        log.maybe.clear();
+                        log.maybe = failed_beside;
                     }
                 });
             }
             return Ok(());
         };
         if info.base_offset != end || info.last_offset != end + recs.len() as i64 - 1 {
-            return Err(format!("an append at the end {end} (or {maybe_end}) answers {info:?}"));
+            return Err(format!("an append at the end {end} answers {info:?}"));
         }
         if info.leader_epoch < epoch {
             return Err(format!("an append in epoch {epoch} answers {info:?}"));
@@ -309,9 +355,10 @@ impl World {
             model.clean = Clean::MustNot;
             let log_model = model.log_mut(topic, partition);
             log_model.epoch_max = log_model.epoch_max.max(info.leader_epoch);
-            log_model.maybe.clear();
+            log_model.maybe = failed_beside;
             Arc::make_mut(&mut log_model.records).extend(recs);
             let end = log_model.end();
+            Arc::make_mut(&mut log_model.records).extend(beside);
             if durability == Durability::Sync {
                 log_model.durable = end;
             }
@@ -323,10 +370,16 @@ impl World {
     }
 
     fn tick(&mut self, advance: i64) -> Result<(), String> {
-        let now = TIME_BASE + i64::from(self.seq) + advance;
+        let now = self.time_base + i64::from(self.seq) + advance;
         self.begin("tick", |model| {
-            for log in model.topics.values_mut().flat_map(|topic| &mut topic.logs) {
-                log.start.1 = log.end();
+            for (name, topic) in &mut model.topics {
+                for log in &mut topic.logs {
+                    // By age goes what is older than a dated record that is too old. By size, anything may.
+                    let is_old = |rec: &Rec| rec.time >= DATED_FROM && now - rec.time > RETENTION_MS;
+                    let aged = log.records.iter().rposition(is_old).map_or(0, |at| at as i64 + 1);
+                    let until = if name == "c" { aged } else { log.end() };
+                    log.start.1 = log.start.1.max(until);
+                }
             }
         });
         let ticked = self.store().tick(now);
@@ -334,13 +387,21 @@ impl World {
         if self.disk.is_dead() {
             return Ok(());
         }
+        // A log that met an error is passed over.
+        let failed = self.tolerant && self.disk.fault_hit();
         let starts = self.starts();
+        for (topic, partition, start) in &starts {
+            let may = self.model.log_mut(topic, *partition).start.1;
+            if *start > may {
+                return Err(format!("retention took what is young from {topic}-{partition}: {start}, not {may}"));
+            }
+        }
         self.end(|model| {
             for (topic, partition, start) in starts {
                 let log = model.log_mut(&topic, partition);
                 log.start.1 = start.max(log.start.0);
                 let flush_ms = if topic == "c" { FLUSH_MS } else { 1000 };
-                if advance >= flush_ms && ticked {
+                if advance >= flush_ms && ticked && !failed {
                     log.durable = log.durable.max(log.interval_end);
                 }
             }
@@ -452,6 +513,7 @@ impl World {
             return Ok(());
         }
         self.begin("delete topic", |model| {
+            model.kept.retain(|(path, _)| !path.starts_with(&format!("{name}-")));
             model.topics.get_mut(name).expect("it is there").presence = Presence::MaybeDeleted;
         });
         let outcome = self.store().delete_topic(name);
@@ -496,7 +558,7 @@ impl World {
             if matches!(found.flush(), Err(Error::PreviousIo { .. })) {
                 continue;
             }
-            self.apply(&Op::Append { log, records: 1, len: 60, durability: Durability::Sync })?;
+            self.apply(&Op::Append { log, records: 1, len: 60, durability: Durability::Sync, beside: false })?;
         }
         Ok(())
     }
@@ -504,7 +566,7 @@ impl World {
     /// Every log takes an append at once, and gives it back.
     pub(crate) fn append_everywhere(&mut self) -> Result<(), String> {
         for log in 0..LOGS.len() {
-            let op = Op::Append { log, records: 1, len: 60, durability: Durability::Sync };
+            let op = Op::Append { log, records: 1, len: 60, durability: Durability::Sync, beside: false };
             self.apply(&op)?;
         }
         Ok(())
@@ -535,7 +597,7 @@ pub(crate) fn random_op(rng: &mut Rng) -> Op {
             // A batch fits into a segment.
             let (records, len) =
                 [(1, 10), (1, 100), (1, 420), (1, 1500), (3, 40), (3, 700), (8, 20), (8, 300)][rng.below(8)];
-            Op::Append { log, records, len, durability: DURABILITIES[rng.below(5)] }
+            Op::Append { log, records, len, durability: DURABILITIES[rng.below(5)], beside: rng.chance(30) }
         }
         70..76 => Op::Tick { advance: [0, 5, FLUSH_MS, FLUSH_MS, 2000][rng.below(5)] },
         76..80 => Op::Flush { log },
@@ -545,6 +607,109 @@ pub(crate) fn random_op(rng: &mut Rng) -> Op {
         91..93 => Op::Delete { topic: rng.below(3) },
         93..96 => Op::Create { topic: rng.below(3) },
         96..99 => Op::Reopen,
-        _ => Op::Tick { advance: 1 },
+        _ => {
+            // A device without a clock begins in 1970; it finds one, loses it again, or is told a wrong year.
+            const YEAR: i64 = 365 * 86_400_000;
+            Op::Clock { to: [0, YEAR, TIME_BASE, TIME_BASE, TIME_BASE + YEAR, TIME_BASE + 10_000][rng.below(6)] }
+        }
+    }
+}
+
+/// Who is there while a batch is appended: a reader that looks whether it sees anything too early, and an appender
+/// whose batch comes while the flush for the other one is under way.
+struct Bystander {
+    log: Log,
+    rec: Rec,
+    end: i64,
+    /// The end once the batch under way is in the log.
+    end_after: i64,
+    seen: Arc<Mutex<Result<Beside, String>>>,
+}
+
+/// What became of the bystander's own append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    NotTried,
+    Failed,
+    Appended { epoch: i32 },
+}
+
+impl Bystander {
+    fn new(log: &Log, rec: Rec, records: usize) -> Bystander {
+        let end = log.offsets().log_end_offset;
+        Bystander {
+            log: log.clone(),
+            rec,
+            end,
+            end_after: end + records as i64,
+            seen: Arc::new(Mutex::new(Ok(Beside::NotTried))),
+        }
+    }
+
+    fn on(&self, disk: SimDisk) -> super::disk::Beside {
+        let (log, rec, end, end_after, seen) =
+            (self.log.clone(), self.rec, self.end, self.end_after, Arc::clone(&self.seen));
+        Box::new(move |moment, path| {
+            let mut seen = seen.lock().expect("one thread");
+            if matches!(*seen, Ok(Beside::NotTried)) && path.starts_with(&log.name().to_string()) {
+                *seen = look_in(&log, &disk, (moment, path), rec, end, end_after);
+            }
+        })
+    }
+
+    fn outcome(&self) -> Result<Beside, String> {
+        self.seen.lock().expect("one thread").clone()
+    }
+}
+
+fn look_in(
+    log: &Log,
+    disk: &SimDisk,
+    (moment, path): (Moment, &str),
+    rec: Rec,
+    end: i64,
+    end_after: i64,
+) -> Result<Beside, String> {
+    let offsets = log.offsets();
+    match moment {
+        Moment::HalfStored => {
+            let mut options = ReaderOptions::default();
+            options.up_to = ReadUpTo::LogEnd;
+            let mut reader = log.reader_with(OffsetSpec::Offset(end), options).map_err(|e| e.to_string())?;
+            match reader.next_batch() {
+                Ok(None) => Ok(Beside::NotTried),
+                Ok(Some(batch)) => Err(format!("a reader is given offset {} half written", batch.base_offset())),
+                Err(error) => Err(format!("a reader at the end meets {error} while a batch is written")),
+            }
+        }
+        Moment::Flushing if offsets.high_watermark > end => {
+            Err(format!("readers see {end} of a `Sync` append before its flush"))
+        }
+        Moment::Flushed if offsets.log_end_offset == end_after => {
+            // Not where it would roll: that waits for the flush which this is a part of.
+            let bytes = disk.snapshot().contents(&[path]).pop().map(|(_, bytes)| bytes).unwrap_or_default();
+            let mut position = 0;
+            while let Some(batch) = batch_at(&bytes, position) {
+                position += batch.size;
+            }
+            let newest = disk
+                .snapshot()
+                .contents(&[".log"])
+                .into_iter()
+                .map(|(path, _)| path)
+                .max_by_key(|other| (other.split('/').next() == path.split('/').next()).then(|| other.clone()));
+            if newest.as_deref() != Some(path) || position + 200 > 4096 {
+                return Ok(Beside::NotTried);
+            }
+            let value = rec.value();
+            let record = NewRecord::value(&value).with_timestamp(rec.time);
+            match log.append_with(record, Durability::Os) {
+                Ok(info) if info.base_offset == end_after => Ok(Beside::Appended { epoch: info.leader_epoch }),
+                Ok(info) => Err(format!("an append beside another one, at the end {end_after}, answers {info:?}")),
+                Err(_) if disk.is_dead() || disk.fault_hit() => Ok(Beside::Failed),
+                Err(error) => Err(format!("an append beside another one answers {error}")),
+            }
+        }
+        _ => Ok(Beside::NotTried),
     }
 }

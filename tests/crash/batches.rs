@@ -1,0 +1,54 @@
+//! Record batches in bytes, found the obvious way.
+
+use edgelog::core::RecordBatch;
+
+/// A batch that holds, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Found {
+    pub(crate) position: usize,
+    pub(crate) size: usize,
+    pub(crate) base_offset: i64,
+    pub(crate) last_offset: i64,
+    pub(crate) crc: u32,
+}
+
+impl Found {
+    /// Which batch it is, wherever it stands.
+    pub(crate) fn identity(self) -> (i64, u32) {
+        (self.base_offset, self.crc)
+    }
+}
+
+/// The batch that begins at `position`, if one does and its CRC holds.
+pub(crate) fn batch_at(bytes: &[u8], position: usize) -> Option<Found> {
+    let rest = bytes.get(position..)?;
+    if rest.get(16) != Some(&2) {
+        return None;
+    }
+    let batch = RecordBatch::parse(rest).ok()?;
+    batch.verify_crc().ok()?;
+    Some(Found {
+        position,
+        size: batch.size(),
+        base_offset: batch.base_offset(),
+        last_offset: batch.last_offset(),
+        crc: u32::from_be_bytes(*rest[17..].first_chunk()?),
+    })
+}
+
+/// Every batch that holds, wherever it begins.
+pub(crate) fn batches_in(bytes: &[u8]) -> Vec<Found> {
+    let mut found = Vec::new();
+    let mut position = 0;
+    while let Some(skip) = bytes.get(position + 16..).and_then(|rest| rest.iter().position(|&byte| byte == 2)) {
+        position += skip;
+        match batch_at(bytes, position) {
+            Some(batch) => {
+                position += batch.size;
+                found.push(batch);
+            }
+            None => position += 1,
+        }
+    }
+    found
+}
