@@ -208,3 +208,27 @@ fn an_abandoned_store_is_recovered_by_the_next_open() {
     assert!(!store.recovery_report().clean);
     check(&store, 20);
 }
+
+/// A sensor that writes a record every ten seconds must not wear the flash with as many checkpoints; a log that moves is
+/// checkpointed at each turn.
+#[test]
+fn a_slow_log_is_checkpointed_now_and_then_and_a_busy_one_each_time() {
+    let place = Place::Directory(TempDir::new(), "file");
+    let store = place.open(ticking());
+    store.create_topic(&NewTopic::new("t").config("retention.ms", "-1")).unwrap();
+    let log = store.log("t", 0).unwrap();
+    let checkpoint = || place.files(".", "edgelog.checkpoint");
+    let mut now = 1_000_000;
+    let mut written = |bytes: usize, turns: usize| {
+        (0..turns).fold(0, |count, _| {
+            let before = checkpoint();
+            log.append_with(NewRecord::value(&vec![b'x'; bytes]), Durability::Sync).unwrap();
+            now += 10_000;
+            store.tick(now).unwrap();
+            count + usize::from(checkpoint() != before)
+        })
+    };
+    let slow = written(200, 60);
+    assert!((8..=12).contains(&slow), "{slow} checkpoints");
+    assert_eq!(written(70_000, 5), 5);
+}

@@ -65,8 +65,8 @@ pub(crate) struct Appender {
     pub(crate) prepared: Option<(Arc<dyn StorageFile>, u32)>,
     /// Housekeeping was asked to prepare room and has not come yet.
     pub(crate) asked: bool,
-    /// When it was asked last.
-    pub(crate) asked_ms: TimestampMs,
+    /// When room was given last, and where the segment ended then.
+    pub(crate) given: (TimestampMs, Position),
     /// The last batch was stored through the map.
     pub(crate) stores: bool,
     pub(crate) clear: Clear,
@@ -591,6 +591,7 @@ impl LogShared {
         appender.indexer = SegmentIndexer::new(base_offset, appender.config.index_interval_bytes);
         appender.index_entries = (0, 0);
         appender.created_ms = self.clock.now();
+        appender.given = (appender.created_ms, 0);
         appender.first_timestamp = None;
         tracing::debug!(log = %self.name, base_offset, "rolled");
         if let Some(host) = self.host.upgrade() {
@@ -664,6 +665,16 @@ pub(super) fn reserve_target(appender: &mut Appender, end: usize) -> usize {
 }
 
 impl Appender {
+    /// Whether, at the pace since room was given last, `room` bytes are filled in a moment. Room is given now.
+    pub(super) fn fills(&mut self, room: u32, now: TimestampMs) -> bool {
+        const MOMENT_MS: i64 = 200;
+        let (since, from) = std::mem::replace(&mut self.given, (now, self.position));
+        // A clock that was set tells nothing; a tick of it is the least that it can tell.
+        let waited = now.saturating_sub(since).max(1);
+        let filled = i64::from(self.position.saturating_sub(from));
+        waited.saturating_mul(i64::from(room)) <= filled.saturating_mul(MOMENT_MS)
+    }
+
     /// An appender that goes on at `position` of `segment`, whose indexes are empty.
     pub(crate) fn new(
         segment: Arc<Segment>,
@@ -692,7 +703,7 @@ impl Appender {
             torn: false,
             prepared: None,
             asked: false,
-            asked_ms: 0,
+            given: (created_ms, 0),
             stores: false,
             clear: Clear::NOTHING,
         }

@@ -15,8 +15,6 @@ use crate::segment::{Segment, file_names};
 use crate::storage::{Access, StorageFile};
 use crate::sync::Ordering;
 
-/// Room that was used up within this time is prepared ahead, while it is filled through the map.
-const PREPARE_AHEAD_MS: i64 = 200;
 /// Room is prepared in parts of this size: an appender that waits for one waits some 50 us.
 const PREPARED_BYTES: u32 = 256 << 10;
 
@@ -194,8 +192,7 @@ impl LogShared {
             let (segment, segment_bytes) = (Arc::clone(&appender.segment), appender.config.segment_bytes);
             // Prepared room is dirty: zeros that a flush writes for nothing. It pays where a map is filled faster than
             // its pages come, and nowhere else.
-            let stores = appender.stores && now - appender.asked_ms < PREPARE_AHEAD_MS;
-            appender.asked_ms = now;
+            let stores = appender.stores && appender.fills(target.saturating_sub(appender.reserved), now);
             let has_next = appender.prepared.is_some();
             (segment, file, appender.position, appender.reserved, target, segment_bytes, has_next, stores)
         };

@@ -56,6 +56,26 @@ pub(crate) struct Checkpoint {
     pub(crate) logs: Vec<(TopicPartition, SavedLog)>,
 }
 
+impl Checkpoint {
+    /// By how many bytes in all the recovery points stand beyond those of `earlier`; `None` where anything else
+    /// differs, another segment included.
+    pub(crate) fn bytes_since(&self, earlier: &Checkpoint) -> Option<u64> {
+        let same_names = self.logs.iter().map(|(name, _)| name).eq(earlier.logs.iter().map(|(name, _)| name));
+        if self.clean != earlier.clean || self.boot_id != earlier.boot_id || !same_names {
+            return None;
+        }
+        let mut bytes = 0;
+        for ((_, now), (_, earlier)) in self.logs.iter().zip(&earlier.logs) {
+            let (from, to) = (earlier.durable, now.durable);
+            if *now != (SavedLog { durable: to, ..earlier.clone() }) || to.base_offset != from.base_offset {
+                return None;
+            }
+            bytes += u64::from(to.position.checked_sub(from.position)?);
+        }
+        Some(bytes)
+    }
+}
+
 /// What was found in the file.
 #[derive(Debug, Default)]
 pub(crate) struct Found {

@@ -172,6 +172,8 @@ pub(crate) struct StoreShared {
 struct CheckpointState {
     file: Option<CheckpointFile>,
     written: Checkpoint,
+    /// How often it would have said so little more that it was left.
+    left: u32,
 }
 
 impl Store {
@@ -228,7 +230,8 @@ impl Store {
         if recovering.same_boot && !recovering.is_clean {
             file.doubt();
         }
-        let shared = StoreShared::new(storage, options, false, CheckpointState { file: Some(file), written: saved });
+        let shared =
+            StoreShared::new(storage, options, false, CheckpointState { file: Some(file), written: saved, left: 0 });
         *shared.lock.lock() = Some(lock);
         shared.recover(&recovering, found.agree)?;
         let housekeeper = match shared.config.housekeeping {
@@ -241,7 +244,7 @@ impl Store {
     fn open_reading(storage: Arc<dyn Storage>, options: StoreOptions) -> Result<Store> {
         let found = checkpoint::read(&*storage)?;
         let written = found.newest.unwrap_or_default();
-        let shared = StoreShared::new(storage, options, true, CheckpointState { file: None, written });
+        let shared = StoreShared::new(storage, options, true, CheckpointState { file: None, written, left: 0 });
         shared.marked.store(true, Ordering::Release);
         shared.report.write().clean = true;
         shared.load_topics()?;
@@ -609,17 +612,26 @@ impl StoreShared {
         let file = state.file.as_mut().ok_or(Error::Closed)?;
         if both { file.write_both(&checkpoint) } else { file.write(&checkpoint) }?;
         state.written = checkpoint;
+        state.left = 0;
         Ok(())
     }
 
-    /// Writes the checkpoint where it would say something new.
+    /// Writes the checkpoint where it would say something new. Recovery points that moved by next to nothing are left
+    /// for some rounds: walking that much is quicker than the flush, which a slow log would make for every few records.
     fn checkpoint_if_changed(&self) -> Result<()> {
+        const LITTLE_BYTES: u64 = 64 << 10;
+        const ROUNDS_LEFT: u32 = 5;
         if !self.marked.load(Ordering::Acquire) {
             return Ok(());
         }
         let changed = {
-            let state = self.checkpoint.lock();
-            state.written != self.gather(false)
+            let mut state = self.checkpoint.lock();
+            let now = self.gather(false);
+            let little = now.bytes_since(&state.written).is_some_and(|bytes| bytes < LITTLE_BYTES);
+            let changed = state.written != now;
+            let left = changed && little && state.left < ROUNDS_LEFT;
+            state.left += u32::from(left);
+            changed && !left
         };
         if changed { self.write_checkpoint(false, false) } else { Ok(()) }
     }
