@@ -213,11 +213,11 @@ fn an_abandoned_store_is_recovered_by_the_next_open() {
 /// checkpointed at each turn.
 #[test]
 fn a_slow_log_is_checkpointed_now_and_then_and_a_busy_one_each_time() {
-    let place = Place::Directory(TempDir::new(), "file");
-    let store = place.open(ticking());
+    let dir = TempDir::new();
+    let store = ticking().open(dir.path()).unwrap();
     store.create_topic(&NewTopic::new("t").config("retention.ms", "-1")).unwrap();
     let log = store.log("t", 0).unwrap();
-    let checkpoint = || place.files(".", "edgelog.checkpoint");
+    let checkpoint = || std::fs::read(dir.path().join("edgelog.checkpoint")).unwrap();
     let mut now = 1_000_000;
     let mut written = |bytes: usize, turns: usize| {
         (0..turns).fold(0, |count, _| {
