@@ -25,7 +25,7 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 /// Folders that hold our sources, from the root of the workspace.
-const SOURCE_DIRS: &[&str] = &["src", "no_std_core", "cli", "tests", "benches", "examples", ".ci"];
+const SOURCE_DIRS: &[&str] = &["src", "no_std_core", "cli", "tests", "benches", "examples", "fuzz", ".ci", "ffi"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -228,7 +228,7 @@ fn unsafe_stays_in_one_file() {
 #[test]
 fn sources_are_ascii_and_at_most_120_columns() {
     let mut findings = Findings::default();
-    let scripts = ["tests", ".ci"].iter().flat_map(|dir| files(dir, &[".sh", ".py", ".java", "run"]));
+    let scripts = ["tests", ".ci", "ffi"].iter().flat_map(|dir| files(dir, &[".sh", ".py", ".java", "run"]));
     for (path, text) in rust_files().into_iter().chain(scripts) {
         for (n, line) in text.lines().enumerate() {
             if let Some(c) = line.chars().find(|c| !c.is_ascii()) {

@@ -119,6 +119,7 @@ impl Log {
     ///
     /// # Concurrency
     /// Any thread; appends of several threads share one flush.
+    #[inline]
     pub fn append(&self, record: NewRecord<'_>) -> Result<AppendInfo> {
         self.append_with(record, self.shared.default_durability())
     }
@@ -127,6 +128,7 @@ impl Log {
     ///
     /// # Errors
     /// As [`append`](Log::append).
+    #[inline]
     pub fn append_with(&self, record: NewRecord<'_>, durability: Durability) -> Result<AppendInfo> {
         let log = &*self.shared;
         let timestamp = record.timestamp.unwrap_or_else(|| log.clock.now());
@@ -156,6 +158,7 @@ impl Log {
     ///
     /// # Errors
     /// As [`append`](Log::append), and `batch` keeps its records.
+    #[inline]
     pub fn append_batch(&self, batch: &mut BatchBuilder) -> Result<AppendInfo> {
         self.append_batch_with(batch, self.shared.default_durability())
     }
@@ -164,6 +167,7 @@ impl Log {
     ///
     /// # Errors
     /// As [`append_batch`](Log::append_batch).
+    #[inline]
     pub fn append_batch_with(&self, batch: &mut BatchBuilder, durability: Durability) -> Result<AppendInfo> {
         let log = &*self.shared;
         let Some(last_offset_delta) = batch.finish() else {
@@ -296,6 +300,7 @@ impl LogShared {
     }
 
     /// Appends an encoded batch: the part that appenders do one at a time, and then the wait for its flush.
+    #[inline]
     fn append_batch_bytes(
         &self,
         batch: &mut [u8],

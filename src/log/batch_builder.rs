@@ -28,11 +28,13 @@ impl BatchBuilder {
     ///
     /// # Errors
     /// [`Error::RecordTooLarge`] where the batch would exceed `max.message.bytes`; the batch is as it was.
+    #[inline]
     pub fn push(&mut self, record: NewRecord<'_>) -> Result<()> {
         let timestamp = record.timestamp.unwrap_or_else(|| self.clock.now());
         self.push_parts(timestamp, record.key, record.value, record.headers)
     }
 
+    #[inline]
     fn push_parts(
         &mut self,
         timestamp: TimestampMs,
@@ -57,6 +59,7 @@ impl BatchBuilder {
     }
 
     /// How many records it holds.
+    #[inline]
     pub fn len(&self) -> usize {
         self.builder.record_count() as usize
     }
@@ -67,6 +70,7 @@ impl BatchBuilder {
     }
 
     /// Bytes of the batch as it would be appended now, before compression.
+    #[inline]
     pub fn size(&self) -> usize {
         self.builder.size()
     }
@@ -77,6 +81,7 @@ impl BatchBuilder {
     }
 
     /// Completes header and CRC; `None` where there is no record.
+    #[inline]
     pub(crate) fn finish(&mut self) -> Option<i32> {
         if self.builder.is_empty() {
             return None;
@@ -85,11 +90,13 @@ impl BatchBuilder {
         Some(self.builder.record_count() - 1)
     }
 
+    #[inline]
     pub(crate) fn max_timestamp(&self) -> TimestampMs {
         self.builder.max_timestamp()
     }
 
     /// The finished batch.
+    #[inline]
     pub(crate) fn bytes(&mut self) -> &mut [u8] {
         let size = self.builder.size();
         &mut self.builder.buffer_mut()[..size]

@@ -267,14 +267,17 @@ impl Shared {
             if open.len() < self.open_files_max {
                 return open;
             }
-            let mut idle: Vec<_> = open.iter().filter_map(Weak::upgrade).filter(|file| file.is_idle()).collect();
-            idle.sort_by_key(|file| (file.dirty.load(Ordering::Acquire), file.last_used.load(Ordering::Relaxed)));
-            let closed = idle.iter().find(|file| file.close_if_clean());
+            // Others go on using the files meanwhile: a key that changed while it is sorted by would be a panic.
+            let key = |file: &DataFile| (file.dirty.load(Ordering::Acquire), file.last_used.load(Ordering::Relaxed));
+            let idle = open.iter().filter_map(Weak::upgrade).filter(|file| file.is_idle());
+            let mut idle: Vec<_> = idle.map(|file| (key(&file), file)).collect();
+            idle.sort_unstable_by_key(|&(key, _)| key);
+            let closed = idle.iter().map(|(_, file)| file).find(|file| file.close_if_clean());
             if let Some(closed) = closed {
                 open.retain(|file| !std::ptr::eq(file.as_ptr(), Arc::as_ptr(closed)));
                 return open;
             }
-            let Some(dirty) = idle.first() else { return open };
+            let Some((_, dirty)) = idle.first() else { return open };
             // What a failed flush leaves behind is told to whoever flushes this file next.
             drop(open);
             let _ = dirty.flush();

@@ -92,9 +92,11 @@ impl MapBudget {
             .iter()
             .filter_map(|kept| Some((kept.window.upgrade()?, kept.file.upgrade()?)))
             .filter(|(window, _)| window.seems_idle())
+            // Readers go on using them meanwhile: a key that changed while it is sorted by would be a panic.
+            .map(|(window, file)| (window.last_used(), window, file))
             .collect();
-        idle.sort_by_key(|(window, _)| window.last_used());
-        for (window, file) in idle {
+        idle.sort_unstable_by_key(|&(last_used, ..)| last_used);
+        for (_, window, file) in idle {
             if file.release(&window) {
                 drop(window);
                 if fits() {

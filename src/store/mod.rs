@@ -221,11 +221,15 @@ impl Store {
         let (mut file, found) = CheckpointFile::open(&storage)?;
         let boot_id = storage.boot_id();
         let saved = found.newest.clone().unwrap_or_default();
+        let mut known = BTreeMap::new();
+        for (name, log) in &saved.logs {
+            known.insert(name.clone(), log.clone());
+        }
         let recovering = Recovering {
             is_clean: (found.agree || bug(Bug::TrustOneCleanSlot)) && saved.clean,
             same_boot: saved.boot_id == boot_id && boot_id != [0; 16],
             had_checkpoint: found.newest.is_some(),
-            saved: saved.logs.iter().cloned().collect(),
+            saved: known,
         };
         if recovering.same_boot && !recovering.is_clean {
             file.doubt();

@@ -25,17 +25,18 @@ int main(int argc, char **argv) {
     record.value = edgelog_bytes_of_text("21.5");
     record.headers = headers;
     record.header_count = 2;
-    record.timestamp_ms = 1000;
+    record.timestamp_ms = 1700000001000;
     record.has_timestamp = 1;
     edgelog_append_info info = EDGELOG_INIT(edgelog_append_info);
     CHECK_OK(edgelog_log_append(log, &record, EDGELOG_SYNC, &info));
-    CHECK(info.base_offset == 0 && info.last_offset == 0 && info.max_timestamp_ms == 1000 && info.leader_epoch == 0);
+    CHECK(info.base_offset == 0 && info.last_offset == 0 && info.max_timestamp_ms == 1700000001000);
+    CHECK(info.leader_epoch == 0);
     CHECK(info.size == sizeof info);
     edgelog_offsets offsets = EDGELOG_INIT(edgelog_offsets);
     CHECK_OK(edgelog_log_get_offsets(log, &offsets));
     CHECK(offsets.recovery_point == 1 && offsets.high_watermark == 1 && offsets.log_end_offset == 1);
 
-    record.timestamp_ms = 2000;
+    record.timestamp_ms = 1700000002000;
     CHECK_OK(edgelog_log_append(log, &record, EDGELOG_OS, NULL));
     CHECK_OK(edgelog_log_append(log, &record, EDGELOG_INTERVAL, NULL));
     CHECK_OK(edgelog_log_get_offsets(log, &offsets));
@@ -45,10 +46,10 @@ int main(int argc, char **argv) {
     CHECK(offsets.recovery_point == 3);
 
     edgelog_position position = {-7, -7, -7};
-    CHECK_OK(edgelog_log_offset_for_time(log, 1001, &position));
+    CHECK_OK(edgelog_log_offset_for_time(log, 1700000001001, &position));
     CHECK(position.offset == 1 && position.leader_epoch == 0);
     position.offset = -7;
-    CHECK_RESULT(edgelog_log_offset_for_time(log, 3000, &position), EDGELOG_END);
+    CHECK_RESULT(edgelog_log_offset_for_time(log, 1700000003000, &position), EDGELOG_END);
     CHECK(position.offset == -7); /* Outputs are written on success only. */
 
     /* Sixteen headers fit the stack, more do not. */

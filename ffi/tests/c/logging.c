@@ -63,7 +63,8 @@ int main(int argc, char **argv) {
     /* An index that lies is noticed by the read that meets it: a callback out of a call on a reader. */
     char index[4096];
     store = NULL;
-    edgelog_key_value small[] = {{"segment.bytes", "4096"}, {"index.interval.bytes", "100"}, {"flush.messages", "1000"}};
+    edgelog_key_value small[] = {
+        {"segment.bytes", "4096"}, {"index.interval.bytes", "100"}, {"flush.messages", "1000"}};
     store = open_store(dir);
     CHECK_OK(edgelog_store_create_topic(store, "small", 1, small, 3));
     CHECK_OK(edgelog_store_log(store, "small", 0, &log));

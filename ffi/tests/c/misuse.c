@@ -1,5 +1,5 @@
-/* Misuse that the conventions answer: NULL everywhere, wrong sizes, unknown choices, lengths, bad UTF-8, closed handles.
- * Whatever is answered, outputs stay as they were. */
+/* Misuse that the conventions answer: NULL everywhere, wrong sizes, unknown choices, lengths, bad UTF-8, closed
+ * handles. Whatever is answered, outputs stay as they were. */
 #include "check.h"
 
 #define NULL_ANSWERED(call) CHECK_RESULT(call, EDGELOG_NULL_POINTER)

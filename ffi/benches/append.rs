@@ -1,0 +1,78 @@
+//! Appending from Rust: what `append.c` beside it does from C, step by step, so that the two can be compared
+//! (`ffi/benches/run`). Prints nanoseconds per record, the best and the middle of rounds.
+//!
+//!     append DIRECTORY ROUNDS
+
+use std::time::Instant;
+
+use edgelog::{BatchBuilder, Durability, Log, NewRecord, NewTopic, Result, Store};
+
+const RECORDS: usize = 20_000;
+const BATCH: usize = 100;
+
+fn record_of(value: &[u8]) -> NewRecord<'_> {
+    NewRecord::value(value).with_key(b"boiler/flow")
+}
+
+fn single(log: &Log, value: &[u8], durability: Durability, records: usize) -> Result<()> {
+    for _ in 0..records {
+        std::hint::black_box(log.append_with(record_of(value), durability)?);
+    }
+    Ok(())
+}
+
+fn batches(log: &Log, builder: &mut BatchBuilder, value: &[u8]) -> Result<()> {
+    for _ in 0..RECORDS / BATCH {
+        for _ in 0..BATCH {
+            builder.push(record_of(value))?;
+        }
+        std::hint::black_box(log.append_batch_with(builder, Durability::Os)?);
+    }
+    Ok(())
+}
+
+fn measure(store: &Store, rounds: usize, name: &str, len: usize) -> Result<()> {
+    let value = vec![b'v'; len];
+    let records = match (name, len) {
+        ("sync", _) => 100,
+        ("os", 16_384) => RECORDS / 10,
+        _ => RECORDS,
+    };
+    let mut times = Vec::new();
+    for _ in 0..rounds {
+        store.create_topic(&NewTopic::new("bench").config("segment.bytes", "134217728"))?;
+        let log = store.log("bench", 0)?;
+        let mut builder = log.batch();
+        single(&log, &value, Durability::Os, 1000)?; // Room, maps, caches.
+        let begun = Instant::now();
+        match name {
+            "os_batch" => batches(&log, &mut builder, &value)?,
+            "sync" => single(&log, &value, Durability::Sync, records)?,
+            _ => single(&log, &value, Durability::Os, records)?,
+        }
+        times.push(begun.elapsed().as_secs_f64() * 1e9 / f64::from(u32::try_from(records).expect("few")));
+        drop((builder, log));
+        store.delete_topic("bench")?;
+    }
+    times.sort_by(f64::total_cmp);
+    println!("{name}/{len}B {:.1} {:.1}", times[0], times[rounds / 2]);
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().collect();
+    // `cargo test --benches` and `cargo bench` alone pass no directory: ffi/benches/run does.
+    let [_, directory, rounds] = arguments.as_slice() else {
+        println!("usage: append DIRECTORY ROUNDS; ffi/benches/run compares C and Rust");
+        return Ok(());
+    };
+    let rounds = rounds.parse().unwrap_or(1);
+    let store = Store::open(directory)?;
+    for len in [16, 100, 1024, 16_384] {
+        measure(&store, rounds, "os", len)?;
+    }
+    for len in [16, 100, 1024] {
+        measure(&store, rounds, "os_batch", len)?;
+    }
+    measure(&store, rounds, "sync", 100)
+}

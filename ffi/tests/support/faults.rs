@@ -1,0 +1,194 @@
+//! A storage whose calls fail or panic where they are told to: the engine below the C ABI meets what no disk shows
+//! twice.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use edgelog::storage::{Access, DirEntry, FileMeta, Lease, MemoryStorage, Storage, StorageFile, StorageLock};
+
+/// What a storage's call does in the place of its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Io,
+    Full,
+    Panic,
+}
+
+/// What an injected panic says, so that a real one is told from it.
+pub(crate) const INJECTED: &str = "injected";
+
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Calls until the fault; below zero there is none (any more).
+    calls_left: AtomicI64,
+    calls: AtomicI64,
+    fault: Fault,
+    /// Whether every call from there on fails.
+    stays: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct FaultyStorage {
+    inner: MemoryStorage,
+    plan: Arc<Plan>,
+}
+
+impl FaultyStorage {
+    /// `calls_left` below zero: without any fault.
+    pub(crate) fn new(inner: MemoryStorage, calls_left: i64, fault: Fault, stays: bool) -> FaultyStorage {
+        let (calls_left, calls) = (AtomicI64::new(calls_left), AtomicI64::new(0));
+        FaultyStorage { inner, plan: Arc::new(Plan { calls_left, calls, fault, stays }) }
+    }
+
+    /// How many calls there were.
+    #[allow(dead_code)] // One of the two tests counts.
+    pub(crate) fn calls(&self) -> i64 {
+        self.plan.calls.load(Ordering::Relaxed)
+    }
+}
+
+impl Plan {
+    fn meet(&self) -> io::Result<()> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let left = self.calls_left.load(Ordering::Relaxed);
+        if left < 0 {
+            return Ok(());
+        }
+        if left > 0 || !self.stays {
+            self.calls_left.store(left - 1, Ordering::Relaxed);
+        }
+        if left > 0 {
+            return Ok(());
+        }
+        match self.fault {
+            Fault::Io => Err(io::Error::from_raw_os_error(5)),
+            Fault::Full => Err(io::ErrorKind::StorageFull.into()),
+            Fault::Panic => panic!("{INJECTED}"),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct FaultyFile {
+    inner: Arc<dyn StorageFile>,
+    plan: Arc<Plan>,
+}
+
+impl Storage for FaultyStorage {
+    fn lock(&self) -> io::Result<Box<dyn StorageLock>> {
+        self.plan.meet()?;
+        self.inner.lock()
+    }
+
+    fn read_dir(&self, dir: &str) -> io::Result<Vec<DirEntry>> {
+        self.plan.meet()?;
+        self.inner.read_dir(dir)
+    }
+
+    fn create_dir(&self, dir: &str) -> io::Result<()> {
+        self.plan.meet()?;
+        self.inner.create_dir(dir)
+    }
+
+    fn remove_dir(&self, dir: &str) -> io::Result<()> {
+        self.plan.meet()?;
+        self.inner.remove_dir(dir)
+    }
+
+    fn open(&self, path: &str, access: Access) -> io::Result<Arc<dyn StorageFile>> {
+        self.plan.meet()?;
+        Ok(Arc::new(FaultyFile { inner: self.inner.open(path, access)?, plan: Arc::clone(&self.plan) }))
+    }
+
+    fn metadata(&self, path: &str) -> io::Result<FileMeta> {
+        self.plan.meet()?;
+        self.inner.metadata(path)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.plan.meet()?;
+        self.inner.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &str) -> io::Result<()> {
+        self.plan.meet()?;
+        self.inner.remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        self.plan.meet()?;
+        self.inner.sync_dir(dir)
+    }
+
+    fn boot_id(&self) -> [u8; 16] {
+        self.inner.boot_id()
+    }
+}
+
+impl StorageFile for FaultyFile {
+    fn len(&self) -> io::Result<u64> {
+        self.plan.meet()?;
+        self.inner.len()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        self.plan.meet()?;
+        self.inner.read_at(buffer, position)
+    }
+
+    fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        if let Err(error) = self.plan.meet() {
+            // Any part of the range may hold any part of the bytes.
+            let _ = self.inner.write_at(&bytes[..bytes.len() / 2], position);
+            return Err(error);
+        }
+        self.inner.write_at(bytes, position)
+    }
+
+    fn store_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        self.plan.meet()?;
+        self.inner.store_at(bytes, position)
+    }
+
+    fn lend(&self, position: u64, len: usize) -> io::Result<Option<Lease>> {
+        self.plan.meet()?;
+        self.inner.lend(position, len)
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        self.plan.meet()?;
+        self.inner.reserve(len)
+    }
+
+    fn prepare(&self, range: Range<u64>) {
+        self.inner.prepare(range);
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.plan.meet()?;
+        self.inner.truncate(len)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.plan.meet()?;
+        self.inner.flush()
+    }
+}
+
+/// Keeps the injected panics' own lines off the screen; real ones are shown.
+pub(crate) fn quiet_injected_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let text = info.payload();
+            let injected = text.downcast_ref::<&str>().is_some_and(|text| *text == INJECTED)
+                || text.downcast_ref::<String>().is_some_and(|text| text == INJECTED);
+            if !injected {
+                before(info);
+            }
+        }));
+    });
+}
