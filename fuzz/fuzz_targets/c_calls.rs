@@ -1,0 +1,15 @@
+#![no_main]
+//! The C ABI: its functions in random order with random arguments, over a storage that may fail or panic. Nothing panics
+//! that was not told to, what is lent can be read, and a store opens after anything.
+
+use libfuzzer_sys::fuzz_target;
+
+// What `ffi/tests/random_calls.rs` does for a bounded number of programs.
+#[path = "../../ffi/tests/support/calls.rs"]
+mod calls;
+#[path = "../../ffi/tests/support/faults.rs"]
+mod faults;
+
+fuzz_target!(|bytes: &[u8]| {
+    calls::drive(bytes);
+});

@@ -1,0 +1,114 @@
+#![no_main]
+//! A segment's bytes, damaged anywhere: the scan gives out the batches up to the damage and no other, asks for what it
+//! lacks and never for more than there can be, and the search behind damage misses no batch that was left whole.
+
+use edgelog::core::{
+    HEADER_LEN, Plausible, RecordBatch, Resync, ScanRules, ScanStep, encode_one, find_next_batch, scan_step, stamp_base,
+};
+use libfuzzer_sys::{arbitrary, fuzz_target};
+
+#[derive(Debug, arbitrary::Arbitrary)]
+struct Input {
+    /// The value's length of each batch.
+    lens: Vec<u8>,
+    /// Where bytes are overwritten, and with what.
+    edits: Vec<(u16, Vec<u8>)>,
+    /// Bytes behind the last batch.
+    tail: Vec<u8>,
+    contiguous: bool,
+    search_from: u16,
+    budget: u16,
+}
+
+fuzz_target!(|input: Input| {
+    let lens = &input.lens[..input.lens.len().min(40)];
+    let mut whole = Vec::new();
+    let mut starts = Vec::new();
+    for (n, &len) in lens.iter().enumerate() {
+        let mut batch = [0; 512];
+        let value = vec![len ^ 0x5a; usize::from(len)];
+        let size = encode_one(&mut batch, 1000, Some(b"k"), Some(&value), &[]).expect("it fits");
+        stamp_base(&mut batch, n as i64, 0);
+        starts.push(whole.len());
+        whole.extend_from_slice(&batch[..size]);
+    }
+    starts.push(whole.len());
+    let mut bytes = whole.clone();
+    bytes.extend_from_slice(&input.tail);
+    for (at, edit) in &input.edits {
+        let at = usize::from(*at).min(bytes.len());
+        let len = edit.len().min(bytes.len() - at);
+        bytes[at..at + len].copy_from_slice(&edit[..len]);
+    }
+    scan(&bytes, &whole, &starts, input.contiguous);
+    let from = usize::from(input.search_from).min(bytes.len());
+    search(&bytes, &whole, &starts, from, input.contiguous, u64::from(input.budget));
+});
+
+fn scan(bytes: &[u8], whole: &[u8], starts: &[usize], contiguous: bool) {
+    let mut rules =
+        ScanRules { expected_offset: Some(0), contiguous, epochs: None, batch_bytes_max: 1 << 16, check_crc: true };
+    let mut position = 0;
+    loop {
+        let rest = &bytes[position..];
+        // With fewer bytes the verdict is the same, or one that asks for more.
+        let mut given = 0;
+        let step = loop {
+            match scan_step(&rest[..given], &rules) {
+                ScanStep::NeedMore { needed } => {
+                    assert!(needed > given && needed <= 1 << 16, "asks for {needed} with {given}");
+                    if needed > rest.len() {
+                        break ScanStep::NeedMore { needed };
+                    }
+                    given = needed;
+                }
+                ScanStep::End if given < rest.len().min(HEADER_LEN) => given = rest.len().min(HEADER_LEN),
+                step => break step,
+            }
+        };
+        match step {
+            ScanStep::Batch(batch) => {
+                assert_eq!(batch.verify_crc(), Ok(()));
+                assert!(batch.size() <= rest.len());
+                position += batch.size();
+                rules = rules.after(&batch);
+            }
+            ScanStep::WrongEpoch { .. } => unreachable!("no epochs were given"),
+            ScanStep::End | ScanStep::NeedMore { .. } | ScanStep::Invalid(_) => break,
+        }
+    }
+    // It went at least as far as the bytes are as they were.
+    let same = bytes.iter().zip(whole).take_while(|(a, b)| a == b).count();
+    let untouched = starts.iter().copied().filter(|&start| start <= same).max().unwrap_or(0);
+    assert!(position >= untouched, "the scan ends at {position}, whole up to {untouched}");
+}
+
+fn search(bytes: &[u8], whole: &[u8], starts: &[usize], from: usize, contiguous: bool, budget: u64) {
+    let plausible =
+        Plausible { offset_min: 0, offset_end: i64::MAX, contiguous, epochs: None, batch_bytes_max: 1 << 16 };
+    let first_whole = starts
+        .windows(2)
+        .map(|pair| (pair[0], pair[1]))
+        .find(|&(start, end)| start >= from && bytes.get(start..end).is_some_and(|found| found == &whole[start..end]));
+    let all = find_next_batch(bytes, from, &plausible, &mut u64::MAX.clone());
+    match all {
+        Resync::Found { position } => {
+            let batch = RecordBatch::parse(&bytes[position..]).expect("what was found is a batch");
+            assert_eq!(batch.verify_crc(), Ok(()));
+            assert!(position >= from && first_whole.is_none_or(|(start, _)| position <= start));
+        }
+        Resync::Nothing => assert_eq!(first_whole, None, "a whole batch was missed"),
+        Resync::OutOfBudget { .. } => unreachable!("the budget has no end"),
+    }
+    // In many searches with little effort each, the answer is the same.
+    let mut at = from;
+    let piecewise = loop {
+        let before = at;
+        match find_next_batch(bytes, at, &plausible, &mut budget.max(1 << 16).clone()) {
+            Resync::OutOfBudget { unread_from } => at = unread_from,
+            other => break other,
+        }
+        assert!(at > before, "a budget of one batch at least decides one place at least");
+    };
+    assert_eq!(piecewise, all);
+}
