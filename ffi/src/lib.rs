@@ -5,6 +5,7 @@
 //! and `result` (errors); the others convert their arguments there and go on in safe Rust.
 
 #![allow(non_camel_case_types)] // The header's names are C's.
+#![allow(clippy::doc_markdown)] // Doc comments are the header's, which has no use for backticks around C's names.
 #![allow(clippy::missing_safety_doc)] // The header's conventions are the contract of every function alike.
 #![allow(clippy::missing_errors_doc)] // As above: `edgelog_result` lists what can be answered.
 

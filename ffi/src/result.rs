@@ -77,6 +77,7 @@ pub enum edgelog_result {
     // The next new one: 1011.
 }
 
+#[allow(clippy::enum_glob_use)] // The variants are C's constants, which have no namespace there either.
 use edgelog_result::*;
 
 impl edgelog_result {
