@@ -441,7 +441,7 @@ impl LogShared {
     /// were the next batch to be lost in a crash, the debris must not pass for it.
     fn fence_torn_tail(&self, guard: &mut MutexGuard<'_, Option<Appender>>) -> Result<()> {
         let appender = guard.as_mut().expect("only an owned log is torn");
-        let epoch = appender.epoch + if bug(Bug::SkipTornTailFence) { 0 } else { 1 };
+        let epoch = appender.epoch + i32::from(!bug(Bug::SkipTornTailFence));
         self.epochs.write().assign(epoch, appender.next_offset);
         self.host()?.checkpoint()?;
         appender.epoch = epoch;

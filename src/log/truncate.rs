@@ -65,7 +65,7 @@ impl LogShared {
         let segment = self.segment_for(offset).ok_or(Error::Closed)?;
         let (position, end) = self.batch_start(&segment, offset)?;
 
-        let epoch = appender.epoch + if bug(Bug::TruncateInTheOldEpoch) { 0 } else { 1 };
+        let epoch = appender.epoch + i32::from(!bug(Bug::TruncateInTheOldEpoch));
         self.epochs.write().assign(epoch, end);
         *self.durable.lock() = DurablePoint { offset: end, base_offset: segment.base_offset, position };
         // The batch may begin before the log start: all of its records are gone, so the log starts at its end.
