@@ -134,7 +134,7 @@ int main(int argc, char **argv) {
     edgelog_new_record record = EDGELOG_INIT(edgelog_new_record);
     edgelog_header header = {edgelog_bytes_of_text("h"), edgelog_bytes_of_text("v")};
     char one = 'x';
-    size_t huge[] = {(size_t)INT32_MAX + 1, SIZE_MAX / 2, SIZE_MAX};
+    size_t huge[] = {(size_t)INT32_MAX + 1, SIZE_MAX - 7, SIZE_MAX};
     for (int i = 0; i < 3; i++) {
         record.value = edgelog_bytes_of(&one, huge[i]);
         CHECK_RESULT(edgelog_log_append(log, &record, EDGELOG_OS, NULL), EDGELOG_MESSAGE_TOO_LARGE);
