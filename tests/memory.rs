@@ -418,8 +418,8 @@ fn opening_does_not_grow_with_the_number_of_segments() {
 
 // --- the disk and the address space ----------------------------------------------------------------------------------
 
-/// A hundred idle topics take less than 1 MiB of disk, as the file system counts it: new, after a record each and a
-/// clean close, and open after that.
+/// A hundred idle topics take less than 1 MiB of disk, as the file system counts it: new, after a clean close, and open
+/// after that.
 #[test]
 fn a_hundred_idle_topics_take_less_than_a_mebibyte() {
     fn blocks_bytes(dir: &Path) -> u64 {

@@ -18,9 +18,10 @@ use crate::segment::{Segment, file_names};
 use crate::storage::{Access, StorageFile};
 use crate::sync::{MutexGuard, Ordering};
 
-/// Room is reserved ahead of the writer in steps that double from the least to the most: an idle log costs a
-/// block, a busy one a call every 4 MiB.
+/// Room is reserved ahead of the writer in steps: an idle log costs a block; what is written to is given enough that its
+/// file system's own pages are not written for every few records; then they double, to a call every 4 MiB.
 const RESERVE_STEP_MIN: u32 = 4 << 10;
+const RESERVE_STEP_SECOND: u32 = 64 << 10;
 const RESERVE_STEP_MAX: u32 = 4 << 20;
 /// Batches from this size on are written by a system call also at `Os`: so many pages are faulted in one by one as
 /// dearly as the call copies them (measured on ext4 with prepared room: the border lies between 64 and 256 KiB).
@@ -657,14 +658,18 @@ impl Clear {
 /// How much room is left when more is asked for: half of what was reserved last, or a whole step for a busy log.
 #[inline]
 fn ask_below(next_step: u32) -> u32 {
-    if next_step == RESERVE_STEP_MAX { RESERVE_STEP_MAX } else { next_step / 4 }
+    match next_step {
+        RESERVE_STEP_MAX => RESERVE_STEP_MAX,
+        RESERVE_STEP_SECOND => RESERVE_STEP_MIN / 4,
+        _ => next_step / 4,
+    }
 }
 
 /// How far to reserve so that `end` is covered, and raises the next step.
 pub(super) fn reserve_target(appender: &mut Appender, end: usize) -> usize {
     let step = appender.reserve_step.clamp(RESERVE_STEP_MIN, RESERVE_STEP_MAX);
-    appender.reserve_step = step.saturating_mul(2).min(RESERVE_STEP_MAX);
-    let target = (end + step as usize).next_multiple_of(RESERVE_STEP_MIN as usize);
+    appender.reserve_step = step.saturating_mul(2).clamp(RESERVE_STEP_SECOND, RESERVE_STEP_MAX);
+    let target = end.next_multiple_of(RESERVE_STEP_MIN as usize) + (step - RESERVE_STEP_MIN) as usize;
     // Never beyond what the segment can hold, but always what this batch needs.
     target.min(appender.config.segment_bytes as usize).max(end)
 }
