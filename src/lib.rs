@@ -37,9 +37,9 @@
 //! ```
 //!
 //! To append many records at once, fill a [`BatchBuilder`] from [`Log::batch`]. To wait for what comes, use
-//! [`Reader::next_batch_timeout`], [`Reader::follow`] or [`Reader::poll_descriptor`]. To read what another process writes, open the
-//! directory with [`Store::attach`]. To delete from the front, [`Log::delete_records_before`]; to take
-//! records back from the end, [`Log::truncate_to`].
+//! [`Reader::next_batch_timeout`], [`Reader::follow`] or [`Reader::poll_descriptor`]. To read what another
+//! process writes, open the directory with [`Store::attach`]. To delete from the front,
+//! [`Log::delete_records_before`]; to take records back from the end, [`Log::truncate_to`].
 //!
 //! # The four offsets
 //!

@@ -209,8 +209,8 @@ fn an_abandoned_store_is_recovered_by_the_next_open() {
     check(&store, 20);
 }
 
-/// A sensor that writes a record every ten seconds must not wear the flash with as many checkpoints; a log that moves is
-/// checkpointed at each turn.
+/// A sensor that writes a record every ten seconds must not wear the flash with as many checkpoints; a log that moves
+/// is checkpointed at each turn.
 #[test]
 fn a_slow_log_is_checkpointed_now_and_then_and_a_busy_one_each_time() {
     let dir = TempDir::new();

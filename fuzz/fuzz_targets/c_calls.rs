@@ -1,6 +1,6 @@
 #![no_main]
-//! The C ABI: its functions in random order with random arguments, over a storage that may fail or panic. Nothing panics
-//! that was not told to, what is lent can be read, and a store opens after anything.
+//! The C ABI: its functions in random order with random arguments, over a storage that may fail or panic. Nothing
+//! panics that was not told to, what is lent can be read, and a store opens after anything.
 
 use libfuzzer_sys::fuzz_target;
 

@@ -408,8 +408,8 @@ pub static KEYS: &[ConfigKey] = &[
         default: "10000",
         kafka_default: None,
         why: "",
-        doc: "The longest that a recovery point which moved stays unwritten (six times as long if by less than 64 KiB in \
-              all); it bounds what the next open checks.",
+        doc: "The longest that a recovery point which moved stays unwritten (six times as long if by less than 64 KiB \
+              in all); it bounds what the next open checks.",
         access: number!(Store, c.checkpoint_interval_ms: i64),
     },
     ConfigKey {

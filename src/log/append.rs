@@ -18,8 +18,8 @@ use crate::segment::{Segment, file_names};
 use crate::storage::{Access, StorageFile};
 use crate::sync::{MutexGuard, Ordering};
 
-/// Room is reserved ahead of the writer in steps: an idle log costs a block; what is written to is given enough that its
-/// file system's own pages are not written for every few records; then they double, to a call every 4 MiB.
+/// Room is reserved ahead of the writer in steps: an idle log costs a block; what is written to is given enough that
+/// its file system's own pages are not written for every few records; then they double, to a call every 4 MiB.
 const RESERVE_STEP_MIN: u32 = 4 << 10;
 const RESERVE_STEP_SECOND: u32 = 64 << 10;
 const RESERVE_STEP_MAX: u32 = 4 << 20;
