@@ -17,7 +17,7 @@ use crate::segment::Segment;
 use crate::sync::{Ordering, elapsed};
 
 /// The leader of a group waits for the appenders of the last group at most this part of a usual flush ...
-const GATHER_FRACTION: u32 = 6;
+const GATHER_FRACTION: u32 = 2;
 /// ... and never longer than this.
 const GATHER_MAX: Duration = Duration::from_micros(200);
 
