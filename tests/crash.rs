@@ -50,9 +50,10 @@ fn every_single_cut_is_recovered_from() {
 fn every_double_cut_is_recovered_from() {
     let (begun, ops) = (Instant::now(), workload());
     let run = search::record(&ops, Quirks::default()).unwrap();
-    let outcome = search::double_cuts(&run, if FAST { 1 } else { 16 }, 2);
+    let firsts = number("EDGELOG_CRASH_IMAGES", if FAST { 2 } else { 1 }) as usize;
+    let outcome = search::double_cuts(&run, if FAST { 1 } else { 16 }, firsts, 2);
     outcome.print(&format!("double cuts, at every effect of {} operations and of the recovery", ops.len()), begun);
-    println!("  left out: of the first cut, all images but one of six in turn; of the second, all but two");
+    println!("  left out: of the first cut, all images but {firsts} of six in turn; of the second, all but two");
     outcome.assert_none();
 }
 
@@ -147,13 +148,15 @@ fn every_disk_that_breaks_its_word_is_found_out() {
 fn every_known_bug_is_found() {
     use edgelog::canary::{Bug, switch_on};
     let ops = workload();
+    let count = number("EDGELOG_CRASH_SCHEDULES", 4000);
+    assert_eq!(search::find_violation(Quirks::default(), &ops, count), None, "without any bug");
     let next = std::sync::atomic::AtomicUsize::new(0);
     let missed = std::sync::Mutex::new(Vec::new());
     let worker = || {
         while let Some(&bug) = Bug::ALL.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
             let begun = Instant::now();
             switch_on(Some(bug));
-            let found = search::find_violation(Quirks::default(), &ops, number("EDGELOG_CRASH_SCHEDULES", 10_000));
+            let found = search::find_violation(Quirks::default(), &ops, count);
             switch_on(None);
             let seconds = begun.elapsed().as_secs_f32();
             match found {

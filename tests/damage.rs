@@ -456,14 +456,14 @@ fn the_judge_can_fail() {
     }
 }
 
-/// Every byte of every file, flipped in three ways.
+/// Every bit of every file flipped, and every byte inverted.
 #[test]
 fn one_changed_byte_costs_the_batch_it_is_in_and_nothing_else() {
     let mut sample = Sample::of_one_in(23);
     for original in both() {
         for (file, bytes) in &original.files {
             for at in 0..bytes.len() {
-                for mask in [0x01, 0x80, 0xff] {
+                for mask in [0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40, 0x80, 0xff] {
                     let name = || format!("{}: {file}, byte {at} ^ {mask:#x}", kind(&original));
                     sample.case(&name, |same_boot, reopen| {
                         let mut files = original.files.clone();

@@ -4,6 +4,7 @@
 mod support;
 
 use edgelog::clock::ManualClock;
+use edgelog::storage::{Access, MemoryStorage, Storage};
 use edgelog::{Durability, Log, NewRecord, NewTopic, OffsetSpec, Store};
 use support::{Place, Random, ticking};
 
@@ -187,4 +188,26 @@ fn an_interval_append_is_flushed_by_the_tick_that_its_time_has_come() {
         log.append_with(NewRecord::value(b"sixth"), Durability::Sync).unwrap();
         assert_eq!(log.offsets().recovery_point, 6, "{}", place.name());
     }
+}
+
+/// Looking up a time found nothing: a power cut had kept the whole offset index and the first entry of the time index,
+/// and behind the newest record, before the last indexed place, the clock had gone back.
+#[test]
+fn a_time_index_that_lost_its_end_before_the_clock_went_back_is_not_believed() {
+    let storage = MemoryStorage::new();
+    let open = || ticking().clock(ManualClock::new(NOW)).open_on(storage.clone()).unwrap();
+    let store = open();
+    store.create_topic(&NewTopic::new("t").config("index.interval.bytes", "100").config("retention.ms", "-1")).unwrap();
+    let log = store.log("t", 0).unwrap();
+    for time in [NOW, NOW + 10, NOW + 90_000, NOW + 20, NOW + 30, NOW + 40] {
+        append(&log, &[time, time]);
+    }
+    store.close().unwrap();
+    drop((log, store));
+    let index = storage.open("t-0/00000000000000000000.timeindex", Access::Write).unwrap();
+    assert!(index.len().unwrap() > 12, "there are more entries than the first");
+    index.truncate(12).unwrap();
+    let store = open();
+    let found = store.log("t", 0).unwrap().offset_for_time(NOW + 90_000).unwrap();
+    assert_eq!(found.map(|found| found.offset), Some(4));
 }

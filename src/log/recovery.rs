@@ -450,7 +450,8 @@ impl Recovery<'_> {
     /// Whether the segment that begins at `next` goes on where the one before ended: behind `end` exactly,
     /// behind damage below the recovery point, or, in an imported log, anywhere behind.
     fn continues(&self, end: Offset, next: Offset, recovery_point: Offset) -> bool {
-        end == next || next <= recovery_point || (self.log.origin() == Origin::Imported && end <= next)
+        let may_have_holes = self.log.origin() == Origin::Imported || bug(Bug::IgnoreContiguity);
+        end == next || next <= recovery_point || (may_have_holes && end <= next)
     }
 
     /// A log that the checkpoint does not know: are its offsets those of a log written here, without a hole?

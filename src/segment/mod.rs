@@ -554,7 +554,8 @@ impl Segment {
             }
             position += batch.size() as u32;
         }
-        position = last.map_or(0, |last| last.position);
+        // From there on, and not from the last offset entry: where the clock went back, the newest batch may stand far
+        // before the end, and a time index that lost its last entries would not miss it.
         while position < len {
             // Damage is told by who reads the records.
             let Ok(Ok(batch)) = cursor.batch(self, position, len) else { break };

@@ -578,7 +578,8 @@ impl Chooser {
             } else {
                 sector.device[self.state(sector.device.len(), false)].clone()
             };
-            let held = sector.held || !sector.device.is_empty();
+            // Zeros that were written count: a batch may end in them.
+            let held = sector.held || sector.dirty || !sector.device.is_empty();
             sectors.push(Sector { cache, held, ..Sector::default() });
         }
         sectors.resize(count, Sector::default());

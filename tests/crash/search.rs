@@ -190,49 +190,56 @@ fn attached_at(core: &Core, model: &Model) -> Result<Model, String> {
 
 /// Every effect of the run is cut, with the chosen images and `randoms` random ones each.
 pub(crate) fn single_cuts(run: &Recorded, randoms: u64) -> Outcome {
-    shared(run.cuts.len(), 1, |n, outcome| {
-        let (core, model) = &run.cuts[n];
-        outcome.count("cuts", 1);
-        outcome.count("attached readers", 1);
-        let model = match guarded(|| attached_at(core, model)) {
-            Ok(model) => model,
-            Err(what) => {
-                return outcome.add(n, &what, || format!("at effect {n}, {}\n{}", model.what, core.listing()));
-            }
-        };
-        let random = (0..randoms).map(|r| Image::Random(n as u64 * 1000 + r));
-        let images = Image::CHOSEN.into_iter().chain([Image::Kill]).chain(random);
-        for (i, image) in images.enumerate() {
-            outcome.count("images", 1);
-            let depth = [Depth::Full, Depth::Open, Depth::Again][(n + i) % 3];
-            match guarded(|| verify(core, &model, run.seq, image, depth)) {
-                Ok(opens) => outcome.count("opens", opens),
-                Err(what) => outcome.add(n, &what, || {
-                    format!("cut {n} during {}, {image:?}, {depth:?}\n{}", model.what, core.image(image).listing())
-                }),
-            }
+    shared(run.cuts.len(), 1, |n, outcome| cut_once(run, n, randoms, outcome))
+}
+
+fn cut_once(run: &Recorded, n: usize, randoms: u64, outcome: &mut Outcome) {
+    let (core, model) = &run.cuts[n];
+    outcome.count("cuts", 1);
+    outcome.count("attached readers", 1);
+    let model = match guarded(|| attached_at(core, model)) {
+        Ok(model) => model,
+        Err(what) => {
+            return outcome.add(n, &what, || format!("at effect {n}, {}\n{}", model.what, core.listing()));
         }
+    };
+    let random = (0..randoms).map(|r| Image::Random(n as u64 * 1000 + r));
+    let images = Image::CHOSEN.into_iter().chain([Image::Kill]).chain(random);
+    for (i, image) in images.enumerate() {
+        outcome.count("images", 1);
+        let depth = [Depth::Full, Depth::Open, Depth::Again][(n + i) % 3];
+        match guarded(|| verify(core, &model, run.seq, image, depth)) {
+            Ok(opens) => outcome.count("opens", opens),
+            Err(what) => outcome.add(n, &what, || {
+                format!("cut {n} during {}, {image:?}, {depth:?}\n{}", model.what, core.image(image).listing())
+            }),
+        }
+    }
+}
+
+/// Every cut of the run, in so many images each, and then every cut during the recovery from it and the first
+/// operations after.
+pub(crate) fn double_cuts(run: &Recorded, step: usize, firsts: usize, images: u64) -> Outcome {
+    shared(run.cuts.len() * firsts, step, |at, outcome| {
+        let (n, turn) = (at / firsts, at % firsts);
+        cut_twice(run, n, n / step + turn, images, outcome);
     })
 }
 
-/// Every cut of the run once, and then every cut during the recovery from it and the first operations after.
-pub(crate) fn double_cuts(run: &Recorded, step: usize, images: u64) -> Outcome {
+fn cut_twice(run: &Recorded, n: usize, turn: usize, images: u64, outcome: &mut Outcome) {
     const FIRST: [Image; 6] =
         [Image::AllLost, Image::AllKept, Image::Kill, Image::Random(1), Image::Random(2), Image::Alternate];
-    shared(run.cuts.len(), step, |n, outcome| {
-        let (core, model) = &run.cuts[n];
-        let first = match FIRST[(n / step) % FIRST.len()] {
-            Image::Random(seed) => Image::Random(seed + n as u64 * 2),
-            other => other,
-        };
-        outcome.count("first cuts", 1);
-        let mut world = World::on(SimDisk::from_core(core.image(first)));
-        world.model = Model::clone(model);
-        world.seq = run.seq;
-        world.clock.set(TIME_BASE + i64::from(run.seq));
-        let at = || format!("cut {n} during {}, {first:?}", model.what);
-        cut_again(world, n, images, outcome, &at);
-    })
+    let (core, model) = &run.cuts[n];
+    let first = match FIRST[turn % FIRST.len()] {
+        Image::Random(seed) => Image::Random(seed + (n + turn) as u64 * 2),
+        other => other,
+    };
+    outcome.count("first cuts", 1);
+    let mut world = World::on(SimDisk::from_core(core.image(first)));
+    world.model = Model::clone(model);
+    world.seq = run.seq;
+    world.clock.set(TIME_BASE + i64::from(run.seq));
+    cut_again(world, n + turn, images, outcome, &|| format!("cut {n} during {}, {first:?}", model.what));
 }
 
 /// Opens the store, appends, does what is due, appends again; and all of that is cut at every effect.
@@ -525,60 +532,47 @@ pub(crate) fn run_with_fault(ops: &[Op], at: u64, fault: Fault) -> Result<usize,
     Ok(3)
 }
 
-/// Where a search found the first violation; `None` where there was none.
+/// Where the searches find the first violation; `None` where there is none. Bounded, so that a bug that hides costs
+/// half a minute: random schedules first, then every single cut, faults at every call, and every eighth double cut.
 pub(crate) fn find_violation(quirks: Quirks, ops: &[Op], schedule_count: u64) -> Option<String> {
     for seed in 0..schedule_count {
         if let Err(what) = guarded(|| run_schedule(&schedule(seed), quirks)) {
             return Some(format!("after {} random schedules: {}", seed + 1, class_of(&what)));
         }
     }
-    let run = match guarded(|| record(ops, quirks)) {
-        Ok(run) => run,
-        Err(what) => return Some(format!("without any cut: {}", class_of(&what))),
-    };
-    let mut images = 0;
-    for (n, (core, model)) in run.cuts.iter().enumerate() {
-        let model = match guarded(|| attached_at(core, model)) {
-            Ok(model) => model,
-            Err(what) => return Some(format!("by who is attached, at effect {n}: {}", class_of(&what))),
-        };
-        for (i, image) in Image::CHOSEN.into_iter().chain([Image::Kill]).chain((0..4).map(Image::Random)).enumerate() {
-            images += 1;
-            let depth = [Depth::Full, Depth::Open, Depth::Again][(n + i) % 3];
-            if let Err(what) = guarded(|| verify(core, &model, run.seq, image, depth)) {
-                return Some(format!("after {images} images of single cuts: {}", class_of(&what)));
-            }
+    for seed in 0..schedule_count / 4 {
+        if let Err(what) = guarded(|| run_schedule(&faulty_schedule(seed), quirks)) {
+            return Some(format!("after {} schedules with several faults: {}", seed + 1, class_of(&what)));
         }
     }
-    let mut outcome = Outcome::default();
-    for (n, (core, model)) in run.cuts.iter().enumerate() {
-        for first in [Image::Kill, Image::AllKept, Image::Alternate, Image::Random(n as u64)] {
-            let mut world = World::on(SimDisk::from_core(core.image(first)));
-            world.model = Model::clone(model);
-            world.seq = run.seq;
-            world.clock.set(TIME_BASE + i64::from(run.seq));
-            cut_again(world, n, 3, &mut outcome, &String::new);
-            if let Some(class) = outcome.violations.keys().next() {
-                let images = outcome.counts.get("images").copied().unwrap_or_default();
-                return Some(format!("after {images} images of double cuts: {class}"));
-            }
-        }
-    }
-    let calls = calls_of(&ops[..ops.len().min(90)]);
+    let few = &ops[..ops.len().min(90)];
+    let calls = calls_of(few);
     let mut faults = 0;
-    for fault in [Fault::Flush, Fault::Full, Fault::Io, Fault::Short] {
+    for fault in [Fault::Full, Fault::Io] {
         for at in (0..calls.len()).filter(|&at| fault.applies_to(calls[at])) {
             faults += 1;
-            if let Err(what) = guarded(|| run_with_fault(&ops[..ops.len().min(90)], at as u64, fault)) {
+            if let Err(what) = guarded(|| run_with_fault(few, at as u64, fault)) {
                 return Some(format!("after {faults} faults: {}", class_of(&what)));
             }
         }
     }
-    let one = |n: u64| {
-        let ops = faulty_schedule(n);
-        guarded(|| run_schedule(&ops, quirks)).err()
+    let run = match guarded(|| record(ops, quirks)) {
+        Ok(run) => run,
+        Err(what) => return Some(format!("without any cut: {}", class_of(&what))),
     };
-    (0..schedule_count)
-        .find_map(|n| Some((n, one(n)?)))
-        .map(|(n, what)| format!("after {} schedules of several faults: {}", n + 1, class_of(&what)))
+    let mut outcome = Outcome::default();
+    for n in 0..run.cuts.len() {
+        cut_once(&run, n, 4, &mut outcome);
+        if let Some(class) = outcome.violations.keys().next() {
+            return Some(format!("after {} images of single cuts: {class}", outcome.counts["images"]));
+        }
+    }
+    let mut outcome = Outcome::default();
+    for n in (0..run.cuts.len()).step_by(8) {
+        cut_twice(&run, n, n / 8, 2, &mut outcome);
+        if let Some(class) = outcome.violations.keys().next() {
+            return Some(format!("after {} images of double cuts: {class}", outcome.counts["images"]));
+        }
+    }
+    None
 }
