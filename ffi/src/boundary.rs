@@ -90,10 +90,17 @@ fn panicked(payload: Box<dyn Any + Send>, home: Option<&Home>) -> edgelog_result
     if let Some(home) = home {
         home.panicked.store(true, Ordering::Release);
     }
-    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
-    // Dropping what somebody panicked with may panic again.
-    std::mem::forget(payload);
+    let text = match payload.downcast::<&'static str>() {
+        Ok(text) => (*text).to_owned(),
+        Err(payload) => payload.downcast::<String>().map_or_else(
+            |payload| {
+                // Dropping what somebody panicked with may panic again.
+                std::mem::forget(payload);
+                String::new()
+            },
+            |text| *text,
+        ),
+    };
     Failure::Text(edgelog_result::EDGELOG_PANIC, format!("a bug in edgelog: {text}")).report()
 }
 
