@@ -1,0 +1,89 @@
+//! The store's own files beside its logs, damaged, unreadable or half renamed.
+
+mod support;
+
+use edgelog::storage::{Access, MemoryStorage, Storage};
+use edgelog::{NewRecord, NewTopic, Store};
+use support::ticking;
+
+fn open(storage: &MemoryStorage) -> Store {
+    ticking().open_on(storage.clone()).unwrap()
+}
+
+fn change(storage: &MemoryStorage, path: &str, at: u64, from: u8, to: u8) {
+    let file = storage.open(path, Access::Write).unwrap();
+    let mut byte = [0];
+    file.read_at(&mut byte, at).unwrap();
+    assert_eq!(byte[0], from, "{path} at {at}");
+    file.write_at(&[to], at).unwrap();
+}
+
+/// A changed digit in a topic's retention was believed, and deleted records.
+#[test]
+fn a_changed_digit_in_a_topics_settings_is_not_believed() {
+    let storage = MemoryStorage::new();
+    let store = open(&storage);
+    store.create_topic(&NewTopic::new("t").config("retention.ms", "900000000")).unwrap();
+    store.close().unwrap();
+    drop(store);
+    let file = storage.open("t-0/topic.properties", Access::Read).unwrap();
+    let mut text = vec![0; file.len().unwrap() as usize];
+    file.read_at(&mut text, 0).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    let at = text.find("=900000000").unwrap() as u64 + 1;
+    change(&storage, "t-0/topic.properties", at, b'9', b'1');
+    let topic = open(&storage).topic("t").unwrap();
+    assert_eq!(topic.config.retention_ms, -1, "nothing is deleted until somebody has looked");
+    // Who edits by hand takes the checksum out, and is believed.
+    storage.remove_file("t-0/topic.properties").unwrap();
+    let file = storage.open("t-0/topic.properties", Access::CreateNew).unwrap();
+    file.write_at(b"retention.ms=7000000\n", 0).unwrap();
+    assert_eq!(open(&storage).topic("t").unwrap().config.retention_ms, 7_000_000);
+}
+
+/// Of a topic with a name of 249 characters, the partitions whose deletion was cut short came back.
+#[test]
+fn a_cut_deletion_of_a_topic_with_the_longest_name_is_finished() {
+    let storage = MemoryStorage::new();
+    let name = "n".repeat(249);
+    let other = format!("{}m", "n".repeat(248));
+    let store = open(&storage);
+    for topic in [&name, &other] {
+        store.create_topic(&NewTopic::new(topic.as_str()).partitions(2)).unwrap();
+        store.log(topic, 1).unwrap().append(NewRecord::value(b"a record")).unwrap();
+    }
+    store.close().unwrap();
+    drop(store);
+    // What a cut between the two renames of a deletion leaves: the first partition has its new name, the other has not.
+    let crc = crc32fast::hash(name.as_bytes());
+    let suffix = format!("-0.{crc:08x}01234567-delete");
+    storage.rename(&format!("{name}-0"), &format!("{}{suffix}", &name[..255 - suffix.len()])).unwrap();
+    let store = open(&storage);
+    let topics: Vec<String> = store.topics().unwrap().into_iter().map(|topic| topic.name).collect();
+    assert_eq!(topics, [other], "{}", store.recovery_report());
+    assert!(store.recovery_report().missing.is_empty(), "{}", store.recovery_report());
+}
+
+/// A checkpoint of which neither slot holds is no reason not to open, and is kept for who can make something of it.
+#[test]
+fn a_checkpoint_that_cannot_be_read_is_kept_aside_and_all_records_are_read() {
+    let storage = MemoryStorage::new();
+    let store = open(&storage);
+    store.create_topic(&NewTopic::new("t")).unwrap();
+    store.log("t", 0).unwrap().append(NewRecord::value(b"a record")).unwrap();
+    let id = store.log("t", 0).unwrap().id();
+    store.close().unwrap();
+    drop(store);
+    let file = storage.open("edgelog.checkpoint", Access::Write).unwrap();
+    let len = file.len().unwrap();
+    for slot in [0, len / 2] {
+        file.write_at(b"EDGELOG0", slot).unwrap();
+    }
+    let store = open(&storage);
+    assert!(store.recovery_report().checkpoint_lost);
+    let log = store.log("t", 0).unwrap();
+    assert_eq!(log.offsets().log_end_offset, 1);
+    assert_ne!(log.id(), id, "its epochs and its start are gone with the checkpoint: it is another history");
+    let kept = storage.open("edgelog.checkpoint.lost", Access::Read).unwrap();
+    assert_eq!(kept.len().unwrap(), len);
+}
