@@ -69,7 +69,7 @@ fn random_schedules_are_recovered_from() {
 #[test]
 fn random_schedules_with_several_faults_are_recovered_from() {
     let begun = Instant::now();
-    let count = number("EDGELOG_CRASH_SCHEDULES", if FAST { 100_000 } else { 400 }) / 4;
+    let count = number("EDGELOG_CRASH_SCHEDULES", if FAST { 100_000 } else { 4000 }) / 10;
     let first = number("EDGELOG_CRASH_FIRST", 0);
     let outcome = search::schedules(first, count.max(1) as usize, search::faulty_schedule, Quirks::default());
     outcome.print(&format!("random schedules with several faults, from seed {first}"), begun);
@@ -156,7 +156,11 @@ fn every_known_bug_is_found() {
         while let Some(&bug) = Bug::ALL.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
             let begun = Instant::now();
             switch_on(Some(bug));
-            let found = search::find_violation(Quirks::default(), &ops, count);
+            // What the searches found once, and then the searches.
+            let regressions = regressions::ALL.iter().position(|test| search::guarded(|| Ok(test())).is_err());
+            let found = regressions
+                .map(|n| format!("by regression {} of {}", n + 1, regressions::ALL.len()))
+                .or_else(|| search::find_violation(Quirks::default(), &ops, count));
             switch_on(None);
             let seconds = begun.elapsed().as_secs_f32();
             match found {

@@ -125,3 +125,15 @@ fn a_log_does_not_begin_behind_what_a_cut_has_taken() {
     ];
     run_schedule(&ops, Quirks::default()).unwrap();
 }
+
+/// All of them, for an engine with a known bug.
+#[cfg(edgelog_canary)]
+pub(crate) const ALL: &[fn()] = &[
+    a_topic_that_a_killed_process_created_outlives_the_power_cut_after_it,
+    a_topic_is_created_with_all_of_its_partitions_and_settings_or_not_at_all,
+    a_creation_that_failed_is_taken_back_whole,
+    a_topic_is_deleted_whole_or_not_at_all,
+    what_was_deleted_is_not_reported_as_lost,
+    an_index_from_before_a_truncation_is_not_believed,
+    a_log_does_not_begin_behind_what_a_cut_has_taken,
+];

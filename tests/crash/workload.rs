@@ -443,6 +443,10 @@ impl World {
         if end != floor {
             return Err(format!("truncating to {to} answers {end}, the batch begins at {floor}"));
         }
+        let log_model = self.model.log_mut(topic, partition);
+        if end < log_model.end() && log.leader_epoch() <= log_model.epoch_max {
+            return Err(format!("a truncation goes on in epoch {}", log.leader_epoch()));
+        }
         self.end(|model| {
             model.clean = Clean::MustNot;
             let log = model.log_mut(topic, partition);
