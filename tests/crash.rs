@@ -157,18 +157,24 @@ fn every_known_bug_is_found() {
             let begun = Instant::now();
             switch_on(Some(bug));
             // What the searches found once, and then the searches.
-            let regressions = regressions::ALL.iter().position(|test| search::guarded(|| Ok(test())).is_err());
+            let fails = |test: &fn()| {
+                let run = || {
+                    test();
+                    Ok(())
+                };
+                search::guarded(run).is_err()
+            };
+            let regressions = regressions::ALL.iter().position(fails);
             let found = regressions
                 .map(|n| format!("by regression {} of {}", n + 1, regressions::ALL.len()))
                 .or_else(|| search::find_violation(Quirks::default(), &ops, count));
             switch_on(None);
             let seconds = begun.elapsed().as_secs_f32();
-            match found {
-                Some(found) => println!("{bug:?}: found {found} ({seconds:.1} s)"),
-                None => {
-                    println!("{bug:?}: NOT FOUND ({seconds:.1} s)");
-                    missed.lock().expect("no worker panics").push(bug);
-                }
+            if let Some(found) = found {
+                println!("{bug:?}: found {found} ({seconds:.1} s)");
+            } else {
+                println!("{bug:?}: NOT FOUND ({seconds:.1} s)");
+                missed.lock().expect("no worker panics").push(bug);
             }
         }
     };

@@ -75,6 +75,11 @@ impl Sector {
     }
 }
 
+/// Names are compared as they are: the store writes them itself.
+pub(crate) fn has_ending(path: &str, ending: &str) -> bool {
+    path.ends_with(ending)
+}
+
 fn state_of(bytes: &[u8; SECTOR_BYTES]) -> State {
     if *bytes == [0; SECTOR_BYTES] { None } else { Some(Arc::new(*bytes)) }
 }
@@ -429,7 +434,7 @@ impl Core {
 
     /// Paths and bytes of all files whose names end in one of `endings`, as the cache shows them.
     pub(crate) fn contents(&self, endings: &[&str]) -> Vec<(String, Vec<u8>)> {
-        let wanted = |path: &str| endings.iter().any(|ending| path.ends_with(ending));
+        let wanted = |path: &str| endings.iter().any(|ending| has_ending(path, ending));
         let read = |id: u64| {
             let mut bytes = vec![0; self.inodes[&id].len as usize];
             self.inodes[&id].read(&mut bytes, 0);
@@ -728,7 +733,7 @@ impl SimDisk {
     }
 
     fn look_in(&self, moment: Moment, path: &str) {
-        if !path.ends_with(".log") || self.is_dead() {
+        if !has_ending(path, ".log") || self.is_dead() {
             return;
         }
         let beside = self.machine().beside.take();

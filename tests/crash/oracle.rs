@@ -7,8 +7,8 @@ use std::sync::Arc;
 use edgelog::storage::Storage;
 use edgelog::{Log, NewTopic, OffsetSpec, ReadUpTo, ReaderOptions, Store};
 
-use super::batches::batches_in;
-use super::disk::{Core, SimDisk};
+use super::batches::{Found, batches_in};
+use super::disk::{Core, SimDisk, has_ending};
 
 /// Timestamps count up from here, one a record, where the clock does not jump.
 pub(crate) const TIME_BASE: i64 = 1_700_000_000_000;
@@ -150,8 +150,7 @@ struct Seen {
 }
 
 fn read_from(log: &Log, from: OffsetSpec, limit: usize, up_to: ReadUpTo) -> Result<Vec<Seen>, String> {
-    let mut options = ReaderOptions::default();
-    options.up_to = up_to;
+    let options = ReaderOptions { up_to, ..ReaderOptions::default() };
     let mut reader = log.reader_with(from, options).map_err(|e| format!("no reader at {from:?}: {e}"))?;
     let mut seen = Vec::new();
     while seen.len() < limit {
@@ -295,8 +294,8 @@ fn nothing_is_destroyed(before: &Core, after: &Core, model: &Model, now: &Model)
     let mut cuts: BTreeMap<String, usize> = BTreeMap::new();
     for (path, bytes) in after.contents(&[".log", ".cut"]) {
         let dir = path.split('/').next().unwrap_or_default().to_owned();
-        *cuts.entry(dir.clone()).or_default() += usize::from(path.ends_with(".cut"));
-        there.entry(dir).or_default().extend(batches_in(&bytes).into_iter().map(|batch| batch.identity()));
+        *cuts.entry(dir.clone()).or_default() += usize::from(has_ending(&path, ".cut"));
+        there.entry(dir).or_default().extend(batches_in(&bytes).into_iter().map(Found::identity));
     }
     for (path, bytes) in before.contents(&[".log"]) {
         let dir = path.split('/').next().unwrap_or_default();

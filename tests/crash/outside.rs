@@ -7,7 +7,7 @@ use edgelog::clock::ManualClock;
 use edgelog::{Durability, Error, Log, NewRecord, OffsetSpec, Store};
 
 use super::batches::batch_at;
-use super::disk::{Core, Image, Quirks, Rng, SECTOR_BYTES, SimDisk};
+use super::disk::{Core, Image, Quirks, Rng, SECTOR_BYTES, SimDisk, has_ending};
 use super::oracle::{Model, Presence, Rec, TIME_BASE};
 use super::search::{Outcome, guarded, record, shared};
 use super::workload::{FLUSH_MS, LOGS, Op, TOPICS, new_topic, options, random_op};
@@ -21,7 +21,7 @@ pub(crate) fn torn_sectors(ops: &[Op], images: u64) -> Outcome {
         for image in (0..images).map(|i| Image::Random(n as u64 * 977 + i)).chain([Image::Garbage]) {
             let image_of = core.image(image);
             let torn = image_of.torn();
-            if torn.iter().all(|(path, _)| !path.ends_with(".log")) {
+            if torn.iter().all(|(path, _)| !has_ending(path, ".log")) {
                 outcome.count("images without a torn segment", 1);
                 continue;
             }
