@@ -217,27 +217,29 @@ fn check_size<T: Grows>(size: usize) -> Outcome<()> {
     Err(Failure::size(size, size_of::<T>()))
 }
 
-/// Copies an input struct; fields that the caller's version lacks are zero.
+/// An input struct, where it lies; one of an older version is copied to `place`, and the fields that it lacks are
+/// zero. (The usual one is not copied: what the caller has just written is quick to read field by field, and slow to
+/// copy.)
 ///
 /// # Safety
-/// 3.
+/// 3, for as long as `'a`: the call.
 #[inline]
-pub(crate) unsafe fn read_struct<T: Grows>(pointer: *const T) -> Outcome<T> {
+pub(crate) unsafe fn read_struct<'a, T: Grows>(pointer: *const T, place: &'a mut MaybeUninit<T>) -> Outcome<&'a T> {
     if pointer.is_null() {
         return Err(Failure::NULL_ARGUMENT);
     }
     // SAFETY: the size is the first field of any struct that grows, and the memory is there (3).
     let size = unsafe { pointer.cast::<usize>().read() };
-    check_size::<T>(size)?;
     if size == size_of::<T>() {
         // SAFETY: its whole size is there (3), and any bytes are valid.
-        return Ok(unsafe { pointer.read() });
+        return Ok(unsafe { &*pointer });
     }
-    let mut value = MaybeUninit::<T>::zeroed();
+    check_size::<T>(size)?;
+    *place = MaybeUninit::zeroed();
     // SAFETY: `size` bytes are there (3), and are less than the type's; all of the rest is zero, which is valid.
     unsafe {
-        ptr::copy_nonoverlapping(pointer.cast::<u8>(), value.as_mut_ptr().cast::<u8>(), size);
-        Ok(value.assume_init())
+        ptr::copy_nonoverlapping(pointer.cast::<u8>(), place.as_mut_ptr().cast::<u8>(), size);
+        Ok(place.assume_init_ref())
     }
 }
 
@@ -278,7 +280,13 @@ impl<T: Grows> OutStruct<T> {
         // SAFETY: the caller has `self.size` bytes (3), which are no more than the type has.
         unsafe {
             let from = ptr::from_ref(value).cast::<u8>().add(first);
-            ptr::copy_nonoverlapping(from, self.pointer.cast::<u8>().add(first), self.size - first);
+            let to = self.pointer.cast::<u8>().add(first);
+            // A length that the compiler knows is a few moves, another one a call.
+            if self.size == size_of::<T>() {
+                ptr::copy_nonoverlapping(from, to, size_of::<T>() - first);
+            } else {
+                ptr::copy_nonoverlapping(from, to, self.size - first);
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The noun `edgelog_log`: one topic-partition.
 
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use edgelog::{Durability, Header, Log, NewRecord};
@@ -44,9 +45,10 @@ pub(crate) unsafe fn with_record<R>(
     record: *const edgelog_new_record,
     work: impl FnOnce(NewRecord<'_>) -> Outcome<R>,
 ) -> Outcome<R> {
+    let mut place = MaybeUninit::uninit();
     // SAFETY: 3 and 4.
     let (record, key, value) = unsafe {
-        let record = read_struct(record)?;
+        let record = read_struct(record, &mut place)?;
         (record, borrow(record.key)?, borrow(record.value)?)
     };
     let timestamp = (record.has_timestamp != 0).then_some(record.timestamp_ms);

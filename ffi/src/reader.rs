@@ -1,6 +1,7 @@
 //! The noun `edgelog_reader`: a place in a log, and what follows it.
 
 use std::ffi::c_int;
+use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,7 +100,8 @@ pub unsafe extern "C" fn edgelog_reader_new(
             let reader = if options.is_null() {
                 log.reader(from)?
             } else {
-                let options = read_struct(options)?;
+                let mut place = MaybeUninit::uninit();
+                let options = read_struct(options, &mut place)?;
                 let check_crcs = options.skip_crc_check == 0;
                 log.reader_with(from, ReaderOptions { up_to: up_to(options.up_to)?, check_crcs })?
             };
