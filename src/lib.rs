@@ -82,6 +82,7 @@
 //! | `lz4` | reading lz4 batches, as other Kafka clients write them | the `lz4_flex` crate, pure Rust |
 //! | `zstd` | reading zstd batches | no crate: a decoder of our own, which only reads |
 //! | `gzip` | reading gzip batches | the `flate2` crate, pure Rust |
+//! | `bridge` | sending logs to Kafka, exactly once: the module `bridge` | the `kafka-protocol` crate, pure Rust |
 //!
 //! Features only add. Without any, batches are written and read uncompressed, and a compressed batch still
 //! can be read as bytes; its records answer [`Error::Compression`] with the feature's name. The format itself,
@@ -94,6 +95,8 @@
 //! a cut anywhere. `docs/configuration.md` has every key; `docs/kafka_compatibility.md` says what is the
 //! same as in Kafka, what differs and what is absent.
 
+#[cfg(feature = "bridge")]
+pub mod bridge;
 #[cfg(not(edgelog_canary))]
 mod canary;
 #[cfg(edgelog_canary)]

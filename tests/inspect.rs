@@ -915,7 +915,7 @@ fn a_repair_that_is_cut_short_anywhere_can_be_run_again() {
         let readable = read_all(&opened).0;
         let is_lost = |n: i64| lost.iter().any(|(first, next)| (*first..*next).contains(&n));
         let missing: Vec<_> = (0..200).filter(|n| !is_lost(*n) && !readable.contains_key(n)).collect();
-        assert_eq!(missing, [], "{changes}");
+        assert_eq!(missing, Vec::<i64>::new(), "{changes}");
         if !whole {
             repair_and_read(&copy, 0, 200, &lost);
         }
@@ -976,6 +976,6 @@ fn whatever_was_damaged_repair_makes_it_whole() {
         let known = checkpoint.is_none_or(|finding| round % 2 == 0 && finding.text.contains("holds"));
         let is_lost = |n: i64| told.iter().any(|(first, next)| (*first..*next).contains(&n));
         let missing: Vec<_> = (0..durable).filter(|n| known && !is_lost(*n) && !values.contains_key(n)).collect();
-        assert_eq!(missing, [], "round {round}: {found:#?}\n{report:#?}");
+        assert_eq!(missing, Vec::<i64>::new(), "round {round}: {found:#?}\n{report:#?}");
     }
 }

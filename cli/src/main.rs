@@ -12,6 +12,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod append;
+#[cfg(feature = "bridge")]
+mod bridge;
 mod completions;
 mod context;
 mod dump;
@@ -67,7 +69,7 @@ Exit codes:
   1    an error, told on standard error
   2    damage was met: what is good was printed, what is lost is named on standard error
   130  interrupted (Ctrl-C)
-`fsck` has its own: 0 sound, 1 damage that heals itself, 2 data lost.";
+`fsck` has its own: 0 sound, 1 damage that heals itself, 2 data lost. `bridge` has a further one: 3, a person has to decide.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -80,6 +82,8 @@ enum Command {
     Fsck(fsck::Args),
     Repair(repair::Args),
     Export(export::Args),
+    #[cfg(feature = "bridge")]
+    Bridge(bridge::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -97,6 +101,8 @@ fn main() -> ExitCode {
         Command::Fsck(args) => fsck::run(&args, &ctx),
         Command::Repair(args) => repair::run(&args, &ctx),
         Command::Export(args) => export::run(&args, &ctx),
+        #[cfg(feature = "bridge")]
+        Command::Bridge(args) => bridge::run(&args, &ctx),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     };

@@ -72,6 +72,12 @@ impl Log {
         Ok(reader)
     }
 
+    /// Whether a position that was handed out before still names the same history here.
+    #[cfg(feature = "bridge")]
+    pub(crate) fn check_position(&self, at: OffsetAndEpoch) -> Result<()> {
+        self.shared.check_epoch(at)
+    }
+
     /// The offset of the first record whose timestamp (milliseconds since 1970) is `timestamp` or later, as
     /// Kafka's `offsetsForTimes`; `None` where there is none.
     ///

@@ -298,10 +298,11 @@ impl fmt::Debug for Shared {
     }
 }
 
-impl Storage for DirectoryStorage {
-    fn lock(&self) -> io::Result<Box<dyn StorageLock>> {
+impl DirectoryStorage {
+    /// Takes the lock that a file of this name stands for.
+    pub(crate) fn lock_file(&self, name: &str) -> io::Result<Box<dyn StorageLock>> {
         self.shared.check_writable()?;
-        let path = self.shared.root.join(LOCK_FILE);
+        let path = self.shared.root.join(name);
         loop {
             let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
             match retry(|| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)) {
@@ -323,6 +324,12 @@ impl Storage for DirectoryStorage {
                 write_all_at(&lock.file, holder.as_bytes(), 0).and_then(|()| lock.file.set_len(holder.len() as u64));
             return Ok(Box::new(lock));
         }
+    }
+}
+
+impl Storage for DirectoryStorage {
+    fn lock(&self) -> io::Result<Box<dyn StorageLock>> {
+        self.lock_file(LOCK_FILE)
     }
 
     fn read_dir(&self, dir: &str) -> io::Result<Vec<DirEntry>> {

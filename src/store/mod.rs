@@ -284,6 +284,13 @@ impl Store {
         Err(Error::UnknownTopicOrPartition { name: name.to_string() })
     }
 
+    /// The identity that the checkpoint has for a log: the one that lasts. `None` where it has none, as for files that
+    /// were put here and not yet opened for writing.
+    #[cfg(feature = "bridge")]
+    pub(crate) fn lasting_id(&self, name: &TopicPartition) -> Result<Option<[u8; 16]>> {
+        Ok(self.shared.read_saved(name)?.map(|saved| saved.id))
+    }
+
     /// All topics, by name.
     ///
     /// # Errors

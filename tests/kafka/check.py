@@ -282,6 +282,8 @@ broker.session.timeout.ms=1000
 broker.heartbeat.interval.ms=200
 """
 
+    FORMAT_OPTIONS = ()
+
     def __init__(self, home):
         self.home = pathlib.Path(home)
         self.data = self.home / "data"
@@ -290,7 +292,8 @@ broker.heartbeat.interval.ms=200
         self.said = collections.deque(maxlen=200)
         self.properties = self.home / "server.properties"
         self.properties.write_text(self.PROPERTIES.format(data=self.data))
-        java_ok("kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID, "-c", self.properties)
+        options = ("--standalone", *self.FORMAT_OPTIONS)
+        java_ok("kafka.tools.StorageTool", "format", *options, "-t", CLUSTER_ID, "-c", self.properties)
         atexit.register(self.kill)
 
     def start(self):

@@ -1,0 +1,308 @@
+//! `bridge`: send logs to a Kafka cluster, exactly once, and say where that stands.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use edgelog::bridge::{BRIDGE_KEYS, Bridge, BridgeConfig, BridgeError, BridgeEvent, LogStatus};
+use edgelog::{Offset, TopicPartition};
+use serde::Serialize;
+
+use crate::append::parse_pair;
+use crate::context::Context;
+use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, warn};
+use crate::interrupt;
+use crate::print::{self, Align, Paint, Table};
+
+/// Another copy of this device, or a log that is not this device's: a person has to decide. Not to be restarted.
+const DECIDE: u8 = 3;
+
+/// Send logs to a Kafka cluster, each record once and in order
+///
+/// Works beside the program that writes the store, and when none does. Without a command: `run`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "\
+Examples:
+  edgelog bridge --device press-17 --bootstrap kafka:9092 --topics 'cpu,net.*' --until-caught-up
+  edgelog bridge --config bridge.properties
+  edgelog bridge --config bridge.properties --to 'factory.{device}.{topic}' --json
+  edgelog bridge status
+  edgelog bridge keys
+
+Consumers must set isolation.level=read_committed. Target topics have to exist.
+
+Exit codes:
+  0    the cluster has everything that is durable here, or Ctrl-C or SIGTERM stopped a run without --until-caught-up
+  1    an error, told on standard error; a service manager may start the bridge again
+  2    --until-caught-up: some logs cannot be sent, each named with the reason; the others are in the cluster
+  3    fenced by another copy of this device, or the cluster's position is not one of the logs here: a person has to
+       decide, and starting again would not help (systemd: RestartPreventExitStatus=3)
+  130  interrupted before it had caught up",
+    args_conflicts_with_subcommands = true
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Run(Run),
+    Status(Status),
+    Keys(Keys),
+}
+
+/// Send, until stopped or caught up
+#[derive(clap::Args)]
+struct Run {
+    /// Read keys from a file of key=value lines; what stands on the command line wins
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set a key; may be repeated. `edgelog bridge keys` lists them
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    set: Vec<(String, String)>,
+    /// Brokers to begin with (bootstrap.servers)
+    #[arg(long, value_name = "HOST:PORT,...")]
+    bootstrap: Option<String>,
+    /// Who this device is to the cluster (edgelog.device.id)
+    #[arg(long, value_name = "ID")]
+    device: Option<String>,
+    /// Which topics: names and patterns with '*' (edgelog.bridge.topics)
+    #[arg(long, value_name = "NAME,...")]
+    topics: Option<String>,
+    /// The target topic's name; {device} and {topic} are filled in (edgelog.bridge.to)
+    #[arg(long, value_name = "NAME")]
+    to: Option<String>,
+    /// End when the cluster has everything that is durable here
+    #[arg(long)]
+    until_caught_up: bool,
+    /// Tell what happens on standard output, one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Show what the cluster has acknowledged, as the note beside the store says; works offline
+#[derive(clap::Args)]
+struct Status {
+    /// One JSON object a line, a log each
+    #[arg(long)]
+    json: bool,
+}
+
+/// Explain every key
+#[derive(clap::Args)]
+struct Keys {}
+
+pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
+    match &args.command {
+        None => send(&args.run, ctx),
+        Some(Command::Run(args)) => send(args, ctx),
+        Some(Command::Status(args)) => status(args, ctx),
+        Some(Command::Keys(_)) => keys(),
+    }
+}
+
+impl From<BridgeError> for Failure {
+    fn from(error: BridgeError) -> Failure {
+        let message = error.to_string();
+        match error {
+            BridgeError::Store(error) => Failure::from(error),
+            BridgeError::InvalidConfig { .. } => {
+                Failure::new(message).hint("`edgelog bridge keys` lists every key; --set KEY=VALUE sets one.")
+            }
+            BridgeError::Locked(_) => {
+                Failure::new(message).hint("`edgelog bridge status` says where it stands, beside it.")
+            }
+            _ => Failure::new(message),
+        }
+    }
+}
+
+fn config_of(args: &Run) -> Result<BridgeConfig, Failure> {
+    let mut config = BridgeConfig::default();
+    if let Some(path) = &args.config {
+        let path_text = path.display();
+        let text = fs::read_to_string(path).map_err(|error| Failure::new(format!("{path_text}: {error}")))?;
+        config.set_lines(&text).map_err(|error| Failure::from(error).context(path_text))?;
+    }
+    for (key, value) in &args.set {
+        config.set(key, value)?;
+    }
+    let options = [
+        ("bootstrap.servers", &args.bootstrap),
+        ("edgelog.device.id", &args.device),
+        ("edgelog.bridge.topics", &args.topics),
+        ("edgelog.bridge.to", &args.to),
+    ];
+    for (key, value) in options {
+        if let Some(value) = value {
+            config.set(key, value)?;
+        }
+    }
+    config.validate()?;
+    Ok(config)
+}
+
+fn send(args: &Run, ctx: &Context) -> Outcome {
+    let config = config_of(args)?;
+    // Says what to do where there is no store.
+    drop(ctx.attach()?);
+    interrupt::install()?;
+    let json = args.json;
+    let mut bridge = Bridge::attach(ctx.dir(), config)?.observe(move |event| tell(event, json));
+    let stop = bridge.stop_handle();
+    let (ended, has_ended) = std::sync::mpsc::channel::<()>();
+    let outcome = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // Looks at both, since neither can be waited for together with the other.
+            while has_ended.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                if interrupt::sleep(std::time::Duration::from_millis(100)) {
+                    stop.stop();
+                    return;
+                }
+            }
+        });
+        let outcome =
+            if args.until_caught_up { bridge.run_until_caught_up() } else { bridge.run().map(|()| Vec::new()) };
+        drop(ended);
+        outcome
+    });
+    match outcome {
+        Ok(_) if interrupt::raised() && args.until_caught_up => Ok(ExitCode::from(INTERRUPTED)),
+        Ok(waiting) if waiting.is_empty() => Ok(ExitCode::SUCCESS),
+        Ok(_) => Ok(ExitCode::from(DAMAGE)),
+        Err(error) if error.needs_decision() => {
+            eprintln!("{} {error}", Paint::stderr().bad("error:"));
+            Ok(ExitCode::from(DECIDE))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+enum Told<'a> {
+    Committed { records: u64, bytes: u64, positions: Vec<ToldPosition> },
+    CaughtUp,
+    Aborted { reason: &'a str },
+    Retrying { reason: &'a str },
+    Waiting { log: String, reason: &'a str },
+    RulesUnknown { topic: &'a str, reason: &'a str },
+}
+
+#[derive(Serialize)]
+struct ToldPosition {
+    log: String,
+    offset: Offset,
+}
+
+fn positions_of(positions: &[(TopicPartition, Offset)]) -> Vec<ToldPosition> {
+    positions.iter().map(|(log, offset)| ToldPosition { log: log.to_string(), offset: *offset }).collect()
+}
+
+fn tell(event: &BridgeEvent, json: bool) {
+    if json {
+        let told = match event {
+            BridgeEvent::Committed { records, bytes, positions } => {
+                Told::Committed { records: *records, bytes: *bytes, positions: positions_of(positions) }
+            }
+            BridgeEvent::CaughtUp => Told::CaughtUp,
+            BridgeEvent::Aborted { reason } => Told::Aborted { reason },
+            BridgeEvent::Retrying { reason } => Told::Retrying { reason },
+            BridgeEvent::Waiting { log, reason } => Told::Waiting { log: log.to_string(), reason },
+            BridgeEvent::RulesUnknown { topic, reason } => Told::RulesUnknown { topic, reason },
+            _ => return,
+        };
+        // Whoever read this has gone: the bridge works on.
+        let _ = print::json_line(&told).and_then(|()| Ok(io::stdout().flush()?));
+    } else {
+        match event {
+            BridgeEvent::Committed { records, bytes, .. } => {
+                eprintln!("sent {}, {}", print::counted(*records, "record"), print::bytes(*bytes));
+            }
+            BridgeEvent::CaughtUp => eprintln!("the cluster has everything that is durable here"),
+            BridgeEvent::Aborted { reason } => {
+                warn(format_args!("a transaction was aborted, and is sent again: {reason}"));
+            }
+            BridgeEvent::Retrying { reason } => warn(format_args!("trying again: {reason}")),
+            BridgeEvent::Waiting { log, reason } => warn(format_args!("nothing of {log} is sent: {reason}")),
+            BridgeEvent::RulesUnknown { topic, reason } => {
+                warn(format_args!(
+                    "the configuration of the target topic {topic} may not be read, Kafka's defaults are taken: {reason}"
+                ));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn status(args: &Status, ctx: &Context) -> Outcome {
+    #[derive(Serialize)]
+    struct Row<'a> {
+        topic: &'a str,
+        partition: u32,
+        target_topic: &'a str,
+        target_partition: i32,
+        acknowledged: Option<Offset>,
+        committing: Option<Offset>,
+        high_watermark: Option<Offset>,
+        lag: Option<u64>,
+    }
+    drop(ctx.attach()?);
+    let found = edgelog::bridge::status(ctx.dir())?;
+    let mut table = Table::new(&[
+        ("LOG", Align::Left),
+        ("TARGET", Align::Left),
+        ("ACKNOWLEDGED", Align::Right),
+        ("END", Align::Right),
+        ("LAG", Align::Right),
+    ]);
+    for LogStatus { log, remote, remote_partition, acknowledged, committing, high_watermark, lag, .. } in &found {
+        if args.json {
+            print::json_line(&Row {
+                topic: &log.topic,
+                partition: log.partition,
+                target_topic: remote,
+                target_partition: *remote_partition,
+                acknowledged: *acknowledged,
+                committing: *committing,
+                high_watermark: *high_watermark,
+                lag: *lag,
+            })?;
+            continue;
+        }
+        let number = |number: Option<i128>| number.map_or_else(|| "-".to_owned(), print::grouped);
+        let mut acknowledged = number(acknowledged.map(i128::from));
+        if let Some(committing) = committing {
+            acknowledged = format!("{acknowledged} (or {})", print::grouped(*committing));
+        }
+        table.row([
+            log.to_string(),
+            format!("{remote}-{remote_partition}"),
+            acknowledged,
+            number(high_watermark.map(i128::from)),
+            number(lag.map(i128::from)),
+        ]);
+    }
+    if !args.json && found.is_empty() {
+        eprintln!("no bridge has sent anything of {} yet", ctx.dir().display());
+    } else if !args.json {
+        table.print()?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn keys() -> Outcome {
+    let paint = Paint::stdout();
+    let mut out = io::stdout().lock();
+    for row in BRIDGE_KEYS {
+        writeln!(out, "{}={}", paint.key(row.key), paint.strong(row.default))?;
+        writeln!(out, "    {}", row.doc)?;
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}

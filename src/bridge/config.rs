@@ -1,0 +1,353 @@
+//! The bridge's keys: Kafka's and librdkafka's where they have one, `edgelog.` before those that are ours.
+
+use std::time::Duration;
+
+use super::error::{BridgeError, Result};
+
+/// A key of the bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BridgeKey {
+    /// Its name.
+    pub key: &'static str,
+    /// Its value where nobody sets it; empty where it has none.
+    pub default: &'static str,
+    /// What it does, in a sentence, with its unit.
+    pub doc: &'static str,
+}
+
+const fn key(key: &'static str, default: &'static str, doc: &'static str) -> BridgeKey {
+    BridgeKey { key, default, doc }
+}
+
+/// Every key, in the order of the documentation.
+pub const BRIDGE_KEYS: &[BridgeKey] = &[
+    key("bootstrap.servers", "", "Brokers to begin with, as host:port,host:port. Required."),
+    key(
+        "edgelog.device.id",
+        "",
+        "Who this device is to the cluster: letters, digits, '.', '_' and '-', at most 200. Required, and another one \
+         for each device.",
+    ),
+    key(
+        "edgelog.bridge.topics",
+        "",
+        "Which topics are sent: names and patterns with '*', separated by commas. Required.",
+    ),
+    key("edgelog.bridge.to", "{topic}", "The target topic's name; {topic} and {device} are filled in."),
+    key(
+        "edgelog.bridge.partition",
+        "auto",
+        "The target partition of a log that has no position yet: same (number), device (a hash of the device's id), a \
+         number, or auto: same where the target's name has {device}, else device.",
+    ),
+    key(
+        "edgelog.bridge.interval.ms",
+        "10000",
+        "While there is less than edgelog.bridge.batch.bytes to send, at most one transaction in so many milliseconds.",
+    ),
+    key("edgelog.bridge.batch.bytes", "1048576", "So much is sent without waiting for the interval, in bytes."),
+    key(
+        "edgelog.bridge.transaction.bytes",
+        "4194304",
+        "A transaction takes no further batch once it holds so many bytes.",
+    ),
+    key(
+        "edgelog.bridge.id.prefix",
+        "edgelog",
+        "What transactional.id and the groups' names begin with, before a colon and the device's id.",
+    ),
+    key(
+        "edgelog.bridge.expired",
+        "stop",
+        "What becomes of records that the target topic's retention.ms would delete on arrival: stop (that log waits, \
+         and says so) or send.",
+    ),
+    key("edgelog.bridge.delivery", "exactly-once", "This version delivers exactly-once and nothing else."),
+    key("client.id", "edgelog", "What brokers write into their logs and quotas."),
+    key(
+        "transaction.timeout.ms",
+        "60000",
+        "The cluster aborts a transaction that takes longer, in milliseconds (1000 to 900000).",
+    ),
+    key("request.timeout.ms", "30000", "How long an answer may take, in milliseconds."),
+    key("socket.connection.setup.timeout.ms", "10000", "How long connecting to one address may take, in milliseconds."),
+    key("reconnect.backoff.ms", "100", "The first pause after a failure, in milliseconds; the next ones double."),
+    key("reconnect.backoff.max.ms", "10000", "The longest pause after a failure, in milliseconds."),
+    key("security.protocol", "PLAINTEXT", "How brokers are spoken to; this version has PLAINTEXT alone."),
+];
+
+/// Which partition of the target a log goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PartitionRule {
+    Auto,
+    Same,
+    Device,
+    Fixed(u32),
+}
+
+/// What becomes of records that the target would delete on arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ExpiredRule {
+    Stop,
+    Send,
+}
+
+/// How a bridge is to work; see [`BRIDGE_KEYS`].
+#[derive(Debug, Clone)]
+pub struct BridgeConfig {
+    pub(super) bootstrap: Vec<(String, u16)>,
+    pub(super) device: String,
+    pub(super) topics: Vec<String>,
+    pub(super) to: String,
+    pub(super) partition: PartitionRule,
+    pub(super) interval: Duration,
+    pub(super) batch_bytes: usize,
+    pub(super) transaction_bytes: usize,
+    pub(super) id_prefix: String,
+    pub(super) expired: ExpiredRule,
+    pub(super) client_id: String,
+    pub(super) transaction_timeout: Duration,
+    pub(super) request_timeout: Duration,
+    pub(super) connect_timeout: Duration,
+    pub(super) backoff: Duration,
+    pub(super) backoff_max: Duration,
+}
+
+impl Default for BridgeConfig {
+    fn default() -> BridgeConfig {
+        let ms = Duration::from_millis;
+        BridgeConfig {
+            bootstrap: Vec::new(),
+            device: String::new(),
+            topics: Vec::new(),
+            to: "{topic}".to_owned(),
+            partition: PartitionRule::Auto,
+            interval: ms(10_000),
+            batch_bytes: 1 << 20,
+            transaction_bytes: 4 << 20,
+            id_prefix: "edgelog".to_owned(),
+            expired: ExpiredRule::Stop,
+            client_id: "edgelog".to_owned(),
+            transaction_timeout: ms(60_000),
+            request_timeout: ms(30_000),
+            connect_timeout: ms(10_000),
+            backoff: ms(100),
+            backoff_max: ms(10_000),
+        }
+    }
+}
+
+/// What a device's id, or the prefix, may be: what a topic's name may be, so that it can stand in one, and no colon.
+const ID_LEN_MAX: usize = 200;
+
+fn is_id(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= ID_LEN_MAX
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+impl BridgeConfig {
+    /// Sets a key.
+    ///
+    /// # Errors
+    /// [`BridgeError::InvalidConfig`] for a value that cannot be, and for a key that there is not, with the nearest one
+    /// that there is. Errors never hold the value of a key.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        let value = value.trim();
+        self.set_known(key, value).map_err(|reason| BridgeError::InvalidConfig { key: key.to_owned(), reason })
+    }
+
+    fn set_known(&mut self, key: &str, value: &str) -> std::result::Result<(), String> {
+        match key {
+            "bootstrap.servers" => self.bootstrap = parse_servers(value)?,
+            "edgelog.device.id" => self.device = parse_id(value)?,
+            "edgelog.bridge.topics" => {
+                self.topics =
+                    value.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
+                if self.topics.is_empty() {
+                    return Err("no topic is named".to_owned());
+                }
+            }
+            "edgelog.bridge.to" => self.to = parse_template(value)?,
+            "edgelog.bridge.partition" => {
+                self.partition = match value {
+                    "auto" => PartitionRule::Auto,
+                    "same" => PartitionRule::Same,
+                    "device" => PartitionRule::Device,
+                    number => PartitionRule::Fixed(
+                        number.parse().map_err(|_| "it is auto, same, device, or a partition's number".to_owned())?,
+                    ),
+                }
+            }
+            "edgelog.bridge.interval.ms" => self.interval = parse_ms(value, 0, 86_400_000)?,
+            "edgelog.bridge.batch.bytes" => self.batch_bytes = parse_bytes(value)?,
+            "edgelog.bridge.transaction.bytes" => self.transaction_bytes = parse_bytes(value)?,
+            "edgelog.bridge.id.prefix" => self.id_prefix = parse_id(value)?,
+            "edgelog.bridge.expired" => {
+                self.expired = match value {
+                    "stop" => ExpiredRule::Stop,
+                    "send" => ExpiredRule::Send,
+                    "restamp" => return Err("this version has stop and send; restamp is not built yet".to_owned()),
+                    _ => return Err("it is stop or send".to_owned()),
+                }
+            }
+            "edgelog.bridge.delivery" if value == "exactly-once" => {}
+            "edgelog.bridge.delivery" => return Err("this version delivers exactly-once and nothing else".to_owned()),
+            "client.id" => value.clone_into(&mut self.client_id),
+            "transaction.timeout.ms" => self.transaction_timeout = parse_ms(value, 1_000, 900_000)?,
+            "request.timeout.ms" => self.request_timeout = parse_ms(value, 100, 600_000)?,
+            "socket.connection.setup.timeout.ms" => self.connect_timeout = parse_ms(value, 100, 600_000)?,
+            "reconnect.backoff.ms" => self.backoff = parse_ms(value, 1, 600_000)?,
+            "reconnect.backoff.max.ms" => self.backoff_max = parse_ms(value, 1, 600_000)?,
+            "security.protocol" if value.eq_ignore_ascii_case("PLAINTEXT") => {}
+            "security.protocol" => {
+                return Err("this version speaks PLAINTEXT alone; TLS and SASL are not built yet".to_owned());
+            }
+            _ if key.starts_with("ssl.") || key.starts_with("sasl.") => {
+                return Err("TLS and SASL are not built yet: this version speaks PLAINTEXT alone".to_owned());
+            }
+            _ => {
+                let names = BRIDGE_KEYS.iter().map(|row| row.key);
+                return Err(match edgelog_core::config::nearest(key, names) {
+                    Some(nearest) => format!("there is no such key; did you mean {nearest}?"),
+                    None => "there is no such key".to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads keys from text: `key=value` lines; empty ones and those that begin with `#` are passed over.
+    ///
+    /// # Errors
+    /// As [`set`](BridgeConfig::set), at the first line that cannot be.
+    pub fn set_lines(&mut self, text: &str) -> Result<()> {
+        for (n, line) in text.lines().map(str::trim).enumerate() {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let Some((key, value)) = line.split_once('=') else {
+                // Not the line itself: it may be a secret that lost its key.
+                let reason = "it is not of the form key=value".to_owned();
+                return Err(BridgeError::InvalidConfig { key: format!("line {}", n + 1), reason });
+            };
+            self.set(key.trim(), value)?;
+        }
+        Ok(())
+    }
+
+    /// Whether everything is set that has no default.
+    ///
+    /// # Errors
+    /// [`BridgeError::InvalidConfig`] with the key that is missing.
+    pub fn validate(&self) -> Result<()> {
+        let missing = |key: &str| BridgeError::InvalidConfig {
+            key: key.to_owned(),
+            reason: "it has to be set; there is no default".to_owned(),
+        };
+        if self.bootstrap.is_empty() {
+            return Err(missing("bootstrap.servers"));
+        }
+        if self.device.is_empty() {
+            return Err(missing("edgelog.device.id"));
+        }
+        if self.topics.is_empty() {
+            return Err(missing("edgelog.bridge.topics"));
+        }
+        Ok(())
+    }
+
+    /// The transactional id: `PREFIX:DEVICE`.
+    pub fn transactional_id(&self) -> String {
+        format!("{}:{}", self.id_prefix, self.device)
+    }
+
+    /// The group that keeps the position of a local log: `PREFIX:DEVICE:TOPIC-PARTITION`. No two logs of any two
+    /// devices have the same one, since neither prefix, device nor topic holds a colon.
+    pub fn group_id(&self, log: &crate::TopicPartition) -> String {
+        format!("{}:{log}", self.transactional_id())
+    }
+}
+
+fn parse_servers(value: &str) -> std::result::Result<Vec<(String, u16)>, String> {
+    let mut servers = Vec::new();
+    for server in value.split(',').map(str::trim).filter(|server| !server.is_empty()) {
+        let parsed = server.rsplit_once(':').and_then(|(host, port)| {
+            let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+            (!host.is_empty()).then_some(())?;
+            Some((host.to_owned(), port.parse().ok()?))
+        });
+        servers.push(parsed.ok_or_else(|| format!("{server} is not host:port"))?);
+    }
+    if servers.is_empty() {
+        return Err("no broker is named".to_owned());
+    }
+    Ok(servers)
+}
+
+fn parse_id(value: &str) -> std::result::Result<String, String> {
+    if is_id(value) {
+        return Ok(value.to_owned());
+    }
+    Err(format!("it is 1 to {ID_LEN_MAX} ASCII letters, digits, '.', '_' and '-'"))
+}
+
+fn parse_template(value: &str) -> std::result::Result<String, String> {
+    let plain = value.replace("{device}", "").replace("{topic}", "");
+    if value.is_empty() || !(plain.is_empty() || is_id(&plain)) {
+        return Err("it is a topic's name in which {device} and {topic} may stand".to_owned());
+    }
+    Ok(value.to_owned())
+}
+
+fn parse_ms(value: &str, min: u64, max: u64) -> std::result::Result<Duration, String> {
+    let parsed = value.parse().ok().filter(|ms| (min..=max).contains(ms));
+    parsed.map(Duration::from_millis).ok_or_else(|| format!("it is a number of milliseconds from {min} to {max}"))
+}
+
+fn parse_bytes(value: &str) -> std::result::Result<usize, String> {
+    // A transaction is held in memory.
+    const MAX: usize = 16 << 20;
+    let parsed = value.parse().ok().filter(|bytes| (1..=MAX).contains(bytes));
+    parsed.ok_or_else(|| format!("it is a number of bytes from 1 to {MAX}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(key: &str, value: &str) -> String {
+        BridgeConfig::default().set(key, value).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_table_s_defaults_are_those_of_the_code() {
+        let mut config = BridgeConfig::default();
+        for row in BRIDGE_KEYS.iter().filter(|row| !row.default.is_empty()) {
+            config.set(row.key, row.default).unwrap();
+        }
+        assert_eq!(format!("{config:?}"), format!("{:?}", BridgeConfig::default()));
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused_and_secrets_are_not_repeated() {
+        assert!(refused("security.protocol", "SASL_SSL").contains("not built yet"));
+        let said = refused("sasl.password", "geheim");
+        assert!(said.contains("not built yet") && !said.contains("geheim"), "{said}");
+        assert!(refused("edgelog.bridge.delivery", "at-least-once").contains("exactly-once"));
+        assert!(refused("bootstrap.server", "x:1").contains("did you mean bootstrap.servers"));
+        assert!(refused("edgelog.device.id", "a:b").contains("letters"));
+        assert!(refused("bootstrap.servers", "host").contains("host:port"));
+    }
+
+    #[test]
+    fn a_device_has_to_be_named() {
+        let mut config = BridgeConfig::default();
+        config.set_lines("# comment\n\nbootstrap.servers = [::1]:9092, b:1\nedgelog.bridge.topics=a,b*\n").unwrap();
+        assert_eq!(config.bootstrap, [("::1".to_owned(), 9092), ("b".to_owned(), 1)]);
+        assert!(config.validate().unwrap_err().to_string().starts_with("edgelog.device.id"));
+        config.set("edgelog.device.id", "d1").unwrap();
+        config.validate().unwrap();
+        assert_eq!(config.group_id(&crate::TopicPartition::new("cpu", 2)), "edgelog:d1:cpu-2");
+    }
+}

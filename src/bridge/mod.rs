@@ -1,0 +1,199 @@
+//! The bridge: what the device's logs hold goes into a Kafka cluster, each record once and in order, however often
+//! the device, the program or the link dies on the way.
+//!
+//! Stored batches are sent as they are, inside Kafka transactions that also commit the local position to the cluster.
+//! So the cluster decides what was delivered: after any stop the bridge reads its position there and goes on. Another
+//! copy of the device, a restored backup or a log that was begun anew is noticed by the metadata of that position,
+//! before anything is sent.
+//!
+//! ```no_run
+//! use edgelog::bridge::{Bridge, BridgeConfig};
+//!
+//! fn main() -> edgelog::bridge::Result<()> {
+//!     let mut config = BridgeConfig::default();
+//!     config.set("bootstrap.servers", "kafka.example.com:9092")?;
+//!     config.set("edgelog.device.id", "press-17")?;
+//!     config.set("edgelog.bridge.topics", "cpu,net.*")?;
+//!     config.set("edgelog.bridge.to", "factory.{topic}")?;
+//!     let mut bridge = Bridge::attach("./edgelog-data", config)?;
+//!     let waiting = bridge.run_until_caught_up()?;
+//!     assert!(waiting.is_empty(), "some logs cannot be sent: {waiting:?}");
+//!     Ok(())
+//! }
+//! ```
+//!
+//! Consumers have to set `isolation.level=read_committed`; others see the copies of aborted attempts as well.
+//! `docs/bridge.md` has the keys, what the cluster must allow, what it costs there, and what this version lacks.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use edgelog_core::Offset;
+
+use crate::error::Error;
+use crate::storage::{DirectoryStorage, DirectoryStorageOptions, Storage, StorageLock};
+use crate::{Store, TopicPartition};
+
+mod backoff;
+mod cluster;
+mod collect;
+mod config;
+mod connection;
+mod error;
+mod lane;
+mod note;
+mod partition;
+mod position;
+mod settle;
+mod stamp;
+mod status;
+mod stream;
+mod transaction;
+mod uplink;
+
+pub use backoff::StopHandle;
+pub use config::{BRIDGE_KEYS, BridgeConfig, BridgeKey};
+pub use error::{BridgeError, Code, Result};
+pub use status::{LogStatus, status};
+
+use note::Note;
+use uplink::Uplink;
+
+/// Held for as long as a bridge works for a store.
+const LOCK_FILE: &str = ".bridge.lock";
+
+/// Who is told what happens.
+type Observer = Box<dyn FnMut(&BridgeEvent) + Send>;
+
+/// What happens while a bridge runs; see [`Bridge::observe`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum BridgeEvent {
+    /// The cluster has committed a transaction.
+    Committed {
+        /// Records in it.
+        records: u64,
+        /// Bytes of its batches.
+        bytes: u64,
+        /// The logs in it, each with the offset that is sent next.
+        positions: Vec<(TopicPartition, Offset)>,
+    },
+    /// Everything that is durable here is in the cluster, but for logs that wait.
+    CaughtUp,
+    /// A transaction was aborted; its records will be sent again.
+    Aborted {
+        /// Why.
+        reason: String,
+    },
+    /// Something failed and is tried again.
+    Retrying {
+        /// What, and why.
+        reason: String,
+    },
+    /// Nothing of this log is sent until somebody does something; it is looked at again every minute.
+    Waiting {
+        /// The log.
+        log: TopicPartition,
+        /// What is in the way.
+        reason: String,
+    },
+    /// The target topic's configuration may not be read: Kafka's defaults are taken, and its retention is not looked
+    /// at.
+    RulesUnknown {
+        /// The target topic.
+        topic: String,
+        /// The broker's answer.
+        reason: String,
+    },
+}
+
+/// Sends a store's logs to a Kafka cluster; see the [module](self).
+///
+/// # Concurrency
+/// One thread at a time runs a bridge; appenders never wait for it. One bridge works for a store at a time, whatever
+/// the process.
+pub struct Bridge {
+    uplink: Uplink,
+    stop: StopHandle,
+    _lock: Box<dyn StorageLock>,
+}
+
+impl fmt::Debug for Bridge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bridge").field("config", &self.uplink.config).finish_non_exhaustive()
+    }
+}
+
+impl Bridge {
+    /// A bridge for the store in the directory `dir`, which another process may be writing: it attaches read-only, and
+    /// writes nothing there but its note and its lock. Does not connect yet.
+    ///
+    /// Sent is what the writer's checkpoint names durable, which is at most ten seconds behind.
+    ///
+    /// # Errors
+    /// [`BridgeError::InvalidConfig`]; [`BridgeError::Locked`] where another bridge works for this store;
+    /// [`BridgeError::Store`] where there is no store; [`BridgeError::Note`].
+    pub fn attach(dir: impl AsRef<Path>, config: BridgeConfig) -> Result<Bridge> {
+        config.validate()?;
+        let store = Store::attach(dir.as_ref())?;
+        Bridge::new(dir.as_ref(), Arc::new(store), config)
+    }
+
+    /// A bridge inside the program that has `store` open, whose directory is `dir`. Does not connect yet.
+    ///
+    /// Sent is what is durable at that moment.
+    ///
+    /// # Errors
+    /// As [`attach`](Bridge::attach).
+    pub fn within(dir: impl AsRef<Path>, store: Arc<Store>, config: BridgeConfig) -> Result<Bridge> {
+        config.validate()?;
+        Bridge::new(dir.as_ref(), store, config)
+    }
+
+    fn new(dir: &Path, store: Arc<Store>, config: BridgeConfig) -> Result<Bridge> {
+        let name = dir.display().to_string();
+        let opened = DirectoryStorage::open(dir, DirectoryStorageOptions::default());
+        let storage = opened.map_err(Error::storage("open data directory", &name))?;
+        let lock = storage.lock_file(LOCK_FILE).map_err(|source| match source.kind() {
+            std::io::ErrorKind::WouldBlock => BridgeError::Locked(source),
+            _ => BridgeError::Note { operation: "lock", file: LOCK_FILE.to_owned(), source },
+        })?;
+        let storage: Arc<dyn Storage> = Arc::new(storage);
+        let note = Note::open(storage)?;
+        let stop = StopHandle::default();
+        let uplink = Uplink::new(config, store, note, stop.clone(), Box::new(|_| {}));
+        Ok(Bridge { uplink, stop, _lock: lock })
+    }
+
+    /// Lets `observer` be told what happens, on the thread that runs the bridge.
+    #[must_use]
+    pub fn observe(mut self, observer: impl FnMut(&BridgeEvent) + Send + 'static) -> Bridge {
+        self.uplink.observe(Box::new(observer));
+        self
+    }
+
+    /// Asks this bridge to stop, from any thread.
+    pub fn stop_handle(&self) -> StopHandle {
+        self.stop.clone()
+    }
+
+    /// Sends until somebody asks to stop. Outages are waited out, however long.
+    ///
+    /// # Errors
+    /// [`BridgeError::Fenced`] and [`BridgeError::Conflict`], where a person has to decide
+    /// ([`needs_decision`](BridgeError::needs_decision)): starting again would not help. What else no retry can mend: a
+    /// cluster that is too old, a transactional id that is not allowed, a note that cannot be written.
+    pub fn run(&mut self) -> Result<()> {
+        self.uplink.run(false).map(drop)
+    }
+
+    /// Sends until the cluster has everything that is durable here, and returns the logs of which that is not so, with
+    /// what is in their way. Outages are waited out, however long. Also returns when somebody asks to stop.
+    ///
+    /// # Errors
+    /// As [`run`](Bridge::run).
+    pub fn run_until_caught_up(&mut self) -> Result<Vec<(TopicPartition, String)>> {
+        self.uplink.run(true)
+    }
+}

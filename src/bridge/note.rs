@@ -1,0 +1,277 @@
+//! The bridge's own note beside the store: which positions the cluster has acknowledged (*done*), and which transaction
+//! was about to be committed (*intent*).
+//!
+//! The cluster owns the positions; the note is for when it has forgotten them (committed offsets expire), and to notice
+//! a cluster that was set back. It is written, and is durable, before a transaction is committed.
+//!
+//! Two files, `edgelog.bridge.0` and `edgelog.bridge.1`, of which the newer valid one counts. Each is written in place,
+//! the older one first, and takes its name only when it is whole: a power cut leaves at least one. A file is text:
+//!
+//! ```text
+//! edgelog-bridge 1 SEQUENCE LENGTH CRC32      the CRC-32 of the sequence and the LENGTH bytes that follow, in
+//! hexadecimal LOG TARGET PARTITION DONE META INTENT META PRODUCER EPOCH FIRST      separated by tabs, `-` for what
+//! there is not
+//! ```
+//!
+//! `META` is a position's metadata (see `position`). `PRODUCER`, `EPOCH` and `FIRST` say who was about to commit, and
+//! the offset that the target gave the first batch.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io;
+use std::sync::Arc;
+
+use edgelog_core::Offset;
+
+use super::error::{BridgeError, Result};
+use super::position::Position;
+use super::stamp::Producer;
+use crate::TopicPartition;
+use crate::storage::{Access, Storage};
+
+const FILES: [&str; 2] = ["edgelog.bridge.0", "edgelog.bridge.1"];
+const MADE: &str = "edgelog.bridge.tmp";
+const MAGIC: &str = "edgelog-bridge 1 ";
+/// A file beyond this is none: 10,000 logs with the longest names stay below.
+const BYTES_MAX: u64 = 16 << 20;
+/// Room taken ahead, so that a full disk does not stop a bridge of usual size.
+const RESERVED_BYTES: u64 = 16 << 10;
+
+/// What is known of one log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) remote: String,
+    pub(super) partition: i32,
+    pub(super) done: Option<Position>,
+    pub(super) intent: Option<Intent>,
+}
+
+/// A commit that was about to be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Intent {
+    pub(super) to: Position,
+    pub(super) producer: Producer,
+    /// The offset in the target partition that the first batch of the transaction got.
+    pub(super) first_offset: Offset,
+}
+
+#[derive(Debug)]
+pub(super) struct Note {
+    storage: Arc<dyn Storage>,
+    pub(super) entries: BTreeMap<TopicPartition, Entry>,
+    sequence: u64,
+    /// Which of the files is written next.
+    next: usize,
+    exists: [bool; 2],
+    /// A file is there and none is valid: what the note knew is lost.
+    pub(super) is_damaged: bool,
+}
+
+impl Note {
+    /// Reads the note; an empty one where there is none. Writes nothing.
+    pub(super) fn open(storage: Arc<dyn Storage>) -> Result<Note> {
+        let mut note =
+            Note { storage, entries: BTreeMap::new(), sequence: 0, next: 0, exists: [false; 2], is_damaged: false };
+        let mut any_valid = false;
+        for (n, file) in FILES.iter().enumerate() {
+            let bytes = match read(&*note.storage, file) {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(failed("read", file)(error)),
+            };
+            note.exists[n] = true;
+            let Some((sequence, entries)) = parse(&bytes) else {
+                // A cut while it was written: the other one counts, and this one is written next.
+                note.next = if any_valid { n } else { note.next };
+                continue;
+            };
+            if !any_valid || sequence > note.sequence {
+                (note.sequence, note.entries, note.next) = (sequence, entries, 1 - n);
+            }
+            any_valid = true;
+        }
+        note.is_damaged = !any_valid && note.exists.contains(&true);
+        Ok(note)
+    }
+
+    /// Writes the note; durable on return.
+    pub(super) fn write(&mut self) -> Result<()> {
+        self.sequence += 1;
+        let bytes = render(self.sequence, &self.entries);
+        let file = FILES[self.next];
+        self.put(file, bytes.as_bytes()).map_err(failed("write", file))?;
+        self.exists[self.next] = true;
+        self.next = 1 - self.next;
+        self.is_damaged = false;
+        Ok(())
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        if self.exists[self.next] {
+            let file = self.storage.open(name, Access::Write)?;
+            file.write_at(bytes, 0)?;
+            return file.flush();
+        }
+        match self.storage.remove_file(MADE) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = self.storage.open(MADE, Access::CreateNew)?;
+        match file.reserve(RESERVED_BYTES) {
+            Err(error) if error.kind() != io::ErrorKind::Unsupported => return Err(error),
+            _ => {}
+        }
+        file.write_at(bytes, 0)?;
+        file.flush()?;
+        self.storage.rename(MADE, name)?;
+        self.storage.sync_dir("")
+    }
+}
+
+fn read(storage: &dyn Storage, name: &str) -> io::Result<Vec<u8>> {
+    let file = storage.open(name, Access::Read)?;
+    let len = file.len()?;
+    if len > BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{len} bytes, {BYTES_MAX} are allowed")));
+    }
+    let mut bytes = vec![0; len as usize];
+    let read = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+fn failed(operation: &'static str, file: &str) -> impl FnOnce(io::Error) -> BridgeError {
+    let file = file.to_owned();
+    move |source| BridgeError::Note { operation, file, source }
+}
+
+fn render(sequence: u64, entries: &BTreeMap<TopicPartition, Entry>) -> String {
+    let mut body = String::new();
+    for (log, entry) in entries {
+        let _ = write!(body, "{log}\t{}\t{}", entry.remote, entry.partition);
+        for position in [entry.done, entry.intent.map(|intent| intent.to)] {
+            let _ = match position {
+                Some(position) => write!(body, "\t{}\t{}", position.offset, position.metadata()),
+                None => write!(body, "\t-\t-"),
+            };
+        }
+        let _ = match entry.intent {
+            Some(Intent { producer, first_offset, .. }) => {
+                writeln!(body, "\t{}\t{}\t{first_offset}", producer.id, producer.epoch)
+            }
+            None => writeln!(body, "\t-\t-\t-"),
+        };
+    }
+    let crc = checksum(sequence, body.as_bytes());
+    format!("{MAGIC}{sequence} {} {crc:08x}\n{body}", body.len())
+}
+
+/// Of the sequence as well: a new first line before an older body is no whole file.
+fn checksum(sequence: u64, body: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(crc32fast::hash(&sequence.to_be_bytes()));
+    hasher.update(body);
+    hasher.finalize()
+}
+
+/// What a file says, where it is whole.
+fn parse(bytes: &[u8]) -> Option<(u64, BTreeMap<TopicPartition, Entry>)> {
+    const FIRST_LINE_MAX: usize = 80;
+    let end = bytes.iter().take(FIRST_LINE_MAX).position(|&b| b == b'\n')?;
+    let first = std::str::from_utf8(&bytes[..end]).ok()?.strip_prefix(MAGIC)?;
+    let mut words = first.split(' ');
+    let sequence: u64 = words.next()?.parse().ok()?;
+    let len: usize = words.next()?.parse().ok()?;
+    let crc = u32::from_str_radix(words.next()?, 16).ok()?;
+    let body = bytes.get(end + 1..)?.get(..len)?;
+    if checksum(sequence, body) != crc {
+        return None;
+    }
+    let lines = std::str::from_utf8(body).ok()?.lines();
+    let entries = lines.map(parse_line).collect::<Option<_>>()?;
+    Some((sequence, entries))
+}
+
+fn parse_line(line: &str) -> Option<(TopicPartition, Entry)> {
+    let fields: Vec<&str> = line.split('\t').collect();
+    let [log, remote, partition, done, done_meta, intent, intent_meta, producer, epoch, first] = fields[..] else {
+        return None;
+    };
+    let position = |offset: &str, metadata: &str| match offset {
+        "-" => Some(None),
+        offset => Some(Some(Position::parse(offset.parse().ok()?, metadata).ok()?)),
+    };
+    let intent = match position(intent, intent_meta)? {
+        None => None,
+        Some(to) => Some(Intent {
+            to,
+            producer: Producer { id: producer.parse().ok()?, epoch: epoch.parse().ok()? },
+            first_offset: first.parse().ok()?,
+        }),
+    };
+    let entry = Entry {
+        remote: remote.to_owned(),
+        partition: partition.parse().ok()?,
+        done: position(done, done_meta)?,
+        intent,
+    };
+    Some((log.parse().ok()?, entry))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::position::BatchMark;
+    use super::*;
+    use crate::storage::MemoryStorage;
+    use uuid::Uuid;
+
+    fn position(offset: Offset) -> Position {
+        let mark = BatchMark { leader_epoch: 2, crc: 9 };
+        Position { offset, log_id: [1; 16], mark, topic_id: Uuid::from_u128(3) }
+    }
+
+    fn entry(offset: Offset) -> Entry {
+        let producer = Producer { id: 5, epoch: 6 };
+        let intent = Intent { to: position(offset + 1), producer, first_offset: 44 };
+        Entry { remote: "r".to_owned(), partition: 1, done: Some(position(offset)), intent: Some(intent) }
+    }
+
+    fn open(storage: &Arc<dyn Storage>) -> Note {
+        Note::open(Arc::clone(storage)).unwrap()
+    }
+
+    #[test]
+    fn the_newest_of_two_files_counts_and_a_damaged_one_does_not() {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        let log = TopicPartition::new("a-b", 7);
+        let mut note = open(&storage);
+        assert!(note.entries.is_empty() && !note.is_damaged);
+        for n in 0..5 {
+            note.entries.insert(log.clone(), entry(n));
+            note.write().unwrap();
+            assert_eq!(open(&storage).entries, note.entries);
+        }
+        // The last write was cut off: the one before it counts, and the next goes where the damage is.
+        let damaged = storage.open(FILES[1 - note.next], Access::Write).unwrap();
+        damaged.write_at(b"X", 60).unwrap();
+        let mut again = open(&storage);
+        assert_eq!(again.entries[&log], entry(3));
+        again.write().unwrap();
+        assert_eq!((open(&storage).entries[&log].clone(), open(&storage).is_damaged), (entry(3), false));
+        for file in FILES {
+            storage.open(file, Access::Write).unwrap().write_at(b"X", 0).unwrap();
+        }
+        assert!(open(&storage).is_damaged);
+    }
+
+    #[test]
+    fn any_cut_of_the_file_being_written_leaves_the_one_before() {
+        let body = render(7, &BTreeMap::from([(TopicPartition::new("t", 0), entry(1))]));
+        let older = render(5, &BTreeMap::from([(TopicPartition::new("t", 0), entry(100_000))]));
+        for cut in 0..body.len() {
+            let mut bytes = body.as_bytes()[..cut].to_vec();
+            bytes.extend_from_slice(older.as_bytes().get(cut..).unwrap_or_default());
+            let found = parse(&bytes).map(|(sequence, _)| sequence);
+            assert!(found.is_none() || found == Some(5) && cut < 20, "cut at {cut}: {found:?}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What stands beside a position that the cluster keeps: enough to tell whose position it is.
+//!
+//! A position is an offset of a local log, committed for the target partition in a group of that log's own. Its
+//! metadata is one line of text:
+//!
+//! ```text
+//! edgelog/1 log=<32 hex> epoch=<decimal> crc=<8 hex> topic=<32 hex>
+//! ```
+//!
+//! `log` is the log's identity, `epoch` and `crc` are the leader epoch and the CRC-32C field of the stored batch that
+//! ends at the position, `topic` is the target topic's id. Another copy of the log that went its own way has another
+//! batch there; a log that was lost and begun anew has another identity.
+
+use std::fmt;
+
+use edgelog_core::{LeaderEpoch, Offset};
+use uuid::Uuid;
+
+/// What the metadata of a version that this one reads begins with.
+const VERSION: &str = "edgelog/1";
+
+/// The stored batch that ends at a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BatchMark {
+    pub(super) leader_epoch: LeaderEpoch,
+    pub(super) crc: u32,
+}
+
+/// A position with what tells whose it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Position {
+    /// The offset that is to be sent next.
+    pub(super) offset: Offset,
+    pub(super) log_id: [u8; 16],
+    pub(super) mark: BatchMark,
+    pub(super) topic_id: Uuid,
+}
+
+impl Position {
+    /// Reads what [`metadata`](Position::metadata) has written, or says what is wrong with it.
+    pub(super) fn parse(offset: Offset, metadata: &str) -> Result<Position, String> {
+        let mut words = metadata.split(' ');
+        match words.next() {
+            Some(VERSION) => {}
+            Some(other) if other.starts_with("edgelog/") => {
+                return Err(format!("its metadata is of the form {other}, which a newer edgelog writes"));
+            }
+            _ => return Err("it has no metadata of edgelog's: somebody else committed or reset it".to_owned()),
+        }
+        let mut field = |name: &str| {
+            let word = words.next().and_then(|word| word.strip_prefix(name)?.strip_prefix('='));
+            word.ok_or_else(|| format!("its metadata lacks {name}"))
+        };
+        let (log, epoch, crc, topic) = (field("log")?, field("epoch")?, field("crc")?, field("topic")?);
+        let bad = |name: &str| format!("its metadata has no valid {name}");
+        Ok(Position {
+            offset,
+            log_id: Uuid::try_parse(log).map_err(|_| bad("log"))?.into_bytes(),
+            mark: BatchMark {
+                leader_epoch: epoch.parse().map_err(|_| bad("epoch"))?,
+                crc: u32::from_str_radix(crc, 16).map_err(|_| bad("crc"))?,
+            },
+            topic_id: Uuid::try_parse(topic).map_err(|_| bad("topic"))?,
+        })
+    }
+
+    /// The line that is committed beside the offset.
+    pub(super) fn metadata(&self) -> String {
+        format!(
+            "{VERSION} log={} epoch={} crc={:08x} topic={}",
+            Hex(&self.log_id),
+            self.mark.leader_epoch,
+            self.mark.crc,
+            Hex(self.topic_id.as_bytes())
+        )
+    }
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub(super) struct Hex<'a>(pub(super) &'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_is_read_back_and_foreign_metadata_is_not_obeyed() {
+        let mark = BatchMark { leader_epoch: 3, crc: 0x0000_beef };
+        let position = Position { offset: 7, log_id: [0xab; 16], mark, topic_id: Uuid::from_u128(5) };
+        let line = position.metadata();
+        assert_eq!(
+            line,
+            "edgelog/1 log=abababababababababababababababab epoch=3 crc=0000beef \
+             topic=00000000000000000000000000000005"
+        );
+        assert_eq!(Position::parse(7, &line), Ok(position));
+        for end in 0..line.len() - 31 {
+            assert!(Position::parse(7, &line[..end]).is_err(), "{}", &line[..end]);
+        }
+        assert!(Position::parse(7, "").unwrap_err().contains("no metadata"));
+        assert!(Position::parse(7, "edgelog/2 x").unwrap_err().contains("newer"));
+    }
+}

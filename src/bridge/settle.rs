@@ -1,0 +1,97 @@
+//! What became of a transaction that was about to be committed, when the cluster has forgotten the position that would
+//! tell: one look at the place where its first batch is, or is not.
+
+use edgelog_core::{HEADER_LEN, RecordBatch};
+use kafka_protocol::messages::FetchRequest;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+
+use super::cluster::Role;
+use super::connection::check;
+use super::error::{BridgeError, Result};
+use super::note::Intent;
+use super::uplink::{Patience, Uplink};
+
+const READ_COMMITTED: i8 = 1;
+const OFFSET_OUT_OF_RANGE: i16 = 1;
+/// A session that is not wanted.
+const NO_SESSION: i32 = -1;
+
+/// How it ended.
+#[derive(Debug)]
+pub(super) enum Settled {
+    Committed,
+    Aborted,
+    /// Nothing can be said any more: a person has to.
+    Gone(String),
+}
+
+impl Uplink {
+    /// Settles an intent of one lane. Only where no transaction of ours is open any more, that is behind
+    /// InitProducerId.
+    pub(super) fn settle(&mut self, n: usize, intent: &Intent) -> Result<Settled> {
+        let lane = &self.lanes[n];
+        let (remote, target) = (lane.remote.clone(), lane.target.expect("it was aimed"));
+        let partition = FetchPartition::default()
+            .with_partition(target.partition)
+            .with_fetch_offset(intent.first_offset)
+            .with_partition_max_bytes(HEADER_LEN as i32);
+        let topic = FetchTopic::default().with_topic_id(target.topic_id).with_partitions(vec![partition]);
+        let request = FetchRequest::default()
+            .with_max_wait_ms(500)
+            .with_min_bytes(1)
+            .with_max_bytes(HEADER_LEN as i32)
+            .with_isolation_level(READ_COMMITTED)
+            .with_session_epoch(NO_SESSION)
+            .with_topics(vec![topic]);
+        let doing = format!("looking for the last transaction in {remote}-{}", target.partition);
+        let mut names = vec![remote.as_str()];
+        names.dedup();
+        let found = self.persist(Patience::Asked, |cluster| {
+            let topics = cluster.topics(&names)?;
+            let leader = topics.get(&remote).and_then(|topic| topic.as_ref().ok());
+            let leader = leader.and_then(|topic| topic.leaders.get(target.partition as usize)).copied().unwrap_or(-1);
+            if leader < 0 {
+                return Err(BridgeError::broker(doing.as_str(), 5, None));
+            }
+            let answer = cluster.request(leader, Role::Data, &request)?;
+            check(&doing, answer.error_code)?;
+            let told = answer.responses.into_iter().flat_map(|topic| topic.partitions).next();
+            let told = told.ok_or_else(|| BridgeError::broker(doing.as_str(), 5, None))?;
+            if told.error_code != OFFSET_OUT_OF_RANGE {
+                check(&doing, told.error_code)?;
+                // An older transaction of somebody else is still open: what lies behind it is not decided for readers.
+                if told.last_stable_offset <= intent.first_offset {
+                    return Err(BridgeError::broker(doing.as_str(), 88, None));
+                }
+            }
+            Ok(told)
+        })?;
+        if found.error_code == OFFSET_OUT_OF_RANGE {
+            return Ok(Settled::Gone(gone(intent, "the target has deleted what was there, or never had it")));
+        }
+        let was_aborted =
+            found.aborted_transactions.iter().flatten().any(|aborted| {
+                aborted.producer_id.0 == intent.producer.id && aborted.first_offset <= intent.first_offset
+            });
+        let records = found.records.unwrap_or_default();
+        let Ok(batch) = RecordBatch::parse(&records) else {
+            return Ok(Settled::Gone(gone(intent, "there is no batch")));
+        };
+        let is_ours = batch.base_offset() == intent.first_offset
+            && batch.producer_id() == intent.producer.id
+            && batch.producer_epoch() == intent.producer.epoch;
+        Ok(match (is_ours, was_aborted) {
+            (true, true) => Settled::Aborted,
+            (true, false) => Settled::Committed,
+            (false, _) => Settled::Gone(gone(intent, "another batch is there")),
+        })
+    }
+}
+
+fn gone(intent: &Intent, what: &str) -> String {
+    format!(
+        "the cluster has no position of it, and whether the transaction up to offset {} was committed cannot be seen \
+         at offset {} of the target: {what}",
+        intent.to.offset, intent.first_offset
+    )
+}

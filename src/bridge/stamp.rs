@@ -1,0 +1,97 @@
+//! A stored batch as it goes onto the wire: the bytes behind the header as they are, the header made a transaction's.
+
+use bytes::BytesMut;
+use edgelog_core::{HEADER_LEN, restamped_crc, stamp_base};
+use edgelog_core::{NO_LEADER_EPOCH, RecordBatch};
+
+// Places in the header that are set here; all but the first two are covered by the CRC.
+const CRC: usize = 17;
+const ATTRIBUTES: usize = 21;
+const PRODUCER_ID: usize = 43;
+const PRODUCER_EPOCH: usize = 51;
+const BASE_SEQUENCE: usize = 53;
+
+const TRANSACTIONAL: i16 = 1 << 4;
+/// Of the attributes, those that say how the records are compressed.
+const CODEC: i16 = 0b111;
+
+/// Whose batch it becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Producer {
+    pub(super) id: i64,
+    pub(super) epoch: i16,
+}
+
+/// Whether a broker takes the batch as it is: nothing but its codec in the attributes (a LogAppendTime batch would get
+/// other timestamps, a delete horizon is no timestamp), and no holes among its offsets.
+pub(super) fn goes_as_it_is(batch: &RecordBatch<'_>) -> bool {
+    batch.attributes() & !CODEC == 0 && i64::from(batch.last_offset_delta()) + 1 == i64::from(batch.record_count())
+}
+
+/// Whether a transaction or a control record of another producer is in it: what that means for a reader depends on
+/// markers elsewhere in its log.
+pub(super) fn belongs_to_a_transaction(batch: &RecordBatch<'_>) -> bool {
+    batch.is_transactional() || batch.is_control()
+}
+
+/// Makes the batch one of this producer's transaction, with base offset 0 as a broker wants it. The payload is not
+/// read: the CRC follows from the change of the header alone, and damage stays visible to the broker.
+pub(super) fn stamp(batch: &mut BytesMut, producer: Producer, base_sequence: i32) {
+    let (header, payload) = batch.split_at_mut(HEADER_LEN);
+    let header: &mut [u8; HEADER_LEN] = header.try_into().expect("split at the header's length");
+    let before = *header;
+    stamp_base(header, 0, NO_LEADER_EPOCH);
+    let attributes = i16::from_be_bytes([before[ATTRIBUTES], before[ATTRIBUTES + 1]]) | TRANSACTIONAL;
+    header[ATTRIBUTES..ATTRIBUTES + 2].copy_from_slice(&attributes.to_be_bytes());
+    header[PRODUCER_ID..PRODUCER_ID + 8].copy_from_slice(&producer.id.to_be_bytes());
+    header[PRODUCER_EPOCH..PRODUCER_EPOCH + 2].copy_from_slice(&producer.epoch.to_be_bytes());
+    header[BASE_SEQUENCE..BASE_SEQUENCE + 4].copy_from_slice(&base_sequence.to_be_bytes());
+    let crc = restamped_crc(&before, header, payload.len() as u64);
+    header[CRC..CRC + 4].copy_from_slice(&crc.to_be_bytes());
+}
+
+/// The sequence number `count` records further on: behind 2^31 - 1 comes 0.
+pub(super) fn sequence_after(sequence: i32, count: i32) -> i32 {
+    ((i64::from(sequence) + i64::from(count)) & 0x7fff_ffff) as i32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edgelog_core::RecordBatchBuilder;
+
+    #[test]
+    fn a_stamped_batch_has_a_true_crc_and_the_same_payload() {
+        for len in [0, 1, 100, 70_000] {
+            let mut builder = RecordBatchBuilder::new(vec![0; len + 200]);
+            builder.append(5, Some(b"k"), Some(&vec![7; len]), &[]).unwrap();
+            builder.append(6, None, None, &[]).unwrap();
+            let mut bytes = BytesMut::from(&*builder.finish());
+            stamp_base(&mut bytes, 12_345, 3);
+            let stored = bytes.clone();
+            assert!(goes_as_it_is(&RecordBatch::parse(&stored).unwrap()));
+
+            stamp(&mut bytes, Producer { id: 77, epoch: 4 }, 99);
+            let batch = RecordBatch::parse(&bytes).unwrap();
+            batch.verify_crc().unwrap();
+            assert_eq!((batch.base_offset(), batch.partition_leader_epoch()), (0, -1));
+            assert_eq!((batch.producer_id(), batch.producer_epoch(), batch.base_sequence()), (77, 4, 99));
+            assert!(batch.is_transactional());
+            assert_eq!(bytes[HEADER_LEN..], stored[HEADER_LEN..]);
+
+            // Damage that was there before is there after.
+            let mut damaged = stored.clone();
+            let last = damaged.len() - 1;
+            damaged[last] ^= 1;
+            stamp(&mut damaged, Producer { id: 77, epoch: 4 }, 99);
+            assert!(RecordBatch::parse(&damaged).unwrap().verify_crc().is_err());
+        }
+    }
+
+    #[test]
+    fn sequences_wrap_to_zero() {
+        assert_eq!(sequence_after(0, 5), 5);
+        assert_eq!(sequence_after(i32::MAX, 1), 0);
+        assert_eq!(sequence_after(i32::MAX - 1, 5), 3);
+    }
+}

@@ -1,0 +1,73 @@
+//! Where the bridge of a store stands, as its note says: works offline, and beside a bridge that runs.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use edgelog_core::Offset;
+
+use super::error::Result;
+use super::note::Note;
+use crate::error::Error;
+use crate::storage::{DirectoryStorage, DirectoryStorageOptions};
+use crate::{OffsetSpec, Store, TopicPartition};
+
+/// One log as the bridge's note knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogStatus {
+    /// The local log.
+    pub log: TopicPartition,
+    /// The target topic.
+    pub remote: String,
+    /// The target partition.
+    pub remote_partition: i32,
+    /// The cluster has acknowledged everything below this offset; `None` where it has acknowledged nothing.
+    pub acknowledged: Option<Offset>,
+    /// A commit up to this offset was under way when the note was written; the next start settles whether it counts.
+    pub committing: Option<Offset>,
+    /// The local log's end, high watermark; `None` where the store has no such log any more.
+    pub high_watermark: Option<Offset>,
+    /// Records from the acknowledged position, or the log's start, to the high watermark.
+    pub lag: Option<u64>,
+}
+
+/// What the note beside the store in `dir` says. Changes nothing.
+///
+/// The note trails what the cluster has by at most the transaction under way.
+///
+/// # Errors
+/// [`BridgeError::Store`](super::BridgeError::Store), [`BridgeError::Note`](super::BridgeError::Note).
+pub fn status(dir: impl AsRef<Path>) -> Result<Vec<LogStatus>> {
+    let dir = dir.as_ref();
+    let store = Store::attach(dir)?;
+    let options = DirectoryStorageOptions { read_only: true, ..DirectoryStorageOptions::default() };
+    let name = dir.display().to_string();
+    let storage = DirectoryStorage::open(dir, options).map_err(Error::storage("open data directory", &name))?;
+    let note = Note::open(Arc::new(storage))?;
+    let mut found = Vec::new();
+    for (name, entry) in &note.entries {
+        let acknowledged = entry.done.map(|position| position.offset);
+        let (high_watermark, lag) = match store.log(&name.topic, name.partition) {
+            Ok(log) => {
+                let mut reader = log.reader(OffsetSpec::Earliest)?;
+                if let Some(offset) = acknowledged.filter(|offset| *offset > reader.position().offset) {
+                    // A position beyond the end is a conflict that the next run reports; here there is no lag.
+                    let _ = reader.seek(OffsetSpec::Offset(offset));
+                }
+                (Some(log.offsets().high_watermark), Some(reader.lag()))
+            }
+            Err(Error::UnknownTopicOrPartition { .. }) => (None, None),
+            Err(error) => return Err(error.into()),
+        };
+        found.push(LogStatus {
+            log: name.clone(),
+            remote: entry.remote.clone(),
+            remote_partition: entry.partition,
+            acknowledged,
+            committing: entry.intent.map(|intent| intent.to.offset),
+            high_watermark,
+            lag,
+        });
+    }
+    Ok(found)
+}

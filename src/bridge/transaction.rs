@@ -1,0 +1,424 @@
+//! One transaction, top to bottom: every batch acknowledged, then the positions, then the note, then the commit.
+//!
+//! 1. The commit is asked for only when every Produce and every TxnOffsetCommit answered 0: a cluster commits the
+//!    position also where a batch is missing.
+//! 2. Inside a transaction a batch is never split, merged or stamped again: a resend has the same bytes and the same
+//!    sequence, so that the leader knows it.
+//! 3. An answer that did not come is never guessed. Whatever was asked is asked again, in the same words, until the
+//!    answer is there: Produce by its sequence, EndTxn by its epoch.
+//! 4. Sequences begin at 0 in every transaction, since each end of one raises the epoch (transactions of version 2).
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use edgelog_core::Offset;
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::txn_offset_commit_request::{
+    TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+};
+use kafka_protocol::messages::{
+    EndTxnRequest, GroupId, InitProducerIdRequest, ProduceRequest, ProduceResponse, TopicName, TransactionalId,
+    TxnOffsetCommitRequest,
+};
+use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
+
+use super::BridgeEvent;
+use super::cluster::{Coordinated, Role};
+use super::collect::{Collected, RangeEnd};
+use super::connection::code_of;
+use super::error::{BridgeError, Class, Code, Result};
+use super::note::{Entry, Intent};
+use super::stamp::{self, Producer};
+use super::uplink::{Patience, Uplink};
+
+/// The version from which on Produce names topics by their ids.
+const PRODUCE_BY_ID: i16 = 13;
+/// A leader that was just elected may not know its topic yet: so many tries before it is believed.
+const UNKNOWN_TOPIC_TRIES: u32 = 10;
+
+/// How a transaction ended, where nothing failed for good.
+#[derive(Debug)]
+pub(super) enum Ended {
+    Committed,
+    /// Nothing of it counts; positions have to be learned anew.
+    Aborted,
+}
+
+/// Why a transaction cannot be committed.
+enum Lost {
+    /// It has to be aborted; where the cause lies with one log, that log has been told to wait.
+    Abort(BridgeError),
+    /// Our epoch is not the current one.
+    Epoch(BridgeError),
+    /// A person has to do something.
+    Fatal(BridgeError),
+}
+
+impl From<BridgeError> for Lost {
+    fn from(error: BridgeError) -> Lost {
+        match code_of(&error).map(Code::class) {
+            Some(Class::Abortable | Class::Topic) => Lost::Abort(error),
+            Some(Class::Epoch) => Lost::Epoch(error),
+            _ if error.is_retriable() => Lost::Abort(error),
+            _ => Lost::Fatal(error),
+        }
+    }
+}
+
+/// A stamped batch for one partition.
+struct Wire {
+    lane: usize,
+    bytes: Bytes,
+}
+
+/// What still has to go to one partition of the target, in order.
+type Queues = BTreeMap<(String, i32), VecDeque<Wire>>;
+
+impl Uplink {
+    /// Carries out one transaction.
+    pub(super) fn transact(&mut self, collected: Collected) -> Result<Ended> {
+        let producer = self.producer.expect("a transaction has a producer");
+        let records = collected.records();
+        let bytes = collected.bytes;
+        let ends = collected.ends.clone();
+        match self.send_and_commit(collected, producer) {
+            Ok(()) => {}
+            Err(Lost::Fatal(error)) => return Err(error),
+            Err(Lost::Abort(error)) => {
+                self.tell(&BridgeEvent::Aborted { reason: error.to_string() });
+                self.abort()?;
+                return Ok(Ended::Aborted);
+            }
+            Err(Lost::Epoch(error)) => {
+                self.tell(&BridgeEvent::Aborted { reason: error.to_string() });
+                self.claim_own_id()?;
+                return Ok(Ended::Aborted);
+            }
+        }
+        for end in &ends {
+            let lane = &mut self.lanes[end.lane];
+            (lane.position, lane.mark) = (end.offset, Some(end.mark));
+            let done = lane.position_at(end.offset, end.mark);
+            let entry = self.note.entries.entry(lane.name.clone()).or_default();
+            (entry.done, entry.intent) = (Some(done), None);
+        }
+        self.note_is_behind = true;
+        let positions = ends.iter().map(|end| (self.lanes[end.lane].name.clone(), end.offset)).collect();
+        self.tell(&BridgeEvent::Committed { records, bytes: bytes as u64, positions });
+        Ok(Ended::Committed)
+    }
+
+    fn send_and_commit(&mut self, collected: Collected, producer: Producer) -> std::result::Result<(), Lost> {
+        let ends = collected.ends.clone();
+        let first_offsets = self.produce(collected, producer)?;
+        for end in &ends {
+            self.commit_position(end, producer)?;
+        }
+        for end in &ends {
+            let lane = &self.lanes[end.lane];
+            let target = lane.target.expect("a lane that sends has a target");
+            let intent =
+                Intent { to: lane.position_at(end.offset, end.mark), producer, first_offset: first_offsets[&end.lane] };
+            let done = self.note.entries.get(&lane.name).and_then(|entry| entry.done);
+            let entry = Entry { remote: lane.remote.clone(), partition: target.partition, done, intent: Some(intent) };
+            self.note.entries.insert(lane.name.clone(), entry);
+        }
+        self.note.write().map_err(Lost::Fatal)?;
+        self.end(true)
+    }
+
+    /// Sends every batch, one Produce per leader at a time, and returns the offset that each lane's first one got.
+    fn produce(
+        &mut self,
+        collected: Collected,
+        producer: Producer,
+    ) -> std::result::Result<HashMap<usize, Offset>, Lost> {
+        let mut queues = self.stamp_all(collected, producer);
+        let mut first_offsets = HashMap::new();
+        let mut backoff = self.backoff();
+        let mut unknown_topic_tries = 0;
+        let mut deadline = None;
+        while !queues.is_empty() {
+            let mut failure = None;
+            for (leader, partitions) in self.by_leader(&queues) {
+                let Some(leader) = leader else {
+                    failure.get_or_insert(BridgeError::broker("looking for a partition's leader", 5, None));
+                    continue;
+                };
+                // The transaction is open from here on, at the latest.
+                deadline.get_or_insert_with(|| Instant::now() + self.config.transaction_timeout);
+                match self.produce_heads(leader, &partitions, &queues) {
+                    Ok(answer) => {
+                        let told = self.take_answers(&answer, &partitions, &mut queues, &mut first_offsets)?;
+                        failure = told.or(failure);
+                    }
+                    Err(error) if error.is_retriable() => failure = Some(error),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            let Some(error) = failure else {
+                backoff = self.backoff();
+                unknown_topic_tries = 0;
+                continue;
+            };
+            if matches!(code_of(&error), Some(Code(3 | 100))) {
+                unknown_topic_tries += 1;
+                if unknown_topic_tries > UNKNOWN_TOPIC_TRIES {
+                    return Err(Lost::Abort(error));
+                }
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(Lost::Abort(error));
+            }
+            self.tell(&BridgeEvent::Retrying { reason: error.to_string() });
+            self.cluster.stop().check_grace().map_err(Lost::Fatal)?;
+            self.cluster.stop().wait_before_retry(backoff.pause());
+            // Who leads may have changed; where nobody can be asked, the next round says so.
+            let _ = self.look_up_leaders();
+        }
+        Ok(first_offsets)
+    }
+
+    fn stamp_all(&self, collected: Collected, producer: Producer) -> Queues {
+        let mut queues = Queues::new();
+        let mut sequences: HashMap<(String, i32), i32> = HashMap::new();
+        for mut piece in collected.pieces {
+            let lane = &self.lanes[piece.lane];
+            let target = lane.target.expect("a lane that sends has a target");
+            let partition = (lane.remote.clone(), target.partition);
+            let sequence = sequences.entry(partition.clone()).or_default();
+            stamp::stamp(&mut piece.wire, producer, *sequence);
+            *sequence = stamp::sequence_after(*sequence, piece.records);
+            queues.entry(partition).or_default().push_back(Wire { lane: piece.lane, bytes: piece.wire.freeze() });
+        }
+        queues
+    }
+
+    fn by_leader(&self, queues: &Queues) -> BTreeMap<Option<i32>, Vec<(String, i32)>> {
+        let mut leaders: BTreeMap<Option<i32>, Vec<(String, i32)>> = BTreeMap::new();
+        for partition in queues.keys() {
+            let topic = self.remote.get(&partition.0);
+            let leader = topic.and_then(|topic| topic.leaders.get(partition.1 as usize)).copied();
+            leaders.entry(leader.filter(|leader| *leader >= 0)).or_default().push(partition.clone());
+        }
+        leaders
+    }
+
+    /// One Produce with the first batch of each of these partitions: a broker takes one batch of a partition at a time.
+    fn produce_heads(&mut self, leader: i32, partitions: &[(String, i32)], queues: &Queues) -> Result<ProduceResponse> {
+        let version = self.cluster.version::<ProduceRequest>(leader, Role::Data)?;
+        let mut topics: BTreeMap<&str, Vec<PartitionProduceData>> = BTreeMap::new();
+        for partition in partitions {
+            let head = queues[partition].front().expect("an empty queue is removed");
+            let data = PartitionProduceData::default().with_index(partition.1).with_records(Some(head.bytes.clone()));
+            topics.entry(&partition.0).or_default().push(data);
+        }
+        let topics = topics.into_iter().map(|(name, partitions)| {
+            let topic = TopicProduceData::default().with_partition_data(partitions);
+            if version >= PRODUCE_BY_ID {
+                topic.with_topic_id(self.topic_id(name))
+            } else {
+                topic.with_name(TopicName(StrBytes::from_string(name.to_owned())))
+            }
+        });
+        let request = ProduceRequest::default()
+            .with_transactional_id(Some(self.transactional_id()))
+            .with_acks(-1)
+            .with_timeout_ms(self.config.request_timeout.as_millis() as i32)
+            .with_topic_data(topics.collect());
+        let answer = self.cluster.request(leader, Role::Data, &request)?;
+        self.cluster.mute(leader, Role::Data, answer.throttle_time_ms);
+        Ok(answer)
+    }
+
+    /// The id under which the lanes know a topic: never that of one that was created since under the same name.
+    fn topic_id(&self, name: &str) -> Uuid {
+        let lane = self.lanes.iter().find(|lane| lane.remote == name && lane.target.is_some());
+        lane.and_then(|lane| lane.target).map_or(Uuid::nil(), |target| target.topic_id)
+    }
+
+    /// Takes what was acknowledged out of the queues. Returns an error that allows another try.
+    fn take_answers(
+        &mut self,
+        answer: &ProduceResponse,
+        partitions: &[(String, i32)],
+        queues: &mut Queues,
+        first_offsets: &mut HashMap<usize, Offset>,
+    ) -> std::result::Result<Option<BridgeError>, Lost> {
+        let mut retry = None;
+        for partition in partitions {
+            let by_id = self.topic_id(&partition.0);
+            let topic = answer
+                .responses
+                .iter()
+                .find(|topic| *topic.name.0 == *partition.0 || (!by_id.is_nil() && topic.topic_id == by_id));
+            let told = topic.and_then(|topic| topic.partition_responses.iter().find(|told| told.index == partition.1));
+            let doing = format!("Produce to {}-{}", partition.0, partition.1);
+            let Some(told) = told else {
+                return Err(Lost::Abort(BridgeError::broker(doing, -1, Some("the answer does not name it"))));
+            };
+            if told.error_code == 0 {
+                let queue = queues.get_mut(partition).expect("it was asked for");
+                let wire = queue.pop_front().expect("its head was sent");
+                first_offsets.entry(wire.lane).or_insert(told.base_offset);
+                if queue.is_empty() {
+                    queues.remove(partition);
+                }
+                continue;
+            }
+            let error = BridgeError::broker(doing, told.error_code, told.error_message.as_deref());
+            let code = Code(told.error_code);
+            match code.class() {
+                Class::Retriable => retry = Some(error),
+                Class::Topic => {
+                    // Perhaps a leader that does not know its topic yet.
+                    if matches!(code, Code(3 | 100)) && !self.is_recreated(&partition.0) {
+                        retry = Some(error);
+                        continue;
+                    }
+                    self.let_wait(&partition.0, partition.1, &error.to_string());
+                    return Err(Lost::Abort(error));
+                }
+                Class::Abortable => return Err(Lost::Abort(error)),
+                Class::Epoch => return Err(Lost::Epoch(error)),
+                Class::Fatal => return Err(Lost::Fatal(error)),
+            }
+        }
+        Ok(retry)
+    }
+
+    /// Lets all lanes wait that go to this partition.
+    fn let_wait(&mut self, remote: &str, partition: i32, reason: &str) {
+        for lane in &mut self.lanes {
+            if lane.remote == remote && lane.target.is_some_and(|target| target.partition == partition) {
+                lane.waits = Some(reason.to_owned());
+            }
+        }
+    }
+
+    /// Puts a lane's new position into the transaction.
+    fn commit_position(&mut self, end: &RangeEnd, producer: Producer) -> std::result::Result<(), Lost> {
+        let lane = &self.lanes[end.lane];
+        let target = lane.target.expect("a lane that sends has a target");
+        let position = lane.position_at(end.offset, end.mark);
+        let (group, log) = (lane.group.clone(), lane.name.clone());
+        let Coordinated::Group(group_id) = &group else { unreachable!("positions are kept by groups") };
+        let partition = TxnOffsetCommitRequestPartition::default()
+            .with_partition_index(target.partition)
+            .with_committed_offset(end.offset)
+            .with_committed_metadata(Some(StrBytes::from_string(position.metadata())));
+        let topic = TxnOffsetCommitRequestTopic::default()
+            .with_name(TopicName(StrBytes::from_string(lane.remote.clone())))
+            .with_partitions(vec![partition]);
+        let request = TxnOffsetCommitRequest::default()
+            .with_transactional_id(self.transactional_id())
+            .with_group_id(GroupId(StrBytes::from_string(group_id.clone())))
+            .with_producer_id(producer.id.into())
+            .with_producer_epoch(producer.epoch)
+            .with_topics(vec![topic]);
+        let doing = format!("committing the position of {log}");
+        let deadline = Instant::now() + self.config.transaction_timeout;
+        let committed = self.persist(Patience::Until(deadline), |cluster| {
+            let answer = cluster.ask_coordinator(&group, &request)?;
+            let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
+            let code = told.map_or(-1, |partition| partition.error_code);
+            if matches!(code, 15 | 16) {
+                cluster.forget_coordinator(&group);
+            }
+            super::connection::check(&doing, code)
+        });
+        committed.map_err(|error| {
+            if code_of(&error).is_some_and(|code| code.class() == Class::Topic) {
+                self.lanes[end.lane].waits = Some(error.to_string());
+            }
+            error.into()
+        })
+    }
+
+    /// Ends the transaction, and asks until there is an answer. The epoch that is current from then on comes with it.
+    fn end(&mut self, committed: bool) -> std::result::Result<(), Lost> {
+        let producer = self.producer.expect("a transaction has a producer");
+        let request = EndTxnRequest::default()
+            .with_transactional_id(self.transactional_id())
+            .with_producer_id(producer.id.into())
+            .with_producer_epoch(producer.epoch)
+            .with_committed(committed);
+        let transaction = Coordinated::Transaction(self.config.transactional_id());
+        let doing = if committed { "committing a transaction" } else { "aborting a transaction" };
+        let answer = self.persist(Patience::Grace, |cluster| {
+            let answer = cluster.ask_coordinator(&transaction, &request)?;
+            if matches!(answer.error_code, 15 | 16) {
+                cluster.forget_coordinator(&transaction);
+            }
+            super::connection::check(doing, answer.error_code)?;
+            Ok(answer)
+        });
+        let answer = answer.map_err(Lost::from)?;
+        // At the end of the epochs it is another id, too.
+        if answer.producer_id.0 >= 0 {
+            self.producer = Some(Producer { id: answer.producer_id.0, epoch: answer.producer_epoch });
+        }
+        Ok(())
+    }
+
+    /// Aborts whatever is open, and sees to it that nothing of it can still arrive.
+    pub(super) fn abort(&mut self) -> Result<()> {
+        match self.end(false) {
+            Ok(()) => Ok(()),
+            Err(Lost::Fatal(error)) => Err(error),
+            Err(Lost::Abort(_) | Lost::Epoch(_)) => self.claim_own_id(),
+        }
+    }
+
+    /// Asks for the epoch behind our own: a transaction of ours that timed out leaves that to us, and somebody who
+    /// fenced us does not. Never asks as if we were new, or two copies would fence each other for ever.
+    pub(super) fn claim_own_id(&mut self) -> Result<()> {
+        match self.init_producer(self.producer) {
+            Err(error) if matches!(code_of(&error), Some(Code(47 | 90))) => {
+                Err(BridgeError::Fenced { transactional_id: self.config.transactional_id() })
+            }
+            // The cluster has forgotten the id, as it does after a week of silence: so nobody else has it.
+            Err(error) if code_of(&error) == Some(Code(49)) => self.init_producer(None),
+            other => other,
+        }
+    }
+
+    /// Gets the producer id and an epoch that nobody had before; ends what an earlier holder left open.
+    pub(super) fn init_producer(&mut self, own: Option<Producer>) -> Result<()> {
+        let timeout_ms = self.config.transaction_timeout.as_millis() as i32;
+        let mut request = InitProducerIdRequest::default()
+            .with_transactional_id(Some(self.transactional_id()))
+            .with_transaction_timeout_ms(timeout_ms);
+        if let Some(own) = own {
+            request = request.with_producer_id(own.id.into()).with_producer_epoch(own.epoch);
+        }
+        let transaction = Coordinated::Transaction(self.config.transactional_id());
+        let patience = if own.is_some() { Patience::Grace } else { Patience::Asked };
+        let answer = self.persist(patience, |cluster| {
+            let answer = cluster.ask_coordinator(&transaction, &request)?;
+            if matches!(answer.error_code, 15 | 16) {
+                cluster.forget_coordinator(&transaction);
+            }
+            super::connection::check("claiming the transactional id", answer.error_code)?;
+            Ok(answer)
+        })?;
+        self.producer = Some(Producer { id: answer.producer_id.0, epoch: answer.producer_epoch });
+        Ok(())
+    }
+
+    fn transactional_id(&self) -> TransactionalId {
+        TransactionalId(StrBytes::from_string(self.config.transactional_id()))
+    }
+
+    /// What the next transaction may carry after one that failed for lack of time, or succeeded.
+    pub(super) fn adapt(&mut self, ended: &Ended, took: Duration) {
+        let max = self.config.transaction_bytes;
+        self.bytes_max = match ended {
+            Ended::Committed if took < self.config.transaction_timeout / 4 => (self.bytes_max * 2).min(max),
+            Ended::Committed => self.bytes_max,
+            Ended::Aborted => (self.bytes_max / 2).max(1),
+        };
+    }
+}

@@ -1,0 +1,599 @@
+#!/usr/bin/env python3
+"""The bridge against a real Kafka broker: whatever dies on the way, a read_committed consumer finds every record once
+and in order, as it was appended.
+
+    transfer.py run STORE --expect FILE [--seed N] [--only NAME,...]
+
+STORE and FILE are what examples/mixed_workload made. Kafka's jars are in $EDGELOG_KAFKA_LIB, the command line is
+$EDGELOG_BIN; `./test --only bridge` builds and fetches both. What is found is read by Kafka's console consumer.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "kafka"))
+
+import check as kafka  # noqa: E402
+import proxy as px  # noqa: E402
+from check import Broken, Checks, tail  # noqa: E402
+
+EDGELOG = os.environ.get("EDGELOG_BIN", "edgelog")
+# No run of the bridge takes longer, but one that hangs.
+RUN_SECONDS_MAX = 180
+# How long Kafka's consumer waits for a record that is not there.
+IDLE_MS = 4000
+FENCED = 3
+UNABLE = 2
+
+
+class Broker(kafka.Broker):
+    """A broker behind a proxy whose address never changes."""
+
+    def __init__(self, home, *, features=(), **properties):
+        self.proxy = px.Proxy()
+        more = {"advertised.listeners": f"PLAINTEXT://{self.proxy.address}", **properties}
+        self.PROPERTIES = kafka.Broker.PROPERTIES + "".join(f"{k}={v}\n" for k, v in more.items())
+        self.FORMAT_OPTIONS = [option for feature in features for option in ("--feature", feature)]
+        super().__init__(home)
+
+    def start(self):
+        super().start()
+        self.proxy.forward_to(int(self.bootstrap.rpartition(":")[2]))
+
+    def consume_all(self, topic):
+        """partition -> what a read_committed consumer finds there, from the first record to the last."""
+        properties = {
+            "print.timestamp": "true",
+            "print.partition": "true",
+            "print.offset": "true",
+            "print.headers": "true",
+            "print.key": "true",
+            "print.value": "true",
+            "null.literal": kafka.NULL,
+            "key.separator": kafka.FIELD,
+            "headers.separator": kafka.HEADER,
+            "line.separator": kafka.RECORD,
+        }
+        out = kafka.java_ok(
+            "org.apache.kafka.tools.consumer.ConsoleConsumer",
+            *("--bootstrap-server", self.bootstrap, "--topic", topic, "--from-beginning"),
+            *("--isolation-level", "read_committed", "--timeout-ms", IDLE_MS),
+            *(o for k, v in properties.items() for o in ("--formatter-property", f"{k}={v}")),
+        )
+        printed = out.decode().split(kafka.RECORD)
+        if printed.pop() != "":
+            raise Broken(f"the console consumer's output ends amid a record:\n{tail(out)}")
+        found = {}
+        for line in printed:
+            time_field, partition_field, rest = line.split(kafka.FIELD, 2)
+            partition = int(partition_field.removeprefix("Partition:"))
+            record = kafka.parse_printed(topic, partition, time_field + kafka.FIELD + rest)
+            found.setdefault(partition, []).append(record)
+        return found
+
+    def delete_group(self, group):
+        kafka.java_ok(
+            "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
+            *("--bootstrap-server", self.bootstrap, "--delete", "--group", group),
+        )
+
+
+# --- the bridge -------------------------------------------------------------------------------------------------------
+
+
+def command(store, broker, device, to, *more, topics="*", **sets):
+    settings = {"reconnect.backoff.ms": "20", "reconnect.backoff.max.ms": "500", **sets}
+    return [
+        *(EDGELOG, "--dir", str(store), "bridge", "run", "--until-caught-up", "--json"),
+        *("--bootstrap", broker.proxy.address, "--device", device, "--topics", topics, "--to", to),
+        *(o for k, v in settings.items() for o in ("--set", f"{k}={v}")),
+        *more,
+    ]
+
+
+class Run:
+    """A running bridge, whose lines are read as it prints them."""
+
+    def __init__(self, arguments):
+        self.process = subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=kafka.die_with_parent,
+        )
+        self.events = []
+        self.errors = bytearray()
+        self.reader = threading.Thread(target=self.read_errors, daemon=True)
+        self.reader.start()
+        self.alarm = threading.Timer(RUN_SECONDS_MAX, self.process.kill)
+        self.alarm.start()
+
+    def read_errors(self):
+        for line in self.process.stderr:
+            self.errors += line
+
+    def next_event(self):
+        """The next thing it says; None when it has ended."""
+        line = self.process.stdout.readline()
+        if not line:
+            return None
+        self.events.append(json.loads(line))
+        return self.events[-1]
+
+    def kill(self):
+        self.process.kill()
+        return self.wait()
+
+    def wait(self):
+        while self.next_event() is not None:
+            pass
+        code = self.process.wait()
+        self.alarm.cancel()
+        self.reader.join()
+        return code
+
+    def expect(self, code):
+        found = self.wait()
+        if found != code:
+            said = "\n".join(map(json.dumps, self.events[-10:]))
+            raise Broken(f"the bridge ended with {found}, expected {code}\n{said}\n{tail(bytes(self.errors))}")
+        return self
+
+    def records(self):
+        return sum(event["records"] for event in self.events if event["event"] == "committed")
+
+
+# --- what must be there -----------------------------------------------------------------------------------------------
+
+
+def anonymous(record):
+    """Without the offset, which control records shift, and the topic, which is another one there."""
+    return {name: value for name, value in record.items() if name not in ("offset", "topic", "tstype")}
+
+
+def same_records(want, found, where):
+    for n, (wanted, have) in enumerate(zip(want, found)):
+        if anonymous(wanted) != anonymous(have):
+            raise Broken(
+                f"{where}: record {n} differs\nexpected {kafka.shorten(anonymous(wanted))}\n"
+                f"found    {kafka.shorten(anonymous(have))}"
+            )
+        if n > 0 and have["offset"] <= found[n - 1]["offset"]:
+            raise Broken(f"{where}: offset {have['offset']} follows {found[n - 1]['offset']}")
+    if len(want) != len(found):
+        raise Broken(f"{where}: expected {len(want)} records, found {len(found)}")
+
+
+def everything_once(broker, expected, prefix):
+    """Every record of every log, once and in order, in the partition of the same number."""
+    compared = 0
+    topics = sorted({topic for topic, _ in expected})
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        consumed = list(pool.map(lambda topic: broker.consume_all(prefix + topic), topics))
+    for topic, found in zip(topics, consumed):
+        partitions = {partition for name, partition in expected if name == topic}
+        for partition in sorted(partitions | set(found)):
+            want = expected.get((topic, partition), [])
+            same_records(want, found.get(partition, []), f"{prefix}{topic}-{partition}")
+            compared += len(want)
+    return f"{compared} records compared"
+
+
+class World:
+    """A store to send from, what is in it, and a broker with the target topics."""
+
+    def __init__(self, broker, store, expected, scratch, seed):
+        self.broker, self.store, self.expected = broker, pathlib.Path(store), expected
+        self.scratch, self.random = pathlib.Path(scratch), random.Random(seed)
+        self.total = sum(map(len, expected.values()))
+
+    def copy(self, name):
+        """A copy to bridge from: each test its own note."""
+        return pathlib.Path(shutil.copytree(self.store, self.scratch / name))
+
+    def create_targets(self, prefix, **configs):
+        counts = {}
+        for topic, partition in self.expected:
+            counts[topic] = max(counts.get(topic, 0), partition + 1)
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+            create = lambda item: self.broker.create_topic(prefix + item[0], item[1], retention_ms=-1, **configs)
+            list(pool.map(create, counts.items()))
+
+
+# --- the tests --------------------------------------------------------------------------------------------------------
+
+SAME = {"edgelog.bridge.partition": "same"}
+SMALL = {**SAME, "edgelog.bridge.transaction.bytes": "12000"}
+
+
+def plain(world):
+    """All of it, and nothing when asked again."""
+    store = world.copy("plain")
+    world.create_targets("p.")
+    to = "p.{topic}"
+    run = Run(command(store, world.broker, "plain", to, **SAME)).expect(0)
+    if run.records() != world.total:
+        raise Broken(f"the bridge says that it sent {run.records()} records, expected {world.total}")
+    again = Run(command(store, world.broker, "plain", to, **SAME)).expect(0)
+    if again.records() != 0:
+        raise Broken(f"a second run sent {again.records()} records again")
+    status = subprocess.run(
+        [EDGELOG, "--dir", str(store), "bridge", "status", "--json"], capture_output=True, check=True
+    ).stdout.decode()
+    if any(json.loads(line)["lag"] != 0 for line in status.splitlines()) or not status:
+        raise Broken(f"the status shows a lag:\n{status}")
+    transactions = sum(event["event"] == "committed" for event in run.events)
+    return f"{everything_once(world.broker, world.expected, 'p.')}, {transactions} transactions"
+
+
+def killed(world):
+    """SIGKILL after a random number of transactions, until one run gets through."""
+    store = world.copy("killed")
+    world.create_targets("k.")
+    kills = 0
+    while True:
+        run = Run(command(store, world.broker, "killed", "k.{topic}", **SMALL))
+        left = world.random.randrange(0, 8)
+        while left > 0 and run.next_event() is not None:
+            left -= 1
+        if run.process.poll() is None and left == 0 and kills < 200:
+            run.kill()
+            kills += 1
+            if run.events and run.events[-1]["event"] == "caught-up":
+                break
+            continue
+        run.expect(0)
+        break
+    if kills < 20:
+        raise Broken(f"only {kills} kills: the transfer is too short to show anything")
+    Run(command(store, world.broker, "killed", "k.{topic}", **SMALL)).expect(0)
+    return f"{everything_once(world.broker, world.expected, 'k.')}, {kills} kills"
+
+
+def cut(world):
+    """Connections cut before, amid and after every kind of request, twice."""
+    store = world.copy("cut")
+    world.create_targets("c.")
+    begin = [px.API_VERSIONS, px.METADATA, px.FIND_COORDINATOR, px.OFFSET_FETCH, px.INIT_PRODUCER_ID]
+    faults = [(api, phase) for api in begin for phase in px.PHASES]
+    transaction = [(api, p) for api in (px.PRODUCE, px.TXN_OFFSET_COMMIT, px.END_TXN) for p in px.PHASES]
+    for _ in range(2):
+        world.random.shuffle(transaction)
+        faults += transaction
+    world.broker.proxy.arm(faults)
+    run = Run(command(store, world.broker, "cut", "c.{topic}", **SMALL)).expect(0)
+    if left := world.broker.proxy.left():
+        raise Broken(f"{left} faults never happened; the next is {world.broker.proxy.faults[0]}")
+    aborted = sum(event["event"] == "aborted" for event in run.events)
+    return f"{everything_once(world.broker, world.expected, 'c.')}, {len(faults)} cuts, {aborted} aborted"
+
+
+def refused_batch(world):
+    """One log whose batches the cluster refuses, and connections cut in every phase of the abort that this takes: that
+    log waits, the others arrive."""
+    for n, phase in enumerate(px.PHASES):
+        label = f"refused-{n}"
+        store = world.copy(label)
+        # Records from 2023 are too old for the one topic. (Not for its transactions' markers, which are of today.)
+        world.broker.create_topic(f"{label}.dense", 1, retention_ms=-1)
+        world.broker.create_topic(f"{label}.aged", 1, retention_ms=-1, message_timestamp_before_max_ms=86_400_000)
+        world.broker.proxy.arm([(px.END_TXN, phase)])
+        run = Run(command(store, world.broker, label, f"{label}.{{topic}}", topics="aged,dense")).expect(UNABLE)
+        if world.broker.proxy.left() or not any(event["event"] == "aborted" for event in run.events):
+            raise Broken(f"{label}: nothing was aborted, or its connection was not cut: {run.events}")
+        found = world.broker.consume_all(f"{label}.dense").get(0, [])
+        same_records(world.expected["dense", 0], found, label)
+        if world.broker.consume_all(f"{label}.aged"):
+            raise Broken(f"{label}: what was refused arrived")
+    return f"{len(px.PHASES)} aborts cut"
+
+
+def timed_out(world):
+    """The cluster aborts a transaction of ours whose commit did not reach it in time: that is no other copy of us."""
+    with Broker(
+        tempfile.mkdtemp(dir=world.scratch),
+        **{"transaction.abort.timed.out.transaction.cleanup.interval.ms": 200},
+    ) as broker:
+        broker.start()
+        broker.create_topic("t", 1, retention_ms=-1)
+        store = world.scratch / "timed-out"
+        values = []
+        # An answer is waited for longer than the transaction may take.
+        sets = {"transaction.timeout.ms": 1000, "request.timeout.ms": 3000}
+        # The commit never arrives, and asking again tells that it is too late. Or the second of two batches never
+        # arrives. The abort that follows is cut.
+        late_commit = [(px.END_TXN, px.SWALLOW_REQUEST), (px.END_TXN, px.LET_THROUGH)]
+        late_batch = [(px.PRODUCE, px.LET_THROUGH), (px.PRODUCE, px.SWALLOW_REQUEST)]
+        aborts = 0
+        for late in (late_commit, late_batch):
+            for phase in px.PHASES:
+                more = [f"{late} {phase} {n} {'-' * 200}" for n in range(1500)]
+                append(store, "t", more)
+                values += more
+                broker.proxy.arm([*late, (px.END_TXN, phase)])
+                run = Run(command(store, broker, "late", "t", topics="t", **sets)).expect(0)
+                aborts += sum(event["event"] == "aborted" for event in run.events)
+                if broker.proxy.left():
+                    raise Broken(f"{phase}: {broker.proxy.faults} never happened; {run.events}")
+        found = values_of(broker.consume_all("t"))
+        if found != values:
+            raise Broken(f"expected {len(values)} records, found {len(found)}")
+    if aborts < 8:
+        raise Broken(f"only {aborts} transactions timed out")
+    return f"{aborts} transactions timed out"
+
+
+def broker_killed(world):
+    """The broker dies amid transfers and comes back, on another port."""
+    store = world.copy("broker")
+    world.create_targets("b.")
+    run = Run(command(store, world.broker, "broker", "b.{topic}", **SMALL))
+    kills = 0
+    for _ in range(3):
+        for _ in range(world.random.randrange(3, 12)):
+            if run.next_event() is None:
+                raise Broken(f"the transfer ended early:\n{tail(bytes(run.errors))}")
+        world.broker.kill()
+        world.broker.start()
+        kills += 1
+    run.expect(0)
+    return f"{everything_once(world.broker, world.expected, 'b.')}, {kills} kills of the broker"
+
+
+def append(store, log, values):
+    """Appends lines; the CLI closes the store cleanly, so all of it is durable."""
+    subprocess.run(
+        [EDGELOG, "--dir", str(store), "append", log, "--quiet"],
+        input="".join(f"{value}\n" for value in values).encode(),
+        check=True,
+        capture_output=True,
+    )
+
+
+def values_of(found):
+    return [record["payload"] for _, records in sorted(found.items()) for record in records]
+
+
+def prefix_of_one(found, histories):
+    """The number of the one history that `found` is a prefix of."""
+    of = [n for n, history in enumerate(histories) if found == history[: len(found)]]
+    if not of:
+        raise Broken(f"what the cluster has is no prefix of any copy's history: {kafka.shorten(found)}")
+    return of
+
+
+def cloned(world):
+    """Two copies of one device that went on separately: one is fenced, and the cluster has one history."""
+    fenced = conflicts = 0
+    for turn in range(4):
+        to = f"clone{turn}"
+        device = f"clone{turn}"
+        world.broker.create_topic(to, 1, retention_ms=-1)
+        stores = [world.scratch / f"clone{turn}-{n}" for n in range(2)]
+        common = [f"common {n}" for n in range(300)]
+        append(stores[0], "t", common)
+        # Half of the turns begin with copies that were sent from before, the others with new ones.
+        if turn % 2:
+            Run(command(stores[0], world.broker, device, to, topics="t")).expect(0)
+        shutil.copytree(stores[0], stores[1])
+        histories = []
+        for n, store in enumerate(stores):
+            own = [f"copy {n} record {m}" for m in range(3000)]
+            append(store, "t", own)
+            histories.append(common + own)
+        sets = {"edgelog.bridge.transaction.bytes": "2000"}
+        runs = [Run(command(store, world.broker, device, to, topics="t", **sets)) for store in stores]
+        codes = [run.wait() for run in runs]
+        if sorted(codes) not in ([0, FENCED], [FENCED, FENCED]):
+            said = "\n".join(tail(bytes(run.errors)) for run in runs)
+            raise Broken(f"turn {turn}: the copies ended with {codes}, expected one 3\n{said}")
+        for run in runs:
+            text = bytes(run.errors)
+            fenced += b"fenced: another bridge" in text
+            conflicts += b"is not one of the log here" in text
+        found = values_of(world.broker.consume_all(to))
+        winners = prefix_of_one(found, histories)
+        # Started again, each says the same: the one whose history it is goes on, the other does nothing.
+        again = [Run(command(store, world.broker, device, to, topics="t", **sets)).wait() for store in stores]
+        winner = next((n for n in range(2) if again[n] == 0), None)
+        if winner is None or again[1 - winner] != FENCED or winner not in winners:
+            raise Broken(f"turn {turn}: started again the copies end with {again}, history {winners}")
+        if values_of(world.broker.consume_all(to)) != histories[winner]:
+            raise Broken(f"turn {turn}: the cluster has not exactly what copy {winner} holds")
+    return f"{fenced} fenced, {conflicts} told apart before"
+
+
+def wrong_copy_fences_nobody(world):
+    """A restored backup, or a log that was begun anew under the same device: stops before it takes the id over."""
+    to, device = "wrong", "wrong"
+    world.broker.create_topic(to, 1, retention_ms=-1)
+    right, backup, anew = (world.scratch / f"wrong-{n}" for n in ("right", "backup", "anew"))
+    append(right, "t", ["one", "two"])
+    shutil.copytree(right, backup)
+    append(right, "t", ["three"])
+    Run(command(right, world.broker, device, to, topics="t")).expect(0)
+    append(anew, "t", ["other"])
+    for store, words in ((backup, b"ends at offset"), (anew, b"another identity")):
+        run = Run(command(store, world.broker, device, to, topics="t")).expect(FENCED)
+        if words not in run.errors:
+            raise Broken(f"expected {words}, found {bytes(run.errors)}")
+    # The right one was not disturbed: it still holds its epoch, and goes on.
+    append(right, "t", ["four"])
+    Run(command(right, world.broker, device, to, topics="t")).expect(0)
+    found = values_of(world.broker.consume_all(to))
+    if found != ["one", "two", "three", "four"]:
+        raise Broken(f"found {found}")
+    return "2 copies stopped"
+
+
+def forgotten(world):
+    """The cluster has forgotten the position (here: the group is deleted): the note decides, also where the bridge died
+    between asking for the commit and hearing of it, whichever way that went."""
+    outcomes = {}
+    for name, fault in (
+        ("noted", None),
+        ("never asked", px.SWALLOW_REQUEST),
+        ("never heard", px.SWALLOW_ANSWER),
+    ):
+        for turn in range(2):
+            label = f"forgot-{name.replace(' ', '-')}-{turn}"
+            world.broker.create_topic(label, 1, retention_ms=-1)
+            store = world.scratch / label
+            values = []
+            # The first transaction of all, and one behind others: with and without a position that is done.
+            for part in range(turn + 1):
+                more = [f"part {part} record {n}" for n in range(50)]
+                append(store, "t", more)
+                values += more
+                if part < turn or fault is None:
+                    Run(command(store, world.broker, label, label, topics="t")).expect(0)
+                    continue
+                injected = sum(world.broker.proxy.injected.values())
+                world.broker.proxy.arm([(px.END_TXN, fault)])
+                run = Run(command(store, world.broker, label, label, topics="t"))
+                if not world.broker.proxy.wait_injected(injected + 1, RUN_SECONDS_MAX):
+                    raise Broken(f"{label}: no commit was asked for")
+                run.kill()
+            if fault == px.SWALLOW_REQUEST:
+                # A position is deleted only when no transaction holds it: claim the id, which aborts what is open.
+                # The start that follows does that itself; the group is there only where something was committed.
+                if turn > 0:
+                    abort_open(world, store, label)
+            elif turn > 0 or fault is not None:
+                pass
+            if turn > 0 or fault != px.SWALLOW_REQUEST:
+                delete_group_of(world, label)
+            Run(command(store, world.broker, label, label, topics="t")).expect(0)
+            found = values_of(world.broker.consume_all(label))
+            if found != values:
+                raise Broken(f"{label}: expected {len(values)} records, found {len(found)}: {kafka.shorten(found)}")
+            outcomes[label] = len(found)
+    return f"{len(outcomes)} cases"
+
+
+def abort_open(world, store, label):
+    """Lets a copy of the bridge begin and stop: InitProducerId aborts what the dead one left open."""
+    copy = world.scratch / f"{label}-begin"
+    shutil.copytree(store, copy)
+    world.broker.proxy.arm([(px.PRODUCE, px.SWALLOW_REQUEST)])
+    injected = sum(world.broker.proxy.injected.values())
+    run = Run(command(copy, world.broker, label, label, topics="t"))
+    if not world.broker.proxy.wait_injected(injected + 1, RUN_SECONDS_MAX):
+        raise Broken(f"{label}: the copy did not begin")
+    run.kill()
+
+
+def delete_group_of(world, label):
+    world.broker.delete_group(f"edgelog:{label}:t-0")
+
+
+def topic_recreated(world):
+    """The target topic was deleted and made again: told, and nothing is sent until a person decides."""
+    world.broker.create_topic("again", 1, retention_ms=-1)
+    store = world.scratch / "again"
+    append(store, "t", ["one", "two"])
+    Run(command(store, world.broker, "again", "again", topics="t")).expect(0)
+    kafka.java_ok(
+        "org.apache.kafka.tools.TopicCommand",
+        *("--bootstrap-server", world.broker.bootstrap, "--delete", "--topic", "again"),
+    )
+    world.broker.create_topic("again", 1, retention_ms=-1)
+    append(store, "t", ["three"])
+    run = Run(command(store, world.broker, "again", "again", topics="t")).expect(UNABLE)
+    reasons = [event["reason"] for event in run.events if event["event"] == "waiting"]
+    if not any("re-created" in reason for reason in reasons):
+        raise Broken(f"expected it to be told as re-created, found {reasons}")
+    if world.broker.consume_all("again"):
+        raise Broken("something was sent all the same")
+    return reasons[0]
+
+
+def one_topic_cannot(world):
+    """A topic that the cluster lacks, one whose records it would delete on arrival, one whose records are too large:
+    each is told, and the others go."""
+    store = world.scratch / "cannot"
+    for log in ("good", "absent", "old"):
+        append(store, log, [f"{log} {n}" for n in range(10)])
+    append(store, "large", ["small", "x" * 5000, "behind"])
+    world.broker.create_topic("q.good", 1, retention_ms=-1)
+    world.broker.create_topic("q.old", 1, retention_ms=1)
+    world.broker.create_topic("q.large", 1, retention_ms=-1, max_message_bytes=3000)
+    run = Run(command(store, world.broker, "cannot", "q.{topic}")).expect(UNABLE)
+    reasons = {event["log"]: event["reason"] for event in run.events if event["event"] == "waiting"}
+    for log, words in (("absent-0", "cannot be used"), ("old-0", "retention.ms"), ("large-0", "max.message.bytes")):
+        if words not in reasons.get(log, ""):
+            raise Broken(f"{log}: expected {words!r} in {reasons}")
+    if "good-0" in reasons:
+        raise Broken(f"good-0 waits: {reasons}")
+    found = values_of(world.broker.consume_all("q.good"))
+    if found != [f"good {n}" for n in range(10)]:
+        raise Broken(f"q.good holds {found}")
+    return "3 told, 1 sent"
+
+
+def old_transactions(world):
+    """A cluster below transaction.version 2 is refused, with the command that raises it."""
+    with Broker(tempfile.mkdtemp(dir=world.scratch), features=["transaction.version=1"]) as broker:
+        broker.start()
+        run = Run(command(world.store, broker, "old", "x", topics="plain")).expect(1)
+        if b"upgrade --feature transaction.version=2" not in run.errors:
+            raise Broken(f"the refusal does not name the command: {bytes(run.errors)}")
+    return "refused"
+
+
+TESTS = {
+    "plain": plain,
+    "killed": killed,
+    "cut": cut,
+    "refused_batch": refused_batch,
+    "timed_out": timed_out,
+    "broker_killed": broker_killed,
+    "cloned": cloned,
+    "wrong_copy_fences_nobody": wrong_copy_fences_nobody,
+    "forgotten": forgotten,
+    "topic_recreated": topic_recreated,
+    "one_topic_cannot": one_topic_cannot,
+    "old_transactions": old_transactions,
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    p = commands.add_parser("run", help="all tests, or some")
+    p.add_argument("store", help="the data directory that mixed_workload filled")
+    p.add_argument("--expect", required=True, help="what is in it, as mixed_workload wrote it")
+    p.add_argument("--seed", type=int, help="of what is random; printed where it is not given")
+    p.add_argument("--only", help=f"some of {', '.join(TESTS)}")
+    args = parser.parse_args()
+    if not kafka.LIB.is_dir():
+        parser.error(f"{kafka.LIB} is missing: `./test --only bridge` fetches Kafka's jars")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    seed = args.seed if args.seed is not None else random.randrange(1 << 32)
+    print(f"seed {seed}", flush=True)
+    expected = kafka.by_partition(kafka.read_json_lines(pathlib.Path(args.expect).read_text(encoding="utf-8")))
+    checks = Checks()
+    with tempfile.TemporaryDirectory(prefix="edgelog-bridge-") as scratch:
+        with Broker(tempfile.mkdtemp(dir=scratch)) as broker:
+            broker.start()
+            world = World(broker, args.store, expected, scratch, seed)
+            for name in args.only.split(",") if args.only else TESTS:
+                checks.run(name.replace("_", " "), TESTS[name], world)
+            broker.stop()
+    return checks.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
