@@ -129,7 +129,8 @@ impl Bridge {
     /// A bridge for the store in the directory `dir`, which another process may be writing: it attaches read-only, and
     /// writes nothing there but its note and its lock. Does not connect yet.
     ///
-    /// Sent is what the writer's checkpoint names durable, which is at most ten seconds behind.
+    /// Sent is what the writer's checkpoint names durable. That is behind by at most the writer's
+    /// `edgelog.checkpoint.interval.ms` (ten seconds), or six times that while less than 64 KiB were appended.
     ///
     /// # Errors
     /// [`BridgeError::InvalidConfig`]; [`BridgeError::Locked`] where another bridge works for this store;
