@@ -81,7 +81,7 @@ pub enum Bug {
 
 #[cfg(edgelog_canary)]
 impl Bug {
-    /// All that the searches for crashes are held to. (The others are not found by them yet, or are for the models.)
+    /// All that the searches for crashes are held to. [`Bug::WakeWithoutFence`] is for the models of threads.
     pub const ALL: &[Bug] = &[
         Bug::SkipDirectorySync,
         Bug::PublishBeforeCopy,
@@ -110,6 +110,13 @@ impl Bug {
         Bug::ConfigureAfterCreation,
         Bug::DeleteFilesAtOnce,
         Bug::ServeUnsyncedTopics,
+        Bug::TrustTheIndex,
+        Bug::TrustOneCleanSlot,
+        Bug::CutBeforeKept,
+        Bug::SkipTornTailFence,
+        Bug::OverwriteTheHoldingSlot,
+        Bug::SwapInUnflushedCheckpoint,
+        Bug::TrustTheCachedSlot,
     ];
 }
 

@@ -69,7 +69,7 @@ fn random_schedules_are_recovered_from() {
 #[test]
 fn random_schedules_with_several_faults_are_recovered_from() {
     let begun = Instant::now();
-    let count = number("EDGELOG_CRASH_SCHEDULES", if FAST { 100_000 } else { 4000 }) / 10;
+    let count = number("EDGELOG_CRASH_SCHEDULES", if FAST { 100_000 } else { 1600 }) / 4;
     let first = number("EDGELOG_CRASH_FIRST", 0);
     let outcome = search::schedules(first, count.max(1) as usize, search::faulty_schedule, Quirks::default());
     outcome.print(&format!("random schedules with several faults, from seed {first}"), begun);

@@ -27,7 +27,7 @@ use super::walk::{Step, WalkRules, Walker};
 use crate::error::{Error, Result};
 use crate::log::{Durability, DurablePoint, Origin, SavedLog, TopicPartition};
 use crate::segment::file_names;
-use crate::storage::{Access, Storage, StorageLock};
+use crate::storage::{Access, Storage, StorageFile, StorageLock};
 use crate::store::checkpoint::{Checkpoint, CheckpointFile};
 use crate::store::{RecoveryReport, Store};
 
@@ -355,6 +355,10 @@ pub struct SalvageReport {
     pub records: u64,
     /// Their first new offset, and the one behind the last.
     pub offsets: Option<(Offset, Offset)>,
+    /// The first offset that they had in the file, and the one behind the last.
+    pub old_offsets: Option<(Offset, Offset)>,
+    /// Where in the file the salvage began: what stands before it is still in the log.
+    pub from: u64,
     /// Batches that hold and cannot be appended: markers of transactions, or such as compaction thinned out.
     pub refused: u64,
     /// Bytes that are no batch.
@@ -366,8 +370,9 @@ pub struct SalvageReport {
 /// Appends the batches that hold in a `.cut` file once more to its log, as new records: at new offsets, with the
 /// timestamps that they had. `path` is relative to the data directory (`cpu-0/00000000000000000000-4096-1.cut`).
 ///
-/// Nothing is checked against what the log holds already: whether records come twice is the caller's to know. The file
-/// is then renamed to end in `.salvaged`, so that it is not taken twice by mistake.
+/// Where the file is the whole segment, what stands before the position in its name was kept by the log and is passed
+/// over. Nothing else is checked against what the log holds already: whether records come twice is the caller's to
+/// know. The file is then renamed to end in `.salvaged`, so that it is not taken twice by mistake.
 ///
 /// # Errors
 /// [`Error::DataDirLocked`] where somebody writes the store, [`Error::UnknownTopicOrPartition`], [`Error::Storage`],
@@ -394,13 +399,17 @@ pub fn salvage(storage: &Arc<dyn Storage>, path: &str) -> Result<SalvageReport> 
         offset_end: Offset::MAX,
         batch_bytes_max: log.config().max_message_bytes as usize,
     };
+    let from = kept_before(&*file, len, path)?;
     let mut walker = Walker::new(file, len, rules);
+    walker.start_at(from);
     let renamed_to = format!("{path}.salvaged");
     let mut report = SalvageReport {
         log: name,
         batches: 0,
         records: 0,
         offsets: None,
+        old_offsets: None,
+        from,
         refused: 0,
         invalid_bytes: 0,
         renamed_to: renamed_to.clone(),
@@ -409,12 +418,15 @@ pub fn salvage(storage: &Arc<dyn Storage>, path: &str) -> Result<SalvageReport> 
         match walker.next() {
             Step::Batch { .. } => {
                 let batch = walker.batch();
+                let (old_first, old_next) = (batch.base_offset(), batch.next_offset());
                 match log.append_encoded(batch.bytes(), Durability::Os) {
                     Ok(info) => {
                         report.batches += 1;
                         report.records += u64::try_from(batch.record_count()).unwrap_or(0);
                         let first = report.offsets.map_or(info.base_offset, |(first, _)| first);
                         report.offsets = Some((first, info.last_offset + 1));
+                        let first = report.old_offsets.map_or(old_first, |(first, _)| first);
+                        report.old_offsets = Some((first, old_next));
                     }
                     Err(Error::InvalidRecord(_) | Error::RecordTooLarge { .. }) => report.refused += 1,
                     Err(error) => return Err(error),
@@ -432,4 +444,18 @@ pub fn salvage(storage: &Arc<dyn Storage>, path: &str) -> Result<SalvageReport> 
     storage.sync_dir(&dir).map_err(Error::storage("sync directory", &dir))?;
     store.close()?;
     Ok(report)
+}
+
+/// How many bytes at the start of a `.cut` file are in the log still. Recovery keeps valid batches aside by renaming the
+/// whole segment, of which the log goes on with a copy up to the position in the new name; all else is a copy of what
+/// stood from that position on. The whole segment is told by its first batch, which has the offset that names it.
+fn kept_before(file: &dyn StorageFile, len: u64, path: &str) -> Result<u64> {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let position = file_names::cut_file_position(name).map_or(0, u64::from);
+    let mut first = [0; 8];
+    let read = file.read_at(&mut first, 0).map_err(Error::storage("read", path))?;
+    let is_whole = read == first.len()
+        && file_names::parse_cut_file(name) == Some(Offset::from_be_bytes(first))
+        && position <= len;
+    Ok(if is_whole { position } else { 0 })
 }

@@ -136,6 +136,11 @@ impl Walker {
         self.hints = positions;
     }
 
+    /// Goes on at `position`.
+    pub(super) fn start_at(&mut self, position: u64) {
+        self.position = position;
+    }
+
     /// Where the walk stands: behind the last batch or damage that it gave out.
     pub(super) fn position(&self) -> u64 {
         self.position

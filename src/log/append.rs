@@ -431,8 +431,8 @@ impl LogShared {
         }
         let host = self.host()?;
         host.allow_writing()?;
-        if guard.as_ref().is_some_and(|appender| appender.torn) {
-            self.fence_torn_tail(guard)?;
+        if let Some(appender) = guard.as_mut().filter(|appender| appender.torn) {
+            self.fence_torn_tail(appender)?;
         }
         self.state.store(state::WRITABLE, Ordering::Release);
         Ok(())
@@ -440,11 +440,15 @@ impl LogShared {
 
     /// Raises the epoch, durably, over what a failed write may have left behind the end, and cuts that off:
     /// were the next batch to be lost in a crash, the debris must not pass for it.
-    fn fence_torn_tail(&self, guard: &mut MutexGuard<'_, Option<Appender>>) -> Result<()> {
-        let appender = guard.as_mut().expect("only an owned log is torn");
+    pub(super) fn fence_torn_tail(&self, appender: &mut Appender) -> Result<()> {
         let epoch = appender.epoch + i32::from(!bug(Bug::SkipTornTailFence));
+        let before = self.epochs.read().clone();
         self.epochs.write().assign(epoch, appender.next_offset);
-        self.host()?.checkpoint()?;
+        if let Err(error) = self.host()?.checkpoint() {
+            // Nobody is told an epoch that a power cut could give out once more.
+            *self.epochs.write() = before;
+            return Err(error);
+        }
         appender.epoch = epoch;
         let path = appender.segment.path();
         let file = appender.file.as_ref().expect("it was written to");

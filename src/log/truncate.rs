@@ -60,6 +60,10 @@ impl LogShared {
         }
         let appender = guard.as_mut().ok_or(Error::Closed)?;
         if offset >= appender.next_offset {
+            if appender.torn {
+                // Of an append that answered an error there may be more behind the end than it seems.
+                self.fence_torn_tail(appender)?;
+            }
             return Ok(appender.next_offset);
         }
         let segment = self.segment_for(offset).ok_or(Error::Closed)?;

@@ -53,6 +53,11 @@ pub(crate) fn parse_cut_file(name: &str) -> Option<Offset> {
     parse_digits(name.strip_suffix(".cut")?.split('-').next()?)
 }
 
+/// Where in its segment stood what a file with this name keeps.
+pub(crate) fn cut_file_position(name: &str) -> Option<Position> {
+    name.strip_suffix(".cut")?.split('-').nth(1)?.parse().ok()
+}
+
 /// The epoch in the name of a file that recovery put aside: the higher, the later.
 pub(crate) fn cut_file_epoch(name: &str) -> Option<i32> {
     name.strip_suffix(".cut")?.rsplit('-').next()?.parse().ok()

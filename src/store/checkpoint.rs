@@ -190,7 +190,7 @@ impl CheckpointFile {
         if self.encoded.len() > self.slot_len || self.file.is_none() {
             return self.write_anew();
         }
-        self.write_slot()
+        self.write_slot(if bug(Bug::OverwriteTheHoldingSlot) { 2 } else { 1 })
     }
 
     /// Writes both slots, one after the other. Durable on return.
@@ -200,16 +200,16 @@ impl CheckpointFile {
             return Ok(());
         }
         self.encode(checkpoint);
-        self.write_slot()
+        self.write_slot(1)
     }
 
-    fn write_slot(&mut self) -> Result<()> {
+    /// Writes the slot whose turn it is `further` numbers from the one that holds.
+    fn write_slot(&mut self, further: u64) -> Result<()> {
         let file = self.file.as_ref().expect("the caller saw to it");
         // Counted on only when it lasted: what failed half way is written over before the slot that holds is.
-        let sequence = self.sequence + 1;
+        let sequence = self.sequence + further;
         seal(&mut self.encoded, self.slot_len, sequence);
-        let slot = if bug(Bug::OverwriteTheHoldingSlot) { self.sequence % 2 } else { sequence % 2 };
-        let position = slot * self.slot_len as u64;
+        let position = (sequence % 2) * self.slot_len as u64;
         file.write_at(&self.encoded, position).map_err(Error::storage("write", FILE))?;
         file.flush().map_err(Error::storage("flush", FILE))?;
         self.sequence = sequence;

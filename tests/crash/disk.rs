@@ -407,6 +407,14 @@ impl Core {
         core
     }
 
+    /// All that the cache shows is on the device, as after a power cut.
+    pub(crate) fn is_settled(&self) -> bool {
+        let is_on_device = |inode: &Arc<Inode>| {
+            inode.lens.is_empty() && inode.sectors.iter().all(|sector| sector.device.is_empty() && !sector.dirty)
+        };
+        self.dirs.values().all(|dir| dir.pending.is_empty()) && self.inodes.values().all(is_on_device)
+    }
+
     /// Files with the numbers of their torn sectors.
     pub(crate) fn torn(&self) -> Vec<(String, usize)> {
         let named = self.files();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use edgelog::storage::Storage;
 use edgelog::{Log, NewTopic, OffsetSpec, ReadUpTo, ReaderOptions, Store};
 
-use super::batches::{Found, batches_in};
+use super::batches::{Found, batch_at, batches_in};
 use super::disk::{Core, SimDisk, has_ending};
 
 /// Timestamps count up from here, one a record, where the clock does not jump.
@@ -127,12 +127,20 @@ pub(crate) struct Model {
     pub(crate) what: &'static str,
     /// Files that the last recovery put aside, with the bytes they have at least.
     pub(crate) kept: Vec<(String, u64)>,
+    /// What a recovery under way found behind the batches of segments, by path: it may cut it off, and not destroy it.
+    pub(crate) tails: Vec<(String, Vec<u8>)>,
 }
 
 impl Model {
     pub(crate) fn new() -> Model {
-        let (topics, kept) = (BTreeMap::new(), Vec::new());
-        Model { topics, clean: Clean::May, has_checkpoint: false, what: "nothing yet", kept }
+        let (topics, kept, tails) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Model { topics, clean: Clean::May, has_checkpoint: false, what: "nothing yet", kept, tails }
+    }
+
+    /// The logs that a flush or a close of the store sees to: not those whose deletion met an error.
+    pub(crate) fn logs_in_use(&mut self) -> impl Iterator<Item = &mut LogModel> {
+        let in_use = self.topics.values_mut().filter(|topic| topic.presence == Presence::Present);
+        in_use.flat_map(|topic| &mut topic.logs)
     }
 
     pub(crate) fn log_mut(&mut self, topic: &str, partition: usize) -> &mut LogModel {
@@ -230,9 +238,10 @@ pub(crate) fn check(store: &Store, disk: &SimDisk, before: &Core, model: &Model)
         for (partition, log_model) in expected.logs.iter().enumerate() {
             let at = |e: String| format!("{name}-{partition}: {e}");
             let log = store.log(name, partition as u32).map_err(|e| at(e.to_string()))?;
-            let unclean_epoch = (!report.clean).then_some(log_model.epoch_max);
             let found = report.logs.iter().find(|l| l.name.topic == *name && l.name.partition as usize == partition);
             let found = found.ok_or_else(|| at("no line in the report".into()))?;
+            // A log that its clean close holds for goes on in its epoch, whatever is missing beside it.
+            let unclean_epoch = (!found.clean).then_some(log_model.epoch_max);
             let log_now = check_log(&log, log_model, unclean_epoch).map_err(at)?;
             if found.log_end_offset != log_now.end() || found.log_start_offset != log_now.start.0 {
                 return Err(at(format!("the report says {found:?}")));
@@ -256,7 +265,45 @@ pub(crate) fn check(store: &Store, disk: &SimDisk, before: &Core, model: &Model)
     if !report.clean && before.effect % 3 == 0 {
         nothing_is_destroyed(before, &disk.snapshot(), model, &now)?;
     }
+    tails_are_kept(&std::mem::take(&mut now.tails), disk, &now)?;
     Ok(now)
+}
+
+/// The bytes behind the batches of each segment, without zeros at their end.
+pub(crate) fn tails_in(core: &Core) -> Vec<(String, Vec<u8>)> {
+    let mut tails = Vec::new();
+    for (path, mut bytes) in core.contents(&[".log"]) {
+        bytes.truncate(bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1));
+        let mut position = 0;
+        while let Some(batch) = batch_at(&bytes, position) {
+            position += batch.size;
+        }
+        if position < bytes.len() {
+            tails.push((path, bytes.split_off(position)));
+        }
+    }
+    tails
+}
+
+/// What a recovery that was itself cut short found behind the batches stands in a segment or in what is put aside.
+fn tails_are_kept(tails: &[(String, Vec<u8>)], disk: &SimDisk, now: &Model) -> Result<(), String> {
+    if tails.is_empty() {
+        return Ok(());
+    }
+    let files = disk.snapshot().contents(&[".log", ".cut"]);
+    for (path, tail) in tails {
+        let dir = path.split('/').next().unwrap_or_default();
+        let of_log = || files.iter().filter(|(path, _)| path.split('/').next() == Some(dir));
+        let is_standing = now.topics.iter().any(|(name, topic)| {
+            topic.presence == Presence::Present && dir.strip_prefix(name.as_str()).is_some_and(|n| n.starts_with('-'))
+        });
+        let bounded = of_log().filter(|(path, _)| has_ending(path, ".cut")).count() >= CUT_FILES_MAX;
+        let is_kept = || of_log().any(|(_, bytes)| bytes.windows(tail.len()).any(|bytes| bytes == tail));
+        if is_standing && !bounded && !is_kept() {
+            return Err(format!("{path}: {} bytes behind its batches were destroyed", tail.len()));
+        }
+    }
+    Ok(())
 }
 
 /// What the report says was cut is kept where it says, and holds the batches that it says.
@@ -381,8 +428,9 @@ fn check_log(log: &Log, model: &LogModel, unclean_epoch: Option<i32>) -> Result<
             return Err(format!("epoch {epoch} was used before the crash ({epoch_max})"));
         }
     }
-    for at in [start, start + (end - start) / 3, end - 1] {
-        if at < start || at >= end {
+    for at in start..end {
+        // Of a longer log, the first, the last, and what a third of it is apart.
+        if end - start > 40 && ![start, start + (end - start) / 3, end - 1].contains(&at) {
             continue;
         }
         let some = read_from(log, OffsetSpec::Offset(at), 1, ReadUpTo::HighWatermark)?;

@@ -2,9 +2,13 @@
 
 use edgelog::Durability::{Interval, Os, Sync};
 
-use super::disk::{Fault, Image, Quirks};
+use edgelog::clock::ManualClock;
+use edgelog::{NewRecord, NewTopic};
+
+use super::disk::{Fault, Image, Quirks, SimDisk};
+use super::oracle::TIME_BASE;
 use super::search::{guarded, run_schedule};
-use super::workload::Op;
+use super::workload::{Op, options};
 
 fn append(log: usize, records: u8, len: u16, durability: edgelog::Durability) -> Op {
     Op::Append { log, records, len, durability, beside: false }
@@ -126,6 +130,181 @@ fn a_log_does_not_begin_behind_what_a_cut_has_taken() {
     run_schedule(&ops, Quirks::default()).unwrap();
 }
 
+/// Somebody appended, was told that the disk is full, truncated the log to where it ended, and found the record after a
+/// crash.
+#[test]
+fn what_a_failed_append_left_does_not_outlast_a_truncation() {
+    for after in 0..4 {
+        at_every_effect(20, &[Image::Kill, Image::AllKept, Image::OldestKept], |cut| {
+            vec![
+                Op::Create { topic: 1 },
+                Op::Fail { after, fault: Fault::Full, goes_on: true },
+                Op::Append { log: 1, records: 1, len: 10, durability: Os, beside: true },
+                Op::Truncate { log: 1, back: 20 },
+                cut,
+                append(1, 1, 100, Os),
+            ]
+        });
+    }
+}
+
+/// As above, where the next append is lost in a cut, and what the failed one had left stands in its place.
+#[test]
+fn what_a_failed_append_left_does_not_pass_for_the_next_one() {
+    let images = [Image::OldestKept, Image::Alternate, Image::NewestLost, Image::Random(1), Image::Random(2)];
+    for after in 0..4 {
+        for calls_before in 0..4 {
+            at_every_effect(16, &images, |cut| {
+                let mut ops = vec![Op::Create { topic: 0 }];
+                // What a failed write leaves follows from the number of the call.
+                ops.extend((0..calls_before).map(|_| Op::Flush { log: 0 }));
+                ops.extend([
+                    append(0, 1, 100, Sync),
+                    Op::Fail { after, fault: Fault::Full, goes_on: true },
+                    append(0, 1, 200, Os),
+                    cut,
+                    append(0, 1, 90, Os),
+                    append(0, 1, 10, Os),
+                ]);
+                ops
+            });
+        }
+    }
+}
+
+/// A leader epoch was told that could not be made durable, and was given out once more after a power cut.
+#[test]
+fn an_epoch_that_could_not_be_made_durable_is_not_told() {
+    let ops = [
+        Op::Create { topic: 0 },
+        append(0, 8, 300, Sync),
+        Op::Fail { after: 0, fault: Fault::Flush, goes_on: false },
+        Op::Fail { after: 2, fault: Fault::Full, goes_on: true },
+        append(0, 3, 700, Sync),
+        Op::Append { log: 0, records: 1, len: 1500, durability: Interval, beside: true },
+        Op::Cut { after: 0, image: Image::SectorsLost },
+        append(0, 8, 20, Sync),
+    ];
+    run_schedule(&ops, Quirks::default()).unwrap();
+}
+
+/// Looking up a time found a later record than the first, in a sealed segment beside which a cut had brought back the
+/// index from before a truncation.
+#[test]
+fn a_sealed_segment_is_not_read_by_an_index_from_before_a_truncation() {
+    at_every_effect(30, &all_images(), |cut| {
+        vec![
+            Op::Create { topic: 0 },
+            append(0, 1, 420, Sync),
+            append(0, 1, 420, Sync),
+            append(0, 8, 20, Sync),
+            append(0, 8, 20, Sync),
+            Op::Reopen,
+            Op::Truncate { log: 0, back: 16 },
+            append(0, 1, 420, Os),
+            cut,
+            append(0, 1, 420, Os),
+            append(0, 1, 1500, Os),
+            append(0, 3, 700, Os),
+            append(0, 8, 300, Sync),
+            append(0, 1, 10, Os),
+        ]
+    });
+}
+
+/// So many epochs that the checkpoint takes several sectors: only then can one of its slots be torn.
+fn many_epochs() -> Vec<Op> {
+    let mut ops: Vec<Op> = (0..3).map(|topic| Op::Create { topic }).collect();
+    for _ in 0..30 {
+        ops.extend([append(0, 1, 10, Os), append(0, 1, 10, Os), Op::Truncate { log: 0, back: 1 }]);
+    }
+    ops
+}
+
+/// A checkpoint was written over the newest one: torn, it left the one before, and an epoch was given out twice.
+#[test]
+fn a_torn_checkpoint_leaves_the_newest_one() {
+    let images: Vec<Image> = (0..6).map(Image::Random).chain([Image::Alternate]).collect();
+    at_every_effect(14, &images, |cut| {
+        let news = [append(0, 2, 10, Sync), cut, Op::Truncate { log: 0, back: 1 }, append(1, 1, 10, Sync)];
+        [many_epochs(), news.to_vec(), vec![append(0, 1, 10, Sync), Op::Truncate { log: 0, back: 1 }]].concat()
+    });
+}
+
+/// The checkpoint's flush failed, and the page cache went on showing it; the next process wrote over the slot that was
+/// on the device.
+#[test]
+fn a_checkpoint_in_the_page_cache_alone_is_not_built_upon() {
+    let images: Vec<Image> = (0..4).map(Image::Random).chain([Image::Alternate]).collect();
+    for failing in 0..6 {
+        at_every_effect(14, &images, |cut| {
+            let news = [
+                append(0, 1, 10, Sync),
+                Op::Fail { after: failing, fault: Fault::Flush, goes_on: false },
+                append(0, 1, 10, Sync),
+                Op::Truncate { log: 0, back: 1 },
+                Op::Truncate { log: 0, back: 1 },
+                append(0, 1, 10, Sync),
+                cut,
+                Op::Kill,
+                append(0, 1, 10, Sync),
+                Op::Truncate { log: 0, back: 1 },
+                append(0, 1, 10, Sync),
+            ];
+            [many_epochs(), news.to_vec()].concat()
+        });
+    }
+}
+
+/// The clean mark's flush failed half way through a close, and the next process believed the slot that had it.
+#[test]
+fn a_close_whose_mark_is_in_the_page_cache_alone_is_not_built_upon() {
+    let images: Vec<Image> = (0..6).map(Image::Random).chain([Image::Alternate]).collect();
+    for failing in 0..10 {
+        at_every_effect(8, &images, |cut| {
+            let news = [
+                append(0, 2, 10, Sync),
+                Op::Truncate { log: 0, back: 1 },
+                append(0, 1, 10, Sync),
+                Op::Fail { after: failing, fault: Fault::Flush, goes_on: false },
+                Op::Reopen,
+                cut,
+                append(0, 1, 10, Sync),
+                append(1, 1, 10, Sync),
+            ];
+            [many_epochs(), news.to_vec()].concat()
+        });
+    }
+}
+
+/// A store with many logs lost its checkpoint when that outgrew its file.
+#[test]
+fn a_checkpoint_that_outgrows_its_file_outlasts_a_power_cut() {
+    let clock = ManualClock::new(TIME_BASE);
+    let disk = SimDisk::new(Quirks::default());
+    let store = options(&clock).open_on(disk.clone()).unwrap();
+    store.create_topic(&NewTopic::new("small")).unwrap();
+    store.log("small", 0).unwrap().append_with(NewRecord::value(b"kept"), Sync).unwrap();
+    disk.record();
+    let long = "x".repeat(200);
+    store.create_topic(&NewTopic::new(long.clone()).partitions(30)).unwrap();
+    let last = disk.snapshot();
+    let cuts = disk.take_cuts();
+    disk.kill();
+    for (n, core) in cuts.iter().chain([&last]).enumerate() {
+        for image in all_images() {
+            let disk = SimDisk::from_core(core.image(image));
+            let store = options(&clock).open_on(disk.clone()).unwrap();
+            let report = store.recovery_report();
+            assert!(!report.checkpoint_lost, "cut {n}, {image:?}: {report}");
+            assert_eq!(store.log("small", 0).unwrap().offsets().log_end_offset, 1, "cut {n}, {image:?}");
+            let is_there = store.topics().unwrap().iter().any(|topic| topic.name == long);
+            assert!(is_there || n < cuts.len(), "cut {n}, {image:?}");
+            disk.kill();
+        }
+    }
+}
+
 /// All of them, for an engine with a known bug.
 #[cfg(edgelog_canary)]
 pub(crate) const ALL: &[fn()] = &[
@@ -136,4 +315,12 @@ pub(crate) const ALL: &[fn()] = &[
     what_was_deleted_is_not_reported_as_lost,
     an_index_from_before_a_truncation_is_not_believed,
     a_log_does_not_begin_behind_what_a_cut_has_taken,
+    what_a_failed_append_left_does_not_outlast_a_truncation,
+    what_a_failed_append_left_does_not_pass_for_the_next_one,
+    an_epoch_that_could_not_be_made_durable_is_not_told,
+    a_sealed_segment_is_not_read_by_an_index_from_before_a_truncation,
+    a_torn_checkpoint_leaves_the_newest_one,
+    a_checkpoint_in_the_page_cache_alone_is_not_built_upon,
+    a_close_whose_mark_is_in_the_page_cache_alone_is_not_built_upon,
+    a_checkpoint_that_outgrows_its_file_outlasts_a_power_cut,
 ];

@@ -7,7 +7,7 @@ use edgelog::{Durability, Error, Log, NewRecord, NewTopic, OffsetSpec, ReadUpTo,
 
 use super::batches::batch_at;
 use super::disk::{Core, Fault, Image, Moment, Quirks, Rng, SimDisk};
-use super::oracle::{Clean, LogModel, Model, Presence, Rec, TIME_BASE, TopicModel, check};
+use super::oracle::{Clean, LogModel, Model, Presence, Rec, TIME_BASE, TopicModel, check, tails_in};
 
 pub(crate) const FLUSH_MS: i64 = 20;
 /// `retention.ms` of topic c.
@@ -138,8 +138,11 @@ impl World {
 
     /// Opens the store and holds it against the model.
     pub(crate) fn open(&mut self) -> Result<(), String> {
-        self.mark();
         let before = self.disk.snapshot();
+        if self.trail.is_some() && !self.tolerant && before.is_settled() {
+            self.model.tails = tails_in(&before);
+        }
+        self.mark();
         match options(&self.clock).open_on(self.disk.clone()) {
             Ok(store) => {
                 let now = check(&store, &self.disk, &before, &self.model);
@@ -252,7 +255,7 @@ impl World {
                 self.begin("flush", |_| {});
                 if self.outcome("flush", self.store().flush())?.is_some() {
                     self.end(|model| {
-                        for log in model.topics.values_mut().flat_map(|topic| &mut topic.logs) {
+                        for log in model.logs_in_use() {
                             log.durable = log.end();
                         }
                     });
@@ -542,7 +545,7 @@ impl World {
         if self.outcome("close", outcome)?.is_some() {
             let may = before == Clean::May || self.disk.fault_hit();
             self.model.clean = if may { Clean::May } else { Clean::Must };
-            for log in self.model.topics.values_mut().flat_map(|topic| &mut topic.logs) {
+            for log in self.model.logs_in_use() {
                 log.durable = log.end();
             }
             self.mark();
