@@ -135,6 +135,8 @@ fn salvage(file: &str, json: bool, ctx: &Context) -> Outcome {
             records: u64,
             first_offset: Option<i64>,
             next_offset: Option<i64>,
+            first_old_offset: Option<i64>,
+            next_old_offset: Option<i64>,
             refused_batches: u64,
             invalid_bytes: u64,
             renamed_to: &'a str,
@@ -145,6 +147,8 @@ fn salvage(file: &str, json: bool, ctx: &Context) -> Outcome {
             records: report.records,
             first_offset: report.offsets.map(|(first, _)| first),
             next_offset: report.offsets.map(|(_, next)| next),
+            first_old_offset: report.old_offsets.map(|(first, _)| first),
+            next_old_offset: report.old_offsets.map(|(_, next)| next),
             refused_batches: report.refused,
             invalid_bytes: report.invalid_bytes,
             renamed_to: &report.renamed_to,
@@ -153,8 +157,9 @@ fn salvage(file: &str, json: bool, ctx: &Context) -> Outcome {
     }
     let mut out = io::stdout().lock();
     let records = print::counted(report.records, "record");
-    if let Some((first, next)) = report.offsets {
-        writeln!(out, "{}: {records} appended again, at offsets {first} to {}", report.log, next - 1)?;
+    if let (Some((first, next)), Some((old_first, old_next))) = (report.offsets, report.old_offsets) {
+        let (new, old) = (format!("{first} to {}", next - 1), format!("{old_first} to {}", old_next - 1));
+        writeln!(out, "{}: {records} appended again, at offsets {new}; they were offsets {old}", report.log)?;
     } else {
         writeln!(out, "{}: no batch in {inside} holds", report.log)?;
     }

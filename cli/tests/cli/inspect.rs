@@ -128,3 +128,43 @@ fn export_writes_whole_files_or_none() {
     assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), 40);
     assert!(!place.path("t.jsonl.part").exists());
 }
+
+#[test]
+fn what_recovery_put_aside_is_listed_and_salvaged() {
+    let place = Place::new();
+    place.run(&["topics", "create", "t"]).exits(0);
+    let mut append = place.start(&["append", "t"]);
+    for n in 0..10 {
+        append.write(&format!("{n} {}\n", "x".repeat(100)));
+        append.line();
+    }
+    append.kill_9();
+    // In the fifth batch of ten: recovery ends the log before it and keeps the five good ones behind it aside.
+    let log = place.segments("t-0")[0].clone();
+    let bytes = fs::read(place.store().join(&log)).unwrap();
+    let size = 12 + u32::from_be_bytes(bytes[8..12].try_into().unwrap()) as usize;
+    place.flip(&log, 5 * size - 10);
+    place.run_with(&["append", "t", "--quiet"], b"10 later\n").exits(0);
+
+    let stat = &place.run(&["stat", "t", "--json"]).exits(0).json()[0];
+    assert_eq!(stat["log_end_offset"], 5);
+    let cut = &stat["cut_files"][0];
+    let name = cut["file"].as_str().unwrap();
+    assert_eq!(name, format!("{:020}-{}-0.cut", 0, 4 * size));
+    assert_eq!(cut["bytes"], fs::metadata(place.store().join("t-0").join(name)).unwrap().len());
+    let listed = place.run(&["stat", "t"]).exits(0);
+    assert!(listed.stdout.contains(name), "{}", listed.stdout);
+    let path = place.store().join("t-0").join(name);
+    let dumped = place.run(&["dump", path.to_str().unwrap()]);
+    let holds = |n: usize| dumped.stdout.contains(&format!("baseOffset: {n} lastOffset: {n} "));
+    assert!((5..10).all(holds), "{}", dumped.stdout);
+
+    let salvaged = place.run(&["repair", "--salvage", &format!("t-0/{name}")]).exits(0);
+    let told = "5 records appended again, at offsets 5 to 9; they were offsets 5 to 9";
+    assert!(salvaged.stdout.contains(told), "{}", salvaged.stdout);
+    let read = place.run(&["tail", "t", "--from-beginning", "--no-follow", "--raw"]).exits(0);
+    let numbers: Vec<u32> = read.lines().iter().map(|line| line.split_once(' ').unwrap().0.parse().unwrap()).collect();
+    assert_eq!(numbers, [0, 1, 2, 3, 10, 5, 6, 7, 8, 9]);
+    let stat = &place.run(&["stat", "t", "--json"]).exits(0).json()[0];
+    assert_eq!(stat["cut_files"].as_array().unwrap().len(), 0);
+}
