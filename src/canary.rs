@@ -67,6 +67,8 @@ pub enum Bug {
     OverwriteTheHoldingSlot,
     /// A larger checkpoint file is swapped in without a flush.
     SwapInUnflushedCheckpoint,
+    /// A checkpoint file whose new name could not be made durable is written on.
+    TrustTheNewName,
     /// A checkpoint that may be in the page cache alone is taken for the one that holds.
     TrustTheCachedSlot,
     /// A topic is created from its first partition on.
@@ -116,6 +118,7 @@ impl Bug {
         Bug::SkipTornTailFence,
         Bug::OverwriteTheHoldingSlot,
         Bug::SwapInUnflushedCheckpoint,
+        Bug::TrustTheNewName,
         Bug::TrustTheCachedSlot,
     ];
 }

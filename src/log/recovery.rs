@@ -550,6 +550,10 @@ impl Recovery<'_> {
         };
         let mut wanted = edgelog_core::HEADER_LEN;
         let stepped = loop {
+            if cursor.bytes(segment, position, len, wanted).is_err() {
+                // A medium that refuses once is asked again: behind what cannot be read, the log would end for good.
+                cursor.release();
+            }
             let Ok(bytes) = cursor.bytes(segment, position, len, wanted) else { return Err(()) };
             match scan_step(bytes, &rules) {
                 ScanStep::Batch(batch) => break Stepped::new(&batch, true),
@@ -637,15 +641,15 @@ impl Recovery<'_> {
         let kept = file_names::cut_file(&log.dir, segment.base_offset, position, epoch);
         let by_rename = valid_offsets.is_some() || tail > CUT_COPY_BYTES_MAX;
         let kept_in = if by_rename {
-            self.keep_by_rename(segment, position, &kept)
+            self.keep_by_rename(segment, position, &kept).map(|()| tail)
         } else {
             self.keep_by_copy(segment, position, tail, &kept)
         };
-        let kept_in = match kept_in {
-            Ok(()) => Some(kept),
+        let (kept_in, tail) = match kept_in {
+            Ok(bytes) => (Some(kept), bytes),
             Err(error) => {
                 tracing::warn!(log = %log.name, %error, "a cut tail could not be kept aside and stays behind the end");
-                None
+                (None, tail)
             }
         };
         segment.publish(position);
@@ -656,8 +660,25 @@ impl Recovery<'_> {
     }
 
     /// Torn bytes: a small copy, then the file ends where the log ends. No reader has ever seen them as a
-    /// batch.
-    fn keep_by_copy(&self, segment: &Segment, position: Position, tail: u64, kept: &str) -> Result<()> {
+    /// batch. Returns how many bytes are kept.
+    fn keep_by_copy(&self, segment: &Segment, position: Position, tail: u64, kept: &str) -> Result<u64> {
+        let (storage, dir) = (&self.log.storage, &self.log.dir);
+        let path = segment.path();
+        // A recovery that was cut short behind the copy has kept all of them already, and what is left in the log's file
+        // may be a part. (No other tail has this name: the epoch in it rises before anything is appended.)
+        let before = storage.metadata(kept).map_or(0, |meta| meta.len);
+        if before < tail {
+            self.copy_tail(segment, position, tail, kept)?;
+        }
+        // The copy has its name for good before the bytes leave the log's file.
+        if !bug(Bug::CutBeforeKept) {
+            storage.sync_dir(dir).map_err(Error::storage("sync directory", dir))?;
+        }
+        segment.file()?.truncate(u64::from(position)).map_err(Error::storage("cut", &path))?;
+        Ok(before.max(tail))
+    }
+
+    fn copy_tail(&self, segment: &Segment, position: Position, tail: u64, kept: &str) -> Result<()> {
         let (storage, dir) = (&self.log.storage, &self.log.dir);
         let path = segment.path();
         let mut bytes = vec![0; tail as usize];
@@ -669,12 +690,7 @@ impl Recovery<'_> {
             let _ = storage.remove_file(&part);
             return Err(Error::storage("write", &part)(error));
         }
-        storage.rename(&part, kept).map_err(Error::storage("keep aside", kept))?;
-        // The copy has its name for good before the bytes leave the log's file.
-        if !bug(Bug::CutBeforeKept) {
-            storage.sync_dir(dir).map_err(Error::storage("sync directory", dir))?;
-        }
-        segment.file()?.truncate(u64::from(position)).map_err(Error::storage("cut", &path))
+        storage.rename(&part, kept).map_err(Error::storage("keep aside", kept))
     }
 
     /// Valid batches behind the end: the old file keeps them, and the log goes on in a copy of what it keeps.

@@ -246,7 +246,8 @@ impl CheckpointFile {
         }
         self.storage.rename(NEW_FILE, FILE).map_err(Error::storage("swap in", FILE))?;
         // The open file has no name any more: should the new name not last either, the next write makes a file again.
-        (self.file, self.slot_len) = (None, 0);
+        (self.file, self.slot_len) =
+            if bug(Bug::TrustTheNewName) { (Some(Arc::clone(&file)), slot_len) } else { (None, 0) };
         self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
         (self.file, self.slot_len) = (Some(file), slot_len);
         Ok(())

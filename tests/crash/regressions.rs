@@ -305,6 +305,62 @@ fn a_checkpoint_that_outgrows_its_file_outlasts_a_power_cut() {
     }
 }
 
+/// As above, where the new file's name could not be made durable: what was written into it later had no name after a
+/// cut, and an epoch was given out twice.
+#[test]
+fn a_checkpoint_file_without_a_name_that_lasts_is_made_again() {
+    let clock = ManualClock::new(TIME_BASE);
+    let long = "x".repeat(200);
+    for failing in 0.. {
+        let disk = SimDisk::new(Quirks::default());
+        let store = options(&clock).open_on(disk.clone()).unwrap();
+        store.create_topic(&NewTopic::new("small")).unwrap();
+        let log = store.log("small", 0).unwrap();
+        log.append_with(NewRecord::value(b"kept"), Sync).unwrap();
+        disk.fail_in(failing, Fault::Flush);
+        let _ = store.create_topic(&NewTopic::new(long.clone()).partitions(20));
+        if !disk.fault_hit() {
+            assert!(failing > 20, "the creation flushes its partitions");
+            disk.kill();
+            return;
+        }
+        log.append_with(NewRecord::value(b"taken back"), Sync).unwrap();
+        log.truncate_to(1).unwrap();
+        let epoch = log.append_with(NewRecord::value(b"kept too"), Sync).unwrap().leader_epoch;
+        let last = disk.snapshot();
+        disk.kill();
+        for image in all_images() {
+            let disk = SimDisk::from_core(last.image(image));
+            let store = options(&clock).open_on(disk.clone()).unwrap();
+            let report = store.recovery_report();
+            assert!(!report.checkpoint_lost, "flush {failing}, {image:?}: {report}");
+            let log = store.log("small", 0).unwrap();
+            assert_eq!(log.offsets().log_end_offset, 2, "flush {failing}, {image:?}");
+            assert!(log.leader_epoch() > epoch, "flush {failing}, {image:?}: epoch {epoch} twice");
+            disk.kill();
+        }
+    }
+}
+
+/// A read that failed once while the store was opened took acknowledged records out of the log.
+#[test]
+fn a_read_that_fails_once_at_an_open_ends_no_log() {
+    for after in 0..60 {
+        let ops = [
+            Op::Create { topic: 1 },
+            append(1, 1, 1500, Sync),
+            append(1, 3, 40, Sync),
+            Op::Fail { after, fault: Fault::Io, goes_on: true },
+            Op::Fail { after: 0, fault: Fault::Flush, goes_on: true },
+            append(1, 8, 300, Sync),
+            Op::Reopen,
+        ];
+        if let Err(what) = guarded(|| run_schedule(&ops, Quirks::default())) {
+            panic!("call {after}: {what}");
+        }
+    }
+}
+
 /// All of them, for an engine with a known bug.
 #[cfg(edgelog_canary)]
 pub(crate) const ALL: &[fn()] = &[
@@ -323,4 +379,6 @@ pub(crate) const ALL: &[fn()] = &[
     a_checkpoint_in_the_page_cache_alone_is_not_built_upon,
     a_close_whose_mark_is_in_the_page_cache_alone_is_not_built_upon,
     a_checkpoint_that_outgrows_its_file_outlasts_a_power_cut,
+    a_checkpoint_file_without_a_name_that_lasts_is_made_again,
+    a_read_that_fails_once_at_an_open_ends_no_log,
 ];
