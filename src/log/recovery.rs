@@ -664,8 +664,8 @@ impl Recovery<'_> {
     fn keep_by_copy(&self, segment: &Segment, position: Position, tail: u64, kept: &str) -> Result<u64> {
         let (storage, dir) = (&self.log.storage, &self.log.dir);
         let path = segment.path();
-        // A recovery that was cut short behind the copy has kept all of them already, and what is left in the log may be
-        // a part. (No other tail has this name: the epoch in it rises before anything is appended.)
+        // A recovery that was cut short behind the copy has kept all of them already; what is left in the log may be a
+        // part. (No other tail has this name: the epoch in it rises before anything is appended.)
         let before = storage.metadata(kept).map_or(0, |meta| meta.len);
         if before < tail {
             self.copy_tail(segment, position, tail, kept)?;
