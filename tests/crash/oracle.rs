@@ -240,8 +240,10 @@ pub(crate) fn check(store: &Store, disk: &SimDisk, before: &Core, model: &Model)
             let log = store.log(name, partition as u32).map_err(|e| at(e.to_string()))?;
             let found = report.logs.iter().find(|l| l.name.topic == *name && l.name.partition as usize == partition);
             let found = found.ok_or_else(|| at("no line in the report".into()))?;
-            // A log that its clean close holds for goes on in its epoch, whatever is missing beside it.
-            let unclean_epoch = (!found.clean).then_some(log_model.epoch_max);
+            // A log that its clean close holds for, and that has all of its records, goes on in its epoch, whatever is
+            // missing beside it.
+            let goes_on = found.clean && log.offsets().log_end_offset >= log_model.end();
+            let unclean_epoch = (!goes_on).then_some(log_model.epoch_max);
             let log_now = check_log(&log, log_model, unclean_epoch).map_err(at)?;
             if found.log_end_offset != log_now.end() || found.log_start_offset != log_now.start.0 {
                 return Err(at(format!("the report says {found:?}")));

@@ -212,11 +212,12 @@ fn a_sealed_segment_is_not_read_by_an_index_from_before_a_truncation() {
     });
 }
 
-/// So many epochs that the checkpoint takes several sectors: only then can one of its slots be torn.
+/// So many epochs of the last log that the checkpoint takes several sectors, with news in the second: only then can one
+/// of its slots be torn.
 fn many_epochs() -> Vec<Op> {
     let mut ops: Vec<Op> = (0..3).map(|topic| Op::Create { topic }).collect();
     for _ in 0..30 {
-        ops.extend([append(0, 1, 10, Os), append(0, 1, 10, Os), Op::Truncate { log: 0, back: 1 }]);
+        ops.extend([append(4, 1, 10, Os), append(4, 1, 10, Os), Op::Truncate { log: 4, back: 1 }]);
     }
     ops
 }
@@ -226,8 +227,8 @@ fn many_epochs() -> Vec<Op> {
 fn a_torn_checkpoint_leaves_the_newest_one() {
     let images: Vec<Image> = (0..6).map(Image::Random).chain([Image::Alternate]).collect();
     at_every_effect(14, &images, |cut| {
-        let news = [append(0, 2, 10, Sync), cut, Op::Truncate { log: 0, back: 1 }, append(1, 1, 10, Sync)];
-        [many_epochs(), news.to_vec(), vec![append(0, 1, 10, Sync), Op::Truncate { log: 0, back: 1 }]].concat()
+        let news = [append(4, 2, 10, Sync), cut, Op::Truncate { log: 4, back: 1 }, append(1, 1, 10, Sync)];
+        [many_epochs(), news.to_vec(), vec![append(4, 1, 10, Sync), Op::Truncate { log: 4, back: 1 }]].concat()
     });
 }
 
@@ -239,17 +240,17 @@ fn a_checkpoint_in_the_page_cache_alone_is_not_built_upon() {
     for failing in 0..6 {
         at_every_effect(14, &images, |cut| {
             let news = [
-                append(0, 1, 10, Sync),
+                append(4, 1, 10, Sync),
                 Op::Fail { after: failing, fault: Fault::Flush, goes_on: false },
-                append(0, 1, 10, Sync),
-                Op::Truncate { log: 0, back: 1 },
-                Op::Truncate { log: 0, back: 1 },
-                append(0, 1, 10, Sync),
+                append(4, 1, 10, Sync),
+                Op::Truncate { log: 4, back: 1 },
+                Op::Truncate { log: 4, back: 1 },
+                append(4, 1, 10, Sync),
                 cut,
                 Op::Kill,
-                append(0, 1, 10, Sync),
-                Op::Truncate { log: 0, back: 1 },
-                append(0, 1, 10, Sync),
+                append(4, 1, 10, Sync),
+                Op::Truncate { log: 4, back: 1 },
+                append(4, 1, 10, Sync),
             ];
             [many_epochs(), news.to_vec()].concat()
         });
@@ -263,13 +264,13 @@ fn a_close_whose_mark_is_in_the_page_cache_alone_is_not_built_upon() {
     for failing in 0..10 {
         at_every_effect(8, &images, |cut| {
             let news = [
-                append(0, 2, 10, Sync),
-                Op::Truncate { log: 0, back: 1 },
-                append(0, 1, 10, Sync),
+                append(4, 2, 10, Sync),
+                Op::Truncate { log: 4, back: 1 },
+                append(4, 1, 10, Sync),
                 Op::Fail { after: failing, fault: Fault::Flush, goes_on: false },
                 Op::Reopen,
                 cut,
-                append(0, 1, 10, Sync),
+                append(4, 1, 10, Sync),
                 append(1, 1, 10, Sync),
             ];
             [many_epochs(), news.to_vec()].concat()
