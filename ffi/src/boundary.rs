@@ -222,9 +222,9 @@ fn check_size<T: Grows>(size: usize) -> Outcome<()> {
 /// copy.)
 ///
 /// # Safety
-/// 3, for as long as `'a`: the call.
+/// 3, for as long as the answer is used: the call.
 #[inline]
-pub(crate) unsafe fn read_struct<'a, T: Grows>(pointer: *const T, place: &'a mut MaybeUninit<T>) -> Outcome<&'a T> {
+pub(crate) unsafe fn read_struct<T: Grows>(pointer: *const T, place: &mut MaybeUninit<T>) -> Outcome<&T> {
     if pointer.is_null() {
         return Err(Failure::NULL_ARGUMENT);
     }
