@@ -19,7 +19,8 @@ use crate::sync::{Mutex, Ordering};
 /// How often an idle follower looks: at first, and at most.
 pub(super) const POLL_MIN: Duration = Duration::from_millis(1);
 pub(super) const POLL_MAX: Duration = Duration::from_millis(50);
-/// How often the writer's checkpoint is read again: it is written every ten seconds, or at a roll.
+/// How often the writer's checkpoint is read again: it is written at a roll, else every ten seconds, a slow
+/// log's every minute.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// Bytes looked at in one go.
 const LOOK_BYTES: usize = 64 << 10;
