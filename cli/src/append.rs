@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
+use edgelog::core::partition_for_key;
 use edgelog::{AppendInfo, BatchBuilder, Durability, Header, Log, NewRecord, NewTopic, Offset, Store};
 use serde::Serialize;
 
@@ -331,7 +332,7 @@ impl<'a> Appender<'a> {
         };
         let is_null = self.args.null_value.as_ref().is_some_and(|mark| mark.as_bytes() == value);
         let at = match key {
-            Some(key) => partition_for(key, self.lanes.len()),
+            Some(key) => partition_for_key(key, self.lanes.len() as u32) as usize,
             None => self.turn,
         };
         self.push(at, key, (!is_null).then_some(value))
@@ -448,52 +449,9 @@ fn split_at<'l>(line: &'l [u8], separator: &[u8]) -> (Option<&'l [u8]>, &'l [u8]
     }
 }
 
-/// The partition that Kafka's Java client puts a key into.
-fn partition_for(key: &[u8], partitions: usize) -> usize {
-    (murmur2(key) & 0x7fff_ffff) as usize % partitions
-}
-
-/// `MurmurHash2`, 32 bits, little-endian, with the seed of Kafka's clients.
-fn murmur2(bytes: &[u8]) -> u32 {
-    const SEED: u32 = 0x9747_b28c;
-    const M: u32 = 0x5bd1_e995;
-    let mut hash = SEED ^ bytes.len() as u32;
-    let mut words = bytes.chunks_exact(4);
-    for word in &mut words {
-        let mut k = u32::from_le_bytes([word[0], word[1], word[2], word[3]]).wrapping_mul(M);
-        k ^= k >> 24;
-        hash = hash.wrapping_mul(M) ^ k.wrapping_mul(M);
-    }
-    let rest = words.remainder();
-    if !rest.is_empty() {
-        for (at, byte) in rest.iter().enumerate() {
-            hash ^= u32::from(*byte) << (8 * at);
-        }
-        hash = hash.wrapping_mul(M);
-    }
-    hash ^= hash >> 13;
-    hash = hash.wrapping_mul(M);
-    hash ^ (hash >> 15)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn keys_hash_as_kafkas_clients_hash_them() {
-        // From the tests of Kafka's own client.
-        for (key, hash) in [
-            ("21", -973_932_308),
-            ("foobar", -790_332_482),
-            ("a-little-bit-long-string", -985_981_536),
-            ("a-little-bit-longer-string", -1_486_304_829),
-            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
-            ("abc", 479_470_107),
-        ] {
-            assert_eq!(murmur2(key.as_bytes()) as i32, hash, "{key}");
-        }
-    }
 
     #[test]
     fn a_line_is_split_at_the_first_separator() {

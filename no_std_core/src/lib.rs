@@ -54,6 +54,7 @@ mod crc32c;
 mod error;
 mod leader_epoch;
 mod offset_index;
+mod partitioner;
 mod record;
 mod record_batch;
 mod record_batch_builder;
@@ -73,6 +74,7 @@ pub use error::{ConfigError, DecodeError, EncodeError, EpochError, IndexError};
 pub use leader_epoch::EpochTable;
 pub use leader_epoch::{EpochEntry, EpochTableView};
 pub use offset_index::{OFFSET_INDEX_ENTRY_LEN, OffsetIndex, OffsetIndexEntry};
+pub use partitioner::partition_for_key;
 pub use record::{Header, Headers, RECORD_LEN_MIN, Record};
 pub use record_batch::{
     BATCH_LENGTH_MAX, BATCH_LENGTH_MIN, CRC_START, HEADER_LEN, LOG_OVERHEAD, MAGIC, RecordBatch, Records,

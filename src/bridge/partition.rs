@@ -1,28 +1,8 @@
 //! Where a log goes: the name of its target topic, and which partition of it.
 
-use super::config::PartitionRule;
+use edgelog_core::partition_for_key;
 
-/// Kafka's murmur2 with Java's seed, by which a key chooses its partition in every Kafka client.
-pub(super) fn murmur2(bytes: &[u8]) -> u32 {
-    const M: u32 = 0x5bd1_e995;
-    let mut h = 0x9747_b28c ^ bytes.len() as u32;
-    let mut words = bytes.chunks_exact(4);
-    for word in &mut words {
-        let mut k = u32::from_le_bytes(word.try_into().expect("four bytes")).wrapping_mul(M);
-        k ^= k >> 24;
-        h = h.wrapping_mul(M) ^ k.wrapping_mul(M);
-    }
-    let rest = words.remainder();
-    if !rest.is_empty() {
-        for (n, byte) in rest.iter().enumerate() {
-            h ^= u32::from(*byte) << (8 * n);
-        }
-        h = h.wrapping_mul(M);
-    }
-    h ^= h >> 13;
-    h = h.wrapping_mul(M);
-    h ^ (h >> 15)
-}
+use super::config::PartitionRule;
 
 /// The partition of `partitions` that a log goes to, where it has none yet. `owned` says that the target topic is this
 /// device's alone.
@@ -37,10 +17,7 @@ pub(super) fn choose(
         PartitionRule::Fixed(partition) => partition,
         PartitionRule::Same => local,
         PartitionRule::Auto if owned => local,
-        PartitionRule::Auto | PartitionRule::Device => {
-            // As Java's partitioner: without the sign bit.
-            (murmur2(device.as_bytes()) & 0x7fff_ffff) % (partitions.max(1) as u32)
-        }
+        PartitionRule::Auto | PartitionRule::Device => partition_for_key(device.as_bytes(), partitions as u32),
     };
     if wanted as usize >= partitions {
         return Err(format!("it has {partitions} partitions, and partition {wanted} is needed"));
@@ -69,16 +46,6 @@ pub(super) fn matches(pattern: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// What Java's `Utils.murmur2` answers, from its own unit test.
-    #[test]
-    fn murmur2_is_java_s() {
-        for (text, hash) in [("21", -973_932_308), ("foobar", -790_332_482), ("a-little-bit-long-string", -985_981_536)]
-        {
-            assert_eq!(murmur2(text.as_bytes()) as i32, hash, "{text}");
-        }
-        assert_eq!(murmur2(b"abc") as i32, 479_470_107);
-    }
 
     #[test]
     fn patterns_match_whole_names() {
