@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
-use edgelog::{Durability, Header, Log, NewRecord};
+use edgelog::{AppendInfo, Durability, Header, Log, NewRecord};
 
 use crate::batch_builder::edgelog_batch_builder;
 use crate::boundary::{ExclusiveHandle, Handle, Home, Out, OutStruct, borrow, borrow_array, free, read_struct, with};
@@ -88,6 +88,31 @@ unsafe fn with_headers<R>(given: &[edgelog_header], work: impl FnOnce(&[Header<'
     work(&headers)
 }
 
+/// Appends by `work` at the durability that `how` names, and says in `out` where that stands.
+///
+/// # Safety
+/// boundary.rs, 1 and 3.
+#[inline]
+unsafe fn append(
+    log: *const edgelog_log,
+    how: i32,
+    out: *mut edgelog_append_info,
+    work: impl FnOnce(&Log, Durability) -> Outcome<AppendInfo>,
+) -> edgelog_result {
+    // SAFETY: 1 and 3.
+    unsafe {
+        with(log, |log| {
+            let out = OutStruct::optional(out)?;
+            let how = durability(how)?.unwrap_or_else(|| log.log.default_durability());
+            let info = work(&log.log, how)?;
+            if let Some(out) = out {
+                out.write(&info.into());
+            }
+            Ok(())
+        })
+    }
+}
+
 /// Appends one record and says where it stands. `how` is EDGELOG_DURABILITY_DEFAULT, EDGELOG_OS, EDGELOG_INTERVAL or
 /// EDGELOG_SYNC; at the default of a topic the record is on the medium on return. `out` may be NULL.
 ///
@@ -103,22 +128,7 @@ pub unsafe extern "C" fn edgelog_log_append(
     out: *mut edgelog_append_info,
 ) -> edgelog_result {
     // SAFETY: boundary.rs, 1, 3 and 4.
-    unsafe {
-        with(log, |log| {
-            let out = OutStruct::optional(out)?;
-            let how = durability(how)?;
-            with_record(record, |record| {
-                let info = match how {
-                    None => log.log.append(record)?,
-                    Some(how) => log.log.append_with(record, how)?,
-                };
-                if let Some(out) = out {
-                    out.write(&info.into());
-                }
-                Ok(())
-            })
-        })
-    }
+    unsafe { append(log, how, out, |log, how| with_record(record, |record| Ok(log.append_with(record, how)?))) }
 }
 
 /// Appends the records of `batch` as one record batch and empties it: all of them are in the log, or none. `how` and
@@ -133,20 +143,9 @@ pub unsafe extern "C" fn edgelog_log_append_batch(
 ) -> edgelog_result {
     // SAFETY: boundary.rs, 1 to 3.
     unsafe {
-        with(log, |log| {
-            let out = OutStruct::optional(out)?;
-            let how = durability(how)?;
+        append(log, how, out, |log, how| {
             let batch = batch.as_ref().ok_or(Failure::NULL_ARGUMENT)?;
-            batch.exclusive().lend(|batch| {
-                let info = match how {
-                    None => log.log.append_batch(batch)?,
-                    Some(how) => log.log.append_batch_with(batch, how)?,
-                };
-                if let Some(out) = out {
-                    out.write(&info.into());
-                }
-                Ok(())
-            })
+            batch.exclusive().lend(|batch| Ok(log.append_batch_with(batch, how)?))
         })
     }
 }
@@ -163,25 +162,10 @@ pub unsafe extern "C" fn edgelog_log_append_encoded(
 ) -> edgelog_result {
     // SAFETY: boundary.rs, 1, 3 and 4.
     unsafe {
-        with(log, |log| {
-            let out = OutStruct::optional(out)?;
-            let how = durability(how)?.unwrap_or(default_durability(&log.log));
+        append(log, how, out, |log, how| {
             let batch = borrow(batch)?.ok_or(Failure::NULL_ARGUMENT)?;
-            let info = log.log.append_encoded(batch, how)?;
-            if let Some(out) = out {
-                out.write(&info.into());
-            }
-            Ok(())
+            Ok(log.append_encoded(batch, how)?)
         })
-    }
-}
-
-fn default_durability(log: &Log) -> Durability {
-    let config = log.config();
-    match (config.flush_messages, config.flush_ms) {
-        (1, _) => Durability::Sync,
-        (_, i64::MAX) => Durability::Os,
-        _ => Durability::Interval,
     }
 }
 

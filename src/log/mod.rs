@@ -207,6 +207,12 @@ impl Log {
         self.shared.failure()
     }
 
+    /// The durability of an append that names none, as `flush.messages` and `flush.ms` ask for.
+    #[inline]
+    pub fn default_durability(&self) -> Durability {
+        self.shared.default_durability()
+    }
+
     /// How many segments the log has, and their bytes in all (whole batches, without room reserved ahead).
     ///
     /// # Errors
