@@ -98,22 +98,19 @@ impl LogShared {
             now,
         };
         let sealed_segments = &segments[..segments.len() - 1];
+        let mut ages = ages_of(sealed_segments, |segment| segment.largest_timestamp(&self.pool));
         let sealed = segments.windows(2).enumerate().map_while(|(at, pair)| {
             let size = u64::from(pair[0].len().ok()?);
             // Only age needs the timestamp, and it costs opening an index.
-            let largest_timestamp = if retention_ms < 0 {
-                NO_TIMESTAMP
-            } else {
-                newest_of(&sealed_segments[at..], |segment| segment.largest_timestamp(&self.pool)).ok()?
-            };
+            let largest_timestamp = if retention_ms < 0 { NO_TIMESTAMP } else { ages(at).ok()? };
             Some(SealedSegment { size, largest_timestamp, next_base_offset: pair[1].base_offset })
         });
         let mut reasons: Vec<RetentionReason> = params.expired(sealed).collect();
         // What an index says is no evidence: before anything goes for its age, its batches are asked.
+        let mut checked = ages_of(sealed_segments, |segment| self.checked_age(segment));
         let is_young = |(at, reason): (usize, &RetentionReason)| {
             *reason == RetentionReason::Time
-                && newest_of(&sealed_segments[at..], |segment| self.checked_age(segment))
-                    .is_ok_and(|newest| newest < 0 || now.saturating_sub(newest) <= retention_ms)
+                && checked(at).is_ok_and(|newest| newest < 0 || now.saturating_sub(newest) <= retention_ms)
         };
         let kept_from = reasons.iter().enumerate().position(is_young);
         reasons.truncate(kept_from.unwrap_or(reasons.len()));
@@ -270,15 +267,28 @@ impl LogShared {
     }
 }
 
-/// The time by which the first of these sealed segments is old: that of its newest record. A clock that was not set yet
-/// says nothing of age, so what it stamped is as old as the first segment behind it that has a date: that was written
-/// later. Where none has, nothing is old.
-fn newest_of(segments: &[Arc<Segment>], newest: impl Fn(&Arc<Segment>) -> Result<TimestampMs>) -> Result<TimestampMs> {
-    for segment in segments {
-        let timestamp = newest(segment)?;
-        if timestamp < 0 || is_dated(timestamp) || bug(Bug::BelieveAnUnsetClock) {
+/// The times by which these sealed segments are old, asked for from the first one on: that of a segment's newest
+/// record. A clock that was not set yet says nothing of age, so what it stamped is as old as the first segment behind it that
+/// has a date: that was written later. Where none has, nothing is old.
+fn ages_of<'a>(
+    segments: &'a [Arc<Segment>],
+    newest: impl Fn(&Segment) -> Result<TimestampMs> + 'a,
+) -> impl FnMut(usize) -> Result<TimestampMs> + 'a {
+    // Up to here the answer is known: looking again would read all between once more for each.
+    let mut known: Option<(usize, TimestampMs)> = None;
+    move |at| {
+        if let Some((_, timestamp)) = known.filter(|&(until, _)| at <= until) {
             return Ok(timestamp);
         }
+        let mut found = (segments.len(), NO_TIMESTAMP);
+        for (until, segment) in segments.iter().enumerate().skip(at) {
+            let timestamp = newest(segment)?;
+            if timestamp < 0 || is_dated(timestamp) || bug(Bug::BelieveAnUnsetClock) {
+                found = (until, timestamp);
+                break;
+            }
+        }
+        known = Some(found);
+        Ok(found.1)
     }
-    Ok(NO_TIMESTAMP)
 }
