@@ -289,19 +289,8 @@ mod tests {
             topic = topic.config(key, value);
         }
         store.create_topic(&topic).unwrap();
-        let lane = Lane {
-            name: TopicPartition::new("t", 0),
-            log: store.log("t", 0).unwrap(),
-            group: Coordinated::Group("g".to_owned()),
-            remote: "t".to_owned(),
-            target: None,
-            position: 0,
-            mark: None,
-            reader: None,
-            waits: None,
-            retention_ms: None,
-            batch_bytes_max,
-        };
+        let (name, group) = (TopicPartition::new("t", 0), Coordinated::Group("g".to_owned()));
+        let lane = Lane { batch_bytes_max, ..Lane::new(name, store.log("t", 0).unwrap(), group, "t".to_owned()) };
         (store, lane)
     }
 

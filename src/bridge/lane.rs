@@ -16,6 +16,9 @@ pub(super) struct Target {
     pub(super) topic_id: Uuid,
 }
 
+/// What a broker allows where it does not tell: 1 MiB and the 12 bytes before a batch's length.
+pub(super) const MAX_MESSAGE_BYTES_DEFAULT: usize = 1_048_588;
+
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) name: TopicPartition,
@@ -35,6 +38,25 @@ pub(super) struct Lane {
     pub(super) retention_ms: Option<i64>,
     /// The target's `max.message.bytes`.
     pub(super) batch_bytes_max: usize,
+}
+
+impl Lane {
+    /// A log on its way to the topic `remote`, of which nothing is known yet.
+    pub(super) fn new(name: TopicPartition, log: Log, group: Coordinated, remote: String) -> Lane {
+        Lane {
+            name,
+            log,
+            group,
+            remote,
+            target: None,
+            position: 0,
+            mark: None,
+            reader: None,
+            waits: None,
+            retention_ms: None,
+            batch_bytes_max: MAX_MESSAGE_BYTES_DEFAULT,
+        }
+    }
 }
 
 /// Whose position it is.

@@ -21,7 +21,7 @@ use super::collect::collect;
 use super::config::{BridgeConfig, ExpiredRule};
 use super::connection::{Transport, check, code_of};
 use super::error::{BridgeError, Code, Result};
-use super::lane::{Lane, Target, Verdict, judge};
+use super::lane::{Lane, MAX_MESSAGE_BYTES_DEFAULT, Target, Verdict, judge};
 use super::note::{Entry, Note};
 use super::partition;
 use super::position::Position;
@@ -32,8 +32,6 @@ use super::{BridgeEvent, Observer};
 use crate::clock::{Clock, SystemClock};
 use crate::{Store, TopicPartition};
 
-/// What a broker allows where it does not tell: 1 MiB and the 12 bytes before a batch's length.
-const MAX_MESSAGE_BYTES_DEFAULT: usize = 1_048_588;
 /// How often logs that wait, and topics that are new, are looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// How often an idle bridge looks for records.
@@ -264,19 +262,8 @@ impl Uplink {
                     Err(error) => return Err(error.into()),
                 };
                 let remote = partition::remote_name(&self.config.to, &self.config.device, &name.topic);
-                self.lanes.push(Lane {
-                    group: Coordinated::Group(self.config.group_id(&name)),
-                    name,
-                    log,
-                    remote,
-                    target: None,
-                    position: 0,
-                    mark: None,
-                    reader: None,
-                    waits: None,
-                    retention_ms: None,
-                    batch_bytes_max: MAX_MESSAGE_BYTES_DEFAULT,
-                });
+                let group = Coordinated::Group(self.config.group_id(&name));
+                self.lanes.push(Lane::new(name, log, group, remote));
             }
         }
         self.look_up_targets()
