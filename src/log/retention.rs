@@ -268,8 +268,8 @@ impl LogShared {
 }
 
 /// The times by which these sealed segments are old, asked for from the first one on: that of a segment's newest
-/// record. A clock that was not set yet says nothing of age, so what it stamped is as old as the first segment behind it that
-/// has a date: that was written later. Where none has, nothing is old.
+/// record. A clock that was not set yet says nothing of age, so what it stamped is as old as the first segment behind
+/// it that has a date: that was written later. Where none has, nothing is old.
 fn ages_of<'a>(
     segments: &'a [Arc<Segment>],
     newest: impl Fn(&Segment) -> Result<TimestampMs> + 'a,
