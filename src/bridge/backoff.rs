@@ -73,6 +73,14 @@ impl Backoff {
         Backoff { next: first.min(max), max }
     }
 
+    /// The next pause; the longest at once after what only a person can mend.
+    pub(super) fn pause_after(&mut self, error: &BridgeError) -> Duration {
+        if error.is_refusal() {
+            self.next = self.max;
+        }
+        self.pause()
+    }
+
     /// The next pause.
     pub(super) fn pause(&mut self) -> Duration {
         let whole = self.next;

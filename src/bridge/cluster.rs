@@ -128,16 +128,18 @@ impl Cluster {
         for topic in &answer.topics {
             let Some(name) = topic.name.as_ref().map(|name| name.0.to_string()) else { continue };
             let doing = format!("looking up the topic {name}");
-            let described = check(&doing, topic.error_code).map(|()| {
-                let mut leaders = vec![-1; topic.partitions.len()];
-                for partition in &topic.partitions {
-                    let index = usize::try_from(partition.partition_index).unwrap_or(usize::MAX);
-                    if let Some(leader) = leaders.get_mut(index) {
-                        *leader = if partition.error_code == 0 { partition.leader_id.0 } else { -1 };
+            let looked = check(&doing, topic.error_code);
+            let described =
+                looked.map_err(|error| error.needing("Write and Read", &format!("the topic {name}"))).map(|()| {
+                    let mut leaders = vec![-1; topic.partitions.len()];
+                    for partition in &topic.partitions {
+                        let index = usize::try_from(partition.partition_index).unwrap_or(usize::MAX);
+                        if let Some(leader) = leaders.get_mut(index) {
+                            *leader = if partition.error_code == 0 { partition.leader_id.0 } else { -1 };
+                        }
                     }
-                }
-                RemoteTopic { id: topic.topic_id, leaders }
-            });
+                    RemoteTopic { id: topic.topic_id, leaders }
+                });
             found.insert(name, described);
         }
         Ok(found)
@@ -153,7 +155,8 @@ impl Cluster {
         for node in candidates {
             match self.request(node, Role::Data, request) {
                 Ok(answer) => return Ok(answer),
-                Err(BridgeError::Stopped) => return Err(BridgeError::Stopped),
+                // Who is not accepted by one is accepted by none, and perhaps locked out for trying.
+                Err(error @ (BridgeError::Stopped | BridgeError::Authentication { .. })) => return Err(error),
                 Err(error) if error.is_retriable() => last = Some(error),
                 Err(error) => return Err(error),
             }
@@ -237,7 +240,8 @@ impl Cluster {
             return Err(BridgeError::broker(doing, 15, Some("the answer names nobody")));
         };
         if found.error_code != 0 {
-            return Err(BridgeError::broker(doing, found.error_code, found.error_message.as_deref()));
+            let error = BridgeError::broker(doing, found.error_code, found.error_message.as_deref());
+            return Err(error.needing_id(of));
         }
         let node = found.node_id.0;
         let port = u16::try_from(found.port).unwrap_or_default();

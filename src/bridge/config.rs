@@ -1,8 +1,11 @@
 //! The bridge's keys: Kafka's and librdkafka's where they have one, `edgelog.` before those that are ours.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{BridgeError, Result};
+use super::security::{Security, TokenCallback};
+use super::tls::TlsClient;
 
 /// A key of the bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +76,41 @@ pub const BRIDGE_KEYS: &[BridgeKey] = &[
     key("socket.connection.setup.timeout.ms", "10000", "How long connecting to one address may take, in milliseconds."),
     key("reconnect.backoff.ms", "100", "The first pause after a failure, in milliseconds; the next ones double."),
     key("reconnect.backoff.max.ms", "10000", "The longest pause after a failure, in milliseconds."),
-    key("security.protocol", "PLAINTEXT", "How brokers are spoken to; this version has PLAINTEXT alone."),
+    key("security.protocol", "PLAINTEXT", "How brokers are spoken to: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."),
+    key(
+        "ssl.ca.location",
+        "",
+        "A PEM file with the certificates of the CAs that are trusted; without it the system's.",
+    ),
+    key(
+        "ssl.certificate.location",
+        "",
+        "A PEM file with this device's certificate, and those between it and its CA: for mutual TLS.",
+    ),
+    key("ssl.key.location", "", "A PEM file with the certificate's private key, not encrypted."),
+    key(
+        "ssl.endpoint.identification.algorithm",
+        "https",
+        "https: a broker's certificate has to be for the host that was connected to; none: for any.",
+    ),
+    key(
+        "enable.ssl.certificate.verification",
+        "true",
+        "With false any certificate is taken, from anybody: for trying out.",
+    ),
+    key("sasl.mechanism", "", "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER."),
+    key("sasl.username", "", "The user's name, for PLAIN and SCRAM."),
+    key("sasl.password", "", "The user's password."),
+    key(
+        "edgelog.sasl.password.file",
+        "",
+        "A file with the password, instead; read anew for each connection, so that it can be rotated.",
+    ),
+    key(
+        "edgelog.sasl.oauthbearer.token.file",
+        "",
+        "A file with the token for OAUTHBEARER; read anew for each connection, and before its session ends.",
+    ),
 ];
 
 /// Which partition of the target a log goes to.
@@ -111,6 +148,7 @@ pub struct BridgeConfig {
     pub(super) connect_timeout: Duration,
     pub(super) backoff: Duration,
     pub(super) backoff_max: Duration,
+    pub(super) security: Security,
 }
 
 impl Default for BridgeConfig {
@@ -133,6 +171,7 @@ impl Default for BridgeConfig {
             connect_timeout: ms(10_000),
             backoff: ms(100),
             backoff_max: ms(10_000),
+            security: Security::default(),
         }
     }
 }
@@ -199,14 +238,10 @@ impl BridgeConfig {
             "socket.connection.setup.timeout.ms" => self.connect_timeout = parse_ms(value, 100, 600_000)?,
             "reconnect.backoff.ms" => self.backoff = parse_ms(value, 1, 600_000)?,
             "reconnect.backoff.max.ms" => self.backoff_max = parse_ms(value, 1, 600_000)?,
-            "security.protocol" if value.eq_ignore_ascii_case("PLAINTEXT") => {}
-            "security.protocol" => {
-                return Err("this version speaks PLAINTEXT alone; TLS and SASL are not built yet".to_owned());
-            }
-            _ if key.starts_with("ssl.") || key.starts_with("sasl.") => {
-                return Err("TLS and SASL are not built yet: this version speaks PLAINTEXT alone".to_owned());
-            }
             _ => {
+                if let Some(set) = self.security.set(key, value) {
+                    return set;
+                }
                 let names = BRIDGE_KEYS.iter().map(|row| row.key);
                 return Err(match edgelog_core::config::nearest(key, names) {
                     Some(nearest) => format!("there is no such key; did you mean {nearest}?"),
@@ -236,10 +271,10 @@ impl BridgeConfig {
         Ok(())
     }
 
-    /// Whether everything is set that has no default.
+    /// Whether everything is set that has no default, and the certificates that are named can be read.
     ///
     /// # Errors
-    /// [`BridgeError::InvalidConfig`] with the key that is missing.
+    /// [`BridgeError::InvalidConfig`] with the key that is missing or wrong.
     pub fn validate(&self) -> Result<()> {
         let missing = |key: &str| BridgeError::InvalidConfig {
             key: key.to_owned(),
@@ -254,7 +289,25 @@ impl BridgeConfig {
         if self.topics.is_empty() {
             return Err(missing("edgelog.bridge.topics"));
         }
+        let wrong =
+            |key: &str, reason: &str| BridgeError::InvalidConfig { key: key.to_owned(), reason: reason.to_owned() };
+        self.security.check().map_err(|(key, reason)| wrong(key, reason))?;
+        if self.security.protocol.has_tls() {
+            TlsClient::new(self.security.tls.clone()).load().map_err(|(key, reason)| wrong(key, &reason))?;
+        }
         Ok(())
+    }
+
+    /// Lets `source` be asked for the token of `sasl.mechanism=OAUTHBEARER`: for each connection, and again before its
+    /// session ends. What it fails with is told, and it is asked again later; it must not hold a secret.
+    ///
+    /// # Concurrency
+    /// Called on the thread that runs the bridge, which waits for it.
+    pub fn set_oauthbearer_token_callback(
+        &mut self,
+        source: impl Fn() -> std::result::Result<String, String> + Send + Sync + 'static,
+    ) {
+        self.security.sasl.token_callback = Some(TokenCallback(Arc::new(source)));
     }
 
     /// The transactional id: `PREFIX:DEVICE`.
@@ -331,9 +384,8 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_refused_and_secrets_are_not_repeated() {
-        assert!(refused("security.protocol", "SASL_SSL").contains("not built yet"));
-        let said = refused("sasl.password", "geheim");
-        assert!(said.contains("not built yet") && !said.contains("geheim"), "{said}");
+        let said = refused("ssl.key.password", "geheim");
+        assert!(said.contains("openssl pkey") && !said.contains("geheim"), "{said}");
         assert!(refused("edgelog.bridge.delivery", "at-least-once").contains("exactly-once"));
         assert!(refused("bootstrap.server", "x:1").contains("did you mean bootstrap.servers"));
         assert!(refused("edgelog.device.id", "a:b").contains("letters"));

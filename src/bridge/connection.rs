@@ -1,20 +1,28 @@
-//! One connection to one broker: frames, correlation, versions, timeouts.
+//! One connection to one broker: frames, correlation, versions, timeouts, and saying who we are.
 //!
-//! A frame is a length (i32, big-endian) and that many bytes: a header with the correlation id, and the body. One
-//! request is under way at a time. After any error the connection is of no use any more and is dropped: what was sent
-//! may or may not have been carried out, and the caller knows what that means for its request.
+//! A frame is a length (i32, big-endian) and that many bytes: a header with the correlation id, and the body. Several
+//! requests may be under way; a broker answers in the order in which it was asked. After any error the connection is of
+//! no use any more and is dropped, with all that was under way: what was sent may or may not have been carried out, and
+//! the caller knows what that means for its request.
 
-use std::collections::HashMap;
-use std::io::{self, Read, Write};
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, Read};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse, RequestHeader, ResponseHeader};
+use kafka_protocol::messages::{
+    ApiVersionsRequest, ApiVersionsResponse, RequestHeader, ResponseHeader, SaslAuthenticateRequest,
+    SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse,
+};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 
 use super::backoff::StopHandle;
 use super::error::{BridgeError, Code, Result};
-use super::stream::Stream;
+use super::sasl::Exchange;
+use super::security::{Sasl, Security};
+use super::stream::{self, Stream};
+use super::tls::{self, TlsClient};
 
 /// No answer to a request of ours comes near this.
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
@@ -24,6 +32,15 @@ const LOOK: Duration = Duration::from_millis(200);
 /// The version of ApiVersions that is asked with: the first that tells finalized features (Kafka 2.7).
 const API_VERSIONS_VERSION: i16 = 3;
 const UNSUPPORTED_VERSION: i16 = 35;
+const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
+/// The version of `SaslHandshake` behind which words go into `SaslAuthenticate`; and the newest of that, which tells
+/// how long the session lasts.
+const SASL_HANDSHAKE_VERSION: i16 = 1;
+const SASL_AUTHENTICATE_VERSION: i16 = 2;
+/// No mechanism has so many words.
+const SASL_WORDS_MAX: usize = 8;
+/// A broker lets a session be renewed once in a second.
+const SESSION_MIN: Duration = Duration::from_millis(1100);
 
 /// What is the same for all connections.
 #[derive(Debug, Clone)]
@@ -32,6 +49,40 @@ pub(super) struct Transport {
     pub(super) connect_timeout: Duration,
     pub(super) request_timeout: Duration,
     pub(super) stop: StopHandle,
+    tls: Option<Arc<TlsClient>>,
+    sasl: Option<Arc<Sasl>>,
+}
+
+impl Transport {
+    pub(super) fn new(
+        client_id: &str,
+        connect_timeout: Duration,
+        request_timeout: Duration,
+        security: &Security,
+        stop: StopHandle,
+    ) -> Transport {
+        let tls = security.protocol.has_tls().then(|| Arc::new(TlsClient::new(security.tls.clone())));
+        let sasl = security.protocol.has_sasl().then(|| Arc::new(security.sasl.clone()));
+        Transport { client_id: client_id.to_owned(), connect_timeout, request_timeout, stop, tls, sasl }
+    }
+
+    fn connect(&self, host: &str, port: u16) -> io::Result<Stream> {
+        let socket = stream::connect(host, port, self.connect_timeout, LOOK)?;
+        let Some(tls) = &self.tls else { return Ok(Stream::Plain(socket)) };
+        let deadline = Instant::now() + self.request_timeout;
+        Ok(Stream::Tls(Box::new(tls.connect(socket, host, deadline, &self.stop)?)))
+    }
+
+    fn failed(&self, address: &str, source: io::Error) -> BridgeError {
+        let address = address.to_owned();
+        let Some(tls) = &self.tls else { return BridgeError::Connection { address, source } };
+        // Whatever it was, files that were exchanged meanwhile, or the system's certificates, may be the remedy.
+        tls.forget();
+        match tls::explain(&source) {
+            Some(reason) => BridgeError::Tls { address, reason },
+            None => BridgeError::Connection { address, source },
+        }
+    }
 }
 
 /// A request that the bridge makes, with the versions of it that it can speak.
@@ -48,6 +99,18 @@ struct Versions {
     transaction_version: i16,
 }
 
+/// A request whose answer is not read yet.
+#[derive(Debug)]
+struct Asked {
+    correlation: i32,
+    version: i16,
+    header_version: i16,
+    at: Instant,
+}
+
+/// An answer's body, with the version that it is written in.
+type Answer = (i16, Bytes);
+
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: Stream,
@@ -55,6 +118,14 @@ pub(super) struct Connection {
     transport: Transport,
     next_correlation: i32,
     versions: Versions,
+    /// What is under way, oldest first.
+    asked: VecDeque<Asked>,
+    /// Answers that were read before somebody wanted them.
+    early: VecDeque<Answer>,
+    /// When the last answer came: time for the next one begins there.
+    heard: Instant,
+    /// Who we are has to be said again from then on.
+    session_until: Option<Instant>,
     /// The broker asked not to be spoken to before then.
     muted_until: Option<Instant>,
 }
@@ -63,18 +134,29 @@ impl Connection {
     /// Connects and learns which versions the broker speaks.
     pub(super) fn open(host: &str, port: u16, transport: &Transport) -> Result<Connection> {
         let address = format!("{host}:{port}");
-        let failed = |source| BridgeError::Connection { address: address.clone(), source };
-        let stream = Stream::connect(host, port, transport.connect_timeout).map_err(failed)?;
-        stream.set_timeout(LOOK).map_err(failed)?;
+        let stream = transport.connect(host, port).map_err(|source| {
+            let closed = matches!(source.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset);
+            if closed && transport.tls.is_some() {
+                const WORDS: &str =
+                    "closed during the TLS handshake; security.protocol may be another one on this port";
+                return transport.failed(&address, io::Error::new(source.kind(), WORDS));
+            }
+            transport.failed(&address, source)
+        })?;
         let mut connection = Connection {
             stream,
             address,
             transport: transport.clone(),
             next_correlation: 0,
             versions: Versions::default(),
+            asked: VecDeque::new(),
+            early: VecDeque::new(),
+            heard: Instant::now(),
+            session_until: None,
             muted_until: None,
         };
         connection.learn_versions()?;
+        connection.authenticate()?;
         Ok(connection)
     }
 
@@ -90,7 +172,7 @@ impl Connection {
         let request = ApiVersionsRequest::default()
             .with_client_software_name(StrBytes::from_static_str("edgelog"))
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
-        let mut frame = self.exchange(API_VERSIONS_VERSION, &request, self.transport.request_timeout)?;
+        let mut frame = self.exchange(API_VERSIONS_VERSION, &request)?;
         // A broker that does not know the version answers in version 0, whose first field is the error.
         let version = if frame.starts_with(&UNSUPPORTED_VERSION.to_be_bytes()) { 0 } else { API_VERSIONS_VERSION };
         let answer = ApiVersionsResponse::decode(&mut frame, version).map_err(|error| self.nonsense(&error))?;
@@ -126,14 +208,83 @@ impl Connection {
         Ok(version)
     }
 
-    /// Sends a request and waits for the answer.
+    /// Says who we are, where that is asked for: at the beginning, and before the session ends (KIP-368).
+    fn authenticate(&mut self) -> Result<()> {
+        let Some(sasl) = self.transport.sasl.clone() else { return Ok(()) };
+        let mechanism = sasl.mechanism.expect("a mechanism is set where SASL is");
+        let began = Instant::now();
+        let address = self.address.clone();
+        let refused = |reason: String| BridgeError::Authentication {
+            address: address.clone(),
+            mechanism: mechanism.name(),
+            reason,
+        };
+        let handshake = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str(mechanism.name()));
+        let mut frame = self.exchange(SASL_HANDSHAKE_VERSION, &handshake)?;
+        let answer =
+            SaslHandshakeResponse::decode(&mut frame, SASL_HANDSHAKE_VERSION).map_err(|error| self.nonsense(&error))?;
+        if answer.error_code == UNSUPPORTED_SASL_MECHANISM {
+            let offered: Vec<&str> = answer.mechanisms.iter().map(|name| &**name).collect();
+            return Err(refused(format!("it takes {}: see sasl.mechanism", offered.join(", "))));
+        }
+        if answer.error_code != 0 {
+            return Err(refused(Code(answer.error_code).to_string()));
+        }
+        let credentials = sasl.credentials().map_err(refused)?;
+        let (mut exchange, first) = Exchange::begin(mechanism, &credentials).map_err(refused)?;
+        let mut say = Some(first);
+        let mut lifetime_ms = 0;
+        for _ in 0..SASL_WORDS_MAX {
+            let Some(said) = say else {
+                let lifetime = u64::try_from(lifetime_ms).ok().filter(|ms| *ms > 0).map(Duration::from_millis);
+                // While there is still time to do so between two requests.
+                self.session_until = lifetime.map(|lifetime| began + (lifetime * 17 / 20).max(SESSION_MIN));
+                return Ok(());
+            };
+            let request = SaslAuthenticateRequest::default().with_auth_bytes(said.into());
+            let mut frame = self.exchange(SASL_AUTHENTICATE_VERSION, &request)?;
+            let answer = SaslAuthenticateResponse::decode(&mut frame, SASL_AUTHENTICATE_VERSION)
+                .map_err(|error| self.nonsense(&error))?;
+            if answer.error_code != 0 {
+                let code = Code(answer.error_code);
+                return Err(refused(answer.error_message.map_or_else(|| code.to_string(), |words| words.to_string())));
+            }
+            lifetime_ms = answer.session_lifetime_ms;
+            say = exchange.answer(&answer.auth_bytes).map_err(refused)?;
+        }
+        Err(refused("it never ends".to_owned()))
+    }
+
+    /// Sends a request and waits for the answer. Nothing else may be under way.
     pub(super) fn request<R: Speaks>(&mut self, request: &R) -> Result<R::Response> {
+        self.send(request)?;
+        self.receive::<R>()
+    }
+
+    /// Sends a request; [`receive`](Connection::receive) gets the answer, after those to earlier ones.
+    pub(super) fn send<R: Speaks>(&mut self, request: &R) -> Result<()> {
         let version = self.version::<R>()?;
+        if self.session_until.is_some_and(|until| Instant::now() >= until) {
+            // Between requests: what is under way comes first.
+            while !self.asked.is_empty() {
+                let answer = self.read_answer()?;
+                self.early.push_back(answer);
+            }
+            self.authenticate()?;
+        }
         if let Some(until) = self.muted_until.take() {
             self.transport.stop.wait(until.saturating_duration_since(Instant::now()));
         }
-        let mut frame = self.exchange(version, request, self.transport.request_timeout)?;
-        R::Response::decode(&mut frame, version).map_err(|error| self.nonsense(&error))
+        self.ask(version, request)
+    }
+
+    /// Waits for the answer to the oldest request that has none yet, which was an `R`.
+    pub(super) fn receive<R: Speaks>(&mut self) -> Result<R::Response> {
+        let (version, mut body) = match self.early.pop_front() {
+            Some(answer) => answer,
+            None => self.read_answer()?,
+        };
+        R::Response::decode(&mut body, version).map_err(|error| self.nonsense(&error))
     }
 
     /// The broker said that it was asked too much: the next request waits.
@@ -144,7 +295,12 @@ impl Connection {
     }
 
     /// One request and the body of its answer.
-    fn exchange<R: Request>(&mut self, version: i16, request: &R, timeout: Duration) -> Result<Bytes> {
+    fn exchange<R: Request>(&mut self, version: i16, request: &R) -> Result<Bytes> {
+        self.ask(version, request)?;
+        Ok(self.read_answer()?.1)
+    }
+
+    fn ask<R: Request>(&mut self, version: i16, request: &R) -> Result<()> {
         let correlation = self.next_correlation;
         self.next_correlation = self.next_correlation.wrapping_add(1);
         let header = RequestHeader::default()
@@ -158,34 +314,47 @@ impl Connection {
         request.encode(&mut frame, version).map_err(|error| self.nonsense(&error))?;
         let len = i32::try_from(frame.len() - 4).expect("a request is far below 2 GiB");
         frame[..4].copy_from_slice(&len.to_be_bytes());
+        self.write(&frame)?;
+        let header_version = R::Response::header_version(version);
+        self.asked.push_back(Asked { correlation, version, header_version, at: Instant::now() });
+        Ok(())
+    }
 
-        self.write(&frame, timeout)?;
-        let deadline = Instant::now() + timeout;
+    fn read_answer(&mut self) -> Result<Answer> {
+        let Some(asked) = self.asked.pop_front() else {
+            return Err(self.failed(io::Error::new(io::ErrorKind::NotConnected, "nothing was asked")));
+        };
+        let deadline = asked.at.max(self.heard) + self.transport.request_timeout;
         let mut len = [0; 4];
         self.read(&mut len, deadline)?;
+        // A record of TLS, most of all an alert.
+        if matches!(len, [0x14..=0x17, 3, ..]) {
+            return Err(self.nonsense(&"TLS, and security.protocol says otherwise"));
+        }
         let len = i32::from_be_bytes(len);
         let Ok(len @ 4..=RESPONSE_BYTES_MAX) = usize::try_from(len) else {
             return Err(self.nonsense(&format!("a frame of {len} bytes")));
         };
         let mut answer = BytesMut::zeroed(len);
         self.read(&mut answer, deadline)?;
+        self.heard = Instant::now();
         let mut answer = answer.freeze();
-        let header = ResponseHeader::decode(&mut answer, R::Response::header_version(version))
-            .map_err(|error| self.nonsense(&error))?;
-        if header.correlation_id != correlation {
-            let found = header.correlation_id;
-            return Err(self.nonsense(&format!("the answer to request {found}, asked was {correlation}")));
+        let header =
+            ResponseHeader::decode(&mut answer, asked.header_version).map_err(|error| self.nonsense(&error))?;
+        if header.correlation_id != asked.correlation {
+            let (found, expected) = (header.correlation_id, asked.correlation);
+            return Err(self.nonsense(&format!("the answer to request {found}, asked was {expected}")));
         }
-        Ok(answer)
+        Ok((asked.version, answer))
     }
 
     /// A slow line is no dead one: the time begins anew with each piece that it takes.
-    fn write(&mut self, mut bytes: &[u8], timeout: Duration) -> Result<()> {
+    fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        let timeout = self.transport.request_timeout;
         let mut deadline = Instant::now() + timeout;
-        while !bytes.is_empty() {
-            match self.stream.write(bytes) {
-                Ok(0) => return Err(self.failed(io::ErrorKind::WriteZero.into())),
-                Ok(written) => (bytes, deadline) = (&bytes[written..], Instant::now() + timeout),
+        while !bytes.is_empty() || self.stream.is_behind() {
+            match self.stream.push(bytes) {
+                Ok(taken) => (bytes, deadline) = (&bytes[taken..], Instant::now() + timeout),
                 Err(error) => self.wait_on(error, deadline)?,
             }
         }
@@ -220,7 +389,7 @@ impl Connection {
     }
 
     fn failed(&self, source: io::Error) -> BridgeError {
-        BridgeError::Connection { address: self.address.clone(), source }
+        self.transport.failed(&self.address, source)
     }
 
     fn nonsense(&self, reason: &dyn std::fmt::Display) -> BridgeError {

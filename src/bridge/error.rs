@@ -5,6 +5,7 @@ use std::io;
 
 use kafka_protocol::error::ResponseError;
 
+use super::cluster::Coordinated;
 use crate::error::Error;
 
 /// What the bridge's calls return.
@@ -51,6 +52,27 @@ pub enum BridgeError {
         /// The system's own error.
         #[source]
         source: io::Error,
+    },
+
+    /// TLS with a broker failed: its certificate or ours, or it speaks no TLS. Told and tried again, slowly, since
+    /// certificates are renewed and clocks set.
+    #[error("{address}: TLS: {reason}")]
+    Tls {
+        /// Host and port.
+        address: String,
+        /// What is wrong, and what can be done about it.
+        reason: String,
+    },
+
+    /// A broker does not accept who we say we are. Told and tried again, slowly: passwords and tokens are rotated.
+    #[error("{address}: authentication ({mechanism}): {reason}")]
+    Authentication {
+        /// Host and port.
+        address: String,
+        /// `sasl.mechanism`.
+        mechanism: &'static str,
+        /// The broker's words, or ours; never holds a password or token.
+        reason: String,
     },
 
     /// A broker answered something that is no answer of Kafka's.
@@ -111,9 +133,37 @@ impl BridgeError {
     /// Whether the same may succeed later without anybody's doing.
     pub(super) fn is_retriable(&self) -> bool {
         match self {
-            BridgeError::Connection { .. } | BridgeError::Protocol { .. } => true,
-            BridgeError::Broker { code, .. } => code.class() == Class::Retriable,
+            BridgeError::Connection { .. }
+            | BridgeError::Protocol { .. }
+            | BridgeError::Tls { .. }
+            | BridgeError::Authentication { .. } => true,
+            BridgeError::Broker { code, .. } => matches!(code.class(), Class::Retriable | Class::Refused),
             _ => false,
+        }
+    }
+
+    /// Whether it is only a person who can mend it; the same may succeed once somebody did.
+    pub(super) fn is_refusal(&self) -> bool {
+        match self {
+            BridgeError::Tls { .. } | BridgeError::Authentication { .. } => true,
+            BridgeError::Broker { code, .. } => code.class() == Class::Refused,
+            _ => false,
+        }
+    }
+
+    /// Where it is a refusal for lack of a right: with the right that is needed.
+    pub(super) fn needing(mut self, operation: &str, on: &str) -> BridgeError {
+        if let BridgeError::Broker { code: Code(29 | 30 | 53), message, .. } = &mut self {
+            *message = Some(format!("the user needs {operation} on {on}"));
+        }
+        self
+    }
+
+    /// As [`needing`](BridgeError::needing), for what coordinators are asked.
+    pub(super) fn needing_id(self, of: &Coordinated) -> BridgeError {
+        match of {
+            Coordinated::Group(id) => self.needing("Read", &format!("the group {id}")),
+            Coordinated::Transaction(id) => self.needing("Write", &format!("the transactional id {id}")),
         }
     }
 
@@ -157,6 +207,8 @@ pub(super) enum Class {
     Epoch,
     /// Nothing is wrong but with this topic, partition or group.
     Topic,
+    /// As `Retriable`, once a person has granted what is missing: tried again, slowly.
+    Refused,
     /// A person has to change something.
     Fatal,
 }
@@ -169,6 +221,7 @@ impl Code {
             2 | 5..=9 | 13..=16 | 19 | 20 | 41 | 51 | 56 | 74 | 75 | 88 | 89 | 103 | 129 => Class::Retriable,
             -1 | 45 | 46 | 48 | 49 | 59 | 120 => Class::Abortable,
             47 | 90 => Class::Epoch,
+            53 => Class::Refused,
             3 | 10 | 17 | 18 | 22 | 25 | 29 | 30 | 32 | 44 | 76 | 87 | 100 => Class::Topic,
             _ => Class::Fatal,
         }

@@ -45,10 +45,13 @@ mod lane;
 mod note;
 mod partition;
 mod position;
+mod sasl;
+mod security;
 mod settle;
 mod stamp;
 mod status;
 mod stream;
+mod tls;
 mod transaction;
 mod uplink;
 

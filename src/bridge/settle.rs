@@ -58,7 +58,8 @@ impl Uplink {
             let told = answer.responses.into_iter().flat_map(|topic| topic.partitions).next();
             let told = told.ok_or_else(|| BridgeError::broker(doing.as_str(), 5, None))?;
             if told.error_code != OFFSET_OUT_OF_RANGE {
-                check(&doing, told.error_code)?;
+                check(&doing, told.error_code)
+                    .map_err(|error| error.needing("Read", &format!("the topic {remote}")))?;
                 // An older transaction of somebody else is still open: what lies behind it is not decided for readers.
                 if told.last_stable_offset <= intent.first_offset {
                     return Err(BridgeError::broker(doing.as_str(), 88, None));

@@ -1,41 +1,55 @@
-//! The bytes between here and one broker. Plain TCP today; what encrypts or authenticates stands here too, and nothing
-//! above this file will know.
+//! The bytes between here and one broker, encrypted or not; nothing above this file knows.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
+use super::tls::TlsStream;
+
 /// A connected socket.
 #[derive(Debug)]
 pub(super) enum Stream {
-    /// `security.protocol=PLAINTEXT`.
     Plain(TcpStream),
+    Tls(Box<TlsStream>),
+}
+
+/// Connects to the first address of `host` that answers; the name is resolved anew each time. No single read or write
+/// takes longer than `patience`: it then answers `WouldBlock` or `TimedOut`.
+pub(super) fn connect(host: &str, port: u16, timeout: Duration, patience: Duration) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in (host, port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, timeout) {
+            Ok(stream) => {
+                // Requests are written whole: nothing is gained by waiting for more.
+                stream.set_nodelay(true)?;
+                stream.set_read_timeout(Some(patience))?;
+                stream.set_write_timeout(Some(patience))?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 impl Stream {
-    /// Connects to the first address of `host` that answers; the name is resolved anew each time.
-    pub(super) fn connect(host: &str, port: u16, timeout: Duration) -> io::Result<Stream> {
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in (host, port).to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, timeout) {
-                Ok(stream) => {
-                    // Requests are written whole: nothing is gained by waiting for more.
-                    stream.set_nodelay(true)?;
-                    return Ok(Stream::Plain(stream));
-                }
-                Err(error) => last = error,
-            }
+    /// Whether bytes that were taken are not on the line yet: `push` has to be called again, with no more of them.
+    pub(super) fn is_behind(&self) -> bool {
+        match self {
+            Stream::Plain(_) => false,
+            Stream::Tls(stream) => stream.is_behind(),
         }
-        Err(last)
     }
 
-    /// No single read or write takes longer than this; it then answers `WouldBlock` or `TimedOut`.
-    pub(super) fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
+    /// Takes some of `bytes`, or puts some of what it took on the line: some way further on return, in any case.
+    /// Returns how many it took.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Stream::Plain(stream) => {
-                stream.set_read_timeout(Some(timeout))?;
-                stream.set_write_timeout(Some(timeout))
-            }
+            Stream::Plain(stream) => match stream.write(bytes)? {
+                0 => Err(io::ErrorKind::WriteZero.into()),
+                written => Ok(written),
+            },
+            Stream::Tls(stream) => stream.push(bytes),
         }
     }
 }
@@ -44,20 +58,7 @@ impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Plain(stream) => stream.read(buffer),
-        }
-    }
-}
-
-impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Stream::Plain(stream) => stream.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Stream::Plain(stream) => stream.flush(),
+            Stream::Tls(stream) => stream.read(buffer),
         }
     }
 }

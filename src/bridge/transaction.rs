@@ -174,7 +174,7 @@ impl Uplink {
             }
             self.tell(&BridgeEvent::Retrying { reason: error.to_string() });
             self.cluster.stop().check_grace().map_err(Lost::Fatal)?;
-            self.cluster.stop().wait_before_retry(backoff.pause());
+            self.cluster.stop().wait_before_retry(backoff.pause_after(&error));
             // Who leads may have changed; where nobody can be asked, the next round says so.
             let _ = self.look_up_leaders();
         }
@@ -270,6 +270,10 @@ impl Uplink {
             }
             let error = BridgeError::broker(doing, told.error_code, told.error_message.as_deref());
             let code = Code(told.error_code);
+            let error = match code.class() {
+                Class::Refused => error.needing_id(&Coordinated::Transaction(self.config.transactional_id())),
+                _ => error.needing("Write", &format!("the topic {}", partition.0)),
+            };
             match code.class() {
                 Class::Retriable => retry = Some(error),
                 Class::Topic => {
@@ -281,7 +285,7 @@ impl Uplink {
                     self.let_wait(&partition.0, partition.1, &error.to_string());
                     return Err(Lost::Abort(error));
                 }
-                Class::Abortable => return Err(Lost::Abort(error)),
+                Class::Abortable | Class::Refused => return Err(Lost::Abort(error)),
                 Class::Epoch => return Err(Lost::Epoch(error)),
                 Class::Fatal => return Err(Lost::Fatal(error)),
             }
@@ -319,6 +323,7 @@ impl Uplink {
             .with_producer_epoch(producer.epoch)
             .with_topics(vec![topic]);
         let doing = format!("committing the position of {log}");
+        let needed = format!("the group {group_id} and the topic {}", lane.remote);
         let deadline = Instant::now() + self.config.transaction_timeout;
         let committed = self.persist(Patience::Until(deadline), |cluster| {
             let answer = cluster.ask_coordinator(&group, &request)?;
@@ -327,7 +332,7 @@ impl Uplink {
             if matches!(code, 15 | 16) {
                 cluster.forget_coordinator(&group);
             }
-            super::connection::check(&doing, code)
+            super::connection::check(&doing, code).map_err(|error| error.needing("Read", &needed))
         });
         committed.map_err(|error| {
             if code_of(&error).is_some_and(|code| code.class() == Class::Topic) {
@@ -352,7 +357,7 @@ impl Uplink {
             if matches!(answer.error_code, 15 | 16) {
                 cluster.forget_coordinator(&transaction);
             }
-            super::connection::check(doing, answer.error_code)?;
+            super::connection::check(doing, answer.error_code).map_err(|error| error.needing_id(&transaction))?;
             Ok(answer)
         });
         let answer = answer.map_err(Lost::from)?;
@@ -401,7 +406,8 @@ impl Uplink {
             if matches!(answer.error_code, 15 | 16) {
                 cluster.forget_coordinator(&transaction);
             }
-            super::connection::check("claiming the transactional id", answer.error_code)?;
+            super::connection::check("claiming the transactional id", answer.error_code)
+                .map_err(|error| error.needing_id(&transaction))?;
             Ok(answer)
         })?;
         self.producer = Some(Producer { id: answer.producer_id.0, epoch: answer.producer_epoch });

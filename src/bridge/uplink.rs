@@ -20,7 +20,7 @@ use super::cluster::{Cluster, Coordinated, RemoteTopic, Role};
 use super::collect::collect;
 use super::config::{BridgeConfig, ExpiredRule};
 use super::connection::{Transport, check, code_of};
-use super::error::{BridgeError, Code, Result};
+use super::error::{BridgeError, Class, Code, Result};
 use super::lane::{Lane, MAX_MESSAGE_BYTES_DEFAULT, Target, Verdict, judge};
 use super::note::{Entry, Note};
 use super::partition;
@@ -82,12 +82,8 @@ impl Uplink {
         stop: StopHandle,
         observer: Observer,
     ) -> Uplink {
-        let transport = Transport {
-            client_id: config.client_id.clone(),
-            connect_timeout: config.connect_timeout,
-            request_timeout: config.request_timeout,
-            stop,
-        };
+        let (connect, request) = (config.connect_timeout, config.request_timeout);
+        let transport = Transport::new(&config.client_id, connect, request, &config.security, stop);
         let cluster = Cluster::new(config.bootstrap.clone(), transport);
         let bytes_max = config.transaction_bytes;
         Uplink {
@@ -151,8 +147,8 @@ impl Uplink {
             self.tell(&BridgeEvent::Retrying { reason: error.to_string() });
             let code = code_of(&error);
             let completing = matches!(code, Some(Code(51 | 88)));
-            stop.wait_before_retry(if completing { soon.pause() } else { backoff.pause() });
-            if code.is_none_or(|code| matches!(code.0, 5..=9 | 13..=16)) {
+            stop.wait_before_retry(if completing { soon.pause() } else { backoff.pause_after(&error) });
+            if !error.is_refusal() && code.is_none_or(|code| matches!(code.0, 5..=9 | 13..=16)) {
                 // Brokers may have moved; where nobody answers, the next try says so.
                 let _ = self.cluster.topics(&[]);
             }
@@ -354,7 +350,8 @@ impl Uplink {
         for result in answer.results {
             let name = result.resource_name.to_string();
             if result.error_code != 0 {
-                let error = BridgeError::broker("DescribeConfigs", result.error_code, result.error_message.as_deref());
+                let error = BridgeError::broker("DescribeConfigs", result.error_code, result.error_message.as_deref())
+                    .needing("DescribeConfigs", &format!("the topic {name}"));
                 self.tell(&BridgeEvent::RulesUnknown { topic: name, reason: error.to_string() });
                 continue;
             }
@@ -392,7 +389,7 @@ impl Uplink {
             if matches!(told.error_code, 15 | 16) {
                 cluster.forget_coordinator(&group);
             }
-            check(&doing, told.error_code)?;
+            check(&doing, told.error_code).map_err(|error| error.needing_id(&group))?;
             for partition in told.topics.iter().flat_map(|topic| &topic.partitions) {
                 check(&doing, partition.error_code)?;
             }
@@ -427,8 +424,14 @@ impl Uplink {
                 self.lanes[n].waits = Some(reason.to_owned());
                 continue;
             }
-            let committed = self.fetch_positions(n, is_holder)?;
-            let found = self.place(n, &topic, &committed, is_holder)?;
+            let committed = self.fetch_positions(n, is_holder);
+            let found = match committed.and_then(|committed| self.place(n, &topic, &committed, is_holder)) {
+                Err(error) if code_of(&error).is_some_and(|code| code.class() == Class::Topic) => {
+                    self.lanes[n].waits = Some(error.to_string());
+                    continue;
+                }
+                found => found?,
+            };
             let lane = &mut self.lanes[n];
             match found {
                 Found::Ours(position) => {

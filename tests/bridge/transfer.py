@@ -8,222 +8,36 @@ STORE and FILE are what examples/mixed_workload made. Kafka's jars are in $EDGEL
 $EDGELOG_BIN; `./test --only bridge` builds and fetches both. What is found is read by Kafka's console consumer.
 """
 
-import argparse
-import concurrent.futures
 import functools
 import json
-import os
-import pathlib
-import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "kafka"))
-
-import check as kafka  # noqa: E402
-import proxy as px  # noqa: E402
-from check import Broken, Checks, tail  # noqa: E402
-
-EDGELOG = os.environ.get("EDGELOG_BIN", "edgelog")
-# No run of the bridge takes longer, but one that hangs.
-RUN_SECONDS_MAX = 180
-# How long Kafka's consumer waits for a record that is not there.
-IDLE_MS = 4000
-FENCED = 3
-UNABLE = 2
-
-
-class Broker(kafka.Broker):
-    """A broker behind a proxy whose address never changes."""
-
-    def __init__(self, home, *, features=(), **properties):
-        self.proxy = px.Proxy()
-        more = {"advertised.listeners": f"PLAINTEXT://{self.proxy.address}", **properties}
-        self.PROPERTIES = kafka.Broker.PROPERTIES + "".join(f"{k}={v}\n" for k, v in more.items())
-        self.FORMAT_OPTIONS = [option for feature in features for option in ("--feature", feature)]
-        super().__init__(home)
-
-    def start(self):
-        super().start()
-        self.proxy.forward_to(int(self.bootstrap.rpartition(":")[2]))
-
-    def consume_all(self, topic):
-        """partition -> what a read_committed consumer finds there, from the first record to the last."""
-        properties = {
-            "print.timestamp": "true",
-            "print.partition": "true",
-            "print.offset": "true",
-            "print.headers": "true",
-            "print.key": "true",
-            "print.value": "true",
-            "null.literal": kafka.NULL,
-            "key.separator": kafka.FIELD,
-            "headers.separator": kafka.HEADER,
-            "line.separator": kafka.RECORD,
-        }
-        out = kafka.java_ok(
-            "org.apache.kafka.tools.consumer.ConsoleConsumer",
-            *("--bootstrap-server", self.bootstrap, "--topic", topic, "--from-beginning"),
-            *("--isolation-level", "read_committed", "--timeout-ms", IDLE_MS),
-            *(o for k, v in properties.items() for o in ("--formatter-property", f"{k}={v}")),
-        )
-        printed = out.decode().split(kafka.RECORD)
-        if printed.pop() != "":
-            raise Broken(f"the console consumer's output ends amid a record:\n{tail(out)}")
-        found = {}
-        for line in printed:
-            time_field, partition_field, rest = line.split(kafka.FIELD, 2)
-            partition = int(partition_field.removeprefix("Partition:"))
-            record = kafka.parse_printed(topic, partition, time_field + kafka.FIELD + rest)
-            found.setdefault(partition, []).append(record)
-        return found
-
-    def delete_group(self, group):
-        kafka.java_ok(
-            "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
-            *("--bootstrap-server", self.bootstrap, "--delete", "--group", group),
-        )
-
-
-# --- the bridge -------------------------------------------------------------------------------------------------------
-
-
-def command(store, broker, device, to, *more, topics="*", forever=False, **sets):
-    """The bridge's command line; where it is not to run `forever`, it ends when it has caught up."""
-    settings = {"reconnect.backoff.ms": "20", "reconnect.backoff.max.ms": "500", **sets}
-    return [
-        *(EDGELOG, "--dir", str(store), "bridge", "run", "--json"),
-        *(() if forever else ("--until-caught-up",)),
-        *("--bootstrap", broker.proxy.address, "--device", device, "--topics", topics, "--to", to),
-        *(o for k, v in settings.items() for o in ("--set", f"{k}={v}")),
-        *more,
-    ]
-
-
-class Run:
-    """A running bridge, whose lines are read as it prints them."""
-
-    def __init__(self, arguments):
-        self.process = subprocess.Popen(
-            arguments,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            preexec_fn=kafka.die_with_parent,
-        )
-        self.events = []
-        self.errors = bytearray()
-        self.reader = threading.Thread(target=self.read_errors, daemon=True)
-        self.reader.start()
-        self.alarm = threading.Timer(RUN_SECONDS_MAX, self.process.kill)
-        self.alarm.start()
-
-    def read_errors(self):
-        for line in self.process.stderr:
-            self.errors += line
-
-    def next_event(self):
-        """The next thing it says; None when it has ended."""
-        line = self.process.stdout.readline()
-        if not line:
-            return None
-        self.events.append(json.loads(line))
-        return self.events[-1]
-
-    def kill(self):
-        self.process.kill()
-        return self.wait()
-
-    def wait(self):
-        while self.next_event() is not None:
-            pass
-        code = self.process.wait()
-        self.alarm.cancel()
-        self.reader.join()
-        return code
-
-    def expect(self, code):
-        found = self.wait()
-        if found != code:
-            said = "\n".join(map(json.dumps, self.events[-10:]))
-            raise Broken(f"the bridge ended with {found}, expected {code}\n{said}\n{tail(bytes(self.errors))}")
-        return self
-
-    def records(self):
-        return sum(event["records"] for event in self.events if event["event"] == "committed")
-
-
-# --- what must be there -----------------------------------------------------------------------------------------------
-
-
-def anonymous(record):
-    """Without the offset, which control records shift, and the topic, which is another one there."""
-    return {name: value for name, value in record.items() if name not in ("offset", "topic", "tstype")}
-
-
-def same_records(want, found, where):
-    for n, (wanted, have) in enumerate(zip(want, found)):
-        if anonymous(wanted) != anonymous(have):
-            raise Broken(
-                f"{where}: record {n} differs\nexpected {kafka.shorten(anonymous(wanted))}\n"
-                f"found    {kafka.shorten(anonymous(have))}"
-            )
-        if n > 0 and have["offset"] <= found[n - 1]["offset"]:
-            raise Broken(f"{where}: offset {have['offset']} follows {found[n - 1]['offset']}")
-    if len(want) != len(found):
-        raise Broken(f"{where}: expected {len(want)} records, found {len(found)}")
-
-
-def everything_once(broker, expected, prefix):
-    """Every record of every log, once and in order, in the partition of the same number."""
-    compared = 0
-    topics = sorted({topic for topic, _ in expected})
-    consumed = in_parallel(*(functools.partial(broker.consume_all, prefix + topic) for topic in topics))
-    for topic, found in zip(topics, consumed):
-        partitions = {partition for name, partition in expected if name == topic}
-        for partition in sorted(partitions | set(found)):
-            want = expected.get((topic, partition), [])
-            same_records(want, found.get(partition, []), f"{prefix}{topic}-{partition}")
-            compared += len(want)
-    return f"{compared} records compared"
-
-
-def in_parallel(*calls):
-    """What each of these answers; Kafka's tools mostly wait."""
-    with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        return [future.result() for future in [pool.submit(call) for call in calls]]
-
-
-class World:
-    """A store to send from, what is in it, and a broker with the target topics."""
-
-    def __init__(self, broker, store, expected, scratch, seed):
-        self.broker, self.store, self.expected = broker, pathlib.Path(store), expected
-        self.scratch, self.random = pathlib.Path(scratch), random.Random(seed)
-        self.total = sum(map(len, expected.values()))
-
-    def copy(self, name):
-        """A copy to bridge from: each test its own note."""
-        return pathlib.Path(shutil.copytree(self.store, self.scratch / name))
-
-    def create_targets(self, prefix, **configs):
-        counts = {}
-        for topic, partition in self.expected:
-            counts[topic] = max(counts.get(topic, 0), partition + 1)
-        create = functools.partial(self.broker.create_topic, retention_ms=-1, **configs)
-        in_parallel(*(functools.partial(create, prefix + topic, count) for topic, count in counts.items()))
-
+from harness import (
+    EDGELOG,
+    FENCED,
+    RUN_SECONDS_MAX,
+    SAME,
+    SMALL,
+    UNABLE,
+    Broken,
+    Broker,
+    Run,
+    append,
+    command,
+    everything_once,
+    in_parallel,
+    kafka,
+    main,
+    px,
+    same_records,
+    tail,
+    values_of,
+)
 
 # --- the tests --------------------------------------------------------------------------------------------------------
-
-SAME = {"edgelog.bridge.partition": "same"}
-SMALL = {**SAME, "edgelog.bridge.transaction.bytes": "12000"}
-
 
 def plain(world):
     """All of it, and nothing when asked again."""
@@ -363,20 +177,6 @@ def broker_killed(world):
         kills += 1
     run.expect(0)
     return f"{everything_once(world.broker, world.expected, 'b.')}, {kills} kills of the broker"
-
-
-def append(store, log, values):
-    """Appends lines; the CLI closes the store cleanly, so all of it is durable."""
-    subprocess.run(
-        [EDGELOG, "--dir", str(store), "append", log, "--quiet"],
-        input="".join(f"{value}\n" for value in values).encode(),
-        check=True,
-        capture_output=True,
-    )
-
-
-def values_of(found):
-    return [record["payload"] for _, records in sorted(found.items()) for record in records]
 
 
 def prefix_of_one(found, histories):
@@ -630,31 +430,5 @@ TESTS = {
 }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    p = commands.add_parser("run", help="all tests, or some")
-    p.add_argument("store", help="the data directory that mixed_workload filled")
-    p.add_argument("--expect", required=True, help="what is in it, as mixed_workload wrote it")
-    p.add_argument("--seed", type=int, help="of what is random; printed where it is not given")
-    p.add_argument("--only", help=f"some of {', '.join(TESTS)}")
-    args = parser.parse_args()
-    if not kafka.LIB.is_dir():
-        parser.error(f"{kafka.LIB} is missing: `./test --only bridge` fetches Kafka's jars")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    seed = args.seed if args.seed is not None else random.randrange(1 << 32)
-    print(f"seed {seed}", flush=True)
-    expected = kafka.by_partition(kafka.read_json_lines(pathlib.Path(args.expect).read_text(encoding="utf-8")))
-    checks = Checks()
-    with tempfile.TemporaryDirectory(prefix="edgelog-bridge-") as scratch:
-        with Broker(tempfile.mkdtemp(dir=scratch)) as broker:
-            broker.start()
-            world = World(broker, args.store, expected, scratch, seed)
-            for name in args.only.split(",") if args.only else TESTS:
-                checks.run(name.replace("_", " "), TESTS[name], world)
-            broker.stop()
-    return checks.finish()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__, TESTS, Broker))
