@@ -134,7 +134,10 @@ impl TlsClient {
             };
             ("ssl.key.location", why)
         })?;
-        builder.with_client_auth_cert(chain, key).map_err(|error| ("ssl.key.location", error.to_string()))
+        builder.with_client_auth_cert(chain, key).map_err(|error| match error {
+            rustls::Error::InvalidCertificate(what) => ("ssl.certificate.location", unusable(&what)),
+            other => ("ssl.key.location", other.to_string()),
+        })
     }
 
     fn verifier(
@@ -291,6 +294,21 @@ fn certificates(key: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'sta
     }
 }
 
+/// A certificate that is none for us, whoever signed it.
+fn unusable(what: &CertificateError) -> String {
+    let CertificateError::Other(inner) = what else { return format!("the certificate cannot be used: {what}") };
+    // The verifier's own words, whose type is not ours to name.
+    let words = format!("{:?}", inner.0);
+    match words.as_str() {
+        "UnsupportedCertVersion" => {
+            "the certificate is of X.509 version 1; version 3 is needed, which is what signing with extensions makes"
+                .to_owned()
+        }
+        "CaUsedAsEndEntity" => "the certificate is a CA's own; one that the CA has signed is needed".to_owned(),
+        _ => format!("the certificate cannot be used: {words}"),
+    }
+}
+
 /// What a failure of TLS means, and what can be done about it; `None` where it is none of TLS.
 pub(super) fn explain(error: &io::Error) -> Option<String> {
     let inner = error.get_ref()?;
@@ -317,7 +335,7 @@ pub(super) fn explain(error: &io::Error) -> Option<String> {
                 expected.to_str(),
                 if presented.is_empty() { "no name at all".to_owned() } else { presented.join(", ") }
             ),
-            other => format!("its certificate cannot be used: {other}"),
+            other => unusable(other),
         },
         rustls::Error::AlertReceived(alert) => match alert {
             AlertDescription::CertificateRequired

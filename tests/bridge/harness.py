@@ -36,11 +36,13 @@ SMALL = {**SAME, "edgelog.bridge.transaction.bytes": "12000"}
 class Broker(kafka.Broker):
     """A broker behind a proxy whose address never changes."""
 
-    def __init__(self, home, *, features=(), **properties):
+    def __init__(self, home, *, features=(), format_options=(), **properties):
         self.proxy = px.Proxy()
+        # Where bridges connect to.
+        self.address = self.proxy.address
         more = {"advertised.listeners": f"PLAINTEXT://{self.proxy.address}", **properties}
         self.PROPERTIES = kafka.Broker.PROPERTIES + "".join(f"{k}={v}\n" for k, v in more.items())
-        self.FORMAT_OPTIONS = [option for feature in features for option in ("--feature", feature)]
+        self.FORMAT_OPTIONS = [*format_options, *(o for feature in features for o in ("--feature", feature))]
         super().__init__(home)
 
     def start(self):
@@ -94,7 +96,7 @@ def command(store, broker, device, to, *more, topics="*", forever=False, **sets)
     return [
         *(EDGELOG, "--dir", str(store), "bridge", "run", "--json"),
         *(() if forever else ("--until-caught-up",)),
-        *("--bootstrap", broker.proxy.address, "--device", device, "--topics", topics, "--to", to),
+        *("--bootstrap", broker.address, "--device", device, "--topics", topics, "--to", to),
         *(o for k, v in settings.items() for o in ("--set", f"{k}={v}")),
         *more,
     ]
