@@ -83,9 +83,8 @@ pub enum Bug {
 
 #[cfg(edgelog_canary)]
 impl Bug {
-    /// All that the searches for crashes are held to. [`Bug::WakeWithoutFence`] is for the models of threads;
-    /// [`Bug::TrustOneCleanSlot`], [`Bug::TrustTheCachedSlot`], [`Bug::TrustTheNewName`] and
-    /// [`Bug::MarkCleanBeforeFlush`] are not found.
+    /// All that the searches for crashes are held to: every one but [`Bug::WakeWithoutFence`], which is for the models
+    /// of threads.
     pub const ALL: &[Bug] = &[
         Bug::SkipDirectorySync,
         Bug::PublishBeforeCopy,
@@ -118,6 +117,10 @@ impl Bug {
         Bug::SkipTornTailFence,
         Bug::OverwriteTheHoldingSlot,
         Bug::SwapInUnflushedCheckpoint,
+        Bug::TrustOneCleanSlot,
+        Bug::TrustTheCachedSlot,
+        Bug::TrustTheNewName,
+        Bug::MarkCleanBeforeFlush,
     ];
 }
 
@@ -136,6 +139,12 @@ thread_local! {
 #[cfg(edgelog_canary)]
 pub fn switch_on(bug: Option<Bug>) {
     ON.set(bug);
+}
+
+/// The mistake that this thread makes, for whoever starts others that are to make it too.
+#[cfg(edgelog_canary)]
+pub fn switched_on() -> Option<Bug> {
+    ON.get()
 }
 
 #[cfg(edgelog_canary)]

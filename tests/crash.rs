@@ -93,7 +93,7 @@ fn every_fault_at_every_call_is_survived() {
 fn a_flush_that_fails_once_and_then_succeeds_costs_nothing_acknowledged_after() {
     let begun = Instant::now();
     let ops = workload::everything(number("EDGELOG_CRASH_SEED", 7), if FAST { 120 } else { 40 });
-    let outcome = search::flush_fails_then_power(&ops, if FAST { 1 } else { 8 }, 2);
+    let outcome = search::flush_fails_then_power(&ops, 0, if FAST { 1 } else { 8 }, 2);
     outcome.print("a flush fails, the process starts again, acknowledges, and the power goes, at every effect", begun);
     outcome.assert_none();
 }

@@ -3,6 +3,7 @@
 use edgelog_core::TimestampMs;
 
 use super::{DurablePoint, LogShared, state};
+use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::segment::file_names;
 use crate::sync::Ordering;
@@ -31,7 +32,7 @@ impl LogShared {
 
     /// Flushes, trims the file to its batches and writes the indexes. Appends answer `Closed` from here on.
     pub(crate) fn close(&self) -> Result<()> {
-        let (segment, file, position) = {
+        let (segment, file, position, end) = {
             let mut guard = self.appender.lock();
             let failed = self.state.load(Ordering::Acquire) == state::FAILED;
             if !failed {
@@ -51,7 +52,7 @@ impl LogShared {
                 return Ok(());
             }
             appender.segment.seal(&mut appender.indexer);
-            (appender.segment.clone(), file, appender.position)
+            (appender.segment.clone(), file, appender.position, appender.next_offset)
         };
         if let Some(file) = file {
             let path = segment.path();
@@ -60,8 +61,12 @@ impl LogShared {
             if file.len().map_err(Error::storage("look at", &path))? > u64::from(position) {
                 file.truncate(u64::from(position)).map_err(Error::storage("trim", &path))?;
             }
-            self.flush_now()?;
-            debug_assert_eq!(self.durable.lock().position, position, "nothing is appended to a closed log");
+            if bug(Bug::MarkCleanBeforeFlush) {
+                *self.durable.lock() = DurablePoint { offset: end, base_offset: segment.base_offset, position };
+            } else {
+                self.flush_now()?;
+            }
+            debug_assert_eq!(self.durable.lock().offset, end, "nothing is appended to a closed log");
         }
         for segment in self.segments.read().iter().rev() {
             if !segment.has_unwritten_indexes() {

@@ -157,6 +157,9 @@ pub(crate) struct StoreShared {
     topics: RwLock<BTreeMap<String, TopicSettings>>,
     /// Logs that are there and could not be opened: why, and what the checkpoint goes on saying of them.
     unopened: RwLock<BTreeMap<TopicPartition, (Option<SavedLog>, String)>>,
+    /// Logs that are being deleted and that a power cut may still bring back, since their directories' new names need
+    /// not last: what the checkpoint goes on saying of them.
+    leaving: Mutex<BTreeMap<TopicPartition, SavedLog>>,
     checkpoint: Mutex<CheckpointState>,
     /// The checkpoint on the medium says that the store is in use.
     marked: AtomicBool,
@@ -458,6 +461,7 @@ impl StoreShared {
             logs: RwLock::default(),
             topics: RwLock::default(),
             unopened: RwLock::default(),
+            leaving: Mutex::default(),
             checkpoint: Mutex::new(checkpoint),
             marked: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -527,8 +531,7 @@ impl StoreShared {
         if !report.clean {
             // The new epochs and recovery points, before anything is appended; and the names of what is served: those
             // that a killed process made, or took away, may be in the cache alone.
-            let sync = || if bug(Bug::ServeUnsyncedTopics) { Ok(()) } else { self.storage.sync_dir("") };
-            let synced = sync().map_err(Error::storage("sync directory", "."));
+            let synced = if bug(Bug::ServeUnsyncedTopics) { Ok(()) } else { self.sync_names() };
             match synced.and_then(|()| self.write_checkpoint(false, false)) {
                 Ok(()) => self.marked.store(true, Ordering::Release),
                 Err(error) => report.not_writable = Some(error.to_string()),
@@ -604,15 +607,22 @@ impl StoreShared {
 
     /// Every log's durable state as it is now.
     fn gather(&self, clean: bool) -> Checkpoint {
+        // A log is among those that leave before it is taken from the others.
+        let leaving = self.leaving.lock();
         let logs = self.logs.read();
-        let saved = |log: &Arc<LogShared>| {
-            let (durable, log_start_offset, epochs) = log.durable_state();
-            SavedLog { id: log.id, origin: log.origin(), log_start_offset, durable, epochs }
-        };
-        let mut logs: Vec<_> = logs.iter().map(|(name, log)| (name.clone(), saved(log))).collect();
+        let mut saved = leaving.clone();
         let unopened = self.unopened.read();
-        logs.extend(unopened.iter().filter_map(|(name, (saved, _))| Some((name.clone(), saved.clone()?))));
-        Checkpoint { clean, boot_id: self.storage.boot_id(), logs }
+        saved.extend(unopened.iter().filter_map(|(name, (saved, _))| Some((name.clone(), saved.clone()?))));
+        saved.extend(logs.iter().map(|(name, log)| (name.clone(), saved_log(log))));
+        Checkpoint { clean, boot_id: self.storage.boot_id(), logs: saved.into_iter().collect() }
+    }
+
+    /// Makes the names in the data directory durable, and with them that what was renamed to be deleted is gone.
+    fn sync_names(&self) -> Result<()> {
+        let mut leaving = self.leaving.lock();
+        self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
+        leaving.clear();
+        Ok(())
     }
 
     /// Writes the checkpoint, to one slot or to both. Gathering happens under the file's lock: no older state
@@ -655,7 +665,7 @@ impl StoreShared {
             return Ok(());
         }
         let logs: Vec<_> = self.logs.read().values().cloned().collect();
-        let mut first = if bug(Bug::MarkCleanBeforeFlush) { self.write_checkpoint(true, true) } else { Ok(()) };
+        let mut first = Ok(());
         for log in &logs {
             let closed = log.close();
             if first.is_ok() {
@@ -688,7 +698,7 @@ impl LogHost for StoreShared {
         }
         self.check_writable()?;
         // As at an open that could not: no record is acknowledged below a name that may not last.
-        self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
+        self.sync_names()?;
         self.write_checkpoint(false, true)?;
         self.marked.store(true, Ordering::Release);
         self.report.write().not_writable = None;
@@ -711,6 +721,12 @@ impl LogHost for StoreShared {
     fn wake_housekeeping(&self) {
         self.kick.kick();
     }
+}
+
+/// A log's durable state as it is now.
+fn saved_log(log: &LogShared) -> SavedLog {
+    let (durable, log_start_offset, epochs) = log.durable_state();
+    SavedLog { id: log.id, origin: log.origin(), log_start_offset, durable, epochs }
 }
 
 /// 128 random bits from the standard library's per-map keys, which the system's random source seeds.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use edgelog_core::LogConfig;
 
-use super::{Recovering, StoreShared, random_id};
+use super::{Recovering, StoreShared, random_id, saved_log};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::log::{LogHost, SavedLog, TopicPartition, check_topic_name};
@@ -182,7 +182,7 @@ impl StoreShared {
             if let Some(first) = TopicPartition::parse_dir(&dir).filter(|name| name.partition == 0) {
                 let to = deleted_name(&first);
                 if self.storage.rename(&dir, &to).is_ok() {
-                    let _ = self.storage.sync_dir("");
+                    let _ = self.sync_names();
                     dir = to;
                 }
             }
@@ -198,6 +198,10 @@ impl StoreShared {
         created: &mut Vec<String>,
     ) -> Result<()> {
         self.allow_writing()?;
+        if !self.leaving.lock().is_empty() {
+            // A name that is on its way out and one that comes must not meet in a cut.
+            self.sync_names()?;
+        }
         let unknown = Recovering { is_clean: false, same_boot: false, had_checkpoint: true, saved: BTreeMap::new() };
         let mut names = settings.names(topic);
         if !bug(Bug::CreateFirstPartitionFirst) {
@@ -207,7 +211,7 @@ impl StoreShared {
             let dir = name.to_string();
             if name.partition == 0 && settings.partitions > 1 {
                 // With the first partition's name the topic is there: a power cut must not keep that and lose another.
-                self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
+                self.sync_names()?;
             }
             let is_configured = name.partition == 0 && !settings.overrides.is_empty();
             if is_configured && !bug(Bug::ConfigureAfterCreation) {
@@ -225,7 +229,7 @@ impl StoreShared {
             }
             self.logs.write().insert(name, log);
         }
-        self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
+        self.sync_names()?;
         self.checkpoint()
     }
 
@@ -262,7 +266,7 @@ impl StoreShared {
         self.topics.write().remove(topic);
         // Told apart from directories that somebody else took away: these still stand there under their new names.
         if !bug(Bug::DeleteFilesAtOnce) {
-            self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
+            self.sync_names()?;
         }
         let told = self.checkpoint();
         // Under its own name a directory is gone when that is on the medium.
@@ -271,7 +275,7 @@ impl StoreShared {
             self.remove_dir_with_files(&dir)?;
         }
         if in_place {
-            self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
+            self.sync_names()?;
         }
         // A full disk that had no room to tell it before has now.
         told.or_else(|_| self.checkpoint())
@@ -293,12 +297,15 @@ impl StoreShared {
                 Err(error) if error.is_storage_full() => doomed.push(from),
                 Err(error) => return Err(error),
             }
+            let saved = self.logs.read().get(&name).map(|log| saved_log(log));
+            let saved = saved.or_else(|| self.unopened.read().get(&name)?.0.clone());
+            self.leaving.lock().extend(saved.map(|saved| (name.clone(), saved)));
             self.unopened.write().remove(&name);
             if let Some(log) = self.logs.write().remove(&name) {
                 log.abandon();
             }
             if name.partition == 0 && settings.partitions > 1 {
-                self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
+                self.sync_names()?;
             }
         }
         Ok(())
@@ -368,7 +375,7 @@ impl StoreShared {
             return Ok(removed);
         }
         // Their names may be in the cache alone: a cut must not bring a name back without its files.
-        self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
+        self.sync_names()?;
         // Where one cannot be removed it takes room and nothing else; the next open tries again.
         for &dir in &leftovers {
             let unfinished = TopicPartition::parse_dir(dir).filter(|_| deleted_partition(dir).is_none());
@@ -376,7 +383,7 @@ impl StoreShared {
         }
         if !removed.is_empty() {
             // Gone for good before what tells that they are to go.
-            self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
+            self.sync_names()?;
         }
         for &dir in &leftovers {
             let Some(short) = deleted_partition(dir) else { continue };

@@ -447,8 +447,7 @@ fn check_log(log: &Log, model: &LogModel, unclean_epoch: Option<i32>) -> Result<
             other => return Err(format!("looking for the time of offset {at} ({first:?}): {other:?}")),
         }
     }
-    let epoch_max =
-        records.iter().chain(model.maybe.iter().flatten()).map(|r| r.epoch).max().unwrap_or(-1).max(model.epoch_max);
+    let epoch_max = records.iter().map(|rec| rec.epoch).max().unwrap_or(-1).max(model.epoch_max);
     Ok(LogModel {
         id: log.id(),
         records: Arc::new(records),

@@ -3,11 +3,12 @@
 use edgelog::Durability::{Interval, Os, Sync};
 
 use edgelog::clock::ManualClock;
+use edgelog::storage::Storage;
 use edgelog::{NewRecord, NewTopic};
 
 use super::disk::{Fault, Image, Quirks, SimDisk};
 use super::oracle::TIME_BASE;
-use super::search::{guarded, run_schedule};
+use super::search::{self, guarded, run_schedule};
 use super::workload::{Op, options};
 
 fn append(log: usize, records: u8, len: u16, durability: edgelog::Durability) -> Op {
@@ -215,11 +216,23 @@ fn a_sealed_segment_is_not_read_by_an_index_from_before_a_truncation() {
 /// So many epochs of the last log that the checkpoint takes several sectors, with news in the second: only then can one
 /// of its slots be torn.
 fn many_epochs() -> Vec<Op> {
-    let mut ops: Vec<Op> = (0..3).map(|topic| Op::Create { topic }).collect();
+    let mut ops = all_topics();
     for _ in 0..30 {
         ops.extend([append(4, 1, 10, Os), append(4, 1, 10, Os), Op::Truncate { log: 4, back: 1 }]);
     }
     ops
+}
+
+fn all_topics() -> Vec<Op> {
+    (0..3).map(|topic| Op::Create { topic }).collect()
+}
+
+/// Each flush of `news` fails once, the process dies, and the power goes at every effect of the next one.
+fn flush_fails_then_power(before: Vec<Op>, news: &[Op]) {
+    let from = before.len();
+    let outcome = search::flush_fails_then_power(&[before, news.to_vec()].concat(), from, 1, 12);
+    assert!(outcome.counts["failed flushes"] > 0);
+    outcome.assert_none();
 }
 
 /// A checkpoint was written over the newest one: torn, it left the one before, and an epoch was given out twice.
@@ -233,49 +246,22 @@ fn a_torn_checkpoint_leaves_the_newest_one() {
 }
 
 /// The checkpoint's flush failed, and the page cache went on showing it; the next process wrote over the slot that was
-/// on the device.
+/// on the device, which left the one before both: an epoch was given out twice.
 #[test]
 fn a_checkpoint_in_the_page_cache_alone_is_not_built_upon() {
-    let images: Vec<Image> = (0..4).map(Image::Random).chain([Image::Alternate]).collect();
-    for failing in 0..6 {
-        at_every_effect(14, &images, |cut| {
-            let news = [
-                append(4, 1, 10, Sync),
-                Op::Fail { after: failing, fault: Fault::Flush, goes_on: false },
-                append(4, 1, 10, Sync),
-                Op::Truncate { log: 4, back: 1 },
-                Op::Truncate { log: 4, back: 1 },
-                append(4, 1, 10, Sync),
-                cut,
-                Op::Kill,
-                append(4, 1, 10, Sync),
-                Op::Truncate { log: 4, back: 1 },
-                append(4, 1, 10, Sync),
-            ];
-            [many_epochs(), news.to_vec()].concat()
-        });
-    }
+    flush_fails_then_power(
+        [all_topics(), vec![append(4, 2, 10, Sync), Op::Truncate { log: 4, back: 1 }, append(4, 1, 10, Sync)]].concat(),
+        &[append(0, 2, 10, Sync), Op::Truncate { log: 0, back: 1 }],
+    );
 }
 
 /// The clean mark's flush failed half way through a close, and the next process believed the slot that had it.
 #[test]
 fn a_close_whose_mark_is_in_the_page_cache_alone_is_not_built_upon() {
-    let images: Vec<Image> = (0..6).map(Image::Random).chain([Image::Alternate]).collect();
-    for failing in 0..10 {
-        at_every_effect(8, &images, |cut| {
-            let news = [
-                append(4, 2, 10, Sync),
-                Op::Truncate { log: 4, back: 1 },
-                append(4, 1, 10, Sync),
-                Op::Fail { after: failing, fault: Fault::Flush, goes_on: false },
-                Op::Reopen,
-                cut,
-                append(4, 1, 10, Sync),
-                append(1, 1, 10, Sync),
-            ];
-            [many_epochs(), news.to_vec()].concat()
-        });
-    }
+    flush_fails_then_power(
+        [all_topics(), vec![append(4, 2, 10, Sync), Op::Truncate { log: 4, back: 1 }, append(4, 1, 10, Sync)]].concat(),
+        &[Op::Reopen],
+    );
 }
 
 /// A store with many logs lost its checkpoint when that outgrew its file.
@@ -311,23 +297,36 @@ fn a_checkpoint_that_outgrows_its_file_outlasts_a_power_cut() {
 #[test]
 fn a_checkpoint_file_without_a_name_that_lasts_is_made_again() {
     let clock = ManualClock::new(TIME_BASE);
-    let long = "x".repeat(200);
     for failing in 0.. {
         let disk = SimDisk::new(Quirks::default());
         let store = options(&clock).open_on(disk.clone()).unwrap();
+        store.create_topic(&NewTopic::new("grows")).unwrap();
         store.create_topic(&NewTopic::new("small")).unwrap();
-        let log = store.log("small", 0).unwrap();
-        log.append_with(NewRecord::value(b"kept"), Sync).unwrap();
+        // Fourteen long names leave room for a few epochs; it is a truncation that ends it, which syncs no names.
+        store.create_topic(&NewTopic::new("x".repeat(200)).partitions(14)).unwrap();
+        let room = disk.metadata("edgelog.checkpoint").unwrap().len;
+        let (grows, small) = (store.log("grows", 0).unwrap(), store.log("small", 0).unwrap());
         disk.fail_in(failing, Fault::Flush);
-        let _ = store.create_topic(&NewTopic::new(long.clone()).partitions(20));
+        let mut grown = 0;
+        while grown < 40 && !disk.fault_hit() {
+            grown += 1;
+            let _ = grows.append_with(NewRecord::value(b"kept"), Os);
+            let taken_back = grows.append_with(NewRecord::value(b"taken back"), Os);
+            let _ = taken_back.and_then(|taken_back| grows.truncate_to(taken_back.base_offset));
+        }
         if !disk.fault_hit() {
-            assert!(failing > 20, "the creation flushes its partitions");
+            assert!(disk.metadata("edgelog.checkpoint").unwrap().len > room, "the checkpoint had to grow");
             disk.kill();
             return;
         }
-        log.append_with(NewRecord::value(b"taken back"), Sync).unwrap();
-        log.truncate_to(1).unwrap();
-        let epoch = log.append_with(NewRecord::value(b"kept too"), Sync).unwrap().leader_epoch;
+        small.append_with(NewRecord::value(b"kept"), Sync).unwrap();
+        small.append_with(NewRecord::value(b"taken back"), Sync).unwrap();
+        if small.truncate_to(1).is_err() {
+            // The file that holds could not be flushed, and answers so until the store is opened again.
+            disk.kill();
+            continue;
+        }
+        let epoch = small.append_with(NewRecord::value(b"kept too"), Sync).unwrap().leader_epoch;
         let last = disk.snapshot();
         disk.kill();
         for image in all_images() {
@@ -340,6 +339,54 @@ fn a_checkpoint_file_without_a_name_that_lasts_is_made_again() {
             assert!(log.leader_epoch() > epoch, "flush {failing}, {image:?}: epoch {epoch} twice");
             disk.kill();
         }
+    }
+}
+
+/// Deleting a topic failed, and a power cut brought it back: with another identity, so that whoever followed it began
+/// anew.
+#[test]
+fn a_topic_whose_deletion_failed_comes_back_as_what_it_was() {
+    for topic in 0..3 {
+        for failing in 0..8 {
+            at_every_effect(24, &[Image::AllLost, Image::NamesLost, Image::AllKept, Image::Random(1)], |cut| {
+                vec![
+                    Op::Create { topic: 0 },
+                    Op::Create { topic: 1 },
+                    Op::Create { topic: 2 },
+                    append([0, 1, 3][topic], 8, 300, Sync),
+                    Op::Fail { after: failing, fault: Fault::Flush, goes_on: true },
+                    Op::Delete { topic },
+                    cut,
+                    append([1, 0, 0][topic], 1, 420, Sync),
+                    Op::Truncate { log: [1, 0, 0][topic], back: 20 },
+                    Op::Tick { advance: 2000 },
+                ]
+            });
+        }
+    }
+}
+
+/// An append was told that the disk is full, all of its bytes stood behind the end of a segment, the next one began
+/// another segment, and the power went: the whole batch was gone from the files, and kept nowhere.
+#[test]
+fn what_a_failed_append_left_in_a_sealed_segment_is_kept_aside() {
+    for after in 0..4 {
+        at_every_effect(30, &[Image::DataLost, Image::SizesLost, Image::Alternate, Image::Kill], |cut| {
+            vec![
+                Op::Create { topic: 2 },
+                Op::Create { topic: 0 },
+                append(0, 1, 1500, Os),
+                append(1, 3, 40, Interval),
+                Op::Append { log: 0, records: 1, len: 420, durability: Os, beside: true },
+                Op::Append { log: 0, records: 3, len: 700, durability: Interval, beside: true },
+                Op::Fail { after, fault: Fault::Full, goes_on: true },
+                append(0, 1, 1500, Interval),
+                append(0, 8, 20, Os),
+                cut,
+                Op::Tick { advance: 5 },
+                append(0, 1, 420, Os),
+            ]
+        });
     }
 }
 
@@ -381,5 +428,7 @@ pub(crate) const ALL: &[fn()] = &[
     a_close_whose_mark_is_in_the_page_cache_alone_is_not_built_upon,
     a_checkpoint_that_outgrows_its_file_outlasts_a_power_cut,
     a_checkpoint_file_without_a_name_that_lasts_is_made_again,
+    a_topic_whose_deletion_failed_comes_back_as_what_it_was,
+    what_a_failed_append_left_in_a_sealed_segment_is_kept_aside,
     a_read_that_fails_once_at_an_open_ends_no_log,
 ];

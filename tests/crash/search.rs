@@ -11,7 +11,7 @@ use edgelog::Store;
 
 use super::disk::{Core, Fault, Image, Quirks, Rng, SimDisk};
 use super::oracle::{Clean, Model, TIME_BASE, check_attached};
-use super::workload::{Op, World, options};
+use super::workload::{Op, TOPICS, World, options};
 
 /// What a search went through, and what it found.
 #[derive(Debug, Default)]
@@ -65,8 +65,12 @@ pub(crate) fn shared(count: usize, step: usize, work: impl Fn(usize, &mut Outcom
     let next = AtomicUsize::new(0);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let mut all = Outcome::default();
+    #[cfg(edgelog_canary)]
+    let bug = edgelog::canary::switched_on();
     std::thread::scope(|scope| {
         let worker = || {
+            #[cfg(edgelog_canary)]
+            edgelog::canary::switch_on(bug);
             let mut outcome = Outcome::default();
             loop {
                 let at = next.fetch_add(1, Ordering::Relaxed) * step;
@@ -86,7 +90,7 @@ pub(crate) fn shared(count: usize, step: usize, work: impl Fn(usize, &mut Outcom
 
 /// The message without its numbers: what tells one kind of violation from another.
 fn class_of(what: &str) -> String {
-    let line = what.lines().next().unwrap_or_default();
+    let line = what.lines().next().unwrap_or_default().replace(TOPICS[0], "a").replace(TOPICS[1], "b");
     line.chars().map(|c| if c.is_ascii_digit() { '#' } else { c }).take(150).collect::<String>().replace("##", "#")
 }
 
@@ -333,8 +337,10 @@ pub(crate) fn run_schedule(ops: &[Op], quirks: Quirks) -> Result<usize, String> 
             let again = (n % 3 == 0).then_some((n as u64 % 17, image));
             opens += crash(&mut world, image, again).map_err(at)?;
         } else if world.store.is_none() || (world.tolerant && !patient && world.disk.fault_hit()) {
-            // A flush failed: nobody trusts this process any more.
-            opens += crash(&mut world, Image::Kill, None).map_err(at)?;
+            // A flush failed: nobody trusts this process any more. Now and then the power goes while the next one
+            // recovers.
+            let again = (n % 2 == 0).then_some((n as u64 * 5 % 19, pending.unwrap_or(Image::Random(n as u64))));
+            opens += crash(&mut world, Image::Kill, again).map_err(at)?;
         }
     }
     let image = pending.unwrap_or(Image::AllLost);
@@ -465,10 +471,11 @@ pub(crate) fn faults(ops: &[Op], fault: Fault, step: usize) -> Outcome {
 
 /// The worst that a flush does: it fails once, its pages are clean in the cache and not on the device, and every later
 /// one succeeds. The process is started again on the same machine, acknowledges more, and the power goes: at every
-/// effect from the opening on.
-pub(crate) fn flush_fails_then_power(ops: &[Op], step: usize, images: u64) -> Outcome {
+/// effect from the opening on. The flushes are those of the operations from number `from` on.
+pub(crate) fn flush_fails_then_power(ops: &[Op], from: usize, step: usize, images: u64) -> Outcome {
     let calls = calls_of(ops);
-    let indexes: Vec<usize> = (0..calls.len()).filter(|&at| Fault::Flush.applies_to(calls[at])).collect();
+    let before = if from == 0 { 0 } else { calls_of(&ops[..from]).len() };
+    let indexes: Vec<usize> = (before..calls.len()).filter(|&at| Fault::Flush.applies_to(calls[at])).collect();
     shared(indexes.len(), step, |n, outcome| {
         let at = indexes[n] as u64;
         outcome.count("failed flushes", 1);
@@ -481,7 +488,15 @@ pub(crate) fn flush_fails_then_power(ops: &[Op], step: usize, images: u64) -> Ou
                 if world.disk.fault_hit() {
                     break;
                 }
-                world.apply(op)?;
+                if *op != Op::Reopen {
+                    world.apply(op)?;
+                    continue;
+                }
+                // Where the close fails, it is the next process that opens the store.
+                world.close()?;
+                if world.store.is_none() && !world.disk.fault_hit() {
+                    world.open()?;
+                }
             }
             Ok(())
         });
@@ -554,6 +569,12 @@ pub(crate) fn find_violation(quirks: Quirks, ops: &[Op], schedule_count: u64) ->
             if let Err(what) = guarded(|| run_with_fault(few, at as u64, fault)) {
                 return Some(format!("after {faults} faults: {}", class_of(&what)));
             }
+        }
+    }
+    if quirks == Quirks::default() {
+        let outcome = flush_fails_then_power(few, 0, 4, 2);
+        if let Some(class) = outcome.violations.keys().next() {
+            return Some(format!("by flushes that fail once: {class}"));
         }
     }
     let run = match guarded(|| record(ops, quirks)) {

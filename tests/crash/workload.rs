@@ -16,8 +16,14 @@ const RETENTION_MS: i64 = 400;
 const DATED_FROM: i64 = 1_577_836_800_000;
 
 /// A log by number: topic and partition.
-pub(crate) const LOGS: [(&str, usize); 5] = [("a", 0), ("b", 0), ("b", 1), ("c", 0), ("c", 1)];
-pub(crate) const TOPICS: [&str; 3] = ["a", "b", "c"];
+pub(crate) const LOGS: [(&str, usize); 5] = [(A, 0), (B, 0), (B, 1), (C, 0), (C, 1)];
+pub(crate) const TOPICS: [&str; 3] = [A, B, C];
+/// Long enough that the checkpoint takes two sectors, with news of some logs in the one and of some in the other: only
+/// then can a slot be torn.
+const A: &str = "a.name.that.is.long.enough.for.the.checkpoint.to.take.more.than.one.sector.so.that.each.of.its.slots.\
+                 can.be.torn.by.a.power.cut.which.comes.in.between.of.two";
+const B: &str = "b.of.two.partitions.whose.places.in.the.checkpoint.are.on.both.sides.of.a.border.between.two.sectors";
+const C: &str = "c";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Op {
@@ -296,9 +302,11 @@ impl World {
         self.clock.set(self.time_base + i64::from(self.seq));
         let end = self.model.log_mut(topic, partition).end();
         let epoch_max = self.model.log_mut(topic, partition).epoch_max;
+        // A store that is still marked as closed makes its epochs durable, with the mark, before a batch has one.
+        let lasts = self.model.clean == Clean::MustNot;
         self.begin("append", |model| {
             let log = model.log_mut(topic, partition);
-            log.epoch_max = log.epoch_max.max(epoch);
+            log.epoch_max = if lasts { log.epoch_max.max(epoch) } else { log.epoch_max };
             log.maybe.push(recs.iter().copied().chain(bystander.as_ref().map(|bystander| bystander.rec)).collect());
         });
         if let Some(bystander) = &bystander {
@@ -380,7 +388,7 @@ impl World {
                     // By age goes what is older than a dated record that is too old. By size, anything may.
                     let is_old = |rec: &Rec| rec.time >= DATED_FROM && now - rec.time > RETENTION_MS;
                     let aged = log.records.iter().rposition(is_old).map_or(0, |at| at as i64 + 1);
-                    let until = if name == "c" { aged } else { log.end() };
+                    let until = if name == C { aged } else { log.end() };
                     log.start.1 = log.start.1.max(until);
                 }
             }
@@ -403,7 +411,7 @@ impl World {
             for (topic, partition, start) in starts {
                 let log = model.log_mut(&topic, partition);
                 log.start.1 = start.max(log.start.0);
-                let flush_ms = if topic == "c" { FLUSH_MS } else { 1000 };
+                let flush_ms = if topic == C { FLUSH_MS } else { 1000 };
                 if advance >= flush_ms && ticked && !failed {
                     log.durable = log.durable.max(log.interval_end);
                 }
@@ -535,6 +543,15 @@ impl World {
 
     /// Closes cleanly and opens again.
     fn reopen(&mut self) -> Result<(), String> {
+        self.close()?;
+        if self.disk.is_dead() { Ok(()) } else { self.open() }
+    }
+
+    /// Closes the store, if it is open; it is not open on return, whatever the close answers.
+    pub(crate) fn close(&mut self) -> Result<(), String> {
+        if self.store.is_none() {
+            return Ok(());
+        }
         self.begin("close", |_| {});
         // Where it may not have been closed before, a close that changes nothing makes no mark either.
         let before = self.model.clean;
@@ -550,8 +567,7 @@ impl World {
             }
             self.mark();
         }
-        drop(store);
-        if self.disk.is_dead() { Ok(()) } else { self.open() }
+        Ok(())
     }
 
     /// As `append_everywhere`, but for logs that a failed write or flush has made read-only until they are opened

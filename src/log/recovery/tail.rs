@@ -1,0 +1,252 @@
+//! What lies behind the end of a log, and how recovery takes it out: torn bytes as a copy, valid batches by renaming
+//! the file that they stand in. Nothing that somebody might make something of is destroyed.
+
+use std::sync::Arc;
+
+use edgelog_core::{Offset, Position};
+
+use super::Recovery;
+use crate::canary::{Bug, bug};
+use crate::error::{Error, Result};
+use crate::segment::{Cursor, Segment, file_names};
+use crate::storage::{Access, StorageFile};
+use crate::sync::Ordering;
+
+/// A torn tail is copied aside up to this many bytes; a longer one keeps its whole file aside.
+const CUT_COPY_BYTES_MAX: u64 = 1 << 20;
+/// Batches behind the end are looked for behind so many damaged places.
+const SEARCHES_MAX: usize = 64;
+/// So many cut tails of one log are kept; the oldest goes first.
+const CUT_FILES_MAX: usize = 16;
+
+/// A tail that recovery took out of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CutTail {
+    /// The segment file that it stood in.
+    pub file: String,
+    /// Where in it the log ends now.
+    pub position: Position,
+    /// How many bytes it has, without zeros at its end.
+    pub bytes: u64,
+    /// The file that keeps it; `None` where there was no room: it then stays behind the end, fenced by the
+    /// new epoch.
+    pub kept_in: Option<String>,
+    /// First and last offset of batches in it that are valid in themselves, if there are any: never
+    /// acknowledged, or lost to a medium that lied.
+    pub valid_offsets: Option<(Offset, Offset)>,
+}
+
+impl Recovery<'_> {
+    /// Takes what lies behind the end out of the active segment and keeps it aside.
+    pub(super) fn cut_tail(&mut self, segment: &mut Arc<Segment>, position: Position, to_the_end: bool) -> Result<()> {
+        let log = self.log;
+        let len = segment.len()?;
+        let tail = if to_the_end { 0 } else { bytes_without_zeros(&**segment.file()?, position, len) };
+        if tail == 0 {
+            // Room that was reserved and never written: given back, so that nothing old can ever show through.
+            segment.publish(position);
+            if len > position {
+                let path = segment.path();
+                segment
+                    .file()?
+                    .truncate(u64::from(position))
+                    .map_err(Error::storage("trim", &path))
+                    .or_else(ignore_full)?;
+            }
+            return Ok(());
+        }
+        let file = segment.path();
+        let valid_offsets = self.valid_offsets_behind(segment, position)?;
+        let epoch = log.epochs.read().view().latest().map_or(0, |entry| entry.epoch);
+        let kept = file_names::cut_file(&log.dir, segment.base_offset, position, epoch);
+        let by_rename = valid_offsets.is_some() || tail > CUT_COPY_BYTES_MAX;
+        let kept_in = if by_rename {
+            self.keep_by_rename(segment, position, &kept).map(|()| tail)
+        } else {
+            self.keep_by_copy(segment, position, tail, &kept)
+        };
+        let (kept_in, tail) = match kept_in {
+            Ok(bytes) => (Some(kept), bytes),
+            Err(error) => {
+                tracing::warn!(log = %log.name, %error, "a cut tail could not be kept aside and stays behind the end");
+                (None, tail)
+            }
+        };
+        segment.publish(position);
+        tracing::warn!(log = %log.name, file, position, bytes = tail, ?valid_offsets, "cut a tail");
+        self.report.cut.push(CutTail { file, position, bytes: tail, kept_in, valid_offsets });
+        self.bound_cut_files();
+        Ok(())
+    }
+
+    /// Ends a sealed segment where the next one begins. What lies behind is room that was never given back, or what a
+    /// failed append left there: the cut that took it off may not have lasted.
+    pub(super) fn trim_sealed(&mut self, segment: &mut Arc<Segment>, position: Position) -> Result<()> {
+        let len = segment.len()?;
+        if len > position && bytes_without_zeros(&**segment.file()?, position, len) > 0 {
+            self.cut_tail(segment, position, false)?;
+            // Whatever file it stands in now: like other sealed ones it gets its indexes when somebody reads there.
+            *segment = self.segment(segment.base_offset);
+        }
+        if len > position {
+            segment.set_untrimmed();
+        }
+        segment.publish(position);
+        Ok(())
+    }
+
+    /// Torn bytes: a small copy, then the file ends where the log ends. No reader has ever seen them as a
+    /// batch. Returns how many bytes are kept.
+    fn keep_by_copy(&self, segment: &Segment, position: Position, tail: u64, kept: &str) -> Result<u64> {
+        let (storage, dir) = (&self.log.storage, &self.log.dir);
+        let path = segment.path();
+        // A recovery that was cut short behind the copy has kept all of them already; what is left in the log may be a
+        // part. (No other tail has this name: the epoch in it rises before anything is appended.)
+        let before = storage.metadata(kept).map_or(0, |meta| meta.len);
+        if before < tail {
+            self.copy_tail(segment, position, tail, kept)?;
+        }
+        // The copy has its name for good before the bytes leave the log's file.
+        if !bug(Bug::CutBeforeKept) {
+            storage.sync_dir(dir).map_err(Error::storage("sync directory", dir))?;
+        }
+        segment.file()?.truncate(u64::from(position)).map_err(Error::storage("cut", &path))?;
+        Ok(before.max(tail))
+    }
+
+    fn copy_tail(&self, segment: &Segment, position: Position, tail: u64, kept: &str) -> Result<()> {
+        let (storage, dir) = (&self.log.storage, &self.log.dir);
+        let path = segment.path();
+        let mut bytes = vec![0; tail as usize];
+        let read = segment.file()?.read_at(&mut bytes, u64::from(position)).map_err(Error::storage("read", &path))?;
+        // Under another name first: a recovery that was cut short may have left half a copy under this one.
+        let part = file_names::part_file(dir, segment.base_offset);
+        let copy = storage.open(&part, Access::CreateNew).map_err(Error::storage("create", &part))?;
+        if let Err(error) = copy.write_at(&bytes[..read], 0).and_then(|()| copy.flush()) {
+            let _ = storage.remove_file(&part);
+            return Err(Error::storage("write", &part)(error));
+        }
+        storage.rename(&part, kept).map_err(Error::storage("keep aside", kept))
+    }
+
+    /// Valid batches behind the end: the old file keeps them, and the log goes on in a copy of what it keeps.
+    fn keep_by_rename(&self, segment: &mut Arc<Segment>, position: Position, kept: &str) -> Result<()> {
+        let log = self.log;
+        let part = file_names::part_file(&log.dir, segment.base_offset);
+        let path = segment.path();
+        self.keep_for_good(segment, position);
+        let copy = log.copy_prefix(segment, &part, position)?;
+        // The copy's name lasts before the segment may lose its own.
+        log.storage.sync_dir(&log.dir).map_err(Error::storage("sync directory", &log.dir))?;
+        // Between the two renames the segment has no name of its own; `list` of the next open knows what that means.
+        log.storage.rename(&path, kept).map_err(Error::storage("keep aside", &path))?;
+        // The first name lasts before the second may: else a cut could keep the copy and lose what was kept aside.
+        log.storage.sync_dir(&log.dir).map_err(Error::storage("sync directory", &log.dir))?;
+        log.storage.rename(&part, &path).map_err(Error::storage("swap in", &path))?;
+        log.storage.sync_dir(&log.dir).map_err(Error::storage("sync directory", &log.dir))?;
+        let options = log.segment_options();
+        *segment = Arc::new(Segment::on_file(&log.storage, &log.dir, options, segment.base_offset, copy, position));
+        Ok(())
+    }
+
+    /// What is put aside as a file is written again and flushed like what is served. A medium that refuses is no
+    /// reason to stop: it is no part of the log.
+    fn keep_for_good(&self, segment: &Segment, from: Position) {
+        if let Err(error) = self.make_segment_durable(segment, from) {
+            tracing::warn!(log = %self.log.name, %error, "what is put aside may not outlast a power cut");
+        }
+    }
+
+    /// A whole segment behind the end of the log.
+    pub(super) fn cut_segment(&mut self, base_offset: Offset) -> Result<()> {
+        let log = self.log;
+        let segment = self.segment(base_offset);
+        let file = segment.path();
+        let len = segment.len()?;
+        let bytes = bytes_without_zeros(&**segment.file()?, 0, len);
+        let valid_offsets = self.valid_offsets_behind(&segment, 0)?;
+        let kept_in = if bytes == 0 {
+            segment.remove_files()?;
+            None
+        } else {
+            let epoch = log.epochs.read().view().latest().map_or(0, |entry| entry.epoch);
+            let kept = file_names::cut_file(&log.dir, base_offset, 0, epoch);
+            self.keep_for_good(&segment, 0);
+            let renamed = log.storage.rename(&file, &kept);
+            // Where it cannot be kept it still has to go: behind the end it would be taken for a part of the log one
+            // day.
+            segment.remove_files()?;
+            renamed.is_ok().then_some(kept)
+        };
+        if bytes > 0 {
+            self.report.cut.push(CutTail { file, position: 0, bytes, kept_in, valid_offsets });
+        }
+        log.names_dirty.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// First and last offset of the batches from `position` on that are valid in themselves, found by bounded searches.
+    fn valid_offsets_behind(&self, segment: &Segment, position: Position) -> Result<Option<(Offset, Offset)>> {
+        let len = segment.len()?;
+        let (mut at, mut next, mut range) = (position, 0, None);
+        for _ in 0..SEARCHES_MAX {
+            let mut cursor = Cursor::new(&self.log.pool);
+            while let Ok(Ok(batch)) = cursor.batch(segment, at, len) {
+                if batch.base_offset() < next || batch.verify_crc().is_err() {
+                    break;
+                }
+                range = Some((range.map_or(batch.base_offset(), |(first, _)| first), batch.last_offset()));
+                (at, next) = (at + batch.size() as u32, batch.next_offset());
+            }
+            cursor.release();
+            match self.log.resync(segment, at, next, Offset::MAX)?.batch {
+                Some((found, _)) => at = found,
+                None => break,
+            }
+        }
+        Ok(range)
+    }
+
+    /// Cut tails are kept, but not without bound.
+    fn bound_cut_files(&self) {
+        let (storage, dir) = (&self.log.storage, &self.log.dir);
+        let Ok(names) = storage.read_dir(dir) else { return };
+        let mut cut: Vec<String> = names
+            .into_iter()
+            .map(|entry| entry.name)
+            .filter(|name| file_names::parse_cut_file(name).is_some())
+            .collect();
+        // The epoch in the name tells which came first.
+        cut.sort_unstable_by_key(|name| file_names::cut_file_epoch(name));
+        for name in cut.iter().rev().skip(CUT_FILES_MAX) {
+            tracing::warn!(log = %self.log.name, name, "removed the oldest of too many cut tails");
+            let _ = storage.remove_file(&format!("{dir}/{name}"));
+        }
+    }
+}
+
+/// Where trimming fails there is no harm: the zeros stay, and what is written over them is the same.
+fn ignore_full(error: Error) -> Result<()> {
+    if error.is_storage_full() { Ok(()) } else { Err(error) }
+}
+
+/// How many bytes from `position` on are left when zeros at the end are taken off.
+fn bytes_without_zeros(file: &dyn StorageFile, position: Position, len: Position) -> u64 {
+    const PIECE_BYTES: usize = 64 << 10;
+    let mut piece = vec![0; PIECE_BYTES];
+    let (mut at, mut last) = (u64::from(position), 0);
+    while at < u64::from(len) {
+        let wanted = piece.len().min((u64::from(len) - at) as usize);
+        // Unreadable bytes are not zeros: they are worth keeping.
+        let Ok(read) = file.read_at(&mut piece[..wanted], at) else { return u64::from(len - position) };
+        if read == 0 {
+            break;
+        }
+        if let Some(found) = piece[..read].iter().rposition(|&byte| byte != 0) {
+            last = at + found as u64 + 1 - u64::from(position);
+        }
+        at += read as u64;
+    }
+    last
+}
