@@ -21,10 +21,15 @@ impl Clock for SystemClock {
     #[inline]
     fn now(&self) -> TimestampMs {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-        #[allow(clippy::useless_conversion)] // Nanoseconds are a C `long`: 32 bits wide on some systems.
-        let nanoseconds = i64::from(time.tv_nsec);
-        time.tv_sec * 1000 + nanoseconds / 1_000_000
+        time.tv_sec * 1000 + ms_of_nanoseconds(time.tv_nsec as u32)
     }
+}
+
+/// The whole milliseconds in nanoseconds of less than a second. Multiplied by 2^50 / 10^6: where this is built for
+/// size, as in the C library, a division would stay one, and cost a quarter of what adding a record to a batch does.
+#[inline]
+const fn ms_of_nanoseconds(nanoseconds: u32) -> i64 {
+    ((nanoseconds as u64 * 1_125_899_907) >> 50) as i64
 }
 
 /// A clock that stands still until it is told otherwise; for tests. Clones show the same time.
@@ -51,5 +56,19 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> TimestampMs {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ms_of_nanoseconds;
+
+    #[test]
+    fn nanoseconds_become_milliseconds_as_by_division() {
+        // The answer never falls, so both sides of every step are all there is.
+        for ms in 0..1000 {
+            assert_eq!(ms_of_nanoseconds(ms * 1_000_000), i64::from(ms));
+            assert_eq!(ms_of_nanoseconds(ms * 1_000_000 + 999_999), i64::from(ms));
+        }
     }
 }

@@ -69,10 +69,7 @@ impl<T> Exclusive<T> {
             }
         }
         if self.in_use.replace(true) {
-            return Err(Failure::Plain(
-                edgelog_result::EDGELOG_IN_USE,
-                "the handle is in use by a call that has not returned",
-            ));
+            return Err(Failure::IN_USE);
         }
         let _returned = Returned(&self.in_use);
         // SAFETY: the flag was down, so no other call of this thread has the value; other threads have none (2).
@@ -86,6 +83,7 @@ impl<T: Clone> Exclusive<T> {
     }
 }
 
+#[cold]
 fn panicked(payload: Box<dyn Any + Send>, home: Option<&Home>) -> edgelog_result {
     if let Some(home) = home {
         home.panicked.store(true, Ordering::Release);
@@ -101,9 +99,10 @@ fn panicked(payload: Box<dyn Any + Send>, home: Option<&Home>) -> edgelog_result
             |text| *text,
         ),
     };
-    Failure::Text(edgelog_result::EDGELOG_PANIC, format!("a bug in edgelog: {text}")).report()
+    Failure::text(edgelog_result::EDGELOG_PANIC, format!("a bug in edgelog: {text}")).report()
 }
 
+#[inline]
 fn run(home: Option<&Home>, work: impl FnOnce() -> Outcome<()>) -> edgelog_result {
     let caught = catch_unwind(AssertUnwindSafe(|| match work() {
         Ok(()) => edgelog_result::EDGELOG_OK,

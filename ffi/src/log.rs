@@ -52,40 +52,61 @@ pub(crate) unsafe fn with_record<R>(
         (record, borrow(record.key)?, borrow(record.value)?)
     };
     let timestamp = (record.has_timestamp != 0).then_some(record.timestamp_ms);
-    if record.header_count == 0 {
-        return work(NewRecord { key, value, headers: &[], timestamp });
+    let (few, many);
+    let headers: &[Header<'_>] = if record.header_count == 0 {
+        &[]
+    } else {
+        // SAFETY: 4.
+        let given = unsafe { borrow_array(record.headers, record.header_count) }?;
+        if given.len() <= ON_STACK {
+            // SAFETY: 4.
+            few = unsafe { few_headers(given) }?;
+            &few[..given.len()]
+        } else {
+            // SAFETY: 4.
+            many = unsafe { many_headers(given) }?;
+            &many
+        }
+    };
+    work(NewRecord { key, value, headers, timestamp })
+}
+
+/// So many headers need no memory but the stack's.
+const ON_STACK: usize = 16;
+
+/// # Safety
+/// boundary.rs, 4.
+#[inline(never)]
+unsafe fn few_headers<'a>(given: &[edgelog_header]) -> Outcome<[Header<'a>; ON_STACK]> {
+    let mut headers = [Header { key: &[], value: None }; ON_STACK];
+    for (place, given) in headers.iter_mut().zip(given) {
+        // SAFETY: 4.
+        *place = unsafe { header(given) }?;
     }
-    // SAFETY: 4.
-    let given = unsafe { borrow_array(record.headers, record.header_count) }?;
-    // SAFETY: 4.
-    unsafe { with_headers(given, |headers| work(NewRecord { key, value, headers, timestamp })) }
+    Ok(headers)
 }
 
 /// # Safety
 /// boundary.rs, 4.
-unsafe fn with_headers<R>(given: &[edgelog_header], work: impl FnOnce(&[Header<'_>]) -> Outcome<R>) -> Outcome<R> {
-    /// So many need no memory but the stack's.
-    const ON_STACK: usize = 16;
-    let header = |given: &edgelog_header| -> Outcome<Header<'_>> {
-        // SAFETY: 4.
-        let (key, value) = unsafe { (borrow(given.key)?, borrow(given.value)?) };
-        let key = key.ok_or(Failure::NULL_ARGUMENT)?;
-        std::str::from_utf8(key).map_err(|_| Failure::NOT_UTF8)?;
-        Ok(Header { key, value })
-    };
-    if given.len() <= ON_STACK {
-        let mut headers = [Header { key: &[], value: None }; ON_STACK];
-        for (place, given) in headers.iter_mut().zip(given) {
-            *place = header(given)?;
-        }
-        return work(&headers[..given.len()]);
-    }
+#[cold]
+unsafe fn many_headers<'a>(given: &[edgelog_header]) -> Outcome<Vec<Header<'a>>> {
     let mut headers = Vec::new();
     headers.try_reserve_exact(given.len()).map_err(|_| Failure::TOO_LONG)?;
     for given in given {
-        headers.push(header(given)?);
+        // SAFETY: 4.
+        headers.push(unsafe { header(given) }?);
     }
-    work(&headers)
+    Ok(headers)
+}
+
+/// # Safety
+/// boundary.rs, 4.
+unsafe fn header<'a>(given: &edgelog_header) -> Outcome<Header<'a>> {
+    // SAFETY: 4.
+    let (key, value) = unsafe { (borrow(given.key)?, borrow(given.value)?) };
+    let key = key.ok_or(Failure::NULL_ARGUMENT)?;
+    std::str::from_utf8(key).map_err(|_| Failure::NOT_UTF8)?;
+    Ok(Header { key, value })
 }
 
 /// Appends by `work` at the durability that `how` names, and says in `out` where that stands.

@@ -63,7 +63,7 @@ pub unsafe extern "C" fn edgelog_set_log_callback(
             // Refused where this is linked into a Rust program that has a subscriber of its own.
             tracing::subscriber::set_global_default(ToCallback).map_err(|_| {
                 let text = "this process has a tracing subscriber already, which gets everything";
-                Failure::Plain(edgelog_result::EDGELOG_IN_USE, text)
+                Failure::text(edgelog_result::EDGELOG_IN_USE, text.to_owned())
             })?;
         }
         Ok(())

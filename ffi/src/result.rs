@@ -132,44 +132,53 @@ impl edgelog_result {
 
 pub(crate) type Outcome<T> = Result<T, Failure>;
 
-/// Why a call does not answer EDGELOG_OK.
+/// Why a call does not answer EDGELOG_OK. Two words: what a call that succeeds hands up does not pass through memory.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    Engine(Error),
-    Plain(edgelog_result, &'static str),
-    Text(edgelog_result, String),
     /// No failure at all: there is nothing (more).
     End,
+    Plain(&'static (edgelog_result, &'static str)),
+    Text(Box<(edgelog_result, String)>),
+    Engine(Box<Error>),
 }
 
 impl Failure {
-    pub(crate) const NULL_HANDLE: Failure = Failure::Plain(EDGELOG_NULL_POINTER, "the handle is NULL");
+    pub(crate) const NULL_HANDLE: Failure = Failure::Plain(&(EDGELOG_NULL_POINTER, "the handle is NULL"));
     pub(crate) const NULL_ARGUMENT: Failure =
-        Failure::Plain(EDGELOG_NULL_POINTER, "an argument is NULL that must not be");
-    pub(crate) const NOT_UTF8: Failure = Failure::Plain(EDGELOG_INVALID_UTF8, "text that is not UTF-8");
+        Failure::Plain(&(EDGELOG_NULL_POINTER, "an argument is NULL that must not be"));
+    pub(crate) const NOT_UTF8: Failure = Failure::Plain(&(EDGELOG_INVALID_UTF8, "text that is not UTF-8"));
     pub(crate) const TOO_LONG: Failure =
-        Failure::Plain(EDGELOG_MESSAGE_TOO_LARGE, "a length beyond INT32_MAX: no record holds that");
+        Failure::Plain(&(EDGELOG_MESSAGE_TOO_LARGE, "a length beyond INT32_MAX: no record holds that"));
+    pub(crate) const IN_USE: Failure =
+        Failure::Plain(&(EDGELOG_IN_USE, "the handle is in use by a call that has not returned"));
     pub(crate) const AFTER_PANIC: Failure =
-        Failure::Plain(EDGELOG_PANIC, "an earlier call hit a bug in edgelog; free the store and open it anew");
+        Failure::Plain(&(EDGELOG_PANIC, "an earlier call hit a bug in edgelog; free the store and open it anew"));
 
+    #[cold]
+    pub(crate) fn text(result: edgelog_result, text: String) -> Failure {
+        Failure::Text(Box::new((result, text)))
+    }
+
+    #[cold]
     pub(crate) fn size(given: usize, known: usize) -> Failure {
         let text = format!("a struct of size {given}; this edgelog knows it with {known}: set size to sizeof");
-        Failure::Text(EDGELOG_INVALID_STRUCT_SIZE, text)
+        Failure::text(EDGELOG_INVALID_STRUCT_SIZE, text)
     }
 
     /// The number for the caller; the words are kept for [`edgelog_last_error`].
     #[cold]
     pub(crate) fn report(self) -> edgelog_result {
-        let (result, text) = match &self {
+        let mut info = NO_INFO;
+        let (result, text) = match self {
             Failure::End => return EDGELOG_END,
-            Failure::Engine(error) => (edgelog_result::of(error), error.to_string()),
-            Failure::Plain(result, text) => (*result, (*text).to_owned()),
-            Failure::Text(result, text) => (*result, text.clone()),
+            Failure::Plain(&(result, text)) => (result, text.to_owned()),
+            Failure::Text(words) => *words,
+            Failure::Engine(error) => {
+                info.describe(&error);
+                (edgelog_result::of(&error), error.to_string())
+            }
         };
-        let mut info = edgelog_error_info { result: result as i32, ..NO_INFO };
-        if let Failure::Engine(error) = &self {
-            info.describe(error);
-        }
+        info.result = result as i32;
         let mut text: Vec<u8> = text.into_bytes();
         text.retain(|&byte| byte != 0);
         text.push(0);
@@ -184,8 +193,10 @@ impl Failure {
 }
 
 impl From<Error> for Failure {
+    #[cold]
+    #[inline(never)]
     fn from(error: Error) -> Failure {
-        Failure::Engine(error)
+        Failure::Engine(Box::new(error))
     }
 }
 

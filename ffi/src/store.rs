@@ -141,7 +141,7 @@ unsafe fn pairs<'a>(config: *const edgelog_key_value, count: usize) -> Outcome<V
     const PAIRS_MAX: usize = 1024;
     if count > PAIRS_MAX {
         let text = format!("{count} keys of a topic; there are not {PAIRS_MAX}");
-        return Err(Failure::Text(edgelog_result::EDGELOG_INVALID_ARGUMENT, text));
+        return Err(Failure::text(edgelog_result::EDGELOG_INVALID_ARGUMENT, text));
     }
     // SAFETY: 4.
     let config: &[edgelog_key_value] = unsafe { borrow_array(config, count) }?;

@@ -309,6 +309,7 @@ pub(crate) fn up_to(number: i32) -> Outcome<ReadUpTo> {
     })
 }
 
+#[cold]
 pub(crate) fn unknown(what: &str, number: i32) -> Failure {
-    Failure::Text(edgelog_result::EDGELOG_INVALID_ARGUMENT, format!("{what} {number} is none that edgelog knows"))
+    Failure::text(edgelog_result::EDGELOG_INVALID_ARGUMENT, format!("{what} {number} is none that edgelog knows"))
 }

@@ -304,14 +304,10 @@ impl RecordShape {
             return Err(EncodeError::TimestampOutOfRange { given: timestamp });
         }
         // Sums saturate: headers may name the same bytes many times over, and so pass even what memory can hold.
-        let mut body_len = (1 + varlong_len(timestamp_delta) + varint_len(offset_delta))
+        let body_len = (1 + varlong_len(timestamp_delta) + varint_len(offset_delta))
             .saturating_add(nullable_len(key))
             .saturating_add(nullable_len(value))
-            .saturating_add(len_len(headers.len()));
-        for header in headers {
-            body_len =
-                body_len.saturating_add(nullable_len(Some(header.key))).saturating_add(nullable_len(header.value));
-        }
+            .saturating_add(if headers.is_empty() { 1 } else { headers_len(headers) });
         Ok(Self { timestamp_delta, offset_delta, body_len })
     }
 
@@ -332,10 +328,10 @@ impl RecordShape {
         out.varint(self.offset_delta)?;
         out.nullable(key)?;
         out.nullable(value)?;
-        out.varint(headers.len() as i32)?;
-        for header in headers {
-            out.nullable(Some(header.key))?;
-            out.nullable(header.value)?;
+        if headers.is_empty() {
+            out.byte(0)?;
+        } else {
+            out.headers(headers)?;
         }
         debug_assert!(out.0.is_empty(), "the record is as long as its shape says");
         Some(())
@@ -364,6 +360,11 @@ impl Out<'_> {
         if (-64..64).contains(&value) {
             return self.byte(((value << 1) ^ (value >> 31)) as u8);
         }
+        // To 8191, most lengths of values, it is two.
+        if (0..1 << 13).contains(&value) {
+            *self.0.first_chunk_mut()? = [(value << 1) as u8 | 0x80, (value >> 6) as u8];
+            return self.advance(2);
+        }
         let len = encode_varint(value, self.0)?;
         self.advance(len)
     }
@@ -386,6 +387,23 @@ impl Out<'_> {
         self.0 = rest;
         Some(())
     }
+
+    #[inline(never)]
+    fn headers(&mut self, headers: &[Header<'_>]) -> Option<()> {
+        self.varint(headers.len() as i32)?;
+        for header in headers {
+            self.nullable(Some(header.key))?;
+            self.nullable(header.value)?;
+        }
+        Some(())
+    }
+}
+
+/// Out of the way of records without headers, as nearly all are: those pay for none.
+#[inline(never)]
+fn headers_len(headers: &[Header<'_>]) -> usize {
+    let of_one = |header: &Header<'_>| nullable_len(Some(header.key)).saturating_add(nullable_len(header.value));
+    headers.iter().map(of_one).fold(len_len(headers.len()), usize::saturating_add)
 }
 
 #[inline]

@@ -84,6 +84,10 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { encoded: Vec::new(), compressed: Vec::new() }) };
 }
 
+/// What the path of every append hands up. An [`Error`] is three times as wide as an [`AppendInfo`]: by value, each
+/// floor of the path would move the room of an error that is not there.
+type Outcome<T> = std::result::Result<T, Box<Error>>;
+
 /// Lends this thread's buffers, or new ones where they are in use (an append made by a log subscriber inside
 /// an append).
 #[inline]
@@ -133,7 +137,7 @@ impl Log {
     pub fn append_with(&self, record: NewRecord<'_>, durability: Durability) -> Result<AppendInfo> {
         let log = &*self.shared;
         let timestamp = record.timestamp.unwrap_or_else(|| log.clock.now());
-        with_scratch(|scratch| {
+        let outcome = with_scratch(|scratch| {
             let size = log.encode(&mut scratch.encoded, timestamp, &record)?;
             let codec = log.compression();
             if codec != CompressionType::None && size >= HEADER_LEN + COMPRESS_BYTES_MIN {
@@ -143,7 +147,8 @@ impl Log {
                 }
             }
             log.append_batch_bytes(&mut scratch.encoded[..size], 0, timestamp, durability)
-        })
+        });
+        outcome.map_err(|error| *error)
     }
 
     /// An empty batch of records for this log, to be filled and appended again and again without allocating.
@@ -182,7 +187,7 @@ impl Log {
         };
         let max_timestamp = batch.max_timestamp();
         let codec = log.compression();
-        let info = if codec == CompressionType::None {
+        let info: Outcome<AppendInfo> = if codec == CompressionType::None {
             log.append_batch_bytes(batch.bytes(), last_offset_delta, max_timestamp, durability)
         } else {
             with_scratch(|scratch| match compress_batch(codec, batch.bytes(), &mut scratch.compressed)? {
@@ -194,7 +199,8 @@ impl Log {
                 ),
                 None => log.append_batch_bytes(batch.bytes(), last_offset_delta, max_timestamp, durability),
             })
-        }?;
+        };
+        let info = info.map_err(|error| *error)?;
         batch.clear();
         Ok(info)
     }
@@ -221,11 +227,12 @@ impl Log {
         }
         self.shared.check_records(&view)?;
         let (last_offset_delta, max_timestamp) = (view.last_offset_delta(), view.max_timestamp());
-        with_scratch(|scratch| {
+        let outcome = with_scratch(|scratch| {
             scratch.encoded.clear();
             scratch.encoded.extend_from_slice(batch);
             self.shared.append_batch_bytes(&mut scratch.encoded, last_offset_delta, max_timestamp, durability)
-        })
+        });
+        outcome.map_err(|error| *error)
     }
 }
 
@@ -273,18 +280,18 @@ impl LogShared {
 
     /// Encodes a one-record batch into `buffer`, which grows as needed, and returns the batch's size.
     #[inline]
-    fn encode(&self, buffer: &mut Vec<u8>, timestamp: TimestampMs, record: &NewRecord<'_>) -> Result<usize> {
+    fn encode(&self, buffer: &mut Vec<u8>, timestamp: TimestampMs, record: &NewRecord<'_>) -> Outcome<usize> {
         loop {
             match encode_one(buffer, timestamp, record.key, record.value, record.headers) {
                 Ok(size) => {
                     let max = self.hot.batch_bytes_max.load(Ordering::Relaxed) as usize;
                     if size > max {
-                        return Err(Error::RecordTooLarge { given: size, max });
+                        return Err(Error::RecordTooLarge { given: size, max }.into());
                     }
                     return Ok(size);
                 }
                 Err(edgelog_core::EncodeError::BufferTooSmall { needed, .. }) => self.grow(buffer, needed)?,
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(Error::from(error).into()),
             }
         }
     }
@@ -308,13 +315,13 @@ impl LogShared {
         last_offset_delta: i32,
         max_timestamp: TimestampMs,
         durability: Durability,
-    ) -> Result<AppendInfo> {
+    ) -> Outcome<AppendInfo> {
         if self.fork.forked() {
-            return Err(Error::Forked);
+            return Err(Error::Forked.into());
         }
         let max = self.hot.batch_bytes_max.load(Ordering::Relaxed) as usize;
         if batch.len() > max {
-            return Err(Error::RecordTooLarge { given: batch.len(), max });
+            return Err(Error::RecordTooLarge { given: batch.len(), max }.into());
         }
         let (base_offset, leader_epoch, moved) = {
             let mut guard = self.appender.lock();
@@ -362,7 +369,7 @@ impl LogShared {
         last_offset_delta: i32,
         max_timestamp: TimestampMs,
         durability: Durability,
-    ) -> Result<bool> {
+    ) -> Outcome<bool> {
         let base_offset = appender.next_offset;
         let last_offset = base_offset + Offset::from(last_offset_delta);
         let position = appender.position;
@@ -379,7 +386,7 @@ impl LogShared {
             file.write_at(batch, u64::from(position))
         };
         if let Err(error) = written {
-            return Err(self.write_failed(appender, error));
+            return Err(self.write_failed(appender, error).into());
         }
         if let Some((entry, time)) = appender.indexer.on_batch(position, last_offset, max_timestamp) {
             appender.segment.push_index_entries(entry, time);
