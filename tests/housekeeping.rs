@@ -2,11 +2,16 @@
 
 mod support;
 
+#[path = "support/faults.rs"]
+mod faults;
+
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use edgelog::clock::ManualClock;
 use edgelog::storage::MemoryStorage;
-use edgelog::{Durability, NewRecord, NewTopic, OffsetSpec, Store};
+use edgelog::{Durability, Error, NewRecord, NewTopic, OffsetSpec, Store};
+use faults::{FaultyStorage, quiet_injected_panics};
 use support::{Place, TempDir, batches_len, copy_dir, ticking};
 
 fn small_topic() -> NewTopic {
@@ -26,6 +31,11 @@ fn append(store: &Store, from: i64, to: i64, durability: Durability) {
 }
 
 fn check(store: &Store, to: i64) {
+    assert_eq!(read_all(store), to);
+}
+
+/// Reads the records, each as `append` made it, and returns how many there are.
+fn read_all(store: &Store) -> i64 {
     let mut reader = store.log("t", 0).unwrap().reader(OffsetSpec::Earliest).unwrap();
     let mut next = 0;
     while let Some(batch) = reader.next_batch().unwrap() {
@@ -35,7 +45,7 @@ fn check(store: &Store, to: i64) {
             next += 1;
         }
     }
-    assert_eq!(next, to);
+    next
 }
 
 /// While the housekeeping thread prepares room, the writer is close behind it: a zero written a moment too late would
@@ -207,6 +217,42 @@ fn an_abandoned_store_is_recovered_by_the_next_open() {
     let store = Store::open(place.path()).unwrap();
     assert!(!store.recovery_report().clean);
     check(&store, 20);
+}
+
+/// The housekeeping thread has no caller to answer: where it panics, the store answers Closed from then on, whoever
+/// waits is told, and the next open finds what was acknowledged.
+#[test]
+fn a_panic_of_the_housekeeping_thread_closes_the_store_and_reaches_nobody() {
+    quiet_injected_panics();
+    // A roll wakes the thread, which has the sealed segment to flush and the checkpoint to write: these calls and more.
+    for at in 0..3 {
+        let disk = MemoryStorage::new();
+        let store = Store::options().open_on(FaultyStorage::panics_in_housekeeping(disk.clone(), at)).unwrap();
+        store.create_topic(&small_topic()).unwrap();
+        let log = store.log("t", 0).unwrap();
+        let mut follower = log.reader(OffsetSpec::Earliest).unwrap();
+        let mut acknowledged = 0;
+        for n in 0..200 {
+            match log.append(NewRecord::value(value(n).as_bytes())) {
+                Ok(_) => acknowledged = n + 1,
+                Err(error) => assert!(matches!(error, Error::Closed), "at call {at}: {error}"),
+            }
+        }
+        let ended = loop {
+            match follower.next_batch_timeout(Duration::from_secs(60)) {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("at call {at}: whoever waits is told"),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(ended, Error::Closed), "at call {at}: {ended}");
+        assert!(matches!(log.append(NewRecord::value(b"late")), Err(Error::Closed)), "at call {at}");
+        assert!(matches!(store.close(), Err(Error::Closed)), "at call {at}: it was no clean close");
+        // The directory is free, though the store and what was made from it are still there.
+        let next = Store::options().open_on(disk).unwrap();
+        assert!(!next.recovery_report().clean, "at call {at}");
+        assert!(read_all(&next) >= acknowledged, "at call {at}");
+    }
 }
 
 /// A sensor that writes a record every ten seconds must not wear the flash with as many checkpoints; a log that moves

@@ -1,7 +1,7 @@
 //! No panic, abort or exit reaches the host whatever the storage does: every call of it fails once, in each way, while
 //! a program of C calls runs; what was acknowledged as durable is there when the store is opened again.
 
-#[path = "support/faults.rs"]
+#[path = "../../tests/support/faults.rs"]
 mod support;
 
 use std::ffi::CString;
@@ -149,4 +149,69 @@ fn no_fault_of_the_storage_reaches_the_host_nor_loses_what_was_acknowledged() {
     }
     // It has to have met what it is about.
     assert!(panics > 100 && errors > 100 && unopened > 3, "{panics} panics, {errors} errors, {unopened} unopened");
+}
+
+/// The housekeeping thread has no caller to answer: where it panics, the store answers CLOSED from then on, whoever
+/// waits is told, and the next open finds what was acknowledged.
+#[test]
+fn a_panic_of_the_housekeeping_thread_closes_the_store_and_reaches_nobody() {
+    quiet_injected_panics();
+    // A roll wakes the thread, which has the sealed segment to flush and the checkpoint to write: these calls and more.
+    for at in 0..3 {
+        let disk = MemoryStorage::new();
+        let storage = FaultyStorage::panics_in_housekeeping(disk.clone(), at);
+        let store = Store::options().set("segment.bytes", "4096").unwrap().open_on(storage).unwrap();
+        let store = Box::into_raw(edgelog_store::from_store(store));
+        let topic = CString::new("t").unwrap();
+        let mut seen = Seen { opened: true, ..Seen::default() };
+        let (mut log, mut reader): (*mut edgelog_log, *mut edgelog_reader) = (ptr::null_mut(), ptr::null_mut());
+        let mut held: *mut edgelog_batch = ptr::null_mut();
+        // SAFETY: handles are made by the calls above each use and freed once, at the end; structs are whole.
+        unsafe {
+            assert!(seen.note(edgelog_store_create_topic(store, topic.as_ptr(), 1, ptr::null(), 0)));
+            assert!(seen.note(edgelog_store_log(store, topic.as_ptr(), 0, &raw mut log)));
+            assert!(seen.note(edgelog_reader_new(log, EDGELOG_FROM_EARLIEST, 0, ptr::null(), &raw mut reader)));
+            let mut closed = false;
+            for n in 0..12 {
+                let value = vec![b'a' + n; 900];
+                let record = record(&value);
+                let done = edgelog_log_append(log, &raw const record, EDGELOG_SYNC, ptr::null_mut());
+                if done == edgelog_result::EDGELOG_OK {
+                    seen.acknowledged.push((i64::from(n), value));
+                    assert!(!closed, "at call {at}: an append after the end");
+                } else {
+                    assert_eq!(done, edgelog_result::EDGELOG_CLOSED, "at call {at}");
+                    closed = true;
+                }
+                if n == 0 {
+                    assert!(seen.note(edgelog_reader_next(reader, &raw mut held)));
+                }
+            }
+            let ended = loop {
+                let mut batch = ptr::null_mut();
+                match edgelog_reader_wait(reader, 60_000, &raw mut batch) {
+                    edgelog_result::EDGELOG_OK => edgelog_batch_free(batch),
+                    other => break other,
+                }
+            };
+            assert_eq!(ended, edgelog_result::EDGELOG_CLOSED, "at call {at}: whoever waits is told");
+            let record = record(b"late");
+            let late = edgelog_log_append(log, &raw const record, EDGELOG_OS, ptr::null_mut());
+            assert_eq!(late, edgelog_result::EDGELOG_CLOSED, "at call {at}");
+            assert_eq!(edgelog_store_tick(store, 0), edgelog_result::EDGELOG_CLOSED, "at call {at}");
+            let mut offsets = edgelog_offsets { size: size_of::<edgelog_offsets>(), ..std::mem::zeroed() };
+            assert_eq!(edgelog_log_get_offsets(log, &raw mut offsets), edgelog_result::EDGELOG_OK);
+            // A batch stays readable, and closing says that it was no clean one; then the directory is free.
+            let mut first = edgelog_record { size: size_of::<edgelog_record>(), ..std::mem::zeroed() };
+            assert_eq!(edgelog_batch_next(held, &raw mut first), edgelog_result::EDGELOG_OK);
+            assert_eq!((first.offset, first.value.len), (0, 900));
+            assert_eq!(edgelog_store_close(store), edgelog_result::EDGELOG_CLOSED, "at call {at}");
+            check_after(&disk, &seen, &format!("housekeeping panicked at its call {at}"));
+            edgelog_batch_free(held);
+            edgelog_reader_free(reader);
+            edgelog_log_free(log);
+            edgelog_store_free(store);
+        }
+        assert!(seen.acknowledged.len() > 1);
+    }
 }

@@ -3,7 +3,7 @@
 
 #[path = "support/calls.rs"]
 mod calls;
-#[path = "support/faults.rs"]
+#[path = "../../tests/support/faults.rs"]
 mod faults;
 
 /// Small, seeded, the same everywhere.

@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 // What `ffi/tests/random_calls.rs` does for a bounded number of programs.
 #[path = "../../ffi/tests/support/calls.rs"]
 mod calls;
-#[path = "../../ffi/tests/support/faults.rs"]
+#[path = "../../tests/support/faults.rs"]
 mod faults;
 
 fuzz_target!(|bytes: &[u8]| {

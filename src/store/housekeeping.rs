@@ -63,12 +63,11 @@ impl Housekeeper {
         Ok(Housekeeper { thread })
     }
 
-    pub(super) fn stop(self, shared: &StoreShared) {
+    /// Ends the thread; whether it ended well.
+    pub(super) fn stop(self, shared: &StoreShared) -> bool {
         shared.kick.stop.store(true, Ordering::Release);
         shared.kick.kick();
-        if self.thread.join().is_err() {
-            tracing::error!("the housekeeping thread panicked");
-        }
+        self.thread.join().is_ok()
     }
 }
 

@@ -396,14 +396,16 @@ impl Store {
     /// answer [`Error::Closed`] from then on.
     ///
     /// # Errors
-    /// The first log's or the checkpoint's error. The store is closed all the same; the next open then
-    /// recovers.
+    /// The first log's or the checkpoint's error; [`Error::Closed`] where a panic of the housekeeping thread had ended
+    /// the use of the store. It is closed all the same; the next open then recovers.
     pub fn close(&self) -> Result<()> {
         if self.shared.fork.forked() {
             return Err(Error::Forked);
         }
-        if let Some(housekeeper) = self.housekeeper.lock().take() {
-            housekeeper.stop(&self.shared);
+        let housekeeper = self.housekeeper.lock().take();
+        if housekeeper.is_some_and(|housekeeper| !housekeeper.stop(&self.shared)) {
+            self.abandon();
+            return Err(Error::Closed);
         }
         self.shared.close()
     }
