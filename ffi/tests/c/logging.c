@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
+#include <time.h>
 
 struct seen {
     int calls, warnings, infos, inside;
@@ -68,7 +69,15 @@ int main(int argc, char **argv) {
     store = open_store(dir);
     CHECK_OK(edgelog_store_create_topic(store, "small", 1, small, 3));
     CHECK_OK(edgelog_store_log(store, "small", 0, &log));
-    for (int i = 0; i < 100; i++) append_text(log, "a value of some length", EDGELOG_DURABILITY_DEFAULT);
+    edgelog_new_record record = EDGELOG_INIT(edgelog_new_record);
+    record.value = edgelog_bytes_of_text("a value of some length");
+    record.has_timestamp = 1;
+    record.timestamp_ms = (int64_t)time(NULL) * 1000;
+    for (int i = 0; i < 100; i++) {
+        /* Later than all before: the newest time is the last record's, and opening has no use for the second entry. */
+        record.timestamp_ms++;
+        CHECK_OK(edgelog_log_append(log, &record, EDGELOG_DURABILITY_DEFAULT, NULL));
+    }
     CHECK_OK(edgelog_store_close(store));
     edgelog_log_free(log);
     edgelog_store_free(store);
