@@ -118,6 +118,8 @@ class Run:
         self.reader = threading.Thread(target=self.read_errors, daemon=True)
         self.reader.start()
         self.alarm = threading.Timer(RUN_SECONDS_MAX, self.process.kill)
+        # A test that broke does not wait for it.
+        self.alarm.daemon = True
         self.alarm.start()
 
     def read_errors(self):

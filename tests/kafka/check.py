@@ -283,6 +283,10 @@ broker.heartbeat.interval.ms=200
 """
 
     FORMAT_OPTIONS = ()
+    # A quorum of its own; () for a node whose properties name the voters.
+    QUORUM_OPTIONS = ("--standalone",)
+    HOST = "127.0.0.1"
+    REPLICAS = 1
 
     def __init__(self, home):
         self.home = pathlib.Path(home)
@@ -292,7 +296,7 @@ broker.heartbeat.interval.ms=200
         self.said = collections.deque(maxlen=200)
         self.properties = self.home / "server.properties"
         self.properties.write_text(self.PROPERTIES.format(data=self.data))
-        options = ("--standalone", *self.FORMAT_OPTIONS)
+        options = (*self.QUORUM_OPTIONS, *self.FORMAT_OPTIONS)
         java_ok("kafka.tools.StorageTool", "format", *options, "-t", CLUSTER_ID, "-c", self.properties)
         atexit.register(self.kill)
 
@@ -334,12 +338,12 @@ broker.heartbeat.interval.ms=200
             if line is None:
                 self.kill()
                 raise Broken("the broker did not start; it said:\n" + "\n".join(self.said))
-            if found := re.search(r"Awaiting socket connections on 127\.0\.0\.1:(\d+)\.", line):
+            if found := re.search(rf"Awaiting socket connections on {re.escape(self.HOST)}:(\d+)\.", line):
                 ports.append(int(found[1]))
             if "Kafka Server started" in line:
                 break
         # The controller's socket opens first, the broker's second.
-        self.bootstrap = f"127.0.0.1:{ports[1]}"
+        self.bootstrap = f"{self.HOST}:{ports[1]}"
 
     def stop(self):
         """A clean shutdown: everything flushed, indexes trimmed."""
@@ -366,7 +370,7 @@ broker.heartbeat.interval.ms=200
         java_ok(
             "org.apache.kafka.tools.TopicCommand",
             *("--bootstrap-server", self.bootstrap, "--create", "--topic", topic),
-            *("--partitions", partitions, "--replication-factor", 1, *options),
+            *("--partitions", partitions, "--replication-factor", self.REPLICAS, *options),
         )
 
     def offsets(self, topic, which):

@@ -1,0 +1,209 @@
+#!/usr/bin/env python3
+"""The bridge and a cluster that changes under it: three KRaft nodes that die in turn, brokers that come back elsewhere,
+and one that has had enough for now.
+
+    quorum.py run STORE --expect FILE [--seed N] [--only NAME,...]
+
+As transfer.py.
+"""
+
+import concurrent.futures
+import pathlib
+import socket
+import sys
+import tempfile
+import time
+
+from harness import (
+    SMALL,
+    Broken,
+    Broker,
+    Run,
+    append,
+    command,
+    everything_once,
+    kafka,
+    main,
+    tail,
+    values_of,
+)
+
+NODES = (1, 2, 3)
+
+
+def free_ports(host):
+    """Two that nobody uses on this address, which is a node's own: the kernel gives them to nobody meanwhile."""
+    with socket.create_server((host, 0)) as one, socket.create_server((host, 0)) as other:
+        return one.getsockname()[1], other.getsockname()[1]
+
+
+class Node(kafka.Broker):
+    """One of three."""
+
+    QUORUM_OPTIONS = ()
+
+    def __init__(self, home, number, ports):
+        self.HOST = host_of(number)
+        broker, controller = ports[number]
+        more = {
+            "node.id": number,
+            "controller.quorum.voters": ",".join(f"{n}@{host_of(n)}:{ports[n][1]}" for n in NODES),
+            "listeners": f"PLAINTEXT://{self.HOST}:{broker},CONTROLLER://{self.HOST}:{controller}",
+            "offsets.topic.replication.factor": 3,
+            "offsets.topic.num.partitions": 3,
+            "transaction.state.log.replication.factor": 3,
+            "transaction.state.log.min.isr": 2,
+            "transaction.state.log.num.partitions": 3,
+            "min.insync.replicas": 2,
+            "replica.lag.time.max.ms": 3000,
+            "broker.session.timeout.ms": 3000,
+        }
+        lines = [line for line in kafka.Broker.PROPERTIES.splitlines() if "quorum.bootstrap" not in line]
+        self.PROPERTIES = "\n".join([*lines, *(f"{k}={v}" for k, v in more.items())]) + "\n"
+        super().__init__(home)
+
+
+def host_of(number):
+    return f"127.0.0.{20 + number}"
+
+
+class Quorum(Broker):
+    """Three nodes, each of which is broker and controller; every partition has a replica on each."""
+
+    REPLICAS = 3
+
+    def __init__(self, home):
+        ports = {n: free_ports(host_of(n)) for n in NODES}
+        homes = {n: pathlib.Path(tempfile.mkdtemp(dir=home)) for n in NODES}
+        self.nodes = {n: Node(homes[n], n, ports) for n in NODES}
+        # Kept: a node dies with the thread that started it.
+        self.starters = concurrent.futures.ThreadPoolExecutor(len(NODES))
+        self.bootstrap = self.address = ",".join(f"{host_of(n)}:{ports[n][0]}" for n in NODES)
+
+    def start(self):
+        # A node serves when two of them have agreed on who leads.
+        list(self.starters.map(Node.start, self.nodes.values()))
+
+    def stop(self):
+        # Not in an orderly way: the last one would wait for a quorum.
+        self.kill()
+
+    def kill(self):
+        for node in self.nodes.values():
+            node.kill()
+
+    def lead_again(self):
+        """The first replica of every partition leads it again, wherever it went meanwhile."""
+        # It fails where one of them leads already.
+        kafka.java(
+            "org.apache.kafka.tools.LeaderElectionCommand",
+            *("--bootstrap-server", self.bootstrap, "--election-type", "preferred", "--all-topic-partitions"),
+        )
+
+
+# --- the tests --------------------------------------------------------------------------------------------------------
+
+
+def nodes_killed(world):
+    """Each of three nodes is killed amid a transfer and comes back, and leaders move: of partitions, of the
+    transactional id, of groups, and of the cluster itself."""
+    with Quorum(tempfile.mkdtemp(dir=world.scratch)) as quorum:
+        quorum.start()
+        world.broker, single = quorum, world.broker
+        try:
+            world.create_targets("n.")
+            run = Run(command(world.copy("nodes"), quorum, "nodes", "n.{topic}", **SMALL))
+            numbers = list(NODES)
+            world.random.shuffle(numbers)
+            for number in numbers:
+                more_commits(run, world.random.randrange(2, 6))
+                quorum.nodes[number].kill()
+                # The others take over.
+                more_commits(run, 3)
+                quorum.nodes[number].start()
+                more_commits(run, 2)
+                quorum.lead_again()
+            run.expect(0)
+            moved = sum("NotLeader" in e.get("reason", "") or "NotCoord" in e.get("reason", "") for e in run.events)
+            retried = sum(event["event"] == "retrying" for event in run.events)
+            aborted = sum(event["event"] == "aborted" for event in run.events)
+            compared = everything_once(quorum, world.expected, "n.")
+        finally:
+            world.broker = single
+    return f"{compared}, {len(numbers)} kills, {retried} tries again ({moved} to who leads no more), {aborted} aborted"
+
+
+def more_commits(run, count):
+    while count > 0:
+        event = run.next_event()
+        if event is None:
+            raise Broken(f"the transfer ended early:\n{tail(bytes(run.errors))}")
+        count -= event["event"] == "committed"
+
+
+def moved(world):
+    """A broker that comes back with another address is found by bootstrap.servers again: all that was known of the
+    cluster leads nowhere."""
+    with Broker(tempfile.mkdtemp(dir=world.scratch), **{"advertised.listeners": "PLAINTEXT://127.0.0.1:0"}) as broker:
+        broker.start()
+        broker.create_topic("moved", 1, retention_ms=-1)
+        store = world.scratch / "moved"
+        values = [f"moved {n} {'-' * 100}" for n in range(2000)]
+        # Batches of their own: one goes into a transaction.
+        for at in range(0, len(values), 50):
+            append(store, "t", values[at : at + 50])
+        sets = {"edgelog.bridge.transaction.bytes": 2000}
+        run = Run(command(store, broker, "moved", "moved", topics="t", **sets))
+        addresses = set()
+        for _ in range(2):
+            more_commits(run, 5)
+            addresses.add(broker.bootstrap)
+            broker.kill()
+            broker.start()
+        addresses.add(broker.bootstrap)
+        run.expect(0)
+        found = values_of(broker.consume_all("moved"))
+        if found != values:
+            raise Broken(f"expected {len(values)} records, found {len(found)}")
+    if len(addresses) < 2:
+        raise Broken(f"it never moved: {addresses}")
+    return f"{len(found)} records, {len(addresses)} addresses"
+
+
+def throttled(world):
+    """A quota makes the broker hold Produce back for longer than a transaction may take: it gets through all the same,
+    since commits go another way."""
+    client, rate, timeout_ms = "throttled-client", 3000, 3000
+    world.broker.create_topic("throttled", 1, retention_ms=-1)
+    kafka.java_ok(
+        "kafka.admin.ConfigCommand",
+        *("--bootstrap-server", world.broker.bootstrap, "--alter", "--entity-type", "clients"),
+        *("--entity-name", client, "--add-config", f"producer_byte_rate={rate}"),
+    )
+    store = world.scratch / "throttled"
+    values = [f"throttled {n} {'-' * 1000}" for n in range(120)]
+    for at in range(0, len(values), 10):
+        append(store, "t", values[at : at + 10])
+    sets = {"client.id": client, "transaction.timeout.ms": timeout_ms, "edgelog.bridge.transaction.bytes": 40_000}
+    started = time.monotonic()
+    run = Run(command(store, world.broker, "throttled", "throttled", topics="t", **sets)).expect(0)
+    # So long at the least, by the broker's arithmetic.
+    passed_ms = (time.monotonic() - started) * 1000
+    if passed_ms < 2 * timeout_ms:
+        raise Broken(f"all of it took {passed_ms:.0f} ms: nothing was held back")
+    found = values_of(world.broker.consume_all("throttled"))
+    if found != values:
+        raise Broken(f"expected {len(values)} records, found {len(found)}")
+    aborted = sum(event["event"] == "aborted" for event in run.events)
+    return f"{len(found)} records, in {passed_ms / 1000:.0f} s, {aborted} aborted"
+
+
+TESTS = {
+    "nodes_killed": nodes_killed,
+    "moved": moved,
+    "throttled": throttled,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main(__doc__, TESTS, Broker))
