@@ -190,7 +190,10 @@ enum Told<'a> {
     CaughtUp,
     Aborted { reason: &'a str },
     Retrying { reason: &'a str },
+    DeadLetter { log: String, offset: Offset, topic: &'a str, reason: &'a str },
+    Lost { log: String, first_offset: Offset, next_offset: Offset, reason: &'a str },
     Waiting { log: String, reason: &'a str },
+    Rewrites { topic: &'a str, reason: &'a str },
     RulesUnknown { topic: &'a str, reason: &'a str },
 }
 
@@ -213,7 +216,15 @@ fn tell(event: &BridgeEvent, json: bool) {
             BridgeEvent::CaughtUp => Told::CaughtUp,
             BridgeEvent::Aborted { reason } => Told::Aborted { reason },
             BridgeEvent::Retrying { reason } => Told::Retrying { reason },
+            BridgeEvent::DeadLetter { log, offset, topic, reason } => {
+                Told::DeadLetter { log: log.to_string(), offset: *offset, topic, reason }
+            }
+            BridgeEvent::Lost { log, first_offset, next_offset, reason } => {
+                let (first_offset, next_offset) = (*first_offset, *next_offset);
+                Told::Lost { log: log.to_string(), first_offset, next_offset, reason }
+            }
             BridgeEvent::Waiting { log, reason } => Told::Waiting { log: log.to_string(), reason },
+            BridgeEvent::Rewrites { topic, reason } => Told::Rewrites { topic, reason },
             BridgeEvent::RulesUnknown { topic, reason } => Told::RulesUnknown { topic, reason },
             _ => return,
         };
@@ -229,7 +240,14 @@ fn tell(event: &BridgeEvent, json: bool) {
                 warn(format_args!("a transaction was aborted, and is sent again: {reason}"));
             }
             BridgeEvent::Retrying { reason } => warn(format_args!("trying again: {reason}")),
+            BridgeEvent::DeadLetter { log, offset, topic, reason } => {
+                warn(format_args!("the record of {log} at offset {offset} is a dead letter in {topic}: {reason}"));
+            }
+            BridgeEvent::Lost { log, first_offset, next_offset, reason } => {
+                warn(format_args!("offsets {first_offset} to {next_offset} of {log} are lost: {reason}"));
+            }
             BridgeEvent::Waiting { log, reason } => warn(format_args!("nothing of {log} is sent: {reason}")),
+            BridgeEvent::Rewrites { topic, reason } => warn(format_args!("{topic} has {reason}")),
             BridgeEvent::RulesUnknown { topic, reason } => {
                 warn(format_args!(
                     "the configuration of the target topic {topic} may not be read, Kafka's defaults are taken: {reason}"

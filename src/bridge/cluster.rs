@@ -7,8 +7,9 @@ use std::collections::HashMap;
 
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
-    DescribeConfigsRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest, InitProducerIdRequest,
-    MetadataRequest, OffsetFetchRequest, ProduceRequest, TopicName, TxnOffsetCommitRequest,
+    CreateTopicsRequest, DescribeConfigsRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest,
+    InitProducerIdRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest, TopicName,
+    TxnOffsetCommitRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -16,12 +17,14 @@ use uuid::Uuid;
 use super::backoff::StopHandle;
 use super::connection::{Connection, Speaks, Transport, check};
 use super::error::{BridgeError, Result};
+use super::line::Line;
 
 /// The transactions of exactly-once delivery are those of this feature level (KIP-890).
 const TRANSACTION_VERSION_MIN: i16 = 2;
 
 // Newest: what kafka-protocol encodes and a broker was seen to take. Oldest: what transactions of version 2 need, or
-// the first that carries the fields used here.
+// the first that carries the fields used here. Produce 9 to 11 is for at-least-once alone: a cluster with those
+// transactions has 12.
 macro_rules! speaks {
     ($($request:ty: $min:literal to $max:literal),+ $(,)?) => {
         $(impl Speaks for $request { const SPOKEN: (i16, i16) = ($min, $max); })+
@@ -31,12 +34,14 @@ speaks! {
     MetadataRequest: 12 to 12,
     FindCoordinatorRequest: 4 to 6,
     InitProducerIdRequest: 4 to 5,
-    ProduceRequest: 12 to 13,
+    ProduceRequest: 9 to 13,
     TxnOffsetCommitRequest: 5 to 5,
     EndTxnRequest: 5 to 5,
     OffsetFetchRequest: 8 to 9,
     DescribeConfigsRequest: 4 to 4,
     FetchRequest: 13 to 16,
+    OffsetCommitRequest: 8 to 9,
+    CreateTopicsRequest: 5 to 7,
 }
 
 /// What a connection is for.
@@ -94,6 +99,10 @@ impl Cluster {
 
     pub(super) fn stop(&self) -> &StopHandle {
         &self.transport.stop
+    }
+
+    pub(super) fn line(&self) -> &Line {
+        &self.transport.line
     }
 
     /// The topics that exist among those named, with their leaders, and who may not be asked about. Asks any broker:
@@ -176,7 +185,7 @@ impl Cluster {
             "the cluster at {address} has transaction.version={found}, exactly-once delivery needs \
              {TRANSACTION_VERSION_MIN}; Kafka 4.0 and later have it: \
              kafka-features.sh --bootstrap-server {address} upgrade --feature \
-             transaction.version={TRANSACTION_VERSION_MIN}"
+             transaction.version={TRANSACTION_VERSION_MIN}; or set edgelog.bridge.delivery=at-least-once"
         )))
     }
 

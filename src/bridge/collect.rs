@@ -3,17 +3,27 @@
 //!
 //! A stored batch of decent size goes as it is, undecoded. Small ones are coalesced, records unchanged, into one with
 //! the log's own compression; so are batches that a broker would not take as they are, and one that is larger than
-//! the target allows becomes several. A range always ends where a stored batch ends.
+//! the target, or the line, allows becomes several. A range ends where a stored batch ends, but where a batch is more
+//! than a transaction may carry, or than is tried at once while the record that the target refuses is looked for.
+//!
+//! Offsets that are not here any more are part of a range as well: the record that tells the loss stands for them. So
+//! does a dead letter for a record that the target refused.
+
+use std::collections::HashMap;
 
 use bytes::BytesMut;
 use edgelog_core::{CompressionType, EncodeError, HEADER_LEN, Header, Offset, RecordBatchBuilder, TimestampMs};
 
+use super::config::{BridgeConfig, ExpiredRule, LostRule};
+use super::error::Code;
 use super::lane::Lane;
+use super::letter::{self, Loss, Refusal, TIMESTAMP_HEADER};
+use super::partition::remote_name;
 use super::position::BatchMark;
 use super::stamp;
 use crate::codec;
 use crate::error::Error;
-use crate::{Batch, Record};
+use crate::{Batch, OffsetSpec, Reader, Record};
 
 /// A stored batch below this is coalesced with its neighbours.
 const SMALL_BYTES: usize = 16 << 10;
@@ -23,13 +33,29 @@ const COALESCED_BYTES: usize = 256 << 10;
 const SMALL_COUNT_MAX: usize = 4096;
 /// What one log may add before it is another one's turn.
 const TURN_BYTES: usize = 512 << 10;
+/// The broker's code for a batch beyond `max.message.bytes`, which is told here of a record that no batch can hold.
+const MESSAGE_TOO_LARGE: Code = Code(10);
 
 /// A batch for one partition of the target, not yet stamped.
 #[derive(Debug)]
 pub(super) struct Piece {
     pub(super) lane: usize,
+    /// The topic and partition that it goes to.
+    pub(super) to: (String, i32),
+    pub(super) kind: Kind,
     pub(super) wire: BytesMut,
     pub(super) records: i32,
+    /// The local offsets that it stands for: from the first to before the next.
+    pub(super) offsets: (Offset, Offset),
+}
+
+/// What a piece holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The log's records.
+    Records,
+    DeadLetter(Refusal),
+    Loss(Loss),
 }
 
 /// Where a log's range ends.
@@ -54,59 +80,83 @@ impl Collected {
         self.ends.is_empty()
     }
 
-    /// Records in all.
+    /// Records of the logs in all.
     pub(super) fn records(&self) -> u64 {
-        self.pieces.iter().map(|piece| piece.records as u64).sum()
+        let ours = self.pieces.iter().filter(|piece| piece.kind == Kind::Records);
+        ours.map(|piece| piece.records as u64).sum()
     }
+}
+
+/// A topic for the bridge's own records.
+#[derive(Debug, Clone)]
+pub(super) struct Side {
+    pub(super) partition: i32,
+    pub(super) batch_bytes_max: usize,
+}
+
+/// On what terms is collected.
+#[derive(Debug)]
+pub(super) struct Terms<'a> {
+    pub(super) config: &'a BridgeConfig,
+    /// The topics for dead letters and losses; or why one cannot be used.
+    pub(super) sides: &'a HashMap<String, Result<Side, String>>,
+    /// What a transaction may carry, in bytes.
+    pub(super) bytes_max: usize,
+    /// What a request may carry, in bytes.
+    pub(super) request_bytes_max: usize,
+    pub(super) now: TimestampMs,
+    /// Nothing but this lane, which looks for what was refused; `None`: all that do not.
+    pub(super) only: Option<usize>,
 }
 
 /// Reads from all lanes in turn until there is no more, or `bytes_max` are reached (by at most one batch each).
 /// What a lane cannot send is told in its `waits`; what it had before that is sent.
-pub(super) fn collect(lanes: &mut [Lane], bytes_max: usize, now: TimestampMs) -> Collected {
+pub(super) fn collect(lanes: &mut [Lane], terms: &Terms<'_>) -> Collected {
     let mut collected = Collected::default();
     let mut more = true;
-    while more && collected.bytes < bytes_max {
+    while more && collected.bytes < terms.bytes_max {
         more = false;
         for (n, lane) in lanes.iter_mut().enumerate() {
-            if collected.bytes >= bytes_max {
+            if collected.bytes >= terms.bytes_max {
                 break;
             }
-            let turn_max = (bytes_max - collected.bytes).min(TURN_BYTES);
-            more |= take_turn(n, lane, turn_max, now, &mut collected);
+            if terms.only.map_or(lane.is_searching(), |only| only != n) {
+                continue;
+            }
+            let turn_max = (terms.bytes_max - collected.bytes).min(TURN_BYTES);
+            more |= take_turn(n, lane, turn_max, terms, &mut collected);
         }
     }
     collected
 }
 
-/// One lane's turn; whether it had anything.
-fn take_turn(n: usize, lane: &mut Lane, bytes_max: usize, now: TimestampMs, collected: &mut Collected) -> bool {
-    if lane.waits.is_some() {
+/// One lane's turn; whether it may have more.
+fn take_turn(n: usize, lane: &mut Lane, bytes_max: usize, terms: &Terms<'_>, collected: &mut Collected) -> bool {
+    if lane.sits_out() {
         return false;
     }
     let Some(mut reader) = lane.reader.take() else { return false };
-    let mut turn = Turn { lane: n, log: lane, small: Vec::new(), small_bytes: 0, bytes: 0, end: None, collected };
-    let mut waits = None;
-    while turn.bytes + turn.small_bytes < bytes_max {
-        let from = reader.position().offset;
-        let batch = match reader.next_batch() {
-            Ok(Some(batch)) => batch,
-            Ok(None) => break,
-            Err(Error::OffsetOutOfRange { requested, log_start_offset, .. }) if requested < log_start_offset => {
-                waits = Some(super::lane::deleted_unsent(requested, log_start_offset));
-                break;
-            }
-            Err(error) => {
-                waits = Some(error.to_string());
-                break;
-            }
-        };
-        if let Err(reason) = turn.add(batch, from, now) {
-            waits = Some(reason);
-            break;
-        }
-    }
-    if let Err(reason) = turn.flush() {
-        waits = Some(reason);
+    let before = collected.ends.iter().find(|end| end.lane == n).map_or(lane.position, |end| end.offset);
+    let sent = u64::try_from(before - lane.position).unwrap_or(0);
+    let mut turn = Turn {
+        n,
+        lane,
+        terms,
+        small: Vec::new(),
+        small_bytes: 0,
+        small_records: 0,
+        bytes: 0,
+        records_left: lane.records_max().saturating_sub(sent),
+        next: before,
+        seen: before,
+        end: None,
+        collected,
+    };
+    let halt = turn.read(&mut reader, bytes_max).err();
+    // What is read and not in the range is read again; where that was deleted meanwhile, the gap is noticed then.
+    if reader.position().offset != turn.next {
+        let back = reader.seek(OffsetSpec::Offset(turn.next));
+        let _ = back.or_else(|_| reader.seek(OffsetSpec::Earliest));
     }
     let (end, any) = (turn.end, turn.end.is_some());
     if let Some((offset, mark)) = end {
@@ -117,142 +167,278 @@ fn take_turn(n: usize, lane: &mut Lane, bytes_max: usize, now: TimestampMs, coll
         }
     }
     lane.reader = Some(reader);
-    lane.waits = waits;
-    any
+    match halt {
+        None => any,
+        Some(Halt::Full) => false,
+        Some(Halt::Wait(reason)) => {
+            lane.waits = Some(reason);
+            false
+        }
+        Some(Halt::Refused(refusal)) => {
+            lane.refuse(&refusal, terms.config);
+            false
+        }
+    }
+}
+
+/// Why a turn ended before its time.
+enum Halt {
+    /// A batch was cut: the transaction holds what it may.
+    Full,
+    Wait(String),
+    /// No batch of the target can hold this record.
+    Refused(Refusal),
+}
+
+impl Halt {
+    /// With what led to it in front.
+    fn because(self, what: &str) -> Halt {
+        match self {
+            Halt::Wait(reason) => Halt::Wait(format!("{what}; {reason}")),
+            other => other,
+        }
+    }
 }
 
 struct Turn<'a> {
-    lane: usize,
-    log: &'a Lane,
+    n: usize,
+    lane: &'a Lane,
+    terms: &'a Terms<'a>,
     /// Small batches that are to become one.
     small: Vec<Batch>,
     small_bytes: usize,
+    small_records: u64,
     /// Bytes of finished pieces.
     bytes: usize,
-    /// Behind the last batch that is in a piece.
+    records_left: u64,
+    /// The first offset that no piece stands for.
+    next: Offset,
+    /// The first offset that was not read yet.
+    seen: Offset,
+    /// Behind the last offset that a piece stands for.
     end: Option<(Offset, BatchMark)>,
     collected: &'a mut Collected,
 }
 
 impl Turn<'_> {
-    /// Adds a stored batch, of which records before `from` were not asked for.
-    fn add(&mut self, batch: Batch, from: Offset, now: TimestampMs) -> Result<(), String> {
-        let view = batch.view();
-        let at = view.base_offset();
-        if stamp::belongs_to_a_transaction(&view) {
-            return Err(format!("the batch at offset {at} is part of another producer's transaction"));
-        }
-        if let Some(retention_ms) = self.log.retention_ms {
-            if view.max_timestamp() >= 0 && view.max_timestamp() < now.saturating_sub(retention_ms) {
-                return Err(format!(
-                    "records at offset {at} are older than the target's retention.ms={retention_ms}, which would \
-                     delete them on arrival; raise it there, or set edgelog.bridge.expired=send"
-                ));
+    fn read(&mut self, reader: &mut Reader, bytes_max: usize) -> Result<(), Halt> {
+        while self.bytes + self.small_bytes < bytes_max && self.small_records < self.records_left {
+            let from = reader.position().offset;
+            if from > self.seen {
+                self.flush()?;
+                self.lose(from, "retention", "deleted here before they were sent".to_owned())?;
+                continue;
+            }
+            match reader.next_batch() {
+                Ok(Some(batch)) => {
+                    self.add(batch, from)?;
+                    self.seen = reader.position().offset;
+                }
+                Ok(None) => break,
+                Err(Error::OffsetOutOfRange { requested, log_start_offset, .. }) if requested < log_start_offset => {
+                    self.flush()?;
+                    reader.seek(OffsetSpec::Earliest).map_err(|error| Halt::Wait(error.to_string()))?;
+                }
+                Err(error) if error.is_corrupt() && self.terms.config.on_lost == LostRule::Report => {
+                    self.flush()?;
+                    self.pass_over_damage(reader, &error)?;
+                }
+                Err(error) => {
+                    self.flush()?;
+                    return Err(Halt::Wait(error.to_string()));
+                }
             }
         }
-        let size = view.size();
-        let passes = stamp::goes_as_it_is(&view) && at >= from && size <= self.log.batch_bytes_max;
-        if passes && size >= SMALL_BYTES {
-            self.flush()?;
-            self.pass(&batch);
-            return Ok(());
-        }
-        if size >= SMALL_BYTES {
-            self.flush()?;
-        }
-        self.small_bytes += size;
-        self.small.push(batch);
-        if self.small_bytes >= COALESCED_BYTES || self.small.len() >= SMALL_COUNT_MAX || size >= SMALL_BYTES {
-            self.flush()?;
-        }
-        Ok(())
+        self.flush()
     }
 
-    /// One stored batch as it is.
-    fn pass(&mut self, batch: &Batch) {
+    /// Adds a stored batch, of which records before `from` were not asked for.
+    fn add(&mut self, batch: Batch, from: Offset) -> Result<(), Halt> {
         let view = batch.view();
-        self.push(BytesMut::from(batch.bytes()), view.record_count());
-        self.end = Some(mark_of(batch));
-    }
-
-    fn push(&mut self, wire: BytesMut, records: i32) {
-        self.bytes += wire.len();
-        self.collected.bytes += wire.len();
-        self.collected.pieces.push(Piece { lane: self.lane, wire, records });
-    }
-
-    /// Makes pieces of the small batches.
-    fn flush(&mut self) -> Result<(), String> {
-        let small = std::mem::take(&mut self.small);
-        self.small_bytes = 0;
-        if let [batch] = &small[..] {
-            let view = batch.view();
-            // The first batch of a log may begin below where the log starts now.
-            let whole = view.base_offset() >= self.log.position;
-            if stamp::goes_as_it_is(&view) && whole && view.size() <= self.log.batch_bytes_max {
-                self.pass(batch);
+        let (at, size) = (view.base_offset(), view.size());
+        if stamp::belongs_to_a_transaction(&view) {
+            self.flush()?;
+            return Err(Halt::Wait(format!("the batch at offset {at} is part of another producer's transaction")));
+        }
+        // Found, and nothing is left before it: else what lies before comes first.
+        let found = self.lane.refused().filter(|_| self.lane.is_searching());
+        if let Some(refusal) = found.filter(|refusal| (from..=batch.last_offset()).contains(&refusal.offset)) {
+            self.flush()?;
+            return self.bury(&batch, refusal);
+        }
+        let records = u64::try_from(view.record_count()).unwrap_or(0);
+        let restamps = match self.lane.retention_ms {
+            Some(retention_ms) if is_expired(view.max_timestamp(), retention_ms, self.terms.now) => {
+                match self.terms.config.expired {
+                    ExpiredRule::Send => false,
+                    ExpiredRule::Restamp => true,
+                    ExpiredRule::Stop => {
+                        self.flush()?;
+                        return Err(Halt::Wait(format!(
+                            "records at offset {at} are older than the target's retention.ms={retention_ms}, which \
+                             would delete them on arrival; raise it there, or set edgelog.bridge.expired"
+                        )));
+                    }
+                }
+            }
+            _ => false,
+        };
+        if restamps || size > self.terms.bytes_max || self.small_records + records > self.records_left {
+            self.flush()?;
+            let bytes_max = self.terms.bytes_max.saturating_sub(self.collected.bytes);
+            return self.coalesce(&[batch], Share { bytes_max, records_max: self.records_left, restamps });
+        }
+        let is_small = size < SMALL_BYTES;
+        if !is_small {
+            self.flush()?;
+            if self.passes(&batch, from) {
+                self.pass(&batch, from);
                 return Ok(());
             }
         }
-        let first_piece = self.collected.pieces.len();
-        let coalesced = self.coalesce(&small);
-        if coalesced.is_err() {
-            // Half a batch is none: what was made of these goes again.
-            let taken: usize = self.collected.pieces.drain(first_piece..).map(|piece| piece.wire.len()).sum();
-            self.bytes -= taken;
-            self.collected.bytes -= taken;
+        self.small_bytes += size;
+        self.small_records += records;
+        self.small.push(batch);
+        if !is_small || self.small_bytes >= COALESCED_BYTES || self.small.len() >= SMALL_COUNT_MAX {
+            self.flush()?;
         }
-        coalesced
-    }
-
-    fn coalesce(&mut self, small: &[Batch]) -> Result<(), String> {
-        let Some(last) = small.last() else { return Ok(()) };
-        let mut builder = RecordBatchBuilder::new(vec![0; COALESCED_BYTES.min(self.log.batch_bytes_max)]);
-        for batch in small {
-            let at = batch.base_offset();
-            let unreadable = |error: Error| format!("the batch at offset {at} cannot be read: {error}");
-            for record in batch.records().map_err(unreadable)? {
-                self.append(&mut builder, &record.map_err(unreadable)?)?;
-            }
-        }
-        self.finish(&mut builder);
-        self.end = Some(mark_of(last));
         Ok(())
     }
 
-    fn append(&mut self, builder: &mut RecordBatchBuilder<Vec<u8>>, record: &Record<'_>) -> Result<(), String> {
-        let headers: Vec<Header<'_>> = record.headers().collect();
+    /// Whether a batch goes as it is, of which records before `from` were not asked for.
+    fn passes(&self, batch: &Batch, from: Offset) -> bool {
+        let view = batch.view();
+        stamp::goes_as_it_is(&view) && view.base_offset() >= from && view.size() <= self.piece_bytes_max()
+    }
+
+    /// What a batch of several records may take.
+    fn piece_bytes_max(&self) -> usize {
+        self.lane.piece_bytes_max().min(self.terms.request_bytes_max)
+    }
+
+    /// One stored batch as it is.
+    fn pass(&mut self, batch: &Batch, from: Offset) {
+        let view = batch.view();
+        let first = view.base_offset().max(from);
+        let (next, mark) = mark_of(batch);
+        self.push(Kind::Records, BytesMut::from(batch.bytes()), view.record_count(), (first, next));
+        self.reach(next, mark);
+    }
+
+    fn push(&mut self, kind: Kind, wire: BytesMut, records: i32, offsets: (Offset, Offset)) {
+        let target = self.lane.target.expect("a lane that sends has a target");
+        self.push_to((self.lane.remote.clone(), target.partition), kind, wire, records, offsets);
+    }
+
+    fn push_to(&mut self, to: (String, i32), kind: Kind, wire: BytesMut, records: i32, offsets: (Offset, Offset)) {
+        self.bytes += wire.len();
+        self.collected.bytes += wire.len();
+        self.records_left = self.records_left.saturating_sub(u64::try_from(records).unwrap_or(0));
+        self.collected.pieces.push(Piece { lane: self.n, to, kind, wire, records, offsets });
+    }
+
+    /// Pieces stand for everything below `next`.
+    fn reach(&mut self, next: Offset, mark: BatchMark) {
+        self.next = next;
+        self.end = Some((next, mark));
+    }
+
+    /// Makes pieces of the small batches.
+    fn flush(&mut self) -> Result<(), Halt> {
+        let small = std::mem::take(&mut self.small);
+        (self.small_bytes, self.small_records) = (0, 0);
+        match &small[..] {
+            [] => Ok(()),
+            // The first batch of a range may begin below it.
+            [batch] if self.passes(batch, self.next) => {
+                self.pass(batch, self.next);
+                Ok(())
+            }
+            _ => {
+                let share = Share { bytes_max: usize::MAX, records_max: self.records_left, restamps: false };
+                self.coalesce(&small, share)
+            }
+        }
+    }
+
+    /// Makes these batches' records new pieces, up to a share of them. What lies before a record that cannot be sent is
+    /// in the range.
+    fn coalesce(&mut self, batches: &[Batch], share: Share) -> Result<(), Halt> {
+        let len = COALESCED_BYTES.min(self.piece_bytes_max()).max(HEADER_LEN);
+        let mut making = Making { builder: RecordBatchBuilder::new(vec![0; len]), len, first: self.next };
+        let taken = self.take_records(batches, share, &mut making);
+        self.finish(&mut making);
+        taken
+    }
+
+    fn take_records(&mut self, batches: &[Batch], share: Share, making: &mut Making) -> Result<(), Halt> {
+        let (mut taken, bytes_before) = (0, self.bytes);
+        for batch in batches {
+            let at = batch.base_offset();
+            let unreadable = |error: Error| Halt::Wait(format!("the batch at offset {at} cannot be read: {error}"));
+            let (next, mark) = mark_of(batch);
+            for record in batch.records().map_err(unreadable)? {
+                let record = record.map_err(unreadable)?;
+                let bytes = self.bytes - bytes_before + making.builder.size();
+                if taken > 0 && (taken >= share.records_max || bytes >= share.bytes_max) {
+                    return Err(Halt::Full);
+                }
+                let own_time = record.timestamp.to_string();
+                let mut headers: Vec<Header<'_>> = record.headers().collect();
+                if share.restamps {
+                    headers.push(Header::new(TIMESTAMP_HEADER, own_time.as_bytes()));
+                }
+                let timestamp = if share.restamps { self.terms.now } else { record.timestamp };
+                self.append(making, timestamp, &record, &headers)?;
+                taken += 1;
+                self.reach(record.offset + 1, mark);
+            }
+            self.reach(next, mark);
+        }
+        Ok(())
+    }
+
+    fn append(
+        &mut self,
+        making: &mut Making,
+        timestamp: TimestampMs,
+        record: &Record<'_>,
+        headers: &[Header<'_>],
+    ) -> Result<(), Halt> {
+        let single_bytes_max = self.lane.batch_bytes_max;
         loop {
-            match builder.append(record.timestamp, record.key, record.value, &headers) {
+            match making.builder.append(timestamp, record.key, record.value, headers) {
                 Ok(_) => return Ok(()),
                 // Deltas from a batch's first timestamp have a range, as its bytes have.
                 Err(EncodeError::BufferTooSmall { .. } | EncodeError::TimestampOutOfRange { .. })
-                    if !builder.is_empty() =>
+                    if !making.builder.is_empty() =>
                 {
-                    self.finish(builder);
+                    self.finish(making);
                 }
-                Err(EncodeError::BufferTooSmall { needed, .. }) if needed <= self.log.batch_bytes_max => {
-                    builder.buffer_mut().resize(needed, 0);
+                Err(EncodeError::BufferTooSmall { needed, .. }) if needed <= single_bytes_max => {
+                    making.builder.buffer_mut().resize(needed, 0);
                 }
                 Err(EncodeError::BufferTooSmall { needed, .. }) => {
-                    return Err(format!(
-                        "the record at offset {} needs a batch of {needed} bytes, and the target's \
-                         max.message.bytes is {}",
-                        record.offset, self.log.batch_bytes_max
-                    ));
+                    let reason = format!(
+                        "it needs a batch of {needed} bytes, and the target's max.message.bytes is {single_bytes_max}"
+                    );
+                    return Err(Halt::Refused(Refusal { offset: record.offset, code: MESSAGE_TOO_LARGE, reason }));
                 }
-                Err(error) => return Err(format!("the record at offset {} cannot be sent: {error}", record.offset)),
+                Err(error) => {
+                    return Err(Halt::Wait(format!("the record at offset {} cannot be sent: {error}", record.offset)));
+                }
             }
         }
     }
 
     /// The builder's records as a piece, compressed as the log is where that makes it smaller.
-    fn finish(&mut self, builder: &mut RecordBatchBuilder<Vec<u8>>) {
+    fn finish(&mut self, making: &mut Making) {
+        let Making { builder, len, first } = making;
         let records = builder.record_count();
         if records == 0 {
             return;
         }
-        let codec = self.log.log.config().compression_type;
+        let codec = self.lane.log.config().compression_type;
         let mut compressed = vec![0; HEADER_LEN];
         let is_compressed = codec != CompressionType::None
             && codec::compress(codec, builder.payload(), &mut compressed).is_ok()
@@ -265,8 +451,98 @@ impl Turn<'_> {
             BytesMut::from(&*builder.finish())
         };
         builder.clear();
-        self.push(wire, records);
+        // A record larger than the others may be has made it longer.
+        builder.buffer_mut().truncate(*len);
+        let offsets = (std::mem::replace(first, self.next), self.next);
+        self.push(Kind::Records, wire, records, offsets);
     }
+
+    /// A dead letter in the place of a record that was refused.
+    fn bury(&mut self, batch: &Batch, refusal: &Refusal) -> Result<(), Halt> {
+        let (log, offset) = (&self.lane.name, refusal.offset);
+        let unreadable = |error: Error| Halt::Wait(format!("the record at offset {offset} cannot be read: {error}"));
+        let mut records = batch.records().map_err(unreadable)?;
+        let record = records.find(|record| record.as_ref().map_or(true, |record| record.offset >= offset));
+        let Some(record) = record.transpose().map_err(unreadable)? else { return Ok(()) };
+        let side = self.side(&self.terms.config.dead_letters);
+        let (topic, side) = side.map_err(|halt| halt.because(&refusal.to_string()))?;
+        let target = format!("{}-{}", self.lane.remote, self.lane.target.map_or(-1, |target| target.partition));
+        let device = &self.terms.config.device;
+        let made = letter::dead_letter(device, log, &target, &record, refusal, self.terms.now);
+        let wire = made.map_err(|error| Halt::Wait(format!("the dead letter of offset {offset}: {error}")))?;
+        if wire.len() > side.batch_bytes_max {
+            return Err(Halt::Wait(format!(
+                "{refusal}; its dead letter has {} bytes, and max.message.bytes of {topic} is {}",
+                wire.len(),
+                side.batch_bytes_max
+            )));
+        }
+        let (next, mark) = (record.offset + 1, mark_of(batch).1);
+        let offsets = (self.next, next);
+        self.push_to((topic, side.partition), Kind::DeadLetter(refusal.clone()), wire, 1, offsets);
+        self.reach(next, mark);
+        Err(Halt::Full)
+    }
+
+    fn pass_over_damage(&mut self, reader: &mut Reader, error: &Error) -> Result<(), Halt> {
+        let told = |error: &Error| Halt::Wait(error.to_string());
+        let durable = self.lane.log.offsets().recovery_point;
+        let lost = reader.skip_damage().map_err(|error| told(&error))?;
+        if lost.next_offset <= lost.first_offset || lost.next_offset > durable {
+            return Err(told(error));
+        }
+        self.lose(lost.next_offset, "damage", error.to_string())
+    }
+
+    /// A record that tells the loss of all offsets from the end of the range to `next`.
+    fn lose(&mut self, next: Offset, reason: &'static str, detail: String) -> Result<(), Halt> {
+        let lost = Loss { first_offset: self.next, next_offset: next, reason, detail };
+        if self.terms.config.on_lost == LostRule::Stop {
+            return Err(Halt::Wait(lost.to_string()));
+        }
+        let (topic, side) = self.side(&self.terms.config.losses).map_err(|halt| halt.because(&lost.to_string()))?;
+        let config = self.terms.config;
+        let group = config.group_id(&self.lane.name);
+        let wire = letter::loss(&config.device, &self.lane.name, &group, &lost, self.terms.now)
+            .map_err(|error| Halt::Wait(format!("{lost}: {error}")))?;
+        let (offsets, mark) = ((self.next, next), BatchMark::behind_a_gap(self.lane.log.leader_epoch()));
+        self.push_to((topic, side.partition), Kind::Loss(lost), wire, 1, offsets);
+        self.reach(next, mark);
+        self.seen = next;
+        Ok(())
+    }
+
+    /// The topic that a template for the bridge's own records names.
+    fn side(&self, template: &str) -> Result<(String, &Side), Halt> {
+        let topic = remote_name(template, &self.terms.config.device, &self.lane.name.topic);
+        match self.terms.sides.get(&topic) {
+            Some(Ok(side)) => Ok((topic, side)),
+            Some(Err(reason)) => Err(Halt::Wait(format!("the topic {topic} cannot be used: {reason}"))),
+            None => Err(Halt::Wait(format!("the topic {topic} cannot be used: the cluster does not name it"))),
+        }
+    }
+}
+
+/// What is taken of some batches: at least one record.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    bytes_max: usize,
+    records_max: u64,
+    /// They get the present time.
+    restamps: bool,
+}
+
+/// A piece in the making.
+struct Making {
+    builder: RecordBatchBuilder<Vec<u8>>,
+    /// Of the builder's buffer, where no single record needs more.
+    len: usize,
+    /// The first offset that it stands for.
+    first: Offset,
+}
+
+fn is_expired(timestamp: TimestampMs, retention_ms: i64, now: TimestampMs) -> bool {
+    timestamp >= 0 && timestamp < now.saturating_sub(retention_ms)
 }
 
 fn mark_of(batch: &Batch) -> (Offset, BatchMark) {
@@ -275,139 +551,4 @@ fn mark_of(batch: &Batch) -> (Offset, BatchMark) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::cluster::Coordinated;
-    use super::*;
-    use crate::storage::MemoryStorage;
-    use crate::{NewRecord, NewTopic, Store, TopicPartition};
-    use edgelog_core::RecordBatch;
-
-    fn lane(config: &[(&str, &str)], batch_bytes_max: usize) -> (Store, Lane) {
-        let store = Store::options().open_on(MemoryStorage::new()).unwrap();
-        let mut topic = NewTopic::new("t");
-        for (key, value) in config {
-            topic = topic.config(key, value);
-        }
-        store.create_topic(&topic).unwrap();
-        let (name, group) = (TopicPartition::new("t", 0), Coordinated::Group("g".to_owned()));
-        let lane = Lane { batch_bytes_max, ..Lane::new(name, store.log("t", 0).unwrap(), group, "t".to_owned()) };
-        (store, lane)
-    }
-
-    type Flat = (i64, Option<Vec<u8>>, Option<Vec<u8>>, Vec<(Vec<u8>, Option<Vec<u8>>)>);
-
-    fn flat(record: &Record<'_>) -> Flat {
-        let headers = record.headers().map(|h| (h.key.to_vec(), h.value.map(<[u8]>::to_vec))).collect();
-        (record.timestamp, record.key.map(<[u8]>::to_vec), record.value.map(<[u8]>::to_vec), headers)
-    }
-
-    fn records_of(collected: &Collected) -> Vec<Flat> {
-        let mut found = Vec::new();
-        for piece in &collected.pieces {
-            let batch = RecordBatch::parse(&piece.wire).unwrap();
-            batch.verify_crc().unwrap();
-            assert!(stamp::goes_as_it_is(&batch) && batch.record_count() == piece.records);
-            let mut payload = Vec::new();
-            codec::decompress(batch.compression(), batch.payload(), &mut payload, 1 << 24).unwrap();
-            found.extend(batch.records_in(&payload).map(|record| flat(&record.unwrap())));
-        }
-        found
-    }
-
-    fn fill(lane: &Lane, count: i64, value_len: usize) -> Vec<Flat> {
-        let mut sent = Vec::new();
-        for n in 0..count {
-            let value = vec![n as u8; value_len];
-            let headers = [Header::new("n", b"x"), Header { key: b"null", value: None }];
-            let mut record = NewRecord::value(&value).with_timestamp(1000 - n);
-            if n % 2 == 0 {
-                record = record.with_key(b"key").with_headers(&headers);
-            }
-            if n % 3 == 0 {
-                record.value = None;
-            }
-            lane.log.append(record).unwrap();
-            let headers = record.headers.iter().map(|h| (h.key.to_vec(), h.value.map(<[u8]>::to_vec))).collect();
-            sent.push((1000 - n, record.key.map(<[u8]>::to_vec), record.value.map(<[u8]>::to_vec), headers));
-        }
-        sent
-    }
-
-    #[test]
-    fn small_batches_become_one_and_no_record_changes() {
-        for compression in ["none", "snappy"] {
-            let (_store, mut lane) = lane(&[("compression.type", compression)], 1 << 20);
-            if compression == "snappy" && !cfg!(feature = "snappy") {
-                continue;
-            }
-            let sent = fill(&lane, 500, 50);
-            lane.start_at_the_beginning().unwrap();
-            let mut lanes = [lane];
-            let collected = collect(&mut lanes, 4 << 20, 0);
-            assert_eq!(lanes[0].waits, None);
-            assert_eq!((collected.pieces.len(), collected.ends.len(), collected.ends[0].offset), (1, 1, 500));
-            assert_eq!(records_of(&collected), sent);
-            assert!(collect(&mut lanes, 4 << 20, 0).is_empty());
-        }
-    }
-
-    #[test]
-    fn a_large_batch_goes_as_it_is_and_one_beyond_the_target_s_limit_becomes_several() {
-        let (_store, mut whole) = lane(&[], 1 << 20);
-        let mut batch = whole.log.batch();
-        for n in 0..100_u8 {
-            batch.push(NewRecord::value(&[n; 1000]).with_timestamp(5)).unwrap();
-        }
-        whole.log.append_batch(&mut batch).unwrap();
-        whole.start_at_the_beginning().unwrap();
-        let stored = whole.log.reader(crate::OffsetSpec::Earliest).unwrap().next_batch().unwrap().unwrap();
-        let mut lanes = [whole];
-        let collected = collect(&mut lanes, 4 << 20, 0);
-        assert_eq!(collected.pieces.len(), 1);
-        assert_eq!(&collected.pieces[0].wire[..], stored.bytes());
-
-        lanes[0].batch_bytes_max = 20_000;
-        lanes[0].start_at_the_beginning().unwrap();
-        let split = collect(&mut lanes, 4 << 20, 0);
-        assert!(split.pieces.len() > 4 && split.pieces.iter().all(|piece| piece.wire.len() <= 20_000));
-        assert_eq!(records_of(&split), records_of(&collected));
-        assert_eq!(split.ends[0].offset, 100);
-
-        // A single record that no batch of the target can hold: what lies before it goes, and the log waits.
-        lanes[0].batch_bytes_max = 500;
-        lanes[0].start_at_the_beginning().unwrap();
-        assert!(collect(&mut lanes, 4 << 20, 0).is_empty());
-        assert!(lanes[0].waits.as_ref().unwrap().contains("max.message.bytes"), "{:?}", lanes[0].waits);
-    }
-
-    #[test]
-    fn records_below_the_log_start_are_not_sent() {
-        let (_store, mut lane) = lane(&[], 1 << 20);
-        let mut batch = lane.log.batch();
-        for n in 0..10_u8 {
-            batch.push(NewRecord::value(&[n; 3000]).with_timestamp(5)).unwrap();
-        }
-        lane.log.append_batch(&mut batch).unwrap();
-        lane.log.delete_records_before(4).unwrap();
-        lane.start_at_the_beginning().unwrap();
-        let mut lanes = [lane];
-        let collected = collect(&mut lanes, 4 << 20, 0);
-        let values: Vec<_> = records_of(&collected).into_iter().map(|record| record.2.unwrap()[0]).collect();
-        assert_eq!(values, [4, 5, 6, 7, 8, 9]);
-        assert_eq!(collected.ends[0].offset, 10);
-    }
-
-    #[test]
-    fn what_the_target_would_delete_on_arrival_is_not_sent() {
-        let (_store, mut lane) = lane(&[], 1 << 20);
-        for timestamp in [1_000, 2_000, 500] {
-            lane.log.append(NewRecord::value(b"x").with_timestamp(timestamp)).unwrap();
-        }
-        lane.retention_ms = Some(3_000);
-        lane.start_at_the_beginning().unwrap();
-        let mut lanes = [lane];
-        let collected = collect(&mut lanes, 4 << 20, 4_000);
-        assert_eq!(collected.ends[0].offset, 2);
-        assert!(lanes[0].waits.as_ref().unwrap().contains("retention.ms=3000"));
-    }
-}
+mod tests;

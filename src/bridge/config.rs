@@ -63,14 +63,92 @@ pub const BRIDGE_KEYS: &[BridgeKey] = &[
         "edgelog.bridge.expired",
         "stop",
         "What becomes of records that the target topic's retention.ms would delete on arrival: stop (that log waits, \
-         and says so) or send.",
+         and says so), send, or restamp (they get the present time, and their own in the header edgelog.timestamp).",
     ),
-    key("edgelog.bridge.delivery", "exactly-once", "This version delivers exactly-once and nothing else."),
+    key(
+        "edgelog.bridge.on.refused",
+        "dead-letter",
+        "What becomes of a record that the target refuses as too large or invalid (codes 10, 18 and 87): dead-letter \
+         (it goes to edgelog.bridge.dead.letter.topic, and the log goes on) or stop (the log waits).",
+    ),
+    key(
+        "edgelog.bridge.on.refused.timestamp",
+        "stop",
+        "What becomes of a record whose time the target refuses (code 32, a clock that is fast): stop or dead-letter.",
+    ),
+    key(
+        "edgelog.bridge.dead.letter.topic",
+        "edgelog.dead.letters",
+        "Where dead letters go; {topic} and {device} are filled in.",
+    ),
+    key(
+        "edgelog.bridge.on.lost",
+        "report",
+        "What becomes of a log of which local retention, or damage, has taken records before they were sent: report \
+         (a record in edgelog.bridge.loss.topic tells, and the log goes on) or stop (the log waits).",
+    ),
+    key("edgelog.bridge.loss.topic", "edgelog.losses", "Where losses are told; {topic} and {device} are filled in."),
+    key(
+        "edgelog.bridge.on.recreated",
+        "stop",
+        "What becomes of a log whose target topic was deleted and created again: stop (the log waits), restart (all \
+         that it holds is sent again) or resume (it goes on where it was).",
+    ),
+    key(
+        "edgelog.bridge.on.set.back",
+        "stop",
+        "What becomes of a log of which the cluster has acknowledged more than it knows of now: stop, follow (what the \
+         cluster lost is sent again) or resume (it goes on where it was).",
+    ),
+    key(
+        "edgelog.bridge.on.new.log",
+        "stop",
+        "What becomes of a log that was begun anew under the same name, so that the cluster's position is of another \
+         one: stop or restart (it is sent from its beginning).",
+    ),
+    key(
+        "edgelog.bridge.create.topics",
+        "false",
+        "Whether topics that the cluster lacks are created, those for dead letters and losses as well.",
+    ),
+    key(
+        "edgelog.bridge.create.partitions",
+        "-1",
+        "How many partitions a created target has; -1: as many as the local topic where numbers stay the same, else \
+         what the cluster's num.partitions says.",
+    ),
+    key(
+        "edgelog.bridge.create.replication.factor",
+        "-1",
+        "How many replicas a created topic has; -1: what the cluster's default.replication.factor says.",
+    ),
+    key(
+        "edgelog.bridge.create.config",
+        "",
+        "The configuration of a created target: key=value, separated by semicolons.",
+    ),
+    key(
+        "edgelog.bridge.retry.ms",
+        "60000",
+        "How often a log that waits is looked at again, with the cluster's position and the target's rules.",
+    ),
+    key(
+        "edgelog.bridge.recommit.ms",
+        "86400000",
+        "The position of a log of which nothing was sent for so long is committed again, lest the cluster forget it.",
+    ),
+    key(
+        "edgelog.bridge.delivery",
+        "exactly-once",
+        "exactly-once, or at-least-once for clusters without transactions of version 2: records may arrive twice after \
+         a failure, and no copy of the device is fenced.",
+    ),
     key("client.id", "edgelog", "What brokers write into their logs and quotas."),
     key(
         "transaction.timeout.ms",
-        "60000",
-        "The cluster aborts a transaction that takes longer, in milliseconds (1000 to 900000).",
+        "",
+        "The cluster aborts a transaction that takes longer, in milliseconds (1000 to 900000). Where it is not set, it \
+         follows the line: twelve round trips, at least 10000 and at most 60000.",
     ),
     key("request.timeout.ms", "30000", "How long an answer may take, in milliseconds."),
     key("socket.connection.setup.timeout.ms", "10000", "How long connecting to one address may take, in milliseconds."),
@@ -127,6 +205,62 @@ pub(super) enum PartitionRule {
 pub(super) enum ExpiredRule {
     Stop,
     Send,
+    Restamp,
+}
+
+/// What becomes of a record that the target refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RefusedRule {
+    Stop,
+    DeadLetter,
+}
+
+/// What becomes of a log whose records were taken before they were sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LostRule {
+    Stop,
+    Report,
+}
+
+/// What becomes of a log whose target topic was deleted and created again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RecreatedRule {
+    Stop,
+    Restart,
+    Resume,
+}
+
+/// What becomes of a log of which the cluster knows less than it had acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SetBackRule {
+    Stop,
+    Follow,
+    Resume,
+}
+
+/// What becomes of a log that was begun anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NewLogRule {
+    Stop,
+    Restart,
+}
+
+/// What a consumer may rely on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delivery {
+    ExactlyOnce,
+    AtLeastOnce,
+}
+
+/// How topics are created that the cluster lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Creation {
+    pub(super) wanted: bool,
+    /// -1 where the cluster, or the local topic, decides.
+    pub(super) partitions: i32,
+    /// -1 where the cluster decides.
+    pub(super) replication_factor: i16,
+    pub(super) config: Vec<(String, String)>,
 }
 
 /// How a bridge is to work; see [`BRIDGE_KEYS`].
@@ -142,8 +276,20 @@ pub struct BridgeConfig {
     pub(super) transaction_bytes: usize,
     pub(super) id_prefix: String,
     pub(super) expired: ExpiredRule,
+    pub(super) on_refused: RefusedRule,
+    pub(super) on_refused_timestamp: RefusedRule,
+    pub(super) dead_letters: String,
+    pub(super) on_lost: LostRule,
+    pub(super) losses: String,
+    pub(super) on_recreated: RecreatedRule,
+    pub(super) on_set_back: SetBackRule,
+    pub(super) on_new_log: NewLogRule,
+    pub(super) creation: Creation,
+    pub(super) retry: Duration,
+    pub(super) recommit: Duration,
+    pub(super) delivery: Delivery,
     pub(super) client_id: String,
-    pub(super) transaction_timeout: Duration,
+    pub(super) transaction_timeout: Option<Duration>,
     pub(super) request_timeout: Duration,
     pub(super) connect_timeout: Duration,
     pub(super) backoff: Duration,
@@ -165,8 +311,20 @@ impl Default for BridgeConfig {
             transaction_bytes: 4 << 20,
             id_prefix: "edgelog".to_owned(),
             expired: ExpiredRule::Stop,
+            on_refused: RefusedRule::DeadLetter,
+            on_refused_timestamp: RefusedRule::Stop,
+            dead_letters: "edgelog.dead.letters".to_owned(),
+            on_lost: LostRule::Report,
+            losses: "edgelog.losses".to_owned(),
+            on_recreated: RecreatedRule::Stop,
+            on_set_back: SetBackRule::Stop,
+            on_new_log: NewLogRule::Stop,
+            creation: Creation { wanted: false, partitions: -1, replication_factor: -1, config: Vec::new() },
+            retry: ms(60_000),
+            recommit: ms(86_400_000),
+            delivery: Delivery::ExactlyOnce,
             client_id: "edgelog".to_owned(),
-            transaction_timeout: ms(60_000),
+            transaction_timeout: None,
             request_timeout: ms(30_000),
             connect_timeout: ms(10_000),
             backoff: ms(100),
@@ -175,6 +333,8 @@ impl Default for BridgeConfig {
         }
     }
 }
+
+const REFUSED_RULES: [(&str, RefusedRule); 2] = [("dead-letter", RefusedRule::DeadLetter), ("stop", RefusedRule::Stop)];
 
 /// What a device's id, or the prefix, may be: what a topic's name may be, so that it can stand in one, and no colon.
 const ID_LEN_MAX: usize = 200;
@@ -223,17 +383,47 @@ impl BridgeConfig {
             "edgelog.bridge.transaction.bytes" => self.transaction_bytes = parse_bytes(value)?,
             "edgelog.bridge.id.prefix" => self.id_prefix = parse_id(value)?,
             "edgelog.bridge.expired" => {
-                self.expired = match value {
-                    "stop" => ExpiredRule::Stop,
-                    "send" => ExpiredRule::Send,
-                    "restamp" => return Err("this version has stop and send; restamp is not built yet".to_owned()),
-                    _ => return Err("it is stop or send".to_owned()),
-                }
+                let rules =
+                    [("stop", ExpiredRule::Stop), ("send", ExpiredRule::Send), ("restamp", ExpiredRule::Restamp)];
+                self.expired = parse_one_of(value, &rules)?;
             }
-            "edgelog.bridge.delivery" if value == "exactly-once" => {}
-            "edgelog.bridge.delivery" => return Err("this version delivers exactly-once and nothing else".to_owned()),
+            "edgelog.bridge.on.refused" => self.on_refused = parse_one_of(value, &REFUSED_RULES)?,
+            "edgelog.bridge.on.refused.timestamp" => self.on_refused_timestamp = parse_one_of(value, &REFUSED_RULES)?,
+            "edgelog.bridge.dead.letter.topic" => self.dead_letters = parse_template(value)?,
+            "edgelog.bridge.on.lost" => {
+                self.on_lost = parse_one_of(value, &[("report", LostRule::Report), ("stop", LostRule::Stop)])?;
+            }
+            "edgelog.bridge.loss.topic" => self.losses = parse_template(value)?,
+            "edgelog.bridge.on.recreated" => {
+                let rules = [
+                    ("stop", RecreatedRule::Stop),
+                    ("restart", RecreatedRule::Restart),
+                    ("resume", RecreatedRule::Resume),
+                ];
+                self.on_recreated = parse_one_of(value, &rules)?;
+            }
+            "edgelog.bridge.on.set.back" => {
+                let rules =
+                    [("stop", SetBackRule::Stop), ("follow", SetBackRule::Follow), ("resume", SetBackRule::Resume)];
+                self.on_set_back = parse_one_of(value, &rules)?;
+            }
+            "edgelog.bridge.on.new.log" => {
+                self.on_new_log = parse_one_of(value, &[("stop", NewLogRule::Stop), ("restart", NewLogRule::Restart)])?;
+            }
+            "edgelog.bridge.create.topics" => {
+                self.creation.wanted = parse_one_of(value, &[("true", true), ("false", false)])?;
+            }
+            "edgelog.bridge.create.partitions" => self.creation.partitions = parse_count(value)?,
+            "edgelog.bridge.create.replication.factor" => self.creation.replication_factor = parse_count(value)?,
+            "edgelog.bridge.create.config" => self.creation.config = parse_pairs(value)?,
+            "edgelog.bridge.retry.ms" => self.retry = parse_ms(value, 100, 86_400_000)?,
+            "edgelog.bridge.recommit.ms" => self.recommit = parse_ms(value, 1_000, 604_800_000)?,
+            "edgelog.bridge.delivery" => {
+                let known = [("exactly-once", Delivery::ExactlyOnce), ("at-least-once", Delivery::AtLeastOnce)];
+                self.delivery = parse_one_of(value, &known)?;
+            }
             "client.id" => value.clone_into(&mut self.client_id),
-            "transaction.timeout.ms" => self.transaction_timeout = parse_ms(value, 1_000, 900_000)?,
+            "transaction.timeout.ms" => self.transaction_timeout = Some(parse_ms(value, 1_000, 900_000)?),
             "request.timeout.ms" => self.request_timeout = parse_ms(value, 100, 600_000)?,
             "socket.connection.setup.timeout.ms" => self.connect_timeout = parse_ms(value, 100, 600_000)?,
             "reconnect.backoff.ms" => self.backoff = parse_ms(value, 1, 600_000)?,
@@ -353,6 +543,30 @@ fn parse_template(value: &str) -> std::result::Result<String, String> {
     Ok(value.to_owned())
 }
 
+fn parse_one_of<T: Copy>(value: &str, known: &[(&str, T)]) -> std::result::Result<T, String> {
+    if let Some((_, parsed)) = known.iter().find(|(name, _)| *name == value) {
+        return Ok(*parsed);
+    }
+    let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+    Err(format!("it is one of {}", names.join(", ")))
+}
+
+/// A count from 1, or -1.
+fn parse_count<T: std::str::FromStr + PartialOrd + From<i8>>(value: &str) -> std::result::Result<T, String> {
+    let parsed = value.parse().ok().filter(|count: &T| *count >= T::from(1) || *count == T::from(-1));
+    parsed.ok_or_else(|| "it is a number from 1, or -1".to_owned())
+}
+
+fn parse_pairs(value: &str) -> std::result::Result<Vec<(String, String)>, String> {
+    let pairs = value.split(';').map(str::trim).filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair} is not key=value"))?;
+            Ok((key.trim().to_owned(), value.trim().to_owned()))
+        })
+        .collect()
+}
+
 fn parse_ms(value: &str, min: u64, max: u64) -> std::result::Result<Duration, String> {
     let parsed = value.parse().ok().filter(|ms| (min..=max).contains(ms));
     parsed.map(Duration::from_millis).ok_or_else(|| format!("it is a number of milliseconds from {min} to {max}"))
@@ -386,7 +600,9 @@ mod tests {
     fn what_is_not_built_is_refused_and_secrets_are_not_repeated() {
         let said = refused("ssl.key.password", "geheim");
         assert!(said.contains("openssl pkey") && !said.contains("geheim"), "{said}");
-        assert!(refused("edgelog.bridge.delivery", "at-least-once").contains("exactly-once"));
+        assert!(refused("edgelog.bridge.delivery", "at-most-once").contains("exactly-once"));
+        assert!(refused("edgelog.bridge.create.partitions", "0").contains("from 1"));
+        assert!(refused("edgelog.bridge.create.config", "a").contains("key=value"));
         assert!(refused("bootstrap.server", "x:1").contains("did you mean bootstrap.servers"));
         assert!(refused("edgelog.device.id", "a:b").contains("letters"));
         assert!(refused("bootstrap.servers", "host").contains("host:port"));

@@ -19,6 +19,7 @@ use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, Str
 
 use super::backoff::StopHandle;
 use super::error::{BridgeError, Code, Result};
+use super::line::Line;
 use super::sasl::Exchange;
 use super::security::{Sasl, Security};
 use super::stream::{self, Stream};
@@ -49,6 +50,8 @@ pub(super) struct Transport {
     pub(super) connect_timeout: Duration,
     pub(super) request_timeout: Duration,
     pub(super) stop: StopHandle,
+    /// What all connections together know of the line.
+    pub(super) line: Line,
     tls: Option<Arc<TlsClient>>,
     sasl: Option<Arc<Sasl>>,
 }
@@ -63,7 +66,8 @@ impl Transport {
     ) -> Transport {
         let tls = security.protocol.has_tls().then(|| Arc::new(TlsClient::new(security.tls.clone())));
         let sasl = security.protocol.has_sasl().then(|| Arc::new(security.sasl.clone()));
-        Transport { client_id: client_id.to_owned(), connect_timeout, request_timeout, stop, tls, sasl }
+        let (client_id, line) = (client_id.to_owned(), Line::default());
+        Transport { client_id, connect_timeout, request_timeout, stop, line, tls, sasl }
     }
 
     fn connect(&self, host: &str, port: u16) -> io::Result<Stream> {
@@ -105,6 +109,8 @@ struct Asked {
     correlation: i32,
     version: i16,
     header_version: i16,
+    bytes: usize,
+    began: Instant,
     at: Instant,
 }
 
@@ -122,6 +128,9 @@ pub(super) struct Connection {
     asked: VecDeque<Asked>,
     /// Answers that were read before somebody wanted them.
     early: VecDeque<Answer>,
+    /// Bytes of the requests that have no answer yet, and of those that have one.
+    under_way: usize,
+    carried: usize,
     /// When the last answer came: time for the next one begins there.
     heard: Instant,
     /// Who we are has to be said again from then on.
@@ -150,6 +159,8 @@ impl Connection {
             next_correlation: 0,
             versions: Versions::default(),
             asked: VecDeque::new(),
+            under_way: 0,
+            carried: 0,
             early: VecDeque::new(),
             heard: Instant::now(),
             session_until: None,
@@ -314,9 +325,11 @@ impl Connection {
         request.encode(&mut frame, version).map_err(|error| self.nonsense(&error))?;
         let len = i32::try_from(frame.len() - 4).expect("a request is far below 2 GiB");
         frame[..4].copy_from_slice(&len.to_be_bytes());
+        let (bytes, began) = (frame.len(), Instant::now());
+        self.under_way += bytes;
         self.write(&frame)?;
         let header_version = R::Response::header_version(version);
-        self.asked.push_back(Asked { correlation, version, header_version, at: Instant::now() });
+        self.asked.push_back(Asked { correlation, version, header_version, bytes, began, at: Instant::now() });
         Ok(())
     }
 
@@ -324,7 +337,9 @@ impl Connection {
         let Some(asked) = self.asked.pop_front() else {
             return Err(self.failed(io::Error::new(io::ErrorKind::NotConnected, "nothing was asked")));
         };
-        let deadline = asked.at.max(self.heard) + self.transport.request_timeout;
+        // What was written may still be on its way: a slow line is no dead one.
+        let time = self.transport.request_timeout + self.transport.line.sending(asked.bytes);
+        let deadline = asked.at.max(self.heard) + time;
         let mut len = [0; 4];
         self.read(&mut len, deadline)?;
         // A record of TLS, most of all an alert.
@@ -345,6 +360,9 @@ impl Connection {
             let (found, expected) = (header.correlation_id, asked.correlation);
             return Err(self.nonsense(&format!("the answer to request {found}, asked was {expected}")));
         }
+        self.under_way -= asked.bytes;
+        self.carried += asked.bytes;
+        self.transport.line.answered(asked.bytes, asked.began.elapsed(), self.carried);
         Ok((asked.version, answer))
     }
 
@@ -394,6 +412,14 @@ impl Connection {
 
     fn nonsense(&self, reason: &dyn std::fmt::Display) -> BridgeError {
         BridgeError::Protocol { address: self.address.clone(), reason: reason.to_string() }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.under_way > 0 {
+            self.transport.line.died(self.carried, self.under_way);
+        }
     }
 }
 

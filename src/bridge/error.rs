@@ -209,6 +209,8 @@ pub(super) enum Class {
     Topic,
     /// As `Retriable`, once a person has granted what is missing: tried again, slowly.
     Refused,
+    /// Nothing is wrong but with a record of this batch, or with its size.
+    Batch,
     /// A person has to change something.
     Fatal,
 }
@@ -222,7 +224,8 @@ impl Code {
             -1 | 45 | 46 | 48 | 49 | 59 | 120 => Class::Abortable,
             47 | 90 => Class::Epoch,
             53 => Class::Refused,
-            3 | 10 | 17 | 18 | 22 | 25 | 29 | 30 | 32 | 44 | 76 | 87 | 100 => Class::Topic,
+            3 | 17 | 22 | 25 | 29 | 30 | 44 | 76 | 100 => Class::Topic,
+            10 | 18 | 32 | 87 => Class::Batch,
             _ => Class::Fatal,
         }
     }

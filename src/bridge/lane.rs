@@ -1,10 +1,17 @@
 //! One local log on its way to one target partition: where it stands, and whether a position that somebody remembers is
 //! one of this log's.
 
-use edgelog_core::{Offset, OffsetAndEpoch};
+use std::time::{Duration, Instant};
+
+use edgelog_core::{LeaderEpoch, Offset, OffsetAndEpoch};
 use uuid::Uuid;
 
+use super::backoff::Backoff;
 use super::cluster::Coordinated;
+use super::collect::RangeEnd;
+use super::config::{BridgeConfig, RefusedRule};
+use super::error::Code;
+use super::letter::Refusal;
 use super::position::{BatchMark, Position};
 use crate::error::Error;
 use crate::{Log, OffsetSpec, ReadUpTo, Reader, ReaderOptions, TopicPartition};
@@ -19,6 +26,10 @@ pub(super) struct Target {
 /// What a broker allows where it does not tell: 1 MiB and the 12 bytes before a batch's length.
 pub(super) const MAX_MESSAGE_BYTES_DEFAULT: usize = 1_048_588;
 
+const MESSAGE_TOO_LARGE: Code = Code(10);
+const RECORD_LIST_TOO_LARGE: Code = Code(18);
+const INVALID_TIMESTAMP: Code = Code(32);
+
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) name: TopicPartition,
@@ -30,10 +41,18 @@ pub(super) struct Lane {
     pub(super) position: Offset,
     /// The batch that ends there, where one is committed.
     pub(super) mark: Option<BatchMark>,
+    /// When that was committed, where it was by this bridge.
+    committed_at: Option<Instant>,
     /// Stands at the first offset that no transaction under way holds.
     pub(super) reader: Option<Reader>,
-    /// Why nothing is sent of this log for now.
+    /// Why nothing is sent of this log until somebody does something.
     pub(super) waits: Option<String>,
+    /// Where its partition failed and others did not: left out until then.
+    pub(super) rests: Option<Rest>,
+    /// What the target refused a batch of, and is looked for.
+    search: Option<Search>,
+    /// Batches of this size and more were refused as too large, whatever the target's configuration says.
+    refused_bytes: usize,
     /// What the target would delete on arrival: records with an earlier time than this long ago.
     pub(super) retention_ms: Option<i64>,
     /// The target's `max.message.bytes`.
@@ -51,12 +70,142 @@ impl Lane {
             target: None,
             position: 0,
             mark: None,
+            committed_at: None,
             reader: None,
             waits: None,
+            rests: None,
+            search: None,
+            refused_bytes: usize::MAX,
             retention_ms: None,
             batch_bytes_max: MAX_MESSAGE_BYTES_DEFAULT,
         }
     }
+}
+
+/// A pause of one lane's own.
+#[derive(Debug, Clone)]
+pub(super) struct Rest {
+    until: Instant,
+    backoff: Backoff,
+}
+
+/// The search for the record that the target refuses: ranges are tried that become smaller with each refusal.
+#[derive(Debug)]
+struct Search {
+    /// The refused batch's offsets; what lies before has nothing to do with it.
+    from: Offset,
+    until: Offset,
+    /// So many records are tried next.
+    records_max: u64,
+    /// The record was found.
+    found: Option<Refusal>,
+}
+
+impl Lane {
+    /// Whether nothing is collected of this lane now.
+    pub(super) fn sits_out(&self) -> bool {
+        self.waits.is_some() || self.rests.as_ref().is_some_and(|rest| Instant::now() < rest.until)
+    }
+
+    /// When a lane that rests goes on.
+    pub(super) fn rests_until(&self) -> Option<Instant> {
+        let rest = self.rests.as_ref().filter(|_| self.waits.is_none())?;
+        Some(rest.until).filter(|until| Instant::now() < *until)
+    }
+
+    /// Leaves this lane out for a while, longer each time.
+    pub(super) fn rest(&mut self, first: Backoff) {
+        let mut backoff = self.rests.take().map_or(first, |rest| rest.backoff);
+        self.rests = Some(Rest { until: Instant::now() + backoff.pause(), backoff });
+    }
+
+    /// Whether what comes next is part of a batch that was refused.
+    pub(super) fn is_searching(&self) -> bool {
+        self.search.as_ref().is_some_and(|search| self.position >= search.from)
+    }
+
+    /// How many records may be tried from the position on.
+    pub(super) fn records_max(&self) -> u64 {
+        match &self.search {
+            None => u64::MAX,
+            Some(search) if self.position < search.from => (search.from - self.position).unsigned_abs(),
+            Some(search) => search.records_max,
+        }
+    }
+
+    /// The record that was found to be refused, where it is the next one.
+    pub(super) fn refused(&self) -> Option<&Refusal> {
+        self.search.as_ref()?.found.as_ref()
+    }
+
+    /// What a batch of several records may take.
+    pub(super) fn piece_bytes_max(&self) -> usize {
+        self.batch_bytes_max.min(self.refused_bytes.saturating_sub(1))
+    }
+
+    /// A batch was refused that stands for these offsets: half of it is tried next. Of one with a single record, that
+    /// record is the one.
+    pub(super) fn narrow(&mut self, piece: &Refused, config: &BridgeConfig) {
+        let (from, next) = piece.offsets;
+        if piece.records <= 1 {
+            self.refuse(&piece.refusal, config);
+            return;
+        }
+        if matches!(piece.refusal.code, MESSAGE_TOO_LARGE | RECORD_LIST_TOO_LARGE) {
+            self.refused_bytes = self.refused_bytes.min(piece.bytes.div_ceil(2) + 1);
+        }
+        let until = self.search.as_ref().map_or(next, |search| search.until.max(next));
+        self.search = Some(Search { from, until, records_max: u64::from(piece.records / 2), found: None });
+    }
+
+    /// One record is refused: it becomes a dead letter, or the log waits.
+    pub(super) fn refuse(&mut self, refusal: &Refusal, config: &BridgeConfig) {
+        let rule = if refusal.code == INVALID_TIMESTAMP { config.on_refused_timestamp } else { config.on_refused };
+        let until = self.search.as_ref().map_or(0, |search| search.until).max(refusal.offset + 1);
+        let found = match rule {
+            RefusedRule::DeadLetter => Some(refusal.clone()),
+            RefusedRule::Stop => {
+                self.waits = Some(refusal.to_string());
+                None
+            }
+        };
+        self.search = Some(Search { from: refusal.offset, until, records_max: 1, found });
+    }
+
+    /// A transaction with a range of this lane was committed.
+    pub(super) fn advance(&mut self, end: &RangeEnd) {
+        if let Some(search) = self.search.as_mut().filter(|search| self.position >= search.from) {
+            search.records_max = search.records_max.saturating_mul(2);
+            search.found = None;
+        }
+        (self.position, self.mark, self.committed_at) = (end.offset, Some(end.mark), Some(Instant::now()));
+        self.search.take_if(|search| search.until <= end.offset);
+        self.rests = None;
+    }
+
+    /// The position, where it was not committed for so long: the cluster forgets what is not.
+    pub(super) fn stale_position(&self, recommit: Duration) -> Option<(Offset, BatchMark)> {
+        if self.sits_out() || self.reader.is_none() || self.committed_at.is_some_and(|at| at.elapsed() < recommit) {
+            return None;
+        }
+        Some((self.position, self.mark?))
+    }
+
+    /// Reads again from the position on: what was collected was aborted.
+    pub(super) fn rewind(&mut self) -> crate::Result<()> {
+        let Some(reader) = &mut self.reader else { return Ok(()) };
+        reader.seek(OffsetSpec::Offset(self.position)).or_else(|_| reader.seek(OffsetSpec::Earliest))
+    }
+}
+
+/// A batch that the target refused.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) offsets: (Offset, Offset),
+    pub(super) records: u32,
+    pub(super) bytes: usize,
+    /// Of the first record in it.
+    pub(super) refusal: Refusal,
 }
 
 /// Whose position it is.
@@ -69,8 +218,8 @@ pub(super) enum Verdict {
     /// This log's identity, and another history: another copy of this device went on without this one, or this one was
     /// set back.
     Diverged(String),
-    /// This log's, and it cannot go on from there.
-    Unusable(String),
+    /// This log's by its identity; the batch before it is damaged here, so that no more can be said.
+    Damaged(String),
 }
 
 /// Only what no power cut can take back; and damage is an error whatever `check.crcs` says, since what is sent is what
@@ -81,14 +230,14 @@ impl Lane {
     /// Begins to read at a position that was judged to be ours.
     pub(super) fn start_at(&mut self, position: &Position) -> crate::Result<()> {
         (self.position, self.mark) = (position.offset, Some(position.mark));
-        self.reader = None;
-        match self.log.reader_with(OffsetSpec::Offset(position.offset), READING) {
-            Ok(reader) => self.reader = Some(reader),
+        let reader = match self.log.reader_with(OffsetSpec::Offset(position.offset), READING) {
+            // What lies between is a loss, which is found when something is collected.
             Err(Error::OffsetOutOfRange { log_start_offset, .. }) if log_start_offset > position.offset => {
-                self.waits = Some(deleted_unsent(position.offset, log_start_offset));
+                self.log.reader_with(OffsetSpec::Earliest, READING)
             }
-            Err(error) => return Err(error),
-        }
+            other => other,
+        };
+        self.reader = Some(reader?);
         Ok(())
     }
 
@@ -107,10 +256,6 @@ impl Lane {
     }
 }
 
-pub(super) fn deleted_unsent(position: Offset, log_start_offset: Offset) -> String {
-    format!("offsets {position} to {log_start_offset} were deleted here before they were sent")
-}
-
 /// Whose position it is. Reads the batch that ends there.
 pub(super) fn judge(log: &Log, position: &Position) -> crate::Result<Verdict> {
     if position.log_id != log.id() {
@@ -119,19 +264,12 @@ pub(super) fn judge(log: &Log, position: &Position) -> crate::Result<Verdict> {
     let Position { offset, mark, .. } = *position;
     let options = ReaderOptions { up_to: ReadUpTo::LogEnd, check_crcs: true };
     let mut reader = match log.reader_with(OffsetSpec::Offset(offset - 1), options) {
+        Ok(_) if mark.is_behind_a_gap() => return judge_by_epoch(log, offset, mark.leader_epoch),
         Ok(reader) => reader,
-        Err(Error::OffsetOutOfRange { log_start_offset, .. }) if offset < log_start_offset => {
-            return Ok(Verdict::Unusable(deleted_unsent(offset, log_start_offset)));
-        }
-        // The batch was delivered and deleted: its epoch still tells whether that history is this one.
-        Err(Error::OffsetOutOfRange { log_start_offset, .. }) if offset == log_start_offset => {
-            return match log.check_position(OffsetAndEpoch { offset, leader_epoch: mark.leader_epoch }) {
-                Ok(()) => Ok(Verdict::Ours),
-                Err(error @ (Error::FencedLeaderEpoch { .. } | Error::UnknownLeaderEpoch { .. })) => {
-                    Ok(Verdict::Diverged(error.to_string()))
-                }
-                Err(error) => Err(error),
-            };
+        // The batch was delivered and deleted, or deleted with what followed: its epoch still tells whether that
+        // history is this one.
+        Err(Error::OffsetOutOfRange { log_start_offset, .. }) if offset <= log_start_offset => {
+            return judge_by_epoch(log, offset, mark.leader_epoch);
         }
         Err(Error::OffsetOutOfRange { log_end_offset, .. }) => return Ok(ends_below(log_end_offset, offset)),
         Err(error) => return Err(error),
@@ -140,17 +278,27 @@ pub(super) fn judge(log: &Log, position: &Position) -> crate::Result<Verdict> {
         Ok(Some(batch)) => {
             let here = BatchMark { leader_epoch: batch.leader_epoch(), crc: batch.view().crc() };
             let end = batch.last_offset() + 1;
-            if end == offset && here == mark {
+            if end >= offset && here == mark {
                 return Ok(Verdict::Ours);
             }
             Ok(Verdict::Diverged(format!(
-                "the batch that ends at offset {offset} there has CRC {:08x} and leader epoch {}, here one ends at \
-                 {end} with CRC {:08x} and epoch {}",
+                "the batch before offset {offset} there has CRC {:08x} and leader epoch {}, here one that ends at \
+                 {end} has CRC {:08x} and epoch {}",
                 mark.crc, mark.leader_epoch, here.crc, here.leader_epoch
             )))
         }
         Ok(None) => Ok(ends_below(log.offsets().log_end_offset, offset)),
-        Err(error) if error.is_corrupt() => Ok(Verdict::Unusable(error.to_string())),
+        Err(error) if error.is_corrupt() => Ok(Verdict::Damaged(error.to_string())),
+        Err(error) => Err(error),
+    }
+}
+
+fn judge_by_epoch(log: &Log, offset: Offset, leader_epoch: LeaderEpoch) -> crate::Result<Verdict> {
+    match log.check_position(OffsetAndEpoch { offset, leader_epoch }) {
+        Ok(()) => Ok(Verdict::Ours),
+        Err(error @ (Error::FencedLeaderEpoch { .. } | Error::UnknownLeaderEpoch { .. })) => {
+            Ok(Verdict::Diverged(error.to_string()))
+        }
         Err(error) => Err(error),
     }
 }
@@ -202,13 +350,13 @@ mod tests {
     }
 
     #[test]
-    fn a_position_at_the_log_start_is_judged_by_its_epoch_and_one_below_is_a_gap() {
+    fn a_position_at_the_log_start_or_below_is_judged_by_its_epoch() {
         let (_store, log) = log_of(&["a", "b", "c"]);
         let (one, two) = (position_of(&log, 1), position_of(&log, 2));
         log.delete_records_before(2).unwrap();
         assert_eq!(judge(&log, &two).unwrap(), Verdict::Ours);
         let later = BatchMark { leader_epoch: two.mark.leader_epoch + 1, ..two.mark };
         assert!(matches!(judge(&log, &Position { mark: later, ..two }).unwrap(), Verdict::Diverged(_)));
-        assert!(matches!(judge(&log, &one).unwrap(), Verdict::Unusable(_)));
+        assert_eq!(judge(&log, &one).unwrap(), Verdict::Ours);
     }
 }

@@ -42,8 +42,11 @@ mod config;
 mod connection;
 mod error;
 mod lane;
+mod letter;
+mod line;
 mod note;
 mod partition;
+mod place;
 mod position;
 mod sasl;
 mod security;
@@ -51,6 +54,7 @@ mod settle;
 mod stamp;
 mod status;
 mod stream;
+mod targets;
 mod tls;
 mod transaction;
 mod uplink;
@@ -84,6 +88,28 @@ pub enum BridgeEvent {
     },
     /// Everything that is durable here is in the cluster, but for logs that wait.
     CaughtUp,
+    /// A record that the target refused is in the topic for dead letters, and the log goes on behind it.
+    DeadLetter {
+        /// The log.
+        log: TopicPartition,
+        /// The record's offset there.
+        offset: Offset,
+        /// The topic that the dead letter is in.
+        topic: String,
+        /// The broker's words.
+        reason: String,
+    },
+    /// Records were taken here before they were sent; that is told in the topic for losses, and the log goes on.
+    Lost {
+        /// The log.
+        log: TopicPartition,
+        /// The first offset that was not sent.
+        first_offset: Offset,
+        /// The first one behind that is sent again.
+        next_offset: Offset,
+        /// What took them.
+        reason: String,
+    },
     /// A transaction was aborted; its records will be sent again.
     Aborted {
         /// Why.
@@ -99,6 +125,13 @@ pub enum BridgeEvent {
         /// The log.
         log: TopicPartition,
         /// What is in the way.
+        reason: String,
+    },
+    /// The target topic's rules change what is sent to it; told once.
+    Rewrites {
+        /// The target topic.
+        topic: String,
+        /// The rule, and what it does.
         reason: String,
     },
     /// The target topic's configuration may not be read: Kafka's defaults are taken, and its retention is not looked

@@ -14,7 +14,7 @@
 //! ```
 //!
 //! `META` is a position's metadata (see `position`). `PRODUCER`, `EPOCH` and `FIRST` say who was about to commit, and
-//! the offset that the target gave the first batch.
+//! the offset that the target gave the first batch; `FIRST@TOPIC-PARTITION` where that is not in the target partition.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -47,12 +47,14 @@ pub(super) struct Entry {
 }
 
 /// A commit that was about to be asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Intent {
     pub(super) to: Position,
     pub(super) producer: Producer,
-    /// The offset in the target partition that the first batch of the transaction got.
+    /// The offset that the transaction's first batch of this log got.
     pub(super) first_offset: Offset,
+    /// Where that batch is, unless it is in the target partition: a dead letter, or what tells a loss.
+    pub(super) elsewhere: Option<(String, i32)>,
 }
 
 #[derive(Debug)]
@@ -149,15 +151,19 @@ fn render(sequence: u64, entries: &BTreeMap<TopicPartition, Entry>) -> String {
     let mut body = String::new();
     for (log, entry) in entries {
         let _ = write!(body, "{log}\t{}\t{}", entry.remote, entry.partition);
-        for position in [entry.done, entry.intent.map(|intent| intent.to)] {
+        for position in [entry.done, entry.intent.as_ref().map(|intent| intent.to)] {
             let _ = match position {
                 Some(position) => write!(body, "\t{}\t{}", position.offset, position.metadata()),
                 None => write!(body, "\t-\t-"),
             };
         }
-        let _ = match entry.intent {
-            Some(Intent { producer, first_offset, .. }) => {
-                writeln!(body, "\t{}\t{}\t{first_offset}", producer.id, producer.epoch)
+        let _ = match &entry.intent {
+            Some(Intent { producer, first_offset, elsewhere, .. }) => {
+                let _ = write!(body, "\t{}\t{}\t{first_offset}", producer.id, producer.epoch);
+                match elsewhere {
+                    Some((topic, partition)) => writeln!(body, "@{topic}-{partition}"),
+                    None => writeln!(body),
+                }
             }
             None => writeln!(body, "\t-\t-\t-"),
         };
@@ -202,11 +208,17 @@ fn parse_line(line: &str) -> Option<(TopicPartition, Entry)> {
     };
     let intent = match position(intent, intent_meta)? {
         None => None,
-        Some(to) => Some(Intent {
-            to,
-            producer: Producer { id: producer.parse().ok()?, epoch: epoch.parse().ok()? },
-            first_offset: first.parse().ok()?,
-        }),
+        Some(to) => {
+            let (first, elsewhere) = match first.split_once('@') {
+                Some((first, place)) => {
+                    let (topic, partition) = place.rsplit_once('-')?;
+                    (first, Some((topic.to_owned(), partition.parse().ok()?)))
+                }
+                None => (first, None),
+            };
+            let producer = Producer { id: producer.parse().ok()?, epoch: epoch.parse().ok()? };
+            Some(Intent { to, producer, first_offset: first.parse().ok()?, elsewhere })
+        }
     };
     let entry = Entry {
         remote: remote.to_owned(),
@@ -231,7 +243,8 @@ mod tests {
 
     fn entry(offset: Offset) -> Entry {
         let producer = Producer { id: 5, epoch: 6 };
-        let intent = Intent { to: position(offset + 1), producer, first_offset: 44 };
+        let elsewhere = (offset % 2 == 0).then(|| ("dead-letters".to_owned(), 2));
+        let intent = Intent { to: position(offset + 1), producer, first_offset: 44, elsewhere };
         Entry { remote: "r".to_owned(), partition: 1, done: Some(position(offset)), intent: Some(intent) }
     }
 

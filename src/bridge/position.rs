@@ -8,8 +8,9 @@
 //! ```
 //!
 //! `log` is the log's identity, `epoch` and `crc` are the leader epoch and the CRC-32C field of the stored batch that
-//! ends at the position, `topic` is the target topic's id. Another copy of the log that went its own way has another
-//! batch there; a log that was lost and begun anew has another identity.
+//! holds the record before the position (`crc` is 0 where that record was lost), `topic` is the target topic's id.
+//! Another copy of the log that went its own way has another batch there; a log that was lost and begun anew has
+//! another identity.
 
 use std::fmt;
 
@@ -19,11 +20,22 @@ use uuid::Uuid;
 /// What the metadata of a version that this one reads begins with.
 const VERSION: &str = "edgelog/1";
 
-/// The stored batch that ends at a position.
+/// The stored batch that ends at a position, or that holds the record before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BatchMark {
     pub(super) leader_epoch: LeaderEpoch,
     pub(super) crc: u32,
+}
+
+impl BatchMark {
+    /// For a position with nothing before it that could be compared: the offsets there were lost.
+    pub(super) fn behind_a_gap(leader_epoch: LeaderEpoch) -> BatchMark {
+        BatchMark { leader_epoch, crc: 0 }
+    }
+
+    pub(super) fn is_behind_a_gap(self) -> bool {
+        self.crc == 0
+    }
 }
 
 /// A position with what tells whose it is.

@@ -30,29 +30,28 @@ impl Uplink {
     /// InitProducerId.
     pub(super) fn settle(&mut self, n: usize, intent: &Intent) -> Result<Settled> {
         let lane = &self.lanes[n];
-        let (remote, target) = (lane.remote.clone(), lane.target.expect("it was aimed"));
+        let target = lane.target.expect("it was aimed");
+        let (remote, number) = intent.elsewhere.clone().unwrap_or_else(|| (lane.remote.clone(), target.partition));
         let partition = FetchPartition::default()
-            .with_partition(target.partition)
+            .with_partition(number)
             .with_fetch_offset(intent.first_offset)
             .with_partition_max_bytes(HEADER_LEN as i32);
-        let topic = FetchTopic::default().with_topic_id(target.topic_id).with_partitions(vec![partition]);
-        let request = FetchRequest::default()
+        let topic = FetchTopic::default().with_partitions(vec![partition]);
+        let mut request = FetchRequest::default()
             .with_max_wait_ms(500)
             .with_min_bytes(1)
             .with_max_bytes(HEADER_LEN as i32)
             .with_isolation_level(READ_COMMITTED)
-            .with_session_epoch(NO_SESSION)
-            .with_topics(vec![topic]);
-        let doing = format!("looking for the last transaction in {remote}-{}", target.partition);
-        let mut names = vec![remote.as_str()];
-        names.dedup();
+            .with_session_epoch(NO_SESSION);
+        let doing = format!("looking for the last transaction in {remote}-{number}");
         let found = self.persist(Patience::Asked, |cluster| {
-            let topics = cluster.topics(&names)?;
-            let leader = topics.get(&remote).and_then(|topic| topic.as_ref().ok());
-            let leader = leader.and_then(|topic| topic.leaders.get(target.partition as usize)).copied().unwrap_or(-1);
-            if leader < 0 {
+            let topics = cluster.topics(&[&remote])?;
+            let found = topics.get(&remote).and_then(|topic| topic.as_ref().ok());
+            let leader = found.and_then(|topic| topic.leaders.get(number as usize)).copied().unwrap_or(-1);
+            let Some(found) = found.filter(|_| leader >= 0) else {
                 return Err(BridgeError::broker(doing.as_str(), 5, None));
-            }
+            };
+            request.topics = vec![topic.clone().with_topic_id(found.id)];
             let answer = cluster.request(leader, Role::Data, &request)?;
             check(&doing, answer.error_code)?;
             let told = answer.responses.into_iter().flat_map(|topic| topic.partitions).next();

@@ -34,14 +34,15 @@ pub(super) fn belongs_to_a_transaction(batch: &RecordBatch<'_>) -> bool {
     batch.is_transactional() || batch.is_control()
 }
 
-/// Makes the batch one of this producer's transaction, with base offset 0 as a broker wants it. The payload is not
-/// read: the CRC follows from the change of the header alone, and damage stays visible to the broker.
-pub(super) fn stamp(batch: &mut BytesMut, producer: Producer, base_sequence: i32) {
+/// Makes the batch this producer's, in a transaction or not, with base offset 0 as a broker wants it. The payload is
+/// not read: the CRC follows from the change of the header alone, and damage stays visible to the broker.
+pub(super) fn stamp(batch: &mut BytesMut, producer: Producer, base_sequence: i32, in_transaction: bool) {
     let (header, payload) = batch.split_at_mut(HEADER_LEN);
     let header: &mut [u8; HEADER_LEN] = header.try_into().expect("split at the header's length");
     let before = *header;
     stamp_base(header, 0, NO_LEADER_EPOCH);
-    let attributes = i16::from_be_bytes([before[ATTRIBUTES], before[ATTRIBUTES + 1]]) | TRANSACTIONAL;
+    let own = i16::from_be_bytes([before[ATTRIBUTES], before[ATTRIBUTES + 1]]);
+    let attributes = if in_transaction { own | TRANSACTIONAL } else { own };
     header[ATTRIBUTES..ATTRIBUTES + 2].copy_from_slice(&attributes.to_be_bytes());
     header[PRODUCER_ID..PRODUCER_ID + 8].copy_from_slice(&producer.id.to_be_bytes());
     header[PRODUCER_EPOCH..PRODUCER_EPOCH + 2].copy_from_slice(&producer.epoch.to_be_bytes());
@@ -71,7 +72,7 @@ mod tests {
             let stored = bytes.clone();
             assert!(goes_as_it_is(&RecordBatch::parse(&stored).unwrap()));
 
-            stamp(&mut bytes, Producer { id: 77, epoch: 4 }, 99);
+            stamp(&mut bytes, Producer { id: 77, epoch: 4 }, 99, true);
             let batch = RecordBatch::parse(&bytes).unwrap();
             batch.verify_crc().unwrap();
             assert_eq!((batch.base_offset(), batch.partition_leader_epoch()), (0, -1));
@@ -83,7 +84,7 @@ mod tests {
             let mut damaged = stored.clone();
             let last = damaged.len() - 1;
             damaged[last] ^= 1;
-            stamp(&mut damaged, Producer { id: 77, epoch: 4 }, 99);
+            stamp(&mut damaged, Producer { id: 77, epoch: 4 }, 99, true);
             assert!(RecordBatch::parse(&damaged).unwrap().verify_crc().is_err());
         }
     }

@@ -64,7 +64,7 @@ pub fn status(dir: impl AsRef<Path>) -> Result<Vec<LogStatus>> {
             remote: entry.remote.clone(),
             remote_partition: entry.partition,
             acknowledged,
-            committing: entry.intent.map(|intent| intent.to.offset),
+            committing: entry.intent.as_ref().map(|intent| intent.to.offset),
             high_watermark,
             lag,
         });

@@ -13,22 +13,26 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use edgelog_core::Offset;
+use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
 use kafka_protocol::messages::{
-    EndTxnRequest, GroupId, InitProducerIdRequest, ProduceRequest, ProduceResponse, TopicName, TransactionalId,
-    TxnOffsetCommitRequest,
+    EndTxnRequest, GroupId, InitProducerIdRequest, OffsetCommitRequest, ProduceRequest, ProduceResponse, TopicName,
+    TransactionalId, TxnOffsetCommitRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::BridgeEvent;
 use super::cluster::{Coordinated, Role};
-use super::collect::{Collected, RangeEnd};
+use super::collect::{Collected, Kind, Piece, RangeEnd};
+use super::config::Delivery;
 use super::connection::code_of;
 use super::error::{BridgeError, Class, Code, Result};
+use super::lane::Refused;
+use super::letter::{Loss, Refusal};
 use super::note::{Entry, Intent};
 use super::stamp::{self, Producer};
 use super::uplink::{Patience, Uplink};
@@ -38,18 +42,31 @@ const PRODUCE_BY_ID: i16 = 13;
 /// A leader that was just elected may not know its topic yet: so many tries before it is believed.
 const UNKNOWN_TOPIC_TRIES: u32 = 10;
 
+/// So many tries in a row fail before a partition is left out for a while.
+const FAILING_TRIES: u32 = 6;
+
 /// How a transaction ended, where nothing failed for good.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
     Committed,
+    /// Nothing of it counts, and positions are what they were: something smaller is tried at once, since the target
+    /// refused a batch, or a request was more than the line carries.
+    Again,
     /// Nothing of it counts; positions have to be learned anew.
     Aborted,
+    /// As `Aborted`, for lack of time.
+    Late,
 }
 
 /// Why a transaction cannot be committed.
 enum Lost {
     /// It has to be aborted; where the cause lies with one log, that log has been told to wait.
     Abort(BridgeError),
+    /// It has to be aborted, and something smaller tried: the target refuses a batch, and the batch's log looks for the
+    /// record; or a request is more than connections carry.
+    Smaller(BridgeError),
+    /// It has to be aborted since it takes too long.
+    Late(BridgeError),
     /// Our epoch is not the current one.
     Epoch(BridgeError),
     /// A person has to do something.
@@ -59,9 +76,9 @@ enum Lost {
 impl From<BridgeError> for Lost {
     fn from(error: BridgeError) -> Lost {
         match code_of(&error).map(Code::class) {
-            Some(Class::Abortable | Class::Topic) => Lost::Abort(error),
+            Some(Class::Abortable | Class::Topic | Class::Batch) => Lost::Abort(error),
             Some(Class::Epoch) => Lost::Epoch(error),
-            _ if error.is_retriable() => Lost::Abort(error),
+            _ if error.is_retriable() => Lost::Late(error),
             _ => Lost::Fatal(error),
         }
     }
@@ -70,11 +87,22 @@ impl From<BridgeError> for Lost {
 /// A stamped batch for one partition.
 struct Wire {
     lane: usize,
+    kind: Kind,
+    records: u32,
+    offsets: (Offset, Offset),
     bytes: Bytes,
 }
 
+/// Where the first batch of a lane came to lie: topic, partition and offset.
+type FirstBatches = HashMap<usize, ((String, i32), Offset)>;
+
 /// What still has to go to one partition of the target, in order.
 type Queues = BTreeMap<(String, i32), VecDeque<Wire>>;
+
+/// Whether something of this lane was not acknowledged yet.
+fn is_left(queues: &Queues, lane: usize) -> bool {
+    queues.values().flatten().any(|wire| wire.lane == lane)
+}
 
 impl Uplink {
     /// Carries out one transaction.
@@ -83,46 +111,90 @@ impl Uplink {
         let records = collected.records();
         let bytes = collected.bytes;
         let ends = collected.ends.clone();
-        match self.send_and_commit(collected, producer) {
-            Ok(()) => {}
-            Err(Lost::Fatal(error)) => return Err(error),
-            Err(Lost::Abort(error)) => {
-                self.tell(&BridgeEvent::Aborted { reason: error.to_string() });
-                self.abort()?;
-                return Ok(Ended::Aborted);
+        let told = self.events_of(&collected);
+        let (error, ended) = match self.send_and_commit(collected, producer) {
+            Ok(()) => {
+                self.take_as_done(&ends);
+                let positions = ends.iter().map(|end| (self.lanes[end.lane].name.clone(), end.offset)).collect();
+                self.tell(&BridgeEvent::Committed { records, bytes: bytes as u64, positions });
+                for event in &told {
+                    self.tell(event);
+                }
+                return Ok(Ended::Committed);
+            }
+            Err(Lost::Fatal(error)) => {
+                // What is open holds back whoever reads there, until it times out.
+                if self.in_transactions() && !matches!(error, BridgeError::Fenced { .. }) {
+                    let _ = self.end(false);
+                }
+                return Err(error);
             }
             Err(Lost::Epoch(error)) => {
                 self.tell(&BridgeEvent::Aborted { reason: error.to_string() });
                 self.claim_own_id()?;
-                return Ok(Ended::Aborted);
+                return Ok(Ended::Late);
             }
-        }
-        for end in &ends {
+            Err(Lost::Abort(error)) => (error, Ended::Aborted),
+            Err(Lost::Smaller(error)) => (error, Ended::Again),
+            Err(Lost::Late(error)) => (error, Ended::Late),
+        };
+        self.tell(&BridgeEvent::Aborted { reason: error.to_string() });
+        self.abort()?;
+        Ok(ended)
+    }
+
+    /// What is told, beside the commit, once it is committed.
+    fn events_of(&self, collected: &Collected) -> Vec<BridgeEvent> {
+        let event = |piece: &Piece| {
+            let log = self.lanes[piece.lane].name.clone();
+            match &piece.kind {
+                Kind::Records => None,
+                Kind::DeadLetter(refusal) => {
+                    let (topic, reason) = (piece.to.0.clone(), refusal.reason.clone());
+                    Some(BridgeEvent::DeadLetter { log, offset: refusal.offset, topic, reason })
+                }
+                Kind::Loss(Loss { first_offset, next_offset, detail, .. }) => Some(BridgeEvent::Lost {
+                    log,
+                    first_offset: *first_offset,
+                    next_offset: *next_offset,
+                    reason: detail.clone(),
+                }),
+            }
+        };
+        collected.pieces.iter().filter_map(event).collect()
+    }
+
+    /// The cluster has these positions.
+    fn take_as_done(&mut self, ends: &[RangeEnd]) {
+        for end in ends {
             let lane = &mut self.lanes[end.lane];
-            (lane.position, lane.mark) = (end.offset, Some(end.mark));
+            lane.advance(end);
             let done = lane.position_at(end.offset, end.mark);
             let entry = self.note.entries.entry(lane.name.clone()).or_default();
             (entry.done, entry.intent) = (Some(done), None);
         }
         self.note_is_behind = true;
-        let positions = ends.iter().map(|end| (self.lanes[end.lane].name.clone(), end.offset)).collect();
-        self.tell(&BridgeEvent::Committed { records, bytes: bytes as u64, positions });
-        Ok(Ended::Committed)
     }
 
     fn send_and_commit(&mut self, collected: Collected, producer: Producer) -> std::result::Result<(), Lost> {
         let ends = collected.ends.clone();
-        let first_offsets = self.produce(collected, producer)?;
+        let mut first_batches = self.produce(collected, producer)?;
+        if !self.in_transactions() {
+            return ends.iter().try_for_each(|end| self.commit_position_plainly(end));
+        }
         for end in &ends {
             self.commit_position(end, producer)?;
         }
         for end in &ends {
             let lane = &self.lanes[end.lane];
             let target = lane.target.expect("a lane that sends has a target");
-            let intent =
-                Intent { to: lane.position_at(end.offset, end.mark), producer, first_offset: first_offsets[&end.lane] };
+            let intent = first_batches.remove(&end.lane).map(|(place, first_offset)| {
+                let is_target = place.0 == lane.remote && place.1 == target.partition;
+                let elsewhere = Some(place).filter(|_| !is_target);
+                Intent { to: lane.position_at(end.offset, end.mark), producer, first_offset, elsewhere }
+            });
             let done = self.note.entries.get(&lane.name).and_then(|entry| entry.done);
-            let entry = Entry { remote: lane.remote.clone(), partition: target.partition, done, intent: Some(intent) };
+            let entry = Entry { remote: lane.remote.clone(), partition: target.partition, done, intent };
             self.note.entries.insert(lane.name.clone(), entry);
         }
         self.note.write().map_err(Lost::Fatal)?;
@@ -130,15 +202,11 @@ impl Uplink {
     }
 
     /// Sends every batch, one Produce per leader at a time, and returns the offset that each lane's first one got.
-    fn produce(
-        &mut self,
-        collected: Collected,
-        producer: Producer,
-    ) -> std::result::Result<HashMap<usize, Offset>, Lost> {
+    fn produce(&mut self, collected: Collected, producer: Producer) -> std::result::Result<FirstBatches, Lost> {
         let mut queues = self.stamp_all(collected, producer);
-        let mut first_offsets = HashMap::new();
+        let mut first_batches = FirstBatches::new();
         let mut backoff = self.backoff();
-        let mut unknown_topic_tries = 0;
+        let (mut unknown_topic_tries, mut failing_tries) = (0, 0);
         let mut deadline = None;
         while !queues.is_empty() {
             let mut failure = None;
@@ -147,22 +215,37 @@ impl Uplink {
                     failure.get_or_insert(BridgeError::broker("looking for a partition's leader", 5, None));
                     continue;
                 };
-                // The transaction is open from here on, at the latest.
-                deadline.get_or_insert_with(|| Instant::now() + self.config.transaction_timeout);
+                let partitions = self.fitting(&queues, partitions);
                 match self.produce_heads(leader, &partitions, &queues) {
                     Ok(answer) => {
-                        let told = self.take_answers(&answer, &partitions, &mut queues, &mut first_offsets)?;
+                        // The transaction was opened when the first request had arrived.
+                        deadline.get_or_insert_with(|| Instant::now() + self.transaction_timeout);
+                        let told = self.take_answers(&answer, &partitions, &mut queues, &mut first_batches)?;
                         failure = told.or(failure);
                     }
-                    Err(error) if error.is_retriable() => failure = Some(error),
+                    Err(error) if error.is_retriable() => {
+                        if self.is_too_much(&queues, &partitions) {
+                            return Err(Lost::Smaller(error));
+                        }
+                        failure = Some(error);
+                    }
                     Err(error) => return Err(error.into()),
                 }
             }
             let Some(error) = failure else {
                 backoff = self.backoff();
-                unknown_topic_tries = 0;
+                (unknown_topic_tries, failing_tries) = (0, 0);
                 continue;
             };
+            failing_tries += 1;
+            let others_are_done = first_batches.keys().any(|lane| !is_left(&queues, *lane));
+            if failing_tries >= FAILING_TRIES && (others_are_done || code_of(&error).is_some()) {
+                // Theirs is the trouble: the others go on without them.
+                let first = self.backoff();
+                let left = self.lanes.iter_mut().enumerate().filter(|(n, _)| is_left(&queues, *n));
+                left.for_each(|(_, lane)| lane.rest(first.clone()));
+                return Err(Lost::Abort(error));
+            }
             if matches!(code_of(&error), Some(Code(3 | 100))) {
                 unknown_topic_tries += 1;
                 if unknown_topic_tries > UNKNOWN_TOPIC_TRIES {
@@ -170,28 +253,34 @@ impl Uplink {
                 }
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Err(Lost::Abort(error));
+                return Err(Lost::Late(error));
             }
             self.tell(&BridgeEvent::Retrying { reason: error.to_string() });
             self.cluster.stop().check_grace().map_err(Lost::Fatal)?;
             self.cluster.stop().wait_before_retry(backoff.pause_after(&error));
-            // Who leads may have changed; where nobody can be asked, the next round says so.
-            let _ = self.look_up_leaders();
+            // Who leads may have changed; but a connection that died once says nothing of that. Where nobody can be
+            // asked, the next round says so.
+            if code_of(&error).is_some() || failing_tries % 2 == 0 {
+                let _ = self.look_up_leaders();
+            }
         }
-        Ok(first_offsets)
+        Ok(first_batches)
     }
 
-    fn stamp_all(&self, collected: Collected, producer: Producer) -> Queues {
+    fn stamp_all(&mut self, collected: Collected, producer: Producer) -> Queues {
         let mut queues = Queues::new();
-        let mut sequences: HashMap<(String, i32), i32> = HashMap::new();
+        let in_transactions = self.in_transactions();
+        if in_transactions {
+            self.sequences.clear();
+        }
+        let sequences = &mut self.sequences;
         for mut piece in collected.pieces {
-            let lane = &self.lanes[piece.lane];
-            let target = lane.target.expect("a lane that sends has a target");
-            let partition = (lane.remote.clone(), target.partition);
-            let sequence = sequences.entry(partition.clone()).or_default();
-            stamp::stamp(&mut piece.wire, producer, *sequence);
+            let sequence = sequences.entry(piece.to.clone()).or_default();
+            stamp::stamp(&mut piece.wire, producer, *sequence, in_transactions);
             *sequence = stamp::sequence_after(*sequence, piece.records);
-            queues.entry(partition).or_default().push_back(Wire { lane: piece.lane, bytes: piece.wire.freeze() });
+            let Piece { lane, to, kind, wire, records, offsets } = piece;
+            let (records, bytes) = (records.unsigned_abs(), wire.freeze());
+            queues.entry(to).or_default().push_back(Wire { lane, kind, records, offsets, bytes });
         }
         queues
     }
@@ -204,6 +293,27 @@ impl Uplink {
             leaders.entry(leader.filter(|leader| *leader >= 0)).or_default().push(partition.clone());
         }
         leaders
+    }
+
+    /// As many of these partitions as a request may carry the first batches of; at least one.
+    fn fitting(&self, queues: &Queues, mut partitions: Vec<(String, i32)>) -> Vec<(String, i32)> {
+        let mut left = self.cluster.line().request_bytes_max();
+        let fit = partitions.iter().take_while(|partition| {
+            let bytes = queues[*partition].front().map_or(0, |wire| wire.bytes.len());
+            let fits = bytes <= left;
+            left = left.saturating_sub(bytes);
+            fits
+        });
+        let fit = fit.count().max(1);
+        partitions.truncate(fit);
+        partitions
+    }
+
+    /// Whether one of these partitions' first batches is more than connections carry, and can be less.
+    fn is_too_much(&self, queues: &Queues, partitions: &[(String, i32)]) -> bool {
+        let max = self.cluster.line().request_bytes_max();
+        let heads = partitions.iter().filter_map(|partition| queues[partition].front());
+        heads.into_iter().any(|head| head.records > 1 && head.bytes.len() > max.saturating_mul(2))
     }
 
     /// One Produce with the first batch of each of these partitions: a broker takes one batch of a partition at a time.
@@ -224,7 +334,7 @@ impl Uplink {
             }
         });
         let request = ProduceRequest::default()
-            .with_transactional_id(Some(self.transactional_id()))
+            .with_transactional_id(self.in_transactions().then(|| self.transactional_id()))
             .with_acks(-1)
             .with_timeout_ms(self.config.request_timeout.as_millis() as i32)
             .with_topic_data(topics.collect());
@@ -233,10 +343,12 @@ impl Uplink {
         Ok(answer)
     }
 
-    /// The id under which the lanes know a topic: never that of one that was created since under the same name.
+    /// The id under which the lanes know a topic: never that of one that was created since under the same name. No
+    /// lane knows those of the bridge's own records.
     fn topic_id(&self, name: &str) -> Uuid {
         let lane = self.lanes.iter().find(|lane| lane.remote == name && lane.target.is_some());
-        lane.and_then(|lane| lane.target).map_or(Uuid::nil(), |target| target.topic_id)
+        let known = lane.and_then(|lane| lane.target).map(|target| target.topic_id);
+        known.or_else(|| self.remote.get(name).map(|topic| topic.id)).unwrap_or_default()
     }
 
     /// Takes what was acknowledged out of the queues. Returns an error that allows another try.
@@ -245,7 +357,7 @@ impl Uplink {
         answer: &ProduceResponse,
         partitions: &[(String, i32)],
         queues: &mut Queues,
-        first_offsets: &mut HashMap<usize, Offset>,
+        first_batches: &mut FirstBatches,
     ) -> std::result::Result<Option<BridgeError>, Lost> {
         let mut retry = None;
         for partition in partitions {
@@ -262,7 +374,7 @@ impl Uplink {
             if told.error_code == 0 {
                 let queue = queues.get_mut(partition).expect("it was asked for");
                 let wire = queue.pop_front().expect("its head was sent");
-                first_offsets.entry(wire.lane).or_insert(told.base_offset);
+                first_batches.entry(wire.lane).or_insert((partition.clone(), told.base_offset));
                 if queue.is_empty() {
                     queues.remove(partition);
                 }
@@ -282,8 +394,12 @@ impl Uplink {
                         retry = Some(error);
                         continue;
                     }
-                    self.let_wait(&partition.0, partition.1, &error.to_string());
+                    self.let_wait(partition, queues, &error.to_string());
                     return Err(Lost::Abort(error));
+                }
+                Class::Batch => {
+                    self.look_for_refused(partition, queues, &error);
+                    return Err(Lost::Smaller(error));
                 }
                 Class::Abortable | Class::Refused => return Err(Lost::Abort(error)),
                 Class::Epoch => return Err(Lost::Epoch(error)),
@@ -293,12 +409,27 @@ impl Uplink {
         Ok(retry)
     }
 
-    /// Lets all lanes wait that go to this partition.
-    fn let_wait(&mut self, remote: &str, partition: i32, reason: &str) {
-        for lane in &mut self.lanes {
-            if lane.remote == remote && lane.target.is_some_and(|target| target.partition == partition) {
-                lane.waits = Some(reason.to_owned());
+    /// Lets all lanes wait that have something for this partition.
+    fn let_wait(&mut self, partition: &(String, i32), queues: &Queues, reason: &str) {
+        for wire in &queues[partition] {
+            self.lanes[wire.lane].waits = Some(reason.to_owned());
+        }
+    }
+
+    /// The first batch for this partition was refused: its log tries less of it next. Where it is one of the bridge's
+    /// own records, the log waits.
+    fn look_for_refused(&mut self, partition: &(String, i32), queues: &Queues, error: &BridgeError) {
+        let head = queues[partition].front().expect("its head was sent");
+        let lane = &mut self.lanes[head.lane];
+        let (code, reason) = (code_of(error).unwrap_or(Code(-1)), error.to_string());
+        match &head.kind {
+            Kind::Records => {
+                let refusal = Refusal { offset: head.offsets.0, code, reason };
+                let Wire { offsets, records, .. } = *head;
+                lane.narrow(&Refused { offsets, records, bytes: head.bytes.len(), refusal }, &self.config);
             }
+            Kind::DeadLetter(refusal) => lane.waits = Some(format!("{refusal}; and so is its dead letter: {reason}")),
+            Kind::Loss(lost) => lane.waits = Some(format!("{lost}; and what tells that is refused: {reason}")),
         }
     }
 
@@ -324,7 +455,7 @@ impl Uplink {
             .with_topics(vec![topic]);
         let doing = format!("committing the position of {log}");
         let needed = format!("the group {group_id} and the topic {}", lane.remote);
-        let deadline = Instant::now() + self.config.transaction_timeout;
+        let deadline = Instant::now() + self.transaction_timeout;
         let committed = self.persist(Patience::Until(deadline), |cluster| {
             let answer = cluster.ask_coordinator(&group, &request)?;
             let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
@@ -334,12 +465,47 @@ impl Uplink {
             }
             super::connection::check(&doing, code).map_err(|error| error.needing("Read", &needed))
         });
-        committed.map_err(|error| {
-            if code_of(&error).is_some_and(|code| code.class() == Class::Topic) {
-                self.lanes[end.lane].waits = Some(error.to_string());
+        committed.map_err(|error| self.let_wait_for_topic(end.lane, error))
+    }
+
+    /// Commits a lane's new position without a transaction, behind records that were acknowledged.
+    fn commit_position_plainly(&mut self, end: &RangeEnd) -> std::result::Result<(), Lost> {
+        let lane = &self.lanes[end.lane];
+        let target = lane.target.expect("a lane that sends has a target");
+        let (group, log, remote) = (lane.group.clone(), lane.name.clone(), lane.remote.clone());
+        let Coordinated::Group(group_id) = &group else { unreachable!("positions are kept by groups") };
+        let partition = OffsetCommitRequestPartition::default()
+            .with_partition_index(target.partition)
+            .with_committed_offset(end.offset)
+            .with_committed_metadata(Some(StrBytes::from_string(lane.position_at(end.offset, end.mark).metadata())));
+        let topic = OffsetCommitRequestTopic::default()
+            .with_name(TopicName(StrBytes::from_string(remote.clone())))
+            .with_partitions(vec![partition]);
+        // Generation -1 and no member, as by default: nobody consumes in this group.
+        let request = OffsetCommitRequest::default()
+            .with_group_id(GroupId(StrBytes::from_string(group_id.clone())))
+            .with_topics(vec![topic]);
+        let doing = format!("committing the position of {log}");
+        let needed = format!("the group {group_id} and the topic {remote}");
+        let deadline = Instant::now() + self.transaction_timeout;
+        let committed = self.persist(Patience::Until(deadline), |cluster| {
+            let answer = cluster.ask_coordinator(&group, &request)?;
+            let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
+            let code = told.map_or(-1, |partition| partition.error_code);
+            if matches!(code, 15 | 16) {
+                cluster.forget_coordinator(&group);
             }
-            error.into()
-        })
+            super::connection::check(&doing, code).map_err(|error| error.needing("Read", &needed))
+        });
+        committed.map_err(|error| self.let_wait_for_topic(end.lane, error))
+    }
+
+    /// An error that concerns one lane's topic or group lets that lane wait.
+    fn let_wait_for_topic(&mut self, lane: usize, error: BridgeError) -> Lost {
+        if code_of(&error).is_some_and(|code| code.class() == Class::Topic) {
+            self.lanes[lane].waits = Some(error.to_string());
+        }
+        error.into()
     }
 
     /// Ends the transaction, and asks until there is an answer. The epoch that is current from then on comes with it.
@@ -368,18 +534,25 @@ impl Uplink {
         Ok(())
     }
 
-    /// Aborts whatever is open, and sees to it that nothing of it can still arrive.
+    /// Aborts whatever is open, and sees to it that nothing of it can still arrive. Without transactions there is
+    /// nothing to abort; what arrived stays there, and is sent again.
     pub(super) fn abort(&mut self) -> Result<()> {
+        if !self.in_transactions() {
+            return self.init_producer(None);
+        }
         match self.end(false) {
             Ok(()) => Ok(()),
             Err(Lost::Fatal(error)) => Err(error),
-            Err(Lost::Abort(_) | Lost::Epoch(_)) => self.claim_own_id(),
+            Err(_) => self.claim_own_id(),
         }
     }
 
     /// Asks for the epoch behind our own: a transaction of ours that timed out leaves that to us, and somebody who
     /// fenced us does not. Never asks as if we were new, or two copies would fence each other for ever.
     pub(super) fn claim_own_id(&mut self) -> Result<()> {
+        if !self.in_transactions() {
+            return self.init_producer(None);
+        }
         match self.init_producer(self.producer) {
             Err(error) if matches!(code_of(&error), Some(Code(47 | 90))) => {
                 Err(BridgeError::Fenced { transactional_id: self.config.transactional_id() })
@@ -392,7 +565,11 @@ impl Uplink {
 
     /// Gets the producer id and an epoch that nobody had before; ends what an earlier holder left open.
     pub(super) fn init_producer(&mut self, own: Option<Producer>) -> Result<()> {
-        let timeout_ms = self.config.transaction_timeout.as_millis() as i32;
+        self.transaction_timeout = self.timeout_wanted();
+        if !self.in_transactions() {
+            return self.init_idempotent_producer();
+        }
+        let timeout_ms = self.transaction_timeout.as_millis() as i32;
         let mut request = InitProducerIdRequest::default()
             .with_transactional_id(Some(self.transactional_id()))
             .with_transaction_timeout_ms(timeout_ms);
@@ -414,17 +591,47 @@ impl Uplink {
         Ok(())
     }
 
+    /// A producer id that nobody had before: what an earlier one sent is nobody's business.
+    fn init_idempotent_producer(&mut self) -> Result<()> {
+        let request = InitProducerIdRequest::default().with_transactional_id(None);
+        let answer = self.persist(Patience::Asked, |cluster| {
+            let node = cluster.any_node();
+            let answer = cluster.request(node, Role::Coordinator, &request)?;
+            super::connection::check("asking for a producer id", answer.error_code)?;
+            Ok(answer)
+        })?;
+        self.sequences.clear();
+        self.producer = Some(Producer { id: answer.producer_id.0, epoch: answer.producer_epoch });
+        Ok(())
+    }
+
+    /// Whether records and positions go in transactions, or as they come (`edgelog.bridge.delivery`).
+    pub(super) fn in_transactions(&self) -> bool {
+        self.config.delivery == Delivery::ExactlyOnce
+    }
+
     fn transactional_id(&self) -> TransactionalId {
         TransactionalId(StrBytes::from_string(self.config.transactional_id()))
     }
 
-    /// What the next transaction may carry after one that failed for lack of time, or succeeded.
-    pub(super) fn adapt(&mut self, ended: &Ended, took: Duration) {
-        let max = self.config.transaction_bytes;
+    /// For how long a transaction should be allowed to be open.
+    fn timeout_wanted(&self) -> Duration {
+        self.config.transaction_timeout.unwrap_or_else(|| self.cluster.line().transaction_timeout())
+    }
+
+    /// Tells the cluster of another transaction timeout, where the line has become another one.
+    pub(super) fn follow_the_line(&mut self) -> Result<()> {
+        let (wanted, told) = (self.timeout_wanted(), self.transaction_timeout);
+        let is_far = wanted > told * 3 / 2 || wanted < told / 3;
+        if self.producer.is_some() && self.in_transactions() && is_far { self.claim_own_id() } else { Ok(()) }
+    }
+
+    /// What the next transaction may carry after one with `bytes` that failed for lack of time, or succeeded.
+    pub(super) fn adapt(&mut self, ended: Ended, bytes: usize) {
         self.bytes_max = match ended {
-            Ended::Committed if took < self.config.transaction_timeout / 4 => (self.bytes_max * 2).min(max),
-            Ended::Committed => self.bytes_max,
-            Ended::Aborted => (self.bytes_max / 2).max(1),
+            Ended::Committed => self.bytes_max.saturating_mul(2).min(self.config.transaction_bytes),
+            Ended::Again | Ended::Aborted => self.bytes_max,
+            Ended::Late => (self.bytes_max.min(bytes) / 2).max(1),
         };
     }
 }

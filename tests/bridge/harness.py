@@ -105,7 +105,7 @@ def command(store, broker, device, to, *more, topics="*", forever=False, **sets)
 class Run:
     """A running bridge, whose lines are read as it prints them."""
 
-    def __init__(self, arguments):
+    def __init__(self, arguments, seconds_max=RUN_SECONDS_MAX):
         self.process = subprocess.Popen(
             arguments,
             stdin=subprocess.DEVNULL,
@@ -117,7 +117,7 @@ class Run:
         self.errors = bytearray()
         self.reader = threading.Thread(target=self.read_errors, daemon=True)
         self.reader.start()
-        self.alarm = threading.Timer(RUN_SECONDS_MAX, self.process.kill)
+        self.alarm = threading.Timer(seconds_max, self.process.kill)
         # A test that broke does not wait for it.
         self.alarm.daemon = True
         self.alarm.start()
@@ -221,10 +221,10 @@ class World:
 # --- small stores -----------------------------------------------------------------------------------------------------
 
 
-def append(store, log, values):
+def append(store, log, values, *more):
     """Appends lines; the CLI closes the store cleanly, so all of it is durable."""
     subprocess.run(
-        [EDGELOG, "--dir", str(store), "append", log, "--quiet"],
+        [EDGELOG, "--dir", str(store), "append", log, "--quiet", *more],
         input="".join(f"{value}\n" for value in values).encode(),
         check=True,
         capture_output=True,

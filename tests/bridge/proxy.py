@@ -5,9 +5,12 @@ advertises, so everything goes through it.
 """
 
 import collections
+import queue
+import random
 import socket
 import struct
 import threading
+import time
 
 PRODUCE, METADATA, OFFSET_FETCH, FIND_COORDINATOR, API_VERSIONS = 0, 3, 9, 10, 18
 INIT_PRODUCER_ID, END_TXN, TXN_OFFSET_COMMIT = 22, 26, 28
@@ -34,8 +37,92 @@ SWALLOW_REQUEST = "the request never arrives"
 SWALLOW_ANSWER = "the answer never arrives"
 
 
+class Link:
+    """A bad line: so many bytes a second in each direction for all connections together, so many seconds of latency
+    each way, and each connection dies after a time that is exponentially distributed."""
+
+    # A thread that was woken late catches up: the line was not idle meanwhile.
+    LATE_SECONDS_MAX = 0.5
+
+    def __init__(self, bytes_per_second, latency, lifetime_mean, seed):
+        self.bytes_per_second, self.latency, self.lifetime_mean = bytes_per_second, latency, lifetime_mean
+        self.random = random.Random(seed)
+        self.free_at = {"up": 0.0, "down": 0.0}
+        self.lock = threading.Lock()
+        self.cuts = 0
+        self.carried = collections.Counter()
+
+    def lifetime(self):
+        with self.lock:
+            return self.random.expovariate(1 / self.lifetime_mean)
+
+    def transmit(self, direction, count):
+        """Returns when the line has taken so many bytes."""
+        with self.lock:
+            begin = max(self.free_at[direction], time.monotonic() - self.LATE_SECONDS_MAX)
+            end = self.free_at[direction] = begin + count / self.bytes_per_second
+            self.carried[direction] += count
+        time.sleep(max(0.0, end - time.monotonic()))
+
+    def carry(self, client, broker):
+        """Carries one connection until an end closes it or its time is over; what is on the way then is lost."""
+        ends = threading.Event()
+
+        def close():
+            if not ends.is_set():
+                self.cuts += 1
+            ends.set()
+            for one in (client, broker):
+                try:
+                    # No orderly end: what a dead line leaves behind is silence or a reset.
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    one.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
+        def take(direction, source, under_way):
+            try:
+                while not ends.is_set() and (piece := source.recv(int(self.bytes_per_second / 20))):
+                    self.transmit(direction, len(piece))
+                    under_way.put((time.monotonic() + self.latency, piece))
+            except OSError:
+                pass
+            under_way.put((time.monotonic() + self.latency, None))
+
+        def deliver(sink, under_way):
+            try:
+                while True:
+                    at, piece = under_way.get()
+                    time.sleep(max(0.0, at - time.monotonic()))
+                    if piece is None or ends.is_set():
+                        break
+                    sink.sendall(piece)
+            except OSError:
+                pass
+            ends.set()
+            close()
+
+        timer = threading.Timer(self.lifetime(), close)
+        timer.daemon = True
+        timer.start()
+        threads = []
+        for direction, source, sink in (("up", client, broker), ("down", broker, client)):
+            under_way = queue.Queue()
+            threads.append(threading.Thread(target=take, args=(direction, source, under_way), daemon=True))
+            threads.append(threading.Thread(target=deliver, args=(sink, under_way), daemon=True))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        timer.cancel()
+        client.close()
+        broker.close()
+
+
 class Proxy:
     def __init__(self):
+        # What a line does to new connections; None: nothing.
+        self.link = None
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.address = f"127.0.0.1:{self.port}"
@@ -83,6 +170,9 @@ class Proxy:
                 continue
             for one in (client, broker):
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.link is not None:
+                threading.Thread(target=self.link.carry, args=(client, broker), daemon=True).start()
+                continue
             asked = {}
             for pump, source, sink in ((self.requests, client, broker), (self.answers, broker, client)):
                 threading.Thread(target=self.run, args=(pump, source, sink, asked), daemon=True).start()

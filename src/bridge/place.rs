@@ -1,0 +1,271 @@
+//! Where each log stands: what the cluster has committed of it, what the note beside the store says where the cluster
+//! has forgotten, and whether either is of the log that is here.
+
+use edgelog_core::Offset;
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use kafka_protocol::messages::{GroupId, OffsetFetchRequest};
+use kafka_protocol::protocol::StrBytes;
+
+use super::cluster::{Coordinated, RemoteTopic};
+use super::config::{LostRule, NewLogRule, RecreatedRule, SetBackRule};
+use super::connection::{check, code_of};
+use super::error::{BridgeError, Class, Result};
+use super::lane::{Target, Verdict, judge};
+use super::note::Entry;
+use super::partition;
+use super::position::Position;
+use super::settle::Settled;
+use super::uplink::{Patience, Uplink};
+
+/// A position that the cluster holds: under which partition, and what stands beside it.
+#[derive(Debug, Clone)]
+pub(super) struct Committed {
+    pub(super) partition: i32,
+    pub(super) offset: Offset,
+    pub(super) metadata: String,
+}
+
+impl Uplink {
+    /// The positions that the cluster holds for one lane's group under its target topic.
+    pub(super) fn fetch_positions(&mut self, lane: usize, stable: bool) -> Result<Vec<Committed>> {
+        let (group, remote) = (self.lanes[lane].group.clone(), self.lanes[lane].remote.clone());
+        let Coordinated::Group(group_id) = &group else { unreachable!("positions are kept by groups") };
+        let asked = OffsetFetchRequestGroup::default()
+            .with_group_id(GroupId(StrBytes::from_string(group_id.clone())))
+            .with_topics(None);
+        let request = OffsetFetchRequest::default().with_groups(vec![asked]).with_require_stable(stable);
+        let doing = format!("reading the position of {}", self.lanes[lane].name);
+        let answer = self.persist(Patience::Asked, |cluster| {
+            let answer = cluster.ask_coordinator(&group, &request)?;
+            let told = answer.groups.into_iter().next();
+            let told =
+                told.ok_or_else(|| BridgeError::broker(doing.as_str(), -1, Some("the answer names no group")))?;
+            if matches!(told.error_code, 15 | 16) {
+                cluster.forget_coordinator(&group);
+            }
+            check(&doing, told.error_code).map_err(|error| error.needing_id(&group))?;
+            for partition in told.topics.iter().flat_map(|topic| &topic.partitions) {
+                check(&doing, partition.error_code)?;
+            }
+            Ok(told)
+        })?;
+        let topics = answer.topics.into_iter().filter(|topic| *topic.name.0 == *remote);
+        let partitions = topics.flat_map(|topic| topic.partitions).filter(|partition| partition.committed_offset >= 0);
+        Ok(partitions
+            .map(|partition| Committed {
+                partition: partition.partition_index,
+                offset: partition.committed_offset,
+                metadata: partition.metadata.map(|metadata| metadata.to_string()).unwrap_or_default(),
+            })
+            .collect())
+    }
+
+    /// Learns where lanes stand. Before InitProducerId it only compares; after it, lanes begin to read there.
+    pub(super) fn learn_positions(&mut self, which: Which) -> Result<()> {
+        let is_holder = self.producer.is_some();
+        let mut foreign = None;
+        let mut any_ours = false;
+        for n in 0..self.lanes.len() {
+            let sends = self.lanes[n].waits.is_none() && self.lanes[n].reader.is_some();
+            if which == Which::Waiting && sends || which == Which::Sending && self.lanes[n].waits.is_some() {
+                any_ours = true;
+                continue;
+            }
+            let Some(topic) = self.remote.get(&self.lanes[n].remote).cloned() else { continue };
+            self.lanes[n].waits = None;
+            if self.store.lasting_id(&self.lanes[n].name)? != Some(self.lanes[n].log.id()) {
+                let reason = "the store's checkpoint has no identity for it: open the store for writing once";
+                self.lanes[n].waits = Some(reason.to_owned());
+                continue;
+            }
+            let committed = self.fetch_positions(n, is_holder);
+            let found = match committed.and_then(|committed| self.place(n, &topic, &committed, is_holder)) {
+                Err(error) if code_of(&error).is_some_and(|code| code.class() == Class::Topic) => {
+                    self.lanes[n].waits = Some(error.to_string());
+                    continue;
+                }
+                found => found?,
+            };
+            let lane = &mut self.lanes[n];
+            match found {
+                Found::Ours(position) => {
+                    any_ours = true;
+                    if is_holder {
+                        lane.start_at(&position)?;
+                    }
+                }
+                Found::Beginning if is_holder => lane.start_at_the_beginning()?,
+                Found::Beginning => {}
+                Found::Foreign(reason) => {
+                    foreign.get_or_insert_with(|| (lane.name.to_string(), reason.clone()));
+                    lane.waits = Some(reason);
+                }
+                Found::Wait(reason) => lane.waits = Some(reason),
+            }
+        }
+        match foreign {
+            // One log that was begun anew is its own affair. Where none is known, this is another device's id.
+            Some((log, reason)) if !any_ours => Err(BridgeError::Conflict { log, reason }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where one lane goes on.
+    fn place(&mut self, n: usize, topic: &RemoteTopic, committed: &[Committed], is_holder: bool) -> Result<Found> {
+        let lane = &self.lanes[n];
+        let noted = self.note.entries.get(&lane.name).filter(|entry| entry.remote == lane.remote).cloned();
+        let [committed] = committed else {
+            if committed.len() > 1 {
+                let partitions: Vec<i32> = committed.iter().map(|committed| committed.partition).collect();
+                return Ok(Found::Wait(format!(
+                    "its group has positions for several partitions of {}: {partitions:?}",
+                    lane.remote
+                )));
+            }
+            return self.place_by_note(n, topic, noted.as_ref(), is_holder);
+        };
+        if let Err(reason) = self.aim(n, topic, Some(committed.partition)) {
+            return Ok(Found::Wait(reason));
+        }
+        let position = match Position::parse(committed.offset, &committed.metadata) {
+            Ok(position) => position,
+            Err(reason) => return Ok(Found::Wait(format!("the cluster's position is not obeyed: {reason}"))),
+        };
+        if position.topic_id != topic.id {
+            return self.place_in_recreated(n, position);
+        }
+        let is_of_these = |done: &Position| done.log_id == position.log_id && done.topic_id == position.topic_id;
+        let done = noted.and_then(|entry| entry.done).filter(is_of_these);
+        let Some(done) = done.filter(|done| done.offset > position.offset) else { return self.weigh(n, position) };
+        match self.config.on_set_back {
+            SetBackRule::Follow => self.weigh(n, position),
+            SetBackRule::Resume => self.weigh(n, done),
+            SetBackRule::Stop => Ok(Found::Wait(format!(
+                "the cluster's position is {}, and it had acknowledged {}: it was set back; \
+                 edgelog.bridge.on.set.back=follow sends what it lost again, and resume goes on at {}",
+                position.offset, done.offset, done.offset
+            ))),
+        }
+    }
+
+    /// Where a lane goes on whose position is of a topic that was deleted and created again since.
+    fn place_in_recreated(&self, n: usize, position: Position) -> Result<Found> {
+        let remote = &self.lanes[n].remote;
+        match self.config.on_recreated {
+            RecreatedRule::Restart => Ok(Found::Beginning),
+            RecreatedRule::Resume => self.weigh(n, position),
+            RecreatedRule::Stop => Ok(Found::Wait(format!(
+                "the target topic {remote} is another one than the position was committed for: it was deleted and \
+                 re-created; edgelog.bridge.on.recreated=restart sends all that is here again, and resume goes on at \
+                 {}",
+                position.offset
+            ))),
+        }
+    }
+
+    /// Whether a lane goes on at a position that somebody remembers.
+    fn weigh(&self, n: usize, position: Position) -> Result<Found> {
+        let lane = &self.lanes[n];
+        match judge(&lane.log, &position)? {
+            Verdict::Ours => Ok(Found::Ours(position)),
+            Verdict::Foreign(reason) => Ok(self.begun_anew(&reason)),
+            Verdict::Diverged(reason) => Err(BridgeError::Conflict { log: lane.name.to_string(), reason }),
+            Verdict::Damaged(_) if self.config.on_lost == LostRule::Report => Ok(Found::Ours(position)),
+            Verdict::Damaged(reason) => Ok(Found::Wait(reason)),
+        }
+    }
+
+    /// What becomes of a log that is another one than a position is of.
+    fn begun_anew(&self, reason: &str) -> Found {
+        match self.config.on_new_log {
+            NewLogRule::Restart => Found::Beginning,
+            NewLogRule::Stop => Found::Foreign(format!(
+                "{reason}; where this one was begun anew on purpose, edgelog.bridge.on.new.log=restart sends it"
+            )),
+        }
+    }
+
+    /// Where a lane goes on of which the cluster knows nothing: it is new there, or its position expired.
+    fn place_by_note(
+        &mut self,
+        n: usize,
+        topic: &RemoteTopic,
+        noted: Option<&Entry>,
+        is_holder: bool,
+    ) -> Result<Found> {
+        if self.note.is_damaged {
+            let reason = "the cluster has no position of it, and the note beside the store is damaged";
+            return Ok(Found::Wait(reason.to_owned()));
+        }
+        let known = noted.filter(|entry| entry.done.is_some() || entry.intent.is_some());
+        if let Err(reason) = self.aim(n, topic, known.map(|entry| entry.partition)) {
+            return Ok(Found::Wait(reason));
+        }
+        let lane = &self.lanes[n];
+        let Some(entry) = known else { return Ok(Found::Beginning) };
+        let newest = entry.intent.as_ref().map(|intent| intent.to).or(entry.done).expect("one of both is there");
+        if newest.log_id != lane.log.id() {
+            return Ok(self.begun_anew("the note beside the store is of a log of another identity"));
+        }
+        if newest.topic_id != topic.id {
+            // What an open intent would have added went with the topic.
+            return match (entry.done, self.config.on_recreated) {
+                (None, RecreatedRule::Resume) => Ok(Found::Beginning),
+                (done, _) => self.place_in_recreated(n, done.unwrap_or(newest)),
+            };
+        }
+        let mut at = entry.done;
+        if let Some(intent) = &entry.intent {
+            if !is_holder {
+                // Settled when nobody can move it any more.
+                return Ok(Found::Beginning);
+            }
+            match self.settle(n, intent)? {
+                Settled::Committed => at = Some(intent.to),
+                Settled::Aborted => {}
+                Settled::Gone(reason) => return Ok(Found::Wait(reason)),
+            }
+        }
+        let Some(position) = at else { return Ok(Found::Beginning) };
+        self.weigh(n, position)
+    }
+
+    /// Fixes the target partition: where there is a position, it stays with it, also when partitions are added.
+    fn aim(&mut self, n: usize, topic: &RemoteTopic, known: Option<i32>) -> std::result::Result<(), String> {
+        let lane = &self.lanes[n];
+        let count = topic.leaders.len();
+        let partition = match known {
+            Some(partition) if usize::try_from(partition).is_ok_and(|partition| partition < count) => partition,
+            Some(partition) => {
+                return Err(format!("its position is for partition {partition}, and {} has {count}", lane.remote));
+            }
+            None => {
+                let owned = self.config.to.contains("{device}");
+                let (rule, device) = (self.config.partition, &self.config.device);
+                partition::choose(rule, owned, device, lane.name.partition, count)
+                    .map_err(|reason| format!("its target topic {} cannot be used: {reason}", lane.remote))?
+            }
+        };
+        self.lanes[n].target = Some(Target { partition, topic_id: topic.id });
+        Ok(())
+    }
+}
+
+/// Which lanes are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    All,
+    /// Those that do not wait: what one waits for is not over because a transaction is.
+    Sending,
+    /// Those that do not send.
+    Waiting,
+}
+
+/// Where a lane stands.
+enum Found {
+    Ours(Position),
+    /// The cluster has nothing of this log.
+    Beginning,
+    Foreign(String),
+    Wait(String),
+}

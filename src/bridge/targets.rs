@@ -1,0 +1,262 @@
+//! The target topics: which there are, who leads them, and their own rules.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use edgelog_core::partition_for_key;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::{CreateTopicsRequest, DescribeConfigsRequest, TopicName};
+use kafka_protocol::protocol::StrBytes;
+
+use super::BridgeEvent;
+use super::cluster::{Cluster, RemoteTopic, Role};
+use super::collect::Side;
+use super::config::PartitionRule;
+use super::connection::{check, code_of};
+use super::error::{BridgeError, Code, Result};
+use super::lane::MAX_MESSAGE_BYTES_DEFAULT;
+use super::partition::remote_name;
+use super::uplink::{Patience, Uplink};
+
+const UNKNOWN_TOPIC_OR_PARTITION: Code = Code(3);
+const TOPIC_ALREADY_EXISTS: i16 = 36;
+/// How long brokers may take to know a topic that was created.
+const CREATED_WITHIN: Duration = Duration::from_secs(30);
+
+impl Uplink {
+    /// The topics that the lanes go to, and those for the bridge's own records.
+    fn remote_names(&self) -> Vec<String> {
+        let targets = self.lanes.iter().map(|lane| lane.remote.clone());
+        targets.chain(self.side_names()).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    fn side_names(&self) -> BTreeSet<String> {
+        let of = |template: &str, topic: &str| remote_name(template, &self.config.device, topic);
+        let names = self.lanes.iter().map(|lane| &lane.name.topic);
+        names.flat_map(|topic| [of(&self.config.dead_letters, topic), of(&self.config.losses, topic)]).collect()
+    }
+
+    /// Learns leaders anew. Topic ids of lanes stay what they are: see [`is_recreated`](Uplink::is_recreated).
+    pub(super) fn look_up_leaders(&mut self) -> Result<()> {
+        let names = self.remote_names();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let found = self.cluster.topics(&names)?;
+        self.remote = found.into_iter().filter_map(|(name, topic)| Some((name, topic.ok()?))).collect();
+        Ok(())
+    }
+
+    /// Whether the topic of this name is another one than the lanes know.
+    pub(super) fn is_recreated(&self, name: &str) -> bool {
+        let Some(found) = self.remote.get(name) else { return false };
+        self.lanes
+            .iter()
+            .filter(|lane| lane.remote == name)
+            .any(|lane| lane.target.is_some_and(|target| target.topic_id != found.id))
+    }
+
+    /// Learns which target topics there are, and their rules. Lanes without one wait.
+    pub(super) fn look_up_targets(&mut self) -> Result<()> {
+        let names = self.remote_names();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let in_transactions = self.in_transactions();
+        let mut look = |cluster: &mut Cluster| {
+            let found = cluster.topics(&names)?;
+            if in_transactions {
+                cluster.check_features()?;
+            }
+            // Leaders that are just being chosen: a moment.
+            match found.values().find_map(|topic| topic.as_ref().err().filter(|error| error.is_retriable())) {
+                Some(BridgeError::Broker { doing, code, .. }) => Err(BridgeError::broker(doing.as_str(), code.0, None)),
+                _ => Ok(found),
+            }
+        };
+        let mut found = self.persist(Patience::Asked, &mut look)?;
+        let mut not_created = HashMap::new();
+        if self.config.creation.wanted {
+            let is_absent = |topic: &Result<RemoteTopic>| {
+                topic.as_ref().err().and_then(code_of) == Some(UNKNOWN_TOPIC_OR_PARTITION)
+            };
+            let absent: Vec<String> =
+                found.iter().filter(|(_, topic)| is_absent(topic)).map(|(name, _)| name.clone()).collect();
+            if !absent.is_empty() {
+                not_created = self.create(&absent)?;
+                // Brokers learn of it a moment later.
+                let deadline = Instant::now() + CREATED_WITHIN;
+                found = self.persist(Patience::Until(deadline), |cluster| {
+                    let found = look(cluster)?;
+                    let missing =
+                        |name: &&String| !not_created.contains_key(*name) && found.get(*name).is_none_or(is_absent);
+                    match absent.iter().find(missing) {
+                        Some(name) => Err(BridgeError::broker(format!("creating the topic {name}"), 5, None)),
+                        None => Ok(found),
+                    }
+                })?;
+            }
+        }
+        self.remote.clear();
+        let mut missing = BTreeMap::new();
+        for (name, topic) in found {
+            match topic {
+                Ok(topic) => drop(self.remote.insert(name, topic)),
+                Err(error) => drop(missing.insert(name, error.to_string())),
+            }
+        }
+        missing.extend(not_created);
+        let rules = self.target_rules()?;
+        for lane in &mut self.lanes {
+            if !self.remote.contains_key(&lane.remote) {
+                let reason = missing.get(&lane.remote).map_or("the cluster does not name it", String::as_str);
+                lane.waits = Some(format!("its target topic {} cannot be used: {reason}", lane.remote));
+            }
+            if let Some(rules) = rules.get(&lane.remote) {
+                lane.batch_bytes_max = rules.max_message_bytes.unwrap_or(MAX_MESSAGE_BYTES_DEFAULT);
+                lane.retention_ms = rules.retention_ms;
+            }
+        }
+        self.sides = self
+            .side_names()
+            .into_iter()
+            .map(|name| {
+                let missing = || missing.get(&name).map_or("the cluster does not name it", String::as_str).to_owned();
+                let side = self.remote.get(&name).ok_or_else(missing).map(|topic| Side {
+                    partition: partition_for_key(self.config.device.as_bytes(), topic.leaders.len() as u32) as i32,
+                    batch_bytes_max: rules
+                        .get(&name)
+                        .and_then(|rules| rules.max_message_bytes)
+                        .unwrap_or(MAX_MESSAGE_BYTES_DEFAULT),
+                });
+                (name, side)
+            })
+            .collect();
+        Ok(())
+    }
+
+    /// Tells, once, of rules by which the target changes what is sent.
+    fn warn_of_rules(&mut self, topic: &str, compression: Option<String>, time: Option<String>) {
+        let mut reasons = Vec::new();
+        if let Some(compression) = compression.filter(|compression| compression != "producer") {
+            reasons.push(format!(
+                "compression.type={compression} there: brokers compress batches again that came otherwise compressed"
+            ));
+        }
+        if let Some(time) = time.filter(|time| time == "LogAppendTime") {
+            reasons.push(format!(
+                "message.timestamp.type={time} there: records get the time of their arrival in the place of their own"
+            ));
+        }
+        for reason in reasons {
+            if self.warned.insert((topic.to_owned(), reason.clone())) {
+                self.tell(&BridgeEvent::Rewrites { topic: topic.to_owned(), reason });
+            }
+        }
+    }
+
+    /// Creates topics; returns those that cannot be, with the reason.
+    fn create(&mut self, names: &[String]) -> Result<HashMap<String, String>> {
+        let creation = &self.config.creation;
+        let text = |text: &str| StrBytes::from_string(text.to_owned());
+        let topics = names.iter().map(|name| {
+            let lanes = self.lanes.iter().filter(|lane| lane.remote == *name);
+            let of_same_number = lanes.map(|lane| lane.name.partition as i32 + 1).max();
+            let topic = CreatableTopic::default()
+                .with_name(TopicName(text(name)))
+                .with_replication_factor(creation.replication_factor);
+            // The bridge's own records go to one partition of a topic as the cluster makes it.
+            let Some(of_same_number) = of_same_number else { return topic.with_num_partitions(-1) };
+            let keeps_numbers = match self.config.partition {
+                PartitionRule::Same => true,
+                PartitionRule::Auto => self.config.to.contains("{device}"),
+                PartitionRule::Device | PartitionRule::Fixed(_) => false,
+            };
+            let partitions = match creation.partitions {
+                -1 if keeps_numbers => of_same_number,
+                partitions => partitions,
+            };
+            let configs = creation
+                .config
+                .iter()
+                .map(|(key, value)| CreatableTopicConfig::default().with_name(text(key)).with_value(Some(text(value))));
+            topic.with_num_partitions(partitions).with_configs(configs.collect())
+        });
+        let timeout_ms = i32::try_from(self.config.request_timeout.as_millis()).unwrap_or(i32::MAX);
+        let request = CreateTopicsRequest::default().with_topics(topics.collect()).with_timeout_ms(timeout_ms);
+        let answer = self.persist(Patience::Asked, |cluster| {
+            let node = cluster.any_node();
+            let answer = cluster.request(node, Role::Data, &request)?;
+            let told = answer.topics.iter().map(|topic| check("creating topics", topic.error_code));
+            match told.filter_map(Result::err).find(BridgeError::is_retriable) {
+                Some(error) => Err(error),
+                None => Ok(answer),
+            }
+        })?;
+        let refused =
+            answer.topics.into_iter().filter(|topic| topic.error_code != 0 && topic.error_code != TOPIC_ALREADY_EXISTS);
+        Ok(refused
+            .map(|topic| {
+                let name = topic.name.0.to_string();
+                let doing = format!("creating the topic {name}");
+                let error = BridgeError::broker(doing, topic.error_code, topic.error_message.as_deref());
+                let error = error.needing("Create", &format!("the topic {name}"));
+                (name, error.to_string())
+            })
+            .collect())
+    }
+
+    /// What the target topics' configurations say of what is sent there. Where asking is forbidden, the defaults are
+    /// taken, and that is told.
+    fn target_rules(&mut self) -> Result<HashMap<String, TargetRules>> {
+        const TOPIC_RESOURCE: i8 = 2;
+        const KEYS: [&str; 5] =
+            ["cleanup.policy", "compression.type", "max.message.bytes", "message.timestamp.type", "retention.ms"];
+        let resources: Vec<_> = self
+            .remote
+            .keys()
+            .map(|name| {
+                DescribeConfigsResource::default()
+                    .with_resource_type(TOPIC_RESOURCE)
+                    .with_resource_name(StrBytes::from_string(name.clone()))
+                    .with_configuration_keys(Some(KEYS.map(StrBytes::from_static_str).to_vec()))
+            })
+            .collect();
+        if resources.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let request = DescribeConfigsRequest::default().with_resources(resources);
+        let answer = self.persist(Patience::Asked, |cluster| {
+            let node = cluster.any_node();
+            cluster.request(node, Role::Data, &request)
+        })?;
+        let mut rules = HashMap::new();
+        for result in answer.results {
+            let name = result.resource_name.to_string();
+            if result.error_code != 0 {
+                let error = BridgeError::broker("DescribeConfigs", result.error_code, result.error_message.as_deref())
+                    .needing("DescribeConfigs", &format!("the topic {name}"));
+                self.tell(&BridgeEvent::RulesUnknown { topic: name, reason: error.to_string() });
+                continue;
+            }
+            let value = |key: &str| {
+                let config = result.configs.iter().find(|config| &*config.name == key)?;
+                config.value.as_ref().map(ToString::to_string)
+            };
+            self.warn_of_rules(&name, value("compression.type"), value("message.timestamp.type"));
+            let deletes = value("cleanup.policy").is_none_or(|policy| policy.contains("delete"));
+            let retention_ms = value("retention.ms").and_then(|ms| ms.parse().ok());
+            rules.insert(
+                name,
+                TargetRules {
+                    max_message_bytes: value("max.message.bytes").and_then(|bytes| bytes.parse().ok()),
+                    retention_ms: retention_ms.filter(|ms: &i64| deletes && *ms >= 0),
+                },
+            );
+        }
+        Ok(rules)
+    }
+}
+
+#[derive(Debug)]
+struct TargetRules {
+    max_message_bytes: Option<usize>,
+    retention_ms: Option<i64>,
+}

@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""The bridge on a bad line: few bytes a second, long round trips, and connections that die.
+
+    lines.py run STORE --expect FILE [--seed N] [--only NAME,...]
+    EDGELOG_BRIDGE_LINE=satellite lines.py ...: with the figures of the page, which takes an hour
+
+Arguments, jars and the command line are those of transfer.py.
+"""
+
+import os
+import random
+import sys
+import time
+
+from harness import Broken, Broker, Run, append, command, kafka, main, px, values_of
+
+# Bytes a second, seconds one way, mean seconds until a connection dies, bytes of the backlog, and how long that may
+# take as a multiple of what the line would need for the bytes alone. The second is the first with time ten times as
+# fast, and a bound that a busy machine keeps.
+LINES = {
+    "satellite": (1200, 2.0, 60.0, 2 << 20, 2),
+    "scaled": (12000, 0.2, 6.0, 320 << 10, 4),
+}
+
+
+def bad_line(world):
+    """Batches of a size that no connection lives to carry arrive in pieces, and the line is used."""
+    name = os.environ.get("EDGELOG_BRIDGE_LINE", "scaled")
+    rate, latency, lifetime, backlog_bytes, slowdown_max = LINES[name]
+    to, store = "line", world.scratch / "line"
+    world.broker.create_topic(to, 1, retention_ms=-1)
+    # No compression finds anything in these.
+    texts = random.Random(world.random.random())
+    values = [texts.randbytes(250).hex() for _ in range(backlog_bytes // 500)]
+    append(store, "t", values, "--batch", "100000")
+    link = px.Link(rate, latency, lifetime, world.random.random())
+    sets = {"reconnect.backoff.max.ms": int(lifetime * 1000 / 10)}
+    world.broker.proxy.link = link
+    try:
+        began = time.monotonic()
+        run = Run(command(store, world.broker, "line", to, topics="t", **sets), seconds_max=3 * 3600)
+        run.expect(0)
+        took = time.monotonic() - began
+    finally:
+        world.broker.proxy.link = None
+    found = values_of(world.broker.consume_all(to))
+    if found != values:
+        raise Broken(f"expected {len(values)} records, found {len(found)}: {kafka.shorten(found)}")
+    sent = sum(map(len, values))
+    at_best = sent / rate
+    transactions = sum(event["event"] == "committed" for event in run.events)
+    aborted = sum(event["event"] == "aborted" for event in run.events)
+    told = (
+        f"{sent} bytes at {rate} a second, {link.cuts} connections died: {took:.0f} s, {100 * at_best / took:.0f} % of "
+        f"the line, {link.carried['up']} bytes up, {transactions} transactions, {aborted} aborted"
+    )
+    if took > slowdown_max * at_best:
+        raise Broken(told)
+    return told
+
+
+TESTS = {"bad_line": bad_line}
+
+
+if __name__ == "__main__":
+    sys.exit(main(__doc__, TESTS, Broker))
