@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What the bridge delivered, read by the consumers that people have: librdkafka's by way of confluent-kafka, and
-Kafka's own console consumer, both with isolation.level=read_committed. Each record is compared by key, value, headers and
-timestamp with what was appended.
+Kafka's own console consumer, both with isolation.level=read_committed. Each record is compared by key, value, headers
+and timestamp with what was appended.
 
     read_back.py run STORE --expect FILE
 
