@@ -34,6 +34,7 @@ use super::error::{BridgeError, Class, Code, Result};
 use super::lane::Refused;
 use super::letter::{Loss, Refusal};
 use super::note::{Entry, Intent};
+use super::place::Which;
 use super::stamp::{self, Producer};
 use super::uplink::{Patience, Uplink};
 
@@ -553,7 +554,15 @@ impl Uplink {
         if !self.in_transactions() {
             return self.init_producer(None);
         }
-        match self.init_producer(self.producer) {
+        let mut was_unanswered = false;
+        match self.ask_for_epoch(self.producer, &mut was_unanswered) {
+            // The cluster may have given out the epoch in an answer that was lost, and what asks again has an older one
+            // then. Nobody is fenced blindly for that: as at a start, the positions have to be those of the logs here.
+            Err(error) if matches!(code_of(&error), Some(Code(47 | 90))) && was_unanswered => {
+                self.producer = None;
+                self.learn_positions(Which::All)?;
+                self.init_producer(None)
+            }
             Err(error) if matches!(code_of(&error), Some(Code(47 | 90))) => {
                 Err(BridgeError::Fenced { transactional_id: self.config.transactional_id() })
             }
@@ -565,6 +574,11 @@ impl Uplink {
 
     /// Gets the producer id and an epoch that nobody had before; ends what an earlier holder left open.
     pub(super) fn init_producer(&mut self, own: Option<Producer>) -> Result<()> {
+        self.ask_for_epoch(own, &mut false)
+    }
+
+    /// As `init_producer`; tells whether an answer did not come before the one that counts.
+    fn ask_for_epoch(&mut self, own: Option<Producer>, was_unanswered: &mut bool) -> Result<()> {
         self.transaction_timeout = self.timeout_wanted();
         if !self.in_transactions() {
             return self.init_idempotent_producer();
@@ -579,7 +593,9 @@ impl Uplink {
         let transaction = Coordinated::Transaction(self.config.transactional_id());
         let patience = if own.is_some() { Patience::Grace } else { Patience::Asked };
         let answer = self.persist(patience, |cluster| {
-            let answer = cluster.ask_coordinator(&transaction, &request)?;
+            let answer = cluster.ask_coordinator(&transaction, &request);
+            *was_unanswered |= answer.as_ref().is_err_and(|error| code_of(error).is_none());
+            let answer = answer?;
             if matches!(answer.error_code, 15 | 16) {
                 cluster.forget_coordinator(&transaction);
             }

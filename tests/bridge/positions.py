@@ -248,6 +248,32 @@ def stalled(world):
         return f"readable after {took:.1f} s, with {timeout} s and {interval} s"
 
 
+def lost_claim(world):
+    """A transaction of ours timed out, and the answer that gave us the next epoch was lost: asking again, we have an
+    older one than the cluster. That is no other copy of us."""
+    with Broker(
+        tempfile.mkdtemp(dir=world.scratch),
+        **{"transaction.abort.timed.out.transaction.cleanup.interval.ms": 200},
+    ) as broker:
+        broker.start()
+        broker.create_topic("t", 1, retention_ms=-1)
+        store, values = world.scratch / "lost-claim", []
+        sets = {"transaction.timeout.ms": 1000, "request.timeout.ms": 2000}
+        for phase in (px.AFTER_REQUEST, px.AMID_ANSWER, px.SWALLOW_ANSWER):
+            append(store, "t", [phase])
+            values.append(phase)
+            # The batch arrives, and we do not hear of it until it is too late; the claim that follows is answered in
+            # vain. (One record, which nobody tries to send in smaller pieces.)
+            broker.proxy.arm([(px.PRODUCE, px.SWALLOW_ANSWER), (px.INIT_PRODUCER_ID, phase)])
+            run = Run(command(store, broker, "lost", "t", topics="t", **sets)).expect(0)
+            if broker.proxy.left():
+                raise Broken(f"{phase}: {broker.proxy.faults} never happened; {run.events}")
+        found = values_of(broker.consume_all("t"))
+        if found != values:
+            raise Broken(f"expected {len(values)} records, found {len(found)}")
+    return f"{len(values)} records"
+
+
 def at_least_once(world):
     """A cluster without transactions of version 2 gets every record, in order but for what is there twice, while the
     bridge is killed and its connections are cut."""
@@ -292,6 +318,7 @@ TESTS = {
     "set_back": set_back,
     "goes_on": goes_on,
     "stalled": stalled,
+    "lost_claim": lost_claim,
     "at_least_once": at_least_once,
 }
 
