@@ -2,7 +2,9 @@
 """The bridge on a bad line: few bytes a second, long round trips, and connections that die.
 
     lines.py run STORE --expect FILE [--seed N] [--only NAME,...]
-    EDGELOG_BRIDGE_LINE=satellite lines.py ...: with the figures of the page, which takes an hour
+    EDGELOG_BRIDGE_LINE=satellite lines.py ...: with time as it is, which takes an hour
+
+A measurement to be made by hand: the bridge does not reach these bounds yet, and no stage runs it.
 
 Arguments, jars and the command line are those of transfer.py.
 """
