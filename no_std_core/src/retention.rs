@@ -48,6 +48,8 @@ pub struct RetentionParams {
     pub log_start_offset: Offset,
     /// The high watermark: nothing above it goes.
     pub high_watermark: Offset,
+    /// From here on nothing goes for its age: somebody was not sent it yet. [`Offset::MAX`] where nobody waits for it.
+    pub undelivered_from: Offset,
     /// The wall clock in ms since 1970.
     pub now: TimestampMs,
 }
@@ -74,7 +76,8 @@ impl RetentionParams {
             return Some(RetentionReason::LogStart);
         }
         let age = self.now.saturating_sub(segment.largest_timestamp);
-        if self.retention_ms >= 0 && segment.largest_timestamp >= 0 && age > self.retention_ms {
+        let is_delivered = segment.next_base_offset <= self.undelivered_from;
+        if self.retention_ms >= 0 && segment.largest_timestamp >= 0 && age > self.retention_ms && is_delivered {
             return Some(RetentionReason::Time);
         }
         // Only what still leaves the limit filled goes: after it, the log holds `retention.bytes` or more.
@@ -119,6 +122,7 @@ mod tests {
         total_bytes: 450,
         log_start_offset: 0,
         high_watermark: 450,
+        undelivered_from: Offset::MAX,
         now: 10_000,
     };
 

@@ -4,17 +4,10 @@
 //! The cluster owns the positions; the note is for when it has forgotten them (committed offsets expire), and to notice
 //! a cluster that was set back. It is written, and is durable, before a transaction is committed.
 //!
-//! Two files, `edgelog.bridge.0` and `edgelog.bridge.1`, of which the newer valid one counts. Each is written in place,
-//! the older one first, and takes its name only when it is whole: a power cut leaves at least one. A file is text:
-//!
-//! ```text
-//! edgelog-bridge 1 SEQUENCE LENGTH CRC32      the CRC-32 of the sequence and the LENGTH bytes that follow, in
-//! hexadecimal LOG TARGET PARTITION DONE META INTENT META PRODUCER EPOCH FIRST      separated by tabs, `-` for what
-//! there is not
-//! ```
-//!
-//! `META` is a position's metadata (see `position`). `PRODUCER`, `EPOCH` and `FIRST` say who was about to commit, and
-//! the offset that the target gave the first batch; `FIRST@TOPIC-PARTITION` where that is not in the target partition.
+//! How its two files look is said in `log::delivery`, which reads them for retention: what was not delivered is not
+//! deleted for its age. `META` is a position's metadata (see `position`). `PRODUCER`, `EPOCH` and `FIRST` say who was
+//! about to commit, and the offset that the target gave the first batch; `FIRST@TOPIC-PARTITION` where that is not in
+//! the target partition.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -27,13 +20,10 @@ use super::error::{BridgeError, Result};
 use super::position::Position;
 use super::stamp::Producer;
 use crate::TopicPartition;
+use crate::log::delivery::{NOTE_FILES as FILES, fields_of, frame, read_note, unframe};
 use crate::storage::{Access, Storage};
 
-const FILES: [&str; 2] = ["edgelog.bridge.0", "edgelog.bridge.1"];
 const MADE: &str = "edgelog.bridge.tmp";
-const MAGIC: &str = "edgelog-bridge 1 ";
-/// A file beyond this is none: 10,000 logs with the longest names stay below.
-const BYTES_MAX: u64 = 16 << 20;
 /// Room taken ahead, so that a full disk does not stop a bridge of usual size.
 const RESERVED_BYTES: u64 = 16 << 10;
 
@@ -76,7 +66,7 @@ impl Note {
             Note { storage, entries: BTreeMap::new(), sequence: 0, next: 0, exists: [false; 2], is_damaged: false };
         let mut any_valid = false;
         for (n, file) in FILES.iter().enumerate() {
-            let bytes = match read(&*note.storage, file) {
+            let bytes = match read_note(&*note.storage, file) {
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(failed("read", file)(error)),
@@ -130,18 +120,6 @@ impl Note {
     }
 }
 
-fn read(storage: &dyn Storage, name: &str) -> io::Result<Vec<u8>> {
-    let file = storage.open(name, Access::Read)?;
-    let len = file.len()?;
-    if len > BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{len} bytes, {BYTES_MAX} are allowed")));
-    }
-    let mut bytes = vec![0; len as usize];
-    let read = file.read_at(&mut bytes, 0)?;
-    bytes.truncate(read);
-    Ok(bytes)
-}
-
 fn failed(operation: &'static str, file: &str) -> impl FnOnce(io::Error) -> BridgeError {
     let file = file.to_owned();
     move |source| BridgeError::Note { operation, file, source }
@@ -168,40 +146,18 @@ fn render(sequence: u64, entries: &BTreeMap<TopicPartition, Entry>) -> String {
             None => writeln!(body, "\t-\t-\t-"),
         };
     }
-    let crc = checksum(sequence, body.as_bytes());
-    format!("{MAGIC}{sequence} {} {crc:08x}\n{body}", body.len())
-}
-
-/// Of the sequence as well: a new first line before an older body is no whole file.
-fn checksum(sequence: u64, body: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new_with_initial(crc32fast::hash(&sequence.to_be_bytes()));
-    hasher.update(body);
-    hasher.finalize()
+    frame(sequence, &body)
 }
 
 /// What a file says, where it is whole.
 fn parse(bytes: &[u8]) -> Option<(u64, BTreeMap<TopicPartition, Entry>)> {
-    const FIRST_LINE_MAX: usize = 80;
-    let end = bytes.iter().take(FIRST_LINE_MAX).position(|&b| b == b'\n')?;
-    let first = std::str::from_utf8(&bytes[..end]).ok()?.strip_prefix(MAGIC)?;
-    let mut words = first.split(' ');
-    let sequence: u64 = words.next()?.parse().ok()?;
-    let len: usize = words.next()?.parse().ok()?;
-    let crc = u32::from_str_radix(words.next()?, 16).ok()?;
-    let body = bytes.get(end + 1..)?.get(..len)?;
-    if checksum(sequence, body) != crc {
-        return None;
-    }
-    let lines = std::str::from_utf8(body).ok()?.lines();
-    let entries = lines.map(parse_line).collect::<Option<_>>()?;
+    let (sequence, body) = unframe(bytes)?;
+    let entries = body.lines().map(parse_line).collect::<Option<_>>()?;
     Some((sequence, entries))
 }
 
 fn parse_line(line: &str) -> Option<(TopicPartition, Entry)> {
-    let fields: Vec<&str> = line.split('\t').collect();
-    let [log, remote, partition, done, done_meta, intent, intent_meta, producer, epoch, first] = fields[..] else {
-        return None;
-    };
+    let [log, remote, partition, done, done_meta, intent, intent_meta, producer, epoch, first] = fields_of(line)?;
     let position = |offset: &str, metadata: &str| match offset {
         "-" => Some(None),
         offset => Some(Some(Position::parse(offset.parse().ok()?, metadata).ok()?)),

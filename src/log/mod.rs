@@ -26,6 +26,7 @@ mod append;
 mod attach;
 mod batch_builder;
 mod close;
+pub(crate) mod delivery;
 mod flush;
 mod read;
 mod recovery;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use edgelog_core::{NO_TIMESTAMP, Offset, RetentionParams, RetentionReason, SealedSegment, TimestampMs, is_dated};
 
 use super::append::reserve_target;
+use super::delivery::{Holds, NOTE_FILES};
 use super::{Log, LogShared, state};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
@@ -17,6 +18,17 @@ use crate::sync::Ordering;
 
 /// Room is prepared in parts of this size: an appender that waits for one waits some 50 us.
 const PREPARED_BYTES: u32 = 256 << 10;
+
+/// What retention leaves.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// Bytes of the log; negative: no limit.
+    bytes: i64,
+    /// Age; negative: no limit.
+    ms: i64,
+    /// From here on, age is no reason.
+    undelivered_from: Offset,
+}
 
 /// What retention took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +65,22 @@ impl Log {
         log.flush_until(offset)?;
         let start = log.log_start_offset.fetch_max(offset, Ordering::AcqRel).max(offset);
         host.checkpoint()?;
-        log.expire_within(-1, -1, log.clock.now())?;
+        log.expire_within(Limits { bytes: -1, ms: -1, undelivered_from: Offset::MAX }, log.clock.now())?;
         Ok(start)
+    }
+}
+
+impl Log {
+    /// The offset from which on nothing of this log is deleted for its age (`retention.ms`), because a bridge that sends
+    /// it to a cluster has not delivered it yet; `None` where no bridge does. Read from the bridge's note beside the
+    /// store, which trails what the cluster has by some transactions.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn held_from(&self) -> Result<Option<Offset>> {
+        self.shared.check_alive()?;
+        let holds = Holds::read(&*self.shared.storage).map_err(Error::storage("read", NOTE_FILES[0]))?;
+        Ok(holds.of(&self.shared.name, &self.shared.id))
     }
 }
 
@@ -70,14 +96,18 @@ impl LogShared {
     }
 
     /// Removes the oldest segments as `retention.ms`, `retention.bytes` and the log start offset say.
-    pub(crate) fn expire(&self, now: TimestampMs) -> Result<Option<Expired>> {
+    ///
+    /// What lies at or above `held_from` is not deleted for its age.
+    pub(crate) fn expire(&self, now: TimestampMs, held_from: Option<Offset>) -> Result<Option<Expired>> {
         let config = Arc::clone(&self.config.read());
-        self.expire_within(config.retention_bytes, config.retention_ms, now)
+        let limits =
+            Limits { bytes: config.retention_bytes, ms: config.retention_ms, undelivered_from: held_from.unwrap_or(Offset::MAX) };
+        self.expire_within(limits, now)
     }
 
-    /// Removes the oldest segments that lie beyond these limits (negative: no limit) or before the log start
-    /// offset.
-    fn expire_within(&self, retention_bytes: i64, retention_ms: i64, now: TimestampMs) -> Result<Option<Expired>> {
+    /// Removes the oldest segments that lie beyond these limits or before the log start offset.
+    fn expire_within(&self, limits: Limits, now: TimestampMs) -> Result<Option<Expired>> {
+        let Limits { bytes: retention_bytes, ms: retention_ms, undelivered_from } = limits;
         let segments = self.segments.read().clone();
         let log_start_offset = self.log_start_offset.load(Ordering::Acquire);
         let by_start = segments.get(1).is_some_and(|next| next.base_offset <= log_start_offset);
@@ -95,6 +125,7 @@ impl LogShared {
                 .high_watermark
                 .load(Ordering::Acquire)
                 .min(self.recovery_point.load(Ordering::Acquire)),
+            undelivered_from,
             now,
         };
         let sealed_segments = &segments[..segments.len() - 1];

@@ -7,6 +7,7 @@ use edgelog_core::TimestampMs;
 
 use super::StoreShared;
 use crate::error::{Error, Result};
+use crate::log::delivery::{Holds, NOTE_FILES};
 use crate::sync::{AtomicBool, AtomicI64, Condvar, Mutex, Ordering};
 
 /// How long the thread sleeps when nothing is due.
@@ -117,8 +118,14 @@ impl StoreShared {
             note(log.tick(now).map(|any| sealed |= any));
         }
         if is_due(&self.kick.last_retention, now, self.config.retention_check_interval_ms) {
-            for log in &logs {
-                note(log.expire(now).map(|_| ()));
+            // Where nobody can say what was delivered, nothing is deleted in this round.
+            match Holds::read(&*self.storage) {
+                Ok(holds) => {
+                    for log in &logs {
+                        note(log.expire(now, holds.of(&log.name, &log.id)).map(|_| ()));
+                    }
+                }
+                Err(error) => note(Err(Error::storage("read", NOTE_FILES[0])(error))),
             }
         }
         // At each roll, so that what the next open has to walk stays about a segment; else now and then.
