@@ -264,10 +264,11 @@ fn status(args: &Status, ctx: &Context) -> Outcome {
         topic: &'a str,
         partition: u32,
         target_topic: &'a str,
-        target_partition: i32,
+        target_partition: Option<i32>,
         acknowledged: Option<Offset>,
         committing: Option<Offset>,
         high_watermark: Option<Offset>,
+        held_from: Option<Offset>,
         lag: Option<u64>,
     }
     drop(ctx.attach()?);
@@ -278,8 +279,11 @@ fn status(args: &Status, ctx: &Context) -> Outcome {
         ("ACKNOWLEDGED", Align::Right),
         ("END", Align::Right),
         ("LAG", Align::Right),
+        ("KEPT FROM", Align::Right),
     ]);
-    for LogStatus { log, remote, remote_partition, acknowledged, committing, high_watermark, lag, .. } in &found {
+    for LogStatus { log, remote, remote_partition, acknowledged, committing, high_watermark, held_from, lag, .. } in
+        &found
+    {
         if args.json {
             print::json_line(&Row {
                 topic: &log.topic,
@@ -289,6 +293,7 @@ fn status(args: &Status, ctx: &Context) -> Outcome {
                 acknowledged: *acknowledged,
                 committing: *committing,
                 high_watermark: *high_watermark,
+                held_from: *held_from,
                 lag: *lag,
             })?;
             continue;
@@ -300,10 +305,11 @@ fn status(args: &Status, ctx: &Context) -> Outcome {
         }
         table.row([
             log.to_string(),
-            format!("{remote}-{remote_partition}"),
+            remote_partition.map_or_else(|| remote.clone(), |partition| format!("{remote}-{partition}")),
             acknowledged,
             number(high_watermark.map(i128::from)),
             number(lag.map(i128::from)),
+            number(held_from.map(i128::from)),
         ]);
     }
     if !args.json && found.is_empty() {

@@ -48,6 +48,8 @@ struct Stat {
     bytes: u64,
     /// Blocks on the disk times 512: indexes and room reserved ahead included.
     disk_bytes: u64,
+    /// From here on kept whatever its age, until the bridge has delivered it.
+    held_from: Option<Offset>,
     oldest_timestamp: Option<TimestampMs>,
     newest_timestamp: Option<TimestampMs>,
     clean: bool,
@@ -100,6 +102,7 @@ fn stat(log: &Log, root: &Path) -> Result<Stat, Failure> {
         segments,
         bytes,
         disk_bytes: 0,
+        held_from: log.held_from()?.map(|offset| offset.max(offsets.log_start_offset)),
         oldest_timestamp: first_timestamp(log, OffsetSpec::Earliest, |batch| batch.base_timestamp()),
         newest_timestamp: first_timestamp(log, OffsetSpec::Last(1), |batch| batch.max_timestamp()),
         clean: false,
@@ -182,6 +185,10 @@ fn print_one(out: &mut impl Write, stat: &Stat, paint: Paint, is_written: bool) 
     if let (Some(oldest), Some(newest)) = (stat.oldest_timestamp, stat.newest_timestamp) {
         let text = format!("{} to {} ({})", time::rfc3339(oldest), time::rfc3339(newest), time::ago(newest));
         line(out, "times", &text)?;
+    }
+    if let Some(held_from) = stat.held_from.filter(|offset| offset < end) {
+        let text = format!("from offset {held_from} on, whatever its age, until the bridge has delivered it");
+        line(out, "kept", &text)?;
     }
     for cut in &stat.cut_files {
         line(out, "put aside", &format!("{} ({})", cut.file, print::bytes(cut.bytes)))?;

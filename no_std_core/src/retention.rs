@@ -165,6 +165,16 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_delivered_goes_for_its_size_and_not_for_its_age() {
+        use RetentionReason::{LogStart, Size, Time};
+        let params = RetentionParams { retention_ms: 0, undelivered_from: 200, ..PARAMS };
+        assert_eq!(expired(params), [Time, Time]);
+        assert_eq!(expired(RetentionParams { undelivered_from: 199, ..params }), [Time]);
+        assert_eq!(expired(RetentionParams { retention_bytes: 150, ..params }), [Time, Time, Size]);
+        assert_eq!(expired(RetentionParams { undelivered_from: 0, log_start_offset: 100, ..params }), [LogStart]);
+    }
+
+    #[test]
     fn nothing_above_the_high_watermark_goes() {
         let params = RetentionParams { retention_ms: 0, retention_bytes: 0, log_start_offset: 450, ..PARAMS };
         assert_eq!(expired(RetentionParams { high_watermark: 299, ..params }).len(), 2);

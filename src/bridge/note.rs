@@ -31,6 +31,7 @@ const RESERVED_BYTES: u64 = 16 << 10;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) remote: String,
+    /// -1 until something was about to be committed.
     pub(super) partition: i32,
     pub(super) done: Option<Position>,
     pub(super) intent: Option<Intent>,

@@ -19,14 +19,17 @@ pub struct LogStatus {
     pub log: TopicPartition,
     /// The target topic.
     pub remote: String,
-    /// The target partition.
-    pub remote_partition: i32,
+    /// The target partition; `None` until something was sent.
+    pub remote_partition: Option<i32>,
     /// The cluster has acknowledged everything below this offset; `None` where it has acknowledged nothing.
     pub acknowledged: Option<Offset>,
     /// A commit up to this offset was under way when the note was written; the next start settles whether it counts.
     pub committing: Option<Offset>,
     /// The local log's end, high watermark; `None` where the store has no such log any more.
     pub high_watermark: Option<Offset>,
+    /// From here on, nothing is deleted for its age, since the cluster does not have it; `None` where the store has no
+    /// such log any more.
+    pub held_from: Option<Offset>,
     /// Records from the acknowledged position, or the log's start, to the high watermark.
     pub lag: Option<u64>,
 }
@@ -47,25 +50,27 @@ pub fn status(dir: impl AsRef<Path>) -> Result<Vec<LogStatus>> {
     let mut found = Vec::new();
     for (name, entry) in &note.entries {
         let acknowledged = entry.done.map(|position| position.offset);
-        let (high_watermark, lag) = match store.log(&name.topic, name.partition) {
+        let (high_watermark, held_from, lag) = match store.log(&name.topic, name.partition) {
             Ok(log) => {
                 let mut reader = log.reader(OffsetSpec::Earliest)?;
                 if let Some(offset) = acknowledged.filter(|offset| *offset > reader.position().offset) {
                     // A position beyond the end is a conflict that the next run reports; here there is no lag.
                     let _ = reader.seek(OffsetSpec::Offset(offset));
                 }
-                (Some(log.offsets().high_watermark), Some(reader.lag()))
+                let held_from = log.held_from()?.map(|offset| offset.max(log.offsets().log_start_offset));
+                (Some(log.offsets().high_watermark), held_from, Some(reader.lag()))
             }
-            Err(Error::UnknownTopicOrPartition { .. }) => (None, None),
+            Err(Error::UnknownTopicOrPartition { .. }) => (None, None, None),
             Err(error) => return Err(error.into()),
         };
         found.push(LogStatus {
             log: name.clone(),
             remote: entry.remote.clone(),
-            remote_partition: entry.partition,
+            remote_partition: Some(entry.partition).filter(|&partition| partition >= 0),
             acknowledged,
             committing: entry.intent.as_ref().map(|intent| intent.to.offset),
             high_watermark,
+            held_from,
             lag,
         });
     }

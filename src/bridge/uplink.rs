@@ -16,7 +16,7 @@ use super::config::BridgeConfig;
 use super::connection::{Transport, code_of};
 use super::error::{BridgeError, Code, Result};
 use super::lane::Lane;
-use super::note::Note;
+use super::note::{Entry, Note};
 use super::partition;
 use super::place::Which;
 use super::stamp::Producer;
@@ -316,7 +316,24 @@ impl Uplink {
                 self.lanes.push(Lane::new(name, log, group, remote));
             }
         }
+        // Before anybody is reached: from here on, retention keeps what is to be sent.
+        self.hold_lanes()?;
         self.look_up_targets()
+    }
+
+    /// Names every lane in the note. (A damaged note holds everything, and stays as evidence.)
+    fn hold_lanes(&mut self) -> Result<()> {
+        if self.note.is_damaged {
+            return Ok(());
+        }
+        for lane in &self.lanes {
+            if !self.note.entries.contains_key(&lane.name) {
+                let entry = Entry { remote: lane.remote.clone(), partition: -1, done: None, intent: None };
+                self.note.entries.insert(lane.name.clone(), entry);
+                self.note_is_behind = true;
+            }
+        }
+        self.write_note()
     }
 
     fn waiting(&self) -> Vec<(TopicPartition, String)> {

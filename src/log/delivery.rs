@@ -1,8 +1,8 @@
 //! What a bridge's note beside the store says to retention: how far each log was delivered.
 //!
 //! A bridge may be another process, and of another program than the one that writes; the note is all that the writer
-//! knows of it. What was not delivered yet is not deleted for its age. (`retention.bytes` still counts: it is what keeps
-//! a device that is never connected again from filling its disk.)
+//! knows of it. What was not delivered yet is not deleted for its age. (`retention.bytes` still counts: it is what
+//! keeps a device that is never connected again from filling its disk.)
 //!
 //! The note is two files, `edgelog.bridge.0` and `edgelog.bridge.1`, of which the newer valid one counts. Each is
 //! written in place, the older one first, and takes its name only when it is whole: a power cut leaves at least one. A
@@ -153,7 +153,9 @@ mod tests {
     fn line(log: &str, done: Option<Offset>, id: [u8; 16]) -> String {
         let id = u128::from_be_bytes(id);
         match done {
-            Some(done) => format!("{log}\tr\t0\t{done}\tedgelog/1 log={id:032x} epoch=0 crc=0 topic=0\t-\t-\t-\t-\t-\n"),
+            Some(done) => {
+                format!("{log}\tr\t0\t{done}\tedgelog/1 log={id:032x} epoch=0 crc=0 topic=0\t-\t-\t-\t-\t-\n")
+            }
             None => format!("{log}\tr\t0\t-\t-\t-\t-\t-\t-\t-\n"),
         }
     }
@@ -217,7 +219,8 @@ mod tests {
         let storage = MemoryStorage::new();
         let (store, log) = old_log(&storage, &[]);
         let whole = frame(1, &line("t-0", Some(19), log.id()));
-        for text in [&whole[..whole.len() - 1], "edgelog-bridge 2 what a newer one writes\n", "", &frame(1, "t-0\t-\n")] {
+        for text in [&whole[..whole.len() - 1], "edgelog-bridge 2 what a newer one writes\n", "", &frame(1, "t-0\t-\n")]
+        {
             put(&storage, NOTE_FILES[1], text);
             assert_eq!(log.held_from().unwrap(), Some(0), "{text:?}");
             assert_eq!(start_after_retention(&store, &log, NOW), 0, "{text:?}");

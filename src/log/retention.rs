@@ -71,9 +71,9 @@ impl Log {
 }
 
 impl Log {
-    /// The offset from which on nothing of this log is deleted for its age (`retention.ms`), because a bridge that sends
-    /// it to a cluster has not delivered it yet; `None` where no bridge does. Read from the bridge's note beside the
-    /// store, which trails what the cluster has by some transactions.
+    /// The offset from which on nothing of this log is deleted for its age (`retention.ms`), because a bridge that
+    /// sends it to a cluster has not delivered it yet; `None` where no bridge does. Read from the bridge's note beside
+    /// the store, which trails what the cluster has by some transactions.
     ///
     /// # Errors
     /// [`Error::Storage`].
@@ -100,8 +100,11 @@ impl LogShared {
     /// What lies at or above `held_from` is not deleted for its age.
     pub(crate) fn expire(&self, now: TimestampMs, held_from: Option<Offset>) -> Result<Option<Expired>> {
         let config = Arc::clone(&self.config.read());
-        let limits =
-            Limits { bytes: config.retention_bytes, ms: config.retention_ms, undelivered_from: held_from.unwrap_or(Offset::MAX) };
+        let limits = Limits {
+            bytes: config.retention_bytes,
+            ms: config.retention_ms,
+            undelivered_from: held_from.unwrap_or(Offset::MAX),
+        };
         self.expire_within(limits, now)
     }
 
