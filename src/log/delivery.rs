@@ -17,7 +17,6 @@
 //! `DONE` is the offset that is to be sent next, and its `META` names the log's identity (`log=`, 32 hexadecimal
 //! digits). The rest is the bridge's own.
 
-use std::collections::BTreeMap;
 use std::io;
 
 use edgelog_core::Offset;
@@ -32,10 +31,19 @@ const BYTES_MAX: u64 = 16 << 20;
 /// Fields of a line.
 const FIELDS: usize = 10;
 
+/// From where on one log has to be kept.
+#[derive(Debug)]
+struct Hold {
+    log: TopicPartition,
+    /// Of the log that the offset is one of; zeros where nothing was delivered.
+    id: [u8; 16],
+    offset: Offset,
+}
+
 /// From where on each log has to be kept for a bridge.
 #[derive(Debug, Default)]
 pub(crate) struct Holds {
-    logs: BTreeMap<TopicPartition, ([u8; 16], Offset)>,
+    logs: Vec<Hold>,
     /// There is a note, and it cannot be read: nobody knows what was delivered.
     everything: bool,
 }
@@ -61,14 +69,14 @@ impl Holds {
         }
         Ok(match newest {
             Some((_, Some(logs))) => Holds { logs, everything: false },
-            _ => Holds { logs: BTreeMap::new(), everything: any },
+            _ => Holds { logs: Vec::new(), everything: any },
         })
     }
 
     /// The first offset of this log that is not to be deleted for its age; `None` where no bridge sends it.
     pub(crate) fn of(&self, log: &TopicPartition, id: &[u8; 16]) -> Option<Offset> {
-        match self.logs.get(log) {
-            Some((of, offset)) if of == id => Some(*offset),
+        match self.logs.iter().find(|hold| hold.log == *log) {
+            Some(hold) if hold.id == *id => Some(hold.offset),
             // Of the log that had this name before: nothing of this one was delivered.
             Some(_) => Some(0),
             None => self.everything.then_some(0),
@@ -76,15 +84,18 @@ impl Holds {
     }
 }
 
-fn parse_hold(line: &str) -> Option<(TopicPartition, ([u8; 16], Offset))> {
+fn parse_hold(line: &str) -> Option<Hold> {
     let [log, _, _, done, meta, ..] = fields_of(line)?;
     let log = log.parse().ok()?;
     if done == "-" {
-        return Some((log, ([0; 16], 0)));
+        return Some(Hold { log, id: [0; 16], offset: 0 });
     }
-    let id = meta.split(' ').find_map(|word| word.strip_prefix("log="))?;
-    let id = u128::from_str_radix(id, 16).ok()?.to_be_bytes();
-    Some((log, (id, done.parse().ok()?)))
+    let digits = meta.split(' ').find_map(|word| word.strip_prefix("log="))?;
+    let mut id = [0; 16];
+    for (n, byte) in id.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(digits.get(n * 2..n * 2 + 2)?, 16).ok()?;
+    }
+    Some(Hold { log, id, offset: done.parse().ok()? })
 }
 
 /// The bytes of one file of the note.
