@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use edgelog::BatchBuilder;
 
-use crate::boundary::{Exclusive, ExclusiveHandle, Handle, Home, Out, free_exclusive, with, with_exclusive};
+use crate::boundary::{Exclusive, ExclusiveHandle, Handle, Home, Out, free_exclusive, structs, with, with_exclusive};
 use crate::log::{edgelog_log, with_record};
 use crate::result::edgelog_result;
 use crate::types::edgelog_new_record;
@@ -58,6 +58,40 @@ pub unsafe extern "C" fn edgelog_batch_builder_push(
 ) -> edgelog_result {
     // SAFETY: boundary.rs, 1 to 4.
     unsafe { with_exclusive(builder, |_, builder| with_record(record, |record| Ok(builder.push(record)?))) }
+}
+
+/// Adds `count` records from the first on, until the batch is full, and says in `out_pushed` how many those are: where
+/// it is less than `count`, append the batch and go on with the rest. Their bytes are copied. Records without a timestamp
+/// get the time of this call. Each says its own size, and all the same one. An error is answered where the first record
+/// cannot be added; the batch is then as it was.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn edgelog_batch_builder_push_many(
+    builder: *mut edgelog_batch_builder,
+    records: *const edgelog_new_record,
+    count: usize,
+    out_pushed: *mut u64,
+) -> edgelog_result {
+    // SAFETY: boundary.rs, 1 to 4.
+    unsafe {
+        with_exclusive(builder, |_, builder| {
+            let out = Out::new(out_pushed)?;
+            let now = builder.now();
+            let mut pushed = 0;
+            for record in structs(records, count)? {
+                let added = with_record(record, |mut record| {
+                    record.timestamp = record.timestamp.or(Some(now));
+                    Ok(builder.push(record)?)
+                });
+                match added {
+                    Ok(()) => pushed += 1,
+                    Err(failure) if pushed == 0 => return Err(failure),
+                    Err(_) => break,
+                }
+            }
+            out.write(pushed);
+            Ok(())
+        })
+    }
 }
 
 /// How many records it holds, and how many bytes the batch would have now, before compression. Either output may be

@@ -242,6 +242,27 @@ pub(crate) unsafe fn read_struct<T: Grows>(pointer: *const T, place: &mut MaybeU
     }
 }
 
+/// The places of an array of input structs, which lie as far apart as the first one says that it is long.
+///
+/// # Safety
+/// 4, for as long as the answer is used: the call.
+#[inline]
+pub(crate) unsafe fn structs<T: Grows>(first: *const T, count: usize) -> Outcome<impl Iterator<Item = *const T>> {
+    let mut stride = 0;
+    if count > 0 {
+        if first.is_null() {
+            return Err(Failure::NULL_ARGUMENT);
+        }
+        // SAFETY: the size is the first field of any struct that grows, and the memory is there (4).
+        stride = unsafe { first.cast::<usize>().read() };
+        check_size::<T>(stride)?;
+        if count > i32::MAX as usize / stride {
+            return Err(Failure::TOO_LONG);
+        }
+    }
+    Ok((0..count).map(move |n| first.wrapping_byte_add(n * stride)))
+}
+
 /// An output struct whose size is one that this library knows.
 pub(crate) struct OutStruct<T> {
     pointer: *mut T,

@@ -58,6 +58,11 @@ impl BatchBuilder {
         }
     }
 
+    /// The time that a record without a timestamp would get now, in milliseconds since 1970.
+    pub fn now(&self) -> TimestampMs {
+        self.clock.now()
+    }
+
     /// How many records it holds.
     #[inline]
     pub fn len(&self) -> usize {

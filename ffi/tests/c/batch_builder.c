@@ -31,6 +31,33 @@ int main(int argc, char **argv) {
     CHECK_OK(edgelog_batch_builder_push(builder, &record));
     CHECK_OK(edgelog_batch_builder_clear(builder));
     CHECK_OK(edgelog_log_append_batch(log, builder, EDGELOG_DURABILITY_DEFAULT, NULL));
+
+    /* As many at once as there is room for, then the rest. */
+    edgelog_new_record many[30];
+    for (int i = 0; i < 30; i++) {
+        many[i] = record;
+        many[i].timestamp_ms = 1000 + i;
+        many[i].has_timestamp = i % 2;
+    }
+    uint64_t taken = 0, rest = 0;
+    CHECK_OK(edgelog_batch_builder_push_many(builder, many, 30, &taken));
+    CHECK(taken > 10 && taken < 30);
+    CHECK_RESULT(edgelog_batch_builder_push_many(builder, many + taken, 30 - taken, &rest), EDGELOG_MESSAGE_TOO_LARGE);
+    CHECK(rest == 0);
+    CHECK_OK(edgelog_log_append_batch(log, builder, EDGELOG_OS, &info));
+    CHECK(info.last_offset - info.base_offset + 1 == (int64_t)taken);
+    CHECK_OK(edgelog_batch_builder_push_many(builder, many + taken, 30 - taken, &rest));
+    CHECK(rest == 30 - taken);
+    CHECK_OK(edgelog_batch_builder_push_many(builder, NULL, 0, &rest));
+    CHECK(rest == 0);
+    edgelog_new_record bad[2] = {record, record};
+    bad[1].size = 1;
+    CHECK_OK(edgelog_batch_builder_push_many(builder, bad, 2, &rest)); /* Up to the one that is no record. */
+    CHECK(rest == 1);
+    CHECK_RESULT(edgelog_batch_builder_push_many(builder, bad + 1, 1, &rest), EDGELOG_INVALID_STRUCT_SIZE);
+    CHECK_RESULT(edgelog_batch_builder_push_many(builder, many, SIZE_MAX, &rest), EDGELOG_MESSAGE_TOO_LARGE);
+    CHECK_OK(edgelog_log_append_batch(log, builder, EDGELOG_OS, &info));
+    CHECK(info.last_offset - info.base_offset + 1 == (int64_t)(31 - taken));
     edgelog_batch_builder_free(builder);
 
     /* Its bytes, as they are, to another log. */

@@ -66,6 +66,7 @@ static void null_handles(void) {
     NULL_ANSWERED(edgelog_log_truncate(NULL, 0, &number));
     NULL_ANSWERED(edgelog_batch_builder_new(NULL, (edgelog_batch_builder **)&out));
     NULL_ANSWERED(edgelog_batch_builder_push(NULL, &record));
+    NULL_ANSWERED(edgelog_batch_builder_push_many(NULL, &record, 1, NULL));
     NULL_ANSWERED(edgelog_batch_builder_get_size(NULL, &count, &count));
     NULL_ANSWERED(edgelog_batch_builder_clear(NULL));
     NULL_ANSWERED(edgelog_reader_new(NULL, 0, 0, NULL, (edgelog_reader **)&out));
@@ -231,6 +232,8 @@ int main(int argc, char **argv) {
     SIZES_ANSWERED(edgelog_log_stats, edgelog_log_get_stats(log, wrong));
     SIZES_ANSWERED(edgelog_new_record, edgelog_log_append(log, wrong, EDGELOG_OS, NULL));
     SIZES_ANSWERED(edgelog_new_record, edgelog_batch_builder_push(builder, wrong));
+    uint64_t pushed = 0;
+    SIZES_ANSWERED(edgelog_new_record, edgelog_batch_builder_push_many(builder, wrong, 1, &pushed));
     SIZES_ANSWERED(edgelog_append_info, edgelog_log_append(log, &record, EDGELOG_OS, wrong));
     SIZES_ANSWERED(edgelog_append_info, edgelog_log_append_batch(log, builder, EDGELOG_OS, wrong));
     SIZES_ANSWERED(edgelog_append_info, edgelog_log_append_encoded(log, edgelog_bytes_of("", 0), EDGELOG_OS, wrong));
@@ -249,6 +252,8 @@ int main(int argc, char **argv) {
     NULL_ANSWERED(edgelog_batch_next_header(batch, NULL));
     NULL_ANSWERED(edgelog_batch_get_info(batch, NULL));
     NULL_ANSWERED(edgelog_batch_builder_push(builder, NULL));
+    NULL_ANSWERED(edgelog_batch_builder_push_many(builder, NULL, 1, &pushed));
+    NULL_ANSWERED(edgelog_batch_builder_push_many(builder, &record, 1, NULL));
     NULL_ANSWERED(edgelog_recovery_get_text(recovery, NULL));
     edgelog_offsets offsets = EDGELOG_INIT(edgelog_offsets);
     CHECK_OK(edgelog_log_get_offsets(log, &offsets));

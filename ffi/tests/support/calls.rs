@@ -300,7 +300,8 @@ impl World<'_> {
                     self.builders.keep(out, result, edgelog_batch_builder_free);
                     result
                 }
-                5 | 6 => self.with_record(|record| edgelog_batch_builder_push(builder, record)),
+                5 => self.with_record(|record| edgelog_batch_builder_push(builder, record)),
+                6 => self.with_record(|record| edgelog_batch_builder_push_many(builder, record, 1, &raw mut count)),
                 7 => edgelog_log_append_batch(log, builder, how, info),
                 8 => edgelog_log_flush(log),
                 9 => edgelog_log_delete_records(log, self.choices.number(), &raw mut number),
