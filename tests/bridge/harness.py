@@ -1,6 +1,7 @@
 """What the bridge's tests share: a broker behind a proxy, the command line, and what has to be there in the end."""
 
 import argparse
+import atexit
 import concurrent.futures
 import functools
 import json
@@ -24,13 +25,20 @@ from check import Broken, Checks, tail  # noqa: E402
 EDGELOG = os.environ.get("EDGELOG_BIN", "edgelog")
 # No run of the bridge takes longer, but one that hangs.
 RUN_SECONDS_MAX = 180
-# How long Kafka's consumer waits for a record that is not there.
-IDLE_MS = 4000
 FENCED = 3
 UNABLE = 2
 
 SAME = {"edgelog.bridge.partition": "same"}
 SMALL = {**SAME, "edgelog.bridge.transaction.bytes": "12000"}
+
+
+@functools.cache
+def consumer_classes():
+    """Where Consume.java is compiled to, once for all that is consumed."""
+    classes = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, classes, ignore_errors=True)
+    subprocess.run(["javac", "-cp", f"{kafka.LIB}/*", "-d", classes, HERE / "Consume.java"], check=True)
+    return classes
 
 
 class Broker(kafka.Broker):
@@ -51,34 +59,11 @@ class Broker(kafka.Broker):
 
     def consume_all(self, topic):
         """partition -> what a read_committed consumer finds there, from the first record to the last."""
-        found = self.consume_for(topic, IDLE_MS)
-        if not found and any(self.offsets(topic, -1).values()):
-            # Nothing but aborted copies; or a machine so busy that a consumer needs longer to begin.
-            found = self.consume_for(topic, 4 * IDLE_MS)
-        return found
-
-    def consume_for(self, topic, idle_ms):
-        properties = {
-            "print.timestamp": "true",
-            "print.partition": "true",
-            "print.offset": "true",
-            "print.headers": "true",
-            "print.key": "true",
-            "print.value": "true",
-            "null.literal": kafka.NULL,
-            "key.separator": kafka.FIELD,
-            "headers.separator": kafka.HEADER,
-            "line.separator": kafka.RECORD,
-        }
-        out = kafka.java_ok(
-            "org.apache.kafka.tools.consumer.ConsoleConsumer",
-            *("--bootstrap-server", self.bootstrap, "--topic", topic, "--from-beginning"),
-            *("--isolation-level", "read_committed", "--timeout-ms", idle_ms),
-            *(o for k, v in properties.items() for o in ("--formatter-property", f"{k}={v}")),
-        )
+        marks = (kafka.FIELD, kafka.HEADER, kafka.RECORD, kafka.NULL)
+        out = kafka.java_ok("Consume", self.bootstrap, topic, *marks, classes=consumer_classes())
         printed = out.decode().split(kafka.RECORD)
         if printed.pop() != "":
-            raise Broken(f"the console consumer's output ends amid a record:\n{tail(out)}")
+            raise Broken(f"the consumer's output ends amid a record:\n{tail(out)}")
         found = {}
         for line in printed:
             time_field, partition_field, rest = line.split(kafka.FIELD, 2)

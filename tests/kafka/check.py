@@ -76,9 +76,10 @@ def die_with_parent():
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def java(main, *args, heap="256m", jvm=()):
+def java(main, *args, heap="256m", jvm=(), classes=None):
     """Runs one of Kafka's tools and returns (exit code, stdout, stderr), as bytes."""
-    command = [*JAVA, f"-Xmx{heap}", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", *jvm, "-cp", f"{LIB}/*", main]
+    path = f"{LIB}/*:{classes}" if classes else f"{LIB}/*"
+    command = [*JAVA, f"-Xmx{heap}", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", *jvm, "-cp", path, main]
     done = subprocess.run(
         [*command, *map(str, args)],
         stdin=subprocess.DEVNULL,
