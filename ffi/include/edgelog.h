@@ -735,9 +735,9 @@ edgelog_result edgelog_batch_builder_new(const edgelog_log *log, edgelog_batch_b
 edgelog_result edgelog_batch_builder_push(edgelog_batch_builder *builder, const edgelog_new_record *record);
 
 // Adds `count` records from the first on, until the batch is full, and says in `out_pushed` how many those are: where
-// it is less than `count`, append the batch and go on with the rest. Their bytes are copied. Records without a timestamp
-// get the time of this call. Each says its own size, and all the same one. An error is answered where the first record
-// cannot be added; the batch is then as it was.
+// it is less than `count`, append the batch and go on with the rest. Their bytes are copied. Records without a
+// timestamp get the time of this call. Each says its own size, and all the same one. An error is answered where the
+// first record cannot be added; the batch is then as it was.
 edgelog_result edgelog_batch_builder_push_many(edgelog_batch_builder *builder,
                                                const edgelog_new_record *records,
                                                size_t count,

@@ -61,9 +61,9 @@ pub unsafe extern "C" fn edgelog_batch_builder_push(
 }
 
 /// Adds `count` records from the first on, until the batch is full, and says in `out_pushed` how many those are: where
-/// it is less than `count`, append the batch and go on with the rest. Their bytes are copied. Records without a timestamp
-/// get the time of this call. Each says its own size, and all the same one. An error is answered where the first record
-/// cannot be added; the batch is then as it was.
+/// it is less than `count`, append the batch and go on with the rest. Their bytes are copied. Records without a
+/// timestamp get the time of this call. Each says its own size, and all the same one. An error is answered where the
+/// first record cannot be added; the batch is then as it was.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edgelog_batch_builder_push_many(
     builder: *mut edgelog_batch_builder,
