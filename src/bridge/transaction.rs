@@ -29,9 +29,9 @@ use super::BridgeEvent;
 use super::cluster::{Coordinated, Role};
 use super::collect::{Collected, Kind, Piece, RangeEnd};
 use super::config::Delivery;
-use super::connection::code_of;
+use super::connection::{Speaks, check, code_of};
 use super::error::{BridgeError, Class, Code, Result};
-use super::lane::Refused;
+use super::lane::{Lane, Refused};
 use super::letter::{Loss, Refusal};
 use super::note::{Entry, Intent};
 use super::place::Which;
@@ -439,8 +439,7 @@ impl Uplink {
         let lane = &self.lanes[end.lane];
         let target = lane.target.expect("a lane that sends has a target");
         let position = lane.position_at(end.offset, end.mark);
-        let (group, log) = (lane.group.clone(), lane.name.clone());
-        let Coordinated::Group(group_id) = &group else { unreachable!("positions are kept by groups") };
+        let Coordinated::Group(group_id) = &lane.group else { unreachable!("positions are kept by groups") };
         let partition = TxnOffsetCommitRequestPartition::default()
             .with_partition_index(target.partition)
             .with_committed_offset(end.offset)
@@ -454,51 +453,55 @@ impl Uplink {
             .with_producer_id(producer.id.into())
             .with_producer_epoch(producer.epoch)
             .with_topics(vec![topic]);
-        let doing = format!("committing the position of {log}");
-        let needed = format!("the group {group_id} and the topic {}", lane.remote);
-        let deadline = Instant::now() + self.transaction_timeout;
-        let committed = self.persist(Patience::Until(deadline), |cluster| {
-            let answer = cluster.ask_coordinator(&group, &request)?;
+        self.ask_to_commit(end.lane, &request, |answer| {
             let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
-            let code = told.map_or(-1, |partition| partition.error_code);
-            if matches!(code, 15 | 16) {
-                cluster.forget_coordinator(&group);
-            }
-            super::connection::check(&doing, code).map_err(|error| error.needing("Read", &needed))
-        });
-        committed.map_err(|error| self.let_wait_for_topic(end.lane, error))
+            told.map_or(-1, |partition| partition.error_code)
+        })
     }
 
     /// Commits a lane's new position without a transaction, behind records that were acknowledged.
     fn commit_position_plainly(&mut self, end: &RangeEnd) -> std::result::Result<(), Lost> {
         let lane = &self.lanes[end.lane];
         let target = lane.target.expect("a lane that sends has a target");
-        let (group, log, remote) = (lane.group.clone(), lane.name.clone(), lane.remote.clone());
-        let Coordinated::Group(group_id) = &group else { unreachable!("positions are kept by groups") };
+        let Coordinated::Group(group_id) = &lane.group else { unreachable!("positions are kept by groups") };
         let partition = OffsetCommitRequestPartition::default()
             .with_partition_index(target.partition)
             .with_committed_offset(end.offset)
             .with_committed_metadata(Some(StrBytes::from_string(lane.position_at(end.offset, end.mark).metadata())));
         let topic = OffsetCommitRequestTopic::default()
-            .with_name(TopicName(StrBytes::from_string(remote.clone())))
+            .with_name(TopicName(StrBytes::from_string(lane.remote.clone())))
             .with_partitions(vec![partition]);
         // Generation -1 and no member, as by default: nobody consumes in this group.
         let request = OffsetCommitRequest::default()
             .with_group_id(GroupId(StrBytes::from_string(group_id.clone())))
             .with_topics(vec![topic]);
-        let doing = format!("committing the position of {log}");
+        self.ask_to_commit(end.lane, &request, |answer| {
+            let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
+            told.map_or(-1, |partition| partition.error_code)
+        })
+    }
+
+    /// Asks a lane's group to take a position, until there is an answer or the transaction's time is over.
+    fn ask_to_commit<R: Speaks>(
+        &mut self,
+        lane: usize,
+        request: &R,
+        code: impl Fn(&R::Response) -> i16,
+    ) -> std::result::Result<(), Lost> {
+        let Lane { group, name, remote, .. } = &self.lanes[lane];
+        let group = group.clone();
+        let Coordinated::Group(group_id) = &group else { unreachable!("positions are kept by groups") };
+        let doing = format!("committing the position of {name}");
         let needed = format!("the group {group_id} and the topic {remote}");
         let deadline = Instant::now() + self.transaction_timeout;
         let committed = self.persist(Patience::Until(deadline), |cluster| {
-            let answer = cluster.ask_coordinator(&group, &request)?;
-            let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
-            let code = told.map_or(-1, |partition| partition.error_code);
+            let code = code(&cluster.ask_coordinator(&group, request)?);
             if matches!(code, 15 | 16) {
                 cluster.forget_coordinator(&group);
             }
-            super::connection::check(&doing, code).map_err(|error| error.needing("Read", &needed))
+            check(&doing, code).map_err(|error| error.needing("Read", &needed))
         });
-        committed.map_err(|error| self.let_wait_for_topic(end.lane, error))
+        committed.map_err(|error| self.let_wait_for_topic(lane, error))
     }
 
     /// An error that concerns one lane's topic or group lets that lane wait.
@@ -524,7 +527,7 @@ impl Uplink {
             if matches!(answer.error_code, 15 | 16) {
                 cluster.forget_coordinator(&transaction);
             }
-            super::connection::check(doing, answer.error_code).map_err(|error| error.needing_id(&transaction))?;
+            check(doing, answer.error_code).map_err(|error| error.needing_id(&transaction))?;
             Ok(answer)
         });
         let answer = answer.map_err(Lost::from)?;
@@ -599,7 +602,7 @@ impl Uplink {
             if matches!(answer.error_code, 15 | 16) {
                 cluster.forget_coordinator(&transaction);
             }
-            super::connection::check("claiming the transactional id", answer.error_code)
+            check("claiming the transactional id", answer.error_code)
                 .map_err(|error| error.needing_id(&transaction))?;
             Ok(answer)
         })?;
@@ -613,7 +616,7 @@ impl Uplink {
         let answer = self.persist(Patience::Asked, |cluster| {
             let node = cluster.any_node();
             let answer = cluster.request(node, Role::Coordinator, &request)?;
-            super::connection::check("asking for a producer id", answer.error_code)?;
+            check("asking for a producer id", answer.error_code)?;
             Ok(answer)
         })?;
         self.sequences.clear();

@@ -5,7 +5,8 @@ and in order, as it was appended.
     transfer.py run STORE --expect FILE [--seed N] [--only NAME,...]
 
 STORE and FILE are what examples/mixed_workload made. Kafka's jars are in $EDGELOG_KAFKA_LIB, the command line is
-$EDGELOG_BIN; `./test --only bridge` builds and fetches both. What is found is read by Kafka's console consumer.
+$EDGELOG_BIN; `./test --only bridge` builds and fetches both. What is found is read by Consume.java, a consumer
+that knows the end.
 """
 
 import functools
