@@ -1,11 +1,15 @@
 //! `bridge`: send logs to a Kafka cluster, exactly once, and say where that stands.
 
 use std::fs;
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
-use edgelog::bridge::{BRIDGE_KEYS, Bridge, BridgeConfig, BridgeError, BridgeEvent, LogStatus};
+use edgelog::bridge::{
+    BRIDGE_KEYS, Bridge, BridgeConfig, BridgeError, BridgeEvent, LogStatus, MetricsHandle, StopHandle,
+};
 use edgelog::{Offset, TopicPartition};
 use serde::Serialize;
 
@@ -14,9 +18,17 @@ use crate::context::Context;
 use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, warn};
 use crate::interrupt;
 use crate::print::{self, Align, Paint, Table};
+use crate::progress::CatchUp;
+use crate::time;
 
 /// Another copy of this device, or a log that is not this device's: a person has to decide. Not to be restarted.
 const DECIDE: u8 = 3;
+
+/// How often the bar and the metrics' file are looked after.
+const LOOK: Duration = Duration::from_millis(500);
+const METRICS_EVERY: Duration = Duration::from_secs(5);
+/// So many records that are not sent are worth a bar.
+const LEFT_SHOWN_MIN: u64 = 1000;
 
 /// Send logs to a Kafka cluster, each record once and in order
 ///
@@ -28,6 +40,7 @@ Examples:
   edgelog bridge --device press-17 --bootstrap kafka:9092 --topics 'cpu,net.*' --until-caught-up
   edgelog bridge --config bridge.properties
   edgelog bridge --config bridge.properties --to 'factory.{device}.{topic}' --json
+  edgelog bridge --config bridge.properties --metrics-file /var/lib/node_exporter/edgelog.prom
   edgelog bridge status
   edgelog bridge keys
 
@@ -83,6 +96,10 @@ struct Run {
     /// Tell what happens on standard output, one JSON object a line
     #[arg(long)]
     json: bool,
+    /// Keep a file with metrics in Prometheus' text format, written anew every five seconds (for the
+    /// textfile collector of Prometheus' node exporter, which reads names that end in .prom)
+    #[arg(long, value_name = "FILE")]
+    metrics_file: Option<PathBuf>,
 }
 
 /// Show what the cluster has acknowledged, as the note beside the store says; works offline
@@ -152,20 +169,18 @@ fn send(args: &Run, ctx: &Context) -> Outcome {
     // Says what to do where there is no store.
     drop(ctx.attach()?);
     interrupt::install()?;
-    let json = args.json;
-    let mut bridge = Bridge::attach(ctx.dir(), config)?.observe(move |event| tell(event, json));
-    let stop = bridge.stop_handle();
-    let (ended, has_ended) = std::sync::mpsc::channel::<()>();
+    let (json, catch_up) = (args.json, CatchUp::new());
+    let shown = catch_up.clone();
+    let mut bridge = Bridge::attach(ctx.dir(), config)?.observe(move |event| tell(event, json, &shown));
+    let mut outside = Outside {
+        stop: bridge.stop_handle(),
+        metrics: bridge.metrics(),
+        file: args.metrics_file.as_deref().map(MetricsFile::new),
+        catch_up: (!json && io::stderr().is_terminal()).then_some(catch_up),
+    };
+    let (ended, has_ended) = mpsc::channel::<()>();
     let outcome = std::thread::scope(|scope| {
-        scope.spawn(move || {
-            // Looks at both, since neither can be waited for together with the other.
-            while has_ended.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
-                if interrupt::sleep(std::time::Duration::from_millis(100)) {
-                    stop.stop();
-                    return;
-                }
-            }
-        });
+        scope.spawn(move || outside.look_after(&has_ended));
         let outcome =
             if args.until_caught_up { bridge.run_until_caught_up() } else { bridge.run().map(|()| Vec::new()) };
         drop(ended);
@@ -180,6 +195,88 @@ fn send(args: &Run, ctx: &Context) -> Outcome {
             Ok(ExitCode::from(DECIDE))
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// What goes on beside the bridge: listening for Ctrl-C, the bar, and the metrics' file.
+struct Outside<'a> {
+    stop: StopHandle,
+    metrics: MetricsHandle,
+    file: Option<MetricsFile<'a>>,
+    /// On a terminal.
+    catch_up: Option<CatchUp>,
+}
+
+impl Outside<'_> {
+    fn look_after(&mut self, has_ended: &mpsc::Receiver<()>) {
+        let mut looked: Option<Instant> = None;
+        // Looks at both, since neither can be waited for together with the other.
+        while has_ended.try_recv() == Err(mpsc::TryRecvError::Empty) {
+            if interrupt::sleep(Duration::from_millis(100)) {
+                self.stop.stop();
+                let _ = has_ended.recv();
+                break;
+            }
+            if looked.is_some_and(|looked| looked.elapsed() < LOOK) {
+                continue;
+            }
+            looked = Some(Instant::now());
+            if let Some(file) = &mut self.file {
+                file.write_when_due(&self.metrics);
+            }
+            self.show();
+        }
+        if let Some(catch_up) = &self.catch_up {
+            catch_up.clear();
+        }
+        if let Some(file) = &mut self.file {
+            file.write(&self.metrics);
+        }
+    }
+
+    /// The bar, while there is more to send than comes in a moment.
+    fn show(&self) {
+        let Some(catch_up) = &self.catch_up else { return };
+        let metrics = self.metrics.read();
+        let sending = || metrics.logs.iter().filter(|log| log.waits.is_none());
+        let left: u64 = sending().map(|log| log.lag_records).sum();
+        if left < LEFT_SHOWN_MIN && !catch_up.is_shown() {
+            return;
+        }
+        let age = sending().filter_map(|log| log.lag_age).max().unwrap_or_default();
+        let label = format!("{} behind, {} sent", time::elapsed(age), print::bytes(metrics.sent_bytes()));
+        catch_up.show(label, metrics.sent_records(), left);
+    }
+}
+
+/// A file that always holds metrics as they were a few seconds ago, whole.
+struct MetricsFile<'a> {
+    path: &'a Path,
+    written: Option<Instant>,
+    was_told: bool,
+}
+
+impl MetricsFile<'_> {
+    fn new(path: &Path) -> MetricsFile<'_> {
+        MetricsFile { path, written: None, was_told: false }
+    }
+
+    fn write_when_due(&mut self, metrics: &MetricsHandle) {
+        if self.written.is_none_or(|written| written.elapsed() >= METRICS_EVERY) {
+            self.write(metrics);
+        }
+    }
+
+    /// A file that cannot be written is told once: the bridge works on.
+    fn write(&mut self, metrics: &MetricsHandle) {
+        self.written = Some(Instant::now());
+        let made = PathBuf::from(format!("{}.tmp", self.path.display()));
+        let written = fs::write(&made, metrics.read().to_prometheus()).and_then(|()| fs::rename(&made, self.path));
+        if let Err(error) = &written {
+            if !std::mem::replace(&mut self.was_told, true) {
+                warn(format_args!("metrics cannot be written: {}: {error}", self.path.display()));
+            }
+        }
     }
 }
 
@@ -207,7 +304,15 @@ fn positions_of(positions: &[(TopicPartition, Offset)]) -> Vec<ToldPosition> {
     positions.iter().map(|(log, offset)| ToldPosition { log: log.to_string(), offset: *offset }).collect()
 }
 
-fn tell(event: &BridgeEvent, json: bool) {
+fn tell(event: &BridgeEvent, json: bool, catch_up: &CatchUp) {
+    // The bar says it.
+    if catch_up.is_shown() && matches!(event, BridgeEvent::Committed { .. }) {
+        return;
+    }
+    catch_up.suspend(|| tell_plainly(event, json));
+}
+
+fn tell_plainly(event: &BridgeEvent, json: bool) {
     if json {
         let told = match event {
             BridgeEvent::Committed { records, bytes, positions } => {

@@ -83,7 +83,7 @@ enum Command {
     Repair(repair::Args),
     Export(export::Args),
     #[cfg(feature = "bridge")]
-    Bridge(bridge::Args),
+    Bridge(Box<bridge::Args>),
     Completions(completions::Args),
     Man(man::Args),
 }

@@ -45,6 +45,50 @@ impl Progress {
     }
 }
 
+/// Shows on standard error how far something is whose end moves while it is approached: from the first
+/// [`show`](CatchUp::show) until nothing is left. Clones are the same bar.
+#[derive(Clone)]
+pub(crate) struct CatchUp {
+    bar: ProgressBar,
+}
+
+impl CatchUp {
+    pub(crate) fn new() -> CatchUp {
+        let style = "{msg} {wide_bar:.cyan/dim} {human_pos}/{human_len} {per_sec} {eta}";
+        CatchUp { bar: ProgressBar::hidden().with_style(style_of(style)) }
+    }
+
+    /// So much is done, and so much is left.
+    pub(crate) fn show(&self, label: String, done: u64, left: u64) {
+        if left == 0 {
+            self.clear();
+            return;
+        }
+        self.bar.set_message(label);
+        self.bar.set_length(done + left);
+        self.bar.set_position(done);
+        if self.bar.is_hidden() {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+    }
+
+    /// Whether there is a bar to see.
+    pub(crate) fn is_shown(&self) -> bool {
+        !self.bar.is_hidden()
+    }
+
+    /// Does what writes to the terminal itself, without the bar.
+    pub(crate) fn suspend(&self, work: impl FnOnce()) {
+        self.bar.suspend(work);
+    }
+
+    pub(crate) fn clear(&self) {
+        if self.is_shown() {
+            self.suspend(|| self.bar.set_draw_target(ProgressDrawTarget::hidden()));
+        }
+    }
+}
+
 impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();

@@ -224,7 +224,7 @@ pub(super) enum Verdict {
 
 /// Only what no power cut can take back; and damage is an error whatever `check.crcs` says, since what is sent is what
 /// was appended.
-const READING: ReaderOptions = ReaderOptions { up_to: ReadUpTo::Durable, check_crcs: true };
+pub(super) const READING: ReaderOptions = ReaderOptions { up_to: ReadUpTo::Durable, check_crcs: true };
 
 impl Lane {
     /// Begins to read at a position that was judged to be ours.

@@ -44,6 +44,7 @@ mod error;
 mod lane;
 mod letter;
 mod line;
+mod metrics;
 mod note;
 mod partition;
 mod place;
@@ -62,6 +63,7 @@ mod uplink;
 pub use backoff::StopHandle;
 pub use config::{BRIDGE_KEYS, BridgeConfig, BridgeKey};
 pub use error::{BridgeError, Code, Result};
+pub use metrics::{BridgeMetrics, ConnectionState, DurationHistogram, LogMetrics, MetricsHandle};
 pub use status::{LogStatus, status};
 
 use note::Note;
@@ -213,6 +215,11 @@ impl Bridge {
     /// Asks this bridge to stop, from any thread.
     pub fn stop_handle(&self) -> StopHandle {
         self.stop.clone()
+    }
+
+    /// Lets this bridge's metrics be read while it runs, from any thread.
+    pub fn metrics(&self) -> MetricsHandle {
+        self.uplink.metrics.clone()
     }
 
     /// Sends until somebody asks to stop. Outages are waited out, however long.

@@ -100,6 +100,17 @@ type FirstBatches = HashMap<usize, ((String, i32), Offset)>;
 /// What still has to go to one partition of the target, in order.
 type Queues = BTreeMap<(String, i32), VecDeque<Wire>>;
 
+/// Records and bytes of each lane's own; not those of letters.
+fn sent_by_lane(collected: &Collected) -> BTreeMap<usize, (u64, u64)> {
+    let mut sent: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
+    for piece in collected.pieces.iter().filter(|piece| piece.kind == Kind::Records) {
+        let (records, bytes) = sent.entry(piece.lane).or_default();
+        *records += u64::from(piece.records.unsigned_abs());
+        *bytes += piece.wire.len() as u64;
+    }
+    sent
+}
+
 /// Whether something of this lane was not acknowledged yet.
 fn is_left(queues: &Queues, lane: usize) -> bool {
     queues.values().flatten().any(|wire| wire.lane == lane)
@@ -113,9 +124,13 @@ impl Uplink {
         let bytes = collected.bytes;
         let ends = collected.ends.clone();
         let told = self.events_of(&collected);
+        let sent = sent_by_lane(&collected);
+        let began = Instant::now();
+        let _span = tracing::debug_span!("transaction", records, bytes).entered();
         let (error, ended) = match self.send_and_commit(collected, producer) {
             Ok(()) => {
                 self.take_as_done(&ends);
+                self.count_committed(&sent, began.elapsed());
                 let positions = ends.iter().map(|end| (self.lanes[end.lane].name.clone(), end.offset)).collect();
                 self.tell(&BridgeEvent::Committed { records, bytes: bytes as u64, positions });
                 for event in &told {
@@ -142,6 +157,17 @@ impl Uplink {
         self.tell(&BridgeEvent::Aborted { reason: error.to_string() });
         self.abort()?;
         Ok(ended)
+    }
+
+    /// Counts what was sent, and of each log where it stands now.
+    fn count_committed(&self, sent: &BTreeMap<usize, (u64, u64)>, took: Duration) {
+        let lanes = sent.iter().map(|(lane, (records, bytes))| (&self.lanes[*lane].name, *records, *bytes));
+        self.metrics.committed(&lanes.collect::<Vec<_>>(), took);
+        self.metrics.place(&self.lanes);
+        let records = sent.values().map(|(records, _)| records).sum::<u64>();
+        let bytes = sent.values().map(|(_, bytes)| bytes).sum::<u64>();
+        let seconds = took.as_secs_f64();
+        tracing::info!(sent_records = records, sent_bytes = bytes, transaction_duration_seconds = seconds, "committed");
     }
 
     /// What is told, beside the commit, once it is committed.
@@ -217,7 +243,9 @@ impl Uplink {
                     continue;
                 };
                 let partitions = self.fitting(&queues, partitions);
-                match self.produce_heads(leader, &partitions, &queues) {
+                let answer = self.produce_heads(leader, &partitions, &queues);
+                self.metrics.heard(&answer);
+                match answer {
                     Ok(answer) => {
                         // The transaction was opened when the first request had arrived.
                         deadline.get_or_insert_with(|| Instant::now() + self.transaction_timeout);

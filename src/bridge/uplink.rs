@@ -16,6 +16,7 @@ use super::config::BridgeConfig;
 use super::connection::{Transport, code_of};
 use super::error::{BridgeError, Code, Result};
 use super::lane::Lane;
+use super::metrics::MetricsHandle;
 use super::note::{Entry, Note};
 use super::partition;
 use super::place::Which;
@@ -61,6 +62,7 @@ pub(super) struct Uplink {
     /// What was refused was looked into last: it is the turn of the others.
     others_turn: bool,
     observer: Observer,
+    pub(super) metrics: MetricsHandle,
     /// Of which target's rules was warned.
     pub(super) warned: HashSet<(String, String)>,
     /// Why a log waits, as it was told last.
@@ -79,6 +81,7 @@ impl Uplink {
         let transport = Transport::new(&config.client_id, connect, request, &config.security, stop);
         let cluster = Cluster::new(config.bootstrap.clone(), transport);
         let bytes_max = config.transaction_bytes;
+        let metrics = MetricsHandle::new(&config.device);
         Uplink {
             config,
             store,
@@ -94,6 +97,7 @@ impl Uplink {
             transaction_timeout: Duration::ZERO,
             others_turn: true,
             observer,
+            metrics,
             warned: HashSet::new(),
             told: HashMap::new(),
         }
@@ -110,6 +114,7 @@ impl Uplink {
             BridgeEvent::Waiting { log, reason } => tracing::warn!(%log, reason, "nothing of this log is sent"),
             _ => tracing::debug!(?event, "bridge"),
         }
+        self.metrics.count(event);
         (self.observer)(event);
     }
 
@@ -128,7 +133,9 @@ impl Uplink {
         let mut soon = Backoff::new(Duration::from_millis(10), self.config.backoff_max);
         let mut tries = 0;
         loop {
-            let error = match ask(&mut self.cluster) {
+            let outcome = ask(&mut self.cluster);
+            self.metrics.heard(&outcome);
+            let error = match outcome {
                 Err(error) if error.is_retriable() => error,
                 other => return other,
             };
@@ -160,6 +167,7 @@ impl Uplink {
     /// Sends until somebody asks to stop, or, where asked for, until the cluster has everything that is durable here.
     /// Returns the logs that wait, with the reason.
     pub(super) fn run(&mut self, until_caught_up: bool) -> Result<Vec<(TopicPartition, String)>> {
+        let _span = tracing::info_span!("edgelog_bridge", device = self.config.device).entered();
         let outcome = self.run_on(until_caught_up);
         // Whatever happened: what was acknowledged is noted.
         let noted = self.write_note();
@@ -191,6 +199,7 @@ impl Uplink {
                 }
             }
             self.tell_waiting();
+            self.metrics.place(&self.lanes);
             let since = Instant::now();
             self.follow_the_line()?;
             let mut collected = self.collect();
@@ -214,6 +223,7 @@ impl Uplink {
                 continue;
             }
             was_caught_up = false;
+            self.metrics.place(&self.lanes);
             let bytes = collected.bytes;
             let ended = self.transact(collected)?;
             self.adapt(ended, bytes);
@@ -318,6 +328,7 @@ impl Uplink {
         }
         // Before anybody is reached: from here on, retention keeps what is to be sent.
         self.hold_lanes()?;
+        self.metrics.place(&self.lanes);
         self.look_up_targets()
     }
 

@@ -11,6 +11,7 @@ that knows the end.
 
 import functools
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -41,11 +42,28 @@ from harness import (
 # --- the tests --------------------------------------------------------------------------------------------------------
 
 def plain(world):
-    """All of it, and nothing when asked again."""
+    """All of it, and nothing when asked again; and the metrics say so."""
     store = world.copy("plain")
     world.create_targets("p.")
-    to = "p.{topic}"
-    run = Run(command(store, world.broker, "plain", to, **SAME)).expect(0)
+    to, metrics = "p.{topic}", world.scratch / "plain.prom"
+    run = Run(command(store, world.broker, "plain", to, "--metrics-file", str(metrics), **SAME)).expect(0)
+    counted = samples(metrics.read_text(encoding="utf-8"))
+    for (topic, partition), records in world.expected.items():
+        labels = {"device": "plain", "topic": topic, "partition": str(partition)}
+        for name, want in (("sent_records_total", len(records)), ("lag_records", 0), ("waiting", 0)):
+            if (found := counted[sample(name, **labels)]) != want:
+                raise Broken(f"{name} of {topic}-{partition} is {found}, expected {want}")
+    events = [event for event in run.events if event["event"] == "committed"]
+    for name, labels, want in (
+        ("transactions_total", {"outcome": "committed"}, len(events)),
+        ("transaction_duration_seconds_count", {}, len(events)),
+        ("up", {}, 1),
+    ):
+        if (found := counted[sample(name, device="plain", **labels)]) != want:
+            raise Broken(f"{name} is {found}, expected {want}")
+    bytes_sent = sum(value for (name, _), value in counted.items() if name == "edgelog_bridge_sent_bytes_total")
+    if bytes_sent != sum(event["bytes"] for event in events):
+        raise Broken(f"the metrics count {bytes_sent} bytes, the events other ones")
     if run.records() != world.total:
         raise Broken(f"the bridge says that it sent {run.records()} records, expected {world.total}")
     again = Run(command(store, world.broker, "plain", to, **SAME)).expect(0)
@@ -58,6 +76,16 @@ def plain(world):
         raise Broken(f"the status shows a lag:\n{status}")
     transactions = sum(event["event"] == "committed" for event in run.events)
     return f"{everything_once(world.broker, world.expected, 'p.')}, {transactions} transactions"
+
+
+def sample(name, **labels):
+    return f"edgelog_bridge_{name}", frozenset(labels.items())
+
+
+def samples(text):
+    """(name, labels) -> value, of text without escapes in Prometheus' format."""
+    lines = (re.fullmatch(r"(\w+){(.*)} (\S+)", line) for line in text.splitlines() if not line.startswith("#"))
+    return {(m[1], frozenset(re.findall(r'(\w+)="([^"]*)"', m[2]))): float(m[3]) for m in lines}
 
 
 def killed(world):
