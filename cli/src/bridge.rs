@@ -7,9 +7,7 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use edgelog::bridge::{
-    BRIDGE_KEYS, Bridge, BridgeConfig, BridgeError, BridgeEvent, LogStatus, MetricsHandle, StopHandle,
-};
+use edgelog::bridge::{BRIDGE_KEYS, Bridge, BridgeConfig, BridgeError, BridgeEvent, MetricsHandle, StopHandle};
 use edgelog::{Offset, TopicPartition};
 use serde::Serialize;
 
@@ -17,9 +15,11 @@ use crate::append::parse_pair;
 use crate::context::Context;
 use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, warn};
 use crate::interrupt;
-use crate::print::{self, Align, Paint, Table};
+use crate::print::{self, Paint};
 use crate::progress::CatchUp;
 use crate::time;
+
+mod positions;
 
 /// Another copy of this device, or a log that is not this device's: a person has to decide. Not to be restarted.
 const DECIDE: u8 = 3;
@@ -42,6 +42,8 @@ Examples:
   edgelog bridge --config bridge.properties --to 'factory.{device}.{topic}' --json
   edgelog bridge --config bridge.properties --metrics-file /var/lib/node_exporter/edgelog.prom
   edgelog bridge status
+  edgelog bridge status --device press-17 --bootstrap kafka:9092
+  edgelog bridge adopt --device press-17 --bootstrap kafka:9092
   edgelog bridge keys
 
 Consumers must set isolation.level=read_committed. Target topics have to exist.
@@ -51,7 +53,7 @@ Exit codes:
   1    an error, told on standard error; a service manager may start the bridge again
   2    --until-caught-up: some logs cannot be sent, each named with the reason; the others are in the cluster
   3    fenced by another copy of this device, or the cluster's position is not one of the logs here: a person has to
-       decide, and starting again would not help (systemd: RestartPreventExitStatus=3)
+       decide (`edgelog bridge adopt`, `reset`). With --until-caught-up or edgelog.bridge.on.fenced=exit; else it waits
   130  interrupted before it had caught up",
     args_conflicts_with_subcommands = true
 )]
@@ -65,13 +67,15 @@ pub(crate) struct Args {
 #[derive(clap::Subcommand)]
 enum Command {
     Run(Run),
-    Status(Status),
+    Status(positions::Status),
+    Reset(positions::Reset),
+    Adopt(positions::Adopt),
     Keys(Keys),
 }
 
-/// Send, until stopped or caught up
+/// Where keys come from.
 #[derive(clap::Args)]
-struct Run {
+struct KeyArgs {
     /// Read keys from a file of key=value lines; what stands on the command line wins
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -84,6 +88,13 @@ struct Run {
     /// Who this device is to the cluster (edgelog.device.id)
     #[arg(long, value_name = "ID")]
     device: Option<String>,
+}
+
+/// Send, until stopped or caught up
+#[derive(clap::Args)]
+struct Run {
+    #[command(flatten)]
+    keys: KeyArgs,
     /// Which topics: names and patterns with '*' (edgelog.bridge.topics)
     #[arg(long, value_name = "NAME,...")]
     topics: Option<String>,
@@ -102,14 +113,6 @@ struct Run {
     metrics_file: Option<PathBuf>,
 }
 
-/// Show what the cluster has acknowledged, as the note beside the store says; works offline
-#[derive(clap::Args)]
-struct Status {
-    /// One JSON object a line, a log each
-    #[arg(long)]
-    json: bool,
-}
-
 /// Explain every key
 #[derive(clap::Args)]
 struct Keys {}
@@ -118,7 +121,9 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     match &args.command {
         None => send(&args.run, ctx),
         Some(Command::Run(args)) => send(args, ctx),
-        Some(Command::Status(args)) => status(args, ctx),
+        Some(Command::Status(args)) => positions::status(args, ctx),
+        Some(Command::Reset(args)) => positions::reset(args, ctx),
+        Some(Command::Adopt(args)) => positions::adopt(args, ctx),
         Some(Command::Keys(_)) => keys(),
     }
 }
@@ -139,27 +144,38 @@ impl From<BridgeError> for Failure {
     }
 }
 
-fn config_of(args: &Run) -> Result<BridgeConfig, Failure> {
-    let mut config = BridgeConfig::default();
-    if let Some(path) = &args.config {
-        let path_text = path.display();
-        let text = fs::read_to_string(path).map_err(|error| Failure::new(format!("{path_text}: {error}")))?;
-        config.set_lines(&text).map_err(|error| Failure::from(error).context(path_text))?;
+impl KeyArgs {
+    /// What is set by these, not held against anything yet.
+    fn config(&self) -> Result<BridgeConfig, Failure> {
+        let mut config = BridgeConfig::default();
+        if let Some(path) = &self.config {
+            let path_text = path.display();
+            let text = fs::read_to_string(path).map_err(|error| Failure::new(format!("{path_text}: {error}")))?;
+            config.set_lines(&text).map_err(|error| Failure::from(error).context(path_text))?;
+        }
+        for (key, value) in &self.set {
+            config.set(key, value)?;
+        }
+        set_options(&mut config, [("bootstrap.servers", &self.bootstrap), ("edgelog.device.id", &self.device)])?;
+        Ok(config)
     }
-    for (key, value) in &args.set {
-        config.set(key, value)?;
-    }
-    let options = [
-        ("bootstrap.servers", &args.bootstrap),
-        ("edgelog.device.id", &args.device),
-        ("edgelog.bridge.topics", &args.topics),
-        ("edgelog.bridge.to", &args.to),
-    ];
+}
+
+fn set_options<const N: usize>(
+    config: &mut BridgeConfig,
+    options: [(&str, &Option<String>); N],
+) -> Result<(), Failure> {
     for (key, value) in options {
         if let Some(value) = value {
             config.set(key, value)?;
         }
     }
+    Ok(())
+}
+
+fn config_of(args: &Run) -> Result<BridgeConfig, Failure> {
+    let mut config = args.keys.config()?;
+    set_options(&mut config, [("edgelog.bridge.topics", &args.topics), ("edgelog.bridge.to", &args.to)])?;
     config.validate()?;
     Ok(config)
 }
@@ -361,68 +377,6 @@ fn tell_plainly(event: &BridgeEvent, json: bool) {
             _ => {}
         }
     }
-}
-
-fn status(args: &Status, ctx: &Context) -> Outcome {
-    #[derive(Serialize)]
-    struct Row<'a> {
-        topic: &'a str,
-        partition: u32,
-        target_topic: &'a str,
-        target_partition: Option<i32>,
-        acknowledged: Option<Offset>,
-        committing: Option<Offset>,
-        high_watermark: Option<Offset>,
-        held_from: Option<Offset>,
-        lag: Option<u64>,
-    }
-    drop(ctx.attach()?);
-    let found = edgelog::bridge::status(ctx.dir())?;
-    let mut table = Table::new(&[
-        ("LOG", Align::Left),
-        ("TARGET", Align::Left),
-        ("ACKNOWLEDGED", Align::Right),
-        ("END", Align::Right),
-        ("LAG", Align::Right),
-        ("KEPT FROM", Align::Right),
-    ]);
-    for LogStatus { log, remote, remote_partition, acknowledged, committing, high_watermark, held_from, lag, .. } in
-        &found
-    {
-        if args.json {
-            print::json_line(&Row {
-                topic: &log.topic,
-                partition: log.partition,
-                target_topic: remote,
-                target_partition: *remote_partition,
-                acknowledged: *acknowledged,
-                committing: *committing,
-                high_watermark: *high_watermark,
-                held_from: *held_from,
-                lag: *lag,
-            })?;
-            continue;
-        }
-        let number = |number: Option<i128>| number.map_or_else(|| "-".to_owned(), print::grouped);
-        let mut acknowledged = number(acknowledged.map(i128::from));
-        if let Some(committing) = committing {
-            acknowledged = format!("{acknowledged} (or {})", print::grouped(*committing));
-        }
-        table.row([
-            log.to_string(),
-            remote_partition.map_or_else(|| remote.clone(), |partition| format!("{remote}-{partition}")),
-            acknowledged,
-            number(high_watermark.map(i128::from)),
-            number(lag.map(i128::from)),
-            number(held_from.map(i128::from)),
-        ]);
-    }
-    if !args.json && found.is_empty() {
-        eprintln!("no bridge has sent anything of {} yet", ctx.dir().display());
-    } else if !args.json {
-        table.print()?;
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn keys() -> Outcome {

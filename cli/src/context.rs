@@ -15,14 +15,15 @@ use crate::progress;
 /// Options of every command.
 #[derive(clap::Args)]
 pub(crate) struct StoreArgs {
-    /// The data directory
-    #[arg(long, global = true, env = "EDGELOG_DIR", default_value = "./edgelog-data", value_name = "DIR")]
-    dir: PathBuf,
+    /// The data directory [default: ./edgelog-data]
+    #[arg(long, global = true, env = "EDGELOG_DIR", value_name = "DIR")]
+    dir: Option<PathBuf>,
 }
 
 /// The data directory that a command works on.
 pub(crate) struct Context {
     dir: PathBuf,
+    is_named: bool,
 }
 
 /// A topic as it was named on the command line: all of its partitions, or one.
@@ -84,7 +85,13 @@ impl Readable {
 
 impl Context {
     pub(crate) fn new(args: StoreArgs) -> Context {
-        Context { dir: args.dir }
+        let is_named = args.dir.is_some();
+        Context { dir: args.dir.unwrap_or_else(|| PathBuf::from("./edgelog-data")), is_named }
+    }
+
+    /// Whether somebody named the data directory, so that it is not by chance the one that is here.
+    pub(crate) fn is_named(&self) -> bool {
+        self.is_named
     }
 
     pub(crate) fn dir(&self) -> &Path {

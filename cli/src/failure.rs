@@ -1,7 +1,7 @@
 //! How a command ends: exit codes, and errors that say what to do next.
 
 use std::fmt;
-use std::io;
+use std::io::{self, BufRead, IsTerminal};
 use std::process::ExitCode;
 
 use crate::print::Paint;
@@ -113,6 +113,17 @@ pub(crate) fn exit(outcome: Outcome) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Asks a person whether to do what cannot be taken back; a failure where there is nobody to ask, or the answer is no.
+pub(crate) fn confirm(what: &str) -> Result<(), Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::new(format!("this would {what}")).hint("Say --yes to do it."));
+    }
+    eprint!("This will {what}. Go on? [y/N] ");
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(Failure::new("nothing was done")) }
 }
 
 /// Tells what is damaged or lost; the command goes on, and exits with [`DAMAGE`].

@@ -1,7 +1,7 @@
 //! `topics`: list, create, delete, alter, describe.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use edgelog::core::config::{ConfigKey, KEYS, Scope, ValueType};
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::append::parse_pair;
 use crate::context::{Context, Readable};
-use crate::failure::{DAMAGE, Failure, Outcome};
+use crate::failure::{DAMAGE, Failure, Outcome, confirm};
 use crate::print::{self, Align, Paint, Table};
 
 /// List, create, delete, alter and describe topics
@@ -197,15 +197,7 @@ fn delete(args: &Delete, ctx: &Context) -> Result<(), Failure> {
             records += offsets.high_watermark - offsets.log_start_offset;
         }
         let what = format!("topic {} with {} record(s)", topic.name, print::grouped(records));
-        if !io::stdin().is_terminal() {
-            return Err(Failure::new(format!("this would delete {what}")).hint("Say --yes to delete it."));
-        }
-        eprint!("Delete {what} for good? [y/N] ");
-        let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer)?;
-        if !matches!(answer.trim(), "y" | "Y" | "yes") {
-            return Err(Failure::new("nothing was deleted"));
-        }
+        confirm(&format!("delete {what} for good"))?;
     }
     change(ctx, |store| {
         let topic = whole_topic(ctx, store, &args.name)?;

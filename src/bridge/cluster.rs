@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
     CreateTopicsRequest, DescribeConfigsRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest,
-    InitProducerIdRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest, TopicName,
-    TxnOffsetCommitRequest,
+    InitProducerIdRequest, ListGroupsRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest,
+    TopicName, TxnOffsetCommitRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -42,6 +42,7 @@ speaks! {
     FetchRequest: 13 to 16,
     OffsetCommitRequest: 8 to 9,
     CreateTopicsRequest: 5 to 7,
+    ListGroupsRequest: 4 to 5,
 }
 
 /// What a connection is for.
@@ -225,6 +226,11 @@ impl Cluster {
             return Err(BridgeError::broker(format!("looking for broker {node}"), 8, None));
         };
         Connection::open(&host, port, &self.transport)
+    }
+
+    /// All brokers that the cluster has named.
+    pub(super) fn nodes(&self) -> Vec<i32> {
+        self.nodes.keys().copied().collect()
     }
 
     /// Any broker: one that is connected where there is one.

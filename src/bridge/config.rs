@@ -107,6 +107,14 @@ pub const BRIDGE_KEYS: &[BridgeKey] = &[
          one: stop or restart (it is sent from its beginning).",
     ),
     key(
+        "edgelog.bridge.on.fenced",
+        "wait",
+        "What becomes of a bridge where a person has to decide, since another copy of this device runs, or the \
+         cluster's positions are another one's: wait (it sends nothing, reads the positions again every \
+         edgelog.bridge.retry.ms, and goes on once somebody has decided with `edgelog bridge adopt` or `reset`) or \
+         exit (code 3). With --until-caught-up it exits.",
+    ),
+    key(
         "edgelog.bridge.create.topics",
         "false",
         "Whether topics that the cluster lacks are created, those for dead letters and losses as well.",
@@ -245,6 +253,13 @@ pub(super) enum NewLogRule {
     Restart,
 }
 
+/// What becomes of a bridge where a person has to decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FencedRule {
+    Wait,
+    Exit,
+}
+
 /// What a consumer may rely on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Delivery {
@@ -284,6 +299,7 @@ pub struct BridgeConfig {
     pub(super) on_recreated: RecreatedRule,
     pub(super) on_set_back: SetBackRule,
     pub(super) on_new_log: NewLogRule,
+    pub(super) on_fenced: FencedRule,
     pub(super) creation: Creation,
     pub(super) retry: Duration,
     pub(super) recommit: Duration,
@@ -319,6 +335,7 @@ impl Default for BridgeConfig {
             on_recreated: RecreatedRule::Stop,
             on_set_back: SetBackRule::Stop,
             on_new_log: NewLogRule::Stop,
+            on_fenced: FencedRule::Wait,
             creation: Creation { wanted: false, partitions: -1, replication_factor: -1, config: Vec::new() },
             retry: ms(60_000),
             recommit: ms(86_400_000),
@@ -410,6 +427,9 @@ impl BridgeConfig {
             "edgelog.bridge.on.new.log" => {
                 self.on_new_log = parse_one_of(value, &[("stop", NewLogRule::Stop), ("restart", NewLogRule::Restart)])?;
             }
+            "edgelog.bridge.on.fenced" => {
+                self.on_fenced = parse_one_of(value, &[("wait", FencedRule::Wait), ("exit", FencedRule::Exit)])?;
+            }
             "edgelog.bridge.create.topics" => {
                 self.creation.wanted = parse_one_of(value, &[("true", true), ("false", false)])?;
             }
@@ -466,18 +486,17 @@ impl BridgeConfig {
     /// # Errors
     /// [`BridgeError::InvalidConfig`] with the key that is missing or wrong.
     pub fn validate(&self) -> Result<()> {
-        let missing = |key: &str| BridgeError::InvalidConfig {
-            key: key.to_owned(),
-            reason: "it has to be set; there is no default".to_owned(),
-        };
+        self.validate_device()?;
+        if self.topics.is_empty() { Err(missing("edgelog.bridge.topics")) } else { Ok(()) }
+    }
+
+    /// As [`validate`](BridgeConfig::validate), for what concerns no topics.
+    pub(super) fn validate_device(&self) -> Result<()> {
         if self.bootstrap.is_empty() {
             return Err(missing("bootstrap.servers"));
         }
         if self.device.is_empty() {
             return Err(missing("edgelog.device.id"));
-        }
-        if self.topics.is_empty() {
-            return Err(missing("edgelog.bridge.topics"));
         }
         let wrong =
             |key: &str, reason: &str| BridgeError::InvalidConfig { key: key.to_owned(), reason: reason.to_owned() };
@@ -500,6 +519,11 @@ impl BridgeConfig {
         self.security.sasl.token_callback = Some(TokenCallback(Arc::new(source)));
     }
 
+    /// Whether brokers are named.
+    pub fn names_brokers(&self) -> bool {
+        !self.bootstrap.is_empty()
+    }
+
     /// The transactional id: `PREFIX:DEVICE`.
     pub fn transactional_id(&self) -> String {
         format!("{}:{}", self.id_prefix, self.device)
@@ -510,6 +534,10 @@ impl BridgeConfig {
     pub fn group_id(&self, log: &crate::TopicPartition) -> String {
         format!("{}:{log}", self.transactional_id())
     }
+}
+
+fn missing(key: &str) -> BridgeError {
+    BridgeError::InvalidConfig { key: key.to_owned(), reason: "it has to be set; there is no default".to_owned() }
 }
 
 fn parse_servers(value: &str) -> std::result::Result<Vec<(String, u16)>, String> {

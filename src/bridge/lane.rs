@@ -41,6 +41,8 @@ pub(super) struct Lane {
     pub(super) position: Offset,
     /// The batch that ends there, where one is committed.
     pub(super) mark: Option<BatchMark>,
+    /// A person's decision stands in the cluster in the place of that position.
+    pub(super) obeys: bool,
     /// When that was committed, where it was by this bridge.
     committed_at: Option<Instant>,
     /// Stands at the first offset that no transaction under way holds.
@@ -70,6 +72,7 @@ impl Lane {
             target: None,
             position: 0,
             mark: None,
+            obeys: false,
             committed_at: None,
             reader: None,
             waits: None,
@@ -179,6 +182,7 @@ impl Lane {
             search.found = None;
         }
         (self.position, self.mark, self.committed_at) = (end.offset, Some(end.mark), Some(Instant::now()));
+        self.obeys = false;
         self.search.take_if(|search| search.until <= end.offset);
         self.rests = None;
     }
@@ -189,6 +193,14 @@ impl Lane {
             return None;
         }
         Some((self.position, self.mark?))
+    }
+
+    /// The position that goes in the place of a decision that was obeyed, before anything else.
+    pub(super) fn obeyed_position(&self) -> Option<(Offset, BatchMark)> {
+        if !self.obeys || self.sits_out() || self.reader.is_none() {
+            return None;
+        }
+        Some((self.position, self.mark.unwrap_or_else(|| BatchMark::behind_a_gap(self.log.leader_epoch()))))
     }
 
     /// Reads again from the position on: what was collected was aborted.

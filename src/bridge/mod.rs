@@ -35,6 +35,7 @@ use crate::error::Error;
 use crate::storage::{DirectoryStorage, DirectoryStorageOptions, Storage, StorageLock};
 use crate::{Store, TopicPartition};
 
+mod admin;
 mod backoff;
 mod cluster;
 mod collect;
@@ -60,6 +61,7 @@ mod tls;
 mod transaction;
 mod uplink;
 
+pub use admin::{Admin, ClusterPosition, Decision, PositionOf, forget};
 pub use backoff::StopHandle;
 pub use config::{BRIDGE_KEYS, BridgeConfig, BridgeKey};
 pub use error::{BridgeError, Code, Result};
@@ -191,14 +193,7 @@ impl Bridge {
     }
 
     fn new(dir: &Path, store: Arc<Store>, config: BridgeConfig) -> Result<Bridge> {
-        let name = dir.display().to_string();
-        let opened = DirectoryStorage::open(dir, DirectoryStorageOptions::default());
-        let storage = opened.map_err(Error::storage("open data directory", &name))?;
-        let lock = storage.lock_file(LOCK_FILE).map_err(|source| match source.kind() {
-            std::io::ErrorKind::WouldBlock => BridgeError::Locked(source),
-            _ => BridgeError::Note { operation: "lock", file: LOCK_FILE.to_owned(), source },
-        })?;
-        let storage: Arc<dyn Storage> = Arc::new(storage);
+        let (storage, lock) = lock_note(dir)?;
         let note = Note::open(storage)?;
         let stop = StopHandle::default();
         let uplink = Uplink::new(config, store, note, stop.clone(), Box::new(|_| {}));
@@ -225,9 +220,10 @@ impl Bridge {
     /// Sends until somebody asks to stop. Outages are waited out, however long.
     ///
     /// # Errors
-    /// [`BridgeError::Fenced`] and [`BridgeError::Conflict`], where a person has to decide
-    /// ([`needs_decision`](BridgeError::needs_decision)): starting again would not help. What else no retry can mend: a
-    /// cluster that is too old, a transactional id that is not allowed, a note that cannot be written.
+    /// Where a person has to decide, it waits and goes on once somebody did (see [`Admin::decide`]); with
+    /// `edgelog.bridge.on.fenced=exit` it answers [`BridgeError::Fenced`] or [`BridgeError::Conflict`]
+    /// ([`needs_decision`](BridgeError::needs_decision)) instead: starting again would not help. What else no retry can
+    /// mend: a cluster that is too old, a note that cannot be written.
     pub fn run(&mut self) -> Result<()> {
         self.uplink.run(false).map(drop)
     }
@@ -236,8 +232,20 @@ impl Bridge {
     /// what is in their way. Outages are waited out, however long. Also returns when somebody asks to stop.
     ///
     /// # Errors
-    /// As [`run`](Bridge::run).
+    /// As [`run`](Bridge::run); [`BridgeError::Fenced`] and [`BridgeError::Conflict`] in any case.
     pub fn run_until_caught_up(&mut self) -> Result<Vec<(TopicPartition, String)>> {
         self.uplink.run(true)
     }
+}
+
+/// The files of a data directory, for the one bridge that works for it.
+fn lock_note(dir: &Path) -> Result<(Arc<dyn Storage>, Box<dyn StorageLock>)> {
+    let name = dir.display().to_string();
+    let opened = DirectoryStorage::open(dir, DirectoryStorageOptions::default());
+    let storage = opened.map_err(Error::storage("open data directory", &name))?;
+    let lock = storage.lock_file(LOCK_FILE).map_err(|source| match source.kind() {
+        std::io::ErrorKind::WouldBlock => BridgeError::Locked(source),
+        _ => BridgeError::Note { operation: "lock", file: LOCK_FILE.to_owned(), source },
+    })?;
+    Ok((Arc::new(storage), lock))
 }

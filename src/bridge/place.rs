@@ -2,62 +2,96 @@
 //! has forgotten, and whether either is of the log that is here.
 
 use edgelog_core::Offset;
+use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
-use kafka_protocol::messages::{GroupId, OffsetFetchRequest};
+use kafka_protocol::messages::{GroupId, OffsetCommitRequest, OffsetFetchRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
-use super::cluster::{Coordinated, RemoteTopic};
+use super::admin::Decision;
+use super::cluster::{Cluster, Coordinated, RemoteTopic};
 use super::config::{LostRule, NewLogRule, RecreatedRule, SetBackRule};
 use super::connection::{check, code_of};
 use super::error::{BridgeError, Class, Result};
-use super::lane::{Target, Verdict, judge};
+use super::lane::{Lane, Target, Verdict, judge};
 use super::note::Entry;
 use super::partition;
-use super::position::Position;
+use super::position::{Position, Ruling};
 use super::settle::Settled;
 use super::uplink::{Patience, Uplink};
 
 /// A position that the cluster holds: under which partition, and what stands beside it.
 #[derive(Debug, Clone)]
 pub(super) struct Committed {
+    pub(super) topic: String,
     pub(super) partition: i32,
     pub(super) offset: Offset,
     pub(super) metadata: String,
 }
 
+/// The positions that the cluster holds for a group; with `stable`, behind transactions that are open.
+pub(super) fn ask_for_positions(
+    cluster: &mut Cluster,
+    group: &Coordinated,
+    stable: bool,
+    doing: &str,
+) -> Result<Vec<Committed>> {
+    let Coordinated::Group(group_id) = group else { unreachable!("positions are kept by groups") };
+    let asked = OffsetFetchRequestGroup::default()
+        .with_group_id(GroupId(StrBytes::from_string(group_id.clone())))
+        .with_topics(None);
+    let request = OffsetFetchRequest::default().with_groups(vec![asked]).with_require_stable(stable);
+    let answer = cluster.ask_coordinator(group, &request)?;
+    let told = answer.groups.into_iter().next();
+    let told = told.ok_or_else(|| BridgeError::broker(doing, -1, Some("the answer names no group")))?;
+    if matches!(told.error_code, 15 | 16) {
+        cluster.forget_coordinator(group);
+    }
+    check(doing, told.error_code).map_err(|error| error.needing_id(group))?;
+    let mut found = Vec::new();
+    for topic in told.topics {
+        for partition in topic.partitions {
+            check(doing, partition.error_code)?;
+            if partition.committed_offset >= 0 {
+                found.push(Committed {
+                    topic: topic.name.0.to_string(),
+                    partition: partition.partition_index,
+                    offset: partition.committed_offset,
+                    metadata: partition.metadata.map(|metadata| metadata.to_string()).unwrap_or_default(),
+                });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The request that commits a position, or what stands in its place, without a transaction.
+pub(super) fn commit_request(
+    group_id: &str,
+    (topic, partition): (&str, i32),
+    offset: Offset,
+    metadata: String,
+) -> OffsetCommitRequest {
+    let partition = OffsetCommitRequestPartition::default()
+        .with_partition_index(partition)
+        .with_committed_offset(offset)
+        .with_committed_metadata(Some(StrBytes::from_string(metadata)));
+    let topic = OffsetCommitRequestTopic::default()
+        .with_name(TopicName(StrBytes::from_string(topic.to_owned())))
+        .with_partitions(vec![partition]);
+    // Generation -1 and no member, as by default: nobody consumes in this group.
+    OffsetCommitRequest::default()
+        .with_group_id(GroupId(StrBytes::from_string(group_id.to_owned())))
+        .with_topics(vec![topic])
+}
+
 impl Uplink {
     /// The positions that the cluster holds for one lane's group under its target topic.
     pub(super) fn fetch_positions(&mut self, lane: usize, stable: bool) -> Result<Vec<Committed>> {
-        let (group, remote) = (self.lanes[lane].group.clone(), self.lanes[lane].remote.clone());
-        let Coordinated::Group(group_id) = &group else { unreachable!("positions are kept by groups") };
-        let asked = OffsetFetchRequestGroup::default()
-            .with_group_id(GroupId(StrBytes::from_string(group_id.clone())))
-            .with_topics(None);
-        let request = OffsetFetchRequest::default().with_groups(vec![asked]).with_require_stable(stable);
-        let doing = format!("reading the position of {}", self.lanes[lane].name);
-        let answer = self.persist(Patience::Asked, |cluster| {
-            let answer = cluster.ask_coordinator(&group, &request)?;
-            let told = answer.groups.into_iter().next();
-            let told =
-                told.ok_or_else(|| BridgeError::broker(doing.as_str(), -1, Some("the answer names no group")))?;
-            if matches!(told.error_code, 15 | 16) {
-                cluster.forget_coordinator(&group);
-            }
-            check(&doing, told.error_code).map_err(|error| error.needing_id(&group))?;
-            for partition in told.topics.iter().flat_map(|topic| &topic.partitions) {
-                check(&doing, partition.error_code)?;
-            }
-            Ok(told)
-        })?;
-        let topics = answer.topics.into_iter().filter(|topic| *topic.name.0 == *remote);
-        let partitions = topics.flat_map(|topic| topic.partitions).filter(|partition| partition.committed_offset >= 0);
-        Ok(partitions
-            .map(|partition| Committed {
-                partition: partition.partition_index,
-                offset: partition.committed_offset,
-                metadata: partition.metadata.map(|metadata| metadata.to_string()).unwrap_or_default(),
-            })
-            .collect())
+        let Lane { group, remote, name, .. } = &self.lanes[lane];
+        let (group, remote, doing) = (group.clone(), remote.clone(), format!("reading the position of {name}"));
+        let mut found = self.persist(Patience::Asked, |cluster| ask_for_positions(cluster, &group, stable, &doing))?;
+        found.retain(|committed| committed.topic == remote);
+        Ok(found)
     }
 
     /// Learns where lanes stand. Before InitProducerId it only compares; after it, lanes begin to read there.
@@ -72,7 +106,7 @@ impl Uplink {
                 continue;
             }
             let Some(topic) = self.remote.get(&self.lanes[n].remote).cloned() else { continue };
-            self.lanes[n].waits = None;
+            (self.lanes[n].waits, self.lanes[n].obeys) = (None, false);
             if self.store.lasting_id(&self.lanes[n].name)? != Some(self.lanes[n].log.id()) {
                 let reason = "the store's checkpoint has no identity for it: open the store for writing once";
                 self.lanes[n].waits = Some(reason.to_owned());
@@ -96,6 +130,20 @@ impl Uplink {
                 }
                 Found::Beginning if is_holder => lane.start_at_the_beginning()?,
                 Found::Beginning => {}
+                Found::Decided(position) => {
+                    any_ours = true;
+                    if is_holder {
+                        match &position {
+                            Some(position) => lane.start_at(position)?,
+                            None => lane.start_at_the_beginning()?,
+                        }
+                        lane.obeys = true;
+                        // What it was before is no evidence of a cluster that was set back.
+                        let entry = self.note.entries.entry(lane.name.clone()).or_default();
+                        (entry.done, entry.intent) = (position, None);
+                        self.note_is_behind = true;
+                    }
+                }
                 Found::Foreign(reason) => {
                     foreign.get_or_insert_with(|| (lane.name.to_string(), reason.clone()));
                     lane.waits = Some(reason);
@@ -127,6 +175,11 @@ impl Uplink {
         if let Err(reason) = self.aim(n, topic, Some(committed.partition)) {
             return Ok(Found::Wait(reason));
         }
+        match Ruling::parse(&committed.metadata) {
+            Some(Ok(ruling)) => return self.obey(n, topic, noted.as_ref(), &ruling, is_holder),
+            Some(Err(reason)) => return Ok(Found::Wait(reason)),
+            None => {}
+        }
         let position = match Position::parse(committed.offset, &committed.metadata) {
             Ok(position) => position,
             Err(reason) => return Ok(Found::Wait(format!("the cluster's position is not obeyed: {reason}"))),
@@ -146,6 +199,59 @@ impl Uplink {
                 position.offset, done.offset, done.offset
             ))),
         }
+    }
+
+    /// Where a lane goes on of which a person has decided.
+    fn obey(
+        &mut self,
+        n: usize,
+        topic: &RemoteTopic,
+        noted: Option<&Entry>,
+        ruling: &Ruling,
+        is_holder: bool,
+    ) -> Result<Found> {
+        if !self.is_meant(n, ruling)? {
+            let reason = "a person has decided that another copy of this device goes on".to_owned();
+            return Err(BridgeError::Conflict { log: self.lanes[n].name.to_string(), reason });
+        }
+        let (Decision::Adopt, Some(entry)) = (ruling.decision, noted) else { return Ok(Found::Decided(None)) };
+        let mut at = entry.done;
+        // What is open is settled when nobody can move it any more; where that cannot be seen, it is sent again.
+        if let Some(intent) = entry.intent.as_ref().filter(|intent| is_holder && intent.to.topic_id == topic.id) {
+            if matches!(self.settle(n, intent)?, Settled::Committed) {
+                at = Some(intent.to);
+            }
+        }
+        let log = &self.lanes[n].log;
+        let is_ours = at.as_ref().is_some_and(|at| matches!(judge(log, at), Ok(Verdict::Ours)));
+        Ok(Found::Decided(at.filter(|_| is_ours)))
+    }
+
+    /// Whether a decision is for the store that is here.
+    fn is_meant(&self, n: usize, ruling: &Ruling) -> Result<bool> {
+        match &ruling.end {
+            None => Ok(true),
+            Some(end) => Ok(matches!(judge(&self.lanes[n].log, end)?, Verdict::Ours)),
+        }
+    }
+
+    /// Whether a person has decided that the bridge of this store goes on.
+    pub(super) fn is_decided(&mut self) -> Result<bool> {
+        self.find_lanes()?;
+        for n in 0..self.lanes.len() {
+            let committed = match self.fetch_positions(n, false) {
+                Err(error) if code_of(&error).is_some_and(|code| code.class() == Class::Topic) => continue,
+                other => other?,
+            };
+            for committed in committed {
+                if let Some(Ok(ruling)) = Ruling::parse(&committed.metadata) {
+                    if self.is_meant(n, &ruling)? {
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Where a lane goes on whose position is of a topic that was deleted and created again since.
@@ -266,6 +372,8 @@ enum Found {
     Ours(Position),
     /// The cluster has nothing of this log.
     Beginning,
+    /// A person has decided that it goes on here, or at the beginning.
+    Decided(Option<Position>),
     Foreign(String),
     Wait(String),
 }

@@ -11,11 +11,23 @@
 //! holds the record before the position (`crc` is 0 where that record was lost), `topic` is the target topic's id.
 //! Another copy of the log that went its own way has another batch there; a log that was lost and begun anew has
 //! another identity.
+//!
+//! What a person decides stands in the same place, until a bridge has obeyed it:
+//!
+//! ```text
+//! edgelog/1 decided=adopt|restart
+//! edgelog/1 decided=adopt|restart log=<32 hex> epoch=<decimal> crc=<8 hex> end=<decimal>
+//! ```
+//!
+//! The second form is for one copy of a log alone: the one that has, ending at the offset `end`, a batch with this
+//! epoch and CRC.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use edgelog_core::{LeaderEpoch, Offset};
 use uuid::Uuid;
+
+use super::admin::Decision;
 
 /// What the metadata of a version that this one reads begins with.
 const VERSION: &str = "edgelog/1";
@@ -88,6 +100,53 @@ impl Position {
     }
 }
 
+/// What a person decided about a log, in the place of its position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ruling {
+    pub(super) decision: Decision,
+    /// Where the one copy of the log ends, or ended, that it is meant for; no topic's id. `None`: for any.
+    pub(super) end: Option<Position>,
+}
+
+impl Ruling {
+    /// Reads what [`metadata`](Ruling::metadata) has written; `None` where there is no decision.
+    pub(super) fn parse(metadata: &str) -> Option<Result<Ruling, String>> {
+        let said = metadata.strip_prefix(VERSION)?.strip_prefix(" decided=")?;
+        Some(Ruling::parse_words(said).ok_or_else(|| format!("it holds a decision that is not understood: {said}")))
+    }
+
+    fn parse_words(said: &str) -> Option<Ruling> {
+        let mut words = said.split(' ');
+        let decision = match words.next()? {
+            "adopt" => Decision::Adopt,
+            "restart" => Decision::Restart,
+            _ => return None,
+        };
+        let mut field = |name: &str| words.next()?.strip_prefix(name)?.strip_prefix('=');
+        let Some(log) = field("log") else { return (!said.contains(' ')).then_some(Ruling { decision, end: None }) };
+        let mark = BatchMark {
+            leader_epoch: field("epoch")?.parse().ok()?,
+            crc: u32::from_str_radix(field("crc")?, 16).ok()?,
+        };
+        let (log_id, offset) = (Uuid::try_parse(log).ok()?.into_bytes(), field("end")?.parse().ok()?);
+        Some(Ruling { decision, end: Some(Position { offset, log_id, mark, topic_id: Uuid::nil() }) })
+    }
+
+    /// The line that is committed.
+    pub(super) fn metadata(&self) -> String {
+        let word = match self.decision {
+            Decision::Adopt => "adopt",
+            Decision::Restart => "restart",
+        };
+        let mut line = format!("{VERSION} decided={word}");
+        if let Some(Position { offset, log_id, mark, .. }) = &self.end {
+            let (epoch, crc) = (mark.leader_epoch, mark.crc);
+            let _ = write!(line, " log={} epoch={epoch} crc={crc:08x} end={offset}", Hex(log_id));
+        }
+        line
+    }
+}
+
 /// Bytes as lower-case hexadecimal digits.
 pub(super) struct Hex<'a>(pub(super) &'a [u8]);
 
@@ -115,7 +174,29 @@ mod tests {
         for end in 0..line.len() - 31 {
             assert!(Position::parse(7, &line[..end]).is_err(), "{}", &line[..end]);
         }
+        assert_eq!(Ruling::parse(&line), None);
         assert!(Position::parse(7, "").unwrap_err().contains("no metadata"));
         assert!(Position::parse(7, "edgelog/2 x").unwrap_err().contains("newer"));
+    }
+
+    #[test]
+    fn a_decision_is_read_back_and_half_of_one_is_not_obeyed() {
+        let mark = BatchMark { leader_epoch: 3, crc: 0x0000_beef };
+        let end = Position { offset: 12, log_id: [0xab; 16], mark, topic_id: Uuid::nil() };
+        for ruling in
+            [Ruling { decision: Decision::Restart, end: None }, Ruling { decision: Decision::Adopt, end: Some(end) }]
+        {
+            let line = ruling.metadata();
+            assert_eq!(Ruling::parse(&line), Some(Ok(ruling)), "{line}");
+            assert!(Position::parse(7, &line).is_err());
+            for cut in "edgelog/1 decided=".len()..line.len() {
+                let found = Ruling::parse(&line[..cut]).unwrap();
+                let is_whole = found == Ok(Ruling { end: None, ..ruling });
+                assert!(
+                    found.is_err() || is_whole && &line[..cut] == "edgelog/1 decided=adopt" || cut + 1 == line.len()
+                );
+            }
+        }
+        assert!(Ruling::parse("edgelog/1 decided=sell").unwrap().is_err());
     }
 }

@@ -13,20 +13,19 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use edgelog_core::Offset;
-use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
 use kafka_protocol::messages::{
-    EndTxnRequest, GroupId, InitProducerIdRequest, OffsetCommitRequest, ProduceRequest, ProduceResponse, TopicName,
+    EndTxnRequest, GroupId, InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse, TopicName,
     TransactionalId, TxnOffsetCommitRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::BridgeEvent;
-use super::cluster::{Coordinated, Role};
+use super::cluster::{Cluster, Coordinated, Role};
 use super::collect::{Collected, Kind, Piece, RangeEnd};
 use super::config::Delivery;
 use super::connection::{Speaks, check, code_of};
@@ -34,7 +33,7 @@ use super::error::{BridgeError, Class, Code, Result};
 use super::lane::{Lane, Refused};
 use super::letter::{Loss, Refusal};
 use super::note::{Entry, Intent};
-use super::place::Which;
+use super::place::{Which, commit_request};
 use super::stamp::{self, Producer};
 use super::uplink::{Patience, Uplink};
 
@@ -114,6 +113,20 @@ fn sent_by_lane(collected: &Collected) -> BTreeMap<usize, (u64, u64)> {
 /// Whether something of this lane was not acknowledged yet.
 fn is_left(queues: &Queues, lane: usize) -> bool {
     queues.values().flatten().any(|wire| wire.lane == lane)
+}
+
+/// Asks for an epoch of the transactional id.
+pub(super) fn ask_to_claim(
+    cluster: &mut Cluster,
+    of: &Coordinated,
+    request: &InitProducerIdRequest,
+) -> Result<InitProducerIdResponse> {
+    let answer = cluster.ask_coordinator(of, request)?;
+    if matches!(answer.error_code, 15 | 16) {
+        cluster.forget_coordinator(of);
+    }
+    check("claiming the transactional id", answer.error_code).map_err(|error| error.needing_id(of))?;
+    Ok(answer)
 }
 
 impl Uplink {
@@ -492,17 +505,8 @@ impl Uplink {
         let lane = &self.lanes[end.lane];
         let target = lane.target.expect("a lane that sends has a target");
         let Coordinated::Group(group_id) = &lane.group else { unreachable!("positions are kept by groups") };
-        let partition = OffsetCommitRequestPartition::default()
-            .with_partition_index(target.partition)
-            .with_committed_offset(end.offset)
-            .with_committed_metadata(Some(StrBytes::from_string(lane.position_at(end.offset, end.mark).metadata())));
-        let topic = OffsetCommitRequestTopic::default()
-            .with_name(TopicName(StrBytes::from_string(lane.remote.clone())))
-            .with_partitions(vec![partition]);
-        // Generation -1 and no member, as by default: nobody consumes in this group.
-        let request = OffsetCommitRequest::default()
-            .with_group_id(GroupId(StrBytes::from_string(group_id.clone())))
-            .with_topics(vec![topic]);
+        let metadata = lane.position_at(end.offset, end.mark).metadata();
+        let request = commit_request(group_id, (&lane.remote, target.partition), end.offset, metadata);
         self.ask_to_commit(end.lane, &request, |answer| {
             let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
             told.map_or(-1, |partition| partition.error_code)
@@ -624,15 +628,9 @@ impl Uplink {
         let transaction = Coordinated::Transaction(self.config.transactional_id());
         let patience = if own.is_some() { Patience::Grace } else { Patience::Asked };
         let answer = self.persist(patience, |cluster| {
-            let answer = cluster.ask_coordinator(&transaction, &request);
+            let answer = ask_to_claim(cluster, &transaction, &request);
             *was_unanswered |= answer.as_ref().is_err_and(|error| code_of(error).is_none());
-            let answer = answer?;
-            if matches!(answer.error_code, 15 | 16) {
-                cluster.forget_coordinator(&transaction);
-            }
-            check("claiming the transactional id", answer.error_code)
-                .map_err(|error| error.needing_id(&transaction))?;
-            Ok(answer)
+            answer
         })?;
         self.producer = Some(Producer { id: answer.producer_id.0, epoch: answer.producer_epoch });
         Ok(())

@@ -9,10 +9,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use edgelog_core::Offset;
+
 use super::backoff::{Backoff, StopHandle};
 use super::cluster::{Cluster, Coordinated, RemoteTopic};
 use super::collect::{Collected, RangeEnd, Side, Terms, collect};
-use super::config::BridgeConfig;
+use super::config::{BridgeConfig, FencedRule};
 use super::connection::{Transport, code_of};
 use super::error::{BridgeError, Code, Result};
 use super::lane::Lane;
@@ -20,6 +22,7 @@ use super::metrics::MetricsHandle;
 use super::note::{Entry, Note};
 use super::partition;
 use super::place::Which;
+use super::position::BatchMark;
 use super::stamp::Producer;
 use super::transaction::Ended;
 use super::{BridgeEvent, Observer};
@@ -179,7 +182,42 @@ impl Uplink {
         Ok(self.waiting())
     }
 
+    /// Sends; where a person has to decide, and that may be waited for, waits.
     fn run_on(&mut self, until_caught_up: bool) -> Result<()> {
+        let may_wait = !until_caught_up && self.config.on_fenced == FencedRule::Wait;
+        let stop = self.cluster.stop().clone();
+        loop {
+            let error = match self.send(until_caught_up) {
+                Err(error) if may_wait && error.needs_decision() => error,
+                other => return other,
+            };
+            self.stand_back(&error)?;
+            loop {
+                stop.wait(self.config.retry);
+                if stop.is_stopped() {
+                    return Ok(());
+                }
+                // Who begins claims nothing unless the positions are those of the logs here. That they are says
+                // nothing to one who was fenced: both copies would take turns for ever.
+                if !matches!(error, BridgeError::Fenced { .. }) || self.is_decided()? {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Lets all logs wait for a person.
+    fn stand_back(&mut self, error: &BridgeError) -> Result<()> {
+        self.producer = None;
+        for lane in &mut self.lanes {
+            (lane.waits, lane.reader, lane.obeys) = (Some(error.to_string()), None, false);
+        }
+        self.tell_waiting();
+        self.metrics.place(&self.lanes);
+        self.write_note()
+    }
+
+    fn send(&mut self, until_caught_up: bool) -> Result<()> {
         let stop = self.cluster.stop().clone();
         self.begin()?;
         let mut looked = Instant::now();
@@ -202,10 +240,14 @@ impl Uplink {
             self.metrics.place(&self.lanes);
             let since = Instant::now();
             self.follow_the_line()?;
-            let mut collected = self.collect();
+            let mut collected = self.positions_alone(Lane::obeyed_position);
+            if collected.is_empty() {
+                collected = self.collect();
+            }
             if collected.is_empty() {
                 self.tell_waiting();
-                collected = self.stale_positions();
+                let recommit = self.config.recommit;
+                collected = self.positions_alone(|lane| lane.stale_position(recommit));
             }
             if collected.is_empty() {
                 let resting = self.lanes.iter().filter_map(Lane::rests_until).min();
@@ -249,13 +291,13 @@ impl Uplink {
         }
     }
 
-    /// The positions that the cluster would forget after some days: to be committed again, without records.
-    fn stale_positions(&self) -> Collected {
+    /// Positions that are to be committed without records: those that the cluster would forget after some days, and
+    /// those in whose place a decision stands.
+    fn positions_alone(&self, of: impl Fn(&Lane) -> Option<(Offset, BatchMark)>) -> Collected {
         let mut collected = Collected::default();
         if self.producer.is_some() {
-            let stale = self.lanes.iter().enumerate();
-            let stale = stale.filter_map(|(n, lane)| Some((n, lane.stale_position(self.config.recommit)?)));
-            collected.ends.extend(stale.map(|(lane, (offset, mark))| RangeEnd { lane, offset, mark }));
+            let found = self.lanes.iter().enumerate().filter_map(|(n, lane)| Some((n, of(lane)?)));
+            collected.ends.extend(found.map(|(lane, (offset, mark))| RangeEnd { lane, offset, mark }));
         }
         collected
     }
@@ -302,7 +344,7 @@ impl Uplink {
     }
 
     /// The local logs that are to be sent, with the target of each.
-    fn find_lanes(&mut self) -> Result<()> {
+    pub(super) fn find_lanes(&mut self) -> Result<()> {
         for topic in self.store.topics()? {
             let name = &topic.name;
             // Kafka's own begin so; their records mean nothing elsewhere.
@@ -353,7 +395,9 @@ impl Uplink {
 
     /// Tells which logs wait, each once for each reason.
     fn tell_waiting(&mut self) {
-        for (log, reason) in self.waiting() {
+        let waiting = self.waiting();
+        self.told.retain(|log, _| waiting.iter().any(|(waiting, _)| waiting == log));
+        for (log, reason) in waiting {
             if self.told.get(&log) != Some(&reason) {
                 self.told.insert(log.clone(), reason.clone());
                 self.tell(&BridgeEvent::Waiting { log, reason });

@@ -9,16 +9,30 @@ Arguments, jars and the command line are those of transfer.py.
 
 import functools
 import json
-import functools
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 
-from harness import UNABLE, Broken, Broker, Run, append, command, kafka, main, px, values_of
+from harness import (
+    EDGELOG,
+    FENCED,
+    UNABLE,
+    Broken,
+    Broker,
+    Run,
+    append,
+    command,
+    kafka,
+    main,
+    px,
+    tail,
+    values_of,
+)
 
 # No position is forgotten later than this: a minute of silence, and the cluster's look every half second.
 FORGOTTEN_SECONDS_MAX = 150
@@ -274,6 +288,123 @@ def lost_claim(world):
     return f"{len(values)} records"
 
 
+def edgelog(*arguments):
+    """What a command of edgelog prints."""
+    done = subprocess.run([EDGELOG, *map(str, arguments)], capture_output=True, check=False)
+    if done.returncode:
+        raise Broken(f"{arguments} ended with {done.returncode}: {tail(done.stderr)}")
+    return done.stdout.decode()
+
+
+def in_cluster(broker, device):
+    """What the cluster keeps of a device's only log, as any machine sees it."""
+    out = edgelog("bridge", "status", "--json", "--bootstrap", broker.address, "--device", device)
+    (line,) = out.splitlines()
+    return json.loads(line)["cluster"]
+
+
+def decide(broker, device, *arguments):
+    edgelog(*arguments, "--yes", "--bootstrap", broker.address, "--device", device)
+
+
+def wait_for(run, what, is_it):
+    while (event := run.next_event()) is not None:
+        if is_it(event):
+            return event
+    raise Broken(f"it ended before {what}: {run.events[-5:]} {tail(bytes(run.errors))}")
+
+
+def sent_up_to(offset):
+    return lambda event: event["event"] == "committed" and event["positions"][0]["offset"] == offset
+
+
+def waits_since(words):
+    return lambda event: event["event"] == "waiting" and words in event["reason"]
+
+
+def adopted(world):
+    """Two copies of a device run for ever. The one that is not the cluster's waits, and so does the other one once a
+    person has decided against it; neither takes turns with the other, and each goes on where it was."""
+    broker, label = world.broker, "adopted"
+    broker.create_topic(label, 1, retention_ms=-1)
+    right, clone = (world.scratch / f"{label}-{name}" for name in ("right", "clone"))
+    append(right, "t", lines("common"))
+    sets = {"edgelog.bridge.retry.ms": 300, "edgelog.bridge.interval.ms": 0}
+    arguments = functools.partial(command, broker=broker, device=label, to=label, topics="t", forever=True, **sets)
+    Run(command(right, broker, label, label, topics="t")).expect(0)
+    shutil.copytree(right, clone)
+    append(right, "t", lines("right"))
+    append(clone, "t", lines("clone"))
+    first = Run(arguments(right))
+    wait_for(first, "all was sent", sent_up_to(100))
+    Run(arguments(clone, **{"edgelog.bridge.on.fenced": "exit"})).expect(FENCED)
+    second = Run(arguments(clone))
+    wait_for(second, "it waits", waits_since("is not one of the log here"))
+    # The right one was not disturbed.
+    append(right, "t", lines("more"))
+    wait_for(first, "it goes on", sent_up_to(150))
+    found = in_cluster(broker, label)
+    if found["offset"] != 150 or found["decided"] or len(found["log_id"]) != 32:
+        raise Broken(f"the status is {found}")
+    # The clone it is to be: what it has sent itself, before it was cloned, is not sent again.
+    decide(broker, label, "--dir", clone, "bridge", "adopt")
+    wait_for(second, "it was adopted", sent_up_to(100))
+    append(right, "t", lines("unsent"))
+    wait_for(first, "it is fenced", waits_since("fenced"))
+    for n in range(3):
+        append(clone, "t", lines(f"later {n}"))
+        wait_for(second, "it goes on", sent_up_to(150 + 50 * n))
+    second.process.terminate()
+    second.expect(0)
+    # And back again; nobody else runs, so no store has to be named.
+    decide(broker, label, "bridge", "adopt")
+    wait_for(first, "it was adopted", sent_up_to(200))
+    first.process.terminate()
+    first.expect(0)
+    if in_cluster(broker, label)["decided"]:
+        raise Broken("a decision that was obeyed still stands")
+    found = values_of(broker.consume_all(label))
+    names = ["common", "right", "more", "clone", "later 0", "later 1", "later 2", "unsent"]
+    if found != [line for name in names for line in lines(name)]:
+        raise Broken(f"found {len(found)} records: {kafka.shorten(found)}")
+    return f"{len(found)} records, decided twice"
+
+
+def reset(world):
+    """After a reset everything is sent again, once: by a bridge that runs meanwhile, and by one that is started later,
+    also where its note knew better. The note beside the store keeps nothing any more."""
+    broker, label = world.broker, "reset"
+    broker.create_topic(label, 1, retention_ms=-1)
+    store = world.scratch / label
+    append(store, "t", lines("one"))
+    sets = {"edgelog.bridge.retry.ms": 300, "edgelog.bridge.interval.ms": 0}
+    run = Run(command(store, broker, label, label, topics="t", forever=True, **sets))
+    wait_for(run, "all was sent", sent_up_to(50))
+    decide(broker, label, "bridge", "reset")
+    if in_cluster(broker, label)["decided"] != "restart":
+        raise Broken(f"the status is {in_cluster(broker, label)}")
+    append(store, "t", lines("two"))
+    wait_for(run, "it is fenced", waits_since("fenced"))
+    wait_for(run, "it was sent again", sent_up_to(100))
+    run.process.terminate()
+    run.expect(0)
+    decide(broker, label, "bridge", "reset")
+    arguments = command(store, broker, label, label, topics="t")
+    counts = [Run(arguments).expect(0).records() for _ in range(2)]
+    if counts != [100, 0]:
+        raise Broken(f"it sent {counts} records after the reset")
+    decide(broker, label, "--dir", store, "bridge", "reset", "--topics", "t")
+    if noted := edgelog("--dir", store, "bridge", "status", "--json"):
+        raise Broken(f"the note still says {noted}")
+    counts = [Run(arguments).expect(0).records() for _ in range(2)]
+    if counts != [100, 0]:
+        raise Broken(f"it sent {counts} records after the reset of both")
+    found = values_of(broker.consume_all(label))
+    if found != lines("one") + (lines("one") + lines("two")) * 3:
+        raise Broken(f"found {len(found)} records: {kafka.shorten(found)}")
+    return f"{len(found)} records, reset 3 times"
+
+
 def at_least_once(world):
     """A cluster without transactions of version 2 gets every record, in order but for what is there twice, while the
     bridge is killed and its connections are cut."""
@@ -319,6 +450,8 @@ TESTS = {
     "goes_on": goes_on,
     "stalled": stalled,
     "lost_claim": lost_claim,
+    "adopted": adopted,
+    "reset": reset,
     "at_least_once": at_least_once,
 }
 

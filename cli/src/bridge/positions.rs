@@ -1,0 +1,301 @@
+//! `bridge status`, `reset` and `adopt`: where a device's logs stand, here and in the cluster, and what a person decides
+//! about that.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use edgelog::bridge::{Admin, ClusterPosition, Decision, LogStatus, PositionOf, forget};
+use edgelog::{Offset, TopicPartition};
+use serde::Serialize;
+
+use super::KeyArgs;
+use crate::context::Context;
+use crate::failure::{Failure, Outcome, confirm, warn};
+use crate::print::{self, Align, Table};
+
+/// Show where logs stand: in the cluster, and as the note beside the store says
+///
+/// With brokers and a device it asks the cluster, from any machine; with --dir (or `EDGELOG_DIR`) it adds what that
+/// store's note says. Without brokers it works offline, and shows the note alone.
+#[derive(clap::Args)]
+pub(super) struct Status {
+    #[command(flatten)]
+    keys: KeyArgs,
+    /// One JSON object a line, a log each
+    #[arg(long)]
+    json: bool,
+}
+
+/// Let everything be sent again from the beginning, and nothing be kept for a bridge any more
+///
+/// In the cluster, the position of each log is replaced by the decision that it begins anew: the device's bridge sends
+/// all that its store holds, also what was delivered before, so consumers find that twice. With --dir (or `EDGELOG_DIR`)
+/// these logs are also taken out of the note beside that store, while no bridge runs there: what it kept for a bridge
+/// falls under retention as any other, until a bridge is started again. Without brokers, that alone.
+#[derive(clap::Args)]
+#[command(after_help = AFTER_DECIDING)]
+pub(super) struct Reset {
+    #[command(flatten)]
+    keys: KeyArgs,
+    /// Which of the device's topics: names and patterns with '*' [default: all]
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    topics: Vec<String>,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Decide that a store is the device's right one: after a restored backup, a clone, a replaced device
+///
+/// With --dir (or `EDGELOG_DIR`) it is that store, as it is now or goes on, and no other copy of it. Without, it is the
+/// store whose bridge reads the decision first: stop the other ones before. It goes on where its own note says that the
+/// cluster has acknowledged it, else at its first record: nothing that it holds is left out. What another copy has sent
+/// stays in the cluster, so that what both hold may be there twice.
+#[derive(clap::Args)]
+#[command(after_help = AFTER_DECIDING)]
+pub(super) struct Adopt {
+    #[command(flatten)]
+    keys: KeyArgs,
+    /// Which of the device's topics: names and patterns with '*' [default: all]
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    topics: Vec<String>,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+const AFTER_DECIDING: &str = "\
+The device's bridge, where one runs, is fenced: it sends nothing more until it reads the decision, within
+edgelog.bridge.retry.ms (a minute), and then goes on by itself. Where none runs, the next one that is started obeys. A
+decision is obeyed once. The cluster forgets it like any position, after offsets.retention.minutes (seven days).
+
+The user needs what the device needs: Write on its transactional id, Read on its groups and target topics.";
+
+pub(super) fn status(args: &Status, ctx: &Context) -> Outcome {
+    let config = args.keys.config()?;
+    let asks_cluster = config.names_brokers();
+    let mut rows: BTreeMap<TopicPartition, (Vec<ClusterPosition>, Option<LogStatus>)> = BTreeMap::new();
+    if asks_cluster {
+        for position in Admin::new(config)?.positions()? {
+            rows.entry(position.log.clone()).or_default().0.push(position);
+        }
+    }
+    let has_note = !asks_cluster || ctx.is_named();
+    if has_note {
+        drop(ctx.attach()?);
+        for noted in edgelog::bridge::status(ctx.dir())? {
+            let row = rows.entry(noted.log.clone()).or_default();
+            row.1 = Some(noted);
+        }
+    }
+    if args.json {
+        for (log, (positions, noted)) in &rows {
+            // Positions under several partitions are several lines; a bridge waits until a person has cleaned up.
+            let positions = positions.iter().map(Some).chain(positions.is_empty().then_some(None));
+            for position in positions {
+                print::json_line(&Row::new(log, position, noted.as_ref()))?;
+            }
+        }
+    } else if rows.is_empty() && asks_cluster {
+        eprintln!("the cluster knows no position of this device");
+    } else if rows.is_empty() {
+        eprintln!("no bridge has sent anything of {} yet", ctx.dir().display());
+    } else {
+        table_of(&rows, asks_cluster, has_note).print()?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    topic: &'a str,
+    partition: u32,
+    target_topic: Option<&'a str>,
+    target_partition: Option<i32>,
+    acknowledged: Option<Offset>,
+    committing: Option<Offset>,
+    high_watermark: Option<Offset>,
+    held_from: Option<Offset>,
+    lag: Option<u64>,
+    cluster: Option<InCluster<'a>>,
+}
+
+#[derive(Default, Serialize)]
+struct InCluster<'a> {
+    group: &'a str,
+    offset: Offset,
+    log_id: Option<String>,
+    leader_epoch: Option<i32>,
+    target_topic_id: Option<String>,
+    decided: Option<&'static str>,
+    unknown: Option<&'a str>,
+}
+
+impl<'a> Row<'a> {
+    fn new(log: &'a TopicPartition, position: Option<&'a ClusterPosition>, noted: Option<&'a LogStatus>) -> Row<'a> {
+        let in_cluster = position.map(|position| (position.target_topic.as_str(), Some(position.target_partition)));
+        let in_note = noted.map(|noted| (noted.remote.as_str(), noted.remote_partition));
+        let target = in_cluster.or(in_note);
+        Row {
+            topic: &log.topic,
+            partition: log.partition,
+            target_topic: target.map(|(topic, _)| topic),
+            target_partition: target.and_then(|(_, partition)| partition),
+            acknowledged: noted.and_then(|noted| noted.acknowledged),
+            committing: noted.and_then(|noted| noted.committing),
+            high_watermark: noted.and_then(|noted| noted.high_watermark),
+            held_from: noted.and_then(|noted| noted.held_from),
+            lag: noted.and_then(|noted| noted.lag),
+            cluster: position.map(InCluster::of),
+        }
+    }
+}
+
+impl<'a> InCluster<'a> {
+    fn of(position: &'a ClusterPosition) -> InCluster<'a> {
+        let mut row = InCluster { group: &position.group, offset: position.offset, ..InCluster::default() };
+        match &position.holds {
+            PositionOf::Log { log_id, leader_epoch, target_topic_id, .. } => {
+                row.log_id = Some(hex(log_id));
+                row.leader_epoch = Some(*leader_epoch);
+                row.target_topic_id = Some(hex(target_topic_id));
+            }
+            PositionOf::Decided { decision, log_id, .. } => {
+                row.decided = Some(word_of(*decision));
+                row.log_id = log_id.as_ref().map(hex);
+            }
+            PositionOf::Unknown { reason, .. } => row.unknown = Some(reason),
+            _ => {}
+        }
+        row
+    }
+}
+
+fn word_of(decision: Decision) -> &'static str {
+    match decision {
+        Decision::Adopt => "adopt",
+        Decision::Restart => "restart",
+        _ => "something newer",
+    }
+}
+
+fn hex(bytes: &[u8; 16]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn table_of(
+    rows: &BTreeMap<TopicPartition, (Vec<ClusterPosition>, Option<LogStatus>)>,
+    asks_cluster: bool,
+    has_note: bool,
+) -> Table {
+    let mut columns = vec![("LOG", Align::Left), ("TARGET", Align::Left)];
+    if asks_cluster {
+        columns.extend([("IN CLUSTER", Align::Right), ("OF LOG", Align::Left), ("EPOCH", Align::Right)]);
+    }
+    if has_note {
+        columns.extend([("ACKNOWLEDGED", Align::Right), ("END", Align::Right)]);
+        columns.extend([("LAG", Align::Right), ("KEPT FROM", Align::Right)]);
+    }
+    let mut table = Table::new(&columns);
+    for (log, (positions, noted)) in rows {
+        for position in positions.iter().map(Some).chain(positions.is_empty().then_some(None)) {
+            let row = Row::new(log, position, noted.as_ref());
+            let target = row.target_topic.unwrap_or("-");
+            let target = row.target_partition.map_or_else(|| target.to_owned(), |n| format!("{target}-{n}"));
+            let mut cells = vec![log.to_string(), target];
+            if asks_cluster {
+                let of = position.map(|position| match &position.holds {
+                    PositionOf::Decided { decision, log_id: None, .. } => format!("decided: {}", word_of(*decision)),
+                    PositionOf::Decided { decision, .. } => format!("decided: {}, one store", word_of(*decision)),
+                    PositionOf::Unknown { .. } => "not edgelog's".to_owned(),
+                    PositionOf::Log { log_id, .. } => hex(log_id),
+                    _ => "something newer".to_owned(),
+                });
+                let epoch = row.cluster.as_ref().and_then(|row| row.leader_epoch);
+                cells.push(number(position.map(|position| position.offset)));
+                cells.extend([of.unwrap_or_else(|| "-".to_owned()), number(epoch)]);
+            }
+            if has_note {
+                let mut acknowledged = number(row.acknowledged);
+                if let Some(committing) = row.committing {
+                    acknowledged = format!("{acknowledged} (or {})", print::grouped(committing));
+                }
+                cells.extend([acknowledged, number(row.high_watermark), number(row.lag), number(row.held_from)]);
+            }
+            table.row(cells);
+        }
+    }
+    table
+}
+
+fn number(number: Option<impl Into<i128>>) -> String {
+    number.map_or_else(|| "-".to_owned(), print::grouped)
+}
+
+pub(super) fn reset(args: &Reset, ctx: &Context) -> Outcome {
+    let (config, topics) = (args.keys.config()?, chosen(&args.topics));
+    let (asks_cluster, has_note) = (config.names_brokers(), ctx.is_named());
+    if !asks_cluster && !has_note {
+        return Err(Failure::new("neither brokers nor a store are named")
+            .hint("--bootstrap and --device name what the cluster has to forget, --dir the store whose note has to."));
+    }
+    let mut admin = asks_cluster.then(|| Admin::new(config)).transpose()?;
+    if !args.yes {
+        let logs = match &mut admin {
+            Some(admin) => counted_logs(&admin.positions()?),
+            None => format!("the logs of {}", ctx.dir().display()),
+        };
+        let what = if asks_cluster { "send again everything of" } else { "let retention take what is not sent of" };
+        confirm(&format!("{what} {logs}"))?;
+    }
+    if has_note {
+        let gone = forget(ctx.dir(), &topics)?;
+        let logs = print::counted(gone.len() as u64, "log");
+        eprintln!("the note in {} knows {logs} less", ctx.dir().display());
+    }
+    match &mut admin {
+        Some(admin) => decide(admin, &topics, Decision::Restart, None),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+pub(super) fn adopt(args: &Adopt, ctx: &Context) -> Outcome {
+    let (config, topics) = (args.keys.config()?, chosen(&args.topics));
+    let mut admin = Admin::new(config)?;
+    let store = ctx.is_named().then(|| ctx.dir());
+    if store.is_some() {
+        drop(ctx.attach()?);
+    }
+    if !args.yes {
+        let logs = counted_logs(&admin.positions()?);
+        let whose = match store {
+            Some(dir) => format!("the store in {}", dir.display()),
+            None => "whichever store's bridge asks next".to_owned(),
+        };
+        confirm(&format!("let {whose} go on with {logs}"))?;
+    }
+    decide(&mut admin, &topics, Decision::Adopt, store)
+}
+
+fn chosen(topics: &[String]) -> Vec<String> {
+    if topics.is_empty() { vec!["*".to_owned()] } else { topics.to_vec() }
+}
+
+fn counted_logs(positions: &[ClusterPosition]) -> String {
+    print::counted(positions.len() as u64, "log")
+}
+
+fn decide(admin: &mut Admin, topics: &[String], decision: Decision, store: Option<&std::path::Path>) -> Outcome {
+    let decided = admin.decide(topics, decision, store)?;
+    for position in &decided {
+        eprintln!("{}: decided, {}", position.log, word_of(decision));
+    }
+    if decided.is_empty() {
+        warn("the cluster has no position of such a log: there is nothing to decide, its next bridge goes by its note");
+    }
+    Ok(ExitCode::SUCCESS)
+}

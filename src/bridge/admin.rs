@@ -1,0 +1,307 @@
+//! What a person does about a device's positions, from any machine that reaches the cluster: look at them, and decide.
+//!
+//! A decision is committed in the place of a position (see `position`). Whatever bridge of the device runs is fenced
+//! first, so that it does not overwrite the decision: it stands back, reads the positions again after
+//! `edgelog.bridge.retry.ms`, finds the decision and goes on as it says. Its first transaction puts positions into the
+//! places of all decisions that it obeyed.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use edgelog_core::Offset;
+use kafka_protocol::messages::{InitProducerIdRequest, ListGroupsRequest, TransactionalId};
+use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
+
+use super::backoff::{Backoff, StopHandle};
+use super::cluster::{Cluster, Coordinated, Role};
+use super::config::{BridgeConfig, Delivery};
+use super::connection::{Transport, check, code_of};
+use super::error::Result;
+use super::lane::READING;
+use super::lock_note;
+use super::note::Note;
+use super::partition::matches;
+use super::place::{Committed, ask_for_positions, commit_request};
+use super::position::{BatchMark, Position, Ruling};
+use super::transaction::ask_to_claim;
+use crate::error::Error;
+use crate::{Log, OffsetSpec, Store, TopicPartition};
+
+/// How long the cluster would let a transaction of ours be open; none is opened.
+const TRANSACTION_TIMEOUT_MS: i32 = 10_000;
+
+/// What a person decides about a device's logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Decision {
+    /// The store that reads it is the right one, whatever the cluster's positions were of. It goes on where its own
+    /// note says that the cluster has acknowledged it, else at its first record: nothing that it holds is left out, and
+    /// what another copy has sent of the same is there twice.
+    Adopt,
+    /// Everything that the store holds is sent from the beginning, what was delivered as well.
+    Restart,
+}
+
+/// A position of one of the device's logs, as the cluster keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClusterPosition {
+    /// The device's log.
+    pub log: TopicPartition,
+    /// The group that keeps it.
+    pub group: String,
+    /// The target topic that it is stored under.
+    pub target_topic: String,
+    /// The target partition.
+    pub target_partition: i32,
+    /// The offset of the local log that is sent next.
+    pub offset: Offset,
+    /// Whose position it is.
+    pub holds: PositionOf,
+}
+
+/// What stands beside a position's offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PositionOf {
+    /// The position of a log.
+    Log {
+        /// The log's identity.
+        log_id: [u8; 16],
+        /// The leader epoch of the batch before the position.
+        leader_epoch: i32,
+        /// The id that the target topic had when it was committed.
+        target_topic_id: [u8; 16],
+    },
+    /// A decision that no bridge has obeyed yet.
+    Decided {
+        /// What was decided.
+        decision: Decision,
+        /// The identity of the log that it is meant for; `None`: for whichever reads it first.
+        log_id: Option<[u8; 16]>,
+    },
+    /// Nothing that a bridge obeys: somebody else committed or reset it.
+    Unknown {
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Looks at a device's positions, and decides about them.
+///
+/// Needs the device's own rights: Read on its groups, Read on its target topics, and, to decide, Write on its
+/// transactional id.
+pub struct Admin {
+    config: BridgeConfig,
+    cluster: Cluster,
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Admin {
+    /// For the device and the cluster that `config` names; the topics need not be set. Does not connect yet. What fails
+    /// is tried again for `request.timeout.ms`.
+    ///
+    /// # Errors
+    /// [`BridgeError::InvalidConfig`](super::BridgeError::InvalidConfig).
+    pub fn new(config: BridgeConfig) -> Result<Admin> {
+        config.validate_device()?;
+        let (connect, request) = (config.connect_timeout, config.request_timeout);
+        let transport = Transport::new(&config.client_id, connect, request, &config.security, StopHandle::default());
+        let cluster = Cluster::new(config.bootstrap.clone(), transport);
+        Ok(Admin { config, cluster })
+    }
+
+    /// Every position that the cluster keeps of the device's logs, by log.
+    ///
+    /// # Errors
+    /// A cluster that does not answer, or refuses.
+    pub fn positions(&mut self) -> Result<Vec<ClusterPosition>> {
+        let mut found = Vec::new();
+        for (log, group) in self.groups()? {
+            let doing = format!("reading the position of {log}");
+            let of = Coordinated::Group(group.clone());
+            for committed in self.persist(|cluster| ask_for_positions(cluster, &of, false, &doing))? {
+                let holds = PositionOf::of(&committed);
+                let Committed { topic: target_topic, partition: target_partition, offset, .. } = committed;
+                let (log, group) = (log.clone(), group.clone());
+                found.push(ClusterPosition { log, group, target_topic, target_partition, offset, holds });
+            }
+        }
+        found.sort_by(|a, b| a.log.cmp(&b.log));
+        Ok(found)
+    }
+
+    /// Decides about the logs of all topics that match one of `topics` (names and patterns with `*`) and of which the
+    /// cluster keeps a position; returns these. With `store`, the directory of a data store, the decision is for that
+    /// store alone, as it is now or goes on, and for no other copy of it; its logs that the cluster does not know are
+    /// passed over.
+    ///
+    /// The device's bridge, where one runs, is fenced, and stands back until it reads the decision, after
+    /// `edgelog.bridge.retry.ms` at most; with `edgelog.bridge.on.fenced=exit` it ends. A decision lasts until a bridge
+    /// obeys it, or until the cluster forgets it like any position of a silent group (`offsets.retention.minutes`).
+    ///
+    /// # Errors
+    /// As [`positions`](Admin::positions); [`BridgeError::Store`](super::BridgeError::Store) for `store`.
+    pub fn decide(
+        &mut self,
+        topics: &[String],
+        decision: Decision,
+        store: Option<&Path>,
+    ) -> Result<Vec<ClusterPosition>> {
+        let store = store.map(Store::attach).transpose()?;
+        let is_chosen = |position: &ClusterPosition| topics.iter().any(|pattern| matches(pattern, &position.log.topic));
+        if !self.positions()?.iter().any(is_chosen) {
+            return Ok(Vec::new());
+        }
+        if self.config.delivery == Delivery::ExactlyOnce {
+            self.fence()?;
+        }
+        // Nobody moves them any more.
+        let mut decided = self.positions()?;
+        decided.retain(is_chosen);
+        let mut done = Vec::new();
+        for mut position in decided {
+            let end = match &store {
+                None => None,
+                Some(store) => match store.log(&position.log.topic, position.log.partition) {
+                    Ok(log) => Some(end_of(&log)?),
+                    Err(Error::UnknownTopicOrPartition { .. }) => continue,
+                    Err(error) => return Err(error.into()),
+                },
+            };
+            let ruling = Ruling { decision, end };
+            let to = (position.target_topic.as_str(), position.target_partition);
+            let request = commit_request(&position.group, to, position.offset, ruling.metadata());
+            let (of, doing) = (Coordinated::Group(position.group.clone()), format!("deciding about {}", position.log));
+            self.persist(|cluster| {
+                let answer = cluster.ask_coordinator(&of, &request)?;
+                let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
+                let code = told.map_or(-1, |partition| partition.error_code);
+                if matches!(code, 15 | 16) {
+                    cluster.forget_coordinator(&of);
+                }
+                check(&doing, code).map_err(|error| error.needing_id(&of))
+            })?;
+            position.holds = PositionOf::Decided { decision, log_id: end.map(|end| end.log_id) };
+            done.push(position);
+        }
+        Ok(done)
+    }
+
+    /// The device's logs of which the cluster has a group, with its name.
+    fn groups(&mut self) -> Result<Vec<(TopicPartition, String)>> {
+        let prefix = format!("{}:", self.config.transactional_id());
+        let request = ListGroupsRequest::default();
+        let nodes = self.persist(|cluster| {
+            cluster.topics(&[])?;
+            Ok(cluster.nodes())
+        })?;
+        let mut found = Vec::new();
+        for node in nodes {
+            // Each broker names those that it coordinates.
+            let answer = self.persist(|cluster| {
+                let answer = cluster.request(node, Role::Coordinator, &request)?;
+                check("listing groups", answer.error_code)?;
+                Ok(answer)
+            })?;
+            let names = answer.groups.iter().map(|group| group.group_id.0.to_string());
+            let ours = names.filter_map(|name| Some((name.strip_prefix(&prefix)?.parse().ok()?, name)));
+            found.extend(ours);
+        }
+        Ok(found)
+    }
+
+    /// Takes the transactional id, so that who had it commits nothing any more.
+    fn fence(&mut self) -> Result<()> {
+        let id = self.config.transactional_id();
+        let request = InitProducerIdRequest::default()
+            .with_transactional_id(Some(TransactionalId(StrBytes::from_string(id.clone()))))
+            .with_transaction_timeout_ms(TRANSACTION_TIMEOUT_MS);
+        let of = Coordinated::Transaction(id);
+        self.persist(|cluster| ask_to_claim(cluster, &of, &request)).map(drop)
+    }
+
+    /// Asks again for a while, as long as the answer may be another one later.
+    fn persist<T>(&mut self, mut ask: impl FnMut(&mut Cluster) -> Result<T>) -> Result<T> {
+        let deadline = Instant::now() + self.config.request_timeout;
+        let mut backoff = Backoff::new(self.config.backoff, self.config.backoff_max);
+        loop {
+            let error = match ask(&mut self.cluster) {
+                Err(error) if error.is_retriable() && !error.is_refusal() && Instant::now() < deadline => error,
+                other => return other,
+            };
+            self.cluster.stop().wait(backoff.pause());
+            if code_of(&error).is_none() {
+                let _ = self.cluster.topics(&[]);
+            }
+        }
+    }
+}
+
+impl PositionOf {
+    fn of(committed: &Committed) -> PositionOf {
+        match Ruling::parse(&committed.metadata) {
+            Some(Ok(Ruling { decision, end })) => {
+                return PositionOf::Decided { decision, log_id: end.map(|end| end.log_id) };
+            }
+            Some(Err(reason)) => return PositionOf::Unknown { reason },
+            None => {}
+        }
+        match Position::parse(committed.offset, &committed.metadata) {
+            Ok(position) => PositionOf::Log {
+                log_id: position.log_id,
+                leader_epoch: position.mark.leader_epoch,
+                target_topic_id: position.topic_id.into_bytes(),
+            },
+            Err(reason) => PositionOf::Unknown { reason },
+        }
+    }
+}
+
+/// Where what is durable of a log ends: another copy of it that went its own way has another batch there, or none.
+fn end_of(log: &Log) -> Result<Position> {
+    let offset = log.reader_with(OffsetSpec::Latest, READING)?.position().offset;
+    let gap = BatchMark::behind_a_gap(log.leader_epoch());
+    let mark = if offset > log.offsets().log_start_offset {
+        let mut reader = log.reader_with(OffsetSpec::Offset(offset - 1), READING)?;
+        let batch = reader.next_batch()?;
+        batch.map_or(gap, |batch| BatchMark { leader_epoch: batch.leader_epoch(), crc: batch.view().crc() })
+    } else {
+        gap
+    };
+    Ok(Position { offset, log_id: log.id(), mark, topic_id: Uuid::nil() })
+}
+
+/// Takes the logs of all topics that match one of `topics` out of the note beside the store in `dir`, and returns them:
+/// retention counts them as any other from then on. A bridge that is started later asks the cluster where they stand,
+/// and sends those that it does not know from their beginning. A note that is damaged is replaced by an empty one.
+///
+/// # Errors
+/// [`BridgeError::Locked`](super::BridgeError::Locked) while a bridge works for this store;
+/// [`BridgeError::Note`](super::BridgeError::Note); [`BridgeError::Store`](super::BridgeError::Store) where there is no
+/// store.
+///
+/// # Durability
+/// Durable on return.
+pub fn forget(dir: impl AsRef<Path>, topics: &[String]) -> Result<Vec<TopicPartition>> {
+    let dir = dir.as_ref();
+    drop(Store::attach(dir)?);
+    let (storage, _lock) = lock_note(dir)?;
+    let mut note = Note::open(Arc::clone(&storage))?;
+    let is_chosen = |log: &TopicPartition| topics.iter().any(|pattern| matches(pattern, &log.topic));
+    let gone: Vec<TopicPartition> = note.entries.keys().filter(|log| is_chosen(log)).cloned().collect();
+    note.entries.retain(|log, _| !is_chosen(log));
+    if note.is_damaged || !gone.is_empty() {
+        // Both files: what the older one says is not to come back.
+        note.write()?;
+        note.write()?;
+    }
+    Ok(gone)
+}
