@@ -30,12 +30,8 @@ pub fn encode_one(
     value: Option<&[u8]>,
     headers: &[Header<'_>],
 ) -> Result<usize, EncodeError> {
-    let shape = RecordShape::of(timestamp, 0, 0, key, value, headers)?;
-    let needed = shape.end(HEADER_LEN)?;
-    let available = buffer.len();
-    let Some(batch) = buffer.get_mut(..needed) else { return Err(EncodeError::BufferTooSmall { needed, available }) };
-    let Some((_, dest)) = batch.split_at_mut_checked(HEADER_LEN) else { return Err(broken()) };
-    shape.write(dest, key, value, headers).ok_or_else(broken)?;
+    let needed = write_record(buffer, HEADER_LEN, timestamp, 0, 0, key, value, headers)?;
+    let Some(batch) = buffer.get_mut(..needed) else { return Err(broken()) };
     let fields = HeaderFields {
         record_count: 1,
         base_timestamp: timestamp,
@@ -95,17 +91,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> RecordBatchBuilder<B> {
             return Err(EncodeError::TooManyRecords { max: i32::MAX });
         }
         let base_timestamp = if offset_delta == 0 { timestamp } else { self.base_timestamp };
-        // Neither is below -1 (`of` sees to `timestamp`, and this is not used before): no overflow.
-        let shape =
-            RecordShape::of(timestamp, timestamp.wrapping_sub(base_timestamp), offset_delta, key, value, headers)?;
-        let needed = shape.end(self.end)?;
+        // Neither is below -1 (`write_record` sees to `timestamp`, and does not use this before): no overflow.
+        let timestamp_delta = timestamp.wrapping_sub(base_timestamp);
         let buffer = self.buffer.as_mut();
-        let available = buffer.len();
-        let Some(dest) = buffer.get_mut(self.end..needed) else {
-            return Err(EncodeError::BufferTooSmall { needed, available });
-        };
-        shape.write(dest, key, value, headers).ok_or_else(broken)?;
-        self.end = needed;
+        self.end = write_record(buffer, self.end, timestamp, timestamp_delta, offset_delta, key, value, headers)?;
         self.record_count += 1;
         self.base_timestamp = base_timestamp;
         // No timestamp is below all others, and so is the first value of this.
@@ -282,6 +271,108 @@ impl HeaderFields {
     }
 }
 
+/// Writes a record to `buffer` from `start` on, and returns where it ends.
+///
+/// # Errors
+/// As of [`encode_one`]; the buffer is as it was.
+#[inline]
+#[allow(clippy::too_many_arguments)] // The fields of a record, and its place.
+fn write_record(
+    buffer: &mut [u8],
+    start: usize,
+    timestamp: TimestampMs,
+    timestamp_delta: i64,
+    offset_delta: i32,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: &[Header<'_>],
+) -> Result<usize, EncodeError> {
+    if timestamp < NO_TIMESTAMP {
+        return Err(EncodeError::TimestampOutOfRange { given: timestamp });
+    }
+    match headers.is_empty().then(|| write_small(buffer, start, timestamp_delta, offset_delta, key, value)) {
+        Some(Some(end)) => Ok(end),
+        _ => write_any(buffer, start, timestamp_delta, offset_delta, key, value, headers),
+    }
+}
+
+/// As [`write_record`], for any record.
+#[inline(never)]
+fn write_any(
+    buffer: &mut [u8],
+    start: usize,
+    timestamp_delta: i64,
+    offset_delta: i32,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: &[Header<'_>],
+) -> Result<usize, EncodeError> {
+    let shape = RecordShape::of(timestamp_delta, offset_delta, key, value, headers);
+    let end = shape.end(start)?;
+    let available = buffer.len();
+    let Some(dest) = buffer.get_mut(start..end) else {
+        return Err(EncodeError::BufferTooSmall { needed: end, available });
+    };
+    shape.write(dest, key, value, headers).ok_or_else(broken)?;
+    Ok(end)
+}
+
+/// Numbers below this take one byte or two.
+const SMALL: usize = 1 << 13;
+
+/// As [`write_record`] for the record that nearly all are: without headers, with a key below 64 bytes and everything
+/// else below 8 KiB, and with room for it. What stands before the key then is eight bytes at most, and goes out as one
+/// word; what is too much of it is written over. `None`, with nothing written, where that is not so.
+#[inline]
+fn write_small(
+    buffer: &mut [u8],
+    start: usize,
+    timestamp_delta: i64,
+    offset_delta: i32,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+) -> Option<usize> {
+    let (timestamp_delta, offset_delta) = (timestamp_delta as u64, offset_delta as u64);
+    let (key_len, value_len) = (key.map_or(0, <[u8]>::len), value.map_or(0, <[u8]>::len));
+    // A hundred bytes are more than what stands around key and value.
+    let is_small = timestamp_delta < SMALL as u64 && offset_delta < SMALL as u64;
+    if !is_small || key_len >= 64 || value_len >= SMALL - 64 - 100 || start >= BATCH_SIZE_MAX - SMALL {
+        return None;
+    }
+    let (timestamp_delta, timestamp_len) = two_bytes(timestamp_delta);
+    let (offset_delta, offset_len) = two_bytes(offset_delta);
+    let (value_word, value_word_len) = if value.is_some() { two_bytes(value_len as u64) } else { (1, 1) };
+    // Attributes, the key's length and the count of headers take a byte each.
+    let body_len = 3 + timestamp_len + offset_len + key_len + value_word_len + value_len;
+    let (body_len_word, body_start) = two_bytes(body_len as u64);
+    let end = start + body_start + body_len;
+    let dest = buffer.get_mut(start..end)?;
+    let mut head_len = body_start + 1;
+    let mut head = body_len_word | timestamp_delta << (8 * head_len);
+    head_len += timestamp_len;
+    head |= offset_delta << (8 * head_len);
+    head_len += offset_len;
+    head |= if key.is_some() { (key_len as u64) << 1 } else { 1 } << (8 * head_len);
+    head_len += 1;
+    *dest.first_chunk_mut()? = head.to_le_bytes();
+    let mut out = Out(dest);
+    out.advance(head_len)?;
+    out.bytes(key.unwrap_or_default())?;
+    // One byte of it may be the value's first, or the count of headers.
+    *out.0.first_chunk_mut()? = (value_word as u16).to_le_bytes();
+    out.advance(value_word_len)?;
+    out.bytes(value.unwrap_or_default())?;
+    *out.0.first_mut()? = 0;
+    Some(end)
+}
+
+/// The varint of a number below [`SMALL`], first byte lowest, and how many bytes that is.
+#[inline]
+const fn two_bytes(number: u64) -> (u64, usize) {
+    let zigzag = number << 1;
+    if zigzag < 0x80 { (zigzag, 1) } else { (zigzag & 0x7f | 0x80 | zigzag >> 7 << 8, 2) }
+}
+
 /// The lengths of one record, worked out before its first byte is written: what does not fit changes nothing.
 struct RecordShape {
     timestamp_delta: i64,
@@ -293,22 +384,18 @@ struct RecordShape {
 impl RecordShape {
     #[inline]
     fn of(
-        timestamp: TimestampMs,
         timestamp_delta: i64,
         offset_delta: i32,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
         headers: &[Header<'_>],
-    ) -> Result<Self, EncodeError> {
-        if timestamp < NO_TIMESTAMP {
-            return Err(EncodeError::TimestampOutOfRange { given: timestamp });
-        }
+    ) -> Self {
         // Sums saturate: headers may name the same bytes many times over, and so pass even what memory can hold.
         let body_len = (1 + varlong_len(timestamp_delta) + varint_len(offset_delta))
             .saturating_add(nullable_len(key))
             .saturating_add(nullable_len(value))
             .saturating_add(if headers.is_empty() { 1 } else { headers_len(headers) });
-        Ok(Self { timestamp_delta, offset_delta, body_len })
+        Self { timestamp_delta, offset_delta, body_len }
     }
 
     /// Where the record ends that starts at `start`.
@@ -382,8 +469,13 @@ impl Out<'_> {
     fn nullable(&mut self, field: Option<&[u8]>) -> Option<()> {
         let Some(field) = field else { return self.varint(-1) };
         self.varint(field.len() as i32)?;
-        let (dest, rest) = core::mem::take(&mut self.0).split_at_mut_checked(field.len())?;
-        dest.copy_from_slice(field);
+        self.bytes(field)
+    }
+
+    #[inline]
+    fn bytes(&mut self, bytes: &[u8]) -> Option<()> {
+        let (dest, rest) = core::mem::take(&mut self.0).split_at_mut_checked(bytes.len())?;
+        dest.copy_from_slice(bytes);
         self.0 = rest;
         Some(())
     }
@@ -484,6 +576,39 @@ mod tests {
         let mut builder = RecordBatchBuilder::new([0x55; 74]);
         assert_eq!(builder.append(1000, Some(b"k"), Some(b"v1"), &headers), Ok(0));
         assert_eq!(builder.finish(), expected);
+    }
+
+    proptest! {
+        #[test]
+        fn a_small_record_has_the_bytes_that_any_record_has(
+            key in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..70)),
+            value in proptest::option::of(prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..90),
+                proptest::collection::vec(any::<u8>(), 7_900..8_300),
+            ]),
+            timestamp_delta in prop_oneof![-3..140_i64, 8_100..8_300_i64],
+            offset_delta in prop_oneof![0..140_i32, 8_100..8_300_i32],
+            start in 0..3_usize,
+        ) {
+            let (key, value) = (key.as_deref(), value.as_deref());
+            let (mut small, mut any) = (vec![0xaa; 9_000], vec![0xaa; 9_000]);
+            let end = write_any(&mut any, start, timestamp_delta, offset_delta, key, value, &[]).unwrap();
+            let is_small = (0..8_192).contains(&timestamp_delta) && offset_delta < 8_192;
+            let is_small = is_small && key.is_none_or(|key| key.len() < 64);
+            let is_small = is_small && value.is_none_or(|value| value.len() < 8_000);
+            match write_small(&mut small, start, timestamp_delta, offset_delta, key, value) {
+                Some(found) => {
+                    prop_assert_eq!(found, end);
+                    prop_assert_eq!(&small, &any);
+                }
+                // A record of seven bytes has no room for a word.
+                None => prop_assert!(!is_small || end - start < 8),
+            }
+            // Room for exactly the record is enough, and one byte less is not: with nothing written.
+            let mut tight = vec![0xaa; end - 1];
+            prop_assert_eq!(write_small(&mut tight, start, timestamp_delta, offset_delta, key, value), None);
+            prop_assert!(tight.iter().all(|byte| *byte == 0xaa));
+        }
     }
 
     #[test]

@@ -42,19 +42,44 @@ impl BatchBuilder {
         value: Option<&[u8]>,
         headers: &[Header<'_>],
     ) -> Result<()> {
-        loop {
-            match self.builder.append(timestamp, key, value, headers) {
-                Ok(_) => return Ok(()),
-                Err(EncodeError::BufferTooSmall { needed, .. }) if needed <= self.bytes_max => {
-                    const BUFFER_BYTES_MIN: usize = 4 << 10;
-                    let len = needed.next_power_of_two().max(BUFFER_BYTES_MIN).min(self.bytes_max.max(needed));
-                    self.builder.buffer_mut().resize(len, 0);
-                }
-                Err(EncodeError::BufferTooSmall { needed, .. }) => {
-                    return Err(Error::RecordTooLarge { given: needed, max: self.bytes_max });
-                }
-                Err(error) => return Err(error.into()),
+        match self.builder.append(timestamp, key, value, headers) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                self.make_room(error)?;
+                self.push_again(timestamp, key, value, headers)
             }
+        }
+    }
+
+    /// Out of the way of the records that find room.
+    #[cold]
+    #[inline(never)]
+    fn push_again(
+        &mut self,
+        timestamp: TimestampMs,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[Header<'_>],
+    ) -> Result<()> {
+        self.builder.append(timestamp, key, value, headers)?;
+        Ok(())
+    }
+
+    /// Lengthens the buffer, where that is what is lacking.
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self, error: EncodeError) -> Result<()> {
+        match error {
+            EncodeError::BufferTooSmall { needed, .. } if needed <= self.bytes_max => {
+                const BUFFER_BYTES_MIN: usize = 4 << 10;
+                let len = needed.next_power_of_two().max(BUFFER_BYTES_MIN).min(self.bytes_max.max(needed));
+                self.builder.buffer_mut().resize(len, 0);
+                Ok(())
+            }
+            EncodeError::BufferTooSmall { needed, .. } => {
+                Err(Error::RecordTooLarge { given: needed, max: self.bytes_max })
+            }
+            error => Err(error.into()),
         }
     }
 
