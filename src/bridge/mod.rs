@@ -131,7 +131,7 @@ pub enum BridgeEvent {
         /// What is in the way.
         reason: String,
     },
-    /// The target topic's rules change what is sent to it; told once.
+    /// The target topic's rules change what is sent to it, or refuse some of it; told once.
     Rewrites {
         /// The target topic.
         topic: String,

@@ -15,9 +15,11 @@ use super::collect::Side;
 use super::config::PartitionRule;
 use super::connection::{check, code_of};
 use super::error::{BridgeError, Code, Result};
-use super::lane::MAX_MESSAGE_BYTES_DEFAULT;
+use super::lane::{MAX_MESSAGE_BYTES_DEFAULT, TimeBounds};
 use super::partition::remote_name;
 use super::uplink::{Patience, Uplink};
+use crate::clock::{Clock, SystemClock};
+use crate::error::Error;
 
 const UNKNOWN_TOPIC_OR_PARTITION: Code = Code(3);
 const TOPIC_ALREADY_EXISTS: i16 = 36;
@@ -112,6 +114,7 @@ impl Uplink {
             if let Some(rules) = rules.get(&lane.remote) {
                 lane.batch_bytes_max = rules.max_message_bytes.unwrap_or(MAX_MESSAGE_BYTES_DEFAULT);
                 lane.retention_ms = rules.retention_ms;
+                lane.times = rules.times;
             }
         }
         self.sides = self
@@ -132,6 +135,27 @@ impl Uplink {
         Ok(())
     }
 
+    /// Tells, once, of rules by which the target refuses records for their time: what becomes of them is decided when
+    /// it does (`edgelog.bridge.on.refused.timestamp`).
+    pub(super) fn warn_of_times(&mut self) -> Result<()> {
+        let now = SystemClock.now();
+        let mut found = Vec::new();
+        for lane in self.lanes.iter().filter(|lane| lane.reader.is_some() && lane.waits.is_none()) {
+            let Some(times) = &lane.times else { continue };
+            let from = lane.position.max(lane.log.offsets().log_start_offset);
+            match times.refused_of(&lane.log, from, now) {
+                Ok(reasons) => found.extend(reasons.into_iter().map(|reason| (lane.remote.clone(), reason))),
+                // Damage and losses are told when they are come to.
+                Err(error) if error.is_corrupt() || matches!(error, Error::OffsetOutOfRange { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        for (topic, reason) in found {
+            self.warn_once(topic, reason);
+        }
+        Ok(())
+    }
+
     /// Tells, once, of rules by which the target changes what is sent.
     fn warn_of_rules(&mut self, topic: &str, compression: Option<String>, time: Option<String>) {
         let mut reasons = Vec::new();
@@ -146,9 +170,13 @@ impl Uplink {
             ));
         }
         for reason in reasons {
-            if self.warned.insert((topic.to_owned(), reason.clone())) {
-                self.tell(&BridgeEvent::Rewrites { topic: topic.to_owned(), reason });
-            }
+            self.warn_once(topic.to_owned(), reason);
+        }
+    }
+
+    fn warn_once(&mut self, topic: String, reason: String) {
+        if self.warned.insert((topic.clone(), reason.clone())) {
+            self.tell(&BridgeEvent::Rewrites { topic, reason });
         }
     }
 
@@ -207,8 +235,15 @@ impl Uplink {
     /// taken, and that is told.
     fn target_rules(&mut self) -> Result<HashMap<String, TargetRules>> {
         const TOPIC_RESOURCE: i8 = 2;
-        const KEYS: [&str; 5] =
-            ["cleanup.policy", "compression.type", "max.message.bytes", "message.timestamp.type", "retention.ms"];
+        const KEYS: [&str; 7] = [
+            "cleanup.policy",
+            "compression.type",
+            "max.message.bytes",
+            "message.timestamp.after.max.ms",
+            "message.timestamp.before.max.ms",
+            "message.timestamp.type",
+            "retention.ms",
+        ];
         let resources: Vec<_> = self
             .remote
             .keys()
@@ -242,12 +277,19 @@ impl Uplink {
             };
             self.warn_of_rules(&name, value("compression.type"), value("message.timestamp.type"));
             let deletes = value("cleanup.policy").is_none_or(|policy| policy.contains("delete"));
+            let bound = |key: &str| value(key).and_then(|ms| ms.parse().ok()).unwrap_or(i64::MAX);
+            let times = TimeBounds {
+                before_max_ms: bound("message.timestamp.before.max.ms"),
+                after_max_ms: bound("message.timestamp.after.max.ms"),
+            };
+            let takes_times = value("message.timestamp.type").is_none_or(|kind| kind != "LogAppendTime");
             let retention_ms = value("retention.ms").and_then(|ms| ms.parse().ok());
             rules.insert(
                 name,
                 TargetRules {
                     max_message_bytes: value("max.message.bytes").and_then(|bytes| bytes.parse().ok()),
                     retention_ms: retention_ms.filter(|ms: &i64| deletes && *ms >= 0),
+                    times: takes_times.then_some(times),
                 },
             );
         }
@@ -259,4 +301,5 @@ impl Uplink {
 struct TargetRules {
     max_message_bytes: Option<usize>,
     retention_ms: Option<i64>,
+    times: Option<TimeBounds>,
 }

@@ -340,7 +340,8 @@ impl Uplink {
             return Ok(());
         }
         self.init_producer(None)?;
-        self.learn_positions(Which::All)
+        self.learn_positions(Which::All)?;
+        self.warn_of_times()
     }
 
     /// The local logs that are to be sent, with the target of each.

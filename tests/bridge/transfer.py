@@ -147,6 +147,9 @@ def refused_batch(world):
         run = Run(command(store, world.broker, label, f"{label}.{{topic}}", topics="aged,dense")).expect(UNABLE)
         if world.broker.proxy.left() or not any(event["event"] == "aborted" for event in run.events):
             raise Broken(f"{label}: nothing was aborted, or its connection was not cut: {run.events}")
+        foretold = [e["reason"] for e in run.events if e["event"] == "rewrites" and e["topic"] == f"{label}.aged"]
+        if not any("message.timestamp.before.max.ms=86400000" in reason for reason in foretold):
+            raise Broken(f"{label}: nobody said that the topic would refuse old records: {run.events}")
         good, refused = in_parallel(
             lambda: world.broker.consume_all(f"{label}.dense"), lambda: world.broker.consume_all(f"{label}.aged")
         )

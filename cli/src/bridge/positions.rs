@@ -66,11 +66,13 @@ pub(super) struct Adopt {
 }
 
 const AFTER_DECIDING: &str = "\
-The device's bridge, where one runs, is fenced: it sends nothing more until it reads the decision, within
-edgelog.bridge.retry.ms (a minute), and then goes on by itself. Where none runs, the next one that is started obeys. A
-decision is obeyed once. The cluster forgets it like any position, after offsets.retention.minutes (seven days).
+The device's bridge, where one runs, is fenced: it sends nothing more until it reads the decision,
+within edgelog.bridge.retry.ms (a minute), and then goes on by itself. Where none runs, the next one
+that is started obeys. A decision is obeyed once. The cluster forgets it like any position, after
+offsets.retention.minutes (seven days).
 
-The user needs what the device needs: Write on its transactional id, Read on its groups and target topics.";
+The user needs what the device needs: Write on its transactional id, Read on its groups and target
+topics.";
 
 pub(super) fn status(args: &Status, ctx: &Context) -> Outcome {
     let config = args.keys.config()?;
