@@ -7,9 +7,10 @@ use std::collections::HashMap;
 
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
-    CreateTopicsRequest, DescribeConfigsRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest,
-    InitProducerIdRequest, ListGroupsRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest,
-    TopicName, TxnOffsetCommitRequest,
+    ApiVersionsRequest, CreateTopicsRequest, DescribeConfigsRequest, EndTxnRequest, FetchRequest,
+    FindCoordinatorRequest, InitProducerIdRequest, ListGroupsRequest, MetadataRequest, OffsetCommitRequest,
+    OffsetFetchRequest, ProduceRequest, SaslAuthenticateRequest, SaslHandshakeRequest, TopicName,
+    TxnOffsetCommitRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -43,6 +44,9 @@ speaks! {
     OffsetCommitRequest: 8 to 9,
     CreateTopicsRequest: 5 to 7,
     ListGroupsRequest: 4 to 5,
+    ApiVersionsRequest: 3 to 3,
+    SaslHandshakeRequest: 1 to 1,
+    SaslAuthenticateRequest: 2 to 2,
 }
 
 /// What a connection is for.

@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{
-    ApiVersionsRequest, ApiVersionsResponse, RequestHeader, ResponseHeader, SaslAuthenticateRequest,
-    SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse,
+    ApiVersionsRequest, RequestHeader, ResponseHeader, SaslAuthenticateRequest, SaslHandshakeRequest,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 
@@ -22,22 +21,25 @@ use super::error::{BridgeError, Code, Result};
 use super::line::Line;
 use super::sasl::Exchange;
 use super::security::{Sasl, Security};
+use super::shape::{self, Answered};
 use super::stream::{self, Stream};
 use super::tls::{self, TlsClient};
 
 /// No answer to a request of ours comes near this.
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
+/// Room is made for so much of an answer at a time.
+const READ_BYTES: usize = 64 << 10;
 /// How often a wait looks whether somebody asked to stop.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// The version of ApiVersions that is asked with: the first that tells finalized features (Kafka 2.7).
-const API_VERSIONS_VERSION: i16 = 3;
+const API_VERSIONS_VERSION: i16 = ApiVersionsRequest::SPOKEN.1;
 const UNSUPPORTED_VERSION: i16 = 35;
 const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
 /// The version of `SaslHandshake` behind which words go into `SaslAuthenticate`; and the newest of that, which tells
 /// how long the session lasts.
-const SASL_HANDSHAKE_VERSION: i16 = 1;
-const SASL_AUTHENTICATE_VERSION: i16 = 2;
+const SASL_HANDSHAKE_VERSION: i16 = SaslHandshakeRequest::SPOKEN.1;
+const SASL_AUTHENTICATE_VERSION: i16 = SaslAuthenticateRequest::SPOKEN.1;
 /// No mechanism has so many words.
 const SASL_WORDS_MAX: usize = 8;
 /// A broker lets a session be renewed once in a second.
@@ -90,7 +92,7 @@ impl Transport {
 }
 
 /// A request that the bridge makes, with the versions of it that it can speak.
-pub(super) trait Speaks: Request {
+pub(super) trait Speaks: Answered {
     /// Oldest and newest.
     const SPOKEN: (i16, i16);
 }
@@ -185,14 +187,13 @@ impl Connection {
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
         let mut frame = self.exchange(API_VERSIONS_VERSION, &request)?;
         // A broker that does not know the version answers in version 0, whose first field is the error.
-        let version = if frame.starts_with(&UNSUPPORTED_VERSION.to_be_bytes()) { 0 } else { API_VERSIONS_VERSION };
-        let answer = ApiVersionsResponse::decode(&mut frame, version).map_err(|error| self.nonsense(&error))?;
-        if answer.error_code == UNSUPPORTED_VERSION {
+        if frame.starts_with(&UNSUPPORTED_VERSION.to_be_bytes()) {
             let address = &self.address;
             return Err(BridgeError::Unsupported(format!(
                 "{address} is older than Kafka 2.7; exactly-once delivery needs 4.0 with transaction.version=2"
             )));
         }
+        let answer = self.decode::<ApiVersionsRequest>(&mut frame, API_VERSIONS_VERSION)?;
         if answer.error_code != 0 {
             return Err(BridgeError::broker("ApiVersions", answer.error_code, None));
         }
@@ -232,8 +233,7 @@ impl Connection {
         };
         let handshake = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str(mechanism.name()));
         let mut frame = self.exchange(SASL_HANDSHAKE_VERSION, &handshake)?;
-        let answer =
-            SaslHandshakeResponse::decode(&mut frame, SASL_HANDSHAKE_VERSION).map_err(|error| self.nonsense(&error))?;
+        let answer = self.decode::<SaslHandshakeRequest>(&mut frame, SASL_HANDSHAKE_VERSION)?;
         if answer.error_code == UNSUPPORTED_SASL_MECHANISM {
             let offered: Vec<&str> = answer.mechanisms.iter().map(|name| &**name).collect();
             return Err(refused(format!("it takes {}: see sasl.mechanism", offered.join(", "))));
@@ -254,8 +254,7 @@ impl Connection {
             };
             let request = SaslAuthenticateRequest::default().with_auth_bytes(said.into());
             let mut frame = self.exchange(SASL_AUTHENTICATE_VERSION, &request)?;
-            let answer = SaslAuthenticateResponse::decode(&mut frame, SASL_AUTHENTICATE_VERSION)
-                .map_err(|error| self.nonsense(&error))?;
+            let answer = self.decode::<SaslAuthenticateRequest>(&mut frame, SASL_AUTHENTICATE_VERSION)?;
             if answer.error_code != 0 {
                 let code = Code(answer.error_code);
                 return Err(refused(answer.error_message.map_or_else(|| code.to_string(), |words| words.to_string())));
@@ -295,7 +294,11 @@ impl Connection {
             Some(answer) => answer,
             None => self.read_answer()?,
         };
-        R::Response::decode(&mut body, version).map_err(|error| self.nonsense(&error))
+        self.decode::<R>(&mut body, version)
+    }
+
+    fn decode<R: Answered>(&self, body: &mut Bytes, version: i16) -> Result<R::Response> {
+        shape::decode::<R>(body, version).map_err(|reason| self.nonsense(&reason))
     }
 
     /// The broker said that it was asked too much: the next request waits.
@@ -350,10 +353,18 @@ impl Connection {
         let Ok(len @ 4..=RESPONSE_BYTES_MAX) = usize::try_from(len) else {
             return Err(self.nonsense(&format!("a frame of {len} bytes")));
         };
-        let mut answer = BytesMut::zeroed(len);
-        self.read(&mut answer, deadline)?;
+        // Memory follows what has come: a length alone takes none.
+        let mut answer = BytesMut::new();
+        while answer.len() < len {
+            let at = answer.len();
+            answer.resize(len.min(at + READ_BYTES), 0);
+            self.read(&mut answer[at..], deadline)?;
+        }
         self.heard = Instant::now();
         let mut answer = answer.freeze();
+        if asked.header_version > 0 {
+            shape::check_header(&answer).map_err(|reason| self.nonsense(&reason))?;
+        }
         let header =
             ResponseHeader::decode(&mut answer, asked.header_version).map_err(|error| self.nonsense(&error))?;
         if header.correlation_id != asked.correlation {

@@ -53,6 +53,7 @@ mod position;
 mod sasl;
 mod security;
 mod settle;
+mod shape;
 mod stamp;
 mod status;
 mod stream;
@@ -66,6 +67,8 @@ pub use backoff::StopHandle;
 pub use config::{BRIDGE_KEYS, BridgeConfig, BridgeKey};
 pub use error::{BridgeError, Code, Result};
 pub use metrics::{BridgeMetrics, ConnectionState, DurationHistogram, LogMetrics, MetricsHandle};
+#[cfg(fuzzing)]
+pub use shape::decode_answer;
 pub use status::{LogStatus, status};
 
 use note::Note;
