@@ -2,6 +2,7 @@
 
 import argparse
 import atexit
+import collections
 import concurrent.futures
 import functools
 import json
@@ -32,6 +33,16 @@ SAME = {"edgelog.bridge.partition": "same"}
 SMALL = {**SAME, "edgelog.bridge.transaction.bytes": "12000"}
 
 
+# What was done to bridges, brokers and connections, and what was read back and held to what was appended.
+TALLY = collections.Counter()
+PROXIES = []
+
+
+def tally():
+    faults = TALLY["faults"] + sum(sum(proxy.injected.values()) for proxy in PROXIES)
+    return f"in all: {faults} faults injected, {TALLY['records']} records read back and compared"
+
+
 @functools.cache
 def consumer_classes():
     """Where Consume.java is compiled to, once for all that is consumed."""
@@ -46,6 +57,7 @@ class Broker(kafka.Broker):
 
     def __init__(self, home, *, features=(), format_options=(), **properties):
         self.proxy = px.Proxy()
+        PROXIES.append(self.proxy)
         # Where bridges connect to.
         self.address = self.proxy.address
         more = {"advertised.listeners": f"PLAINTEXT://{self.proxy.address}", **properties}
@@ -70,6 +82,7 @@ class Broker(kafka.Broker):
             partition = int(partition_field.removeprefix("Partition:"))
             record = kafka.parse_printed(topic, partition, time_field + kafka.FIELD + rest)
             found.setdefault(partition, []).append(record)
+        TALLY["records"] += len(printed)
         return found
 
     def delete_group(self, group):
@@ -127,6 +140,7 @@ class Run:
         return self.events[-1]
 
     def kill(self):
+        TALLY["faults"] += 1
         self.process.kill()
         return self.wait()
 
@@ -254,4 +268,5 @@ def main(doc, tests, make_broker):
             for name in args.only.split(",") if args.only else tests:
                 checks.run(name.replace("_", " "), tests[name], world)
             broker.stop()
+    print(tally(), flush=True)
     return checks.finish()

@@ -21,6 +21,7 @@ import time
 from harness import (
     EDGELOG,
     FENCED,
+    TALLY,
     UNABLE,
     Broken,
     Broker,
@@ -242,6 +243,7 @@ def stalled(world):
         if not broker.proxy.wait_injected(1, 60):
             raise Broken("no commit was asked for")
         os.kill(run.process.pid, signal.SIGSTOP)
+        TALLY["faults"] += 1
         began = time.monotonic()
         Run(command(stores["two"], broker, "two", "shared", topics="t", **sets)).expect(0)
         # The consumer gives up when nothing came for the bound, and what the machine needs besides.

@@ -16,6 +16,7 @@ import time
 
 from harness import (
     SMALL,
+    TALLY,
     Broken,
     Broker,
     Run,
@@ -118,6 +119,7 @@ def nodes_killed(world):
             for number in numbers:
                 more_commits(run, world.random.randrange(2, 6))
                 quorum.nodes[number].kill()
+                TALLY["faults"] += 1
                 # The others take over.
                 more_commits(run, 3)
                 quorum.nodes[number].start()
@@ -159,6 +161,7 @@ def moved(world):
             more_commits(run, 5)
             addresses.add(broker.bootstrap)
             broker.kill()
+            TALLY["faults"] += 1
             broker.start()
         addresses.add(broker.bootstrap)
         run.expect(0)

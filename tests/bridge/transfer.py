@@ -23,6 +23,7 @@ from harness import (
     RUN_SECONDS_MAX,
     SAME,
     SMALL,
+    TALLY,
     UNABLE,
     Broken,
     Broker,
@@ -38,6 +39,9 @@ from harness import (
     tail,
     values_of,
 )
+
+# So often the bridge is killed during one transfer, at least; and at most, where luck would have it that it never ends.
+KILLS_MIN, KILLS_MAX = 100, 400
 
 # --- the tests --------------------------------------------------------------------------------------------------------
 
@@ -89,16 +93,17 @@ def samples(text):
 
 
 def killed(world):
-    """SIGKILL after a random number of transactions, until one run gets through."""
+    """SIGKILL after a random number of transactions, a hundred times and more during one transfer."""
     store = world.copy("killed")
     world.create_targets("k.")
     kills = 0
+    sets = {**SMALL, "edgelog.bridge.transaction.bytes": "7000"}
     while True:
-        run = Run(command(store, world.broker, "killed", "k.{topic}", **SMALL))
-        left = world.random.randrange(0, 8)
+        run = Run(command(store, world.broker, "killed", "k.{topic}", **sets))
+        left = world.random.randrange(0, 6)
         while left > 0 and run.next_event() is not None:
             left -= 1
-        if run.process.poll() is None and left == 0 and kills < 200:
+        if run.process.poll() is None and left == 0 and kills < KILLS_MAX:
             run.kill()
             kills += 1
             if run.events and run.events[-1]["event"] == "caught-up":
@@ -106,9 +111,9 @@ def killed(world):
             continue
         run.expect(0)
         break
-    if kills < 20:
-        raise Broken(f"only {kills} kills: the transfer is too short to show anything")
-    Run(command(store, world.broker, "killed", "k.{topic}", **SMALL)).expect(0)
+    if kills < KILLS_MIN:
+        raise Broken(f"only {kills} kills, expected {KILLS_MIN}: the transfer is too short")
+    Run(command(store, world.broker, "killed", "k.{topic}", **sets)).expect(0)
     return f"{everything_once(world.broker, world.expected, 'k.')}, {kills} kills"
 
 
@@ -205,6 +210,7 @@ def broker_killed(world):
             if run.next_event() is None:
                 raise Broken(f"the transfer ended early:\n{tail(bytes(run.errors))}")
         world.broker.kill()
+        TALLY["faults"] += 1
         world.broker.start()
         kills += 1
     run.expect(0)
