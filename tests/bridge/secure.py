@@ -13,12 +13,14 @@ import json
 import pathlib
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 
 import certificates
 from harness import (
+    EDGELOG,
     SAME,
     UNABLE,
     Broken,
@@ -421,6 +423,26 @@ def access(world):
     return f"{len(expected)} rights"
 
 
+def decides(world):
+    """The device's own rights are enough to look at its positions and to decide about them."""
+    case = Case(world, "decides")
+    way_in = world.broker.by_password("SCRAM-SHA-512")
+    case.arrives(way_in)
+    sets = (option for key, value in way_in.sets.items() for option in ("--set", f"{key}={value}"))
+    where = ("--bootstrap", way_in.address, "--device", case.name, *sets)
+    for words in (("reset", "--yes"), ("status", "--json")):
+        done = subprocess.run([EDGELOG, "bridge", *words, *where], capture_output=True, check=False)
+        if done.returncode:
+            raise Broken(f"{words} ended with {done.returncode}: {tail(done.stderr)}")
+    if json.loads(done.stdout)["cluster"]["decided"] != "restart":
+        raise Broken(f"the status is {done.stdout}")
+    case.run(way_in).expect(0)
+    # Whoever resets gets everything again.
+    case.values *= 2
+    case.all_there()
+    return f"{len(case.values)} records"
+
+
 TESTS = {
     "tls": tls,
     "mutual_tls": mutual_tls,
@@ -430,6 +452,7 @@ TESTS = {
     "password_rotated": password_rotated,
     "sessions": sessions,
     "access": access,
+    "decides": decides,
 }
 
 
