@@ -64,10 +64,16 @@ impl CatchUp {
             self.clear();
             return;
         }
+        let was_shown = self.is_shown();
+        if !was_shown {
+            self.bar.reset();
+        }
         self.bar.set_message(label);
         self.bar.set_length(done + left);
         self.bar.set_position(done);
-        if self.bar.is_hidden() {
+        if !was_shown {
+            // What was done before is no measure of how fast it goes.
+            self.bar.reset_eta();
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
     }
@@ -84,7 +90,8 @@ impl CatchUp {
 
     pub(crate) fn clear(&self) {
         if self.is_shown() {
-            self.suspend(|| self.bar.set_draw_target(ProgressDrawTarget::hidden()));
+            self.bar.finish_and_clear();
+            self.bar.set_draw_target(ProgressDrawTarget::hidden());
         }
     }
 }

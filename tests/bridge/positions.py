@@ -372,6 +372,35 @@ def adopted(world):
     return f"{len(found)} records, decided twice"
 
 
+def fenced(world):
+    """Two copies of a device that hold the same: the one that was started first is fenced and stays back, though the
+    cluster's position is one of its own log as well: they do not take turns."""
+    broker, label = world.broker, "fenced"
+    broker.create_topic(label, 1, retention_ms=-1)
+    stores = [world.scratch / f"{label}-{n}" for n in range(2)]
+    append(stores[0], "t", lines("common"))
+    sets = {"edgelog.bridge.retry.ms": 100, "edgelog.bridge.interval.ms": 0}
+    arguments = functools.partial(command, broker=broker, device=label, to=label, topics="t", forever=True, **sets)
+    Run(command(stores[0], broker, label, label, topics="t")).expect(0)
+    shutil.copytree(*stores)
+    runs = []
+    for store in stores:
+        runs.append(Run(arguments(store)))
+        wait_for(runs[-1], "it has begun", lambda event: event["event"] == "caught-up")
+    append(stores[0], "t", lines("never sent"))
+    wait_for(runs[0], "it is fenced", waits_since("fenced"))
+    for n in range(3):
+        append(stores[1], "t", lines(f"later {n}"))
+        wait_for(runs[1], "it goes on", sent_up_to(100 + 50 * n))
+    for run in runs:
+        run.process.terminate()
+        run.expect(0)
+    found = values_of(broker.consume_all(label))
+    if found != [line for name in ("common", "later 0", "later 1", "later 2") for line in lines(name)]:
+        raise Broken(f"found {len(found)} records: {kafka.shorten(found)}")
+    return f"{len(found)} records"
+
+
 def reset(world):
     """After a reset everything is sent again, once: by a bridge that runs meanwhile, and by one that is started later,
     also where its note knew better. The note beside the store keeps nothing any more."""
@@ -453,6 +482,7 @@ TESTS = {
     "stalled": stalled,
     "lost_claim": lost_claim,
     "adopted": adopted,
+    "fenced": fenced,
     "reset": reset,
     "at_least_once": at_least_once,
 }
