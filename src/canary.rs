@@ -79,6 +79,23 @@ pub enum Bug {
     DeleteFilesAtOnce,
     /// A topic that a killed process made is served while its name is in the cache alone.
     ServeUnsyncedTopics,
+    /// Who flushes beside the writer does not sync the directory.
+    SkipDirectorySyncBeside,
+    /// Who flushes beside the writer takes the end that it sees after the flush.
+    TakeTheEndAfterTheFlushBeside,
+    /// Who flushes beside the writer does not look whether somebody vouches for what is seen.
+    TrustADeadWriter,
+    /// A log that has failed does not tell attached processes.
+    KeepAFailureToOneself,
+    /// The bridge's note is written over the file that holds.
+    #[cfg(feature = "bridge")]
+    OverwriteTheHoldingNote,
+    /// The bridge's note is not flushed.
+    #[cfg(feature = "bridge")]
+    LeaveTheNoteUnflushed,
+    /// A note that may be in the page cache alone is taken for the one that holds.
+    #[cfg(feature = "bridge")]
+    TrustTheCachedNote,
 }
 
 #[cfg(edgelog_canary)]
@@ -121,6 +138,18 @@ impl Bug {
         Bug::TrustTheCachedSlot,
         Bug::TrustTheNewName,
         Bug::MarkCleanBeforeFlush,
+    ];
+
+    /// All that the search beside the writer is held to.
+    #[cfg(all(test, feature = "bridge"))]
+    pub(crate) const BESIDE: &[Bug] = &[
+        Bug::SkipDirectorySyncBeside,
+        Bug::TakeTheEndAfterTheFlushBeside,
+        Bug::TrustADeadWriter,
+        Bug::KeepAFailureToOneself,
+        Bug::OverwriteTheHoldingNote,
+        Bug::LeaveTheNoteUnflushed,
+        Bug::TrustTheCachedNote,
     ];
 }
 

@@ -95,6 +95,10 @@
 //! a cut anywhere. `docs/configuration.md` has every key; `docs/kafka_compatibility.md` says what is the
 //! same as in Kafka, what differs and what is absent.
 
+// A part of the searches for crashes is one of the library's own tests.
+#[cfg(all(test, feature = "bridge"))]
+extern crate self as edgelog;
+
 #[cfg(feature = "bridge")]
 pub mod bridge;
 #[cfg(not(edgelog_canary))]

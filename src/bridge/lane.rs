@@ -12,7 +12,9 @@ use super::collect::RangeEnd;
 use super::config::{BridgeConfig, RefusedRule};
 use super::error::Code;
 use super::letter::Refusal;
+use super::note::{Entry, Intent};
 use super::position::{BatchMark, Position};
+use super::stamp::Producer;
 use crate::error::Error;
 use crate::{Log, OffsetSpec, ReadUpTo, Reader, ReaderOptions, TopicPartition};
 
@@ -47,6 +49,8 @@ pub(super) struct Lane {
     committed_at: Option<Instant>,
     /// Stands at the first offset that no transaction under way holds.
     pub(super) reader: Option<Reader>,
+    /// When it was made durable from here last, beside the program that writes it.
+    flushed_at: Option<Instant>,
     /// Why nothing is sent of this log until somebody does something.
     pub(super) waits: Option<String>,
     /// Where its partition failed and others did not: left out until then.
@@ -77,6 +81,7 @@ impl Lane {
             obeys: false,
             committed_at: None,
             reader: None,
+            flushed_at: None,
             waits: None,
             rests: None,
             search: None,
@@ -142,6 +147,25 @@ impl Lane {
     /// Whether nothing is collected of this lane now.
     pub(super) fn sits_out(&self) -> bool {
         self.waits.is_some() || self.rests.as_ref().is_some_and(|rest| Instant::now() < rest.until)
+    }
+
+    /// Beside the program that writes the log: makes durable what it shows, so that it may be sent; once at most in
+    /// each `interval`, since the writer waits for the same device. A log that its writer could not write or flush
+    /// waits.
+    pub(super) fn make_durable(&mut self, interval: Duration) {
+        let is_due = self.flushed_at.is_none_or(|at| at.elapsed() >= interval);
+        if !is_due || !self.log.is_attached() || self.reader.is_none() || self.sits_out() {
+            return;
+        }
+        let before = self.log.offsets().recovery_point;
+        match self.log.flush_up_to(Offset::MAX) {
+            Ok(durable) if durable > before => self.flushed_at = Some(Instant::now()),
+            Ok(_) => {}
+            Err(error) => {
+                self.flushed_at = None;
+                self.waits = Some(error.to_string());
+            }
+        }
     }
 
     /// When a lane that rests goes on.
@@ -293,6 +317,30 @@ impl Lane {
         (self.position, self.mark) = (reader.position().offset, None);
         self.reader = Some(reader);
         Ok(())
+    }
+
+    /// What the note says of this lane before a transaction up to `end` is committed, of which its first batch got that
+    /// place and offset in the target, if it has one.
+    pub(super) fn intending(
+        &self,
+        end: &RangeEnd,
+        producer: Producer,
+        first: Option<((String, i32), Offset)>,
+    ) -> Entry {
+        let target = self.target.expect("a lane that sends has a target");
+        self.entry(first.map(|(place, first_offset)| {
+            let is_target = place.0 == self.remote && place.1 == target.partition;
+            let elsewhere = Some(place).filter(|_| !is_target);
+            Intent { to: self.position_at(end.offset, end.mark), producer, first_offset, elsewhere }
+        }))
+    }
+
+    /// What the note says of this lane. Done is where it stands, and not what the note said before: that bridge may
+    /// have died between the commit and its note.
+    pub(super) fn entry(&self, intent: Option<Intent>) -> Entry {
+        let target = self.target.expect("a lane that sends has a target");
+        let done = self.mark.map(|mark| self.position_at(self.position, mark));
+        Entry { remote: self.remote.clone(), partition: target.partition, done, intent }
     }
 
     /// The position that a transaction up to `offset` commits.

@@ -37,6 +37,9 @@ use crate::{Store, TopicPartition};
 
 mod admin;
 mod backoff;
+#[cfg(test)]
+#[path = "../../tests/crash/beside.rs"]
+mod beside;
 mod cluster;
 mod collect;
 mod config;
@@ -172,8 +175,9 @@ impl Bridge {
     /// A bridge for the store in the directory `dir`, which another process may be writing: it attaches read-only, and
     /// writes nothing there but its note and its lock. Does not connect yet.
     ///
-    /// Sent is what the writer's checkpoint names durable. That is behind by at most the writer's
-    /// `edgelog.checkpoint.interval.ms` (ten seconds), or six times that while less than 64 KiB were appended.
+    /// Makes durable what it is about to send, by [`Log::flush_up_to`](crate::Log::flush_up_to), at most once in each
+    /// `edgelog.bridge.interval.ms`; where nobody has the store open for writing, sent is what its checkpoint names. A
+    /// log whose writer has met an error waits until the store was opened again.
     ///
     /// # Errors
     /// [`BridgeError::InvalidConfig`]; [`BridgeError::Locked`] where another bridge works for this store;

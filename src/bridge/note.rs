@@ -20,6 +20,7 @@ use super::error::{BridgeError, Result};
 use super::position::Position;
 use super::stamp::Producer;
 use crate::TopicPartition;
+use crate::canary::{Bug, bug};
 use crate::log::delivery::{NOTE_FILES as FILES, fields_of, frame, read_note, unframe};
 use crate::storage::{Access, Storage};
 
@@ -56,6 +57,9 @@ pub(super) struct Note {
     /// Which of the files is written next.
     next: usize,
     exists: [bool; 2],
+    /// What holds may be in the page cache alone: it is written once more, the same bytes, before the other file is. (A
+    /// bridge before this one may have died of a flush that failed.)
+    unconfirmed: Option<Vec<u8>>,
     /// A file is there and none is valid: what the note knew is lost.
     pub(super) is_damaged: bool,
 }
@@ -63,8 +67,15 @@ pub(super) struct Note {
 impl Note {
     /// Reads the note; an empty one where there is none. Writes nothing.
     pub(super) fn open(storage: Arc<dyn Storage>) -> Result<Note> {
-        let mut note =
-            Note { storage, entries: BTreeMap::new(), sequence: 0, next: 0, exists: [false; 2], is_damaged: false };
+        let mut note = Note {
+            storage,
+            entries: BTreeMap::new(),
+            sequence: 0,
+            next: 0,
+            exists: [false; 2],
+            unconfirmed: None,
+            is_damaged: false,
+        };
         let mut any_valid = false;
         for (n, file) in FILES.iter().enumerate() {
             let bytes = match read_note(&*note.storage, file) {
@@ -80,6 +91,7 @@ impl Note {
             };
             if !any_valid || sequence > note.sequence {
                 (note.sequence, note.entries, note.next) = (sequence, entries, 1 - n);
+                note.unconfirmed = Some(bytes).filter(|_| !bug(Bug::TrustTheCachedNote));
             }
             any_valid = true;
         }
@@ -89,9 +101,16 @@ impl Note {
 
     /// Writes the note; durable on return.
     pub(super) fn write(&mut self) -> Result<()> {
+        if let Some(bytes) = &self.unconfirmed {
+            let file = FILES[1 - self.next];
+            self.overwrite(file, bytes).and_then(|()| self.storage.sync_dir("")).map_err(failed("confirm", file))?;
+            self.unconfirmed = None;
+        }
         self.sequence += 1;
         let bytes = render(self.sequence, &self.entries);
-        let file = FILES[self.next];
+        let next =
+            if bug(Bug::OverwriteTheHoldingNote) && self.exists[1 - self.next] { 1 - self.next } else { self.next };
+        let file = FILES[next];
         self.put(file, bytes.as_bytes()).map_err(failed("write", file))?;
         self.exists[self.next] = true;
         self.next = 1 - self.next;
@@ -101,9 +120,7 @@ impl Note {
 
     fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         if self.exists[self.next] {
-            let file = self.storage.open(name, Access::Write)?;
-            file.write_at(bytes, 0)?;
-            return file.flush();
+            return self.overwrite(name, bytes);
         }
         match self.storage.remove_file(MADE) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -118,6 +135,14 @@ impl Note {
         file.flush()?;
         self.storage.rename(MADE, name)?;
         self.storage.sync_dir("")
+    }
+}
+
+impl Note {
+    fn overwrite(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let file = self.storage.open(name, Access::Write)?;
+        file.write_at(bytes, 0)?;
+        if bug(Bug::LeaveTheNoteUnflushed) { Ok(()) } else { file.flush() }
     }
 }
 

@@ -32,7 +32,6 @@ use super::connection::{Speaks, check, code_of};
 use super::error::{BridgeError, Class, Code, Result};
 use super::lane::{Lane, Refused};
 use super::letter::{Loss, Refusal};
-use super::note::{Entry, Intent};
 use super::place::{Which, commit_request};
 use super::stamp::{self, Producer};
 use super::uplink::{Patience, Uplink};
@@ -209,9 +208,7 @@ impl Uplink {
         for end in ends {
             let lane = &mut self.lanes[end.lane];
             lane.advance(end);
-            let done = lane.position_at(end.offset, end.mark);
-            let entry = self.note.entries.entry(lane.name.clone()).or_default();
-            (entry.done, entry.intent) = (Some(done), None);
+            self.note.entries.insert(lane.name.clone(), lane.entry(None));
         }
         self.note_is_behind = true;
     }
@@ -227,14 +224,7 @@ impl Uplink {
         }
         for end in &ends {
             let lane = &self.lanes[end.lane];
-            let target = lane.target.expect("a lane that sends has a target");
-            let intent = first_batches.remove(&end.lane).map(|(place, first_offset)| {
-                let is_target = place.0 == lane.remote && place.1 == target.partition;
-                let elsewhere = Some(place).filter(|_| !is_target);
-                Intent { to: lane.position_at(end.offset, end.mark), producer, first_offset, elsewhere }
-            });
-            let done = self.note.entries.get(&lane.name).and_then(|entry| entry.done);
-            let entry = Entry { remote: lane.remote.clone(), partition: target.partition, done, intent };
+            let entry = lane.intending(end, producer, first_batches.remove(&end.lane));
             self.note.entries.insert(lane.name.clone(), entry);
         }
         self.note.write().map_err(Lost::Fatal)?;

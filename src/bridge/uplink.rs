@@ -305,6 +305,8 @@ impl Uplink {
     /// What the next transaction carries. Where a log's batch was refused, ranges of it are tried in transactions of
     /// their own, in turn with what the others have.
     fn collect(&mut self) -> Collected {
+        let interval = self.config.interval;
+        self.lanes.iter_mut().for_each(|lane| lane.make_durable(interval));
         let searching = self.lanes.iter().position(|lane| lane.is_searching() && !lane.sits_out());
         let turns = match searching {
             None => [None, None],

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use edgelog_core::{HEADER_LEN, Offset, Plausible, Position, ScanRules, ScanStep, scan_step};
+use edgelog_core::{EpochEntry, EpochTable, HEADER_LEN, Offset, Plausible, Position, ScanRules, ScanStep, scan_step};
 
 use super::recovery::OpenLog;
 use super::{LogShared, ReadUpTo, is_gone, state};
@@ -37,8 +37,12 @@ pub(crate) struct Attachment {
     position: Position,
     next_offset: Offset,
     in_vain: u32,
-    /// When the checkpoint was read last.
-    checkpoint_read: Instant,
+    /// When the checkpoint was read last; `None` where it is to be read at once.
+    checkpoint_read: Option<Instant>,
+    /// Everything below was made durable from here.
+    pub(super) flushed: Offset,
+    /// The names of the segments up to the one that begins here were made durable from here.
+    pub(super) names_flushed: Option<Offset>,
 }
 
 /// Attaches to a log that somebody else writes, or wrote.
@@ -65,9 +69,8 @@ impl LogShared {
         let Some(attachment) = &self.attachment else { return Ok(false) };
         let mut at = attachment.lock();
         let mut any = false;
-        if at.checkpoint_read.elapsed() >= CHECKPOINT_EVERY {
-            at.checkpoint_read = Instant::now();
-            any |= self.read_checkpoint()?;
+        if at.checkpoint_read.is_none_or(|at| at.elapsed() >= CHECKPOINT_EVERY) {
+            any |= self.read_checkpoint(&mut at)?;
         }
         loop {
             any |= self.validate_on(&mut at)?;
@@ -80,13 +83,27 @@ impl LogShared {
     }
 
     /// Takes over what the writer's checkpoint says by now: what is durable, and where the log starts.
-    fn read_checkpoint(&self) -> Result<bool> {
+    pub(super) fn read_checkpoint(&self, at: &mut Attachment) -> Result<bool> {
+        at.checkpoint_read = Some(Instant::now());
         let Some(saved) = self.host()?.read_saved(&self.name)?.filter(|saved| saved.id == self.id) else {
             return Ok(false);
         };
         self.log_start_offset.fetch_max(saved.log_start_offset, Ordering::AcqRel);
-        let before = self.recovery_point.swap(saved.durable.offset, Ordering::AcqRel);
-        Ok(before != saved.durable.offset)
+        if let Some(from) = self.rewritten_from(at, &saved.epochs) {
+            *self.epochs.write() = EpochTable::from_entries(saved.epochs).unwrap_or_default();
+            self.begin_anew(at, from)?;
+            at.checkpoint_read = Some(Instant::now());
+        }
+        let durable = saved.durable.offset.max(at.flushed);
+        Ok(self.recovery_point.swap(durable, Ordering::AcqRel) != durable)
+    }
+
+    /// Where another history begins below the end that is seen here: a truncation, a repair or a recovery took back
+    /// what this process has looked at, and the writer's epochs tell.
+    fn rewritten_from(&self, at: &Attachment, saved: &[EpochEntry]) -> Option<Offset> {
+        let known = self.epochs.read().view().latest().map_or(-1, |entry| entry.epoch);
+        let new = saved.iter().filter(|entry| entry.epoch > known && entry.start_offset < at.next_offset);
+        new.map(|entry| entry.start_offset).min()
     }
 
     /// Waits, looking now and then, until something lies beyond `position`.
@@ -154,7 +171,16 @@ impl LogShared {
         self.log_end_offset.store(next_offset, Ordering::Release);
         self.high_watermark.store(next_offset, Ordering::Release);
         *self.segments.write() = segments;
-        Ok(Attachment { segment, identity, position: 0, next_offset, in_vain: 0, checkpoint_read: Instant::now() })
+        Ok(Attachment {
+            segment,
+            identity,
+            position: 0,
+            next_offset,
+            in_vain: 0,
+            checkpoint_read: None,
+            flushed: 0,
+            names_flushed: None,
+        })
     }
 
     fn attached_segment(&self, base_offset: Offset) -> Arc<Segment> {
@@ -289,8 +315,8 @@ impl LogShared {
         }
         match self.identity(&at.segment) {
             Ok(identity) if identity == at.identity => {}
-            Ok(_) => return self.begin_anew(at).map(|()| false),
-            Err(error) if is_gone(&error) => return self.begin_anew(at).map(|()| false),
+            Ok(_) => return self.begin_anew(at, at.segment.base_offset).map(|()| false),
+            Err(error) if is_gone(&error) => return self.begin_anew(at, at.segment.base_offset).map(|()| false),
             Err(error) => return Err(error),
         }
         let is_damage = at.next_offset < self.recovery_point.load(Ordering::Acquire);
@@ -317,11 +343,13 @@ impl LogShared {
         self.high_watermark.store(at.next_offset, Ordering::Release);
     }
 
-    /// The writer truncated the log: another file stands under the segment's name, or the segment is gone.
-    fn begin_anew(&self, at: &mut Attachment) -> Result<()> {
+    /// The writer truncated the log: another file stands under the name of the segment that holds `from`, or the
+    /// segment is gone, or other batches stand there.
+    fn begin_anew(&self, at: &mut Attachment, from: Offset) -> Result<()> {
         let bases = self.list_segments()?;
-        let from = at.segment.base_offset.min(*bases.last().expect("a list is not empty"));
         *at = self.take_over(&bases, from)?;
+        // What was durable of the history that is gone says nothing of this one.
+        self.recovery_point.fetch_min(at.next_offset, Ordering::AcqRel);
         self.log_start_offset.fetch_max(bases[0], Ordering::AcqRel);
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.validate_on(at)?;

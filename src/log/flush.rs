@@ -46,6 +46,38 @@ impl Log {
     }
 }
 
+impl Log {
+    /// Makes everything below `offset` durable, as far as it was appended, and returns the end below which everything
+    /// is durable now: [`ReadUpTo::Durable`](super::ReadUpTo::Durable) reads up to there.
+    ///
+    /// An *attached* log can do that, too, whatever program writes it: it flushes the writer's files, once at most for
+    /// each call, and only where that is needed. What it returns may lie below what it shows. Nobody vouches for what
+    /// is seen and was not flushed where no process of this machine has the store open for writing (it may have died of
+    /// a flush that failed), or an older edgelog does: the answer is then what the writer's
+    /// checkpoint names.
+    ///
+    /// # Errors
+    /// As [`flush`](Log::flush). Attached: [`Error::PreviousIo`] where the writer has met an error while it wrote or
+    /// flushed this log, from that moment on until the store was opened for writing again; [`Error::Storage`] where the
+    /// flush itself fails, and then `PreviousIo` for as long as this store is attached.
+    ///
+    /// # Durability
+    /// All records below the answer survive a power cut, with their offsets, leader epochs and bytes, until somebody
+    /// truncates or deletes them on purpose.
+    ///
+    /// # Concurrency
+    /// Any thread. The writing process does not wait for an attached one, but for the medium that both write to.
+    pub fn flush_up_to(&self, offset: Offset) -> Result<Offset> {
+        let log = &*self.shared;
+        log.check_alive()?;
+        if log.attachment.is_some() {
+            return log.flush_beside(offset);
+        }
+        log.flush_until(offset.min(log.log_end_offset.load(Ordering::Acquire)))?;
+        Ok(log.recovery_point.load(Ordering::Acquire))
+    }
+}
+
 /// Keeps flushes out for as long as it lives: truncation lowers what a flush under way would raise again.
 pub(super) struct FlushPause<'a>(&'a LogShared);
 

@@ -16,15 +16,17 @@ use std::sync::{Arc, Weak};
 
 use edgelog_core::{CompressionType, EpochTable, LogConfig, Offset, Position};
 
+use crate::canary::{Bug, bug};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::segment::{BufferPool, Segment};
-use crate::storage::{ForkGuard, Storage};
+use crate::storage::{ForkGuard, Storage, StorageLock};
 use crate::sync::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, RwLock, Wake};
 
 mod append;
 mod attach;
 mod batch_builder;
+mod beside;
 mod close;
 pub(crate) mod delivery;
 mod flush;
@@ -56,6 +58,16 @@ pub(crate) trait LogHost: Send + Sync + fmt::Debug {
 
     /// What the checkpoint says of a log now: another process writes it.
     fn read_saved(&self, name: &TopicPartition) -> Result<Option<SavedLog>>;
+
+    /// Attached: whether a process of this machine, in this boot of it, has the store open for writing, and has told of
+    /// every log that it could not write or flush.
+    fn has_healthy_writer(&self) -> Result<bool>;
+
+    /// Attached: makes the checkpoint and the names in the data directory durable as they are now.
+    fn flush_beside(&self) -> Result<()>;
+
+    /// Takes back that attached processes may rely on this one: one of its logs has failed, and that could not be told.
+    fn distrust(&self);
 
     /// Writes the checkpoint with every log's epochs, start and recovery point as they are now; durable on
     /// return.
@@ -122,8 +134,10 @@ pub(crate) struct LogShared {
     hot: HotConfig,
 
     state: AtomicU8,
-    /// Why the log is `FAILED`.
+    /// Why the log is `FAILED`; of an attached one, why what it shows cannot be made durable from here.
     failure: Mutex<Option<String>>,
+    /// Up where the log has failed: attached processes see it.
+    failure_flag: Mutex<Option<Box<dyn StorageLock>>>,
     appender: Mutex<Option<Appender>>,
     /// Held while room behind the appender's is written to; taken before `appender`, never after it.
     preparing: Mutex<()>,
@@ -201,6 +215,12 @@ impl Log {
     /// The configuration in force.
     pub fn config(&self) -> Arc<LogConfig> {
         Arc::clone(&self.shared.config.read())
+    }
+
+    /// Whether another process may be writing the log, and this one reads.
+    #[cfg(feature = "bridge")]
+    pub(crate) fn is_attached(&self) -> bool {
+        self.shared.attachment.is_some()
     }
 
     /// Why the log is read-only until the store is opened again, where a write or flush of it failed.
@@ -307,6 +327,7 @@ impl LogShared {
     /// Makes the log read-only for good: a write or flush failed, and what is on the medium is not known any
     /// more.
     fn fail(&self, reason: &str) {
+        self.tell_attached();
         let mut failure = self.failure.lock();
         if failure.is_none() {
             *failure = Some(reason.to_owned());
@@ -315,6 +336,30 @@ impl LogShared {
         self.state.store(state::FAILED, Ordering::Release);
         drop(failure);
         self.wake.wake_all();
+    }
+
+    /// Raises the log's flag: what was written and not flushed may never reach the medium, although a flush by somebody
+    /// else would succeed. Where that cannot be told of this log, nothing of the store is vouched for any more.
+    fn tell_attached(&self) {
+        if bug(Bug::KeepAFailureToOneself) {
+            return;
+        }
+        let mut flag = self.failure_flag.lock();
+        if flag.is_none() {
+            match self.storage.raise_flag(&self.dir) {
+                Ok(raised) => *flag = Some(raised),
+                Err(_) => {
+                    if let Some(host) = self.host.upgrade() {
+                        host.distrust();
+                    }
+                }
+            }
+        }
+    }
+
+    /// The store is closed: the next open recovers the log.
+    pub(crate) fn lower_flag(&self) {
+        *self.failure_flag.lock() = None;
     }
 
     fn previous_failure(&self) -> Error {

@@ -174,6 +174,7 @@ impl LogShared {
             hot: super::HotConfig::default(),
             state: AtomicU8::new(state::ATTEND),
             failure: Mutex::new(None),
+            failure_flag: Mutex::new(None),
             appender: Mutex::new(None),
             preparing: Mutex::new(()),
             attachment: None,

@@ -22,6 +22,8 @@ use super::{Access, DirEntry, FileMeta, ForkGuard, Lease, Storage, StorageFile, 
 
 /// The name of the lock file inside the data directory.
 const LOCK_FILE: &str = ".lock";
+/// So often a flag is tried to be raised that somebody is just looking for.
+const FLAG_TRIES: u32 = 1000;
 
 /// How the files of a [`DirectoryStorage`] are read and written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -433,6 +435,30 @@ impl Storage for DirectoryStorage {
         sync_directory(&self.shared.resolve(dir)?)
     }
 
+    /// A flag is a lock on the directory itself: the kernel keeps it in memory, and gives it back when the process
+    /// ends.
+    fn raise_flag(&self, dir: &str) -> io::Result<Box<dyn StorageLock>> {
+        let file = File::open(self.shared.resolve(dir)?)?;
+        // Whoever looks for the flag holds a lock for a moment.
+        for _ in 0..FLAG_TRIES {
+            match retry(|| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)) {
+                Ok(()) => return Ok(Box::new(DirectoryLock { file, process: ForkGuard::here() })),
+                Err(Errno::WOULDBLOCK) => std::thread::yield_now(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn sees_flag(&self, dir: &str) -> io::Result<bool> {
+        let file = File::open(self.shared.resolve(dir)?)?;
+        match retry(|| rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared)) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOLCK) => Ok(false),
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn boot_id(&self) -> [u8; 16] {
         fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .ok()
@@ -458,7 +484,7 @@ fn parse_uuid(text: &str) -> Option<[u8; 16]> {
     u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes)
 }
 
-/// The lock file, locked.
+/// A file of ours, or a directory, locked.
 ///
 /// A forked child shares the lock: it is one open file for the kernel. So it is given up in so many words by
 /// the process that took it, whatever children still have of it; and a child that drops its copy gives up

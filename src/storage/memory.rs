@@ -1,7 +1,7 @@
 //! A data directory in memory, for tests: of this package, and of the programs that use it.
 
-use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
@@ -33,6 +33,8 @@ struct Names {
     nodes: BTreeMap<String, Node>,
     next_identity: u64,
     locked: bool,
+    /// The directories whose flags are up.
+    flags: BTreeSet<String>,
 }
 
 #[derive(Clone)]
@@ -58,7 +60,12 @@ impl MemoryStorage {
             disk: Arc::new(Disk {
                 boot_id,
                 room: Arc::new(Room { bytes_max: bytes, bytes_used: Mutex::new(0) }),
-                names: Mutex::new(Names { nodes: BTreeMap::new(), next_identity: 1, locked: false }),
+                names: Mutex::new(Names {
+                    nodes: BTreeMap::new(),
+                    next_identity: 1,
+                    locked: false,
+                    flags: BTreeSet::new(),
+                }),
             }),
         }
     }
@@ -239,6 +246,21 @@ impl Storage for MemoryStorage {
         self.disk.names.lock().check_directory(dir)
     }
 
+    fn raise_flag(&self, dir: &str) -> io::Result<Box<dyn StorageLock>> {
+        let mut names = self.disk.names.lock();
+        names.check_directory(dir)?;
+        if !names.flags.insert(dir.to_owned()) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(Box::new(MemoryFlag { disk: Arc::clone(&self.disk), dir: dir.to_owned() }))
+    }
+
+    fn sees_flag(&self, dir: &str) -> io::Result<bool> {
+        let names = self.disk.names.lock();
+        names.check_directory(dir)?;
+        Ok(names.flags.contains(dir))
+    }
+
     fn boot_id(&self) -> [u8; 16] {
         self.disk.boot_id
     }
@@ -259,6 +281,25 @@ impl fmt::Debug for MemoryLock {
 impl Drop for MemoryLock {
     fn drop(&mut self) {
         self.disk.names.lock().locked = false;
+    }
+}
+
+struct MemoryFlag {
+    disk: Arc<Disk>,
+    dir: String,
+}
+
+impl StorageLock for MemoryFlag {}
+
+impl fmt::Debug for MemoryFlag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryFlag").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+impl Drop for MemoryFlag {
+    fn drop(&mut self) {
+        self.disk.names.lock().flags.remove(&self.dir);
     }
 }
 

@@ -138,6 +138,26 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Those of the medium.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
 
+    /// Raises the flag of the directory `dir` (`""`: the data directory), which every process of this machine sees
+    /// ([`sees_flag`](Storage::sees_flag)) until the answer is dropped or this process ends. Asks nothing of the
+    /// medium, since what a flag tells may be that the medium has failed.
+    ///
+    /// # Errors
+    /// `WouldBlock` where it is up already; `Unsupported` where there are no flags, as by default.
+    fn raise_flag(&self, dir: &str) -> io::Result<Box<dyn StorageLock>> {
+        let _ = dir;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Whether the flag of the directory `dir` is up. By default it never is.
+    ///
+    /// # Errors
+    /// `NotFound` where there is no such directory; the file system's own.
+    fn sees_flag(&self, dir: &str) -> io::Result<bool> {
+        let _ = dir;
+        Ok(false)
+    }
+
     /// Sixteen bytes that are the same until the machine (or what stands for it) boots again. All zeros say
     /// that it cannot be known: that is never the same boot.
     fn boot_id(&self) -> [u8; 16];
@@ -217,7 +237,8 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     /// Those of the file system.
     fn truncate(&self, len: u64) -> io::Result<()>;
 
-    /// Returns once bytes and size, as they were when the call began, are durable.
+    /// Returns once bytes and size, as they were when the call began, are durable, whoever wrote them: a handle for
+    /// reading flushes what another process of this machine has written.
     ///
     /// # Errors
     /// Once it answered an error, every later flush of this handle, and of any other handle of the same file,

@@ -104,6 +104,12 @@ pub(crate) fn read(storage: &dyn Storage) -> Result<Found> {
     Ok(read_slots(storage)?.0)
 }
 
+/// Makes durable what the file says now, whoever wrote it.
+pub(crate) fn flush(storage: &dyn Storage) -> Result<()> {
+    let file = storage.open(FILE, Access::Read).map_err(Error::storage("open", FILE))?;
+    file.flush().map_err(Error::storage("flush", FILE))
+}
+
 /// What is there, with slot size and highest sequence number.
 fn read_slots(storage: &dyn Storage) -> Result<(Found, usize, u64)> {
     let file = match storage.open(FILE, Access::Read) {

@@ -168,6 +168,15 @@ pub(crate) struct StoreShared {
     report: RwLock<RecoveryReport>,
     /// The data directory's lock; `None` when attached or closed.
     lock: Mutex<Option<Box<dyn StorageLock>>>,
+    vouch: Mutex<Vouch>,
+}
+
+/// Whether attached processes may rely on this one: its logs are recovered, and of each that fails they are told.
+#[derive(Debug, Default)]
+struct Vouch {
+    flag: Option<Box<dyn StorageLock>>,
+    /// A log failed, and that could not be told.
+    withdrawn: bool,
 }
 
 /// The checkpoint file and what was last written to it.
@@ -208,7 +217,7 @@ impl Store {
     ///
     /// Records are seen when they reach the page cache, which for `Sync` appends is before they are durable;
     /// readers that ask for [`ReadUpTo::Durable`](crate::ReadUpTo::Durable) see what the writer's last
-    /// checkpoint names.
+    /// checkpoint names, or more after [`Log::flush_up_to`].
     ///
     /// # Errors
     /// [`Error::Storage`] where there is no such directory.
@@ -241,6 +250,9 @@ impl Store {
             StoreShared::new(storage, options, false, CheckpointState { file: Some(file), written: saved, left: 0 });
         *shared.lock.lock() = Some(lock);
         shared.recover(&recovering, found.agree)?;
+        if shared.report.read().not_writable.is_none() {
+            shared.vouch();
+        }
         let housekeeper = match shared.config.housekeeping {
             Housekeeping::Thread => Some(Housekeeper::start(&shared)?),
             Housekeeping::Tick => None,
@@ -423,6 +435,7 @@ impl Store {
             housekeeper.stop(&self.shared);
         }
         self.shared.let_go();
+        self.shared.lower_flags();
         *self.shared.lock.lock() = None;
     }
 }
@@ -470,6 +483,7 @@ impl StoreShared {
             kick: housekeeping::Kick::default(),
             report: RwLock::default(),
             lock: Mutex::new(None),
+            vouch: Mutex::default(),
         })
     }
 
@@ -678,8 +692,29 @@ impl StoreShared {
             first = self.write_checkpoint(true, true);
         }
         self.checkpoint.lock().file = None;
+        self.lower_flags();
         *self.lock.lock() = None;
         first
+    }
+
+    /// Tells attached processes that what they see and flush will last: nothing is in the logs that a recovery would
+    /// not keep. Where they cannot be told, they go by the checkpoint.
+    fn vouch(&self) {
+        let mut vouch = self.vouch.lock();
+        if vouch.flag.is_none() && !vouch.withdrawn {
+            match self.storage.raise_flag("") {
+                Ok(raised) => vouch.flag = Some(raised),
+                Err(error) => tracing::debug!(%error, "attached processes cannot flush beside this one"),
+            }
+        }
+    }
+
+    /// What the logs' flags told is settled by the next open, before which nobody vouches for them.
+    fn lower_flags(&self) {
+        *self.vouch.lock() = Vouch { flag: None, withdrawn: true };
+        for log in self.logs.read().values() {
+            log.lower_flag();
+        }
     }
 }
 
@@ -704,6 +739,7 @@ impl LogHost for StoreShared {
         self.write_checkpoint(false, true)?;
         self.marked.store(true, Ordering::Release);
         self.report.write().not_writable = None;
+        self.vouch();
         Ok(())
     }
 
@@ -714,6 +750,24 @@ impl LogHost for StoreShared {
     fn read_saved(&self, name: &TopicPartition) -> Result<Option<SavedLog>> {
         let newest = checkpoint::read(&*self.storage)?.newest.unwrap_or_default();
         Ok(newest.logs.into_iter().find(|(other, _)| other == name).map(|(_, saved)| saved))
+    }
+
+    fn has_healthy_writer(&self) -> Result<bool> {
+        if !self.storage.sees_flag("").map_err(Error::storage("look at", "."))? {
+            return Ok(false);
+        }
+        // A flag may be seen from another machine, over a network file system; the pages that a flush writes are not.
+        let boot_id = checkpoint::read(&*self.storage)?.newest.map(|newest| newest.boot_id);
+        Ok(boot_id == Some(self.storage.boot_id()) && boot_id != Some([0; 16]))
+    }
+
+    fn flush_beside(&self) -> Result<()> {
+        checkpoint::flush(&*self.storage)?;
+        self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))
+    }
+
+    fn distrust(&self) {
+        *self.vouch.lock() = Vouch { flag: None, withdrawn: true };
     }
 
     fn checkpoint(&self) -> Result<()> {

@@ -272,6 +272,51 @@ def beside_a_writer(world):
     return f"{len(found)} records"
 
 
+def before_any_checkpoint(world):
+    """A program that flushes nothing, and a bridge beside it: what it appends arrives long before its checkpoint names
+    it. Of a program that died nothing is sent that nobody vouches for, until the store was opened again."""
+    store = world.scratch / "vouched"
+    world.broker.create_topic("v.t", 1, retention_ms=-1)
+    append(store, "t", ["closed"])
+    appending = [EDGELOG, "--dir", str(store), "append", "t", "--quiet", "--acks", "1"]
+    options = {"topics": "t", "edgelog.bridge.interval.ms": "200"}
+    expected = ["closed"]
+
+    def recovery_point():
+        stat = subprocess.run(
+            [EDGELOG, "--dir", str(store), "stat", "t-0", "--json"], capture_output=True, check=True
+        ).stdout
+        return json.loads(stat)["recovery_point"]
+
+    with subprocess.Popen(appending, stdin=subprocess.PIPE) as writer:
+        run = Run(command(store, world.broker, "vouched", "v.{topic}", forever=True, **options))
+        for n in range(5):
+            expected.append(f"in the page cache {n}")
+            writer.stdin.write(f"{expected[-1]}\n".encode())
+            writer.stdin.flush()
+            while run.records() < len(expected):
+                if run.next_event() is None:
+                    run.expect(0)
+        if (named := recovery_point()) != 1:
+            raise Broken(f"the writer's checkpoint names {named}: this shows nothing")
+        run.kill()
+        # What comes now is in the page cache alone when its writer dies.
+        writer.stdin.write(b"nobody vouches\n")
+        writer.stdin.flush()
+        tail = [EDGELOG, "--dir", str(store), "tail", "t", "--from", str(len(expected)), "--limit", "1"]
+        subprocess.run(tail, capture_output=True, check=True, timeout=RUN_SECONDS_MAX)
+        writer.kill()
+    Run(command(store, world.broker, "vouched", "v.{topic}", **options)).expect(0)
+    if (found := values_of(world.broker.consume_all("v.t"))) != expected:
+        raise Broken(f"expected {expected}, found {found}")
+    append(store, "t", ["opened again"])
+    Run(command(store, world.broker, "vouched", "v.{topic}", **options)).expect(0)
+    expected += ["nobody vouches", "opened again"]
+    if (found := values_of(world.broker.consume_all("v.t"))) != expected:
+        raise Broken(f"expected {expected}, found {found}")
+    return f"{len(expected)} records, {len(expected) - 3} of them before any checkpoint"
+
+
 def cloned(world):
     """Two copies of one device that went on separately: one is fenced, and the cluster has one history."""
     fenced = conflicts = 0
@@ -459,6 +504,7 @@ TESTS = {
     "timed_out": timed_out,
     "broker_killed": broker_killed,
     "beside_a_writer": beside_a_writer,
+    "before_any_checkpoint": before_any_checkpoint,
     "cloned": cloned,
     "wrong_copy_fences_nobody": wrong_copy_fences_nobody,
     "forgotten": forgotten,

@@ -7,7 +7,7 @@
 //! Names, files and sectors are counted references, so a snapshot costs a few hundred counts and each cut is taken from
 //! one and not from a replay.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 use std::io;
 use std::ops::Range;
@@ -91,8 +91,8 @@ struct Inode {
     /// Sizes that the device may know, oldest first; empty where that is `len` alone.
     lens: Vec<u64>,
     sectors: Vec<Sector>,
-    /// A flush failed, and some handle from then is still open.
-    failed: bool,
+    /// A flush failed, and these processes still have a handle from then.
+    failed: BTreeSet<u32>,
 }
 
 impl Inode {
@@ -181,11 +181,21 @@ impl Inode {
     }
 
     /// A flush that fails: the cache is clean now and shows the new bytes; the device may have got none of them.
-    fn flush_fails(&mut self) {
+    fn flush_fails(&mut self, holders: BTreeSet<u32>) {
         for sector in &mut self.sectors {
             sector.dirty = false;
         }
-        self.failed = true;
+        self.failed = holders;
+    }
+
+    /// What a flush that failed has left clean in the cache gives its memory back, and is read from the device.
+    fn forget_lost(&mut self) {
+        for sector in self.sectors.iter_mut().filter(|sector| !sector.dirty) {
+            if let Some(oldest) = sector.device.first() {
+                sector.cache = oldest.clone();
+                sector.device.clear();
+            }
+        }
     }
 }
 
@@ -371,8 +381,8 @@ impl Core {
     pub(crate) fn image(&self, image: Image) -> Core {
         if image == Image::Kill {
             let mut core = self.clone();
-            for inode in core.inodes.values_mut().filter(|inode| inode.failed) {
-                Arc::make_mut(inode).failed = false;
+            for inode in core.inodes.values_mut().filter(|inode| !inode.failed.is_empty()) {
+                Arc::make_mut(inode).failed.clear();
             }
             if core.quirks.boot_id_always_new {
                 core.boot += 1;
@@ -635,8 +645,15 @@ pub(crate) type Beside = Box<dyn FnMut(Moment, &str) + Send>;
 #[allow(clippy::struct_excessive_bools)] // a machine is in several of these states at once
 struct Machine {
     core: Core,
-    locked: bool,
+    /// The process that holds the lock.
+    locked: Option<u32>,
+    /// Directories whose flags are up, with the processes that raised them.
+    flags: BTreeMap<String, u32>,
     dead: bool,
+    /// Processes that were killed.
+    killed: BTreeSet<u32>,
+    /// Whose call this is.
+    caller: u32,
     recording: Option<Vec<Core>>,
     /// The power goes when so many effects have happened.
     cut_at: Option<u64>,
@@ -650,12 +667,15 @@ struct Machine {
     beside: Option<Beside>,
     /// Calls that fail: how many of those that can fail so come before each.
     fail_in: Vec<(u64, Fault)>,
-    handles: BTreeMap<u64, Weak<()>>,
+    handles: BTreeMap<(u32, u64), Weak<()>>,
 }
 
-/// A storage on such a disk. Clones are the same disk.
+/// A storage on such a disk. Clones are the same disk, as one process sees it.
 #[derive(Clone)]
-pub(crate) struct SimDisk(Arc<Mutex<Machine>>);
+pub(crate) struct SimDisk {
+    machine: Arc<Mutex<Machine>>,
+    process: u32,
+}
 
 impl fmt::Debug for SimDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -669,10 +689,13 @@ impl SimDisk {
     }
 
     pub(crate) fn from_core(core: Core) -> SimDisk {
-        SimDisk(Arc::new(Mutex::new(Machine {
+        let machine = Machine {
             core,
-            locked: false,
+            locked: None,
+            flags: BTreeMap::new(),
             dead: false,
+            killed: BTreeSet::new(),
+            caller: 0,
             recording: None,
             cut_at: None,
             calls: Vec::new(),
@@ -684,11 +707,37 @@ impl SimDisk {
             beside: None,
             fail_in: Vec::new(),
             handles: BTreeMap::new(),
-        })))
+        };
+        SimDisk { machine: Arc::new(Mutex::new(machine)), process: 0 }
     }
 
     fn machine(&self) -> MutexGuard<'_, Machine> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        let mut machine = self.machine.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        machine.caller = self.process;
+        machine
+    }
+
+    /// The same disk, as another process of the machine sees it.
+    pub(crate) fn process(&self, process: u32) -> SimDisk {
+        SimDisk { machine: Arc::clone(&self.machine), process }
+    }
+
+    /// This process dies, and the machine stays up: its lock and its flags go, its handles as well. `forgets`: so does
+    /// what the cache shows of writes that a failed flush has lost.
+    pub(crate) fn kill_process(&self, forgets: bool) {
+        let mut machine = self.machine();
+        machine.killed.insert(self.process);
+        machine.locked.take_if(|holder| *holder == self.process);
+        machine.flags.retain(|_, holder| *holder != self.process);
+        for inode in machine.core.inodes.values_mut() {
+            if inode.failed.contains(&self.process) || forgets {
+                let inode = Arc::make_mut(inode);
+                inode.failed.remove(&self.process);
+                if forgets {
+                    inode.forget_lost();
+                }
+            }
+        }
     }
 
     /// From here on a snapshot is kept at every effect.
@@ -698,6 +747,13 @@ impl SimDisk {
 
     pub(crate) fn take_cuts(&self) -> Vec<Core> {
         self.machine().recording.take().unwrap_or_default()
+    }
+
+    /// A cut may come here as well, where nothing happens to the disk.
+    pub(crate) fn cut_here(&self) {
+        let mut machine = self.machine();
+        let core = machine.core.clone();
+        machine.recording.iter_mut().for_each(|cuts| cuts.push(core.clone()));
     }
 
     pub(crate) fn snapshot(&self) -> Core {
@@ -779,13 +835,14 @@ impl SimDisk {
 
     fn handle(&self, id: u64, writes: bool, path: &str) -> Arc<dyn StorageFile> {
         let mut machine = self.machine();
-        let guard = if let Some(guard) = machine.handles.get(&id).and_then(Weak::upgrade) {
+        let key = (self.process, id);
+        let guard = if let Some(guard) = machine.handles.get(&key).and_then(Weak::upgrade) {
             guard
         } else {
             let guard = Arc::new(());
-            machine.handles.insert(id, Arc::downgrade(&guard));
-            if machine.core.inodes[&id].failed {
-                machine.core.inode_mut(id).failed = false;
+            machine.handles.insert(key, Arc::downgrade(&guard));
+            if machine.core.inodes[&id].failed.contains(&self.process) {
+                machine.core.inode_mut(id).failed.remove(&self.process);
             }
             guard
         };
@@ -799,6 +856,9 @@ impl Machine {
     fn begin(&mut self, call: Call) -> io::Result<()> {
         if self.dead {
             return Err(io::Error::other("the power is off"));
+        }
+        if self.killed.contains(&self.caller) {
+            return Err(io::Error::other("the process was killed"));
         }
         let index = self.call;
         self.call += 1;
@@ -847,17 +907,29 @@ impl StorageLock for SimLock {}
 
 impl Drop for SimLock {
     fn drop(&mut self) {
-        self.0.machine().locked = false;
+        self.0.machine().locked.take_if(|holder| *holder == self.0.process);
+    }
+}
+
+#[derive(Debug)]
+struct SimFlag(SimDisk, String);
+
+impl StorageLock for SimFlag {}
+
+impl Drop for SimFlag {
+    fn drop(&mut self) {
+        let process = self.0.process;
+        self.0.machine().flags.retain(|dir, holder| *dir != self.1 || *holder != process);
     }
 }
 
 impl Storage for SimDisk {
     fn lock(&self) -> io::Result<Box<dyn StorageLock>> {
         let mut machine = self.machine();
-        if machine.locked {
+        if machine.locked.is_some() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        machine.locked = true;
+        machine.locked = Some(self.process);
         drop(machine);
         Ok(Box::new(SimLock(self.clone())))
     }
@@ -971,6 +1043,20 @@ impl Storage for SimDisk {
         Ok(())
     }
 
+    /// As the kernel's locks, flags ask nothing of the medium, and never fail for it.
+    fn raise_flag(&self, dir: &str) -> io::Result<Box<dyn StorageLock>> {
+        let mut machine = self.machine();
+        if machine.flags.contains_key(dir) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        machine.flags.insert(dir.to_owned(), self.process);
+        Ok(Box::new(SimFlag(self.clone(), dir.to_owned())))
+    }
+
+    fn sees_flag(&self, dir: &str) -> io::Result<bool> {
+        Ok(self.machine().flags.contains_key(dir))
+    }
+
     fn boot_id(&self) -> [u8; 16] {
         u128::from(self.machine().core.boot).to_be_bytes()
     }
@@ -1013,7 +1099,7 @@ impl SimFile {
         }
         let begun = machine.begin(Call::Write);
         machine.faults = all;
-        if begun.is_err() && machine.dead {
+        if begun.is_err() && (machine.dead || machine.killed.contains(&self.disk.process)) {
             return begun;
         }
         // Any part of a failed write may be there.
@@ -1099,12 +1185,15 @@ impl StorageFile for SimFile {
     fn flush(&self) -> io::Result<()> {
         self.disk.look_in(Moment::Flushing, &self.path);
         let mut machine = self.disk.machine();
-        if machine.core.inodes[&self.id].failed {
+        if machine.core.inodes[&self.id].failed.contains(&self.disk.process) {
             return Err(io::Error::other("an earlier flush failed"));
         }
         if let Err(error) = machine.begin(Call::Flush) {
-            if !machine.dead {
-                machine.core.inode_mut(self.id).flush_fails();
+            if !machine.dead && !machine.killed.contains(&self.disk.process) {
+                // Each process is told that has the file open: by its own next flush.
+                let open = machine.handles.iter().filter(|((_, id), guard)| *id == self.id && guard.strong_count() > 0);
+                let holders = open.map(|((process, _), _)| *process).collect();
+                machine.core.inode_mut(self.id).flush_fails(holders);
             }
             return Err(error);
         }

@@ -1,0 +1,579 @@
+//! A writer, and a bridge beside it in another process, on the simulated disk: what the bridge has sent survives every
+//! power cut, and so does what its note has to say of it.
+//!
+//! The bridge's own code flushes beside the writer, reads, collects, and writes its note; the cluster is a map that
+//! loses nothing. Each takes turns with the other, also in the middle of a flush. Either process may be killed, a flush
+//! of either may fail, and then the page cache may forget what the device never got. The power goes at every effect and
+//! whenever something was sent or committed, and then:
+//!
+//! * every record that was ever sent is in the recovered log, at its offset, as it was sent, and the committed position
+//!   is one of this log;
+//! * the note that is read is the last one written, or one that was being written since;
+//! * what the cluster has committed is in the note, as done or as intended; what the note calls done is committed.
+//!
+//! This file is a part of the library's tests, since it needs the bridge's insides.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use edgelog_core::{Offset, RecordBatch};
+use uuid::Uuid;
+
+use super::cluster::Coordinated;
+use super::collect::{Collected, Kind, Side as SideTopic, Terms, collect};
+use super::config::BridgeConfig;
+use super::lane::{Lane, Target, Verdict, judge};
+use super::note::{Entry, Note};
+use super::position::Position;
+use super::stamp::Producer;
+use crate::clock::ManualClock;
+use crate::storage::Storage;
+use crate::{Durability, Log, NewRecord, NewTopic, OffsetSpec, Store, TopicPartition};
+
+#[path = "disk.rs"]
+#[allow(dead_code)] // the other searches use the rest
+mod disk;
+
+use disk::{Core, Fault, Image, Quirks, Rng, SimDisk};
+
+const TIME: i64 = 1_700_000_000_000;
+const TOPICS: [&str; 2] = ["a", "b"];
+const REMOTE: &str = "r";
+const TOPIC_ID: Uuid = Uuid::from_u128(7);
+
+/// What a bridge does wrong, to see that it is found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mistake {
+    None,
+    /// The commit is asked for before the intent is durable.
+    CommitFirst,
+    /// The note says done before the cluster has answered.
+    DoneFirst,
+}
+
+/// What the cluster has of one log.
+#[derive(Debug, Clone, Default)]
+struct Delivered {
+    /// Every record that ever left the device, committed or not.
+    sent: BTreeMap<Offset, Vec<u8>>,
+    position: Option<Position>,
+}
+
+type Entries = BTreeMap<TopicPartition, Entry>;
+
+/// What is known when the power goes.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    cluster: BTreeMap<TopicPartition, Delivered>,
+    /// What the note said when it was last written, and what was being written since.
+    notes: Vec<Entries>,
+    is_noted: bool,
+    what: &'static str,
+}
+
+/// The bridge's process.
+struct Process {
+    disk: SimDisk,
+    store: Store,
+    note: Note,
+    lanes: Vec<Lane>,
+}
+
+/// Everything but the writer.
+struct Uplink {
+    disk: SimDisk,
+    process: Option<Process>,
+    known: Known,
+    trail: Vec<Arc<Known>>,
+    rng: Rng,
+    config: BridgeConfig,
+    mistake: Mistake,
+    epoch: i16,
+    counts: Counts,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    transactions: usize,
+    records: usize,
+    stopped: usize,
+    beyond_checkpoint: usize,
+}
+
+fn name(topic: &str) -> TopicPartition {
+    TopicPartition::new(topic, 0)
+}
+
+fn options(clock: &ManualClock) -> crate::StoreOptions {
+    let options = Store::options().set("edgelog.housekeeping", "tick").unwrap().clock(clock.clone());
+    // What the checkpoint names trails far behind.
+    options.set("edgelog.checkpoint.interval.ms", "100000").unwrap()
+}
+
+fn number_of_process() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+impl Uplink {
+    fn mark(&mut self, what: &'static str) {
+        self.known.what = what;
+        self.disk.set_mark(self.trail.len());
+        self.trail.push(Arc::new(self.known.clone()));
+        self.disk.cut_here();
+    }
+
+    fn start(&mut self) -> Result<(), String> {
+        let disk = self.disk.process(number_of_process());
+        let Ok(store) = options(&ManualClock::new(TIME)).attach_on(disk.clone()) else { return Ok(()) };
+        let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+        let Ok(note) = Note::open(storage) else { return Ok(()) };
+        if note.is_damaged && self.known.is_noted {
+            return Err("a bridge that starts finds its note damaged".into());
+        }
+        self.process = Some(Process { disk, store, note, lanes: Vec::new() });
+        Ok(())
+    }
+
+    fn die(&mut self) {
+        let Some(process) = self.process.take() else { return };
+        if process.lanes.iter().any(|lane| lane.log.failure().is_some()) {
+            // A flush of its own has failed, and its flag tells; the next one would not know (see the page on crash
+            // safety). It hangs.
+            std::mem::forget(process);
+        } else {
+            process.disk.kill_process(false);
+        }
+    }
+
+    /// The logs that there are by now, each where the cluster says, or where the note says that has the cluster's word.
+    fn find_lanes(&mut self) -> Result<(), String> {
+        let by_note = self.rng.chance(30);
+        let Some(process) = &mut self.process else { return Ok(()) };
+        for topic in TOPICS {
+            let name = name(topic);
+            if process.lanes.iter().any(|lane| lane.name == name) {
+                continue;
+            }
+            let Ok(log) = process.store.log(topic, 0) else { continue };
+            if process.store.lasting_id(&name).ok().flatten() != Some(log.id()) {
+                continue;
+            }
+            let mut lane = Lane::new(name.clone(), log, Coordinated::Group("g".into()), REMOTE.into());
+            lane.target = Some(Target { partition: 0, topic_id: TOPIC_ID });
+            let committed = self.known.cluster.get(&name).and_then(|delivered| delivered.position);
+            let entry = process.note.entries.get(&name);
+            // The cluster has forgotten the position, and tells of the transaction that was intended alone.
+            let noted = entry.and_then(|entry| match &entry.intent {
+                Some(intent) if committed.is_some_and(|at| at.offset >= intent.to.offset) => Some(intent.to),
+                _ => entry.done,
+            });
+            if noted != committed {
+                return Err(format!("the note goes on at {noted:?}, the cluster at {committed:?}"));
+            }
+            let started = match if by_note { noted } else { committed } {
+                Some(position) => match judge(&lane.log, &position) {
+                    Ok(Verdict::Ours) => lane.start_at(&position),
+                    // As for damage: looked at again later.
+                    Err(_) => continue,
+                    Ok(other) => return Err(format!("a bridge that starts finds {position:?} to be {other:?}")),
+                },
+                None => lane.start_at_the_beginning(),
+            };
+            if started.is_ok() {
+                process.note.entries.entry(name).or_insert_with(|| Entry {
+                    remote: REMOTE.into(),
+                    partition: -1,
+                    ..Entry::default()
+                });
+                process.lanes.push(lane);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the note was written; a bridge that cannot write it ends.
+    fn write_note(&mut self) -> bool {
+        let Some(entries) = self.process.as_ref().map(|process| process.note.entries.clone()) else { return false };
+        self.known.notes.push(entries.clone());
+        self.mark("writing the note");
+        let written = self.process.as_mut().is_some_and(|process| process.note.write().is_ok());
+        if written {
+            (self.known.notes, self.known.is_noted) = (vec![entries], true);
+            self.mark("the note is written");
+        } else {
+            self.die();
+        }
+        written
+    }
+
+    fn transact(&mut self) -> Result<(), String> {
+        if self.process.is_none() {
+            self.start()?;
+        }
+        self.find_lanes()?;
+        let Some(process) = &mut self.process else { return Ok(()) };
+        let sides = SideTopic { partition: 0, batch_bytes_max: 1 << 20 };
+        let sides = HashMap::from([("edgelog.losses".to_owned(), Ok(sides))]);
+        for lane in &mut process.lanes {
+            let before = lane.log.offsets().recovery_point;
+            lane.make_durable(Duration::ZERO);
+            self.counts.beyond_checkpoint += usize::from(lane.log.offsets().recovery_point > before);
+            let is_failed = self.disk.sees_flag(&lane.name.to_string()).unwrap_or(false);
+            self.counts.stopped += usize::from(is_failed && lane.waits.is_some());
+            let shows_more = lane.log.offsets().log_end_offset > lane.log.offsets().recovery_point;
+            if is_failed && shows_more && lane.waits.is_none() {
+                return Err("a bridge goes on with a log whose writer has failed".into());
+            }
+        }
+        let terms = Terms {
+            config: &self.config,
+            sides: &sides,
+            bytes_max: 16 << 10,
+            request_bytes_max: 16 << 10,
+            now: TIME,
+            only: None,
+        };
+        let collected = collect(&mut process.lanes, &terms);
+        for lane in &mut process.lanes {
+            // A minute later it is looked at again.
+            if lane.waits.take().is_some() {
+                let _ = lane.rewind();
+            }
+        }
+        if collected.is_empty() { Ok(()) } else { self.send(&collected) }
+    }
+
+    fn send(&mut self, collected: &Collected) -> Result<(), String> {
+        let process = self.process.as_mut().expect("it has collected");
+        for piece in &collected.pieces {
+            let delivered = self.known.cluster.entry(process.lanes[piece.lane].name.clone()).or_default();
+            if piece.kind != Kind::Records {
+                continue;
+            }
+            let batch = RecordBatch::parse(&piece.wire).map_err(|error| format!("a piece: {error}"))?;
+            let records = batch.records().map_err(|error| format!("records of a piece: {error}"))?;
+            for (offset, record) in (piece.offsets.0..).zip(records) {
+                let value = record.ok().and_then(|record| record.value).unwrap_or_default().to_vec();
+                let before = delivered.sent.insert(offset, value.clone());
+                if before.is_some_and(|before| before != value) {
+                    return Err(format!("two records were sent as offset {offset}"));
+                }
+                self.counts.records += 1;
+            }
+        }
+        self.epoch = self.epoch.wrapping_add(1);
+        let producer = Producer { id: 1, epoch: self.epoch };
+        let mut positions = Vec::new();
+        for end in &collected.ends {
+            let lane = &process.lanes[end.lane];
+            let to = lane.position_at(end.offset, end.mark);
+            let mut entry = lane.intending(end, producer, Some(((REMOTE.into(), 0), 5)));
+            if self.mistake == Mistake::DoneFirst {
+                (entry.done, entry.intent) = (Some(to), None);
+            }
+            process.note.entries.insert(lane.name.clone(), entry);
+            positions.push((lane.name.clone(), to));
+        }
+        self.mark("sent");
+        if self.mistake == Mistake::CommitFirst {
+            self.commit(&positions);
+        }
+        if !self.write_note() {
+            return Ok(());
+        }
+        // It dies, or cannot reach anybody: the cluster aborts what is open.
+        if self.rng.chance(10) {
+            self.die();
+            return Ok(());
+        }
+        self.commit(&positions);
+        self.counts.transactions += 1;
+        if self.rng.chance(10) {
+            self.die();
+            return Ok(());
+        }
+        let process = self.process.as_mut().expect("it has written its note");
+        for end in &collected.ends {
+            let lane = &mut process.lanes[end.lane];
+            lane.advance(end);
+            process.note.entries.insert(lane.name.clone(), lane.entry(None));
+        }
+        // When it has caught up.
+        if self.rng.chance(40) {
+            self.write_note();
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, positions: &[(TopicPartition, Position)]) {
+        for (name, to) in positions {
+            self.known.cluster.get_mut(name).expect("something was sent").position = Some(*to);
+        }
+        self.mark("committed");
+    }
+}
+
+/// The writer's process, and what it has appended.
+struct Writer {
+    disk: SimDisk,
+    clock: ManualClock,
+    store: Option<Store>,
+    next: Arc<AtomicU32>,
+}
+
+fn append(log: &Log, next: &AtomicU32, len: usize, durability: Durability) -> crate::Result<()> {
+    let number = next.fetch_add(1, Ordering::Relaxed);
+    let mut value = vec![number as u8; len];
+    value[..4].copy_from_slice(&number.to_be_bytes());
+    log.append_with(NewRecord::value(&value).with_timestamp(TIME + i64::from(number)), durability).map(drop)
+}
+
+impl Writer {
+    fn open(&mut self) -> Result<(), String> {
+        let disk = self.disk.process(number_of_process());
+        self.disk = disk.clone();
+        let Ok(store) = options(&self.clock).open_on(disk) else { return Ok(()) };
+        self.store = Some(store);
+        Ok(())
+    }
+
+    /// Something, whatever it answers; a log that fails lets the process be started again, sometimes later.
+    fn step(&mut self, rng: &mut Rng, delivered: &BTreeMap<TopicPartition, Delivered>) -> Result<(), String> {
+        let Some(store) = &self.store else { return self.open() };
+        let topic = TOPICS[rng.below(TOPICS.len())];
+        let log = match store.log(topic, 0) {
+            Ok(log) => log,
+            Err(_) => {
+                let topic = NewTopic::new(topic).config("segment.bytes", "4096").config("retention.ms", "-1");
+                let _ = store.create_topic(&topic);
+                return Ok(());
+            }
+        };
+        match rng.below(100) {
+            0..70 => {
+                let durability = [Durability::Os, Durability::Os, Durability::Interval, Durability::Sync][rng.below(4)];
+                let _ = append(&log, &self.next, [20, 100, 420, 1400][rng.below(4)], durability);
+            }
+            70..76 => drop(log.flush()),
+            76..86 => {
+                self.clock.set(TIME + i64::from(self.next.load(Ordering::Relaxed)) * 100);
+                let _ = store.tick(TIME + i64::from(self.next.load(Ordering::Relaxed)) * 100);
+            }
+            86..90 => {
+                let position = delivered.get(&name(topic)).and_then(|delivered| delivered.position);
+                let _ = log.delete_records_before(position.map_or(0, |at| at.offset) - rng.below(9) as i64);
+            }
+            90..94 => {
+                let closed = store.close();
+                self.store = None;
+                if closed.is_err() {
+                    self.disk.kill_process(rng.chance(50));
+                }
+            }
+            _ => self.kill(rng.chance(50)),
+        }
+        let failed =
+            |store: &Store| TOPICS.iter().any(|topic| store.log(topic, 0).is_ok_and(|l| l.failure().is_some()));
+        if self.store.as_ref().is_some_and(failed) && rng.chance(30) {
+            self.kill(rng.chance(70));
+        }
+        Ok(())
+    }
+
+    fn kill(&mut self, forgets: bool) {
+        self.disk.kill_process(forgets);
+        self.store = None;
+    }
+}
+
+struct Run {
+    cuts: Vec<(Core, Arc<Known>)>,
+    counts: Counts,
+}
+
+/// One schedule of both processes, from one seed, with a snapshot of the disk wherever the power may go.
+fn run(seed: u64, mistake: Mistake) -> Result<Run, String> {
+    let mut rng = Rng::new(seed);
+    let disk = SimDisk::new(Quirks::default());
+    disk.record();
+    let mut config = BridgeConfig::default();
+    config.set("edgelog.device.id", "d").unwrap();
+    let uplink = Uplink {
+        disk: disk.clone(),
+        process: None,
+        known: Known { notes: vec![Entries::new()], ..Known::default() },
+        trail: Vec::new(),
+        rng: Rng::new(seed + 1),
+        config,
+        mistake,
+        epoch: 0,
+        counts: Counts::default(),
+    };
+    let uplink = Arc::new(Mutex::new(uplink));
+    uplink.lock().unwrap().mark("nothing yet");
+    let next = Arc::new(AtomicU32::new(1));
+    let mut writer = Writer { disk: disk.clone(), clock: ManualClock::new(TIME), store: None, next: Arc::clone(&next) };
+    writer.open()?;
+    let found = Arc::new(Mutex::new(Ok(())));
+    for _ in 0..25 + rng.below(40) {
+        if rng.chance(6) {
+            disk.fail_in(rng.below(4) as u64, Fault::Flush);
+        }
+        if rng.chance(35) {
+            // The writer goes on while the bridge flushes.
+            let logs: Vec<Log> =
+                writer.store.iter().flat_map(|s| TOPICS.iter().filter_map(|t| s.log(t, 0).ok())).collect();
+            let next = Arc::clone(&next);
+            let mut left = rng.below(3);
+            disk.beside(Some(Box::new(move |_, path| {
+                let log = logs.iter().find(|log| path.starts_with(&log.name().to_string()));
+                if let (Some(log), 1..) = (log, left) {
+                    left -= 1;
+                    let _ = append(log, &next, 60, Durability::Os);
+                }
+            })));
+            let sent = uplink.lock().unwrap().transact();
+            disk.beside(None);
+            sent?;
+        } else {
+            // The bridge goes on while the writer writes and flushes.
+            let delivered = uplink.lock().unwrap().known.cluster.clone();
+            if rng.chance(30) {
+                let (uplink, found) = (Arc::clone(&uplink), Arc::clone(&found));
+                disk.beside(Some(Box::new(move |_, _| {
+                    let sent = uplink.lock().unwrap().transact();
+                    if sent.is_err() {
+                        *found.lock().unwrap() = sent;
+                    }
+                })));
+            }
+            writer.step(&mut rng, &delivered)?;
+            disk.beside(None);
+            found.lock().unwrap().clone()?;
+        }
+        if rng.chance(3) {
+            uplink.lock().unwrap().die();
+        }
+    }
+    let mut uplink = uplink.lock().unwrap();
+    uplink.mark("the end");
+    let cuts = disk.take_cuts().into_iter().map(|core| (core.clone(), Arc::clone(&uplink.trail[core.mark]))).collect();
+    disk.kill();
+    uplink.process = None;
+    Ok(Run { cuts, counts: uplink.counts })
+}
+
+/// What a power cut has left, against what is known.
+fn verify(core: &Core, known: &Known, image: Image) -> Result<(), String> {
+    let disk = SimDisk::from_core(core.image(image));
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let note = Note::open(storage).map_err(|error| format!("the note: {error}"))?;
+    if note.is_damaged && known.is_noted {
+        return Err("the note is damaged".into());
+    }
+    if !known.notes.contains(&note.entries) {
+        return Err(format!("the note is none of the last: {:?}, not of {:?}", note.entries, known.notes));
+    }
+    for (log, Delivered { position, .. }) in &known.cluster {
+        let entry = note.entries.get(log);
+        let done = entry.and_then(|entry| entry.done);
+        let intended = entry.and_then(|entry| entry.intent.as_ref()).map(|intent| intent.to);
+        if done != *position && intended != *position {
+            return Err(format!("the cluster has committed {position:?}, and the note has {done:?} and {intended:?}"));
+        }
+        if done.map(|done| done.offset) > position.map(|position| position.offset) {
+            return Err(format!("the note calls {done:?} done, and the cluster has {position:?}"));
+        }
+    }
+    let store = options(&ManualClock::new(TIME)).open_on(disk.clone()).map_err(|error| format!("open: {error}"))?;
+    for (log_name, Delivered { sent, position }) in &known.cluster {
+        let Some((&first, _)) = sent.first_key_value() else { continue };
+        let gone = |error: crate::Error| format!("{log_name}, of which records were sent: {error}");
+        let log = store.log(&log_name.topic, 0).map_err(gone)?;
+        let start = log.offsets().log_start_offset;
+        let mut here = BTreeMap::new();
+        let mut reader = log.reader(OffsetSpec::Offset(start.max(first))).map_err(gone)?;
+        while let Some(batch) = reader.next_batch().map_err(gone)? {
+            for record in batch.records().map_err(gone)? {
+                let record = record.map_err(gone)?;
+                here.insert(record.offset, record.value.unwrap_or_default().to_vec());
+            }
+        }
+        for (offset, value) in sent.range(start..) {
+            match here.get(offset) {
+                None => return Err(format!("offset {offset} was sent and is gone")),
+                Some(found) if found != value => return Err(format!("offset {offset} was sent and is another one")),
+                Some(_) => {}
+            }
+        }
+        if let Some(position) = position {
+            let verdict = judge(&log, position).map_err(gone)?;
+            if verdict != Verdict::Ours {
+                return Err(format!("the committed {position:?} is {verdict:?}"));
+            }
+        }
+    }
+    disk.kill();
+    Ok(())
+}
+
+/// Goes through so many schedules; `Err` is the first violation.
+fn search(seeds: std::ops::Range<u64>, mistake: Mistake) -> Result<(usize, usize, Counts), String> {
+    let (mut cuts, mut images, mut all) = (0, 0, Counts::default());
+    for seed in seeds {
+        let run = run(seed, mistake).map_err(|what| format!("seed {seed}: {what}"))?;
+        all.transactions += run.counts.transactions;
+        all.records += run.counts.records;
+        all.stopped += run.counts.stopped;
+        all.beyond_checkpoint += run.counts.beyond_checkpoint;
+        for (n, (core, known)) in run.cuts.iter().enumerate() {
+            cuts += 1;
+            let chosen = Image::CHOSEN[(n + seed as usize) % Image::CHOSEN.len()];
+            for image in [Image::AllLost, chosen, Image::Random(seed * 10_000 + n as u64)] {
+                images += 1;
+                verify(core, known, image)
+                    .map_err(|what| format!("seed {seed}, cut {n}, {}, {image:?}: {what}", known.what))?;
+            }
+        }
+    }
+    Ok((cuts, images, all))
+}
+
+fn schedules() -> u64 {
+    let told = std::env::var("EDGELOG_CRASH_SCHEDULES").ok().and_then(|text| text.parse().ok());
+    told.unwrap_or(if cfg!(debug_assertions) { 60 } else { 1500 })
+}
+
+#[test]
+fn what_a_bridge_beside_the_writer_has_sent_survives_every_cut() {
+    let (cuts, images, counts) = search(0..schedules(), Mistake::None).unwrap();
+    println!("a bridge beside the writer: {} schedules, {cuts} cuts, {images} images, {counts:?}", schedules());
+    assert!(counts.transactions > 0 && counts.stopped > 0 && counts.beyond_checkpoint > 0, "{counts:?}");
+}
+
+#[test]
+fn a_bridge_that_commits_or_notes_too_early_is_found_out() {
+    for mistake in [Mistake::CommitFirst, Mistake::DoneFirst] {
+        let found = search(0..schedules(), mistake).expect_err("it is wrong");
+        println!("{mistake:?}: {found}");
+    }
+}
+
+#[cfg(edgelog_canary)]
+#[test]
+fn every_known_bug_beside_the_writer_is_found() {
+    use crate::canary::{Bug, switch_on};
+    let mut missed = Vec::new();
+    for &bug in Bug::BESIDE {
+        switch_on(Some(bug));
+        match search(0..schedules(), Mistake::None) {
+            Err(found) => println!("{bug:?}: {}", found.chars().take(200).collect::<String>()),
+            Ok(_) => missed.push(bug),
+        }
+        switch_on(None);
+    }
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
