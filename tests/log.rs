@@ -326,3 +326,29 @@ fn a_reader_that_deletion_has_overtaken_is_not_told_of_damage() {
         assert_eq!(reader.next_batch().unwrap().unwrap().base_offset(), start);
     }
 }
+
+#[test]
+fn an_attached_process_makes_durable_what_it_sees_while_somebody_vouches_for_it() {
+    for place in Place::all() {
+        let store = place.open();
+        store.create_topic(&small_topic()).unwrap();
+        let log = store.log("t", 0).unwrap();
+        append(&log, 0, 500, Durability::Os);
+        let attached = place.attach();
+        let seen = attached.log("t", 0).unwrap();
+        assert_eq!(seen.flush_up_to(i64::MAX).unwrap(), 500);
+        assert_eq!((seen.offsets().recovery_point, seen.offsets().log_end_offset), (500, 500));
+        // What was taken back is durable no more, and what follows is another history.
+        let end = log.truncate_to(250).unwrap();
+        append(&log, end, 300, Durability::Os);
+        assert_eq!(seen.flush_up_to(i64::MAX).unwrap(), 300);
+        append(&log, 300, 310, Durability::Os);
+        store.abandon();
+        drop(store);
+        // The writer may have died of a flush that failed: a flush from here would prove nothing.
+        assert_eq!(seen.flush_up_to(i64::MAX).unwrap(), 300);
+        assert_eq!(seen.offsets().log_end_offset, 310);
+        let _again = place.open();
+        assert_eq!(seen.flush_up_to(i64::MAX).unwrap(), 310);
+    }
+}

@@ -655,3 +655,23 @@ fn stores_never_touch_what_is_being_cut_away() {
         }
     });
 }
+
+#[test]
+fn a_flag_is_seen_by_everybody_until_it_is_lowered() {
+    let directory = TestDir::new();
+    let writing = directory.open(DirectoryStorageOptions::default());
+    let reading = directory.open(DirectoryStorageOptions { read_only: true, ..Default::default() });
+    let memory = MemoryStorage::new();
+    let pairs: [(&dyn Storage, &dyn Storage); 2] = [(&writing, &reading), (&memory, &memory.clone())];
+    for (writer, reader) in pairs {
+        writer.create_dir("t-0").unwrap();
+        assert!(!reader.sees_flag("").unwrap() && !reader.sees_flag("t-0").unwrap());
+        let raised = writer.raise_flag("t-0").unwrap();
+        assert!(!reader.sees_flag("").unwrap() && reader.sees_flag("t-0").unwrap() && writer.sees_flag("t-0").unwrap());
+        assert_eq!(reader.raise_flag("t-0").unwrap_err().kind(), ErrorKind::WouldBlock);
+        drop(raised);
+        assert!(!reader.sees_flag("t-0").unwrap());
+        drop(reader.raise_flag("t-0").unwrap());
+        assert_eq!(reader.sees_flag("u-0").unwrap_err().kind(), ErrorKind::NotFound);
+    }
+}
