@@ -28,6 +28,7 @@ from harness import (
     Run,
     append,
     command,
+    in_parallel,
     kafka,
     main,
     px,
@@ -152,6 +153,34 @@ def decided(world):
             raise Broken(f"{rule}: found {kafka.shorten(found)}")
         results.append(len(found))
     return f"{results} records"
+
+
+def begun_anew(world):
+    """A log was deleted on the device and begun anew: it waits beside one that goes on; where that was chosen, it is sent
+    from its own beginning, behind what the old one had sent."""
+    label, store = "anew", world.scratch / "anew"
+    in_parallel(*(functools.partial(world.broker.create_topic, f"anew.{log}", 1, retention_ms=-1) for log in "tu"))
+    for log in "tu":
+        append(store, log, lines("old"))
+    arguments = functools.partial(command, store, world.broker, label, "anew.{topic}")
+    Run(arguments()).expect(0)
+    subprocess.run([EDGELOG, "--dir", str(store), "topics", "delete", "t", "--yes"], check=True, capture_output=True)
+    for log in "tu":
+        append(store, log, lines("new"))
+    run = Run(arguments()).expect(UNABLE)
+    reasons = {event["log"]: event["reason"] for event in run.events if event["event"] == "waiting"}
+    if list(reasons) != ["t-0"] or "edgelog.bridge.on.new.log=restart" not in reasons["t-0"]:
+        raise Broken(f"expected t-0 alone to wait for a decision: {reasons}")
+    if values_of(world.broker.consume_all("anew.t")) != lines("old"):
+        raise Broken("something of it was sent all the same")
+    Run(arguments(**{"edgelog.bridge.on.new.log": "restart"})).expect(0)
+    if Run(arguments()).expect(0).records():
+        raise Broken("what was decided once is asked again, or sent again")
+    for log in "tu":
+        found = values_of(world.broker.consume_all(f"anew.{log}"))
+        if found != lines("old") + lines("new"):
+            raise Broken(f"{log}: found {kafka.shorten(found)}")
+    return "1 of 2 logs"
 
 
 def set_back(world):
@@ -477,6 +506,7 @@ def at_least_once(world):
 TESTS = {
     "expired": expired,
     "decided": decided,
+    "begun_anew": begun_anew,
     "set_back": set_back,
     "goes_on": goes_on,
     "stalled": stalled,
