@@ -226,8 +226,8 @@ def prefix_of_one(found, histories):
 
 
 def beside_a_writer(world):
-    """A service beside a program that has the store open and goes on appending: it sends what the program's checkpoints
-    name durable, lets no second bridge in, and ends when it is asked to."""
+    """A service beside a program that has the store open and goes on appending: it sends what the program
+    appends, lets no second bridge in, and ends when it is asked to."""
     store = world.scratch / "beside"
     world.broker.create_topic("beside", 1, retention_ms=-1)
     append(store, "t", ["before"])
@@ -251,7 +251,6 @@ def beside_a_writer(world):
 
     wait_for_all()
     for part in range(2):
-        # Above 64 KiB the writer's checkpoint follows in ten seconds.
         more = [f"part {part} record {n} {'-' * 100}" for n in range(1000)]
         writer.stdin.write("".join(f"{value}\n" for value in more).encode())
         writer.stdin.flush()
@@ -303,7 +302,7 @@ def before_any_checkpoint(world):
         # What comes now is in the page cache alone when its writer dies.
         writer.stdin.write(b"nobody vouches\n")
         writer.stdin.flush()
-        tail = [EDGELOG, "--dir", str(store), "tail", "t", "--from", str(len(expected)), "--limit", "1"]
+        tail = [EDGELOG, "--dir", str(store), "tail", "t", "--offset", str(len(expected)), "-n", "1"]
         subprocess.run(tail, capture_output=True, check=True, timeout=RUN_SECONDS_MAX)
         writer.kill()
     Run(command(store, world.broker, "vouched", "v.{topic}", **options)).expect(0)
