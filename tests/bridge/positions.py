@@ -156,8 +156,8 @@ def decided(world):
 
 
 def begun_anew(world):
-    """A log was deleted on the device and begun anew: it waits beside one that goes on; where that was chosen, it is sent
-    from its own beginning, behind what the old one had sent."""
+    """A log was deleted on the device and begun anew: it waits beside one that goes on; where that was chosen, it is
+    sent from its own beginning, behind what the old one had sent."""
     label, store = "anew", world.scratch / "anew"
     in_parallel(*(functools.partial(world.broker.create_topic, f"anew.{log}", 1, retention_ms=-1) for log in "tu"))
     for log in "tu":
