@@ -111,15 +111,16 @@ impl Note {
         let next =
             if bug(Bug::OverwriteTheHoldingNote) && self.exists[1 - self.next] { 1 - self.next } else { self.next };
         let file = FILES[next];
-        self.put(file, bytes.as_bytes()).map_err(failed("write", file))?;
-        self.exists[self.next] = true;
-        self.next = 1 - self.next;
+        self.put(next, bytes.as_bytes()).map_err(failed("write", file))?;
+        self.exists[next] = true;
+        self.next = 1 - next;
         self.is_damaged = false;
         Ok(())
     }
 
-    fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        if self.exists[self.next] {
+    fn put(&self, n: usize, bytes: &[u8]) -> io::Result<()> {
+        let name = FILES[n];
+        if self.exists[n] {
             return self.overwrite(name, bytes);
         }
         match self.storage.remove_file(MADE) {

@@ -40,7 +40,9 @@ use disk::{Core, Fault, Image, Quirks, Rng, SimDisk};
 
 const TIME: i64 = 1_700_000_000_000;
 const TOPICS: [&str; 2] = ["a", "b"];
-const REMOTE: &str = "r";
+/// Long enough that a note takes more than one sector: only then can it be torn.
+const REMOTE: &str = "a.name.that.is.long.enough.for.the.note.to.take.more.than.one.sector.so.that.each.of.its.files.\
+                      can.be.torn.by.a.power.cut.which.comes.in.between.of.two";
 const TOPIC_ID: Uuid = Uuid::from_u128(7);
 
 /// What a bridge does wrong, to see that it is found out.
