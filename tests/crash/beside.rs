@@ -334,25 +334,20 @@ fn append(log: &Log, next: &AtomicU32, len: usize, durability: Durability) -> cr
 }
 
 impl Writer {
-    fn open(&mut self) -> Result<(), String> {
-        let disk = self.disk.process(number_of_process());
-        self.disk = disk.clone();
-        let Ok(store) = options(&self.clock).open_on(disk) else { return Ok(()) };
-        self.store = Some(store);
-        Ok(())
+    /// Where a fault meets it, the next try opens the store.
+    fn open(&mut self) {
+        self.disk = self.disk.process(number_of_process());
+        self.store = options(&self.clock).open_on(self.disk.clone()).ok();
     }
 
     /// Something, whatever it answers; a log that fails lets the process be started again, sometimes later.
-    fn step(&mut self, rng: &mut Rng, delivered: &BTreeMap<TopicPartition, Delivered>) -> Result<(), String> {
+    fn step(&mut self, rng: &mut Rng, delivered: &BTreeMap<TopicPartition, Delivered>) {
         let Some(store) = &self.store else { return self.open() };
         let topic = TOPICS[rng.below(TOPICS.len())];
-        let log = match store.log(topic, 0) {
-            Ok(log) => log,
-            Err(_) => {
-                let topic = NewTopic::new(topic).config("segment.bytes", "4096").config("retention.ms", "-1");
-                let _ = store.create_topic(&topic);
-                return Ok(());
-            }
+        let Ok(log) = store.log(topic, 0) else {
+            let topic = NewTopic::new(topic).config("segment.bytes", "4096").config("retention.ms", "-1");
+            let _ = store.create_topic(&topic);
+            return;
         };
         match rng.below(100) {
             0..70 => {
@@ -382,7 +377,6 @@ impl Writer {
         if self.store.as_ref().is_some_and(failed) && rng.chance(30) {
             self.kill(rng.chance(70));
         }
-        Ok(())
     }
 
     fn kill(&mut self, forgets: bool) {
@@ -418,7 +412,7 @@ fn run(seed: u64, mistake: Mistake) -> Result<Run, String> {
     uplink.lock().unwrap().mark("nothing yet");
     let next = Arc::new(AtomicU32::new(1));
     let mut writer = Writer { disk: disk.clone(), clock: ManualClock::new(TIME), store: None, next: Arc::clone(&next) };
-    writer.open()?;
+    writer.open();
     let found = Arc::new(Mutex::new(Ok(())));
     for _ in 0..25 + rng.below(40) {
         if rng.chance(6) {
@@ -452,7 +446,7 @@ fn run(seed: u64, mistake: Mistake) -> Result<Run, String> {
                     }
                 })));
             }
-            writer.step(&mut rng, &delivered)?;
+            writer.step(&mut rng, &delivered);
             disk.beside(None);
             found.lock().unwrap().clone()?;
         }
