@@ -3,7 +3,7 @@
 //! Coordinators are spoken to over connections of their own: a broker that throttles a producer holds back whatever
 //! comes later on the same connection, and an EndTxn that waits behind it meets a transaction that timed out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
@@ -89,6 +89,8 @@ pub(super) struct Cluster {
     nodes: HashMap<i32, (String, u16)>,
     connections: HashMap<(i32, Role), Connection>,
     coordinators: HashMap<Coordinated, i32>,
+    /// What they coordinate was not answered when it was asked for last.
+    unanswered: HashSet<Coordinated>,
 }
 
 impl Cluster {
@@ -99,6 +101,7 @@ impl Cluster {
             nodes: HashMap::new(),
             connections: HashMap::new(),
             coordinators: HashMap::new(),
+            unanswered: HashSet::new(),
         }
     }
 
@@ -202,6 +205,27 @@ impl Cluster {
         Ok(answer)
     }
 
+    /// Sends a request, connecting first where that is needed; [`receive`](Cluster::receive) gets the answer, after
+    /// those to earlier ones. An error loses all that is under way there.
+    pub(super) fn send<R: Speaks>(&mut self, node: i32, role: Role, request: &R) -> Result<()> {
+        let mut connection = self.take(node, role)?;
+        connection.send(request)?;
+        self.connections.insert((node, role), connection);
+        Ok(())
+    }
+
+    /// Waits for the answer to the oldest request to this broker that has none yet, which was an `R`. An error loses
+    /// all that is under way there.
+    pub(super) fn receive<R: Speaks>(&mut self, node: i32, role: Role) -> Result<R::Response> {
+        const NETWORK_EXCEPTION: i16 = 13;
+        let Some(mut connection) = self.connections.remove(&(node, role)) else {
+            return Err(BridgeError::broker("waiting for an answer", NETWORK_EXCEPTION, Some("the connection died")));
+        };
+        let answer = connection.receive::<R>()?;
+        self.connections.insert((node, role), connection);
+        Ok(answer)
+    }
+
     /// The next request to this broker in this role waits, as it asked for.
     pub(super) fn mute(&mut self, node: i32, role: Role, throttle_time_ms: i32) {
         if let Some(connection) = self.connections.get_mut(&(node, role)) {
@@ -243,6 +267,11 @@ impl Cluster {
         connected.map(|(node, _)| *node).or_else(|| self.nodes.keys().next().copied()).unwrap_or(-1)
     }
 
+    /// The broker that coordinates a group or a transactional id, where nobody has to be asked.
+    pub(super) fn known_coordinator(&self, of: &Coordinated) -> Option<i32> {
+        self.coordinators.get(of).copied()
+    }
+
     /// The broker that coordinates a group or a transactional id.
     pub(super) fn coordinator(&mut self, of: &Coordinated) -> Result<i32> {
         if let Some(&node) = self.coordinators.get(of) {
@@ -269,11 +298,14 @@ impl Cluster {
         Ok(node)
     }
 
-    /// Asks the coordinator of a group or a transactional id. It is looked up anew after a failure to reach it.
+    /// Asks the coordinator of a group or a transactional id. It is looked up anew where it could not be reached
+    /// twice in a row: a connection that dies says nothing of who coordinates.
     pub(super) fn ask_coordinator<R: Speaks>(&mut self, of: &Coordinated, request: &R) -> Result<R::Response> {
         let node = self.coordinator(of)?;
         let answer = self.request(node, Role::Coordinator, request);
-        if answer.is_err() {
+        if answer.is_ok() {
+            self.unanswered.remove(of);
+        } else if !self.unanswered.insert(of.clone()) {
             self.forget_coordinator(of);
         }
         answer
@@ -281,6 +313,7 @@ impl Cluster {
 
     /// Looks the coordinator up anew the next time: it failed, or said that it is none.
     pub(super) fn forget_coordinator(&mut self, of: &Coordinated) {
+        self.unanswered.remove(of);
         self.coordinators.remove(of);
     }
 }

@@ -15,10 +15,11 @@ use kafka_protocol::messages::{
     ApiVersionsRequest, RequestHeader, ResponseHeader, SaslAuthenticateRequest, SaslHandshakeRequest,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
+use parking_lot::Mutex;
 
 use super::backoff::StopHandle;
 use super::error::{BridgeError, Code, Result};
-use super::line::Line;
+use super::line::{Line, Waited};
 use super::sasl::Exchange;
 use super::security::{Sasl, Security};
 use super::shape::{self, Answered};
@@ -54,6 +55,8 @@ pub(super) struct Transport {
     pub(super) stop: StopHandle,
     /// What all connections together know of the line.
     pub(super) line: Line,
+    /// What brokers said of themselves: not asked again for each connection.
+    known: Known,
     tls: Option<Arc<TlsClient>>,
     sasl: Option<Arc<Sasl>>,
 }
@@ -69,7 +72,7 @@ impl Transport {
         let tls = security.protocol.has_tls().then(|| Arc::new(TlsClient::new(security.tls.clone())));
         let sasl = security.protocol.has_sasl().then(|| Arc::new(security.sasl.clone()));
         let (client_id, line) = (client_id.to_owned(), Line::default());
-        Transport { client_id, connect_timeout, request_timeout, stop, line, tls, sasl }
+        Transport { client_id, connect_timeout, request_timeout, stop, line, known: Known::default(), tls, sasl }
     }
 
     fn connect(&self, host: &str, port: u16) -> io::Result<Stream> {
@@ -98,11 +101,41 @@ pub(super) trait Speaks: Answered {
 }
 
 /// What a broker said of itself.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Versions {
     apis: HashMap<i16, (i16, i16)>,
     /// `transaction.version` as finalized in the cluster; 0 where there is no such feature.
     transaction_version: i16,
+}
+
+/// What each broker speaks, by its address. One that was exchanged for another version closes a connection on which it
+/// is asked what it does not know: after the second in a row without any answer, it is asked again.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    brokers: Arc<Mutex<HashMap<String, (Versions, u32)>>>,
+}
+
+impl Known {
+    const SILENT_MAX: u32 = 2;
+
+    fn of(&self, address: &str) -> Option<Versions> {
+        self.brokers.lock().get(address).map(|(versions, _)| versions.clone())
+    }
+
+    /// Said by itself, or confirmed by an answer.
+    fn learn(&self, address: &str, versions: &Versions) {
+        self.brokers.lock().insert(address.to_owned(), (versions.clone(), 0));
+    }
+
+    /// A connection to it ended without any answer.
+    fn doubt(&self, address: &str) {
+        let mut brokers = self.brokers.lock();
+        let Some((_, silent)) = brokers.get_mut(address) else { return };
+        *silent += 1;
+        if *silent >= Known::SILENT_MAX {
+            brokers.remove(address);
+        }
+    }
 }
 
 /// A request whose answer is not read yet.
@@ -126,13 +159,14 @@ pub(super) struct Connection {
     transport: Transport,
     next_correlation: i32,
     versions: Versions,
+    /// They are what was known before, and nothing was answered yet.
+    is_assumed: bool,
     /// What is under way, oldest first.
     asked: VecDeque<Asked>,
     /// Answers that were read before somebody wanted them.
     early: VecDeque<Answer>,
-    /// Bytes of the requests that have no answer yet, and of those that have one.
+    /// Bytes of the requests that have no answer yet.
     under_way: usize,
-    carried: usize,
     /// When the last answer came: time for the next one begins there.
     heard: Instant,
     /// Who we are has to be said again from then on.
@@ -162,13 +196,18 @@ impl Connection {
             versions: Versions::default(),
             asked: VecDeque::new(),
             under_way: 0,
-            carried: 0,
+            is_assumed: false,
             early: VecDeque::new(),
             heard: Instant::now(),
             session_until: None,
             muted_until: None,
         };
-        connection.learn_versions()?;
+        if let Some(versions) = connection.transport.known.of(&connection.address) {
+            (connection.versions, connection.is_assumed) = (versions, true);
+        } else {
+            connection.learn_versions()?;
+            connection.transport.known.learn(&connection.address, &connection.versions);
+        }
         connection.authenticate()?;
         Ok(connection)
     }
@@ -360,7 +399,10 @@ impl Connection {
             answer.resize(len.min(at + READ_BYTES), 0);
             self.read(&mut answer[at..], deadline)?;
         }
-        self.heard = Instant::now();
+        let now = Instant::now();
+        let waited =
+            if asked.began < self.heard { Waited::Behind(now - self.heard) } else { Waited::Alone(now - asked.began) };
+        self.heard = now;
         let mut answer = answer.freeze();
         if asked.header_version > 0 {
             shape::check_header(&answer).map_err(|reason| self.nonsense(&reason))?;
@@ -372,8 +414,10 @@ impl Connection {
             return Err(self.nonsense(&format!("the answer to request {found}, asked was {expected}")));
         }
         self.under_way -= asked.bytes;
-        self.carried += asked.bytes;
-        self.transport.line.answered(asked.bytes, asked.began.elapsed(), self.carried);
+        self.transport.line.answered(asked.bytes, waited);
+        if std::mem::take(&mut self.is_assumed) {
+            self.transport.known.learn(&self.address, &self.versions);
+        }
         Ok((asked.version, answer))
     }
 
@@ -428,8 +472,12 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        if self.is_assumed {
+            self.transport.known.doubt(&self.address);
+        }
         if self.under_way > 0 {
-            self.transport.line.died(self.carried, self.under_way);
+            let since = self.asked.front().map_or(Duration::ZERO, |asked| asked.began.max(self.heard).elapsed());
+            self.transport.line.died(self.under_way, since);
         }
     }
 }

@@ -3,7 +3,10 @@
 //! connections.
 //!
 //! On a line whose connections live for a minute, a request that takes longer to send never gets an answer. So none is
-//! larger than half of what connections carried lately; each answer is progress, and lets the next one grow.
+//! larger than half of what connections carried lately; each answer is progress, and lets the next one grow. Lifetimes
+//! of connections scatter as widely as they are long (those of a line that fails at random are exponentially
+//! distributed), so it takes several deaths to tell what one carries: bytes that were acknowledged, by deaths, where
+//! each death lets what was before count three quarters.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +17,12 @@ use parking_lot::Mutex;
 const SMALL_BYTES: usize = 1 << 10;
 /// A larger one tells how much goes through in a second.
 const LARGE_BYTES: usize = 8 << 10;
+/// So much of what connections carried is remembered: a line that was good and turns bad is known as that soon.
+const REMEMBERED_BYTES: f64 = (2 << 20) as f64;
+/// Requests of this part of what may be under way are: what dies with a connection is then the less.
+const PIECES: usize = 4;
 /// Round trips that a transaction may have to wait for: its three requests, asked again where connections died.
-const ROUND_TRIPS: u32 = 12;
+const ROUND_TRIPS: u32 = 16;
 const TIMEOUT_MIN: Duration = Duration::from_secs(10);
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
@@ -26,40 +33,95 @@ pub(super) struct Line {
 
 #[derive(Debug, Default)]
 struct Known {
+    /// What is waited for: the worst of the last round trips.
     round_trip: Option<Duration>,
+    /// What is no transmission: the best of them.
+    shortest: Option<Duration>,
     bytes_per_second: Option<usize>,
-    /// What a connection carried before it died, as a mean in which the last one counts half.
-    carried: Option<usize>,
+    /// Bytes that were acknowledged, and connections that died, the later ones counting more.
+    acknowledged: f64,
+    deaths: f64,
+}
+
+impl Known {
+    /// What connections carry before they die.
+    fn carried(&self) -> Option<usize> {
+        (self.deaths > 0.0).then(|| (self.acknowledged / self.deaths) as usize)
+    }
+}
+
+#[allow(clippy::cast_precision_loss)] // Bytes of one line: far below 2^52.
+fn number(bytes: usize) -> f64 {
+    bytes as f64
+}
+
+/// How long an answer was waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Waited {
+    /// Since its request was sent, with nothing else under way on that connection.
+    Alone(Duration),
+    /// Since the answer to the request before it, behind which its own was sent.
+    Behind(Duration),
 }
 
 impl Line {
-    /// A request of so many bytes was answered after so long; its connection has carried `carried` bytes in all.
-    pub(super) fn answered(&self, bytes: usize, after: Duration, carried: usize) {
+    /// A request of so many bytes was answered.
+    pub(super) fn answered(&self, bytes: usize, waited: Waited) {
         let mut known = self.shared.lock();
-        if bytes <= SMALL_BYTES {
-            // Rises at once and falls slowly: what is waited for is the worst of them.
-            let fallen = known.round_trip.map_or(after, |before| (before * 7 + after) / 8);
-            known.round_trip = Some(fallen.max(after));
-        } else if bytes >= LARGE_BYTES {
-            let sending = after.saturating_sub(known.round_trip.unwrap_or_default());
-            let rate = bytes.saturating_mul(1000) / usize::try_from(sending.as_millis()).unwrap_or(usize::MAX).max(1);
-            known.bytes_per_second = Some(known.bytes_per_second.map_or(rate, |before| before.midpoint(rate)).max(1));
+        match waited {
+            Waited::Alone(after) if bytes <= SMALL_BYTES => {
+                // Rises at once and falls slowly; the other way about.
+                let fallen = known.round_trip.map_or(after, |before| (before * 7 + after) / 8);
+                known.round_trip = Some(fallen.max(after));
+                let risen = known.shortest.map_or(after, |before| before + before / 16);
+                known.shortest = Some(risen.min(after));
+            }
+            _ if bytes >= LARGE_BYTES => {
+                let sending = match waited {
+                    Waited::Alone(after) => after.saturating_sub(known.shortest.unwrap_or_default()),
+                    Waited::Behind(after) => after,
+                };
+                let ms = usize::try_from(sending.as_millis()).unwrap_or(usize::MAX).max(1);
+                let rate = bytes.saturating_mul(1000) / ms;
+                known.bytes_per_second =
+                    Some(known.bytes_per_second.map_or(rate, |before| before.midpoint(rate)).max(1));
+            }
+            _ => {}
         }
-        // One that lives has carried at least this. But it is those that live long which tell so: not at once.
-        known.carried = known.carried.map(|mean| mean + carried.saturating_sub(mean) / 8);
+        known.acknowledged += number(bytes);
+        if known.acknowledged > REMEMBERED_BYTES {
+            known.deaths *= REMEMBERED_BYTES / known.acknowledged;
+            known.acknowledged = REMEMBERED_BYTES;
+        }
     }
 
-    /// A connection died, or fell silent, while a request of `under_way` bytes had no answer; it had carried `carried`
-    /// bytes before. Some part of what was under way went through.
-    pub(super) fn died(&self, carried: usize, under_way: usize) {
+    /// A connection died, or fell silent, while `under_way` bytes of requests had no answer, the first of them sent so
+    /// long ago. Some part of them went through.
+    pub(super) fn died(&self, under_way: usize, since: Duration) {
+        // Small requests die on connections that carry no others, and tell nothing of what those would have carried.
+        if under_way <= SMALL_BYTES {
+            return;
+        }
         let mut known = self.shared.lock();
-        let found = carried + under_way / 4;
-        known.carried = Some(known.carried.map_or(found, |mean| mean.midpoint(found)));
+        let through = known.bytes_per_second.map_or(under_way / 4, |rate| {
+            let ms = usize::try_from(since.as_millis()).unwrap_or(usize::MAX);
+            under_way.min(rate.saturating_mul(ms) / 1000)
+        });
+        known.acknowledged = known.acknowledged * 0.75 + number(through);
+        known.deaths = known.deaths * 0.75 + 1.0;
     }
 
     /// What a request may carry, in bytes.
     pub(super) fn request_bytes_max(&self) -> usize {
-        self.shared.lock().carried.map_or(usize::MAX, |carried| carried / 2).max(1)
+        self.shared.lock().carried().map_or(usize::MAX, |carried| carried / 2).max(1)
+    }
+
+    /// What one of several requests that are under way together should carry, in bytes.
+    pub(super) fn piece_bytes_max(&self) -> usize {
+        match self.request_bytes_max() {
+            usize::MAX => usize::MAX,
+            max => (max / PIECES).max(max.min(LARGE_BYTES)),
+        }
     }
 
     /// How long so many bytes take at most to be sent, beyond what any request takes.
@@ -69,14 +131,15 @@ impl Line {
         rate.map_or(Duration::ZERO, |rate| Duration::from_secs((bytes.saturating_mul(2) / rate).min(MAX) as u64))
     }
 
-    /// What a transaction may carry that has `timeout` to end, in bytes: a quarter of the time for what follows the
-    /// first request, whose own way does not count, since the transaction begins when it has arrived.
+    /// What a transaction may carry that has `timeout` to end, in bytes: half of the time, so that one or two
+    /// connections may die meanwhile. One request may take longer: its own way does not count, since the transaction
+    /// begins when it has arrived.
     pub(super) fn transaction_bytes_max(&self, timeout: Duration) -> usize {
         const ONE_REQUEST_BYTES: usize = 1 << 20;
         let rate = self.shared.lock().bytes_per_second;
         let Some(rate) = rate else { return usize::MAX };
         let seconds = usize::try_from(timeout.as_secs()).unwrap_or(usize::MAX);
-        (rate.saturating_mul(seconds) / 4).max(self.request_bytes_max().min(ONE_REQUEST_BYTES))
+        (rate.saturating_mul(seconds) / 2).max(self.request_bytes_max().min(ONE_REQUEST_BYTES))
     }
 
     /// How long a transaction may take: longer on a line with long round trips.
@@ -95,33 +158,66 @@ mod tests {
     #[test]
     fn requests_shrink_until_one_is_answered_and_grow_while_connections_live() {
         let line = Line::default();
-        assert_eq!(line.request_bytes_max(), usize::MAX);
+        assert_eq!((line.request_bytes_max(), line.piece_bytes_max()), (usize::MAX, usize::MAX));
         let (mut size, mut deaths) = (1 << 20, 0);
         // Connections carry 70,000 bytes.
         while size > 70_000 {
-            line.died(0, size);
+            line.died(size, SECOND);
             size = line.request_bytes_max();
             deaths += 1;
         }
         assert!(deaths < 8, "{deaths}");
         for round in 0..20 {
             let fit = 70_000 / size;
-            (1..=fit).for_each(|n| line.answered(size, SECOND, n * size));
-            line.died(fit * size, size);
+            (0..fit).for_each(|_| line.answered(size, Waited::Alone(SECOND)));
+            line.died(size, SECOND);
             size = line.request_bytes_max();
             assert!((8_000..70_000).contains(&size), "round {round}: {size}");
         }
         // The line is mended.
-        let mut carried = 0;
-        for _ in 0..40 {
-            carried += size;
-            line.answered(size, SECOND, carried);
+        for _ in 0..200 {
+            line.answered(size, Waited::Alone(SECOND));
             size = line.request_bytes_max().min(1 << 20);
         }
         assert_eq!(size, 1 << 20);
+        // It turns bad again.
+        (0..12).for_each(|_| line.died(line.request_bytes_max(), SECOND / 20));
+        assert!(line.request_bytes_max() < 70_000, "{}", line.request_bytes_max());
         // However bad it is, something is tried.
-        (0..200).for_each(|_| line.died(0, line.request_bytes_max()));
-        assert_eq!(line.request_bytes_max(), 1);
+        (0..200).for_each(|_| line.died(line.request_bytes_max(), SECOND / 1000));
+        assert!((200..=SMALL_BYTES).contains(&line.request_bytes_max()), "{}", line.request_bytes_max());
+    }
+
+    /// Connections that live for an exponentially distributed time, at 1,200 bytes a second and 72,000 bytes on
+    /// average: with requests of what the line is said to carry, most of what is sent is acknowledged.
+    #[test]
+    fn what_connections_carry_is_found_from_lifetimes_that_scatter() {
+        let (line, mut state) = (Line::default(), 7_u64);
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            number((state >> 44) as usize) / number(1 << 20)
+        };
+        let (mut sent, mut acknowledged) = (0.0, 0.0);
+        for death in 0..400 {
+            let mut left = -72_000.0 * (1.0 - random()).ln();
+            let mut bytes = number(line.request_bytes_max().min(1 << 20));
+            while left >= bytes {
+                let took = Duration::from_secs_f64(bytes / 1200.0);
+                line.answered(bytes as usize, Waited::Alone(took));
+                if death > 20 {
+                    (sent, acknowledged) = (sent + bytes, acknowledged + bytes);
+                }
+                left -= bytes;
+                bytes = number(line.request_bytes_max().min(1 << 20));
+            }
+            line.died(bytes as usize, Duration::from_secs_f64(left / 1200.0));
+            if death > 20 {
+                sent += left;
+                let max = line.request_bytes_max();
+                assert!((6_000..200_000).contains(&max), "{max}");
+            }
+        }
+        assert!(acknowledged > 0.6 * sent, "{acknowledged} of {sent}");
     }
 
     #[test]
@@ -129,15 +225,23 @@ mod tests {
         let line = Line::default();
         assert_eq!(line.transaction_timeout(), TIMEOUT_MIN);
         assert_eq!(line.transaction_bytes_max(60 * SECOND), usize::MAX);
-        line.answered(100, 4 * SECOND, 100);
+        line.answered(100, Waited::Alone(3 * SECOND));
         assert_eq!(line.transaction_timeout(), 48 * SECOND);
-        line.answered(100, 9 * SECOND, 100);
+        line.answered(100, Waited::Alone(9 * SECOND));
         assert_eq!(line.transaction_timeout(), TIMEOUT_MAX);
         // A thousand bytes in a second: one MiB in a request of its own, unless connections die.
-        line.answered(30_000, 39 * SECOND, 100);
+        line.answered(30_000, Waited::Behind(30 * SECOND));
         assert_eq!(line.transaction_bytes_max(60 * SECOND), 1 << 20);
         assert!(line.sending(5_000) >= 9 * SECOND && line.sending(5_000) <= 11 * SECOND);
-        line.died(40_000, 0);
-        assert_eq!((line.request_bytes_max(), line.transaction_bytes_max(60 * SECOND)), (20_000, 20_000));
+        assert_eq!(line.sending(30_000), 60 * SECOND);
+        // A request alone: the shortest round trip is no transmission, and the longest says nothing of it.
+        line.answered(30_000, Waited::Alone(34 * SECOND));
+        assert!((59..=62).contains(&line.sending(30_000).as_secs()), "{:?}", line.sending(30_000));
+        line.died(20_000, 5 * SECOND);
+        let carried = line.request_bytes_max();
+        assert!((24_000..27_000).contains(&carried), "{carried}");
+        assert!((29_000..30_000).contains(&line.transaction_bytes_max(60 * SECOND)));
+        assert_eq!(line.transaction_bytes_max(20 * SECOND), carried);
+        assert_eq!(line.piece_bytes_max(), LARGE_BYTES);
     }
 }

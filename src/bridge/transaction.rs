@@ -1,14 +1,15 @@
-//! One transaction, top to bottom: every batch acknowledged, then the positions, then the note, then the commit.
+//! One transaction, top to bottom: every batch and every position acknowledged, then the note, then the commit.
 //!
 //! 1. The commit is asked for only when every Produce and every TxnOffsetCommit answered 0: a cluster commits the
-//!    position also where a batch is missing.
+//!    position also where a batch is missing. (Positions are asked for while the last batches are on their way, once
+//!    the transaction is open.)
 //! 2. Inside a transaction a batch is never split, merged or stamped again: a resend has the same bytes and the same
 //!    sequence, so that the leader knows it.
 //! 3. An answer that did not come is never guessed. Whatever was asked is asked again, in the same words, until the
 //!    answer is there: Produce by its sequence, EndTxn by its epoch.
 //! 4. Sequences begin at 0 in every transaction, since each end of one raises the epoch (transactions of version 2).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use kafka_protocol::messages::txn_offset_commit_request::{
 };
 use kafka_protocol::messages::{
     EndTxnRequest, GroupId, InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse, TopicName,
-    TransactionalId, TxnOffsetCommitRequest,
+    TransactionalId, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -40,6 +41,9 @@ use super::uplink::{Patience, Uplink};
 const PRODUCE_BY_ID: i16 = 13;
 /// A leader that was just elected may not know its topic yet: so many tries before it is believed.
 const UNKNOWN_TOPIC_TRIES: u32 = 10;
+
+/// So many Produces are under way to a broker: it knows a producer's last five batches of a partition again.
+const UNDER_WAY_MAX: usize = 5;
 
 /// So many tries in a row fail before a partition is left out for a while.
 const FAILING_TRIES: u32 = 6;
@@ -109,9 +113,17 @@ fn sent_by_lane(collected: &Collected) -> BTreeMap<usize, (u64, u64)> {
     sent
 }
 
+/// Produces that were sent and are to be answered, each with its leader and the partitions it carries a batch of.
+type Sent = Vec<(i32, Vec<(String, i32)>)>;
+
 /// Whether something of this lane was not acknowledged yet.
 fn is_left(queues: &Queues, lane: usize) -> bool {
     queues.values().flatten().any(|wire| wire.lane == lane)
+}
+
+/// Batches that were not acknowledged yet.
+fn batches_left(queues: &Queues) -> usize {
+    queues.values().map(VecDeque::len).sum()
 }
 
 /// Asks for an epoch of the transactional id.
@@ -126,6 +138,12 @@ pub(super) fn ask_to_claim(
     }
     check("claiming the transactional id", answer.error_code).map_err(|error| error.needing_id(of))?;
     Ok(answer)
+}
+
+/// What a coordinator says to the one position that it was asked to take.
+fn code_of_position(answer: &TxnOffsetCommitResponse) -> i16 {
+    let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
+    told.map_or(-1, |partition| partition.error_code)
 }
 
 impl Uplink {
@@ -215,11 +233,12 @@ impl Uplink {
 
     fn send_and_commit(&mut self, collected: Collected, producer: Producer) -> std::result::Result<(), Lost> {
         let ends = collected.ends.clone();
-        let mut first_batches = self.produce(collected, producer)?;
+        let mut unanswered = ends.clone();
+        let mut first_batches = self.produce(collected, producer, &mut unanswered)?;
         if !self.in_transactions() {
             return ends.iter().try_for_each(|end| self.commit_position_plainly(end));
         }
-        for end in &ends {
+        for end in &unanswered {
             self.commit_position(end, producer)?;
         }
         for end in &ends {
@@ -231,44 +250,69 @@ impl Uplink {
         self.end(true)
     }
 
-    /// Sends every batch, one Produce per leader at a time, and returns the offset that each lane's first one got.
-    fn produce(&mut self, collected: Collected, producer: Producer) -> std::result::Result<FirstBatches, Lost> {
+    /// Sends every batch, several Produces under way at once, and returns the offset that each lane's first one got.
+    /// Takes those positions out of `positions` that are part of the transaction, too, when it returns.
+    fn produce(
+        &mut self,
+        collected: Collected,
+        producer: Producer,
+        positions: &mut Vec<RangeEnd>,
+    ) -> std::result::Result<FirstBatches, Lost> {
         let mut queues = self.stamp_all(collected, producer);
         let mut first_batches = FirstBatches::new();
         let mut backoff = self.backoff();
         let (mut unknown_topic_tries, mut failing_tries) = (0, 0);
         let mut deadline = None;
         while !queues.is_empty() {
-            let mut failure = None;
-            for (leader, partitions) in self.by_leader(&queues) {
-                let Some(leader) = leader else {
-                    failure.get_or_insert(BridgeError::broker("looking for a partition's leader", 5, None));
-                    continue;
-                };
-                let partitions = self.fitting(&queues, partitions);
-                let answer = self.produce_heads(leader, &partitions, &queues);
+            let left = batches_left(&queues);
+            let (sent, mut failure) = self.send_heads(&queues).map_err(Lost::from)?;
+            let batches = sent.iter().map(|(_, partitions)| partitions.len()).sum::<usize>();
+            let is_last = self.in_transactions() && batches == left;
+            let mut asked = Vec::new();
+            // Whatever is found: all that was asked is heard before anything else is said there.
+            let mut lost = None;
+            let mut behind = HashSet::new();
+            for (n, (leader, partitions)) in sent.iter().enumerate() {
+                let answer = self.cluster.receive::<ProduceRequest>(*leader, Role::Data);
                 self.metrics.heard(&answer);
                 match answer {
                     Ok(answer) => {
+                        self.cluster.mute(*leader, Role::Data, answer.throttle_time_ms);
                         // The transaction was opened when the first request had arrived.
                         deadline.get_or_insert_with(|| Instant::now() + self.transaction_timeout);
-                        let told = self.take_answers(&answer, &partitions, &mut queues, &mut first_batches)?;
-                        failure = told.or(failure);
+                        if lost.is_some() {
+                            continue;
+                        }
+                        match self.take_answers(&answer, partitions, &mut queues, &mut first_batches, &mut behind) {
+                            Ok(told) => failure = failure.or(told),
+                            Err(found) => lost = Some(found),
+                        }
+                        // A transaction that an answer has shown to be open takes positions, too, while the last
+                        // batches are on their way. (As the first requests of one, both at once are refused.)
+                        if is_last && n + 1 < sent.len() && asked.is_empty() && failure.is_none() && lost.is_none() {
+                            asked = self.send_positions(positions, producer);
+                        }
                     }
                     Err(error) if error.is_retriable() => {
-                        if self.is_too_much(&queues, &partitions) {
-                            return Err(Lost::Smaller(error));
-                        }
-                        failure = Some(error);
+                        failure.get_or_insert(error);
                     }
-                    Err(error) => return Err(error.into()),
+                    Err(error) => {
+                        lost.get_or_insert(error.into());
+                    }
                 }
             }
-            let Some(error) = failure else {
+            self.hear_positions(&asked, positions);
+            if let Some(lost) = lost {
+                return Err(lost);
+            }
+            if batches_left(&queues) < left {
                 backoff = self.backoff();
                 (unknown_topic_tries, failing_tries) = (0, 0);
-                continue;
-            };
+            }
+            let Some(error) = failure else { continue };
+            if code_of(&error).is_none() && self.is_too_much(&queues) {
+                return Err(Lost::Smaller(error));
+            }
             failing_tries += 1;
             let others_are_done = first_batches.keys().any(|lane| !is_left(&queues, *lane));
             if failing_tries >= FAILING_TRIES && (others_are_done || code_of(&error).is_some()) {
@@ -327,34 +371,87 @@ impl Uplink {
         leaders
     }
 
-    /// As many of these partitions as a request may carry the first batches of; at least one.
-    fn fitting(&self, queues: &Queues, mut partitions: Vec<(String, i32)>) -> Vec<(String, i32)> {
-        let mut left = self.cluster.line().request_bytes_max();
-        let fit = partitions.iter().take_while(|partition| {
-            let bytes = queues[*partition].front().map_or(0, |wire| wire.bytes.len());
-            let fits = bytes <= left;
-            left = left.saturating_sub(bytes);
-            fits
-        });
-        let fit = fit.count().max(1);
-        partitions.truncate(fit);
-        partitions
+    /// Sends each leader what is next for its partitions: several requests, each with one batch of a partition (a
+    /// broker takes no more of them in one) and as much as a request may carry. Returns what was sent, and what went
+    /// wrong and may go well at another try.
+    fn send_heads(&mut self, queues: &Queues) -> Result<(Sent, Option<BridgeError>)> {
+        let (mut sent, mut failure) = (Sent::new(), None);
+        for (leader, partitions) in self.by_leader(queues) {
+            let Some(leader) = leader else {
+                failure.get_or_insert(BridgeError::broker("looking for a partition's leader", 5, None));
+                continue;
+            };
+            let before = sent.len();
+            let mut next = vec![0; partitions.len()];
+            while sent.len() - before < UNDER_WAY_MAX {
+                let mut room = self.cluster.line().request_bytes_max();
+                let mut batches: Vec<(&(String, i32), &Bytes)> = Vec::new();
+                for (partition, next) in partitions.iter().zip(&mut next) {
+                    let Some(wire) = queues[partition].get(*next) else { continue };
+                    if wire.bytes.len() <= room || batches.is_empty() {
+                        room = room.saturating_sub(wire.bytes.len());
+                        *next += 1;
+                        batches.push((partition, &wire.bytes));
+                    }
+                }
+                if batches.is_empty() {
+                    break;
+                }
+                match self.send_batches(leader, &batches) {
+                    Ok(()) => sent.push((leader, batches.iter().map(|(partition, _)| (*partition).clone()).collect())),
+                    Err(error) if error.is_retriable() => {
+                        // What was sent before it died with the connection.
+                        sent.truncate(before);
+                        failure = Some(error);
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok((sent, failure))
     }
 
-    /// Whether one of these partitions' first batches is more than connections carry, and can be less.
-    fn is_too_much(&self, queues: &Queues, partitions: &[(String, i32)]) -> bool {
+    /// Sends positions to their groups' coordinators, without waiting for answers. Returns who was
+    /// asked for which.
+    fn send_positions(&mut self, positions: &[RangeEnd], producer: Producer) -> Vec<(i32, RangeEnd)> {
+        let mut asked = Vec::new();
+        for end in positions {
+            let request = self.position_request(end, producer);
+            // Who is not known cannot be asked for either: records are under way to whom that would be asked.
+            let Some(node) = self.cluster.known_coordinator(&self.lanes[end.lane].group) else { continue };
+            if self.cluster.send(node, Role::Coordinator, &request).is_err() {
+                break;
+            }
+            asked.push((node, *end));
+        }
+        asked
+    }
+
+    /// Hears the answers to [`send_positions`](Self::send_positions), and takes those positions out that were accepted.
+    /// What was not is asked for again behind the records, where the answer counts.
+    fn hear_positions(&mut self, asked: &[(i32, RangeEnd)], positions: &mut Vec<RangeEnd>) {
+        for (node, end) in asked {
+            let answer = self.cluster.receive::<TxnOffsetCommitRequest>(*node, Role::Coordinator);
+            if answer.is_ok_and(|answer| code_of_position(&answer) == 0) {
+                positions.retain(|left| left.lane != end.lane);
+            }
+        }
+    }
+
+    /// Whether a batch that is sent next is more than connections carry, and can be less.
+    fn is_too_much(&self, queues: &Queues) -> bool {
         let max = self.cluster.line().request_bytes_max();
-        let heads = partitions.iter().filter_map(|partition| queues[partition].front());
-        heads.into_iter().any(|head| head.records > 1 && head.bytes.len() > max.saturating_mul(2))
+        let mut heads = queues.values().filter_map(VecDeque::front);
+        heads.any(|head| head.records > 1 && head.bytes.len() > max.saturating_mul(2))
     }
 
-    /// One Produce with the first batch of each of these partitions: a broker takes one batch of a partition at a time.
-    fn produce_heads(&mut self, leader: i32, partitions: &[(String, i32)], queues: &Queues) -> Result<ProduceResponse> {
+    /// Sends one Produce with a batch for each of these partitions.
+    fn send_batches(&mut self, leader: i32, batches: &[(&(String, i32), &Bytes)]) -> Result<()> {
         let version = self.cluster.version::<ProduceRequest>(leader, Role::Data)?;
         let mut topics: BTreeMap<&str, Vec<PartitionProduceData>> = BTreeMap::new();
-        for partition in partitions {
-            let head = queues[partition].front().expect("an empty queue is removed");
-            let data = PartitionProduceData::default().with_index(partition.1).with_records(Some(head.bytes.clone()));
+        for (partition, batch) in batches {
+            let data = PartitionProduceData::default().with_index(partition.1).with_records(Some((*batch).clone()));
             topics.entry(&partition.0).or_default().push(data);
         }
         let topics = topics.into_iter().map(|(name, partitions)| {
@@ -370,9 +467,7 @@ impl Uplink {
             .with_acks(-1)
             .with_timeout_ms(self.config.request_timeout.as_millis() as i32)
             .with_topic_data(topics.collect());
-        let answer = self.cluster.request(leader, Role::Data, &request)?;
-        self.cluster.mute(leader, Role::Data, answer.throttle_time_ms);
-        Ok(answer)
+        self.cluster.send(leader, Role::Data, &request)
     }
 
     /// The id under which the lanes know a topic: never that of one that was created since under the same name. No
@@ -383,16 +478,20 @@ impl Uplink {
         known.or_else(|| self.remote.get(name).map(|topic| topic.id)).unwrap_or_default()
     }
 
-    /// Takes what was acknowledged out of the queues. Returns an error that allows another try.
+    /// Takes what was acknowledged out of the queues. Returns an error that allows another try. Such an error of a
+    /// partition puts it `behind`: later answers for it say nothing that the next try does not say again.
     fn take_answers(
         &mut self,
         answer: &ProduceResponse,
         partitions: &[(String, i32)],
         queues: &mut Queues,
         first_batches: &mut FirstBatches,
+        behind: &mut HashSet<(String, i32)>,
     ) -> std::result::Result<Option<BridgeError>, Lost> {
         let mut retry = None;
-        for partition in partitions {
+        for partition in partitions.iter().filter(|partition| !behind.contains(*partition)).cloned().collect::<Vec<_>>()
+        {
+            let partition = &partition;
             let by_id = self.topic_id(&partition.0);
             let topic = answer
                 .responses
@@ -419,10 +518,14 @@ impl Uplink {
                 _ => error.needing("Write", &format!("the topic {}", partition.0)),
             };
             match code.class() {
-                Class::Retriable => retry = Some(error),
+                Class::Retriable => {
+                    behind.insert(partition.clone());
+                    retry = Some(error);
+                }
                 Class::Topic => {
                     // Perhaps a leader that does not know its topic yet.
                     if matches!(code, Code(3 | 100)) && !self.is_recreated(&partition.0) {
+                        behind.insert(partition.clone());
                         retry = Some(error);
                         continue;
                     }
@@ -465,8 +568,8 @@ impl Uplink {
         }
     }
 
-    /// Puts a lane's new position into the transaction.
-    fn commit_position(&mut self, end: &RangeEnd, producer: Producer) -> std::result::Result<(), Lost> {
+    /// What puts a lane's new position into the transaction.
+    fn position_request(&self, end: &RangeEnd, producer: Producer) -> TxnOffsetCommitRequest {
         let lane = &self.lanes[end.lane];
         let target = lane.target.expect("a lane that sends has a target");
         let position = lane.position_at(end.offset, end.mark);
@@ -478,16 +581,18 @@ impl Uplink {
         let topic = TxnOffsetCommitRequestTopic::default()
             .with_name(TopicName(StrBytes::from_string(lane.remote.clone())))
             .with_partitions(vec![partition]);
-        let request = TxnOffsetCommitRequest::default()
+        TxnOffsetCommitRequest::default()
             .with_transactional_id(self.transactional_id())
             .with_group_id(GroupId(StrBytes::from_string(group_id.clone())))
             .with_producer_id(producer.id.into())
             .with_producer_epoch(producer.epoch)
-            .with_topics(vec![topic]);
-        self.ask_to_commit(end.lane, &request, |answer| {
-            let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
-            told.map_or(-1, |partition| partition.error_code)
-        })
+            .with_topics(vec![topic])
+    }
+
+    /// Puts a lane's new position into the transaction, and asks until there is an answer.
+    fn commit_position(&mut self, end: &RangeEnd, producer: Producer) -> std::result::Result<(), Lost> {
+        let request = self.position_request(end, producer);
+        self.ask_to_commit(end.lane, &request, code_of_position)
     }
 
     /// Commits a lane's new position without a transaction, behind records that were acknowledged.

@@ -319,7 +319,7 @@ impl Uplink {
                 config: &self.config,
                 sides: &self.sides,
                 bytes_max: self.bytes_max.min(line.transaction_bytes_max(self.transaction_timeout)),
-                request_bytes_max: line.request_bytes_max(),
+                request_bytes_max: line.piece_bytes_max(),
                 now: SystemClock.now(),
                 only,
             };

@@ -60,7 +60,10 @@ class Broker(kafka.Broker):
         PROXIES.append(self.proxy)
         # Where bridges connect to.
         self.address = self.proxy.address
-        more = {"advertised.listeners": f"PLAINTEXT://{self.proxy.address}", **properties}
+        advertised = f"PLAINTEXT://{self.proxy.address}"
+        if "INTERNAL" in properties.get("listeners", ""):
+            advertised += ",INTERNAL://127.0.0.1:0"
+        more = {"advertised.listeners": advertised, **properties}
         self.PROPERTIES = kafka.Broker.PROPERTIES + "".join(f"{k}={v}\n" for k, v in more.items())
         self.FORMAT_OPTIONS = [*format_options, *(o for feature in features for o in ("--feature", feature))]
         super().__init__(home)
