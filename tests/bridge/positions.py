@@ -81,7 +81,8 @@ def expired(world):
         },
     ) as broker:
         broker.start()
-        cases = {"asked": px.SWALLOW_ANSWER, "never-asked": px.SWALLOW_REQUEST}
+        faults = {"asked": px.SWALLOW_ANSWER, "never-asked": px.SWALLOW_REQUEST}
+        cases = {f"{what}{when}": (what, fault) for what in ("", "dead-") for when, fault in faults.items()}
         sets = {"transaction.timeout.ms": 5000}
         # The one that stays: looked at in the end.
         broker.create_topic("idle", 1, retention_ms=-1)
@@ -100,26 +101,44 @@ def expired(world):
             pass
         drain = threading.Thread(target=idle.wait, daemon=True)
         drain.start()
-        for label, fault in cases.items():
-            broker.create_topic(label, 1, retention_ms=-1)
+        compacted = {"cleanup_policy": "compact", "min_compaction_lag_ms": 86_400_000}
+        in_parallel(
+            *(functools.partial(broker.create_topic, label, 1, retention_ms=-1, **compacted) for label in cases),
+            *(functools.partial(broker.create_topic, f"{label}.dead", 1, retention_ms=-1) for label in cases),
+        )
+
+        def arguments(label):
+            dead = {"edgelog.bridge.dead.letter.topic": f"{label}.dead"}
+            return command(world.scratch / f"expired-{label}", broker, label, label, topics="t", **sets, **dead)
+
+        # Those without a key become dead letters: all that the open transaction carries.
+        second = {"": [f"k:{line}" for line in lines("second")], "dead-": ["second 0"]}
+        for label, (what, fault) in cases.items():
             store = world.scratch / f"expired-{label}"
-            append(store, "t", lines("first"))
-            Run(command(store, broker, label, label, topics="t", **sets)).expect(0)
-            append(store, "t", lines("second"))
+            append(store, "t", [f"k:{line}" for line in lines("first")], "-K", ":")
+            Run(arguments(label)).expect(0)
+            append(store, "t", second[what], "-K", ":")
+            # Another bridge commits there too: it is the next one of this device. One that is refused is aborted first.
+            aborted = [(px.PRODUCE, px.LET_THROUGH), (px.END_TXN, px.LET_THROUGH)] if what else []
+            armed = [*aborted, (px.PRODUCE, px.LET_THROUGH), (px.END_TXN, fault)]
             injected = sum(broker.proxy.injected.values())
-            # Another bridge commits there too: it is the next one of this device.
-            broker.proxy.arm([(px.PRODUCE, px.LET_THROUGH), (px.END_TXN, fault)])
-            run = Run(command(store, broker, label, label, topics="t", **sets))
-            if not broker.proxy.wait_injected(injected + 2, 60):
+            broker.proxy.arm(armed)
+            run = Run(arguments(label))
+            if not broker.proxy.wait_injected(injected + len(armed), 60):
                 raise Broken(f"{label}: no commit was asked for")
             run.kill()
         for label in cases:
-            until(f"the position of {label} is forgotten", lambda: not positions_of(broker, label))
-        for label in cases:
-            Run(command(world.scratch / f"expired-{label}", broker, label, label, topics="t", **sets)).expect(0)
-            found = values_of(broker.consume_all(label))
-            if found != lines("first") + lines("second"):
-                raise Broken(f"{label}: found {len(found)} records, expected 100: {kafka.shorten(found)}")
+            until(f"the position of {label} is forgotten", lambda label=label: not positions_of(broker, label))
+        for label, (what, _) in cases.items():
+            Run(arguments(label)).expect(0)
+            found, dead = in_parallel(
+                functools.partial(broker.consume_all, label), functools.partial(broker.consume_all, f"{label}.dead")
+            )
+            wanted = {label: lines("first"), f"{label}.dead": []}
+            wanted[f"{label}.dead" if what else label] += [line.removeprefix("k:") for line in second[what]]
+            for where, records in ((label, found), (f"{label}.dead", dead)):
+                if values_of(records) != wanted[where]:
+                    raise Broken(f"{where}: expected {len(wanted[where])} records, found {kafka.shorten(records)}")
         if not positions_of(broker, "idle"):
             raise Broken("the position of the log that had nothing to send was forgotten")
         idle.process.terminate()

@@ -135,6 +135,47 @@ def nodes_killed(world):
     return f"{compared}, {len(numbers)} kills, {retried} tries again ({moved} to who leads no more), {aborted} aborted"
 
 
+def left_out(world):
+    """A partition whose only replica is on a node that is down: its log is left out, after one transaction that is
+    aborted for it, and tried again ever less often; the other goes on meanwhile, and all of it arrives in the end."""
+    with Quorum(tempfile.mkdtemp(dir=world.scratch)) as quorum:
+        quorum.start()
+        for topic, nodes in (("lo.alone", "3"), ("lo.all", "1:2:3")):
+            # With as many in sync as there are.
+            in_sync = f"min.insync.replicas={min(2, len(nodes.split(':')))}"
+            kafka.java_ok(
+                "org.apache.kafka.tools.TopicCommand",
+                *("--bootstrap-server", quorum.bootstrap, "--create", "--topic", topic),
+                *("--replica-assignment", nodes, "--config", in_sync, "--config", "retention.ms=-1"),
+            )
+        store = world.scratch / "left-out"
+        values = {log: [f"{log} {n} {'-' * 100}" for n in range(2000)] for log in ("alone", "all")}
+        for at in range(0, 2000, 50):
+            for log, of_log in values.items():
+                append(store, log, of_log[at : at + 50])
+        run = Run(command(store, quorum, "left-out", "lo.{topic}", **SMALL))
+        more_commits(run, 2)
+        quorum.nodes[3].kill()
+        TALLY["faults"] += 1
+        ends, before = {}, len(run.events)
+        while ends.get("all-0") != 2000:
+            event = run.next_event()
+            if event is None:
+                raise Broken(f"the transfer ended early:\n{tail(bytes(run.errors))}")
+            if event["event"] == "committed":
+                ends.update({position["log"]: position["offset"] for position in event["positions"]})
+        aborted = sum(event["event"] == "aborted" for event in run.events[before:])
+        if ends.get("alone-0") == 2000 or aborted == 0:
+            raise Broken(f"the other was not left out: {ends}, {aborted} aborted")
+        quorum.nodes[3].start()
+        run.expect(0)
+        for log, of_log in values.items():
+            found = values_of(quorum.consume_all(f"lo.{log}"))
+            if found != of_log:
+                raise Broken(f"{log}: expected {len(of_log)} records, found {len(found)}")
+    return f"the other's {len(of_log)} records went on, {aborted} aborted for the one that could not"
+
+
 def more_commits(run, count):
     while count > 0:
         event = run.next_event()
@@ -203,6 +244,7 @@ def throttled(world):
 
 TESTS = {
     "nodes_killed": nodes_killed,
+    "left_out": left_out,
     "moved": moved,
     "throttled": throttled,
 }

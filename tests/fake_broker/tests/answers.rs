@@ -227,8 +227,9 @@ fn a_throttled_producer_waits_as_it_was_told() {
     world.broker.set_throttle(ApiKey::Produce, Duration::from_millis(150));
     let began = std::time::Instant::now();
     world.send("throttled");
-    let produced = world.broker.request_count(ApiKey::Produce) as u32;
-    assert!(produced >= 2 && began.elapsed() >= Duration::from_millis(150) * (produced - 1), "{produced} requests");
+    // Five are under way together, and those behind them wait.
+    let rounds = (world.broker.request_count(ApiKey::Produce) as u32).div_ceil(5);
+    assert!(rounds >= 2 && began.elapsed() >= Duration::from_millis(150) * (rounds - 1), "{rounds} rounds");
 }
 
 #[test]
