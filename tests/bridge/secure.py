@@ -3,13 +3,15 @@
 
     secure.py run STORE --expect FILE [--seed N] [--only NAME,...]
 
-As transfer.py. The certificates are made here, with OpenSSL's command line; OAUTHBEARER's tokens are unsigned ones,
-which Kafka's own validator for tests takes: what is shown is what is said, and not how a token is signed.
+As transfer.py. Certificates and the keys that tokens are signed with are made here, with OpenSSL's command line.
+OAUTHBEARER's tokens are unsigned ones, which Kafka's own validator for tests takes, and signed ones, which its validator
+for use takes (RS256, with the keys in a file).
 """
 
 import base64
 import functools
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -22,6 +24,7 @@ import certificates
 from harness import (
     EDGELOG,
     SAME,
+    TALLY,
     UNABLE,
     Broken,
     Broker,
@@ -53,6 +56,7 @@ LISTENERS = {
     "ELSEWHERE": ("127.0.0.5", "SSL"),
     "SASL": ("127.0.0.6", "SASL_SSL"),
     "SHORT": ("127.0.0.7", "SASL_PLAINTEXT"),
+    "SIGNED": ("127.0.0.8", "SASL_PLAINTEXT"),
 }
 LOGIN_MODULES = {
     "PLAIN": f'plain.PlainLoginModule required user_{USER}="{PASSWORDS["PLAIN"]}"',
@@ -111,7 +115,16 @@ class SecureBroker(Broker):
                 ("truststore.location", self.authority.certificate),
             ):
                 more[f"listener.name.{listener.lower()}.ssl.{key}"] = value
-        for listener in ("sasl", "short"):
+        self.issuer, self.other_issuer = Issuer(home, "issuer"), Issuer(home, "other")
+        self.key_set = pathlib.Path(home) / "jwks.json"
+        self.key_set.write_text(json.dumps({"keys": [self.issuer.public()]}))
+        validator = "org.apache.kafka.common.security.oauthbearer.OAuthBearerValidatorCallbackHandler"
+        more["listener.name.signed.sasl.enabled.mechanisms"] = "OAUTHBEARER"
+        more["listener.name.signed.oauthbearer.sasl.server.callback.handler.class"] = validator
+        more["sasl.oauthbearer.jwks.endpoint.url"] = self.key_set.as_uri()
+        more["sasl.oauthbearer.expected.audience"] = AUDIENCE
+        more["sasl.oauthbearer.expected.issuer"] = "issuer"
+        for listener in ("sasl", "short", "signed"):
             for mechanism, module in LOGIN_MODULES.items():
                 key = f"listener.name.{listener}.{mechanism.lower()}.sasl.jaas.config"
                 more[key] = f"org.apache.kafka.common.security.{module};"
@@ -119,7 +132,13 @@ class SecureBroker(Broker):
         super().__init__(home, format_options=[o for one in scram for o in ("--add-scram", one)], **more)
 
     def start(self):
-        kafka.Broker.start(self)
+        # Where a broker may get keys from has to be allowed outside its properties.
+        option = f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={self.key_set.as_uri()}"
+        os.environ["JAVA_TOOL_OPTIONS"] = option
+        try:
+            kafka.Broker.start(self)
+        finally:
+            del os.environ["JAVA_TOOL_OPTIONS"]
 
     def way_in(self, listener, **sets):
         host, protocol = LISTENERS[listener]
@@ -218,10 +237,48 @@ def keeps_secrets(run):
             raise Broken(f"it said a password: {said}")
 
 
-def token(seconds=600, subject=USER):
-    encode = lambda part: base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")  # noqa: E731
+AUDIENCE = "kafka"
+
+
+def encoded(data):
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def claims(seconds=600, **more):
     now = int(time.time())
-    return f'{encode({"alg": "none"})}.{encode({"sub": subject, "iat": now - 1, "exp": now + seconds})}.'
+    return {"sub": USER, "iat": now - 1, "exp": now + seconds, **more}
+
+
+def joined(*parts):
+    return ".".join(encoded(json.dumps(part).encode()) for part in parts)
+
+
+def token(seconds=600):
+    """One that nobody signed."""
+    return joined({"alg": "none"}, claims(seconds)) + "."
+
+
+class Issuer:
+    """Who signs tokens."""
+
+    def __init__(self, home, name):
+        self.name, self.key = name, pathlib.Path(home) / f"{name}.key.pem"
+        certificates.openssl("genrsa", "-out", self.key, "2048")
+
+    def public(self):
+        """Its key as JSON (RFC 7517)."""
+        said = subprocess.run(
+            ["openssl", "rsa", "-in", self.key, "-noout", "-modulus"], check=True, capture_output=True
+        ).stdout.decode()
+        modulus = bytes.fromhex(said.strip().partition("=")[2])
+        return {"kty": "RSA", "kid": "1", "alg": "RS256", "use": "sig", "n": encoded(modulus), "e": "AQAB"}
+
+    def token(self, seconds=600, **more):
+        text = joined({"alg": "RS256", "kid": "1"}, claims(seconds, **{"iss": self.name, "aud": AUDIENCE, **more}))
+        signed = subprocess.run(
+            ["openssl", "dgst", "-sha256", "-sign", self.key], input=text.encode(), check=True, capture_output=True
+        ).stdout
+        return f"{text}.{encoded(signed)}"
 
 
 # --- the tests --------------------------------------------------------------------------------------------------------
@@ -340,6 +397,33 @@ def mechanisms(world):
     return "4 mechanisms"
 
 
+def signed_tokens(world):
+    """A token that the broker's own validator holds to its issuer's key gets in; one that somebody else signed, one for
+    somebody else and one that has run out do not, until there is a better one in the file."""
+    case, broker = Case(world, "signed"), world.broker
+    file = world.scratch / "signed-token"
+    way_in = broker.way_in("SIGNED", **{"sasl.mechanism": "OAUTHBEARER", "edgelog.sasl.oauthbearer.token.file": file})
+    file.write_text(broker.issuer.token())
+    case.arrives(way_in)
+    wrong = {
+        "somebody else's": broker.other_issuer.token(iss="issuer"),
+        "for somebody else": broker.issuer.token(aud="registry"),
+        "run out": broker.issuer.token(seconds=-120),
+    }
+    for what, token in wrong.items():
+        case.more()
+        file.write_text(token)
+        run = case.run(way_in)
+        told(run, "authentication (OAUTHBEARER)")
+        if token in bytes(run.errors).decode() + json.dumps(run.events):
+            raise Broken(f"{what}: it said a token")
+        TALLY["faults"] += 1
+        file.write_text(broker.issuer.token())
+        run.expect(0)
+        case.all_there()
+    return f"{len(wrong)} refused"
+
+
 def password_rotated(world):
     """A wrong password is told in the broker's words, and tried again: the file is corrected, or the cluster's password
     becomes the one that is here."""
@@ -449,6 +533,7 @@ TESTS = {
     "certificates_of_brokers": certificates_of_brokers,
     "wrong_protocol": wrong_protocol,
     "mechanisms": mechanisms,
+    "signed_tokens": signed_tokens,
     "password_rotated": password_rotated,
     "sessions": sessions,
     "access": access,
