@@ -120,10 +120,11 @@ class Link:
 
 
 class Proxy:
-    def __init__(self):
+    def __init__(self, address=("127.0.0.1", 0)):
         # What a line does to new connections; None: nothing.
         self.link = None
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener = socket.create_server(address)
+        self.accepted, self.ends = 0, []
         self.port = self.listener.getsockname()[1]
         self.address = f"127.0.0.1:{self.port}"
         self.upstream = None
@@ -159,9 +160,26 @@ class Proxy:
                 return fault[1]
         return None
 
+    def close(self):
+        """Nobody gets through any more, and nobody gets in."""
+        with self.lock:
+            self.listener.shutdown(socket.SHUT_RDWR)
+            self.listener.close()
+            for one in self.ends:
+                try:
+                    one.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
     def accept(self):
         while True:
-            client, _ = self.listener.accept()
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            with self.lock:
+                self.accepted += 1
+                self.ends.append(client)
             try:
                 broker = socket.create_connection(("127.0.0.1", self.upstream), timeout=10)
                 broker.settimeout(None)

@@ -8,7 +8,9 @@ As transfer.py.
 """
 
 import concurrent.futures
+import os
 import pathlib
+import re
 import socket
 import sys
 import tempfile
@@ -25,6 +27,7 @@ from harness import (
     everything_once,
     kafka,
     main,
+    px,
     tail,
     values_of,
 )
@@ -214,6 +217,67 @@ def moved(world):
     return f"{len(found)} records, {len(addresses)} addresses"
 
 
+NAME = "kafka.device.example"
+
+
+class Named(Broker):
+    """A broker whose clients know it by a name. What it says to itself, and the tools of these tests, go another way."""
+
+    INSIDE = "127.0.0.31"
+
+    def __init__(self, home):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        super().__init__(
+            home,
+            **{
+                "listeners": f"PLAINTEXT://127.0.0.1:0,INSIDE://{self.INSIDE}:0,CONTROLLER://127.0.0.1:0",
+                "advertised.listeners": f"PLAINTEXT://{NAME}:{self.port},INSIDE://{self.INSIDE}:0",
+                "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,INSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT",
+                "inter.broker.listener.name": "INSIDE",
+            },
+        )
+        self.address = f"{NAME}:{self.port}"
+
+    def start(self):
+        kafka.Broker.start(self)
+        self.outside = int(self.bootstrap.rpartition(":")[2])
+        ports = [found[1] for line in self.said if (found := re.search(rf"on {re.escape(self.INSIDE)}:(\d+)\.", line))]
+        self.bootstrap = f"{self.INSIDE}:{ports[-1]}"
+
+
+def renamed(world):
+    """The name that a broker is known by gets another address, and the old one leads nowhere: the bridge asks for the
+    address again. Names are looked up in a file of the bridge's own, in its own name space of mounts."""
+    addresses = ("127.0.0.32", "127.0.0.33")
+    with Named(tempfile.mkdtemp(dir=world.scratch)) as broker:
+        broker.start()
+        broker.create_topic("renamed", 1, retention_ms=-1)
+        store, hosts = world.scratch / "renamed", world.scratch / "hosts"
+        values = [f"renamed {n} {'-' * 100}" for n in range(2000)]
+        for at in range(0, len(values), 50):
+            append(store, "t", values[at : at + 50])
+        sets = {"edgelog.bridge.transaction.bytes": 2000}
+        bridge = command(store, broker, "renamed", "renamed", topics="t", **sets)
+        hosts.write_text(f"{addresses[0]} {NAME}\n")
+        way = px.Proxy((addresses[0], broker.port))
+        way.forward_to(broker.outside)
+        script = 'mount --bind "$0" /etc/hosts && exec "$@"'
+        run = Run(["unshare", *(() if os.geteuid() == 0 else ("-r",)), "-m", "sh", "-c", script, hosts, *bridge])
+        more_commits(run, 5)
+        # In place: it is the file itself that is mounted there.
+        hosts.write_text(f"{addresses[1]} {NAME}\n")
+        there = px.Proxy((addresses[1], broker.port))
+        there.forward_to(broker.outside)
+        way.close()
+        TALLY["faults"] += 1
+        run.expect(0)
+        found = values_of(broker.consume_all("renamed"))
+    if found != values or there.accepted == 0:
+        raise Broken(f"expected {len(values)} records, found {len(found)}; {there.accepted} connections")
+    return f"{len(found)} records, {there.accepted} connections to the other address"
+
+
 def throttled(world):
     """A quota makes the broker hold Produce back for longer than a transaction may take: it gets through all the same,
     since commits go another way."""
@@ -246,6 +310,7 @@ TESTS = {
     "nodes_killed": nodes_killed,
     "left_out": left_out,
     "moved": moved,
+    "renamed": renamed,
     "throttled": throttled,
 }
 

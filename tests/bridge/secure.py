@@ -4,8 +4,8 @@
     secure.py run STORE --expect FILE [--seed N] [--only NAME,...]
 
 As transfer.py. Certificates and the keys that tokens are signed with are made here, with OpenSSL's command line.
-OAUTHBEARER's tokens are unsigned ones, which Kafka's own validator for tests takes, and signed ones, which its validator
-for use takes (RS256, with the keys in a file).
+OAUTHBEARER's tokens are unsigned ones, which Kafka's own validator for tests takes, and signed ones, which its
+validator for use takes (RS256, with the keys in a file).
 """
 
 import base64
