@@ -15,7 +15,7 @@ import random
 import sys
 import time
 
-from harness import Broken, Broker, Run, append, command, kafka, main, px, values_of
+from harness import TALLY, Broken, Broker, Run, append, command, kafka, main, px, values_of
 
 # Bytes a second, seconds one way, mean seconds until a connection dies, bytes of the backlog, how long that may take as
 # a multiple of what the line would need for the bytes alone, and how many bytes may go up for one that arrives. The
@@ -49,6 +49,7 @@ def bad_line(world):
         took = time.monotonic() - began
     finally:
         world.broker.proxy.link = None
+    TALLY["faults"] += link.cuts
     found = values_of(world.broker.consume_all(to))
     if found != values:
         raise Broken(f"expected {len(values)} records, found {len(found)}: {kafka.shorten(found)}")

@@ -242,8 +242,9 @@ class Named(Broker):
     def start(self):
         kafka.Broker.start(self)
         self.outside = int(self.bootstrap.rpartition(":")[2])
-        ports = [found[1] for line in self.said if (found := re.search(rf"on {re.escape(self.INSIDE)}:(\d+)\.", line))]
-        self.bootstrap = f"{self.INSIDE}:{ports[-1]}"
+        inside = re.compile(rf"on {re.escape(self.INSIDE)}:(\d+)\.")
+        port = [found[1] for line in self.said if (found := inside.search(line))][-1]
+        self.bootstrap = f"{self.INSIDE}:{port}"
 
 
 def renamed(world):
