@@ -221,7 +221,7 @@ NAME = "kafka.device.example"
 
 
 class Named(Broker):
-    """A broker whose clients know it by a name. What it says to itself, and the tools of these tests, go another way."""
+    """A broker whose clients know it by a name. What it says to itself, and these tests' tools, go another way."""
 
     INSIDE = "127.0.0.31"
 
