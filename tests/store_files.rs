@@ -2,8 +2,14 @@
 
 mod support;
 
+#[path = "support/faults.rs"]
+mod faults;
+
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+
 use edgelog::storage::{Access, MemoryStorage, Storage};
 use edgelog::{NewRecord, NewTopic, Store};
+use faults::FaultyStorage;
 use support::ticking;
 
 fn open(storage: &MemoryStorage) -> Store {
@@ -86,4 +92,26 @@ fn a_checkpoint_that_cannot_be_read_is_kept_aside_and_all_records_are_read() {
     assert_ne!(log.id(), id, "its epochs and its start are gone with the checkpoint: it is another history");
     let kept = storage.open("edgelog.checkpoint.lost", Access::Read).unwrap();
     assert_eq!(kept.len().unwrap(), len);
+}
+
+/// While a topic was being created, another thread got its log: what that appended and heard acknowledged went with a
+/// name that no power cut had to keep.
+#[test]
+fn nobody_appends_to_a_topic_before_its_name_lasts() {
+    let creator: Arc<OnceLock<Weak<Store>>> = Arc::default();
+    let got: Arc<Mutex<Vec<bool>>> = Arc::default();
+    let (other, seen) = (Arc::clone(&creator), Arc::clone(&got));
+    let storage = FaultyStorage::before_sync_dir(MemoryStorage::new(), move || {
+        if let Some(store) = other.get().and_then(Weak::upgrade) {
+            seen.lock().unwrap().extend((0..2).map(|partition| store.log("t", partition).is_ok()));
+        }
+    });
+    let store = Arc::new(ticking().open_on(storage).unwrap());
+    creator.set(Arc::downgrade(&store)).unwrap();
+    store.create_topic(&NewTopic::new("t").partitions(2)).unwrap();
+    let looks = std::mem::take(&mut *got.lock().unwrap());
+    assert!(looks.len() >= 4 && !looks.contains(&true), "{looks:?}");
+    for partition in 0..2 {
+        store.log("t", partition).unwrap().append(NewRecord::value(b"there")).unwrap();
+    }
 }

@@ -1,7 +1,7 @@
 //! Floor 4, the data directory: topics and their partitions, the checkpoint, one housekeeping thread or
 //! `tick`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
@@ -155,6 +155,9 @@ pub(crate) struct StoreShared {
     attached: bool,
     logs: RwLock<BTreeMap<TopicPartition, Arc<LogShared>>>,
     topics: RwLock<BTreeMap<String, TopicSettings>>,
+    /// Topics that are being created: nobody gets their logs before their names last, or what is appended there and
+    /// acknowledged would go with a name that does not.
+    coming: Mutex<BTreeSet<String>>,
     /// Logs that are there and could not be opened: why, and what the checkpoint goes on saying of them.
     unopened: RwLock<BTreeMap<TopicPartition, (Option<SavedLog>, String)>>,
     /// Logs that are being deleted and that a power cut may still bring back, since their directories' new names need
@@ -283,10 +286,14 @@ impl Store {
     /// The log of one partition.
     ///
     /// # Errors
-    /// [`Error::UnknownTopicOrPartition`], and what attaching to a log's files can answer.
+    /// [`Error::UnknownTopicOrPartition`], also while the topic is being created; and what attaching to a log's files
+    /// can answer.
     pub fn log(&self, topic: &str, partition: u32) -> Result<Log> {
         self.shared.check_open()?;
         let name = TopicPartition::new(topic, partition);
+        if self.shared.coming.lock().contains(topic) {
+            return Err(Error::UnknownTopicOrPartition { name: name.to_string() });
+        }
         if let Some(shared) = self.shared.logs.read().get(&name) {
             return Ok(Log { shared: Arc::clone(shared) });
         }
@@ -476,6 +483,7 @@ impl StoreShared {
             logs: RwLock::default(),
             topics: RwLock::default(),
             unopened: RwLock::default(),
+            coming: Mutex::default(),
             leaving: Mutex::default(),
             checkpoint: Mutex::new(checkpoint),
             marked: AtomicBool::new(false),

@@ -3,6 +3,7 @@
 
 #![allow(dead_code)] // each test binary uses some of it
 
+use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -33,24 +34,42 @@ pub(crate) struct Plan {
     thread: Option<&'static str>,
 }
 
+/// What is done before a directory's names are made durable: what another thread might do then.
+#[derive(Clone)]
+struct Meanwhile(Arc<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Meanwhile")
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct FaultyStorage {
     inner: MemoryStorage,
     plan: Arc<Plan>,
+    before_sync_dir: Option<Meanwhile>,
 }
 
 impl FaultyStorage {
     /// `calls_left` below zero: without any fault.
     pub(crate) fn new(inner: MemoryStorage, calls_left: i64, fault: Fault, stays: bool) -> FaultyStorage {
         let (calls_left, calls) = (AtomicI64::new(calls_left), AtomicI64::new(0));
-        FaultyStorage { inner, plan: Arc::new(Plan { calls_left, calls, fault, stays, thread: None }) }
+        let plan = Plan { calls_left, calls, fault, stays, thread: None };
+        FaultyStorage { inner, plan: Arc::new(plan), before_sync_dir: None }
     }
 
     /// A storage whose call number `at` out of the store's own thread panics.
     pub(crate) fn panics_in_housekeeping(inner: MemoryStorage, at: i64) -> FaultyStorage {
         let (calls_left, calls) = (AtomicI64::new(at), AtomicI64::new(0));
         let plan = Plan { calls_left, calls, fault: Fault::Panic, stays: false, thread: Some("edgelog") };
-        FaultyStorage { inner, plan: Arc::new(plan) }
+        FaultyStorage { inner, plan: Arc::new(plan), before_sync_dir: None }
+    }
+
+    /// A storage without any fault, which does this before it makes a directory's names durable.
+    pub(crate) fn before_sync_dir(inner: MemoryStorage, meanwhile: impl Fn() + Send + Sync + 'static) -> FaultyStorage {
+        let storage = FaultyStorage::new(inner, -1, Fault::Io, false);
+        FaultyStorage { before_sync_dir: Some(Meanwhile(Arc::new(meanwhile))), ..storage }
     }
 
     /// How many calls there were.
@@ -132,6 +151,9 @@ impl Storage for FaultyStorage {
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
         self.plan.meet()?;
+        if let Some(Meanwhile(work)) = &self.before_sync_dir {
+            work();
+        }
         self.inner.sync_dir(dir)
     }
 
