@@ -476,6 +476,7 @@ impl Drop for Connection {
             self.transport.known.doubt(&self.address);
         }
         if self.under_way > 0 {
+            self.stream.close_at_once();
             let since = self.asked.front().map_or(Duration::ZERO, |asked| asked.began.max(self.heard).elapsed());
             self.transport.line.died(self.under_way, since);
         }

@@ -54,6 +54,19 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// Closing it throws away what was taken and is not sent yet. Otherwise the system goes on to send that, and a slow
+    /// line is busy for minutes with requests that nobody waits for.
+    pub(super) fn close_at_once(&self) {
+        let socket = match self {
+            Stream::Plain(socket) => socket,
+            Stream::Tls(stream) => stream.socket(),
+        };
+        // Where it is closed already there is nothing to throw away.
+        let _ = rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+    }
+}
+
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {

@@ -225,6 +225,10 @@ pub(super) struct TlsStream {
 }
 
 impl TlsStream {
+    pub(super) fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
     /// Whether what was taken is not on the line yet.
     pub(super) fn is_behind(&self) -> bool {
         self.session.wants_write()

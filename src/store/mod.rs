@@ -1,7 +1,7 @@
 //! Floor 4, the data directory: topics and their partitions, the checkpoint, one housekeeping thread or
 //! `tick`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
@@ -157,7 +157,7 @@ pub(crate) struct StoreShared {
     topics: RwLock<BTreeMap<String, TopicSettings>>,
     /// Topics that are being created: nobody gets their logs before their names last, or what is appended there and
     /// acknowledged would go with a name that does not.
-    coming: Mutex<BTreeSet<String>>,
+    coming: Mutex<Vec<String>>,
     /// Logs that are there and could not be opened: why, and what the checkpoint goes on saying of them.
     unopened: RwLock<BTreeMap<TopicPartition, (Option<SavedLog>, String)>>,
     /// Logs that are being deleted and that a power cut may still bring back, since their directories' new names need
@@ -291,7 +291,7 @@ impl Store {
     pub fn log(&self, topic: &str, partition: u32) -> Result<Log> {
         self.shared.check_open()?;
         let name = TopicPartition::new(topic, partition);
-        if self.shared.coming.lock().contains(topic) {
+        if self.shared.coming.lock().iter().any(|coming| coming == topic) {
             return Err(Error::UnknownTopicOrPartition { name: name.to_string() });
         }
         if let Some(shared) = self.shared.logs.read().get(&name) {

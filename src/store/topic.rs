@@ -163,7 +163,7 @@ impl StoreShared {
             }
             topics.insert(topic.name.clone(), settings.clone());
         }
-        self.coming.lock().insert(topic.name.clone());
+        self.coming.lock().push(topic.name.clone());
         let mut dirs = Vec::new();
         let created = self.create_partitions(&topic.name, &settings, &mut dirs);
         if created.is_err() {
@@ -173,7 +173,7 @@ impl StoreShared {
             }
             self.take_back(dirs);
         }
-        self.coming.lock().remove(&topic.name);
+        self.coming.lock().retain(|coming| *coming != topic.name);
         created
     }
 
