@@ -139,7 +139,7 @@ impl Known {
 }
 
 /// A request whose answer is not read yet.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Asked {
     correlation: i32,
     version: i16,
@@ -369,14 +369,15 @@ impl Connection {
         frame[..4].copy_from_slice(&len.to_be_bytes());
         let (bytes, began) = (frame.len(), Instant::now());
         self.under_way += bytes;
-        self.write(&frame)?;
         let header_version = R::Response::header_version(version);
-        self.asked.push_back(Asked { correlation, version, header_version, bytes, began, at: Instant::now() });
+        self.asked.push_back(Asked { correlation, version, header_version, bytes, began, at: began });
+        self.write(&frame)?;
+        self.asked.back_mut().expect("pushed above").at = Instant::now();
         Ok(())
     }
 
     fn read_answer(&mut self) -> Result<Answer> {
-        let Some(asked) = self.asked.pop_front() else {
+        let Some(&asked) = self.asked.front() else {
             return Err(self.failed(io::Error::new(io::ErrorKind::NotConnected, "nothing was asked")));
         };
         // What was written may still be on its way: a slow line is no dead one.
@@ -413,6 +414,7 @@ impl Connection {
             let (found, expected) = (header.correlation_id, asked.correlation);
             return Err(self.nonsense(&format!("the answer to request {found}, asked was {expected}")));
         }
+        self.asked.pop_front();
         self.under_way -= asked.bytes;
         self.transport.line.answered(asked.bytes, waited);
         if std::mem::take(&mut self.is_assumed) {
@@ -477,8 +479,9 @@ impl Drop for Connection {
         }
         if self.under_way > 0 {
             self.stream.close_at_once();
-            let since = self.asked.front().map_or(Duration::ZERO, |asked| asked.began.max(self.heard).elapsed());
-            self.transport.line.died(self.under_way, since);
+            let oldest = self.asked.front();
+            let since = oldest.map_or(Duration::ZERO, |asked| asked.began.max(self.heard).elapsed());
+            self.transport.line.died(self.under_way, oldest.map_or(0, |asked| asked.bytes), since);
         }
     }
 }

@@ -95,15 +95,16 @@ impl Line {
         }
     }
 
-    /// A connection died, or fell silent, while `under_way` bytes of requests had no answer, the first of them sent so
-    /// long ago. Some part of them went through.
-    pub(super) fn died(&self, under_way: usize, since: Duration) {
+    /// A connection died, or fell silent, while `under_way` bytes of requests had no answer, the first of them, of
+    /// `oldest` bytes, sent so long ago. Some part of them went through: where it is not known how much goes through in a
+    /// second, a part of the first one.
+    pub(super) fn died(&self, under_way: usize, oldest: usize, since: Duration) {
         // Small requests die on connections that carry no others, and tell nothing of what those would have carried.
         if under_way <= SMALL_BYTES {
             return;
         }
         let mut known = self.shared.lock();
-        let through = known.bytes_per_second.map_or(under_way / 4, |rate| {
+        let through = known.bytes_per_second.map_or(oldest / 4, |rate| {
             let ms = usize::try_from(since.as_millis()).unwrap_or(usize::MAX);
             under_way.min(rate.saturating_mul(ms) / 1000)
         });
@@ -162,7 +163,7 @@ mod tests {
         let (mut size, mut deaths) = (1 << 20, 0);
         // Connections carry 70,000 bytes.
         while size > 70_000 {
-            line.died(size, SECOND);
+            line.died(size, size, SECOND);
             size = line.request_bytes_max();
             deaths += 1;
         }
@@ -170,7 +171,7 @@ mod tests {
         for round in 0..20 {
             let fit = 70_000 / size;
             (0..fit).for_each(|_| line.answered(size, Waited::Alone(SECOND)));
-            line.died(size, SECOND);
+            line.died(size, size, SECOND);
             size = line.request_bytes_max();
             assert!((8_000..70_000).contains(&size), "round {round}: {size}");
         }
@@ -181,11 +182,25 @@ mod tests {
         }
         assert_eq!(size, 1 << 20);
         // It turns bad again.
-        (0..12).for_each(|_| line.died(line.request_bytes_max(), SECOND / 20));
+        (0..12).for_each(|_| line.died(line.request_bytes_max(), 0, SECOND / 20));
         assert!(line.request_bytes_max() < 70_000, "{}", line.request_bytes_max());
         // However bad it is, something is tried.
-        (0..200).for_each(|_| line.died(line.request_bytes_max(), SECOND / 1000));
+        (0..200).for_each(|_| line.died(line.request_bytes_max(), 0, SECOND / 1000));
         assert!((200..=SMALL_BYTES).contains(&line.request_bytes_max()), "{}", line.request_bytes_max());
+    }
+
+    /// Several requests under way on connections that carry less than the first of them: none was ever answered, and all
+    /// together were taken for what goes through.
+    #[test]
+    fn what_is_under_way_behind_a_request_that_never_gets_through_says_nothing() {
+        let line = Line::default();
+        let (first, all) = (66_000, 1_070_000);
+        let mut deaths = 0;
+        while line.request_bytes_max() > 30_000 {
+            line.died(all, first, SECOND);
+            deaths += 1;
+        }
+        assert!(deaths < 3, "{deaths}");
     }
 
     /// Connections that live for an exponentially distributed time, at 1,200 bytes a second and 72,000 bytes on
@@ -210,7 +225,7 @@ mod tests {
                 left -= bytes;
                 bytes = number(line.request_bytes_max().min(1 << 20));
             }
-            line.died(bytes as usize, Duration::from_secs_f64(left / 1200.0));
+            line.died(bytes as usize, bytes as usize, Duration::from_secs_f64(left / 1200.0));
             if death > 20 {
                 sent += left;
                 let max = line.request_bytes_max();
@@ -237,7 +252,7 @@ mod tests {
         // A request alone: the shortest round trip is no transmission, and the longest says nothing of it.
         line.answered(30_000, Waited::Alone(34 * SECOND));
         assert!((59..=62).contains(&line.sending(30_000).as_secs()), "{:?}", line.sending(30_000));
-        line.died(20_000, 5 * SECOND);
+        line.died(20_000, 20_000, 5 * SECOND);
         let carried = line.request_bytes_max();
         assert!((24_000..27_000).contains(&carried), "{carried}");
         assert!((29_000..30_000).contains(&line.transaction_bytes_max(60 * SECOND)));

@@ -383,8 +383,11 @@ impl Uplink {
             };
             let before = sent.len();
             let mut next = vec![0; partitions.len()];
-            while sent.len() - before < UNDER_WAY_MAX {
-                let mut room = self.cluster.line().request_bytes_max();
+            let request_bytes_max = self.cluster.line().request_bytes_max();
+            // All of it dies with the connection: no more than that carries.
+            let mut left = request_bytes_max.saturating_mul(2);
+            while sent.len() - before < UNDER_WAY_MAX && left > 0 {
+                let mut room = request_bytes_max;
                 let mut batches: Vec<(&(String, i32), &Bytes)> = Vec::new();
                 for (partition, next) in partitions.iter().zip(&mut next) {
                     let Some(wire) = queues[partition].get(*next) else { continue };
@@ -397,6 +400,7 @@ impl Uplink {
                 if batches.is_empty() {
                     break;
                 }
+                left = left.saturating_sub(batches.iter().map(|(_, bytes)| bytes.len()).sum());
                 match self.send_batches(leader, &batches) {
                     Ok(()) => sent.push((leader, batches.iter().map(|(partition, _)| (*partition).clone()).collect())),
                     Err(error) if error.is_retriable() => {

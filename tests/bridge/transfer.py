@@ -97,7 +97,7 @@ def killed(world):
     store = world.copy("killed")
     world.create_targets("k.")
     kills = 0
-    sets = {**SMALL, "edgelog.bridge.transaction.bytes": "7000"}
+    sets = {**SMALL, "edgelog.bridge.transaction.bytes": "4500"}
     while True:
         run = Run(command(store, world.broker, "killed", "k.{topic}", **sets))
         left = world.random.randrange(0, 6)
