@@ -96,8 +96,8 @@ impl Line {
     }
 
     /// A connection died, or fell silent, while `under_way` bytes of requests had no answer, the first of them, of
-    /// `oldest` bytes, sent so long ago. Some part of them went through: where it is not known how much does in a second,
-    /// a part of the first one.
+    /// `oldest` bytes, sent so long ago. Some part of them went through: where it is not known how much does in a
+    /// second, a part of the first one.
     pub(super) fn died(&self, under_way: usize, oldest: usize, since: Duration) {
         // Small requests die on connections that carry no others, and tell nothing of what those would have carried.
         if under_way <= SMALL_BYTES {
