@@ -96,12 +96,14 @@ def too_large(world):
         create(world.broker, f"{label}.dead")
         if grows:
             # The limit falls behind the bridge's look at it: it was told of a larger one.
-            world.broker.proxy.arm([(px.INIT_PRODUCER_ID, px.SWALLOW_REQUEST)])
+            world.broker.proxy.arm([(px.INIT_PRODUCER_ID, px.SWALLOW_REQUEST)] * 20)
             injected = sum(world.broker.proxy.injected.values())
             run = Run(command(store, world.broker, label, label, topics="t", **sets, **{"request.timeout.ms": 5000}))
             if not world.broker.proxy.wait_injected(injected + 1, 60):
                 raise Broken("it did not begin")
             alter(world.broker, label, "max.message.bytes=3000")
+            # Only now is it let on, however long that took.
+            world.broker.proxy.arm([])
         else:
             run = Run(command(store, world.broker, label, label, topics="t", **sets))
         run.expect(0)
