@@ -7,6 +7,9 @@
 //! of connections scatter as widely as they are long (those of a line that fails at random are exponentially
 //! distributed), so it takes several deaths to tell what one carries: bytes that were acknowledged, by deaths, where
 //! each death lets what was before count three quarters.
+//!
+//! A line is unknown at first but for its round trips, and those are all that a request of a MiB needs to be judged by:
+//! where they are long, it begins with little, and what was acknowledged is what may be sent again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +24,10 @@ const LARGE_BYTES: usize = 8 << 10;
 const REMEMBERED_BYTES: f64 = (2 << 20) as f64;
 /// Requests of this part of what may be under way are: what dies with a connection is then the less.
 const PIECES: usize = 4;
+/// On a line whose shortest round trip takes longer, nothing is taken for granted ...
+const LONG_ROUND_TRIP: Duration = Duration::from_millis(250);
+/// ... beyond so much in a request.
+const FIRST_BYTES: usize = 16 << 10;
 /// Round trips that a transaction may have to wait for: its three requests, asked again where connections died.
 const ROUND_TRIPS: u32 = 16;
 const TIMEOUT_MIN: Duration = Duration::from_secs(10);
@@ -37,16 +44,29 @@ struct Known {
     round_trip: Option<Duration>,
     /// What is no transmission: the best of them.
     shortest: Option<Duration>,
-    bytes_per_second: Option<usize>,
+    /// Bytes of the last large requests, and the seconds that those took, the later ones counting more: a mean of their
+    /// rates would take the luck of one for the line's.
+    sent: f64,
+    sending: f64,
     /// Bytes that were acknowledged, and connections that died, the later ones counting more.
     acknowledged: f64,
     deaths: f64,
 }
 
 impl Known {
-    /// What connections carry before they die.
+    fn bytes_per_second(&self) -> Option<usize> {
+        (self.sending > 0.0).then(|| ((self.sent / self.sending) as usize).max(1))
+    }
+
+    /// What connections carry before they die; `None` where nothing says that it is less than anybody asks for.
     fn carried(&self) -> Option<usize> {
-        (self.deaths > 0.0).then(|| (self.acknowledged / self.deaths) as usize)
+        let is_slow = self.shortest.is_some_and(|round_trip| round_trip > LONG_ROUND_TRIP);
+        if self.deaths > 0.0 {
+            Some((self.acknowledged / self.deaths) as usize)
+        } else {
+            let is_unknown = is_slow && self.acknowledged < REMEMBERED_BYTES;
+            is_unknown.then(|| (2 * FIRST_BYTES).max(self.acknowledged as usize))
+        }
     }
 }
 
@@ -81,10 +101,8 @@ impl Line {
                     Waited::Alone(after) => after.saturating_sub(known.shortest.unwrap_or_default()),
                     Waited::Behind(after) => after,
                 };
-                let ms = usize::try_from(sending.as_millis()).unwrap_or(usize::MAX).max(1);
-                let rate = bytes.saturating_mul(1000) / ms;
-                known.bytes_per_second =
-                    Some(known.bytes_per_second.map_or(rate, |before| before.midpoint(rate)).max(1));
+                known.sent = known.sent * 0.75 + number(bytes);
+                known.sending = known.sending * 0.75 + sending.as_secs_f64().max(0.001);
             }
             _ => {}
         }
@@ -104,7 +122,7 @@ impl Line {
             return;
         }
         let mut known = self.shared.lock();
-        let through = known.bytes_per_second.map_or(oldest / 4, |rate| {
+        let through = known.bytes_per_second().map_or(oldest / 4, |rate| {
             let ms = usize::try_from(since.as_millis()).unwrap_or(usize::MAX);
             under_way.min(rate.saturating_mul(ms) / 1000)
         });
@@ -128,17 +146,17 @@ impl Line {
     /// How long so many bytes take at most to be sent, beyond what any request takes.
     pub(super) fn sending(&self, bytes: usize) -> Duration {
         const MAX: usize = 3600;
-        let rate = self.shared.lock().bytes_per_second;
+        let rate = self.shared.lock().bytes_per_second();
         rate.map_or(Duration::ZERO, |rate| Duration::from_secs((bytes.saturating_mul(2) / rate).min(MAX) as u64))
     }
 
     /// What a transaction may carry that has `timeout` to end, in bytes: half of the time, so that one or two
-    /// connections may die meanwhile. One request may take longer: its own way does not count, since the transaction
-    /// begins when it has arrived.
+    /// connections may die meanwhile; as much as two requests where it is not known how much goes through. One request
+    /// may take longer: its own way does not count, since the transaction begins when it has arrived.
     pub(super) fn transaction_bytes_max(&self, timeout: Duration) -> usize {
         const ONE_REQUEST_BYTES: usize = 1 << 20;
-        let rate = self.shared.lock().bytes_per_second;
-        let Some(rate) = rate else { return usize::MAX };
+        let rate = self.shared.lock().bytes_per_second();
+        let Some(rate) = rate else { return self.request_bytes_max().saturating_mul(2) };
         let seconds = usize::try_from(timeout.as_secs()).unwrap_or(usize::MAX);
         (rate.saturating_mul(seconds) / 2).max(self.request_bytes_max().min(ONE_REQUEST_BYTES))
     }
@@ -244,9 +262,11 @@ mod tests {
         assert_eq!(line.transaction_timeout(), 48 * SECOND);
         line.answered(100, Waited::Alone(9 * SECOND));
         assert_eq!(line.transaction_timeout(), TIMEOUT_MAX);
-        // A thousand bytes in a second: one MiB in a request of its own, unless connections die.
+        // Nothing larger was answered yet.
+        assert_eq!((line.request_bytes_max(), line.transaction_bytes_max(60 * SECOND)), (FIRST_BYTES, 2 * FIRST_BYTES));
+        // A thousand bytes in a second.
         line.answered(30_000, Waited::Behind(30 * SECOND));
-        assert_eq!(line.transaction_bytes_max(60 * SECOND), 1 << 20);
+        assert_eq!(line.transaction_bytes_max(60 * SECOND), 30_000);
         assert!(line.sending(5_000) >= 9 * SECOND && line.sending(5_000) <= 11 * SECOND);
         assert_eq!(line.sending(30_000), 60 * SECOND);
         // A request alone: the shortest round trip is no transmission, and the longest says nothing of it.
@@ -258,5 +278,20 @@ mod tests {
         assert!((29_000..30_000).contains(&line.transaction_bytes_max(60 * SECOND)));
         assert_eq!(line.transaction_bytes_max(20 * SECOND), carried);
         assert_eq!(line.piece_bytes_max(), LARGE_BYTES);
+    }
+
+    #[test]
+    fn a_line_of_long_round_trips_gets_little_at_first_and_everything_once_it_has_carried_as_much() {
+        let line = Line::default();
+        line.answered(100, Waited::Alone(SECOND / 10));
+        assert_eq!((line.request_bytes_max(), line.piece_bytes_max()), (usize::MAX, usize::MAX));
+        let line = Line::default();
+        line.answered(100, Waited::Alone(SECOND));
+        let mut requests = 0;
+        while line.request_bytes_max() < usize::MAX {
+            line.answered(line.piece_bytes_max(), Waited::Behind(SECOND / 100));
+            requests += 1;
+        }
+        assert!((8..40).contains(&requests), "{requests}");
     }
 }
