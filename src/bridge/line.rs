@@ -151,14 +151,14 @@ impl Line {
     }
 
     /// What a transaction may carry that has `timeout` to end, in bytes: half of the time, so that one or two
-    /// connections may die meanwhile; as much as two requests where it is not known how much goes through. One request
-    /// may take longer: its own way does not count, since the transaction begins when it has arrived.
+    /// connections may die meanwhile; as much as two requests where it is not known how much goes through. One piece may
+    /// take longer: its own way does not count, since the transaction begins when it has arrived.
     pub(super) fn transaction_bytes_max(&self, timeout: Duration) -> usize {
-        const ONE_REQUEST_BYTES: usize = 1 << 20;
+        const ONE_PIECE_BYTES: usize = 1 << 20;
         let rate = self.shared.lock().bytes_per_second();
         let Some(rate) = rate else { return self.request_bytes_max().saturating_mul(2) };
         let seconds = usize::try_from(timeout.as_secs()).unwrap_or(usize::MAX);
-        (rate.saturating_mul(seconds) / 2).max(self.request_bytes_max().min(ONE_REQUEST_BYTES))
+        (rate.saturating_mul(seconds) / 2).max(self.piece_bytes_max().min(ONE_PIECE_BYTES))
     }
 
     /// How long a transaction may take: longer on a line with long round trips.
@@ -276,7 +276,7 @@ mod tests {
         let carried = line.request_bytes_max();
         assert!((24_000..27_000).contains(&carried), "{carried}");
         assert!((29_000..30_000).contains(&line.transaction_bytes_max(60 * SECOND)));
-        assert_eq!(line.transaction_bytes_max(20 * SECOND), carried);
+        assert_eq!(line.transaction_bytes_max(10 * SECOND), LARGE_BYTES);
         assert_eq!(line.piece_bytes_max(), LARGE_BYTES);
     }
 
