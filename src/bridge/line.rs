@@ -151,8 +151,8 @@ impl Line {
     }
 
     /// What a transaction may carry that has `timeout` to end, in bytes: half of the time, so that one or two
-    /// connections may die meanwhile; as much as two requests where it is not known how much goes through. One piece may
-    /// take longer: its own way does not count, since the transaction begins when it has arrived.
+    /// connections may die meanwhile; as much as two requests where it is not known how much goes through. One piece
+    /// may take longer: its own way does not count, since the transaction begins when it has arrived.
     pub(super) fn transaction_bytes_max(&self, timeout: Duration) -> usize {
         const ONE_PIECE_BYTES: usize = 1 << 20;
         let rate = self.shared.lock().bytes_per_second();
