@@ -18,8 +18,10 @@ use parking_lot::Mutex;
 
 /// Requests and answers up to this size measure the round trip, larger ones the throughput.
 const SMALL_BYTES: usize = 1 << 10;
-/// A larger one tells how much goes through in a second.
-const LARGE_BYTES: usize = 8 << 10;
+/// The least that a request is cut down to, as long as more than that may be under way.
+const PIECE_BYTES_MIN: usize = 8 << 10;
+/// A request of that size tells how much goes through in a second: pieces are a little smaller than they may be.
+const LARGE_BYTES: usize = PIECE_BYTES_MIN / 2;
 /// So much of what connections carried is remembered: a line that was good and turns bad is known as that soon.
 const REMEMBERED_BYTES: f64 = (2 << 20) as f64;
 /// Requests of this part of what may be under way are: what dies with a connection is then the less.
@@ -139,7 +141,7 @@ impl Line {
     pub(super) fn piece_bytes_max(&self) -> usize {
         match self.request_bytes_max() {
             usize::MAX => usize::MAX,
-            max => (max / PIECES).max(max.min(LARGE_BYTES)),
+            max => (max / PIECES).max(max.min(PIECE_BYTES_MIN)),
         }
     }
 
@@ -262,6 +264,11 @@ mod tests {
         assert_eq!(line.transaction_timeout(), 48 * SECOND);
         line.answered(100, Waited::Alone(9 * SECOND));
         assert_eq!(line.transaction_timeout(), TIMEOUT_MAX);
+        // A piece of the smallest kind, with its batch a little smaller than it might be, is measured.
+        let pieces = Line::default();
+        pieces.answered(100, Waited::Alone(SECOND));
+        pieces.answered(PIECE_BYTES_MIN - 500, Waited::Behind(8 * SECOND));
+        assert_eq!(pieces.transaction_bytes_max(60 * SECOND), (PIECE_BYTES_MIN - 500) / 8 * 30);
         // Nothing larger was answered yet.
         assert_eq!((line.request_bytes_max(), line.transaction_bytes_max(60 * SECOND)), (FIRST_BYTES, 2 * FIRST_BYTES));
         // A thousand bytes in a second.
@@ -276,8 +283,8 @@ mod tests {
         let carried = line.request_bytes_max();
         assert!((24_000..27_000).contains(&carried), "{carried}");
         assert!((29_000..30_000).contains(&line.transaction_bytes_max(60 * SECOND)));
-        assert_eq!(line.transaction_bytes_max(10 * SECOND), LARGE_BYTES);
-        assert_eq!(line.piece_bytes_max(), LARGE_BYTES);
+        assert_eq!(line.transaction_bytes_max(10 * SECOND), PIECE_BYTES_MIN);
+        assert_eq!(line.piece_bytes_max(), PIECE_BYTES_MIN);
     }
 
     #[test]
