@@ -27,6 +27,19 @@ pub(super) struct Status {
     json: bool,
 }
 
+// What a person decides about. No doc comment: clap would take it for the help of whoever has these arguments.
+#[derive(clap::Args)]
+struct About {
+    #[command(flatten)]
+    keys: KeyArgs,
+    /// Which of the device's topics: names and patterns with '*' [default: all]
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    topics: Vec<String>,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
 /// Let everything be sent again from the beginning, and nothing be kept for a bridge any more
 ///
 /// In the cluster, the position of each log is replaced by the decision that it begins anew: the device's bridge sends
@@ -37,13 +50,7 @@ pub(super) struct Status {
 #[command(after_help = AFTER_DECIDING)]
 pub(super) struct Reset {
     #[command(flatten)]
-    keys: KeyArgs,
-    /// Which of the device's topics: names and patterns with '*' [default: all]
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
-    topics: Vec<String>,
-    /// Do not ask
-    #[arg(long)]
-    yes: bool,
+    about: About,
 }
 
 /// Decide that a store is the device's right one: after a restored backup, a clone, a replaced device
@@ -56,13 +63,7 @@ pub(super) struct Reset {
 #[command(after_help = AFTER_DECIDING)]
 pub(super) struct Adopt {
     #[command(flatten)]
-    keys: KeyArgs,
-    /// Which of the device's topics: names and patterns with '*' [default: all]
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
-    topics: Vec<String>,
-    /// Do not ask
-    #[arg(long)]
-    yes: bool,
+    about: About,
 }
 
 const AFTER_DECIDING: &str = "\
@@ -239,14 +240,14 @@ fn number(number: Option<impl Into<i128>>) -> String {
 }
 
 pub(super) fn reset(args: &Reset, ctx: &Context) -> Outcome {
-    let (config, topics) = (args.keys.config()?, chosen(&args.topics));
+    let (config, topics) = (args.about.keys.config()?, chosen(&args.about.topics));
     let (asks_cluster, has_note) = (config.names_brokers(), ctx.is_named());
     if !asks_cluster && !has_note {
         return Err(Failure::new("neither brokers nor a store are named")
             .hint("--bootstrap and --device name what the cluster has to forget, --dir the store whose note has to."));
     }
     let mut admin = asks_cluster.then(|| Admin::new(config)).transpose()?;
-    if !args.yes {
+    if !args.about.yes {
         let logs = match &mut admin {
             Some(admin) => counted_logs(&admin.positions()?),
             None => format!("the logs of {}", ctx.dir().display()),
@@ -266,13 +267,13 @@ pub(super) fn reset(args: &Reset, ctx: &Context) -> Outcome {
 }
 
 pub(super) fn adopt(args: &Adopt, ctx: &Context) -> Outcome {
-    let (config, topics) = (args.keys.config()?, chosen(&args.topics));
+    let (config, topics) = (args.about.keys.config()?, chosen(&args.about.topics));
     let mut admin = Admin::new(config)?;
     let store = ctx.is_named().then(|| ctx.dir());
     if store.is_some() {
         drop(ctx.attach()?);
     }
-    if !args.yes {
+    if !args.about.yes {
         let logs = counted_logs(&admin.positions()?);
         let whose = match store {
             Some(dir) => format!("the store in {}", dir.display()),
