@@ -203,6 +203,26 @@ fn an_answer_that_never_comes_or_ends_midway_is_asked_for_again() {
 }
 
 #[test]
+fn an_error_that_ends_the_bridge_leaves_no_transaction_open() {
+    let world = World::new();
+    // The records have arrived, and with them the transaction is open; nothing makes this answer a better one.
+    let (count, hook) = counted(Control::ApplyThen(Box::new(Control::Error(ErrorCode::InvalidRequest))));
+    world.broker.on_once(ApiKey::Produce, hook);
+    match Bridge::attach(&world.store, world.config()).unwrap().run_until_caught_up() {
+        Err(error @ BridgeError::Broker { .. }) => assert!(error.to_string().contains("42 InvalidRequest"), "{error}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(count.load(Ordering::Relaxed), 1);
+    // A reader of what is committed is held back by nothing: it was aborted, and did not time out.
+    assert!(!world.broker.transaction_is_open("edgelog:d"));
+    assert_eq!(world.broker.request_count(ApiKey::EndTxn), 1);
+    assert_eq!(world.broker.aborted_transactions("t", 0).len(), 1);
+    assert_eq!(world.broker.committed_offset("edgelog:d:t-0", "t", 0), None);
+    world.send("behind an error that ended the bridge");
+    println!("in all: 1 faults injected, {} records read back and compared", READ_BACK.get());
+}
+
+#[test]
 fn an_answer_that_claims_more_than_it_holds_costs_a_connection_and_no_memory() {
     // Where the first array of each answer has its length: more elements than there is memory for.
     let cases: [(i16, &[u8]); 6] =
