@@ -82,7 +82,7 @@ def expired(world):
     ) as broker:
         broker.start()
         faults = {"asked": px.SWALLOW_ANSWER, "never-asked": px.SWALLOW_REQUEST}
-        cases = {f"{what}{when}": (what, fault) for what in ("", "dead-") for when, fault in faults.items()}
+        cases = {f"{what}{when}": (what, fault) for what in ("", "dead-", "lost-") for when, fault in faults.items()}
         sets = {"transaction.timeout.ms": 5000}
         # The one that stays: looked at in the end.
         broker.create_topic("idle", 1, retention_ms=-1)
@@ -105,21 +105,33 @@ def expired(world):
         in_parallel(
             *(functools.partial(broker.create_topic, label, 1, retention_ms=-1, **compacted) for label in cases),
             *(functools.partial(broker.create_topic, f"{label}.dead", 1, retention_ms=-1) for label in cases),
+            *(functools.partial(broker.create_topic, f"aside.{label}", 1, retention_ms=-1) for label in cases),
         )
 
         def arguments(label):
-            dead = {"edgelog.bridge.dead.letter.topic": f"{label}.dead"}
-            return command(world.scratch / f"expired-{label}", broker, label, label, topics="t", **sets, **dead)
+            # A topic's name decides about its place in a request: what is lost is the first thing there.
+            side = {"dead.letter": f"{label}.dead", "loss": f"aside.{label}"}
+            side = {f"edgelog.bridge.{what}.topic": topic for what, topic in side.items()}
+            return command(world.scratch / f"expired-{label}", broker, label, label, topics="t", **sets, **side)
 
         # Those without a key become dead letters: all that the open transaction carries.
         second = {"": [f"k:{line}" for line in lines("second")], "dead-": ["second 0"]}
+        second["lost-"] = second[""]
         for label, (what, fault) in cases.items():
             store = world.scratch / f"expired-{label}"
             append(store, "t", [f"k:{line}" for line in lines("first")], "-K", ":")
             Run(arguments(label)).expect(0)
+            segment = store / "t-0" / f"{0:020}.log"
+            undamaged = segment.stat().st_size
+            if what == "lost-":
+                append(store, "t", ["k:damaged"], "-K", ":")
             append(store, "t", second[what], "-K", ":")
+            if what == "lost-":
+                data = bytearray(segment.read_bytes())
+                data[undamaged + 70] ^= 0xFF
+                segment.write_bytes(data)
             # Another bridge commits there too: it is the next one of this device. One that is refused is aborted first.
-            aborted = [(px.PRODUCE, px.LET_THROUGH), (px.END_TXN, px.LET_THROUGH)] if what else []
+            aborted = [(px.PRODUCE, px.LET_THROUGH), (px.END_TXN, px.LET_THROUGH)] if what == "dead-" else []
             armed = [*aborted, (px.PRODUCE, px.LET_THROUGH), (px.END_TXN, fault)]
             injected = sum(broker.proxy.injected.values())
             broker.proxy.arm(armed)
@@ -131,14 +143,17 @@ def expired(world):
             until(f"the position of {label} is forgotten", lambda label=label: not positions_of(broker, label))
         for label, (what, _) in cases.items():
             Run(arguments(label)).expect(0)
-            found, dead = in_parallel(
-                functools.partial(broker.consume_all, label), functools.partial(broker.consume_all, f"{label}.dead")
-            )
             wanted = {label: lines("first"), f"{label}.dead": []}
-            wanted[f"{label}.dead" if what else label] += [line.removeprefix("k:") for line in second[what]]
-            for where, records in ((label, found), (f"{label}.dead", dead)):
-                if values_of(records) != wanted[where]:
-                    raise Broken(f"{where}: expected {len(wanted[where])} records, found {kafka.shorten(records)}")
+            wanted[f"{label}.dead" if what == "dead-" else label] += [line.removeprefix("k:") for line in second[what]]
+            topics = (*wanted, f"aside.{label}")
+            found = in_parallel(*(functools.partial(broker.consume_all, topic) for topic in topics))
+            *found, lost = map(values_of, found)
+            for (where, values), records in zip(wanted.items(), found, strict=True):
+                if records != values:
+                    raise Broken(f"{where}: expected {len(values)} records, found {kafka.shorten(records)}")
+            told = [json.loads(one)["first_offset"] for one in lost]
+            if told != ([len(lines("first"))] if what == "lost-" else []):
+                raise Broken(f"{label}: told as lost is {kafka.shorten(lost)}")
         if not positions_of(broker, "idle"):
             raise Broken("the position of the log that had nothing to send was forgotten")
         idle.process.terminate()
