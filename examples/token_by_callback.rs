@@ -1,0 +1,34 @@
+//! Sends a store's logs to a cluster whose OAUTHBEARER tokens a command prints: one that asks an identity provider.
+//! It is asked at each connection, and before a session ends.
+//!
+//!     cargo run --features bridge --example token_by_callback DIR 'COMMAND' KEY=VALUE...
+
+use std::process::Command;
+
+use edgelog::bridge::{Bridge, BridgeConfig};
+
+/// What the command prints; where it fails, a reason without any secret: it is told, and the command asked again later.
+fn token(command: &str) -> Result<String, String> {
+    let output = Command::new("sh").args(["-c", command]).output().map_err(|error| error.to_string())?;
+    if !output.status.success() {
+        return Err(format!("the command for it ended with {}", output.status));
+    }
+    let text = String::from_utf8(output.stdout).map_err(|_| "the command for it prints no text".to_owned())?;
+    Ok(text.trim_end().to_owned())
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let (Some(dir), Some(command)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: token_by_callback DIR 'COMMAND' KEY=VALUE...".into());
+    };
+    let mut config = BridgeConfig::default();
+    for pair in arguments {
+        let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair} is no KEY=VALUE"))?;
+        config.set(key, value)?;
+    }
+    config.set_oauthbearer_token_callback(move || token(&command));
+    let mut bridge = Bridge::attach(&dir, config)?.observe(|event| println!("{event:?}"));
+    let waiting = bridge.run_until_caught_up()?;
+    if waiting.is_empty() { Ok(()) } else { Err(format!("these logs wait: {waiting:?}").into()) }
+}
