@@ -22,7 +22,7 @@ from harness import TALLY, Broken, Broker, Run, append, command, kafka, main, px
 # second is the first with time ten times as fast.
 LINES = {
     "satellite": (1200, 2.0, 60.0, 1 << 20, 2, 3),
-    "scaled": (12000, 0.2, 6.0, 256 << 10, 10, 6),
+    "scaled": (12000, 0.2, 6.0, 256 << 10, 10, 3),
 }
 
 
