@@ -8,8 +8,8 @@
 //! distributed), so it takes several deaths to tell what one carries: bytes that were acknowledged, by deaths, where
 //! each death lets what was before count three quarters.
 //!
-//! A line is unknown at first but for its round trips, and those are all that a request of a MiB needs to be judged by:
-//! where they are long, it begins with little, and what was acknowledged is what may be sent again.
+//! At first nothing is known of a line but its round trips. Where they are long, it begins with little, and as much as
+//! was acknowledged may be sent again.
 
 use std::sync::Arc;
 use std::time::Duration;

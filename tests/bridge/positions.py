@@ -110,8 +110,10 @@ def expired(world):
 
         def arguments(label):
             # A topic's name decides about its place in a request: what is lost is the first thing there.
-            side = {"dead.letter": f"{label}.dead", "loss": f"aside.{label}"}
-            side = {f"edgelog.bridge.{what}.topic": topic for what, topic in side.items()}
+            side = {
+                "edgelog.bridge.dead.letter.topic": f"{label}.dead",
+                "edgelog.bridge.loss.topic": f"aside.{label}",
+            }
             return command(world.scratch / f"expired-{label}", broker, label, label, topics="t", **sets, **side)
 
         # Those without a key become dead letters: all that the open transaction carries.

@@ -434,9 +434,12 @@ def token_by_callback(world):
     way_in = broker.way_in("SIGNED", **{"sasl.mechanism": "OAUTHBEARER"})
     sets = {
         **way_in.sets,
-        **{"bootstrap.servers": way_in.address, "edgelog.device.id": case.name},
-        **{"edgelog.bridge.topics": "t", "edgelog.bridge.to": case.name},
-        **{"reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 300},
+        "bootstrap.servers": way_in.address,
+        "edgelog.device.id": case.name,
+        "edgelog.bridge.topics": "t",
+        "edgelog.bridge.to": case.name,
+        "reconnect.backoff.ms": 20,
+        "reconnect.backoff.max.ms": 300,
     }
     ask = f"echo asked >> {asked}; cat {file}"
     given = [f"{key}={value}" for key, value in sets.items()]
@@ -448,6 +451,8 @@ def token_by_callback(world):
         text=True,
     )
     alarm = threading.Timer(60, run.kill)
+    # A test that broke does not wait for it.
+    alarm.daemon = True
     alarm.start()
     said = ""
 
