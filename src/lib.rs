@@ -115,6 +115,7 @@ mod segment;
 pub mod storage;
 mod store;
 mod sync;
+mod zeros;
 
 pub use codec::CodecError;
 pub use edgelog_core as core;

@@ -1,7 +1,7 @@
 /* Appending from C: nanoseconds per record, the best and the middle of rounds. One of the two programs that
  * ffi/benches/run compares; benches/append.rs beside it does the same from Rust, step by step.
  *
- *   append DIRECTORY ROUNDS
+ *   append DIRECTORY ROUNDS [FIGURE]
  */
 #define _POSIX_C_SOURCE 200809L
 #include <edgelog.h>
@@ -70,37 +70,58 @@ static int by_size(const void *a, const void *b) {
     return (left > right) - (left < right);
 }
 
+/* 16 KiB in batches of 100 is beyond max.message.bytes. */
+static const struct {
+    const char *kind;
+    size_t len;
+} figures[] = {
+    {"os", 16},
+    {"os", 100},
+    {"os", 1024},
+    {"os", 16384},
+    {"os_snappy", 1024},
+    {"os_batch", 16},
+    {"os_batch", 100},
+    {"os_batch", 1024},
+    {"os_batch_at_once", 16},
+    {"os_batch_at_once", 100},
+    {"os_batch_at_once", 1024},
+    {"os_batch_at_once_snappy", 100},
+    {"sync", 100},
+};
+
 int main(int argc, char **argv) {
     if (argc < 3) return 2;
     int rounds = atoi(argv[2]);
     double *times = calloc((size_t)rounds, sizeof *times);
     static char value[16384];
-    const size_t sizes[] = {16, 100, 1024, 16384};
     memset(value, 'v', sizeof value);
     edgelog_store *store = NULL;
     check(edgelog_store_open(argv[1], NULL, &store));
-    enum { AT_ONCE = 8, SYNC = 12 };
-    for (int figure = 0; figure <= SYNC; figure++) {
-        size_t len = figure == SYNC ? 100 : sizes[figure % 4];
-        int is_batch = figure >= 4 && figure < SYNC;
-        int records = figure == SYNC ? 100 : len > 1024 ? RECORDS / 10 : RECORDS;
-        const char *kind = figure == SYNC ? "sync" : figure < 4 ? "os" : figure < AT_ONCE ? "os_batch" : "os_batch_at_once";
-        if (is_batch && len > 1024) continue; /* 16 KiB in batches of 100 is beyond max.message.bytes. */
+    for (size_t figure = 0; figure < sizeof figures / sizeof *figures; figure++) {
+        const char *kind = figures[figure].kind;
+        size_t len = figures[figure].len;
+        int how = strcmp(kind, "sync") == 0 ? EDGELOG_SYNC : EDGELOG_OS;
+        int records = how == EDGELOG_SYNC ? 100 : len > 1024 ? RECORDS / 10 : RECORDS;
+        const char *compression = strstr(kind, "snappy") ? "snappy" : "none";
+        char name[64];
+        snprintf(name, sizeof name, "%s/%zuB", kind, len);
+        if (argc > 3 && strcmp(argv[3], name) != 0) continue;
         for (int round = 0; round < rounds; round++) {
             edgelog_log *log = NULL;
             edgelog_batch_builder *builder = NULL;
-            edgelog_key_value config[] = {{"segment.bytes", "134217728"}};
-            check(edgelog_store_create_topic(store, "bench", 1, config, 1));
+            edgelog_key_value config[] = {{"segment.bytes", "134217728"}, {"compression.type", compression}};
+            check(edgelog_store_create_topic(store, "bench", 1, config, 2));
             check(edgelog_store_log(store, "bench", 0, &log));
             check(edgelog_batch_builder_new(log, &builder));
             single(log, value, len, EDGELOG_OS, 1000); /* Room, maps, caches. */
             double begun = now_ns();
-            if (is_batch && figure < AT_ONCE) {
-                batches(log, builder, value, len);
-            } else if (is_batch) {
+            if (strstr(kind, "at_once")) {
                 batches_at_once(log, builder, value, len);
+            } else if (strstr(kind, "batch")) {
+                batches(log, builder, value, len);
             } else {
-                single(log, value, len, figure == SYNC ? EDGELOG_SYNC : EDGELOG_OS, records);
+                single(log, value, len, how, records);
             }
             times[round] = (now_ns() - begun) / records;
             edgelog_batch_builder_free(builder);
@@ -108,7 +129,7 @@ int main(int argc, char **argv) {
             check(edgelog_store_delete_topic(store, "bench"));
         }
         qsort(times, (size_t)rounds, sizeof *times, by_size);
-        printf("%s/%zuB %.1f %.1f\n", kind, len, times[0], times[rounds / 2]);
+        printf("%s %.1f %.1f\n", name, times[0], times[rounds / 2]);
     }
     free(times);
     edgelog_store_free(store);

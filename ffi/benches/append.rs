@@ -1,7 +1,7 @@
 //! Appending from Rust: what `append.c` beside it does from C, step by step, so that the two can be compared
 //! (`ffi/benches/run`). Prints nanoseconds per record, the best and the middle of rounds.
 //!
-//!     append DIRECTORY ROUNDS
+//!     append DIRECTORY ROUNDS [FIGURE]
 
 use std::time::Instant;
 
@@ -41,15 +41,17 @@ fn measure(store: &Store, rounds: usize, name: &str, len: usize) -> Result<()> {
     };
     let mut times = Vec::new();
     for _ in 0..rounds {
-        store.create_topic(&NewTopic::new("bench").config("segment.bytes", "134217728"))?;
+        let compression = if name.contains("snappy") { "snappy" } else { "none" };
+        let topic = NewTopic::new("bench").config("segment.bytes", "134217728");
+        store.create_topic(&topic.config("compression.type", compression))?;
         let log = store.log("bench", 0)?;
         let mut builder = log.batch();
         single(&log, &value, Durability::Os, 1000)?; // Room, maps, caches.
         let begun = Instant::now();
         match name {
-            "os_batch" | "os_batch_at_once" => batches(&log, &mut builder, &value)?,
             "sync" => single(&log, &value, Durability::Sync, records)?,
-            _ => single(&log, &value, Durability::Os, records)?,
+            "os" | "os_snappy" => single(&log, &value, Durability::Os, records)?,
+            _ => batches(&log, &mut builder, &value)?,
         }
         times.push(begun.elapsed().as_secs_f64() * 1e9 / f64::from(u32::try_from(records).expect("few")));
         drop((builder, log));
@@ -63,21 +65,20 @@ fn measure(store: &Store, rounds: usize, name: &str, len: usize) -> Result<()> {
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
     // `cargo test --benches` and `cargo bench` alone pass no directory: ffi/benches/run does.
-    let [_, directory, rounds] = arguments.as_slice() else {
-        println!("usage: append DIRECTORY ROUNDS; ffi/benches/run compares C and Rust");
+    let [_, directory, rounds, only @ ..] = arguments.as_slice() else {
+        println!("usage: append DIRECTORY ROUNDS [FIGURE]; ffi/benches/run compares C and Rust");
         return Ok(());
     };
     let rounds = rounds.parse().unwrap_or(1);
     let store = Store::open(directory)?;
-    for len in [16, 100, 1024, 16_384] {
-        measure(&store, rounds, "os", len)?;
+    // From Rust "at once" is the same as one by one; the C program pushes a batch's records by one call.
+    let batches = ["os_batch", "os_batch_at_once"].into_iter().flat_map(|name| [16, 100, 1024].map(|len| (name, len)));
+    let singles = [16, 100, 1024, 16_384].map(|len| ("os", len));
+    let others = [("os_snappy", 1024), ("os_batch_at_once_snappy", 100), ("sync", 100)];
+    for (name, len) in singles.into_iter().chain(batches).chain(others) {
+        if only.first().is_none_or(|only| *only == format!("{name}/{len}B")) {
+            measure(&store, rounds, name, len)?;
+        }
     }
-    for len in [16, 100, 1024] {
-        measure(&store, rounds, "os_batch", len)?;
-    }
-    // From Rust the same as before; the C program pushes a batch's records by one call.
-    for len in [16, 100, 1024] {
-        measure(&store, rounds, "os_batch_at_once", len)?;
-    }
-    measure(&store, rounds, "sync", 100)
+    Ok(())
 }

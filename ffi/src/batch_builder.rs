@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use edgelog::BatchBuilder;
+use edgelog::{BatchBuilder, NewRecord};
 
 use crate::boundary::{Exclusive, ExclusiveHandle, Handle, Home, Out, free_exclusive, structs, with, with_exclusive};
-use crate::log::{edgelog_log, with_record};
-use crate::result::edgelog_result;
+use crate::log::{edgelog_log, plain_record, with_record};
+use crate::result::{Outcome, edgelog_result};
 use crate::types::edgelog_new_record;
 
 /// Collects records that are appended together, as one record batch. Its memory is kept from one append to the next.
@@ -57,7 +57,31 @@ pub unsafe extern "C" fn edgelog_batch_builder_push(
     record: *const edgelog_new_record,
 ) -> edgelog_result {
     // SAFETY: boundary.rs, 1 to 4.
-    unsafe { with_exclusive(builder, |_, builder| with_record(record, |record| Ok(builder.push(record)?))) }
+    unsafe { with_exclusive(builder, |_, builder| push(builder, record, None)) }
+}
+
+/// Adds the record that C describes; at `now`, where it has no time of its own and somebody has read the clock.
+///
+/// # Safety
+/// boundary.rs, 3 and 4.
+#[inline(always)]
+#[allow(clippy::inline_always)] // As `BatchBuilder::push`, which it is around.
+unsafe fn push(builder: &mut BatchBuilder, record: *const edgelog_new_record, now: Option<i64>) -> Outcome<()> {
+    // SAFETY: 3 and 4.
+    match unsafe { plain_record(record) } {
+        Some(record) => Ok(builder.push(NewRecord { timestamp: record.timestamp.or(now), ..record })?),
+        // SAFETY: 3 and 4.
+        None => unsafe { push_any(builder, record, now) },
+    }
+}
+
+/// # Safety
+/// boundary.rs, 3 and 4.
+#[inline(never)]
+unsafe fn push_any(builder: &mut BatchBuilder, record: *const edgelog_new_record, now: Option<i64>) -> Outcome<()> {
+    let push = |record: NewRecord<'_>| Ok(builder.push(NewRecord { timestamp: record.timestamp.or(now), ..record })?);
+    // SAFETY: 3 and 4.
+    unsafe { with_record(record, push) }
 }
 
 /// Adds `count` records from the first on, until the batch is full, and says in `out_pushed` how many those are: where
@@ -78,11 +102,7 @@ pub unsafe extern "C" fn edgelog_batch_builder_push_many(
             let now = builder.now();
             let mut pushed = 0;
             for record in structs(records, count)? {
-                let added = with_record(record, |mut record| {
-                    record.timestamp = record.timestamp.or(Some(now));
-                    Ok(builder.push(record)?)
-                });
-                match added {
+                match push(builder, record, Some(now)) {
                     Ok(()) => pushed += 1,
                     Err(failure) if pushed == 0 => return Err(failure),
                     Err(_) => break,

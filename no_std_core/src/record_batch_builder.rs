@@ -30,7 +30,9 @@ pub fn encode_one(
     value: Option<&[u8]>,
     headers: &[Header<'_>],
 ) -> Result<usize, EncodeError> {
-    let needed = write_record(buffer, HEADER_LEN, timestamp, 0, 0, key, value, headers)?;
+    check_timestamp(timestamp)?;
+    let record = PlacedRecord { start: HEADER_LEN, timestamp_delta: 0, offset_delta: 0, key, value, headers };
+    let needed = record.write(buffer)?;
     let Some(batch) = buffer.get_mut(..needed) else { return Err(broken()) };
     let fields = HeaderFields {
         record_count: 1,
@@ -78,7 +80,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> RecordBatchBuilder<B> {
     /// `BufferTooSmall` with the length that the whole buffer needs, `TimestampOutOfRange`, `RecordTooLarge`,
     /// `TooManyRecords`. On an error nothing has changed, and the call may be made again with a longer
     /// buffer.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // The path of every record: as a call of its own a quarter dearer.
     pub fn append(
         &mut self,
         timestamp: TimestampMs,
@@ -87,14 +90,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> RecordBatchBuilder<B> {
         headers: &[Header<'_>],
     ) -> Result<i32, EncodeError> {
         let offset_delta = self.record_count;
-        if offset_delta == i32::MAX {
-            return Err(EncodeError::TooManyRecords { max: i32::MAX });
-        }
+        check_timestamp(timestamp)?;
         let base_timestamp = if offset_delta == 0 { timestamp } else { self.base_timestamp };
-        // Neither is below -1 (`write_record` sees to `timestamp`, and does not use this before): no overflow.
+        // The greatest one behind one that is missing wraps, and so does the sum that reads it.
         let timestamp_delta = timestamp.wrapping_sub(base_timestamp);
-        let buffer = self.buffer.as_mut();
-        self.end = write_record(buffer, self.end, timestamp, timestamp_delta, offset_delta, key, value, headers)?;
+        let record = PlacedRecord { start: self.end, timestamp_delta, offset_delta, key, value, headers };
+        self.end = record.write(self.buffer.as_mut())?;
         self.record_count += 1;
         self.base_timestamp = base_timestamp;
         // No timestamp is below all others, and so is the first value of this.
@@ -271,99 +272,133 @@ impl HeaderFields {
     }
 }
 
-/// Writes a record to `buffer` from `start` on, and returns where it ends.
-///
-/// # Errors
-/// As of [`encode_one`]; the buffer is as it was.
 #[inline]
-#[allow(clippy::too_many_arguments)] // The fields of a record, and its place.
-fn write_record(
-    buffer: &mut [u8],
-    start: usize,
-    timestamp: TimestampMs,
-    timestamp_delta: i64,
-    offset_delta: i32,
-    key: Option<&[u8]>,
-    value: Option<&[u8]>,
-    headers: &[Header<'_>],
-) -> Result<usize, EncodeError> {
-    if timestamp < NO_TIMESTAMP {
-        return Err(EncodeError::TimestampOutOfRange { given: timestamp });
-    }
-    match headers.is_empty().then(|| write_small(buffer, start, timestamp_delta, offset_delta, key, value)) {
-        Some(Some(end)) => Ok(end),
-        _ => write_any(buffer, start, timestamp_delta, offset_delta, key, value, headers),
-    }
-}
-
-/// As [`write_record`], for any record.
-#[inline(never)]
-fn write_any(
-    buffer: &mut [u8],
-    start: usize,
-    timestamp_delta: i64,
-    offset_delta: i32,
-    key: Option<&[u8]>,
-    value: Option<&[u8]>,
-    headers: &[Header<'_>],
-) -> Result<usize, EncodeError> {
-    let shape = RecordShape::of(timestamp_delta, offset_delta, key, value, headers);
-    let end = shape.end(start)?;
-    let available = buffer.len();
-    let Some(dest) = buffer.get_mut(start..end) else {
-        return Err(EncodeError::BufferTooSmall { needed: end, available });
-    };
-    shape.write(dest, key, value, headers).ok_or_else(broken)?;
-    Ok(end)
+const fn check_timestamp(timestamp: TimestampMs) -> Result<(), EncodeError> {
+    if timestamp < NO_TIMESTAMP { Err(EncodeError::TimestampOutOfRange { given: timestamp }) } else { Ok(()) }
 }
 
 /// Numbers below this take one byte or two.
 const SMALL: usize = 1 << 13;
+/// What a small record has at most around its key and its value: attributes, the key's length and the count of headers
+/// take a byte each; its own length, both deltas and the value's length two.
+const SMALL_AROUND_MAX: usize = 11;
 
-/// As [`write_record`] for the record that nearly all are: without headers, with a key below 64 bytes and everything
-/// else below 8 KiB, and with room for it. What stands before the key then is eight bytes at most, and goes out as one
-/// word; what is too much of it is written over. `None`, with nothing written, where that is not so.
-#[inline]
-fn write_small(
-    buffer: &mut [u8],
+/// A record, and where in its batch it stands.
+#[derive(Debug, Clone, Copy)]
+struct PlacedRecord<'a> {
+    /// Where it starts, in bytes.
     start: usize,
     timestamp_delta: i64,
     offset_delta: i32,
-    key: Option<&[u8]>,
-    value: Option<&[u8]>,
-) -> Option<usize> {
-    let (timestamp_delta, offset_delta) = (timestamp_delta as u64, offset_delta as u64);
-    let (key_len, value_len) = (key.map_or(0, <[u8]>::len), value.map_or(0, <[u8]>::len));
-    // A hundred bytes are more than what stands around key and value.
-    let is_small = timestamp_delta < SMALL as u64 && offset_delta < SMALL as u64;
-    if !is_small || key_len >= 64 || value_len >= SMALL - 64 - 100 || start >= BATCH_SIZE_MAX - SMALL {
-        return None;
+    key: Option<&'a [u8]>,
+    value: Option<&'a [u8]>,
+    headers: &'a [Header<'a>],
+}
+
+impl PlacedRecord<'_> {
+    /// Writes the record to the buffer of its batch, and returns where it ends.
+    ///
+    /// # Errors
+    /// As of [`encode_one`], but for the timestamp; the buffer is as it was.
+    ///
+    /// Which way is taken is known before either begins: a small record leaves nothing in registers for another way.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // The path of every record: as a call of its own a quarter dearer.
+    fn write(self, buffer: &mut [u8]) -> Result<usize, EncodeError> {
+        if self.is_small(buffer.len()) { self.write_small(buffer).ok_or_else(broken) } else { self.write_any(buffer) }
     }
-    let (timestamp_delta, timestamp_len) = two_bytes(timestamp_delta);
-    let (offset_delta, offset_len) = two_bytes(offset_delta);
-    let (value_word, value_word_len) = if value.is_some() { two_bytes(value_len as u64) } else { (1, 1) };
-    // Attributes, the key's length and the count of headers take a byte each.
-    let body_len = 3 + timestamp_len + offset_len + key_len + value_word_len + value_len;
-    let (body_len_word, body_start) = two_bytes(body_len as u64);
-    let end = start + body_start + body_len;
-    let dest = buffer.get_mut(start..end)?;
-    let mut head_len = body_start + 1;
-    let mut head = body_len_word | timestamp_delta << (8 * head_len);
-    head_len += timestamp_len;
-    head |= offset_delta << (8 * head_len);
-    head_len += offset_len;
-    head |= if key.is_some() { (key_len as u64) << 1 } else { 1 } << (8 * head_len);
-    head_len += 1;
-    *dest.first_chunk_mut()? = head.to_le_bytes();
-    let mut out = Out(dest);
-    out.advance(head_len)?;
-    out.bytes(key.unwrap_or_default())?;
-    // One byte of it may be the value's first, or the count of headers.
-    *out.0.first_chunk_mut()? = (value_word as u16).to_le_bytes();
-    out.advance(value_word_len)?;
-    out.bytes(value.unwrap_or_default())?;
-    *out.0.first_mut()? = 0;
-    Some(end)
+
+    /// Whether it is as nearly all are: without headers, with a key below 64 bytes and everything else below 8 KiB, and
+    /// with room to spare in a buffer of that length.
+    #[inline]
+    fn is_small(&self, available: usize) -> bool {
+        let (key_len, value_len) = (self.key.map_or(0, <[u8]>::len), self.value.map_or(0, <[u8]>::len));
+        self.headers.is_empty()
+            && (self.timestamp_delta as u64 | self.offset_delta as u64) < SMALL as u64
+            && key_len < 64
+            && value_len < SMALL - 64 - SMALL_AROUND_MAX
+            && self.start < BATCH_SIZE_MAX - SMALL
+            && self.start + SMALL_AROUND_MAX + key_len + value_len <= available
+    }
+
+    /// For one that [`is_small`](Self::is_small). What stands before the key then is eight bytes at most, and goes out
+    /// as one word; what is too much of it is written over (or lies in the spare room, behind the smallest record of
+    /// all, of seven bytes). `None` cannot happen; it keeps a mistake of ours from becoming a panic.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // The path of every record: as a call of its own a quarter dearer.
+    fn write_small(self, buffer: &mut [u8]) -> Option<usize> {
+        let (key_len, value_len) = (self.key.map_or(0, <[u8]>::len), self.value.map_or(0, <[u8]>::len));
+        let (timestamp_delta, timestamp_len) = two_bytes(self.timestamp_delta as u64);
+        let (offset_delta, offset_len) = two_bytes(self.offset_delta as u64);
+        let (value_word, value_word_len) = if self.value.is_some() { two_bytes(value_len as u64) } else { (1, 1) };
+        let body_len = 3 + timestamp_len + offset_len + key_len + value_word_len + value_len;
+        let (body_len_word, body_start) = two_bytes(body_len as u64);
+        let mut head_len = body_start + 1;
+        let mut head = body_len_word | timestamp_delta << (8 * head_len);
+        head_len += timestamp_len;
+        head |= offset_delta << (8 * head_len);
+        head_len += offset_len;
+        head |= if self.key.is_some() { (key_len as u64) << 1 } else { 1 } << (8 * head_len);
+        head_len += 1;
+        let mut out = Out(buffer.get_mut(self.start..)?);
+        *out.0.first_chunk_mut()? = head.to_le_bytes();
+        out.advance(head_len)?;
+        if let Some(key) = self.key {
+            out.bytes(key)?;
+        }
+        // One byte of it may be the value's first, or the count of headers.
+        *out.0.first_chunk_mut()? = (value_word as u16).to_le_bytes();
+        out.advance(value_word_len)?;
+        if let Some(value) = self.value {
+            out.bytes(value)?;
+        }
+        *out.0.first_mut()? = 0;
+        Some(self.start + body_start + body_len)
+    }
+
+    #[inline(never)]
+    fn write_any(self, buffer: &mut [u8]) -> Result<usize, EncodeError> {
+        if self.offset_delta == i32::MAX {
+            return Err(EncodeError::TooManyRecords { max: i32::MAX });
+        }
+        let body_len = self.body_len();
+        let end = bounded_end(self.start, body_len.saturating_add(len_len(body_len)))?;
+        let available = buffer.len();
+        let Some(dest) = buffer.get_mut(self.start..end) else {
+            return Err(EncodeError::BufferTooSmall { needed: end, available });
+        };
+        self.fill(dest, body_len).ok_or_else(broken)?;
+        Ok(end)
+    }
+
+    /// The value of its length field, worked out before the first byte is written: what does not fit changes nothing.
+    #[inline]
+    fn body_len(&self) -> usize {
+        // Sums saturate: headers may name the same bytes many times over, and so pass even what memory can hold.
+        (1 + varlong_len(self.timestamp_delta) + varint_len(self.offset_delta))
+            .saturating_add(nullable_len(self.key))
+            .saturating_add(nullable_len(self.value))
+            .saturating_add(if self.headers.is_empty() { 1 } else { headers_len(self.headers) })
+    }
+
+    /// Fills `dest`, exactly as long as the record. `None` cannot happen, as in [`write_small`](Self::write_small).
+    #[inline]
+    fn fill(self, dest: &mut [u8], body_len: usize) -> Option<()> {
+        let mut out = Out(dest);
+        out.varint(body_len as i32)?;
+        out.byte(0)?;
+        out.varlong(self.timestamp_delta)?;
+        out.varint(self.offset_delta)?;
+        out.nullable(self.key)?;
+        out.nullable(self.value)?;
+        if self.headers.is_empty() {
+            out.byte(0)?;
+        } else {
+            out.headers(self.headers)?;
+        }
+        debug_assert!(out.0.is_empty(), "the record is as long as its lengths say");
+        Some(())
+    }
 }
 
 /// The varint of a number below [`SMALL`], first byte lowest, and how many bytes that is.
@@ -371,58 +406,6 @@ fn write_small(
 const fn two_bytes(number: u64) -> (u64, usize) {
     let zigzag = number << 1;
     if zigzag < 0x80 { (zigzag, 1) } else { (zigzag & 0x7f | 0x80 | zigzag >> 7 << 8, 2) }
-}
-
-/// The lengths of one record, worked out before its first byte is written: what does not fit changes nothing.
-struct RecordShape {
-    timestamp_delta: i64,
-    offset_delta: i32,
-    /// The value of the length field.
-    body_len: usize,
-}
-
-impl RecordShape {
-    #[inline]
-    fn of(
-        timestamp_delta: i64,
-        offset_delta: i32,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        headers: &[Header<'_>],
-    ) -> Self {
-        // Sums saturate: headers may name the same bytes many times over, and so pass even what memory can hold.
-        let body_len = (1 + varlong_len(timestamp_delta) + varint_len(offset_delta))
-            .saturating_add(nullable_len(key))
-            .saturating_add(nullable_len(value))
-            .saturating_add(if headers.is_empty() { 1 } else { headers_len(headers) });
-        Self { timestamp_delta, offset_delta, body_len }
-    }
-
-    /// Where the record ends that starts at `start`.
-    #[inline]
-    fn end(&self, start: usize) -> Result<usize, EncodeError> {
-        bounded_end(start, self.body_len.saturating_add(len_len(self.body_len)))
-    }
-
-    /// Fills `dest`, exactly as long as the record. `None` cannot happen; it keeps a mistake of ours from
-    /// becoming a panic.
-    #[inline]
-    fn write(&self, dest: &mut [u8], key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header<'_>]) -> Option<()> {
-        let mut out = Out(dest);
-        out.varint(self.body_len as i32)?;
-        out.byte(0)?;
-        out.varlong(self.timestamp_delta)?;
-        out.varint(self.offset_delta)?;
-        out.nullable(key)?;
-        out.nullable(value)?;
-        if headers.is_empty() {
-            out.byte(0)?;
-        } else {
-            out.headers(headers)?;
-        }
-        debug_assert!(out.0.is_empty(), "the record is as long as its shape says");
-        Some(())
-    }
 }
 
 /// The rest of a buffer that is being filled.
@@ -528,7 +511,7 @@ fn bounded_end(start: usize, len: usize) -> Result<usize, EncodeError> {
 /// satisfies.
 #[cold]
 fn broken() -> EncodeError {
-    debug_assert!(false, "a record outgrew its shape");
+    debug_assert!(false, "a record outgrew its lengths");
     EncodeError::BufferTooSmall { needed: usize::MAX, available: 0 }
 }
 
@@ -591,22 +574,25 @@ mod tests {
             start in 0..3_usize,
         ) {
             let (key, value) = (key.as_deref(), value.as_deref());
+            let record = PlacedRecord { start, timestamp_delta, offset_delta, key, value, headers: &[] };
             let (mut small, mut any) = (vec![0xaa; 9_000], vec![0xaa; 9_000]);
-            let end = write_any(&mut any, start, timestamp_delta, offset_delta, key, value, &[]).unwrap();
+            let end = record.write_any(&mut any).unwrap();
+            let (key_len, value_len) = (key.map_or(0, <[u8]>::len), value.map_or(0, <[u8]>::len));
             let is_small = (0..8_192).contains(&timestamp_delta) && offset_delta < 8_192;
-            let is_small = is_small && key.is_none_or(|key| key.len() < 64);
-            let is_small = is_small && value.is_none_or(|value| value.len() < 8_000);
-            match write_small(&mut small, start, timestamp_delta, offset_delta, key, value) {
-                Some(found) => {
-                    prop_assert_eq!(found, end);
-                    prop_assert_eq!(&small, &any);
-                }
-                // A record of seven bytes has no room for a word.
-                None => prop_assert!(!is_small || end - start < 8),
+            let is_small = is_small && key_len < 64 && value_len < 8_117;
+            prop_assert_eq!(record.is_small(9_000), is_small);
+            if is_small {
+                prop_assert_eq!(record.write_small(&mut small), Some(end));
+                prop_assert_eq!(&small[..end], &any[..end]);
+                prop_assert!(small[end.max(start + 8)..].iter().all(|byte| *byte == 0xaa));
             }
             // Room for exactly the record is enough, and one byte less is not: with nothing written.
+            let mut exact = vec![0xaa; end];
+            prop_assert_eq!(record.write(&mut exact), Ok(end));
+            prop_assert_eq!(&exact, &any[..end]);
             let mut tight = vec![0xaa; end - 1];
-            prop_assert_eq!(write_small(&mut tight, start, timestamp_delta, offset_delta, key, value), None);
+            let too_small = EncodeError::BufferTooSmall { needed: end, available: end - 1 };
+            prop_assert_eq!(record.write(&mut tight), Err(too_small));
             prop_assert!(tight.iter().all(|byte| *byte == 0xaa));
         }
     }

@@ -169,7 +169,7 @@ impl<'a> Output<'a> {
     fn grow(&mut self, len: usize) -> Result<&mut [u8], CodecError> {
         self.make_room(len)?;
         let old = self.bytes.len();
-        self.bytes.resize(old + len, 0);
+        crate::zeros::resize(self.bytes, old + len);
         Ok(&mut self.bytes[old..])
     }
 

@@ -17,6 +17,7 @@ use edgelog_core::CompressionType;
 use snap::raw::{Decoder, Encoder, decompress_len, max_compress_len};
 
 use super::{CodecError, Output};
+use crate::zeros;
 
 const HEADER: [u8; 16] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1];
 const MAGIC_BYTES: usize = 8;
@@ -25,22 +26,31 @@ const BLOCK_BYTES: usize = 32 << 10;
 /// No snappy element makes more than 64 bytes out of 3.
 const EXPANSION_MAX: usize = 22;
 
+/// What a thread keeps: the encoder's tables, and room for a block, take longer to make than a small batch takes to
+/// compress. Together they grow to 70 KiB.
+struct Compressor {
+    encoder: Encoder,
+    block: Vec<u8>,
+}
+
 thread_local! {
-    // Its tables take longer to make than a small batch takes to compress.
-    static ENCODER: RefCell<Encoder> = RefCell::new(Encoder::new());
+    static COMPRESSOR: RefCell<Compressor> =
+        RefCell::new(Compressor { encoder: Encoder::new(), block: Vec::new() });
 }
 
 /// Appends the stream for `payload`.
 pub(super) fn compress(payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&HEADER);
-    ENCODER.with_borrow_mut(|encoder| {
+    COMPRESSOR.with_borrow_mut(|Compressor { encoder, block: room }| {
         for block in payload.chunks(BLOCK_BYTES) {
-            let start = out.len();
-            out.resize(start + 4 + max_compress_len(block.len()), 0);
-            let len = encoder.compress(block, &mut out[start + 4..]);
+            let worst = max_compress_len(block.len());
+            if room.len() < worst {
+                zeros::resize(room, worst);
+            }
+            let len = encoder.compress(block, room);
             let len = len.expect("a block this short, into room for the worst case, always compresses");
-            out[start..start + 4].copy_from_slice(&(len as u32).to_be_bytes());
-            out.truncate(start + 4 + len);
+            out.extend_from_slice(&(len as u32).to_be_bytes());
+            out.extend_from_slice(&room[..len]);
         }
     });
 }

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::segment::{Segment, file_names};
 use crate::storage::{Access, StorageFile};
 use crate::sync::{MutexGuard, Ordering};
+use crate::zeros;
 
 /// Room is reserved ahead of the writer in steps: an idle log costs a block; what is written to is given enough that
 /// its file system's own pages are not written for every few records; then they double, to a call every 4 MiB.
@@ -239,12 +240,11 @@ impl Log {
 /// Compresses an encoded batch; `None` where that does not make it smaller.
 fn compress_batch(codec: CompressionType, batch: &mut [u8], out: &mut Vec<u8>) -> Result<Option<usize>> {
     out.clear();
-    out.resize(HEADER_LEN, 0);
+    out.extend_from_slice(&batch[..HEADER_LEN]);
     codec::compress(codec, &batch[HEADER_LEN..], out)?;
     if out.len() >= batch.len() {
         return Ok(None);
     }
-    out[..HEADER_LEN].copy_from_slice(&batch[..HEADER_LEN]);
     let batch_length = (out.len() - LOG_OVERHEAD) as u32;
     out[8..12].copy_from_slice(&batch_length.to_be_bytes());
     // The codec is the low three bits of the attributes' low byte; nothing else in the header changes.
@@ -303,7 +303,7 @@ impl LogShared {
         if needed > max {
             return Err(Error::RecordTooLarge { given: needed, max });
         }
-        buffer.resize(needed.next_power_of_two().max(BUFFER_BYTES_MIN), 0);
+        zeros::resize(buffer, needed.next_power_of_two().max(BUFFER_BYTES_MIN));
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use super::{LogShared, ReadUpTo, is_gone, state};
 use crate::error::{Error, Result};
 use crate::segment::{PooledBuffer, Segment, file_names};
 use crate::sync::{Mutex, Ordering};
+use crate::zeros;
 
 /// How often an idle follower looks: at first, and at most.
 pub(super) const POLL_MIN: Duration = Duration::from_millis(1);
@@ -198,7 +199,7 @@ impl LogShared {
         let mut wanted = LOOK_BYTES;
         let mut buffer: PooledBuffer = self.pool.take();
         loop {
-            buffer.resize(wanted, 0);
+            zeros::resize(&mut buffer, wanted);
             let path = at.segment.path();
             let read = match at.segment.file().map(|file| file.read_at(&mut buffer, u64::from(at.position))) {
                 Ok(read) => read.map_err(Error::storage("read", &path))?,

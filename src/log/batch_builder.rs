@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use edgelog_core::{EncodeError, Header, RecordBatchBuilder, TimestampMs};
+use edgelog_core::{EncodeError, NO_TIMESTAMP, RecordBatchBuilder, TimestampMs};
 
 use super::NewRecord;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::zeros;
 
 /// Collects records that are appended together, as one record batch; see [`Log::batch`](crate::Log::batch).
 ///
@@ -28,52 +29,34 @@ impl BatchBuilder {
     ///
     /// # Errors
     /// [`Error::RecordTooLarge`] where the batch would exceed `max.message.bytes`; the batch is as it was.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // As `RecordBatchBuilder::append`, which it is around.
     pub fn push(&mut self, record: NewRecord<'_>) -> Result<()> {
         let timestamp = record.timestamp.unwrap_or_else(|| self.clock.now());
-        self.push_parts(timestamp, record.key, record.value, record.headers)
-    }
-
-    #[inline]
-    fn push_parts(
-        &mut self,
-        timestamp: TimestampMs,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        headers: &[Header<'_>],
-    ) -> Result<()> {
-        match self.builder.append(timestamp, key, value, headers) {
+        match self.builder.append(timestamp, record.key, record.value, record.headers) {
             Ok(_) => Ok(()),
-            Err(error) => {
-                self.make_room(error)?;
-                self.push_again(timestamp, key, value, headers)
-            }
+            // A copy, so that only this way needs the record in memory.
+            Err(error) => self.push_with_room(error, NewRecord { timestamp: Some(timestamp), ..record }),
         }
     }
 
     /// Out of the way of the records that find room.
     #[cold]
     #[inline(never)]
-    fn push_again(
-        &mut self,
-        timestamp: TimestampMs,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        headers: &[Header<'_>],
-    ) -> Result<()> {
-        self.builder.append(timestamp, key, value, headers)?;
+    fn push_with_room(&mut self, error: EncodeError, record: NewRecord<'_>) -> Result<()> {
+        self.make_room(error)?;
+        let timestamp = record.timestamp.unwrap_or(NO_TIMESTAMP);
+        self.builder.append(timestamp, record.key, record.value, record.headers)?;
         Ok(())
     }
 
     /// Lengthens the buffer, where that is what is lacking.
-    #[cold]
-    #[inline(never)]
     fn make_room(&mut self, error: EncodeError) -> Result<()> {
         match error {
             EncodeError::BufferTooSmall { needed, .. } if needed <= self.bytes_max => {
                 const BUFFER_BYTES_MIN: usize = 4 << 10;
                 let len = needed.next_power_of_two().max(BUFFER_BYTES_MIN).min(self.bytes_max.max(needed));
-                self.builder.buffer_mut().resize(len, 0);
+                zeros::resize(self.builder.buffer_mut(), len);
                 Ok(())
             }
             EncodeError::BufferTooSmall { needed, .. } => {

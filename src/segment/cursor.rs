@@ -8,6 +8,7 @@ use edgelog_core::{DecodeError, HEADER_LEN, Offset, Position, RecordBatch};
 use super::{BufferPool, PooledBuffer, Segment};
 use crate::error::{DamageKind, Error, Result};
 use crate::storage::Lease;
+use crate::zeros;
 
 /// The first stretch after a jump; each following one is twice as long.
 const STRETCH_BYTES_MIN: usize = 16 << 10;
@@ -149,7 +150,7 @@ impl Cursor {
 
     fn copy(&self, segment: &Segment, position: Position, generous: usize, wanted: usize) -> Result<Lease> {
         let mut buffer: PooledBuffer = self.pool.take();
-        buffer.resize(generous, 0);
+        zeros::resize(&mut buffer, generous);
         let read =
             segment.file()?.read_at(&mut buffer, u64::from(position)).map_err(|e| unreadable(segment, position, e))?;
         buffer.truncate(read);
