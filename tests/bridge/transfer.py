@@ -11,11 +11,13 @@ that knows the end.
 
 import functools
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 
 from harness import (
     EDGELOG,
@@ -271,6 +273,51 @@ def beside_a_writer(world):
     return f"{len(found)} records"
 
 
+def within_the_writer(world):
+    """A program that appends and sends from a thread of its own, whose broker dies meanwhile: it never ceases to
+    append, ends without an error, and what an append took beside the same without a bridge is told."""
+    program, records = os.environ["EDGELOG_WITHIN_EXAMPLE"], 6000
+    world.broker.create_topic("within", 1, retention_ms=-1)
+    sets = {
+        "bootstrap.servers": world.broker.address,
+        "edgelog.device.id": "within",
+        "edgelog.bridge.topics": "readings",
+        "edgelog.bridge.to": "within",
+        "edgelog.bridge.interval.ms": 100,
+        "reconnect.backoff.ms": 20,
+        "reconnect.backoff.max.ms": 300,
+    }
+    given = [f"{key}={value}" for key, value in sets.items()]
+    run = subprocess.Popen(
+        [program, str(world.scratch / "within"), str(records), *given],
+        stdout=subprocess.PIPE,
+        preexec_fn=kafka.die_with_parent,
+        text=True,
+    )
+    alarm = threading.Timer(RUN_SECONDS_MAX, run.kill)
+    alarm.daemon = True
+    alarm.start()
+    committed, last = 0, ""
+    for last in run.stdout:
+        committed += last.startswith("Committed")
+        if committed == 2 and last.startswith("Committed"):
+            world.broker.kill()
+            TALLY["faults"] += 1
+            world.broker.start()
+    alarm.cancel()
+    if run.wait() != 0 or not last.startswith(f"appended {records};"):
+        raise Broken(f"it ended with {run.returncode}, and said at last: {last}")
+    found = values_of(world.broker.consume_all("within"))
+    if found != [f"reading {n}" for n in range(records)]:
+        raise Broken(f"expected {records} records, found {len(found)}: {kafka.shorten(found)}")
+    if committed < 4:
+        raise Broken(f"{committed} transactions: it was all sent at once")
+    alone = subprocess.run(
+        [program, str(world.scratch / "alone"), str(records // 2)], stdout=subprocess.PIPE, check=True, text=True
+    ).stdout
+    return f"{records} records in {committed} transactions; {last.strip()}; alone: {alone.strip()}"
+
+
 def before_any_checkpoint(world):
     """A program that flushes nothing, and a bridge beside it: what it appends arrives long before its checkpoint names
     it. Of a program that died nothing is sent that nobody vouches for, until the store was opened again."""
@@ -503,6 +550,7 @@ TESTS = {
     "timed_out": timed_out,
     "broker_killed": broker_killed,
     "beside_a_writer": beside_a_writer,
+    "within_the_writer": within_the_writer,
     "before_any_checkpoint": before_any_checkpoint,
     "cloned": cloned,
     "wrong_copy_fences_nobody": wrong_copy_fences_nobody,
