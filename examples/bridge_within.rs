@@ -1,6 +1,6 @@
 //! A program that appends readings, a thousand a second, and sends them to a cluster from a thread of its own. At the
-//! end it sees to it that the cluster has all of them, and says what an append took. Without KEY=VALUE it sends nothing:
-//! what an append takes alone.
+//! end it sees to it that the cluster has all of them, and says what an append took. Without KEY=VALUE it sends
+//! nothing: what an append takes alone.
 //!
 //!     cargo run --release --features bridge --example bridge_within DIR RECORDS [KEY=VALUE...]
 //!
