@@ -87,6 +87,11 @@ pub enum Bug {
     TrustADeadWriter,
     /// A log that has failed does not tell attached processes.
     KeepAFailureToOneself,
+    /// Who flushes beside the writer tries a flush that failed once more, whatever the writer says.
+    SettleFailedFlushesAtOnce,
+    /// A bridge does not leave to the next one what it could not flush.
+    #[cfg(feature = "bridge")]
+    KeepFailedFlushesToOneself,
     /// The bridge's note is written over the file that holds.
     #[cfg(feature = "bridge")]
     OverwriteTheHoldingNote,
@@ -147,6 +152,8 @@ impl Bug {
         Bug::TakeTheEndAfterTheFlushBeside,
         Bug::TrustADeadWriter,
         Bug::KeepAFailureToOneself,
+        Bug::SettleFailedFlushesAtOnce,
+        Bug::KeepFailedFlushesToOneself,
         Bug::OverwriteTheHoldingNote,
         Bug::LeaveTheNoteUnflushed,
         Bug::TrustTheCachedNote,

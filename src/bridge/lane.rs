@@ -11,6 +11,7 @@ use super::cluster::Coordinated;
 use super::collect::RangeEnd;
 use super::config::{BridgeConfig, RefusedRule};
 use super::error::Code;
+use super::failed::FailedFlushes;
 use super::letter::Refusal;
 use super::note::{Entry, Intent};
 use super::position::{BatchMark, Position};
@@ -151,20 +152,32 @@ impl Lane {
 
     /// Beside the program that writes the log: makes durable what it shows, so that it may be sent; once at most in
     /// each `interval`, since the writer waits for the same device. A log that its writer could not write or flush
-    /// waits.
-    pub(super) fn make_durable(&mut self, interval: Duration) {
+    /// waits, and so does one that could not be flushed from here.
+    pub(super) fn make_durable(&mut self, interval: Duration, failed: &mut FailedFlushes) {
         let is_due = self.flushed_at.is_none_or(|at| at.elapsed() >= interval);
         if !is_due || !self.log.is_attached() || self.reader.is_none() || self.sits_out() {
             return;
         }
         let before = self.log.offsets().recovery_point;
-        match self.log.flush_up_to(Offset::MAX) {
+        let outcome = self.log.flush_up_to(Offset::MAX);
+        match self.log.failed_flush() {
+            Some(flush) => failed.remember(&self.name, self.log.id(), flush),
+            None => failed.forget(&self.name),
+        }
+        match outcome {
             Ok(durable) if durable > before => self.flushed_at = Some(Instant::now()),
             Ok(_) => {}
             Err(error) => {
                 self.flushed_at = None;
                 self.waits = Some(error.to_string());
             }
+        }
+    }
+
+    /// Takes over what the bridge before could not flush.
+    pub(super) fn inherit_failed_flush(&mut self, failed: &FailedFlushes) {
+        if let Some(flush) = failed.of(&self.name, self.log.id()) {
+            self.log.inherit_failed_flush(flush);
         }
     }
 

@@ -45,6 +45,7 @@ mod collect;
 mod config;
 mod connection;
 mod error;
+mod failed;
 mod lane;
 mod letter;
 mod line;
@@ -74,6 +75,7 @@ pub use metrics::{BridgeMetrics, ConnectionState, DurationHistogram, LogMetrics,
 pub use shape::decode_answer;
 pub use status::{LogStatus, status};
 
+use failed::FailedFlushes;
 use note::Note;
 use uplink::Uplink;
 
@@ -201,9 +203,10 @@ impl Bridge {
 
     fn new(dir: &Path, store: Arc<Store>, config: BridgeConfig) -> Result<Bridge> {
         let (storage, lock) = lock_note(dir)?;
+        let failed_flushes = FailedFlushes::open(Arc::clone(&storage))?;
         let note = Note::open(storage)?;
         let stop = StopHandle::default();
-        let uplink = Uplink::new(config, store, note, stop.clone(), Box::new(|_| {}));
+        let uplink = Uplink::new(config, store, note, failed_flushes, stop.clone(), Box::new(|_| {}));
         Ok(Bridge { uplink, stop, _lock: lock })
     }
 

@@ -17,6 +17,7 @@ use super::collect::{Collected, RangeEnd, Side, Terms, collect};
 use super::config::{BridgeConfig, FencedRule};
 use super::connection::{Transport, code_of};
 use super::error::{BridgeError, Code, Result};
+use super::failed::FailedFlushes;
 use super::lane::Lane;
 use super::metrics::MetricsHandle;
 use super::note::{Entry, Note};
@@ -53,6 +54,7 @@ pub(super) struct Uplink {
     /// The topics for dead letters and losses; or why one cannot be used.
     pub(super) sides: HashMap<String, std::result::Result<Side, String>>,
     pub(super) note: Note,
+    failed_flushes: FailedFlushes,
     /// What the note says in memory is not on the medium yet.
     pub(super) note_is_behind: bool,
     pub(super) producer: Option<Producer>,
@@ -77,6 +79,7 @@ impl Uplink {
         config: BridgeConfig,
         store: Arc<Store>,
         note: Note,
+        failed_flushes: FailedFlushes,
         stop: StopHandle,
         observer: Observer,
     ) -> Uplink {
@@ -93,6 +96,7 @@ impl Uplink {
             remote: HashMap::new(),
             sides: HashMap::new(),
             note,
+            failed_flushes,
             note_is_behind: false,
             producer: None,
             bytes_max,
@@ -306,7 +310,7 @@ impl Uplink {
     /// their own, in turn with what the others have.
     fn collect(&mut self) -> Collected {
         let interval = self.config.interval;
-        self.lanes.iter_mut().for_each(|lane| lane.make_durable(interval));
+        self.lanes.iter_mut().for_each(|lane| lane.make_durable(interval, &mut self.failed_flushes));
         let searching = self.lanes.iter().position(|lane| lane.is_searching() && !lane.sits_out());
         let turns = match searching {
             None => [None, None],
@@ -368,7 +372,9 @@ impl Uplink {
                 };
                 let remote = partition::remote_name(&self.config.to, &self.config.device, &name.topic);
                 let group = Coordinated::Group(self.config.group_id(&name));
-                self.lanes.push(Lane::new(name, log, group, remote));
+                let mut lane = Lane::new(name, log, group, remote);
+                lane.inherit_failed_flush(&self.failed_flushes);
+                self.lanes.push(lane);
             }
         }
         // Before anybody is reached: from here on, retention keeps what is to be sent.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use edgelog_core::{EpochEntry, EpochTable, HEADER_LEN, Offset, Plausible, Position, ScanRules, ScanStep, scan_step};
 
+use super::beside::FailedFlush;
 use super::recovery::OpenLog;
 use super::{LogShared, ReadUpTo, is_gone, state};
 use crate::error::{Error, Result};
@@ -44,6 +45,8 @@ pub(crate) struct Attachment {
     pub(super) flushed: Offset,
     /// The names of the segments up to the one that begins here were made durable from here.
     pub(super) names_flushed: Option<Offset>,
+    /// A flush from here failed, and the writer has not settled it yet.
+    pub(super) failed: Option<FailedFlush>,
 }
 
 /// Attaches to a log that somebody else writes, or wrote.
@@ -181,6 +184,7 @@ impl LogShared {
             checkpoint_read: None,
             flushed: 0,
             names_flushed: None,
+            failed: None,
         })
     }
 
@@ -348,7 +352,7 @@ impl LogShared {
     /// segment is gone, or other batches stand there.
     fn begin_anew(&self, at: &mut Attachment, from: Offset) -> Result<()> {
         let bases = self.list_segments()?;
-        *at = self.take_over(&bases, from)?;
+        *at = Attachment { failed: at.failed, ..self.take_over(&bases, from)? };
         // What was durable of the history that is gone says nothing of this one.
         self.recovery_point.fetch_min(at.next_offset, Ordering::AcqRel);
         self.log_start_offset.fetch_max(bases[0], Ordering::AcqRel);

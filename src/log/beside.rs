@@ -14,23 +14,60 @@
 //!    what was seen was taken back, by a truncation or by a recovery between two writers.
 //! 4. The checkpoint that names the log, its identity and its epochs is flushed, too, and the directory that holds the
 //!    log's.
+//!
+//! A flush from here that fails is not tried again until the writer has settled it: the kernel tells the writer, which
+//! has the file open, with its own next flush, and then a recovery writes anew. So the flush counts as settled once the
+//! writer's checkpoint names as durable
+//!
+//! * more than had been appended when it failed (that flush began behind it, and its writer was told of no error), or
+//! * the beginning of an epoch that there was not when it failed: what lies below was written or flushed anew.
 
-use edgelog_core::Offset;
+use std::sync::Arc;
+
+use edgelog_core::{LeaderEpoch, Offset};
 
 use super::{LogShared, is_gone};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
+use crate::segment::Segment;
 use crate::sync::Ordering;
+
+/// A flush beside the writer that failed: what it was to make durable may never be, although the next one succeeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FailedFlush {
+    /// Nothing beyond this had been appended.
+    pub(crate) end: Offset,
+    /// The log had begun no later epoch.
+    pub(crate) epoch: LeaderEpoch,
+}
+
+#[cfg(feature = "bridge")]
+impl super::Log {
+    /// The flush from here that failed, until it is settled.
+    pub(crate) fn failed_flush(&self) -> Option<FailedFlush> {
+        self.shared.attachment.as_ref()?.lock().failed
+    }
+
+    /// Takes over from a process that died after its flush had failed: as if it had been this one's.
+    pub(crate) fn inherit_failed_flush(&self, failed: FailedFlush) {
+        let Some(attachment) = &self.shared.attachment else { return };
+        attachment.lock().failed = Some(failed);
+        let reason = "what a bridge before this one could not flush may be lost; the program that writes it has to \
+                      flush it, or to open the store again";
+        self.shared.failure.lock().get_or_insert_with(|| reason.to_owned());
+        self.shared.tell_attached();
+    }
+}
 
 impl LogShared {
     /// Makes durable what this attached log shows, if it reaches beyond what is durable by now, and returns the end
     /// below which everything is durable. See [`Log::flush_up_to`](super::Log::flush_up_to).
     pub(super) fn flush_beside(&self, offset: Offset) -> Result<Offset> {
         let _no_other = self.pause_flushes();
-        if self.failure().is_some() {
+        self.refresh()?;
+        if !self.settle_failed_flush()? {
             return Err(self.previous_failure());
         }
-        self.refresh()?;
         let durable = self.recovery_point.load(Ordering::Acquire);
         let generation = self.generation.load(Ordering::Acquire);
         let end = self.log_end_offset.load(Ordering::Acquire);
@@ -45,6 +82,7 @@ impl LogShared {
                 // The kernel takes the pages for clean: who asked once more would be told that all is well.
                 self.tell_attached();
                 self.failure.lock().get_or_insert_with(|| error.to_string());
+                self.note_failed_flush();
                 return Err(error);
             }
         }
@@ -64,6 +102,51 @@ impl LogShared {
         Ok(self.recovery_point.load(Ordering::Acquire))
     }
 
+    /// What was appended by now, and the epochs that there are, tell later whether the writer has settled it. Where
+    /// they cannot be looked at, nothing will tell.
+    fn note_failed_flush(&self) {
+        let end = self.refresh().map_or(Offset::MAX, |_| self.log_end_offset.load(Ordering::Acquire));
+        let saved = self.host().and_then(|host| host.read_saved(&self.name)).ok().flatten();
+        let epoch = saved.and_then(|saved| Some(saved.epochs.last()?.epoch)).unwrap_or(LeaderEpoch::MAX);
+        let attachment = self.attachment.as_ref().expect("the caller looked");
+        attachment.lock().failed = Some(FailedFlush { end, epoch });
+    }
+
+    /// Whether there is no failed flush (any more).
+    fn settle_failed_flush(&self) -> Result<bool> {
+        let mut at = self.attachment.as_ref().expect("the caller looked").lock();
+        let Some(failed) = at.failed else { return Ok(true) };
+        // What a recovery has cut meanwhile is not read from here any more.
+        self.read_checkpoint(&mut at)?;
+        let Some(saved) = self.host()?.read_saved(&self.name)?.filter(|saved| saved.id == self.id) else {
+            return Ok(false);
+        };
+        let durable = saved.durable.offset;
+        let began = saved.epochs.iter().find(|entry| entry.epoch > failed.epoch).map(|entry| entry.start_offset);
+        let is_settled = durable > failed.end || began.is_some_and(|start| durable >= start);
+        if !is_settled && !bug(Bug::SettleFailedFlushesAtOnce) {
+            return Ok(false);
+        }
+        at.failed = None;
+        drop(at);
+        for segment in &*self.segments.read() {
+            segment.file()?.forget_failed_flush();
+        }
+        *self.failure.lock() = None;
+        self.lower_flag();
+        Ok(true)
+    }
+
+    /// The kernel tells each descriptor once of an error. What it has to say to those of this process is heard now,
+    /// while the log is known to have failed, and not when the writer has mended it.
+    fn hear_errors(&self) {
+        let (durable, end) = (self.recovery_point.load(Ordering::Acquire), self.log_end_offset.load(Ordering::Acquire));
+        for file in self.segments_between(durable, end).iter().filter_map(|segment| segment.file().ok()) {
+            let _ = file.flush();
+            file.forget_failed_flush();
+        }
+    }
+
     /// Whether what is seen is what a recovery would keep, once it is flushed: a healthy writer has the store open. An
     /// error where it has told that this log failed.
     fn is_vouched_for(&self) -> Result<bool> {
@@ -71,6 +154,7 @@ impl LogShared {
             return Ok(true);
         }
         if self.storage.sees_flag(&self.dir).map_err(Error::storage("look at", &self.dir))? {
+            self.hear_errors();
             let reason = "the program that writes it could not write or flush it, and what is not durable by now may \
                           be lost; that program, or the next one, has to open the store again";
             return Err(Error::PreviousIo { log: self.name.to_string(), reason: reason.to_owned() });
@@ -81,11 +165,8 @@ impl LogShared {
 
     /// Flushes every segment from the one that holds `durable` up to the one that holds `end`, then what names them.
     fn flush_files_beside(&self, durable: Offset, end: Offset) -> Result<()> {
-        let segments = self.segments.read().clone();
-        let first = segments.partition_point(|segment| segment.base_offset <= durable).saturating_sub(1);
-        let behind = segments.partition_point(|segment| segment.base_offset < end);
-        let Some(segments) = segments.get(first..behind.max(first)) else { return Ok(()) };
-        for segment in segments {
+        let segments = self.segments_between(durable, end);
+        for segment in &segments {
             segment.file()?.flush().map_err(|error| Error::storage("flush", &segment.path())(error))?;
         }
         let attachment = self.attachment.as_ref().expect("the caller looked");
@@ -98,5 +179,13 @@ impl LogShared {
         }
         attachment.lock().names_flushed = names.max(newest);
         Ok(())
+    }
+
+    /// From the one that holds `durable` to the one that holds what lies before `end`.
+    fn segments_between(&self, durable: Offset, end: Offset) -> Vec<Arc<Segment>> {
+        let segments = self.segments.read();
+        let first = segments.partition_point(|segment| segment.base_offset <= durable).saturating_sub(1);
+        let behind = segments.partition_point(|segment| segment.base_offset < end);
+        segments.get(first..behind.max(first)).unwrap_or_default().to_vec()
     }
 }

@@ -44,6 +44,8 @@ pub use types::{AppendInfo, Durability, LogOffsets, NewRecord, OffsetSpec, ReadU
 
 pub(crate) use append::Appender;
 pub(crate) use attach::{Attachment, attach};
+#[cfg(feature = "bridge")]
+pub(crate) use beside::FailedFlush;
 pub(crate) use recovery::{OpenLog, SavedLog, open};
 pub(crate) use types::check_topic_name;
 

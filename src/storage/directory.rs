@@ -767,6 +767,12 @@ impl StorageFile for DirectoryFile {
         self.file.write_at(bytes, position)
     }
 
+    fn forget_failed_flush(&self) {
+        if !self.file.writable.load(Ordering::Acquire) {
+            self.file.failed.store(0, Ordering::Release);
+        }
+    }
+
     fn store_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
         self.check_writable()?;
         if self.file.shared.stores_through_maps {

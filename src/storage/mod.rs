@@ -204,6 +204,11 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     /// As [`write_at`](StorageFile::write_at).
     fn store_at(&self, bytes: &[u8], position: u64) -> io::Result<()>;
 
+    /// Lets a file that this process does not write be flushed again after [`flush`](StorageFile::flush) has failed,
+    /// which the caller knows to be of the past: its writer has written anew what that was to cover. Does nothing to a
+    /// file that is written here.
+    fn forget_failed_flush(&self) {}
+
     /// Lends `len` bytes at `position` without copying them, or `None` where this file is not read through a
     /// map (by choice, because the bound on mapped bytes is reached, or because the range crosses from
     /// one map window into the next): the caller then copies by [`read_at`](StorageFile::read_at).

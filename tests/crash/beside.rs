@@ -24,6 +24,7 @@ use uuid::Uuid;
 use super::cluster::Coordinated;
 use super::collect::{Collected, Kind, Side as SideTopic, Terms, collect};
 use super::config::BridgeConfig;
+use super::failed::FailedFlushes;
 use super::lane::{Lane, Target, Verdict, judge};
 use super::note::{Entry, Note};
 use super::position::Position;
@@ -80,6 +81,7 @@ struct Process {
     disk: SimDisk,
     store: Store,
     note: Note,
+    failed: FailedFlushes,
     lanes: Vec<Lane>,
 }
 
@@ -102,6 +104,8 @@ struct Counts {
     records: usize,
     stopped: usize,
     beyond_checkpoint: usize,
+    /// Flushes that failed for a bridge, and that the writer has settled for it or for the next one.
+    settled: usize,
 }
 
 fn name(topic: &str) -> TopicPartition {
@@ -131,21 +135,17 @@ impl Uplink {
         let disk = self.disk.process(number_of_process());
         let Ok(store) = options(&ManualClock::new(TIME)).attach_on(disk.clone()) else { return Ok(()) };
         let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+        let Ok(failed) = FailedFlushes::open(Arc::clone(&storage)) else { return Ok(()) };
         let Ok(note) = Note::open(storage) else { return Ok(()) };
         if note.is_damaged && self.known.is_noted {
             return Err("a bridge that starts finds its note damaged".into());
         }
-        self.process = Some(Process { disk, store, note, lanes: Vec::new() });
+        self.process = Some(Process { disk, store, note, failed, lanes: Vec::new() });
         Ok(())
     }
 
     fn die(&mut self) {
-        let Some(process) = self.process.take() else { return };
-        if process.lanes.iter().any(|lane| lane.log.failure().is_some()) {
-            // A flush of its own has failed, and its flag tells; the next one would not know (see the page on crash
-            // safety). It hangs.
-            std::mem::forget(process);
-        } else {
+        if let Some(process) = self.process.take() {
             process.disk.kill_process(false);
         }
     }
@@ -165,6 +165,7 @@ impl Uplink {
             }
             let mut lane = Lane::new(name.clone(), log, Coordinated::Group("g".into()), REMOTE.into());
             lane.target = Some(Target { partition: 0, topic_id: TOPIC_ID });
+            lane.inherit_failed_flush(&process.failed);
             let committed = self.known.cluster.get(&name).and_then(|delivered| delivered.position);
             let entry = process.note.entries.get(&name);
             // The cluster has forgotten the position, and tells of the transaction that was intended alone.
@@ -220,9 +221,11 @@ impl Uplink {
         let sides = SideTopic { partition: 0, batch_bytes_max: 1 << 20 };
         let sides = HashMap::from([("edgelog.losses".to_owned(), Ok(sides))]);
         for lane in &mut process.lanes {
+            let had_failed = lane.log.failed_flush().is_some();
             let before = lane.log.offsets().recovery_point;
-            lane.make_durable(Duration::ZERO);
+            lane.make_durable(Duration::ZERO, &mut process.failed);
             self.counts.beyond_checkpoint += usize::from(lane.log.offsets().recovery_point > before);
+            self.counts.settled += usize::from(had_failed && lane.log.failed_flush().is_none());
             let is_failed = self.disk.sees_flag(&lane.name.to_string()).unwrap_or(false);
             self.counts.stopped += usize::from(is_failed && lane.waits.is_some());
             let shows_more = lane.log.offsets().log_end_offset > lane.log.offsets().recovery_point;
@@ -525,6 +528,7 @@ fn search(seeds: std::ops::Range<u64>, mistake: Mistake) -> Result<(usize, usize
         all.records += run.counts.records;
         all.stopped += run.counts.stopped;
         all.beyond_checkpoint += run.counts.beyond_checkpoint;
+        all.settled += run.counts.settled;
         for (n, (core, known)) in run.cuts.iter().enumerate() {
             cuts += 1;
             let chosen = Image::CHOSEN[(n + seed as usize) % Image::CHOSEN.len()];
@@ -548,6 +552,7 @@ fn what_a_bridge_beside_the_writer_has_sent_survives_every_cut() {
     let (cuts, images, counts) = search(0..schedules(), Mistake::None).unwrap();
     println!("a bridge beside the writer: {} schedules, {cuts} cuts, {images} images, {counts:?}", schedules());
     assert!(counts.transactions > 0 && counts.stopped > 0 && counts.beyond_checkpoint > 0, "{counts:?}");
+    assert!(counts.settled > 0, "{counts:?}");
 }
 
 #[test]
