@@ -5,6 +5,7 @@ import atexit
 import collections
 import concurrent.futures
 import functools
+import hashlib
 import json
 import os
 import pathlib
@@ -187,9 +188,16 @@ def same_records(want, found, where):
         raise Broken(f"{where}: expected {len(want)} records, found {len(found)}")
 
 
+def roll(digest, records):
+    """Takes these records on into a hash of all before them."""
+    for record in records:
+        digest.update(json.dumps(anonymous(record), sort_keys=True).encode())
+
+
 def everything_once(broker, expected, prefix):
-    """Every record of every log, once and in order, in the partition of the same number."""
-    compared = 0
+    """Every record of every log, once and in order, in the partition of the same number; and a hash that rolls over
+    all of them is the same on both sides."""
+    compared, here, there = 0, hashlib.sha256(), hashlib.sha256()
     topics = sorted({topic for topic, _ in expected})
     consumed = in_parallel(*(functools.partial(broker.consume_all, prefix + topic) for topic in topics))
     for topic, found in zip(topics, consumed):
@@ -197,8 +205,12 @@ def everything_once(broker, expected, prefix):
         for partition in sorted(partitions | set(found)):
             want = expected.get((topic, partition), [])
             same_records(want, found.get(partition, []), f"{prefix}{topic}-{partition}")
+            roll(here, want)
+            roll(there, found.get(partition, []))
             compared += len(want)
-    return f"{compared} records compared"
+    if here.digest() != there.digest():
+        raise Broken(f"{prefix}: the records' hash is {there.hexdigest()}, expected {here.hexdigest()}")
+    return f"{compared} records compared, {here.hexdigest()[:8]} on both sides"
 
 
 def in_parallel(*calls):

@@ -164,6 +164,64 @@ def expired(world):
         return f"{len(cases)} outcomes, {again} positions committed again"
 
 
+def producer_forgotten(world):
+    """A cluster that forgets producers and transactional ids after two seconds of silence: a bridge that has nothing
+    to send meanwhile, and one that is killed and started again then, go on with a producer of the same name."""
+    with Broker(
+        tempfile.mkdtemp(dir=world.scratch),
+        **{
+            "producer.id.expiration.ms": 2000,
+            "producer.id.expiration.check.interval.ms": 200,
+            "transactional.id.expiration.ms": 2000,
+            "transaction.remove.expired.transaction.cleanup.interval.ms": 200,
+        },
+    ) as broker:
+        broker.start()
+        broker.create_topic("silent", 1, retention_ms=-1)
+        store = world.scratch / "silent"
+
+        def rows(*what):
+            out = kafka.java_ok(
+                "org.apache.kafka.tools.TransactionsCommand", "--bootstrap-server", broker.bootstrap, *what
+            )
+            return out.decode().splitlines()[1:]
+
+        def is_forgotten():
+            return not rows("describe-producers", "--topic", "silent", "--partition", "0") and not rows("list")
+
+        def start():
+            sets = {"edgelog.bridge.interval.ms": 0}
+            seconds_max = 2 * FORGOTTEN_SECONDS_MAX
+            return Run(command(store, broker, "silent", "silent", topics="t", forever=True, **sets), seconds_max)
+
+        def until_sent(run, count):
+            while (event := run.next_event()) is not None:
+                if event["event"] == "committed" and event["positions"][0]["offset"] == count:
+                    return
+            raise Broken(f"the bridge ended: {tail(bytes(run.errors))}")
+
+        values, run = [], None
+        for part in ("first", "second", "third"):
+            append(store, "t", lines(part))
+            values += lines(part)
+            if run is None:
+                run = start()
+            until_sent(run, len(values))
+            if part == "first" and is_forgotten():
+                raise Broken("the cluster knows of no producer: this shows nothing")
+            if part == "second":
+                run.kill()
+                run = None
+            until("the producer is forgotten", is_forgotten)
+            TALLY["faults"] += 1
+        run.process.terminate()
+        run.expect(0)
+        found = values_of(broker.consume_all("silent"))
+        if found != values:
+            raise Broken(f"expected {len(values)} records, found {len(found)}: {kafka.shorten(found)}")
+        return f"{len(found)} records, forgotten 3 times"
+
+
 def decided(world):
     """A topic that was deleted and created again: the log waits beside one that goes on, and is looked at again; what
     was chosen ahead is done, from the beginning or from where it was."""
@@ -541,6 +599,7 @@ def at_least_once(world):
 
 TESTS = {
     "expired": expired,
+    "producer_forgotten": producer_forgotten,
     "decided": decided,
     "begun_anew": begun_anew,
     "set_back": set_back,
