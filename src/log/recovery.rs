@@ -9,8 +9,8 @@
 //! 2. What lies behind the end is kept aside, in a `.cut` file: torn bytes as a copy, valid batches by renaming
 //!    the old file.
 //! 3. What was accepted above the recovery point is made durable before it is served. Where the machine has not
-//!    booted since, it is written again in place, the same bytes: after a failed flush the page cache may hold
-//!    what no flush will write.
+//!    booted since, it is written again in place, the same bytes, past the page cache: after a failed flush that
+//!    may hold what no flush will write.
 //! 4. The leader epoch rises. The store makes it durable before the first append.
 
 use std::io;
@@ -625,21 +625,10 @@ impl Recovery<'_> {
     }
 
     fn make_segment_durable(&self, segment: &Segment, from: Position) -> io::Result<()> {
-        const PIECE_BYTES: usize = 256 << 10;
         let file = segment.file().map_err(|e| io::Error::other(e.to_string()))?;
         let len = segment.len().map_err(|e| io::Error::other(e.to_string()))?;
         if self.params.same_boot && from < len && !bug(Bug::RecoverByFlushAlone) {
-            let mut piece = vec![0; PIECE_BYTES.min((len - from) as usize)];
-            let mut position = u64::from(from);
-            while position < u64::from(len) {
-                let wanted = piece.len().min((u64::from(len) - position) as usize);
-                let read = file.read_at(&mut piece[..wanted], position)?;
-                if read == 0 {
-                    break;
-                }
-                file.write_at(&piece[..read], position)?;
-                position += read as u64;
-            }
+            file.write_anew(u64::from(from)..u64::from(len))?;
         }
         if segment.is_untrimmed() {
             return segment.trim_and_flush().map_err(|e| io::Error::other(e.to_string()));

@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{self, Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use super::map_budget::MapBudget;
 use super::mapped_file::MappedFile;
-use super::{Access, DirEntry, FileMeta, ForkGuard, Lease, Storage, StorageFile, StorageLock};
+use super::{Access, DirEntry, FileMeta, ForkGuard, Lease, Storage, StorageFile, StorageLock, write_again};
 
 /// The name of the lock file inside the data directory.
 const LOCK_FILE: &str = ".lock";
@@ -557,18 +557,20 @@ impl DataFile {
         if let Some(file) = &*kept {
             return Ok(Arc::clone(file));
         }
-        let file = Arc::new(self.open_by_name()?);
+        let file = Arc::new(self.open_by_name(OFlags::empty())?);
         *kept = Some(Arc::clone(&file));
         open.push(Arc::downgrade(self));
         self.shared.clock.fetch_add(1, Ordering::Relaxed);
         Ok(file)
     }
 
-    fn open_by_name(&self) -> io::Result<File> {
+    fn open_by_name(&self, flags: OFlags) -> io::Result<File> {
         loop {
             let Some(path) = self.path.lock().clone() else { return Err(io::ErrorKind::NotFound.into()) };
             let writes = self.writable.load(Ordering::Acquire);
-            let opened = OpenOptions::new().read(true).write(writes).open(self.shared.resolve(&path)?);
+            let mut options = OpenOptions::new();
+            options.read(true).write(writes).custom_flags(flags.bits() as i32);
+            let opened = options.open(self.shared.resolve(&path)?);
             let error = match opened {
                 Ok(file) if identity(&file.metadata()?) == self.identity => return Ok(file),
                 Ok(_) => io::ErrorKind::NotFound.into(), // another file took the name
@@ -709,6 +711,35 @@ impl DataFile {
         }
     }
 
+    /// Writes whole blocks around `range` again, the same bytes, past the page cache: the kernel drops its pages of
+    /// them, also where somebody maps them.
+    ///
+    /// Through the cache it is not the same. Where the first write to reserved room has failed, ext4 keeps the extent
+    /// as unwritten and the page as written (Linux 6.18): what is written to that page then, and flushed without an
+    /// error, reads as zeros after the next mount.
+    fn write_past_cache(self: &Arc<Self>, range: Range<u64>) -> io::Result<()> {
+        // What devices and file systems ask of places, lengths and memory, or more.
+        const BLOCK_BYTES: usize = 4 << 10;
+        const PIECE_BYTES: usize = 256 << 10;
+        let cached = self.descriptor()?;
+        let direct = self.open_by_name(OFlags::DIRECT)?;
+        let len = cached.metadata()?.len();
+        let mut memory = vec![0; PIECE_BYTES + BLOCK_BYTES];
+        let aligned = memory.as_ptr().align_offset(BLOCK_BYTES);
+        let piece = memory.get_mut(aligned..aligned + PIECE_BYTES).ok_or(io::ErrorKind::OutOfMemory)?;
+        let mut at = range.start - range.start % BLOCK_BYTES as u64;
+        while at < range.end {
+            let blocks = (range.end - at).next_multiple_of(BLOCK_BYTES as u64).min(PIECE_BYTES as u64);
+            let piece = &mut piece[..blocks as usize];
+            let read = read_at(&cached, piece, at)?;
+            piece[read..].fill(0);
+            self.dirty.store(true, Ordering::SeqCst);
+            direct.write_all_at(piece, at)?;
+            at += blocks;
+        }
+        if at > len { self.truncate(len) } else { Ok(()) }
+    }
+
     fn truncate(self: &Arc<Self>, len: u64) -> io::Result<()> {
         let file = self.descriptor()?;
         let _size = self.map.lock_size();
@@ -743,28 +774,41 @@ impl DirectoryFile {
     }
 }
 
+/// As far as the file reaches.
+fn read_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], position + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
 impl StorageFile for DirectoryFile {
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.descriptor()?.metadata()?.len())
     }
 
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        let file = self.file.descriptor()?;
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match file.read_at(&mut buffer[filled..], position + filled as u64) {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(filled)
+        read_at(&*self.file.descriptor()?, buffer, position)
     }
 
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
         self.check_writable()?;
         self.file.write_at(bytes, position)
+    }
+
+    fn write_anew(&self, range: Range<u64>) -> io::Result<()> {
+        self.check_writable()?;
+        match self.file.write_past_cache(range.clone()) {
+            Ok(()) => Ok(()),
+            // Not every file system has such a way, and what an earlier write has failed of may be told to this one.
+            Err(_) => write_again(self, range),
+        }
     }
 
     fn forget_failed_flush(&self) {

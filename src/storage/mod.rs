@@ -204,6 +204,15 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     /// As [`write_at`](StorageFile::write_at).
     fn store_at(&self, bytes: &[u8], position: u64) -> io::Result<()>;
 
+    /// Writes the bytes that are in `range` again, where they are, and past the system's cache where that can be: after
+    /// a failed flush the cache may hold them, and take them for written. Not flushed yet.
+    ///
+    /// # Errors
+    /// As [`write_at`](StorageFile::write_at).
+    fn write_anew(&self, range: Range<u64>) -> io::Result<()> {
+        write_again(self, range)
+    }
+
     /// Lets a file that this process does not write be flushed again after [`flush`](StorageFile::flush) has failed,
     /// which the caller knows to be of the past: its writer has written anew what that was to cover. Does nothing to a
     /// file that is written here.
@@ -249,6 +258,23 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     /// Once it answered an error, every later flush of this handle, and of any other handle of the same file,
     /// answers that error too, until the last of them is dropped.
     fn flush(&self) -> io::Result<()>;
+}
+
+/// Writes the bytes in `range` again by a file's own `read_at` and `write_at`.
+fn write_again<F: StorageFile + ?Sized>(file: &F, range: Range<u64>) -> io::Result<()> {
+    const PIECE_BYTES: u64 = 256 << 10;
+    let mut piece = vec![0; PIECE_BYTES.min(range.end.saturating_sub(range.start)) as usize];
+    let mut at = range.start;
+    while at < range.end {
+        let wanted = piece.len().min((range.end - at) as usize);
+        let read = file.read_at(&mut piece[..wanted], at)?;
+        if read == 0 {
+            break;
+        }
+        file.write_at(&piece[..read], at)?;
+        at += read as u64;
+    }
+    Ok(())
 }
 
 /// Where leased bytes live; implemented by each storage for its map windows.

@@ -576,6 +576,22 @@ fn rustix_populates() -> bool {
 }
 
 #[test]
+fn what_is_written_anew_is_what_was_there_and_no_longer() {
+    on_each(|storage, name| {
+        let bytes: Vec<u8> = (0..600_000_u32).map(|n| (n / 7) as u8).collect();
+        let file = create(storage, "a", &bytes);
+        for range in [0..0, 0..1, 599_999..600_000, 4095..4097, 5000..300_000, 0..600_000] {
+            file.write_anew(range.clone()).unwrap();
+            assert_eq!(file.len().unwrap(), 600_000, "{name}: {range:?}");
+            assert_eq!(read(&*file, 0, 600_001), bytes, "{name}: {range:?}");
+        }
+        file.flush().unwrap();
+        let reader = storage.open("a", Access::Read).unwrap();
+        assert_eq!(reader.write_anew(0..1).unwrap_err().kind(), ErrorKind::PermissionDenied, "{name}");
+    });
+}
+
+#[test]
 fn a_failed_flush_sticks_to_the_file_until_its_last_handle_goes() {
     let directory = TestDir::new();
     let storage = directory.open(DirectoryStorageOptions { open_files_max: 1, ..Default::default() });
