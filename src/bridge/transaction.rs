@@ -26,6 +26,7 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::BridgeEvent;
+use super::backoff::Backoff;
 use super::cluster::{Cluster, Coordinated, Role};
 use super::collect::{Collected, Kind, Piece, RangeEnd};
 use super::config::Delivery;
@@ -116,14 +117,28 @@ fn sent_by_lane(collected: &Collected) -> BTreeMap<usize, (u64, u64)> {
 /// Produces that were sent and are to be answered, each with its leader and the partitions it carries a batch of.
 type Sent = Vec<(i32, Vec<(String, i32)>)>;
 
-/// Whether something of this lane was not acknowledged yet.
-fn is_left(queues: &Queues, lane: usize) -> bool {
-    queues.values().flatten().any(|wire| wire.lane == lane)
+/// The Produces of one transaction: what is left to send, what was answered, and how well it goes.
+struct Producing {
+    queues: Queues,
+    first_batches: FirstBatches,
+    /// When the cluster ends the transaction; known once it was opened.
+    deadline: Option<Instant>,
+    backoff: Backoff,
+    /// Rounds in a row without any progress.
+    failing_tries: u32,
+    unknown_topic_tries: u32,
 }
 
-/// Batches that were not acknowledged yet.
-fn batches_left(queues: &Queues) -> usize {
-    queues.values().map(VecDeque::len).sum()
+impl Producing {
+    /// Whether something of this lane was not acknowledged yet.
+    fn is_left(&self, lane: usize) -> bool {
+        self.queues.values().flatten().any(|wire| wire.lane == lane)
+    }
+
+    /// Batches that were not acknowledged yet.
+    fn batches_left(&self) -> usize {
+        self.queues.values().map(VecDeque::len).sum()
+    }
 }
 
 /// Asks for an epoch of the transactional id.
@@ -258,89 +273,107 @@ impl Uplink {
         producer: Producer,
         positions: &mut Vec<RangeEnd>,
     ) -> std::result::Result<FirstBatches, Lost> {
-        let mut queues = self.stamp_all(collected, producer);
-        let mut first_batches = FirstBatches::new();
-        let mut backoff = self.backoff();
-        let (mut unknown_topic_tries, mut failing_tries) = (0, 0);
-        let mut deadline = None;
-        while !queues.is_empty() {
-            let left = batches_left(&queues);
-            let (sent, mut failure) = self.send_heads(&queues).map_err(Lost::from)?;
-            let batches = sent.iter().map(|(_, partitions)| partitions.len()).sum::<usize>();
-            let is_last = self.in_transactions() && batches == left;
-            let mut asked = Vec::new();
-            // Whatever is found: all that was asked is heard before anything else is said there.
-            let mut lost = None;
-            let mut behind = HashSet::new();
-            for (n, (leader, partitions)) in sent.iter().enumerate() {
-                let answer = self.cluster.receive::<ProduceRequest>(*leader, Role::Data);
-                self.metrics.heard(&answer);
-                match answer {
-                    Ok(answer) => {
-                        self.cluster.mute(*leader, Role::Data, answer.throttle_time_ms);
-                        // The transaction was opened when the first request had arrived.
-                        deadline.get_or_insert_with(|| Instant::now() + self.transaction_timeout);
-                        if lost.is_some() {
-                            continue;
-                        }
-                        match self.take_answers(&answer, partitions, &mut queues, &mut first_batches, &mut behind) {
-                            Ok(told) => failure = failure.or(told),
-                            Err(found) => lost = Some(found),
-                        }
-                        // A transaction that an answer has shown to be open takes positions, too, while the last
-                        // batches are on their way. (As the first requests of one, both at once are refused.)
-                        if is_last && n + 1 < sent.len() && asked.is_empty() && failure.is_none() && lost.is_none() {
-                            asked = self.send_positions(positions, producer);
-                        }
-                    }
-                    Err(error) if error.is_retriable() => {
-                        failure.get_or_insert(error);
-                    }
-                    Err(error) => {
-                        lost.get_or_insert(error.into());
-                    }
-                }
+        let mut producing = Producing {
+            queues: self.stamp_all(collected, producer),
+            first_batches: FirstBatches::new(),
+            deadline: None,
+            backoff: self.backoff(),
+            failing_tries: 0,
+            unknown_topic_tries: 0,
+        };
+        while !producing.queues.is_empty() {
+            let left = producing.batches_left();
+            let failure = self.produce_heads(&mut producing, positions, producer)?;
+            if producing.batches_left() < left {
+                producing.backoff = self.backoff();
+                (producing.unknown_topic_tries, producing.failing_tries) = (0, 0);
             }
-            self.hear_positions(&asked, positions);
-            if let Some(lost) = lost {
-                return Err(lost);
-            }
-            if batches_left(&queues) < left {
-                backoff = self.backoff();
-                (unknown_topic_tries, failing_tries) = (0, 0);
-            }
-            let Some(error) = failure else { continue };
-            if code_of(&error).is_none() && self.is_too_much(&queues) {
-                return Err(Lost::Smaller(error));
-            }
-            failing_tries += 1;
-            let others_are_done = first_batches.keys().any(|lane| !is_left(&queues, *lane));
-            if failing_tries >= FAILING_TRIES && (others_are_done || code_of(&error).is_some()) {
-                // Theirs is the trouble: the others go on without them.
-                let first = self.backoff();
-                let left = self.lanes.iter_mut().enumerate().filter(|(n, _)| is_left(&queues, *n));
-                left.for_each(|(_, lane)| lane.rest(first.clone()));
-                return Err(Lost::Abort(error));
-            }
-            if matches!(code_of(&error), Some(Code(3 | 100))) {
-                unknown_topic_tries += 1;
-                if unknown_topic_tries > UNKNOWN_TOPIC_TRIES {
-                    return Err(Lost::Abort(error));
-                }
-            }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Err(Lost::Late(error));
-            }
-            self.tell(&BridgeEvent::Retrying { reason: error.to_string() });
-            self.cluster.stop().check_grace().map_err(Lost::Fatal)?;
-            self.cluster.stop().wait_before_retry(backoff.pause_after(&error));
-            // Who leads may have changed; but a connection that died once says nothing of that. Where nobody can be
-            // asked, the next round says so.
-            if code_of(&error).is_some() || failing_tries % 2 == 0 {
-                let _ = self.look_up_leaders();
+            if let Some(error) = failure {
+                self.prepare_another_try(error, &mut producing)?;
             }
         }
-        Ok(first_batches)
+        Ok(producing.first_batches)
+    }
+
+    /// One round: sends what is next for each partition and hears all the answers, whatever is found in one of them,
+    /// before anything else is said on those connections. Returns what went wrong and may go well at another try.
+    fn produce_heads(
+        &mut self,
+        producing: &mut Producing,
+        positions: &mut Vec<RangeEnd>,
+        producer: Producer,
+    ) -> std::result::Result<Option<BridgeError>, Lost> {
+        let (sent, mut failure) = self.send_heads(&producing.queues).map_err(Lost::from)?;
+        let batches = sent.iter().map(|(_, partitions)| partitions.len()).sum::<usize>();
+        let is_last = self.in_transactions() && batches == producing.batches_left();
+        let mut asked = Vec::new();
+        let mut lost = None;
+        let mut behind = HashSet::new();
+        for (n, (leader, partitions)) in sent.iter().enumerate() {
+            let answer = self.cluster.receive::<ProduceRequest>(*leader, Role::Data);
+            self.metrics.heard(&answer);
+            match answer {
+                Ok(answer) => {
+                    self.cluster.mute(*leader, Role::Data, answer.throttle_time_ms);
+                    // The transaction was opened when the first request had arrived.
+                    producing.deadline.get_or_insert_with(|| Instant::now() + self.transaction_timeout);
+                    if lost.is_some() {
+                        continue;
+                    }
+                    match self.take_answers(&answer, partitions, producing, &mut behind) {
+                        Ok(told) => failure = failure.or(told),
+                        Err(found) => lost = Some(found),
+                    }
+                    // A transaction that an answer has shown to be open takes positions, too, while the last batches
+                    // are on their way. (As the first requests of one, both at once are refused.)
+                    if is_last && n + 1 < sent.len() && asked.is_empty() && failure.is_none() && lost.is_none() {
+                        asked = self.send_positions(positions, producer);
+                    }
+                }
+                Err(error) if error.is_retriable() => {
+                    failure.get_or_insert(error);
+                }
+                Err(error) => {
+                    lost.get_or_insert(error.into());
+                }
+            }
+        }
+        self.hear_positions(&asked, positions);
+        lost.map_or(Ok(failure), Err)
+    }
+
+    /// Waits for another try after a round in which something went wrong; or says why there is none.
+    fn prepare_another_try(&mut self, error: BridgeError, producing: &mut Producing) -> std::result::Result<(), Lost> {
+        if code_of(&error).is_none() && self.is_too_much(&producing.queues) {
+            return Err(Lost::Smaller(error));
+        }
+        producing.failing_tries += 1;
+        let others_are_done = producing.first_batches.keys().any(|lane| !producing.is_left(*lane));
+        if producing.failing_tries >= FAILING_TRIES && (others_are_done || code_of(&error).is_some()) {
+            // Theirs is the trouble: the others go on without them.
+            let first = self.backoff();
+            let left = self.lanes.iter_mut().enumerate().filter(|(n, _)| producing.is_left(*n));
+            left.for_each(|(_, lane)| lane.rest(first.clone()));
+            return Err(Lost::Abort(error));
+        }
+        if matches!(code_of(&error), Some(Code(3 | 100))) {
+            producing.unknown_topic_tries += 1;
+            if producing.unknown_topic_tries > UNKNOWN_TOPIC_TRIES {
+                return Err(Lost::Abort(error));
+            }
+        }
+        if producing.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(Lost::Late(error));
+        }
+        self.tell(&BridgeEvent::Retrying { reason: error.to_string() });
+        self.cluster.stop().check_grace().map_err(Lost::Fatal)?;
+        self.cluster.stop().wait_before_retry(producing.backoff.pause_after(&error));
+        // Who leads may have changed; but a connection that died once says nothing of that. Where nobody can be asked,
+        // the next round says so.
+        if code_of(&error).is_some() || producing.failing_tries % 2 == 0 {
+            let _ = self.look_up_leaders();
+        }
+        Ok(())
     }
 
     fn stamp_all(&mut self, collected: Collected, producer: Producer) -> Queues {
@@ -488,8 +521,7 @@ impl Uplink {
         &mut self,
         answer: &ProduceResponse,
         partitions: &[(String, i32)],
-        queues: &mut Queues,
-        first_batches: &mut FirstBatches,
+        producing: &mut Producing,
         behind: &mut HashSet<(String, i32)>,
     ) -> std::result::Result<Option<BridgeError>, Lost> {
         let mut retry = None;
@@ -507,11 +539,11 @@ impl Uplink {
                 return Err(Lost::Abort(BridgeError::broker(doing, -1, Some("the answer does not name it"))));
             };
             if told.error_code == 0 {
-                let queue = queues.get_mut(partition).expect("it was asked for");
+                let queue = producing.queues.get_mut(partition).expect("it was asked for");
                 let wire = queue.pop_front().expect("its head was sent");
-                first_batches.entry(wire.lane).or_insert((partition.clone(), told.base_offset));
+                producing.first_batches.entry(wire.lane).or_insert((partition.clone(), told.base_offset));
                 if queue.is_empty() {
-                    queues.remove(partition);
+                    producing.queues.remove(partition);
                 }
                 continue;
             }
@@ -533,11 +565,11 @@ impl Uplink {
                         retry = Some(error);
                         continue;
                     }
-                    self.let_wait(partition, queues, &error.to_string());
+                    self.let_wait(partition, &producing.queues, &error.to_string());
                     return Err(Lost::Abort(error));
                 }
                 Class::Batch => {
-                    self.look_for_refused(partition, queues, &error);
+                    self.look_for_refused(partition, &producing.queues, &error);
                     return Err(Lost::Smaller(error));
                 }
                 Class::Abortable | Class::Refused => return Err(Lost::Abort(error)),
