@@ -23,6 +23,7 @@ use crate::TopicPartition;
 use crate::canary::{Bug, bug};
 use crate::log::delivery::{NOTE_FILES as FILES, fields_of, frame, read_note, unframe};
 use crate::storage::{Access, Storage};
+use crate::zeros;
 
 const MADE: &str = "edgelog.bridge.tmp";
 /// Room taken ahead, so that a full disk does not stop a bridge of usual size.
@@ -132,7 +133,10 @@ impl Note {
             Err(error) if error.kind() != io::ErrorKind::Unsupported => return Err(error),
             _ => {}
         }
-        file.write_at(bytes, 0)?;
+        // All of it is written to once: where the first write to reserved room fails, ext4 may lose the next ones, too.
+        let mut room = bytes.to_vec();
+        zeros::resize(&mut room, bytes.len().max(RESERVED_BYTES as usize));
+        file.write_at(&room, 0)?;
         file.flush()?;
         self.storage.rename(MADE, name)?;
         self.storage.sync_dir("")
