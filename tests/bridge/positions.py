@@ -222,6 +222,62 @@ def producer_forgotten(world):
         return f"{len(found)} records, forgotten 3 times"
 
 
+def murmur2(data):
+    """As Kafka's producers hash keys, with the sign bit taken away."""
+    word, mix, mask = len(data) & ~3, 0x5BD1E995, 0xFFFFFFFF
+    digest = 0x9747B28C ^ len(data)
+    for at in range(0, word, 4):
+        k = int.from_bytes(data[at : at + 4], "little") * mix & mask
+        k = (k ^ k >> 24) * mix & mask
+        digest = (digest * mix & mask) ^ k
+    if rest := data[word:]:
+        digest = (digest ^ int.from_bytes(rest, "little")) * mix & mask
+    digest = (digest ^ digest >> 13) * mix & mask
+    return (digest ^ digest >> 15) & 0x7FFFFFFF
+
+
+def partitions_added(world):
+    """Devices that share a topic keep their partitions when it gets more; a new device is given one of all of them.
+    Where the target's name has the device's, partitions have the same numbers there as here."""
+    broker, devices, before, after = world.broker, [f"adder-{n}" for n in range(6)], 2, 7
+    broker.create_topic("shared", before, retention_ms=-1)
+
+    def send(device, part):
+        append(world.scratch / device, "t", lines(f"{device} {part}", 5))
+        Run(command(world.scratch / device, broker, device, "shared", topics="t")).expect(0)
+
+    in_parallel(*(functools.partial(send, device, "before") for device in devices))
+    kafka.java_ok(
+        "org.apache.kafka.tools.TopicCommand",
+        *("--bootstrap-server", broker.bootstrap, "--alter", "--topic", "shared", "--partitions", str(after)),
+    )
+    in_parallel(*(functools.partial(send, device, "after") for device in [*devices, "newcomer"]))
+    expected = {device: (murmur2(device.encode()) % before, ("before", "after")) for device in devices}
+    expected["newcomer"] = (murmur2(b"newcomer") % after, ("after",))
+    if all(murmur2(device.encode()) % after == expected[device][0] for device in devices):
+        raise Broken("no device would have got another partition: this shows nothing")
+    found = broker.consume_all("shared")
+    for device, (partition, parts) in expected.items():
+        want = [line for part in parts for line in lines(f"{device} {part}", 5)]
+        for at, records in found.items():
+            have = [record["payload"] for record in records if record["payload"].startswith(f"{device} ")]
+            if have != (want if at == partition else []):
+                raise Broken(f"{device} belongs to partition {partition}; partition {at} has {have}")
+
+    store = world.scratch / "numbered"
+    create = [EDGELOG, "--dir", str(store), "topics", "create", "m", "--partitions", "3"]
+    subprocess.run(create, check=True, capture_output=True)
+    for partition in range(3):
+        append(store, f"m-{partition}", lines(f"of {partition}"))
+    made = {"edgelog.bridge.create.topics": "true"}
+    Run(command(store, broker, "numbered", "factory.{device}.{topic}", topics="m", **made)).expect(0)
+    numbered = broker.consume_all("factory.numbered.m")
+    for partition in range(3):
+        if (have := values_of({0: numbered.get(partition, [])})) != lines(f"of {partition}"):
+            raise Broken(f"partition {partition} of factory.numbered.m has {have}")
+    return f"{len(expected)} devices, {before} partitions, then {after}; 3 by their numbers"
+
+
 def decided(world):
     """A topic that was deleted and created again: the log waits beside one that goes on, and is looked at again; what
     was chosen ahead is done, from the beginning or from where it was."""
@@ -600,6 +656,7 @@ def at_least_once(world):
 TESTS = {
     "expired": expired,
     "producer_forgotten": producer_forgotten,
+    "partitions_added": partitions_added,
     "decided": decided,
     "begun_anew": begun_anew,
     "set_back": set_back,
