@@ -215,6 +215,30 @@ def losses(world):
     return f"{len(gone)} records told as lost, {len(wanted)} arrived"
 
 
+def rewritten(world):
+    """A target that compresses anew and gives records its own time: both are told, once, and the records arrive."""
+    label, store = "rewritten", world.scratch / "rewritten"
+    world.broker.create_topic(
+        label, 1, retention_ms=-1, compression_type="gzip", message_timestamp_type="LogAppendTime"
+    )
+    values = [f"{n} {'z' * 500}" for n in range(60)]
+    begun = int(time.time() * 1000)
+    append(store, "t", values, "--batch", "5")
+    sets = {"edgelog.bridge.transaction.bytes": "4500"}
+    run = Run(command(store, world.broker, label, label, topics="t", **sets)).expect(0)
+    if sum(event["event"] == "committed" for event in run.events) < 2:
+        raise Broken(f"it was all one transaction: {run.events}")
+    told = sorted(event["reason"] for event in run.events if event["event"] == "rewrites")
+    words = ("compression.type=gzip", "message.timestamp.type=LogAppendTime")
+    if len(told) != len(words) or not all(reason.startswith(word) for reason, word in zip(told, words)):
+        raise Broken(f"expected to be told of {words}, found {told}")
+    found = of_one(world.broker.consume_all(label))
+    expect_values(found, values, label)
+    if any(record["ts"] < begun for record in found):
+        raise Broken("the target has not given them its own time: this shows nothing")
+    return f"{len(found)} records; {len(told)} rules told"
+
+
 def old_backlog(world):
     """Records from 2023 for a topic that keeps seven days, in a cluster that looks every second: nothing of them is
     sent by default; sent with new timestamps they stay, each with its own in a header; and they stay as they are once
@@ -258,6 +282,7 @@ def old_backlog(world):
 
 
 TESTS = {
+    "rewritten": rewritten,
     "dead_letters": dead_letters,
     "too_large": too_large,
     "refused_times": refused_times,
