@@ -35,25 +35,19 @@ fn append(log: &Log, records: usize) -> edgelog::Result<Vec<u128>> {
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let (dir, records) = (arguments.next().ok_or(USAGE)?, arguments.next().ok_or(USAGE)?.parse()?);
+    let settings: Vec<String> = arguments.collect();
     let mut config = BridgeConfig::default();
-    let mut sends = false;
-    for pair in arguments {
-        let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair} is no KEY=VALUE"))?;
-        config.set(key, value)?;
-        sends = true;
-    }
+    config.set_lines(&settings.join("\n"))?;
     let store = Arc::new(Store::open(&dir)?);
-    if store.topics()?.is_empty() {
-        store.create_topic(&NewTopic::new("readings").config("flush.ms", "200"))?;
-    }
+    store.create_topic_if_absent(&NewTopic::new("readings").config("flush.ms", "200"))?;
     let log = store.log("readings", 0)?;
 
-    let sender = if sends {
+    let sender = if settings.is_empty() {
+        None
+    } else {
         let mut bridge =
             Bridge::within(&dir, Arc::clone(&store), config.clone())?.observe(|event| println!("{event:?}"));
         Some((bridge.stop_handle(), thread::spawn(move || bridge.run())))
-    } else {
-        None
     };
     let took = append(&log, records)?;
     log.flush()?;

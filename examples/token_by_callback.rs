@@ -23,10 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("usage: token_by_callback DIR 'COMMAND' KEY=VALUE...".into());
     };
     let mut config = BridgeConfig::default();
-    for pair in arguments {
-        let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair} is no KEY=VALUE"))?;
-        config.set(key, value)?;
-    }
+    config.set_lines(&arguments.collect::<Vec<_>>().join("\n"))?;
     config.set_oauthbearer_token_callback(move || token(&command));
     let mut bridge = Bridge::attach(&dir, config)?.observe(|event| println!("{event:?}"));
     let waiting = bridge.run_until_caught_up()?;

@@ -72,7 +72,7 @@ def main():
         flags = ["-O2", "-std=c11", "-Wall", "-Wextra", "-Werror"]
         subprocess.run(["cc", *flags, HERE / "produce.c", "-o", produce, "-lrdkafka"], check=True)
         broker.start()
-        print("| records | stored as | librdkafka, ms/MB | bridge, ms/MB | ratio | `edgelog append` before, ms/MB |")
+        print("| records | stored as | librdkafka, ms/MB | bridge, ms/MB | ratio | `edgelog append` before, at `Os`, ms/MB |")
         print("|---|---|---|---|---|---|")
         for size in (100, 1024):
             count = args.megabytes * 1_000_000 // size

@@ -75,8 +75,7 @@ pub(crate) unsafe fn plain_record<'a>(record: *const edgelog_new_record) -> Opti
     }
     // SAFETY: 3 and 4.
     let record = unsafe { &*record };
-    let is_long = (record.key.len | record.value.len) > i32::MAX as usize;
-    if is_long || record.header_count != 0 {
+    if record.header_count != 0 {
         return None;
     }
     // SAFETY: 4.

@@ -24,7 +24,7 @@ use crate::TopicPartition;
 use crate::canary::{Bug, bug};
 use crate::log::FailedFlush;
 use crate::log::delivery::{frame, read_note, unframe};
-use crate::storage::{Access, Storage};
+use crate::storage::{Access, Storage, remove_if_there};
 
 const FILE: &str = "edgelog.bridge.failed";
 const MADE: &str = "edgelog.bridge.failed.tmp";
@@ -68,7 +68,7 @@ impl FailedFlushes {
 
     /// Where it cannot be written, this bridge knows, and goes on.
     fn write(&self) {
-        let written = if self.flushes.is_empty() { gone(self.storage.remove_file(FILE)) } else { self.replace() };
+        let written = if self.flushes.is_empty() { remove_if_there(&*self.storage, FILE) } else { self.replace() };
         if let Err(error) = written {
             tracing::warn!(%error, file = FILE, "the next bridge will not know what could not be flushed");
         }
@@ -79,17 +79,9 @@ impl FailedFlushes {
         for (log, (id, flush)) in &self.flushes {
             let _ = writeln!(body, "{log}\t{}\t{}\t{}", Uuid::from_bytes(*id).simple(), flush.end, flush.epoch);
         }
-        gone(self.storage.remove_file(MADE))?;
+        remove_if_there(&*self.storage, MADE)?;
         self.storage.open(MADE, Access::CreateNew)?.write_at(frame(0, &body).as_bytes(), 0)?;
         self.storage.rename(MADE, FILE)
-    }
-}
-
-/// A file that is not there needs not be removed.
-fn gone(removed: io::Result<()>) -> io::Result<()> {
-    match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
     }
 }
 

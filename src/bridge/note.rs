@@ -22,12 +22,11 @@ use super::stamp::Producer;
 use crate::TopicPartition;
 use crate::canary::{Bug, bug};
 use crate::log::delivery::{NOTE_FILES as FILES, fields_of, frame, read_note, unframe};
-use crate::storage::{Access, Storage};
-use crate::zeros;
+use crate::storage::{Access, Storage, remove_if_there};
 
 const MADE: &str = "edgelog.bridge.tmp";
 /// Room taken ahead, so that a full disk does not stop a bridge of usual size.
-const RESERVED_BYTES: u64 = 16 << 10;
+const ROOM_BYTES: usize = 16 << 10;
 
 /// What is known of one log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -124,18 +123,11 @@ impl Note {
         if self.exists[n] {
             return self.overwrite(name, bytes);
         }
-        match self.storage.remove_file(MADE) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove_if_there(&*self.storage, MADE)?;
         let file = self.storage.open(MADE, Access::CreateNew)?;
-        match file.reserve(RESERVED_BYTES) {
-            Err(error) if error.kind() != io::ErrorKind::Unsupported => return Err(error),
-            _ => {}
-        }
-        // All of it is written to once: where the first write to reserved room fails, ext4 may lose the next ones, too.
+        // Taken by zeros: where the first write to room that was only reserved fails, ext4 may lose the next ones, too.
         let mut room = bytes.to_vec();
-        zeros::resize(&mut room, bytes.len().max(RESERVED_BYTES as usize));
+        room.resize(bytes.len().max(ROOM_BYTES), 0);
         file.write_at(&room, 0)?;
         file.flush()?;
         self.storage.rename(MADE, name)?;

@@ -19,7 +19,7 @@ use super::records::{Decompressor, RecordsFault};
 use super::walk::{Damage, Step, WalkRules, Walker};
 use crate::error::{Error, Result};
 use crate::segment::file_names;
-use crate::storage::{Access, Storage, StorageFile};
+use crate::storage::{Access, Storage, StorageFile, remove_if_there};
 
 /// Written in one go.
 const PIECE_BYTES: usize = 256 << 10;
@@ -316,12 +316,7 @@ impl Rewriter<'_> {
 fn remove_indexes(storage: &dyn Storage, facts: &LogFacts, base_offset: Offset) -> Result<()> {
     for path in [file_names::index_file(&facts.dir, base_offset), file_names::time_index_file(&facts.dir, base_offset)]
     {
-        match storage.remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::storage("remove", &path)(error));
-            }
-            _ => {}
-        }
+        remove_if_there(storage, &path).map_err(Error::storage("remove", &path))?;
     }
     Ok(())
 }

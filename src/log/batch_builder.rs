@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use edgelog_core::{EncodeError, NO_TIMESTAMP, RecordBatchBuilder, TimestampMs};
+use edgelog_core::{EncodeError, RecordBatchBuilder, TimestampMs};
 
 use super::NewRecord;
 use crate::clock::Clock;
@@ -45,9 +45,7 @@ impl BatchBuilder {
     #[inline(never)]
     fn push_with_room(&mut self, error: EncodeError, record: NewRecord<'_>) -> Result<()> {
         self.make_room(error)?;
-        let timestamp = record.timestamp.unwrap_or(NO_TIMESTAMP);
-        self.builder.append(timestamp, record.key, record.value, record.headers)?;
-        Ok(())
+        self.push(record)
     }
 
     /// Lengthens the buffer, where that is what is lacking.

@@ -1,7 +1,6 @@
 //! Retention and the rest of a log's housekeeping: what happens beside appends, in the store's thread or its
 //! `tick`.
 
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use super::{Log, LogShared, state};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::segment::{Segment, file_names};
-use crate::storage::{Access, StorageFile};
+use crate::storage::{Access, StorageFile, remove_if_there};
 use crate::sync::Ordering;
 
 /// Room is prepared in parts of this size: an appender that waits for one waits some 50 us.
@@ -276,10 +275,7 @@ impl LogShared {
     fn prepare_next_segment(&self, segment_bytes: u32, stores: bool) -> Result<()> {
         const FIRST_ROOM_MAX: u32 = 4 << 20;
         let path = format!("{}/{}", self.dir, file_names::PREPARED);
-        match self.storage.remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::storage("replace", &path)(e)),
-            _ => {}
-        }
+        remove_if_there(&*self.storage, &path).map_err(Error::storage("replace", &path))?;
         let file = self.storage.open(&path, Access::CreateNew).map_err(Error::storage("create", &path))?;
         let room = segment_bytes.min(FIRST_ROOM_MAX);
         if file.reserve(u64::from(room)).is_err() {

@@ -3,7 +3,6 @@
 //! A segment is *active* (the last of its log, written behind its published length) or *sealed* (never
 //! written again). Bytes below the published length never change, so readers share them without a lock.
 
-use std::io;
 use std::sync::{Arc, OnceLock};
 
 use edgelog_core::{
@@ -13,7 +12,7 @@ use edgelog_core::{
 
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
-use crate::storage::{Access, Lease, Storage, StorageFile};
+use crate::storage::{Access, Lease, Storage, StorageFile, remove_if_there};
 use crate::sync::{AtomicBool, AtomicI64, AtomicU32, Ordering, RwLock};
 
 mod buffer;
@@ -257,10 +256,7 @@ impl Segment {
     /// Replaces an index file. The old one is removed first: its bytes may be lent, and lent bytes never
     /// change.
     fn write_index(&self, path: &str, bytes: &[u8]) -> Result<()> {
-        match self.storage.remove_file(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::storage("replace", path)(e)),
-            _ => {}
-        }
+        remove_if_there(&*self.storage, path).map_err(Error::storage("replace", path))?;
         let file = self.storage.open(path, Access::CreateNew).map_err(Error::storage("create", path))?;
         let written = file.write_at(bytes, 0);
         if written.is_err() {
@@ -666,10 +662,7 @@ impl Segment {
     /// sound.
     pub(crate) fn remove_files(&self) -> Result<()> {
         for path in self.index_paths().into_iter().chain([self.path()]) {
-            match self.storage.remove_file(&path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::storage("remove", &path)(e)),
-                _ => {}
-            }
+            remove_if_there(&*self.storage, &path).map_err(Error::storage("remove", &path))?;
         }
         Ok(())
     }

@@ -260,6 +260,14 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     fn flush(&self) -> io::Result<()>;
 }
 
+/// Removes a file, where there is one.
+pub(crate) fn remove_if_there(storage: &dyn Storage, path: &str) -> io::Result<()> {
+    match storage.remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Writes the bytes in `range` again by a file's own `read_at` and `write_at`.
 fn write_again<F: StorageFile + ?Sized>(file: &F, range: Range<u64>) -> io::Result<()> {
     const PIECE_BYTES: u64 = 256 << 10;

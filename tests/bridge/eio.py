@@ -324,6 +324,14 @@ def in_the_end(stage):
     return stage.both_agree()
 
 
+def lost_and_gone_on(stage):
+    """Both have ended: the device has lost records, and none of them was sent; and what comes goes on."""
+    lost = stage.nothing_undurable_was_sent()
+    if lost <= 0:
+        raise Broken("the device has lost nothing: this test shows nothing")
+    return f"{lost} records lost by the device, none of them sent; {in_the_end(stage)} in the end"
+
+
 # --- the tests --------------------------------------------------------------------------------------------------------
 
 
@@ -346,10 +354,7 @@ def the_writer_meets_it(world):
         stage.sent("other-0", 2)
         stage.stop_bridge()
         stage.writer.kill()
-        lost = stage.nothing_undurable_was_sent()
-        if lost <= 0:
-            raise Broken("the device has lost nothing: this test shows nothing")
-        return f"{lost} records lost by the device, none of them sent; {in_the_end(stage)} in the end"
+        return lost_and_gone_on(stage)
 
 
 def it_goes_on_by_itself(world):
@@ -404,10 +409,7 @@ def the_bridge_meets_it(world):
         if good or EIO not in said:
             raise Broken(f"the writer's flush says {said or 'ok'}")
         stage.writer.kill()
-        lost = stage.nothing_undurable_was_sent()
-        if lost <= 0:
-            raise Broken("the device has lost nothing: this test shows nothing")
-        return f"{lost} records lost by the device, none of them sent; {in_the_end(stage)} in the end"
+        return lost_and_gone_on(stage)
 
 
 def whoever_meets_it(world):

@@ -111,6 +111,15 @@ def command(store, broker, device, to, *more, topics="*", forever=False, **sets)
     ]
 
 
+def alarm_of(process, seconds_max):
+    """Kills a process that hangs, unless it is cancelled."""
+    alarm = threading.Timer(seconds_max, process.kill)
+    # A test that broke does not wait for it.
+    alarm.daemon = True
+    alarm.start()
+    return alarm
+
+
 class Run:
     """A running bridge, whose lines are read as it prints them."""
 
@@ -126,10 +135,7 @@ class Run:
         self.errors = bytearray()
         self.reader = threading.Thread(target=self.read_errors, daemon=True)
         self.reader.start()
-        self.alarm = threading.Timer(seconds_max, self.process.kill)
-        # A test that broke does not wait for it.
-        self.alarm.daemon = True
-        self.alarm.start()
+        self.alarm = alarm_of(self.process, seconds_max)
 
     def read_errors(self):
         for line in self.process.stderr:
@@ -165,6 +171,34 @@ class Run:
 
     def records(self):
         return sum(event["records"] for event in self.events if event["event"] == "committed")
+
+
+class Example:
+    """A program of examples/, run with the bridge's settings. What it says, errors included, is read as it says it."""
+
+    def __init__(self, arguments, sets, seconds_max=RUN_SECONDS_MAX):
+        self.said = ""
+        self.process = subprocess.Popen(
+            [*map(str, arguments), *(f"{key}={value}" for key, value in sets.items())],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            preexec_fn=kafka.die_with_parent,
+            text=True,
+        )
+        self.alarm = alarm_of(self.process, seconds_max)
+
+    def until(self, words):
+        for line in self.process.stdout:
+            self.said += line
+            if words in line:
+                return
+        raise Broken(f"it ended without {words!r}: {self.said}")
+
+    def succeed(self):
+        self.said += self.process.stdout.read()
+        self.alarm.cancel()
+        if self.process.wait() != 0:
+            raise Broken(f"it ended with {self.process.returncode}: {self.said}")
 
 
 # --- what must be there -----------------------------------------------------------------------------------------------

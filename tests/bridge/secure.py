@@ -18,7 +18,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 import certificates
@@ -29,6 +28,7 @@ from harness import (
     UNABLE,
     Broken,
     Broker,
+    Example,
     Run,
     append,
     command,
@@ -428,7 +428,6 @@ def signed_tokens(world):
 def token_by_callback(world):
     """A program that gives its bridge tokens by a callback: asked for at each connection, and again after a wrong one.
     What it fails with is told, and no token is."""
-    program = os.environ["EDGELOG_TOKEN_EXAMPLE"]
     case, broker = Case(world, "callback"), world.broker
     file, asked = world.scratch / "callback-token", world.scratch / "callback-asked"
     way_in = broker.way_in("SIGNED", **{"sasl.mechanism": "OAUTHBEARER"})
@@ -442,45 +441,23 @@ def token_by_callback(world):
         "reconnect.backoff.max.ms": 300,
     }
     ask = f"echo asked >> {asked}; cat {file}"
-    given = [f"{key}={value}" for key, value in sets.items()]
-    run = subprocess.Popen(
-        [program, str(case.store), ask, *given],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        preexec_fn=kafka.die_with_parent,
-        text=True,
-    )
-    alarm = threading.Timer(60, run.kill)
-    # A test that broke does not wait for it.
-    alarm.daemon = True
-    alarm.start()
-    said = ""
-
-    def until(words):
-        nonlocal said
-        for line in run.stdout:
-            said += line
-            if words in line:
-                return
-        raise Broken(f"it ended without {words!r}: {said}")
-
+    run = Example([os.environ["EDGELOG_TOKEN_EXAMPLE"], case.store, ask], sets, seconds_max=60)
     # There is no such file yet; then it holds what somebody else signed; then a token.
-    until("no token: the command for it ended with")
+    run.until("no token: the command for it ended with")
     wrong, right = broker.other_issuer.token(iss="issuer"), broker.issuer.token()
     for token, words in ((wrong, "authentication (OAUTHBEARER)"), (right, "Committed")):
         whole = file.with_suffix(".new")
         whole.write_text(token)
         whole.replace(file)
-        until(words)
-    said += run.stdout.read()
-    alarm.cancel()
-    if run.wait() != 0 or wrong in said or right in said:
-        raise Broken(f"it ended with {run.returncode}: {said}")
+        run.until(words)
+    run.succeed()
+    if wrong in run.said or right in run.said:
+        raise Broken(f"it tells a token: {run.said}")
     case.all_there()
     times = asked.read_text().count("asked")
     # Two connections at least, for data and to coordinators.
     if times < 4:
-        raise Broken(f"it was asked {times} times for a token: {said}")
+        raise Broken(f"it was asked {times} times for a token: {run.said}")
     TALLY["faults"] += 2
     return f"asked {times} times"
 

@@ -17,7 +17,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 
 from harness import (
     EDGELOG,
@@ -29,6 +28,7 @@ from harness import (
     UNABLE,
     Broken,
     Broker,
+    Example,
     Run,
     append,
     command,
@@ -287,35 +287,25 @@ def within_the_writer(world):
         "reconnect.backoff.ms": 20,
         "reconnect.backoff.max.ms": 300,
     }
-    given = [f"{key}={value}" for key, value in sets.items()]
-    run = subprocess.Popen(
-        [program, str(world.scratch / "within"), str(records), *given],
-        stdout=subprocess.PIPE,
-        preexec_fn=kafka.die_with_parent,
-        text=True,
-    )
-    alarm = threading.Timer(RUN_SECONDS_MAX, run.kill)
-    alarm.daemon = True
-    alarm.start()
-    committed, last = 0, ""
-    for last in run.stdout:
-        committed += last.startswith("Committed")
-        if committed == 2 and last.startswith("Committed"):
-            world.broker.kill()
-            TALLY["faults"] += 1
-            world.broker.start()
-    alarm.cancel()
-    if run.wait() != 0 or not last.startswith(f"appended {records};"):
-        raise Broken(f"it ended with {run.returncode}, and said at last: {last}")
+    run = Example([program, world.scratch / "within", records], sets)
+    run.until("Committed")
+    run.until("Committed")
+    world.broker.kill()
+    TALLY["faults"] += 1
+    world.broker.start()
+    run.succeed()
+    last = run.said.splitlines()[-1]
+    if not last.startswith(f"appended {records};"):
+        raise Broken(f"it said at last: {last}")
     found = values_of(world.broker.consume_all("within"))
     if found != [f"reading {n}" for n in range(records)]:
         raise Broken(f"expected {records} records, found {len(found)}: {kafka.shorten(found)}")
-    if committed < 4:
+    if (committed := run.said.count("\nCommitted") + run.said.startswith("Committed")) < 4:
         raise Broken(f"{committed} transactions: it was all sent at once")
     alone = subprocess.run(
         [program, str(world.scratch / "alone"), str(records // 2)], stdout=subprocess.PIPE, check=True, text=True
     ).stdout
-    return f"{records} records in {committed} transactions; {last.strip()}; alone: {alone.strip()}"
+    return f"{records} records in {committed} transactions; {last}; alone: {alone.strip()}"
 
 
 def before_any_checkpoint(world):
