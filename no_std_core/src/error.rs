@@ -132,6 +132,13 @@ pub enum DecodeError {
         /// The base offset found.
         found: Offset,
     },
+    /// The batch says that it reaches into the next segment.
+    BeyondNextSegment {
+        /// The batch's last offset.
+        last_offset: Offset,
+        /// Where the next segment begins.
+        next_base: Offset,
+    },
     /// The leader epoch is not the one of that offset: another history, or a damaged field.
     BadEpoch {
         /// The epoch that the table gives for the offset.
@@ -195,6 +202,9 @@ impl fmt::Display for DecodeError {
             }
             Self::NotContiguous { expected, found } => {
                 write!(f, "base offset {found} where {expected} has to come next")
+            }
+            Self::BeyondNextSegment { last_offset, next_base } => {
+                write!(f, "the batch says last offset {last_offset}, and the next segment begins at {next_base}")
             }
             Self::BadEpoch { expected, found } => write!(f, "leader epoch {found} where {expected} is the offset's"),
             Self::Implausible { header_byte } => {

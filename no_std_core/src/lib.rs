@@ -50,14 +50,17 @@ extern crate std;
 
 mod compression;
 pub mod config;
+mod continuation;
 mod crc32c;
 mod error;
 mod leader_epoch;
+pub mod limits;
 mod offset_index;
 mod partitioner;
 mod record;
 mod record_batch;
 mod record_batch_builder;
+mod resync;
 mod retention;
 mod roll;
 mod segment_indexer;
@@ -68,6 +71,7 @@ pub mod varint;
 
 pub use compression::CompressionType;
 pub use config::{LogConfig, StoreConfig};
+pub use continuation::{Continuation, Judgement};
 pub use crc32c::{crc32c, crc32c_append, crc32c_combine};
 pub use error::{ConfigError, DecodeError, EncodeError, EpochError, IndexError};
 #[cfg(feature = "alloc")]
@@ -81,10 +85,11 @@ pub use record_batch::{
     TimestampType, restamped_crc, stamp_base,
 };
 pub use record_batch_builder::{BATCH_SIZE_MAX, RecordBatchBuilder, encode_one};
+pub use resync::{Candidate, Effort, Plausible, Resync, SegmentBytes, batch_at, is_jump_believed, resync};
 pub use retention::{Expired, RetentionParams, RetentionReason, SealedSegment, is_dated};
 pub use roll::{RollParams, RollReason};
 pub use segment_indexer::SegmentIndexer;
-pub use segment_scan::{Plausible, Resync, ScanRules, ScanStep, find_next_batch, scan_step};
+pub use segment_scan::{ScanRules, ScanStep, scan_step};
 pub use time_index::{TIME_INDEX_ENTRY_LEN, TimeIndex, TimeIndexEntry};
 pub use units::{
     LeaderEpoch, NO_LEADER_EPOCH, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP, Offset, OffsetAndEpoch,

@@ -14,7 +14,6 @@ use edgelog_core::{
 use super::indexes::IndexCheck;
 use super::records::Decompressor;
 use super::walk::{Damage, Step, WalkRules, Walker};
-use super::window::Window;
 use crate::error::{Error, Result};
 use crate::segment::file_names;
 use crate::storage::{Access, Storage, StorageFile};

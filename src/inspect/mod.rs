@@ -54,7 +54,6 @@ mod shared;
 #[cfg(test)]
 mod tests;
 mod walk;
-mod window;
 
 pub use check::check;
 pub use dump::{DumpItem, DumpOptions, DumpReport, DumpText, dump};

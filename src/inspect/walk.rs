@@ -9,7 +9,6 @@ use edgelog_core::{
     find_next_batch, scan_step,
 };
 
-use super::window::Window;
 use crate::storage::StorageFile;
 
 /// The search behind damage moves on by this much at a time.

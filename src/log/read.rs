@@ -743,11 +743,11 @@ impl LogShared {
         let plausible = Plausible {
             offset_min: first_offset,
             offset_end: upper,
+            durable_below: self.recovery_point.load(Ordering::Acquire),
             contiguous: self.origin() == Origin::Own,
             epochs: None,
-            batch_bytes_max: i32::MAX as usize,
         };
-        Ok(segment.resync(damaged, segment.len()?, &plausible, &self.pool))
+        segment.resync(damaged, segment.len()?, &plausible, &self.pool)
     }
 
     /// Waits until something lies beyond `position` for such a reader, the log is closed or fails, or the
