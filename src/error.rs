@@ -153,6 +153,13 @@ pub enum Error {
         current: LeaderEpoch,
     },
 
+    /// The topic was deleted and created again since this log was attached: another log has the name now.
+    #[error("the topic of {name} was deleted and created again; open the log again to read the new one")]
+    LogReplaced {
+        /// The topic-partition asked for.
+        name: String,
+    },
+
     /// The position's epoch is one that this log has not reached.
     #[error("leader epoch {given} is unknown here; the latest is {current}")]
     UnknownLeaderEpoch {
@@ -218,6 +225,12 @@ pub enum DamageKind {
         /// Base offset of the next segment.
         next: Offset,
     },
+    /// The log ends there, although the checkpoint knows more of it to have been durable.
+    #[error("the log ends there, and everything below offset {recovery_point} was durable")]
+    LogEndsEarly {
+        /// The recovery point: where the durable part ended.
+        recovery_point: Offset,
+    },
     /// The medium could not read the bytes.
     #[error("unreadable: {0}")]
     Unreadable(#[source] io::Error),
@@ -242,6 +255,7 @@ impl Error {
             Error::Storage { .. } | Error::PreviousIo { .. } => 56,
             Error::FencedLeaderEpoch { .. } => 74,
             Error::UnknownLeaderEpoch { .. } => 75,
+            Error::LogReplaced { .. } => 103,
             Error::Compression(_) => 76,
             Error::InvalidRecord(_) => 87,
             Error::DataDirLocked(_) | Error::Closed | Error::ReadOnly | Error::Forked => return None,

@@ -85,11 +85,14 @@ pub use record_batch::{
     TimestampType, restamped_crc, stamp_base,
 };
 pub use record_batch_builder::{BATCH_SIZE_MAX, RecordBatchBuilder, encode_one};
-pub use resync::{Candidate, Effort, Plausible, Resync, SegmentBytes, batch_at, is_jump_believed, resync};
+pub use resync::{
+    Candidate, Effort, Plausible, Resync, SegmentBytes, batch_at, checksum, displaced_batch, find_batch,
+    is_jump_believed, next_header_agrees, resync,
+};
 pub use retention::{Expired, RetentionParams, RetentionReason, SealedSegment, is_dated};
 pub use roll::{RollParams, RollReason};
 pub use segment_indexer::SegmentIndexer;
-pub use segment_scan::{ScanRules, ScanStep, scan_step};
+pub use segment_scan::{ScanRules, ScanStep, follows, scan_step};
 pub use time_index::{TIME_INDEX_ENTRY_LEN, TimeIndex, TimeIndexEntry};
 pub use units::{
     LeaderEpoch, NO_LEADER_EPOCH, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP, Offset, OffsetAndEpoch,

@@ -13,6 +13,13 @@ use crate::leader_epoch::EpochTableView;
 use crate::record_batch::{BATCH_LENGTH_MIN, HEADER_LEN, LOG_OVERHEAD, RecordBatch, RecordBatchHeader};
 use crate::units::{LeaderEpoch, NO_LEADER_EPOCH, Offset, first_nonzero};
 
+/// Whether a base offset may come next: it is the one that is due, or, where offsets need only rise, lies behind it.
+/// `None` takes any.
+#[inline]
+pub fn follows(due: Option<Offset>, base_offset: Offset, contiguous: bool) -> bool {
+    due.is_none_or(|due| if contiguous { base_offset == due } else { base_offset >= due })
+}
+
 /// What a batch is held to besides its own bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct ScanRules<'a> {
@@ -117,7 +124,7 @@ pub(crate) fn header_holds(header: &RecordBatchHeader, rules: &ScanRules<'_>) ->
     header.check()?;
     if let Some(expected) = rules.expected_offset {
         let found = header.base_offset.get();
-        if found < expected || (rules.contiguous && found != expected) {
+        if !follows(Some(expected), found, rules.contiguous) {
             return Err(DecodeError::NotContiguous { expected, found });
         }
     }

@@ -16,7 +16,7 @@ use super::indexes::IndexCheck;
 use super::records::Decompressor;
 use super::report::{CheckReport, CheckedLog, Finding, Findings, Progress, Severity};
 use super::segment_check::SegmentCheck;
-use super::walk::{WalkRules, Walker};
+use super::walk::Walker;
 use crate::error::{Error, Result};
 use crate::log::{SavedLog, TopicPartition};
 use crate::segment::file_names;
@@ -476,12 +476,7 @@ impl<'a, 'p> LogCheck<'a, 'p> {
         let index = file_names::index_file(&self.facts.dir, base);
         let time_index = file_names::time_index_file(&self.facts.dir, base);
         let indexes = IndexCheck::load(&**self.storage, index, time_index, base);
-        let rules = WalkRules {
-            first_offset: Some(base),
-            contiguous: self.facts.contiguous(),
-            offset_end: upper.unwrap_or(Offset::MAX),
-            batch_bytes_max: self.facts.batch_bytes_max(),
-        };
+        let rules = self.facts.walk_rules(base, upper);
         let mut walker = Walker::new(file, len.min(i32::MAX as u64), rules);
         walker.set_hints(indexes.positions());
         self.log.segments += 1;

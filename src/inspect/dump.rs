@@ -15,7 +15,7 @@ use super::indexes::IndexCheck;
 use super::records::Decompressor;
 use super::walk::{Damage, Step, WalkRules, Walker};
 use crate::error::{Error, Result};
-use crate::segment::file_names;
+use crate::segment::{Window, file_names};
 use crate::storage::{Access, Storage, StorageFile};
 
 /// Of records that do not follow each other so many are told.
@@ -145,12 +145,7 @@ struct Dumper<'t> {
 
 impl Dumper<'_> {
     fn log(&mut self, file: Arc<dyn StorageFile>, len: u64, hints: Vec<u64>) -> io::Result<()> {
-        let rules = WalkRules {
-            first_offset: None,
-            contiguous: false,
-            offset_end: Offset::MAX,
-            batch_bytes_max: BATCH_BYTES_MAX,
-        };
+        let rules = WalkRules { first_offset: None, contiguous: false, offset_end: Offset::MAX, durable_below: 0 };
         let mut walker = Walker::new(file, len, rules);
         walker.set_hints(hints);
         let mut decompressor = Decompressor::default();

@@ -247,12 +247,7 @@ impl Exporter<'_> {
             self.lose(path, 0, reached, base, text);
         }
         let len = file.len().map_err(Error::storage("look at", path))?.min(i32::MAX as u64);
-        let rules = WalkRules {
-            first_offset: Some(base),
-            contiguous,
-            offset_end: upper.unwrap_or(Offset::MAX),
-            batch_bytes_max: self.facts.batch_bytes_max(),
-        };
+        let rules = WalkRules { contiguous, ..self.facts.walk_rules(base, upper) };
         let mut walker = Walker::new(file, len, rules);
         loop {
             let before = walker.position();
@@ -261,7 +256,7 @@ impl Exporter<'_> {
             let is_above = self.facts.recovery_point().is_some_and(|point| expected >= point);
             match walker.next() {
                 Step::Batch { position } => {
-                    if is_above && walker.is_left_behind(self.facts.epochs.view()) {
+                    if is_above && walker.is_stale(self.facts.epochs.view()) {
                         return Ok(false);
                     }
                     let batch = walker.batch();

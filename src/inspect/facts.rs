@@ -7,6 +7,7 @@ use std::time::Duration;
 use edgelog_core::{EpochTable, LogConfig, Offset};
 
 use super::pause;
+use super::walk::WalkRules;
 use crate::error::{Error, Result};
 use crate::log::{Origin, SavedLog, TopicPartition};
 use crate::segment::file_names;
@@ -195,11 +196,14 @@ impl LogFacts {
         self.saved.as_ref().map_or(0, |saved| saved.log_start_offset)
     }
 
-    /// What the search behind damage takes for a batch is at most this long.
-    pub(super) fn batch_bytes_max(&self) -> usize {
-        const BATCH_BYTES_MIN: usize = (1 << 20) + 12;
-        const BATCH_BYTES_MAX: usize = 64 << 20;
-        (self.config.max_message_bytes as usize).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX)
+    /// What the batches of the segment at `base` are held to; `upper`: where the next segment begins.
+    pub(super) fn walk_rules(&self, base: Offset, upper: Option<Offset>) -> WalkRules {
+        WalkRules {
+            first_offset: Some(base),
+            contiguous: self.contiguous(),
+            offset_end: upper.unwrap_or(Offset::MAX),
+            durable_below: self.durable_below().unwrap_or(0),
+        }
     }
 }
 

@@ -393,12 +393,7 @@ pub fn salvage(storage: &Arc<dyn Storage>, path: &str) -> Result<SalvageReport> 
     let len = file.len().map_err(Error::storage("look at", path))?;
     let store = Store::options().set("edgelog.housekeeping", "tick")?.open_on(SharedStorage(Arc::clone(storage)))?;
     let log = store.log(&name.topic, name.partition)?;
-    let rules = WalkRules {
-        first_offset: None,
-        contiguous: false,
-        offset_end: Offset::MAX,
-        batch_bytes_max: log.config().max_message_bytes as usize,
-    };
+    let rules = WalkRules { first_offset: None, contiguous: false, offset_end: Offset::MAX, durable_below: 0 };
     let from = kept_before(&*file, len, path)?;
     let mut walker = Walker::new(file, len, rules);
     walker.start_at(from);

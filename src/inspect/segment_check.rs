@@ -138,7 +138,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
 
     /// `is_above`: the batch stands above the recovery point, where one of another history may stand.
     fn on_batch(&mut self, position: u64, is_above: bool) -> Flow {
-        let left_behind = is_above && self.walker.is_left_behind(self.log.facts.epochs.view());
+        let left_behind = is_above && self.walker.is_stale(self.log.facts.epochs.view());
         if left_behind && !self.log.is_last_attempt && self.is_being_truncated() {
             return Flow::Changed;
         }

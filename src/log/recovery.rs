@@ -16,7 +16,7 @@
 use std::io;
 use std::sync::Arc;
 
-use edgelog_core::{EpochEntry, EpochTable, LogConfig, Offset, Position, RecordBatch, ScanRules, ScanStep, scan_step};
+use edgelog_core::{Continuation, EpochEntry, EpochTable, Judgement, LogConfig, Offset, Position, RecordBatch};
 
 use super::{Appender, DurablePoint, LogHost, LogShared, LostRange, Origin, TopicPartition, state};
 use crate::canary::{Bug, bug};
@@ -227,6 +227,14 @@ impl LogShared {
         Ok(())
     }
 
+    /// Without a checkpoint the batches' own epochs make the table, as far as they rise.
+    pub(super) fn learn_epoch(&self, epoch: i32, offset: Offset) {
+        let mut epochs = self.epochs.write();
+        if epoch >= 0 && epochs.view().latest().is_none_or(|latest| epoch > latest.epoch) {
+            epochs.assign(epoch, offset);
+        }
+    }
+
     /// Publishes what a log holds: `segments`, the last of them active with `position` bytes, and its end.
     fn begin(&self, segments: Vec<Arc<Segment>>, position: Position, start: Offset, end: Offset) -> Result<()> {
         let active = Arc::clone(segments.last().expect("a log has a segment"));
@@ -257,18 +265,15 @@ struct Stepped {
     size: u32,
     next_offset: Offset,
     epoch: i32,
-    /// The epoch is the one that the table gives.
-    epoch_holds: bool,
     records: u64,
 }
 
 impl Stepped {
-    fn new(batch: &RecordBatch<'_>, epoch_holds: bool) -> Stepped {
+    fn new(batch: &RecordBatch<'_>) -> Stepped {
         Stepped {
             size: batch.size() as u32,
             next_offset: batch.next_offset(),
             epoch: batch.partition_leader_epoch(),
-            epoch_holds,
             records: u64::try_from(batch.next_offset() - batch.base_offset()).unwrap_or(0),
         }
     }
@@ -351,6 +356,8 @@ impl Recovery<'_> {
             }
         }
         let (mut position, mut end) = (0, saved_point.offset);
+        // The highest end of any segment: segments of an imported log may overlap.
+        let mut reached = 0;
         let mut ended_at = bases.len();
         for (at, &base) in bases.iter().enumerate().skip(first) {
             let segment = self.segment(base);
@@ -358,6 +365,7 @@ impl Recovery<'_> {
             let walked = self.walk(&segment, saved_point, upper)?;
             self.report.recovered_records += walked.records;
             (position, end) = (walked.position, walked.next_offset);
+            reached = end.max(reached);
             segments.push(segment);
             let goes_on = upper.is_some_and(|next| self.continues(end, next, saved_point.offset));
             if !goes_on {
@@ -394,6 +402,10 @@ impl Recovery<'_> {
             }
             segments.push(Arc::new(self.new_segment(base_offset)?));
             (position, end) = (0, base_offset);
+        } else if end < reached {
+            // The last segment lies within the one before it: no offset is given out twice.
+            segments.push(Arc::new(self.new_segment(reached)?));
+            (position, end) = (0, reached);
         }
         // What was deleted is not lost: a cut may bring some of the deleted segments back, and others not.
         let deleted = self.params.saved.as_ref().map_or(0, |s| s.log_start_offset);
@@ -424,11 +436,11 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Whether the segment that begins at `next` goes on where the one before ended: behind `end` exactly,
-    /// behind damage below the recovery point, or, in an imported log, anywhere behind.
+    /// Whether the segment that begins at `next` goes on where the one before ended: behind `end` exactly, behind
+    /// damage below the recovery point, or, in an imported log, anywhere: there may be holes, and segments may overlap.
     fn continues(&self, end: Offset, next: Offset, recovery_point: Offset) -> bool {
         let may_have_holes = self.log.origin() == Origin::Imported || bug(Bug::IgnoreContiguity);
-        end == next || next <= recovery_point || (may_have_holes && end <= next)
+        end == next || next <= recovery_point || may_have_holes
     }
 
     /// A log that the checkpoint does not know: are its offsets those of a log written here, without a hole?
@@ -468,19 +480,22 @@ impl Recovery<'_> {
         let mut walked = Walked { position: 0, next_offset: segment.base_offset, records: 0, to_the_end: false };
         while walked.position < len {
             let durable = walked.next_offset < saved.offset;
-            let at = (walked.position, walked.next_offset);
-            let mut step = self.step(&mut cursor, segment, at, len, durable);
-            // Below the recovery point no CRC was computed. That point lies between two batches, as does the next
-            // segment's base: one that claims to reach over it is damaged, and would take the log's end with it.
-            let over = next_base.map_or(saved.offset, |next| next.min(saved.offset));
-            if let (true, Ok(Some(stepped))) = (durable, &step) {
-                let behind = (segment.base_offset, walked.position + stepped.size);
-                let misses = stepped.next_offset == saved.offset && behind != (saved.base_offset, saved.position);
-                if stepped.next_offset > over || (misses && segment.base_offset == saved.base_offset) {
-                    step = Err(());
+            let mut due = self.due(walked.next_offset, saved, next_base);
+            let mut stepped = self.step(&mut cursor, segment, walked.position, len, due);
+            if let (true, Ok(Some(batch))) = (durable, &stepped) {
+                // The last durable batch is due to end where the checkpoint says, and no batch reaches over that
+                // point. One that seems to is checked: bytes that were inserted before it only move it.
+                let behind = (segment.base_offset, walked.position + batch.size);
+                let misses = segment.base_offset == saved.base_offset
+                    && batch.next_offset == saved.offset
+                    && behind != (saved.base_offset, saved.position);
+                if batch.next_offset > saved.offset || misses {
+                    due.check_crc = true;
+                    due.offset_end = due.offset_end.min(saved.offset);
+                    stepped = self.step(&mut cursor, segment, walked.position, len, due);
                 }
             }
-            let stepped = match step {
+            let stepped = match stepped {
                 Ok(Some(stepped)) => stepped,
                 // Zeros too: a sector that did not make it may stand before others that did.
                 Ok(None) | Err(()) if !durable => return Ok(walked),
@@ -497,7 +512,7 @@ impl Recovery<'_> {
                 walked.records += stepped.records;
             }
             if self.params.saved.is_none() {
-                self.learn_epoch(stepped.epoch, walked.next_offset);
+                self.log.learn_epoch(stepped.epoch, walked.next_offset);
             }
             walked.position += stepped.size;
             walked.next_offset = stepped.next_offset;
@@ -506,49 +521,48 @@ impl Recovery<'_> {
         Ok(walked)
     }
 
-    /// The batch where the walk stands; `None` at zeros, an error at what is no batch of this log.
+    /// What the batch that is due at `next_offset` is held to; [`step`](Self::step) adds the epochs.
+    fn due(&self, next_offset: Offset, saved: DurablePoint, next_base: Option<Offset>) -> Continuation<'static> {
+        Continuation {
+            next_offset,
+            contiguous: self.log.origin() == Origin::Own && !bug(Bug::IgnoreContiguity),
+            offset_end: next_base.unwrap_or(Offset::MAX),
+            durable_below: saved.offset,
+            epochs: None,
+            check_crc: next_offset >= saved.offset && !bug(Bug::SkipCrc),
+        }
+    }
+
+    /// The batch at `position`; `None` at zeros, an error at what is no batch of this log.
     fn step(
         &self,
         cursor: &mut Cursor,
         segment: &Segment,
-        at: (Position, Offset),
+        position: Position,
         len: Position,
-        durable: bool,
+        due: Continuation<'_>,
     ) -> std::result::Result<Option<Stepped>, ()> {
-        let (position, expected_offset) = at;
-        let known = self.params.saved.is_some();
         let epochs = self.log.epochs.read();
-        let rules = ScanRules {
-            expected_offset: Some(expected_offset),
-            contiguous: self.log.origin() == Origin::Own && !bug(Bug::IgnoreContiguity),
-            epochs: (known && !durable && !bug(Bug::GoOnAfterStaleTail)).then(|| epochs.view()),
-            batch_bytes_max: i32::MAX as usize,
-            check_crc: !durable && !bug(Bug::SkipCrc),
-        };
+        // Without a checkpoint there is no table to hold a batch against; below the recovery point none is needed.
+        let check_epoch =
+            self.params.saved.is_some() && due.next_offset >= due.durable_below && !bug(Bug::GoOnAfterStaleTail);
+        let due = Continuation { epochs: check_epoch.then(|| epochs.view()), ..due };
         let mut wanted = edgelog_core::HEADER_LEN;
-        let stepped = loop {
+        loop {
             if cursor.bytes(segment, position, len, wanted).is_err() {
-                // A medium that refuses once is asked again: behind what cannot be read, the log would end for good.
+                // A device that refuses once is asked again: behind what cannot be read, the log would end for good.
                 cursor.release();
             }
             let Ok(bytes) = cursor.bytes(segment, position, len, wanted) else { return Err(()) };
-            match scan_step(bytes, &rules) {
-                ScanStep::Batch(batch) => break Stepped::new(&batch, true),
-                ScanStep::WrongEpoch { batch, .. } => break Stepped::new(&batch, false),
-                ScanStep::NeedMore { needed } if needed > wanted && needed <= (len - position) as usize => {
+            match due.judge(bytes) {
+                Judgement::Continues { batch, .. } => return Ok(Some(Stepped::new(&batch))),
+                Judgement::NeedMore { needed } if needed > wanted && needed <= (len - position) as usize => {
                     wanted = needed;
                 }
-                ScanStep::End => return Ok(None),
+                Judgement::End => return Ok(None),
                 _ => return Err(()),
             }
-        };
-        // An epoch that came before is that of a history that was taken back. One that never was is a damaged field,
-        // which no CRC covers: readers get the epoch from the table.
-        let latest = epochs.view().latest().map_or(0, |entry| entry.epoch);
-        if stepped.epoch_holds || stepped.epoch > latest || stepped.epoch < 0 {
-            return Ok(Some(stepped));
         }
-        Err(())
     }
 
     /// Below the recovery point: finds the next good batch of the segment and reports what is lost before it.
@@ -561,9 +575,8 @@ impl Recovery<'_> {
     ) -> Result<bool> {
         let upper = next_base.unwrap_or(saved.offset);
         let mut found = self.log.resync(segment, walked.position, walked.next_offset, upper)?;
-        // What follows the last durable batch stands exactly where the checkpoint says.
-        let is_known = segment.base_offset == saved.base_offset && saved.position < segment.len()?;
-        if is_known && found.batch.is_none_or(|(_, base)| base >= saved.offset) {
+        let is_above = found.batch.is_none_or(|(_, base)| base >= saved.offset);
+        if is_above && self.goes_on_at(segment, walked.position, saved)? {
             found.batch = Some((saved.position, saved.offset));
         }
         let next_offset = found.batch.map_or(upper, |(_, base)| base);
@@ -586,12 +599,15 @@ impl Recovery<'_> {
         Ok(true)
     }
 
-    /// Without a checkpoint the batches' own epochs make the table, as far as they rise.
-    fn learn_epoch(&self, epoch: i32, offset: Offset) {
-        let mut epochs = self.log.epochs.write();
-        if epoch >= 0 && epochs.view().latest().is_none_or(|latest| epoch > latest.epoch) {
-            epochs.assign(epoch, offset);
+    /// What follows the last durable batch stands where the checkpoint says: whether what stands there, behind damage
+    /// at `damaged`, is a batch of that offset, or room that was never written.
+    fn goes_on_at(&self, segment: &Segment, damaged: Position, saved: DurablePoint) -> Result<bool> {
+        let len = segment.len()?;
+        if segment.base_offset != saved.base_offset || saved.position <= damaged || saved.position >= len {
+            return Ok(false);
         }
+        let mut cursor = Cursor::new(&self.log.pool);
+        Ok(self.step(&mut cursor, segment, saved.position, len, self.due(saved.offset, saved, None)).is_ok())
     }
 
     fn new_segment(&self, base_offset: Offset) -> Result<Segment> {

@@ -6,8 +6,9 @@
 use std::sync::{Arc, OnceLock};
 
 use edgelog_core::{
-    Effort, NO_TIMESTAMP, OFFSET_INDEX_ENTRY_LEN, Offset, OffsetIndex, OffsetIndexEntry, Plausible, Position, Resync,
-    SegmentIndexer, TIME_INDEX_ENTRY_LEN, TimeIndex, TimeIndexEntry, TimestampMs, batch_at, resync,
+    Candidate, Effort, HEADER_LEN, NO_TIMESTAMP, OFFSET_INDEX_ENTRY_LEN, Offset, OffsetIndex, OffsetIndexEntry,
+    Plausible, Position, Resync, SegmentIndexer, TIME_INDEX_ENTRY_LEN, TimeIndex, TimeIndexEntry, TimestampMs,
+    batch_at, is_jump_believed, next_header_agrees, resync,
 };
 
 use crate::canary::{Bug, bug};
@@ -144,6 +145,11 @@ impl Segment {
         let path = self.path();
         let file = self.storage.open(&path, self.options.access).map_err(Error::storage("open", &path))?;
         Ok(self.file.get_or_init(|| file))
+    }
+
+    /// Whether the `.log` file has been opened.
+    pub(crate) fn is_open(&self) -> bool {
+        self.file.get().is_some()
     }
 
     /// Published bytes. For a sealed segment that nobody has looked at yet, its file's length.
@@ -411,9 +417,7 @@ impl Segment {
         let damaged = u64::from(damaged);
         let found = |position: u64, base_offset| Some((position as Position, base_offset));
         match resync(&mut window, damaged, damaged + 1, plausible, &mut effort) {
-            Resync::Found(batch) => {
-                Ok(Resynced { batch: found(batch.position, batch.base_offset), unread_from: None })
-            }
+            Resync::Found(batch) => Ok(Resynced { batch: found(batch.position, batch.base_offset), unread_from: None }),
             Resync::Nothing => Ok(Resynced { batch: None, unread_from: None }),
             Resync::OutOfEffort { unread_from } => {
                 let unread_from = unread_from as Position;
@@ -581,39 +585,65 @@ impl Segment {
         let mut cursor = Cursor::new(pool);
         let (mut position, mut expected, mut newest) = (0, self.base_offset, NO_TIMESTAMP);
         while position < len {
+            let plausible = Plausible {
+                offset_min: expected,
+                offset_end: Offset::MAX,
+                durable_below: 0,
+                contiguous: false,
+                epochs: None,
+            };
             let batch = match cursor.batch(self, position, len) {
                 Ok(Ok(batch)) if batch.base_offset() >= expected && !(check_crcs && batch.verify_crc().is_err()) => {
-                    batch
+                    let (base_offset, next_offset) = (batch.base_offset(), batch.next_offset());
+                    let end = u64::from(position) + batch.size() as u64;
+                    let indexed = (batch.last_offset(), batch.max_timestamp());
+                    let jump = Candidate { position: u64::from(position), end, base_offset, next_offset };
+                    let believed = base_offset == expected || self.is_jump_believed(&mut cursor, jump, &plausible)?;
+                    believed.then_some((end as Position, next_offset, indexed))
                 }
-                _ => {
-                    let plausible = Plausible {
-                        offset_min: expected,
-                        offset_end: Offset::MAX,
-                        durable_below: 0,
-                        contiguous: false,
-                        epochs: None,
-                    };
-                    cursor.release();
-                    let Some((at, base_offset)) = self.resync(position, len, &plausible, pool)?.batch else { break };
-                    (position, expected) = (at, base_offset);
-                    continue;
-                }
+                _ => None,
             };
-            let size = batch.size() as u32;
-            expected = batch.next_offset();
-            newest = batch.max_timestamp();
-            if let Some((entry, time)) = indexer.on_batch(position, batch.last_offset(), batch.max_timestamp()) {
+            let Some((end, next_offset, (last_offset, max_timestamp))) = batch else {
+                cursor.release();
+                let Some((at, base_offset)) = self.resync(position, len, &plausible, pool)?.batch else { break };
+                (position, expected) = (at, base_offset);
+                continue;
+            };
+            newest = max_timestamp;
+            if let Some((entry, time)) = indexer.on_batch(position, last_offset, max_timestamp) {
                 offsets.extend_from_slice(&entry.encode(self.base_offset));
                 if let Some(time) = time {
                     times.extend_from_slice(&time.encode(self.base_offset));
                 }
             }
-            position += size;
+            (position, expected) = (end, next_offset);
         }
         if let Some(time) = indexer.on_seal() {
             times.extend_from_slice(&time.encode(self.base_offset));
         }
         Ok((offsets, times, indexer.largest_timestamp(), newest))
+    }
+
+    /// Whether a batch that leaves a hole before it is what it says. No checksum covers the base offset; where damage
+    /// has raised it, the batches behind contradict it. `plausible.offset_min` is the offset that was due.
+    pub(crate) fn is_jump_believed(
+        &self,
+        cursor: &mut Cursor,
+        jump: Candidate,
+        plausible: &Plausible<'_>,
+    ) -> Result<bool> {
+        let len = self.len()?;
+        if jump.end >= u64::from(len) {
+            return Ok(true);
+        }
+        // The usual case, without another read: the next header goes on from here.
+        let next = cursor.bytes(self, jump.end as Position, len, HEADER_LEN)?;
+        if next_header_agrees(next, jump.next_offset, plausible) {
+            return Ok(true);
+        }
+        let mut window = Window::new(Arc::clone(self.file()?), u64::from(len));
+        let mut effort = Effort::for_segment(u64::from(len));
+        Ok(is_jump_believed(&mut window, jump, plausible.offset_min, plausible, &mut effort))
     }
 
     /// Largest timestamp of a sealed segment's records: the last entry of its time index.
