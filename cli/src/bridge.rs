@@ -350,7 +350,7 @@ fn tell_plainly(event: &BridgeEvent, json: bool) {
             _ => return,
         };
         // Whoever read this has gone: the bridge works on.
-        let _ = print::json_line(&told).and_then(|()| Ok(io::stdout().flush()?));
+        let _ = print::json_line(&told).and_then(|()| io::stdout().flush());
     } else {
         match event {
             BridgeEvent::Committed { records, bytes, .. } => {
