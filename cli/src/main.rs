@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 mod append;
 #[cfg(feature = "bridge")]
 mod bridge;
+mod channel;
 mod completions;
 mod context;
 mod dump;
