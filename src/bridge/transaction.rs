@@ -30,11 +30,12 @@ use super::backoff::Backoff;
 use super::cluster::{Cluster, Coordinated, Role};
 use super::collect::{Collected, Kind, Piece, RangeEnd};
 use super::config::Delivery;
-use super::connection::{Speaks, check, code_of};
+use super::connection::{check, code_of};
 use super::error::{BridgeError, Class, Code, Result};
 use super::lane::{Lane, Refused};
 use super::letter::{Loss, Refusal};
 use super::place::{Which, commit_request};
+use super::shape::Speaks;
 use super::stamp::{self, Producer};
 use super::uplink::{Patience, Uplink};
 
