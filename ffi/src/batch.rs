@@ -5,9 +5,10 @@ use std::sync::Arc;
 use edgelog::core::Headers;
 use edgelog::{Batch, Records};
 
+use crate::abi::edgelog_bytes;
 use crate::boundary::{Exclusive, ExclusiveHandle, Handle, Home, OutStruct, free_exclusive, with_exclusive};
 use crate::result::{Failure, Outcome, edgelog_result};
-use crate::types::{edgelog_batch_info, edgelog_bytes, edgelog_header, edgelog_record};
+use crate::types::{edgelog_batch_info, edgelog_header, edgelog_record};
 
 /// A record batch that was read, borrowed from its segment, with a place among its records. Belongs to one thread at a
 /// time. Whatever it lent lives until it is freed.

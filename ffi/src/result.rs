@@ -1,13 +1,12 @@
 //! What calls answer: stable numbers, and for each thread what went wrong last.
 
 use std::cell::RefCell;
-use std::ffi::{CStr, c_char};
+use std::ffi::CStr;
 use std::io;
 
 use edgelog::Error;
 
-use crate::boundary::{Grows, OutStruct, answer};
-use crate::types::grows;
+use crate::abi::grows;
 
 /// What a call answers. 0 is success; 1 to 999 and -1 are Apache Kafka's error codes; ours begin at 1000. A number
 /// never changes its meaning; treat one that you do not know as an error.
@@ -81,7 +80,7 @@ pub enum edgelog_result {
 use edgelog_result::*;
 
 impl edgelog_result {
-    const ALL: &'static [(edgelog_result, &'static CStr)] = &[
+    pub(crate) const ALL: &'static [(edgelog_result, &'static CStr)] = &[
         (EDGELOG_UNKNOWN_SERVER_ERROR, c"UNKNOWN_SERVER_ERROR"),
         (EDGELOG_OK, c"OK"),
         (EDGELOG_OFFSET_OUT_OF_RANGE, c"OFFSET_OUT_OF_RANGE"),
@@ -165,7 +164,7 @@ impl Failure {
         Failure::text(EDGELOG_INVALID_STRUCT_SIZE, text)
     }
 
-    /// The number for the caller; the words are kept for [`edgelog_last_error`].
+    /// The number for the caller; the words are kept for `edgelog_last_error`.
     #[cold]
     pub(crate) fn report(self) -> edgelog_result {
         let mut info = NO_INFO;
@@ -234,7 +233,7 @@ pub struct edgelog_error_info {
 
 grows!(edgelog_error_info);
 
-const NO_INFO: edgelog_error_info = edgelog_error_info {
+pub(crate) const NO_INFO: edgelog_error_info = edgelog_error_info {
     size: 0,
     result: 0,
     os_error: 0,
@@ -278,47 +277,14 @@ impl edgelog_error_info {
     }
 }
 
-struct Last {
-    text: Vec<u8>,
-    info: edgelog_error_info,
+/// What a thread's last failed call left.
+pub(crate) struct Last {
+    pub(crate) text: Vec<u8>,
+    pub(crate) info: edgelog_error_info,
 }
 
 thread_local! {
-    static LAST: RefCell<Last> = const { RefCell::new(Last { text: Vec::new(), info: NO_INFO }) };
-}
-
-/// What this thread's last failed call has to say, NUL-terminated; empty where none failed. Valid until the next call
-/// of this thread that fails. Never NULL.
-#[unsafe(no_mangle)]
-pub extern "C" fn edgelog_last_error() -> *const c_char {
-    let text = LAST.try_with(|last| {
-        let Ok(last) = last.try_borrow() else { return c"".as_ptr() };
-        if last.text.is_empty() { c"".as_ptr() } else { last.text.as_ptr().cast() }
-    });
-    text.unwrap_or(c"".as_ptr())
-}
-
-/// The evidence of this thread's last failed call. Answers EDGELOG_END where none failed.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn edgelog_last_error_info(out: *mut edgelog_error_info) -> edgelog_result {
-    answer(|| {
-        // SAFETY: boundary.rs, 3.
-        let out = unsafe { OutStruct::new(out) }?;
-        let info = LAST.try_with(|last| last.try_borrow().map_or(NO_INFO, |last| last.info)).unwrap_or(NO_INFO);
-        if info.result == 0 {
-            return Err(Failure::End);
-        }
-        out.write(&info);
-        Ok(())
-    })
-}
-
-/// The name of a result, as in this header but for "EDGELOG_"; for a number that is none, "UNKNOWN_SERVER_ERROR". Lives
-/// as long as the library.
-#[unsafe(no_mangle)]
-pub extern "C" fn edgelog_result_name(result: i32) -> *const c_char {
-    let found = edgelog_result::ALL.iter().find(|(known, _)| *known as i32 == result);
-    found.map_or(c"UNKNOWN_SERVER_ERROR", |(_, name)| name).as_ptr()
+    pub(crate) static LAST: RefCell<Last> = const { RefCell::new(Last { text: Vec::new(), info: NO_INFO }) };
 }
 
 #[cfg(test)]

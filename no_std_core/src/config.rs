@@ -7,7 +7,6 @@
 use core::fmt;
 
 use crate::compression::CompressionType;
-use crate::error::ConfigError;
 use crate::record_batch::HEADER_LEN;
 
 /// The settings of one topic.
@@ -129,6 +128,59 @@ pub enum Scope {
     /// To the data directory: [`StoreConfig`].
     Store,
 }
+
+/// A setting that was refused. Nothing was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// No setting has this name.
+    UnknownKey {
+        /// The name that comes nearest, where one comes near.
+        nearest: Option<&'static str>,
+    },
+    /// The setting exists, but belongs to the other table.
+    WrongScope {
+        /// The setting.
+        key: &'static str,
+        /// Where it belongs.
+        scope: Scope,
+    },
+    /// The value cannot be read, or is one that edgelog refuses.
+    InvalidValue {
+        /// The setting.
+        key: &'static str,
+        /// One sentence on why.
+        reason: &'static str,
+    },
+    /// The value is a number outside its bounds.
+    OutOfRange {
+        /// The setting.
+        key: &'static str,
+        /// The value given.
+        given: i64,
+        /// The least allowed.
+        min: i64,
+        /// The most allowed.
+        max: i64,
+    },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::UnknownKey { nearest: Some(nearest) } => write!(f, "no such key; did you mean {nearest}?"),
+            Self::UnknownKey { nearest: None } => f.write_str("no such key"),
+            Self::WrongScope { key, scope: Scope::Topic } => write!(f, "{key} is set per topic, not for the store"),
+            Self::WrongScope { key, scope: Scope::Store } => write!(f, "{key} is set for the store, not per topic"),
+            Self::InvalidValue { key, reason } => write!(f, "{key}: {reason}"),
+            Self::OutOfRange { key, given, min, max } => {
+                write!(f, "{key}: {given} is not between {min} and {max}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for ConfigError {}
 
 /// What the values of a setting are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -69,11 +69,11 @@ mod time_index;
 mod units;
 pub mod varint;
 
-pub use compression::CompressionType;
-pub use config::{LogConfig, StoreConfig};
+pub use compression::{CompressionType, ParseCompressionTypeError};
+pub use config::{ConfigError, LogConfig, StoreConfig};
 pub use continuation::{Continuation, Judgement};
 pub use crc32c::{crc32c, crc32c_append, crc32c_combine};
-pub use error::{ConfigError, DecodeError, EncodeError, EpochError, IndexError};
+pub use error::{DecodeError, EncodeError, EpochError, IndexError};
 #[cfg(feature = "alloc")]
 pub use leader_epoch::EpochTable;
 pub use leader_epoch::{EpochEntry, EpochTableView};

@@ -45,6 +45,8 @@ mod dump;
 mod export;
 mod facts;
 mod indexes;
+mod log_check;
+mod plan;
 mod records;
 mod repair;
 mod report;

@@ -18,8 +18,9 @@ use std::sync::Arc;
 
 use edgelog_core::Offset;
 
-use super::check::{LogPlan, check_store};
+use super::check::check_store;
 use super::facts::{Listing, LogFacts, Selection, StoreFacts, list_logs};
+use super::plan::LogPlan;
 use super::report::{CheckReport, Progress, Severity};
 use super::rewrite::{Rewritten, rebuild_indexes, rewrite_segment};
 use super::shared::SharedStorage;

@@ -12,9 +12,9 @@ use edgelog_core::{
     NO_SEQUENCE, NO_TIMESTAMP, Offset, Position, RecordBatch, crc32c, stamp_base,
 };
 
-use super::check::SegmentPlan;
 use super::facts::LogFacts;
 use super::indexes::BuiltIndexes;
+use super::plan::SegmentPlan;
 use super::records::{Decompressor, RecordsFault};
 use super::walk::{Damage, Step, Walker};
 use crate::error::{Error, Result};

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use edgelog_core::{HEADER_LEN, LeaderEpoch, Offset};
 
-use super::check::{Flow, LogCheck, SegmentPlan};
 use super::indexes::IndexCheck;
+use super::log_check::LogCheck;
 use super::pause;
+use super::plan::SegmentPlan;
 use super::records::RecordsFault;
 use super::report::Severity;
 use super::walk::{Damage, Step, Walker};
@@ -23,6 +24,13 @@ struct WrongEpochs {
     batches: u64,
     /// The first one: where, which offset, the epoch of the table and its own.
     first: Option<(u64, Offset, LeaderEpoch, LeaderEpoch)>,
+}
+
+/// What a segment's walk says of the log.
+pub(super) enum Flow {
+    Continue,
+    EndOfLog,
+    Changed,
 }
 
 /// One segment being checked.

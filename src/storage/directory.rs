@@ -121,7 +121,7 @@ impl DirectoryStorage {
 
 #[cfg(test)]
 impl DirectoryStorage {
-    pub(super) fn budget(&self) -> Arc<MapBudget> {
+    pub(super) fn budget(&self) -> Arc<MapBudget<MappedFile>> {
         Arc::clone(&self.shared.budget)
     }
 
@@ -186,7 +186,7 @@ struct Shared {
     lends: bool,
     stores_through_maps: bool,
     cannot_reserve: AtomicBool,
-    budget: Arc<MapBudget>,
+    budget: Arc<MapBudget<MappedFile>>,
     /// Advances with each descriptor that is opened: the time by which descriptors are old or young.
     clock: AtomicU64,
     open_files_max: usize,
