@@ -267,7 +267,7 @@ impl LogShared {
         let records = match batch.compression() {
             CompressionType::None => batch.records().map_err(Error::InvalidRecord)?,
             codec => {
-                let limit = super::read::decompressed_limit(batch.payload().len());
+                let limit = super::batch::decompressed_limit(batch.payload().len());
                 codec::decompress(codec, batch.payload(), &mut buffer, limit)?;
                 batch.records_in(&buffer)
             }
