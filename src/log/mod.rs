@@ -134,6 +134,8 @@ pub(crate) struct LogShared {
     host: Weak<dyn LogHost>,
     fork: ForkGuard,
     pool: Arc<BufferPool>,
+    /// `edgelog.decompressed.bytes.max`.
+    decompressed_bytes_max: usize,
     config: RwLock<Arc<LogConfig>>,
     hot: HotConfig,
 

@@ -420,7 +420,7 @@ impl Reader {
         }
         let epoch = if contiguous { self.table_epoch.unwrap_or(claimed) } else { claimed };
         let lease = self.cursor.lease(position, size);
-        let from = self.position;
+        let (segment, from) = (Arc::clone(segment), self.position);
         self.hopped_from = None;
         let place = self.place.as_mut().expect("located above");
         place.position += size as u32;
@@ -431,8 +431,8 @@ impl Reader {
             // Transaction markers in imported logs: no application ever sees them.
             return Ok(Step::Moved);
         }
-        let pool = compressed.then(|| Arc::clone(&self.log.pool));
-        Ok(Step::Batch(Batch::new(lease, from, epoch, pool)))
+        let pool = compressed.then(|| (Arc::clone(&self.log.pool), self.log.decompressed_bytes_max));
+        Ok(Step::Batch(Batch::new(lease, (segment, position), from, epoch, pool)))
     }
 
     /// Finds the segment that holds the position and, by its index, a batch at or before it.
@@ -759,10 +759,17 @@ impl LogShared {
             if batch.view().max_timestamp() < timestamp {
                 continue;
             }
-            for record in batch.records()? {
-                let record = record?;
+            let leader_epoch = batch.leader_epoch();
+            let Ok(records) = batch.records() else {
+                // The reader that goes there meets the error, and can go on behind the batch.
+                return Ok(Some(OffsetAndEpoch { offset: batch.base_offset().max(from), leader_epoch }));
+            };
+            for record in records {
+                let Ok(record) = record else {
+                    return Ok(Some(OffsetAndEpoch { offset: batch.base_offset().max(from), leader_epoch }));
+                };
                 if record.timestamp >= timestamp {
-                    return Ok(Some(OffsetAndEpoch { offset: record.offset, leader_epoch: batch.leader_epoch() }));
+                    return Ok(Some(OffsetAndEpoch { offset: record.offset, leader_epoch }));
                 }
             }
         }
