@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::ffi::CStr;
 use std::io;
 
-use edgelog::Error;
+use edgelog::{CodecError, Error};
 
 use crate::abi::grows;
 
@@ -19,13 +19,15 @@ pub enum edgelog_result {
     EDGELOG_OK = 0,
     /// The log does not hold that offset (any more, or yet).
     EDGELOG_OFFSET_OUT_OF_RANGE = 1,
-    /// Bytes of a file are damaged; edgelog_reader_skip_damage goes on behind.
+    /// Bytes of a file are damaged; edgelog_reader_skip_damage goes on behind. Where a batch's records answer it, the
+    /// reader stands behind the batch already.
     EDGELOG_CORRUPT_MESSAGE = 2,
     /// No topic or partition has this name.
     EDGELOG_UNKNOWN_TOPIC_OR_PARTITION = 3,
     /// A call with a deadline did not finish before it.
     EDGELOG_REQUEST_TIMED_OUT = 7,
-    /// A record or batch is larger than max.message.bytes.
+    /// A record or batch is larger than max.message.bytes, or a batch decompresses to more than
+    /// edgelog.decompressed.bytes.max; the latter is no damage.
     EDGELOG_MESSAGE_TOO_LARGE = 10,
     /// A topic's name breaks Kafka's rules.
     EDGELOG_INVALID_TOPIC_EXCEPTION = 17,
@@ -263,6 +265,14 @@ impl edgelog_error_info {
             Error::CorruptRecord { position, offset, .. } => {
                 (self.position, self.offset) = (i64::from(*position), *offset);
             }
+            Error::CorruptBatch { position, base_offset, .. } => {
+                (self.position, self.offset) = (i64::from(*position), *base_offset);
+            }
+            Error::NotDecompressed { position, base_offset, source, .. } => {
+                (self.position, self.offset) = (i64::from(*position), *base_offset);
+                self.describe_codec(source);
+            }
+            Error::Compression(source) => self.describe_codec(source),
             Error::RecordTooLarge { given, max } | Error::RecordBatchTooLarge { given, max } => {
                 (self.given_bytes, self.max_bytes) = (bounded(*given), bounded(*max));
             }
@@ -273,6 +283,13 @@ impl edgelog_error_info {
             }
             Error::UnknownLeaderEpoch { current, .. } => self.leader_epoch = *current,
             _ => {}
+        }
+    }
+
+    fn describe_codec(&mut self, error: &CodecError) {
+        if let CodecError::TooLarge { claimed, limit, .. } = error {
+            self.given_bytes = i64::try_from(*claimed).unwrap_or(i64::MAX);
+            self.max_bytes = i64::try_from(*limit).unwrap_or(i64::MAX);
         }
     }
 }

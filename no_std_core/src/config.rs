@@ -45,6 +45,8 @@ pub struct StoreConfig {
     pub storage: StorageKind,
     /// `edgelog.map.bytes.max`
     pub map_bytes_max: u64,
+    /// `edgelog.decompressed.bytes.max`
+    pub decompressed_bytes_max: u32,
     /// `edgelog.checkpoint.interval.ms`
     pub checkpoint_interval_ms: i64,
     /// `edgelog.open.files.max`
@@ -286,6 +288,8 @@ macro_rules! word {
 
 const INT_MAX: i64 = i32::MAX as i64;
 const MAP_BYTES_DEFAULT: (u64, &str) = if usize::BITS >= 64 { (1 << 30, "1073741824") } else { (64 << 20, "67108864") };
+const DECOMPRESSED_BYTES_DEFAULT: (u32, &str) =
+    if usize::BITS >= 64 { (128 << 20, "134217728") } else { (16 << 20, "16777216") };
 
 /// All settings there are: topics' first, then the store's.
 pub static KEYS: &[ConfigKey] = &[
@@ -453,6 +457,18 @@ pub static KEYS: &[ConfigKey] = &[
         access: number!(Store, c.map_bytes_max: u64),
     },
     ConfigKey {
+        key: "edgelog.decompressed.bytes.max",
+        scope: Scope::Store,
+        value_type: ValueType::Number { min: 1, max: INT_MAX },
+        unit: "bytes",
+        default: DECOMPRESSED_BYTES_DEFAULT.1,
+        kafka_default: None,
+        why: "",
+        doc: "The most bytes that the records of one batch may decompress to: a batch of more is not read, and is no \
+              damage. Memory is taken as the bytes come out. Appends store a batch of more as it is.",
+        access: number!(Store, c.decompressed_bytes_max: u32),
+    },
+    ConfigKey {
         key: "edgelog.checkpoint.interval.ms",
         scope: Scope::Store,
         value_type: ValueType::Number { min: 100, max: i64::MAX },
@@ -557,6 +573,7 @@ impl Default for StoreConfig {
         Self {
             storage: StorageKind::Auto,
             map_bytes_max: MAP_BYTES_DEFAULT.0,
+            decompressed_bytes_max: DECOMPRESSED_BYTES_DEFAULT.0,
             checkpoint_interval_ms: 10_000,
             open_files_max: 64,
             check_crcs: true,

@@ -320,14 +320,17 @@ impl<'a> RecordBatch<'a> {
     #[inline]
     pub fn records(&self) -> Result<Records<'a>, DecodeError> {
         match self.compression() {
+            _ if self.record_count() == 0 => Ok(self.records_in(&[])),
             CompressionType::None => Ok(self.records_in(self.payload())),
             codec => Err(DecodeError::Compressed { codec }),
         }
     }
 
-    /// Its records in `payload`, which the caller has decompressed.
+    /// Its records in `payload`, which the caller has decompressed. A batch without records has none there, whatever
+    /// the payload is: Kafka asks the count first.
     #[inline]
     pub fn records_in<'p>(&self, payload: &'p [u8]) -> Records<'p> {
+        let payload = if self.record_count() == 0 { &[] } else { payload };
         let append_time =
             if self.timestamp_type() == TimestampType::LogAppendTime { Some(self.max_timestamp()) } else { None };
         Records {

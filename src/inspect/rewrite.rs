@@ -15,7 +15,7 @@ use edgelog_core::{
 use super::facts::LogFacts;
 use super::indexes::BuiltIndexes;
 use super::plan::SegmentPlan;
-use super::records::{Decompressor, RecordsFault};
+use super::records::Decompressor;
 use super::walk::{Damage, Step, Walker};
 use crate::error::{Error, Result};
 use crate::segment::file_names;
@@ -186,7 +186,7 @@ impl Rewriter<'_> {
             match self.walker.next() {
                 Step::Batch { position } => {
                     let batch = self.walker.batch();
-                    if matches!(decompressor.check(&batch), Err(RecordsFault::Codec(_) | RecordsFault::Record(_))) {
+                    if decompressor.check(&batch).is_err_and(|fault| fault.is_damage()) {
                         let (first, next, size) = (batch.base_offset(), batch.next_offset(), batch.size() as u64);
                         self.cut(position, position + size)?;
                         self.gap(first, next)?;

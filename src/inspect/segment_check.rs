@@ -12,6 +12,7 @@ use super::plan::SegmentPlan;
 use super::records::RecordsFault;
 use super::report::Severity;
 use super::walk::{Damage, Step, Walker};
+use crate::codec::CodecError;
 use crate::error::Result;
 
 /// A tail that may be in motion is looked at so often before it is called torn.
@@ -197,9 +198,13 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
                     note = Some(format!("the batch says max timestamp {says}, and its records reach {largest}"));
                 }
             }
-            Err(RecordsFault::NotBuiltIn(error)) => {
-                note = (!self.told_codec).then(|| format!("records were not looked at: {error}"));
-                self.told_codec = true;
+            Err(RecordsFault::NotDecompressed(error)) => {
+                // One note a segment says that a codec is missing; of a batch that is too large, each has its own.
+                let is_known = self.told_codec && matches!(error, CodecError::NotBuiltIn { .. });
+                note = (!is_known).then(|| {
+                    format!("offsets {base_offset} to {}: records were not looked at: {error}", next_offset - 1)
+                });
+                self.told_codec |= matches!(error, CodecError::NotBuiltIn { .. });
             }
             Err(fault) => lost = Some(format!("the CRC holds, and the records cannot be read: {fault}")),
         }

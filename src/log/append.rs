@@ -141,7 +141,7 @@ impl Log {
         let outcome = with_scratch(|scratch| {
             let size = log.encode(&mut scratch.encoded, timestamp, &record)?;
             let codec = log.compression();
-            if codec != CompressionType::None && size >= HEADER_LEN + COMPRESS_BYTES_MIN {
+            if codec != CompressionType::None && size >= HEADER_LEN + COMPRESS_BYTES_MIN && log.may_compress(size) {
                 let Scratch { encoded, compressed } = scratch;
                 if let Some(size) = compress_batch(codec, &mut encoded[..size], compressed)? {
                     return log.append_batch_bytes(&mut compressed[..size], 0, timestamp, durability);
@@ -188,7 +188,8 @@ impl Log {
         };
         let max_timestamp = batch.max_timestamp();
         let codec = log.compression();
-        let info: Outcome<AppendInfo> = if codec == CompressionType::None {
+        let is_plain = codec == CompressionType::None || !log.may_compress(batch.bytes().len());
+        let info: Outcome<AppendInfo> = if is_plain {
             log.append_batch_bytes(batch.bytes(), last_offset_delta, max_timestamp, durability)
         } else {
             with_scratch(|scratch| match compress_batch(codec, batch.bytes(), &mut scratch.compressed)? {
@@ -211,7 +212,8 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::InvalidRecord`] where the batch is not valid, its CRC included, or its offsets have holes;
-    /// else as [`append`](Log::append).
+    /// [`Error::Compression`] where its payload does not decompress, or to more than
+    /// `edgelog.decompressed.bytes.max`; else as [`append`](Log::append).
     pub fn append_encoded(&self, batch: &[u8], durability: Durability) -> Result<AppendInfo> {
         let view = RecordBatch::parse(batch).map_err(Error::InvalidRecord)?;
         view.verify_crc().map_err(Error::InvalidRecord)?;
@@ -267,8 +269,7 @@ impl LogShared {
         let records = match batch.compression() {
             CompressionType::None => batch.records().map_err(Error::InvalidRecord)?,
             codec => {
-                let limit = super::read::decompressed_limit(batch.payload().len());
-                codec::decompress(codec, batch.payload(), &mut buffer, limit)?;
+                codec::decompress(codec, batch.payload(), &mut buffer, self.decompressed_bytes_max)?;
                 batch.records_in(&buffer)
             }
         };
@@ -276,6 +277,12 @@ impl LogShared {
             record.map_err(Error::InvalidRecord)?;
         }
         Ok(())
+    }
+
+    /// Whether a batch of `size` bytes could be decompressed again.
+    #[inline]
+    fn may_compress(&self, size: usize) -> bool {
+        size - HEADER_LEN <= self.decompressed_bytes_max
     }
 
     /// Encodes a one-record batch into `buffer`, which grows as needed, and returns the batch's size.

@@ -25,6 +25,7 @@ use crate::sync::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Condvar
 
 mod append;
 mod attach;
+mod batch;
 mod batch_builder;
 mod beside;
 mod close;
@@ -37,8 +38,9 @@ mod signal;
 mod truncate;
 mod types;
 
+pub use batch::{Batch, Records};
 pub use batch_builder::BatchBuilder;
-pub use read::{Batch, LostRange, Reader, ReaderOptions, Records};
+pub use read::{LostRange, Reader, ReaderOptions};
 pub use recovery::{CutTail, LogRecovery};
 pub use types::{AppendInfo, Durability, LogOffsets, NewRecord, OffsetSpec, ReadUpTo, TopicPartition};
 
@@ -132,6 +134,8 @@ pub(crate) struct LogShared {
     host: Weak<dyn LogHost>,
     fork: ForkGuard,
     pool: Arc<BufferPool>,
+    /// `edgelog.decompressed.bytes.max`.
+    decompressed_bytes_max: usize,
     config: RwLock<Arc<LogConfig>>,
     hot: HotConfig,
 

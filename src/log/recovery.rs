@@ -68,6 +68,7 @@ pub(crate) struct OpenLog {
     pub(crate) pool: Arc<BufferPool>,
     pub(crate) config: LogConfig,
     pub(crate) check_crcs: bool,
+    pub(crate) decompressed_bytes_max: u32,
     pub(crate) saved: Option<SavedLog>,
     /// The checkpoint carries a clean mark that holds for the store.
     pub(crate) store_is_clean: bool,
@@ -170,6 +171,7 @@ impl LogShared {
             host: params.host.clone(),
             fork: ForkGuard::here(),
             pool: Arc::clone(&params.pool),
+            decompressed_bytes_max: params.decompressed_bytes_max as usize,
             config: RwLock::new(Arc::new(LogConfig::default())),
             hot: super::HotConfig::default(),
             state: AtomicU8::new(state::ATTEND),

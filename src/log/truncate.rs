@@ -112,7 +112,9 @@ impl LogShared {
         let (mut position, _) = segment.position_for(offset, &self.pool)?;
         let mut cursor = Cursor::new(&self.pool);
         while position < len {
-            let batch = cursor.batch(segment, position, len)?.map_err(Error::InvalidRecord)?;
+            let batch = cursor.batch(segment, position, len)?;
+            let file = || segment.path();
+            let batch = batch.map_err(|e| Error::CorruptRecord { file: file(), position, offset, source: e.into() })?;
             if batch.last_offset() >= offset {
                 return Ok((position, batch.base_offset()));
             }

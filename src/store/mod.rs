@@ -610,6 +610,7 @@ impl StoreShared {
             pool: Arc::clone(&self.pool),
             config,
             check_crcs: self.config.check_crcs,
+            decompressed_bytes_max: self.config.decompressed_bytes_max,
             saved,
             store_is_clean,
             same_boot,
