@@ -55,10 +55,11 @@ pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
     let mut log = log;
     log.state.store(state::ATTACHED, Ordering::Release);
     let bases = log.list_segments()?;
-    let recovery_point = params.saved.as_ref().map_or(0, |saved| saved.durable.offset);
+    let saved = params.saved.as_ref().map(|saved| saved.supported_by(&bases).0);
+    let recovery_point = saved.as_ref().map_or(0, |saved| saved.durable.offset);
     let attachment = log.take_over(&bases, recovery_point)?;
     log.attachment = Some(Mutex::new(attachment));
-    let start = params.saved.as_ref().map_or(0, |saved| saved.log_start_offset).max(bases[0]);
+    let start = saved.as_ref().map_or(0, |saved| saved.log_start_offset).max(bases[0]);
     log.log_start_offset.store(start, Ordering::Release);
     log.recovery_point.store(recovery_point, Ordering::Release);
     let log = Arc::new(log);
@@ -92,6 +93,8 @@ impl LogShared {
         let Some(saved) = self.host()?.read_saved(&self.name)?.filter(|saved| saved.id == self.id) else {
             return Ok(false);
         };
+        let bases: Vec<Offset> = self.segments.read().iter().map(|segment| segment.base_offset).collect();
+        let (saved, _) = saved.supported_by(&bases);
         self.log_start_offset.fetch_max(saved.log_start_offset, Ordering::AcqRel);
         if let Some(from) = self.rewritten_from(at, &saved.epochs) {
             *self.epochs.write() = EpochTable::from_entries(saved.epochs).unwrap_or_default();
