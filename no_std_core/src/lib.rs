@@ -55,6 +55,7 @@ mod crc32c;
 mod error;
 mod leader_epoch;
 pub mod limits;
+mod log_id;
 mod offset_index;
 mod partitioner;
 mod record;
@@ -74,9 +75,12 @@ pub use config::{ConfigError, LogConfig, StoreConfig};
 pub use continuation::{Continuation, Judgement};
 pub use crc32c::{crc32c, crc32c_append, crc32c_combine};
 pub use error::{DecodeError, EncodeError, EpochError, IndexError};
+pub use leader_epoch::{
+    EpochEntry, EpochTableView, LEADER_EPOCH_MAX, LEADER_EPOCH_RISE_MAX, LearnedEpoch, judge_learned_epoch,
+};
 #[cfg(feature = "alloc")]
-pub use leader_epoch::EpochTable;
-pub use leader_epoch::{EpochEntry, EpochTableView};
+pub use leader_epoch::{EpochLearner, EpochTable};
+pub use log_id::LogId;
 pub use offset_index::{OFFSET_INDEX_ENTRY_LEN, OffsetIndex, OffsetIndexEntry};
 pub use partitioner::partition_for_key;
 pub use record::{Header, Headers, RECORD_LEN_MIN, Record};

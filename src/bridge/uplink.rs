@@ -359,7 +359,7 @@ impl Uplink {
             if internal || !self.config.topics.iter().any(|pattern| partition::matches(pattern, name)) {
                 continue;
             }
-            for number in 0..topic.partitions {
+            for &number in &topic.partition_ids {
                 let name = TopicPartition::new(name.as_str(), number);
                 if self.lanes.iter().any(|lane| lane.name == name) {
                     continue;

@@ -73,7 +73,7 @@ pub(super) fn check_store(
         report.merge(findings);
     }
     let mut selected: Vec<TopicPartition> = names.into_iter().filter(|name| selection.matches(name)).collect();
-    let known = facts.newest.iter().flat_map(|checkpoint| &checkpoint.logs).map(|(name, _)| name);
+    let known = facts.newest.iter().flat_map(|checkpoint| checkpoint.logs.keys());
     selected.extend(known.filter(|name| selection.matches(name)).cloned());
     selected.sort_unstable();
     selected.dedup();
@@ -92,6 +92,10 @@ pub(super) fn check_store(
             let log_facts = LogFacts::new(&**storage, &name, &facts);
             let mut check = LogCheck::new(storage, log_facts, &mut meter, &mut decompressor);
             check.is_last_attempt = attempt == ATTEMPTS_MAX;
+            for doubt in check.facts.doubts.clone() {
+                let text = format!("{doubt}; the next open goes by the log's segments instead");
+                check.add(Severity::Heals, name.to_string(), None, None, text);
+            }
             let mut ended = check.run()?;
             let is_suspect = check.findings.worst > Some(Severity::Note) && !check.facts.clean;
             if is_suspect && ended == Ended::Done && attempt < ATTEMPTS_MAX {
@@ -131,6 +135,10 @@ fn same_history(before: Option<&SavedLog>, now: Option<&SavedLog>) -> bool {
 
 fn check_checkpoint(findings: &mut Findings, facts: &StoreFacts, has_logs: bool) {
     let file = crate::store::checkpoint::FILE;
+    for (log, what) in &facts.odd {
+        let text = format!("{log}: {what}; the next open goes by the log's segments instead");
+        findings.store(Severity::Heals, file, text);
+    }
     if let Some(reason) = &facts.unreadable {
         findings.store(Severity::Heals, file, format!("cannot be read: {reason}; the next open recovers every log"));
         return;

@@ -235,7 +235,7 @@ fn carry_out(
 }
 
 fn saved_of<'a>(checkpoint: &'a mut Checkpoint, name: &TopicPartition) -> Option<&'a mut SavedLog> {
-    checkpoint.logs.iter_mut().find(|(other, _)| other == name).map(|(_, saved)| saved)
+    checkpoint.logs.get_mut(name)
 }
 
 /// What the checkpoint has to say of a log before its files change.
@@ -250,7 +250,11 @@ fn prepare(storage: &dyn Storage, checkpoint: &mut Checkpoint, plan: &LogPlan) {
             durable: DurablePoint { offset: plan.end, base_offset: plan.start, position: 0 },
             epochs: plan.learned.view().entries().to_vec(),
         };
-        checkpoint.logs.push((name.clone(), saved));
+        checkpoint.logs.insert(name.clone(), saved);
+    }
+    if let (Some(saved), Some(believed)) = (saved_of(checkpoint, name), &plan.facts.saved) {
+        // What the segments do not bear out is not written again.
+        (saved.durable, saved.log_start_offset) = (believed.durable, believed.log_start_offset);
     }
     let point = durable_point(plan);
     if let Some(saved) = saved_of(checkpoint, name).filter(|saved| saved.durable.offset < point) {

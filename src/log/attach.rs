@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use edgelog_core::{Continuation, EpochEntry, EpochTable, HEADER_LEN, Judgement, Offset, Position};
+use edgelog_core::{Continuation, EpochEntry, EpochLearner, EpochTable, HEADER_LEN, Judgement, Offset, Position};
 
 use super::beside::FailedFlush;
 use super::recovery::OpenLog;
@@ -38,6 +38,8 @@ pub(crate) struct Attachment {
     id: Option<[u8; 16]>,
     /// The topic was deleted and created again: nothing more is read under its name.
     is_replaced: bool,
+    /// Without a checkpoint the batches' own epochs make the table.
+    learner: EpochLearner,
     /// The file that was validated; another one under its name means a truncation.
     identity: u64,
     position: Position,
@@ -62,11 +64,12 @@ pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
         log.origin.store(Origin::Imported as u8, Ordering::Relaxed);
     }
     let bases = log.list_segments()?;
-    let recovery_point = params.saved.as_ref().map_or(0, |saved| saved.durable.offset);
+    let saved = params.saved.as_ref().map(|saved| saved.supported_by(&bases).0);
+    let recovery_point = saved.as_ref().map_or(0, |saved| saved.durable.offset);
     let mut attachment = log.take_over(&bases, recovery_point)?;
     attachment.id = params.saved.as_ref().map(|saved| saved.id);
     log.attachment = Some(Mutex::new(attachment));
-    let start = params.saved.as_ref().map_or(0, |saved| saved.log_start_offset).max(bases[0]);
+    let start = saved.as_ref().map_or(0, |saved| saved.log_start_offset).max(bases[0]);
     log.log_start_offset.store(start, Ordering::Release);
     log.recovery_point.store(recovery_point, Ordering::Release);
     let log = Arc::new(log);
@@ -114,6 +117,8 @@ impl LogShared {
                 self.begin_again(at, start)?;
             }
         }
+        let bases: Vec<Offset> = self.segments.read().iter().map(|segment| segment.base_offset).collect();
+        let (saved, _) = saved.supported_by(&bases);
         self.log_start_offset.fetch_max(saved.log_start_offset, Ordering::AcqRel);
         if let Some(from) = self.rewritten_from(at, &saved.epochs) {
             *self.epochs.write() = EpochTable::from_entries(saved.epochs).unwrap_or_default();
@@ -242,6 +247,7 @@ impl LogShared {
             segment,
             id: None,
             is_replaced: false,
+            learner: EpochLearner::default(),
             identity,
             position: 0,
             next_offset,
@@ -379,7 +385,8 @@ impl LogShared {
             };
             drop(epochs);
             if at.id.is_none() {
-                self.learn_epoch(batch.partition_leader_epoch(), batch.base_offset());
+                let (epoch, offset) = (batch.partition_leader_epoch(), batch.base_offset());
+                at.learner.learn(&mut self.epochs.write(), epoch, offset);
             }
             at.next_offset = batch.next_offset();
             at.position += batch.size() as u32;

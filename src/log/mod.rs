@@ -34,6 +34,7 @@ mod flush;
 mod read;
 mod recovery;
 mod retention;
+mod saved_log;
 mod signal;
 mod truncate;
 mod types;
@@ -48,7 +49,8 @@ pub(crate) use append::Appender;
 pub(crate) use attach::{Attachment, attach};
 #[cfg(feature = "bridge")]
 pub(crate) use beside::FailedFlush;
-pub(crate) use recovery::{OpenLog, SavedLog, open};
+pub(crate) use recovery::{OpenLog, open};
+pub(crate) use saved_log::SavedLog;
 pub(crate) use types::check_topic_name;
 
 /// What a log asks of the store that it lives in.
@@ -382,8 +384,9 @@ impl LogShared {
 
     /// What the checkpoint keeps of this log.
     pub(crate) fn durable_state(&self) -> (DurablePoint, Offset, Vec<edgelog_core::EpochEntry>) {
-        let durable = *self.durable.lock();
+        // The start first: it never passes what is durable, and must not seem to.
         let start = self.log_start_offset.load(Ordering::Acquire);
+        let durable = *self.durable.lock();
         (durable, start, self.epochs.read().view().entries().to_vec())
     }
 }

@@ -16,9 +16,10 @@
 use std::io;
 use std::sync::Arc;
 
-use edgelog_core::{Continuation, EpochEntry, EpochTable, Judgement, LogConfig, Offset, Position, RecordBatch};
+use edgelog_core::{Continuation, EpochLearner, EpochTable, Judgement, LogConfig, Offset, Position, RecordBatch};
 
-use super::{Appender, DurablePoint, LogHost, LogShared, LostRange, Origin, TopicPartition, state};
+use super::saved_log::proved_by_names;
+use super::{Appender, DurablePoint, LogHost, LogShared, LostRange, Origin, SavedLog, TopicPartition, state};
 use crate::canary::{Bug, bug};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
@@ -55,11 +56,14 @@ pub struct LogRecovery {
     pub cut: Vec<CutTail>,
     /// Offsets below the recovery point that are lost to damage.
     pub lost: Vec<LostRange>,
+    /// What the checkpoint says of the log and its segments do not bear out: it was not believed.
+    pub doubts: Vec<String>,
     /// Why the log opened read-only, where it did: what it holds could not be made durable.
     pub failure: Option<String>,
 }
 
 /// What the store hands over to open one log.
+#[derive(Clone)]
 pub(crate) struct OpenLog {
     pub(crate) name: TopicPartition,
     pub(crate) storage: Arc<dyn Storage>,
@@ -78,16 +82,6 @@ pub(crate) struct OpenLog {
     pub(crate) new_id: [u8; 16],
 }
 
-/// What the checkpoint says of one log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct SavedLog {
-    pub(crate) id: [u8; 16],
-    pub(crate) origin: Origin,
-    pub(crate) log_start_offset: Offset,
-    pub(crate) durable: DurablePoint,
-    pub(crate) epochs: Vec<EpochEntry>,
-}
-
 /// Opens a log for writing, whatever the last stop left behind.
 ///
 /// # Errors
@@ -95,7 +89,9 @@ pub(crate) struct SavedLog {
 pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     let dir: Arc<str> = params.name.to_string().into();
     let listed = list(&*params.storage, &dir)?;
-    let saved = params.saved.clone();
+    let supported = params.saved.as_ref().map(|saved| saved.supported_by(&listed));
+    let (saved, doubts) = supported.map_or((None, Vec::new()), |(saved, doubts)| (Some(saved), doubts));
+    let params = &OpenLog { saved: saved.clone(), ..params.clone() };
     let log = Arc::new(LogShared::new(params, saved.as_ref()));
 
     let mut report = LogRecovery {
@@ -108,10 +104,12 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
         leader_epoch: 0,
         cut: Vec::new(),
         lost: Vec::new(),
+        doubts,
         failure: None,
     };
-    let mut recovery = Recovery { log: &log, params, report: &mut report };
-    if !recovery.open_clean(&listed)? {
+    let may_be_clean = report.doubts.is_empty();
+    let mut recovery = Recovery { log: &log, params, report: &mut report, learner: EpochLearner::default() };
+    if !may_be_clean || !recovery.open_clean(&listed)? {
         if params.store_is_clean {
             // The clean mark does not hold for this log, whose bytes are about to change: it goes first.
             params.host.upgrade().ok_or(Error::Closed)?.unmark()?;
@@ -229,14 +227,6 @@ impl LogShared {
         Ok(())
     }
 
-    /// Without a checkpoint the batches' own epochs make the table, as far as they rise.
-    pub(super) fn learn_epoch(&self, epoch: i32, offset: Offset) {
-        let mut epochs = self.epochs.write();
-        if epoch >= 0 && epochs.view().latest().is_none_or(|latest| epoch > latest.epoch) {
-            epochs.assign(epoch, offset);
-        }
-    }
-
     /// Publishes what a log holds: `segments`, the last of them active with `position` bytes, and its end.
     fn begin(&self, segments: Vec<Arc<Segment>>, position: Position, start: Offset, end: Offset) -> Result<()> {
         let active = Arc::clone(segments.last().expect("a log has a segment"));
@@ -260,6 +250,7 @@ struct Recovery<'a> {
     log: &'a Arc<LogShared>,
     params: &'a OpenLog,
     report: &'a mut LogRecovery,
+    learner: EpochLearner,
 }
 
 /// One batch that a walk came over.
@@ -325,8 +316,7 @@ impl Recovery<'_> {
         let saved_point = match (&self.params.saved, bases) {
             (Some(saved), _) => saved.durable,
             // Without a checkpoint the names still tell: a third segment is not begun before the first is durable.
-            (None, [.., sealed, _active]) => DurablePoint { offset: *sealed, base_offset: *sealed, position: 0 },
-            (None, _) => DurablePoint::default(),
+            (None, bases) => proved_by_names(bases),
         };
         if self.params.saved.is_none() && !bases.is_empty() && !self.is_contiguous(bases)? {
             self.log.origin.store(Origin::Imported as u8, Ordering::Relaxed);
@@ -383,7 +373,14 @@ impl Recovery<'_> {
         for &base in bases.iter().skip(ended_at + 1).rev() {
             self.cut_segment(base)?;
         }
-        let start = self.params.saved.as_ref().map_or(Offset::MIN, |s| s.log_start_offset);
+        let mut deleted = self.params.saved.as_ref().map_or(Offset::MIN, |s| s.log_start_offset);
+        if let (true, Some(&first)) = (deleted > end, bases.first()) {
+            let text =
+                format!("the checkpoint says that the log starts at offset {deleted}, and its records end at {end}");
+            self.report.doubts.push(text);
+            deleted = first;
+        }
+        let start = deleted;
         let mut start = start.max(bases.first().copied().unwrap_or(start.max(0))).max(0);
         if let Some(saved) = self.params.saved.as_ref().filter(|_| self.params.store_is_clean) {
             // Retention is through with its work when the store is closed: what is missing then, it did not take.
@@ -410,7 +407,7 @@ impl Recovery<'_> {
             (position, end) = (0, reached);
         }
         // What was deleted is not lost: a cut may bring some of the deleted segments back, and others not.
-        let deleted = self.params.saved.as_ref().map_or(0, |s| s.log_start_offset);
+        let deleted = deleted.max(0);
         self.report.lost.retain(|range| range.next_offset > deleted);
         for range in &mut self.report.lost {
             range.first_offset = range.first_offset.max(deleted);
@@ -514,7 +511,7 @@ impl Recovery<'_> {
                 walked.records += stepped.records;
             }
             if self.params.saved.is_none() {
-                self.log.learn_epoch(stepped.epoch, walked.next_offset);
+                self.learn_epoch(stepped.epoch, walked.next_offset);
             }
             walked.position += stepped.size;
             walked.next_offset = stepped.next_offset;
@@ -610,6 +607,11 @@ impl Recovery<'_> {
         }
         let mut cursor = Cursor::new(&self.log.pool);
         Ok(self.step(&mut cursor, segment, saved.position, len, self.due(saved.offset, saved, None)).is_ok())
+    }
+
+    /// Without a checkpoint the batches' own epochs make the table, as far as they rise.
+    fn learn_epoch(&mut self, epoch: i32, offset: Offset) {
+        self.learner.learn(&mut self.log.epochs.write(), epoch, offset);
     }
 
     fn new_segment(&self, base_offset: Offset) -> Result<Segment> {

@@ -28,6 +28,7 @@ mod fork;
 mod map_budget;
 mod mapped_file;
 mod memory;
+pub(crate) mod small_file;
 #[cfg(test)]
 mod tests;
 

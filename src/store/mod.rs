@@ -24,7 +24,7 @@ mod topic;
 pub use report::RecoveryReport;
 pub use topic::{NewTopic, PARTITIONS_MAX, Topic};
 
-use checkpoint::{Checkpoint, CheckpointFile};
+use checkpoint::{Checkpoint, CheckpointFile, Followed};
 use housekeeping::Housekeeper;
 use topic::TopicSettings;
 pub(crate) use topic::read_config;
@@ -164,6 +164,8 @@ pub(crate) struct StoreShared {
     /// not last: what the checkpoint goes on saying of them.
     leaving: Mutex<BTreeMap<TopicPartition, SavedLog>>,
     checkpoint: Mutex<CheckpointState>,
+    /// The checkpoint as another process writes it.
+    followed: Mutex<Followed>,
     /// The checkpoint on the medium says that the store is in use.
     marked: AtomicBool,
     closed: AtomicBool,
@@ -236,15 +238,12 @@ impl Store {
         let (mut file, found) = CheckpointFile::open(&storage)?;
         let boot_id = storage.boot_id();
         let saved = found.newest.clone().unwrap_or_default();
-        let mut known = BTreeMap::new();
-        for (name, log) in &saved.logs {
-            known.insert(name.clone(), log.clone());
-        }
         let recovering = Recovering {
             is_clean: (found.agree || bug(Bug::TrustOneCleanSlot)) && saved.clean,
             same_boot: saved.boot_id == boot_id && boot_id != [0; 16],
             had_checkpoint: found.newest.is_some(),
-            saved: known,
+            saved: saved.logs.clone(),
+            odd: found.odd,
         };
         if recovering.same_boot && !recovering.is_clean {
             file.doubt();
@@ -463,6 +462,8 @@ struct Recovering {
     same_boot: bool,
     had_checkpoint: bool,
     saved: BTreeMap<TopicPartition, SavedLog>,
+    /// What the checkpoint said of single logs, and no log comes to.
+    odd: Vec<(String, String)>,
 }
 
 impl StoreShared {
@@ -486,6 +487,7 @@ impl StoreShared {
             coming: Mutex::default(),
             leaving: Mutex::default(),
             checkpoint: Mutex::new(checkpoint),
+            followed: Mutex::default(),
             marked: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             kick: housekeeping::Kick::default(),
@@ -516,7 +518,8 @@ impl StoreShared {
                 report.not_writable = Some(error.to_string());
             }
         }
-        report.removed = self.remove_leftovers(&recovering.saved)?;
+        report.odd.clone_from(&recovering.odd);
+        (report.removed, report.finished_deletions) = self.remove_leftovers(&recovering.saved)?;
         self.load_topics()?;
         let names: Vec<TopicPartition> =
             self.topics.read().iter().flat_map(|(name, topic)| topic.names(name)).collect();
@@ -550,7 +553,10 @@ impl StoreShared {
         let unopened = self.unopened.read().clone();
         let gone =
             |name: &&TopicPartition| !known(name) && !unopened.contains_key(name) && !report.removed.contains(name);
-        report.missing = recovering.saved.keys().filter(gone).cloned().collect();
+        let deleted = &report.finished_deletions;
+        report.missing =
+            recovering.saved.keys().filter(gone).filter(|name| !deleted.contains(&name.topic)).cloned().collect();
+        report.clean &= report.odd.is_empty() && deleted.is_empty();
         report.clean &= report.missing.is_empty() && report.logs.iter().all(|log| log.clean);
         if !report.clean {
             // The new epochs and recovery points, before anything is appended; and the names of what is served: those
@@ -565,6 +571,25 @@ impl StoreShared {
             tracing::warn!("{report}");
         }
         *self.report.write() = report;
+        Ok(())
+    }
+
+    /// Takes logs out of the checkpoint whose files are about to be removed: an open after the next cut must not miss
+    /// them.
+    fn forget_in_checkpoint(&self, names: &[TopicPartition]) -> Result<()> {
+        let mut state = self.checkpoint.lock();
+        let mut checkpoint = state.written.clone();
+        for name in names {
+            checkpoint.logs.remove(name);
+        }
+        if checkpoint == state.written || bug(Bug::RemoveBeforeTheCheckpointForgets) {
+            return Ok(());
+        }
+        checkpoint.clean = false;
+        checkpoint.boot_id = self.storage.boot_id();
+        let file = state.file.as_mut().ok_or(Error::Closed)?;
+        file.write(&checkpoint)?;
+        state.written = checkpoint;
         Ok(())
     }
 
@@ -619,9 +644,13 @@ impl StoreShared {
     }
 
     fn attach_log(self: &Arc<Self>, name: TopicPartition) -> Result<Arc<LogShared>> {
-        self.load_topics()?;
-        let exists = self.topics.read().get(&name.topic).is_some_and(|topic| name.partition < topic.partitions);
-        if !exists {
+        let exists = |topics: &BTreeMap<String, TopicSettings>| {
+            topics.get(&name.topic).is_some_and(|topic| topic.has(name.partition))
+        };
+        if !exists(&self.topics.read()) {
+            self.load_topics()?;
+        }
+        if !exists(&self.topics.read()) {
             return Err(Error::UnknownTopicOrPartition { name: name.to_string() });
         }
         // The checkpoint as it is now: the writer has gone on since this process attached.
@@ -639,7 +668,7 @@ impl StoreShared {
         let unopened = self.unopened.read();
         saved.extend(unopened.iter().filter_map(|(name, (saved, _))| Some((name.clone(), saved.clone()?))));
         saved.extend(logs.iter().map(|(name, log)| (name.clone(), saved_log(log))));
-        Checkpoint { clean, boot_id: self.storage.boot_id(), logs: saved.into_iter().collect() }
+        Checkpoint { clean, boot_id: self.storage.boot_id(), logs: saved }
     }
 
     /// Makes the names in the data directory durable, and with them that what was renamed to be deleted is gone.
@@ -757,8 +786,7 @@ impl LogHost for StoreShared {
     }
 
     fn read_saved(&self, name: &TopicPartition) -> Result<Option<SavedLog>> {
-        let newest = checkpoint::read(&*self.storage)?.newest.unwrap_or_default();
-        Ok(newest.logs.into_iter().find(|(other, _)| other == name).map(|(_, saved)| saved))
+        Ok(self.followed.lock().now(&*self.storage)?.logs.get(name).cloned())
     }
 
     fn has_healthy_writer(&self) -> Result<bool> {
@@ -766,8 +794,8 @@ impl LogHost for StoreShared {
             return Ok(false);
         }
         // A flag may be seen from another machine, over a network file system; the pages that a flush writes are not.
-        let boot_id = checkpoint::read(&*self.storage)?.newest.map(|newest| newest.boot_id);
-        Ok(boot_id == Some(self.storage.boot_id()) && boot_id != Some([0; 16]))
+        let boot_id = self.followed.lock().now(&*self.storage)?.boot_id;
+        Ok(boot_id == self.storage.boot_id() && boot_id != [0; 16])
     }
 
     fn flush_beside(&self) -> Result<()> {

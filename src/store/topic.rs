@@ -67,8 +67,11 @@ impl NewTopic {
 pub struct Topic {
     /// Its name.
     pub name: String,
-    /// How many partitions it has.
+    /// How many partitions it has: one more than the number of the last.
     pub partitions: u32,
+    /// The numbers of the partitions that are there, in order: 0 to `partitions` - 1, but for those whose directories
+    /// are not in the data directory.
+    pub partition_ids: Vec<u32>,
     /// The keys that were set for it.
     pub overrides: BTreeMap<String, String>,
     /// The whole configuration in force.
@@ -79,19 +82,27 @@ pub struct Topic {
 #[derive(Debug, Clone, Default)]
 pub(super) struct TopicSettings {
     pub(super) partitions: u32,
+    /// The partitions that are there; in order.
+    present: Vec<u32>,
     overrides: BTreeMap<String, String>,
     pub(super) config: LogConfig,
 }
 
 impl TopicSettings {
+    /// The partitions that are there.
     pub(super) fn names(&self, topic: &str) -> Vec<TopicPartition> {
-        (0..self.partitions).map(|partition| TopicPartition::new(topic, partition)).collect()
+        self.present.iter().map(|&partition| TopicPartition::new(topic, partition)).collect()
+    }
+
+    pub(super) fn has(&self, partition: u32) -> bool {
+        self.present.binary_search(&partition).is_ok()
     }
 
     pub(super) fn describe(&self, name: &str, _store: &StoreShared) -> Topic {
         Topic {
             name: name.to_owned(),
             partitions: self.partitions,
+            partition_ids: self.present.clone(),
             overrides: self.overrides.clone(),
             config: self.config,
         }
@@ -154,7 +165,8 @@ impl StoreShared {
             overrides.insert(key.clone(), value.clone());
         }
         let config = configure(self.topic_defaults, &overrides)?;
-        let settings = TopicSettings { partitions: topic.partitions, overrides, config };
+        let present = (0..topic.partitions).collect();
+        let settings = TopicSettings { partitions: topic.partitions, present, overrides, config };
         {
             // Holding the name from here on: of two who create a topic, one is told that it exists.
             let mut topics = self.topics.write();
@@ -204,7 +216,13 @@ impl StoreShared {
             // A name that is on its way out and one that comes must not meet in a cut.
             self.sync_names()?;
         }
-        let unknown = Recovering { is_clean: false, same_boot: false, had_checkpoint: true, saved: BTreeMap::new() };
+        let unknown = Recovering {
+            is_clean: false,
+            same_boot: false,
+            had_checkpoint: true,
+            saved: BTreeMap::new(),
+            odd: Vec::new(),
+        };
         let mut names = settings.names(topic);
         if !bug(Bug::CreateFirstPartitionFirst) {
             names.reverse();
@@ -352,9 +370,11 @@ impl StoreShared {
             if let Some(name) = TopicPartition::parse_dir(&entry.name).filter(|name| name.partition < PARTITIONS_MAX) {
                 let settings = topics.entry(name.topic).or_default();
                 settings.partitions = settings.partitions.max(name.partition + 1);
+                settings.present.push(name.partition);
             }
         }
         for (topic, settings) in &mut topics {
+            settings.present.sort_unstable();
             let dir = TopicPartition::new(topic.as_str(), 0).to_string();
             let read = read_config(&*self.storage, &dir);
             (settings.overrides, settings.config) = configure_leniently(self.topic_defaults, topic, read);
@@ -363,8 +383,12 @@ impl StoreShared {
         Ok(())
     }
 
-    /// Removes what an unfinished deletion or creation has left behind.
-    pub(super) fn remove_leftovers(&self, known: &BTreeMap<TopicPartition, SavedLog>) -> Result<Vec<TopicPartition>> {
+    /// Removes what an unfinished deletion or creation has left behind. Returns the partitions, but for those of topics
+    /// whose deletion is finished with that, and these topics.
+    pub(super) fn remove_leftovers(
+        &self,
+        known: &BTreeMap<TopicPartition, SavedLog>,
+    ) -> Result<(Vec<TopicPartition>, Vec<String>)> {
         let names = self.storage.read_dir("").map_err(Error::storage("list", "."))?;
         let mut removed = Vec::new();
         let dirs: Vec<&str> = names.iter().filter(|entry| entry.is_dir).map(|entry| entry.name.as_str()).collect();
@@ -374,10 +398,30 @@ impl StoreShared {
         };
         let leftovers: Vec<&str> = dirs.iter().filter(is_leftover).copied().collect();
         if leftovers.is_empty() {
-            return Ok(removed);
+            return Ok((removed, Vec::new()));
         }
         // Their names may be in the cache alone: a cut must not bring a name back without its files.
         self.sync_names()?;
+        let name_of = |dir: &str| {
+            // A name that was cut short says by its hash which of the topics that there were it stands for.
+            let deleted = known.keys().find(|name| is_deleted(dir, name)).cloned().or_else(|| deleted_partition(dir));
+            deleted.or_else(|| TopicPartition::parse_dir(dir))
+        };
+        let going: Vec<TopicPartition> = leftovers.iter().filter_map(|dir| name_of(dir)).collect();
+        // A creation that was cut short has no record, and is not in the checkpoint.
+        let mut deleted: Vec<String> = leftovers
+            .iter()
+            .zip(&going)
+            .filter(|(dir, name)| known.keys().any(|known| known.topic == name.topic) || self.has_records(dir))
+            .map(|(_, name)| name.topic.clone())
+            .collect();
+        deleted.sort_unstable();
+        deleted.dedup();
+        // Where the checkpoint cannot be written, they go all the same: under their own names they would be a topic.
+        let forgotten = self.forget_in_checkpoint(&going);
+        if let Err(error) = forgotten {
+            tracing::warn!(%error, "the checkpoint still names what a deletion that was cut short has left");
+        }
         // Where one cannot be removed it takes room and nothing else; the next open tries again.
         for &dir in &leftovers {
             let unfinished = TopicPartition::parse_dir(dir).filter(|_| deleted_partition(dir).is_none());
@@ -388,12 +432,21 @@ impl StoreShared {
             self.sync_names()?;
         }
         for &dir in &leftovers {
-            let Some(short) = deleted_partition(dir) else { continue };
-            // A name that was cut short says by its hash which of the topics that there were it stands for.
-            let name = known.keys().find(|name| is_deleted(dir, name)).cloned().unwrap_or(short);
-            removed.extend(Some(name).filter(|_| self.remove_dir_with_files(dir).is_ok()));
+            if deleted_partition(dir).is_some() {
+                removed.extend(name_of(dir).filter(|_| self.remove_dir_with_files(dir).is_ok()));
+            }
         }
-        Ok(removed)
+        removed.retain(|name| !deleted.contains(&name.topic));
+        Ok((removed, deleted))
+    }
+
+    /// Whether a segment in the directory `dir` has any bytes.
+    fn has_records(&self, dir: &str) -> bool {
+        let files = self.storage.read_dir(dir).unwrap_or_default();
+        files
+            .iter()
+            .filter(|file| parse_log_file(&file.name).is_some())
+            .any(|file| self.storage.metadata(&format!("{dir}/{}", file.name)).is_ok_and(|meta| meta.len > 0))
     }
 
     /// A partition whose topic has no partition 0, because its deletion was cut short, or because its creation was
