@@ -94,9 +94,15 @@ impl FaultyStorage {
 
 impl Plan {
     fn new(calls_left: i64, fault: Fault, stays: bool, thread: Option<&'static str>) -> Plan {
-        let (calls_left, calls) = (AtomicI64::new(calls_left), AtomicI64::new(0));
-        let (flushes_fail, writes_fail) = (AtomicBool::new(false), AtomicBool::new(false));
-        Plan { calls_left, calls, fault, stays, thread, flushes_fail, writes_fail }
+        Plan {
+            calls_left: AtomicI64::new(calls_left),
+            calls: AtomicI64::new(0),
+            fault,
+            stays,
+            thread,
+            flushes_fail: AtomicBool::new(false),
+            writes_fail: AtomicBool::new(false),
+        }
     }
 
     fn meet(&self) -> io::Result<()> {
