@@ -102,6 +102,17 @@ pub enum Error {
         max: usize,
     },
 
+    /// The log's offsets are used up: a record behind its end would have none that a log can hold.
+    #[error("offset {next_offset} leaves no room for {records} records: the greatest offset is {max}")]
+    OffsetsUsedUp {
+        /// How many records were to be appended.
+        records: u32,
+        /// The offset that the first of them would get.
+        next_offset: Offset,
+        /// The greatest offset of a record.
+        max: Offset,
+    },
+
     /// A topic name breaks Kafka's rules.
     #[error("{name:?} is no topic name: {reason}")]
     InvalidTopic {
@@ -275,7 +286,7 @@ impl Error {
     /// Kafka's error code, where Kafka has one for this.
     pub fn kafka_code(&self) -> Option<i16> {
         Some(match self {
-            Error::OffsetOutOfRange { .. } => 1,
+            Error::OffsetOutOfRange { .. } | Error::OffsetsUsedUp { .. } => 1,
             Error::CorruptRecord { .. } | Error::CorruptBatch { .. } => 2,
             Error::UnknownTopicOrPartition { .. } => 3,
             Error::TimedOut(_) => 7,

@@ -86,7 +86,7 @@ pub use partitioner::partition_for_key;
 pub use record::{Header, Headers, RECORD_LEN_MIN, Record};
 pub use record_batch::{
     BATCH_LENGTH_MAX, BATCH_LENGTH_MIN, CRC_START, HEADER_LEN, LOG_OVERHEAD, MAGIC, RecordBatch, Records,
-    TimestampType, restamped_crc, stamp_base,
+    TimestampType, restamped_crc, stamp_base, stamp_max_timestamp,
 };
 pub use record_batch_builder::{BATCH_SIZE_MAX, RecordBatchBuilder, encode_one};
 pub use resync::{
@@ -99,6 +99,6 @@ pub use segment_indexer::SegmentIndexer;
 pub use segment_scan::{ScanRules, ScanStep, follows, scan_step};
 pub use time_index::{TIME_INDEX_ENTRY_LEN, TimeIndex, TimeIndexEntry};
 pub use units::{
-    LeaderEpoch, NO_LEADER_EPOCH, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP, Offset, OffsetAndEpoch,
-    Position, TimestampMs, first_nonzero,
+    LeaderEpoch, NO_LEADER_EPOCH, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP, OFFSET_MAX, Offset,
+    OffsetAndEpoch, Position, TimestampMs, first_nonzero,
 };

@@ -19,6 +19,7 @@ use edgelog_core::{CompressionType, EpochTable, LogConfig, Offset, Position};
 use crate::canary::{Bug, bug};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::events;
 use crate::segment::{BufferPool, Segment};
 use crate::storage::{ForkGuard, Storage, StorageLock};
 use crate::sync::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, RwLock, Wake};
@@ -195,19 +196,9 @@ impl Log {
         self.shared.id
     }
 
-    /// The four offsets as they are now. Taken one by one, lowest last, so that their order holds while
-    /// others append.
+    /// The four offsets as they are now.
     pub fn offsets(&self) -> LogOffsets {
-        let log_end_offset = self.shared.log_end_offset.load(Ordering::Acquire);
-        let high_watermark = self.shared.high_watermark.load(Ordering::Acquire);
-        let recovery_point = self.shared.recovery_point.load(Ordering::Acquire);
-        let log_start_offset = self.shared.log_start_offset.load(Ordering::Acquire);
-        LogOffsets {
-            log_start_offset: log_start_offset.min(log_end_offset),
-            high_watermark: high_watermark.min(log_end_offset),
-            recovery_point: recovery_point.min(log_end_offset),
-            log_end_offset,
-        }
+        self.shared.offsets()
     }
 
     /// The leader epoch that the next record gets.
@@ -252,6 +243,34 @@ impl Log {
 }
 
 impl LogShared {
+    /// The four offsets, in the order that [`LogOffsets`] promises.
+    ///
+    /// Each rises only when those above it have risen, so they are read lowest first. Only a truncation lowers them:
+    /// the recovery point and the start first, then the others while it holds the list of segments.
+    fn offsets(&self) -> LogOffsets {
+        let _no_truncation = self.segments.read();
+        let mut offsets = LogOffsets {
+            log_start_offset: self.log_start_offset.load(Ordering::Acquire),
+            recovery_point: self.recovery_point.load(Ordering::Acquire),
+            high_watermark: self.high_watermark.load(Ordering::Acquire),
+            log_end_offset: self.log_end_offset.load(Ordering::Acquire),
+        };
+        if self.attachment.is_some() {
+            // The writer's checkpoint may be ahead of what this process has validated, or validates again.
+            offsets.high_watermark = offsets.high_watermark.min(offsets.log_end_offset);
+            offsets.log_start_offset = offsets.log_start_offset.min(offsets.high_watermark);
+            offsets.recovery_point = offsets.recovery_point.min(offsets.log_end_offset);
+        }
+        debug_assert!(
+            offsets.log_start_offset <= offsets.high_watermark
+                && offsets.high_watermark <= offsets.log_end_offset
+                && offsets.recovery_point <= offsets.log_end_offset,
+            "{}: {offsets:?}",
+            self.name
+        );
+        offsets
+    }
+
     pub(crate) fn origin(&self) -> Origin {
         if self.origin.load(Ordering::Relaxed) == Origin::Own as u8 { Origin::Own } else { Origin::Imported }
     }
@@ -333,17 +352,23 @@ impl LogShared {
     }
 
     /// Makes the log read-only for good: a write or flush failed, and what is on the medium is not known any
-    /// more.
+    /// more. A caller that holds a lock has taken a hold on its events before.
     fn fail(&self, reason: &str) {
         self.tell_attached();
-        let mut failure = self.failure.lock();
-        if failure.is_none() {
-            *failure = Some(reason.to_owned());
-            tracing::error!(log = %self.name, reason, "the log is read-only until the store is opened again");
-        }
-        self.state.store(state::FAILED, Ordering::Release);
-        drop(failure);
+        let is_first = {
+            let mut failure = self.failure.lock();
+            let is_first = failure.is_none();
+            if is_first {
+                *failure = Some(reason.to_owned());
+            }
+            self.state.store(state::FAILED, Ordering::Release);
+            is_first
+        };
         self.wake.wake_all();
+        if is_first {
+            let (log, reason) = (self.name.clone(), reason.to_owned());
+            events::emit(move || tracing::error!(%log, reason, "the log is read-only until the store is opened again"));
+        }
     }
 
     /// Raises the log's flag: what was written and not flushed may never reach the medium, although a flush by somebody

@@ -11,6 +11,7 @@ use edgelog_core::{LogConfig, StoreConfig};
 use crate::canary::{Bug, bug};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
+use crate::events;
 use crate::log::{self, Log, LogHost, LogShared, OpenLog, SavedLog, TopicPartition};
 use crate::segment::BufferPool;
 use crate::storage::{DirectoryStorage, DirectoryStorageOptions, ForkGuard, Storage, StorageLock, StoreMode};
@@ -437,7 +438,8 @@ impl Store {
         if self.shared.fork.forked() {
             return;
         }
-        if let Some(housekeeper) = self.housekeeper.lock().take() {
+        let housekeeper = self.housekeeper.lock().take();
+        if let Some(housekeeper) = housekeeper {
             housekeeper.stop(&self.shared);
         }
         self.shared.let_go();
@@ -738,12 +740,16 @@ impl StoreShared {
     /// Tells attached processes that what they see and flush will last: nothing is in the logs that a recovery would
     /// not keep. Where they cannot be told, they go by the checkpoint.
     fn vouch(&self) {
-        let mut vouch = self.vouch.lock();
-        if vouch.flag.is_none() && !vouch.withdrawn {
-            match self.storage.raise_flag("") {
-                Ok(raised) => vouch.flag = Some(raised),
-                Err(error) => tracing::debug!(%error, "attached processes cannot flush beside this one"),
+        let raised = {
+            let mut vouch = self.vouch.lock();
+            if vouch.flag.is_some() || vouch.withdrawn {
+                return;
             }
+            self.storage.raise_flag("").map(|raised| vouch.flag = Some(raised))
+        };
+        if let Err(error) = raised {
+            // Perhaps under an append's lock, which allowed writing.
+            events::emit(move || tracing::debug!(%error, "attached processes cannot flush beside this one"));
         }
     }
 
