@@ -93,6 +93,11 @@ impl Continuation<'_> {
             let error = DecodeError::BeyondNextSegment { last_offset: batch.last_offset(), next_base: self.offset_end };
             return Judgement::Damage(error);
         }
+        // The last durable batch ends at the recovery point: no hole, however legal, spans it.
+        if self.next_offset < self.durable_below && batch.base_offset() >= self.durable_below {
+            let (expected, found) = (self.next_offset, batch.base_offset());
+            return Judgement::Damage(DecodeError::NotContiguous { expected, found });
+        }
         let Some(epochs) = &self.epochs else { return Judgement::Continues { batch, right_epoch: None } };
         let is_durable = batch.base_offset() < self.durable_below;
         let found = batch.partition_leader_epoch();
@@ -167,6 +172,12 @@ mod tests {
         // Where offsets need only rise, a hole is no damage, and a fall is.
         let rising = Continuation { contiguous: false, epochs: None, ..due(25) };
         assert_eq!((judge(rising, 40, 5), judge(rising, 24, 5)), ("continues", "damage"));
+        // A hole below the recovery point ends below it: a batch ends at the point.
+        let below = Continuation { next_offset: 11, ..rising };
+        assert_eq!(
+            (judge(below, 14, 5), judge(below, 15, 5), judge(below, 1 << 40, 5)),
+            ("continues", "damage", "damage")
+        );
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct SegmentIndexer {
     offset_of_largest: Offset,
     /// The timestamp of the time index's last entry.
     indexed_timestamp: TimestampMs,
+    /// The greatest timestamp of batches that no index entry can name.
+    unindexed_timestamp: TimestampMs,
 }
 
 impl SegmentIndexer {
@@ -39,6 +41,7 @@ impl SegmentIndexer {
             largest_timestamp: NO_TIMESTAMP,
             offset_of_largest: base_offset,
             indexed_timestamp: NO_TIMESTAMP,
+            unindexed_timestamp: TimestampMs::MIN,
         }
     }
 
@@ -68,8 +71,8 @@ impl SegmentIndexer {
 
     /// Takes note of the next batch, in the order of the log, and says what to add to the indexes.
     ///
-    /// A batch whose last offset does not fit behind the base offset in an `i32` is noted and never indexed:
-    /// only a damaged log holds one.
+    /// A batch whose last offset does not fit behind the base offset in an `i32` is noted and never indexed: only logs
+    /// that were not written here hold one, and the batches themselves have to be walked for it.
     #[inline]
     pub fn on_batch(
         &mut self,
@@ -77,9 +80,13 @@ impl SegmentIndexer {
         last_offset: Offset,
         max_timestamp: TimestampMs,
     ) -> Option<(OffsetIndexEntry, Option<TimeIndexEntry>)> {
-        if max_timestamp > self.largest_timestamp && self.fits(last_offset) {
-            self.largest_timestamp = max_timestamp;
-            self.offset_of_largest = last_offset;
+        if max_timestamp > self.largest_timestamp {
+            if self.fits(last_offset) {
+                self.largest_timestamp = max_timestamp;
+                self.offset_of_largest = last_offset;
+            } else {
+                self.unindexed_timestamp = self.unindexed_timestamp.max(max_timestamp);
+            }
         }
         if position.saturating_sub(self.mark) > self.index_interval_bytes {
             return self.index(position, last_offset);
@@ -100,12 +107,12 @@ impl SegmentIndexer {
 
     /// The greatest timestamp of all batches so far, or [`NO_TIMESTAMP`].
     #[inline]
-    pub const fn largest_timestamp(&self) -> TimestampMs {
-        self.largest_timestamp
+    pub fn largest_timestamp(&self) -> TimestampMs {
+        self.largest_timestamp.max(self.unindexed_timestamp)
     }
 
-    /// The last offset of the batch that first reached [`largest_timestamp`](Self::largest_timestamp); the
-    /// base offset where there is none.
+    /// The last offset of the batch that first reached the greatest timestamp which an index entry can name; the base
+    /// offset where there is none.
     #[inline]
     pub const fn offset_of_largest_timestamp(&self) -> Offset {
         self.offset_of_largest

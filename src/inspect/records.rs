@@ -81,12 +81,12 @@ impl Decompressor {
     /// Looks at every record; returns how many there are and the largest timestamp among them.
     pub(super) fn check(&mut self, batch: &RecordBatch<'_>) -> Result<(u64, TimestampMs), RecordsFault> {
         let append_time = batch.timestamp_type() == TimestampType::LogAppendTime;
-        let (mut count, mut largest) = (0, if append_time { batch.max_timestamp() } else { NO_TIMESTAMP });
+        let (mut count, mut largest) = (0, if append_time { batch.max_timestamp() } else { TimestampMs::MIN });
         for record in self.records(batch)? {
             let record = record.map_err(RecordsFault::Record)?;
             count += 1;
             largest = largest.max(record.timestamp);
         }
-        Ok((count, largest))
+        Ok((count, if count > 0 { largest } else { NO_TIMESTAMP }))
     }
 }

@@ -415,7 +415,7 @@ impl LogShared {
             // Another file stands under this one's name, or none: a truncation, or another topic of this name.
             _ => {
                 self.confirm(at)?;
-                return self.begin_again(at, at.segment.base_offset).map(|()| false);
+                return self.begin_again(at, at.segment.base_offset).map(|()| true);
             }
         }
         let is_damage = at.next_offset < self.recovery_point.load(Ordering::Acquire);

@@ -569,7 +569,9 @@ impl Segment {
 
     /// What the two indexes should hold, from the batches' headers. Goes on behind damage.
     fn rebuild_indexes(&self, pool: &Arc<BufferPool>) -> Result<(Vec<u8>, Vec<u8>)> {
-        let (offsets, times, ..) = self.index_batches(pool, false)?;
+        let (offsets, times, largest, _) = self.index_batches(pool, false)?;
+        // The batches know of records that no entry of a time index can name.
+        self.largest_timestamp.fetch_max(largest, Ordering::AcqRel);
         Ok((offsets, times))
     }
 
@@ -653,9 +655,8 @@ impl Segment {
             return Ok(known);
         }
         self.load_indexes(pool)?;
-        let largest = self.with_time_index(|index| index.last()).map_or(NO_TIMESTAMP, |entry| entry.timestamp);
-        self.largest_timestamp.store(largest, Ordering::Release);
-        Ok(largest)
+        let indexed = self.with_time_index(|index| index.last()).map_or(NO_TIMESTAMP, |entry| entry.timestamp);
+        Ok(self.largest_timestamp.fetch_max(indexed, Ordering::AcqRel).max(indexed))
     }
 
     /// Largest timestamp of the batches themselves, each held against its CRC, and the last batch's. Corrects the
