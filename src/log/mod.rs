@@ -328,7 +328,7 @@ impl LogShared {
 
     /// Makes the log read-only for good: a write or flush failed, and what is on the medium is not known any
     /// more.
-    fn fail(&self, reason: &str) {
+    pub(crate) fn fail(&self, reason: &str) {
         self.tell_attached();
         let mut failure = self.failure.lock();
         if failure.is_none() {

@@ -93,7 +93,8 @@ pub(crate) struct SavedLog {
 /// Only where the directory cannot be listed or a file in it not be opened at all.
 pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     let dir: Arc<str> = params.name.to_string().into();
-    let listed = list(&*params.storage, &dir)?;
+    let is_own = params.saved.as_ref().is_some_and(|saved| saved.origin == Origin::Own);
+    let listed = list(&*params.storage, &dir, is_own)?;
     let saved = params.saved.clone();
     let log = Arc::new(LogShared::new(params, saved.as_ref()));
 
@@ -125,10 +126,11 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     Ok((log, report))
 }
 
-/// Base offsets of the segments in a partition directory, ascending; leftovers of an interrupted copy are
-/// removed.
-fn list(storage: &dyn Storage, dir: &str) -> Result<Vec<Offset>> {
+/// Base offsets of the segments in a partition directory, ascending. Leftovers of what was interrupted are removed where
+/// this log was begun here: what files that were copied here brought with them is not ours to judge by its name.
+fn list(storage: &dyn Storage, dir: &str, is_own: bool) -> Result<Vec<Offset>> {
     let names = storage.read_dir(dir).map_err(Error::storage("list", dir))?;
+    let is_own = is_own || names.iter().any(|entry| entry.name == file_names::OWN_FILE) || bug(Bug::DeleteByName);
     let mut bases: Vec<Offset> = names.iter().filter_map(|entry| file_names::parse_log_file(&entry.name)).collect();
     // Keeping a tail aside takes two renames. Cut between them, the segment stands under its `.cut` name beside
     // the copy; of several such names it is the newest.
@@ -146,7 +148,8 @@ fn list(storage: &dyn Storage, dir: &str) -> Result<Vec<Offset>> {
     bases.sort_unstable();
     for entry in &names {
         let orphan = file_names::parse_index_file(&entry.name).is_some_and(|base| bases.binary_search(&base).is_err());
-        if orphan || file_names::parse_part_file(&entry.name).is_some() || entry.name == file_names::PREPARED {
+        let unfinished = file_names::parse_part_file(&entry.name).is_some() || entry.name == file_names::PREPARED;
+        if is_own && !entry.is_dir && (orphan || unfinished) {
             // Where it cannot be removed it only takes room; the next open tries again.
             let _ = storage.remove_file(&format!("{dir}/{}", entry.name));
         }

@@ -18,7 +18,9 @@ use crate::sync::{AtomicBool, Mutex, Ordering, RwLock};
 
 pub(crate) mod checkpoint;
 mod housekeeping;
+mod ours;
 mod report;
+mod settings;
 mod topic;
 
 pub use report::RecoveryReport;
@@ -26,8 +28,8 @@ pub use topic::{NewTopic, PARTITIONS_MAX, Topic};
 
 use checkpoint::{Checkpoint, CheckpointFile};
 use housekeeping::Housekeeper;
+pub(crate) use settings::read_config;
 use topic::TopicSettings;
-pub(crate) use topic::read_config;
 
 /// How a store is opened; begin with [`Store::options`].
 ///
@@ -125,6 +127,7 @@ impl StoreOptions {
             // Some descriptors are not the cache's: the lock, the checkpoint, a directory being listed or synced.
             open_files_max: (self.config.open_files_max as usize).saturating_sub(8).max(8),
             read_only,
+            file_mode: self.config.file_mode,
         };
         let name = path.display().to_string();
         DirectoryStorage::open(path, options).map_err(Error::storage("open data directory", &name))
@@ -269,7 +272,7 @@ impl Store {
         let shared = StoreShared::new(storage, options, true, CheckpointState { file: None, written, left: 0 });
         shared.marked.store(true, Ordering::Release);
         shared.report.write().clean = true;
-        shared.load_topics()?;
+        shared.load_topics(&shared.saved_logs())?;
         Ok(Store { shared, housekeeper: Mutex::new(None) })
     }
 
@@ -320,7 +323,7 @@ impl Store {
     pub fn topics(&self) -> Result<Vec<Topic>> {
         self.shared.check_open()?;
         if self.shared.attached {
-            self.shared.load_topics()?;
+            self.shared.load_topics(&self.shared.saved_logs())?;
         }
         Ok(self.shared.topics.read().iter().map(|(name, settings)| settings.describe(name, &self.shared)).collect())
     }
@@ -516,8 +519,13 @@ impl StoreShared {
                 report.not_writable = Some(error.to_string());
             }
         }
-        report.removed = self.remove_leftovers(&recovering.saved)?;
-        self.load_topics()?;
+        let leftovers = self.remove_unfinished(&recovering.saved)?;
+        report.removed = leftovers.unfinished;
+        report.removed.extend(leftovers.deleted.iter().map(|(_, name)| name.clone()));
+        report.left = leftovers.left;
+        let loaded = self.load_topics(&recovering.saved)?;
+        report.healed = self.heal_settings(&loaded);
+        report.suspended = loaded.suspended;
         let names: Vec<TopicPartition> =
             self.topics.read().iter().flat_map(|(name, topic)| topic.names(name)).collect();
         report.checkpoint_lost = !recovering.had_checkpoint && !names.is_empty();
@@ -552,6 +560,9 @@ impl StoreShared {
             |name: &&TopicPartition| !known(name) && !unopened.contains_key(name) && !report.removed.contains(name);
         report.missing = recovering.saved.keys().filter(gone).cloned().collect();
         report.clean &= report.missing.is_empty() && report.logs.iter().all(|log| log.clean);
+        // What is about to be removed leaves the checkpoint first: else the next open would miss it.
+        let leaves = |(_, name): &(_, TopicPartition)| recovering.saved.contains_key(name) && !known(name);
+        report.clean &= !leftovers.deleted.iter().any(leaves);
         if !report.clean {
             // The new epochs and recovery points, before anything is appended; and the names of what is served: those
             // that a killed process made, or took away, may be in the cache alone.
@@ -561,11 +572,39 @@ impl StoreShared {
                 Err(error) => report.not_writable = Some(error.to_string()),
             }
         }
-        if !report.clean {
+        self.remove_deleted(&leftovers.deleted);
+        if report.not_writable.is_some() && !leftovers.deleted.is_empty() {
+            // A full disk that had no room for it before may have now.
+            match self.sync_names().and_then(|()| self.write_checkpoint(false, false)) {
+                Ok(()) => {
+                    self.marked.store(true, Ordering::Release);
+                    report.not_writable = None;
+                }
+                Err(error) => report.not_writable = Some(error.to_string()),
+            }
+        }
+        if !report.clean || report.has_notes() {
             tracing::warn!("{report}");
         }
         *self.report.write() = report;
         Ok(())
+    }
+
+    /// Returns where this process is the store's one writer. Where it is not any more, no log of it acknowledges
+    /// anything from here on.
+    fn check_lock(&self) -> Result<()> {
+        let checked = self.storage.check_lock().map_err(Error::storage("look at the lock of", "."));
+        if let Err(error) = &checked {
+            for log in self.logs.read().values() {
+                log.fail(&error.to_string());
+            }
+        }
+        checked
+    }
+
+    /// What the checkpoint said when it was read or written last.
+    fn saved_logs(&self) -> BTreeMap<TopicPartition, SavedLog> {
+        self.checkpoint.lock().written.logs.iter().cloned().collect()
     }
 
     fn written_clean(&self) -> bool {
@@ -618,9 +657,13 @@ impl StoreShared {
     }
 
     fn attach_log(self: &Arc<Self>, name: TopicPartition) -> Result<Arc<LogShared>> {
-        self.load_topics()?;
-        let exists = self.topics.read().get(&name.topic).is_some_and(|topic| name.partition < topic.partitions);
-        if !exists {
+        let exists = |topics: &BTreeMap<String, TopicSettings>| {
+            topics.get(&name.topic).is_some_and(|topic| topic.has(name.partition))
+        };
+        if !exists(&self.topics.read()) {
+            self.load_topics(&self.saved_logs())?;
+        }
+        if !exists(&self.topics.read()) {
             return Err(Error::UnknownTopicOrPartition { name: name.to_string() });
         }
         // The checkpoint as it is now: the writer has gone on since this process attached.
@@ -652,6 +695,7 @@ impl StoreShared {
     /// Writes the checkpoint, to one slot or to both. Gathering happens under the file's lock: no older state
     /// overtakes a newer one.
     fn write_checkpoint(&self, clean: bool, both: bool) -> Result<()> {
+        self.check_lock()?;
         let mut state = self.checkpoint.lock();
         let checkpoint = self.gather(clean);
         let file = state.file.as_mut().ok_or(Error::Closed)?;

@@ -19,6 +19,15 @@ pub struct RecoveryReport {
     pub missing: Vec<TopicPartition>,
     /// Topic-partitions that an unfinished creation or deletion had left behind, and that are gone now.
     pub removed: Vec<TopicPartition>,
+    /// Directories that have a name like a log's and are not known to be this store's, each with the reason; they stay
+    /// as they are.
+    pub left: Vec<(String, String)>,
+    /// Files of topics' settings that were lost or damaged, each with what had happened to it; they were written again
+    /// from the second copy.
+    pub healed: Vec<(String, String)>,
+    /// Topics whose settings are not known for certain, each with the reason; retention deletes nothing of them until
+    /// they are altered.
+    pub suspended: Vec<(String, String)>,
     /// Logs that are there and could not be opened, each with the reason; the next open tries again.
     pub unopened: Vec<(TopicPartition, String)>,
     /// Why the store could not be marked as in use, where it could not (a full disk): logs can be read, and
@@ -42,12 +51,34 @@ impl RecoveryReport {
         let ranges = self.logs.iter().flat_map(|log| &log.lost);
         ranges.map(|range| u64::try_from(range.next_offset - range.first_offset).unwrap_or(0)).sum()
     }
+
+    /// Whether there is anything to say also of a store that was closed cleanly.
+    pub fn has_notes(&self) -> bool {
+        !(self.left.is_empty() && self.healed.is_empty() && self.suspended.is_empty())
+    }
+
+    fn write_notes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (file, reason) in &self.healed {
+            write!(f, "\n  {file}: written again from the topic's second copy, {reason}")?;
+        }
+        for (topic, reason) in &self.suspended {
+            write!(
+                f,
+                "\n  {topic}: RETENTION IS SUSPENDED, {reason}; nothing is deleted until the topic's settings are altered"
+            )?;
+        }
+        for (dir, reason) in &self.left {
+            write!(f, "\n  {dir}: left as it is, {reason}")?;
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Display for RecoveryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.clean {
-            return write!(f, "closed cleanly; nothing to recover in {} logs", self.logs.len());
+            write!(f, "closed cleanly; nothing to recover in {} logs", self.logs.len())?;
+            return self.write_notes(f);
         }
         write!(f, "not closed cleanly: {} records above the recovery points found intact", self.recovered_records())?;
         if self.checkpoint_lost {
@@ -91,6 +122,7 @@ impl fmt::Display for RecoveryReport {
         for name in &self.removed {
             write!(f, "\n  {name}: leftovers of an unfinished creation or deletion removed")?;
         }
+        self.write_notes(f)?;
         if let Some(reason) = &self.not_writable {
             write!(f, "\n  not writable yet: {reason}")?;
         }
