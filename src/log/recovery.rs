@@ -93,8 +93,7 @@ pub(crate) struct SavedLog {
 /// Only where the directory cannot be listed or a file in it not be opened at all.
 pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     let dir: Arc<str> = params.name.to_string().into();
-    let is_own = params.saved.as_ref().is_some_and(|saved| saved.origin == Origin::Own);
-    let listed = list(&*params.storage, &dir, is_own)?;
+    let listed = list(&*params.storage, &dir)?;
     let saved = params.saved.clone();
     let log = Arc::new(LogShared::new(params, saved.as_ref()));
 
@@ -127,10 +126,10 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
 }
 
 /// Base offsets of the segments in a partition directory, ascending. Leftovers of what was interrupted are removed where
-/// this log was begun here: what files that were copied here brought with them is not ours to judge by its name.
-fn list(storage: &dyn Storage, dir: &str, is_own: bool) -> Result<Vec<Offset>> {
+/// a file of our own says that the log was begun here: files that were copied here are not judged by their names.
+fn list(storage: &dyn Storage, dir: &str) -> Result<Vec<Offset>> {
     let names = storage.read_dir(dir).map_err(Error::storage("list", dir))?;
-    let is_own = is_own || names.iter().any(|entry| entry.name == file_names::OWN_FILE) || bug(Bug::DeleteByName);
+    let is_own = names.iter().any(|entry| entry.name == file_names::OWN_FILE) || bug(Bug::DeleteByName);
     let mut bases: Vec<Offset> = names.iter().filter_map(|entry| file_names::parse_log_file(&entry.name)).collect();
     // Keeping a tail aside takes two renames. Cut between them, the segment stands under its `.cut` name beside
     // the copy; of several such names it is the newest.

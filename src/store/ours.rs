@@ -114,7 +114,10 @@ fn is_unfinished(
     let marker = read_marker(storage, &dir).ok().flatten().filter(|marker| marker.name == *name);
     let is_ours = marker.is_some() || bug(Bug::DeleteByName);
     if first_deleted {
-        let same_creation = |marker: &Marker| creation.is_none_or(|creation| *creation == marker.creation);
+        // Those of an older version were marked one by one.
+        let same_creation = |marker: &Marker| {
+            marker.creation.is_empty() || creation.is_none_or(|creation| *creation == marker.creation)
+        };
         return marker.as_ref().map_or_else(|| known.contains_key(name), same_creation) || bug(Bug::DeleteByName);
     }
     let files = storage.read_dir(&dir).unwrap_or_default();

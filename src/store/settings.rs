@@ -35,7 +35,7 @@ pub(super) type Overrides = BTreeMap<String, String>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Marker {
     pub(super) name: TopicPartition,
-    /// The same in all partitions of one creation, and in no others.
+    /// The same in all partitions of one creation, and in no others; empty where an older version made the partition.
     pub(super) creation: String,
     /// The topic's keys; `None` where they were not known, and in all partitions but the first.
     pub(super) settings: Option<Overrides>,

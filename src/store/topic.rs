@@ -95,6 +95,8 @@ pub(super) struct Loaded {
     heal: Vec<(String, &'static str, String)>,
     /// Topics that have no file of settings, nor had one before this version opened the store.
     adopted: Vec<String>,
+    /// Partitions that an older version began, which did not mark them as its own.
+    unmarked: Vec<TopicPartition>,
 }
 
 impl TopicSettings {
@@ -433,6 +435,14 @@ impl StoreShared {
             let mut settings = self.load_settings(&first, may_adopt, &mut loaded);
             settings.partitions = present.last().map_or(0, |last| last + 1);
             settings.present = present;
+            if !is_recorded {
+                let is_unmarked = |name: &TopicPartition| {
+                    *name != first
+                        && known.get(name).is_some_and(|saved| saved.origin == Origin::Own)
+                        && matches!(read_marker(&*self.storage, &name.to_string()), Ok(None))
+                };
+                loaded.unmarked.extend(settings.names(&topic).into_iter().filter(is_unmarked));
+            }
             loaded.suspended.extend(settings.suspended.clone().map(|why| (topic.clone(), why)));
             topics.insert(topic, settings);
         }
@@ -494,6 +504,13 @@ impl StoreShared {
             if let Err(error) = written {
                 all_recorded = false;
                 tracing::warn!(topic, %error, "a topic's settings could not be recorded");
+            }
+        }
+        for name in &loaded.unmarked {
+            let marker = Marker { name: name.clone(), creation: String::new(), settings: None };
+            if let Err(error) = write_marker(&*self.storage, &name.to_string(), &marker) {
+                all_recorded = false;
+                tracing::warn!(log = %name, %error, "a log of an older version could not be marked as this store's");
             }
         }
         if all_recorded && !self.topics.read().is_empty() {
