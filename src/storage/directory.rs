@@ -12,10 +12,11 @@ use std::sync::{Arc, Weak};
 use std::time::UNIX_EPOCH;
 
 use parking_lot::{Mutex, MutexGuard};
-use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 
 use super::calls::{check_kind, open_regular, retry, sync_directory};
+use super::device::Device;
 use super::lock::{self, HeldLock, PlainLock, WriterLock};
 use super::map_budget::MapBudget;
 use super::mapped_file::MappedFile;
@@ -36,6 +37,17 @@ pub enum StoreMode {
     Map,
     /// Reads and writes by system calls alone: a bad medium is then always an error and never a signal.
     File,
+}
+
+impl StoreMode {
+    /// Whether to write through maps, where that is settled.
+    fn stores(self) -> Option<bool> {
+        match self {
+            StoreMode::Auto => None,
+            StoreMode::Map => Some(true),
+            StoreMode::File => Some(false),
+        }
+    }
 }
 
 /// How a data directory is opened.
@@ -96,14 +108,14 @@ impl DirectoryStorage {
             return Err(io::ErrorKind::NotADirectory.into());
         }
         let device = directory.metadata()?.dev();
-        let home = Arc::new(Device::look(&directory, &root, &options)?);
+        let home = Arc::new(Device::look(&directory, &root, options.store_mode.stores(), options.read_only)?);
         Ok(Self {
             shared: Arc::new(Shared {
                 root,
                 read_only: options.read_only,
                 lends: options.store_mode != StoreMode::File,
                 file_mode: options.file_mode,
-                options,
+                store_mode: options.store_mode,
                 devices: Mutex::new(HashMap::from([(device, home)])),
                 writer: Mutex::new(Weak::new()),
                 budget: MapBudget::new(options.map_bytes_max),
@@ -118,6 +130,13 @@ impl DirectoryStorage {
 
 #[cfg(test)]
 impl DirectoryStorage {
+    /// Lets the data directory's file system be as one of this kind, by its number in `statfs`.
+    pub(super) fn pretend(&self, kind: u32) {
+        for device in self.shared.devices.lock().values_mut() {
+            *device = Arc::new(Device::of_kind(kind));
+        }
+    }
+
     pub(super) fn budget(&self) -> Arc<MapBudget> {
         Arc::clone(&self.shared.budget)
     }
@@ -129,48 +148,9 @@ impl DirectoryStorage {
     }
 }
 
-// What statfs answers on ext4 (and ext2 and ext3, which cannot reserve).
-const EXT4_MAGIC: u32 = 0xEF53;
-const XFS_MAGIC: u32 = 0x5846_5342;
-const F2FS_MAGIC: u32 = 0xF2F5_2010;
-const TMPFS_MAGIC: u32 = 0x0102_1994;
-
-/// A file system that files of a data directory are on: its own, and those of partitions that are linked from it.
-#[derive(Debug)]
-struct Device {
-    stores_through_maps: bool,
-    cannot_reserve: AtomicBool,
-}
-
-impl Device {
-    /// Looks at the file system of `file`, which lies in `directory` or is that.
-    fn look(file: &File, directory: &Path, options: &DirectoryStorageOptions) -> io::Result<Device> {
-        let stores_through_maps = match options.store_mode {
-            StoreMode::Auto => match rustix::fs::fstatfs(file)?.f_type as u32 {
-                EXT4_MAGIC | F2FS_MAGIC | TMPFS_MAGIC => true,
-                XFS_MAGIC => !options.read_only && !shares_blocks(directory),
-                _ => false,
-            },
-            StoreMode::Map => true,
-            StoreMode::File => false,
-        };
-        Ok(Device { stores_through_maps, cannot_reserve: AtomicBool::new(false) })
-    }
-}
-
 /// The permissions of a directory whose files have `mode`: who may read may enter.
 fn directory_mode(mode: u32) -> u32 {
     mode | (mode & 0o444) >> 2
-}
-
-/// Whether files on this file system can be made to share blocks: a plain `cp` of a live file does that, and
-/// from then on a store into room that was allocated needs new room, which a full disk answers with SIGBUS.
-/// When in doubt, they can.
-fn shares_blocks(root: &Path) -> bool {
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let Ok(nameless) = retry(|| rustix::fs::open(root, flags, Mode::RUSR | Mode::WUSR)) else { return true };
-    // A file shares its blocks with itself already: where sharing is known, this changes nothing.
-    !matches!(rustix::fs::ioctl_ficlone(&nameless, &nameless), Err(Errno::OPNOTSUPP | Errno::NOTTY))
 }
 
 /// Creates `directory`, with these permissions, and those above it, each one durable before it returns.
@@ -208,7 +188,7 @@ struct Shared {
     read_only: bool,
     lends: bool,
     file_mode: u32,
-    options: DirectoryStorageOptions,
+    store_mode: StoreMode,
     /// The file systems that files were opened on, by device number.
     devices: Mutex<HashMap<u64, Arc<Device>>>,
     /// The lock that was taken here.
@@ -297,7 +277,12 @@ impl Shared {
         if let Some(known) = devices.get(&device) {
             return Ok(Arc::clone(known));
         }
-        let found = Arc::new(Device::look(file, path.parent().unwrap_or(&self.root), &self.options)?);
+        let found = Arc::new(Device::look(
+            file,
+            path.parent().unwrap_or(&self.root),
+            self.store_mode.stores(),
+            self.read_only,
+        )?);
         devices.insert(device, Arc::clone(&found));
         Ok(found)
     }
@@ -355,6 +340,8 @@ impl DirectoryStorage {
 impl Storage for DirectoryStorage {
     fn lock(&self) -> io::Result<Box<dyn StorageLock>> {
         self.shared.check_writable()?;
+        let root = File::open(&self.shared.root)?;
+        self.shared.device_of(&root, &self.shared.root, root.metadata()?.dev())?.check_safe()?;
         let lock = WriterLock::take(&self.shared.root, LOCK_FILE, self.shared.file_mode)?;
         *self.shared.writer.lock() = Arc::downgrade(&lock);
         Ok(Box::new(HeldLock(lock)))
@@ -405,6 +392,9 @@ impl Storage for DirectoryStorage {
         let descriptor = open_regular(options, &full_path, OFlags::empty())?;
         let metadata = descriptor.metadata()?;
         let device = shared.device_of(&descriptor, &full_path, metadata.dev())?;
+        if writes && shared.writer.lock().strong_count() > 0 {
+            device.check_safe()?;
+        }
         let identity = identity(&metadata);
         let mut files = shared.files.lock();
         let known = files.by_path.get(path).and_then(Weak::upgrade).filter(|file| file.identity == identity);

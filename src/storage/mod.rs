@@ -24,6 +24,7 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 mod calls;
+mod device;
 mod directory;
 mod fork;
 mod lock;

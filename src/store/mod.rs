@@ -28,7 +28,8 @@ pub use topic::{NewTopic, PARTITIONS_MAX, Topic};
 
 use checkpoint::{Checkpoint, CheckpointFile};
 use housekeeping::Housekeeper;
-pub(crate) use settings::read_config;
+pub(crate) use ours::{is_partition, survey};
+pub(crate) use settings::{read_config, settings_to_heal};
 use topic::TopicSettings;
 
 /// How a store is opened; begin with [`Store::options`].
@@ -604,7 +605,7 @@ impl StoreShared {
 
     /// What the checkpoint said when it was read or written last.
     fn saved_logs(&self) -> BTreeMap<TopicPartition, SavedLog> {
-        self.checkpoint.lock().written.logs.iter().cloned().collect()
+        self.checkpoint.lock().written.logs.clone().into_iter().collect()
     }
 
     fn written_clean(&self) -> bool {

@@ -21,17 +21,17 @@ const CREATED_BYTES_MAX: u64 = 64 << 10;
 
 /// What an unfinished creation or deletion left, and what only looks so.
 #[derive(Debug, Default)]
-pub(super) struct Leftovers {
+pub(crate) struct Leftovers {
     /// Partitions under their own names that are to go.
-    pub(super) unfinished: Vec<TopicPartition>,
+    pub(crate) unfinished: Vec<TopicPartition>,
     /// Directories that are being deleted, and the partitions that they were.
-    pub(super) deleted: Vec<(String, TopicPartition)>,
+    pub(crate) deleted: Vec<(String, TopicPartition)>,
     /// Directories that have a name like ours and are not ours, and why they stay.
-    pub(super) left: Vec<(String, String)>,
+    pub(crate) left: Vec<(String, String)>,
 }
 
 /// Looks over the names of a data directory.
-pub(super) fn survey(
+pub(crate) fn survey(
     storage: &dyn Storage,
     names: &[DirEntry],
     known: &BTreeMap<TopicPartition, SavedLog>,

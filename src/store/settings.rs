@@ -205,6 +205,15 @@ pub(crate) fn read_config(storage: &dyn Storage, dir: &str) -> io::Result<BTreeM
     }
 }
 
+/// Which of the files in a topic's first partition, `dir`, the next open writes again, and why.
+pub(crate) fn settings_to_heal(storage: &dyn Storage, dir: &str) -> Option<(&'static str, String)> {
+    match read_settings(storage, dir) {
+        // The copy follows what a person or an older version wrote, and that is no damage.
+        Settings::Known { heal, .. } => heal.filter(|(file, why)| *file == TOPIC_CONFIG || why.contains("damaged")),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
