@@ -87,6 +87,12 @@ pub enum Bug {
     RemoveBeforeTheCheckpointForgets,
     /// A topic that a killed process made is served while its name is in the cache alone.
     ServeUnsyncedTopics,
+    /// What looks like a leftover by its name is removed.
+    DeleteByName,
+    /// A file of settings without any, or none, stands for a topic without settings.
+    TrustAnEmptySettingsFile,
+    /// The writer's lock is on the name of a file alone, and is not looked at again.
+    LockOnlyTheName,
     /// Who flushes beside the writer does not sync the directory.
     SkipDirectorySyncBeside,
     /// Who flushes beside the writer takes the end that it sees after the flush.
@@ -152,6 +158,9 @@ impl Bug {
         Bug::TrustTheCachedSlot,
         Bug::TrustTheNewName,
         Bug::MarkCleanBeforeFlush,
+        Bug::DeleteByName,
+        Bug::TrustAnEmptySettingsFile,
+        Bug::LockOnlyTheName,
     ];
 
     /// All that the search beside the writer is held to.

@@ -194,7 +194,7 @@ impl Context {
 
 /// What opening found, on standard error, where it found anything.
 pub(crate) fn tell_recovery(report: &RecoveryReport) {
-    if !report.clean || report.lost_offsets() > 0 {
+    if !report.clean || report.lost_offsets() > 0 || report.has_notes() {
         warn(report);
     }
 }

@@ -77,7 +77,10 @@ impl ExportReport {
 /// [`Error::Storage`].
 pub fn export_directory(path: impl AsRef<std::path::Path>) -> Result<Arc<dyn Storage>> {
     let path = path.as_ref();
-    let options = DirectoryStorageOptions { store_mode: StoreMode::File, ..DirectoryStorageOptions::default() };
+    // For a broker, which is another user more often than not: the umask alone says who may read.
+    let file_mode = 0o666;
+    let options =
+        DirectoryStorageOptions { store_mode: StoreMode::File, file_mode, ..DirectoryStorageOptions::default() };
     let name = path.display().to_string();
     Ok(Arc::new(DirectoryStorage::open(path, options).map_err(Error::storage("open directory", &name))?))
 }

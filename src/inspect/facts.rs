@@ -13,7 +13,7 @@ use crate::log::{Origin, SavedLog, TopicPartition};
 use crate::segment::file_names;
 use crate::storage::{Access, DirEntry, Storage};
 use crate::store::checkpoint::{self, Checkpoint, Found};
-use crate::store::read_config;
+use crate::store::{PARTITIONS_MAX, is_partition, read_config};
 
 /// A slot that is being written is looked at again so often.
 const SLOT_LOOKS: usize = 4;
@@ -268,6 +268,8 @@ pub(super) fn list_logs(storage: &dyn Storage) -> Result<(Vec<TopicPartition>, V
     let names = storage.read_dir("").map_err(Error::storage("list", "."))?;
     let directories = names.iter().filter(|entry| entry.is_dir);
     let mut logs: Vec<_> = directories.filter_map(|entry| TopicPartition::parse_dir(&entry.name)).collect();
+    // As the engine: a name alone makes no log.
+    logs.retain(|name| name.partition < PARTITIONS_MAX && is_partition(storage, &name.to_string()));
     logs.sort_unstable();
     Ok((logs, names))
 }

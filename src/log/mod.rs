@@ -353,7 +353,7 @@ impl LogShared {
 
     /// Makes the log read-only for good: a write or flush failed, and what is on the medium is not known any
     /// more. A caller that holds a lock has taken a hold on its events before.
-    fn fail(&self, reason: &str) {
+    pub(crate) fn fail(&self, reason: &str) {
         self.tell_attached();
         let is_first = {
             let mut failure = self.failure.lock();

@@ -124,10 +124,11 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     Ok((log, report))
 }
 
-/// Base offsets of the segments in a partition directory, ascending; leftovers of an interrupted copy are
-/// removed.
+/// Base offsets of the segments in a partition directory, ascending. Leftovers of what was interrupted are removed where
+/// a file of our own says that the log was begun here: files that were copied here are not judged by their names.
 fn list(storage: &dyn Storage, dir: &str) -> Result<Vec<Offset>> {
     let names = storage.read_dir(dir).map_err(Error::storage("list", dir))?;
+    let is_own = names.iter().any(|entry| entry.name == file_names::OWN_FILE) || bug(Bug::DeleteByName);
     let mut bases: Vec<Offset> = names.iter().filter_map(|entry| file_names::parse_log_file(&entry.name)).collect();
     // Keeping a tail aside takes two renames. Cut between them, the segment stands under its `.cut` name beside
     // the copy; of several such names it is the newest.
@@ -145,7 +146,8 @@ fn list(storage: &dyn Storage, dir: &str) -> Result<Vec<Offset>> {
     bases.sort_unstable();
     for entry in &names {
         let orphan = file_names::parse_index_file(&entry.name).is_some_and(|base| bases.binary_search(&base).is_err());
-        if orphan || file_names::parse_part_file(&entry.name).is_some() || entry.name == file_names::PREPARED {
+        let unfinished = file_names::parse_part_file(&entry.name).is_some() || entry.name == file_names::PREPARED;
+        if is_own && !entry.is_dir && (orphan || unfinished) {
             // Where it cannot be removed it only takes room; the next open tries again.
             let _ = storage.remove_file(&format!("{dir}/{}", entry.name));
         }

@@ -109,6 +109,8 @@ impl StoreShared {
         }
         let _events = events::hold();
         let _one_at_a_time = self.kick.working.lock();
+        // What is flushed looks by itself; what is acknowledged before it is flushed depends on this.
+        self.check_lock()?;
         let logs: Vec<_> = self.logs.read().values().cloned().collect();
         let mut first = Ok(());
         let mut note = |outcome: Result<()>| {

@@ -1,7 +1,7 @@
 //! Floor 4, the data directory: topics and their partitions, the checkpoint, one housekeeping thread or
 //! `tick`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
@@ -19,7 +19,9 @@ use crate::sync::{AtomicBool, Mutex, Ordering, RwLock};
 
 pub(crate) mod checkpoint;
 mod housekeeping;
+mod ours;
 mod report;
+mod settings;
 mod topic;
 
 pub use report::RecoveryReport;
@@ -27,8 +29,9 @@ pub use topic::{NewTopic, PARTITIONS_MAX, Topic};
 
 use checkpoint::{Checkpoint, CheckpointFile, Followed};
 use housekeeping::Housekeeper;
+pub(crate) use ours::{is_partition, survey};
+pub(crate) use settings::{read_config, settings_to_heal};
 use topic::TopicSettings;
-pub(crate) use topic::read_config;
 
 /// How a store is opened; begin with [`Store::options`].
 ///
@@ -126,6 +129,7 @@ impl StoreOptions {
             // Some descriptors are not the cache's: the lock, the checkpoint, a directory being listed or synced.
             open_files_max: (self.config.open_files_max as usize).saturating_sub(8).max(8),
             read_only,
+            file_mode: self.config.file_mode,
         };
         let name = path.display().to_string();
         DirectoryStorage::open(path, options).map_err(Error::storage("open data directory", &name))
@@ -269,7 +273,7 @@ impl Store {
         let shared = StoreShared::new(storage, options, true, CheckpointState { file: None, written, left: 0 });
         shared.marked.store(true, Ordering::Release);
         shared.report.write().clean = true;
-        shared.load_topics()?;
+        shared.load_topics(&shared.saved_logs())?;
         Ok(Store { shared, housekeeper: Mutex::new(None) })
     }
 
@@ -320,7 +324,7 @@ impl Store {
     pub fn topics(&self) -> Result<Vec<Topic>> {
         self.shared.check_open()?;
         if self.shared.attached {
-            self.shared.load_topics()?;
+            self.shared.load_topics(&self.shared.saved_logs())?;
         }
         Ok(self.shared.topics.read().iter().map(|(name, settings)| settings.describe(name, &self.shared)).collect())
     }
@@ -521,8 +525,21 @@ impl StoreShared {
             }
         }
         report.odd.clone_from(&recovering.odd);
-        (report.removed, report.finished_deletions) = self.remove_leftovers(&recovering.saved)?;
-        self.load_topics()?;
+        let leftovers = self.remove_leftovers(&recovering.saved)?;
+        // What is known is what the checkpoint said, but for what is gone now.
+        let mut known = recovering.saved.clone();
+        for name in &leftovers.gone {
+            known.remove(name);
+        }
+        let forgotten = known.len() < recovering.saved.len();
+        report.finished_deletions = leftovers.finished_deletions;
+        report.removed = leftovers.unfinished;
+        report.removed.extend(leftovers.deleted.into_iter().map(|(_, name)| name));
+        report.removed.retain(|name| !report.finished_deletions.contains(&name.topic));
+        report.left = leftovers.left;
+        let loaded = self.load_topics(&known)?;
+        report.healed = self.heal_settings(&loaded);
+        report.suspended = loaded.suspended;
         let names: Vec<TopicPartition> =
             self.topics.read().iter().flat_map(|(name, topic)| topic.names(name)).collect();
         report.checkpoint_lost = !recovering.had_checkpoint && !names.is_empty();
@@ -551,25 +568,28 @@ impl StoreShared {
             report.logs.push(outcome);
         }
         // A directory that the checkpoint knows and that is not there: not our doing, and not to be passed over.
-        let known = |name: &TopicPartition| report.logs.iter().any(|log| log.name == *name);
+        let is_open = |name: &TopicPartition| report.logs.iter().any(|log| log.name == *name);
         let unopened = self.unopened.read().clone();
-        let gone =
-            |name: &&TopicPartition| !known(name) && !unopened.contains_key(name) && !report.removed.contains(name);
         let deleted = &report.finished_deletions;
-        report.missing =
-            recovering.saved.keys().filter(gone).filter(|name| !deleted.contains(&name.topic)).cloned().collect();
-        report.clean &= report.odd.is_empty() && deleted.is_empty();
+        let gone =
+            |name: &&TopicPartition| !is_open(name) && !unopened.contains_key(name) && !deleted.contains(&name.topic);
+        report.missing = known.keys().filter(gone).cloned().collect();
+        report.clean &= report.odd.is_empty() && deleted.is_empty() && !forgotten;
         report.clean &= report.missing.is_empty() && report.logs.iter().all(|log| log.clean);
         if !report.clean {
             // The new epochs and recovery points, before anything is appended; and the names of what is served: those
             // that a killed process made, or took away, may be in the cache alone.
             let synced = if bug(Bug::ServeUnsyncedTopics) { Ok(()) } else { self.sync_names() };
             match synced.and_then(|()| self.write_checkpoint(false, false)) {
-                Ok(()) => self.marked.store(true, Ordering::Release),
+                // Also on a disk that was too full at first: leftovers were removed since.
+                Ok(()) => {
+                    self.marked.store(true, Ordering::Release);
+                    report.not_writable = None;
+                }
                 Err(error) => report.not_writable = Some(error.to_string()),
             }
         }
-        if !report.clean {
+        if !report.clean || report.has_notes() {
             tracing::warn!("{report}");
         }
         *self.report.write() = report;
@@ -578,7 +598,7 @@ impl StoreShared {
 
     /// Takes logs out of the checkpoint whose files are about to be removed: an open after the next cut must not miss
     /// them.
-    fn forget_in_checkpoint(&self, names: &[TopicPartition]) -> Result<()> {
+    fn forget_in_checkpoint(&self, names: &BTreeSet<TopicPartition>) -> Result<()> {
         let mut state = self.checkpoint.lock();
         let mut checkpoint = state.written.clone();
         for name in names {
@@ -593,6 +613,25 @@ impl StoreShared {
         file.write(&checkpoint)?;
         state.written = checkpoint;
         Ok(())
+    }
+
+    /// Returns where this process is the store's one writer. Where it is not any more, no log of it acknowledges
+    /// anything from here on.
+    fn check_lock(&self) -> Result<()> {
+        // A log that fails says so to the host's log, and the list of logs is locked here.
+        let _events = events::hold();
+        let checked = self.storage.check_lock().map_err(Error::storage("look at the lock of", "."));
+        if let Err(error) = &checked {
+            for log in self.logs.read().values() {
+                log.fail(&error.to_string());
+            }
+        }
+        checked
+    }
+
+    /// What the checkpoint said when it was read or written last.
+    fn saved_logs(&self) -> BTreeMap<TopicPartition, SavedLog> {
+        self.checkpoint.lock().written.logs.clone()
     }
 
     fn written_clean(&self) -> bool {
@@ -650,7 +689,7 @@ impl StoreShared {
             topics.get(&name.topic).is_some_and(|topic| topic.has(name.partition))
         };
         if !exists(&self.topics.read()) {
-            self.load_topics()?;
+            self.load_topics(&self.saved_logs())?;
         }
         if !exists(&self.topics.read()) {
             return Err(Error::UnknownTopicOrPartition { name: name.to_string() });
@@ -684,6 +723,7 @@ impl StoreShared {
     /// Writes the checkpoint, to one slot or to both. Gathering happens under the file's lock: no older state
     /// overtakes a newer one.
     fn write_checkpoint(&self, clean: bool, both: bool) -> Result<()> {
+        self.check_lock()?;
         let mut state = self.checkpoint.lock();
         let checkpoint = self.gather(clean);
         let file = state.file.as_mut().ok_or(Error::Closed)?;
