@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 mod directory;
 mod fork;
+pub(crate) mod framed;
 mod map_budget;
 mod mapped_file;
 mod memory;
