@@ -107,13 +107,10 @@ pub enum Bug {
     #[cfg(feature = "bridge")]
     KeepFailedFlushesToOneself,
     /// The bridge's note is written over the file that holds.
-    #[cfg(feature = "bridge")]
     OverwriteTheHoldingNote,
     /// The bridge's note is not flushed.
-    #[cfg(feature = "bridge")]
     LeaveTheNoteUnflushed,
     /// A note that may be in the page cache alone is taken for the one that holds.
-    #[cfg(feature = "bridge")]
     TrustTheCachedNote,
 }
 

@@ -27,6 +27,7 @@ mod calls;
 mod device;
 mod directory;
 mod fork;
+pub(crate) mod framed;
 mod lock;
 mod map_budget;
 mod mapped_file;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use edgelog_core::config::{Housekeeping, StorageKind};
-use edgelog_core::{LogConfig, StoreConfig};
+use edgelog_core::{LogConfig, LogId, Offset, StoreConfig};
 
 use crate::canary::{Bug, bug};
 use crate::clock::{Clock, SystemClock};
@@ -21,10 +21,12 @@ pub(crate) mod checkpoint;
 mod housekeeping;
 mod ours;
 mod report;
+pub(crate) mod retention_holds;
 mod settings;
 mod topic;
 
 pub use report::RecoveryReport;
+pub use retention_holds::{RetentionHold, RetentionHolds};
 pub use topic::{NewTopic, PARTITIONS_MAX, Topic};
 
 use checkpoint::{Checkpoint, CheckpointFile, Followed};
@@ -315,6 +317,16 @@ impl Store {
     #[cfg(feature = "bridge")]
     pub(crate) fn lasting_id(&self, name: &TopicPartition) -> Result<Option<[u8; 16]>> {
         Ok(self.shared.read_saved(name)?.map(|saved| saved.id))
+    }
+
+    /// Who still needs records of which log: from there on, nothing is deleted for its age. Read from the holders' files
+    /// now, once for all logs.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Forked`], [`Error::Storage`].
+    pub fn retention_holds(&self) -> Result<RetentionHolds> {
+        self.shared.check_open()?;
+        RetentionHolds::read(&*self.shared.storage)
     }
 
     /// All topics, by name.
@@ -853,6 +865,10 @@ impl LogHost for StoreShared {
         *self.vouch.lock() = Vouch { flag: None, withdrawn: true };
     }
 
+    fn held_from(&self, name: &TopicPartition, id: LogId) -> Result<Option<Offset>> {
+        Ok(RetentionHolds::read(&*self.storage)?.held_from(name, id))
+    }
+
     fn checkpoint(&self) -> Result<()> {
         self.write_checkpoint(false, false)
     }
@@ -868,15 +884,12 @@ fn saved_log(log: &LogShared) -> SavedLog {
     SavedLog { id: log.id, origin: log.origin(), log_start_offset, durable, epochs }
 }
 
-/// 128 random bits from the standard library's per-map keys, which the system's random source seeds.
-fn random_id() -> [u8; 16] {
+/// The identity of a new log: 128 bits from the standard library's per-map keys, which the system's random source seeds.
+pub(crate) fn random_id() -> [u8; 16] {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let mut id = [0; 16];
     for half in id.chunks_exact_mut(8) {
         half.copy_from_slice(&RandomState::new().build_hasher().finish().to_be_bytes());
     }
-    // A UUID of version 4, as Kafka's own topic ids are.
-    id[6] = (id[6] & 0x0f) | 0x40;
-    id[8] = (id[8] & 0x3f) | 0x80;
-    id
+    LogId::from_random(id).to_bytes()
 }
