@@ -172,7 +172,7 @@ impl WriterLock {
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(RETAKE_PAUSE),
-                // No room for a name, or nobody may make one: the directory's own lock still keeps others out.
+                // No room for a name, or no permission to make one: the directory's own lock still keeps others out.
                 Err(_) if self.directory.is_some() => return Ok(()),
                 Err(error) => return Err(error),
             }
@@ -221,7 +221,7 @@ impl WriterLock {
     }
 
     /// A forked child shares the locks: they are one open file for the kernel. So they are given up in so many words by
-    /// the process that took them, whatever children still have of them; and a child gives up nothing.
+    /// the process that took them, also where children have copies; and a child gives up nothing.
     fn give_up(&self) {
         if self.process.forked() {
             return;
