@@ -30,7 +30,11 @@ pub(crate) fn table(scope: Scope) -> String {
 
 /// The default where pages are read: on a 64-bit machine.
 pub(crate) fn default(row: &ConfigKey) -> &'static str {
-    if row.key == "edgelog.map.bytes.max" { "1073741824" } else { row.default }
+    match row.key {
+        "edgelog.map.bytes.max" => "1073741824",
+        "edgelog.decompressed.bytes.max" => "134217728",
+        _ => row.default,
+    }
 }
 
 fn values(row: &ConfigKey) -> String {
@@ -52,7 +56,11 @@ fn value(row: &ConfigKey, text: &str) -> String {
         Ok(bytes) if row.unit == "bytes" && bytes >= 1 << 20 => mebibytes(bytes),
         _ => return format!("`{text}`"),
     };
-    let small = if row.key == "edgelog.map.bytes.max" { "; 64 MiB on 32-bit machines" } else { "" };
+    let small = match row.key {
+        "edgelog.map.bytes.max" => "; 64 MiB on 32-bit machines",
+        "edgelog.decompressed.bytes.max" => "; 16 MiB on 32-bit machines",
+        _ => "",
+    };
     format!("`{text}` ({readable}{small})")
 }
 

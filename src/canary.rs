@@ -65,6 +65,12 @@ pub enum Bug {
     MarkCleanBeforeFlush,
     /// The checkpoint is written over the slot that holds.
     OverwriteTheHoldingSlot,
+    /// The checkpoint is not flushed.
+    LeaveTheSlotUnflushed,
+    /// What the checkpoint says of a log is believed whatever segments there are.
+    BelieveTheCheckpoint,
+    /// A log of which the checkpoint says what cannot be costs all logs of the store their state.
+    RefuseTheWholeSlot,
     /// A larger checkpoint file is swapped in without a flush.
     SwapInUnflushedCheckpoint,
     /// A checkpoint file whose new name could not be made durable is written on.
@@ -77,6 +83,8 @@ pub enum Bug {
     ConfigureAfterCreation,
     /// A deleted topic's files go before its name is gone for good.
     DeleteFilesAtOnce,
+    /// What a deletion that was cut short has left is removed while the checkpoint still names it.
+    RemoveBeforeTheCheckpointForgets,
     /// A topic that a killed process made is served while its name is in the cache alone.
     ServeUnsyncedTopics,
     /// What looks like a leftover by its name is removed.
@@ -144,6 +152,7 @@ impl Bug {
         Bug::CutBeforeKept,
         Bug::SkipTornTailFence,
         Bug::OverwriteTheHoldingSlot,
+        Bug::LeaveTheSlotUnflushed,
         Bug::SwapInUnflushedCheckpoint,
         Bug::TrustOneCleanSlot,
         Bug::TrustTheCachedSlot,

@@ -42,6 +42,41 @@ pub enum Error {
         source: DamageKind,
     },
 
+    /// The records inside a batch cannot be read although its CRC holds: it was damaged before it was written, or its
+    /// writer writes what is no record. The reader stands behind the batch already.
+    #[error("{file} is damaged at position {position}, offsets {base_offset} to {last_offset}: {source}")]
+    CorruptBatch {
+        /// The segment file, relative to the data directory.
+        file: String,
+        /// Byte in that file where the batch begins.
+        position: Position,
+        /// The batch's first offset.
+        base_offset: Offset,
+        /// Its last offset.
+        last_offset: Offset,
+        /// What is wrong with its payload or its records.
+        #[source]
+        source: DamageKind,
+    },
+
+    /// The payload of a batch was not decompressed, and may well be sound: the codec is not built in, more comes out
+    /// than `edgelog.decompressed.bytes.max` allows, or there is no memory for it. No damage. The reader stands behind
+    /// the batch already.
+    #[error("offsets {base_offset} to {last_offset} ({file} at position {position}) are not read: {source}")]
+    NotDecompressed {
+        /// The segment file, relative to the data directory.
+        file: String,
+        /// Byte in that file where the batch begins.
+        position: Position,
+        /// The batch's first offset.
+        base_offset: Offset,
+        /// Its last offset.
+        last_offset: Offset,
+        /// What keeps it from being decompressed.
+        #[source]
+        source: CodecError,
+    },
+
     /// No topic or partition has this name.
     #[error("no topic-partition {name} in this store")]
     UnknownTopicOrPartition {
@@ -65,6 +100,17 @@ pub enum Error {
         given: usize,
         /// `segment.bytes`.
         max: usize,
+    },
+
+    /// The log's offsets are used up: a record behind its end would have none that a log can hold.
+    #[error("offset {next_offset} leaves no room for {records} records: the greatest offset is {max}")]
+    OffsetsUsedUp {
+        /// How many records were to be appended.
+        records: u32,
+        /// The offset that the first of them would get.
+        next_offset: Offset,
+        /// The greatest offset of a record.
+        max: Offset,
     },
 
     /// A topic name breaks Kafka's rules.
@@ -153,6 +199,13 @@ pub enum Error {
         current: LeaderEpoch,
     },
 
+    /// The topic was deleted and created again since this log was attached: another log has the name now.
+    #[error("the topic of {name} was deleted and created again; open the log again to read the new one")]
+    LogReplaced {
+        /// The topic-partition asked for.
+        name: String,
+    },
+
     /// The position's epoch is one that this log has not reached.
     #[error("leader epoch {given} is unknown here; the latest is {current}")]
     UnknownLeaderEpoch {
@@ -162,7 +215,7 @@ pub enum Error {
         current: LeaderEpoch,
     },
 
-    /// A batch is compressed in a way that this build cannot read or write.
+    /// A batch to append, or its payload, cannot be compressed or decompressed here.
     #[error(transparent)]
     Compression(#[from] CodecError),
 
@@ -218,6 +271,12 @@ pub enum DamageKind {
         /// Base offset of the next segment.
         next: Offset,
     },
+    /// The log ends there, although the checkpoint knows more of it to have been durable.
+    #[error("the log ends there, and everything below offset {recovery_point} was durable")]
+    LogEndsEarly {
+        /// The recovery point: where the durable part ended.
+        recovery_point: Offset,
+    },
     /// The medium could not read the bytes.
     #[error("unreadable: {0}")]
     Unreadable(#[source] io::Error),
@@ -227,11 +286,13 @@ impl Error {
     /// Kafka's error code, where Kafka has one for this.
     pub fn kafka_code(&self) -> Option<i16> {
         Some(match self {
-            Error::OffsetOutOfRange { .. } => 1,
-            Error::CorruptRecord { .. } => 2,
+            Error::OffsetOutOfRange { .. } | Error::OffsetsUsedUp { .. } => 1,
+            Error::CorruptRecord { .. } | Error::CorruptBatch { .. } => 2,
             Error::UnknownTopicOrPartition { .. } => 3,
             Error::TimedOut(_) => 7,
-            Error::RecordTooLarge { .. } => 10,
+            Error::RecordTooLarge { .. }
+            | Error::NotDecompressed { source: CodecError::TooLarge { .. }, .. }
+            | Error::Compression(CodecError::TooLarge { .. }) => 10,
             Error::InvalidTopic { .. } => 17,
             Error::RecordBatchTooLarge { .. } => 18,
             Error::InvalidTimestamp { .. } => 32,
@@ -242,7 +303,10 @@ impl Error {
             Error::Storage { .. } | Error::PreviousIo { .. } => 56,
             Error::FencedLeaderEpoch { .. } => 74,
             Error::UnknownLeaderEpoch { .. } => 75,
-            Error::Compression(_) => 76,
+            Error::LogReplaced { .. } => 103,
+            Error::NotDecompressed { source: CodecError::OutOfMemory { .. }, .. }
+            | Error::Compression(CodecError::OutOfMemory { .. }) => return None,
+            Error::Compression(_) | Error::NotDecompressed { .. } => 76,
             Error::InvalidRecord(_) => 87,
             Error::DataDirLocked(_) | Error::Closed | Error::ReadOnly | Error::Forked => return None,
         })
@@ -252,7 +316,9 @@ impl Error {
     /// may be freed).
     pub fn is_retriable(&self) -> bool {
         match self {
-            Error::TimedOut(_) => true,
+            Error::TimedOut(_)
+            | Error::NotDecompressed { source: CodecError::OutOfMemory { .. }, .. }
+            | Error::Compression(CodecError::OutOfMemory { .. }) => true,
             Error::Storage { source, .. } => {
                 matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }
@@ -268,7 +334,7 @@ impl Error {
 
     /// Whether the error reports damaged bytes in a file.
     pub fn is_corrupt(&self) -> bool {
-        matches!(self, Error::CorruptRecord { .. })
+        matches!(self, Error::CorruptRecord { .. } | Error::CorruptBatch { .. })
     }
 
     /// The given file operation's error, with what was being done to what.

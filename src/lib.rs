@@ -109,6 +109,7 @@ pub mod canary;
 pub mod clock;
 mod codec;
 mod error;
+mod events;
 pub mod inspect;
 mod log;
 mod segment;

@@ -3,7 +3,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use edgelog::storage::MemoryStorage;
+use edgelog::core::{OFFSET_MAX, RecordBatchBuilder, stamp_base};
+use edgelog::storage::{Access, MemoryStorage, Storage};
 use edgelog::{Durability, Error, Header, Log, NewRecord, NewTopic, OffsetSpec, Store, StoreOptions};
 
 /// A directory of this test's own, removed when the test ends well.
@@ -351,4 +352,59 @@ fn an_attached_process_makes_durable_what_it_sees_while_somebody_vouches_for_it(
         let _again = place.open();
         assert_eq!(seen.flush_up_to(i64::MAX).unwrap(), 310);
     }
+}
+
+/// Behind the last record there has to be an offset for the end of the log: what does not fit below is refused, and
+/// nothing of it is written.
+#[test]
+fn offsets_are_given_out_up_to_the_greatest_and_not_beyond() {
+    let encoded = |values: &[&[u8]]| {
+        let mut builder = RecordBatchBuilder::new(vec![0; 1000]);
+        for value in values {
+            builder.append(1000, None, Some(value), &[]).unwrap();
+        }
+        builder.finish().to_vec()
+    };
+    let disk = MemoryStorage::new();
+    disk.create_dir("t-0").unwrap();
+    let first = OFFSET_MAX - 3;
+    let mut bytes = encoded(&[b"a", b"b"]);
+    stamp_base(&mut bytes, first, 0);
+    disk.open(&format!("t-0/{first:020}.log"), Access::CreateNew).unwrap().write_at(&bytes, 0).unwrap();
+
+    let place = Place::Memory(disk);
+    let store = place.open();
+    let log = store.log("t", 0).unwrap();
+    let before = log.size().unwrap();
+    let refused = log.append_encoded(&encoded(&[b"c", b"d", b"e", b"f"]), Durability::Sync).unwrap_err();
+    assert!(matches!(refused, Error::OffsetsUsedUp { records: 4, max: OFFSET_MAX, .. }), "{refused}");
+    assert_eq!((log.offsets().log_end_offset, log.size().unwrap()), (OFFSET_MAX - 1, before));
+
+    let mut batch = log.batch();
+    for value in [b"c", b"d"] {
+        batch.push(NewRecord::value(value)).unwrap();
+    }
+    let info = log.append_batch(&mut batch).unwrap();
+    assert_eq!((info.base_offset, info.last_offset), (OFFSET_MAX - 1, OFFSET_MAX));
+    for durability in [Durability::Os, Durability::Interval, Durability::Sync] {
+        let refused = log.append_with(NewRecord::value(b"too much"), durability).unwrap_err();
+        let text = refused.to_string();
+        assert!(text.contains("9223372036854775806") && text.contains("1 records"), "{text}");
+    }
+    let values = |log: &Log| {
+        let mut reader = log.reader(OffsetSpec::Earliest).unwrap();
+        let mut values = Vec::new();
+        while let Some(batch) = reader.next_batch().unwrap() {
+            values.extend(batch.records().unwrap().map(|record| record.unwrap().value.unwrap().to_vec()));
+        }
+        values
+    };
+    assert_eq!(values(&log), [b"a", b"b", b"c", b"d"]);
+    assert_eq!(log.offsets().log_end_offset, i64::MAX);
+    store.close().unwrap();
+
+    let store = place.open();
+    let log = store.log("t", 0).unwrap();
+    assert_eq!((values(&log).len(), log.offsets().log_end_offset), (4, i64::MAX));
+    log.append(NewRecord::value(b"too much")).unwrap_err();
 }

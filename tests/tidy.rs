@@ -2,9 +2,15 @@
 //!
 //! Each rule reads the sources as text. A rule that finds nothing to read fails: a moved folder must not switch it off.
 
+#[path = "tidy/imports.rs"]
+mod imports;
+
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use imports::{Circle, Crate, Import};
 
 const COLUMNS_MAX: usize = 120;
 /// In the command line's sources, where long lines are sentences in quotes.
@@ -14,7 +20,7 @@ const LINES_MAX: usize = 900;
 
 /// The floors of the root package, lowest first. A module may use those of its own row and of the rows before.
 const FLOORS: &[&[&str]] = &[
-    &["canary", "clock", "codec", "error", "sync", "zeros"],
+    &["canary", "clock", "codec", "error", "events", "sync", "zeros"],
     &["storage"],
     &["segment"],
     &["log"],
@@ -147,68 +153,133 @@ fn words(code: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// The modules of the root package that the code names: `X` of each `crate::X` and of each `crate::{X, Y::Z}`.
-fn crate_modules(code: &str) -> Vec<(usize, String)> {
-    let mut found = Vec::new();
-    for (at, _) in code.match_indices("crate::") {
-        if code[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '$') {
-            continue;
-        }
-        let line = code[..at].matches('\n').count() + 1;
-        let rest = &code[at + "crate::".len()..];
-        let name_of = |path: &str| -> String {
-            path.trim_start().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
-        };
-        if let Some(group) = rest.strip_prefix('{') {
-            let (mut depth, mut start) = (0, 0);
-            for (n, c) in group.char_indices() {
-                match c {
-                    ',' | '}' if depth == 0 => {
-                        found.push((line, name_of(&group[start..n])));
-                        start = n + 1;
-                        if c == '}' {
-                            break;
-                        }
-                    }
-                    '{' => depth += 1,
-                    '}' => depth -= 1,
-                    _ => {}
-                }
-            }
-        } else {
-            found.push((line, name_of(rest)));
-        }
-    }
-    found.retain(|(_, name)| name.starts_with(|c: char| c.is_ascii_lowercase()));
-    found
+/// The sources below `dir` of one crate.
+fn sources(dir: &str) -> (Crate, Vec<Import>) {
+    let found = files(dir, &[".rs"]);
+    assert!(!found.is_empty(), "{dir} holds no sources any more");
+    let krate = Crate::read(Path::new(dir), &found);
+    let imports = krate.imports();
+    (krate, imports)
+}
+
+/// The module at the top of `src` that a file belongs to.
+fn top_module(path: &Path) -> &str {
+    let top = path.components().nth(1).expect("a file in src").as_os_str().to_str().expect("ASCII names");
+    top.strip_suffix(".rs").unwrap_or(top)
 }
 
 fn floor_of(module: &str) -> Option<usize> {
     FLOORS.iter().position(|floor| floor.contains(&module))
 }
 
-#[test]
-fn imports_go_downward() {
+/// What `lib.rs` defines is above all floors, and what it only exports belongs to the floor that defines it. Unit tests
+/// may stand on any floor.
+fn upward_imports(krate: &Crate, imports: &[Import]) -> Findings {
     let mut findings = Findings::default();
-    for (path, text) in files("src", &[".rs"]) {
-        let module = path.components().nth(1).expect("a file in src").as_os_str().to_str().expect("ASCII names");
-        let module = module.strip_suffix(".rs").unwrap_or(module);
-        if module == "lib" {
-            continue;
-        }
-        let Some(floor) = floor_of(module) else {
-            findings.add(&path, 1, &format!("`{module}` has no floor: give it one in FLOORS"));
-            continue;
-        };
-        for (line, used) in crate_modules(&code_of(&text)) {
-            match floor_of(&used) {
-                Some(below) if below <= floor => {}
-                Some(_) => findings.add(&path, line, &format!("`{module}` uses `{used}`, a floor above it")),
-                None => findings.add(&path, line, &format!("`{used}` has no floor: give it one in FLOORS")),
-            }
+    for path in &krate.files {
+        let module = top_module(path);
+        if module != "lib" && floor_of(module).is_none() {
+            findings.add(path, 1, &format!("`{module}` has no floor: give it one in FLOORS"));
         }
     }
-    findings.none("Imports go downward only; pass a value, not a type (CONTRIBUTING.md, floors).");
+    for Import { from, line, to, path, .. } in imports.iter().filter(|import| !import.in_test) {
+        let (from, to) = (&krate.files[*from], &krate.files[*to]);
+        let (Some(floor), Some(below)) = (floor_of(top_module(from)), floor_of(top_module(to))) else {
+            if top_module(to) == "lib" {
+                findings.add(from, *line, &format!("`{path}` is defined by {}, above all floors", to.display()));
+            }
+            continue;
+        };
+        if below > floor {
+            findings.add(from, *line, &format!("`{path}` is defined by {}, a floor above", to.display()));
+        }
+    }
+    findings
+}
+
+#[test]
+fn imports_go_downward() {
+    let (krate, imports) = sources("src");
+    assert!(imports.len() > 100, "only {} imports were found in src", imports.len());
+    upward_imports(&krate, &imports)
+        .none("Imports go downward only; pass a value, not a type (CONTRIBUTING.md, floors).");
+}
+
+/// The circles that still stand, each with the reason and its files. No other one may, and none of these with a file
+/// more or a file less: the list can only shrink.
+const CIRCLES: &[(&str, &[&str])] = &[
+    (
+        "the uplink is one object in four files; it comes apart when they hand each other values",
+        &["src/bridge/place.rs", "src/bridge/settle.rs", "src/bridge/transaction.rs", "src/bridge/uplink.rs"],
+    ),
+    (
+        "codecs write into the Output of mod.rs, which picks the codec; Output needs a file of its own",
+        &["src/codec/gzip.rs", "src/codec/lz4.rs", "src/codec/mod.rs", "src/codec/snappy.rs", "src/codec/zstd.rs"],
+    ),
+    (
+        "LogShared is one object in nine files; it comes apart into what readers need, the writer and the attached log",
+        &[
+            "src/log/append.rs",
+            "src/log/attach.rs",
+            "src/log/beside.rs",
+            "src/log/flush.rs",
+            "src/log/mod.rs",
+            "src/log/read.rs",
+            "src/log/recovery.rs",
+            "src/log/recovery/tail.rs",
+            "src/log/signal.rs",
+        ],
+    ),
+    (
+        "a cursor borrows from a segment, which walks itself by cursors; the walks belong above both",
+        &["src/segment/cursor.rs", "src/segment/mod.rs"],
+    ),
+    (
+        "topics and housekeeping work on StoreShared, which mod.rs defines and which holds them",
+        &["src/store/housekeeping.rs", "src/store/mod.rs", "src/store/topic.rs"],
+    ),
+];
+
+/// How a circle goes round: for each of its files, one import of another one.
+fn told(circle: &Circle, krate: &Crate) -> String {
+    let mut told = String::new();
+    for Import { from, line, to, path, .. } in &circle.imports {
+        let (from, to) = (krate.files[*from].display(), krate.files[*to].display());
+        let _ = writeln!(told, "    {from}:{line}: `{path}` of {to}");
+    }
+    told
+}
+
+/// What is wrong with the circles that were found, where those in `listed` may stand.
+fn unlisted(found: &[(Circle, String)], listed: &[(&str, &[&str])]) -> String {
+    let files = |(_, files): &(&str, &[&str])| files.iter().map(PathBuf::from).collect::<BTreeSet<_>>();
+    let mut wrong = String::new();
+    for (circle, told) in found {
+        if !listed.iter().any(|entry| files(entry) == circle.files) {
+            let _ = writeln!(wrong, "  {:?} import each other:\n{told}", circle.files);
+        }
+    }
+    for entry in listed {
+        if !found.iter().any(|(circle, _)| files(entry) == circle.files) {
+            let _ = writeln!(wrong, "  no circle has exactly these files any more ({}): {:?}", entry.0, files(entry));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn no_files_import_each_other() {
+    let mut found = Vec::new();
+    for dir in ["src", "no_std_core/src", "ffi/src", "cli/src"] {
+        let (krate, imports) = sources(dir);
+        let circles = krate.circles(&imports).into_iter();
+        found.extend(circles.map(|circle| {
+            let told = told(&circle, &krate);
+            (circle, told)
+        }));
+    }
+    let wrong = unlisted(&found, CIRCLES);
+    assert!(wrong.is_empty(), "What two files need of each other belongs into a third, below both.\n{wrong}");
 }
 
 #[test]
@@ -285,13 +356,152 @@ fn the_reader_tells_code_from_comments_and_strings() {
     assert!(!words(&code).any(|(_, word)| word == "unsafe" || word == "safe"), "{code}");
     assert!(words(&code).any(|word| word == (2, "static")), "{code}");
     assert!(words(&code).any(|word| word == (3, "done")), "{code}");
+}
 
-    let uses = concat!(
-        "use crate::log::Log;\n",
-        "use crate::{error::{Error, Result}, storage, Store};\n",
-        "fn f(_: $crate::x) { crate::sync::g() }",
-    );
-    let found = crate_modules(uses);
-    let want = [(1, "log"), (2, "error"), (2, "storage"), (3, "sync")].map(|(n, s)| (n, s.to_owned()));
-    assert_eq!(found, want);
+/// A crate of files that are not there.
+fn planted(files: &[(&str, &str)]) -> (Crate, Vec<Import>) {
+    let sources: Vec<_> = files.iter().map(|(path, text)| (Path::new("src").join(path), (*text).to_owned())).collect();
+    let krate = Crate::read(Path::new("src"), &sources);
+    let imports = krate.imports();
+    (krate, imports)
+}
+
+/// The files of the planted circles, as one line.
+fn circles_of(files: &[(&str, &str)]) -> String {
+    let (krate, imports) = planted(files);
+    let names = |circle: Circle| {
+        let names =
+            circle.files.iter().map(|path| path.strip_prefix("src").expect("planted there").display().to_string());
+        names.collect::<Vec<_>>().join(" ")
+    };
+    krate.circles(&imports).into_iter().map(names).collect::<Vec<_>>().join("; ")
+}
+
+/// A canary for every way to import: `log/a.rs` uses `log/b.rs` each time, which uses it.
+#[test]
+fn a_planted_circle_is_found_in_every_form_of_use() {
+    let back = "use super::a::A;\npub struct B; pub fn f(_: A) {} pub mod inner { pub struct C; }\n\
+                #[macro_export] macro_rules! m { () => {} }";
+    for form in [
+        "use super::b::B;",
+        "use super::{b::B, other};",
+        "use super::{other, b::{self, B as C}};",
+        "use super::b; fn g() { b::f() }",
+        "use super::b as renamed; fn g() { renamed::f() }",
+        "use super::b::*;",
+        "use super::b::inner::C;",
+        "use crate::log::b::B;",
+        "use crate::{storage::S, log::{b::B}};",
+        "use crate::B;",
+        "use crate::Renamed;",
+        "use crate::log::B;",
+        "pub use super::B;",
+        "pub(crate) use crate::log::b::inner;",
+        "use super::super::log::b::B;",
+        "fn g() -> crate::log::b::B { todo() }",
+        "fn g(b: super::b::B) {}",
+        "struct G { b: Vec<super::b::B> }",
+        "fn g() { use super::b::f; f() }",
+        "fn g() { super::b::f() }",
+        "fn g() { println!(\"{}\", super::b::f()) }",
+        "macro_rules! g { () => { $crate::log::b::f() } }",
+        "impl From<super::b::B> for A { fn from(_: super::b::B) -> A { A } }",
+        "mod inner { use super::super::b::B; }",
+        "mod inner { fn g() { crate::log::b::f::<u8>() } }",
+    ] {
+        let files = [
+            ("lib.rs", "mod log; mod storage; pub use log::B; pub use log::b::B as Renamed;"),
+            ("storage.rs", "pub struct S;"),
+            ("log/mod.rs", "mod a; mod b; mod other; pub use b::B;"),
+            ("log/other.rs", ""),
+            ("log/b.rs", back),
+            ("log/a.rs", &format!("pub struct A;\n{form}")),
+        ];
+        assert_eq!(circles_of(&files), "log/a.rs log/b.rs", "{form}");
+    }
+}
+
+#[test]
+fn what_is_no_circle_is_not_called_one() {
+    let b = ("log/b.rs", "use super::a::A; pub struct B;");
+    for a in [
+        "pub struct A;",
+        "pub struct A; // super::b::B",
+        "/// As [`super::b::B`].\npub struct A;",
+        "pub struct A; const TEXT: &str = \"super::b::B\";",
+        "pub struct A; #[cfg(test)] mod tests { use super::super::b::B; }",
+        "pub struct A; #[cfg(all(test, not(loom)))] use super::b::B;",
+        "pub struct A; use std::b::B; fn f(b: other::b::B) {}",
+        "pub struct A; enum b { B } fn f() -> b { b::B }",
+    ] {
+        let files = [("lib.rs", "mod log;"), ("log/mod.rs", "mod a; mod b; pub use b::B;"), b, ("log/a.rs", a)];
+        assert_eq!(circles_of(&files), "", "{a}");
+    }
+}
+
+/// One that only declares and exports is none of a circle's files; one with code that its children use, and which uses
+/// them, is.
+#[test]
+fn a_mod_file_counts_by_its_code() {
+    let child = ("log/a.rs", "use super::Shared; pub struct A; impl Shared { fn g(&self) {} }");
+    let with = |text| circles_of(&[("lib.rs", "mod log;"), ("log/mod.rs", text), child]);
+    assert_eq!(with("mod a; pub use a::A; pub struct Shared;"), "");
+    assert_eq!(with("mod a; pub use a::A; pub struct Shared { a: A }"), "log/a.rs log/mod.rs");
+    assert_eq!(with("mod a; use a::A; pub struct Shared;"), "log/a.rs log/mod.rs");
+    assert_eq!(with("mod a; pub struct Shared; fn f() { a::g() }"), "log/a.rs log/mod.rs");
+    assert_eq!(with("mod a; pub use a::A; pub use std::sync::Arc as Shared;"), "");
+    let exported = [
+        ("lib.rs", "mod log;"),
+        ("log/mod.rs", "mod a; mod b; pub use a::A; pub use b::B;"),
+        ("log/a.rs", "use super::B; pub struct A;"),
+        ("log/b.rs", "pub struct B;"),
+    ];
+    assert_eq!(circles_of(&exported), "");
+}
+
+#[test]
+fn a_circle_of_many_files_is_one() {
+    let files = [
+        ("main.rs", "mod a; mod b; mod c; mod d; fn main() { a::f() }"),
+        ("a.rs", "use crate::b::f as g; pub fn f() {}"),
+        ("b.rs", "pub fn f() { crate::c::f() }"),
+        ("c.rs", "pub fn f() { super::a::f(); crate::d::f() }"),
+        ("d.rs", "pub fn f() {}"),
+    ];
+    assert_eq!(circles_of(&files), "a.rs b.rs c.rs");
+    let (krate, imports) = planted(&files);
+    let found: Vec<_> = krate.circles(&imports).into_iter().map(|circle| (circle, String::new())).collect();
+    assert_eq!(unlisted(&found, &[("stands", &["src/a.rs", "src/b.rs", "src/c.rs"])]), "");
+    for listed in [&["src/a.rs", "src/b.rs"][..], &["src/a.rs", "src/b.rs", "src/c.rs", "src/d.rs"], &["src/d.rs"]] {
+        let wrong = unlisted(&found, &[("stands", listed)]);
+        assert!(wrong.contains("import each other") && wrong.contains("any more (stands)"), "{wrong}");
+    }
+}
+
+/// A canary for each way up: segment uses store, through each kind of path.
+#[test]
+fn a_planted_upward_import_is_found() {
+    for form in [
+        "use crate::store::Store;",
+        "use crate::Store;",
+        "use crate::{Segment, Store as S};",
+        "fn f(_: &crate::Store) {}",
+        "fn f(_: super::store::Store) {}",
+        "use super::store::*;",
+        "use crate::defined_by_lib;",
+    ] {
+        let (krate, imports) = planted(&[
+            (
+                "lib.rs",
+                "mod segment; mod store; pub use store::Store; pub use segment::Segment; pub fn defined_by_lib() {}",
+            ),
+            ("segment.rs", &format!("pub struct Segment;\n{form}")),
+            ("store/mod.rs", "use crate::Segment; use crate::segment; pub struct Store;"),
+        ]);
+        let findings = upward_imports(&krate, &imports).0;
+        assert_eq!(findings.lines().count(), 1, "{form}: {findings}");
+        assert!(findings.contains("segment.rs:2"), "{form}: {findings}");
+    }
+    let (krate, imports) = planted(&[("lib.rs", "mod attic;"), ("attic.rs", "")]);
+    assert!(upward_imports(&krate, &imports).0.contains("`attic` has no floor"));
 }

@@ -4,6 +4,7 @@
 mod support;
 
 use edgelog::clock::ManualClock;
+use edgelog::core::{CRC_START, RecordBatch, RecordBatchBuilder, crc32c};
 use edgelog::storage::{Access, MemoryStorage, Storage};
 use edgelog::{Durability, Log, NewRecord, NewTopic, OffsetSpec, Store};
 use support::{Place, Random, ticking};
@@ -80,6 +81,41 @@ fn the_first_record_of_a_time_is_the_one_that_a_walk_finds() {
                 Place::Memory(storage) => ticking().attach_on(storage.clone()),
             };
             compare(&attached.unwrap().log("t", 0).unwrap(), "attached", &mut random);
+        }
+    }
+}
+
+/// Some producers leave 0 or -1 in the header's max timestamp (old sarama did): as in a broker, the records decide.
+#[test]
+fn the_max_timestamp_of_an_encoded_batch_is_that_of_its_records() {
+    for (times, claims) in [
+        ([NOW + 5, NOW + 9, NOW + 7], [0, -1, NOW + 5, NOW + 9, i64::MAX, i64::MIN]),
+        ([-5000, -3000, -4000], [0, -1, -5000, -3000, i64::MAX, i64::MIN]),
+    ] {
+        for claimed in claims {
+            let mut builder = RecordBatchBuilder::new(vec![0; 1000]);
+            for time in times {
+                builder.append(time, None, Some(b"value"), &[]).unwrap();
+            }
+            let mut bytes = builder.finish().to_vec();
+            bytes[35..43].copy_from_slice(&claimed.to_be_bytes());
+            let crc = crc32c(&bytes[CRC_START..]);
+            bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+
+            let store = ticking().clock(ManualClock::new(NOW)).open_on(MemoryStorage::new()).unwrap();
+            store.create_topic(&NewTopic::new("t")).unwrap();
+            let log = store.log("t", 0).unwrap();
+            let info = log.append_encoded(&bytes, Durability::Sync).unwrap();
+            assert_eq!(info.max_timestamp, times[1], "claimed {claimed}");
+            let stored = log.reader(OffsetSpec::Earliest).unwrap().next_batch().unwrap().unwrap();
+            let stored = RecordBatch::parse(stored.bytes()).unwrap();
+            assert_eq!((stored.max_timestamp(), stored.verify_crc()), (times[1], Ok(())), "claimed {claimed}");
+            assert_eq!(stored.payload(), RecordBatch::parse(&bytes).unwrap().payload());
+            let found = |time| log.offset_for_time(time).unwrap().map(|position| position.offset);
+            let expected = [(times[0], Some(0)), (times[0] + 1, Some(1)), (times[1], Some(1)), (times[1] + 1, None)];
+            for (time, offset) in expected {
+                assert_eq!(found(time), offset, "time {time}, claimed {claimed}");
+            }
         }
     }
 }

@@ -11,7 +11,6 @@ use edgelog::bridge::{BRIDGE_KEYS, Bridge, BridgeConfig, BridgeError, BridgeEven
 use edgelog::{Offset, TopicPartition};
 use serde::Serialize;
 
-use crate::append::parse_pair;
 use crate::context::Context;
 use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, warn};
 use crate::interrupt;
@@ -19,7 +18,10 @@ use crate::print::{self, Paint};
 use crate::progress::CatchUp;
 use crate::time;
 
+mod keys;
 mod positions;
+
+use keys::{KeyArgs, set_options};
 
 /// Another copy of this device, or a log that is not this device's: a person has to decide. Not to be restarted.
 const DECIDE: u8 = 3;
@@ -71,23 +73,6 @@ enum Command {
     Reset(positions::Reset),
     Adopt(positions::Adopt),
     Keys(Keys),
-}
-
-/// Where keys come from.
-#[derive(clap::Args)]
-struct KeyArgs {
-    /// Read keys from a file of key=value lines; what stands on the command line wins
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Set a key; may be repeated. `edgelog bridge keys` lists them
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_pair)]
-    set: Vec<(String, String)>,
-    /// Brokers to begin with (bootstrap.servers)
-    #[arg(long, value_name = "HOST:PORT,...")]
-    bootstrap: Option<String>,
-    /// Who this device is to the cluster (edgelog.device.id)
-    #[arg(long, value_name = "ID")]
-    device: Option<String>,
 }
 
 /// Send, until stopped or caught up
@@ -142,35 +127,6 @@ impl From<BridgeError> for Failure {
             _ => Failure::new(message),
         }
     }
-}
-
-impl KeyArgs {
-    /// What is set by these, not held against anything yet.
-    fn config(&self) -> Result<BridgeConfig, Failure> {
-        let mut config = BridgeConfig::default();
-        if let Some(path) = &self.config {
-            let path_text = path.display();
-            let text = fs::read_to_string(path).map_err(|error| Failure::new(format!("{path_text}: {error}")))?;
-            config.set_lines(&text).map_err(|error| Failure::from(error).context(path_text))?;
-        }
-        for (key, value) in &self.set {
-            config.set(key, value)?;
-        }
-        set_options(&mut config, [("bootstrap.servers", &self.bootstrap), ("edgelog.device.id", &self.device)])?;
-        Ok(config)
-    }
-}
-
-fn set_options<const N: usize>(
-    config: &mut BridgeConfig,
-    options: [(&str, &Option<String>); N],
-) -> Result<(), Failure> {
-    for (key, value) in options {
-        if let Some(value) = value {
-            config.set(key, value)?;
-        }
-    }
-    Ok(())
 }
 
 fn config_of(args: &Run) -> Result<BridgeConfig, Failure> {
@@ -350,7 +306,7 @@ fn tell_plainly(event: &BridgeEvent, json: bool) {
             _ => return,
         };
         // Whoever read this has gone: the bridge works on.
-        let _ = print::json_line(&told).and_then(|()| Ok(io::stdout().flush()?));
+        let _ = print::json_line(&told).and_then(|()| io::stdout().flush());
     } else {
         match event {
             BridgeEvent::Committed { records, bytes, .. } => {

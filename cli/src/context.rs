@@ -34,16 +34,13 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    pub(crate) fn partitions(&self) -> std::ops::Range<u32> {
-        match self.partition {
-            Some(partition) => partition..partition + 1,
-            None => 0..self.topic.partitions,
-        }
+    pub(crate) fn partitions(&self) -> Vec<u32> {
+        self.partition.map_or_else(|| self.topic.partition_ids.clone(), |partition| vec![partition])
     }
 
     /// The logs named, by partition.
     pub(crate) fn logs(&self, store: &Store) -> Result<Vec<Log>, Failure> {
-        self.partitions().map(|partition| Ok(store.log(&self.topic.name, partition)?)).collect()
+        self.partitions().into_iter().map(|partition| Ok(store.log(&self.topic.name, partition)?)).collect()
     }
 
     /// As [`logs`](Target::logs), for reading: what cannot be read at all is told, and the others are there.
@@ -162,9 +159,11 @@ impl Context {
             (None, Some((topic, number))) => (topic, Some(number)),
             (None, None) => return Err(self.unknown_topic(topics, name)),
         };
-        if let Some(partition) = partition.filter(|&partition| partition >= topic.partitions) {
-            let last = topic.partitions - 1;
-            return Err(Failure::new(format!("topic {} has no partition {partition}: it has 0 to {last}", topic.name)));
+        if let Some(partition) = partition.filter(|partition| !topic.partition_ids.contains(partition)) {
+            let ids = &topic.partition_ids;
+            let (first, last) = (ids.first().copied().unwrap_or(0), ids.last().copied().unwrap_or(0));
+            let has = if ids.len() == 1 { first.to_string() } else { format!("{first} to {last}") };
+            return Err(Failure::new(format!("topic {} has no partition {partition}: it has {has}", topic.name)));
         }
         Ok(Target { topic, partition })
     }

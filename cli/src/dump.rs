@@ -151,6 +151,9 @@ fn line(file: &str, item: &DumpItem<'_>, options: DumpOptions) -> Value {
         DumpItem::Invalid { position, bytes, reason, .. } => {
             json!({"type": "invalid", "file": file, "position": position, "bytes": bytes, "reason": reason})
         }
+        DumpItem::NotDecompressed { position, reason } => {
+            json!({"type": "not decompressed", "file": file, "position": position, "reason": reason})
+        }
         DumpItem::Reserved { position, bytes } => {
             json!({"type": "reserved", "file": file, "position": position, "bytes": bytes})
         }

@@ -70,7 +70,7 @@ impl From<edgelog::Error> for Failure {
                 "One process writes a data directory; any number may read it meanwhile: `tail`, `stat` and `topics` work now. \
                  To write, stop that process first, or choose another directory with --dir.",
             ),
-            edgelog::Error::CorruptRecord { .. } => Some(
+            edgelog::Error::CorruptRecord { .. } | edgelog::Error::CorruptBatch { .. } => Some(
                 "`edgelog fsck` says what is damaged, `edgelog tail` prints what is good on both sides, `edgelog repair` makes the log whole again.",
             ),
             edgelog::Error::PreviousIo { .. } => Some(

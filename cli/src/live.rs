@@ -6,9 +6,9 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::channel::Channel;
 use crate::failure::Failure;
 use crate::print::{self, Paint};
-use crate::record::Channel;
 use crate::telemetry::{Sample, TOPICS};
 use crate::time;
 

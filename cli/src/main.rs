@@ -9,11 +9,12 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 mod append;
 #[cfg(feature = "bridge")]
 mod bridge;
+mod channel;
 mod completions;
 mod context;
 mod dump;
@@ -103,8 +104,8 @@ fn main() -> ExitCode {
         Command::Export(args) => export::run(&args, &ctx),
         #[cfg(feature = "bridge")]
         Command::Bridge(args) => bridge::run(&args, &ctx),
-        Command::Completions(args) => completions::run(&args),
-        Command::Man(args) => man::run(&args),
+        Command::Completions(args) => completions::run(&args, Cli::command()),
+        Command::Man(args) => man::run(&args, Cli::command()),
     };
     failure::exit(outcome)
 }

@@ -5,8 +5,6 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::CommandFactory;
-
 use crate::failure::{Failure, Outcome};
 
 /// Print the manual page, or write the pages of all commands
@@ -21,8 +19,8 @@ pub(crate) struct Args {
     out: Option<PathBuf>,
 }
 
-pub(crate) fn run(args: &Args) -> Outcome {
-    let command = crate::Cli::command();
+/// `command` is the whole command line.
+pub(crate) fn run(args: &Args, command: clap::Command) -> Outcome {
     let Some(out) = &args.out else {
         let mut page = Vec::new();
         clap_mangen::Man::new(command).render(&mut page)?;

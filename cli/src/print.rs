@@ -6,8 +6,6 @@ use std::io::{self, Write};
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
-use crate::failure::Failure;
-
 /// Colours, or none where the stream is no terminal or `NO_COLOR` is set.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Paint {
@@ -73,11 +71,11 @@ impl<T: fmt::Display> fmt::Display for Painted<T> {
 }
 
 /// A line of JSON on standard output.
-pub(crate) fn json_line(value: &impl Serialize) -> Result<(), Failure> {
+pub(crate) fn json_line(value: &impl Serialize) -> io::Result<()> {
     let mut out = io::stdout().lock();
     serde_json::to_writer(&mut out, value)?;
     out.write_all(b"\n")?;
-    Ok(out.flush()?)
+    out.flush()
 }
 
 /// `512 B`, `1.5 KiB`, `16.0 MiB`.
@@ -174,10 +172,10 @@ impl Table {
     }
 
     /// Prints the table on standard output.
-    pub(crate) fn print(&self) -> Result<(), Failure> {
+    pub(crate) fn print(&self) -> io::Result<()> {
         let mut out = io::stdout().lock();
         out.write_all(self.render(Paint::stdout()).as_bytes())?;
-        Ok(out.flush()?)
+        out.flush()
     }
 }
 

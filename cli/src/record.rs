@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use edgelog::{BatchBuilder, Durability, Log, NewRecord, NewTopic, RecoveryReport, Store, TimestampMs};
+use edgelog::{Durability, NewRecord, NewTopic, RecoveryReport, Store, TimestampMs};
 
+use crate::channel::Channel;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, warn};
 use crate::interrupt;
@@ -92,23 +93,6 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         0 => Ok(ExitCode::SUCCESS),
         failed => Err(Failure::new(format!("{} could not be recorded in full", print::counted(failed, "sample")))
             .hint("The disk (or the quota) was full. What was recorded is safe; free some room, or delete a topic: `edgelog topics delete NAME`.")),
-    }
-}
-
-/// One topic that is recorded into.
-pub(crate) struct Channel {
-    at: usize,
-    pub(crate) log: Log,
-    batch: BatchBuilder,
-    /// Records of this run.
-    pub(crate) records: u64,
-    pub(crate) glance: Glance,
-}
-
-impl Channel {
-    /// Which of [`TOPICS`] it is.
-    pub(crate) fn topic_index(&self) -> usize {
-        self.at
     }
 }
 

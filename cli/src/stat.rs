@@ -70,7 +70,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         readable = ctx.find(&store, name)?.readable_logs(&store);
     } else {
         for topic in store.topics()? {
-            for partition in 0..topic.partitions {
+            for partition in topic.partition_ids {
                 readable.add(&store, &topic.name, partition);
             }
         }

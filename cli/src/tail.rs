@@ -122,7 +122,7 @@ impl Lane {
         let start = args.start();
         let (reader, not_before) = match log.reader(start) {
             // Looking for a time reads batches, and met damage before there was a reader to step over it.
-            Err(Error::CorruptRecord { .. }) => (log.reader(OffsetSpec::Earliest), args.since),
+            Err(error) if error.is_corrupt() => (log.reader(OffsetSpec::Earliest), args.since),
             reader => (reader, None),
         };
         let reader = reader.map_err(|error| match error {
@@ -217,8 +217,15 @@ impl Tail {
             })
         });
         if let Err(error) = printed {
-            let text = format!("{}: offsets {next}..={} cannot be read: {error}", log.name(), batch.last_offset());
-            self.tell_lost(text)?;
+            // A batch may end with offsets that hold no record: the range is one that exists.
+            let (first, last) = (next.min(batch.last_offset()), batch.last_offset());
+            let text = format!("{}: offsets {first}..={last} cannot be read: {error}", log.name());
+            if matches!(error, Error::NotDecompressed { .. }) {
+                self.has_lost = true;
+                self.tell(text)?;
+            } else {
+                self.tell_lost(text)?;
+            }
         }
         self.printer.pass_on_error()
     }

@@ -203,7 +203,7 @@ fn delete(args: &Delete, ctx: &Context) -> Result<(), Failure> {
         let store = ctx.attach()?;
         let topic = whole_topic(ctx, &store, &args.name)?;
         let mut records = 0;
-        for partition in 0..topic.partitions {
+        for &partition in &topic.partition_ids {
             let offsets = store.log(&topic.name, partition)?.offsets();
             records += offsets.high_watermark - offsets.log_start_offset;
         }

@@ -119,13 +119,15 @@ enum edgelog_result
     EDGELOG_OK = 0,
     // The log does not hold that offset (any more, or yet).
     EDGELOG_OFFSET_OUT_OF_RANGE = 1,
-    // Bytes of a file are damaged; edgelog_reader_skip_damage goes on behind.
+    // Bytes of a file are damaged; edgelog_reader_skip_damage goes on behind. Where a batch's records answer it, the
+    // reader stands behind the batch already.
     EDGELOG_CORRUPT_MESSAGE = 2,
     // No topic or partition has this name.
     EDGELOG_UNKNOWN_TOPIC_OR_PARTITION = 3,
     // A call with a deadline did not finish before it.
     EDGELOG_REQUEST_TIMED_OUT = 7,
-    // A record or batch is larger than max.message.bytes.
+    // A record or batch is larger than max.message.bytes, or a batch decompresses to more than
+    // edgelog.decompressed.bytes.max; the latter is no damage.
     EDGELOG_MESSAGE_TOO_LARGE = 10,
     // A topic's name breaks Kafka's rules.
     EDGELOG_INVALID_TOPIC_EXCEPTION = 17,
@@ -806,8 +808,9 @@ void edgelog_reader_free(edgelog_reader *reader);
 edgelog_result edgelog_batch_get_info(const edgelog_batch *batch, edgelog_batch_info *out);
 
 // The next record of the batch, from where the reader was asked to start; EDGELOG_END behind the last. Its bytes live
-// until the batch is freed. A compressed batch is decompressed at the first call:
-// EDGELOG_UNSUPPORTED_COMPRESSION_TYPE where that cannot be.
+// until the batch is freed. A compressed batch is decompressed at the first call: EDGELOG_UNSUPPORTED_COMPRESSION_TYPE
+// where its codec is not built in, EDGELOG_MESSAGE_TOO_LARGE where it comes to more than edgelog.decompressed.bytes.max
+// (neither is damage), EDGELOG_CORRUPT_MESSAGE where its records do not decode. The reader stands behind it already.
 edgelog_result edgelog_batch_next(edgelog_batch *batch, edgelog_record *out);
 
 // The next header of the record that edgelog_batch_next gave last; EDGELOG_END behind its last. The bytes live until

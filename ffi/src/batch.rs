@@ -5,9 +5,10 @@ use std::sync::Arc;
 use edgelog::core::Headers;
 use edgelog::{Batch, Records};
 
+use crate::abi::edgelog_bytes;
 use crate::boundary::{Exclusive, ExclusiveHandle, Handle, Home, OutStruct, free_exclusive, with_exclusive};
 use crate::result::{Failure, Outcome, edgelog_result};
-use crate::types::{edgelog_batch_info, edgelog_bytes, edgelog_header, edgelog_record};
+use crate::types::{edgelog_batch_info, edgelog_header, edgelog_record};
 
 /// A record batch that was read, borrowed from its segment, with a place among its records. Belongs to one thread at a
 /// time. Whatever it lent lives until it is freed.
@@ -52,8 +53,8 @@ impl BatchInner {
     fn records(&mut self) -> Outcome<&mut Records<'static>> {
         if self.records.is_none() {
             let records = self.batch.records()?;
-            // SAFETY: the records lie in the batch's lease or in its decompressed payload, on the heap either way; the
-            // batch is never replaced or lent exclusively while this value lives, and is dropped after `records` and
+            // SAFETY: the records lie in the batch's lease or in its decompressed payload, and what they say of their place
+            // in its segment: on the heap each, behind a counted pointer of the batch's or in its buffer. The batch is never replaced or lent exclusively while this value lives, and is dropped after `records` and
             // `headers`. Neither leaves this struct with its lifetime.
             self.records = Some(unsafe { std::mem::transmute::<Records<'_>, Records<'static>>(records) });
         }
@@ -87,8 +88,9 @@ pub unsafe extern "C" fn edgelog_batch_get_info(
 }
 
 /// The next record of the batch, from where the reader was asked to start; EDGELOG_END behind the last. Its bytes live
-/// until the batch is freed. A compressed batch is decompressed at the first call:
-/// EDGELOG_UNSUPPORTED_COMPRESSION_TYPE where that cannot be.
+/// until the batch is freed. A compressed batch is decompressed at the first call: EDGELOG_UNSUPPORTED_COMPRESSION_TYPE
+/// where its codec is not built in, EDGELOG_MESSAGE_TOO_LARGE where it comes to more than edgelog.decompressed.bytes.max
+/// (neither is damage), EDGELOG_CORRUPT_MESSAGE where its records do not decode. The reader stands behind it already.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edgelog_batch_next(batch: *mut edgelog_batch, out: *mut edgelog_record) -> edgelog_result {
     // SAFETY: boundary.rs, 1 to 3.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use edgelog::{BatchBuilder, NewRecord};
 
-use crate::boundary::{Exclusive, ExclusiveHandle, Handle, Home, Out, free_exclusive, structs, with, with_exclusive};
-use crate::log::{edgelog_log, plain_record, with_record};
+use crate::boundary::{Exclusive, ExclusiveHandle, Handle, Home, Out, free_exclusive, structs, with_exclusive};
+use crate::record::{plain_record, with_record};
 use crate::result::{Outcome, edgelog_result};
 use crate::types::edgelog_new_record;
 
@@ -14,6 +14,12 @@ use crate::types::edgelog_new_record;
 pub struct edgelog_batch_builder {
     home: Arc<Home>,
     builder: Exclusive<BatchBuilder>,
+}
+
+impl edgelog_batch_builder {
+    pub(crate) fn new(home: Arc<Home>, builder: BatchBuilder) -> edgelog_batch_builder {
+        edgelog_batch_builder { home, builder: Exclusive::new(builder) }
+    }
 }
 
 impl Handle for edgelog_batch_builder {
@@ -29,23 +35,6 @@ impl ExclusiveHandle for edgelog_batch_builder {
     #[inline]
     fn exclusive(&self) -> &Exclusive<BatchBuilder> {
         &self.builder
-    }
-}
-
-/// An empty batch with the limits of `log`; to be freed.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn edgelog_batch_builder_new(
-    log: *const edgelog_log,
-    out: *mut *mut edgelog_batch_builder,
-) -> edgelog_result {
-    // SAFETY: boundary.rs, 1 and 3.
-    unsafe {
-        with(log, |log| {
-            let (home, log) = log.parts();
-            let builder = Exclusive::new(log.batch());
-            Out::new(out)?.give(edgelog_batch_builder { home: Arc::clone(home), builder });
-            Ok(())
-        })
     }
 }
 

@@ -20,8 +20,8 @@ use std::ptr;
 use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::abi::{Grows, edgelog_bytes};
 use crate::result::{Failure, Outcome, edgelog_result};
-use crate::types::edgelog_bytes;
 
 /// What all handles of one store share: whether a call through one of them panicked.
 #[derive(Debug, Default)]
@@ -197,15 +197,6 @@ impl<H> Out<*mut H> {
     pub(crate) fn give(self, handle: H) {
         self.write(Box::into_raw(Box::new(handle)));
     }
-}
-
-/// A struct of the header that begins with its size and may grow.
-///
-/// # Safety
-/// `repr(C)`, a `usize` first; valid with any bytes behind it, where it is read with [`read_struct`].
-pub(crate) unsafe trait Grows: Copy {
-    /// The sizes that it had in any release, and has now.
-    const SIZES: &'static [usize];
 }
 
 #[inline]

@@ -12,12 +12,16 @@
 #[cfg(panic = "abort")]
 compile_error!("edgelog's C ABI catches panics at its boundary: build it with panic = \"unwind\"");
 
+mod abi;
 mod boundary;
+mod record;
 
 // The nouns, in the order in which the header tells them (blank lines keep rustfmt from sorting them).
 mod types;
 
 mod result;
+
+mod last_error;
 
 mod version;
 
@@ -39,8 +43,10 @@ mod batch;
 
 mod logging;
 
+pub use abi::*;
 pub use batch::*;
 pub use batch_builder::*;
+pub use last_error::*;
 pub use log::*;
 pub use logging::*;
 pub use options::*;

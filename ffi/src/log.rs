@@ -1,16 +1,16 @@
 //! The noun `edgelog_log`: one topic-partition.
 
-use std::mem::MaybeUninit;
 use std::sync::Arc;
 
-use edgelog::{AppendInfo, Durability, Header, Log, NewRecord};
+use edgelog::{AppendInfo, Durability, Log};
 
+use crate::abi::edgelog_bytes;
 use crate::batch_builder::edgelog_batch_builder;
-use crate::boundary::{ExclusiveHandle, Handle, Home, Out, OutStruct, borrow, borrow_array, free, read_struct, with};
+use crate::boundary::{ExclusiveHandle, Handle, Home, Out, OutStruct, borrow, free, with};
+use crate::record::with_record;
 use crate::result::{Failure, Outcome, edgelog_result};
 use crate::types::{
-    durability, edgelog_append_info, edgelog_bytes, edgelog_header, edgelog_log_stats, edgelog_new_record,
-    edgelog_offsets, edgelog_position,
+    durability, edgelog_append_info, edgelog_log_stats, edgelog_new_record, edgelog_offsets, edgelog_position,
 };
 
 /// The log of one partition of a topic. Any thread may use it at any time: appends of several share one flush.
@@ -34,93 +34,6 @@ impl Handle for edgelog_log {
     fn home(&self) -> Option<&Home> {
         Some(&self.home)
     }
-}
-
-/// Hands `work` the record that C describes.
-///
-/// # Safety
-/// boundary.rs, 3 and 4.
-#[inline]
-pub(crate) unsafe fn with_record<R>(
-    record: *const edgelog_new_record,
-    work: impl FnOnce(NewRecord<'_>) -> Outcome<R>,
-) -> Outcome<R> {
-    let mut place = MaybeUninit::uninit();
-    // SAFETY: 3 and 4.
-    let (record, key, value) = unsafe {
-        let record = read_struct(record, &mut place)?;
-        (record, borrow(record.key)?, borrow(record.value)?)
-    };
-    let timestamp = (record.has_timestamp != 0).then_some(record.timestamp_ms);
-    let (mut few, mut many) = (MaybeUninit::uninit(), Vec::new());
-    let headers: &[Header<'_>] = if record.header_count == 0 {
-        &[]
-    } else {
-        // SAFETY: 4.
-        unsafe { headers(record, &mut few, &mut many) }?
-    };
-    work(NewRecord { key, value, headers, timestamp })
-}
-
-/// The record that C describes, where it is as nearly all are: of this version, without headers, and nothing to object
-/// to. `None` for any other, which is [`with_record`]'s.
-///
-/// # Safety
-/// boundary.rs, 3 and 4.
-#[inline]
-pub(crate) unsafe fn plain_record<'a>(record: *const edgelog_new_record) -> Option<NewRecord<'a>> {
-    // SAFETY: the size is the first field of any struct that grows, and the memory is there (3).
-    if record.is_null() || unsafe { (*record).size } != size_of::<edgelog_new_record>() {
-        return None;
-    }
-    // SAFETY: 3 and 4.
-    let record = unsafe { &*record };
-    if record.header_count != 0 {
-        return None;
-    }
-    // SAFETY: 4.
-    let (key, value) = unsafe { (borrow(record.key).ok()?, borrow(record.value).ok()?) };
-    let timestamp = (record.has_timestamp != 0).then_some(record.timestamp_ms);
-    Some(NewRecord { key, value, headers: &[], timestamp })
-}
-
-/// So many headers need no memory but the stack's.
-const ON_STACK: usize = 16;
-
-/// Lists the headers of a record in one of two places.
-///
-/// # Safety
-/// boundary.rs, 4.
-#[inline(never)]
-unsafe fn headers<'a>(
-    record: &edgelog_new_record,
-    few: &'a mut MaybeUninit<[Header<'a>; ON_STACK]>,
-    many: &'a mut Vec<Header<'a>>,
-) -> Outcome<&'a [Header<'a>]> {
-    // SAFETY: 4.
-    let given = unsafe { borrow_array(record.headers, record.header_count) }?;
-    let headers: &mut [Header<'_>] = if given.len() <= ON_STACK {
-        &mut few.write([Header { key: &[], value: None }; ON_STACK])[..given.len()]
-    } else {
-        many.try_reserve_exact(given.len()).map_err(|_| Failure::TOO_LONG)?;
-        many.resize(given.len(), Header { key: &[], value: None });
-        many
-    };
-    for (place, given) in headers.iter_mut().zip(given) {
-        // SAFETY: 4.
-        *place = unsafe { header(given) }?;
-    }
-    Ok(headers)
-}
-
-/// # Safety
-/// boundary.rs, 4.
-unsafe fn header<'a>(given: &edgelog_header) -> Outcome<Header<'a>> {
-    // SAFETY: 4.
-    let (key, value) = unsafe { (borrow(given.key)?, borrow(given.value)?) };
-    let key = key.ok_or(Failure::NULL_ARGUMENT)?;
-    std::str::from_utf8(key).map_err(|_| Failure::NOT_UTF8)?;
-    Ok(Header { key, value })
 }
 
 /// Appends by `work` at the durability that `how` names, and says in `out` where that stands.
@@ -315,4 +228,19 @@ pub unsafe extern "C" fn edgelog_log_truncate(
 pub unsafe extern "C" fn edgelog_log_free(log: *mut edgelog_log) {
     // SAFETY: boundary.rs, 1.
     unsafe { free(log, |_| {}) };
+}
+
+/// An empty batch with the limits of `log`; to be freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn edgelog_batch_builder_new(
+    log: *const edgelog_log,
+    out: *mut *mut edgelog_batch_builder,
+) -> edgelog_result {
+    // SAFETY: boundary.rs, 1 and 3.
+    unsafe {
+        with(log, |log| {
+            Out::new(out)?.give(edgelog_batch_builder::new(Arc::clone(&log.home), log.log.batch()));
+            Ok(())
+        })
+    }
 }

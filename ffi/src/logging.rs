@@ -9,9 +9,10 @@ use std::sync::{Mutex, PoisonError};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
+use crate::abi::edgelog_bytes;
 use crate::boundary::answer;
 use crate::result::{Failure, edgelog_result};
-use crate::types::{edgelog_bytes, unknown};
+use crate::types::unknown;
 
 /// Level: records or durability are at stake.
 pub const EDGELOG_LOG_ERROR: i32 = 1;

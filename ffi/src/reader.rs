@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use edgelog::{Batch, LostRange, OffsetAndEpoch, OffsetSpec, Reader, ReaderOptions};
 
+use crate::abi::grows;
 use crate::batch::edgelog_batch;
 use crate::boundary::{
-    Exclusive, ExclusiveHandle, Grows, Handle, Home, Out, OutStruct, free_exclusive, read_struct, with, with_exclusive,
+    Exclusive, ExclusiveHandle, Handle, Home, Out, OutStruct, free_exclusive, read_struct, with, with_exclusive,
 };
 use crate::log::edgelog_log;
 use crate::result::{Failure, Outcome, edgelog_result};
-use crate::types::{edgelog_lost_range, edgelog_position, grows, unknown, up_to};
+use crate::types::{edgelog_lost_range, edgelog_position, unknown, up_to};
 
 /// Reads a log from one place on, batch by batch, without copying where the storage maps files. Belongs to one thread
 /// at a time; any number of readers may read one log.

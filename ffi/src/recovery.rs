@@ -2,9 +2,10 @@
 
 use edgelog::{RecoveryReport, TopicPartition};
 
-use crate::boundary::{Grows, Handle, Home, Out, OutStruct, free, with};
+use crate::abi::{edgelog_bytes, grows};
+use crate::boundary::{Handle, Home, Out, OutStruct, free, with};
 use crate::result::{Failure, Outcome, edgelog_result};
-use crate::types::{edgelog_bytes, edgelog_lost_range, grows, unknown};
+use crate::types::{edgelog_lost_range, unknown};
 
 /// What opening a store found and did: a copy, for as long as it is not freed. Any thread may use it at any time.
 pub struct edgelog_recovery {

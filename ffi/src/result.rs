@@ -1,13 +1,12 @@
 //! What calls answer: stable numbers, and for each thread what went wrong last.
 
 use std::cell::RefCell;
-use std::ffi::{CStr, c_char};
+use std::ffi::CStr;
 use std::io;
 
-use edgelog::Error;
+use edgelog::{CodecError, Error};
 
-use crate::boundary::{Grows, OutStruct, answer};
-use crate::types::grows;
+use crate::abi::grows;
 
 /// What a call answers. 0 is success; 1 to 999 and -1 are Apache Kafka's error codes; ours begin at 1000. A number
 /// never changes its meaning; treat one that you do not know as an error.
@@ -20,13 +19,15 @@ pub enum edgelog_result {
     EDGELOG_OK = 0,
     /// The log does not hold that offset (any more, or yet).
     EDGELOG_OFFSET_OUT_OF_RANGE = 1,
-    /// Bytes of a file are damaged; edgelog_reader_skip_damage goes on behind.
+    /// Bytes of a file are damaged; edgelog_reader_skip_damage goes on behind. Where a batch's records answer it, the
+    /// reader stands behind the batch already.
     EDGELOG_CORRUPT_MESSAGE = 2,
     /// No topic or partition has this name.
     EDGELOG_UNKNOWN_TOPIC_OR_PARTITION = 3,
     /// A call with a deadline did not finish before it.
     EDGELOG_REQUEST_TIMED_OUT = 7,
-    /// A record or batch is larger than max.message.bytes.
+    /// A record or batch is larger than max.message.bytes, or a batch decompresses to more than
+    /// edgelog.decompressed.bytes.max; the latter is no damage.
     EDGELOG_MESSAGE_TOO_LARGE = 10,
     /// A topic's name breaks Kafka's rules.
     EDGELOG_INVALID_TOPIC_EXCEPTION = 17,
@@ -81,7 +82,7 @@ pub enum edgelog_result {
 use edgelog_result::*;
 
 impl edgelog_result {
-    const ALL: &'static [(edgelog_result, &'static CStr)] = &[
+    pub(crate) const ALL: &'static [(edgelog_result, &'static CStr)] = &[
         (EDGELOG_UNKNOWN_SERVER_ERROR, c"UNKNOWN_SERVER_ERROR"),
         (EDGELOG_OK, c"OK"),
         (EDGELOG_OFFSET_OUT_OF_RANGE, c"OFFSET_OUT_OF_RANGE"),
@@ -165,7 +166,7 @@ impl Failure {
         Failure::text(EDGELOG_INVALID_STRUCT_SIZE, text)
     }
 
-    /// The number for the caller; the words are kept for [`edgelog_last_error`].
+    /// The number for the caller; the words are kept for `edgelog_last_error`.
     #[cold]
     pub(crate) fn report(self) -> edgelog_result {
         let mut info = NO_INFO;
@@ -234,7 +235,7 @@ pub struct edgelog_error_info {
 
 grows!(edgelog_error_info);
 
-const NO_INFO: edgelog_error_info = edgelog_error_info {
+pub(crate) const NO_INFO: edgelog_error_info = edgelog_error_info {
     size: 0,
     result: 0,
     os_error: 0,
@@ -264,6 +265,14 @@ impl edgelog_error_info {
             Error::CorruptRecord { position, offset, .. } => {
                 (self.position, self.offset) = (i64::from(*position), *offset);
             }
+            Error::CorruptBatch { position, base_offset, .. } => {
+                (self.position, self.offset) = (i64::from(*position), *base_offset);
+            }
+            Error::NotDecompressed { position, base_offset, source, .. } => {
+                (self.position, self.offset) = (i64::from(*position), *base_offset);
+                self.describe_codec(source);
+            }
+            Error::Compression(source) => self.describe_codec(source),
             Error::RecordTooLarge { given, max } | Error::RecordBatchTooLarge { given, max } => {
                 (self.given_bytes, self.max_bytes) = (bounded(*given), bounded(*max));
             }
@@ -276,49 +285,23 @@ impl edgelog_error_info {
             _ => {}
         }
     }
+
+    fn describe_codec(&mut self, error: &CodecError) {
+        if let CodecError::TooLarge { claimed, limit, .. } = error {
+            self.given_bytes = i64::try_from(*claimed).unwrap_or(i64::MAX);
+            self.max_bytes = i64::try_from(*limit).unwrap_or(i64::MAX);
+        }
+    }
 }
 
-struct Last {
-    text: Vec<u8>,
-    info: edgelog_error_info,
+/// What a thread's last failed call left.
+pub(crate) struct Last {
+    pub(crate) text: Vec<u8>,
+    pub(crate) info: edgelog_error_info,
 }
 
 thread_local! {
-    static LAST: RefCell<Last> = const { RefCell::new(Last { text: Vec::new(), info: NO_INFO }) };
-}
-
-/// What this thread's last failed call has to say, NUL-terminated; empty where none failed. Valid until the next call
-/// of this thread that fails. Never NULL.
-#[unsafe(no_mangle)]
-pub extern "C" fn edgelog_last_error() -> *const c_char {
-    let text = LAST.try_with(|last| {
-        let Ok(last) = last.try_borrow() else { return c"".as_ptr() };
-        if last.text.is_empty() { c"".as_ptr() } else { last.text.as_ptr().cast() }
-    });
-    text.unwrap_or(c"".as_ptr())
-}
-
-/// The evidence of this thread's last failed call. Answers EDGELOG_END where none failed.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn edgelog_last_error_info(out: *mut edgelog_error_info) -> edgelog_result {
-    answer(|| {
-        // SAFETY: boundary.rs, 3.
-        let out = unsafe { OutStruct::new(out) }?;
-        let info = LAST.try_with(|last| last.try_borrow().map_or(NO_INFO, |last| last.info)).unwrap_or(NO_INFO);
-        if info.result == 0 {
-            return Err(Failure::End);
-        }
-        out.write(&info);
-        Ok(())
-    })
-}
-
-/// The name of a result, as in this header but for "EDGELOG_"; for a number that is none, "UNKNOWN_SERVER_ERROR". Lives
-/// as long as the library.
-#[unsafe(no_mangle)]
-pub extern "C" fn edgelog_result_name(result: i32) -> *const c_char {
-    let found = edgelog_result::ALL.iter().find(|(known, _)| *known as i32 == result);
-    found.map_or(c"UNKNOWN_SERVER_ERROR", |(_, name)| name).as_ptr()
+    pub(crate) static LAST: RefCell<Last> = const { RefCell::new(Last { text: Vec::new(), info: NO_INFO }) };
 }
 
 #[cfg(test)]

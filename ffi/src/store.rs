@@ -271,7 +271,7 @@ pub unsafe extern "C" fn edgelog_store_get_stats(
                 bytes: 0,
             };
             for topic in &topics {
-                for partition in 0..topic.partitions {
+                for &partition in &topic.partition_ids {
                     // One that cannot be opened stands in the recovery report.
                     let Ok(log) = store.store.log(&topic.name, partition) else { continue };
                     let (segments, bytes) = log.size()?;

@@ -3,9 +3,9 @@
 use edgelog::Topic;
 use edgelog::core::config::KEYS;
 
-use crate::boundary::{Grows, Handle, Home, OutStruct, free, with};
+use crate::abi::{edgelog_bytes, grows};
+use crate::boundary::{Handle, Home, OutStruct, free, with};
 use crate::result::{Failure, edgelog_result};
-use crate::types::{edgelog_bytes, grows};
 
 /// The topics of a store at one moment. Any thread may use it at any time.
 pub struct edgelog_topics {

@@ -1,37 +1,11 @@
-//! What is passed by value: bytes, structs, and the numbers that stand for choices.
+//! What is passed by value: structs, and the numbers that stand for choices.
 
 use std::ffi::c_char;
-use std::ptr;
 
 use edgelog::{AppendInfo, Durability, OffsetAndEpoch, ReadUpTo};
 
-use crate::boundary::Grows;
+use crate::abi::{edgelog_bytes, grows};
 use crate::result::{Failure, Outcome, edgelog_result};
-
-/// Bytes that somebody else owns: a pointer and a length. `data` NULL is Kafka's null; `len` 0 with any other pointer
-/// is empty. Never NUL-terminated.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct edgelog_bytes {
-    /// The first byte, or NULL.
-    pub data: *const u8,
-    /// How many there are.
-    pub len: usize,
-}
-
-impl edgelog_bytes {
-    pub(crate) const NULL: edgelog_bytes = edgelog_bytes { data: ptr::null(), len: 0 };
-
-    #[inline]
-    pub(crate) fn of(bytes: &[u8]) -> edgelog_bytes {
-        edgelog_bytes { data: bytes.as_ptr(), len: bytes.len() }
-    }
-
-    #[inline]
-    pub(crate) fn of_option(bytes: Option<&[u8]>) -> edgelog_bytes {
-        bytes.map_or(edgelog_bytes::NULL, edgelog_bytes::of)
-    }
-}
 
 /// A header of a record. The key is UTF-8 and not NULL; the value may be NULL.
 #[repr(C)]
@@ -249,16 +223,6 @@ impl edgelog_lost_range {
         }
     }
 }
-
-macro_rules! grows {
-    ($($name:ident),+) => { $(
-        // SAFETY: `repr(C)`, `size` first, and nothing but numbers and raw pointers behind it.
-        unsafe impl Grows for $name {
-            const SIZES: &'static [usize] = &[size_of::<$name>()];
-        }
-    )+ };
-}
-pub(crate) use grows;
 
 grows!(
     edgelog_new_record,

@@ -1,12 +1,17 @@
 //! No panic, abort or exit reaches the host whatever the storage does: every call of it fails once, in each way, while
-//! a program of C calls runs; what was acknowledged as durable is there when the store is opened again.
+//! a program of C calls runs; what was acknowledged as durable is there when the store is opened again. A log callback
+//! calls the library on each event.
 
+#[path = "support/callback.rs"]
+mod callback;
 #[path = "../../tests/support/faults.rs"]
 mod support;
 
 use std::ffi::CString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use edgelog::storage::MemoryStorage;
 use edgelog::{Store, StoreOptions};
@@ -52,7 +57,7 @@ impl Seen {
 }
 
 /// Creates, appends until it has rolled, flushes, reads, deletes, ticks, closes and frees.
-fn program(storage: &FaultyStorage) -> Seen {
+fn program(storage: &FaultyStorage, calls_back: bool) -> Seen {
     let mut seen = Seen::default();
     // What `edgelog_store_open` does; the storage is what C cannot choose. A panic there is caught by it as well.
     let opened = catch_unwind(AssertUnwindSafe(|| options().open_on(storage.clone())));
@@ -65,6 +70,10 @@ fn program(storage: &FaultyStorage) -> Seen {
     unsafe {
         seen.note(edgelog_store_create_topic(store, topic.as_ptr(), 1, ptr::null(), 0));
         seen.note(edgelog_store_log(store, topic.as_ptr(), 0, &raw mut log));
+        if calls_back {
+            let logs = if log.is_null() { &[][..] } else { &[log][..] };
+            callback::lend(&[store], logs, false);
+        }
         for n in 0..12 {
             let value = vec![b'a' + n; 900];
             let mut info = edgelog_append_info {
@@ -99,6 +108,7 @@ fn program(storage: &FaultyStorage) -> Seen {
         if seen.panics > 0 && closed != edgelog_result::EDGELOG_OK {
             assert_eq!(closed, edgelog_result::EDGELOG_PANIC, "after a panic, nothing else is answered");
         }
+        callback::lend(&[], &[], false);
         edgelog_reader_free(reader);
         edgelog_log_free(log);
         edgelog_store_free(store);
@@ -125,7 +135,7 @@ fn no_fault_of_the_storage_reaches_the_host_nor_loses_what_was_acknowledged() {
     quiet_injected_panics();
     let disk = MemoryStorage::new();
     let storage = FaultyStorage::new(disk.clone(), -1, Fault::Io, false);
-    let seen = program(&storage);
+    let seen = program(&storage, false);
     assert_eq!((seen.panics, seen.errors, seen.acknowledged.len()), (0, 0, 6));
     check_after(&disk, &seen, "no fault");
     let calls = storage.calls();
@@ -136,7 +146,7 @@ fn no_fault_of_the_storage_reaches_the_host_nor_loses_what_was_acknowledged() {
         for stays in [false, true] {
             for at in 0..calls {
                 let disk = MemoryStorage::new();
-                let seen = program(&FaultyStorage::new(disk.clone(), at, fault, stays));
+                let seen = program(&FaultyStorage::new(disk.clone(), at, fault, stays), false);
                 if fault != Fault::Panic {
                     assert_eq!(seen.panics, 0, "{fault:?} at call {at}");
                 }
@@ -149,6 +159,38 @@ fn no_fault_of_the_storage_reaches_the_host_nor_loses_what_was_acknowledged() {
     }
     // It has to have met what it is about.
     assert!(panics > 100 && errors > 100 && unopened > 3, "{panics} panics, {errors} errors, {unopened} unopened");
+}
+
+/// The same with a log callback that calls the library on each event. A call that never returns fails the test.
+#[test]
+fn a_log_callback_may_call_the_library_whatever_the_storage_does() {
+    const DEADLINE: Duration = Duration::from_secs(120);
+    quiet_injected_panics();
+    callback::install();
+    let run = |name: String, storage: FaultyStorage, disk: MemoryStorage| {
+        let (done, ended) = mpsc::channel();
+        let thread = std::thread::spawn(move || done.send(program(&storage, true)).expect("the test waits"));
+        match ended.recv_timeout(DEADLINE) {
+            Ok(seen) => check_after(&disk, &seen, &name),
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("{name}: a call never returns"),
+            Err(mpsc::RecvTimeoutError::Disconnected) => std::panic::resume_unwind(thread.join().unwrap_err()),
+        }
+    };
+    let disk = MemoryStorage::new();
+    let storage = FaultyStorage::new(disk.clone(), -1, Fault::Io, false);
+    run("no fault".to_owned(), storage.clone(), disk);
+    let calls = storage.calls();
+    assert!(calls > 200 && callback::called() > 3, "{calls} calls of the storage, {} events", callback::called());
+
+    for fault in [Fault::Io, Fault::Full, Fault::Panic] {
+        for stays in [false, true] {
+            for at in 0..calls {
+                let disk = MemoryStorage::new();
+                let storage = FaultyStorage::new(disk.clone(), at, fault, stays);
+                run(format!("{fault:?} at call {at}, stays: {stays}"), storage, disk);
+            }
+        }
+    }
 }
 
 /// The housekeeping thread has no caller to answer: where it panics, the store answers CLOSED from then on, whoever

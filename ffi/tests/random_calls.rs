@@ -1,10 +1,29 @@
 //! The C functions in random order with random arguments: what the fuzz target `c_calls` does, for a bounded number of
 //! programs that are the same in every run.
 
+#[path = "support/callback.rs"]
+mod callback;
 #[path = "support/calls.rs"]
 mod calls;
 #[path = "../../tests/support/faults.rs"]
 mod faults;
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// A program that has not ended by then never will: each takes milliseconds.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// What the calls of `bytes` reached. A call that never returns fails the test, with the program's number.
+fn drive(seed: u64, bytes: Vec<u8>) -> calls::Reached {
+    let (done, reached) = mpsc::channel();
+    let thread = std::thread::spawn(move || done.send(calls::drive(&bytes)).expect("the test waits"));
+    match reached.recv_timeout(DEADLINE) {
+        Ok(reached) => reached,
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("program {seed}: a call never returns"),
+        Err(mpsc::RecvTimeoutError::Disconnected) => std::panic::resume_unwind(thread.join().expect_err("it panicked")),
+    }
+}
 
 /// Small, seeded, the same everywhere.
 struct Random(u64);
@@ -28,7 +47,7 @@ fn calls_in_any_order_with_any_arguments_are_answered() {
         let mut bytes: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
         // Without a store nothing is reached: the first call opens one, without faults in every other program.
         bytes[..3].copy_from_slice(&[0, 0, if seed % 2 == 0 { 0 } else { 200 }]);
-        let reached = calls::drive(&bytes);
+        let reached = drive(seed, bytes);
         total.appended += reached.appended;
         total.read += reached.read;
         total.refused += reached.refused;
@@ -36,4 +55,5 @@ fn calls_in_any_order_with_any_arguments_are_answered() {
     }
     let few = total.appended < 1000 || total.read < 300 || total.refused < 10_000 || total.panicked < 100;
     assert!(!few, "the programs hardly reach anything: {total:?}");
+    assert!(callback::called() > 3000, "{} events", callback::called());
 }

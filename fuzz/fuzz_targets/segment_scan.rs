@@ -3,7 +3,8 @@
 //! lacks and never for more than there can be, and the search behind damage misses no batch that was left whole.
 
 use edgelog::core::{
-    HEADER_LEN, Plausible, RecordBatch, Resync, ScanRules, ScanStep, encode_one, find_next_batch, scan_step, stamp_base,
+    Candidate, HEADER_LEN, Plausible, RecordBatch, Resync, ScanRules, ScanStep, encode_one, find_batch, scan_step,
+    stamp_base,
 };
 use libfuzzer_sys::{arbitrary, fuzz_target};
 
@@ -85,27 +86,28 @@ fn scan(bytes: &[u8], whole: &[u8], starts: &[usize], contiguous: bool) {
 
 fn search(bytes: &[u8], whole: &[u8], starts: &[usize], from: usize, contiguous: bool, budget: u64) {
     let plausible =
-        Plausible { offset_min: 0, offset_end: i64::MAX, contiguous, epochs: None, batch_bytes_max: 1 << 16 };
+        Plausible { offset_min: 0, offset_end: i64::MAX, durable_below: 0, contiguous, epochs: None };
     let first_whole = starts
         .windows(2)
         .map(|pair| (pair[0], pair[1]))
         .find(|&(start, end)| start >= from && bytes.get(start..end).is_some_and(|found| found == &whole[start..end]));
-    let all = find_next_batch(bytes, from, &plausible, &mut u64::MAX.clone());
+    let all = find_batch(&mut &*bytes, from as u64, &plausible, &mut u64::MAX.clone());
     match all {
-        Resync::Found { position } => {
+        Resync::Found(Candidate { position, .. }) => {
+            let position = position as usize;
             let batch = RecordBatch::parse(&bytes[position..]).expect("what was found is a batch");
             assert_eq!(batch.verify_crc(), Ok(()));
             assert!(position >= from && first_whole.is_none_or(|(start, _)| position <= start));
         }
         Resync::Nothing => assert_eq!(first_whole, None, "a whole batch was missed"),
-        Resync::OutOfBudget { .. } => unreachable!("the budget has no end"),
+        Resync::OutOfEffort { .. } => unreachable!("the budget has no end"),
     }
     // In many searches with little effort each, the answer is the same.
-    let mut at = from;
+    let mut at = from as u64;
     let piecewise = loop {
         let before = at;
-        match find_next_batch(bytes, at, &plausible, &mut budget.max(1 << 16).clone()) {
-            Resync::OutOfBudget { unread_from } => at = unread_from,
+        match find_batch(&mut &*bytes, at, &plausible, &mut budget.max(1 << 16).clone()) {
+            Resync::OutOfEffort { unread_from } => at = unread_from,
             other => break other,
         }
         assert!(at > before, "a budget of one batch at least decides one place at least");

@@ -12,8 +12,6 @@
 use core::fmt;
 use core::str::FromStr;
 
-use crate::error::ConfigError;
-
 /// How the records of a batch are compressed: bits 0 to 2 of its attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(u8)]
@@ -81,15 +79,25 @@ impl fmt::Display for CompressionType {
 }
 
 impl FromStr for CompressionType {
-    type Err = ConfigError;
+    type Err = ParseCompressionTypeError;
 
-    fn from_str(name: &str) -> Result<Self, ConfigError> {
-        Self::from_name(name).ok_or(ConfigError::InvalidValue {
-            key: "compression.type",
-            reason: "expected none, gzip, snappy, lz4 or zstd",
-        })
+    fn from_str(name: &str) -> Result<Self, ParseCompressionTypeError> {
+        Self::from_name(name).ok_or(ParseCompressionTypeError)
     }
 }
+
+/// A name that is no codec's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ParseCompressionTypeError;
+
+impl fmt::Display for ParseCompressionTypeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("expected none, gzip, snappy, lz4 or zstd")
+    }
+}
+
+impl core::error::Error for ParseCompressionTypeError {}
 
 #[cfg(test)]
 mod tests {

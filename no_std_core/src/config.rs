@@ -7,7 +7,6 @@
 use core::fmt;
 
 use crate::compression::CompressionType;
-use crate::error::ConfigError;
 use crate::record_batch::HEADER_LEN;
 
 /// The settings of one topic.
@@ -46,6 +45,8 @@ pub struct StoreConfig {
     pub storage: StorageKind,
     /// `edgelog.map.bytes.max`
     pub map_bytes_max: u64,
+    /// `edgelog.decompressed.bytes.max`
+    pub decompressed_bytes_max: u32,
     /// `edgelog.checkpoint.interval.ms`
     pub checkpoint_interval_ms: i64,
     /// `edgelog.open.files.max`
@@ -131,6 +132,59 @@ pub enum Scope {
     /// To the data directory: [`StoreConfig`].
     Store,
 }
+
+/// A setting that was refused. Nothing was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// No setting has this name.
+    UnknownKey {
+        /// The name that comes nearest, where one comes near.
+        nearest: Option<&'static str>,
+    },
+    /// The setting exists, but belongs to the other table.
+    WrongScope {
+        /// The setting.
+        key: &'static str,
+        /// Where it belongs.
+        scope: Scope,
+    },
+    /// The value cannot be read, or is one that edgelog refuses.
+    InvalidValue {
+        /// The setting.
+        key: &'static str,
+        /// One sentence on why.
+        reason: &'static str,
+    },
+    /// The value is a number outside its bounds.
+    OutOfRange {
+        /// The setting.
+        key: &'static str,
+        /// The value given.
+        given: i64,
+        /// The least allowed.
+        min: i64,
+        /// The most allowed.
+        max: i64,
+    },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::UnknownKey { nearest: Some(nearest) } => write!(f, "no such key; did you mean {nearest}?"),
+            Self::UnknownKey { nearest: None } => f.write_str("no such key"),
+            Self::WrongScope { key, scope: Scope::Topic } => write!(f, "{key} is set per topic, not for the store"),
+            Self::WrongScope { key, scope: Scope::Store } => write!(f, "{key} is set for the store, not per topic"),
+            Self::InvalidValue { key, reason } => write!(f, "{key}: {reason}"),
+            Self::OutOfRange { key, given, min, max } => {
+                write!(f, "{key}: {given} is not between {min} and {max}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for ConfigError {}
 
 /// What the values of a setting are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,6 +290,8 @@ macro_rules! word {
 
 const INT_MAX: i64 = i32::MAX as i64;
 const MAP_BYTES_DEFAULT: (u64, &str) = if usize::BITS >= 64 { (1 << 30, "1073741824") } else { (64 << 20, "67108864") };
+const DECOMPRESSED_BYTES_DEFAULT: (u32, &str) =
+    if usize::BITS >= 64 { (128 << 20, "134217728") } else { (16 << 20, "16777216") };
 
 /// All settings there are: topics' first, then the store's.
 pub static KEYS: &[ConfigKey] = &[
@@ -403,6 +459,18 @@ pub static KEYS: &[ConfigKey] = &[
         access: number!(Store, c.map_bytes_max: u64),
     },
     ConfigKey {
+        key: "edgelog.decompressed.bytes.max",
+        scope: Scope::Store,
+        value_type: ValueType::Number { min: 1, max: INT_MAX },
+        unit: "bytes",
+        default: DECOMPRESSED_BYTES_DEFAULT.1,
+        kafka_default: None,
+        why: "",
+        doc: "The most bytes that the records of one batch may decompress to: a batch of more is not read, and is no \
+              damage. Memory is taken as the bytes come out. Appends store a batch of more as it is.",
+        access: number!(Store, c.decompressed_bytes_max: u32),
+    },
+    ConfigKey {
         key: "edgelog.checkpoint.interval.ms",
         scope: Scope::Store,
         value_type: ValueType::Number { min: 100, max: i64::MAX },
@@ -531,6 +599,7 @@ impl Default for StoreConfig {
         Self {
             storage: StorageKind::Auto,
             map_bytes_max: MAP_BYTES_DEFAULT.0,
+            decompressed_bytes_max: DECOMPRESSED_BYTES_DEFAULT.0,
             checkpoint_interval_ms: 10_000,
             open_files_max: 64,
             check_crcs: true,

@@ -1,10 +1,9 @@
-//! What can be wrong with bytes, with a record to be written, and with a setting. Every variant carries its
+//! What can be wrong with bytes, and with a record to be written. Every variant carries its
 //! evidence; all are `Copy` and own nothing.
 
 use core::fmt;
 
 use crate::compression::CompressionType;
-use crate::config::Scope;
 use crate::units::{LeaderEpoch, Offset, TimestampMs};
 
 /// Bytes that are not the batch or the record that they were taken for.
@@ -132,6 +131,13 @@ pub enum DecodeError {
         /// The base offset found.
         found: Offset,
     },
+    /// The batch says that it reaches into the next segment.
+    BeyondNextSegment {
+        /// The batch's last offset.
+        last_offset: Offset,
+        /// Where the next segment begins.
+        next_base: Offset,
+    },
     /// The leader epoch is not the one of that offset: another history, or a damaged field.
     BadEpoch {
         /// The epoch that the table gives for the offset.
@@ -196,6 +202,9 @@ impl fmt::Display for DecodeError {
             Self::NotContiguous { expected, found } => {
                 write!(f, "base offset {found} where {expected} has to come next")
             }
+            Self::BeyondNextSegment { last_offset, next_base } => {
+                write!(f, "the batch says last offset {last_offset}, and the next segment begins at {next_base}")
+            }
             Self::BadEpoch { expected, found } => write!(f, "leader epoch {found} where {expected} is the offset's"),
             Self::Implausible { header_byte } => {
                 write!(f, "the field at byte {header_byte} of the batch header holds what nobody writes there")
@@ -255,59 +264,6 @@ impl fmt::Display for EncodeError {
 }
 
 impl core::error::Error for EncodeError {}
-
-/// A setting that was refused. Nothing was changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// No setting has this name.
-    UnknownKey {
-        /// The name that comes nearest, where one comes near.
-        nearest: Option<&'static str>,
-    },
-    /// The setting exists, but belongs to the other table.
-    WrongScope {
-        /// The setting.
-        key: &'static str,
-        /// Where it belongs.
-        scope: Scope,
-    },
-    /// The value cannot be read, or is one that edgelog refuses.
-    InvalidValue {
-        /// The setting.
-        key: &'static str,
-        /// One sentence on why.
-        reason: &'static str,
-    },
-    /// The value is a number outside its bounds.
-    OutOfRange {
-        /// The setting.
-        key: &'static str,
-        /// The value given.
-        given: i64,
-        /// The least allowed.
-        min: i64,
-        /// The most allowed.
-        max: i64,
-    },
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::UnknownKey { nearest: Some(nearest) } => write!(f, "no such key; did you mean {nearest}?"),
-            Self::UnknownKey { nearest: None } => f.write_str("no such key"),
-            Self::WrongScope { key, scope: Scope::Topic } => write!(f, "{key} is set per topic, not for the store"),
-            Self::WrongScope { key, scope: Scope::Store } => write!(f, "{key} is set for the store, not per topic"),
-            Self::InvalidValue { key, reason } => write!(f, "{key}: {reason}"),
-            Self::OutOfRange { key, given, min, max } => {
-                write!(f, "{key}: {given} is not between {min} and {max}")
-            }
-        }
-    }
-}
-
-impl core::error::Error for ConfigError {}
 
 /// An index that cannot be trusted. Indexes are derived: the answer is always to rebuild it from the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,6 +14,12 @@
 use crate::error::EpochError;
 use crate::units::{LeaderEpoch, Offset, OffsetAndEpoch};
 
+/// The highest leader epoch that a log comes to. A log that raised its epoch every second would need 34 years for it; a
+/// higher one in a batch or in a file is damage, since no checksum covers a batch's epoch field.
+pub const LEADER_EPOCH_MAX: LeaderEpoch = i32::MAX / 2;
+/// Between two batches of one log the leader epoch rises by at most this, unless more than one batch says so.
+pub const LEADER_EPOCH_RISE_MAX: LeaderEpoch = (1 << 20) - 1;
+
 /// An epoch, and the first offset that was written in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EpochEntry {
@@ -92,8 +98,47 @@ impl<'a> EpochTableView<'a> {
     }
 }
 
+/// What a batch's leader epoch field says about the table of a log whose epochs are learned from its batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LearnedEpoch {
+    /// Nothing new: the log is in this epoch or in a later one.
+    Known,
+    /// An epoch began here.
+    Begins(EpochEntry),
+    /// The epoch rises by more than [`LEADER_EPOCH_RISE_MAX`], and no other batch confirms it. It counts once the next
+    /// batch does.
+    Doubted(EpochEntry),
+    /// A log comes to no such epoch: negative, or above [`LEADER_EPOCH_MAX`]. The field is damaged.
+    Impossible,
+}
+
+/// Judges the epoch field of one batch, where nothing but the batches says which epochs a log had.
+///
+/// `latest` is the newest epoch learned so far, `doubted` what the batch before this one was answered as
+/// [`Doubted`](LearnedEpoch::Doubted), `seen` this batch's epoch and base offset. One flipped bit in one batch must not
+/// decide the epoch of the whole log: a far jump needs two batches.
+pub fn judge_learned_epoch(latest: Option<LeaderEpoch>, doubted: Option<EpochEntry>, seen: EpochEntry) -> LearnedEpoch {
+    let rises_little = |from: LeaderEpoch| (0..=LEADER_EPOCH_RISE_MAX).contains(&seen.epoch.saturating_sub(from));
+    if !(0..=LEADER_EPOCH_MAX).contains(&seen.epoch) || seen.start_offset < 0 {
+        return LearnedEpoch::Impossible;
+    }
+    match (latest, doubted) {
+        (Some(latest), _) if seen.epoch <= latest => LearnedEpoch::Known,
+        (Some(latest), _) if rises_little(latest) => LearnedEpoch::Begins(seen),
+        (_, Some(doubted)) if rises_little(doubted.epoch) => {
+            LearnedEpoch::Begins(EpochEntry { epoch: doubted.epoch, start_offset: doubted.start_offset })
+        }
+        // The batches before this one belong to some epoch: to the first that is believed.
+        (None, doubted) if rises_little(0) => {
+            let start_offset = doubted.map_or(seen.start_offset, |doubted| doubted.start_offset.min(seen.start_offset));
+            LearnedEpoch::Begins(EpochEntry { epoch: seen.epoch, start_offset })
+        }
+        _ => LearnedEpoch::Doubted(seen),
+    }
+}
+
 #[cfg(feature = "alloc")]
-pub use table::EpochTable;
+pub use table::{EpochLearner, EpochTable};
 
 #[cfg(feature = "alloc")]
 mod table {
@@ -101,7 +146,7 @@ mod table {
     use core::fmt;
     use core::str::FromStr;
 
-    use super::{EpochEntry, EpochTableView};
+    use super::{EpochEntry, EpochTableView, LEADER_EPOCH_MAX, LearnedEpoch, judge_learned_epoch};
     use crate::error::EpochError;
     use crate::units::{LeaderEpoch, Offset};
 
@@ -123,6 +168,21 @@ mod table {
         pub fn from_entries(entries: Vec<EpochEntry>) -> Result<Self, EpochError> {
             EpochTableView(&entries).check()?;
             Ok(Self(entries))
+        }
+
+        /// A table of those of `entries` that a log can have, and how many were left out: negative ones, epochs above
+        /// [`LEADER_EPOCH_MAX`], and what does not rise over the entry before it.
+        pub fn from_possible_entries(entries: &[EpochEntry]) -> (Self, usize) {
+            let mut kept: Vec<EpochEntry> = Vec::new();
+            for entry in entries {
+                let rises =
+                    kept.last().is_none_or(|last| last.epoch < entry.epoch && last.start_offset < entry.start_offset);
+                if rises && (0..=LEADER_EPOCH_MAX).contains(&entry.epoch) && entry.start_offset >= 0 {
+                    kept.push(*entry);
+                }
+            }
+            let left_out = entries.len() - kept.len();
+            (Self(kept), left_out)
         }
 
         /// The table to ask questions of.
@@ -166,6 +226,37 @@ mod table {
             entry.start_offset = start_offset;
             self.0.drain(..holds);
             moved || holds > 0
+        }
+    }
+
+    /// Learns a table of epochs from a log's batches, in their order. See [`judge_learned_epoch`].
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub struct EpochLearner {
+        doubted: Option<EpochEntry>,
+    }
+
+    impl EpochLearner {
+        /// Takes one batch's epoch and base offset into account. Says whether the table changed.
+        pub fn learn(&mut self, table: &mut EpochTable, epoch: LeaderEpoch, base_offset: Offset) -> bool {
+            let seen = EpochEntry { epoch, start_offset: base_offset };
+            let latest = table.view().latest().map(|entry| entry.epoch);
+            match judge_learned_epoch(latest, self.doubted, seen) {
+                LearnedEpoch::Begins(entry) => {
+                    self.doubted = None;
+                    let changed = table.assign(entry.epoch, entry.start_offset);
+                    // What confirmed a far epoch may have begun a later one.
+                    (seen.epoch > entry.epoch && table.assign(seen.epoch, seen.start_offset)) || changed
+                }
+                LearnedEpoch::Doubted(entry) => {
+                    self.doubted = Some(entry);
+                    false
+                }
+                LearnedEpoch::Known => {
+                    self.doubted = None;
+                    false
+                }
+                LearnedEpoch::Impossible => false,
+            }
         }
     }
 
@@ -262,6 +353,42 @@ mod tests {
         assert_eq!(EpochTableView(&table).check(), Err(EpochError::Negative { entry: 0 }));
     }
 
+    fn at(epoch: LeaderEpoch, start_offset: Offset) -> EpochEntry {
+        EpochEntry { epoch, start_offset }
+    }
+
+    #[test]
+    fn one_batch_alone_makes_no_far_jump() {
+        use LearnedEpoch::{Begins, Doubted, Impossible, Known};
+        let far = 1 << 29;
+        for (latest, doubted, seen, expected) in [
+            (None, None, at(0, 5), Begins(at(0, 5))),
+            (None, None, at(7000, 5), Begins(at(7000, 5))),
+            (Some(3), None, at(3, 9), Known),
+            (Some(3), None, at(2, 9), Known),
+            (Some(3), None, at(4, 9), Begins(at(4, 9))),
+            (Some(3), None, at(3 + LEADER_EPOCH_RISE_MAX, 9), Begins(at(3 + LEADER_EPOCH_RISE_MAX, 9))),
+            (Some(3), None, at(far, 9), Doubted(at(far, 9))),
+            (None, None, at(far, 0), Doubted(at(far, 0))),
+            // Two batches say the same, or nearly.
+            (Some(3), Some(at(far, 9)), at(far, 10), Begins(at(far, 9))),
+            (None, Some(at(far, 0)), at(far + 2, 10), Begins(at(far, 0))),
+            // The second one does not.
+            (Some(3), Some(at(far, 9)), at(3, 10), Known),
+            (Some(3), Some(at(far, 9)), at(4, 10), Begins(at(4, 10))),
+            (None, Some(at(far, 0)), at(0, 1), Begins(at(0, 0))),
+            (Some(3), Some(at(far, 9)), at(1 << 28, 10), Doubted(at(1 << 28, 10))),
+            (Some(3), None, at(-1, 9), Impossible),
+            (None, None, at(LEADER_EPOCH_MAX, 9), Doubted(at(LEADER_EPOCH_MAX, 9))),
+            (None, None, at(LEADER_EPOCH_MAX + 1, 9), Impossible),
+            (None, Some(at(i32::MAX, 8)), at(i32::MAX, 9), Impossible),
+            (Some(i32::MAX), None, at(0, 9), Known),
+            (Some(0), None, at(1, -9), Impossible),
+        ] {
+            assert_eq!(judge_learned_epoch(latest, doubted, seen), expected, "{latest:?} {doubted:?} {seen:?}");
+        }
+    }
+
     #[cfg(feature = "alloc")]
     mod owned {
         use super::*;
@@ -303,6 +430,47 @@ mod tests {
             assert!(!t.truncate_from_start(3));
             assert!(t.truncate_from_end(0));
             assert_eq!(entries(&t), []);
+        }
+
+        /// Every bit of every batch's epoch field is flipped: the table is at most wrong about that batch, or about where
+        /// an epoch begins, and never goes above what one flipped low bit makes of it.
+        #[test]
+        fn a_flipped_bit_of_one_batch_does_not_decide_the_epoch_of_the_log() {
+            let epochs = [0, 0, 0, 1, 1, 4, 4, 4, 4];
+            let learn = |epochs: &[LeaderEpoch]| {
+                let (mut table, mut learner) = (EpochTable::new(), EpochLearner::default());
+                for (offset, &epoch) in epochs.iter().enumerate() {
+                    learner.learn(&mut table, epoch, offset as Offset);
+                    assert_eq!(table.view().check(), Ok(()));
+                }
+                table
+            };
+            assert_eq!(entries(&learn(&epochs)), [(0, 0), (1, 3), (4, 5)]);
+            for at in 0..epochs.len() {
+                for bit in 0..32 {
+                    let mut damaged = epochs;
+                    damaged[at] ^= 1 << bit;
+                    let latest = learn(&damaged).view().latest().expect("eight batches are sound").epoch;
+                    assert!(latest < 2 * LEADER_EPOCH_RISE_MAX, "batch {at} bit {bit}: {latest}");
+                    assert!(bit < 20 || latest <= 4, "batch {at} bit {bit}: {latest}");
+                }
+            }
+        }
+
+        #[test]
+        fn a_log_far_up_is_learned_from_two_batches() {
+            let (mut table, mut learner) = (EpochTable::new(), EpochLearner::default());
+            assert!(!learner.learn(&mut table, 1 << 24, 10));
+            assert!(learner.learn(&mut table, (1 << 24) + 1, 20));
+            assert_eq!(entries(&table), [(1 << 24, 10), ((1 << 24) + 1, 20)]);
+        }
+
+        #[test]
+        fn of_a_table_no_log_has_the_possible_entries_stay() {
+            let made = EpochTable::from_possible_entries;
+            assert_eq!(made(&TABLE), (table(), 0));
+            let odd = [at(0, 10), at(i32::MAX, 15), at(2, 20), at(1, 25), at(5, 30), at(6, 30), at(-1, 40)];
+            assert_eq!(made(&odd), (table(), 4));
         }
 
         #[test]

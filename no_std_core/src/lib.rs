@@ -50,14 +50,18 @@ extern crate std;
 
 mod compression;
 pub mod config;
+mod continuation;
 mod crc32c;
 mod error;
 mod leader_epoch;
+pub mod limits;
+mod log_id;
 mod offset_index;
 mod partitioner;
 mod record;
 mod record_batch;
 mod record_batch_builder;
+mod resync;
 mod retention;
 mod roll;
 mod segment_indexer;
@@ -66,27 +70,35 @@ mod time_index;
 mod units;
 pub mod varint;
 
-pub use compression::CompressionType;
-pub use config::{LogConfig, StoreConfig};
+pub use compression::{CompressionType, ParseCompressionTypeError};
+pub use config::{ConfigError, LogConfig, StoreConfig};
+pub use continuation::{Continuation, Judgement};
 pub use crc32c::{crc32c, crc32c_append, crc32c_combine};
-pub use error::{ConfigError, DecodeError, EncodeError, EpochError, IndexError};
+pub use error::{DecodeError, EncodeError, EpochError, IndexError};
+pub use leader_epoch::{
+    EpochEntry, EpochTableView, LEADER_EPOCH_MAX, LEADER_EPOCH_RISE_MAX, LearnedEpoch, judge_learned_epoch,
+};
 #[cfg(feature = "alloc")]
-pub use leader_epoch::EpochTable;
-pub use leader_epoch::{EpochEntry, EpochTableView};
+pub use leader_epoch::{EpochLearner, EpochTable};
+pub use log_id::LogId;
 pub use offset_index::{OFFSET_INDEX_ENTRY_LEN, OffsetIndex, OffsetIndexEntry};
 pub use partitioner::partition_for_key;
 pub use record::{Header, Headers, RECORD_LEN_MIN, Record};
 pub use record_batch::{
     BATCH_LENGTH_MAX, BATCH_LENGTH_MIN, CRC_START, HEADER_LEN, LOG_OVERHEAD, MAGIC, RecordBatch, Records,
-    TimestampType, restamped_crc, stamp_base,
+    TimestampType, restamped_crc, stamp_base, stamp_max_timestamp,
 };
 pub use record_batch_builder::{BATCH_SIZE_MAX, RecordBatchBuilder, encode_one};
+pub use resync::{
+    Candidate, Effort, Plausible, Resync, SegmentBytes, batch_at, checksum, displaced_batch, find_batch,
+    is_jump_believed, next_header_agrees, resync,
+};
 pub use retention::{Expired, RetentionParams, RetentionReason, SealedSegment, is_dated};
 pub use roll::{RollParams, RollReason};
 pub use segment_indexer::SegmentIndexer;
-pub use segment_scan::{Plausible, Resync, ScanRules, ScanStep, find_next_batch, scan_step};
+pub use segment_scan::{ScanRules, ScanStep, follows, scan_step};
 pub use time_index::{TIME_INDEX_ENTRY_LEN, TimeIndex, TimeIndexEntry};
 pub use units::{
-    LeaderEpoch, NO_LEADER_EPOCH, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP, Offset, OffsetAndEpoch,
-    Position, TimestampMs, first_nonzero,
+    LeaderEpoch, NO_LEADER_EPOCH, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP, OFFSET_MAX, Offset,
+    OffsetAndEpoch, Position, TimestampMs, first_nonzero,
 };

@@ -32,7 +32,7 @@ use crate::compression::CompressionType;
 use crate::crc32c::{crc32c, crc32c_combine};
 use crate::error::DecodeError;
 use crate::record::{RECORD_LEN_MIN, Record};
-use crate::units::{LeaderEpoch, Offset, TimestampMs};
+use crate::units::{LeaderEpoch, OFFSET_MAX, Offset, TimestampMs};
 
 /// Bytes before the records.
 pub const HEADER_LEN: usize = 61;
@@ -47,6 +47,8 @@ pub const BATCH_LENGTH_MIN: i32 = (HEADER_LEN - LOG_OVERHEAD) as i32;
 /// The most: a batch's size has to fit Kafka's `i32` positions.
 pub const BATCH_LENGTH_MAX: i32 = i32::MAX - LOG_OVERHEAD as i32;
 
+/// Where the CRC stands.
+const CRC_FIELD: core::ops::Range<usize> = 17..CRC_START;
 /// Bytes up to and with the magic: enough for [`RecordBatch::peek_size`] to tell all that it can.
 const MAGIC_END: usize = 17;
 
@@ -320,14 +322,17 @@ impl<'a> RecordBatch<'a> {
     #[inline]
     pub fn records(&self) -> Result<Records<'a>, DecodeError> {
         match self.compression() {
+            _ if self.record_count() == 0 => Ok(self.records_in(&[])),
             CompressionType::None => Ok(self.records_in(self.payload())),
             codec => Err(DecodeError::Compressed { codec }),
         }
     }
 
-    /// Its records in `payload`, which the caller has decompressed.
+    /// Its records in `payload`, which the caller has decompressed. A batch without records has none there, whatever
+    /// the payload is: Kafka asks the count first.
     #[inline]
     pub fn records_in<'p>(&self, payload: &'p [u8]) -> Records<'p> {
+        let payload = if self.record_count() == 0 { &[] } else { payload };
         let append_time =
             if self.timestamp_type() == TimestampType::LogAppendTime { Some(self.max_timestamp()) } else { None };
         Records {
@@ -379,7 +384,7 @@ impl RecordBatchHeader {
             return Err(DecodeError::UnknownCompression { given: codec });
         }
         let (base_offset, last_offset_delta) = (self.base_offset.get(), self.last_offset_delta.get());
-        if base_offset < 0 || last_offset_delta < 0 || base_offset > i64::MAX - 1 - i64::from(last_offset_delta) {
+        if base_offset < 0 || last_offset_delta < 0 || base_offset > OFFSET_MAX - i64::from(last_offset_delta) {
             return Err(DecodeError::BadOffset { base_offset, last_offset_delta });
         }
         let count = self.record_count.get();
@@ -530,6 +535,20 @@ pub fn stamp_base(batch: &mut [u8], base_offset: Offset, leader_epoch: LeaderEpo
     header.partition_leader_epoch.set(leader_epoch);
 }
 
+/// Sets the greatest timestamp of a whole batch and, since the CRC covers it, the CRC.
+///
+/// # Panics
+/// Where `batch` is shorter than a header: a mistake of the caller, not of the data.
+pub fn stamp_max_timestamp(batch: &mut [u8], max_timestamp: TimestampMs) {
+    let size = batch.len();
+    let Ok((header, _)) = RecordBatchHeader::mut_from_prefix(batch) else {
+        panic!("a batch of {size} bytes has no header to stamp")
+    };
+    header.max_timestamp.set(max_timestamp);
+    let crc = crc32c(&batch[CRC_START..]);
+    batch[CRC_FIELD].copy_from_slice(&crc.to_be_bytes());
+}
+
 /// The CRC of a batch after its header changed from `header_old` to `header_new`, without reading its
 /// `payload_len` bytes of payload.
 ///
@@ -630,6 +649,28 @@ mod tests {
         assert_eq!((batch.last_sequence(), batch.last_offset_delta(), batch.record_count()), (3, 5, 3));
         assert_eq!(batch.header_bytes(), &bytes);
         assert_eq!(batch.records().unwrap_err(), DecodeError::Compressed { codec: CompressionType::Snappy });
+    }
+
+    #[test]
+    fn a_stamped_max_timestamp_comes_with_its_crc() {
+        let mut bytes = sample();
+        let before = RecordBatch::parse(&bytes).unwrap().payload().to_vec();
+        stamp_max_timestamp(&mut bytes, -7);
+        let batch = RecordBatch::parse(&bytes).unwrap();
+        assert_eq!((batch.max_timestamp(), batch.verify_crc()), (-7, Ok(())));
+        assert_eq!((batch.base_timestamp(), batch.payload()), (1000, &before[..]));
+    }
+
+    #[test]
+    fn the_last_offset_leaves_room_for_the_end_behind_it() {
+        let at = |base_offset: Offset| {
+            let mut bytes = sample();
+            stamp_base(&mut bytes, base_offset, 0);
+            RecordBatch::parse(&bytes).map(|batch| batch.next_offset())
+        };
+        assert_eq!(at(OFFSET_MAX - 2), Ok(i64::MAX));
+        let refused = DecodeError::BadOffset { base_offset: OFFSET_MAX - 1, last_offset_delta: 2 };
+        assert_eq!(at(OFFSET_MAX - 1), Err(refused));
     }
 
     #[test]

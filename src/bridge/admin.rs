@@ -24,25 +24,13 @@ use super::lock_note;
 use super::note::Note;
 use super::partition::matches;
 use super::place::{Committed, ask_for_positions, commit_request};
-use super::position::{BatchMark, Position, Ruling};
+use super::position::{BatchMark, Decision, Position, Ruling};
 use super::transaction::ask_to_claim;
 use crate::error::Error;
 use crate::{Log, OffsetSpec, Store, TopicPartition};
 
 /// How long the cluster would let a transaction of ours be open; none is opened.
 const TRANSACTION_TIMEOUT_MS: i32 = 10_000;
-
-/// What a person decides about a device's logs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Decision {
-    /// The store that reads it is the right one, whatever the cluster's positions were of. It goes on where its own
-    /// note says that the cluster has acknowledged it, else at its first record: nothing that it holds is left out, and
-    /// what another copy has sent of the same is there twice.
-    Adopt,
-    /// Everything that the store holds is sent from the beginning, what was delivered as well.
-    Restart,
-}
 
 /// A position of one of the device's logs, as the cluster keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]

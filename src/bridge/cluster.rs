@@ -16,9 +16,10 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::backoff::StopHandle;
-use super::connection::{Connection, Speaks, Transport, check};
+use super::connection::{Connection, Transport, check};
 use super::error::{BridgeError, Result};
 use super::line::Line;
+use super::shape::Speaks;
 
 /// The transactions of exactly-once delivery are those of this feature level (KIP-890).
 const TRANSACTION_VERSION_MIN: i16 = 2;
@@ -70,6 +71,16 @@ impl Coordinated {
         match self {
             Coordinated::Group(id) => (id, 0),
             Coordinated::Transaction(id) => (id, 1),
+        }
+    }
+}
+
+impl BridgeError {
+    /// As [`needing`](BridgeError::needing), for what coordinators are asked.
+    pub(super) fn needing_id(self, of: &Coordinated) -> BridgeError {
+        match of {
+            Coordinated::Group(id) => self.needing("Read", &format!("the group {id}")),
+            Coordinated::Transaction(id) => self.needing("Write", &format!("the transactional id {id}")),
         }
     }
 }

@@ -19,7 +19,7 @@ use super::error::Code;
 use super::lane::Lane;
 use super::letter::{self, Loss, Refusal, TIMESTAMP_HEADER};
 use super::partition::remote_name;
-use super::position::BatchMark;
+use super::position::{BatchMark, RangeEnd};
 use super::stamp;
 use crate::codec;
 use crate::error::Error;
@@ -56,14 +56,6 @@ pub(super) enum Kind {
     Records,
     DeadLetter(Refusal),
     Loss(Loss),
-}
-
-/// Where a log's range ends.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RangeEnd {
-    pub(super) lane: usize,
-    pub(super) offset: Offset,
-    pub(super) mark: BatchMark,
 }
 
 /// What one transaction carries.

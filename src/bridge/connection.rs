@@ -22,7 +22,7 @@ use super::error::{BridgeError, Code, Result};
 use super::line::{Line, Waited};
 use super::sasl::Exchange;
 use super::security::{Sasl, Security};
-use super::shape::{self, Answered};
+use super::shape::{self, Answered, Speaks};
 use super::stream::{self, Stream};
 use super::tls::{self, TlsClient};
 
@@ -92,12 +92,6 @@ impl Transport {
             None => BridgeError::Connection { address, source },
         }
     }
-}
-
-/// A request that the bridge makes, with the versions of it that it can speak.
-pub(super) trait Speaks: Answered {
-    /// Oldest and newest.
-    const SPOKEN: (i16, i16);
 }
 
 /// What a broker said of itself.

@@ -5,7 +5,6 @@ use std::io;
 
 use kafka_protocol::error::ResponseError;
 
-use super::cluster::Coordinated;
 use crate::error::Error;
 
 /// What the bridge's calls return.
@@ -157,14 +156,6 @@ impl BridgeError {
             *message = Some(format!("the user needs {operation} on {on}"));
         }
         self
-    }
-
-    /// As [`needing`](BridgeError::needing), for what coordinators are asked.
-    pub(super) fn needing_id(self, of: &Coordinated) -> BridgeError {
-        match of {
-            Coordinated::Group(id) => self.needing("Read", &format!("the group {id}")),
-            Coordinated::Transaction(id) => self.needing("Write", &format!("the transactional id {id}")),
-        }
     }
 
     pub(super) fn broker(doing: impl Into<String>, code: i16, message: Option<&str>) -> BridgeError {

@@ -8,13 +8,12 @@ use uuid::Uuid;
 
 use super::backoff::Backoff;
 use super::cluster::Coordinated;
-use super::collect::RangeEnd;
 use super::config::{BridgeConfig, RefusedRule};
 use super::error::Code;
 use super::failed::FailedFlushes;
 use super::letter::Refusal;
 use super::note::{Entry, Intent};
-use super::position::{BatchMark, Position};
+use super::position::{BatchMark, Position, RangeEnd};
 use super::stamp::Producer;
 use crate::error::Error;
 use crate::{Log, OffsetSpec, ReadUpTo, Reader, ReaderOptions, TopicPartition};

@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use edgelog_core::Offset;
 use parking_lot::Mutex;
 
-use super::BridgeEvent;
 use super::connection::code_of;
 use super::error::Result;
+use super::event::BridgeEvent;
 use super::lane::{Lane, READING};
 use crate::clock::{Clock, SystemClock};
 use crate::{Log, OffsetSpec, TopicPartition};

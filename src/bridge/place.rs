@@ -7,7 +7,6 @@ use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::{GroupId, OffsetCommitRequest, OffsetFetchRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
-use super::admin::Decision;
 use super::cluster::{Cluster, Coordinated, RemoteTopic};
 use super::config::{LostRule, NewLogRule, RecreatedRule, SetBackRule};
 use super::connection::{check, code_of};
@@ -15,7 +14,7 @@ use super::error::{BridgeError, Class, Result};
 use super::lane::{Lane, Target, Verdict, judge};
 use super::note::Entry;
 use super::partition;
-use super::position::{Position, Ruling};
+use super::position::{Decision, Position, Ruling};
 use super::settle::Settled;
 use super::uplink::{Patience, Uplink};
 

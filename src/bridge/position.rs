@@ -27,10 +27,20 @@ use std::fmt::{self, Write as _};
 use edgelog_core::{LeaderEpoch, Offset};
 use uuid::Uuid;
 
-use super::admin::Decision;
-
 /// What the metadata of a version that this one reads begins with.
 const VERSION: &str = "edgelog/1";
+
+/// What a person decides about a device's logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Decision {
+    /// The store that reads it is the right one, whatever the cluster's positions were of. It goes on where its own
+    /// note says that the cluster has acknowledged it, else at its first record: nothing that it holds is left out, and
+    /// what another copy has sent of the same is there twice.
+    Adopt,
+    /// Everything that the store holds is sent from the beginning, what was delivered as well.
+    Restart,
+}
 
 /// The stored batch that ends at a position, or that holds the record before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +58,14 @@ impl BatchMark {
     pub(super) fn is_behind_a_gap(self) -> bool {
         self.crc == 0
     }
+}
+
+/// Where a log's range ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RangeEnd {
+    pub(super) lane: usize,
+    pub(super) offset: Offset,
+    pub(super) mark: BatchMark,
 }
 
 /// A position with what tells whose it is.

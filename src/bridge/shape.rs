@@ -22,6 +22,12 @@ pub(super) trait Answered: Request {
     const ANSWER: Shape;
 }
 
+/// A request that the bridge makes, with the versions of it that it can speak.
+pub(super) trait Speaks: Answered {
+    /// Oldest and newest.
+    const SPOKEN: (i16, i16);
+}
+
 /// Fields in their order, then those with tags.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
@@ -75,7 +81,6 @@ macro_rules! answered {
         /// spoken. For fuzzing.
         #[cfg(fuzzing)]
         pub fn decode_answer(api_key: i16, version: i16, answer: &[u8]) {
-            use super::connection::Speaks;
             let _ = check_header(answer);
             let mut answer = bytes::Bytes::copy_from_slice(answer);
             $(if api_key == <$request>::KEY {
@@ -306,7 +311,6 @@ mod tests {
     };
     use kafka_protocol::protocol::{Encodable, StrBytes};
 
-    use super::super::connection::Speaks;
     use super::*;
 
     fn text(text: &'static str) -> StrBytes {

@@ -25,16 +25,18 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use super::BridgeEvent;
 use super::backoff::Backoff;
 use super::cluster::{Cluster, Coordinated, Role};
-use super::collect::{Collected, Kind, Piece, RangeEnd};
+use super::collect::{Collected, Kind, Piece};
 use super::config::Delivery;
-use super::connection::{Speaks, check, code_of};
+use super::connection::{check, code_of};
 use super::error::{BridgeError, Class, Code, Result};
+use super::event::BridgeEvent;
 use super::lane::{Lane, Refused};
 use super::letter::{Loss, Refusal};
 use super::place::{Which, commit_request};
+use super::position::RangeEnd;
+use super::shape::Speaks;
 use super::stamp::{self, Producer};
 use super::uplink::{Patience, Uplink};
 

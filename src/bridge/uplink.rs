@@ -13,20 +13,20 @@ use edgelog_core::Offset;
 
 use super::backoff::{Backoff, StopHandle};
 use super::cluster::{Cluster, Coordinated, RemoteTopic};
-use super::collect::{Collected, RangeEnd, Side, Terms, collect};
+use super::collect::{Collected, Side, Terms, collect};
 use super::config::{BridgeConfig, FencedRule};
 use super::connection::{Transport, code_of};
 use super::error::{BridgeError, Code, Result};
+use super::event::{BridgeEvent, Observer};
 use super::failed::FailedFlushes;
 use super::lane::Lane;
 use super::metrics::MetricsHandle;
 use super::note::{Entry, Note};
 use super::partition;
 use super::place::Which;
-use super::position::BatchMark;
+use super::position::{BatchMark, RangeEnd};
 use super::stamp::Producer;
 use super::transaction::Ended;
-use super::{BridgeEvent, Observer};
 use crate::clock::{Clock, SystemClock};
 use crate::{Store, TopicPartition};
 
@@ -359,7 +359,7 @@ impl Uplink {
             if internal || !self.config.topics.iter().any(|pattern| partition::matches(pattern, name)) {
                 continue;
             }
-            for number in 0..topic.partitions {
+            for &number in &topic.partition_ids {
                 let name = TopicPartition::new(name.as_str(), number);
                 if self.lanes.iter().any(|lane| lane.name == name) {
                     continue;

@@ -11,13 +11,19 @@
 //! | n | the block, then its XXH32 if FLG has it |
 //! | 4 | XXH32 of the content, if FLG has it |
 //!
-//! What is accepted is what Java's clients accept: version 1, independent blocks, no dictionary, one frame.
-//! Header and block checksums are verified, the content's is not (the batch has its own). Decoding goes from
-//! block to output without any buffer between.
+//! What is accepted is what Kafka's `Lz4BlockInputStream` accepts: version 1, independent blocks, no dictionary, one
+//! frame. Header and block checksums are verified. The content's checksum has to be there and is not verified (the
+//! batch has its own). Bytes behind the frame are not looked at, and a block of no bytes is the end, also one that says
+//! that it is stored.
+//!
+//! `lz4_flex` has a reader of frames too, and it differs in all of that: it takes blocks that depend on each other, goes
+//! on with a second frame, and refuses a wrong content checksum. So the frame is read here, and `lz4_flex` decodes
+//! blocks, from the payload into the output without any buffer between.
 
 use edgelog_core::CompressionType;
 use lz4_flex::block::{DecompressError, decompress_into};
 
+use super::xxhash::xxh32;
 use super::{CodecError, Output};
 
 const MAGIC: u32 = 0x184D_2204;
@@ -60,10 +66,10 @@ pub(super) fn decompress(payload: &[u8], out: &mut Output<'_>) -> Result<(), Cod
     let block_bytes_max = 1 << (8 + 2 * (bd >> 4));
     loop {
         let head = take_u32(&mut rest)?;
-        if head == 0 {
+        let len = (head & !BLOCK_STORED) as usize;
+        if len == 0 {
             break;
         }
-        let len = (head & !BLOCK_STORED) as usize;
         if len > block_bytes_max {
             return Err(corrupt(format!("a block of {len} bytes where {block_bytes_max} are the most")));
         }
@@ -80,7 +86,7 @@ pub(super) fn decompress(payload: &[u8], out: &mut Output<'_>) -> Result<(), Cod
     if flg & FLG_CONTENT_CHECKSUM != 0 {
         take(&mut rest, 4)?;
     }
-    if rest.is_empty() { Ok(()) } else { Err(corrupt(format!("{} trailing bytes", rest.len()))) }
+    Ok(())
 }
 
 fn decompress_block(block: &[u8], block_bytes_max: usize, out: &mut Output<'_>) -> Result<(), CodecError> {
@@ -108,42 +114,6 @@ fn take<'a>(rest: &mut &'a [u8], len: usize) -> Result<&'a [u8], CodecError> {
 fn take_u32(rest: &mut &[u8]) -> Result<u32, CodecError> {
     let bytes = take(rest, 4)?;
     Ok(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-}
-
-/// XXH32 with seed 0.
-fn xxh32(input: &[u8]) -> u32 {
-    const P1: u32 = 0x9E37_79B1;
-    const P2: u32 = 0x85EB_CA77;
-    const P3: u32 = 0xC2B2_AE3D;
-    const P4: u32 = 0x27D4_EB2F;
-    const P5: u32 = 0x1656_67B1;
-    let word = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-
-    let stripes = input.chunks_exact(16);
-    let mut rest = stripes.remainder();
-    let mut hash = if input.len() < 16 {
-        P5
-    } else {
-        let mut lanes = [P1.wrapping_add(P2), P2, 0, 0u32.wrapping_sub(P1)];
-        for stripe in stripes {
-            for (lane, bytes) in lanes.iter_mut().zip(stripe.chunks_exact(4)) {
-                *lane = lane.wrapping_add(word(bytes).wrapping_mul(P2)).rotate_left(13).wrapping_mul(P1);
-            }
-        }
-        let [a, b, c, d] = lanes;
-        a.rotate_left(1).wrapping_add(b.rotate_left(7)).wrapping_add(c.rotate_left(12)).wrapping_add(d.rotate_left(18))
-    };
-    hash = hash.wrapping_add(input.len() as u32);
-    while let Some((bytes, behind)) = rest.split_at_checked(4) {
-        hash = hash.wrapping_add(word(bytes).wrapping_mul(P3)).rotate_left(17).wrapping_mul(P4);
-        rest = behind;
-    }
-    for byte in rest {
-        hash = hash.wrapping_add(u32::from(*byte).wrapping_mul(P5)).rotate_left(11).wrapping_mul(P1);
-    }
-    hash = (hash ^ (hash >> 15)).wrapping_mul(P2);
-    hash = (hash ^ (hash >> 13)).wrapping_mul(P3);
-    hash ^ (hash >> 16)
 }
 
 fn corrupt(reason: impl Into<String>) -> CodecError {

@@ -1,8 +1,9 @@
 //! The compressed payload of a batch: the codecs behind their features.
 //!
-//! Writing is snappy alone, in the framing that Java's clients write; reading is whatever a Kafka client may
-//! have written. Every length that a payload claims is held against the caller's limit before memory is taken
-//! for it.
+//! Writing is snappy alone, in the framing that Java's clients write. Reading takes what Kafka's own Java code takes,
+//! and refuses what that refuses. The caller's limit is a number of bytes, whatever the ratio: a payload of one letter
+//! shrinks to a thirty-thousandth. Memory is taken as bytes come out, never because a header claims them, and a system
+//! that has none left is an error.
 
 #[cfg(feature = "gzip")]
 mod gzip;
@@ -12,6 +13,8 @@ mod lz4;
 mod snappy;
 #[cfg(test)]
 mod tests;
+#[cfg(any(feature = "lz4", feature = "zstd"))]
+mod xxhash;
 #[cfg(feature = "zstd")]
 mod zstd;
 
@@ -34,15 +37,26 @@ pub enum CodecError {
         /// The codec asked for.
         codec: CompressionType,
     },
-    /// What comes out would be longer than allowed.
-    #[error("the {codec} payload decompresses to {claimed} bytes or more, {limit} are allowed")]
+    /// What comes out would be longer than allowed. The payload may well be sound.
+    #[error(
+        "the {codec} payload decompresses to {claimed} bytes or more, \
+         edgelog.decompressed.bytes.max={limit} allows no more"
+    )]
     TooLarge {
         /// The codec.
         codec: CompressionType,
         /// A length that the payload is known to reach, or claims.
         claimed: u64,
-        /// The caller's limit.
+        /// `edgelog.decompressed.bytes.max`.
         limit: usize,
+    },
+    /// The system has no memory for what comes out. The payload may well be sound.
+    #[error("no memory for the {needed} bytes that the {codec} payload decompresses to so far")]
+    OutOfMemory {
+        /// The codec.
+        codec: CompressionType,
+        /// Bytes that the output needs by now.
+        needed: usize,
     },
     /// The bytes are not what the codec writes.
     #[error("not a {codec} payload: {reason}")]
@@ -55,6 +69,11 @@ pub enum CodecError {
 }
 
 impl CodecError {
+    /// Whether the payload itself is damaged. Where not, another build, a higher limit or more memory reads it.
+    pub fn is_corrupt(&self) -> bool {
+        matches!(self, Self::Corrupt { .. })
+    }
+
     #[cfg(any(feature = "gzip", feature = "lz4", feature = "snappy", feature = "zstd"))]
     fn corrupt(codec: CompressionType, reason: impl Into<String>) -> Self {
         Self::Corrupt { codec, reason: reason.into() }
@@ -88,8 +107,8 @@ pub(crate) fn compress(codec: CompressionType, payload: &[u8], out: &mut Vec<u8>
 /// What `out` held stays in front; after an error what is behind it has no meaning.
 ///
 /// # Errors
-/// `NotBuiltIn` where the codec's feature is off, `TooLarge` where `limit` is not enough, `Corrupt` for all
-/// other bytes.
+/// `NotBuiltIn` where the codec's feature is off, `TooLarge` where `limit` is not enough, `OutOfMemory` where the
+/// system has no more, `Corrupt` for all other bytes.
 pub(crate) fn decompress(
     codec: CompressionType,
     payload: &[u8],
@@ -138,6 +157,12 @@ impl<'a> Output<'a> {
         self.bytes.len() - self.start
     }
 
+    /// The bytes decompressed from the `from`th on.
+    #[cfg(feature = "zstd")]
+    fn since(&self, from: usize) -> &[u8] {
+        &self.bytes[self.start + from..]
+    }
+
     /// Bytes that may still come.
     fn room(&self) -> usize {
         self.limit - self.len()
@@ -152,7 +177,9 @@ impl<'a> Output<'a> {
         if wanted > self.bytes.capacity() {
             // By doubling, so that many small pieces cost no more than one large one; but never beyond the limit.
             let capacity = wanted.max(2 * self.bytes.capacity()).min(self.start.saturating_add(self.limit));
-            self.bytes.reserve_exact(capacity - self.bytes.len());
+            let reserved = self.bytes.try_reserve_exact(capacity - self.bytes.len());
+            // The host goes on where a batch does not fit its memory.
+            reserved.map_err(|_| CodecError::OutOfMemory { codec: self.codec, needed: self.len() + len })?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@
 //! | 16 | magic `82 53 4E 41 50 50 59 00`, version 1, least version that reads it 1, both `u32`, big-endian |
 //! | 4 | length of the block that follows, `u32`, big-endian |
 //! | n | one raw snappy block, of 32 KiB before compression |
-//! | | ... and so on, length and block, to the end |
+//! | | ... and so on, length and block, to the end; another header may stand in a length's place |
 //!
 //! That is the stream of the xerial library, which Java's clients write. Others write one raw block without
 //! anything around it: it is read as well, and told apart by the magic (which as a raw block would claim a
@@ -55,17 +55,17 @@ pub(super) fn compress(payload: &[u8], out: &mut Vec<u8>) {
     });
 }
 
-/// Reads either form.
+/// Reads either form. A stream ends where fewer bytes are left than a block's length has.
 pub(super) fn decompress(payload: &[u8], out: &mut Output<'_>) -> Result<(), CodecError> {
-    if !payload.starts_with(&HEADER[..MAGIC_BYTES]) {
+    if payload.len() < HEADER.len() || !payload.starts_with(&HEADER[..MAGIC_BYTES]) {
         return decompress_block(payload, out);
     }
-    let Some(mut rest) = payload.get(HEADER.len()..) else { return Err(corrupt("the stream ends inside its header")) };
-    if rest.is_empty() {
-        return Err(corrupt("the stream has no blocks"));
-    }
-    while !rest.is_empty() {
-        let Some((len, behind)) = rest.split_first_chunk() else { return Err(corrupt("trailing bytes")) };
+    let mut rest = &payload[HEADER.len()..];
+    while let Some((len, behind)) = rest.split_first_chunk::<4>() {
+        if *len == HEADER[..4] {
+            rest = behind_another_header(rest)?;
+            continue;
+        }
         let len = u32::from_be_bytes(*len) as usize;
         let Some((block, behind)) = behind.split_at_checked(len) else {
             return Err(corrupt(format!("a block of {len} bytes where {} are left", behind.len())));
@@ -73,7 +73,19 @@ pub(super) fn decompress(payload: &[u8], out: &mut Output<'_>) -> Result<(), Cod
         decompress_block(block, out)?;
         rest = behind;
     }
-    if out.len() == 0 { Err(corrupt("the stream is empty")) } else { Ok(()) }
+    Ok(())
+}
+
+/// Where the blocks of a further stream begin. (Java looks at the version of such a header, and not of the first.)
+fn behind_another_header(bytes: &[u8]) -> Result<&[u8], CodecError> {
+    let Some((header, behind)) = bytes.split_first_chunk::<16>() else {
+        return Err(corrupt("a further stream ends inside its header"));
+    };
+    let version = i32::from_be_bytes([header[8], header[9], header[10], header[11]]);
+    if header.starts_with(&HEADER[..MAGIC_BYTES]) && version < 1 {
+        return Err(corrupt(format!("a further stream of version {version}, the least is 1")));
+    }
+    Ok(behind)
 }
 
 fn decompress_block(block: &[u8], out: &mut Output<'_>) -> Result<(), CodecError> {
@@ -82,11 +94,11 @@ fn decompress_block(block: &[u8], out: &mut Output<'_>) -> Result<(), CodecError
     }
     // The decoder would take the claimed length at its word.
     let len = decompress_len(block).map_err(|error| corrupt(error.to_string()))?;
-    if len > out.room() {
-        return Err(out.too_large(out.len() as u64 + len as u64));
-    }
     if len > block.len().saturating_mul(EXPANSION_MAX) {
         return Err(corrupt(format!("a block of {} bytes claims to hold {len}", block.len())));
+    }
+    if len > out.room() {
+        return Err(out.too_large(out.len() as u64 + len as u64));
     }
     let written = Decoder::new().decompress(block, out.grow(len)?).map_err(|error| corrupt(error.to_string()))?;
     if written == len { Ok(()) } else { Err(corrupt("a block is shorter than it claims")) }

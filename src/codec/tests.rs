@@ -5,6 +5,11 @@ use edgelog_core::CompressionType;
 
 use super::{CodecError, compress, decompress};
 
+/// The verdicts of Kafka's own Java code.
+#[cfg(all(feature = "gzip", feature = "lz4", feature = "snappy", feature = "zstd"))]
+#[path = "java.rs"]
+mod java;
+
 /// What the payloads below were made of.
 fn sample() -> Vec<u8> {
     let line = |i: usize| {
@@ -124,14 +129,16 @@ fn payloads_of_all_codecs_are_read_up_to_exactly_their_length() {
 }
 
 #[test]
-fn what_is_cut_short_or_goes_on_too_long_is_refused() {
+fn what_is_cut_short_is_refused_or_short() {
     for (codec, payload) in payloads().into_iter().skip(1) {
         for len in 0..payload.len() {
-            let result = undo(codec, &payload[..len], 1 << 20);
-            assert!(matches!(result, Err(CodecError::Corrupt { .. })), "{codec}: {len} of {}", payload.len());
+            match undo(codec, &payload[..len], 1 << 20) {
+                Err(CodecError::Corrupt { .. }) => {}
+                // A stream of snappy has no end mark, and one of Zstandard may have no frames.
+                Ok(short) => assert!(short.len() < sample().len(), "{codec}: {len} of {}", payload.len()),
+                other => panic!("{codec}: {len} of {}: {other:?}", payload.len()),
+            }
         }
-        let longer = [&payload[..], b"!"].concat();
-        assert!(matches!(undo(codec, &longer, 1 << 20), Err(CodecError::Corrupt { .. })), "{codec}");
     }
 }
 
@@ -194,19 +201,13 @@ fn compressing_again_into_the_same_buffer_takes_no_memory() {
 
 #[test]
 #[cfg(feature = "snappy")]
-fn snappy_streams_without_content_and_blocks_that_lie_are_refused() {
+fn snappy_blocks_that_lie_are_refused() {
     let header = xerial(b"");
     let with = |blocks: &[u8]| [&header[..], blocks].concat();
     let huge = [0xFF, 0xFF, 0xFF, 0xFF, 0x0F, 0, 0];
     let huge_block = [&[0, 0, 0, 7][..], &huge].concat();
-    for payload in [header.clone(), with(&[0; 4]), with(&[0, 0, 0, 1, 0]), with(&[0, 0, 0, 9, 1]), Vec::new()] {
+    for payload in [with(&[0; 4]), with(&[0, 0, 0, 9, 1]), Vec::new(), huge.to_vec(), with(&huge_block)] {
         assert!(matches!(undo(CompressionType::Snappy, &payload, 1 << 20), Err(CodecError::Corrupt { .. })));
-    }
-    for payload in [huge.to_vec(), with(&huge_block)] {
-        assert!(matches!(undo(CompressionType::Snappy, &payload, 1 << 20), Err(CodecError::TooLarge { .. })));
-        // Within the limit it is still not believed.
-        #[cfg(target_pointer_width = "64")]
-        assert!(matches!(undo(CompressionType::Snappy, &payload, 1 << 40), Err(CodecError::Corrupt { .. })));
     }
 }
 

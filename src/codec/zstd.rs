@@ -1,20 +1,24 @@
 //! Zstandard frames (RFC 8878), reading only.
 //!
-//! A decoder of our own, because what it must promise is not what general ones do: it takes no memory that
-//! the caller's limit does not cover (a window, or a block of some kilobytes that unfolds to gigabytes, is
-//! refused where it passes the limit), and no bytes make it panic. It writes straight into the output and
-//! looks back into it, so it needs no window. Dictionaries are not for Kafka; checksums of the content
-//! are skipped, as the batch has its own.
+//! A decoder of our own. It takes no memory that the caller's limit does not cover: a window, or a block of some
+//! kilobytes that unfolds to gigabytes, is refused where it passes the limit. No bytes make it panic. It writes straight
+//! into the output and looks back into it, so it needs no window. Of the kept libraries, ruzstd bounds its window from
+//! 0.9 on, which needs Rust 1.87 where 1.85 is promised here; 0.8 reserves the whole window that a frame's header claims.
+//!
+//! What is accepted is what Java's clients accept (zstd-jni): frames one behind the other, skippable ones among them,
+//! no dictionaries, and a checksum of the content that matches where there is one. Windows beyond 128 MiB, which Java
+//! refuses, are read: here they cost nothing.
 //!
 //! | part | what |
 //! |---|---|
-//! | frame | magic `28 B5 2F FD`, descriptor, window (skipped), dictionary, content size; blocks; checksum |
+//! | frame | magic `28 B5 2F FD`, descriptor, window (skipped), dictionary, content size; blocks; low half of the content's XXH64 |
 //! | block | 3 bytes: last, type (raw, one byte repeated, compressed), size; then its bytes |
 //! | compressed block | literals, Huffman-coded or not; then sequences: copy literals, then bytes from so far back |
 //! | sequences | three codes a sequence, each drawn from a finite-state table; their bits are read from the back |
 
 use edgelog_core::CompressionType;
 
+use super::xxhash::xxh64;
 use super::{CodecError, Output};
 
 const MAGIC: u32 = 0xFD2F_B528;
@@ -23,45 +27,78 @@ const BLOCK_BYTES_MAX: usize = 128 << 10;
 
 type Result<T> = std::result::Result<T, CodecError>;
 
-/// Reads one frame or several, one behind the other.
+/// Reads one frame or several, one behind the other. Once a frame is whole, what follows may be cut short: Java takes
+/// what comes out of it up to there.
 pub(super) fn decompress(payload: &[u8], out: &mut Output<'_>) -> Result<()> {
     let mut input = Input(payload);
     let mut frames = 0;
     while !input.0.is_empty() {
-        let magic = input.little_endian(4)? as u32;
-        if magic & !0xF == MAGIC_SKIPPABLE {
-            let len = input.little_endian(4)? as usize;
-            input.take(len)?;
-        } else if magic == MAGIC {
-            frame(&mut input, out)?;
-            frames += 1;
-        } else {
-            return Err(corrupt("no magic"));
+        match frame(&mut input, out)? {
+            Frame::Whole => frames += 1,
+            Frame::Cut if frames == 0 => return Err(ends_early()),
+            Frame::Cut => break,
         }
     }
-    if frames == 0 { Err(corrupt("no frame")) } else { Ok(()) }
+    Ok(())
 }
 
-fn frame(input: &mut Input<'_>, out: &mut Output<'_>) -> Result<()> {
-    let descriptor = input.byte()?;
+/// Whether the bytes reached to the end of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Frame {
+    Whole,
+    Cut,
+}
+
+/// Whether `bytes`, too few for a magic, are the start of one.
+fn begins_a_magic(bytes: &[u8]) -> bool {
+    let magic = MAGIC.to_le_bytes();
+    let skippable = MAGIC_SKIPPABLE.to_le_bytes();
+    magic.starts_with(bytes) || (bytes[0] & 0xF0 == skippable[0] && skippable[1..].starts_with(&bytes[1..]))
+}
+
+fn frame(input: &mut Input<'_>, out: &mut Output<'_>) -> Result<Frame> {
+    let before = input.0;
+    let Ok(magic) = input.little_endian(4) else {
+        return if begins_a_magic(before) { Ok(Frame::Cut) } else { Err(corrupt("no magic")) };
+    };
+    let magic = magic as u32;
+    if magic & !0xF == MAGIC_SKIPPABLE {
+        let skipped = input.little_endian(4).and_then(|len| input.take(len as usize));
+        return Ok(if skipped.is_ok() { Frame::Whole } else { Frame::Cut });
+    }
+    if magic != MAGIC {
+        return Err(corrupt("no magic"));
+    }
+    let Ok(descriptor) = input.byte() else { return Ok(Frame::Cut) };
     let single_segment = descriptor & 0x20 != 0;
     if descriptor & 0x08 != 0 {
         return Err(corrupt("unknown flags in its frame"));
     }
-    if !single_segment {
-        input.byte()?; // the window: everything that was put out is at hand anyway
+    // The window is not looked at: everything that was put out is at hand anyway.
+    if !single_segment && input.byte().is_err() {
+        return Ok(Frame::Cut);
     }
-    if input.little_endian([0, 1, 2, 4][usize::from(descriptor & 3)])? != 0 {
+    let Ok(dictionary) = input.little_endian([0, 1, 2, 4][usize::from(descriptor & 3)]) else {
+        return Ok(Frame::Cut);
+    };
+    if dictionary != 0 {
         return Err(corrupt("it wants a dictionary"));
     }
-    let content_bytes = match (descriptor >> 6, single_segment) {
-        (0, false) => None,
-        (0, true) => Some(input.little_endian(1)?),
-        (1, _) => Some(input.little_endian(2)? + 256),
-        (2, _) => Some(input.little_endian(4)?),
-        (_, _) => Some(input.little_endian(8)?),
+    let size_bytes = match (descriptor >> 6, single_segment) {
+        (0, single_segment) => usize::from(single_segment),
+        (code, _) => 1 << code,
+    };
+    let Ok(content_bytes) = input.little_endian(size_bytes) else { return Ok(Frame::Cut) };
+    let content_bytes = match size_bytes {
+        0 => None,
+        2 => Some(content_bytes + 256),
+        _ => Some(content_bytes),
     };
     if let Some(claimed) = content_bytes {
+        // A block has a header of three bytes.
+        if claimed / BLOCK_BYTES_MAX as u64 > input.0.len() as u64 / 3 {
+            return Err(corrupt("the frame claims more than its blocks can hold"));
+        }
         if claimed > out.room() as u64 {
             return Err(out.too_large((out.len() as u64).saturating_add(claimed)));
         }
@@ -69,28 +106,44 @@ fn frame(input: &mut Input<'_>, out: &mut Output<'_>) -> Result<()> {
     let start = out.len();
     let mut decoder = Decoder::new(start);
     loop {
-        let head = input.little_endian(3)? as usize;
+        let Ok(head) = input.little_endian(3) else { return Ok(Frame::Cut) };
+        let head = head as usize;
         let (last, kind, len) = (head & 1 != 0, head >> 1 & 3, head >> 3);
         if len > BLOCK_BYTES_MAX {
             return Err(corrupt("a block is longer than blocks may be"));
         }
         match kind {
-            0 => out.append(input.take(len)?)?,
-            1 => out.grow(len)?.fill(input.byte()?),
-            2 => decoder.block(Input(input.take(len)?), out)?,
+            0 => {
+                let Ok(stored) = input.take(len) else {
+                    out.append(input.0)?;
+                    return Ok(Frame::Cut);
+                };
+                out.append(stored)?;
+            }
+            1 => {
+                let Ok(byte) = input.byte() else { return Ok(Frame::Cut) };
+                out.grow(len)?.fill(byte);
+            }
+            2 => {
+                let Ok(block) = input.take(len) else { return Ok(Frame::Cut) };
+                decoder.block(Input(block), out)?;
+            }
             _ => return Err(corrupt("a block of a kind that does not exist")),
         }
         if last {
             break;
         }
     }
+    if content_bytes.is_some_and(|claimed| claimed != (out.len() - start) as u64) {
+        return Err(corrupt("the frame is not as long as it claims"));
+    }
     if descriptor & 0x04 != 0 {
-        input.take(4)?;
+        let Ok(checksum) = input.little_endian(4) else { return Ok(Frame::Cut) };
+        if checksum as u32 != xxh64(out.since(start)) as u32 {
+            return Err(corrupt("the checksum of its content does not match"));
+        }
     }
-    match content_bytes {
-        Some(claimed) if claimed != (out.len() - start) as u64 => Err(corrupt("the frame is not as long as it claims")),
-        _ => Ok(()),
-    }
+    Ok(Frame::Whole)
 }
 
 /// What one block leaves to the next of its frame.

@@ -9,14 +9,16 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use edgelog_core::{EpochTable, Offset};
+use edgelog_core::Offset;
 
 use super::facts::{Listing, LogFacts, Selection, StoreFacts, list_logs};
 use super::indexes::IndexCheck;
+use super::log_check::{LogCheck, Meter};
+use super::plan::LogPlan;
 use super::records::Decompressor;
-use super::report::{CheckReport, CheckedLog, Finding, Findings, Progress, Severity};
-use super::segment_check::SegmentCheck;
-use super::walk::{WalkRules, Walker};
+use super::report::{CheckReport, Findings, Progress, Severity};
+use super::segment_check::{Flow, SegmentCheck};
+use super::walk::Walker;
 use crate::error::{Error, Result};
 use crate::log::{SavedLog, TopicPartition};
 use crate::segment::file_names;
@@ -25,11 +27,6 @@ use crate::store::{read_config, settings_to_heal, survey};
 
 /// A log that keeps changing under the check is checked so often.
 const ATTEMPTS_MAX: usize = 4;
-/// Indexes that are perhaps being written are waited for so often in one log.
-const PAUSES_MAX: u32 = 8;
-/// Progress is told every so many bytes.
-const METER_BYTES: u64 = 1 << 20;
-
 /// Checks the logs of the store on `storage` that `selection` names, and, where it names all, the store's own files.
 ///
 /// Nothing is changed and no lock is taken: a writer may be at work. `progress` is told how far the check is, about
@@ -50,41 +47,6 @@ pub fn check(
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<CheckReport> {
     Ok(check_store(storage, selection, progress)?.0)
-}
-
-/// What repair has to do to one segment.
-#[derive(Debug, Clone)]
-pub(super) struct SegmentPlan {
-    pub(super) base_offset: Offset,
-    /// Where the next segment begins, as the check went by it.
-    pub(super) upper: Option<Offset>,
-    /// It holds damage, or fields outside the CRC that are wrong.
-    pub(super) rewrite: bool,
-    /// The segment has to reach this offset.
-    pub(super) fill_to: Option<Offset>,
-    pub(super) indexes: bool,
-}
-
-/// What repair has to do to one log.
-#[derive(Debug)]
-pub(super) struct LogPlan {
-    pub(super) facts: LogFacts,
-    pub(super) segments: Vec<SegmentPlan>,
-    /// The log's first segments are gone: it starts here now.
-    pub(super) new_start: Option<Offset>,
-    /// First offset that the log holds.
-    pub(super) start: Offset,
-    /// The offset behind the last batch that holds, once the plan is carried out.
-    pub(super) end: Offset,
-    /// For a log that no checkpoint knows: the epochs that its batches name, and whether their offsets have holes.
-    pub(super) learned: EpochTable,
-    pub(super) has_holes: bool,
-}
-
-impl LogPlan {
-    pub(super) fn has_work(&self) -> bool {
-        self.new_start.is_some() || !self.segments.is_empty()
-    }
 }
 
 pub(super) fn check_store(
@@ -120,7 +82,7 @@ pub(super) fn check_store(
         report.merge(findings);
     }
     let mut selected: Vec<TopicPartition> = names.into_iter().filter(|name| selection.matches(name)).collect();
-    let known = facts.newest.iter().flat_map(|checkpoint| &checkpoint.logs).map(|(name, _)| name);
+    let known = facts.newest.iter().flat_map(|checkpoint| checkpoint.logs.keys());
     selected.extend(known.filter(|name| selection.matches(name)).cloned());
     selected.sort_unstable();
     selected.dedup();
@@ -129,7 +91,7 @@ pub(super) fn check_store(
         return Err(Error::UnknownTopicOrPartition { name });
     }
     let bytes_total = selected.iter().map(|name| bytes_of(&**storage, name)).sum();
-    let mut meter = Meter { progress, bytes_done: 0, bytes_total, told: 0 };
+    let mut meter = Meter::new(progress, bytes_total);
     let mut plans = Vec::new();
     let mut decompressor = Decompressor::default();
     for name in selected {
@@ -139,6 +101,10 @@ pub(super) fn check_store(
             let log_facts = LogFacts::new(&**storage, &name, &facts);
             let mut check = LogCheck::new(storage, log_facts, &mut meter, &mut decompressor);
             check.is_last_attempt = attempt == ATTEMPTS_MAX;
+            for doubt in check.facts.doubts.clone() {
+                let text = format!("{doubt}; the next open goes by the log's segments instead");
+                check.add(Severity::Heals, name.to_string(), None, None, text);
+            }
             let mut ended = check.run()?;
             let is_suspect = check.findings.worst > Some(Severity::Note) && !check.facts.clean;
             if is_suspect && ended == Ended::Done && attempt < ATTEMPTS_MAX {
@@ -178,6 +144,10 @@ fn same_history(before: Option<&SavedLog>, now: Option<&SavedLog>) -> bool {
 
 fn check_checkpoint(findings: &mut Findings, facts: &StoreFacts, has_logs: bool) {
     let file = crate::store::checkpoint::FILE;
+    for (log, what) in &facts.odd {
+        let text = format!("{log}: {what}; the next open goes by the log's segments instead");
+        findings.store(Severity::Heals, file, text);
+    }
     if let Some(reason) = &facts.unreadable {
         findings.store(Severity::Heals, file, format!("cannot be read: {reason}; the next open recovers every log"));
         return;
@@ -214,29 +184,6 @@ fn bytes_of(storage: &dyn Storage, name: &TopicPartition) -> u64 {
     listing.segments.iter().filter_map(|(_, path)| storage.metadata(path).ok()).map(|meta| meta.len).sum()
 }
 
-pub(super) struct Meter<'a> {
-    progress: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
-    bytes_done: u64,
-    bytes_total: u64,
-    told: u64,
-}
-
-impl Meter<'_> {
-    pub(super) fn advance(&mut self, bytes: u64) -> Result<()> {
-        self.bytes_done += bytes;
-        if self.bytes_done.abs_diff(self.told) >= METER_BYTES { self.tell() } else { Ok(()) }
-    }
-
-    fn tell(&mut self) -> Result<()> {
-        self.told = self.bytes_done;
-        let progress = Progress { bytes_done: self.bytes_done, bytes_total: self.bytes_total.max(self.bytes_done) };
-        match (self.progress)(progress) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::storage("check", ".")(io::ErrorKind::Interrupted.into())),
-        }
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
     Done,
@@ -244,99 +191,7 @@ enum Ended {
     Changed,
 }
 
-/// What a segment's walk says of the log.
-pub(super) enum Flow {
-    Continue,
-    EndOfLog,
-    Changed,
-}
-
-/// One log being checked.
-pub(super) struct LogCheck<'a, 'p> {
-    storage: &'a Arc<dyn Storage>,
-    /// What changes now is told as it is.
-    pub(super) is_last_attempt: bool,
-    /// So often the check may still wait for an index that is perhaps being written.
-    pub(super) pauses_left: u32,
-    pub(super) facts: LogFacts,
-    pub(super) meter: &'a mut Meter<'p>,
-    pub(super) decompressor: &'a mut Decompressor,
-    findings: Findings,
-    pub(super) log: CheckedLog,
-    pub(super) plan: LogPlan,
-}
-
-impl<'a, 'p> LogCheck<'a, 'p> {
-    fn new(
-        storage: &'a Arc<dyn Storage>,
-        facts: LogFacts,
-        meter: &'a mut Meter<'p>,
-        decompressor: &'a mut Decompressor,
-    ) -> LogCheck<'a, 'p> {
-        let log = CheckedLog {
-            name: facts.name.clone(),
-            segments: 0,
-            bytes: 0,
-            batches: 0,
-            records: 0,
-            log_start_offset: facts.log_start(),
-            log_end_offset: facts.log_start(),
-            worst: None,
-        };
-        let plan = LogPlan {
-            facts: facts.clone(),
-            segments: Vec::new(),
-            new_start: None,
-            start: facts.log_start(),
-            end: facts.log_start(),
-            learned: EpochTable::new(),
-            has_holes: false,
-        };
-        LogCheck {
-            storage,
-            is_last_attempt: false,
-            pauses_left: PAUSES_MAX,
-            facts,
-            meter,
-            decompressor,
-            findings: Findings::default(),
-            log,
-            plan,
-        }
-    }
-
-    pub(super) fn storage(&self) -> &dyn Storage {
-        &**self.storage
-    }
-
-    fn into_parts(mut self) -> (CheckedLog, Findings, LogPlan) {
-        (self.plan.start, self.plan.end) = (self.log.log_start_offset, self.log.log_end_offset);
-        self.log.worst = self.findings.worst;
-        (self.log, self.findings, self.plan)
-    }
-
-    pub(super) fn add(
-        &mut self,
-        severity: Severity,
-        file: String,
-        position: Option<u64>,
-        lost: Option<(Offset, Offset)>,
-        text: String,
-    ) {
-        let log = Some(self.facts.name.clone());
-        self.findings.add(Finding { severity, log, file, position, lost, text });
-    }
-
-    /// Offsets `first..next` are gone; what lies before the log start is nobody's loss.
-    pub(super) fn lose(&mut self, file: String, position: Option<u64>, first: Offset, next: Offset, text: String) {
-        let first = first.max(self.facts.log_start());
-        if first < next {
-            self.add(Severity::Lost, file, position, Some((first, next)), text);
-        } else {
-            self.add(Severity::Note, file, position, None, format!("{text} (all before the log start)"));
-        }
-    }
-
+impl LogCheck<'_, '_> {
     fn run(&mut self) -> Result<Ended> {
         let listing = match Listing::read(&**self.storage, &self.facts.dir) {
             Ok(listing) => listing,
@@ -485,12 +340,7 @@ impl<'a, 'p> LogCheck<'a, 'p> {
         let index = file_names::index_file(&self.facts.dir, base);
         let time_index = file_names::time_index_file(&self.facts.dir, base);
         let indexes = IndexCheck::load(&**self.storage, index, time_index, base);
-        let rules = WalkRules {
-            first_offset: Some(base),
-            contiguous: self.facts.contiguous(),
-            offset_end: upper.unwrap_or(Offset::MAX),
-            batch_bytes_max: self.facts.batch_bytes_max(),
-        };
+        let rules = self.facts.walk_rules(base, upper);
         let mut walker = Walker::new(file, len.min(i32::MAX as u64), rules);
         walker.set_hints(indexes.positions());
         self.log.segments += 1;

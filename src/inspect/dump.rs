@@ -14,9 +14,8 @@ use edgelog_core::{
 use super::indexes::IndexCheck;
 use super::records::Decompressor;
 use super::walk::{Damage, Step, WalkRules, Walker};
-use super::window::Window;
 use crate::error::{Error, Result};
-use crate::segment::file_names;
+use crate::segment::{Window, file_names};
 use crate::storage::{Access, Storage, StorageFile};
 
 /// Of records that do not follow each other so many are told.
@@ -68,6 +67,14 @@ pub enum DumpItem<'a> {
         batch: RecordBatch<'a>,
         /// The record.
         record: Record<'a>,
+    },
+    /// The records of the batch before were not looked at, and may well be sound: the codec is not built in, or more
+    /// comes out than is allowed.
+    NotDecompressed {
+        /// Where the batch starts.
+        position: u64,
+        /// What keeps it from being decompressed.
+        reason: String,
     },
     /// Bytes that are no batch, or an index that does not hold.
     Invalid {
@@ -146,12 +153,7 @@ struct Dumper<'t> {
 
 impl Dumper<'_> {
     fn log(&mut self, file: Arc<dyn StorageFile>, len: u64, hints: Vec<u64>) -> io::Result<()> {
-        let rules = WalkRules {
-            first_offset: None,
-            contiguous: false,
-            offset_end: Offset::MAX,
-            batch_bytes_max: BATCH_BYTES_MAX,
-        };
+        let rules = WalkRules { first_offset: None, contiguous: false, offset_end: Offset::MAX, durable_below: 0 };
         let mut walker = Walker::new(file, len, rules);
         walker.set_hints(hints);
         let mut decompressor = Decompressor::default();
@@ -179,6 +181,10 @@ impl Dumper<'_> {
         let invalid = |reason: String| DumpItem::Invalid { position, bytes: 0, reason, goes_on: true };
         let records = match decompressor.records(batch) {
             Ok(records) => records,
+            Err(fault) if !fault.is_damage() => {
+                (self.tell)(DumpItem::Batch { position, batch: *batch, is_valid: true })?;
+                return (self.tell)(DumpItem::NotDecompressed { position, reason: fault.to_string() });
+            }
             Err(fault) => {
                 self.report.damaged = true;
                 (self.tell)(DumpItem::Batch { position, batch: *batch, is_valid: false })?;
@@ -335,6 +341,13 @@ impl<W: Write> DumpText<W> {
         match item {
             DumpItem::Batch { position, batch, is_valid } => self.batch(*position, batch, *is_valid),
             DumpItem::Record { batch, record } => self.record(batch, record),
+            DumpItem::NotDecompressed { position, reason } => {
+                writeln!(
+                    self.out,
+                    "Records of the batch at position {position} of {} were not looked at: {reason}",
+                    self.name
+                )
+            }
             DumpItem::Invalid { bytes, reason, goes_on: false, .. } => {
                 writeln!(self.out, "Found {bytes} invalid bytes at the end of {}", self.name)?;
                 writeln!(self.out, "  {reason}")

@@ -10,13 +10,13 @@ use edgelog_core::{HEADER_LEN, LeaderEpoch, LogConfig, Offset, Record, RecordBat
 use super::facts::{Listing, LogFacts, StoreFacts};
 use super::indexes::BuiltIndexes;
 use super::pause;
-use super::records::{Decompressor, RecordsFault};
+use super::records::Decompressor;
 use super::report::{Finding, Progress, Severity};
 use super::rewrite::{Sink, write_indexes};
 use super::shared::SharedStorage;
 use super::walk::{Damage, Step, WalkRules, Walker};
 use crate::error::{Error, Result};
-use crate::log::{Log, OffsetSpec, Reader, TopicPartition};
+use crate::log::{Batch, Log, OffsetSpec, Reader, TopicPartition};
 use crate::segment::file_names;
 use crate::storage::{Access, DirectoryStorage, DirectoryStorageOptions, Storage, StoreMode};
 use crate::store::Store;
@@ -59,7 +59,7 @@ pub struct ExportReport {
     pub bytes: u64,
     /// The first offset exported, and the one behind the last.
     pub offsets: Option<(Offset, Offset)>,
-    /// What could not be exported, and where: damage.
+    /// What could not be exported, and where: damage, and as notes what is sound and cannot be decompressed here.
     pub lost: Vec<Finding>,
 }
 
@@ -250,12 +250,7 @@ impl Exporter<'_> {
             self.lose(path, 0, reached, base, text);
         }
         let len = file.len().map_err(Error::storage("look at", path))?.min(i32::MAX as u64);
-        let rules = WalkRules {
-            first_offset: Some(base),
-            contiguous,
-            offset_end: upper.unwrap_or(Offset::MAX),
-            batch_bytes_max: self.facts.batch_bytes_max(),
-        };
+        let rules = WalkRules { contiguous, ..self.facts.walk_rules(base, upper) };
         let mut walker = Walker::new(file, len, rules);
         loop {
             let before = walker.position();
@@ -264,7 +259,7 @@ impl Exporter<'_> {
             let is_above = self.facts.recovery_point().is_some_and(|point| expected >= point);
             match walker.next() {
                 Step::Batch { position } => {
-                    if is_above && walker.is_left_behind(self.facts.epochs.view()) {
+                    if is_above && walker.is_stale(self.facts.epochs.view()) {
                         return Ok(false);
                     }
                     let batch = walker.batch();
@@ -332,8 +327,9 @@ impl Exporter<'_> {
             return Ok(());
         }
         match self.decompressor.check(batch) {
-            // Whoever takes the batch may have the decoder that this build lacks.
-            Ok(_) | Err(RecordsFault::NotBuiltIn(_)) => {}
+            // Where the batch goes there may be the decoder, or the memory, that is missing here.
+            Ok(_) => {}
+            Err(fault) if !fault.is_damage() => {}
             Err(fault) => {
                 let text = format!("the CRC holds, and the records cannot be read: {fault}");
                 self.lose(path, position, base_offset, next_offset, text);
@@ -501,12 +497,10 @@ pub fn export_records(
             Ok(records) => {
                 give(records, range.until, &mut report, tell).map_err(Error::storage("export", &name.to_string()))?
             }
-            Err(error) => Some(error.to_string()),
+            Err(error) => Some(error),
         };
-        if let Some(text) = faults {
-            let lost = Some((batch.base_offset(), batch.last_offset() + 1));
-            let (log, file) = (Some(name.clone()), name.to_string());
-            report.lose(Finding { severity: Severity::Lost, log, file, position: None, lost, text });
+        if let Some(error) = faults {
+            report.lose(left_out(name, &batch, error));
         }
         report.batches += u64::from(report.records > before);
         report.bytes += batch.bytes().len() as u64;
@@ -516,6 +510,26 @@ pub fn export_records(
             if progress(Progress { bytes_done: told, bytes_total }).is_break() {
                 return Err(interrupted(name));
             }
+        }
+    }
+}
+
+/// What an export says of a batch whose records it could not give out, or not all.
+fn left_out(name: &TopicPartition, batch: &Batch, error: Error) -> Finding {
+    let log = Some(name.clone());
+    match error {
+        Error::CorruptBatch { file, position, base_offset, last_offset, source } => {
+            let (position, lost) = (Some(u64::from(position)), Some((base_offset, last_offset + 1)));
+            Finding { severity: Severity::Lost, log, file, position, lost, text: source.to_string() }
+        }
+        Error::NotDecompressed { file, position, base_offset, last_offset, source } => {
+            let text = format!("offsets {base_offset} to {last_offset} are not exported: {source}");
+            Finding { severity: Severity::Note, log, file, position: Some(u64::from(position)), lost: None, text }
+        }
+        error => {
+            let lost = Some((batch.base_offset(), batch.last_offset() + 1));
+            let text = error.to_string();
+            Finding { severity: Severity::Lost, log, file: name.to_string(), position: None, lost, text }
         }
     }
 }
@@ -561,7 +575,7 @@ fn give<'r>(
     until: Offset,
     report: &mut ExportReport,
     tell: &mut dyn FnMut(&Record<'_>) -> io::Result<()>,
-) -> io::Result<Option<String>> {
+) -> io::Result<Option<Error>> {
     for record in records {
         match record {
             Ok(record) if record.offset >= until => break,
@@ -571,7 +585,7 @@ fn give<'r>(
                 let first = report.offsets.map_or(record.offset, |(first, _)| first);
                 report.offsets = Some((first, record.offset + 1));
             }
-            Err(error) => return Ok(Some(error.to_string())),
+            Err(error) => return Ok(Some(error)),
         }
     }
     Ok(None)

@@ -7,15 +7,14 @@ use std::time::Duration;
 use edgelog_core::{EpochTable, LogConfig, Offset};
 
 use super::pause;
+use super::walk::WalkRules;
 use crate::error::{Error, Result};
 use crate::log::{Origin, SavedLog, TopicPartition};
 use crate::segment::file_names;
 use crate::storage::{Access, DirEntry, Storage};
-use crate::store::checkpoint::{self, Checkpoint, Slot};
+use crate::store::checkpoint::{self, Checkpoint, Found};
 use crate::store::{PARTITIONS_MAX, is_partition, read_config};
 
-/// A checkpoint beyond this is none.
-const CHECKPOINT_BYTES_MAX: u64 = 128 << 20;
 /// A slot that is being written is looked at again so often.
 const SLOT_LOOKS: usize = 4;
 const SLOT_PAUSE: Duration = Duration::from_millis(5);
@@ -53,7 +52,7 @@ impl Selection {
     pub fn find(storage: &Arc<dyn Storage>, name: &str) -> Result<Selection> {
         let mut logs = list_logs(&**storage)?.0;
         let known = StoreFacts::read(&**storage)?.newest.unwrap_or_default().logs;
-        logs.extend(known.into_iter().map(|(name, _)| name));
+        logs.extend(known.into_keys());
         if logs.iter().any(|log| log.topic == name) {
             return Ok(Selection::topic(name));
         }
@@ -90,6 +89,8 @@ pub(super) struct StoreFacts {
     pub(super) agree: bool,
     /// The newer of the valid ones.
     pub(super) newest: Option<Checkpoint>,
+    /// What was taken out of it: the log, and what the checkpoint said of it.
+    pub(super) odd: Vec<(String, String)>,
     /// Why the file could not be read, where it could not.
     pub(super) unreadable: Option<String>,
 }
@@ -109,25 +110,15 @@ impl StoreFacts {
     }
 
     fn read_once(storage: &dyn Storage) -> Result<StoreFacts> {
-        let mut facts = StoreFacts::default();
-        let bytes = match read_whole(storage, checkpoint::FILE, CHECKPOINT_BYTES_MAX) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(facts),
-            Err(error) => {
-                (facts.exists, facts.unreadable) = (true, Some(error.to_string()));
-                return Ok(facts);
+        match checkpoint::read(storage) {
+            Ok(Found { exists, valid, newest, agree, odd }) => {
+                Ok(StoreFacts { exists, valid, agree, newest, odd, unreadable: None })
             }
-        };
-        facts.exists = true;
-        let half = bytes.len() / 2;
-        let slot_at = |at: usize| checkpoint::decode(bytes.get(at..).unwrap_or(&[]));
-        let first: Option<Slot> = slot_at(0)?;
-        let second: Option<Slot> = slot_at(first.as_ref().map_or(half, |slot| slot.size))?;
-        facts.valid = [first.is_some(), second.is_some()];
-        facts.agree = matches!((&first, &second), (Some(a), Some(b)) if a.checkpoint == b.checkpoint);
-        let newest = [first, second].into_iter().flatten().max_by_key(|slot| slot.sequence);
-        facts.newest = newest.map(|slot| slot.checkpoint);
-        Ok(facts)
+            Err(Error::Storage { source, .. }) => {
+                Ok(StoreFacts { exists: true, unreadable: Some(source.to_string()), ..StoreFacts::default() })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The store was closed cleanly, as far as the checkpoint can tell.
@@ -136,8 +127,7 @@ impl StoreFacts {
     }
 
     pub(super) fn saved(&self, name: &TopicPartition) -> Option<&SavedLog> {
-        let logs = &self.newest.as_ref()?.logs;
-        logs.iter().find(|(other, _)| other == name).map(|(_, saved)| saved)
+        self.newest.as_ref()?.logs.get(name)
     }
 }
 
@@ -146,7 +136,10 @@ impl StoreFacts {
 pub(super) struct LogFacts {
     pub(super) name: TopicPartition,
     pub(super) dir: Arc<str>,
+    /// What the checkpoint says of the log, as far as the segments bear it out.
     pub(super) saved: Option<SavedLog>,
+    /// And what they do not.
+    pub(super) doubts: Vec<String>,
     pub(super) epochs: EpochTable,
     pub(super) config: LogConfig,
     /// The store's clean mark stands.
@@ -157,7 +150,12 @@ pub(super) struct LogFacts {
 
 impl LogFacts {
     pub(super) fn new(storage: &dyn Storage, name: &TopicPartition, store: &StoreFacts) -> LogFacts {
-        let saved = store.saved(name).cloned();
+        // As the engine: what the segments do not bear out is not believed.
+        let bases: Vec<Offset> = Listing::read(storage, &name.to_string())
+            .map(|listing| listing.segments.iter().map(|(base, _)| *base).collect())
+            .unwrap_or_default();
+        let supported = store.saved(name).map(|saved| saved.supported_by(&bases));
+        let (saved, doubts) = supported.map_or((None, Vec::new()), |(saved, doubts)| (Some(saved), doubts));
         let epochs = saved.as_ref().map(|saved| saved.epochs.clone()).unwrap_or_default();
         let mut config = LogConfig::default();
         let dir = TopicPartition::new(name.topic.as_str(), 0).to_string();
@@ -169,8 +167,9 @@ impl LogFacts {
             name: name.clone(),
             dir: name.to_string().into(),
             epochs: EpochTable::from_entries(epochs).unwrap_or_default(),
-            clean: store.clean() && saved.is_some(),
+            clean: store.clean() && saved.is_some() && doubts.is_empty(),
             saved,
+            doubts,
             config,
             floor: 0,
         }
@@ -195,11 +194,14 @@ impl LogFacts {
         self.saved.as_ref().map_or(0, |saved| saved.log_start_offset)
     }
 
-    /// What the search behind damage takes for a batch is at most this long.
-    pub(super) fn batch_bytes_max(&self) -> usize {
-        const BATCH_BYTES_MIN: usize = (1 << 20) + 12;
-        const BATCH_BYTES_MAX: usize = 64 << 20;
-        (self.config.max_message_bytes as usize).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX)
+    /// What the batches of the segment at `base` are held to; `upper`: where the next segment begins.
+    pub(super) fn walk_rules(&self, base: Offset, upper: Option<Offset>) -> WalkRules {
+        WalkRules {
+            first_offset: Some(base),
+            contiguous: self.contiguous(),
+            offset_end: upper.unwrap_or(Offset::MAX),
+            durable_below: self.durable_below().unwrap_or(0),
+        }
     }
 }
 

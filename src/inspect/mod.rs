@@ -45,6 +45,8 @@ mod dump;
 mod export;
 mod facts;
 mod indexes;
+mod log_check;
+mod plan;
 mod records;
 mod repair;
 mod report;
@@ -54,7 +56,6 @@ mod shared;
 #[cfg(test)]
 mod tests;
 mod walk;
-mod window;
 
 pub use check::check;
 pub use dump::{DumpItem, DumpOptions, DumpReport, DumpText, dump};

@@ -1,57 +1,75 @@
 //! The records of one batch, decompressed into a buffer that is used again.
 
+use edgelog_core::config::StoreConfig;
 use edgelog_core::{CompressionType, DecodeError, NO_TIMESTAMP, RecordBatch, Records, TimestampMs, TimestampType};
 
 use crate::codec::{self, CodecError};
 
-/// A payload may become so many times as long, or ...
-const DECOMPRESSED_RATIO_MAX: usize = 1024;
-/// ... this long, whichever is less.
-const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
 /// A buffer that grew beyond this is let go of.
 const KEPT_BYTES_MAX: usize = 8 << 20;
 
 /// What the records of a batch whose CRC holds came to.
 #[derive(Debug)]
 pub(super) enum RecordsFault {
-    /// This build has no decoder for them.
-    NotBuiltIn(CodecError),
+    /// Another build, a higher limit or more memory may read them: no damage.
+    NotDecompressed(CodecError),
     Codec(CodecError),
     Record(DecodeError),
+}
+
+impl RecordsFault {
+    pub(super) fn is_damage(&self) -> bool {
+        !matches!(self, RecordsFault::NotDecompressed(_))
+    }
 }
 
 impl std::fmt::Display for RecordsFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            RecordsFault::NotBuiltIn(error) | RecordsFault::Codec(error) => write!(f, "{error}"),
+            RecordsFault::NotDecompressed(error) | RecordsFault::Codec(error) => write!(f, "{error}"),
             RecordsFault::Record(error) => write!(f, "{error}"),
         }
     }
 }
 
-/// Decompresses payloads, one at a time.
-#[derive(Debug, Default)]
+impl From<CodecError> for RecordsFault {
+    fn from(error: CodecError) -> RecordsFault {
+        if error.is_corrupt() { RecordsFault::Codec(error) } else { RecordsFault::NotDecompressed(error) }
+    }
+}
+
+/// Decompresses payloads, one at a time, each to `edgelog.decompressed.bytes.max` at most.
+#[derive(Debug)]
 pub(super) struct Decompressor {
     buffer: Vec<u8>,
+    bytes_max: usize,
+}
+
+impl Default for Decompressor {
+    fn default() -> Decompressor {
+        Decompressor::new(StoreConfig::default().decompressed_bytes_max)
+    }
 }
 
 impl Decompressor {
+    /// With `bytes_max` in the place of the default.
+    pub(super) fn new(bytes_max: u32) -> Decompressor {
+        Decompressor { buffer: Vec::new(), bytes_max: bytes_max as usize }
+    }
+
     /// The records of `batch`.
     pub(super) fn records<'a>(&'a mut self, batch: &RecordBatch<'a>) -> Result<Records<'a>, RecordsFault> {
-        let codec = batch.compression();
-        if codec == CompressionType::None {
-            return batch.records().map_err(RecordsFault::Record);
-        }
         if self.buffer.capacity() > KEPT_BYTES_MAX {
             self.buffer = Vec::new();
         }
         self.buffer.clear();
-        let payload = batch.payload();
-        let limit = payload.len().saturating_mul(DECOMPRESSED_RATIO_MAX).min(DECOMPRESSED_BYTES_MAX);
-        match codec::decompress(codec, payload, &mut self.buffer, limit) {
-            Ok(()) => Ok(batch.records_in(&self.buffer)),
-            Err(error @ CodecError::NotBuiltIn { .. }) => Err(RecordsFault::NotBuiltIn(error)),
-            Err(error) => Err(RecordsFault::Codec(error)),
+        match batch.compression() {
+            _ if batch.record_count() == 0 => Ok(batch.records_in(&[])),
+            CompressionType::None => batch.records().map_err(RecordsFault::Record),
+            codec => {
+                codec::decompress(codec, batch.payload(), &mut self.buffer, self.bytes_max)?;
+                Ok(batch.records_in(&self.buffer))
+            }
         }
     }
 

@@ -18,8 +18,9 @@ use std::sync::Arc;
 
 use edgelog_core::Offset;
 
-use super::check::{LogPlan, check_store};
+use super::check::check_store;
 use super::facts::{Listing, LogFacts, Selection, StoreFacts, list_logs};
+use super::plan::LogPlan;
 use super::report::{CheckReport, Progress, Severity};
 use super::rewrite::{Rewritten, rebuild_indexes, rewrite_segment};
 use super::shared::SharedStorage;
@@ -234,7 +235,7 @@ fn carry_out(
 }
 
 fn saved_of<'a>(checkpoint: &'a mut Checkpoint, name: &TopicPartition) -> Option<&'a mut SavedLog> {
-    checkpoint.logs.iter_mut().find(|(other, _)| other == name).map(|(_, saved)| saved)
+    checkpoint.logs.get_mut(name)
 }
 
 /// What the checkpoint has to say of a log before its files change.
@@ -249,7 +250,11 @@ fn prepare(storage: &dyn Storage, checkpoint: &mut Checkpoint, plan: &LogPlan) {
             durable: DurablePoint { offset: plan.end, base_offset: plan.start, position: 0 },
             epochs: plan.learned.view().entries().to_vec(),
         };
-        checkpoint.logs.push((name.clone(), saved));
+        checkpoint.logs.insert(name.clone(), saved);
+    }
+    if let (Some(saved), Some(believed)) = (saved_of(checkpoint, name), &plan.facts.saved) {
+        // What the segments do not bear out is not written again.
+        (saved.durable, saved.log_start_offset) = (believed.durable, believed.log_start_offset);
     }
     let point = durable_point(plan);
     if let Some(saved) = saved_of(checkpoint, name).filter(|saved| saved.durable.offset < point) {
@@ -393,12 +398,7 @@ pub fn salvage(storage: &Arc<dyn Storage>, path: &str) -> Result<SalvageReport> 
     let len = file.len().map_err(Error::storage("look at", path))?;
     let store = Store::options().set("edgelog.housekeeping", "tick")?.open_on(SharedStorage(Arc::clone(storage)))?;
     let log = store.log(&name.topic, name.partition)?;
-    let rules = WalkRules {
-        first_offset: None,
-        contiguous: false,
-        offset_end: Offset::MAX,
-        batch_bytes_max: log.config().max_message_bytes as usize,
-    };
+    let rules = WalkRules { first_offset: None, contiguous: false, offset_end: Offset::MAX, durable_below: 0 };
     let from = kept_before(&*file, len, path)?;
     let mut walker = Walker::new(file, len, rules);
     walker.start_at(from);

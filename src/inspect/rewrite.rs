@@ -12,11 +12,11 @@ use edgelog_core::{
     NO_SEQUENCE, NO_TIMESTAMP, Offset, Position, RecordBatch, crc32c, stamp_base,
 };
 
-use super::check::SegmentPlan;
 use super::facts::LogFacts;
 use super::indexes::BuiltIndexes;
-use super::records::{Decompressor, RecordsFault};
-use super::walk::{Damage, Step, WalkRules, Walker};
+use super::plan::SegmentPlan;
+use super::records::Decompressor;
+use super::walk::{Damage, Step, Walker};
 use crate::error::{Error, Result};
 use crate::segment::file_names;
 use crate::storage::{Access, Storage, StorageFile, remove_if_there};
@@ -153,12 +153,7 @@ pub(super) fn rewrite_segment(
     let path = file_names::log_file(&facts.dir, plan.base_offset);
     let file = storage.open(&path, Access::Read).map_err(Error::storage("open", &path))?;
     let len = file.len().map_err(Error::storage("look at", &path))?.min(i32::MAX as u64);
-    let rules = WalkRules {
-        first_offset: Some(plan.base_offset),
-        contiguous: facts.contiguous(),
-        offset_end: plan.upper.unwrap_or(Offset::MAX),
-        batch_bytes_max: facts.batch_bytes_max(),
-    };
+    let rules = facts.walk_rules(plan.base_offset, plan.upper);
     let part = file_names::part_file(&facts.dir, plan.base_offset);
     let out = Sink::create(storage, part.clone())?;
     let mut rewriter = Rewriter {
@@ -191,7 +186,7 @@ impl Rewriter<'_> {
             match self.walker.next() {
                 Step::Batch { position } => {
                     let batch = self.walker.batch();
-                    if matches!(decompressor.check(&batch), Err(RecordsFault::Codec(_) | RecordsFault::Record(_))) {
+                    if decompressor.check(&batch).is_err_and(|fault| fault.is_damage()) {
                         let (first, next, size) = (batch.base_offset(), batch.next_offset(), batch.size() as u64);
                         self.cut(position, position + size)?;
                         self.gap(first, next)?;
@@ -327,18 +322,10 @@ pub(super) fn rebuild_indexes(storage: &dyn Storage, facts: &LogFacts, plan: &Se
     let path = file_names::log_file(&facts.dir, plan.base_offset);
     let file = storage.open(&path, Access::Read).map_err(Error::storage("open", &path))?;
     let len = file.len().map_err(Error::storage("look at", &path))?.min(i32::MAX as u64);
-    let built = build_indexes(Walker::new(file, len, index_rules(facts, plan)), plan.base_offset, facts);
+    let built =
+        build_indexes(Walker::new(file, len, facts.walk_rules(plan.base_offset, plan.upper)), plan.base_offset, facts);
     remove_indexes(storage, facts, plan.base_offset)?;
     write_indexes(storage, &facts.dir, &built)
-}
-
-fn index_rules(facts: &LogFacts, plan: &SegmentPlan) -> WalkRules {
-    WalkRules {
-        first_offset: Some(plan.base_offset),
-        contiguous: facts.contiguous(),
-        offset_end: plan.upper.unwrap_or(Offset::MAX),
-        batch_bytes_max: facts.batch_bytes_max(),
-    }
 }
 
 fn build_indexes(mut walker: Walker, base_offset: Offset, facts: &LogFacts) -> BuiltIndexes {

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use edgelog_core::{HEADER_LEN, LeaderEpoch, Offset};
 
-use super::check::{Flow, LogCheck, SegmentPlan};
 use super::indexes::IndexCheck;
+use super::log_check::LogCheck;
 use super::pause;
+use super::plan::SegmentPlan;
 use super::records::RecordsFault;
 use super::report::Severity;
 use super::walk::{Damage, Step, Walker};
+use crate::codec::CodecError;
 use crate::error::Result;
 
 /// A tail that may be in motion is looked at so often before it is called torn.
@@ -23,6 +25,13 @@ struct WrongEpochs {
     batches: u64,
     /// The first one: where, which offset, the epoch of the table and its own.
     first: Option<(u64, Offset, LeaderEpoch, LeaderEpoch)>,
+}
+
+/// What a segment's walk says of the log.
+pub(super) enum Flow {
+    Continue,
+    EndOfLog,
+    Changed,
 }
 
 /// One segment being checked.
@@ -138,7 +147,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
 
     /// `is_above`: the batch stands above the recovery point, where one of another history may stand.
     fn on_batch(&mut self, position: u64, is_above: bool) -> Flow {
-        let left_behind = is_above && self.walker.is_left_behind(self.log.facts.epochs.view());
+        let left_behind = is_above && self.walker.is_stale(self.log.facts.epochs.view());
         if left_behind && !self.log.is_last_attempt && self.is_being_truncated() {
             return Flow::Changed;
         }
@@ -189,9 +198,13 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
                     note = Some(format!("the batch says max timestamp {says}, and its records reach {largest}"));
                 }
             }
-            Err(RecordsFault::NotBuiltIn(error)) => {
-                note = (!self.told_codec).then(|| format!("records were not looked at: {error}"));
-                self.told_codec = true;
+            Err(RecordsFault::NotDecompressed(error)) => {
+                // One note a segment says that a codec is missing; of a batch that is too large, each has its own.
+                let is_known = self.told_codec && matches!(error, CodecError::NotBuiltIn { .. });
+                note = (!is_known).then(|| {
+                    format!("offsets {base_offset} to {}: records were not looked at: {error}", next_offset - 1)
+                });
+                self.told_codec |= matches!(error, CodecError::NotBuiltIn { .. });
             }
             Err(fault) => lost = Some(format!("the CRC holds, and the records cannot be read: {fault}")),
         }

@@ -53,8 +53,7 @@ fn walk(bytes: &[u8], rules: WalkRules) -> Vec<(u64, Step)> {
     }
 }
 
-const ANY: WalkRules =
-    WalkRules { first_offset: None, contiguous: false, offset_end: Offset::MAX, batch_bytes_max: 1 << 20 };
+const ANY: WalkRules = WalkRules { first_offset: None, contiguous: false, offset_end: Offset::MAX, durable_below: 0 };
 const OWN: WalkRules = WalkRules { first_offset: Some(0), contiguous: true, ..ANY };
 
 /// Where batches were found, and the offset that each begins with.

@@ -6,14 +6,16 @@ use std::io;
 use std::sync::Arc;
 
 use edgelog_core::{
-    CRC_START, CompressionType, DecodeError, HEADER_LEN, LOG_OVERHEAD, LeaderEpoch, LogConfig, NO_TIMESTAMP, Offset,
-    Position, RecordBatch, RollParams, SegmentIndexer, TimestampMs, TimestampType, crc32c, encode_one, stamp_base,
+    CRC_START, CompressionType, DecodeError, HEADER_LEN, LOG_OVERHEAD, LeaderEpoch, LogConfig, NO_TIMESTAMP,
+    OFFSET_MAX, Offset, Position, RecordBatch, RollParams, SegmentIndexer, TimestampMs, TimestampType, crc32c,
+    encode_one, stamp_base, stamp_max_timestamp,
 };
 
 use super::{AppendInfo, BatchBuilder, Durability, Log, LogShared, NewRecord, state};
 use crate::canary::{Bug, bug};
 use crate::codec;
 use crate::error::{Error, Result};
+use crate::events;
 use crate::segment::{Segment, file_names};
 use crate::storage::{Access, StorageFile};
 use crate::sync::{MutexGuard, Ordering};
@@ -115,10 +117,10 @@ impl Log {
     /// Appends one record at the log's own durability and returns where it stands.
     ///
     /// # Errors
-    /// [`Error::RecordTooLarge`]; [`Error::Storage`] where there is no room (nothing was appended, try again
-    /// when there is); [`Error::PreviousIo`] after a failed write or flush; [`Error::Closed`],
-    /// [`Error::ReadOnly`], [`Error::Forked`]. After any error but those about the record, the record may
-    /// still be found when the log is reopened.
+    /// [`Error::RecordTooLarge`]; [`Error::OffsetsUsedUp`] behind the greatest offset; [`Error::Storage`] where there is
+    /// no room (nothing was appended, try again when there is); [`Error::PreviousIo`] after a failed write or flush;
+    /// [`Error::Closed`], [`Error::ReadOnly`], [`Error::Forked`]. After any error but those about the record, the record
+    /// may still be found when the log is reopened.
     ///
     /// # Durability
     /// With `flush.messages=1` (the default) the record is on the medium when this returns.
@@ -141,7 +143,7 @@ impl Log {
         let outcome = with_scratch(|scratch| {
             let size = log.encode(&mut scratch.encoded, timestamp, &record)?;
             let codec = log.compression();
-            if codec != CompressionType::None && size >= HEADER_LEN + COMPRESS_BYTES_MIN {
+            if codec != CompressionType::None && size >= HEADER_LEN + COMPRESS_BYTES_MIN && log.may_compress(size) {
                 let Scratch { encoded, compressed } = scratch;
                 if let Some(size) = compress_batch(codec, &mut encoded[..size], compressed)? {
                     return log.append_batch_bytes(&mut compressed[..size], 0, timestamp, durability);
@@ -188,7 +190,8 @@ impl Log {
         };
         let max_timestamp = batch.max_timestamp();
         let codec = log.compression();
-        let info: Outcome<AppendInfo> = if codec == CompressionType::None {
+        let is_plain = codec == CompressionType::None || !log.may_compress(batch.bytes().len());
+        let info: Outcome<AppendInfo> = if is_plain {
             log.append_batch_bytes(batch.bytes(), last_offset_delta, max_timestamp, durability)
         } else {
             with_scratch(|scratch| match compress_batch(codec, batch.bytes(), &mut scratch.compressed)? {
@@ -206,12 +209,17 @@ impl Log {
         Ok(info)
     }
 
-    /// Appends one record batch that was encoded elsewhere (Kafka's format, magic 2), as it is: only base
-    /// offset and leader epoch, which its CRC does not cover, are set here.
+    /// Appends one record batch that was encoded elsewhere (Kafka's format, magic 2). Base offset and leader epoch,
+    /// which its CRC does not cover, are set here. The records' bytes stay as they are.
+    ///
+    /// The max timestamp becomes the greatest timestamp of the records, as a broker sets it: some producers leave 0 or
+    /// -1 in the header, and searches by time and retention rely on it. Where that changes the header, the CRC is
+    /// computed again.
     ///
     /// # Errors
     /// [`Error::InvalidRecord`] where the batch is not valid, its CRC included, or its offsets have holes;
-    /// else as [`append`](Log::append).
+    /// [`Error::Compression`] where its payload does not decompress, or to more than
+    /// `edgelog.decompressed.bytes.max`; else as [`append`](Log::append).
     pub fn append_encoded(&self, batch: &[u8], durability: Durability) -> Result<AppendInfo> {
         let view = RecordBatch::parse(batch).map_err(Error::InvalidRecord)?;
         view.verify_crc().map_err(Error::InvalidRecord)?;
@@ -226,11 +234,14 @@ impl Log {
             };
             return Err(Error::InvalidRecord(error));
         }
-        self.shared.check_records(&view)?;
-        let (last_offset_delta, max_timestamp) = (view.last_offset_delta(), view.max_timestamp());
+        let max_timestamp = self.shared.check_records(&view)?;
+        let (last_offset_delta, claimed) = (view.last_offset_delta(), view.max_timestamp());
         let outcome = with_scratch(|scratch| {
             scratch.encoded.clear();
             scratch.encoded.extend_from_slice(batch);
+            if max_timestamp != claimed {
+                stamp_max_timestamp(&mut scratch.encoded, max_timestamp);
+            }
             self.shared.append_batch_bytes(&mut scratch.encoded, last_offset_delta, max_timestamp, durability)
         });
         outcome.map_err(|error| *error)
@@ -256,8 +267,8 @@ fn compress_batch(codec: CompressionType, batch: &mut [u8], out: &mut Vec<u8>) -
 
 impl LogShared {
     /// Holds a batch from elsewhere to what appends of our own are: its records decode, and their times are their
-    /// makers'.
-    fn check_records(&self, batch: &RecordBatch<'_>) -> Result<()> {
+    /// makers'. Returns the greatest of these times, as Kafka's `LogValidator` computes it for each batch.
+    fn check_records(&self, batch: &RecordBatch<'_>) -> Result<TimestampMs> {
         let log_append_time = batch.timestamp_type() != TimestampType::CreateTime;
         if log_append_time || batch.is_transactional() {
             let attributes = batch.attributes();
@@ -267,15 +278,22 @@ impl LogShared {
         let records = match batch.compression() {
             CompressionType::None => batch.records().map_err(Error::InvalidRecord)?,
             codec => {
-                let limit = super::read::decompressed_limit(batch.payload().len());
-                codec::decompress(codec, batch.payload(), &mut buffer, limit)?;
+                codec::decompress(codec, batch.payload(), &mut buffer, self.decompressed_bytes_max)?;
                 batch.records_in(&buffer)
             }
         };
+        let mut max_timestamp = None;
         for record in records {
-            record.map_err(Error::InvalidRecord)?;
+            let timestamp = record.map_err(Error::InvalidRecord)?.timestamp;
+            max_timestamp = max_timestamp.max(Some(timestamp));
         }
-        Ok(())
+        Ok(max_timestamp.unwrap_or(NO_TIMESTAMP))
+    }
+
+    /// Whether a batch of `size` bytes could be decompressed again.
+    #[inline]
+    fn may_compress(&self, size: usize) -> bool {
+        size - HEADER_LEN <= self.decompressed_bytes_max
     }
 
     /// Encodes a one-record batch into `buffer`, which grows as needed, and returns the batch's size.
@@ -323,20 +341,30 @@ impl LogShared {
         if batch.len() > max {
             return Err(Error::RecordTooLarge { given: batch.len(), max }.into());
         }
+        // Taken by what is slow under the lock, and dropped behind it.
+        let mut events = None;
         let (base_offset, leader_epoch, moved) = {
             let mut guard = self.appender.lock();
             if self.state.load(Ordering::Relaxed) != state::WRITABLE {
+                events.get_or_insert_with(events::hold);
                 self.attend(&mut guard)?;
             }
             let mut appender = guard.as_mut().expect("a writable log has an appender");
             if !appender.clear.covers(appender, batch.len(), last_offset_delta, max_timestamp) {
+                events.get_or_insert_with(events::hold);
                 self.make_room(&mut guard, batch.len(), last_offset_delta, max_timestamp)?;
                 appender = guard.as_mut().expect("a writable log has an appender");
             }
             let (base_offset, leader_epoch) = (appender.next_offset, appender.epoch);
-            let moved = self.place(appender, batch, last_offset_delta, max_timestamp, durability)?;
-            (base_offset, leader_epoch, moved)
+            match self.place(appender, batch, last_offset_delta, max_timestamp, durability) {
+                Ok(moved) => (base_offset, leader_epoch, moved),
+                Err(error) => {
+                    events.get_or_insert_with(events::hold);
+                    return Err(self.write_failed(appender, error).into());
+                }
+            }
         };
+        drop(events);
         let last_offset = base_offset + Offset::from(last_offset_delta);
         let end = last_offset + 1;
         if moved {
@@ -369,7 +397,7 @@ impl LogShared {
         last_offset_delta: i32,
         max_timestamp: TimestampMs,
         durability: Durability,
-    ) -> Outcome<bool> {
+    ) -> io::Result<bool> {
         let base_offset = appender.next_offset;
         let last_offset = base_offset + Offset::from(last_offset_delta);
         let position = appender.position;
@@ -380,13 +408,10 @@ impl LogShared {
             self.log_end_offset.store(last_offset + 1, Ordering::Release);
         }
         appender.stores = durability == Durability::Os && batch.len() <= MAP_STORE_BYTES_MAX;
-        let written = if appender.stores {
-            file.store_at(batch, u64::from(position))
+        if appender.stores {
+            file.store_at(batch, u64::from(position))?;
         } else {
-            file.write_at(batch, u64::from(position))
-        };
-        if let Err(error) = written {
-            return Err(self.write_failed(appender, error).into());
+            file.write_at(batch, u64::from(position))?;
         }
         if let Some((entry, time)) = appender.indexer.on_batch(position, last_offset, max_timestamp) {
             appender.segment.push_index_entries(entry, time);
@@ -482,6 +507,10 @@ impl LogShared {
             let max = appender.config.segment_bytes as usize;
             if size > max {
                 return Err(Error::RecordBatchTooLarge { given: size, max });
+            }
+            if Offset::from(last_offset_delta) > OFFSET_MAX - appender.next_offset {
+                let (records, next_offset) = (last_offset_delta as u32 + 1, appender.next_offset);
+                return Err(Error::OffsetsUsedUp { records, next_offset, max: OFFSET_MAX });
             }
             let config = &appender.config;
             let params = RollParams {
@@ -610,7 +639,8 @@ impl LogShared {
         appender.created_ms = self.clock.now();
         appender.given = (appender.created_ms, 0);
         appender.first_timestamp = None;
-        tracing::debug!(log = %self.name, base_offset, "rolled");
+        let name = self.name.clone();
+        events::emit(move || tracing::debug!(log = %name, base_offset, "rolled"));
         if let Some(host) = self.host.upgrade() {
             host.wake_housekeeping();
         }
@@ -625,7 +655,12 @@ impl LogShared {
             let prepared = format!("{}/{}", self.dir, file_names::PREPARED);
             match self.storage.rename(&prepared, &path) {
                 Ok(()) => return Ok((file, reserved)),
-                Err(error) => tracing::warn!(log = %self.name, %error, "the segment made ready could not be used"),
+                Err(error) => {
+                    let name = self.name.clone();
+                    events::emit(
+                        move || tracing::warn!(log = %name, %error, "the segment made ready could not be used"),
+                    );
+                }
             }
         }
         let file = self.storage.open(&path, Access::CreateNew).map_err(Error::storage("create", &path))?;
@@ -653,7 +688,7 @@ impl Clear {
         let asking = if appender.asked { 0 } else { ask_below(appender.reserve_step) };
         Clear {
             position: appender.reserved.saturating_sub(asking).min(appender.config.segment_bytes),
-            offset: appender.segment.base_offset.saturating_add(Offset::from(i32::MAX)),
+            offset: appender.segment.base_offset.saturating_add(Offset::from(i32::MAX)).min(OFFSET_MAX),
             timestamp: first.saturating_add(appender.config.segment_ms),
         }
     }
@@ -661,7 +696,7 @@ impl Clear {
     #[inline]
     fn covers(&self, appender: &Appender, size: usize, last_offset_delta: i32, max_timestamp: TimestampMs) -> bool {
         appender.position as usize + size <= self.position as usize
-            && appender.next_offset + Offset::from(last_offset_delta) <= self.offset
+            && Offset::from(last_offset_delta) <= self.offset - appender.next_offset
             && max_timestamp <= self.timestamp
     }
 }

@@ -8,13 +8,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use edgelog_core::{EpochEntry, EpochTable, HEADER_LEN, Offset, Plausible, Position, ScanRules, ScanStep, scan_step};
+use edgelog_core::{Continuation, EpochEntry, EpochLearner, EpochTable, HEADER_LEN, Judgement, Offset, Position};
 
 use super::beside::FailedFlush;
 use super::recovery::OpenLog;
-use super::{LogShared, ReadUpTo, is_gone, state};
+use super::{LogShared, Origin, ReadUpTo, is_gone, state};
 use crate::error::{Error, Result};
-use crate::segment::{PooledBuffer, Segment, file_names};
+use crate::segment::{PooledBuffer, Segment, Window, file_names};
 use crate::sync::{Mutex, Ordering};
 use crate::zeros;
 
@@ -34,6 +34,12 @@ const LIST_EVERY: u32 = 16;
 #[derive(Debug)]
 pub(crate) struct Attachment {
     segment: Arc<Segment>,
+    /// The log's identity in the writer's checkpoint; `None` while no checkpoint knows the log.
+    id: Option<[u8; 16]>,
+    /// The topic was deleted and created again: nothing more is read under its name.
+    is_replaced: bool,
+    /// Without a checkpoint the batches' own epochs make the table.
+    learner: EpochLearner,
     /// The file that was validated; another one under its name means a truncation.
     identity: u64,
     position: Position,
@@ -51,14 +57,19 @@ pub(crate) struct Attachment {
 
 /// Attaches to a log that somebody else writes, or wrote.
 pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
-    let log = LogShared::new(params, params.saved.as_ref());
-    let mut log = log;
+    let mut log = LogShared::new(params, params.saved.as_ref());
     log.state.store(state::ATTACHED, Ordering::Release);
+    if params.saved.is_none() {
+        // Who wrote it is not known: copied from a broker, or its checkpoint is lost. Offsets need only rise.
+        log.origin.store(Origin::Imported as u8, Ordering::Relaxed);
+    }
     let bases = log.list_segments()?;
-    let recovery_point = params.saved.as_ref().map_or(0, |saved| saved.durable.offset);
-    let attachment = log.take_over(&bases, recovery_point)?;
+    let saved = params.saved.as_ref().map(|saved| saved.supported_by(&bases).0);
+    let recovery_point = saved.as_ref().map_or(0, |saved| saved.durable.offset);
+    let mut attachment = log.take_over(&bases, recovery_point)?;
+    attachment.id = params.saved.as_ref().map(|saved| saved.id);
     log.attachment = Some(Mutex::new(attachment));
-    let start = params.saved.as_ref().map_or(0, |saved| saved.log_start_offset).max(bases[0]);
+    let start = saved.as_ref().map_or(0, |saved| saved.log_start_offset).max(bases[0]);
     log.log_start_offset.store(start, Ordering::Release);
     log.recovery_point.store(recovery_point, Ordering::Release);
     let log = Arc::new(log);
@@ -76,6 +87,7 @@ impl LogShared {
         if at.checkpoint_read.is_none_or(|at| at.elapsed() >= CHECKPOINT_EVERY) {
             any |= self.read_checkpoint(&mut at)?;
         }
+        self.check_not_replaced(&at)?;
         loop {
             any |= self.validate_on(&mut at)?;
             if !self.move_on(&mut at)? && !self.pass_damage(&mut at)? {
@@ -89,21 +101,77 @@ impl LogShared {
     /// Takes over what the writer's checkpoint says by now: what is durable, and where the log starts.
     pub(super) fn read_checkpoint(&self, at: &mut Attachment) -> Result<bool> {
         at.checkpoint_read = Some(Instant::now());
-        let Some(saved) = self.host()?.read_saved(&self.name)?.filter(|saved| saved.id == self.id) else {
-            return Ok(false);
-        };
+        let Some(saved) = self.host()?.read_saved(&self.name)? else { return Ok(false) };
+        match at.id {
+            Some(id) if id != saved.id => {
+                at.is_replaced = true;
+                return Err(Error::LogReplaced { name: self.name.to_string() });
+            }
+            Some(_) => {}
+            None => {
+                // A writer has opened the store since, and recovered the log: it is read again by what is known now.
+                at.id = Some(saved.id);
+                self.origin.store(saved.origin as u8, Ordering::Relaxed);
+                *self.epochs.write() = EpochTable::from_entries(saved.epochs.clone()).unwrap_or_default();
+                let start = self.log_start_offset.load(Ordering::Acquire);
+                self.begin_again(at, start)?;
+            }
+        }
+        let bases: Vec<Offset> = self.segments.read().iter().map(|segment| segment.base_offset).collect();
+        let (saved, _) = saved.supported_by(&bases);
         self.log_start_offset.fetch_max(saved.log_start_offset, Ordering::AcqRel);
         if let Some(from) = self.rewritten_from(at, &saved.epochs) {
             *self.epochs.write() = EpochTable::from_entries(saved.epochs).unwrap_or_default();
-            self.begin_anew(at, from)?;
+            self.begin_again(at, from)?;
             at.checkpoint_read = Some(Instant::now());
+        } else {
+            self.take_epochs(saved.epochs);
         }
         let durable = saved.durable.offset.max(at.flushed);
         Ok(self.recovery_point.swap(durable, Ordering::AcqRel) != durable)
     }
 
-    /// Where another history begins below the end that is seen here: a truncation, a repair or a recovery took back
-    /// what this process has looked at, and the writer's epochs tell.
+    /// Takes over epochs that began at or behind the end that is seen here.
+    fn take_epochs(&self, saved: Vec<EpochEntry>) {
+        let newest = saved.last().map(|entry| entry.epoch);
+        let mut epochs = self.epochs.write();
+        if newest > epochs.view().latest().map(|entry| entry.epoch) {
+            *epochs = EpochTable::from_entries(saved).unwrap_or_default();
+        }
+    }
+
+    fn check_not_replaced(&self, at: &Attachment) -> Result<()> {
+        if at.is_replaced { Err(Error::LogReplaced { name: self.name.to_string() }) } else { Ok(()) }
+    }
+
+    /// Whether a file that was just opened by its name is this log's. The files of a topic that is created again come
+    /// to be only after the checkpoint has forgotten the old topic: so the checkpoint is read behind the opening.
+    fn confirm_identity(&self) -> Result<()> {
+        let Some(attachment) = &self.attachment else { return Ok(()) };
+        self.confirm(&mut attachment.lock())
+    }
+
+    /// Opens a segment's file. In an attached process the name may be another topic's by now.
+    pub(super) fn open_for_reading(&self, segment: &Segment) -> Result<()> {
+        if self.attachment.is_none() || segment.is_open() {
+            return Ok(());
+        }
+        segment.file()?;
+        self.confirm_identity()
+    }
+
+    fn confirm(&self, at: &mut Attachment) -> Result<()> {
+        self.check_not_replaced(at)?;
+        let Some(id) = at.id else { return Ok(()) };
+        if self.host()?.read_saved(&self.name)?.is_some_and(|saved| saved.id == id) {
+            return Ok(());
+        }
+        at.is_replaced = true;
+        self.check_not_replaced(at)
+    }
+
+    /// Where another history begins below the end that is seen here: the writer's epochs show that a truncation, a
+    /// repair or a recovery took away what this process has looked at.
     fn rewritten_from(&self, at: &Attachment, saved: &[EpochEntry]) -> Option<Offset> {
         let known = self.epochs.read().view().latest().map_or(-1, |entry| entry.epoch);
         let new = saved.iter().filter(|entry| entry.epoch > known && entry.start_offset < at.next_offset);
@@ -177,6 +245,9 @@ impl LogShared {
         *self.segments.write() = segments;
         Ok(Attachment {
             segment,
+            id: None,
+            is_replaced: false,
+            learner: EpochLearner::default(),
             identity,
             position: 0,
             next_offset,
@@ -211,7 +282,7 @@ impl LogShared {
                 Err(error) => return Err(error),
             };
             let before = at.position;
-            let needed = self.validate(at, &buffer[..read]);
+            let needed = self.validate(at, &buffer[..read])?;
             any |= at.position > before;
             match needed {
                 // A batch longer than the look: look again, once, at all of it.
@@ -225,12 +296,18 @@ impl LogShared {
         Ok(any)
     }
 
-    /// What stands here was durable once and is no batch now: damage. Goes on at the next good batch of the
-    /// segment, so that readers meet the damage, report it, and find what lies behind.
+    /// What stands here is due to be a batch and is none: below the recovery point, or in a log that no writer has
+    /// opened. Goes on at the next good batch of the segment, so that readers meet the damage, report it, and find
+    /// what lies behind.
     fn pass_damage(&self, at: &mut Attachment) -> Result<bool> {
         let recovery_point = self.recovery_point.load(Ordering::Acquire);
-        if at.next_offset >= recovery_point {
+        let is_durable = at.next_offset < recovery_point;
+        // Without a writer nothing is in motion: one look at each place is enough.
+        if !is_durable && (at.id.is_some() || at.in_vain != 1) {
             return Ok(false);
+        }
+        if is_durable && self.changed_meanwhile(at)? {
+            return Ok(true);
         }
         let path = at.segment.path();
         let len = match at.segment.file().map(|file| file.len()) {
@@ -238,121 +315,175 @@ impl LogShared {
             Err(error) if is_gone(&error) => return Ok(false),
             Err(error) => return Err(error),
         };
-        if at.position >= len {
+        if at.position < len {
+            let plausible = self.plausible(at.next_offset, Offset::MAX);
+            if let Some(batch) = at.segment.resync(at.position, len, &plausible, &self.pool)?.batch {
+                (at.position, at.next_offset) = batch;
+                self.publish(at);
+                return Ok(true);
+            }
+        }
+        if !is_durable {
             return Ok(false);
         }
-        let plausible = Plausible {
-            offset_min: at.next_offset,
-            offset_end: Offset::MAX,
-            contiguous: self.origin() == super::Origin::Own,
-            epochs: None,
-            batch_bytes_max: i32::MAX as usize,
-        };
-        // Where nothing good follows, the damage reaches to the recovery point: readers are led into it.
-        let found = at.segment.resync(at.position, len, &plausible, &self.pool).batch;
-        (at.position, at.next_offset) = found.unwrap_or((len, recovery_point));
-        at.segment.publish(at.position);
-        self.log_end_offset.store(at.next_offset, Ordering::Release);
-        self.high_watermark.store(at.next_offset, Ordering::Release);
+        // Nothing good follows: the loss reaches up to the recovery point, and readers are led into it.
+        (at.position, at.next_offset) = (at.position.max(len), recovery_point);
+        self.publish(at);
         Ok(true)
     }
 
-    /// Publishes every whole, valid batch at the start of `bytes`; returns how many bytes the next one needs,
-    /// if it is cut off.
-    fn validate(&self, at: &mut Attachment, bytes: &[u8]) -> Option<usize> {
+    /// Before an end below the recovery point is called damage: whether a truncation explains it. That writes the
+    /// checkpoint before it changes a file.
+    fn changed_meanwhile(&self, at: &mut Attachment) -> Result<bool> {
+        let before = (at.next_offset, self.recovery_point.load(Ordering::Acquire));
+        self.read_checkpoint(at)?;
+        Ok(self.validate_on(at)? || before != (at.next_offset, self.recovery_point.load(Ordering::Acquire)))
+    }
+
+    fn publish(&self, at: &Attachment) {
+        at.segment.publish(at.position);
+        // Segments of an imported log may overlap: the end never falls but where the log is begun again.
+        self.log_end_offset.fetch_max(at.next_offset, Ordering::AcqRel);
+        self.high_watermark.fetch_max(at.next_offset, Ordering::AcqRel);
+    }
+
+    /// Publishes every whole batch at the start of `bytes` that continues the log; returns how many bytes the next one
+    /// needs, if it is cut off.
+    fn validate(&self, at: &mut Attachment, bytes: &[u8]) -> Result<Option<usize>> {
         let mut from = 0;
         let mut needed = None;
+        let mut may_ask = true;
         loop {
-            let rules = ScanRules {
-                expected_offset: Some(at.next_offset),
-                contiguous: self.origin() == super::Origin::Own,
-                epochs: None,
-                batch_bytes_max: i32::MAX as usize,
+            let epochs = self.epochs.read();
+            let due = Continuation {
+                next_offset: at.next_offset,
+                contiguous: self.origin() == Origin::Own,
+                offset_end: Offset::MAX,
+                durable_below: self.recovery_point.load(Ordering::Acquire),
+                epochs: at.id.map(|_| epochs.view()),
                 check_crc: true,
             };
-            match scan_step(&bytes[from..], &rules) {
-                ScanStep::Batch(batch) => {
-                    let epoch = batch.partition_leader_epoch();
-                    let latest = self.epochs.read().view().latest();
-                    if epoch >= 0 && latest.is_none_or(|latest| epoch > latest.epoch) {
-                        self.epochs.write().assign(epoch, batch.base_offset());
-                    } else if latest
-                        .is_some_and(|latest| epoch < latest.epoch && batch.base_offset() >= latest.start_offset)
-                    {
-                        // Left behind by a history that was taken back.
-                        break;
+            let batch = match due.judge(&bytes[from..]) {
+                Judgement::Continues { right_epoch: Some(_), .. } | Judgement::Stale { .. } if may_ask => {
+                    // An epoch lasts in the checkpoint before its first batch: one that is not known here may be new,
+                    // or the field is damaged.
+                    drop(epochs);
+                    may_ask = false;
+                    let stands = (at.position, at.next_offset, self.generation.load(Ordering::Acquire));
+                    self.read_checkpoint(at)?;
+                    if stands != (at.position, at.next_offset, self.generation.load(Ordering::Acquire)) {
+                        return Ok(None);
                     }
-                    at.next_offset = batch.next_offset();
-                    from += batch.size();
+                    continue;
                 }
-                ScanStep::NeedMore { needed: more } => {
+                Judgement::Continues { batch, .. } => batch,
+                Judgement::NeedMore { needed: more } => {
                     needed = Some(more);
                     break;
                 }
-                _ => break,
+                Judgement::Stale { .. } | Judgement::End | Judgement::Damage(_) => break,
+            };
+            drop(epochs);
+            if at.id.is_none() {
+                let (epoch, offset) = (batch.partition_leader_epoch(), batch.base_offset());
+                at.learner.learn(&mut self.epochs.write(), epoch, offset);
             }
+            at.next_offset = batch.next_offset();
+            at.position += batch.size() as u32;
+            from += batch.size();
+            // Published one by one: what is read of the checkpoint in between may begin the log again.
+            self.publish(at);
         }
-        if from > 0 {
-            at.position += from as u32;
-            at.segment.publish(at.position);
-            self.log_end_offset.store(at.next_offset, Ordering::Release);
-            self.high_watermark.store(at.next_offset, Ordering::Release);
-        }
-        needed
+        Ok(needed)
     }
 
-    /// At the end of what is valid: goes to the next segment, or begins anew where the file was exchanged.
+    /// At the end of what is valid: goes to the next segment, or begins again where the file was exchanged.
     fn move_on(&self, at: &mut Attachment) -> Result<bool> {
-        let next = file_names::log_file(&self.dir, at.next_offset);
         if at.next_offset > at.segment.base_offset {
+            let next = file_names::log_file(&self.dir, at.next_offset);
             match self.storage.metadata(&next) {
-                Ok(meta) => {
-                    // Once more: what was appended before the roll is complete now.
-                    if self.validate_on(at)? {
-                        return Ok(true);
-                    }
-                    self.enter(at, at.next_offset, meta.identity);
-                    return Ok(true);
-                }
+                // Once more: what was appended before the roll is complete now.
+                Ok(_) if self.validate_on(at)? => return Ok(true),
+                Ok(_) => return self.enter(at, at.next_offset).map(|()| true),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(Error::storage("look at", &next)(error)),
             }
         }
         match self.identity(&at.segment) {
             Ok(identity) if identity == at.identity => {}
-            Ok(_) => return self.begin_anew(at, at.segment.base_offset).map(|()| false),
-            Err(error) if is_gone(&error) => return self.begin_anew(at, at.segment.base_offset).map(|()| false),
-            Err(error) => return Err(error),
+            Err(error) if !is_gone(&error) => return Err(error),
+            // Another file stands under this one's name, or none: a truncation, or another topic of this name.
+            _ => {
+                self.confirm(at)?;
+                return self.begin_again(at, at.segment.base_offset).map(|()| false);
+            }
         }
         let is_damage = at.next_offset < self.recovery_point.load(Ordering::Acquire);
-        if is_damage || at.in_vain % LIST_EVERY == LIST_EVERY - 1 {
-            // A later segment exists although this one does not reach it: what lies between is damaged, and readers say
-            // so.
+        let has_holes = self.origin() == Origin::Imported;
+        if is_damage || (has_holes && at.in_vain <= 1) || at.in_vain % LIST_EVERY == LIST_EVERY - 1 {
             let bases = self.list_segments()?;
-            if let Some(&base) = bases.iter().find(|&&base| base > at.next_offset) {
-                let identity = self.identity(&self.attached_segment(base))?;
-                at.next_offset = base;
-                self.enter(at, base, identity);
-                return Ok(true);
+            match bases.iter().find(|&&base| base > at.segment.base_offset) {
+                // It came to be since the look at its name.
+                Some(&base) if base == at.next_offset => return Ok(true),
+                Some(&base) => return self.go_on_to(at, base).map(|()| true),
+                None => {}
             }
         }
         Ok(false)
     }
 
-    fn enter(&self, at: &mut Attachment, base_offset: Offset, identity: u64) {
-        let segment = self.attached_segment(base_offset);
+    /// A later segment exists although this one does not lead to it: there is a hole, or damage. Goes on behind the
+    /// damage where something good follows in this segment, else to the segment at `base`.
+    fn go_on_to(&self, at: &mut Attachment, base: Offset) -> Result<()> {
+        if self.validate_on(at)? {
+            return Ok(());
+        }
+        let path = at.segment.path();
+        let len = at.segment.file()?.len().map_err(Error::storage("look at", &path))?.min(i32::MAX as u64) as Position;
+        if at.position < len {
+            let plausible = self.plausible(at.next_offset, base.max(at.next_offset));
+            if let Some(batch) = at.segment.resync(at.position, len, &plausible, &self.pool)?.batch {
+                (at.position, at.next_offset) = batch;
+                self.publish(at);
+                return Ok(());
+            }
+            if !self.is_zero(at, len)? {
+                // Readers are led into the damage.
+                at.position = len;
+                at.segment.publish(len);
+            }
+        }
+        self.enter(at, base)
+    }
+
+    /// Whether nothing was ever written from the attachment's place to `len`.
+    fn is_zero(&self, at: &Attachment, len: Position) -> Result<bool> {
+        let mut window = Window::new(Arc::clone(at.segment.file()?), u64::from(len));
+        Ok(window.first_nonzero(u64::from(at.position)).is_none())
+    }
+
+    /// Goes on with the segment at `base`, which exists.
+    fn enter(&self, at: &mut Attachment, base: Offset) -> Result<()> {
+        let segment = self.attached_segment(base);
+        let identity = self.identity(&segment)?;
+        segment.file()?;
+        self.confirm(at)?;
         segment.publish(0);
         self.segments.write().push(Arc::clone(&segment));
+        // Segments of an imported log may overlap: what stands in both is passed over by readers.
         (at.segment, at.identity, at.position, at.in_vain) = (segment, identity, 0, 0);
-        self.log_end_offset.store(at.next_offset, Ordering::Release);
-        self.high_watermark.store(at.next_offset, Ordering::Release);
+        let reached = at.next_offset.max(base);
+        at.next_offset = if self.origin() == Origin::Own { reached } else { base };
+        self.log_end_offset.fetch_max(reached, Ordering::AcqRel);
+        self.high_watermark.fetch_max(reached, Ordering::AcqRel);
+        Ok(())
     }
 
     /// The writer truncated the log: another file stands under the name of the segment that holds `from`, or the
     /// segment is gone, or other batches stand there.
-    fn begin_anew(&self, at: &mut Attachment, from: Offset) -> Result<()> {
+    fn begin_again(&self, at: &mut Attachment, from: Offset) -> Result<()> {
         let bases = self.list_segments()?;
-        *at = Attachment { failed: at.failed, ..self.take_over(&bases, from)? };
+        *at = Attachment { failed: at.failed, id: at.id, ..self.take_over(&bases, from)? };
         // What was durable of the history that is gone says nothing of this one.
         self.recovery_point.fetch_min(at.next_offset, Ordering::AcqRel);
         self.log_start_offset.fetch_max(bases[0], Ordering::AcqRel);

@@ -68,7 +68,8 @@ impl LogShared {
             }
             debug_assert_eq!(self.durable.lock().offset, end, "nothing is appended to a closed log");
         }
-        for segment in self.segments.read().iter().rev() {
+        let segments = self.segments.read().clone();
+        for segment in segments.iter().rev() {
             if !segment.has_unwritten_indexes() {
                 break;
             }

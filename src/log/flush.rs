@@ -13,6 +13,7 @@ use edgelog_core::Offset;
 use super::{DurablePoint, Log, LogShared, state};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
+use crate::events;
 use crate::segment::Segment;
 use crate::sync::{Ordering, elapsed};
 
@@ -112,6 +113,8 @@ impl LogShared {
     /// Returns once the recovery point has reached `target`: by flushing, or by waiting for who flushes
     /// already.
     pub(crate) fn flush_until(&self, target: Offset) -> Result<()> {
+        // A flush under way is a lock too: who waits for it from within an event waits for itself.
+        let _events = events::hold();
         let mut flush = self.flush_state.lock();
         loop {
             if self.recovery_point.load(Ordering::Acquire) >= target {
@@ -149,6 +152,7 @@ impl LogShared {
 
     /// Flushes whether or not anything is known to need it: the size of a trimmed file does.
     pub(super) fn flush_now(&self) -> Result<()> {
+        let _events = events::hold();
         let _no_other = self.pause_flushes();
         self.flush_once().map(|_| ())
     }

@@ -19,12 +19,14 @@ use edgelog_core::{CompressionType, EpochTable, LogConfig, Offset, Position};
 use crate::canary::{Bug, bug};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::events;
 use crate::segment::{BufferPool, Segment};
 use crate::storage::{ForkGuard, Storage, StorageLock};
 use crate::sync::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, RwLock, Wake};
 
 mod append;
 mod attach;
+mod batch;
 mod batch_builder;
 mod beside;
 mod close;
@@ -33,12 +35,14 @@ mod flush;
 mod read;
 mod recovery;
 mod retention;
+mod saved_log;
 mod signal;
 mod truncate;
 mod types;
 
+pub use batch::{Batch, Records};
 pub use batch_builder::BatchBuilder;
-pub use read::{Batch, LostRange, Reader, ReaderOptions, Records};
+pub use read::{LostRange, Reader, ReaderOptions};
 pub use recovery::{CutTail, LogRecovery};
 pub use types::{AppendInfo, Durability, LogOffsets, NewRecord, OffsetSpec, ReadUpTo, TopicPartition};
 
@@ -46,7 +50,8 @@ pub(crate) use append::Appender;
 pub(crate) use attach::{Attachment, attach};
 #[cfg(feature = "bridge")]
 pub(crate) use beside::FailedFlush;
-pub(crate) use recovery::{OpenLog, SavedLog, open};
+pub(crate) use recovery::{OpenLog, open};
+pub(crate) use saved_log::SavedLog;
 pub(crate) use types::check_topic_name;
 
 /// What a log asks of the store that it lives in.
@@ -132,6 +137,8 @@ pub(crate) struct LogShared {
     host: Weak<dyn LogHost>,
     fork: ForkGuard,
     pool: Arc<BufferPool>,
+    /// `edgelog.decompressed.bytes.max`.
+    decompressed_bytes_max: usize,
     config: RwLock<Arc<LogConfig>>,
     hot: HotConfig,
 
@@ -189,19 +196,9 @@ impl Log {
         self.shared.id
     }
 
-    /// The four offsets as they are now. Taken one by one, lowest last, so that their order holds while
-    /// others append.
+    /// The four offsets as they are now.
     pub fn offsets(&self) -> LogOffsets {
-        let log_end_offset = self.shared.log_end_offset.load(Ordering::Acquire);
-        let high_watermark = self.shared.high_watermark.load(Ordering::Acquire);
-        let recovery_point = self.shared.recovery_point.load(Ordering::Acquire);
-        let log_start_offset = self.shared.log_start_offset.load(Ordering::Acquire);
-        LogOffsets {
-            log_start_offset: log_start_offset.min(log_end_offset),
-            high_watermark: high_watermark.min(log_end_offset),
-            recovery_point: recovery_point.min(log_end_offset),
-            log_end_offset,
-        }
+        self.shared.offsets()
     }
 
     /// The leader epoch that the next record gets.
@@ -246,6 +243,34 @@ impl Log {
 }
 
 impl LogShared {
+    /// The four offsets, in the order that [`LogOffsets`] promises.
+    ///
+    /// Each rises only when those above it have risen, so they are read lowest first. Only a truncation lowers them:
+    /// the recovery point and the start first, then the others while it holds the list of segments.
+    fn offsets(&self) -> LogOffsets {
+        let _no_truncation = self.segments.read();
+        let mut offsets = LogOffsets {
+            log_start_offset: self.log_start_offset.load(Ordering::Acquire),
+            recovery_point: self.recovery_point.load(Ordering::Acquire),
+            high_watermark: self.high_watermark.load(Ordering::Acquire),
+            log_end_offset: self.log_end_offset.load(Ordering::Acquire),
+        };
+        if self.attachment.is_some() {
+            // The writer's checkpoint may be ahead of what this process has validated, or validates again.
+            offsets.high_watermark = offsets.high_watermark.min(offsets.log_end_offset);
+            offsets.log_start_offset = offsets.log_start_offset.min(offsets.high_watermark);
+            offsets.recovery_point = offsets.recovery_point.min(offsets.log_end_offset);
+        }
+        debug_assert!(
+            offsets.log_start_offset <= offsets.high_watermark
+                && offsets.high_watermark <= offsets.log_end_offset
+                && offsets.recovery_point <= offsets.log_end_offset,
+            "{}: {offsets:?}",
+            self.name
+        );
+        offsets
+    }
+
     pub(crate) fn origin(&self) -> Origin {
         if self.origin.load(Ordering::Relaxed) == Origin::Own as u8 { Origin::Own } else { Origin::Imported }
     }
@@ -327,17 +352,23 @@ impl LogShared {
     }
 
     /// Makes the log read-only for good: a write or flush failed, and what is on the medium is not known any
-    /// more.
+    /// more. A caller that holds a lock has taken a hold on its events before.
     pub(crate) fn fail(&self, reason: &str) {
         self.tell_attached();
-        let mut failure = self.failure.lock();
-        if failure.is_none() {
-            *failure = Some(reason.to_owned());
-            tracing::error!(log = %self.name, reason, "the log is read-only until the store is opened again");
-        }
-        self.state.store(state::FAILED, Ordering::Release);
-        drop(failure);
+        let is_first = {
+            let mut failure = self.failure.lock();
+            let is_first = failure.is_none();
+            if is_first {
+                *failure = Some(reason.to_owned());
+            }
+            self.state.store(state::FAILED, Ordering::Release);
+            is_first
+        };
         self.wake.wake_all();
+        if is_first {
+            let (log, reason) = (self.name.clone(), reason.to_owned());
+            events::emit(move || tracing::error!(%log, reason, "the log is read-only until the store is opened again"));
+        }
     }
 
     /// Raises the log's flag: what was written and not flushed may never reach the medium, although a flush by somebody
@@ -378,8 +409,9 @@ impl LogShared {
 
     /// What the checkpoint keeps of this log.
     pub(crate) fn durable_state(&self) -> (DurablePoint, Offset, Vec<edgelog_core::EpochEntry>) {
-        let durable = *self.durable.lock();
+        // The start first: it never passes what is durable, and must not seem to.
         let start = self.log_start_offset.load(Ordering::Acquire);
+        let durable = *self.durable.lock();
         (durable, start, self.epochs.read().view().entries().to_vec())
     }
 }

@@ -1,35 +1,22 @@
 //! The read path, top to bottom: bound, segment, index, batch headers, CRC, a batch that keeps alive what it
 //! borrows.
 
-use std::cell::OnceCell;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edgelog_core::{
-    CompressionType, DecodeError, HEADER_LEN, LeaderEpoch, Offset, OffsetAndEpoch, Plausible, Position, Record,
-    RecordBatch, TimestampMs,
+    Candidate, CompressionType, DecodeError, HEADER_LEN, LeaderEpoch, Offset, OffsetAndEpoch, Plausible, Position,
+    TimestampMs, follows,
 };
 
+use super::batch::Batch;
 use super::signal::Signal;
 use super::{Log, LogShared, OffsetSpec, Origin, ReadUpTo, is_gone};
-use crate::codec;
 use crate::error::{DamageKind, Error, Result};
-use crate::segment::{BufferPool, Cursor, PooledBuffer, Resynced, Segment};
-use crate::storage::Lease;
+use crate::segment::{Cursor, Resynced, Segment};
 use crate::sync::Ordering;
-
-/// A compressed batch may hold this many times its size, or ...
-const DECOMPRESSED_RATIO_MAX: usize = 1024;
-/// ... this much, whichever is less: what a reader allocates for one batch is bounded whatever its header
-/// claims.
-const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
-
-/// What the records of a compressed payload may take at most.
-pub(super) fn decompressed_limit(payload_len: usize) -> usize {
-    payload_len.saturating_mul(DECOMPRESSED_RATIO_MAX).min(DECOMPRESSED_BYTES_MAX)
-}
 
 /// How a reader reads.
 #[derive(Debug, Clone, Copy)]
@@ -201,7 +188,7 @@ impl Reader {
             OffsetSpec::Timestamp(timestamp) => {
                 (self.log.offset_for_time(timestamp)?.map_or(bound, |found| found.offset.min(bound)), None)
             }
-            OffsetSpec::Last(count) => (bound.saturating_sub_unsigned(count).max(start), None),
+            OffsetSpec::Last(count) => (self.log.offset_of_last(count, start, bound)?, None),
         };
         if offset < start || offset > end {
             return Err(Error::OffsetOutOfRange { requested: offset, log_start_offset: start, log_end_offset: end });
@@ -404,11 +391,11 @@ impl Reader {
             Err(error) => return self.not_a_batch(error),
         };
         let (base_offset, next_offset, size) = (batch.base_offset(), batch.next_offset(), batch.size());
-        if next_offset <= self.position && place.expected.is_none_or(|expected| expected == base_offset) {
+        if next_offset <= self.position && follows(place.expected, base_offset, self.contiguous) {
             if self.hopped_from.is_none_or(|(base_offset, _)| base_offset != segment.base_offset) {
                 self.hopped_from = Some((segment.base_offset, position));
             }
-            let hopped = self.cursor.hop(segment, position, len, place.expected, self.position)?;
+            let hopped = self.cursor.hop(segment, position, len, place.expected, self.position, self.contiguous)?;
             (place.position, place.expected) = hopped;
             return Ok(Step::Moved);
         }
@@ -420,9 +407,7 @@ impl Reader {
         if let Err(error) = checked {
             return Err(self.damaged(DamageKind::Batch(error)));
         }
-        if expected.is_some_and(|e| if contiguous { e != base_offset } else { base_offset < e })
-            || next_offset <= base_offset
-        {
+        if !follows(expected, base_offset, contiguous) {
             return Err(self.damaged(DamageKind::WrongOffset { found: base_offset }));
         }
         if base_offset > self.position && contiguous && expected.is_none() {
@@ -434,7 +419,15 @@ impl Reader {
         }
         let epoch = if contiguous { self.table_epoch.unwrap_or(claimed) } else { claimed };
         let lease = self.cursor.lease(position, size);
-        let from = self.position;
+        if let (false, Some(due)) = (contiguous, expected.filter(|&due| due < base_offset)) {
+            let (start, end) = (u64::from(position), u64::from(position) + size as u64);
+            let jump = Candidate { position: start, end, base_offset, next_offset };
+            if !self.is_jump_believed(jump, due)? {
+                return Err(self.damaged(DamageKind::WrongOffset { found: base_offset }));
+            }
+        }
+        let place = self.place.as_ref().expect("located above");
+        let (segment, from) = (Arc::clone(&place.segment), self.position);
         self.hopped_from = None;
         let place = self.place.as_mut().expect("located above");
         place.position += size as u32;
@@ -445,8 +438,17 @@ impl Reader {
             // Transaction markers in imported logs: no application ever sees them.
             return Ok(Step::Moved);
         }
-        let pool = compressed.then(|| Arc::clone(&self.log.pool));
-        Ok(Step::Batch(Batch { lease, from, leader_epoch: epoch, pool, payload: OnceCell::new() }))
+        let pool = compressed.then(|| (Arc::clone(&self.log.pool), self.log.decompressed_bytes_max));
+        Ok(Step::Batch(Batch::new(lease, (segment, position), from, epoch, pool)))
+    }
+
+    /// Where offsets need only rise: whether a batch that leaves a hole before it is what it says, and not one whose
+    /// base offset damage has raised. No checksum covers that field; the batches behind it contradict it then.
+    fn is_jump_believed(&mut self, jump: Candidate, due: Offset) -> Result<bool> {
+        let segment = Arc::clone(&self.place.as_ref().expect("located").segment);
+        let next_base = self.log.segment_after(segment.base_offset).map_or(Offset::MAX, |next| next.base_offset);
+        let plausible = self.log.plausible(due, next_base);
+        segment.is_jump_believed(&mut self.cursor, jump, &plausible)
     }
 
     /// Finds the segment that holds the position and, by its index, a batch at or before it.
@@ -465,6 +467,7 @@ impl Reader {
             // Deletion may have come between the two looks: the first segment that it left lies behind the position.
             self.check_not_deleted()?;
         }
+        self.log.open_for_reading(&segment)?;
         let (position, loaded) = segment.position_for(self.position, &self.log.pool)?;
         if loaded {
             self.log.remember_loaded(&segment);
@@ -488,7 +491,7 @@ impl Reader {
     fn next_segment(&mut self) -> Result<Step> {
         let place = self.place.as_ref().expect("in a segment");
         let Some(next) = self.log.segment_after(place.segment.base_offset) else {
-            return Ok(Step::End);
+            return self.end_of_last_segment();
         };
         // The length was read before the next segment was seen; a roll in between may have published more here.
         if place.position < place.segment.len()? {
@@ -502,10 +505,26 @@ impl Reader {
             }
             self.position = next.base_offset;
         }
+        self.log.open_for_reading(&next)?;
         let expected = (self.contiguous).then_some(next.base_offset);
         self.place = Some(Place { segment: next, position: 0, expected });
         self.cursor.release();
         Ok(Step::Moved)
+    }
+
+    /// No batch and no segment follows. That is the end of what was published, unless the checkpoint knows an attached
+    /// log to be longer than its files are.
+    fn end_of_last_segment(&mut self) -> Result<Step> {
+        let place = self.place.as_ref().expect("in a segment");
+        let recovery_point = self.log.recovery_point.load(Ordering::Acquire);
+        let end = self.log.log_end_offset.load(Ordering::Acquire).min(recovery_point);
+        if self.log.attachment.is_none() || self.position >= end {
+            return Ok(Step::End);
+        }
+        if place.position < place.segment.len()? || self.log.segment_after(place.segment.base_offset).is_some() {
+            return Ok(Step::Moved);
+        }
+        Err(self.damaged(DamageKind::LogEndsEarly { recovery_point }))
     }
 
     /// What stands here is no batch. Zeros behind the last batch of a sealed segment are room that a crash
@@ -590,9 +609,9 @@ impl Reader {
         while at < len {
             let found = self.cursor.batch(&segment, at, len)?.ok().filter(|batch| {
                 let base_offset = batch.base_offset();
-                let follows =
-                    expected.is_none_or(|e| if self.contiguous { e == base_offset } else { e <= base_offset });
-                follows && base_offset <= self.position && batch.verify_crc().is_ok()
+                follows(expected, base_offset, self.contiguous)
+                    && base_offset <= self.position
+                    && batch.verify_crc().is_ok()
             });
             if let Some((next_offset, size)) = found.map(|batch| (batch.next_offset(), batch.size())) {
                 if next_offset > self.position {
@@ -631,94 +650,6 @@ enum Step {
     End,
 }
 
-/// A record batch, borrowed from its segment for as long as it lives.
-#[derive(Debug)]
-pub struct Batch {
-    lease: Lease,
-    /// Records below this offset were not asked for.
-    from: Offset,
-    leader_epoch: LeaderEpoch,
-    /// Where a compressed batch gets its buffer.
-    pool: Option<Arc<BufferPool>>,
-    /// The decompressed records, once somebody asked.
-    payload: OnceCell<PooledBuffer>,
-}
-
-impl Batch {
-    /// The batch as Kafka's bytes.
-    pub fn bytes(&self) -> &[u8] {
-        &self.lease
-    }
-
-    /// Header fields and, where it is not compressed, records: the core's view.
-    pub fn view(&self) -> RecordBatch<'_> {
-        RecordBatch::parse(&self.lease).expect("the reader parsed these bytes, and they do not change")
-    }
-
-    /// Offset of the first record in the batch (which may lie before where the reader was asked to start).
-    pub fn base_offset(&self) -> Offset {
-        self.view().base_offset()
-    }
-
-    /// Offset of the last record.
-    pub fn last_offset(&self) -> Offset {
-        self.view().last_offset()
-    }
-
-    /// The leader epoch that the records were written in.
-    pub fn leader_epoch(&self) -> LeaderEpoch {
-        self.leader_epoch
-    }
-
-    /// The records from where the reader was asked to start, in order. A compressed batch is decompressed on
-    /// the first call, into a buffer of the reader's.
-    ///
-    /// # Errors
-    /// [`Error::Compression`] where the codec is not built in or the compressed bytes do not decode. Each
-    /// record's own error is given out in its place.
-    pub fn records(&self) -> Result<Records<'_>> {
-        let batch = self.view();
-        let records = match batch.compression() {
-            CompressionType::None => batch.records().map_err(Error::InvalidRecord)?,
-            codec => batch.records_in(self.decompressed(codec, batch.payload())?),
-        };
-        Ok(Records { records, from: self.from })
-    }
-
-    fn decompressed(&self, codec: CompressionType, payload: &[u8]) -> Result<&[u8]> {
-        if self.payload.get().is_none() {
-            let limit = decompressed_limit(payload.len());
-            let pool = self.pool.as_ref().expect("a compressed batch was given a pool");
-            let mut buffer = pool.take();
-            codec::decompress(codec, payload, &mut buffer, limit)?;
-            let _ = self.payload.set(buffer);
-        }
-        Ok(self.payload.get().expect("set above"))
-    }
-}
-
-/// Iterates over the records of one batch; see [`Batch::records`].
-#[derive(Debug, Clone)]
-pub struct Records<'a> {
-    records: edgelog_core::Records<'a>,
-    from: Offset,
-}
-
-impl<'a> Iterator for Records<'a> {
-    type Item = Result<Record<'a>>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Result<Record<'a>>> {
-        loop {
-            match self.records.next()? {
-                Ok(record) if record.offset < self.from => {}
-                Ok(record) => return Some(Ok(record)),
-                Err(error) => return Some(Err(Error::InvalidRecord(error))),
-            }
-        }
-    }
-}
-
 impl LogShared {
     #[inline]
     pub(super) fn bound(&self, up_to: ReadUpTo) -> Offset {
@@ -740,14 +671,18 @@ impl LogShared {
         first_offset: Offset,
         upper: Offset,
     ) -> Result<Resynced> {
-        let plausible = Plausible {
-            offset_min: first_offset,
-            offset_end: upper,
+        segment.resync(damaged, segment.len()?, &self.plausible(first_offset, upper), &self.pool)
+    }
+
+    /// What a batch of this log looks like among the offsets from `offset_min` up to `offset_end`.
+    pub(super) fn plausible(&self, offset_min: Offset, offset_end: Offset) -> Plausible<'static> {
+        Plausible {
+            offset_min,
+            offset_end,
+            durable_below: self.recovery_point.load(Ordering::Acquire),
             contiguous: self.origin() == Origin::Own,
             epochs: None,
-            batch_bytes_max: i32::MAX as usize,
-        };
-        Ok(segment.resync(damaged, segment.len()?, &plausible, &self.pool))
+        }
     }
 
     /// Waits until something lies beyond `position` for such a reader, the log is closed or fails, or the
@@ -824,6 +759,52 @@ impl LogShared {
         }
     }
 
+    /// The offset of the first of the last `count` records below `bound`. Where offsets are contiguous, that is
+    /// arithmetic; else the batches from further and further back are counted.
+    fn offset_of_last(self: &Arc<Self>, count: u64, start: Offset, bound: Offset) -> Result<Offset> {
+        let mut from = bound.saturating_sub_unsigned(count).max(start);
+        if self.origin() == Origin::Own || count == 0 {
+            return Ok(from);
+        }
+        let mut span = count;
+        loop {
+            let (records, _) = self.count_records(from, bound, u64::MAX)?;
+            if from == start || records >= count {
+                let (_, offset) = self.count_records(from, bound, records.saturating_sub(count))?;
+                return Ok(offset.unwrap_or(from));
+            }
+            span = span.saturating_mul(4);
+            from = bound.saturating_sub_unsigned(span).max(start);
+        }
+    }
+
+    /// How many records lie between two offsets, up to and with the one behind `skip` others, and that one's offset.
+    fn count_records(self: &Arc<Self>, from: Offset, bound: Offset, skip: u64) -> Result<(u64, Option<Offset>)> {
+        let mut reader = Reader::new(Arc::clone(self), ReaderOptions::default());
+        reader.seek(OffsetSpec::Offset(from))?;
+        let mut count = 0;
+        while reader.position < bound {
+            let batch = match reader.next_batch() {
+                Ok(Some(batch)) => batch,
+                Ok(None) => break,
+                Err(error) if error.is_corrupt() => {
+                    reader.skip_damage()?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            // Records that cannot be decoded are reported by the reader who asks for them.
+            let Ok(records) = batch.records() else { continue };
+            for record in records.map_while(Result::ok) {
+                if count == skip {
+                    return Ok((count, Some(record.offset)));
+                }
+                count += 1;
+            }
+        }
+        Ok((count, None))
+    }
+
     /// The first record at or after a time. Segments are looked at oldest first, by their largest timestamp.
     fn offset_for_time(self: &Arc<Self>, timestamp: TimestampMs) -> Result<Option<OffsetAndEpoch>> {
         let bound = self.bound(ReadUpTo::HighWatermark);
@@ -834,6 +815,7 @@ impl LogShared {
             if !is_last && segments[at + 1].base_offset <= start {
                 continue;
             }
+            self.open_for_reading(segment)?;
             if segment.largest_timestamp(&self.pool)? < timestamp && !(is_last && self.attachment.is_some()) {
                 continue;
             }
@@ -861,10 +843,17 @@ impl LogShared {
             if batch.view().max_timestamp() < timestamp {
                 continue;
             }
-            for record in batch.records()? {
-                let record = record?;
+            let leader_epoch = batch.leader_epoch();
+            let Ok(records) = batch.records() else {
+                // The reader that goes there meets the error, and can go on behind the batch.
+                return Ok(Some(OffsetAndEpoch { offset: batch.base_offset().max(from), leader_epoch }));
+            };
+            for record in records {
+                let Ok(record) = record else {
+                    return Ok(Some(OffsetAndEpoch { offset: batch.base_offset().max(from), leader_epoch }));
+                };
                 if record.timestamp >= timestamp {
-                    return Ok(Some(OffsetAndEpoch { offset: record.offset, leader_epoch: batch.leader_epoch }));
+                    return Ok(Some(OffsetAndEpoch { offset: record.offset, leader_epoch }));
                 }
             }
         }

@@ -16,9 +16,10 @@
 use std::io;
 use std::sync::Arc;
 
-use edgelog_core::{EpochEntry, EpochTable, LogConfig, Offset, Position, RecordBatch, ScanRules, ScanStep, scan_step};
+use edgelog_core::{Continuation, EpochLearner, EpochTable, Judgement, LogConfig, Offset, Position, RecordBatch};
 
-use super::{Appender, DurablePoint, LogHost, LogShared, LostRange, Origin, TopicPartition, state};
+use super::saved_log::proved_by_names;
+use super::{Appender, DurablePoint, LogHost, LogShared, LostRange, Origin, SavedLog, TopicPartition, state};
 use crate::canary::{Bug, bug};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
@@ -55,11 +56,14 @@ pub struct LogRecovery {
     pub cut: Vec<CutTail>,
     /// Offsets below the recovery point that are lost to damage.
     pub lost: Vec<LostRange>,
+    /// What the checkpoint says of the log and its segments do not bear out: it was not believed.
+    pub doubts: Vec<String>,
     /// Why the log opened read-only, where it did: what it holds could not be made durable.
     pub failure: Option<String>,
 }
 
 /// What the store hands over to open one log.
+#[derive(Clone)]
 pub(crate) struct OpenLog {
     pub(crate) name: TopicPartition,
     pub(crate) storage: Arc<dyn Storage>,
@@ -68,6 +72,7 @@ pub(crate) struct OpenLog {
     pub(crate) pool: Arc<BufferPool>,
     pub(crate) config: LogConfig,
     pub(crate) check_crcs: bool,
+    pub(crate) decompressed_bytes_max: u32,
     pub(crate) saved: Option<SavedLog>,
     /// The checkpoint carries a clean mark that holds for the store.
     pub(crate) store_is_clean: bool,
@@ -77,16 +82,6 @@ pub(crate) struct OpenLog {
     pub(crate) new_id: [u8; 16],
 }
 
-/// What the checkpoint says of one log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct SavedLog {
-    pub(crate) id: [u8; 16],
-    pub(crate) origin: Origin,
-    pub(crate) log_start_offset: Offset,
-    pub(crate) durable: DurablePoint,
-    pub(crate) epochs: Vec<EpochEntry>,
-}
-
 /// Opens a log for writing, whatever the last stop left behind.
 ///
 /// # Errors
@@ -94,7 +89,9 @@ pub(crate) struct SavedLog {
 pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     let dir: Arc<str> = params.name.to_string().into();
     let listed = list(&*params.storage, &dir)?;
-    let saved = params.saved.clone();
+    let supported = params.saved.as_ref().map(|saved| saved.supported_by(&listed));
+    let (saved, doubts) = supported.map_or((None, Vec::new()), |(saved, doubts)| (Some(saved), doubts));
+    let params = &OpenLog { saved: saved.clone(), ..params.clone() };
     let log = Arc::new(LogShared::new(params, saved.as_ref()));
 
     let mut report = LogRecovery {
@@ -107,10 +104,12 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
         leader_epoch: 0,
         cut: Vec::new(),
         lost: Vec::new(),
+        doubts,
         failure: None,
     };
-    let mut recovery = Recovery { log: &log, params, report: &mut report };
-    if !recovery.open_clean(&listed)? {
+    let may_be_clean = report.doubts.is_empty();
+    let mut recovery = Recovery { log: &log, params, report: &mut report, learner: EpochLearner::default() };
+    if !may_be_clean || !recovery.open_clean(&listed)? {
         if params.store_is_clean {
             // The clean mark does not hold for this log, whose bytes are about to change: it goes first.
             params.host.upgrade().ok_or(Error::Closed)?.unmark()?;
@@ -172,6 +171,7 @@ impl LogShared {
             host: params.host.clone(),
             fork: ForkGuard::here(),
             pool: Arc::clone(&params.pool),
+            decompressed_bytes_max: params.decompressed_bytes_max as usize,
             config: RwLock::new(Arc::new(LogConfig::default())),
             hot: super::HotConfig::default(),
             state: AtomicU8::new(state::ATTEND),
@@ -252,6 +252,7 @@ struct Recovery<'a> {
     log: &'a Arc<LogShared>,
     params: &'a OpenLog,
     report: &'a mut LogRecovery,
+    learner: EpochLearner,
 }
 
 /// One batch that a walk came over.
@@ -259,18 +260,15 @@ struct Stepped {
     size: u32,
     next_offset: Offset,
     epoch: i32,
-    /// The epoch is the one that the table gives.
-    epoch_holds: bool,
     records: u64,
 }
 
 impl Stepped {
-    fn new(batch: &RecordBatch<'_>, epoch_holds: bool) -> Stepped {
+    fn new(batch: &RecordBatch<'_>) -> Stepped {
         Stepped {
             size: batch.size() as u32,
             next_offset: batch.next_offset(),
             epoch: batch.partition_leader_epoch(),
-            epoch_holds,
             records: u64::try_from(batch.next_offset() - batch.base_offset()).unwrap_or(0),
         }
     }
@@ -320,8 +318,7 @@ impl Recovery<'_> {
         let saved_point = match (&self.params.saved, bases) {
             (Some(saved), _) => saved.durable,
             // Without a checkpoint the names still tell: a third segment is not begun before the first is durable.
-            (None, [.., sealed, _active]) => DurablePoint { offset: *sealed, base_offset: *sealed, position: 0 },
-            (None, _) => DurablePoint::default(),
+            (None, bases) => proved_by_names(bases),
         };
         if self.params.saved.is_none() && !bases.is_empty() && !self.is_contiguous(bases)? {
             self.log.origin.store(Origin::Imported as u8, Ordering::Relaxed);
@@ -353,6 +350,8 @@ impl Recovery<'_> {
             }
         }
         let (mut position, mut end) = (0, saved_point.offset);
+        // The highest end of any segment: segments of an imported log may overlap.
+        let mut reached = 0;
         let mut ended_at = bases.len();
         for (at, &base) in bases.iter().enumerate().skip(first) {
             let segment = self.segment(base);
@@ -360,6 +359,7 @@ impl Recovery<'_> {
             let walked = self.walk(&segment, saved_point, upper)?;
             self.report.recovered_records += walked.records;
             (position, end) = (walked.position, walked.next_offset);
+            reached = end.max(reached);
             segments.push(segment);
             let goes_on = upper.is_some_and(|next| self.continues(end, next, saved_point.offset));
             if !goes_on {
@@ -375,7 +375,14 @@ impl Recovery<'_> {
         for &base in bases.iter().skip(ended_at + 1).rev() {
             self.cut_segment(base)?;
         }
-        let start = self.params.saved.as_ref().map_or(Offset::MIN, |s| s.log_start_offset);
+        let mut deleted = self.params.saved.as_ref().map_or(Offset::MIN, |s| s.log_start_offset);
+        if let (true, Some(&first)) = (deleted > end, bases.first()) {
+            let text =
+                format!("the checkpoint says that the log starts at offset {deleted}, and its records end at {end}");
+            self.report.doubts.push(text);
+            deleted = first;
+        }
+        let start = deleted;
         let mut start = start.max(bases.first().copied().unwrap_or(start.max(0))).max(0);
         if let Some(saved) = self.params.saved.as_ref().filter(|_| self.params.store_is_clean) {
             // Retention is through with its work when the store is closed: what is missing then, it did not take.
@@ -396,9 +403,13 @@ impl Recovery<'_> {
             }
             segments.push(Arc::new(self.new_segment(base_offset)?));
             (position, end) = (0, base_offset);
+        } else if end < reached {
+            // The last segment lies within the one before it: no offset is given out twice.
+            segments.push(Arc::new(self.new_segment(reached)?));
+            (position, end) = (0, reached);
         }
         // What was deleted is not lost: a cut may bring some of the deleted segments back, and others not.
-        let deleted = self.params.saved.as_ref().map_or(0, |s| s.log_start_offset);
+        let deleted = deleted.max(0);
         self.report.lost.retain(|range| range.next_offset > deleted);
         for range in &mut self.report.lost {
             range.first_offset = range.first_offset.max(deleted);
@@ -426,11 +437,11 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Whether the segment that begins at `next` goes on where the one before ended: behind `end` exactly,
-    /// behind damage below the recovery point, or, in an imported log, anywhere behind.
+    /// Whether the segment that begins at `next` goes on where the one before ended: behind `end` exactly, behind
+    /// damage below the recovery point, or, in an imported log, anywhere: there may be holes, and segments may overlap.
     fn continues(&self, end: Offset, next: Offset, recovery_point: Offset) -> bool {
         let may_have_holes = self.log.origin() == Origin::Imported || bug(Bug::IgnoreContiguity);
-        end == next || next <= recovery_point || (may_have_holes && end <= next)
+        end == next || next <= recovery_point || may_have_holes
     }
 
     /// A log that the checkpoint does not know: are its offsets those of a log written here, without a hole?
@@ -470,19 +481,22 @@ impl Recovery<'_> {
         let mut walked = Walked { position: 0, next_offset: segment.base_offset, records: 0, to_the_end: false };
         while walked.position < len {
             let durable = walked.next_offset < saved.offset;
-            let at = (walked.position, walked.next_offset);
-            let mut step = self.step(&mut cursor, segment, at, len, durable);
-            // Below the recovery point no CRC was computed. That point lies between two batches, as does the next
-            // segment's base: one that claims to reach over it is damaged, and would take the log's end with it.
-            let over = next_base.map_or(saved.offset, |next| next.min(saved.offset));
-            if let (true, Ok(Some(stepped))) = (durable, &step) {
-                let behind = (segment.base_offset, walked.position + stepped.size);
-                let misses = stepped.next_offset == saved.offset && behind != (saved.base_offset, saved.position);
-                if stepped.next_offset > over || (misses && segment.base_offset == saved.base_offset) {
-                    step = Err(());
+            let mut due = self.due(walked.next_offset, saved, next_base);
+            let mut stepped = self.step(&mut cursor, segment, walked.position, len, due);
+            if let (true, Ok(Some(batch))) = (durable, &stepped) {
+                // The last durable batch is due to end where the checkpoint says, and no batch reaches over that
+                // point. One that seems to is checked: bytes that were inserted before it only move it.
+                let behind = (segment.base_offset, walked.position + batch.size);
+                let misses = segment.base_offset == saved.base_offset
+                    && batch.next_offset == saved.offset
+                    && behind != (saved.base_offset, saved.position);
+                if batch.next_offset > saved.offset || misses {
+                    due.check_crc = true;
+                    due.offset_end = due.offset_end.min(saved.offset);
+                    stepped = self.step(&mut cursor, segment, walked.position, len, due);
                 }
             }
-            let stepped = match step {
+            let stepped = match stepped {
                 Ok(Some(stepped)) => stepped,
                 // Zeros too: a sector that did not make it may stand before others that did.
                 Ok(None) | Err(()) if !durable => return Ok(walked),
@@ -508,49 +522,48 @@ impl Recovery<'_> {
         Ok(walked)
     }
 
-    /// The batch where the walk stands; `None` at zeros, an error at what is no batch of this log.
+    /// What the batch that is due at `next_offset` is held to; [`step`](Self::step) adds the epochs.
+    fn due(&self, next_offset: Offset, saved: DurablePoint, next_base: Option<Offset>) -> Continuation<'static> {
+        Continuation {
+            next_offset,
+            contiguous: self.log.origin() == Origin::Own && !bug(Bug::IgnoreContiguity),
+            offset_end: next_base.unwrap_or(Offset::MAX),
+            durable_below: saved.offset,
+            epochs: None,
+            check_crc: next_offset >= saved.offset && !bug(Bug::SkipCrc),
+        }
+    }
+
+    /// The batch at `position`; `None` at zeros, an error at what is no batch of this log.
     fn step(
         &self,
         cursor: &mut Cursor,
         segment: &Segment,
-        at: (Position, Offset),
+        position: Position,
         len: Position,
-        durable: bool,
+        due: Continuation<'_>,
     ) -> std::result::Result<Option<Stepped>, ()> {
-        let (position, expected_offset) = at;
-        let known = self.params.saved.is_some();
         let epochs = self.log.epochs.read();
-        let rules = ScanRules {
-            expected_offset: Some(expected_offset),
-            contiguous: self.log.origin() == Origin::Own && !bug(Bug::IgnoreContiguity),
-            epochs: (known && !durable && !bug(Bug::GoOnAfterStaleTail)).then(|| epochs.view()),
-            batch_bytes_max: i32::MAX as usize,
-            check_crc: !durable && !bug(Bug::SkipCrc),
-        };
+        // Without a checkpoint there is no table to hold a batch against; below the recovery point none is needed.
+        let check_epoch =
+            self.params.saved.is_some() && due.next_offset >= due.durable_below && !bug(Bug::GoOnAfterStaleTail);
+        let due = Continuation { epochs: check_epoch.then(|| epochs.view()), ..due };
         let mut wanted = edgelog_core::HEADER_LEN;
-        let stepped = loop {
+        loop {
             if cursor.bytes(segment, position, len, wanted).is_err() {
-                // A medium that refuses once is asked again: behind what cannot be read, the log would end for good.
+                // A device that refuses once is asked again: behind what cannot be read, the log would end for good.
                 cursor.release();
             }
             let Ok(bytes) = cursor.bytes(segment, position, len, wanted) else { return Err(()) };
-            match scan_step(bytes, &rules) {
-                ScanStep::Batch(batch) => break Stepped::new(&batch, true),
-                ScanStep::WrongEpoch { batch, .. } => break Stepped::new(&batch, false),
-                ScanStep::NeedMore { needed } if needed > wanted && needed <= (len - position) as usize => {
+            match due.judge(bytes) {
+                Judgement::Continues { batch, .. } => return Ok(Some(Stepped::new(&batch))),
+                Judgement::NeedMore { needed } if needed > wanted && needed <= (len - position) as usize => {
                     wanted = needed;
                 }
-                ScanStep::End => return Ok(None),
+                Judgement::End => return Ok(None),
                 _ => return Err(()),
             }
-        };
-        // An epoch that came before is that of a history that was taken back. One that never was is a damaged field,
-        // which no CRC covers: readers get the epoch from the table.
-        let latest = epochs.view().latest().map_or(0, |entry| entry.epoch);
-        if stepped.epoch_holds || stepped.epoch > latest || stepped.epoch < 0 {
-            return Ok(Some(stepped));
         }
-        Err(())
     }
 
     /// Below the recovery point: finds the next good batch of the segment and reports what is lost before it.
@@ -563,9 +576,8 @@ impl Recovery<'_> {
     ) -> Result<bool> {
         let upper = next_base.unwrap_or(saved.offset);
         let mut found = self.log.resync(segment, walked.position, walked.next_offset, upper)?;
-        // What follows the last durable batch stands exactly where the checkpoint says.
-        let is_known = segment.base_offset == saved.base_offset && saved.position < segment.len()?;
-        if is_known && found.batch.is_none_or(|(_, base)| base >= saved.offset) {
+        let is_above = found.batch.is_none_or(|(_, base)| base >= saved.offset);
+        if is_above && self.goes_on_at(segment, walked.position, saved)? {
             found.batch = Some((saved.position, saved.offset));
         }
         let next_offset = found.batch.map_or(upper, |(_, base)| base);
@@ -588,12 +600,20 @@ impl Recovery<'_> {
         Ok(true)
     }
 
-    /// Without a checkpoint the batches' own epochs make the table, as far as they rise.
-    fn learn_epoch(&self, epoch: i32, offset: Offset) {
-        let mut epochs = self.log.epochs.write();
-        if epoch >= 0 && epochs.view().latest().is_none_or(|latest| epoch > latest.epoch) {
-            epochs.assign(epoch, offset);
+    /// What follows the last durable batch stands where the checkpoint says: whether what stands there, behind damage
+    /// at `damaged`, is a batch of that offset, or room that was never written.
+    fn goes_on_at(&self, segment: &Segment, damaged: Position, saved: DurablePoint) -> Result<bool> {
+        let len = segment.len()?;
+        if segment.base_offset != saved.base_offset || saved.position <= damaged || saved.position >= len {
+            return Ok(false);
         }
+        let mut cursor = Cursor::new(&self.log.pool);
+        Ok(self.step(&mut cursor, segment, saved.position, len, self.due(saved.offset, saved, None)).is_ok())
+    }
+
+    /// Without a checkpoint the batches' own epochs make the table, as far as they rise.
+    fn learn_epoch(&mut self, epoch: i32, offset: Offset) {
+        self.learner.learn(&mut self.log.epochs.write(), epoch, offset);
     }
 
     fn new_segment(&self, base_offset: Offset) -> Result<Segment> {

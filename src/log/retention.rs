@@ -11,6 +11,7 @@ use super::delivery::{Holds, NOTE_FILES};
 use super::{Log, LogShared, state};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
+use crate::events;
 use crate::segment::{Segment, file_names};
 use crate::storage::{Access, StorageFile, remove_if_there};
 use crate::sync::Ordering;
@@ -177,11 +178,13 @@ impl LogShared {
         }
         self.segments.write().retain(|segment| segment.base_offset >= next_base);
         let mut bytes = 0;
+        let _events = events::hold();
         // Oldest first: cut anywhere, what is left is one contiguous log.
         for (segment, reason) in expired.iter().zip(reasons) {
             bytes += u64::from(segment.len().unwrap_or(0));
             segment.remove_files()?;
-            tracing::info!(log = %self.name, base_offset = segment.base_offset, ?reason, "deleted a segment");
+            let (log, base_offset, reason) = (self.name.clone(), segment.base_offset, *reason);
+            events::emit(move || tracing::info!(%log, base_offset, ?reason, "deleted a segment"));
         }
         Ok(Expired { segments: expired.len(), bytes, log_start_offset })
     }

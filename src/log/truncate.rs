@@ -15,6 +15,7 @@ use edgelog_core::{Offset, Position};
 use super::{DurablePoint, Log, LogShared, state};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
+use crate::events;
 use crate::segment::{Cursor, Segment, file_names};
 use crate::storage::{Access, StorageFile, remove_if_there};
 use crate::sync::Ordering;
@@ -53,6 +54,7 @@ impl Log {
 
 impl LogShared {
     fn truncate(&self, offset: Offset) -> Result<Offset> {
+        let _events = events::hold();
         let _no_flush = self.pause_flushes();
         let mut guard = self.appender.lock();
         if self.state.load(Ordering::Acquire) == state::FAILED {
@@ -100,9 +102,10 @@ impl LogShared {
             self.high_watermark.store(end, Ordering::Release);
             self.generation.fetch_add(1, Ordering::AcqRel);
         }
-        tracing::info!(log = %self.name, end, epoch, "truncated");
         drop(guard);
         self.wake.wake_all();
+        let log = self.name.clone();
+        events::emit(move || tracing::info!(%log, end, epoch, "truncated"));
         Ok(end)
     }
 
@@ -112,7 +115,9 @@ impl LogShared {
         let (mut position, _) = segment.position_for(offset, &self.pool)?;
         let mut cursor = Cursor::new(&self.pool);
         while position < len {
-            let batch = cursor.batch(segment, position, len)?.map_err(Error::InvalidRecord)?;
+            let batch = cursor.batch(segment, position, len)?;
+            let file = || segment.path();
+            let batch = batch.map_err(|e| Error::CorruptRecord { file: file(), position, offset, source: e.into() })?;
             if batch.last_offset() >= offset {
                 return Ok((position, batch.base_offset()));
             }

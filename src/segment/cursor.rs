@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use edgelog_core::{DecodeError, HEADER_LEN, Offset, Position, RecordBatch};
+use edgelog_core::{DecodeError, HEADER_LEN, Offset, Position, RecordBatch, follows};
 
 use super::{BufferPool, PooledBuffer, Segment};
 use crate::error::{DamageKind, Error, Result};
@@ -62,9 +62,9 @@ impl Cursor {
         Ok(RecordBatch::parse(self.bytes(segment, position, end, needed)?))
     }
 
-    /// Hops over the batches from `position` on that end at or before `target`, as long as each begins where the
-    /// one before ended (at `expected`, where that is known). Returns where it stopped and which offset is to
-    /// follow there.
+    /// Hops over the batches from `position` on that end at or before `target`, as long as each follows the one
+    /// before (at `expected`, where that is known): at once where the log is `contiguous`, else anywhere behind.
+    /// Returns where it stopped and which offset is to follow there.
     ///
     /// Whatever is odd is left for [`batch`](Cursor::batch) to look at.
     pub(crate) fn hop(
@@ -74,12 +74,13 @@ impl Cursor {
         end: Position,
         mut expected: Option<Offset>,
         target: Offset,
+        contiguous: bool,
     ) -> Result<(Position, Option<Offset>)> {
         loop {
             let bytes = self.bytes(segment, position, end, HEADER_LEN)?;
             let mut from = 0;
             while let Ok(batch) = RecordBatch::parse(&bytes[from..]) {
-                if batch.next_offset() > target || expected.is_some_and(|offset| offset != batch.base_offset()) {
+                if batch.next_offset() > target || !follows(expected, batch.base_offset(), contiguous) {
                     return Ok((position + from as u32, expected));
                 }
                 expected = Some(batch.next_offset());

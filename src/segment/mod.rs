@@ -6,8 +6,9 @@
 use std::sync::{Arc, OnceLock};
 
 use edgelog_core::{
-    NO_TIMESTAMP, OFFSET_INDEX_ENTRY_LEN, Offset, OffsetIndex, OffsetIndexEntry, Plausible, Position, RecordBatch,
-    Resync, SegmentIndexer, TIME_INDEX_ENTRY_LEN, TimeIndex, TimeIndexEntry, TimestampMs, find_next_batch,
+    Candidate, Effort, HEADER_LEN, NO_TIMESTAMP, OFFSET_INDEX_ENTRY_LEN, Offset, OffsetIndex, OffsetIndexEntry,
+    Plausible, Position, Resync, SegmentIndexer, TIME_INDEX_ENTRY_LEN, TimeIndex, TimeIndexEntry, TimestampMs,
+    batch_at, is_jump_believed, next_header_agrees, resync,
 };
 
 use crate::canary::{Bug, bug};
@@ -18,9 +19,11 @@ use crate::sync::{AtomicBool, AtomicI64, AtomicU32, Ordering, RwLock};
 mod buffer;
 mod cursor;
 pub(crate) mod file_names;
+mod window;
 
 pub(crate) use buffer::{BufferPool, PooledBuffer};
 pub(crate) use cursor::Cursor;
+pub(crate) use window::Window;
 
 const LEN_UNKNOWN: u32 = u32::MAX;
 const TIMESTAMP_UNKNOWN: i64 = i64::MIN;
@@ -142,6 +145,11 @@ impl Segment {
         let path = self.path();
         let file = self.storage.open(&path, self.options.access).map_err(Error::storage("open", &path))?;
         Ok(self.file.get_or_init(|| file))
+    }
+
+    /// Whether the `.log` file has been opened.
+    pub(crate) fn is_open(&self) -> bool {
+        self.file.get().is_some()
     }
 
     /// Published bytes. For a sealed segment that nobody has looked at yet, its file's length.
@@ -393,49 +401,32 @@ impl Segment {
         !same
     }
 
-    /// Searches for the next good batch behind damage at `damaged`: up to the next indexed batch that holds,
-    /// else to the end.
+    /// Searches for the batch with which the log goes on behind damage at `damaged`; `len` is where the batches end.
     ///
-    /// `len` is where the batches end.
-    ///
-    /// Bounded: a candidate is plausible in every field before its CRC is computed, and at most eight times
-    /// the segment's bytes are.
+    /// The search is core's ([`resync`]) and bounded by its effort. Where that is spent, the places that the offset
+    /// index names are tried.
     pub(crate) fn resync(
         &self,
         damaged: Position,
         len: Position,
         plausible: &Plausible<'_>,
         pool: &Arc<BufferPool>,
-    ) -> Resynced {
-        const CRC_PASSES_MAX: u64 = 8;
-        let mut budget = u64::from(len) * CRC_PASSES_MAX;
-        let from = (damaged + 1).min(len);
-        let mut cursor = Cursor::new(pool);
-        let Ok(bytes) = cursor.bytes(self, from, len, (len - from) as usize) else {
-            // The medium cannot read the stretch in one: nothing in it can be searched.
-            return Resynced { batch: None, unread_from: Some(from) };
-        };
-        let found = |at: usize| {
-            let base_offset =
-                RecordBatch::parse(&bytes[at..]).map_or(plausible.offset_min, |batch| batch.base_offset());
-            Resynced { batch: Some((from + at as u32, base_offset)), unread_from: None }
-        };
-        match find_next_batch(bytes, 0, plausible, &mut budget) {
-            Resync::Found { position } => found(position),
-            Resync::OutOfBudget { unread_from: position } => {
-                // What the headers did not tell, the index may: it names places where batches were.
+    ) -> Result<Resynced> {
+        let mut window = Window::new(Arc::clone(self.file()?), u64::from(len));
+        let mut effort = Effort::for_segment(u64::from(len));
+        let damaged = u64::from(damaged);
+        let found = |position: u64, base_offset| Some((position as Position, base_offset));
+        match resync(&mut window, damaged, damaged + 1, plausible, &mut effort) {
+            Resync::Found(batch) => Ok(Resynced { batch: found(batch.position, batch.base_offset), unread_from: None }),
+            Resync::Nothing => Ok(Resynced { batch: None, unread_from: None }),
+            Resync::OutOfEffort { unread_from } => {
+                let unread_from = unread_from as Position;
                 let mut budget = u64::from(len);
-                let mut holds = |at: usize| {
-                    let found = find_next_batch(bytes, at, plausible, &mut budget);
-                    matches!(found, Resync::Found { position } if position == at)
-                };
-                let named = self.indexed_positions(from + position as u32, pool);
-                match named.into_iter().map(|at| (at - from) as usize).find(|&at| holds(at)) {
-                    Some(at) => found(at),
-                    None => Resynced { batch: None, unread_from: Some(from + position as u32) },
-                }
+                let mut named = self.indexed_positions(unread_from, pool).into_iter();
+                let batch = named.find_map(|at| batch_at(&mut window, u64::from(at), plausible, &mut budget));
+                let batch = batch.and_then(|batch| found(batch.position, batch.base_offset));
+                Ok(Resynced { batch, unread_from: Some(unread_from) })
             }
-            Resync::Nothing => Resynced { batch: None, unread_from: None },
         }
     }
 
@@ -594,39 +585,65 @@ impl Segment {
         let mut cursor = Cursor::new(pool);
         let (mut position, mut expected, mut newest) = (0, self.base_offset, NO_TIMESTAMP);
         while position < len {
+            let plausible = Plausible {
+                offset_min: expected,
+                offset_end: Offset::MAX,
+                durable_below: 0,
+                contiguous: false,
+                epochs: None,
+            };
             let batch = match cursor.batch(self, position, len) {
                 Ok(Ok(batch)) if batch.base_offset() >= expected && !(check_crcs && batch.verify_crc().is_err()) => {
-                    batch
+                    let (base_offset, next_offset) = (batch.base_offset(), batch.next_offset());
+                    let end = u64::from(position) + batch.size() as u64;
+                    let indexed = (batch.last_offset(), batch.max_timestamp());
+                    let jump = Candidate { position: u64::from(position), end, base_offset, next_offset };
+                    let believed = base_offset == expected || self.is_jump_believed(&mut cursor, jump, &plausible)?;
+                    believed.then_some((end as Position, next_offset, indexed))
                 }
-                _ => {
-                    let plausible = Plausible {
-                        offset_min: expected,
-                        offset_end: Offset::MAX,
-                        contiguous: false,
-                        epochs: None,
-                        batch_bytes_max: i32::MAX as usize,
-                    };
-                    cursor.release();
-                    let Some((at, base_offset)) = self.resync(position, len, &plausible, pool).batch else { break };
-                    (position, expected) = (at, base_offset);
-                    continue;
-                }
+                _ => None,
             };
-            let size = batch.size() as u32;
-            expected = batch.next_offset();
-            newest = batch.max_timestamp();
-            if let Some((entry, time)) = indexer.on_batch(position, batch.last_offset(), batch.max_timestamp()) {
+            let Some((end, next_offset, (last_offset, max_timestamp))) = batch else {
+                cursor.release();
+                let Some((at, base_offset)) = self.resync(position, len, &plausible, pool)?.batch else { break };
+                (position, expected) = (at, base_offset);
+                continue;
+            };
+            newest = max_timestamp;
+            if let Some((entry, time)) = indexer.on_batch(position, last_offset, max_timestamp) {
                 offsets.extend_from_slice(&entry.encode(self.base_offset));
                 if let Some(time) = time {
                     times.extend_from_slice(&time.encode(self.base_offset));
                 }
             }
-            position += size;
+            (position, expected) = (end, next_offset);
         }
         if let Some(time) = indexer.on_seal() {
             times.extend_from_slice(&time.encode(self.base_offset));
         }
         Ok((offsets, times, indexer.largest_timestamp(), newest))
+    }
+
+    /// Whether a batch that leaves a hole before it is what it says. No checksum covers the base offset; where damage
+    /// has raised it, the batches behind contradict it. `plausible.offset_min` is the offset that was due.
+    pub(crate) fn is_jump_believed(
+        &self,
+        cursor: &mut Cursor,
+        jump: Candidate,
+        plausible: &Plausible<'_>,
+    ) -> Result<bool> {
+        let len = self.len()?;
+        if jump.end >= u64::from(len) {
+            return Ok(true);
+        }
+        // The usual case, without another read: the next header goes on from here.
+        let next = cursor.bytes(self, jump.end as Position, len, HEADER_LEN)?;
+        if next_header_agrees(next, jump.next_offset, plausible) {
+            return Ok(true);
+        }
+        let mut window = Window::new(Arc::clone(self.file()?), u64::from(len));
+        let mut effort = Effort::for_segment(u64::from(len));
+        Ok(is_jump_believed(&mut window, jump, plausible.offset_min, plausible, &mut effort))
     }
 
     /// Largest timestamp of a sealed segment's records: the last entry of its time index.

@@ -137,7 +137,7 @@ impl DirectoryStorage {
         }
     }
 
-    pub(super) fn budget(&self) -> Arc<MapBudget> {
+    pub(super) fn budget(&self) -> Arc<MapBudget<MappedFile>> {
         Arc::clone(&self.shared.budget)
     }
 
@@ -193,7 +193,7 @@ struct Shared {
     devices: Mutex<HashMap<u64, Arc<Device>>>,
     /// The lock that was taken here.
     writer: Mutex<Weak<WriterLock>>,
-    budget: Arc<MapBudget>,
+    budget: Arc<MapBudget<MappedFile>>,
     /// Advances with each descriptor that is opened: the time by which descriptors are old or young.
     clock: AtomicU64,
     open_files_max: usize,

@@ -29,6 +29,7 @@ use rustix::io::Errno;
 use super::calls::{open_regular, retry};
 use super::{ForkGuard, StorageLock};
 use crate::canary::{Bug, bug};
+use crate::events;
 
 /// So often a lock is tried to be taken while other processes look for a moment whether it is held.
 const TRIES: u32 = 1000;
@@ -167,7 +168,8 @@ impl WriterLock {
             match lock_file(&self.path, self.mode) {
                 Ok(file) => {
                     let _ = write_holder(&file.file, "");
-                    tracing::warn!(path = %self.path.display(), "the lock file was removed; made and locked again");
+                    let path = self.path.display().to_string();
+                    events::emit(move || tracing::warn!(path, "the lock file was removed; made and locked again"));
                     state.file = Some(file);
                     return Ok(());
                 }

@@ -11,30 +11,42 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::mapped_file::{MappedFile, Window};
+/// A file that keeps windows, and gives up those that nobody has leased.
+pub(super) trait Evict {
+    type Window;
+
+    /// When the window was last used, in the budget's own time.
+    fn last_used(window: &Self::Window) -> u64;
+
+    /// Whether nobody seems to lease it: a hint, for [`release`](Evict::release) looks again.
+    fn seems_idle(window: &Arc<Self::Window>) -> bool;
+
+    /// Drops the window from the file's own, unless it is leased or in use.
+    fn release(&self, window: &Arc<Self::Window>) -> bool;
+}
 
 /// How many bytes may be mapped at a time, and which windows could be given up.
-pub(super) struct MapBudget {
+pub(super) struct MapBudget<F: Evict> {
     bytes_max: u64,
     bytes_mapped: AtomicU64,
     /// Advances with each window that is mapped: the time by which windows are old or young.
     clock: AtomicU64,
     /// Every window that some file keeps. Lock order: a file's writer, then this, then a file's windows.
-    windows: Mutex<Vec<Kept>>,
+    windows: Mutex<Vec<Kept<F>>>,
 }
 
-struct Kept {
-    window: Weak<Window>,
-    file: Weak<MappedFile>,
+struct Kept<F: Evict> {
+    window: Weak<F::Window>,
+    file: Weak<F>,
 }
 
 /// Bytes counted against the budget for as long as this lives.
-pub(super) struct Charge {
-    budget: Arc<MapBudget>,
+pub(super) struct Charge<F: Evict> {
+    budget: Arc<MapBudget<F>>,
     bytes: u64,
 }
 
-impl MapBudget {
+impl<F: Evict> MapBudget<F> {
     pub(super) fn new(bytes_max: u64) -> Arc<Self> {
         Arc::new(Self {
             bytes_max,
@@ -58,10 +70,10 @@ impl MapBudget {
     /// for it.
     pub(super) fn window(
         self: &Arc<Self>,
-        file: &Weak<MappedFile>,
+        file: &Weak<F>,
         bytes: u64,
-        map: impl FnOnce(Charge) -> io::Result<Window>,
-    ) -> io::Result<Option<Arc<Window>>> {
+        map: impl FnOnce(Charge<F>) -> io::Result<F::Window>,
+    ) -> io::Result<Option<Arc<F::Window>>> {
         let charge = {
             let mut windows = self.windows.lock();
             if !self.make_room(&mut windows, bytes) {
@@ -76,7 +88,7 @@ impl MapBudget {
         Ok(Some(window))
     }
 
-    fn make_room(&self, windows: &mut Vec<Kept>, bytes: u64) -> bool {
+    fn make_room(&self, windows: &mut Vec<Kept<F>>, bytes: u64) -> bool {
         if bytes > self.bytes_max {
             return false;
         }
@@ -91,9 +103,9 @@ impl MapBudget {
         let mut idle: Vec<_> = windows
             .iter()
             .filter_map(|kept| Some((kept.window.upgrade()?, kept.file.upgrade()?)))
-            .filter(|(window, _)| window.seems_idle())
+            .filter(|(window, _)| F::seems_idle(window))
             // Readers go on using them meanwhile: a key that changed while it is sorted by would be a panic.
-            .map(|(window, file)| (window.last_used(), window, file))
+            .map(|(window, file)| (F::last_used(&window), window, file))
             .collect();
         idle.sort_unstable_by_key(|&(last_used, ..)| last_used);
         for (_, window, file) in idle {
@@ -108,7 +120,7 @@ impl MapBudget {
     }
 }
 
-impl fmt::Debug for MapBudget {
+impl<F: Evict> fmt::Debug for MapBudget<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MapBudget")
             .field("bytes_max", &self.bytes_max)
@@ -117,7 +129,7 @@ impl fmt::Debug for MapBudget {
     }
 }
 
-impl Drop for Charge {
+impl<F: Evict> Drop for Charge<F> {
     fn drop(&mut self) {
         self.budget.bytes_mapped.fetch_sub(self.bytes, Ordering::Relaxed);
     }

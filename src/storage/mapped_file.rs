@@ -41,7 +41,7 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 use parking_lot::{Mutex, MutexGuard};
 use rustix::io::Errno;
 
-use super::map_budget::{Charge, MapBudget};
+use super::map_budget::{Charge, Evict, MapBudget};
 use super::{Lease, Region};
 
 /// The greatest length of a window, and the granule that no window crosses.
@@ -63,7 +63,7 @@ pub(super) type Opener<'a> = &'a dyn Fn() -> io::Result<Arc<File>>;
 
 /// The maps of one file, and what is known of its length.
 pub(super) struct MappedFile {
-    budget: Arc<MapBudget>,
+    budget: Arc<MapBudget<MappedFile>>,
     this: Weak<MappedFile>,
     /// Set where this file is not read through maps: by choice, or since a map of it failed.
     copy_only: AtomicBool,
@@ -92,7 +92,7 @@ struct Writer {
 }
 
 impl MappedFile {
-    pub(super) fn new(budget: Arc<MapBudget>, len: u64, writable: bool, lend: bool) -> Arc<Self> {
+    pub(super) fn new(budget: Arc<MapBudget<MappedFile>>, len: u64, writable: bool, lend: bool) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             budget,
             this: Weak::clone(this),
@@ -328,9 +328,21 @@ impl MappedFile {
         drop(replaced); // unmapped outside of the lock
         Ok(Some(window))
     }
+}
+
+impl Evict for MappedFile {
+    type Window = Window;
+
+    fn last_used(window: &Window) -> u64 {
+        window.last_used()
+    }
+
+    fn seems_idle(window: &Arc<Window>) -> bool {
+        window.seems_idle()
+    }
 
     /// Drops `window` from the caches unless somebody has leased it. The caller holds one count of it.
-    pub(super) fn release(&self, window: &Arc<Window>) -> bool {
+    fn release(&self, window: &Arc<Window>) -> bool {
         // Never wait for a writer here: it may be waiting for the budget, whose lock the caller holds.
         let Some(mut writer) = self.writer.try_lock() else { return false };
         let mut windows = self.windows.lock();
@@ -394,11 +406,11 @@ pub(super) struct Window {
     last_used: AtomicU64,
     /// One bit for each [`PAGE_BYTES`]: this was populated since it was mapped.
     populated: Box<[AtomicU64]>,
-    _charge: Charge,
+    _charge: Charge<MappedFile>,
 }
 
 impl Window {
-    fn map(file: &File, position: u64, len: usize, writable: bool, charge: Charge) -> io::Result<Self> {
+    fn map(file: &File, position: u64, len: usize, writable: bool, charge: Charge<MappedFile>) -> io::Result<Self> {
         let mut options = MmapOptions::new();
         options.offset(position).len(len);
         let map = if writable { options.map_raw(file)? } else { options.map_raw_read_only(file)? };
@@ -431,11 +443,11 @@ impl Window {
     }
 
     /// Whether nobody seems to hold it but the two caches of its file, and the caller, once.
-    pub(super) fn seems_idle(self: &Arc<Self>) -> bool {
+    fn seems_idle(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) <= 3
     }
 
-    pub(super) fn last_used(&self) -> u64 {
+    fn last_used(&self) -> u64 {
         self.last_used.load(Ordering::Relaxed)
     }
 

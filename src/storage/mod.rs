@@ -31,6 +31,7 @@ mod lock;
 mod map_budget;
 mod mapped_file;
 mod memory;
+pub(crate) mod small_file;
 #[cfg(test)]
 mod tests;
 

@@ -7,6 +7,7 @@ use edgelog_core::TimestampMs;
 
 use super::StoreShared;
 use crate::error::{Error, Result};
+use crate::events;
 use crate::log::delivery::{Holds, NOTE_FILES};
 use crate::sync::{AtomicBool, AtomicI64, Condvar, Mutex, Ordering};
 
@@ -64,11 +65,12 @@ impl Housekeeper {
         Ok(Housekeeper { thread })
     }
 
-    /// Ends the thread; whether it ended well.
+    /// Ends the thread; whether it ended well. Called by the thread itself (out of an event of its own), it ends when
+    /// the call has returned.
     pub(super) fn stop(self, shared: &StoreShared) -> bool {
         shared.kick.stop.store(true, Ordering::Release);
         shared.kick.kick();
-        self.thread.join().is_ok()
+        self.thread.thread().id() == std::thread::current().id() || self.thread.join().is_ok()
     }
 }
 
@@ -94,8 +96,8 @@ struct Ended<'a>(&'a StoreShared);
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
-        tracing::error!("the housekeeping thread panicked; the store answers Closed until it is opened again");
         self.0.let_go();
+        tracing::error!("the housekeeping thread panicked; the store answers Closed until it is opened again");
     }
 }
 
@@ -105,6 +107,7 @@ impl StoreShared {
         if self.attached {
             return Ok(());
         }
+        let _events = events::hold();
         let _one_at_a_time = self.kick.working.lock();
         // What is flushed looks by itself; what is acknowledged before it is flushed depends on this.
         self.check_lock()?;

@@ -11,6 +11,7 @@ use edgelog_core::{LogConfig, StoreConfig};
 use crate::canary::{Bug, bug};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
+use crate::events;
 use crate::log::{self, Log, LogHost, LogShared, OpenLog, SavedLog, TopicPartition};
 use crate::segment::BufferPool;
 use crate::storage::{DirectoryStorage, DirectoryStorageOptions, ForkGuard, Storage, StorageLock, StoreMode};
@@ -26,7 +27,7 @@ mod topic;
 pub use report::RecoveryReport;
 pub use topic::{NewTopic, PARTITIONS_MAX, Topic};
 
-use checkpoint::{Checkpoint, CheckpointFile};
+use checkpoint::{Checkpoint, CheckpointFile, Followed};
 use housekeeping::Housekeeper;
 pub(crate) use ours::{is_partition, survey};
 pub(crate) use settings::{read_config, settings_to_heal};
@@ -168,6 +169,8 @@ pub(crate) struct StoreShared {
     /// not last: what the checkpoint goes on saying of them.
     leaving: Mutex<BTreeMap<TopicPartition, SavedLog>>,
     checkpoint: Mutex<CheckpointState>,
+    /// The checkpoint as another process writes it.
+    followed: Mutex<Followed>,
     /// The checkpoint on the medium says that the store is in use.
     marked: AtomicBool,
     closed: AtomicBool,
@@ -240,15 +243,12 @@ impl Store {
         let (mut file, found) = CheckpointFile::open(&storage)?;
         let boot_id = storage.boot_id();
         let saved = found.newest.clone().unwrap_or_default();
-        let mut known = BTreeMap::new();
-        for (name, log) in &saved.logs {
-            known.insert(name.clone(), log.clone());
-        }
         let recovering = Recovering {
             is_clean: (found.agree || bug(Bug::TrustOneCleanSlot)) && saved.clean,
             same_boot: saved.boot_id == boot_id && boot_id != [0; 16],
             had_checkpoint: found.newest.is_some(),
-            saved: known,
+            saved: saved.logs.clone(),
+            odd: found.odd,
         };
         if recovering.same_boot && !recovering.is_clean {
             file.doubt();
@@ -442,7 +442,8 @@ impl Store {
         if self.shared.fork.forked() {
             return;
         }
-        if let Some(housekeeper) = self.housekeeper.lock().take() {
+        let housekeeper = self.housekeeper.lock().take();
+        if let Some(housekeeper) = housekeeper {
             housekeeper.stop(&self.shared);
         }
         self.shared.let_go();
@@ -467,6 +468,8 @@ struct Recovering {
     same_boot: bool,
     had_checkpoint: bool,
     saved: BTreeMap<TopicPartition, SavedLog>,
+    /// What the checkpoint said of single logs, and no log comes to.
+    odd: Vec<(String, String)>,
 }
 
 impl StoreShared {
@@ -490,6 +493,7 @@ impl StoreShared {
             coming: Mutex::default(),
             leaving: Mutex::default(),
             checkpoint: Mutex::new(checkpoint),
+            followed: Mutex::default(),
             marked: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             kick: housekeeping::Kick::default(),
@@ -520,9 +524,9 @@ impl StoreShared {
                 report.not_writable = Some(error.to_string());
             }
         }
-        let leftovers = self.remove_unfinished(&recovering.saved)?;
-        report.removed = leftovers.unfinished;
-        report.removed.extend(leftovers.deleted.iter().map(|(_, name)| name.clone()));
+        report.odd.clone_from(&recovering.odd);
+        let leftovers = self.remove_leftovers(&recovering.saved)?;
+        (report.removed, report.finished_deletions) = (leftovers.removed, leftovers.finished);
         report.left = leftovers.left;
         let loaded = self.load_topics(&recovering.saved)?;
         report.healed = self.heal_settings(&loaded);
@@ -559,28 +563,17 @@ impl StoreShared {
         let unopened = self.unopened.read().clone();
         let gone =
             |name: &&TopicPartition| !known(name) && !unopened.contains_key(name) && !report.removed.contains(name);
-        report.missing = recovering.saved.keys().filter(gone).cloned().collect();
+        let deleted = &report.finished_deletions;
+        report.missing =
+            recovering.saved.keys().filter(gone).filter(|name| !deleted.contains(&name.topic)).cloned().collect();
+        report.clean &= report.odd.is_empty() && deleted.is_empty();
         report.clean &= report.missing.is_empty() && report.logs.iter().all(|log| log.clean);
-        // What is about to be removed leaves the checkpoint first: else the next open would miss it.
-        let leaves = |(_, name): &(_, TopicPartition)| recovering.saved.contains_key(name) && !known(name);
-        report.clean &= !leftovers.deleted.iter().any(leaves);
         if !report.clean {
             // The new epochs and recovery points, before anything is appended; and the names of what is served: those
             // that a killed process made, or took away, may be in the cache alone.
             let synced = if bug(Bug::ServeUnsyncedTopics) { Ok(()) } else { self.sync_names() };
             match synced.and_then(|()| self.write_checkpoint(false, false)) {
                 Ok(()) => self.marked.store(true, Ordering::Release),
-                Err(error) => report.not_writable = Some(error.to_string()),
-            }
-        }
-        self.remove_deleted(&leftovers.deleted);
-        if report.not_writable.is_some() && !leftovers.deleted.is_empty() {
-            // A full disk that had no room for it before may have now.
-            match self.sync_names().and_then(|()| self.write_checkpoint(false, false)) {
-                Ok(()) => {
-                    self.marked.store(true, Ordering::Release);
-                    report.not_writable = None;
-                }
                 Err(error) => report.not_writable = Some(error.to_string()),
             }
         }
@@ -596,7 +589,8 @@ impl StoreShared {
     fn check_lock(&self) -> Result<()> {
         let checked = self.storage.check_lock().map_err(Error::storage("look at the lock of", "."));
         if let Err(error) = &checked {
-            for log in self.logs.read().values() {
+            let logs: Vec<_> = self.logs.read().values().cloned().collect();
+            for log in logs {
                 log.fail(&error.to_string());
             }
         }
@@ -605,7 +599,26 @@ impl StoreShared {
 
     /// What the checkpoint said when it was read or written last.
     fn saved_logs(&self) -> BTreeMap<TopicPartition, SavedLog> {
-        self.checkpoint.lock().written.logs.clone().into_iter().collect()
+        self.checkpoint.lock().written.logs.clone()
+    }
+
+    /// Takes logs out of the checkpoint whose files are about to be removed: an open after the next cut must not miss
+    /// them.
+    fn forget_in_checkpoint(&self, names: &[TopicPartition]) -> Result<()> {
+        let mut state = self.checkpoint.lock();
+        let mut checkpoint = state.written.clone();
+        for name in names {
+            checkpoint.logs.remove(name);
+        }
+        if checkpoint == state.written || bug(Bug::RemoveBeforeTheCheckpointForgets) {
+            return Ok(());
+        }
+        checkpoint.clean = false;
+        checkpoint.boot_id = self.storage.boot_id();
+        let file = state.file.as_mut().ok_or(Error::Closed)?;
+        file.write(&checkpoint)?;
+        state.written = checkpoint;
+        Ok(())
     }
 
     fn written_clean(&self) -> bool {
@@ -650,6 +663,7 @@ impl StoreShared {
             pool: Arc::clone(&self.pool),
             config,
             check_crcs: self.config.check_crcs,
+            decompressed_bytes_max: self.config.decompressed_bytes_max,
             saved,
             store_is_clean,
             same_boot,
@@ -682,7 +696,7 @@ impl StoreShared {
         let unopened = self.unopened.read();
         saved.extend(unopened.iter().filter_map(|(name, (saved, _))| Some((name.clone(), saved.clone()?))));
         saved.extend(logs.iter().map(|(name, log)| (name.clone(), saved_log(log))));
-        Checkpoint { clean, boot_id: self.storage.boot_id(), logs: saved.into_iter().collect() }
+        Checkpoint { clean, boot_id: self.storage.boot_id(), logs: saved }
     }
 
     /// Makes the names in the data directory durable, and with them that what was renamed to be deleted is gone.
@@ -753,12 +767,16 @@ impl StoreShared {
     /// Tells attached processes that what they see and flush will last: nothing is in the logs that a recovery would
     /// not keep. Where they cannot be told, they go by the checkpoint.
     fn vouch(&self) {
-        let mut vouch = self.vouch.lock();
-        if vouch.flag.is_none() && !vouch.withdrawn {
-            match self.storage.raise_flag("") {
-                Ok(raised) => vouch.flag = Some(raised),
-                Err(error) => tracing::debug!(%error, "attached processes cannot flush beside this one"),
+        let raised = {
+            let mut vouch = self.vouch.lock();
+            if vouch.flag.is_some() || vouch.withdrawn {
+                return;
             }
+            self.storage.raise_flag("").map(|raised| vouch.flag = Some(raised))
+        };
+        if let Err(error) = raised {
+            // Perhaps under an append's lock, which allowed writing.
+            events::emit(move || tracing::debug!(%error, "attached processes cannot flush beside this one"));
         }
     }
 
@@ -801,8 +819,7 @@ impl LogHost for StoreShared {
     }
 
     fn read_saved(&self, name: &TopicPartition) -> Result<Option<SavedLog>> {
-        let newest = checkpoint::read(&*self.storage)?.newest.unwrap_or_default();
-        Ok(newest.logs.into_iter().find(|(other, _)| other == name).map(|(_, saved)| saved))
+        Ok(self.followed.lock().now(&*self.storage)?.logs.get(name).cloned())
     }
 
     fn has_healthy_writer(&self) -> Result<bool> {
@@ -810,8 +827,8 @@ impl LogHost for StoreShared {
             return Ok(false);
         }
         // A flag may be seen from another machine, over a network file system; the pages that a flush writes are not.
-        let boot_id = checkpoint::read(&*self.storage)?.newest.map(|newest| newest.boot_id);
-        Ok(boot_id == Some(self.storage.boot_id()) && boot_id != Some([0; 16]))
+        let boot_id = self.followed.lock().now(&*self.storage)?.boot_id;
+        Ok(boot_id == self.storage.boot_id() && boot_id != [0; 16])
     }
 
     fn flush_beside(&self) -> Result<()> {

@@ -15,6 +15,11 @@ pub struct RecoveryReport {
     pub checkpoint_lost: bool,
     /// Each log's own outcome.
     pub logs: Vec<LogRecovery>,
+    /// What the checkpoint said of single logs and no log comes to, by the log: it was not believed, and all else that
+    /// the checkpoint said was.
+    pub odd: Vec<(String, String)>,
+    /// Topics whose deletion a stop had cut short, and that are gone now.
+    pub finished_deletions: Vec<String>,
     /// Topic-partitions that the checkpoint knew and whose directories are gone.
     pub missing: Vec<TopicPartition>,
     /// Topic-partitions that an unfinished creation or deletion had left behind, and that are gone now.
@@ -72,12 +77,24 @@ impl RecoveryReport {
         }
         Ok(())
     }
+
+    /// What the open put right that costs no record.
+    fn write_repaired(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (log, what) in &self.odd {
+            write!(f, "\n  {log}: the checkpoint said what no log comes to, and was not believed: {what}")?;
+        }
+        for topic in &self.finished_deletions {
+            write!(f, "\n  {topic}: the deletion of topic {topic}, which a stop had cut short, is finished")?;
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Display for RecoveryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.clean {
             write!(f, "closed cleanly; nothing to recover in {} logs", self.logs.len())?;
+            self.write_repaired(f)?;
             return self.write_notes(f);
         }
         write!(f, "not closed cleanly: {} records above the recovery points found intact", self.recovered_records())?;
@@ -109,10 +126,14 @@ impl fmt::Display for RecoveryReport {
                     log.name, lost.first_offset, lost.file, lost.position
                 )?;
             }
+            for doubt in &log.doubts {
+                write!(f, "\n  {}: not believed: {doubt}", log.name)?;
+            }
             if let Some(failure) = &log.failure {
                 write!(f, "\n  {}: read-only, {failure}", log.name)?;
             }
         }
+        self.write_repaired(f)?;
         for name in &self.missing {
             write!(f, "\n  {name}: THE DIRECTORY IS GONE, with all of its records")?;
         }

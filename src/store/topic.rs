@@ -12,7 +12,7 @@ use super::{Recovering, StoreShared, random_id, saved_log};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::log::{LogHost, Origin, SavedLog, TopicPartition, check_topic_name};
-use crate::segment::file_names::{OWN_FILE, TOPIC_CONFIG};
+use crate::segment::file_names::{OWN_FILE, TOPIC_CONFIG, parse_log_file};
 use crate::storage::Access;
 
 /// A topic has at most so many partitions.
@@ -63,8 +63,11 @@ impl NewTopic {
 pub struct Topic {
     /// Its name.
     pub name: String,
-    /// How many partitions it has.
+    /// How many partitions it has: one more than the number of the last.
     pub partitions: u32,
+    /// The numbers of the partitions that are there, in order: 0 to `partitions` - 1, but for those whose directories
+    /// are not in the data directory.
+    pub partition_ids: Vec<u32>,
     /// The keys that were set for it.
     pub overrides: BTreeMap<String, String>,
     /// The whole configuration in force.
@@ -99,6 +102,17 @@ pub(super) struct Loaded {
     unmarked: Vec<TopicPartition>,
 }
 
+/// What an open removed of unfinished creations and deletions, and what it left.
+#[derive(Debug, Default)]
+pub(super) struct Removed {
+    /// Partitions, but for those of topics whose deletion is finished with that.
+    pub(super) removed: Vec<TopicPartition>,
+    /// These topics.
+    pub(super) finished: Vec<String>,
+    /// Directories that have a name like ours and are not ours, and why they stay.
+    pub(super) left: Vec<(String, String)>,
+}
+
 impl TopicSettings {
     /// The partitions that are there.
     pub(super) fn names(&self, topic: &str) -> Vec<TopicPartition> {
@@ -113,6 +127,7 @@ impl TopicSettings {
         Topic {
             name: name.to_owned(),
             partitions: self.partitions,
+            partition_ids: self.present.clone(),
             overrides: self.overrides.clone(),
             config: self.config,
             retention_suspended: self.suspended.clone(),
@@ -214,7 +229,13 @@ impl StoreShared {
             self.sync_names()?;
         }
         self.keep_recorded()?;
-        let unknown = Recovering { is_clean: false, same_boot: false, had_checkpoint: true, saved: BTreeMap::new() };
+        let unknown = Recovering {
+            is_clean: false,
+            same_boot: false,
+            had_checkpoint: true,
+            saved: BTreeMap::new(),
+            odd: Vec::new(),
+        };
         let creation = hex(&random_id());
         let mut names = settings.names(topic);
         if !bug(Bug::CreateFirstPartitionFirst) {
@@ -537,33 +558,60 @@ impl StoreShared {
         }
     }
 
-    /// Looks what an unfinished deletion or creation has left behind, and removes the partitions among it that still have
-    /// their own names. What is being deleted under another name goes later, by
-    /// [`remove_deleted`](StoreShared::remove_deleted).
-    pub(super) fn remove_unfinished(&self, known: &BTreeMap<TopicPartition, SavedLog>) -> Result<ours::Leftovers> {
+    /// Removes what an unfinished deletion or creation of this store has left behind.
+    pub(super) fn remove_leftovers(&self, known: &BTreeMap<TopicPartition, SavedLog>) -> Result<Removed> {
         let names = self.storage.read_dir("").map_err(Error::storage("list", "."))?;
-        let mut found = ours::survey(&*self.storage, &names, known);
+        let found = ours::survey(&*self.storage, &names, known);
+        let mut done = Removed { left: found.left, ..Removed::default() };
         if found.unfinished.is_empty() && found.deleted.is_empty() {
-            return Ok(found);
+            return Ok(done);
         }
         // Their names may be in the cache alone: a cut must not bring a name back without its files.
         self.sync_names()?;
+        let of_unfinished = found.unfinished.iter().map(|name| (name.to_string(), name));
+        let leftovers = of_unfinished.chain(found.deleted.iter().map(|(dir, name)| (dir.clone(), name)));
+        // A topic that was created again has its own directory.
+        let is_gone = |(dir, name): &(String, &TopicPartition)| {
+            let own = name.to_string();
+            *dir == own || names.iter().all(|entry| entry.name != own)
+        };
+        let going: Vec<(String, &TopicPartition)> = leftovers.filter(is_gone).collect();
+        // A creation that was cut short has no record, and is not in the checkpoint.
+        let was_deleted = |(dir, name): &&(String, &TopicPartition)| {
+            known.keys().any(|known| known.topic == name.topic) || self.has_records(dir)
+        };
+        done.finished = going.iter().filter(was_deleted).map(|(_, name)| name.topic.clone()).collect();
+        done.finished.sort_unstable();
+        done.finished.dedup();
+        // Where the checkpoint cannot be written, they go all the same: under their own names they would be a topic.
+        let going: Vec<TopicPartition> = going.into_iter().map(|(_, name)| name.clone()).collect();
+        if let Err(error) = self.forget_in_checkpoint(&going) {
+            tracing::warn!(%error, "the checkpoint still names what a deletion that was cut short has left");
+        }
         // Where one cannot be removed it takes room and nothing else; the next open tries again.
-        found.unfinished.retain(|name| remove_partition(&*self.storage, &name.to_string()).is_ok());
-        if !found.unfinished.is_empty() {
+        let remove = |dir: &str| {
+            let removed = remove_partition(&*self.storage, dir);
+            if let Err(error) = &removed {
+                tracing::warn!(dir, %error, "what an unfinished creation or deletion left could not be removed");
+            }
+            removed.is_ok()
+        };
+        done.removed.extend(found.unfinished.into_iter().filter(|name| remove(&name.to_string())));
+        if !done.removed.is_empty() {
             // Gone for good before what says that they are to go.
             self.sync_names()?;
         }
-        Ok(found)
+        done.removed.extend(found.deleted.into_iter().filter(|(dir, _)| remove(dir)).map(|(_, name)| name));
+        done.removed.retain(|name| !done.finished.contains(&name.topic));
+        Ok(done)
     }
 
-    /// Removes directories that are being deleted. The checkpoint does not have their logs any more: else the next open
-    /// would miss these.
-    pub(super) fn remove_deleted(&self, deleted: &[(String, TopicPartition)]) {
-        for (dir, _) in deleted {
-            if let Err(error) = remove_partition(&*self.storage, dir) {
-                tracing::warn!(dir, %error, "a deleted log's directory could not be removed");
-            }
-        }
+    /// Whether a segment in the directory `dir` has any bytes.
+    fn has_records(&self, dir: &str) -> bool {
+        let files = self.storage.read_dir(dir).unwrap_or_default();
+        files
+            .iter()
+            .filter(|file| parse_log_file(&file.name).is_some())
+            .any(|file| self.storage.metadata(&format!("{dir}/{}", file.name)).is_ok_and(|meta| meta.len > 0))
     }
 }

@@ -596,3 +596,51 @@ pub(crate) const ALL: &[fn()] = &[
     a_topic_whose_settings_are_lost_loses_nothing_else,
     a_lock_without_its_file_keeps_a_second_writer_out,
 ];
+
+/// A power cut stopped the deletion of a topic between two partitions, the next open finished it, and reported the
+/// second partition as gone with all of its records. At every effect of a deletion, and of the open behind it.
+#[test]
+fn a_deletion_that_a_cut_stops_is_finished_and_reported_as_one() {
+    let clock = ManualClock::new(TIME_BASE);
+    for partitions in [1, 3] {
+        let disk = SimDisk::new(Quirks::default());
+        let store = options(&clock).open_on(disk.clone()).unwrap();
+        store.create_topic(&NewTopic::new("kept")).unwrap();
+        store.create_topic(&NewTopic::new("t").partitions(partitions)).unwrap();
+        for partition in 0..partitions {
+            store.log("t", partition).unwrap().append_with(NewRecord::value(b"gone"), Sync).unwrap();
+        }
+        disk.record();
+        store.delete_topic("t").unwrap();
+        let cuts = disk.take_cuts();
+        disk.kill();
+        let mut finished = 0;
+        for (n, core) in cuts.iter().enumerate() {
+            for image in all_images() {
+                let disk = SimDisk::from_core(core.image(image));
+                disk.record();
+                let store = options(&clock).open_on(disk.clone()).unwrap();
+                let at = format!("{partitions} partitions, cut {n}, {image:?}");
+                let report = store.recovery_report();
+                assert!(report.missing.is_empty(), "{at}: {report}");
+                let is_there = store.topics().unwrap().iter().any(|topic| topic.name == "t");
+                if !report.finished_deletions.is_empty() {
+                    finished += 1;
+                    assert!(!is_there && report.finished_deletions == ["t"], "{at}: {report}");
+                    assert!(report.removed.is_empty(), "{at}: {report}");
+                    assert!(report.to_string().contains("the deletion of topic t"), "{at}: {report}");
+                }
+                let again = disk.take_cuts();
+                disk.kill();
+                for (second, core) in again.iter().enumerate() {
+                    let disk = SimDisk::from_core(core.image(image));
+                    let store = options(&clock).open_on(disk.clone()).unwrap();
+                    let report = store.recovery_report();
+                    assert!(report.missing.is_empty(), "{at}, then cut {second}: {report}");
+                    disk.kill();
+                }
+            }
+        }
+        assert!(finished > 0, "the deletion was never found half done");
+    }
+}

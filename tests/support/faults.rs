@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use edgelog::storage::{Access, DirEntry, FileMeta, Lease, MemoryStorage, Storage, StorageFile, StorageLock};
 
@@ -22,6 +22,8 @@ pub(crate) enum Fault {
 /// What an injected panic says, so that a real one is told from it.
 pub(crate) const INJECTED: &str = "injected";
 
+const EIO: i32 = 5;
+
 #[derive(Debug)]
 pub(crate) struct Plan {
     /// Calls until the fault; below zero there is none (any more).
@@ -32,6 +34,10 @@ pub(crate) struct Plan {
     stays: bool,
     /// The thread by this name alone meets the fault, and its calls are those that count.
     thread: Option<&'static str>,
+    /// Each flush of a file answers EIO.
+    flushes_fail: AtomicBool,
+    /// Each write to a file answers EIO.
+    writes_fail: AtomicBool,
 }
 
 /// What is done before a directory's names are made durable: what another thread might do then.
@@ -54,15 +60,13 @@ pub(crate) struct FaultyStorage {
 impl FaultyStorage {
     /// `calls_left` below zero: without any fault.
     pub(crate) fn new(inner: MemoryStorage, calls_left: i64, fault: Fault, stays: bool) -> FaultyStorage {
-        let (calls_left, calls) = (AtomicI64::new(calls_left), AtomicI64::new(0));
-        let plan = Plan { calls_left, calls, fault, stays, thread: None };
+        let plan = Plan::new(calls_left, fault, stays, None);
         FaultyStorage { inner, plan: Arc::new(plan), before_sync_dir: None }
     }
 
     /// A storage whose call number `at` out of the store's own thread panics.
     pub(crate) fn panics_in_housekeeping(inner: MemoryStorage, at: i64) -> FaultyStorage {
-        let (calls_left, calls) = (AtomicI64::new(at), AtomicI64::new(0));
-        let plan = Plan { calls_left, calls, fault: Fault::Panic, stays: false, thread: Some("edgelog") };
+        let plan = Plan::new(at, Fault::Panic, false, Some("edgelog"));
         FaultyStorage { inner, plan: Arc::new(plan), before_sync_dir: None }
     }
 
@@ -72,6 +76,16 @@ impl FaultyStorage {
         FaultyStorage { before_sync_dir: Some(Meanwhile(Arc::new(meanwhile))), ..storage }
     }
 
+    /// From now on, each flush of a file answers EIO, or none does.
+    pub(crate) fn fail_flushes(&self, fail: bool) {
+        self.plan.flushes_fail.store(fail, Ordering::SeqCst);
+    }
+
+    /// From now on, each write to a file answers EIO, or none does.
+    pub(crate) fn fail_writes(&self, fail: bool) {
+        self.plan.writes_fail.store(fail, Ordering::SeqCst);
+    }
+
     /// How many calls there were.
     pub(crate) fn calls(&self) -> i64 {
         self.plan.calls.load(Ordering::Relaxed)
@@ -79,6 +93,18 @@ impl FaultyStorage {
 }
 
 impl Plan {
+    fn new(calls_left: i64, fault: Fault, stays: bool, thread: Option<&'static str>) -> Plan {
+        Plan {
+            calls_left: AtomicI64::new(calls_left),
+            calls: AtomicI64::new(0),
+            fault,
+            stays,
+            thread,
+            flushes_fail: AtomicBool::new(false),
+            writes_fail: AtomicBool::new(false),
+        }
+    }
+
     fn meet(&self) -> io::Result<()> {
         if self.thread.is_some() && self.thread != std::thread::current().name() {
             return Ok(());
@@ -95,10 +121,17 @@ impl Plan {
             return Ok(());
         }
         match self.fault {
-            Fault::Io => Err(io::Error::from_raw_os_error(5)),
+            Fault::Io => Err(io::Error::from_raw_os_error(EIO)),
             Fault::Full => Err(io::ErrorKind::StorageFull.into()),
             Fault::Panic => panic!("{INJECTED}"),
         }
+    }
+}
+
+impl Plan {
+    fn meet_write(&self) -> io::Result<()> {
+        self.meet()?;
+        if self.writes_fail.load(Ordering::SeqCst) { Err(io::Error::from_raw_os_error(EIO)) } else { Ok(()) }
     }
 }
 
@@ -174,7 +207,7 @@ impl StorageFile for FaultyFile {
     }
 
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
-        if let Err(error) = self.plan.meet() {
+        if let Err(error) = self.plan.meet_write() {
             // Any part of the range may hold any part of the bytes.
             let _ = self.inner.write_at(&bytes[..bytes.len() / 2], position);
             return Err(error);
@@ -183,7 +216,7 @@ impl StorageFile for FaultyFile {
     }
 
     fn store_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
-        self.plan.meet()?;
+        self.plan.meet_write()?;
         self.inner.store_at(bytes, position)
     }
 
@@ -208,6 +241,9 @@ impl StorageFile for FaultyFile {
 
     fn flush(&self) -> io::Result<()> {
         self.plan.meet()?;
+        if self.plan.flushes_fail.load(Ordering::SeqCst) {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
         self.inner.flush()
     }
 }

@@ -9,7 +9,7 @@ use edgelog::bridge::{Admin, ClusterPosition, Decision, LogStatus, PositionOf, f
 use edgelog::{Offset, TopicPartition};
 use serde::Serialize;
 
-use super::KeyArgs;
+use super::keys::KeyArgs;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, confirm, warn};
 use crate::print::{self, Align, Table};

@@ -1,5 +1,6 @@
 //! C functions in random order with random arguments, as far as the conventions answer for them: NULL, wrong sizes,
-//! unknown choices, closed stores, a storage that fails or panics. Bytes decide everything, so a fuzzer may as well.
+//! unknown choices, closed stores, a storage that fails or panics, a log callback that makes calls of its own. Bytes
+//! decide everything, so a fuzzer may as well.
 
 use std::ffi::{CString, c_char};
 use std::ptr;
@@ -9,6 +10,7 @@ use edgelog::storage::MemoryStorage;
 use edgelog_ffi::edgelog_result::{EDGELOG_OK, EDGELOG_PANIC};
 use edgelog_ffi::*;
 
+use super::callback;
 use super::faults::{Fault, FaultyStorage, quiet_injected_panics};
 
 /// The decisions; zeros when they are used up.
@@ -75,8 +77,10 @@ impl<T> Pool<T> {
             return;
         }
         if self.0.len() == Self::MAX {
+            let oldest = self.0.remove(0);
+            callback::take_back(oldest);
             // SAFETY: made by the library, in the pool and so not freed.
-            unsafe { free(self.0.remove(0)) };
+            unsafe { free(oldest) };
         }
         self.0.push(handle);
     }
@@ -84,13 +88,17 @@ impl<T> Pool<T> {
     fn free(&mut self, choices: &mut Choices<'_>, free: unsafe extern "C" fn(*mut T)) {
         let n = choices.below(self.0.len() + 1);
         let handle = if n < self.0.len() { self.0.remove(n) } else { ptr::null_mut() };
+        callback::take_back(handle);
         // SAFETY: NULL, or as above.
         unsafe { free(handle) };
     }
 
     fn free_all(&mut self, free: unsafe extern "C" fn(*mut T)) {
-        // SAFETY: as above.
-        self.0.drain(..).for_each(|handle| unsafe { free(handle) });
+        for handle in self.0.drain(..) {
+            callback::take_back(handle);
+            // SAFETY: as above.
+            unsafe { free(handle) };
+        }
     }
 }
 
@@ -121,6 +129,7 @@ struct World<'a> {
 /// Makes the calls that `bytes` name, then frees what is left in whatever order, then opens the store once more.
 pub(crate) fn drive(bytes: &[u8]) -> Reached {
     quiet_injected_panics();
+    callback::install();
     let mut world = World {
         choices: Choices(bytes),
         reached: Reached::default(),
@@ -136,6 +145,7 @@ pub(crate) fn drive(bytes: &[u8]) -> Reached {
         options: Pool(Vec::new()),
     };
     while !world.choices.0.is_empty() {
+        callback::lend(&world.stores.0, &world.logs.0, true);
         let result = world.step();
         assert!(result != Some(EDGELOG_PANIC) || world.panics_injected, "a panic of our own");
         world.reached.panicked += usize::from(result == Some(EDGELOG_PANIC));

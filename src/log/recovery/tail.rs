@@ -41,12 +41,14 @@ impl Recovery<'_> {
     /// Takes what lies behind the end out of the active segment and keeps it aside.
     pub(super) fn cut_tail(&mut self, segment: &mut Arc<Segment>, position: Position, to_the_end: bool) -> Result<()> {
         let log = self.log;
-        let len = segment.len()?;
-        let tail = if to_the_end { 0 } else { bytes_without_zeros(&**segment.file()?, position, len) };
+        let len = self.file_len(segment)?;
+        let reaches_behind = len > u64::from(segment.len()?);
+        let tail =
+            if to_the_end && !reaches_behind { 0 } else { bytes_without_zeros(&**segment.file()?, position, len) };
         if tail == 0 {
             // Room that was reserved and never written: given back, so that nothing old can ever show through.
             segment.publish(position);
-            if len > position {
+            if len > u64::from(position) {
                 let path = segment.path();
                 segment
                     .file()?
@@ -83,17 +85,22 @@ impl Recovery<'_> {
     /// Ends a sealed segment where the next one begins. What lies behind is room that was never given back, or what a
     /// failed append left there: the cut that took it off may not have lasted.
     pub(super) fn trim_sealed(&mut self, segment: &mut Arc<Segment>, position: Position) -> Result<()> {
-        let len = segment.len()?;
-        if len > position && bytes_without_zeros(&**segment.file()?, position, len) > 0 {
+        let len = self.file_len(segment)?;
+        if len > u64::from(position) && bytes_without_zeros(&**segment.file()?, position, len) > 0 {
             self.cut_tail(segment, position, false)?;
             // Whatever file it stands in now: like other sealed ones it gets its indexes when somebody reads there.
             *segment = self.segment(segment.base_offset);
         }
-        if len > position {
+        if len > u64::from(position) {
             segment.set_untrimmed();
         }
         segment.publish(position);
         Ok(())
+    }
+
+    /// How long the file is: a segment's own length ends where positions do, at 2 GiB, and what lies behind is kept.
+    fn file_len(&self, segment: &Segment) -> Result<u64> {
+        segment.file()?.len().map_err(Error::storage("look at", &segment.path()))
     }
 
     /// Torn bytes: a small copy, then the file ends where the log ends. No reader has ever seen them as a
@@ -164,8 +171,7 @@ impl Recovery<'_> {
         let log = self.log;
         let segment = self.segment(base_offset);
         let file = segment.path();
-        let len = segment.len()?;
-        let bytes = bytes_without_zeros(&**segment.file()?, 0, len);
+        let bytes = bytes_without_zeros(&**segment.file()?, 0, self.file_len(&segment)?);
         let valid_offsets = self.valid_offsets_behind(&segment, 0)?;
         let kept_in = if bytes == 0 {
             segment.remove_files()?;
@@ -233,14 +239,14 @@ fn ignore_full(error: Error) -> Result<()> {
 }
 
 /// How many bytes from `position` on are left when zeros at the end are taken off.
-fn bytes_without_zeros(file: &dyn StorageFile, position: Position, len: Position) -> u64 {
+fn bytes_without_zeros(file: &dyn StorageFile, position: Position, len: u64) -> u64 {
     const PIECE_BYTES: usize = 64 << 10;
     let mut piece = vec![0; PIECE_BYTES];
     let (mut at, mut last) = (u64::from(position), 0);
-    while at < u64::from(len) {
-        let wanted = piece.len().min((u64::from(len) - at) as usize);
+    while at < len {
+        let wanted = piece.len().min(usize::try_from(len - at).unwrap_or(usize::MAX));
         // Unreadable bytes are not zeros: they are worth keeping.
-        let Ok(read) = file.read_at(&mut piece[..wanted], at) else { return u64::from(len - position) };
+        let Ok(read) = file.read_at(&mut piece[..wanted], at) else { return len - u64::from(position) };
         if read == 0 {
             break;
         }

@@ -1,10 +1,12 @@
-//! A stretch of a file in memory, moved along as its user reads on: what the tools need of memory does not grow with
-//! files.
+//! A stretch of a file in memory, moved along as its user reads on, so that memory does not grow with files.
 //!
-//! Always by system calls: a map of a file that its writer trims, or that a bad medium cannot read, raises signals.
+//! Always by system calls: a map of a file that its writer trims, or that a bad device cannot read, raises signals.
+//! The search behind damage and the tools read this way.
 
 use std::io;
 use std::sync::Arc;
+
+use edgelog_core::SegmentBytes;
 
 use crate::storage::StorageFile;
 
@@ -17,7 +19,7 @@ const UNREADABLE_MAX: usize = 1024;
 
 /// The bytes of one file below a fixed end.
 #[derive(Debug)]
-pub(super) struct Window {
+pub(crate) struct Window {
     file: Arc<dyn StorageFile>,
     end: u64,
     start: u64,
@@ -27,23 +29,23 @@ pub(super) struct Window {
 }
 
 impl Window {
-    pub(super) fn new(file: Arc<dyn StorageFile>, end: u64) -> Window {
+    pub(crate) fn new(file: Arc<dyn StorageFile>, end: u64) -> Window {
         Window { file, end, start: 0, bytes: Vec::new(), unreadable: Vec::new() }
     }
 
     /// The end up to which bytes are looked at.
-    pub(super) fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.end
     }
 
     /// Looks at bytes up to `end` from now on, and at what was seen before once more.
-    pub(super) fn extend(&mut self, end: u64) {
+    pub(crate) fn extend(&mut self, end: u64) {
         self.end = end;
         self.bytes.clear();
     }
 
     /// Bytes from `position` on: at least `wanted`, or as many as there are.
-    pub(super) fn at(&mut self, position: u64, wanted: usize) -> &[u8] {
+    pub(crate) fn at(&mut self, position: u64, wanted: usize) -> &[u8] {
         let left = usize::try_from(self.end.saturating_sub(position)).unwrap_or(usize::MAX);
         let wanted = wanted.min(left);
         let covered = position >= self.start && position + wanted as u64 <= self.start + self.bytes.len() as u64;
@@ -54,19 +56,19 @@ impl Window {
     }
 
     /// The bytes of `position..position + len` that the last [`at`](Window::at) lent already.
-    pub(super) fn seen(&self, position: u64, len: usize) -> &[u8] {
+    pub(crate) fn seen(&self, position: u64, len: usize) -> &[u8] {
         let from = (position - self.start) as usize;
         &self.bytes[from..from + len]
     }
 
     /// What the medium said to the first piece in `from..to` that it could not read.
-    pub(super) fn unreadable_in(&self, from: u64, to: u64) -> Option<&str> {
+    pub(crate) fn unreadable_in(&self, from: u64, to: u64) -> Option<&str> {
         let inside = |&&(position, _): &&(u64, String)| position < to && position + PIECE_BYTES as u64 > from;
         self.unreadable.iter().find(inside).map(|(_, reason)| reason.as_str())
     }
 
     /// The first byte at or behind `position` that is not zero.
-    pub(super) fn first_nonzero(&mut self, mut position: u64) -> Option<u64> {
+    pub(crate) fn first_nonzero(&mut self, mut position: u64) -> Option<u64> {
         while position < self.end {
             let bytes = self.at(position, 1);
             if bytes.is_empty() {
@@ -129,5 +131,15 @@ impl Window {
         if self.unreadable.len() < UNREADABLE_MAX && self.unreadable.iter().all(|(known, _)| *known != position) {
             self.unreadable.push((position, error.to_string()));
         }
+    }
+}
+
+impl SegmentBytes for Window {
+    fn end(&self) -> u64 {
+        self.end
+    }
+
+    fn at(&mut self, position: u64, wanted: usize) -> &[u8] {
+        Window::at(self, position, wanted)
     }
 }

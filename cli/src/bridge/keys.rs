@@ -1,0 +1,55 @@
+//! Where the bridge's commands take their keys from.
+
+use std::fs;
+use std::path::PathBuf;
+
+use edgelog::bridge::BridgeConfig;
+
+use crate::append::parse_pair;
+use crate::failure::Failure;
+
+/// Where keys come from.
+#[derive(clap::Args)]
+pub(super) struct KeyArgs {
+    /// Read keys from a file of key=value lines; what stands on the command line wins
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set a key; may be repeated. `edgelog bridge keys` lists them
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    set: Vec<(String, String)>,
+    /// Brokers to begin with (bootstrap.servers)
+    #[arg(long, value_name = "HOST:PORT,...")]
+    bootstrap: Option<String>,
+    /// Who this device is to the cluster (edgelog.device.id)
+    #[arg(long, value_name = "ID")]
+    device: Option<String>,
+}
+
+impl KeyArgs {
+    /// What is set by these, not held against anything yet.
+    pub(super) fn config(&self) -> Result<BridgeConfig, Failure> {
+        let mut config = BridgeConfig::default();
+        if let Some(path) = &self.config {
+            let path_text = path.display();
+            let text = fs::read_to_string(path).map_err(|error| Failure::new(format!("{path_text}: {error}")))?;
+            config.set_lines(&text).map_err(|error| Failure::from(error).context(path_text))?;
+        }
+        for (key, value) in &self.set {
+            config.set(key, value)?;
+        }
+        set_options(&mut config, [("bootstrap.servers", &self.bootstrap), ("edgelog.device.id", &self.device)])?;
+        Ok(config)
+    }
+}
+
+pub(super) fn set_options<const N: usize>(
+    config: &mut BridgeConfig,
+    options: [(&str, &Option<String>); N],
+) -> Result<(), Failure> {
+    for (key, value) in options {
+        if let Some(value) = value {
+            config.set(key, value)?;
+        }
+    }
+    Ok(())
+}

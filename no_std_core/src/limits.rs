@@ -1,0 +1,23 @@
+//! How large anything may be and how long any search may take, each bound once.
+//!
+//! Recovery, readers, attached processes and the tools take their bounds from here. A bound that one of them had for
+//! itself would make a batch sound for one and damage for another.
+
+/// The most bytes that a batch may have, header included: Kafka's positions in a segment are 31 bits wide.
+///
+/// A topic's `max.message.bytes` bounds what is appended and not what is read: the key may have been greater before.
+pub const BATCH_BYTES_MAX: usize = i32::MAX as usize;
+
+/// A search behind damage computes checksums over at most so many times the bytes of its segment. Hostile bytes can
+/// offer overlapping candidates; this keeps their cost linear.
+pub const CRC_PASSES_MAX: u64 = 8;
+
+/// So many batches behind damage are compared before one of them is believed.
+pub const CANDIDATES_MAX: usize = 16;
+
+/// A lost byte has held at most so many records: the shortest record has 7 bytes, and zstd packs 30,000 bytes of
+/// equal records into one. A hole that is wider than its lost bytes allow makes a base offset less credible.
+pub const RECORDS_PER_BYTE_MAX: u64 = 30_000 / 7;
+
+/// A search looks through the bytes in stretches of this size.
+pub const SEARCH_STRIDE_BYTES: usize = 256 << 10;

@@ -1,0 +1,710 @@
+//! Where a log goes on behind damage: one search for all who read segments.
+//!
+//! 1. **Find.** A candidate is a header that is plausible in every field, in front of bytes whose CRC-32C holds. The
+//!    bytes of each computed checksum are taken from a budget ([`Effort`]).
+//! 2. **Corroborate.** The CRC does not cover the base offset. So a candidate is compared with the batches that
+//!    follow it, until two of them stand side by side and agree, or [`CANDIDATES_MAX`] are known. Of all ways to
+//!    believe some of them in rising order, the best one is taken. A base offset that damage has raised would
+//!    otherwise hide everything behind it.
+//!
+//! Below the recovery point every offset was durable, so a candidate there lies below that point; only where there is
+//! none, the first batch at or above the point is looked for.
+//!
+//! The caller lends the bytes ([`SegmentBytes`]). Nothing here needs more of them at a time than a stretch of
+//! [`SEARCH_STRIDE_BYTES`], however large a batch claims to be.
+
+use core::cmp::Reverse;
+
+use zerocopy::FromBytes;
+
+use crate::compression::CompressionType;
+use crate::crc32c::{crc32c, crc32c_append};
+use crate::error::DecodeError;
+use crate::leader_epoch::EpochTableView;
+use crate::limits::{BATCH_BYTES_MAX, CANDIDATES_MAX, CRC_PASSES_MAX, RECORDS_PER_BYTE_MAX, SEARCH_STRIDE_BYTES};
+use crate::record_batch::{
+    ATTRIBUTE_CODEC, ATTRIBUTES_UNUSED, BATCH_LENGTH_MIN, CRC_START, HEADER_LEN, MAGIC, RecordBatchHeader,
+};
+use crate::segment_scan::{ScanRules, header_holds};
+use crate::units::{NO_LEADER_EPOCH, Offset};
+
+/// Lends the bytes of one segment.
+pub trait SegmentBytes {
+    /// Where the bytes end.
+    fn end(&self) -> u64;
+
+    /// Bytes from `position` on: at least `wanted`, or all up to the end where it is nearer. Fewer mean that the rest
+    /// cannot be read.
+    fn at(&mut self, position: u64, wanted: usize) -> &[u8];
+}
+
+impl SegmentBytes for &[u8] {
+    fn end(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn at(&mut self, position: u64, _wanted: usize) -> &[u8] {
+        usize::try_from(position).ok().and_then(|from| self.get(from..)).unwrap_or_default()
+    }
+}
+
+/// What a batch behind damage has to look like before its CRC is worth computing.
+#[derive(Debug, Clone, Copy)]
+pub struct Plausible<'a> {
+    /// The least base offset: that of the first batch that is missing.
+    pub offset_min: Offset,
+    /// The offset that the batch has to end before: the next segment's base, or the log's end where it is known; else
+    /// `Offset::MAX`.
+    pub offset_end: Offset,
+    /// Everything below was durable: the recovery point. 0 where none is known.
+    pub durable_below: Offset,
+    /// Whether batches of this log have as many records as offsets, as all have that no compaction thinned out.
+    pub contiguous: bool,
+    /// The epochs of the log; `None` takes any that is not below -1.
+    pub epochs: Option<EpochTableView<'a>>,
+}
+
+impl Plausible<'_> {
+    /// Holds every field of the header against what some writer could have written there.
+    ///
+    /// # Errors
+    /// The first field that does not hold.
+    fn check(&self, header: &RecordBatchHeader) -> Result<(), DecodeError> {
+        let rules = ScanRules {
+            expected_offset: Some(self.offset_min),
+            contiguous: false,
+            epochs: None,
+            batch_bytes_max: BATCH_BYTES_MAX,
+            check_crc: false,
+        };
+        header_holds(header, &rules)?;
+        let implausible = |header_byte| Err(DecodeError::Implausible { header_byte });
+        let base_offset = header.base_offset.get();
+        // `header_holds` saw to it that this does not overflow.
+        let last_offset = base_offset.wrapping_add(i64::from(header.last_offset_delta.get()));
+        // Segments of logs that were not written here may overlap: there only the base offset has to fit.
+        let bounded = if self.contiguous { last_offset } else { base_offset };
+        if bounded >= self.offset_end {
+            return implausible(0);
+        }
+        let epoch = header.partition_leader_epoch.get();
+        let known = match self.epochs {
+            None => epoch >= NO_LEADER_EPOCH,
+            // A table that starts later than the damage says nothing about what is before it.
+            Some(epochs) => epochs.epoch_for(base_offset).is_none_or(|expected| expected == epoch),
+        };
+        if !known {
+            return implausible(12);
+        }
+        let attributes = header.attributes.get();
+        if attributes & ATTRIBUTES_UNUSED != 0 {
+            return implausible(21);
+        }
+        let idempotent = header.producer_id.get() >= 0;
+        if header.producer_id.get() < -1 {
+            return implausible(43);
+        }
+        if header.producer_epoch.get() < if idempotent { 0 } else { -1 } {
+            return implausible(51);
+        }
+        if header.base_sequence.get() < -1 {
+            return implausible(53);
+        }
+        let count = i64::from(header.record_count.get());
+        if self.contiguous && count != i64::from(header.last_offset_delta.get()) + 1 && count != 0 {
+            return implausible(57);
+        }
+        // Records that are compressed take some bytes, and none take none.
+        let codec = CompressionType::from_id((attributes & ATTRIBUTE_CODEC) as u8).unwrap_or_default();
+        let payload_is_empty = header.batch_length.get() == BATCH_LENGTH_MIN;
+        if payload_is_empty != (count == 0) && (count > 0 || codec == CompressionType::None) {
+            return implausible(57);
+        }
+        Ok(())
+    }
+}
+
+/// How many bytes may still be checksummed in the searches of one segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Effort {
+    /// To find candidates.
+    pub search: u64,
+    /// To compare candidates; where it is spent, the first candidate is believed.
+    pub corroboration: u64,
+}
+
+impl Effort {
+    /// The effort that a segment of `len` bytes is worth.
+    pub const fn for_segment(len: u64) -> Self {
+        let bytes = len.saturating_mul(CRC_PASSES_MAX);
+        Self { search: bytes, corroboration: bytes }
+    }
+}
+
+/// A batch whose bytes hold in themselves, and what it says of its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// Where it starts.
+    pub position: u64,
+    /// Where it ends.
+    pub end: u64,
+    /// Its base offset, which no checksum covers.
+    pub base_offset: Offset,
+    /// The offset behind its last one.
+    pub next_offset: Offset,
+}
+
+impl Candidate {
+    /// Whether `later` can be the next of the batches that are believed.
+    fn agrees(&self, later: &Candidate, contiguous: bool) -> bool {
+        if contiguous && self.end == later.position {
+            self.next_offset == later.base_offset
+        } else {
+            self.next_offset <= later.base_offset
+        }
+    }
+
+    /// Whether the two stand side by side and agree: damage to one field does not make two batches agree.
+    fn is_borne_out_by(&self, later: &Candidate, contiguous: bool) -> bool {
+        self.end == later.position && self.agrees(later, contiguous)
+    }
+
+    /// How credible this one is behind `before`, a place and the offset that was due there.
+    fn credit(&self, before: (u64, Offset), contiguous: bool) -> u32 {
+        let (lost_bytes, lost_offsets) = (self.position - before.0, self.base_offset.abs_diff(before.1));
+        // Where compaction has taken records, a hole of any width is legal and no byte is lost for it.
+        if !contiguous || lost_offsets <= lost_bytes.saturating_mul(RECORDS_PER_BYTE_MAX) { 3 } else { 1 }
+    }
+}
+
+/// What a search came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resync {
+    /// The log goes on with this batch.
+    Found(Candidate),
+    /// No batch that holds starts between the given place and the end.
+    Nothing,
+    /// The effort was spent.
+    OutOfEffort {
+        /// The first place that was not decided; the search may go on from it with new effort.
+        unread_from: u64,
+    },
+}
+
+/// Searches from `from` on for the batch with which the log goes on behind damage at `damaged`.
+///
+/// `plausible.offset_min` is the offset that was due at `damaged`.
+pub fn resync(
+    bytes: &mut impl SegmentBytes,
+    damaged: u64,
+    from: u64,
+    plausible: &Plausible<'_>,
+    effort: &mut Effort,
+) -> Resync {
+    let durable = plausible.durable_below;
+    if plausible.offset_min < durable && durable < plausible.offset_end {
+        let below = Plausible { offset_end: durable, ..*plausible };
+        match resync_within(bytes, damaged, from, &below, effort) {
+            Resync::Nothing => {}
+            found => return found,
+        }
+        let above = Plausible { offset_min: durable, ..*plausible };
+        return resync_within(bytes, damaged, from, &above, effort);
+    }
+    resync_within(bytes, damaged, from, plausible, effort)
+}
+
+fn resync_within(
+    bytes: &mut impl SegmentBytes,
+    damaged: u64,
+    from: u64,
+    plausible: &Plausible<'_>,
+    effort: &mut Effort,
+) -> Resync {
+    match find_batch(bytes, from, plausible, &mut effort.search) {
+        Resync::Found(first) => {
+            Resync::Found(corroborated(bytes, first, (damaged, plausible.offset_min), plausible, effort))
+        }
+        other => other,
+    }
+}
+
+/// Whether a batch that holds, and that leaves a hole before it where holes are legal, is believed.
+///
+/// `candidate` directly follows the last good batch, whose end and next offset are `candidate.position` and
+/// `expected`. It is believed unless the batches behind it contradict its base offset.
+pub fn is_jump_believed(
+    bytes: &mut impl SegmentBytes,
+    candidate: Candidate,
+    expected: Offset,
+    plausible: &Plausible<'_>,
+    effort: &mut Effort,
+) -> bool {
+    // The usual case: the next header goes on from here.
+    if next_header_agrees(bytes.at(candidate.end, HEADER_LEN), candidate.next_offset, plausible) {
+        return true;
+    }
+    let before = (candidate.position, expected);
+    corroborated(bytes, candidate, before, plausible, effort).position == candidate.position
+}
+
+/// Whether a header stands at the start of `bytes` that can follow a batch which ends before `next_offset`.
+#[inline]
+pub fn next_header_agrees(bytes: &[u8], next_offset: Offset, plausible: &Plausible<'_>) -> bool {
+    let behind = Plausible { offset_min: next_offset, ..*plausible };
+    RecordBatchHeader::ref_from_prefix(bytes).is_ok_and(|(header, _)| behind.check(header).is_ok())
+}
+
+/// The batch at `position`, where one is plausible and holds. The bytes of its checksum are taken from `budget`.
+pub fn batch_at(
+    bytes: &mut impl SegmentBytes,
+    position: u64,
+    plausible: &Plausible<'_>,
+    budget: &mut u64,
+) -> Option<Candidate> {
+    let (header, _) = RecordBatchHeader::read_from_prefix(bytes.at(position, HEADER_LEN)).ok()?;
+    let candidate = plausible_candidate(&header, position, bytes.end(), plausible)?;
+    *budget = budget.checked_sub(candidate.end - candidate.position)?;
+    crc_holds(bytes, &candidate, header.crc.get()).then_some(candidate)
+}
+
+fn plausible_candidate(
+    header: &RecordBatchHeader,
+    position: u64,
+    end: u64,
+    plausible: &Plausible<'_>,
+) -> Option<Candidate> {
+    plausible.check(header).ok()?;
+    let base_offset = header.base_offset.get();
+    let candidate = Candidate {
+        position,
+        end: position + header.size().ok()? as u64,
+        base_offset,
+        next_offset: base_offset + i64::from(header.last_offset_delta.get()) + 1,
+    };
+    (candidate.end <= end).then_some(candidate)
+}
+
+/// The next batch from `from` on that is plausible and holds in itself; the bytes of each checksum are taken from
+/// `budget`.
+pub fn find_batch(bytes: &mut impl SegmentBytes, from: u64, plausible: &Plausible<'_>, budget: &mut u64) -> Resync {
+    const MAGIC_AT: usize = 16;
+    let end = bytes.end();
+    let mut position = from;
+    while position < end && end - position >= HEADER_LEN as u64 {
+        let stretch = bytes.at(position, SEARCH_STRIDE_BYTES);
+        let Some(last_start) = stretch.len().checked_sub(HEADER_LEN) else { return Resync::Nothing };
+        let mut at = 0;
+        // A candidate that is longer than what is at hand.
+        let mut longer = None;
+        while at <= last_start {
+            // The magic byte first: one byte in 256 of noise has it, none of a run of zeros.
+            let magics = &stretch[at + MAGIC_AT..=last_start + MAGIC_AT];
+            let Some(skip) = magics.iter().position(|&byte| byte == MAGIC as u8) else { break };
+            at += skip;
+            let place = position + at as u64;
+            let header = RecordBatchHeader::ref_from_prefix(&stretch[at..]).ok().map(|(header, _)| header);
+            let Some((header, candidate)) = header
+                .and_then(|header| plausible_candidate(header, place, end, plausible).map(|found| (header, found)))
+            else {
+                at += 1;
+                continue;
+            };
+            let size = candidate.end - candidate.position;
+            let Some(left) = budget.checked_sub(size) else { return Resync::OutOfEffort { unread_from: place } };
+            let Some(whole) = stretch.get(at..at + size as usize) else {
+                longer = Some((candidate, header.crc.get()));
+                break;
+            };
+            *budget = left;
+            if crc32c(&whole[CRC_START..]) == header.crc.get() {
+                return Resync::Found(candidate);
+            }
+            at += 1;
+        }
+        let Some((candidate, crc)) = longer else {
+            position += last_start as u64 + 1;
+            continue;
+        };
+        if candidate.position > position {
+            // Once more with the stretch that begins here: what is longer than that is worth moving it.
+            position = candidate.position;
+            continue;
+        }
+        *budget -= candidate.end - candidate.position;
+        if crc_holds(bytes, &candidate, crc) {
+            return Resync::Found(candidate);
+        }
+        position += 1;
+    }
+    Resync::Nothing
+}
+
+/// Whether the checksum of a candidate holds.
+fn crc_holds(bytes: &mut impl SegmentBytes, candidate: &Candidate, stored: u32) -> bool {
+    checksum(bytes, candidate.position, candidate.end) == Some(stored)
+}
+
+/// CRC-32C of the batch from `position` to `end`, computed stretch by stretch; `None` where not all of it can be read.
+pub fn checksum(bytes: &mut impl SegmentBytes, position: u64, end: u64) -> Option<u32> {
+    let mut at = position + CRC_START as u64;
+    let mut crc = 0;
+    while at < end {
+        let wanted = (end - at).min(SEARCH_STRIDE_BYTES as u64) as usize;
+        crc = crc32c_append(crc, bytes.at(at, wanted).get(..wanted)?);
+        at += wanted as u64;
+    }
+    Some(crc)
+}
+
+/// A batch at `position` that holds in all but its base offset, which has to be `expected`: where it ends.
+pub fn displaced_batch(bytes: &mut impl SegmentBytes, position: u64, expected: Offset) -> Option<Candidate> {
+    let (mut header, _) = RecordBatchHeader::read_from_prefix(bytes.at(position, HEADER_LEN)).ok()?;
+    // The offset that is wrong may also be one that no batch can have.
+    header.base_offset.set(expected);
+    let end = position + header.size().ok()? as u64;
+    header.check().ok()?;
+    let next_offset = expected + i64::from(header.last_offset_delta.get()) + 1;
+    (end <= bytes.end() && checksum(bytes, position, end) == Some(header.crc.get())).then_some(Candidate {
+        position,
+        end,
+        base_offset: expected,
+        next_offset,
+    })
+}
+
+/// Which of the batches from `first` on the log goes on with; `before`: where the last good batch ended, and the
+/// offset that was due there.
+fn corroborated(
+    bytes: &mut impl SegmentBytes,
+    first: Candidate,
+    before: (u64, Offset),
+    plausible: &Plausible<'_>,
+    effort: &mut Effort,
+) -> Candidate {
+    let mut candidates = [first; CANDIDATES_MAX];
+    let mut count = 1;
+    let mut is_borne_out = false;
+    while count < CANDIDATES_MAX {
+        let last = candidates[count - 1];
+        let Resync::Found(next) = find_batch(bytes, last.end, plausible, &mut effort.corroboration) else { break };
+        candidates[count] = next;
+        count += 1;
+        is_borne_out = last.is_borne_out_by(&next, plausible.contiguous);
+        if is_borne_out {
+            break;
+        }
+    }
+    candidates[best_start(&candidates[..count], before, plausible.contiguous, is_borne_out)]
+}
+
+/// Where the best of all ways to believe some of the candidates starts.
+///
+/// Any two that follow each other in a way agree. The best one has the most credit; of two such, the one that ends
+/// with the lower offset (damage raises more often than it lowers), and then the one that starts first.
+/// `is_borne_out`: the last two agree side by side, and are believed in any case.
+fn best_start(candidates: &[Candidate], before: (u64, Offset), contiguous: bool, is_borne_out: bool) -> usize {
+    const BORNE_OUT: u32 = 1000;
+    let last = candidates.len() - 1;
+    // From each candidate on: the credit of the rest of the way, and the offset that it ends with.
+    let mut ways = [(0, Reverse(0)); CANDIDATES_MAX];
+    for at in (0..=last).rev() {
+        let candidate = candidates[at];
+        let borne_out = if at == last && is_borne_out { BORNE_OUT } else { 0 };
+        let end = (borne_out, Reverse(candidate.next_offset));
+        let goes_on = (at + 1..=last)
+            // Of the two at the end, none is believed without the other.
+            .filter(|&later| !is_borne_out || later < last || at + 1 == last)
+            .filter(|&later| candidate.agrees(&candidates[later], contiguous));
+        let behind = (candidate.end, candidate.next_offset);
+        let on = goes_on.map(|later| (ways[later].0 + candidates[later].credit(behind, contiguous), ways[later].1));
+        ways[at] = on.max().map_or(end, |on| on.max(end));
+    }
+    let start = |&at: &usize| {
+        let credit = ways[at].0 + candidates[at].credit(before, contiguous);
+        ((credit, ways[at].1), Reverse(candidates[at].position))
+    };
+    (0..=last).max_by_key(start).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leader_epoch::EpochEntry;
+    use crate::record_batch::{RecordBatch, stamp_base};
+    use crate::record_batch_builder::RecordBatchBuilder;
+    use proptest::prelude::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    const EPOCHS: [EpochEntry; 2] =
+        [EpochEntry { epoch: 0, start_offset: 0 }, EpochEntry { epoch: 3, start_offset: 12 }];
+
+    fn batch(base_offset: Offset, epoch: i32, records: u8, value_len: usize) -> Vec<u8> {
+        let mut builder = RecordBatchBuilder::new(vec![0; value_len * usize::from(records) + 20_000]);
+        for n in 0..records {
+            builder.append(1000 + i64::from(n), None, Some(&vec![n; value_len]), &[]).unwrap();
+        }
+        let bytes = builder.finish();
+        stamp_base(bytes, base_offset, epoch);
+        bytes.to_vec()
+    }
+
+    /// Batches of four records, epochs as the table says.
+    fn log(batches: usize) -> Vec<u8> {
+        (0..batches).flat_map(|n| batch(n as i64 * 4, if n < 3 { 0 } else { 3 }, 4, 10 + n)).collect()
+    }
+
+    fn sizes(bytes: &[u8], batches: usize) -> Vec<usize> {
+        let mut at = 0;
+        let mut next = || {
+            let size = RecordBatch::parse(&bytes[at..]).unwrap().size();
+            at += size;
+            size
+        };
+        (0..batches).map(|_| next()).collect()
+    }
+
+    fn plausible() -> Plausible<'static> {
+        Plausible {
+            offset_min: 0,
+            offset_end: i64::MAX,
+            durable_below: 0,
+            contiguous: true,
+            epochs: Some(EpochTableView(&EPOCHS)),
+        }
+    }
+
+    /// Where the search finds a batch, with a budget.
+    fn search(mut bytes: &[u8], from: u64, plausible: &Plausible<'_>, budget: &mut u64) -> Result<Option<u64>, u64> {
+        match find_batch(&mut bytes, from, plausible, budget) {
+            Resync::Found(candidate) => Ok(Some(candidate.position)),
+            Resync::Nothing => Ok(None),
+            Resync::OutOfEffort { unread_from } => Err(unread_from),
+        }
+    }
+
+    /// Where the log goes on behind damage at `damaged`, and with which offset.
+    fn goes_on(mut bytes: &[u8], damaged: usize, plausible: &Plausible<'_>) -> Option<(u64, Offset)> {
+        let mut effort = Effort::for_segment(bytes.len() as u64);
+        match resync(&mut bytes, damaged as u64, damaged as u64 + 1, plausible, &mut effort) {
+            Resync::Found(candidate) => Some((candidate.position, candidate.base_offset)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn the_next_batch_is_found_behind_damage() {
+        let mut bytes = log(6);
+        let sizes = sizes(&bytes, 6);
+        let start = |n: usize| Ok(Some(sizes[..n].iter().sum::<usize>() as u64));
+        bytes[30] ^= 1;
+        let mut budget = bytes.len() as u64 * 8;
+        assert_eq!(search(&bytes, 0, &plausible(), &mut budget), start(1));
+        // The damaged one was plausible, and cost its size; so did the good one.
+        assert_eq!(budget, bytes.len() as u64 * 8 - (sizes[0] + sizes[1]) as u64);
+        assert_eq!(search(&bytes, sizes[0] as u64 + 1, &plausible(), &mut budget), start(2));
+        let fifth = Plausible { offset_min: 14, ..plausible() };
+        assert_eq!(search(&bytes, 0, &fifth, &mut budget), start(4));
+        let early = Plausible { offset_end: 7, ..plausible() };
+        assert_eq!(search(&bytes, 1, &early, &mut budget), Ok(None));
+        assert_eq!(search(&bytes, bytes.len() as u64 + 5, &plausible(), &mut budget), Ok(None));
+        assert_eq!(search(&bytes, u64::MAX, &plausible(), &mut budget), Ok(None));
+    }
+
+    #[test]
+    fn the_effort_ends_the_search_where_it_can_go_on() {
+        let bytes = log(3);
+        let size = sizes(&bytes, 1)[0] as u64;
+        let mut budget = size - 1;
+        assert_eq!((search(&bytes, 0, &plausible(), &mut budget), budget), (Err(0), size - 1));
+        budget = size;
+        assert_eq!((search(&bytes, 0, &plausible(), &mut budget), budget), (Ok(Some(0)), 0));
+    }
+
+    /// Bytes that are lent in stretches, as from a file.
+    struct Stretches<'a> {
+        bytes: &'a [u8],
+        longest: usize,
+    }
+
+    impl SegmentBytes for Stretches<'_> {
+        fn end(&self) -> u64 {
+            self.bytes.len() as u64
+        }
+
+        fn at(&mut self, position: u64, wanted: usize) -> &[u8] {
+            self.longest = self.longest.max(wanted);
+            let rest = &self.bytes[position as usize..];
+            &rest[..wanted.min(rest.len())]
+        }
+    }
+
+    /// `max.message.bytes` may allow hundreds of megabytes: no such batch is taken into memory to be found.
+    #[test]
+    fn a_batch_longer_than_a_stretch_is_found_stretch_by_stretch() {
+        let (short, long) = (batch(0, 0, 1, 10), batch(1, 0, 1, 3 * SEARCH_STRIDE_BYTES));
+        for junk in [0, 1, SEARCH_STRIDE_BYTES - 30, SEARCH_STRIDE_BYTES, 2 * SEARCH_STRIDE_BYTES + 5] {
+            let bytes = [&short[..], &vec![9; junk], &long, &batch(2, 0, 1, 5)].concat();
+            let mut lent = Stretches { bytes: &bytes, longest: 0 };
+            let mut effort = Effort::for_segment(bytes.len() as u64);
+            let behind = Plausible { offset_min: 1, epochs: None, ..plausible() };
+            let Resync::Found(found) = resync(&mut lent, short.len() as u64, short.len() as u64, &behind, &mut effort)
+            else {
+                panic!("{junk}")
+            };
+            assert_eq!((found.position, found.next_offset), ((short.len() + junk) as u64, 2), "{junk}");
+            assert!(lent.longest <= SEARCH_STRIDE_BYTES);
+        }
+    }
+
+    #[test]
+    fn each_field_has_to_be_plausible() {
+        let bytes = log(1);
+        let is_plausible = |at: usize, field: &[u8]| {
+            let mut bytes = bytes.clone();
+            bytes[at..at + field.len()].copy_from_slice(field);
+            let mut budget = 1_000_000;
+            let _ = search(&bytes, 0, &plausible(), &mut budget);
+            // Spent budget means that the header was believed.
+            budget != 1_000_000
+        };
+        assert!(is_plausible(0, &[]));
+        for (at, field) in [
+            (0, &[0x80][..]),
+            (12, &[0, 0, 0, 1]),
+            (16, &[1]),
+            (21, &[1]),
+            (22, &[0x80]),
+            (22, &[5]),
+            (23, &[0, 0, 0, 4]),
+            (43, &[0x80]),
+            (51, &[0x80]),
+            (53, &[0x80]),
+            (57, &[0, 0, 0, 3]),
+            (57, &[0, 0, 0, 0]),
+        ] {
+            assert!(!is_plausible(at, field), "{at}");
+        }
+    }
+
+    /// Kafka takes any timestamp but one below -1 from a producer of its own; older clients and clocks write such.
+    #[test]
+    fn batches_from_before_1970_are_plausible() {
+        let bytes = log(1);
+        for at in [27, 35] {
+            let mut early = bytes.clone();
+            early[at..at + 8].copy_from_slice(&(-5000_i64).to_be_bytes());
+            let crc = crc32c(&early[CRC_START..]);
+            early[17..21].copy_from_slice(&crc.to_be_bytes());
+            assert_eq!(search(&early, 0, &plausible(), &mut 1_000_000), Ok(Some(0)), "{at}");
+        }
+    }
+
+    /// No CRC covers a base offset. One that damage has raised hides nothing that stands behind it.
+    #[test]
+    fn a_raised_base_offset_is_not_believed_against_what_follows() {
+        let batches: Vec<Vec<u8>> = (0..5).map(|n| batch(n * 4, 0, 4, 20)).collect();
+        for contiguous in [true, false] {
+            let rules = Plausible { contiguous, epochs: None, offset_min: 4, ..plausible() };
+            for raised in [13_i64, 1 << 33, i64::MAX / 2] {
+                let mut second = batches[1].clone();
+                second[..8].copy_from_slice(&raised.to_be_bytes());
+                let bytes = [&batches[0][..], b"damage", &second, &batches[2], &batches[3]].concat();
+                let third = batches[0].len() + 6 + second.len();
+                let found = goes_on(&bytes, batches[0].len(), &rules);
+                assert_eq!(found, Some((third as u64, 8)), "{raised} {contiguous}");
+            }
+        }
+    }
+
+    /// In a log that compaction has thinned, every batch leaves a hole before it, and each is what it says.
+    #[test]
+    fn holes_are_believed_where_they_are_legal() {
+        let bases = [0_i64, 1, 10, 20, 5_000_000_000, 5_000_000_040];
+        let batches: Vec<Vec<u8>> = bases.iter().map(|&base| batch(base, 0, 1, 10)).collect();
+        let bytes = batches.concat();
+        let rules = Plausible { contiguous: false, epochs: None, ..plausible() };
+        let mut position = 0;
+        let mut due = 0;
+        for (base, one) in bases.iter().zip(&batches) {
+            let end = position + one.len() as u64;
+            let jump = Candidate { position, end, base_offset: *base, next_offset: base + 1 };
+            let mut effort = Effort::for_segment(bytes.len() as u64);
+            let behind = Plausible { offset_min: due, ..rules };
+            assert!(is_jump_believed(&mut &bytes[..], jump, due, &behind, &mut effort), "{base}");
+            (position, due) = (end, base + 1);
+        }
+        // Behind damage, too: the first batch that holds is where the log goes on.
+        let mut damaged = bytes.clone();
+        damaged[batches[0].len() + 40] ^= 1;
+        let third = batches[..2].concat().len() as u64;
+        assert_eq!(goes_on(&damaged, batches[0].len(), &Plausible { offset_min: 1, ..rules }), Some((third, 10)));
+    }
+
+    /// Below the recovery point nothing beyond it is plausible while something below it is there.
+    #[test]
+    fn a_batch_below_the_recovery_point_goes_before_one_above() {
+        let (damaged, good, above) = (batch(0, 0, 4, 10), batch(4, 0, 4, 10), batch(8, 0, 4, 10));
+        let mut raised = batch(0, 0, 4, 11);
+        raised[..8].copy_from_slice(&700_i64.to_be_bytes());
+        let bytes = [&damaged[..20], &raised, &good, &above].concat();
+        let rules = Plausible { durable_below: 8, epochs: None, ..plausible() };
+        assert_eq!(goes_on(&bytes, 0, &rules), Some((20 + raised.len() as u64, 4)));
+        // Nothing below is left: what follows the point is where the log goes on.
+        let bytes = [&damaged[..20], &above[..]].concat();
+        assert_eq!(goes_on(&bytes, 0, &rules), Some((20, 8)));
+    }
+
+    #[test]
+    fn a_batch_that_holds_but_for_its_base_offset_is_known() {
+        let mut bytes = [batch(0, 0, 4, 10), batch(4, 0, 4, 10)].concat();
+        let second = bytes.len() / 2;
+        bytes[second..second + 8].copy_from_slice(&i64::MIN.to_be_bytes());
+        let found = displaced_batch(&mut &bytes[..], second as u64, 4).unwrap();
+        assert_eq!((found.end, found.base_offset, found.next_offset), (bytes.len() as u64, 4, 8));
+        bytes[second + 70] ^= 1;
+        assert_eq!(displaced_batch(&mut &bytes[..], second as u64, 4), None);
+    }
+
+    /// Every position tried in full, without a budget.
+    fn naive_next(bytes: &[u8], from: usize, plausible: &Plausible<'_>) -> Option<u64> {
+        let found = (from..bytes.len()).find(|&at| {
+            let rest = &bytes[at..];
+            RecordBatch::parse(rest).is_ok_and(|batch| {
+                batch.verify_crc().is_ok()
+                    && batch.base_offset() >= plausible.offset_min
+                    && batch.last_offset() < plausible.offset_end
+                    && EpochTableView(&EPOCHS).epoch_for(batch.base_offset()) == Some(batch.partition_leader_epoch())
+            })
+        });
+        found.map(|at| at as u64)
+    }
+
+    proptest! {
+        #[test]
+        fn the_search_is_the_naive_search(
+            batches in 1_usize..8,
+            damage in proptest::collection::vec((0_usize..1000, any::<u8>()), 0..12),
+            junk in proptest::collection::vec(prop_oneof![Just(2_u8), Just(0_u8), any::<u8>()], 0..150),
+            from in 0_usize..400,
+            offset_min in 0_i64..20,
+        ) {
+            let mut bytes = [junk, log(batches)].concat();
+            for (place, byte) in damage {
+                let len = bytes.len();
+                bytes[place % len] = byte;
+            }
+            let plausible = Plausible { offset_min, ..plausible() };
+            let expected = naive_next(&bytes, from, &plausible);
+            prop_assert_eq!(search(&bytes, from as u64, &plausible, &mut u64::MAX.clone()), Ok(expected));
+        }
+
+        #[test]
+        fn no_bytes_are_taken_for_a_batch(
+            bytes in proptest::collection::vec(prop_oneof![any::<u8>(), Just(0_u8), Just(2_u8)], 0..300),
+        ) {
+            prop_assert_eq!(search(&bytes, 0, &plausible(), &mut 2400), Ok(None));
+        }
+    }
+}

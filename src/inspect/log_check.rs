@@ -1,0 +1,133 @@
+//! One log being checked: what is known of it, what was found so far, and what repair has to do to it.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use edgelog_core::{EpochTable, Offset};
+
+use super::facts::LogFacts;
+use super::plan::LogPlan;
+use super::records::Decompressor;
+use super::report::{CheckedLog, Finding, Findings, Progress, Severity};
+use crate::error::{Error, Result};
+use crate::storage::Storage;
+
+/// Indexes that are perhaps being written are waited for so often in one log.
+const PAUSES_MAX: u32 = 8;
+/// Progress is told every so many bytes.
+const METER_BYTES: u64 = 1 << 20;
+
+pub(super) struct Meter<'a> {
+    progress: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
+    pub(super) bytes_done: u64,
+    bytes_total: u64,
+    told: u64,
+}
+
+impl<'a> Meter<'a> {
+    pub(super) fn new(progress: &'a mut dyn FnMut(Progress) -> ControlFlow<()>, bytes_total: u64) -> Meter<'a> {
+        Meter { progress, bytes_done: 0, bytes_total, told: 0 }
+    }
+
+    pub(super) fn advance(&mut self, bytes: u64) -> Result<()> {
+        self.bytes_done += bytes;
+        if self.bytes_done.abs_diff(self.told) >= METER_BYTES { self.tell() } else { Ok(()) }
+    }
+
+    pub(super) fn tell(&mut self) -> Result<()> {
+        self.told = self.bytes_done;
+        let progress = Progress { bytes_done: self.bytes_done, bytes_total: self.bytes_total.max(self.bytes_done) };
+        match (self.progress)(progress) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::storage("check", ".")(io::ErrorKind::Interrupted.into())),
+        }
+    }
+}
+
+/// One log being checked.
+pub(super) struct LogCheck<'a, 'p> {
+    pub(super) storage: &'a Arc<dyn Storage>,
+    /// What changes now is told as it is.
+    pub(super) is_last_attempt: bool,
+    /// So often the check may still wait for an index that is perhaps being written.
+    pub(super) pauses_left: u32,
+    pub(super) facts: LogFacts,
+    pub(super) meter: &'a mut Meter<'p>,
+    pub(super) decompressor: &'a mut Decompressor,
+    pub(super) findings: Findings,
+    pub(super) log: CheckedLog,
+    pub(super) plan: LogPlan,
+}
+
+impl<'a, 'p> LogCheck<'a, 'p> {
+    pub(super) fn new(
+        storage: &'a Arc<dyn Storage>,
+        facts: LogFacts,
+        meter: &'a mut Meter<'p>,
+        decompressor: &'a mut Decompressor,
+    ) -> LogCheck<'a, 'p> {
+        let log = CheckedLog {
+            name: facts.name.clone(),
+            segments: 0,
+            bytes: 0,
+            batches: 0,
+            records: 0,
+            log_start_offset: facts.log_start(),
+            log_end_offset: facts.log_start(),
+            worst: None,
+        };
+        let plan = LogPlan {
+            facts: facts.clone(),
+            segments: Vec::new(),
+            new_start: None,
+            start: facts.log_start(),
+            end: facts.log_start(),
+            learned: EpochTable::new(),
+            has_holes: false,
+        };
+        LogCheck {
+            storage,
+            is_last_attempt: false,
+            pauses_left: PAUSES_MAX,
+            facts,
+            meter,
+            decompressor,
+            findings: Findings::default(),
+            log,
+            plan,
+        }
+    }
+
+    pub(super) fn storage(&self) -> &dyn Storage {
+        &**self.storage
+    }
+
+    pub(super) fn into_parts(mut self) -> (CheckedLog, Findings, LogPlan) {
+        (self.plan.start, self.plan.end) = (self.log.log_start_offset, self.log.log_end_offset);
+        self.log.worst = self.findings.worst;
+        (self.log, self.findings, self.plan)
+    }
+
+    pub(super) fn add(
+        &mut self,
+        severity: Severity,
+        file: String,
+        position: Option<u64>,
+        lost: Option<(Offset, Offset)>,
+        text: String,
+    ) {
+        let log = Some(self.facts.name.clone());
+        self.findings.add(Finding { severity, log, file, position, lost, text });
+    }
+
+    /// Offsets `first..next` are gone; what lies before the log start is nobody's loss.
+    pub(super) fn lose(&mut self, file: String, position: Option<u64>, first: Offset, next: Offset, text: String) {
+        let first = first.max(self.facts.log_start());
+        if first < next {
+            self.add(Severity::Lost, file, position, Some((first, next)), text);
+        } else {
+            self.add(Severity::Note, file, position, None, format!("{text} (all before the log start)"));
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What the checkpoint says of one log, and which of it may be believed.
+//!
+//! Two judges, both without I/O. [`SavedLog::make_possible`] knows the numbers alone: the checkpoint's writer and its
+//! reader ask it, so that what the one writes the other takes. [`SavedLog::supported_by`] knows which segments there
+//! are: whoever opens, attaches or checks a log asks it before anything is computed from what was saved.
+
+use edgelog_core::{EpochEntry, EpochTable, Offset};
+
+use super::{DurablePoint, Origin};
+use crate::canary::{Bug, bug};
+
+/// The highest offset that a checkpoint names. A batch's offsets reach at most 2^31 beyond its base offset, so nothing
+/// that is computed from an offset up to here overflows.
+pub(crate) const OFFSET_MAX: Offset = Offset::MAX - (1 << 32);
+/// So far beyond the base offset of the newest segment a recovery point or a log start can lie: more records than a
+/// device writes in its life, and few enough that their place can be filled. What lies further is not believed.
+pub(crate) const REACH_MAX: Offset = 1 << 40;
+/// An offset that the checkpoint does not know.
+const UNKNOWN: Offset = -1;
+
+/// What the checkpoint says of one log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SavedLog {
+    pub(crate) id: [u8; 16],
+    pub(crate) origin: Origin,
+    pub(crate) log_start_offset: Offset,
+    pub(crate) durable: DurablePoint,
+    pub(crate) epochs: Vec<EpochEntry>,
+}
+
+impl SavedLog {
+    /// Takes out what no log comes to, and says what that was. The identity always stays; an offset that is taken out is
+    /// one that the segments have to tell.
+    pub(crate) fn make_possible(&mut self) -> Vec<String> {
+        let mut odd = Vec::new();
+        let is_possible = |offset: Offset| (0..=OFFSET_MAX).contains(&offset);
+        let DurablePoint { offset, base_offset, position } = self.durable;
+        let is_known = (offset, base_offset) != (UNKNOWN, UNKNOWN);
+        if is_known && !(is_possible(offset) && is_possible(base_offset)) {
+            odd.push(format!("a recovery point at offset {offset} of segment {base_offset}, 0 to {OFFSET_MAX} can be"));
+        } else if is_known && base_offset > offset {
+            odd.push(format!("a recovery point at offset {offset}, before its segment {base_offset}"));
+        } else if i32::try_from(position).is_err() {
+            odd.push(format!("a recovery point at position {position} of its segment, {} is the greatest", i32::MAX));
+        }
+        if !odd.is_empty() {
+            self.durable = DurablePoint { offset: UNKNOWN, base_offset: UNKNOWN, position: 0 };
+        }
+        if self.log_start_offset != UNKNOWN && !is_possible(self.log_start_offset) {
+            odd.push(format!("a log start at offset {}, 0 to {OFFSET_MAX} can be", self.log_start_offset));
+            self.log_start_offset = UNKNOWN;
+        }
+        let (mut epochs, mut left_out) = EpochTable::from_possible_entries(&self.epochs);
+        if epochs.view().latest().is_some_and(|latest| latest.start_offset > OFFSET_MAX) {
+            epochs.truncate_from_end(OFFSET_MAX);
+            left_out = self.epochs.len() - epochs.view().entries().len();
+        }
+        if left_out > 0 {
+            odd.push(format!("{left_out} of {} leader epochs that no log comes to, or that do not rise", {
+                self.epochs.len()
+            }));
+            self.epochs = epochs.view().entries().to_vec();
+        }
+        odd
+    }
+
+    /// The same, as far as the segments that begin at `bases` (ascending) bear it out, and what they do not. Where the
+    /// recovery point is not borne out, it becomes the one that the segments' names prove.
+    pub(crate) fn supported_by(&self, bases: &[Offset]) -> (SavedLog, Vec<String>) {
+        let mut log = self.clone();
+        let mut doubts = Vec::new();
+        if bug(Bug::BelieveTheCheckpoint) {
+            return (log, doubts);
+        }
+        let (first, last) = (bases.first().copied(), bases.last().copied());
+        let reach = |last: Offset| last.saturating_add(REACH_MAX);
+        let too_far = last.filter(|&last| log.durable.offset > reach(last));
+        if let Some(last) = too_far {
+            doubts.push(format!(
+                "the checkpoint says that records up to offset {} are durable, and the newest segment begins at {last}",
+                log.durable.offset
+            ));
+        }
+        if too_far.is_some() || log.durable.offset == UNKNOWN {
+            log.durable = proved_by_names(bases);
+        }
+        let start = log.log_start_offset;
+        // A log starts nowhere behind what is durable of it.
+        let point = self.durable.offset;
+        let is_point_known = too_far.is_none() && point != UNKNOWN;
+        let limit = if is_point_known { Some(point) } else { last.map(reach) };
+        let is_beyond = limit.is_some_and(|limit| start > limit);
+        if is_beyond {
+            let limit = limit.unwrap_or(0);
+            doubts.push(format!("the checkpoint says that the log starts at offset {start}, {limit} is the furthest"));
+        }
+        if is_beyond || start == UNKNOWN {
+            log.log_start_offset = first.unwrap_or(log.durable.offset);
+        }
+        (log, doubts)
+    }
+}
+
+/// What the segments' names alone prove to be durable: a segment begins only when everything below the one before it is.
+pub(crate) fn proved_by_names(bases: &[Offset]) -> DurablePoint {
+    match bases {
+        [.., base, _] | [base] => DurablePoint { offset: *base, base_offset: *base, position: 0 },
+        _ => DurablePoint::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> SavedLog {
+        SavedLog {
+            id: [7; 16],
+            origin: Origin::Own,
+            log_start_offset: 7,
+            durable: DurablePoint { offset: 100, base_offset: 50, position: 4711 },
+            epochs: vec![EpochEntry { epoch: 0, start_offset: 0 }, EpochEntry { epoch: 3, start_offset: 70 }],
+        }
+    }
+
+    fn changed(change: fn(&mut SavedLog)) -> SavedLog {
+        let mut log = sample();
+        change(&mut log);
+        log
+    }
+
+    #[test]
+    fn what_no_log_comes_to_is_taken_out_and_the_rest_stays() {
+        let unknown = DurablePoint { offset: UNKNOWN, base_offset: UNKNOWN, position: 0 };
+        let with_point = |durable: DurablePoint| SavedLog { durable, ..sample() };
+        type Change = fn(&mut SavedLog);
+        let changes: [(Change, SavedLog); 10] = [
+            (|_| {}, sample()),
+            (|log| log.log_start_offset = -2, SavedLog { log_start_offset: UNKNOWN, ..sample() }),
+            (|log| log.log_start_offset = Offset::MAX, SavedLog { log_start_offset: UNKNOWN, ..sample() }),
+            (|log| log.durable.offset = Offset::MAX, with_point(unknown)),
+            (|log| log.durable.base_offset = -7, with_point(unknown)),
+            (|log| log.durable.base_offset = 101, with_point(unknown)),
+            (|log| log.durable.position = u32::MAX, with_point(unknown)),
+            (|log| log.epochs[1].epoch = i32::MAX, SavedLog { epochs: sample().epochs[..1].to_vec(), ..sample() }),
+            (|log| log.epochs[1].start_offset = 0, SavedLog { epochs: sample().epochs[..1].to_vec(), ..sample() }),
+            (
+                |log| log.epochs[1].start_offset = Offset::MAX,
+                SavedLog { epochs: sample().epochs[..1].to_vec(), ..sample() },
+            ),
+        ];
+        for (n, (change, expected)) in changes.into_iter().enumerate() {
+            let mut log = changed(change);
+            let odd = log.make_possible();
+            assert_eq!((&log, odd.len()), (&expected, usize::from(n > 0)), "{n}: {odd:?}");
+            // What was taken out once is no news.
+            assert_eq!(log.make_possible(), Vec::<String>::new(), "{n}");
+        }
+        // High offsets and epochs that a log can come to stay.
+        let mut high = changed(|log| {
+            log.durable.offset = OFFSET_MAX;
+            log.log_start_offset = OFFSET_MAX;
+            log.epochs[1] = EpochEntry { epoch: i32::MAX / 2, start_offset: OFFSET_MAX - 1 };
+        });
+        assert_eq!((high.make_possible(), high.durable.offset), (Vec::new(), OFFSET_MAX));
+    }
+
+    #[test]
+    fn a_recovery_point_that_no_segment_reaches_is_not_believed() {
+        let bases = [0, 40, 90];
+        assert_eq!(sample().supported_by(&bases), (sample(), Vec::new()));
+        // A segment may be lost: what it held keeps its offsets.
+        let lost = changed(|log| log.durable = DurablePoint { offset: 5000, base_offset: 4000, position: 9 });
+        assert_eq!(lost.supported_by(&bases), (lost.clone(), Vec::new()));
+        assert_eq!(lost.supported_by(&[]), (lost.clone(), Vec::new()));
+
+        let far = changed(|log| log.durable = DurablePoint { offset: 1 << 62, base_offset: 0, position: 9 });
+        let (log, doubts) = far.supported_by(&bases);
+        assert_eq!(log.durable, DurablePoint { offset: 40, base_offset: 40, position: 0 });
+        assert_eq!((log.log_start_offset, &log.epochs, doubts.len()), (7, &sample().epochs, 1), "{doubts:?}");
+        assert_eq!(far.supported_by(&[40]).0.durable, DurablePoint { offset: 40, base_offset: 40, position: 0 });
+
+        let hidden = changed(|log| log.log_start_offset = 101);
+        let (log, doubts) = hidden.supported_by(&bases);
+        assert_eq!((log.durable, log.log_start_offset, doubts.len()), (sample().durable, 0, 1), "{doubts:?}");
+
+        let both = changed(|log| {
+            log.durable = DurablePoint { offset: 1 << 62, base_offset: 1 << 62, position: 9 };
+            log.log_start_offset = 1 << 62;
+        });
+        let (log, doubts) = both.supported_by(&bases);
+        assert_eq!((log.durable.offset, log.log_start_offset, doubts.len()), (40, 0, 2), "{doubts:?}");
+    }
+
+    #[test]
+    fn what_the_checkpoint_does_not_know_the_segments_tell() {
+        let mut log = changed(|log| {
+            log.durable.offset = Offset::MIN;
+            log.log_start_offset = Offset::MIN;
+        });
+        log.make_possible();
+        let (found, doubts) = log.supported_by(&[30, 60]);
+        assert_eq!((found.durable.offset, found.log_start_offset, doubts), (30, 30, Vec::new()));
+        let (found, _) = log.supported_by(&[]);
+        assert_eq!((found.durable.offset, found.log_start_offset), (0, 0));
+    }
+}
