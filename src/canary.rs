@@ -144,6 +144,7 @@ impl Bug {
         Bug::CreateFirstPartitionFirst,
         Bug::ConfigureAfterCreation,
         Bug::DeleteFilesAtOnce,
+        Bug::RemoveBeforeTheCheckpointForgets,
         Bug::ServeUnsyncedTopics,
         Bug::TrustTheIndex,
         Bug::CutBeforeKept,

@@ -1,4 +1,4 @@
-//! One process writes a data directory: whatever happens to its lock file or to the directory itself, no second one
+//! One process writes a data directory: whether its lock file is removed or the directory itself, no second one
 //! gets in, and a writer that lost its place acknowledges nothing. And what is not a file of the store stays untouched:
 //! links, pipes; and permissions.
 //!
@@ -44,7 +44,7 @@ fn is_locked(outcome: &edgelog::Result<Store>) -> bool {
     matches!(outcome, Err(Error::DataDirLocked(_)))
 }
 
-/// `rm .lock` let a second writer in beside the first, and both acknowledged records that the other did not know.
+/// `rm .lock` let a second writer in, and both acknowledged records that the other did not know.
 #[test]
 fn removing_the_lock_file_lets_no_second_writer_in() {
     let dir = TempDir::new();
@@ -127,7 +127,7 @@ fn a_writer_whose_directory_is_removed_acknowledges_nothing() {
     }
 }
 
-/// Only the partition's directory goes, or one file of it: what is flushed there is flushed for nobody.
+/// Only the partition's directory goes, or one file of it: what is flushed there is found by no reader.
 #[test]
 fn a_flush_of_a_file_that_was_removed_is_no_acknowledgement() {
     for whole in [true, false] {
@@ -159,7 +159,7 @@ fn attached_stores_flush_beside_a_writer_whatever_becomes_of_its_lock_file() {
     // As while the writer recovers.
     fs::write(dir.path().join(".lock"), format!("{} recovering\n", std::process::id())).unwrap();
     append(&store, Durability::Os).unwrap();
-    assert_eq!(attached.log("t", 0).unwrap().flush_up_to(i64::MAX).unwrap(), 2, "nobody vouches for more");
+    assert_eq!(attached.log("t", 0).unwrap().flush_up_to(i64::MAX).unwrap(), 2, "the writer may still be recovering");
     drop(store);
     let store = with_topic(dir.path());
     assert!(is_locked(&ticking().open(dir.path())));
@@ -224,7 +224,7 @@ fn a_pipe_in_the_place_of_a_file_is_an_error_and_no_hang() {
         let path = dir.path().join(name);
         rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
         let data = dir.path().to_owned();
-        let told = within_deadline(move || match ticking().open(&data) {
+        let outcome = within_deadline(move || match ticking().open(&data) {
             Ok(store) => {
                 let appended = append(&store, Durability::Sync).err().map(|error| error.to_string());
                 let report = store.recovery_report().to_string();
@@ -234,7 +234,7 @@ fn a_pipe_in_the_place_of_a_file_is_an_error_and_no_hang() {
             Err(error) => error.to_string(),
         });
         let is_derived = name.ends_with("index");
-        assert!(is_derived || told.contains("FIFO"), "{name}: {told}");
+        assert!(is_derived || outcome.contains("FIFO"), "{name}: {outcome}");
         assert!(
             is_derived || fs::symlink_metadata(&path).unwrap().file_type().is_fifo() || name.contains("properties")
         );

@@ -1,7 +1,7 @@
 //! Ctrl-C and SIGTERM: the first asks the command to finish what it is at, a second one ends it on the spot.
 //!
 //! A command that does not notice, since it waits for a pipe that is not read or for a file that does not answer, is
-//! ended after a moment: whatever it was at, the store stands it as it stands a power cut.
+//! ended after a moment: the store survives that as it survives a power cut.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ fn asked() -> MutexGuard<'static, Asked> {
     ASKED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// From now on, Ctrl-C does not end the process but is told by [`raised`] and [`sleep_until`]; the process ends anyway
+/// From now on, Ctrl-C does not end the process, and [`raised`] and [`sleep_until`] report it; the process ends anyway
 /// where the command does not notice, or does not come to its end.
 pub(crate) fn install() -> Result<(), Failure> {
     install_with(Some(FINISH_MAX))
@@ -70,7 +70,7 @@ fn end() -> ! {
     std::process::exit(i32::from(INTERRUPTED));
 }
 
-/// Whether somebody asked to stop.
+/// Whether the command was asked to stop.
 pub(crate) fn raised() -> bool {
     let mut asked = asked();
     notice(&mut asked)
@@ -83,12 +83,12 @@ fn notice(asked: &mut Asked) -> bool {
     *asked == Asked::Noticed
 }
 
-/// Sleeps for `duration` or until somebody asks to stop; tells whether that was so.
+/// Sleeps for `duration` or until the command is asked to stop; answers whether it was.
 pub(crate) fn sleep(duration: Duration) -> bool {
     sleep_until(Instant::now() + duration)
 }
 
-/// Sleeps until `deadline` or until somebody asks to stop; tells whether that was so.
+/// Sleeps until `deadline` or until the command is asked to stop; answers whether it was.
 pub(crate) fn sleep_until(deadline: Instant) -> bool {
     let left = deadline.saturating_duration_since(Instant::now());
     let waited = RAISED.wait_timeout_while(asked(), left, |asked| *asked == Asked::No);

@@ -225,7 +225,12 @@ fn alter(args: &Alter, ctx: &Context, store: &Store) -> Result<(), Failure> {
     let changes: Vec<_> = set.chain(unset).collect();
     store.alter_topic(&topic.name, &changes)?;
     let now = store.topic(&topic.name)?;
-    for (key, _) in changes {
+    // Of a topic without known settings, retention goes on deleting nothing where it was not asked to.
+    let kept = now.overrides.keys().filter(|key| !topic.overrides.contains_key(*key));
+    let kept =
+        kept.map(|key| (key.as_str(), None)).filter(|(key, _)| changes.iter().all(|(changed, _)| changed != key));
+    let kept: Vec<_> = kept.collect();
+    for (key, _) in changes.into_iter().chain(kept) {
         eprintln!("{}: {key}={}", topic.name, value_of(&now, key));
     }
     Ok(())

@@ -610,10 +610,12 @@ impl DataFile {
     /// process's.
     fn check_place(&self, file: &File) -> io::Result<()> {
         self.shared.check_lock()?;
-        // Under the lock of the name: a file that is removed from here is flushed to no end, and in nobody's way.
-        let path = self.path.lock();
-        if path.is_some() && file.metadata()?.nlink() == 0 {
-            return Err(io::Error::other("the file was removed while it was in use"));
+        if file.metadata()?.nlink() == 0 {
+            // A call that removes the file here has the lock until it has forgotten the name.
+            let _no_removal = self.shared.files.lock();
+            if self.path.lock().is_some() {
+                return Err(io::Error::other("the file was removed while it was in use"));
+            }
         }
         Ok(())
     }

@@ -29,6 +29,7 @@ use rustix::io::Errno;
 use super::calls::{open_regular, retry};
 use super::{ForkGuard, StorageLock};
 use crate::canary::{Bug, bug};
+use crate::events;
 
 /// So often a lock is tried to be taken while other processes look for a moment whether it is held.
 const TRIES: u32 = 1000;
@@ -167,12 +168,13 @@ impl WriterLock {
             match lock_file(&self.path, self.mode) {
                 Ok(file) => {
                     let _ = write_holder(&file.file, "");
-                    tracing::warn!(path = %self.path.display(), "the lock file was removed; made and locked again");
+                    let path = self.path.display().to_string();
+                    events::emit(move || tracing::warn!(path, "the lock file was removed; made and locked again"));
                     state.file = Some(file);
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(RETAKE_PAUSE),
-                // No room for a name, or nobody may make one: the directory's own lock still keeps others out.
+                // No room for a name, or no permission to make one: the directory's own lock still keeps others out.
                 Err(_) if self.directory.is_some() => return Ok(()),
                 Err(error) => return Err(error),
             }
@@ -221,7 +223,7 @@ impl WriterLock {
     }
 
     /// A forked child shares the locks: they are one open file for the kernel. So they are given up in so many words by
-    /// the process that took them, whatever children still have of them; and a child gives up nothing.
+    /// the process that took them, also where children have copies; and a child gives up nothing.
     fn give_up(&self) {
         if self.process.forked() {
             return;

@@ -215,7 +215,7 @@ fn is_deleted(dir: &str, name: &TopicPartition) -> bool {
     name.topic.starts_with(&short.topic) && id.len() == 16 && id.starts_with(&hash_of(name))
 }
 
-/// Eight digits that tell one topic's name from another that begins alike.
+/// Eight digits that differ for topics whose names begin alike.
 fn hash_of(name: &TopicPartition) -> String {
     format!("{:08x}", crc32fast::hash(name.topic.as_bytes()))
 }

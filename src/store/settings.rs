@@ -7,7 +7,7 @@
 //! replaced as a whole, so a power cut leaves the old keys or the new ones, and a file that is lost or torn is written
 //! again from the other one.
 //!
-//! Where neither file can be used, nobody knows what was to be kept: retention then deletes nothing of the topic.
+//! Where neither file can be used, it is not known what was to be kept: retention then deletes nothing of the topic.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -147,7 +147,7 @@ struct Pairs {
 }
 
 impl Pairs {
-    /// A file without a checksum was written by hand, or is what a torn one has left: only keys tell.
+    /// A file without a checksum was written by hand, or is what a torn one has left: it counts where it has keys.
     fn is_sound(&self) -> bool {
         self.checked || !self.pairs.is_empty() || bug(Bug::TrustAnEmptySettingsFile)
     }

@@ -570,33 +570,6 @@ fn a_lock_without_its_file_keeps_a_second_writer_out() {
     assert!(matches!(second, Err(edgelog::Error::DataDirLocked(_))), "{second:?}");
 }
 
-/// All of them, for an engine with a known bug.
-#[cfg(edgelog_canary)]
-pub(crate) const ALL: &[fn()] = &[
-    a_topic_that_a_killed_process_created_outlives_the_power_cut_after_it,
-    a_topic_is_created_with_all_of_its_partitions_and_settings_or_not_at_all,
-    a_creation_that_failed_is_taken_back_whole,
-    a_topic_is_deleted_whole_or_not_at_all,
-    what_was_deleted_is_not_reported_as_lost,
-    an_index_from_before_a_truncation_is_not_believed,
-    a_log_does_not_begin_behind_what_a_cut_has_taken,
-    what_a_failed_append_left_does_not_outlast_a_truncation,
-    what_a_failed_append_left_does_not_pass_for_the_next_one,
-    an_epoch_that_could_not_be_made_durable_is_not_told,
-    a_sealed_segment_is_not_read_by_an_index_from_before_a_truncation,
-    a_torn_checkpoint_leaves_the_newest_one,
-    a_checkpoint_in_the_page_cache_alone_is_not_built_upon,
-    a_close_whose_mark_is_in_the_page_cache_alone_is_not_built_upon,
-    a_checkpoint_that_outgrows_its_file_outlasts_a_power_cut,
-    a_checkpoint_file_without_a_name_that_lasts_is_made_again,
-    a_topic_whose_deletion_failed_comes_back_as_what_it_was,
-    what_a_failed_append_left_in_a_sealed_segment_is_kept_aside,
-    a_read_that_fails_once_at_an_open_ends_no_log,
-    what_other_programs_have_in_the_data_directory_survives,
-    a_topic_whose_settings_are_lost_loses_nothing_else,
-    a_lock_without_its_file_keeps_a_second_writer_out,
-];
-
 /// A power cut stopped the deletion of a topic between two partitions, the next open finished it, and reported the
 /// second partition as gone with all of its records. At every effect of a deletion, and of the open behind it.
 #[test]
@@ -644,3 +617,31 @@ fn a_deletion_that_a_cut_stops_is_finished_and_reported_as_one() {
         assert!(finished > 0, "the deletion was never found half done");
     }
 }
+
+/// All of them, for an engine with a known bug.
+#[cfg(edgelog_canary)]
+pub(crate) const ALL: &[fn()] = &[
+    a_topic_that_a_killed_process_created_outlives_the_power_cut_after_it,
+    a_topic_is_created_with_all_of_its_partitions_and_settings_or_not_at_all,
+    a_creation_that_failed_is_taken_back_whole,
+    a_topic_is_deleted_whole_or_not_at_all,
+    what_was_deleted_is_not_reported_as_lost,
+    an_index_from_before_a_truncation_is_not_believed,
+    a_log_does_not_begin_behind_what_a_cut_has_taken,
+    what_a_failed_append_left_does_not_outlast_a_truncation,
+    what_a_failed_append_left_does_not_pass_for_the_next_one,
+    an_epoch_that_could_not_be_made_durable_is_not_told,
+    a_sealed_segment_is_not_read_by_an_index_from_before_a_truncation,
+    a_torn_checkpoint_leaves_the_newest_one,
+    a_checkpoint_in_the_page_cache_alone_is_not_built_upon,
+    a_close_whose_mark_is_in_the_page_cache_alone_is_not_built_upon,
+    a_checkpoint_that_outgrows_its_file_outlasts_a_power_cut,
+    a_checkpoint_file_without_a_name_that_lasts_is_made_again,
+    a_topic_whose_deletion_failed_comes_back_as_what_it_was,
+    what_a_failed_append_left_in_a_sealed_segment_is_kept_aside,
+    a_read_that_fails_once_at_an_open_ends_no_log,
+    what_other_programs_have_in_the_data_directory_survives,
+    a_topic_whose_settings_are_lost_loses_nothing_else,
+    a_lock_without_its_file_keeps_a_second_writer_out,
+    a_deletion_that_a_cut_stops_is_finished_and_reported_as_one,
+];

@@ -151,7 +151,7 @@ fn bad_arguments_are_named() {
     assert!(!place.store().exists(), "nothing is made for an input that is not there");
 }
 
-/// A command that waited for a pipe that nobody reads took SIGTERM and stayed.
+/// A command that waited for a pipe that was not read took SIGTERM and stayed.
 #[test]
 fn sigterm_ends_a_command_that_waits_for_a_full_pipe() {
     let place = Place::new();
