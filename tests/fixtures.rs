@@ -177,7 +177,7 @@ fn a_tail_that_an_earlier_version_put_aside_can_be_salvaged() {
     let cut = fs::read_dir(dir.path().join("t-0"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .find(|name| name.ends_with(".cut"))
+        .find(|name| Path::new(name).extension().is_some_and(|ending| ending == "cut"))
         .expect("the tail is still there");
     let storage = inspect::open_directory_for_repair(dir.path()).unwrap();
     // The batch in it is torn: nothing holds, and that is said rather than an error.
