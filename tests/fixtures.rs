@@ -184,3 +184,17 @@ fn a_tail_that_an_earlier_version_put_aside_can_be_salvaged() {
     let report = inspect::salvage(&storage, &format!("t-0/{cut}")).unwrap();
     assert_eq!((report.batches, report.records), (0, 0));
 }
+
+/// A copied partition was read up to its first hole, and its holes passed for losses.
+#[test]
+fn an_imported_partition_is_read_whole_before_its_first_open_and_sound_after_it() {
+    for (from, list) in stores().iter().filter(|(from, _)| is_imported(from)) {
+        read_attached(from, list);
+        let dir = TempDir::new();
+        copy_dir(from, dir.path());
+        let store = ticking().open(dir.path()).unwrap();
+        assert_eq!(records(&store), *list, "{}", from.display());
+        store.close().unwrap();
+        assert_sound(dir.path());
+    }
+}
