@@ -75,6 +75,8 @@ pub(crate) struct OpenLog {
     pub(crate) config: LogConfig,
     pub(crate) check_crcs: bool,
     pub(crate) saved: Option<SavedLog>,
+    /// Something was taken out of what the checkpoint says of the log: the log is recovered.
+    pub(crate) is_odd: bool,
     /// The checkpoint carries a clean mark that holds for the store.
     pub(crate) store_is_clean: bool,
     /// The machine has not booted since the checkpoint was written.
@@ -108,7 +110,7 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
         doubts,
         failure: None,
     };
-    let may_be_clean = report.doubts.is_empty();
+    let may_be_clean = report.doubts.is_empty() && !params.is_odd;
     let mut recovery = Recovery { log: &log, params, report: &mut report, learner: EpochLearner::default() };
     if !may_be_clean || !recovery.open_clean(&listed)? {
         if params.store_is_clean {
@@ -374,7 +376,8 @@ impl Recovery<'_> {
             self.cut_segment(base)?;
         }
         let mut deleted = self.params.saved.as_ref().map_or(Offset::MIN, |s| s.log_start_offset);
-        if let (true, Some(&first)) = (deleted > end, bases.first()) {
+        // Below the recovery point a cut may have left names of deleted segments alone.
+        if let (true, Some(&first)) = (deleted > end.max(saved_point.offset), bases.first()) {
             let text =
                 format!("the checkpoint says that the log starts at offset {deleted}, and its records end at {end}");
             self.report.doubts.push(text);

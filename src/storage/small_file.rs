@@ -205,11 +205,12 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
-/// Reads until `buffer` is full or the file ends.
+/// Reads until `buffer` is full or the file ends. A medium that refuses once is asked again.
 fn read_all(file: &dyn StorageFile, buffer: &mut [u8], position: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], position + filled as u64)? {
+        let at = position + filled as u64;
+        match file.read_at(&mut buffer[filled..], at).or_else(|_| file.read_at(&mut buffer[filled..], at))? {
             0 => break,
             read => filled += read,
         }

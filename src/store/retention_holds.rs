@@ -47,8 +47,8 @@ use crate::log::{Log, TopicPartition};
 use crate::storage::Storage;
 use crate::storage::framed::{read_whole, unframe};
 #[cfg(any(feature = "bridge", test))]
-use crate::storage::small_file::TwoSlot;
-use crate::storage::small_file::{HEADER_LEN, Slot, SlotForm, SlotMutants, read_slots, u32_at};
+use crate::storage::small_file::{HEADER_LEN, TwoSlot};
+use crate::storage::small_file::{Slot, SlotForm, SlotMutants, read_slots, u32_at};
 
 /// The holder that the bridge is.
 pub(crate) const BRIDGE: &str = "bridge";

@@ -431,6 +431,9 @@ pub(crate) const ALL: &[fn()] = &[
     a_topic_whose_deletion_failed_comes_back_as_what_it_was,
     what_a_failed_append_left_in_a_sealed_segment_is_kept_aside,
     a_read_that_fails_once_at_an_open_ends_no_log,
+    a_deletion_that_a_cut_stops_is_finished_and_reported_as_one,
+    super::odd_logs::a_log_whose_checkpoint_says_what_cannot_be_costs_no_other_log,
+    super::odd_logs::a_recovery_point_or_a_log_start_that_no_segment_reaches_is_not_believed,
 ];
 
 /// A power cut stopped the deletion of a topic between two partitions, the next open finished it, and reported the
