@@ -636,7 +636,7 @@ impl StoreShared {
         let saved = recovering.saved.get(&name).cloned();
         let dir = name.to_string();
         let mut params = self.open_params(name, saved, recovering.is_clean, recovering.same_boot);
-        params.is_odd = recovering.odd.iter().any(|(odd, _)| *odd == dir);
+        params.odd = recovering.odd.iter().filter(|(odd, _)| *odd == dir).map(|(_, what)| what.clone()).collect();
         log::open(&params)
     }
 
@@ -658,7 +658,7 @@ impl StoreShared {
             config,
             check_crcs: self.config.check_crcs,
             saved,
-            is_odd: false,
+            odd: Vec::new(),
             store_is_clean,
             same_boot,
             new_id: random_id(),
