@@ -32,7 +32,7 @@ use crate::TopicPartition;
 use crate::error::Error;
 use crate::storage::{Storage, remove_if_there};
 use crate::store::retention_holds::{
-    BRIDGE, HeldLog, HolderFile, OLD_NOTE_FILES, old_fields_of, read_holder, read_old_note,
+    BRIDGE, HeldLog, HolderFile, OLD_NOTE_FILES, Stored, old_fields_of, read_holder, read_old_note,
 };
 
 /// What is known of one log.
@@ -72,18 +72,22 @@ impl Note {
     /// Reads the note; an empty one where there is none. Writes nothing.
     pub(super) fn open(storage: Arc<dyn Storage>) -> Result<Note> {
         let old = read_old_note(&*storage).map_err(failed)?;
-        let has_old = old.is_some();
-        let lines: Option<Option<Vec<String>>> = match read_holder(&*storage, BRIDGE).map_err(failed)? {
-            Some(logs) => Some(logs.map(|logs| {
+        let has_old = !matches!(old, Stored::Nothing);
+        let lines: Stored<Vec<String>> = match read_holder(&*storage, BRIDGE).map_err(failed)? {
+            Stored::Whole(logs) => {
                 let line =
                     |(log, held): (&TopicPartition, &HeldLog)| format!("{log}\t{}", String::from_utf8_lossy(&held.own));
-                logs.iter().map(line).collect()
-            })),
-            None => old,
+                Stored::Whole(logs.iter().map(line).collect())
+            }
+            Stored::Damaged => Stored::Damaged,
+            Stored::Nothing => old,
         };
-        let exists = lines.is_some();
-        let entries = lines.flatten().and_then(|lines| lines.iter().map(|line| parse_line(line)).collect());
-        let is_damaged = exists && entries.is_none();
+        let entries: Option<BTreeMap<_, _>> = match lines {
+            Stored::Nothing => Some(BTreeMap::new()),
+            Stored::Damaged => None,
+            Stored::Whole(lines) => lines.iter().map(|line| parse_line(line)).collect(),
+        };
+        let is_damaged = entries.is_none();
         Ok(Note { storage, entries: entries.unwrap_or_default(), file: None, has_old, is_damaged })
     }
 

@@ -271,11 +271,18 @@ impl Store {
 
     fn open_reading(storage: Arc<dyn Storage>, options: StoreOptions) -> Result<Store> {
         let found = checkpoint::read(&*storage)?;
+        let had_checkpoint = found.newest.is_some();
         let written = found.newest.unwrap_or_default();
         let shared = StoreShared::new(storage, options, true, CheckpointState { file: None, written, left: 0 });
         shared.marked.store(true, Ordering::Release);
-        shared.report.write().clean = true;
         shared.load_topics(&shared.saved_logs())?;
+        {
+            let mut report = shared.report.write();
+            report.clean = true;
+            // Nothing is recovered here. What the writer would report of the checkpoint is reported as it is.
+            report.checkpoint_lost = !had_checkpoint && !shared.topics.read().is_empty();
+            report.odd = found.odd;
+        }
         Ok(Store { shared, housekeeper: Mutex::new(None) })
     }
 
@@ -668,7 +675,10 @@ impl StoreShared {
         recovering: &Recovering,
     ) -> Result<(Arc<LogShared>, crate::log::LogRecovery)> {
         let saved = recovering.saved.get(&name).cloned();
-        log::open(&self.open_params(name, saved, recovering.is_clean, recovering.same_boot))
+        let dir = name.to_string();
+        let mut params = self.open_params(name, saved, recovering.is_clean, recovering.same_boot);
+        params.odd = recovering.odd.iter().filter(|(odd, _)| *odd == dir).map(|(_, what)| what.clone()).collect();
+        log::open(&params)
     }
 
     fn open_params(
@@ -690,6 +700,7 @@ impl StoreShared {
             check_crcs: self.config.check_crcs,
             decompressed_bytes_max: self.config.decompressed_bytes_max,
             saved,
+            odd: Vec::new(),
             store_is_clean,
             same_boot,
             new_id: random_id(),

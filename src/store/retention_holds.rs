@@ -47,8 +47,8 @@ use crate::log::{Log, TopicPartition};
 use crate::storage::Storage;
 use crate::storage::framed::{read_whole, unframe};
 #[cfg(any(feature = "bridge", test))]
-use crate::storage::small_file::TwoSlot;
-use crate::storage::small_file::{HEADER_LEN, Slot, SlotForm, SlotMutants, read_slots, u32_at};
+use crate::storage::small_file::{HEADER_LEN, TwoSlot};
+use crate::storage::small_file::{Slot, SlotForm, SlotMutants, read_slots, u32_at};
 
 /// The holder that the bridge is.
 pub(crate) const BRIDGE: &str = "bridge";
@@ -77,6 +77,15 @@ pub(crate) struct HeldLog {
 
 pub(crate) type HeldLogs = BTreeMap<TopicPartition, HeldLog>;
 
+/// What a holder left.
+#[derive(Debug)]
+pub(crate) enum Stored<T> {
+    Nothing,
+    /// A file is there, and cannot be read.
+    Damaged,
+    Whole(T),
+}
+
 /// From where on one log is kept whatever its age, and for whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -104,20 +113,21 @@ impl RetentionHolds {
         let mut holders = BTreeMap::new();
         for holder in names.iter().filter(|entry| !entry.is_dir).filter_map(|entry| holder_of(&entry.name)) {
             let logs = match read_holder(storage, holder) {
-                Ok(Some(logs)) => logs,
-                Ok(None) => continue,
-                // A newer version wrote it.
-                Err(Error::UnsupportedVersion { .. }) => None,
+                Ok(Stored::Whole(logs)) => Some(logs),
+                Ok(Stored::Nothing) => continue,
+                // A newer version wrote it, or damage.
+                Ok(Stored::Damaged) | Err(Error::UnsupportedVersion { .. }) => None,
                 Err(error) => return Err(error),
             };
             holders.insert(holder.to_owned(), logs);
         }
         if !holders.contains_key(BRIDGE) {
-            let old = read_old_note(storage)?;
-            holders.extend(old.map(|lines| {
-                let logs = lines.and_then(|lines| lines.iter().map(|line| parse_old_line(line)).collect());
-                (BRIDGE.to_owned(), logs)
-            }));
+            let logs = match read_old_note(storage)? {
+                Stored::Nothing => return Ok(RetentionHolds { holders }),
+                Stored::Damaged => None,
+                Stored::Whole(lines) => lines.iter().map(|line| parse_old_line(line)).collect(),
+            };
+            holders.insert(BRIDGE.to_owned(), logs);
         }
         Ok(RetentionHolds { holders })
     }
@@ -167,19 +177,19 @@ fn form(holder: &str) -> SlotForm {
     SlotForm { file: file_of(holder), magic: MAGIC, version: VERSION, slot_bytes_min: SLOT_BYTES_MIN, mutants }
 }
 
-/// What a holder's file says: `None` where there is none, `Some(None)` where neither slot holds.
+/// What a holder's file says.
 ///
 /// # Errors
 /// Those of the medium, and [`Error::UnsupportedVersion`].
-pub(crate) fn read_holder(storage: &dyn Storage, holder: &str) -> Result<Option<Option<HeldLogs>>> {
+pub(crate) fn read_holder(storage: &dyn Storage, holder: &str) -> Result<Stored<HeldLogs>> {
     let mut found = read_slots(storage, &form(holder))?;
     while let Some(at) = found.newest() {
-        if let Some(logs) = found.slots[at].as_ref().and_then(decode) {
-            return Ok(Some(Some(logs)));
+        if let Some(logs) = found.both[at].as_ref().and_then(decode) {
+            return Ok(Stored::Whole(logs));
         }
-        found.slots[at] = None;
+        found.both[at] = None;
     }
-    Ok(found.exists.then_some(None))
+    Ok(if found.exists { Stored::Damaged } else { Stored::Nothing })
 }
 
 /// What a slot says; `None` where its fields do not fill it.
@@ -248,11 +258,11 @@ impl HolderFile {
     }
 }
 
-/// The lines of the bridge's note of earlier versions: `None` where there is none, `Some(None)` where it cannot be read.
+/// The lines of the bridge's note of earlier versions.
 ///
 /// # Errors
 /// Those of the medium.
-pub(crate) fn read_old_note(storage: &dyn Storage) -> Result<Option<Option<Vec<String>>>> {
+pub(crate) fn read_old_note(storage: &dyn Storage) -> Result<Stored<Vec<String>>> {
     let (mut newest, mut exists) = (None, false);
     for file in OLD_NOTE_FILES {
         let bytes = match read_whole(storage, file, OLD_NOTE_BYTES_MAX) {
@@ -266,7 +276,11 @@ pub(crate) fn read_old_note(storage: &dyn Storage) -> Result<Option<Option<Vec<S
             newest = Some((sequence, body.lines().map(str::to_owned).collect()));
         }
     }
-    Ok(exists.then(|| newest.map(|(_, lines)| lines)))
+    Ok(match newest {
+        Some((_, lines)) => Stored::Whole(lines),
+        None if exists => Stored::Damaged,
+        None => Stored::Nothing,
+    })
 }
 
 /// The fields of one line of the old note.
