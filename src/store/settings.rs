@@ -17,12 +17,15 @@ use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::log::TopicPartition;
 use crate::segment::file_names::{OWN_FILE, TOPIC_CONFIG};
-use crate::storage::{Access, Storage, remove_if_there};
+use crate::storage::small_file::{self, Lasting};
+use crate::storage::{Access, Storage};
 
 /// A file of settings beyond this is none.
 const BYTES_MAX: u64 = 64 << 10;
 /// The first line of such a file, before the CRC-32 of what follows it. A person who edits the file takes the line out.
 const CHECKSUM_LINE: &str = "# crc32=";
+/// Stands in the data directory once every topic has its settings in two files: one that has none has lost them.
+pub(super) const RECORDED_FILE: &str = "edgelog.recorded";
 const TOPIC: &str = "marker.topic";
 const PARTITION: &str = "marker.partition";
 const CREATION: &str = "marker.creation";
@@ -131,16 +134,11 @@ fn push_pairs(lines: &mut String, pairs: &Overrides) {
     }
 }
 
-/// Writes a file under another name and puts it in place: a power cut leaves the old one or the new one.
+/// Writes a file with its checksum: a power cut leaves the old one or the new one.
 fn replace(storage: &dyn Storage, dir: &str, name: &str, lines: &str) -> Result<()> {
     let path = format!("{dir}/{name}");
-    let part = format!("{path}.part");
     let text = format!("{CHECKSUM_LINE}{:08x} of the lines below\n{lines}", crc32fast::hash(lines.as_bytes()));
-    remove_if_there(storage, &part).map_err(Error::storage("replace", &part))?;
-    let file = storage.open(&part, Access::CreateNew).map_err(Error::storage("create", &part))?;
-    file.write_at(text.as_bytes(), 0).and_then(|()| file.flush()).map_err(Error::storage("write", &part))?;
-    storage.rename(&part, &path).map_err(Error::storage("swap in", &path))?;
-    storage.sync_dir(dir).map_err(Error::storage("sync directory", dir))
+    small_file::replace(storage, &path, text.as_bytes(), Lasting::PowerCut).map_err(Error::storage("write", &path))
 }
 
 /// What a file of `key=value` lines holds.
@@ -212,6 +210,11 @@ pub(crate) fn settings_to_heal(storage: &dyn Storage, dir: &str) -> Option<(&'st
         Settings::Known { heal, .. } => heal.filter(|(file, why)| *file == TOPIC_CONFIG || why.contains("damaged")),
         _ => None,
     }
+}
+
+/// Whether the topic whose first partition is `dir` had settings, and has none any more.
+pub(crate) fn are_settings_lost(storage: &dyn Storage, dir: &str) -> bool {
+    storage.metadata(RECORDED_FILE).is_ok() && read_settings(storage, dir) == Settings::Absent
 }
 
 #[cfg(test)]

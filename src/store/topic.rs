@@ -7,7 +7,9 @@ use std::sync::Arc;
 use edgelog_core::LogConfig;
 
 use super::ours::{self, deleted_name, hex, is_deleted_name, is_partition, remove_partition};
-use super::settings::{Marker, Overrides, Settings, read_marker, read_settings, write_marker, write_settings};
+use super::settings::{
+    Marker, Overrides, RECORDED_FILE, Settings, read_marker, read_settings, write_marker, write_settings,
+};
 use super::{Recovering, StoreShared, random_id, saved_log};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
@@ -17,8 +19,6 @@ use crate::storage::Access;
 
 /// A topic has at most so many partitions.
 pub const PARTITIONS_MAX: u32 = 10_000;
-/// Stands in the data directory once every topic has its settings in two files: one that has none has lost them.
-const RECORDED_FILE: &str = "edgelog.recorded";
 
 /// A topic to create.
 ///
