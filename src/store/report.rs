@@ -69,7 +69,7 @@ impl RecoveryReport {
         for (topic, reason) in &self.suspended {
             write!(
                 f,
-                "\n  {topic}: RETENTION IS SUSPENDED, {reason}; nothing is deleted until the topic's settings are altered"
+                "\n  {topic}: RETENTION IS SUSPENDED, {reason}; nothing is deleted until the topic is altered"
             )?;
         }
         for (dir, reason) in &self.left {
