@@ -147,7 +147,6 @@ impl Bug {
         Bug::CreateFirstPartitionFirst,
         Bug::ConfigureAfterCreation,
         Bug::DeleteFilesAtOnce,
-        Bug::RemoveBeforeTheCheckpointForgets,
         Bug::ServeUnsyncedTopics,
         Bug::TrustTheIndex,
         Bug::CutBeforeKept,

@@ -541,8 +541,8 @@ pub static KEYS: &[ConfigKey] = &[
         default: "640",
         kafka_default: None,
         why: "",
-        doc: "The permissions of new files, three octal digits; new directories get the same, and may be entered by who \
-              may read them. The process's umask takes from both.",
+        doc: "The permissions of new files, three octal digits; new directories get the same, and may be entered by \
+              who may read them. The process's umask takes from both.",
         access: Access::Store {
             // The digits of the mode are written, and read, as they are.
             get: |c| {

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::log::{SavedLog, TopicPartition};
 use crate::segment::file_names;
 use crate::storage::{Access, Storage};
-use crate::store::{read_config, settings_to_heal, survey};
+use crate::store::{are_settings_lost, read_config, settings_to_heal, survey};
 
 /// A log that keeps changing under the check is checked so often.
 const ATTEMPTS_MAX: usize = 4;
@@ -77,6 +77,9 @@ pub(super) fn check_store(
             } else if let Some((file, reason)) = settings_to_heal(&**storage, &name) {
                 let text = format!("{reason}; the next open writes it again from the topic's second copy");
                 findings.store(Severity::Heals, &format!("{name}/{file}"), text);
+            } else if are_settings_lost(&**storage, &name) {
+                let text = "missing: the defaults count, and nothing is deleted until it is altered";
+                findings.store(Severity::Note, &format!("{name}/{}", file_names::TOPIC_CONFIG), text);
             }
         }
         report.merge(findings);

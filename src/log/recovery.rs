@@ -126,8 +126,8 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     Ok((log, report))
 }
 
-/// Base offsets of the segments in a partition directory, ascending. Leftovers of what was interrupted are removed where
-/// a file of our own says that the log was begun here: files that were copied here are not judged by their names.
+/// Base offsets of the segments in a partition directory, ascending. Leftovers of what was interrupted are removed
+/// where a file of our own says that the log was begun here: files that were copied here are not judged by their names.
 fn list(storage: &dyn Storage, dir: &str) -> Result<Vec<Offset>> {
     let names = storage.read_dir(dir).map_err(Error::storage("list", dir))?;
     let is_own = names.iter().any(|entry| entry.name == file_names::OWN_FILE) || bug(Bug::DeleteByName);

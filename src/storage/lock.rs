@@ -5,7 +5,7 @@
 //! 1. The writer holds two locks by `flock`: on the file `.lock`, which every version of edgelog takes, and on the data
 //!    directory itself, which cannot be removed from under it without notice. A second writer needs both.
 //! 2. The directory's lock is exclusive while a writer is let in, shared while that one recovers, and exclusive again
-//!    while the directory's flag is up. To lower it never fails: the kernel exchanges the kinds in one step. To raise it
+//!    while the directory's flag is up. To lower it never fails: the kernel exchanges the kinds in one step. Raising it
 //!    may meet a process that looks for the flag, and loses the shared lock meanwhile; so `.lock` is looked at again.
 //! 3. Whoever gets past `.lock` with a lock on another file than the writer's has made that file, so the name does not
 //!    stand for the writer's file any more. [`WriterLock::check`] sees that.

@@ -101,8 +101,8 @@ pub trait Storage: Send + Sync + fmt::Debug {
         Ok(())
     }
 
-    /// Lists the names in `dir`, in no particular order; names that are not UTF-8 are left out. In the data directory, a
-    /// symbolic link to a directory is that directory; below it, no link is followed.
+    /// Lists the names in `dir`, in no particular order; names that are not UTF-8 are left out. In the data directory,
+    /// a symbolic link to a directory is that directory; below it, no link is followed.
     ///
     /// # Errors
     /// `NotFound` where there is no such directory; the medium's own.

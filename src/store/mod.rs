@@ -32,7 +32,7 @@ pub use topic::{NewTopic, PARTITIONS_MAX, Topic};
 use checkpoint::{Checkpoint, CheckpointFile, Followed};
 use housekeeping::Housekeeper;
 pub(crate) use ours::{is_partition, survey};
-pub(crate) use settings::{read_config, settings_to_heal};
+pub(crate) use settings::{are_settings_lost, read_config, settings_to_heal};
 use topic::TopicSettings;
 
 /// How a store is opened; begin with [`Store::options`].

@@ -24,6 +24,8 @@ use crate::storage::{Access, Storage};
 const BYTES_MAX: u64 = 64 << 10;
 /// The first line of such a file, before the CRC-32 of what follows it. A person who edits the file takes the line out.
 const CHECKSUM_LINE: &str = "# crc32=";
+/// Stands in the data directory once every topic has its settings in two files: one that has none has lost them.
+pub(super) const RECORDED_FILE: &str = "edgelog.recorded";
 const TOPIC: &str = "marker.topic";
 const PARTITION: &str = "marker.partition";
 const CREATION: &str = "marker.creation";
@@ -132,11 +134,11 @@ fn push_pairs(lines: &mut String, pairs: &Overrides) {
     }
 }
 
-/// Puts a file of these lines, with their checksum, in the place of `name`: a power cut leaves the old one or the new one.
+/// Writes a file with its checksum: a power cut leaves the old one or the new one.
 fn replace(storage: &dyn Storage, dir: &str, name: &str, lines: &str) -> Result<()> {
     let path = format!("{dir}/{name}");
     let text = format!("{CHECKSUM_LINE}{:08x} of the lines below\n{lines}", crc32fast::hash(lines.as_bytes()));
-    small_file::replace(storage, &path, text.as_bytes(), Lasting::PowerCut).map_err(Error::storage("replace", &path))
+    small_file::replace(storage, &path, text.as_bytes(), Lasting::PowerCut).map_err(Error::storage("write", &path))
 }
 
 /// What a file of `key=value` lines holds.
@@ -208,6 +210,11 @@ pub(crate) fn settings_to_heal(storage: &dyn Storage, dir: &str) -> Option<(&'st
         Settings::Known { heal, .. } => heal.filter(|(file, why)| *file == TOPIC_CONFIG || why.contains("damaged")),
         _ => None,
     }
+}
+
+/// Whether the topic whose first partition is `dir` had settings, and has none any more.
+pub(crate) fn are_settings_lost(storage: &dyn Storage, dir: &str) -> bool {
+    storage.metadata(RECORDED_FILE).is_ok() && read_settings(storage, dir) == Settings::Absent
 }
 
 #[cfg(test)]

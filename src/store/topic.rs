@@ -7,7 +7,9 @@ use std::sync::Arc;
 use edgelog_core::LogConfig;
 
 use super::ours::{self, deleted_name, hex, is_deleted_name, is_partition, remove_partition};
-use super::settings::{Marker, Overrides, Settings, read_marker, read_settings, write_marker, write_settings};
+use super::settings::{
+    Marker, Overrides, RECORDED_FILE, Settings, read_marker, read_settings, write_marker, write_settings,
+};
 use super::{Recovering, StoreShared, random_id, saved_log};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
@@ -17,8 +19,6 @@ use crate::storage::Access;
 
 /// A topic has at most so many partitions.
 pub const PARTITIONS_MAX: u32 = 10_000;
-/// Stands in the data directory once every topic has its settings in two files: one that has none has lost them.
-const RECORDED_FILE: &str = "edgelog.recorded";
 
 /// A topic to create.
 ///
@@ -72,8 +72,8 @@ pub struct Topic {
     pub overrides: BTreeMap<String, String>,
     /// The whole configuration in force.
     pub config: LogConfig,
-    /// Why retention deletes nothing of this topic, where its settings are not known for certain: they were lost, or the
-    /// files were copied here without any. Altering the topic ends that.
+    /// Why retention deletes nothing of this topic, where its settings are not known for certain: they were lost, or
+    /// the files were copied here without any. Altering the topic ends that.
     pub retention_suspended: Option<String>,
 }
 
@@ -247,8 +247,8 @@ impl StoreShared {
         self.checkpoint()
     }
 
-    /// Makes a partition's directory, with the file that proves it to be ours and the first one with the settings, under
-    /// a name that the next open removes, and gives it its own name when these last: no cut leaves the topic with other
+    /// Makes a partition's directory, with the file that proves it to be ours and the first one with the settings,
+    /// under a name that the next open removes, and gives it its own name when these last: no cut leaves the topic with other
     /// settings, nor a directory of unknown origin.
     fn create_marked(
         &self,
@@ -313,8 +313,8 @@ impl StoreShared {
         told.or_else(|_| self.checkpoint())
     }
 
-    /// Sees to it that a cut in the middle of the topic's deletion leaves directories that are known to be ours. Those of
-    /// an older version, and those that were copied here, have no file that says so. Where it cannot be written (a full
+    /// Sees to it that a cut in the middle of the topic's deletion leaves directories that are known to be ours. Those
+    /// of an older version, and those that were copied here, have no file that says so. Where it cannot be written (a full
     /// disk), what a cut leaves is not removed by the next open, but named.
     fn mark_partitions(&self, topic: &str, settings: &TopicSettings) {
         let mut creation = None;
