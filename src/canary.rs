@@ -87,6 +87,12 @@ pub enum Bug {
     RemoveBeforeTheCheckpointForgets,
     /// A topic that a killed process made is served while its name is in the cache alone.
     ServeUnsyncedTopics,
+    /// What looks like a leftover by its name is removed.
+    DeleteByName,
+    /// A file of settings without any, or none, stands for a topic without settings.
+    TrustAnEmptySettingsFile,
+    /// The writer's lock is on the name of a file alone, and is not looked at again.
+    LockOnlyTheName,
     /// Who flushes beside the writer does not sync the directory.
     SkipDirectorySyncBeside,
     /// Who flushes beside the writer takes the end that it sees after the flush.
@@ -101,13 +107,10 @@ pub enum Bug {
     #[cfg(feature = "bridge")]
     KeepFailedFlushesToOneself,
     /// The bridge's note is written over the file that holds.
-    #[cfg(feature = "bridge")]
     OverwriteTheHoldingNote,
     /// The bridge's note is not flushed.
-    #[cfg(feature = "bridge")]
     LeaveTheNoteUnflushed,
     /// A note that may be in the page cache alone is taken for the one that holds.
-    #[cfg(feature = "bridge")]
     TrustTheCachedNote,
 }
 
@@ -138,6 +141,9 @@ impl Bug {
         Bug::BelieveAnUnsetClock,
         Bug::MarkOneSlot,
         Bug::SkipTheMark,
+        Bug::BelieveTheCheckpoint,
+        Bug::RefuseTheWholeSlot,
+        Bug::RemoveBeforeTheCheckpointForgets,
         Bug::CreateFirstPartitionFirst,
         Bug::ConfigureAfterCreation,
         Bug::DeleteFilesAtOnce,
@@ -152,6 +158,9 @@ impl Bug {
         Bug::TrustTheCachedSlot,
         Bug::TrustTheNewName,
         Bug::MarkCleanBeforeFlush,
+        Bug::DeleteByName,
+        Bug::TrustAnEmptySettingsFile,
+        Bug::LockOnlyTheName,
     ];
 
     /// All that the search beside the writer is held to.

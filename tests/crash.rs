@@ -12,6 +12,8 @@ mod batches;
 #[path = "crash/disk.rs"]
 #[allow(dead_code)] // the search beside the writer, which is one of the library's tests, uses the rest
 mod disk;
+#[path = "crash/odd_logs.rs"]
+mod odd_logs;
 #[path = "crash/oracle.rs"]
 mod oracle;
 #[path = "crash/outside.rs"]

@@ -177,10 +177,24 @@ fn a_tail_that_an_earlier_version_put_aside_can_be_salvaged() {
     let cut = fs::read_dir(dir.path().join("t-0"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .find(|name| name.ends_with(".cut"))
+        .find(|name| Path::new(name).extension().is_some_and(|ending| ending == "cut"))
         .expect("the tail is still there");
     let storage = inspect::open_directory_for_repair(dir.path()).unwrap();
     // The batch in it is torn: nothing holds, and that is said rather than an error.
     let report = inspect::salvage(&storage, &format!("t-0/{cut}")).unwrap();
     assert_eq!((report.batches, report.records), (0, 0));
+}
+
+/// A copied partition was read up to its first hole, and its holes passed for losses.
+#[test]
+fn an_imported_partition_is_read_whole_before_its_first_open_and_sound_after_it() {
+    for (from, list) in stores().iter().filter(|(from, _)| is_imported(from)) {
+        read_attached(from, list);
+        let dir = TempDir::new();
+        copy_dir(from, dir.path());
+        let store = ticking().open(dir.path()).unwrap();
+        assert_eq!(records(&store), *list, "{}", from.display());
+        store.close().unwrap();
+        assert_sound(dir.path());
+    }
 }

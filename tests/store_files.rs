@@ -38,8 +38,18 @@ fn a_changed_digit_in_a_topics_settings_is_not_believed() {
     let text = String::from_utf8(text).unwrap();
     let at = text.find("=900000000").unwrap() as u64 + 1;
     change(&storage, "t-0/topic.properties", at, b'9', b'1');
+    // The second copy holds, and the file is written again from it.
+    let store = open(&storage);
+    assert_eq!(store.topic("t").unwrap().config.retention_ms, 900_000_000);
+    let report = store.recovery_report();
+    assert!(report.clean && report.has_notes() && report.healed[0].0 == "t-0/topic.properties", "{report}");
+    drop(store);
+    // Of both files damaged, nothing is believed.
+    change(&storage, "t-0/topic.properties", at, b'9', b'1');
+    storage.remove_file("t-0/edgelog.properties").unwrap();
     let topic = open(&storage).topic("t").unwrap();
     assert_eq!(topic.config.retention_ms, -1, "nothing is deleted until somebody has looked");
+    assert!(topic.retention_suspended.is_some());
     // Who edits by hand takes the checksum out, and is believed.
     storage.remove_file("t-0/topic.properties").unwrap();
     let file = storage.open("t-0/topic.properties", Access::CreateNew).unwrap();

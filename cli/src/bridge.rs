@@ -140,7 +140,7 @@ fn send(args: &Run, ctx: &Context) -> Outcome {
     let config = config_of(args)?;
     // Says what to do where there is no store.
     drop(ctx.attach()?);
-    interrupt::install()?;
+    interrupt::install_patiently()?;
     let (json, catch_up) = (args.json, CatchUp::new());
     let shown = catch_up.clone();
     let mut bridge = Bridge::attach(ctx.dir(), config)?.observe(move |event| tell(event, json, &shown));

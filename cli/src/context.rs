@@ -194,7 +194,7 @@ impl Context {
 
 /// What opening found, on standard error, where it found anything.
 pub(crate) fn tell_recovery(report: &RecoveryReport) {
-    if !report.clean || report.lost_offsets() > 0 {
+    if !report.clean || report.lost_offsets() > 0 || report.has_notes() {
         warn(report);
     }
 }
@@ -207,12 +207,15 @@ fn is_log_dir(dir: &Path, name: &str) -> bool {
 /// looking disturbs nobody.
 pub(crate) fn writer_of(dir: &Path) -> Option<String> {
     use std::os::unix::fs::MetadataExt;
-    let inode = format!(":{}", fs::metadata(dir.join(".lock")).ok()?.ino());
+    let inode_of = |path: &Path| Some(format!(":{}", fs::metadata(path).ok()?.ino()));
+    // The lock on the directory stands where the file was removed.
+    let inodes: Vec<String> = [inode_of(&dir.join(".lock")), inode_of(dir)].into_iter().flatten().collect();
     let locks = fs::read_to_string("/proc/locks").ok()?;
     // 1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF
     let holder = locks.lines().find_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let is_it = words.len() > 5 && words[1] == "FLOCK" && words[3] == "WRITE" && words[5].ends_with(&inode);
+        let is_it = words.len() > 5 && words[1] == "FLOCK" && words[3] == "WRITE";
+        let is_it = is_it && inodes.iter().any(|inode| words[5].ends_with(inode));
         is_it.then(|| words[4].to_owned())
     })?;
     if holder.parse::<u32>().map_or(true, |number| number == 0) {

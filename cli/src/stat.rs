@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use edgelog::{LeaderEpoch, Log, Offset, OffsetSpec, Store, TimestampMs};
+use edgelog::{LeaderEpoch, Log, Offset, OffsetSpec, RetentionHolds, Store, TimestampMs};
 use serde::Serialize;
 
 use crate::context::{Context, Readable, writer_of};
@@ -48,8 +48,10 @@ struct Stat {
     bytes: u64,
     /// Blocks on the disk times 512: indexes and room reserved ahead included.
     disk_bytes: u64,
-    /// From here on kept whatever its age, until the bridge has delivered it.
+    /// From here on kept whatever its age, since a holder still needs it.
     held_from: Option<Offset>,
+    /// Who needs it.
+    held_by: Vec<String>,
     oldest_timestamp: Option<TimestampMs>,
     newest_timestamp: Option<TimestampMs>,
     clean: bool,
@@ -76,7 +78,8 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         }
     }
     let writer = writer_of(ctx.dir());
-    let stats = readable.logs.iter().map(|log| stat(log, ctx.dir())).collect::<Result<Vec<_>, _>>()?;
+    let holds = store.retention_holds()?;
+    let stats = readable.logs.iter().map(|log| stat(log, ctx.dir(), &holds)).collect::<Result<Vec<_>, _>>()?;
     if args.json {
         stats.iter().try_for_each(print::json_line)?;
     } else {
@@ -85,10 +88,11 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     Ok(readable.exit_code())
 }
 
-fn stat(log: &Log, root: &Path) -> Result<Stat, Failure> {
+fn stat(log: &Log, root: &Path, holds: &RetentionHolds) -> Result<Stat, Failure> {
     let name = log.name();
     let offsets = log.offsets();
     let (segments, bytes) = log.size()?;
+    let held = holds.of(log);
     let mut found = Stat {
         topic: name.topic.clone(),
         partition: name.partition,
@@ -102,7 +106,8 @@ fn stat(log: &Log, root: &Path) -> Result<Stat, Failure> {
         segments,
         bytes,
         disk_bytes: 0,
-        held_from: log.held_from()?.map(|offset| offset.max(offsets.log_start_offset)),
+        held_from: held.iter().map(|hold| hold.offset.max(offsets.log_start_offset)).min(),
+        held_by: held.into_iter().map(|hold| hold.holder).collect(),
         oldest_timestamp: first_timestamp(log, OffsetSpec::Earliest, |batch| batch.base_timestamp()),
         newest_timestamp: first_timestamp(log, OffsetSpec::Last(1), |batch| batch.max_timestamp()),
         clean: false,
@@ -187,7 +192,8 @@ fn print_one(out: &mut impl Write, stat: &Stat, paint: Paint, is_written: bool) 
         line(out, "times", &text)?;
     }
     if let Some(held_from) = stat.held_from.filter(|offset| offset < end) {
-        let text = format!("from offset {held_from} on, whatever its age, until the bridge has delivered it");
+        let holders = stat.held_by.join(", ");
+        let text = format!("from offset {held_from} on, whatever its age: still needed by {holders}");
         line(out, "kept", &text)?;
     }
     for cut in &stat.cut_files {

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::append::parse_pair;
 use crate::context::{Context, Readable};
-use crate::failure::{DAMAGE, Failure, Outcome, confirm};
+use crate::failure::{DAMAGE, Failure, Outcome, confirm, warn};
 use crate::print::{self, Align, Paint, Table};
 
 /// List, create, delete, alter and describe topics
@@ -127,6 +127,9 @@ struct Row<'a> {
     records: i64,
     bytes: u64,
     config: &'a BTreeMap<String, String>,
+    /// Why retention deletes nothing of the topic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retention_suspended: Option<&'a str>,
 }
 
 fn list(args: &List, ctx: &Context) -> Outcome {
@@ -141,7 +144,7 @@ fn list(args: &List, ctx: &Context) -> Outcome {
     ]);
     let mut has_lost = false;
     for topic in &topics {
-        let Topic { name, partitions, overrides, .. } = topic;
+        let Topic { name, partitions, overrides, retention_suspended, .. } = topic;
         let (mut records, mut bytes) = (0, 0);
         let mut readable = Readable::default();
         for partition in 0..*partitions {
@@ -154,7 +157,9 @@ fn list(args: &List, ctx: &Context) -> Outcome {
             bytes += log.size()?.1;
         }
         if args.json {
-            print::json_line(&Row { topic: name, partitions: *partitions, records, bytes, config: overrides })?;
+            let retention_suspended = retention_suspended.as_deref();
+            let partitions = *partitions;
+            print::json_line(&Row { topic: name, partitions, records, bytes, config: overrides, retention_suspended })?;
         } else {
             let config: Vec<String> = overrides.iter().map(|(key, value)| format!("{key}={value}")).collect();
             let partitions = partitions.to_string();
@@ -168,6 +173,12 @@ fn list(args: &List, ctx: &Context) -> Outcome {
         );
     } else if !args.json {
         table.print()?;
+        for (name, reason) in topics.iter().filter_map(|topic| Some((&topic.name, topic.retention_suspended.as_ref()?)))
+        {
+            warn(format_args!(
+                "{name}: nothing is deleted by retention.ms or retention.bytes until the topic is altered: {reason}"
+            ));
+        }
     }
     Ok(if has_lost { ExitCode::from(DAMAGE) } else { ExitCode::SUCCESS })
 }
@@ -214,7 +225,12 @@ fn alter(args: &Alter, ctx: &Context, store: &Store) -> Result<(), Failure> {
     let changes: Vec<_> = set.chain(unset).collect();
     store.alter_topic(&topic.name, &changes)?;
     let now = store.topic(&topic.name)?;
-    for (key, _) in changes {
+    // Of a topic without known settings, retention goes on deleting nothing where it was not asked to.
+    let kept = now.overrides.keys().filter(|key| !topic.overrides.contains_key(*key));
+    let kept =
+        kept.map(|key| (key.as_str(), None)).filter(|(key, _)| changes.iter().all(|(changed, _)| changed != key));
+    let kept: Vec<_> = kept.collect();
+    for (key, _) in changes.into_iter().chain(kept) {
         eprintln!("{}: {key}={}", topic.name, value_of(&now, key));
     }
     Ok(())
@@ -255,6 +271,13 @@ fn describe(args: &Describe, ctx: &Context) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     if let (Some(topic), false) = (&topic, args.json) {
         writeln!(out, "{}: {}\n", paint.strong(&topic.name), print::counted(topic.partitions.into(), "partition"))?;
+        if let Some(reason) = &topic.retention_suspended {
+            writeln!(
+                out,
+                "{}: {reason}\n",
+                paint.bad("nothing is deleted by retention.ms or retention.bytes until the topic is altered")
+            )?;
+        }
     }
     for row in KEYS.iter().filter(|row| row.scope == Scope::Topic) {
         let is_set = topic.as_ref().is_some_and(|topic| topic.overrides.contains_key(row.key));

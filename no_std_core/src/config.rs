@@ -57,6 +57,8 @@ pub struct StoreConfig {
     pub retention_check_interval_ms: i64,
     /// `edgelog.housekeeping`
     pub housekeeping: Housekeeping,
+    /// `edgelog.file.mode`
+    pub file_mode: u32,
 }
 
 /// Declares an enum whose values are words of a setting: the words stand beside the variants, once.
@@ -531,6 +533,30 @@ pub static KEYS: &[ConfigKey] = &[
               which calls tick.",
         access: word!(Store, c.housekeeping: Housekeeping),
     },
+    ConfigKey {
+        key: "edgelog.file.mode",
+        scope: Scope::Store,
+        value_type: ValueType::Number { min: 600, max: 666 },
+        unit: "",
+        default: "640",
+        kafka_default: None,
+        why: "",
+        doc: "The permissions of new files, three octal digits; new directories get the same, and may be entered by \
+              who may read them. The process's umask takes from both.",
+        access: Access::Store {
+            // The digits of the mode are written, and read, as they are.
+            get: |c| {
+                Value::Number(i64::from((c.file_mode >> 6) * 100 + (c.file_mode >> 3 & 7) * 10 + (c.file_mode & 7)))
+            },
+            set: |c, input| {
+                let mode =
+                    u32::from_str_radix(input.text, 8).ok().filter(|mode| mode & !0o666 == 0 && mode & 0o600 == 0o600);
+                c.file_mode =
+                    mode.ok_or("expected three octal digits that let the owner read and write, such as 640")?;
+                Ok(())
+            },
+        },
+    },
 ];
 
 /// Values that Kafka knows and we refuse, each with its reason.
@@ -579,6 +605,7 @@ impl Default for StoreConfig {
             check_crcs: true,
             retention_check_interval_ms: 30_000,
             housekeeping: Housekeeping::Thread,
+            file_mode: 0o640,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! files anew, and the kernel has told of the error already. So it is written down, in one small file beside the store:
 //!
 //! ```text
-//! edgelog-bridge 1 0 LENGTH CRC32       the first line of the note's files
+//! edgelog-bridge 1 0 LENGTH CRC32       see `storage::framed`
 //! BOOT                                  32 hexadecimal digits
 //! LOG ID END EPOCH                      separated by tabs: see `FailedFlush`
 //! ```
@@ -23,11 +23,13 @@ use super::error::{BridgeError, Result};
 use crate::TopicPartition;
 use crate::canary::{Bug, bug};
 use crate::log::FailedFlush;
-use crate::log::delivery::{frame, read_note, unframe};
-use crate::storage::{Access, Storage, remove_if_there};
+use crate::storage::framed::{frame, read_whole, unframe};
+use crate::storage::small_file::{Lasting, replace};
+use crate::storage::{Storage, remove_if_there};
 
 const FILE: &str = "edgelog.bridge.failed";
-const MADE: &str = "edgelog.bridge.failed.tmp";
+/// A file beyond this is none.
+const BYTES_MAX: u64 = 16 << 20;
 
 #[derive(Debug)]
 pub(super) struct FailedFlushes {
@@ -39,7 +41,7 @@ pub(super) struct FailedFlushes {
 impl FailedFlushes {
     /// What bridges of this boot have left. Writes nothing.
     pub(super) fn open(storage: Arc<dyn Storage>) -> Result<FailedFlushes> {
-        let flushes = match read_note(&*storage, FILE) {
+        let flushes = match read_whole(&*storage, FILE, BYTES_MAX) {
             Ok(bytes) => parse(&bytes, storage.boot_id()).unwrap_or_default(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(source) => return Err(BridgeError::Note { operation: "read", file: FILE.to_owned(), source }),
@@ -79,9 +81,7 @@ impl FailedFlushes {
         for (log, (id, flush)) in &self.flushes {
             let _ = writeln!(body, "{log}\t{}\t{}\t{}", Uuid::from_bytes(*id).simple(), flush.end, flush.epoch);
         }
-        remove_if_there(&*self.storage, MADE)?;
-        self.storage.open(MADE, Access::CreateNew)?.write_at(frame(0, &body).as_bytes(), 0)?;
-        self.storage.rename(MADE, FILE)
+        replace(&*self.storage, FILE, frame(0, &body).as_bytes(), Lasting::Process)
     }
 }
 
@@ -123,13 +123,13 @@ mod tests {
         here.forget(&b);
         assert_eq!((open().of(&a, [1; 16]), open().of(&b, [2; 16])), (Some(flush), None));
 
-        let bytes = read_note(&*storage, FILE).unwrap();
+        let bytes = read_whole(&*storage, FILE, BYTES_MAX).unwrap();
         assert!(parse(&bytes, storage.boot_id()).is_some());
         assert_eq!(parse(&bytes, [7; 16]), None, "another boot");
         for at in 0..bytes.len() {
             assert_eq!(parse(&bytes[..at], storage.boot_id()), None, "cut at {at}");
         }
         here.forget(&a);
-        assert_eq!(read_note(&*storage, FILE).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(read_whole(&*storage, FILE, BYTES_MAX).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -4,29 +4,36 @@
 //! The cluster owns the positions; the note is for when it has forgotten them (committed offsets expire), and to notice
 //! a cluster that was set back. It is written, and is durable, before a transaction is committed.
 //!
-//! How its two files look is said in `log::delivery`, which reads them for retention: what was not delivered is not
-//! deleted for its age. `META` is a position's metadata (see `position`). `PRODUCER`, `EPOCH` and `FIRST` say who was
-//! about to commit, and the offset that the target gave the first batch; `FIRST@TOPIC-PARTITION` where that is not in
-//! the target partition.
+//! It is the bridge's retention hold (see `store::retention_holds`, which has the form of the file): what was not
+//! delivered is not deleted for its age. For each log, the offset that the cluster has not acknowledged yet, and of the
+//! bridge's own, between tabs, `-` for what there is not:
+//!
+//! ```text
+//! TARGET PARTITION DONE META INTENT META PRODUCER EPOCH FIRST
+//! ```
+//!
+//! `DONE` is the offset that is to be sent next, `INTENT` the one that was about to be committed, each with the
+//! position's metadata (see `position`). `PRODUCER`, `EPOCH` and `FIRST` say which producer was about to commit, and the
+//! offset that the target gave the first batch; `FIRST@TOPIC-PARTITION` where that is not in the target partition.
+//!
+//! A note of an earlier version (`edgelog.bridge.0` and `.1`) is read where there is none of this form, and goes when
+//! the first of this form is durable.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io;
 use std::sync::Arc;
 
-use edgelog_core::Offset;
+use edgelog_core::{LogId, Offset};
 
 use super::error::{BridgeError, Result};
 use super::position::Position;
 use super::stamp::Producer;
 use crate::TopicPartition;
-use crate::canary::{Bug, bug};
-use crate::log::delivery::{NOTE_FILES as FILES, fields_of, frame, read_note, unframe};
-use crate::storage::{Access, Storage, remove_if_there};
-
-const MADE: &str = "edgelog.bridge.tmp";
-/// Room taken ahead, so that a full disk does not stop a bridge of usual size.
-const ROOM_BYTES: usize = 16 << 10;
+use crate::error::Error;
+use crate::storage::{Storage, remove_if_there};
+use crate::store::retention_holds::{
+    BRIDGE, HeldLog, HolderFile, OLD_NOTE_FILES, Stored, old_fields_of, read_holder, read_old_note,
+};
 
 /// What is known of one log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,134 +60,91 @@ pub(super) struct Intent {
 pub(super) struct Note {
     storage: Arc<dyn Storage>,
     pub(super) entries: BTreeMap<TopicPartition, Entry>,
-    sequence: u64,
-    /// Which of the files is written next.
-    next: usize,
-    exists: [bool; 2],
-    /// What holds may be in the page cache alone: it is written once more, the same bytes, before the other file is. (A
-    /// bridge before this one may have died of a flush that failed.)
-    unconfirmed: Option<Vec<u8>>,
-    /// A file is there and none is valid: what the note knew is lost.
+    /// Open for writing from the first write on.
+    file: Option<HolderFile>,
+    /// A note of an earlier version is there.
+    has_old: bool,
+    /// A file is there and cannot be read: what the note knew is lost.
     pub(super) is_damaged: bool,
 }
 
 impl Note {
     /// Reads the note; an empty one where there is none. Writes nothing.
     pub(super) fn open(storage: Arc<dyn Storage>) -> Result<Note> {
-        let mut note = Note {
-            storage,
-            entries: BTreeMap::new(),
-            sequence: 0,
-            next: 0,
-            exists: [false; 2],
-            unconfirmed: None,
-            is_damaged: false,
-        };
-        let mut any_valid = false;
-        for (n, file) in FILES.iter().enumerate() {
-            let bytes = match read_note(&*note.storage, file) {
-                Ok(bytes) => bytes,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(failed("read", file)(error)),
-            };
-            note.exists[n] = true;
-            let Some((sequence, entries)) = parse(&bytes) else {
-                // A cut while it was written: the other one counts, and this one is written next.
-                note.next = if any_valid { n } else { note.next };
-                continue;
-            };
-            if !any_valid || sequence > note.sequence {
-                (note.sequence, note.entries, note.next) = (sequence, entries, 1 - n);
-                note.unconfirmed = Some(bytes).filter(|_| !bug(Bug::TrustTheCachedNote));
+        let old = read_old_note(&*storage).map_err(failed)?;
+        let has_old = !matches!(old, Stored::Nothing);
+        let lines: Stored<Vec<String>> = match read_holder(&*storage, BRIDGE).map_err(failed)? {
+            Stored::Whole(logs) => {
+                let line =
+                    |(log, held): (&TopicPartition, &HeldLog)| format!("{log}\t{}", String::from_utf8_lossy(&held.own));
+                Stored::Whole(logs.iter().map(line).collect())
             }
-            any_valid = true;
-        }
-        note.is_damaged = !any_valid && note.exists.contains(&true);
-        Ok(note)
+            Stored::Damaged => Stored::Damaged,
+            Stored::Nothing => old,
+        };
+        let entries: Option<BTreeMap<_, _>> = match lines {
+            Stored::Nothing => Some(BTreeMap::new()),
+            Stored::Damaged => None,
+            Stored::Whole(lines) => lines.iter().map(|line| parse_line(line)).collect(),
+        };
+        let is_damaged = entries.is_none();
+        Ok(Note { storage, entries: entries.unwrap_or_default(), file: None, has_old, is_damaged })
     }
 
     /// Writes the note; durable on return.
     pub(super) fn write(&mut self) -> Result<()> {
-        if let Some(bytes) = &self.unconfirmed {
-            let file = FILES[1 - self.next];
-            self.overwrite(file, bytes).and_then(|()| self.storage.sync_dir("")).map_err(failed("confirm", file))?;
-            self.unconfirmed = None;
-        }
-        self.sequence += 1;
-        let bytes = render(self.sequence, &self.entries);
-        let next =
-            if bug(Bug::OverwriteTheHoldingNote) && self.exists[1 - self.next] { 1 - self.next } else { self.next };
-        let file = FILES[next];
-        self.put(next, bytes.as_bytes()).map_err(failed("write", file))?;
-        self.exists[next] = true;
-        self.next = 1 - next;
+        let logs = self.entries.iter().map(|(log, entry)| (log.clone(), entry.held())).collect();
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => self.file.insert(HolderFile::open(&self.storage, BRIDGE).map_err(failed)?),
+        };
+        file.write(&logs).map_err(failed)?;
         self.is_damaged = false;
+        if self.has_old {
+            for name in OLD_NOTE_FILES {
+                remove_if_there(&*self.storage, name)
+                    .map_err(|source| failed(Error::storage("remove", name)(source)))?;
+            }
+            self.has_old = false;
+        }
         Ok(())
     }
+}
 
-    fn put(&self, n: usize, bytes: &[u8]) -> io::Result<()> {
-        let name = FILES[n];
-        if self.exists[n] {
-            return self.overwrite(name, bytes);
-        }
-        remove_if_there(&*self.storage, MADE)?;
-        let file = self.storage.open(MADE, Access::CreateNew)?;
-        // Taken by zeros: where the first write to room that was only reserved fails, ext4 may lose the next ones, too.
-        let mut room = bytes.to_vec();
-        room.resize(bytes.len().max(ROOM_BYTES), 0);
-        file.write_at(&room, 0)?;
-        file.flush()?;
-        self.storage.rename(MADE, name)?;
-        self.storage.sync_dir("")
+fn failed(error: Error) -> BridgeError {
+    match error {
+        Error::Storage { operation, path, source } => BridgeError::Note { operation, file: path, source },
+        error => BridgeError::Store(error),
     }
 }
 
-impl Note {
-    fn overwrite(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let file = self.storage.open(name, Access::Write)?;
-        file.write_at(bytes, 0)?;
-        if bug(Bug::LeaveTheNoteUnflushed) { Ok(()) } else { file.flush() }
-    }
-}
-
-fn failed(operation: &'static str, file: &str) -> impl FnOnce(io::Error) -> BridgeError {
-    let file = file.to_owned();
-    move |source| BridgeError::Note { operation, file, source }
-}
-
-fn render(sequence: u64, entries: &BTreeMap<TopicPartition, Entry>) -> String {
-    let mut body = String::new();
-    for (log, entry) in entries {
-        let _ = write!(body, "{log}\t{}\t{}", entry.remote, entry.partition);
-        for position in [entry.done, entry.intent.as_ref().map(|intent| intent.to)] {
+impl Entry {
+    /// As the file of the holder has it.
+    fn held(&self) -> HeldLog {
+        let mut own = format!("{}\t{}", self.remote, self.partition);
+        for position in [self.done, self.intent.as_ref().map(|intent| intent.to)] {
             let _ = match position {
-                Some(position) => write!(body, "\t{}\t{}", position.offset, position.metadata()),
-                None => write!(body, "\t-\t-"),
+                Some(position) => write!(own, "\t{}\t{}", position.offset, position.metadata()),
+                None => write!(own, "\t-\t-"),
             };
         }
-        let _ = match &entry.intent {
+        let _ = match &self.intent {
             Some(Intent { producer, first_offset, elsewhere, .. }) => {
-                let _ = write!(body, "\t{}\t{}\t{first_offset}", producer.id, producer.epoch);
+                let _ = write!(own, "\t{}\t{}\t{first_offset}", producer.id, producer.epoch);
                 match elsewhere {
-                    Some((topic, partition)) => writeln!(body, "@{topic}-{partition}"),
-                    None => writeln!(body),
+                    Some((topic, partition)) => write!(own, "@{topic}-{partition}"),
+                    None => Ok(()),
                 }
             }
-            None => writeln!(body, "\t-\t-\t-"),
+            None => write!(own, "\t-\t-\t-"),
         };
+        let (log_id, offset) = self.done.map_or((LogId::ZERO, 0), |done| (LogId::from_bytes(done.log_id), done.offset));
+        HeldLog { log_id, offset, own: own.into_bytes() }
     }
-    frame(sequence, &body)
-}
-
-/// What a file says, where it is whole.
-fn parse(bytes: &[u8]) -> Option<(u64, BTreeMap<TopicPartition, Entry>)> {
-    let (sequence, body) = unframe(bytes)?;
-    let entries = body.lines().map(parse_line).collect::<Option<_>>()?;
-    Some((sequence, entries))
 }
 
 fn parse_line(line: &str) -> Option<(TopicPartition, Entry)> {
-    let [log, remote, partition, done, done_meta, intent, intent_meta, producer, epoch, first] = fields_of(line)?;
+    let [log, remote, partition, done, done_meta, intent, intent_meta, producer, epoch, first] = old_fields_of(line)?;
     let position = |offset: &str, metadata: &str| match offset {
         "-" => Some(None),
         offset => Some(Some(Position::parse(offset.parse().ok()?, metadata).ok()?)),
@@ -210,9 +174,12 @@ fn parse_line(line: &str) -> Option<(TopicPartition, Entry)> {
 
 #[cfg(test)]
 mod tests {
+    const FILE: &str = "edgelog.bridge.hold";
+
     use super::super::position::BatchMark;
     use super::*;
-    use crate::storage::MemoryStorage;
+    use crate::storage::framed::frame;
+    use crate::storage::{Access, MemoryStorage};
     use uuid::Uuid;
 
     fn position(offset: Offset) -> Position {
@@ -232,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_of_two_files_counts_and_a_damaged_one_does_not() {
+    fn what_is_written_is_read_back_and_a_damaged_slot_leaves_the_one_before() {
         let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
         let log = TopicPartition::new("a-b", 7);
         let mut note = open(&storage);
@@ -242,28 +209,36 @@ mod tests {
             note.write().unwrap();
             assert_eq!(open(&storage).entries, note.entries);
         }
-        // The last write was cut off: the one before it counts, and the next goes where the damage is.
-        let damaged = storage.open(FILES[1 - note.next], Access::Write).unwrap();
-        damaged.write_at(b"X", 60).unwrap();
+        let file = storage.open(FILE, Access::Write).unwrap();
+        let slot_len = file.len().unwrap() / 2;
+        let damage = |slot: u64| file.write_at(b"X", slot * slot_len + 100).unwrap();
+        // The first write filled both slots, with the sequences 1 and 2; the fifth has 6, and stands in the first.
+        damage(0);
         let mut again = open(&storage);
         assert_eq!(again.entries[&log], entry(3));
         again.write().unwrap();
         assert_eq!((open(&storage).entries[&log].clone(), open(&storage).is_damaged), (entry(3), false));
-        for file in FILES {
-            storage.open(file, Access::Write).unwrap().write_at(b"X", 0).unwrap();
-        }
+        (0..2).for_each(damage);
         assert!(open(&storage).is_damaged);
     }
 
+    /// Also where the two were damaged, and the write of the new one failed.
     #[test]
-    fn any_cut_of_the_file_being_written_leaves_the_one_before() {
-        let body = render(7, &BTreeMap::from([(TopicPartition::new("t", 0), entry(1))]));
-        let older = render(5, &BTreeMap::from([(TopicPartition::new("t", 0), entry(100_000))]));
-        for cut in 0..body.len() {
-            let mut bytes = body.as_bytes()[..cut].to_vec();
-            bytes.extend_from_slice(older.as_bytes().get(cut..).unwrap_or_default());
-            let found = parse(&bytes).map(|(sequence, _)| sequence);
-            assert!(found.is_none() || found == Some(5) && cut < 20, "cut at {cut}: {found:?}");
-        }
+    fn a_note_of_an_earlier_version_is_taken_over() {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        let log = TopicPartition::new("a-b", 7);
+        let body = format!("{log}\t{}\n", String::from_utf8(entry(5).held().own).unwrap());
+        let put = |name: &str, text: &str| {
+            storage.open(name, Access::CreateNew).unwrap().write_at(text.as_bytes(), 0).unwrap();
+        };
+        put(OLD_NOTE_FILES[0], &frame(8, &body));
+        put(OLD_NOTE_FILES[1], &frame(9, &body)[..50]);
+        let mut note = open(&storage);
+        assert_eq!((note.entries.get(&log), note.is_damaged), (Some(&entry(5)), false));
+        note.entries.insert(log.clone(), entry(6));
+        note.write().unwrap();
+        assert_eq!(open(&storage).entries[&log], entry(6));
+        let names: Vec<String> = storage.read_dir("").unwrap().into_iter().map(|entry| entry.name).collect();
+        assert_eq!(names, [FILE]);
     }
 }

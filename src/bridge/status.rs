@@ -27,9 +27,11 @@ pub struct LogStatus {
     pub committing: Option<Offset>,
     /// The local log's end, high watermark; `None` where the store has no such log any more.
     pub high_watermark: Option<Offset>,
-    /// From here on, nothing is deleted for its age, since the cluster does not have it; `None` where the store has no
-    /// such log any more.
+    /// From here on, nothing is deleted for its age, since a holder still needs it: the bridge, until the cluster has it.
+    /// `None` where the store has no such log any more.
     pub held_from: Option<Offset>,
+    /// The names of those who need it; see [`Store::retention_holds`].
+    pub held_by: Vec<String>,
     /// Records from the acknowledged position, or the log's start, to the high watermark.
     pub lag: Option<u64>,
 }
@@ -47,9 +49,11 @@ pub fn status(dir: impl AsRef<Path>) -> Result<Vec<LogStatus>> {
     let name = dir.display().to_string();
     let storage = DirectoryStorage::open(dir, options).map_err(Error::storage("open data directory", &name))?;
     let note = Note::open(Arc::new(storage))?;
+    let holds = store.retention_holds()?;
     let mut found = Vec::new();
     for (name, entry) in &note.entries {
         let acknowledged = entry.done.map(|position| position.offset);
+        let mut held_by = Vec::new();
         let (high_watermark, held_from, lag) = match store.log(&name.topic, name.partition) {
             Ok(log) => {
                 let mut reader = log.reader(OffsetSpec::Earliest)?;
@@ -57,7 +61,9 @@ pub fn status(dir: impl AsRef<Path>) -> Result<Vec<LogStatus>> {
                     // A position beyond the end is a conflict that the next run reports; here there is no lag.
                     let _ = reader.seek(OffsetSpec::Offset(offset));
                 }
-                let held_from = log.held_from()?.map(|offset| offset.max(log.offsets().log_start_offset));
+                let held = holds.of(&log);
+                let held_from = held.iter().map(|hold| hold.offset.max(log.offsets().log_start_offset)).min();
+                held_by = held.into_iter().map(|hold| hold.holder).collect();
                 (Some(log.offsets().high_watermark), held_from, Some(reader.lag()))
             }
             Err(Error::UnknownTopicOrPartition { .. }) => (None, None, None),
@@ -71,6 +77,7 @@ pub fn status(dir: impl AsRef<Path>) -> Result<Vec<LogStatus>> {
             committing: entry.intent.as_ref().map(|intent| intent.to.offset),
             high_watermark,
             held_from,
+            held_by,
             lag,
         });
     }

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::log::{SavedLog, TopicPartition};
 use crate::segment::file_names;
 use crate::storage::{Access, Storage};
-use crate::store::read_config;
+use crate::store::{are_settings_lost, read_config, settings_to_heal, survey};
 
 /// A log that keeps changing under the check is checked so often.
 const ATTEMPTS_MAX: usize = 4;
@@ -60,14 +60,26 @@ pub(super) fn check_store(
     if *selection == Selection::all() {
         let mut findings = Findings::default();
         check_checkpoint(&mut findings, &facts, !names.is_empty());
-        for entry in &entries {
-            if entry.is_dir && entry.name.ends_with("-delete") {
-                findings.store(Severity::Note, &entry.name, "a deletion that was cut short; the next open finishes it");
-            }
-            let damage = if entry.is_dir { read_config(&**storage, &entry.name).err() } else { None };
-            if let Some(error) = damage {
+        let known = facts.newest.clone().unwrap_or_default().logs;
+        let leftovers = survey(&**storage, &entries, &known);
+        let unfinished = leftovers.unfinished.iter().map(ToString::to_string);
+        for dir in leftovers.deleted.iter().map(|(dir, _)| dir.clone()).chain(unfinished) {
+            let text = "a creation or deletion that was cut short; the next open removes what is left of it";
+            findings.store(Severity::Note, &dir, text);
+        }
+        for (dir, reason) in &leftovers.left {
+            findings.store(Severity::Note, dir, format!("no log of this store, and left as it is: {reason}"));
+        }
+        for name in names.iter().filter(|name| name.partition == 0).map(ToString::to_string) {
+            if let Err(error) = read_config(&**storage, &name) {
                 let text = format!("damaged ({error}): the defaults count, and nothing is deleted until it is altered");
-                findings.store(Severity::Note, &format!("{}/{}", entry.name, file_names::TOPIC_CONFIG), text);
+                findings.store(Severity::Note, &format!("{name}/{}", file_names::TOPIC_CONFIG), text);
+            } else if let Some((file, reason)) = settings_to_heal(&**storage, &name) {
+                let text = format!("{reason}; the next open writes it again from the topic's second copy");
+                findings.store(Severity::Heals, &format!("{name}/{file}"), text);
+            } else if are_settings_lost(&**storage, &name) {
+                let text = "missing: the defaults count, and nothing is deleted until it is altered";
+                findings.store(Severity::Note, &format!("{name}/{}", file_names::TOPIC_CONFIG), text);
             }
         }
         report.merge(findings);

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edgelog_core::{HEADER_LEN, LeaderEpoch, LogConfig, Offset, Record, RecordBatch, RecordBatchBuilder};
+use edgelog_core::{HEADER_LEN, LeaderEpoch, LogConfig, LogId, Offset, Record, RecordBatch, RecordBatchBuilder};
 
 use super::facts::{Listing, LogFacts, StoreFacts};
 use super::indexes::BuiltIndexes;
@@ -77,7 +77,10 @@ impl ExportReport {
 /// [`Error::Storage`].
 pub fn export_directory(path: impl AsRef<std::path::Path>) -> Result<Arc<dyn Storage>> {
     let path = path.as_ref();
-    let options = DirectoryStorageOptions { store_mode: StoreMode::File, ..DirectoryStorageOptions::default() };
+    // For a broker, which is another user more often than not: the umask alone says who may read.
+    let file_mode = 0o666;
+    let options =
+        DirectoryStorageOptions { store_mode: StoreMode::File, file_mode, ..DirectoryStorageOptions::default() };
     let name = path.display().to_string();
     Ok(Arc::new(DirectoryStorage::open(path, options).map_err(Error::storage("open directory", &name))?))
 }
@@ -590,17 +593,7 @@ fn give<'r>(
 
 /// The sixteen bytes of an id as Kafka writes it: 22 characters of base64url without padding; not all zeros.
 pub(super) fn parse_uuid(text: &str) -> Option<[u8; 16]> {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    if text.len() != 22 {
-        return None;
-    }
-    let mut bits: u128 = 0;
-    for (n, byte) in text.bytes().enumerate() {
-        let six = DIGITS.iter().position(|&digit| digit == byte)? as u128;
-        // The last digit carries two bits of the 128, and four that are zero.
-        bits = if n < 21 { bits << 6 | six } else { bits << 2 | six >> 4 };
-    }
-    (bits != 0).then(|| bits.to_be_bytes())
+    text.parse().ok().filter(|id: &LogId| *id != LogId::ZERO).map(LogId::to_bytes)
 }
 
 #[cfg(test)]

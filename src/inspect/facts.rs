@@ -1,6 +1,5 @@
 //! What the tools know of a store and its logs before they look at a batch: names, checkpoint, configuration.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +10,10 @@ use super::walk::WalkRules;
 use crate::error::{Error, Result};
 use crate::log::{Origin, SavedLog, TopicPartition};
 use crate::segment::file_names;
-use crate::storage::{Access, DirEntry, Storage};
+pub(super) use crate::storage::framed::read_whole;
+use crate::storage::{DirEntry, Storage};
 use crate::store::checkpoint::{self, Checkpoint, Found};
-use crate::store::read_config;
+use crate::store::{PARTITIONS_MAX, is_partition, read_config};
 
 /// A slot that is being written is looked at again so often.
 const SLOT_LOOKS: usize = 4;
@@ -268,33 +268,16 @@ pub(super) fn list_logs(storage: &dyn Storage) -> Result<(Vec<TopicPartition>, V
     let names = storage.read_dir("").map_err(Error::storage("list", "."))?;
     let directories = names.iter().filter(|entry| entry.is_dir);
     let mut logs: Vec<_> = directories.filter_map(|entry| TopicPartition::parse_dir(&entry.name)).collect();
+    // As the engine: a name alone makes no log.
+    logs.retain(|name| name.partition < PARTITIONS_MAX && is_partition(storage, &name.to_string()));
     logs.sort_unstable();
     Ok((logs, names))
-}
-
-/// A small file's bytes.
-pub(super) fn read_whole(storage: &dyn Storage, path: &str, bytes_max: u64) -> io::Result<Vec<u8>> {
-    let file = storage.open(path, Access::Read)?;
-    let len = file.len()?;
-    if len > bytes_max {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{len} bytes, more than {bytes_max}")));
-    }
-    let mut bytes = vec![0; len as usize];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match file.read_at(&mut bytes[filled..], filled as u64)? {
-            0 => break,
-            read => filled += read,
-        }
-    }
-    bytes.truncate(filled);
-    Ok(bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::MemoryStorage;
+    use crate::storage::{Access, MemoryStorage};
 
     /// A recovery that was cut between its two renames left the segment under its newest `.cut` name; the older one,
     /// first by name, is the tail of an earlier recovery, and putting that in place would lose the segment.

@@ -30,7 +30,7 @@ use crate::log::{Durability, DurablePoint, Origin, SavedLog, TopicPartition};
 use crate::segment::file_names;
 use crate::storage::{Access, Storage, StorageFile, StorageLock};
 use crate::store::checkpoint::{Checkpoint, CheckpointFile};
-use crate::store::{RecoveryReport, Store};
+use crate::store::{RecoveryReport, Store, random_id};
 
 /// Repair goes over the store so often at most.
 const ROUNDS_MAX: usize = 3;
@@ -275,15 +275,7 @@ fn identity(storage: &dyn Storage, facts: &LogFacts) -> [u8; 16] {
     let told = text.and_then(|text| {
         text.lines().find_map(|line| line.strip_prefix("topic_id:").and_then(|id| super::export::parse_uuid(id.trim())))
     });
-    told.unwrap_or_else(|| {
-        use std::hash::{BuildHasher, Hasher, RandomState};
-        let mut id = [0; 16];
-        for half in id.chunks_exact_mut(8) {
-            half.copy_from_slice(&RandomState::new().build_hasher().finish().to_be_bytes());
-        }
-        (id[6], id[8]) = ((id[6] & 0x0f) | 0x40, (id[8] & 0x3f) | 0x80);
-        id
-    })
+    told.unwrap_or_else(random_id)
 }
 
 /// Up to here a log's segments are put right; what lies above is recovery's to judge.

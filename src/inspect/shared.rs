@@ -14,6 +14,10 @@ impl Storage for SharedStorage {
         self.0.lock()
     }
 
+    fn check_lock(&self) -> io::Result<()> {
+        self.0.check_lock()
+    }
+
     fn read_dir(&self, dir: &str) -> io::Result<Vec<DirEntry>> {
         self.0.read_dir(dir)
     }

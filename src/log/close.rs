@@ -1,11 +1,12 @@
 //! The end of a log's use: closing it cleanly, letting go of it, and the periodic work in between.
 
-use edgelog_core::TimestampMs;
+use edgelog_core::{LogId, TimestampMs};
 
 use super::{DurablePoint, LogShared, state};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::segment::file_names;
+use crate::storage::small_file::{Lasting, replace};
 use crate::sync::Ordering;
 
 impl LogShared {
@@ -112,34 +113,14 @@ impl LogShared {
     /// Kafka's text files beside the segments: derived from the checkpoint, for Kafka's tools and for people.
     fn write_text_files(&self) {
         let epochs = self.epochs.read().to_string();
-        let metadata = format!("version: 0\ntopic_id: {}", base64url(self.id));
+        let metadata = format!("version: 0\ntopic_id: {}", LogId::from_bytes(self.id));
         for (name, text) in [(file_names::LEADER_EPOCH_CHECKPOINT, epochs), (file_names::PARTITION_METADATA, metadata)]
         {
             let path = format!("{}/{name}", self.dir);
-            let written = self.write_text_file(&path, &text);
+            let written = replace(&*self.storage, &path, text.as_bytes(), Lasting::Process);
             if let Err(error) = written {
                 tracing::debug!(log = %self.name, %error, path, "a derived file was not written");
             }
         }
     }
-
-    fn write_text_file(&self, path: &str, text: &str) -> std::io::Result<()> {
-        let _ = self.storage.remove_file(path);
-        let file = self.storage.open(path, crate::storage::Access::CreateNew)?;
-        file.write_at(text.as_bytes(), 0)
-    }
-}
-
-/// A 16-byte id as Kafka writes its `Uuid`s: 22 characters of unpadded base64url.
-fn base64url(id: [u8; 16]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    // 128 bits and four zeros make 22 digits of six bits.
-    let bits = u128::from_be_bytes(id);
-    (0..22)
-        .map(|digit| {
-            let shift = 128 - 6 * (digit + 1);
-            let six = if shift >= 0 { bits >> shift } else { bits << -shift };
-            char::from(DIGITS[(six & 63) as usize])
-        })
-        .collect()
 }

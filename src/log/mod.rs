@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use edgelog_core::{CompressionType, EpochTable, LogConfig, Offset, Position};
+use edgelog_core::{CompressionType, EpochTable, LogConfig, LogId, Offset, Position};
 
 use crate::canary::{Bug, bug};
 use crate::clock::Clock;
@@ -30,7 +30,6 @@ mod batch;
 mod batch_builder;
 mod beside;
 mod close;
-pub(crate) mod delivery;
 mod flush;
 mod read;
 mod recovery;
@@ -75,6 +74,10 @@ pub(crate) trait LogHost: Send + Sync + fmt::Debug {
 
     /// Takes back that attached processes may rely on this one: one of its logs has failed, and that could not be told.
     fn distrust(&self);
+
+    /// The first offset of a log that a holder still needs: from there on, nothing is deleted for its age. `None` where
+    /// nobody needs any.
+    fn held_from(&self, name: &TopicPartition, id: LogId) -> Result<Option<Offset>>;
 
     /// Writes the checkpoint with every log's epochs, start and recovery point as they are now; durable on
     /// return.
@@ -353,7 +356,7 @@ impl LogShared {
 
     /// Makes the log read-only for good: a write or flush failed, and what is on the medium is not known any
     /// more. A caller that holds a lock has taken a hold on its events before.
-    fn fail(&self, reason: &str) {
+    pub(crate) fn fail(&self, reason: &str) {
         self.tell_attached();
         let is_first = {
             let mut failure = self.failure.lock();

@@ -74,6 +74,8 @@ pub(crate) struct OpenLog {
     pub(crate) check_crcs: bool,
     pub(crate) decompressed_bytes_max: u32,
     pub(crate) saved: Option<SavedLog>,
+    /// What was taken out of what the checkpoint says of the log: where anything was, the log is recovered.
+    pub(crate) odd: Vec<String>,
     /// The checkpoint carries a clean mark that holds for the store.
     pub(crate) store_is_clean: bool,
     /// The machine has not booted since the checkpoint was written.
@@ -107,7 +109,7 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
         doubts,
         failure: None,
     };
-    let may_be_clean = report.doubts.is_empty();
+    let may_be_clean = report.doubts.is_empty() && params.odd.is_empty();
     let mut recovery = Recovery { log: &log, params, report: &mut report, learner: EpochLearner::default() };
     if !may_be_clean || !recovery.open_clean(&listed)? {
         if params.store_is_clean {
@@ -124,10 +126,11 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     Ok((log, report))
 }
 
-/// Base offsets of the segments in a partition directory, ascending; leftovers of an interrupted copy are
-/// removed.
+/// Base offsets of the segments in a partition directory, ascending. Leftovers of what was interrupted are removed
+/// where a file of our own says that the log was begun here: files that were copied here are not judged by their names.
 fn list(storage: &dyn Storage, dir: &str) -> Result<Vec<Offset>> {
     let names = storage.read_dir(dir).map_err(Error::storage("list", dir))?;
+    let is_own = names.iter().any(|entry| entry.name == file_names::OWN_FILE) || bug(Bug::DeleteByName);
     let mut bases: Vec<Offset> = names.iter().filter_map(|entry| file_names::parse_log_file(&entry.name)).collect();
     // Keeping a tail aside takes two renames. Cut between them, the segment stands under its `.cut` name beside
     // the copy; of several such names it is the newest.
@@ -145,7 +148,8 @@ fn list(storage: &dyn Storage, dir: &str) -> Result<Vec<Offset>> {
     bases.sort_unstable();
     for entry in &names {
         let orphan = file_names::parse_index_file(&entry.name).is_some_and(|base| bases.binary_search(&base).is_err());
-        if orphan || file_names::parse_part_file(&entry.name).is_some() || entry.name == file_names::PREPARED {
+        let unfinished = file_names::parse_part_file(&entry.name).is_some() || entry.name == file_names::PREPARED;
+        if is_own && !entry.is_dir && (orphan || unfinished) {
             // Where it cannot be removed it only takes room; the next open tries again.
             let _ = storage.remove_file(&format!("{dir}/{}", entry.name));
         }
@@ -373,15 +377,8 @@ impl Recovery<'_> {
         for &base in bases.iter().skip(ended_at + 1).rev() {
             self.cut_segment(base)?;
         }
-        let mut deleted = self.params.saved.as_ref().map_or(Offset::MIN, |s| s.log_start_offset);
-        if let (true, Some(&first)) = (deleted > end, bases.first()) {
-            let text =
-                format!("the checkpoint says that the log starts at offset {deleted}, and its records end at {end}");
-            self.report.doubts.push(text);
-            deleted = first;
-        }
-        let start = deleted;
-        let mut start = start.max(bases.first().copied().unwrap_or(start.max(0))).max(0);
+        let deleted = self.deleted_below(bases, end, saved_point.offset);
+        let mut start = deleted.max(bases.first().copied().unwrap_or(deleted.max(0))).max(0);
         if let Some(saved) = self.params.saved.as_ref().filter(|_| self.params.store_is_clean) {
             // Retention is through with its work when the store is closed: what is missing then, it did not take.
             if saved.log_start_offset < start {
@@ -433,6 +430,22 @@ impl Recovery<'_> {
             self.log.high_watermark.store(known, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// Everything below was deleted, as far as the records, which end at `end`, bear it out.
+    fn deleted_below(&mut self, bases: &[Offset], end: Offset, recovery_point: Offset) -> Offset {
+        let deleted = self.params.saved.as_ref().map_or(Offset::MIN, |saved| saved.log_start_offset);
+        match bases.first() {
+            // Below the recovery point a cut may have left names of deleted segments alone.
+            Some(&first) if deleted > end.max(recovery_point) => {
+                let text = format!(
+                    "the checkpoint says that the log starts at offset {deleted}, and its records end at {end}"
+                );
+                self.report.doubts.push(text);
+                first
+            }
+            _ => deleted,
+        }
     }
 
     /// Whether the segment that begins at `next` goes on where the one before ended: behind `end` exactly, behind

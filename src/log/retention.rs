@@ -4,10 +4,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use edgelog_core::{NO_TIMESTAMP, Offset, RetentionParams, RetentionReason, SealedSegment, TimestampMs, is_dated};
+use edgelog_core::{
+    LogId, NO_TIMESTAMP, Offset, RetentionParams, RetentionReason, SealedSegment, TimestampMs, is_dated,
+};
 
 use super::append::reserve_target;
-use super::delivery::{Holds, NOTE_FILES};
 use super::{Log, LogShared, state};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
@@ -71,16 +72,17 @@ impl Log {
 }
 
 impl Log {
-    /// The offset from which on nothing of this log is deleted for its age (`retention.ms`), because a bridge that
-    /// sends it to a cluster has not delivered it yet; `None` where no bridge does. Read from the bridge's note beside
-    /// the store, which trails what the cluster has by some transactions.
+    /// The offset from which on nothing of this log is deleted for its age (`retention.ms`), because a holder still
+    /// needs it: a bridge that has not delivered it to a cluster yet. `None` where nobody does. Read from the holders'
+    /// files beside the logs, which trail what was delivered by some transactions.
+    /// [`Store::retention_holds`](crate::Store::retention_holds) has the holders' names, and reads the files once for
+    /// all logs.
     ///
     /// # Errors
     /// [`Error::Storage`].
     pub fn held_from(&self) -> Result<Option<Offset>> {
         self.shared.check_alive()?;
-        let holds = Holds::read(&*self.shared.storage).map_err(Error::storage("read", NOTE_FILES[0]))?;
-        Ok(holds.of(&self.shared.name, &self.shared.id))
+        self.shared.host()?.held_from(&self.shared.name, LogId::from_bytes(self.shared.id))
     }
 }
 

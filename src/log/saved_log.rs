@@ -129,11 +129,12 @@ mod tests {
         log
     }
 
+    type Change = fn(&mut SavedLog);
+
     #[test]
     fn what_no_log_comes_to_is_taken_out_and_the_rest_stays() {
         let unknown = DurablePoint { offset: UNKNOWN, base_offset: UNKNOWN, position: 0 };
         let with_point = |durable: DurablePoint| SavedLog { durable, ..sample() };
-        type Change = fn(&mut SavedLog);
         let changes: [(Change, SavedLog); 10] = [
             (|_| {}, sample()),
             (|log| log.log_start_offset = -2, SavedLog { log_start_offset: UNKNOWN, ..sample() }),

@@ -17,7 +17,7 @@ use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::events;
 use crate::segment::{Cursor, Segment, file_names};
-use crate::storage::{Access, StorageFile};
+use crate::storage::{Access, StorageFile, remove_if_there};
 use crate::sync::Ordering;
 
 impl Log {
@@ -138,6 +138,7 @@ impl LogShared {
 
     /// Copies the first `len` bytes of a segment into the new file `part`, durably.
     pub(super) fn copy_prefix(&self, segment: &Segment, part: &str, len: Position) -> Result<Arc<dyn StorageFile>> {
+        remove_if_there(&*self.storage, part).map_err(Error::storage("replace", part))?;
         let file = self.storage.open(part, Access::CreateNew).map_err(Error::storage("create", part))?;
         let flush = || if bug(Bug::SwapInUnflushedCopy) { Ok(()) } else { file.flush() };
         let copied = copy(&**segment.file()?, &*file, len).and_then(|()| flush());

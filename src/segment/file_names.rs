@@ -14,6 +14,8 @@ pub(crate) const LEADER_EPOCH_CHECKPOINT: &str = "leader-epoch-checkpoint";
 pub(crate) const PARTITION_METADATA: &str = "partition.metadata";
 /// The topic's configuration, in partition 0's directory.
 pub(crate) const TOPIC_CONFIG: &str = "topic.properties";
+/// Ours: says which partition the directory is, and in partition 0's has the topic's configuration once more.
+pub(crate) const OWN_FILE: &str = "edgelog.properties";
 
 pub(crate) fn log_file(dir: &str, base_offset: Offset) -> String {
     format!("{dir}/{base_offset:020}.log")
@@ -68,6 +70,18 @@ pub(crate) fn parse_part_file(name: &str) -> Option<Offset> {
     parse_log_file(name.strip_suffix(".part")?)
 }
 
+/// Whether a file with this name in a partition directory belongs to the log: ours, and those that a broker has there.
+pub(crate) fn is_of_log(name: &str) -> bool {
+    const SUFFIXES: [&str; 5] = ["log", "index", "timeindex", "snapshot", "txnindex"];
+    // A broker's, in the making or about to go; and ours in the making.
+    let name = [".deleted", ".cleaned", ".swap", ".part"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+    let others = [PREPARED, LEADER_EPOCH_CHECKPOINT, PARTITION_METADATA, TOPIC_CONFIG, OWN_FILE];
+    let of_segment = |(base, suffix): (&str, &str)| parse_digits(base).is_some() && SUFFIXES.contains(&suffix);
+    others.contains(&name)
+        || parse_cut_file(name.strip_suffix(".salvaged").unwrap_or(name)).is_some()
+        || name.split_once('.').is_some_and(of_segment)
+}
+
 fn parse_digits(digits: &str) -> Option<Offset> {
     (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
 }
@@ -75,6 +89,28 @@ fn parse_digits(digits: &str) -> Option<Offset> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_log_has_is_told_from_what_lies_beside_it() {
+        for ours in [
+            "00000000000000000042.log",
+            "00000000000000000042.timeindex",
+            "00000000000000000042.log.part",
+            "00000000000000000042.snapshot",
+            "00000000000000000042.index.deleted",
+            "00000000000000000042-4096-3.cut",
+            "00000000000000000042-4096-3.cut.salvaged",
+            "next.prepared",
+            "edgelog.properties",
+            "topic.properties.part",
+            "leader-epoch-checkpoint",
+        ] {
+            assert!(is_of_log(ours), "{ours}");
+        }
+        for other in ["notes.txt", "42.log", "00000000000000000042.log~", "00000000000000000042.csv", ".DS_Store", ""] {
+            assert!(!is_of_log(other), "{other}");
+        }
+    }
 
     #[test]
     fn a_printed_name_parses_back_and_others_do_not() {

@@ -3,28 +3,27 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{self, Path, PathBuf};
-use std::process;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::UNIX_EPOCH;
 
 use parking_lot::{Mutex, MutexGuard};
-use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 
+use super::calls::{check_kind, open_regular, retry, sync_directory};
+use super::device::Device;
+use super::lock::{self, HeldLock, PlainLock, WriterLock};
 use super::map_budget::MapBudget;
 use super::mapped_file::MappedFile;
-use super::{Access, DirEntry, FileMeta, ForkGuard, Lease, Storage, StorageFile, StorageLock, write_again};
+use super::{Access, DirEntry, FileMeta, Lease, Storage, StorageFile, StorageLock, write_again};
 
 /// The name of the lock file inside the data directory.
 const LOCK_FILE: &str = ".lock";
-/// So often a flag is tried to be raised that somebody is just looking for.
-const FLAG_TRIES: u32 = 1000;
-
 /// How the files of a [`DirectoryStorage`] are read and written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StoreMode {
@@ -40,6 +39,17 @@ pub enum StoreMode {
     File,
 }
 
+impl StoreMode {
+    /// Whether to write through maps, where that is settled.
+    fn stores(self) -> Option<bool> {
+        match self {
+            StoreMode::Auto => None,
+            StoreMode::Map => Some(true),
+            StoreMode::File => Some(false),
+        }
+    }
+}
+
 /// How a data directory is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DirectoryStorageOptions {
@@ -52,6 +62,9 @@ pub struct DirectoryStorageOptions {
     pub open_files_max: usize,
     /// Whether nothing may be changed: for reading what another process writes.
     pub read_only: bool,
+    /// The permissions that new files get, less what the process's umask forbids. New directories get the same, and
+    /// leave to enter them for those who may read. By default 0640.
+    pub file_mode: u32,
 }
 
 impl Default for DirectoryStorageOptions {
@@ -61,6 +74,7 @@ impl Default for DirectoryStorageOptions {
             map_bytes_max: if cfg!(target_pointer_width = "64") { 1 << 30 } else { 64 << 20 },
             open_files_max: 48,
             read_only: false,
+            file_mode: 0o640,
         }
     }
 }
@@ -87,28 +101,23 @@ impl DirectoryStorage {
         // The process may change its working directory later.
         let root = path::absolute(root.into())?;
         if !options.read_only {
-            create_durably(&root)?;
+            create_durably(&root, Some(directory_mode(options.file_mode)))?;
         }
         let directory = File::open(&root)?;
         if !directory.metadata()?.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());
         }
-        let stores_are_safe = match options.store_mode {
-            StoreMode::Auto => match rustix::fs::fstatfs(&directory)?.f_type as u32 {
-                EXT4_MAGIC | F2FS_MAGIC | TMPFS_MAGIC => true,
-                XFS_MAGIC => !options.read_only && !shares_blocks(&root),
-                _ => false,
-            },
-            StoreMode::Map => true,
-            StoreMode::File => false,
-        };
+        let device = directory.metadata()?.dev();
+        let home = Arc::new(Device::look(&directory, &root, options.store_mode.stores(), options.read_only)?);
         Ok(Self {
             shared: Arc::new(Shared {
                 root,
                 read_only: options.read_only,
                 lends: options.store_mode != StoreMode::File,
-                stores_through_maps: stores_are_safe,
-                cannot_reserve: AtomicBool::new(false),
+                file_mode: options.file_mode,
+                store_mode: options.store_mode,
+                devices: Mutex::new(HashMap::from([(device, home)])),
+                writer: Mutex::new(Weak::new()),
                 budget: MapBudget::new(options.map_bytes_max),
                 clock: AtomicU64::new(1),
                 open_files_max: options.open_files_max.max(1),
@@ -121,6 +130,13 @@ impl DirectoryStorage {
 
 #[cfg(test)]
 impl DirectoryStorage {
+    /// Lets the data directory's file system be as one of this kind, by its number in `statfs`.
+    pub(super) fn pretend(&self, kind: u32) {
+        for device in self.shared.devices.lock().values_mut() {
+            *device = Arc::new(Device::of_kind(kind));
+        }
+    }
+
     pub(super) fn budget(&self) -> Arc<MapBudget<MappedFile>> {
         Arc::clone(&self.shared.budget)
     }
@@ -132,31 +148,27 @@ impl DirectoryStorage {
     }
 }
 
-// What statfs answers on ext4 (and ext2 and ext3, which cannot reserve).
-const EXT4_MAGIC: u32 = 0xEF53;
-const XFS_MAGIC: u32 = 0x5846_5342;
-const F2FS_MAGIC: u32 = 0xF2F5_2010;
-const TMPFS_MAGIC: u32 = 0x0102_1994;
-
-/// Whether files on this file system can be made to share blocks: a plain `cp` of a live file does that, and
-/// from then on a store into room that was allocated needs new room, which a full disk answers with SIGBUS.
-/// When in doubt, they can.
-fn shares_blocks(root: &Path) -> bool {
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let Ok(nameless) = retry(|| rustix::fs::open(root, flags, Mode::RUSR | Mode::WUSR)) else { return true };
-    // A file shares its blocks with itself already: where sharing is known, this changes nothing.
-    !matches!(rustix::fs::ioctl_ficlone(&nameless, &nameless), Err(Errno::OPNOTSUPP | Errno::NOTTY))
+/// The permissions of a directory whose files have `mode`: who may read may enter.
+fn directory_mode(mode: u32) -> u32 {
+    mode | (mode & 0o444) >> 2
 }
 
-/// Creates `directory` and those above it, each one durable before it returns.
-fn create_durably(directory: &Path) -> io::Result<()> {
-    match fs::create_dir(directory) {
+/// Creates `directory`, with these permissions, and those above it, each one durable before it returns.
+fn create_durably(directory: &Path, mode: Option<u32>) -> io::Result<()> {
+    let create = || {
+        let mut builder = fs::DirBuilder::new();
+        if let Some(mode) = mode {
+            builder.mode(mode);
+        }
+        builder.create(directory)
+    };
+    match create() {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let Some(parent) = directory.parent() else { return Err(error) };
-            create_durably(parent)?;
-            match fs::create_dir(directory) {
+            create_durably(parent, None)?;
+            match create() {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
             }
@@ -168,15 +180,6 @@ fn create_durably(directory: &Path) -> io::Result<()> {
     directory.parent().map_or(Ok(()), sync_directory)
 }
 
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    let directory = File::open(directory)?;
-    match retry(|| rustix::fs::fsync(&directory)) {
-        // A file system that does not sync directories has no better answer to give, now or later.
-        Err(Errno::INVAL) => Ok(()),
-        result => Ok(result?),
-    }
-}
-
 /// What all handles of one storage share.
 ///
 /// Lock order: `open`, then `files`, then what belongs to one file.
@@ -184,8 +187,12 @@ struct Shared {
     root: PathBuf,
     read_only: bool,
     lends: bool,
-    stores_through_maps: bool,
-    cannot_reserve: AtomicBool,
+    file_mode: u32,
+    store_mode: StoreMode,
+    /// The file systems that files were opened on, by device number.
+    devices: Mutex<HashMap<u64, Arc<Device>>>,
+    /// The lock that was taken here.
+    writer: Mutex<Weak<WriterLock>>,
     budget: Arc<MapBudget<MappedFile>>,
     /// Advances with each descriptor that is opened: the time by which descriptors are old or young.
     clock: AtomicU64,
@@ -259,6 +266,27 @@ impl Shared {
         if self.read_only { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
     }
 
+    fn check_lock(&self) -> io::Result<()> {
+        let writer = self.writer.lock().upgrade();
+        writer.map_or(Ok(()), |writer| writer.check())
+    }
+
+    /// The file system of `file`, which was opened at `path`.
+    fn device_of(&self, file: &File, path: &Path, device: u64) -> io::Result<Arc<Device>> {
+        let mut devices = self.devices.lock();
+        if let Some(known) = devices.get(&device) {
+            return Ok(Arc::clone(known));
+        }
+        let found = Arc::new(Device::look(
+            file,
+            path.parent().unwrap_or(&self.root),
+            self.store_mode.stores(),
+            self.read_only,
+        )?);
+        devices.insert(device, Arc::clone(&found));
+        Ok(found)
+    }
+
     /// Closes descriptors until there is room for one more, and keeps the room while the guard lives.
     fn room_for_descriptor(&self) -> MutexGuard<'_, Vec<Weak<DataFile>>> {
         // Each round flushes one file at most, and files may be dirtied meanwhile: give up at some point, and pass
@@ -294,44 +322,33 @@ impl fmt::Debug for Shared {
             .field("root", &self.root)
             .field("read_only", &self.read_only)
             .field("lends", &self.lends)
-            .field("stores_through_maps", &self.stores_through_maps)
+            .field("devices", &self.devices)
             .field("budget", &self.budget)
             .finish_non_exhaustive()
     }
 }
 
+#[cfg(feature = "bridge")]
 impl DirectoryStorage {
     /// Takes the lock that a file of this name stands for.
     pub(crate) fn lock_file(&self, name: &str) -> io::Result<Box<dyn StorageLock>> {
         self.shared.check_writable()?;
-        let path = self.shared.root.join(name);
-        loop {
-            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
-            match retry(|| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)) {
-                Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Err(held_by(&file)),
-                Err(error) => return Err(error.into()),
-            }
-            let lock = DirectoryLock { file, process: ForkGuard::here() };
-            // A lock file that was removed by hand just now locks nothing.
-            match fs::metadata(&path) {
-                Ok(there) if there.ino() == lock.file.metadata()?.ino() => {}
-                Ok(_) => continue,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            }
-            // For the error text of others alone: a full disk must not keep the store from opening.
-            let holder = format!("{}\n", process::id());
-            let _ =
-                write_all_at(&lock.file, holder.as_bytes(), 0).and_then(|()| lock.file.set_len(holder.len() as u64));
-            return Ok(Box::new(lock));
-        }
+        Ok(Box::new(PlainLock::take(&self.shared.root.join(name), self.shared.file_mode)?))
     }
 }
 
 impl Storage for DirectoryStorage {
     fn lock(&self) -> io::Result<Box<dyn StorageLock>> {
-        self.lock_file(LOCK_FILE)
+        self.shared.check_writable()?;
+        let root = File::open(&self.shared.root)?;
+        self.shared.device_of(&root, &self.shared.root, root.metadata()?.dev())?.check_safe()?;
+        let lock = WriterLock::take(&self.shared.root, LOCK_FILE, self.shared.file_mode)?;
+        *self.shared.writer.lock() = Arc::downgrade(&lock);
+        Ok(Box::new(HeldLock(lock)))
+    }
+
+    fn check_lock(&self) -> io::Result<()> {
+        self.shared.check_lock()
     }
 
     fn read_dir(&self, dir: &str) -> io::Result<Vec<DirEntry>> {
@@ -339,19 +356,27 @@ impl Storage for DirectoryStorage {
         for entry in fs::read_dir(self.shared.resolve(dir)?)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().into_string() else { continue };
-            entries.push(DirEntry { name, is_dir: entry.file_type()?.is_dir() });
+            let kind = entry.file_type()?;
+            // A partition's directory may have been moved to another disk, and a link left in its place.
+            let is_dir = if dir.is_empty() && kind.is_symlink() { entry.path().is_dir() } else { kind.is_dir() };
+            entries.push(DirEntry { name, is_dir });
         }
         Ok(entries)
     }
 
     fn create_dir(&self, dir: &str) -> io::Result<()> {
         self.shared.check_writable()?;
-        fs::create_dir(self.shared.resolve(dir)?)
+        fs::DirBuilder::new().mode(directory_mode(self.shared.file_mode)).create(self.shared.resolve(dir)?)
     }
 
     fn remove_dir(&self, dir: &str) -> io::Result<()> {
         self.shared.check_writable()?;
-        fs::remove_dir(self.shared.resolve(dir)?)
+        let path = self.shared.resolve(dir)?;
+        if !fs::symlink_metadata(&path)?.is_symlink() {
+            return fs::remove_dir(path);
+        }
+        fs::remove_dir(fs::canonicalize(&path)?)?;
+        fs::remove_file(path)
     }
 
     fn open(&self, path: &str, access: Access) -> io::Result<Arc<dyn StorageFile>> {
@@ -362,11 +387,13 @@ impl Storage for DirectoryStorage {
         }
         let full_path = shared.resolve(path)?;
         let mut open = shared.room_for_descriptor();
-        let descriptor =
-            OpenOptions::new().read(true).write(writes).create_new(access == Access::CreateNew).open(full_path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(writes).create_new(access == Access::CreateNew).mode(shared.file_mode);
+        let descriptor = open_regular(options, &full_path, OFlags::empty())?;
         let metadata = descriptor.metadata()?;
-        if metadata.is_dir() {
-            return Err(io::ErrorKind::IsADirectory.into());
+        let device = shared.device_of(&descriptor, &full_path, metadata.dev())?;
+        if writes && shared.writer.lock().strong_count() > 0 {
+            device.check_safe()?;
         }
         let identity = identity(&metadata);
         let mut files = shared.files.lock();
@@ -388,6 +415,7 @@ impl Storage for DirectoryStorage {
         } else {
             let file = Arc::new(DataFile {
                 shared: Arc::clone(shared),
+                device,
                 path: Mutex::new(Some(path.to_owned())),
                 identity,
                 writable: AtomicBool::new(writes),
@@ -407,7 +435,12 @@ impl Storage for DirectoryStorage {
     }
 
     fn metadata(&self, path: &str) -> io::Result<FileMeta> {
-        let metadata = fs::metadata(self.shared.resolve(path)?)?;
+        let full_path = self.shared.resolve(path)?;
+        let mut metadata = fs::symlink_metadata(&full_path)?;
+        if metadata.is_symlink() && !path.contains('/') {
+            metadata = fs::metadata(&full_path).ok().filter(fs::Metadata::is_dir).unwrap_or(metadata);
+        }
+        check_kind(metadata.file_type())?;
         Ok(FileMeta { len: metadata.len(), identity: identity(&metadata) })
     }
 
@@ -438,25 +471,16 @@ impl Storage for DirectoryStorage {
     /// A flag is a lock on the directory itself: the kernel keeps it in memory, and gives it back when the process
     /// ends.
     fn raise_flag(&self, dir: &str) -> io::Result<Box<dyn StorageLock>> {
-        let file = File::open(self.shared.resolve(dir)?)?;
-        // Whoever looks for the flag holds a lock for a moment.
-        for _ in 0..FLAG_TRIES {
-            match retry(|| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)) {
-                Ok(()) => return Ok(Box::new(DirectoryLock { file, process: ForkGuard::here() })),
-                Err(Errno::WOULDBLOCK) => std::thread::yield_now(),
-                Err(error) => return Err(error.into()),
-            }
+        let writer = self.shared.writer.lock().upgrade().filter(|_| dir.is_empty());
+        match writer {
+            Some(writer) if writer.locks_directory() => Ok(Box::new(writer.raise_flag()?)),
+            _ => Ok(Box::new(PlainLock::raise(&self.shared.resolve(dir)?)?)),
         }
-        Err(io::ErrorKind::WouldBlock.into())
     }
 
     fn sees_flag(&self, dir: &str) -> io::Result<bool> {
-        let file = File::open(self.shared.resolve(dir)?)?;
-        match retry(|| rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared)) {
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOLCK) => Ok(false),
-            Err(Errno::WOULDBLOCK) => Ok(true),
-            Err(error) => Err(error.into()),
-        }
+        let lock_file = dir.is_empty().then(|| self.shared.root.join(LOCK_FILE));
+        lock::sees_flag(&self.shared.resolve(dir)?, lock_file.as_deref())
     }
 
     fn boot_id(&self) -> [u8; 16] {
@@ -484,41 +508,10 @@ fn parse_uuid(text: &str) -> Option<[u8; 16]> {
     u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes)
 }
 
-/// A file of ours, or a directory, locked.
-///
-/// A forked child shares the lock: it is one open file for the kernel. So it is given up in so many words by
-/// the process that took it, whatever children still have of it; and a child that drops its copy gives up
-/// nothing.
-#[derive(Debug)]
-struct DirectoryLock {
-    file: File,
-    process: ForkGuard,
-}
-
-impl StorageLock for DirectoryLock {}
-
-impl Drop for DirectoryLock {
-    fn drop(&mut self) {
-        if !self.process.forked() {
-            // Closing the file comes next and says the same, unless a child has a copy.
-            let _ = retry(|| rustix::fs::flock(&self.file, FlockOperation::Unlock));
-        }
-    }
-}
-
-fn held_by(lock_file: &File) -> io::Error {
-    let mut holder = String::new();
-    let _ = lock_file.take(32).read_to_string(&mut holder);
-    let text = match holder.trim().parse::<u32>() {
-        Ok(pid) => format!("the data directory is locked by process {pid}"),
-        Err(_) => "the data directory is locked by another process".to_owned(),
-    };
-    io::Error::new(io::ErrorKind::WouldBlock, text)
-}
-
 /// One file of the directory, whatever its name is by now and however many handles it has.
 struct DataFile {
     shared: Arc<Shared>,
+    device: Arc<Device>,
     /// Its name inside the data directory; `None` once it has none.
     path: Mutex<Option<String>>,
     identity: u64,
@@ -569,8 +562,8 @@ impl DataFile {
             let Some(path) = self.path.lock().clone() else { return Err(io::ErrorKind::NotFound.into()) };
             let writes = self.writable.load(Ordering::Acquire);
             let mut options = OpenOptions::new();
-            options.read(true).write(writes).custom_flags(flags.bits() as i32);
-            let opened = options.open(self.shared.resolve(&path)?);
+            options.read(true).write(writes);
+            let opened = open_regular(options, &self.shared.resolve(&path)?, flags);
             let error = match opened {
                 Ok(file) if identity(&file.metadata()?) == self.identity => return Ok(file),
                 Ok(_) => io::ErrorKind::NotFound.into(), // another file took the name
@@ -608,8 +601,23 @@ impl DataFile {
         self.dirty.store(false, Ordering::SeqCst);
         retry(|| rustix::fs::fdatasync(&file)).map_err(|error| {
             self.failed.store(error.raw_os_error(), Ordering::Release);
-            error.into()
-        })
+            io::Error::from(error)
+        })?;
+        if self.writable.load(Ordering::Acquire) { self.check_place(&file) } else { Ok(()) }
+    }
+
+    /// Returns where what was flushed is found again: the file has a name, in a data directory that is still this
+    /// process's.
+    fn check_place(&self, file: &File) -> io::Result<()> {
+        self.shared.check_lock()?;
+        if file.metadata()?.nlink() == 0 {
+            // A call that removes the file here has the lock until it has forgotten the name.
+            let _no_removal = self.shared.files.lock();
+            if self.path.lock().is_some() {
+                return Err(io::Error::other("the file was removed while it was in use"));
+            }
+        }
+        Ok(())
     }
 
     fn check_flushes(&self) -> io::Result<()> {
@@ -656,7 +664,7 @@ impl DataFile {
     }
 
     fn reserve(self: &Arc<Self>, len: u64) -> io::Result<()> {
-        if self.shared.cannot_reserve.load(Ordering::Relaxed) {
+        if self.device.cannot_reserve.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::Unsupported.into());
         }
         if len <= self.map.reserved() {
@@ -673,7 +681,7 @@ impl DataFile {
                 Ok(())
             }
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-                self.shared.cannot_reserve.store(true, Ordering::Relaxed);
+                self.device.cannot_reserve.store(true, Ordering::Relaxed);
                 Err(io::ErrorKind::Unsupported.into())
             }
             Err(error) => {
@@ -819,7 +827,7 @@ impl StorageFile for DirectoryFile {
 
     fn store_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
         self.check_writable()?;
-        if self.file.shared.stores_through_maps {
+        if self.file.device.stores_through_maps {
             self.file.store_at(bytes, position)
         } else {
             self.file.write_at(bytes, position)
@@ -836,7 +844,7 @@ impl StorageFile for DirectoryFile {
     }
 
     fn prepare(&self, range: Range<u64>) {
-        if self.writes && self.file.shared.stores_through_maps {
+        if self.writes && self.file.device.stores_through_maps {
             self.file.prepare(range);
         }
     }
@@ -862,14 +870,4 @@ fn write_all_at(file: &File, bytes: &[u8], position: u64) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Calls again what a signal interrupted.
-fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => {}
-            result => return result,
-        }
-    }
 }

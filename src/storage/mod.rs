@@ -23,8 +23,12 @@ use std::io;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
+mod calls;
+mod device;
 mod directory;
 mod fork;
+pub(crate) mod framed;
+mod lock;
 mod map_budget;
 mod mapped_file;
 mod memory;
@@ -87,7 +91,18 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// known.
     fn lock(&self) -> io::Result<Box<dyn StorageLock>>;
 
-    /// Lists the names in `dir`, in no particular order; names that are not UTF-8 are left out.
+    /// Returns where the lock that was taken here ([`lock`](Storage::lock)) still keeps every other writer out of the
+    /// directory that has the data directory's name; also where none was taken. By default it always does.
+    ///
+    /// # Errors
+    /// What happened to the data directory or to its lock. The answer stays the same; what is written now may
+    /// be lost.
+    fn check_lock(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Lists the names in `dir`, in no particular order; names that are not UTF-8 are left out. In the data directory,
+    /// a symbolic link to a directory is that directory; below it, no link is followed.
     ///
     /// # Errors
     /// `NotFound` where there is no such directory; the medium's own.
@@ -109,6 +124,7 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Opens or creates a file.
     ///
     /// # Errors
+    /// Where the name stands for anything but a regular file (a symbolic link is not followed), what it stands for;
     /// `NotFound` where there is no such file (for [`CreateNew`](Access::CreateNew): no such directory);
     /// `AlreadyExists` where [`CreateNew`](Access::CreateNew) finds the name taken; `IsADirectory`; the
     /// file system's own.

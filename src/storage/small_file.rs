@@ -59,7 +59,8 @@ pub(crate) struct SlotMutants {
 #[derive(Debug)]
 pub(crate) struct Slot {
     bytes: Vec<u8>,
-    slot_len: usize,
+    /// Of its place in the file.
+    size: usize,
     sequence: u64,
 }
 
@@ -93,7 +94,7 @@ impl Slot {
 pub(crate) struct Slots {
     pub(crate) exists: bool,
     len: u64,
-    pub(crate) slots: [Option<Slot>; 2],
+    pub(crate) both: [Option<Slot>; 2],
     seen: Option<SeenSlots>,
 }
 
@@ -107,7 +108,7 @@ pub(crate) struct SeenSlots {
 impl Slots {
     /// The valid slot with the higher sequence number, by its place.
     pub(crate) fn newest(&self) -> Option<usize> {
-        match &self.slots {
+        match &self.both {
             [Some(first), Some(second)] => Some(usize::from(second.sequence > first.sequence)),
             slots => slots.iter().position(Option::is_some),
         }
@@ -115,7 +116,7 @@ impl Slots {
 
     /// Both slots are valid and say the same.
     pub(crate) fn agree(&self) -> bool {
-        matches!(&self.slots, [Some(first), Some(second)] if first.agrees_with(second))
+        matches!(&self.both, [Some(first), Some(second)] if first.agrees_with(second))
     }
 
     /// What tells later, at little cost, whether the file was written since; `None` where a slot is not valid, which may
@@ -139,7 +140,7 @@ pub(crate) fn read_slots(storage: &dyn Storage, form: &SlotForm) -> Result<Slots
     let len = file.len().map_err(Error::storage("look at", name))?;
     let first = read_slot(&*file, 0, len, form)?;
     // The second slot stands where the first says, or in the middle, should the first be gone.
-    let second_at = first.as_ref().map_or(len / 2, |slot| slot.slot_len as u64);
+    let second_at = first.as_ref().map_or(len / 2, |slot| slot.size as u64);
     let second = if second_at == 0 { None } else { read_slot(&*file, second_at, len, form)? };
     let seen = match (&first, &second) {
         (Some(first), Some(second)) => {
@@ -148,7 +149,7 @@ pub(crate) fn read_slots(storage: &dyn Storage, form: &SlotForm) -> Result<Slots
         }
         _ => None,
     };
-    Ok(Slots { exists: true, len, slots: [first, second], seen })
+    Ok(Slots { exists: true, len, both: [first, second], seen })
 }
 
 /// Whether the file holds what it held when `seen` was read. Reads two headers.
@@ -198,18 +199,19 @@ fn decode(bytes: Vec<u8>, form: &SlotForm) -> Result<Option<Slot>> {
         return Err(Error::UnsupportedVersion { file, found: version, features, known });
     }
     let sequence = u64::from_be_bytes(bytes[32..40].try_into().expect("eight bytes"));
-    Ok(Some(Slot { slot_len: u32_at(&bytes, 28) as usize, sequence, bytes }))
+    Ok(Some(Slot { size: u32_at(&bytes, 28) as usize, sequence, bytes }))
 }
 
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
-/// Reads until `buffer` is full or the file ends.
+/// Reads until `buffer` is full or the file ends. A medium that refuses once is asked again.
 fn read_all(file: &dyn StorageFile, buffer: &mut [u8], position: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], position + filled as u64)? {
+        let at = position + filled as u64;
+        match file.read_at(&mut buffer[filled..], at).or_else(|_| file.read_at(&mut buffer[filled..], at))? {
             0 => break,
             read => filled += read,
         }
@@ -235,8 +237,8 @@ impl TwoSlot {
     /// Opens the file for writing, or prepares to create it. `found` is what [`read_slots`] has answered.
     pub(crate) fn open(storage: &Arc<dyn Storage>, form: SlotForm, found: &Slots) -> TwoSlot {
         let _ = storage.remove_file(&part_of(&form.file));
-        let newest = found.newest().and_then(|at| found.slots[at].as_ref());
-        let (mut slot_len, mut sequence) = newest.map_or((0, 0), |slot| (slot.slot_len, slot.sequence));
+        let newest = found.newest().and_then(|at| found.both[at].as_ref());
+        let (mut slot_len, mut sequence) = newest.map_or((0, 0), |slot| (slot.size, slot.sequence));
         // A file whose slots do not fill it exactly is written again under another name by the next write.
         let fits = slot_len > 0 && found.len == 2 * slot_len as u64 && sequence < SEQUENCE_MAX;
         let file = if fits { storage.open(&form.file, Access::Write).ok() } else { None };
@@ -424,7 +426,7 @@ mod tests {
 
     fn newest(storage: &dyn Storage) -> Option<Vec<u8>> {
         let found = read_slots(storage, &form()).unwrap();
-        found.newest().map(|at| found.slots[at].as_ref().unwrap().payload().to_vec())
+        found.newest().map(|at| found.both[at].as_ref().unwrap().payload().to_vec())
     }
 
     fn open(storage: &Arc<dyn Storage>) -> TwoSlot {

@@ -691,3 +691,17 @@ fn a_flag_is_seen_by_everybody_until_it_is_lowered() {
         assert_eq!(reader.sees_flag("u-0").unwrap_err().kind(), ErrorKind::NotFound);
     }
 }
+
+#[test]
+fn a_store_is_not_written_on_a_file_system_that_loses_flushed_files() {
+    let directory = TestDir::new();
+    for (kind, name) in [(0x4D44, "vfat"), (0x2011_BAB0, "exfat")] {
+        let storage = directory.open(DirectoryStorageOptions::default());
+        storage.pretend(kind);
+        let refused = storage.lock().unwrap_err();
+        assert!(refused.kind() == io::ErrorKind::Unsupported && refused.to_string().contains(name), "{refused}");
+        // An export may be written there.
+        storage.create_dir(name).unwrap();
+        storage.open(&format!("{name}/file"), Access::CreateNew).unwrap();
+    }
+}

@@ -109,17 +109,17 @@ pub(crate) fn flush(storage: &dyn Storage) -> Result<()> {
 fn found_in(slots: &mut Slots) -> Found {
     let mut found = Found { exists: slots.exists, ..Found::default() };
     while let Some(at) = slots.newest() {
-        let slot = slots.slots[at].as_ref().expect("it is the newest");
+        let slot = slots.both[at].as_ref().expect("it is the newest");
         if let Some((checkpoint, odd)) = decode(slot) {
             (found.newest, found.odd) = (Some(checkpoint), odd);
             break;
         }
-        slots.slots[at] = None;
+        slots.both[at] = None;
     }
     found.agree = slots.agree();
     // The other one is only asked whether it is whole.
     let is_whole = |slot: &Slot| found.agree || decode(slot).is_some();
-    found.valid = [0, 1].map(|at| slots.slots[at].as_ref().is_some_and(is_whole));
+    found.valid = [0, 1].map(|at| slots.both[at].as_ref().is_some_and(is_whole));
     found
 }
 
@@ -395,7 +395,7 @@ mod tests {
         };
         let (new, old) = (payload_of(odd), payload_of(judged));
         let mut slots = read_slots(&**storage, &form()).unwrap();
-        let mut body = slots.slots[slots.newest().unwrap()].take().unwrap().into_bytes();
+        let mut body = slots.both[slots.newest().unwrap()].take().unwrap().into_bytes();
         let at = body.windows(old.len()).position(|window| window == old).unwrap();
         body.splice(at..at + old.len(), new);
         let found = read_slots(&**storage, &form()).unwrap();

@@ -3,12 +3,12 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use edgelog_core::TimestampMs;
+use edgelog_core::{LogId, TimestampMs};
 
 use super::StoreShared;
+use super::retention_holds::RetentionHolds;
 use crate::error::{Error, Result};
 use crate::events;
-use crate::log::delivery::{Holds, NOTE_FILES};
 use crate::sync::{AtomicBool, AtomicI64, Condvar, Mutex, Ordering};
 
 /// How long the thread sleeps when nothing is due.
@@ -109,6 +109,8 @@ impl StoreShared {
         }
         let _events = events::hold();
         let _one_at_a_time = self.kick.working.lock();
+        // What is flushed looks by itself; what is acknowledged before it is flushed depends on this.
+        self.check_lock()?;
         let logs: Vec<_> = self.logs.read().values().cloned().collect();
         let mut first = Ok(());
         let mut note = |outcome: Result<()>| {
@@ -121,14 +123,15 @@ impl StoreShared {
             note(log.tick(now).map(|any| sealed |= any));
         }
         if is_due(&self.kick.last_retention, now, self.config.retention_check_interval_ms) {
-            // Where nobody can say what was delivered, nothing is deleted in this round.
-            match Holds::read(&*self.storage) {
+            // Where it is not known what is still needed, nothing is deleted in this round.
+            match RetentionHolds::read(&*self.storage) {
                 Ok(holds) => {
                     for log in &logs {
-                        note(log.expire(now, holds.of(&log.name, &log.id)).map(|_| ()));
+                        let held_from = holds.held_from(&log.name, LogId::from_bytes(log.id));
+                        note(log.expire(now, held_from).map(|_| ()));
                     }
                 }
-                Err(error) => note(Err(Error::storage("read", NOTE_FILES[0])(error))),
+                Err(error) => note(Err(error)),
             }
         }
         // At each roll, so that what the next open has to walk stays about a segment; else now and then.

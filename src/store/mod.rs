@@ -1,12 +1,12 @@
 //! Floor 4, the data directory: topics and their partitions, the checkpoint, one housekeeping thread or
 //! `tick`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use edgelog_core::config::{Housekeeping, StorageKind};
-use edgelog_core::{LogConfig, StoreConfig};
+use edgelog_core::{LogConfig, LogId, Offset, StoreConfig};
 
 use crate::canary::{Bug, bug};
 use crate::clock::{Clock, SystemClock};
@@ -19,16 +19,21 @@ use crate::sync::{AtomicBool, Mutex, Ordering, RwLock};
 
 pub(crate) mod checkpoint;
 mod housekeeping;
+mod ours;
 mod report;
+pub(crate) mod retention_holds;
+mod settings;
 mod topic;
 
 pub use report::RecoveryReport;
+pub use retention_holds::{RetentionHold, RetentionHolds};
 pub use topic::{NewTopic, PARTITIONS_MAX, Topic};
 
 use checkpoint::{Checkpoint, CheckpointFile, Followed};
 use housekeeping::Housekeeper;
+pub(crate) use ours::{is_partition, survey};
+pub(crate) use settings::{are_settings_lost, read_config, settings_to_heal};
 use topic::TopicSettings;
-pub(crate) use topic::read_config;
 
 /// How a store is opened; begin with [`Store::options`].
 ///
@@ -126,6 +131,7 @@ impl StoreOptions {
             // Some descriptors are not the cache's: the lock, the checkpoint, a directory being listed or synced.
             open_files_max: (self.config.open_files_max as usize).saturating_sub(8).max(8),
             read_only,
+            file_mode: self.config.file_mode,
         };
         let name = path.display().to_string();
         DirectoryStorage::open(path, options).map_err(Error::storage("open data directory", &name))
@@ -265,11 +271,18 @@ impl Store {
 
     fn open_reading(storage: Arc<dyn Storage>, options: StoreOptions) -> Result<Store> {
         let found = checkpoint::read(&*storage)?;
+        let had_checkpoint = found.newest.is_some();
         let written = found.newest.unwrap_or_default();
         let shared = StoreShared::new(storage, options, true, CheckpointState { file: None, written, left: 0 });
         shared.marked.store(true, Ordering::Release);
-        shared.report.write().clean = true;
-        shared.load_topics()?;
+        shared.load_topics(&shared.saved_logs())?;
+        {
+            let mut report = shared.report.write();
+            report.clean = true;
+            // Nothing is recovered here. What the writer would report of the checkpoint is reported as it is.
+            report.checkpoint_lost = !had_checkpoint && !shared.topics.read().is_empty();
+            report.odd = found.odd;
+        }
         Ok(Store { shared, housekeeper: Mutex::new(None) })
     }
 
@@ -313,6 +326,16 @@ impl Store {
         Ok(self.shared.read_saved(name)?.map(|saved| saved.id))
     }
 
+    /// Who still needs records of which log: from there on, nothing is deleted for its age. Read from the holders' files
+    /// now, once for all logs.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Forked`], [`Error::Storage`].
+    pub fn retention_holds(&self) -> Result<RetentionHolds> {
+        self.shared.check_open()?;
+        RetentionHolds::read(&*self.shared.storage)
+    }
+
     /// All topics, by name.
     ///
     /// # Errors
@@ -320,7 +343,7 @@ impl Store {
     pub fn topics(&self) -> Result<Vec<Topic>> {
         self.shared.check_open()?;
         if self.shared.attached {
-            self.shared.load_topics()?;
+            self.shared.load_topics(&self.shared.saved_logs())?;
         }
         Ok(self.shared.topics.read().iter().map(|(name, settings)| settings.describe(name, &self.shared)).collect())
     }
@@ -521,8 +544,21 @@ impl StoreShared {
             }
         }
         report.odd.clone_from(&recovering.odd);
-        (report.removed, report.finished_deletions) = self.remove_leftovers(&recovering.saved)?;
-        self.load_topics()?;
+        let leftovers = self.remove_leftovers(&recovering.saved)?;
+        // What is known is what the checkpoint said, but for what is gone now.
+        let mut known = recovering.saved.clone();
+        for name in &leftovers.gone {
+            known.remove(name);
+        }
+        let forgotten = known.len() < recovering.saved.len();
+        report.finished_deletions = leftovers.finished_deletions;
+        report.removed = leftovers.unfinished;
+        report.removed.extend(leftovers.deleted.into_iter().map(|(_, name)| name));
+        report.removed.retain(|name| !report.finished_deletions.contains(&name.topic));
+        report.left = leftovers.left;
+        let loaded = self.load_topics(&known)?;
+        report.healed = self.heal_settings(&loaded);
+        report.suspended = loaded.suspended;
         let names: Vec<TopicPartition> =
             self.topics.read().iter().flat_map(|(name, topic)| topic.names(name)).collect();
         report.checkpoint_lost = !recovering.had_checkpoint && !names.is_empty();
@@ -551,25 +587,28 @@ impl StoreShared {
             report.logs.push(outcome);
         }
         // A directory that the checkpoint knows and that is not there: not our doing, and not to be passed over.
-        let known = |name: &TopicPartition| report.logs.iter().any(|log| log.name == *name);
+        let is_open = |name: &TopicPartition| report.logs.iter().any(|log| log.name == *name);
         let unopened = self.unopened.read().clone();
-        let gone =
-            |name: &&TopicPartition| !known(name) && !unopened.contains_key(name) && !report.removed.contains(name);
         let deleted = &report.finished_deletions;
-        report.missing =
-            recovering.saved.keys().filter(gone).filter(|name| !deleted.contains(&name.topic)).cloned().collect();
-        report.clean &= report.odd.is_empty() && deleted.is_empty();
+        let gone =
+            |name: &&TopicPartition| !is_open(name) && !unopened.contains_key(name) && !deleted.contains(&name.topic);
+        report.missing = known.keys().filter(gone).cloned().collect();
+        report.clean &= report.odd.is_empty() && deleted.is_empty() && !forgotten;
         report.clean &= report.missing.is_empty() && report.logs.iter().all(|log| log.clean);
         if !report.clean {
             // The new epochs and recovery points, before anything is appended; and the names of what is served: those
             // that a killed process made, or took away, may be in the cache alone.
             let synced = if bug(Bug::ServeUnsyncedTopics) { Ok(()) } else { self.sync_names() };
             match synced.and_then(|()| self.write_checkpoint(false, false)) {
-                Ok(()) => self.marked.store(true, Ordering::Release),
+                // Also on a disk that was too full at first: leftovers were removed since.
+                Ok(()) => {
+                    self.marked.store(true, Ordering::Release);
+                    report.not_writable = None;
+                }
                 Err(error) => report.not_writable = Some(error.to_string()),
             }
         }
-        if !report.clean {
+        if !report.clean || report.has_notes() {
             tracing::warn!("{report}");
         }
         *self.report.write() = report;
@@ -578,7 +617,7 @@ impl StoreShared {
 
     /// Takes logs out of the checkpoint whose files are about to be removed: an open after the next cut must not miss
     /// them.
-    fn forget_in_checkpoint(&self, names: &[TopicPartition]) -> Result<()> {
+    fn forget_in_checkpoint(&self, names: &BTreeSet<TopicPartition>) -> Result<()> {
         let mut state = self.checkpoint.lock();
         let mut checkpoint = state.written.clone();
         for name in names {
@@ -593,6 +632,25 @@ impl StoreShared {
         file.write(&checkpoint)?;
         state.written = checkpoint;
         Ok(())
+    }
+
+    /// Returns where this process is the store's one writer. Where it is not any more, no log of it acknowledges
+    /// anything from here on.
+    fn check_lock(&self) -> Result<()> {
+        // A log that fails says so to the host's log, and the list of logs is locked here.
+        let _events = events::hold();
+        let checked = self.storage.check_lock().map_err(Error::storage("look at the lock of", "."));
+        if let Err(error) = &checked {
+            for log in self.logs.read().values() {
+                log.fail(&error.to_string());
+            }
+        }
+        checked
+    }
+
+    /// What the checkpoint said when it was read or written last.
+    fn saved_logs(&self) -> BTreeMap<TopicPartition, SavedLog> {
+        self.checkpoint.lock().written.logs.clone()
     }
 
     fn written_clean(&self) -> bool {
@@ -617,7 +675,10 @@ impl StoreShared {
         recovering: &Recovering,
     ) -> Result<(Arc<LogShared>, crate::log::LogRecovery)> {
         let saved = recovering.saved.get(&name).cloned();
-        log::open(&self.open_params(name, saved, recovering.is_clean, recovering.same_boot))
+        let dir = name.to_string();
+        let mut params = self.open_params(name, saved, recovering.is_clean, recovering.same_boot);
+        params.odd = recovering.odd.iter().filter(|(odd, _)| *odd == dir).map(|(_, what)| what.clone()).collect();
+        log::open(&params)
     }
 
     fn open_params(
@@ -639,6 +700,7 @@ impl StoreShared {
             check_crcs: self.config.check_crcs,
             decompressed_bytes_max: self.config.decompressed_bytes_max,
             saved,
+            odd: Vec::new(),
             store_is_clean,
             same_boot,
             new_id: random_id(),
@@ -650,7 +712,7 @@ impl StoreShared {
             topics.get(&name.topic).is_some_and(|topic| topic.has(name.partition))
         };
         if !exists(&self.topics.read()) {
-            self.load_topics()?;
+            self.load_topics(&self.saved_logs())?;
         }
         if !exists(&self.topics.read()) {
             return Err(Error::UnknownTopicOrPartition { name: name.to_string() });
@@ -684,6 +746,7 @@ impl StoreShared {
     /// Writes the checkpoint, to one slot or to both. Gathering happens under the file's lock: no older state
     /// overtakes a newer one.
     fn write_checkpoint(&self, clean: bool, both: bool) -> Result<()> {
+        self.check_lock()?;
         let mut state = self.checkpoint.lock();
         let checkpoint = self.gather(clean);
         let file = state.file.as_mut().ok_or(Error::Closed)?;
@@ -813,6 +876,10 @@ impl LogHost for StoreShared {
         *self.vouch.lock() = Vouch { flag: None, withdrawn: true };
     }
 
+    fn held_from(&self, name: &TopicPartition, id: LogId) -> Result<Option<Offset>> {
+        Ok(RetentionHolds::read(&*self.storage)?.held_from(name, id))
+    }
+
     fn checkpoint(&self) -> Result<()> {
         self.write_checkpoint(false, false)
     }
@@ -828,15 +895,12 @@ fn saved_log(log: &LogShared) -> SavedLog {
     SavedLog { id: log.id, origin: log.origin(), log_start_offset, durable, epochs }
 }
 
-/// 128 random bits from the standard library's per-map keys, which the system's random source seeds.
-fn random_id() -> [u8; 16] {
+/// The identity of a new log: 128 bits from the standard library's per-map keys, which the system's random source seeds.
+pub(crate) fn random_id() -> [u8; 16] {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let mut id = [0; 16];
     for half in id.chunks_exact_mut(8) {
         half.copy_from_slice(&RandomState::new().build_hasher().finish().to_be_bytes());
     }
-    // A UUID of version 4, as Kafka's own topic ids are.
-    id[6] = (id[6] & 0x0f) | 0x40;
-    id[8] = (id[8] & 0x3f) | 0x80;
-    id
+    LogId::from_random(id).to_bytes()
 }

@@ -18,12 +18,22 @@ pub struct RecoveryReport {
     /// What the checkpoint said of single logs and no log comes to, by the log: it was not believed, and all else that
     /// the checkpoint said was.
     pub odd: Vec<(String, String)>,
-    /// Topics whose deletion a stop had cut short, and that are gone now.
+    /// Topics whose deletion a stop had cut short, and of which nothing is left now.
     pub finished_deletions: Vec<String>,
     /// Topic-partitions that the checkpoint knew and whose directories are gone.
     pub missing: Vec<TopicPartition>,
-    /// Topic-partitions that an unfinished creation or deletion had left behind, and that are gone now.
+    /// Topic-partitions that an unfinished creation or deletion had left behind, and that are gone now; but for those of
+    /// [`finished_deletions`](RecoveryReport::finished_deletions).
     pub removed: Vec<TopicPartition>,
+    /// Directories that have a name like a log's and are not known to be this store's, each with the reason; they stay
+    /// as they are.
+    pub left: Vec<(String, String)>,
+    /// Files of topics' settings that were lost or damaged, each with what had happened to it; they were written again
+    /// from the second copy.
+    pub healed: Vec<(String, String)>,
+    /// Topics whose settings are not known for certain, each with the reason; retention deletes nothing of them until
+    /// they are altered.
+    pub suspended: Vec<(String, String)>,
     /// Logs that are there and could not be opened, each with the reason; the next open tries again.
     pub unopened: Vec<(TopicPartition, String)>,
     /// Why the store could not be marked as in use, where it could not (a full disk): logs can be read, and
@@ -48,13 +58,31 @@ impl RecoveryReport {
         ranges.map(|range| u64::try_from(range.next_offset - range.first_offset).unwrap_or(0)).sum()
     }
 
-    /// What the open put right that costs no record.
-    fn write_repaired(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Whether there is anything to say also of a store that was closed cleanly.
+    pub fn has_notes(&self) -> bool {
+        let pairs = [&self.odd, &self.left, &self.healed, &self.suspended];
+        !(pairs.iter().all(|pairs| pairs.is_empty()) && self.finished_deletions.is_empty() && self.removed.is_empty())
+    }
+
+    /// What the open put right, or left, that costs no record.
+    fn write_notes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (log, what) in &self.odd {
             write!(f, "\n  {log}: the checkpoint said what no log comes to, and was not believed: {what}")?;
         }
         for topic in &self.finished_deletions {
             write!(f, "\n  {topic}: the deletion of topic {topic}, which a stop had cut short, is finished")?;
+        }
+        for name in &self.removed {
+            write!(f, "\n  {name}: leftovers of an unfinished creation or deletion removed")?;
+        }
+        for (file, reason) in &self.healed {
+            write!(f, "\n  {file}: written again from the topic's second copy, {reason}")?;
+        }
+        for (topic, reason) in &self.suspended {
+            write!(f, "\n  {topic}: RETENTION IS SUSPENDED, {reason}; nothing is deleted until the topic is altered")?;
+        }
+        for (dir, reason) in &self.left {
+            write!(f, "\n  {dir}: left as it is, {reason}")?;
         }
         Ok(())
     }
@@ -64,7 +92,7 @@ impl fmt::Display for RecoveryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.clean {
             write!(f, "closed cleanly; nothing to recover in {} logs", self.logs.len())?;
-            return self.write_repaired(f);
+            return self.write_notes(f);
         }
         write!(f, "not closed cleanly: {} records above the recovery points found intact", self.recovered_records())?;
         if self.checkpoint_lost {
@@ -102,16 +130,13 @@ impl fmt::Display for RecoveryReport {
                 write!(f, "\n  {}: read-only, {failure}", log.name)?;
             }
         }
-        self.write_repaired(f)?;
         for name in &self.missing {
             write!(f, "\n  {name}: THE DIRECTORY IS GONE, with all of its records")?;
         }
         for (name, reason) in &self.unopened {
             write!(f, "\n  {name}: could not be opened, {reason}")?;
         }
-        for name in &self.removed {
-            write!(f, "\n  {name}: leftovers of an unfinished creation or deletion removed")?;
-        }
+        self.write_notes(f)?;
         if let Some(reason) = &self.not_writable {
             write!(f, "\n  not writable yet: {reason}")?;
         }

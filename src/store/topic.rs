@@ -2,27 +2,23 @@
 //! partition 0.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 
 use edgelog_core::LogConfig;
 
+use super::ours::{self, deleted_name, hex, is_deleted_name, is_partition, remove_partition};
+use super::settings::{
+    Marker, Overrides, RECORDED_FILE, Settings, read_marker, read_settings, write_marker, write_settings,
+};
 use super::{Recovering, StoreShared, random_id, saved_log};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
-use crate::log::{LogHost, SavedLog, TopicPartition, check_topic_name};
-use crate::segment::file_names::{TOPIC_CONFIG, parse_log_file};
-use crate::storage::{Access, Storage};
+use crate::log::{LogHost, Origin, SavedLog, TopicPartition, check_topic_name};
+use crate::segment::file_names::{OWN_FILE, TOPIC_CONFIG};
+use crate::storage::Access;
 
 /// A topic has at most so many partitions.
 pub const PARTITIONS_MAX: u32 = 10_000;
-/// A configuration file beyond this is none.
-const CONFIG_BYTES_MAX: u64 = 64 << 10;
-/// What the name of a directory ends with while it is being deleted, as in Kafka.
-const DELETE_SUFFIX: &str = "-delete";
-/// The first line of a configuration file, before the CRC-32 of what follows it. Who edits the file by hand takes the
-/// line out.
-const CHECKSUM_LINE: &str = "# crc32=";
 
 /// A topic to create.
 ///
@@ -76,6 +72,9 @@ pub struct Topic {
     pub overrides: BTreeMap<String, String>,
     /// The whole configuration in force.
     pub config: LogConfig,
+    /// Why retention deletes nothing of this topic, where its settings are not known for certain: they were lost, or
+    /// the files were copied here without any. Altering the topic ends that.
+    pub retention_suspended: Option<String>,
 }
 
 /// What the store keeps of a topic.
@@ -84,8 +83,23 @@ pub(super) struct TopicSettings {
     pub(super) partitions: u32,
     /// The partitions that are there; in order.
     present: Vec<u32>,
-    overrides: BTreeMap<String, String>,
+    overrides: Overrides,
     pub(super) config: LogConfig,
+    /// Why retention deletes nothing, where it does not.
+    suspended: Option<String>,
+}
+
+/// What reading the topics' names and files found, beyond the topics.
+#[derive(Debug, Default)]
+pub(super) struct Loaded {
+    /// Topics of which retention deletes nothing, and why.
+    pub(super) suspended: Vec<(String, String)>,
+    /// Files of settings that are to be written again, and why.
+    heal: Vec<(String, &'static str, String)>,
+    /// Topics that have no file of settings, nor had one before this version opened the store.
+    adopted: Vec<String>,
+    /// Partitions that an older version began, which did not mark them as its own.
+    unmarked: Vec<TopicPartition>,
 }
 
 impl TopicSettings {
@@ -105,6 +119,7 @@ impl TopicSettings {
             partition_ids: self.present.clone(),
             overrides: self.overrides.clone(),
             config: self.config,
+            retention_suspended: self.suspended.clone(),
         }
     }
 }
@@ -121,36 +136,22 @@ fn configure(defaults: LogConfig, overrides: &BTreeMap<String, String>) -> Resul
     Ok(config)
 }
 
-/// The configuration of a topic that is there already: what cannot be understood is passed over, told, and taken
-/// as a reason not to delete anything.
-fn configure_leniently(
-    defaults: LogConfig,
-    topic: &str,
-    read: io::Result<BTreeMap<String, String>>,
-) -> (BTreeMap<String, String>, LogConfig) {
-    let mut config = defaults;
-    let mut doubts = Vec::new();
-    let mut overrides = BTreeMap::new();
-    match read {
-        Ok(read) => {
-            for (key, value) in read {
-                match config.set(&key, &value) {
-                    Ok(()) => drop(overrides.insert(key, value)),
-                    Err(error) => doubts.push(format!("{key}={value}: {error}")),
-                }
-            }
+/// The configuration of a topic that is there already. What cannot be understood is passed over, and a reason not to
+/// delete anything.
+fn configure_leniently(defaults: LogConfig, read: Overrides, doubt: Option<String>) -> TopicSettings {
+    let (mut config, mut overrides) = (defaults, Overrides::new());
+    let mut doubts: Vec<String> = doubt.into_iter().collect();
+    for (key, value) in read {
+        match config.set(&key, &value) {
+            Ok(()) => drop(overrides.insert(key, value)),
+            Err(error) => doubts.push(format!("{TOPIC_CONFIG}: {key}={value}: {error}")),
         }
-        Err(error) => doubts.push(error.to_string()),
     }
     if !doubts.is_empty() {
-        tracing::error!(
-            topic,
-            ?doubts,
-            "{TOPIC_CONFIG} is damaged; nothing of the topic is deleted until it is altered"
-        );
         (config.retention_ms, config.retention_bytes) = (-1, -1);
     }
-    (overrides, config)
+    let suspended = (!doubts.is_empty()).then(|| doubts.join("; "));
+    TopicSettings { overrides, config, suspended, ..TopicSettings::default() }
 }
 
 impl StoreShared {
@@ -166,7 +167,7 @@ impl StoreShared {
         }
         let config = configure(self.topic_defaults, &overrides)?;
         let present = (0..topic.partitions).collect();
-        let settings = TopicSettings { partitions: topic.partitions, present, overrides, config };
+        let settings = TopicSettings { partitions: topic.partitions, present, overrides, config, suspended: None };
         {
             // Holding the name from here on: of two who create a topic, one is told that it exists.
             let mut topics = self.topics.write();
@@ -190,17 +191,17 @@ impl StoreShared {
     }
 
     /// Removes directories of an unfinished creation, the newest first, and only those: one that was in the way is
-    /// somebody else's. As in a deletion, the first partition's name goes for good before any file does.
+    /// another program's. As in a deletion, the first partition's name goes for good before any file does.
     fn take_back(&self, created: Vec<String>) {
         for mut dir in created.into_iter().rev() {
             if let Some(first) = TopicPartition::parse_dir(&dir).filter(|name| name.partition == 0) {
-                let to = deleted_name(&first);
+                let to = deleted_name(&first, random_id());
                 if self.storage.rename(&dir, &to).is_ok() {
                     let _ = self.sync_names();
                     dir = to;
                 }
             }
-            let _ = self.remove_dir_with_files(&dir);
+            let _ = remove_partition(&*self.storage, &dir);
         }
     }
 
@@ -216,6 +217,7 @@ impl StoreShared {
             // A name that is on its way out and one that comes must not meet in a cut.
             self.sync_names()?;
         }
+        self.keep_recorded()?;
         let unknown = Recovering {
             is_clean: false,
             same_boot: false,
@@ -223,6 +225,7 @@ impl StoreShared {
             saved: BTreeMap::new(),
             odd: Vec::new(),
         };
+        let creation = hex(&random_id());
         let mut names = settings.names(topic);
         if !bug(Bug::CreateFirstPartitionFirst) {
             names.reverse();
@@ -233,16 +236,7 @@ impl StoreShared {
                 // With the first partition's name the topic is there: a power cut must not keep that and lose another.
                 self.sync_names()?;
             }
-            let is_configured = name.partition == 0 && !settings.overrides.is_empty();
-            if is_configured && !bug(Bug::ConfigureAfterCreation) {
-                self.create_configured(&name, &settings.overrides, created)?;
-            } else {
-                self.storage.create_dir(&dir).map_err(Error::storage("create directory", &dir))?;
-                created.push(dir.clone());
-                if is_configured {
-                    self.write_config(&dir, &settings.overrides)?;
-                }
-            }
+            self.create_marked(&name, &creation, &settings.overrides, created)?;
             let (log, outcome) = self.open_log(name.clone(), &unknown)?;
             if let Some(failure) = outcome.failure {
                 return Err(Error::PreviousIo { log: dir, reason: failure });
@@ -253,20 +247,37 @@ impl StoreShared {
         self.checkpoint()
     }
 
-    /// Makes the first partition's directory with its configuration under a name that the next open removes, and
-    /// gives it its own name when the configuration lasts: no cut leaves the topic with another configuration.
-    fn create_configured(
+    /// Makes a partition's directory, with the file that proves it to be ours and the first one with the settings,
+    /// under a name that the next open removes, and gives it its own name when these last: no cut leaves the topic with other
+    /// settings, nor a directory of unknown origin.
+    fn create_marked(
         &self,
         name: &TopicPartition,
-        overrides: &BTreeMap<String, String>,
+        creation: &str,
+        overrides: &Overrides,
         created: &mut Vec<String>,
     ) -> Result<()> {
-        let (made, dir) = (deleted_name(name), name.to_string());
+        let (made, dir) = (deleted_name(name, random_id()), name.to_string());
         self.storage.create_dir(&made).map_err(Error::storage("create directory", &made))?;
         created.push(made.clone());
-        self.write_config(&made, overrides)?;
+        let is_first = name.partition == 0;
+        let settings = is_first.then(|| overrides.clone());
+        let marker = Marker { name: name.clone(), creation: creation.to_owned(), settings };
+        let configure_late = bug(Bug::ConfigureAfterCreation);
+        if !configure_late {
+            write_marker(&*self.storage, &made, &marker)?;
+            if is_first {
+                write_settings(&*self.storage, &made, overrides)?;
+            }
+        }
         self.storage.rename(&made, &dir).map_err(Error::storage("rename", &made))?;
-        created.push(dir);
+        created.push(dir.clone());
+        if configure_late {
+            write_marker(&*self.storage, &dir, &marker)?;
+            if is_first {
+                write_settings(&*self.storage, &dir, overrides)?;
+            }
+        }
         Ok(())
     }
 
@@ -276,11 +287,12 @@ impl StoreShared {
             return Err(Error::UnknownTopicOrPartition { name: topic.to_owned() });
         };
         self.allow_writing()?;
+        self.mark_partitions(topic, &settings);
         let mut doomed = Vec::new();
         if let Err(error) = self.rename_partitions(topic, &settings, &mut doomed) {
             // Some partitions are gone and the others are not: the names say which, and the next open or the next try
             // goes on from them. So nothing that has such a name is removed now.
-            self.load_topics()?;
+            self.load_topics(&BTreeMap::new())?;
             return Err(error);
         }
         self.topics.write().remove(topic);
@@ -290,9 +302,9 @@ impl StoreShared {
         }
         let told = self.checkpoint();
         // Under its own name a directory is gone when that is on the medium.
-        let in_place = doomed.iter().any(|dir| deleted_partition(dir).is_none());
+        let in_place = doomed.iter().any(|dir| !is_deleted_name(dir));
         for dir in doomed.into_iter().rev() {
-            self.remove_dir_with_files(&dir)?;
+            remove_partition(&*self.storage, &dir)?;
         }
         if in_place {
             self.sync_names()?;
@@ -301,11 +313,32 @@ impl StoreShared {
         told.or_else(|_| self.checkpoint())
     }
 
+    /// Sees to it that a cut in the middle of the topic's deletion leaves directories that are known to be ours. Those
+    /// of an older version, and those that were copied here, have no file that says so. Where it cannot be written (a full
+    /// disk), what a cut leaves is not removed by the next open, but named.
+    fn mark_partitions(&self, topic: &str, settings: &TopicSettings) {
+        let mut creation = None;
+        for name in settings.names(topic) {
+            let dir = name.to_string();
+            match read_marker(&*self.storage, &dir) {
+                Ok(Some(marker)) if marker.name == name => creation = creation.or(Some(marker.creation)),
+                _ => {
+                    let creation = creation.get_or_insert_with(|| hex(&random_id())).clone();
+                    let settings =
+                        (name.partition == 0 && settings.suspended.is_none()).then(|| settings.overrides.clone());
+                    if let Err(error) = write_marker(&*self.storage, &dir, &Marker { name, creation, settings }) {
+                        tracing::debug!(dir, %error, "a directory that is about to go was not marked");
+                    }
+                }
+            }
+        }
+    }
+
     /// Gives the partitions' directories the names of what is being deleted. The first partition's is the one that
     /// counts: once its new name lasts, an open after a cut takes the others away too.
     fn rename_partitions(&self, topic: &str, settings: &TopicSettings, doomed: &mut Vec<String>) -> Result<()> {
         for name in settings.names(topic) {
-            let (from, to) = (name.to_string(), deleted_name(&name));
+            let (from, to) = (name.to_string(), deleted_name(&name, random_id()));
             let known = self.logs.read().contains_key(&name) || self.unopened.read().contains_key(&name);
             if !known {
                 continue;
@@ -351,9 +384,21 @@ impl StoreShared {
                 }
             }
         }
+        if settings.suspended.is_some() {
+            // What was not deleted until now is deleted when a key says so, and not because another one was set.
+            for key in ["retention.ms", "retention.bytes"] {
+                if !changes.iter().any(|(changed, _)| *changed == key) {
+                    overrides.insert(key.to_owned(), "-1".to_owned());
+                }
+            }
+        }
         let config = configure(self.topic_defaults, &overrides)?;
-        self.write_config(&TopicPartition::new(topic, 0).to_string(), &overrides)?;
-        (settings.overrides, settings.config) = (overrides, config);
+        let name = TopicPartition::new(topic, settings.present.first().copied().unwrap_or(0));
+        let dir = name.to_string();
+        self.record_settings(&name, &overrides)?;
+        // The change counts from here on.
+        write_settings(&*self.storage, &dir, &overrides)?;
+        (settings.overrides, settings.config, settings.suspended) = (overrides, config, None);
         for name in settings.names(topic) {
             if let Some(log) = self.logs.read().get(&name) {
                 log.set_config(config);
@@ -362,198 +407,195 @@ impl StoreShared {
         Ok(())
     }
 
-    /// Reads which topics there are from the names in the data directory.
-    pub(super) fn load_topics(&self) -> Result<()> {
-        let names = self.storage.read_dir("").map_err(Error::storage("list", "."))?;
-        let mut topics: BTreeMap<String, TopicSettings> = BTreeMap::new();
-        for entry in names.iter().filter(|entry| entry.is_dir) {
-            if let Some(name) = TopicPartition::parse_dir(&entry.name).filter(|name| name.partition < PARTITIONS_MAX) {
-                let settings = topics.entry(name.topic).or_default();
-                settings.partitions = settings.partitions.max(name.partition + 1);
-                settings.present.push(name.partition);
-            }
-        }
-        for (topic, settings) in &mut topics {
-            settings.present.sort_unstable();
-            let dir = TopicPartition::new(topic.as_str(), 0).to_string();
-            let read = read_config(&*self.storage, &dir);
-            (settings.overrides, settings.config) = configure_leniently(self.topic_defaults, topic, read);
-        }
-        *self.topics.write() = topics;
-        Ok(())
+    /// Writes a topic's settings to the file that keeps its second copy.
+    fn record_settings(&self, name: &TopicPartition, overrides: &Overrides) -> Result<()> {
+        let dir = name.to_string();
+        let marker = read_marker(&*self.storage, &dir).ok().flatten().filter(|marker| marker.name == *name);
+        let creation = marker.map_or_else(|| hex(&random_id()), |marker| marker.creation);
+        let settings = Some(overrides.clone());
+        write_marker(&*self.storage, &dir, &Marker { name: name.clone(), creation, settings })
     }
 
-    /// Removes what an unfinished deletion or creation has left behind. Returns the partitions, but for those of topics
-    /// whose deletion is finished with that, and these topics.
-    pub(super) fn remove_leftovers(
-        &self,
-        known: &BTreeMap<TopicPartition, SavedLog>,
-    ) -> Result<(Vec<TopicPartition>, Vec<String>)> {
+    /// Reads which topics there are from the names in the data directory. `known` are the logs of the checkpoint, where
+    /// they are not open yet.
+    pub(super) fn load_topics(&self, known: &BTreeMap<TopicPartition, SavedLog>) -> Result<Loaded> {
         let names = self.storage.read_dir("").map_err(Error::storage("list", "."))?;
-        let mut removed = Vec::new();
-        let dirs: Vec<&str> = names.iter().filter(|entry| entry.is_dir).map(|entry| entry.name.as_str()).collect();
-        let is_leftover = |dir: &&&str| {
-            deleted_partition(dir).is_some()
-                || TopicPartition::parse_dir(dir).is_some_and(|name| self.is_unfinished(&dirs, &name))
+        let is_known = |name: &TopicPartition| {
+            known.contains_key(name)
+                || self.logs.read().contains_key(name)
+                || self.unopened.read().contains_key(name)
+                || self.coming.lock().contains(&name.topic)
         };
-        let leftovers: Vec<&str> = dirs.iter().filter(is_leftover).copied().collect();
-        if leftovers.is_empty() {
-            return Ok((removed, Vec::new()));
+        let mut partitions: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        for entry in names.iter().filter(|entry| entry.is_dir) {
+            if let Some(name) = TopicPartition::parse_dir(&entry.name).filter(|name| name.partition < PARTITIONS_MAX) {
+                if is_known(&name) || is_partition(&*self.storage, &entry.name) || bug(Bug::DeleteByName) {
+                    partitions.entry(name.topic).or_default().push(name.partition);
+                }
+            }
+        }
+        let mut loaded = Loaded::default();
+        let is_recorded = self.is_recorded();
+        let mut topics = BTreeMap::new();
+        for (topic, mut present) in partitions {
+            present.sort_unstable();
+            let first = TopicPartition::new(topic.as_str(), present[0]);
+            let is_own = known.get(&first).is_some_and(|saved| saved.origin == Origin::Own);
+            let may_adopt = !is_recorded && (is_own || self.attached || bug(Bug::TrustAnEmptySettingsFile));
+            let mut settings = self.load_settings(&first, may_adopt, &mut loaded);
+            settings.partitions = present.last().map_or(0, |last| last + 1);
+            settings.present = present;
+            if !is_recorded {
+                let is_unmarked = |name: &TopicPartition| {
+                    *name != first
+                        && known.get(name).is_some_and(|saved| saved.origin == Origin::Own)
+                        && matches!(read_marker(&*self.storage, &name.to_string()), Ok(None))
+                };
+                loaded.unmarked.extend(settings.names(&topic).into_iter().filter(is_unmarked));
+            }
+            loaded.suspended.extend(settings.suspended.clone().map(|why| (topic.clone(), why)));
+            topics.insert(topic, settings);
+        }
+        *self.topics.write() = topics;
+        Ok(loaded)
+    }
+
+    /// A topic's settings from the files of its first partition.
+    fn load_settings(&self, first: &TopicPartition, may_adopt: bool, loaded: &mut Loaded) -> TopicSettings {
+        let (read, doubt) = match read_settings(&*self.storage, &first.to_string()) {
+            Settings::Known { overrides, heal } => {
+                loaded.heal.extend(heal.map(|(file, why)| (first.topic.clone(), file, why)));
+                (overrides, None)
+            }
+            // Until this version, a topic without keys had no file.
+            Settings::Absent if may_adopt || bug(Bug::TrustAnEmptySettingsFile) => {
+                loaded.adopted.push(first.topic.clone());
+                (Overrides::new(), None)
+            }
+            Settings::Absent => (Overrides::new(), Some(format!("{TOPIC_CONFIG} and {OWN_FILE} are missing"))),
+            Settings::Damaged(reason) => (Overrides::new(), Some(reason)),
+        };
+        configure_leniently(self.topic_defaults, read, doubt)
+    }
+
+    /// Writes the files of settings again that were found lost or damaged, and those that topics of an older version do
+    /// not have. Returns what was lost and is there again, by path, and why it was written.
+    pub(super) fn heal_settings(&self, loaded: &Loaded) -> Vec<(String, String)> {
+        let mut healed = Vec::new();
+        let mut all_recorded = true;
+        for (topic, file, why) in &loaded.heal {
+            let Some(settings) = self.topics.read().get(topic).cloned() else { continue };
+            if settings.suspended.is_some() {
+                continue;
+            }
+            let name = TopicPartition::new(topic.as_str(), settings.present[0]);
+            let dir = name.to_string();
+            let written = if *file == TOPIC_CONFIG {
+                write_settings(&*self.storage, &dir, &settings.overrides)
+            } else {
+                self.record_settings(&name, &settings.overrides)
+            };
+            match written {
+                // The copy follows what a person or an older version wrote; and a store of that has none yet.
+                Ok(()) if *file == OWN_FILE && (!why.contains("damaged") || !self.is_recorded()) => {}
+                Ok(()) => healed.push((format!("{dir}/{file}"), why.clone())),
+                Err(error) => {
+                    all_recorded = false;
+                    tracing::warn!(dir, file, %error, "a file of settings could not be written again");
+                }
+            }
+        }
+        for topic in &loaded.adopted {
+            let Some(settings) = self.topics.read().get(topic).cloned() else { continue };
+            let name = TopicPartition::new(topic.as_str(), settings.present[0]);
+            let written = self
+                .record_settings(&name, &settings.overrides)
+                .and_then(|()| write_settings(&*self.storage, &name.to_string(), &settings.overrides));
+            if let Err(error) = written {
+                all_recorded = false;
+                tracing::warn!(topic, %error, "a topic's settings could not be recorded");
+            }
+        }
+        for name in &loaded.unmarked {
+            let marker = Marker { name: name.clone(), creation: String::new(), settings: None };
+            if let Err(error) = write_marker(&*self.storage, &name.to_string(), &marker) {
+                all_recorded = false;
+                tracing::warn!(log = %name, %error, "a log of an older version could not be marked as this store's");
+            }
+        }
+        if all_recorded && !self.topics.read().is_empty() {
+            if let Err(error) = self.keep_recorded() {
+                tracing::warn!(%error, "that all settings are recorded was not");
+            }
+        }
+        healed
+    }
+
+    fn is_recorded(&self) -> bool {
+        self.storage.metadata(RECORDED_FILE).is_ok()
+    }
+
+    /// Every topic has its settings in two files from here on: makes that last.
+    fn keep_recorded(&self) -> Result<()> {
+        if self.is_recorded() {
+            return Ok(());
+        }
+        match self.storage.open(RECORDED_FILE, Access::CreateNew) {
+            Ok(_) => self.sync_names(),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(Error::storage("create", RECORDED_FILE)(error)),
+        }
+    }
+
+    /// Removes what an unfinished creation or deletion has left behind, as far as it is proved to be this store's. The
+    /// answer names what is gone, and what stays.
+    ///
+    /// # Durability
+    /// The checkpoint forgets what goes before its files do, so that no open after a cut misses them; and a directory
+    /// that the checkpoint alone proved to be ours says so itself before.
+    pub(super) fn remove_leftovers(&self, known: &BTreeMap<TopicPartition, SavedLog>) -> Result<ours::Leftovers> {
+        let names = self.storage.read_dir("").map_err(Error::storage("list", "."))?;
+        let mut found = ours::survey(&*self.storage, &names, known);
+        if found.unfinished.is_empty() && found.deleted.is_empty() {
+            return Ok(found);
         }
         // Their names may be in the cache alone: a cut must not bring a name back without its files.
         self.sync_names()?;
-        let name_of = |dir: &str| {
-            // A name that was cut short says by its hash which of the topics that there were it stands for.
-            let deleted = known.keys().find(|name| is_deleted(dir, name)).cloned().or_else(|| deleted_partition(dir));
-            deleted.or_else(|| TopicPartition::parse_dir(dir))
-        };
-        let going: Vec<TopicPartition> = leftovers.iter().filter_map(|dir| name_of(dir)).collect();
-        // A creation that was cut short has no record, and is not in the checkpoint.
-        let mut deleted: Vec<String> = leftovers
-            .iter()
-            .zip(&going)
-            .filter(|(dir, name)| known.keys().any(|known| known.topic == name.topic) || self.has_records(dir))
-            .map(|(_, name)| name.topic.clone())
-            .collect();
-        deleted.sort_unstable();
-        deleted.dedup();
-        // Where the checkpoint cannot be written, they go all the same: under their own names they would be a topic.
-        let forgotten = self.forget_in_checkpoint(&going);
-        if let Err(error) = forgotten {
-            tracing::warn!(%error, "the checkpoint still names what a deletion that was cut short has left");
-        }
-        // Where one cannot be removed it takes room and nothing else; the next open tries again.
-        for &dir in &leftovers {
-            let unfinished = TopicPartition::parse_dir(dir).filter(|_| deleted_partition(dir).is_none());
-            removed.extend(unfinished.filter(|_| self.remove_dir_with_files(dir).is_ok()));
-        }
-        if !removed.is_empty() {
-            // Gone for good before what tells that they are to go.
-            self.sync_names()?;
-        }
-        for &dir in &leftovers {
-            if deleted_partition(dir).is_some() {
-                removed.extend(name_of(dir).filter(|_| self.remove_dir_with_files(dir).is_ok()));
+        let unfinished = found.unfinished.iter().map(|name| (name.to_string(), name.clone()));
+        for (dir, name) in found.deleted.iter().cloned().chain(unfinished) {
+            if known.contains_key(&name) {
+                self.mark_forgotten(&dir, name);
             }
         }
-        removed.retain(|name| !deleted.contains(&name.topic));
-        Ok((removed, deleted))
-    }
-
-    /// Whether a segment in the directory `dir` has any bytes.
-    fn has_records(&self, dir: &str) -> bool {
-        let files = self.storage.read_dir(dir).unwrap_or_default();
-        files
-            .iter()
-            .filter(|file| parse_log_file(&file.name).is_some())
-            .any(|file| self.storage.metadata(&format!("{dir}/{}", file.name)).is_ok_and(|meta| meta.len > 0))
-    }
-
-    /// A partition whose topic has no partition 0, because its deletion was cut short, or because its creation was
-    /// and it has no records.
-    fn is_unfinished(&self, dirs: &[&str], name: &TopicPartition) -> bool {
-        let first = TopicPartition::new(name.topic.as_str(), 0);
-        if name.partition == 0 || dirs.contains(&first.to_string().as_str()) {
-            return false;
+        // Where the checkpoint cannot be written, they go all the same: under their own names they would be a topic.
+        if let Err(error) = self.forget_in_checkpoint(&found.gone) {
+            tracing::warn!(%error, "the checkpoint still names what a deletion that was cut short has left");
         }
-        if dirs.iter().any(|dir| is_deleted(dir, &first)) {
-            return true;
+        let remove = |dir: &str| {
+            let removed = remove_partition(&*self.storage, dir);
+            if let Err(error) = &removed {
+                // It takes room and nothing else; the next open tries again.
+                tracing::warn!(dir, %error, "what an unfinished creation or deletion left could not be removed");
+            }
+            removed.is_ok()
+        };
+        found.unfinished.retain(|name| remove(&name.to_string()));
+        if !found.unfinished.is_empty() {
+            // Gone for good before what says that they are to go.
+            self.sync_names()?;
         }
-        let dir = name.to_string();
-        let files = self.storage.read_dir(&dir).unwrap_or_default();
-        files
-            .iter()
-            .filter(|file| parse_log_file(&file.name).is_some())
-            .all(|file| self.storage.metadata(&format!("{dir}/{}", file.name)).is_ok_and(|meta| meta.len == 0))
+        found.deleted.retain(|(dir, _)| remove(dir));
+        Ok(found)
     }
 
-    fn remove_dir_with_files(&self, dir: &str) -> Result<()> {
-        let files = self.storage.read_dir(dir).map_err(Error::storage("list", dir))?;
-        for file in files.iter().filter(|file| !file.is_dir) {
-            let path = format!("{dir}/{}", file.name);
-            self.storage.remove_file(&path).map_err(Error::storage("remove", &path))?;
+    /// Sees to it that the directory `dir`, which is to be removed, is known to be ours without the checkpoint.
+    fn mark_forgotten(&self, dir: &str, name: TopicPartition) {
+        if matches!(read_marker(&*self.storage, dir), Ok(Some(marker)) if marker.name == name) {
+            return;
         }
-        self.storage.remove_dir(dir).map_err(Error::storage("remove directory", dir))
-    }
-
-    /// Writes the configuration under another name and puts it in place: a power cut leaves the old one or
-    /// the new one.
-    fn write_config(&self, dir: &str, overrides: &BTreeMap<String, String>) -> Result<()> {
-        let path = format!("{dir}/{TOPIC_CONFIG}");
-        let part = format!("{path}.part");
-        let mut lines = String::new();
-        for (key, value) in overrides {
-            lines.extend([key, "=", value, "\n"]);
-        }
-        let text = format!("{CHECKSUM_LINE}{:08x} of the lines below\n{lines}", crc32fast::hash(lines.as_bytes()));
-        let _ = self.storage.remove_file(&part);
-        let file = self.storage.open(&part, Access::CreateNew).map_err(Error::storage("create", &part))?;
-        file.write_at(text.as_bytes(), 0).and_then(|()| file.flush()).map_err(Error::storage("write", &part))?;
-        self.storage.rename(&part, &path).map_err(Error::storage("swap in", &path))?;
-        self.storage.sync_dir(dir).map_err(Error::storage("sync directory", dir))
-    }
-}
-
-/// The keys in a topic's configuration file; none where there is no such file.
-///
-/// # Errors
-/// What reading it answers, and `InvalidData` for text that is not `key=value` lines.
-pub(crate) fn read_config(storage: &dyn Storage, dir: &str) -> io::Result<BTreeMap<String, String>> {
-    let file = match storage.open(&format!("{dir}/{TOPIC_CONFIG}"), Access::Read) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        file => file?,
-    };
-    let mut bytes = vec![0; file.len()?.min(CONFIG_BYTES_MAX) as usize];
-    let read = file.read_at(&mut bytes, 0)?;
-    bytes.truncate(read);
-    let text = String::from_utf8(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-    if let Some((first, rest)) = text.strip_prefix(CHECKSUM_LINE).and_then(|text| text.split_once('\n')) {
-        let written = first.split(' ').next().and_then(|digits| u32::from_str_radix(digits, 16).ok());
-        if written != Some(crc32fast::hash(rest.as_bytes())) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the checksum in its first line does not hold"));
+        let marker = Marker { name, creation: String::new(), settings: None };
+        if let Err(error) = write_marker(&*self.storage, dir, &marker) {
+            tracing::debug!(dir, %error, "a directory that is about to go was not marked");
         }
     }
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let mut pairs = BTreeMap::new();
-    for line in lines {
-        let (key, value) = line.split_once('=').ok_or(io::ErrorKind::InvalidData)?;
-        pairs.insert(key.trim().to_owned(), value.trim().to_owned());
-    }
-    Ok(pairs)
-}
-
-/// The partition whose directory is being deleted under the name `dir`; the topic's name may be cut short.
-fn deleted_partition(dir: &str) -> Option<TopicPartition> {
-    let (name, _) = dir.strip_suffix(DELETE_SUFFIX)?.rsplit_once('.')?;
-    TopicPartition::parse_dir(name)
-}
-
-/// Whether `name` is being deleted under the name `dir`.
-fn is_deleted(dir: &str, name: &TopicPartition) -> bool {
-    let Some(short) = deleted_partition(dir).filter(|short| short.partition == name.partition) else { return false };
-    short.topic == name.topic
-        || (name.topic.starts_with(&short.topic)
-            && dir.trim_end_matches(DELETE_SUFFIX).rsplit('.').next().is_some_and(|id| id.starts_with(&hash_of(name))))
-}
-
-/// Eight digits that tell one topic's name from another that begins alike.
-fn hash_of(name: &TopicPartition) -> String {
-    format!("{:08x}", crc32fast::hash(name.topic.as_bytes()))
-}
-
-/// The name of a partition's directory while it is deleted: as in Kafka, the topic's name is cut where it would
-/// get too long. Half of the sixteen digits are the whole name's hash, the others are random.
-fn deleted_name(name: &TopicPartition) -> String {
-    const NAME_LEN_MAX: usize = 255;
-    let suffix = format!("-{}.{}{}{DELETE_SUFFIX}", name.partition, hash_of(name), hex(&random_id()[..4]));
-    let topic = &name.topic[..name.topic.len().min(NAME_LEN_MAX - suffix.len())];
-    format!("{topic}{suffix}")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .filter_map(|digit| char::from_digit(digit.into(), 16))
-        .collect()
 }

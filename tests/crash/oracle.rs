@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use edgelog::storage::Storage;
-use edgelog::{Log, NewTopic, OffsetSpec, ReadUpTo, ReaderOptions, Store};
+use edgelog::{Log, NewTopic, OffsetSpec, ReadUpTo, ReaderOptions, Store, TopicPartition};
 
 use super::batches::{Found, batch_at, batches_in};
 use super::disk::{Core, SimDisk, has_ending};
@@ -206,6 +206,11 @@ pub(crate) fn check(store: &Store, disk: &SimDisk, before: &Core, model: &Model)
     }
     if report.checkpoint_lost && model.has_checkpoint {
         return Err("the checkpoint was lost".into());
+    }
+    let is_present =
+        |name: &TopicPartition| model.topics.get(&name.topic).is_some_and(|topic| topic.presence == Presence::Present);
+    if report.missing.iter().any(is_present) || !report.odd.is_empty() {
+        return Err(format!("directories are missing that nothing took away, or a log is odd: {report}"));
     }
     if !report.unopened.is_empty() || report.not_writable.is_some() {
         return Err(format!("not everything opened: {report}"));

@@ -120,6 +120,7 @@ struct Row<'a> {
     committing: Option<Offset>,
     high_watermark: Option<Offset>,
     held_from: Option<Offset>,
+    held_by: &'a [String],
     lag: Option<u64>,
     cluster: Option<InCluster<'a>>,
 }
@@ -149,6 +150,7 @@ impl<'a> Row<'a> {
             committing: noted.and_then(|noted| noted.committing),
             high_watermark: noted.and_then(|noted| noted.high_watermark),
             held_from: noted.and_then(|noted| noted.held_from),
+            held_by: noted.map_or(&[], |noted| &noted.held_by),
             lag: noted.and_then(|noted| noted.lag),
             cluster: position.map(InCluster::of),
         }
@@ -227,7 +229,11 @@ fn table_of(
                 if let Some(committing) = row.committing {
                     acknowledged = format!("{acknowledged} (or {})", print::grouped(committing));
                 }
-                cells.extend([acknowledged, number(row.high_watermark), number(row.lag), number(row.held_from)]);
+                let mut held = number(row.held_from);
+                if !row.held_by.is_empty() {
+                    held = format!("{held} ({})", row.held_by.join(", "));
+                }
+                cells.extend([acknowledged, number(row.high_watermark), number(row.lag), held]);
             }
             table.row(cells);
         }

@@ -1,6 +1,9 @@
 //! Defends the rest of the command line: help that teaches, errors that say what to do next, topics, manual and
 //! completions.
 
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
 use crate::support::Place;
 use serde_json::json;
 
@@ -146,4 +149,31 @@ fn bad_arguments_are_named() {
     let missing = place.run(&["append", "t", "/nowhere/at/all"]).exits(1);
     assert!(missing.stderr.contains("read /nowhere/at/all"), "{}", missing.stderr);
     assert!(!place.store().exists(), "nothing is made for an input that is not there");
+}
+
+/// A command that waited for a pipe that was not read took SIGTERM and stayed.
+#[test]
+fn sigterm_ends_a_command_that_waits_for_a_full_pipe() {
+    let place = Place::new();
+    let lines = "a line of some length\n".repeat(20_000);
+    place.run_with(&["append", "t"], lines.as_bytes()).exits(0);
+    for arguments in [&["tail", "t", "--from-beginning"][..], &["export", "t", "--format", "json", "--to", "-"]] {
+        let mut child = place.command(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let pipe = child.stdout.take().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut filled = 0;
+        // Full when nothing more fits that is written at a time.
+        while filled + 16 * 1024 < 64 * 1024 {
+            filled = rustix::io::ioctl_fionread(&pipe).unwrap();
+            assert!(Instant::now() < deadline, "{arguments:?}: {filled} bytes are in the pipe");
+            std::thread::yield_now();
+        }
+        let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        while child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "{arguments:?} stays");
+            std::thread::yield_now();
+        }
+        drop(pipe);
+    }
 }

@@ -9,7 +9,7 @@ use super::Recovery;
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::segment::{Cursor, Segment, file_names};
-use crate::storage::{Access, StorageFile};
+use crate::storage::{Access, StorageFile, remove_if_there};
 use crate::sync::Ordering;
 
 /// A torn tail is copied aside up to this many bytes; a longer one keeps its whole file aside.
@@ -129,6 +129,7 @@ impl Recovery<'_> {
         let read = segment.file()?.read_at(&mut bytes, u64::from(position)).map_err(Error::storage("read", &path))?;
         // Under another name first: a recovery that was cut short may have left half a copy under this one.
         let part = file_names::part_file(dir, segment.base_offset);
+        remove_if_there(&**storage, &part).map_err(Error::storage("replace", &part))?;
         let copy = storage.open(&part, Access::CreateNew).map_err(Error::storage("create", &part))?;
         if let Err(error) = copy.write_at(&bytes[..read], 0).and_then(|()| copy.flush()) {
             let _ = storage.remove_file(&part);

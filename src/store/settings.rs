@@ -1,0 +1,302 @@
+//! The files that keep a topic's settings, and that prove a directory to be this store's.
+//!
+//! `topic.properties` in partition 0 has the topic's own keys, `key=value` a line, for people to read and to edit.
+//! `edgelog.properties` stands in every partition that edgelog made: it names the partition, and in partition 0 it is
+//! the second copy of the keys. A creation writes both under a name that the next open removes, so a topic never shows
+//! without them; a change writes the copy first, and counts when `topic.properties` has its new content. Each file is
+//! replaced as a whole, so a power cut leaves the old keys or the new ones, and a file that is lost or torn is written
+//! again from the other one.
+//!
+//! Where neither file can be used, it is not known what was to be kept: retention then deletes nothing of the topic.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io;
+
+use crate::canary::{Bug, bug};
+use crate::error::{Error, Result};
+use crate::log::TopicPartition;
+use crate::segment::file_names::{OWN_FILE, TOPIC_CONFIG};
+use crate::storage::small_file::{self, Lasting};
+use crate::storage::{Access, Storage};
+
+/// A file of settings beyond this is none.
+const BYTES_MAX: u64 = 64 << 10;
+/// The first line of such a file, before the CRC-32 of what follows it. A person who edits the file takes the line out.
+const CHECKSUM_LINE: &str = "# crc32=";
+/// Stands in the data directory once every topic has its settings in two files: one that has none has lost them.
+pub(super) const RECORDED_FILE: &str = "edgelog.recorded";
+const TOPIC: &str = "marker.topic";
+const PARTITION: &str = "marker.partition";
+const CREATION: &str = "marker.creation";
+const SETTINGS: &str = "marker.settings";
+
+/// Keys and their values.
+pub(super) type Overrides = BTreeMap<String, String>;
+
+/// What `edgelog.properties` of one partition says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Marker {
+    pub(super) name: TopicPartition,
+    /// The same in all partitions of one creation, and in no others; empty where an older version made the partition.
+    pub(super) creation: String,
+    /// The topic's keys; `None` where they were not known, and in all partitions but the first.
+    pub(super) settings: Option<Overrides>,
+}
+
+/// A topic's settings, as far as its files hold them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Settings {
+    /// The keys, and whether both files hold them.
+    Known {
+        /// The keys.
+        overrides: Overrides,
+        /// Which file is to be written again, and why.
+        heal: Option<(&'static str, String)>,
+    },
+    /// There is no such file: the topic was copied here, or is older than the files.
+    Absent,
+    /// What there is cannot be used.
+    Damaged(String),
+}
+
+/// The settings in a topic's first partition, `dir`.
+pub(super) fn read_settings(storage: &dyn Storage, dir: &str) -> Settings {
+    let marker = read_marker(storage, dir);
+    let copy = match &marker {
+        Ok(marker) => marker.as_ref().and_then(|marker| marker.settings.clone()),
+        Err(_) => None,
+    };
+    let trouble = match read_pairs(storage, &format!("{dir}/{TOPIC_CONFIG}")) {
+        Ok(Some(pairs)) if pairs.is_sound() => {
+            let heal = match (&marker, &copy) {
+                (Err(error), _) => Some((OWN_FILE, format!("it was damaged ({error})"))),
+                (Ok(_), Some(copy)) if *copy == pairs.pairs => None,
+                (Ok(_), Some(_)) => Some((OWN_FILE, "it had other keys".to_owned())),
+                (Ok(_), None) => Some((OWN_FILE, "it was missing".to_owned())),
+            };
+            return Settings::Known { overrides: pairs.pairs, heal };
+        }
+        Ok(Some(_)) => "it holds no settings".to_owned(),
+        Ok(None) => "it was missing".to_owned(),
+        Err(error) => format!("it was damaged ({error})"),
+    };
+    match (copy, marker) {
+        (Some(overrides), _) => Settings::Known { overrides, heal: Some((TOPIC_CONFIG, trouble)) },
+        (None, Err(error)) => Settings::Damaged(format!("{TOPIC_CONFIG}: {trouble}; {OWN_FILE}: {error}")),
+        (None, Ok(_)) if trouble == "it was missing" => Settings::Absent,
+        (None, Ok(_)) => Settings::Damaged(format!("{TOPIC_CONFIG}: {trouble}")),
+    }
+}
+
+/// What `edgelog.properties` of the partition directory `dir` says; `None` where there is none.
+///
+/// # Errors
+/// `InvalidData` where the file is not whole; else those of reading it.
+pub(super) fn read_marker(storage: &dyn Storage, dir: &str) -> io::Result<Option<Marker>> {
+    let Some(Pairs { mut pairs, checked }) = read_pairs(storage, &format!("{dir}/{OWN_FILE}"))? else {
+        return Ok(None);
+    };
+    let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    if !checked {
+        return Err(invalid("it has no checksum"));
+    }
+    let mut take = |key: &str| pairs.remove(key).ok_or_else(|| invalid(&format!("it has no {key}")));
+    let (topic, partition, creation) = (take(TOPIC)?, take(PARTITION)?, take(CREATION)?);
+    let partition = partition.parse().map_err(|_| invalid("it names no partition"))?;
+    let has_settings = pairs.remove(SETTINGS).is_some();
+    let settings = has_settings.then_some(pairs);
+    Ok(Some(Marker { name: TopicPartition::new(topic, partition), creation, settings }))
+}
+
+/// Writes `edgelog.properties` in the directory `dir`. Durable on return, as is every name in the directory.
+pub(super) fn write_marker(storage: &dyn Storage, dir: &str, marker: &Marker) -> Result<()> {
+    let mut lines = String::new();
+    let name = &marker.name;
+    let _ = writeln!(lines, "{TOPIC}={}\n{PARTITION}={}\n{CREATION}={}", name.topic, name.partition, marker.creation);
+    if let Some(settings) = &marker.settings {
+        let _ = writeln!(lines, "{SETTINGS}=known");
+        push_pairs(&mut lines, settings);
+    }
+    replace(storage, dir, OWN_FILE, &lines)
+}
+
+/// Writes `topic.properties` in the directory `dir`. Durable on return, as is every name in the directory.
+pub(super) fn write_settings(storage: &dyn Storage, dir: &str, overrides: &Overrides) -> Result<()> {
+    let mut lines = String::new();
+    push_pairs(&mut lines, overrides);
+    replace(storage, dir, TOPIC_CONFIG, &lines)
+}
+
+fn push_pairs(lines: &mut String, pairs: &Overrides) {
+    for (key, value) in pairs {
+        lines.extend([key, "=", value, "\n"]);
+    }
+}
+
+/// Writes a file with its checksum: a power cut leaves the old one or the new one.
+fn replace(storage: &dyn Storage, dir: &str, name: &str, lines: &str) -> Result<()> {
+    let path = format!("{dir}/{name}");
+    let text = format!("{CHECKSUM_LINE}{:08x} of the lines below\n{lines}", crc32fast::hash(lines.as_bytes()));
+    small_file::replace(storage, &path, text.as_bytes(), Lasting::PowerCut).map_err(Error::storage("write", &path))
+}
+
+/// What a file of `key=value` lines holds.
+struct Pairs {
+    pairs: Overrides,
+    /// Its checksum is there, and holds.
+    checked: bool,
+}
+
+impl Pairs {
+    /// A file without a checksum was written by hand, or is what a torn one has left: it counts where it has keys.
+    fn is_sound(&self) -> bool {
+        self.checked || !self.pairs.is_empty() || bug(Bug::TrustAnEmptySettingsFile)
+    }
+}
+
+/// The pairs in the file at `path`; `None` where there is no such file.
+///
+/// # Errors
+/// What reading it answers, and `InvalidData` for text that is not `key=value` lines.
+fn read_pairs(storage: &dyn Storage, path: &str) -> io::Result<Option<Pairs>> {
+    let file = match storage.open(path, Access::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+    let len = file.len()?;
+    if len > BYTES_MAX {
+        return Err(invalid(format!("{len} bytes, more than {BYTES_MAX}")));
+    }
+    let mut bytes = vec![0; len as usize];
+    let read = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(read);
+    let text = String::from_utf8(bytes).map_err(|_| invalid("it is not text".to_owned()))?;
+    let mut checked = false;
+    if let Some(rest) = text.strip_prefix(CHECKSUM_LINE) {
+        let (first, rest) = rest.split_once('\n').unwrap_or((rest, ""));
+        let written = first.split(' ').next().and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        if written != Some(crc32fast::hash(rest.as_bytes())) || !text.contains('\n') {
+            return Err(invalid("the checksum in its first line does not hold".to_owned()));
+        }
+        checked = true;
+    }
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let mut pairs = Overrides::new();
+    for (number, line) in lines.enumerate() {
+        let pair = line.split_once('=').ok_or_else(|| invalid(format!("line {} is no key=value", number + 1)))?;
+        pairs.insert(pair.0.trim().to_owned(), pair.1.trim().to_owned());
+    }
+    Ok(Some(Pairs { pairs, checked }))
+}
+
+/// The keys that a topic's files hold, for tools that look at its first partition, `dir`; none where there are none.
+///
+/// # Errors
+/// `InvalidData` where neither file can be used.
+pub(crate) fn read_config(storage: &dyn Storage, dir: &str) -> io::Result<BTreeMap<String, String>> {
+    match read_settings(storage, dir) {
+        Settings::Known { overrides, .. } => Ok(overrides),
+        Settings::Absent => Ok(Overrides::new()),
+        Settings::Damaged(reason) => Err(io::Error::new(io::ErrorKind::InvalidData, reason)),
+    }
+}
+
+/// Which of the files in a topic's first partition, `dir`, the next open writes again, and why.
+pub(crate) fn settings_to_heal(storage: &dyn Storage, dir: &str) -> Option<(&'static str, String)> {
+    match read_settings(storage, dir) {
+        // The copy follows what a person or an older version wrote, and that is no damage.
+        Settings::Known { heal, .. } => heal.filter(|(file, why)| *file == TOPIC_CONFIG || why.contains("damaged")),
+        _ => None,
+    }
+}
+
+/// Whether the topic whose first partition is `dir` had settings, and has none any more.
+pub(crate) fn are_settings_lost(storage: &dyn Storage, dir: &str) -> bool {
+    storage.metadata(RECORDED_FILE).is_ok() && read_settings(storage, dir) == Settings::Absent
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::MemoryStorage;
+
+    fn put(storage: &MemoryStorage, name: &str, text: &[u8]) {
+        let path = format!("t-0/{name}");
+        let _ = storage.remove_file(&path);
+        storage.open(&path, Access::CreateNew).unwrap().write_at(text, 0).unwrap();
+    }
+
+    fn bytes(storage: &MemoryStorage, name: &str) -> Vec<u8> {
+        let file = storage.open(&format!("t-0/{name}"), Access::Read).unwrap();
+        let mut bytes = vec![0; file.len().unwrap() as usize];
+        file.read_at(&mut bytes, 0).unwrap();
+        bytes
+    }
+
+    fn written() -> (MemoryStorage, Overrides) {
+        let storage = MemoryStorage::new();
+        storage.create_dir("t-0").unwrap();
+        let overrides = Overrides::from([("retention.ms".to_owned(), "-1".to_owned())]);
+        let name = TopicPartition::new("t", 0);
+        let marker = Marker { name, creation: "00ff".to_owned(), settings: Some(overrides.clone()) };
+        write_marker(&storage, "t-0", &marker).unwrap();
+        write_settings(&storage, "t-0", &overrides).unwrap();
+        assert_eq!(read_marker(&storage, "t-0").unwrap(), Some(marker));
+        (storage, overrides)
+    }
+
+    /// Cut anywhere, filled with zeros anywhere, or changed in any byte: the other file is believed, and of both files
+    /// damaged nothing is.
+    #[test]
+    fn no_damaged_file_passes_for_a_topic_without_keys() {
+        let (storage, expected) = written();
+        for (name, other) in [(TOPIC_CONFIG, OWN_FILE), (OWN_FILE, TOPIC_CONFIG)] {
+            let (good, good_other) = (bytes(&storage, name), bytes(&storage, other));
+            let mut damaged: Vec<Vec<u8>> = (0..good.len()).map(|len| good[..len].to_vec()).collect();
+            damaged.extend((0..good.len()).map(|at| [&good[..at], &vec![0; good.len() - at]].concat()));
+            for at in 0..good.len() {
+                let mut changed = good.clone();
+                changed[at] ^= 1;
+                damaged.push(changed);
+            }
+            for bad in damaged {
+                put(&storage, name, &bad);
+                let Settings::Known { overrides, heal } = read_settings(&storage, "t-0") else {
+                    panic!("one is whole")
+                };
+                // Without its first line it is a file that a person wrote.
+                let is_checked = bad.starts_with(CHECKSUM_LINE.as_bytes()) || name == OWN_FILE;
+                assert_eq!(overrides["retention.ms"], expected["retention.ms"], "{name}");
+                let is_healed = heal.is_none_or(|(file, _)| file == name);
+                assert!(!is_checked || (overrides == expected && is_healed), "{name}");
+                storage.remove_file(&format!("t-0/{other}")).unwrap();
+                let alone = read_settings(&storage, "t-0");
+                assert!(!matches!(alone, Settings::Known { ref overrides, .. } if overrides.is_empty()), "{alone:?}");
+                put(&storage, other, &good_other);
+            }
+            put(&storage, name, &good);
+        }
+        storage.remove_file("t-0/topic.properties").unwrap();
+        assert!(matches!(read_settings(&storage, "t-0"), Settings::Known { .. }));
+        storage.remove_file("t-0/edgelog.properties").unwrap();
+        assert_eq!(read_settings(&storage, "t-0"), Settings::Absent);
+    }
+
+    #[test]
+    fn a_file_that_a_person_wrote_counts_and_one_without_keys_does_not() {
+        let (storage, _) = written();
+        put(&storage, TOPIC_CONFIG, b"# mine\nretention.ms = 7000\n");
+        let Settings::Known { overrides, heal } = read_settings(&storage, "t-0") else { panic!("it has a key") };
+        assert_eq!((overrides["retention.ms"].as_str(), heal.unwrap().0), ("7000", OWN_FILE));
+        storage.remove_file("t-0/edgelog.properties").unwrap();
+        for text in [&b""[..], b"# mine\n", b"\n\n", b"\0\0\0\0", b"# crc32=", b"# crc32=00000000"] {
+            put(&storage, TOPIC_CONFIG, text);
+            assert!(matches!(read_settings(&storage, "t-0"), Settings::Damaged(_)), "{text:?}");
+        }
+        put(&storage, TOPIC_CONFIG, b"# crc32=00000000 of the lines below\n");
+        let Settings::Known { overrides, .. } = read_settings(&storage, "t-0") else { panic!("a topic without keys") };
+        assert!(overrides.is_empty());
+    }
+}
