@@ -54,6 +54,7 @@ mod crc32c;
 mod error;
 mod leader_epoch;
 mod offset_index;
+mod old_message;
 mod partitioner;
 mod record;
 mod record_batch;
@@ -74,6 +75,7 @@ pub use error::{ConfigError, DecodeError, EncodeError, EpochError, IndexError};
 pub use leader_epoch::EpochTable;
 pub use leader_epoch::{EpochEntry, EpochTableView};
 pub use offset_index::{OFFSET_INDEX_ENTRY_LEN, OffsetIndex, OffsetIndexEntry};
+pub use old_message::OldMessage;
 pub use partitioner::partition_for_key;
 pub use record::{Header, Headers, RECORD_LEN_MIN, Record};
 pub use record_batch::{

@@ -11,6 +11,7 @@ use zerocopy::FromBytes;
 use crate::compression::CompressionType;
 use crate::error::DecodeError;
 use crate::leader_epoch::EpochTableView;
+use crate::old_message::OldMessage;
 use crate::record_batch::{
     ATTRIBUTE_CODEC, ATTRIBUTES_UNUSED, BATCH_LENGTH_MIN, HEADER_LEN, LOG_OVERHEAD, MAGIC, RecordBatch,
     RecordBatchHeader,
@@ -79,7 +80,7 @@ pub fn scan_step<'a>(bytes: &'a [u8], rules: &ScanRules<'_>) -> ScanStep<'a> {
         return ScanStep::End;
     }
     if let Err(error) = header_holds(header, rules) {
-        return ScanStep::Invalid(error);
+        return ScanStep::Invalid(OldMessage::named_or(bytes, error));
     }
     let batch = match RecordBatch::parse(bytes) {
         Ok(batch) => batch,
@@ -106,7 +107,7 @@ fn without_header(bytes: &[u8]) -> ScanStep<'_> {
     }
     match RecordBatch::peek_size(bytes) {
         Ok(_) | Err(DecodeError::Truncated { .. }) => ScanStep::NeedMore { needed: HEADER_LEN },
-        Err(error) => ScanStep::Invalid(error),
+        Err(error) => ScanStep::Invalid(OldMessage::named_or(bytes, error)),
     }
 }
 
