@@ -4,6 +4,8 @@ use std::fmt;
 use std::io::{self, BufRead, IsTerminal};
 use std::process::ExitCode;
 
+use edgelog::inspect::{Finding, Severity};
+
 use crate::print::Paint;
 
 /// What a command's `run` returns.
@@ -115,6 +117,17 @@ pub(crate) fn exit(outcome: Outcome) -> ExitCode {
     }
 }
 
+/// Ends with a usage error where options that `command` has without a subcommand stand before a subcommand: they would
+/// be ignored. (`--dir` may stand anywhere, which clap's `args_conflicts_with_subcommands` does not allow.)
+pub(crate) fn refuse_stray_options<T: Default + PartialEq>(options: &T, command: &str) {
+    if *options != T::default() {
+        let text = format!(
+            "of the options of `edgelog {command}`, only --dir may stand before a subcommand: put the others behind it\n"
+        );
+        clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, text).exit();
+    }
+}
+
 /// Asks a person whether to do what cannot be taken back; a failure where there is nobody to ask, or the answer is no.
 pub(crate) fn confirm(what: &str) -> Result<(), Failure> {
     if !io::stdin().is_terminal() {
@@ -129,6 +142,17 @@ pub(crate) fn confirm(what: &str) -> Result<(), Failure> {
 /// Tells what is damaged or lost; the command goes on, and exits with [`DAMAGE`].
 pub(crate) fn damage(message: impl fmt::Display) {
     eprintln!("{} {message}", Paint::stderr().bad("damage:"));
+}
+
+/// Reports a finding of a command that goes on; whether records are lost, so that it exits with [`DAMAGE`].
+pub(crate) fn tell_damage(finding: &Finding) -> bool {
+    let is_lost = finding.severity == Severity::Lost;
+    if is_lost {
+        damage(finding)
+    } else {
+        warn(finding)
+    }
+    is_lost
 }
 
 /// Tells something that does not stop the command.

@@ -176,29 +176,18 @@ impl Dumper<'_> {
         if !(self.options.deep || self.options.data) {
             return (self.tell)(DumpItem::Batch { position, batch: *batch, is_valid: true });
         }
-        let invalid = |reason: String| DumpItem::Invalid { position, bytes: 0, reason, goes_on: true };
-        let records = match decompressor.records(batch) {
-            Ok(records) => records,
-            Err(fault) => {
-                self.report.damaged = true;
-                (self.tell)(DumpItem::Batch { position, batch: *batch, is_valid: false })?;
-                return (self.tell)(invalid(fault.to_string()));
-            }
-        };
-        (self.tell)(DumpItem::Batch { position, batch: *batch, is_valid: true })?;
-        for record in records {
-            match record {
-                Ok(record) => {
-                    self.follow(record.offset);
-                    (self.tell)(DumpItem::Record { batch: *batch, record })?;
-                }
-                Err(error) => {
-                    self.report.damaged = true;
-                    (self.tell)(invalid(error.to_string()))?;
-                }
+        // All records are decoded before the batch is called valid; those before the fault are shown all the same.
+        let fault = decompressor.check(batch).err();
+        self.report.damaged |= fault.is_some();
+        (self.tell)(DumpItem::Batch { position, batch: *batch, is_valid: fault.is_none() })?;
+        if let Ok(records) = decompressor.records(batch) {
+            for record in records.map_while(std::result::Result::ok) {
+                self.follow(record.offset);
+                (self.tell)(DumpItem::Record { batch: *batch, record })?;
             }
         }
-        Ok(())
+        let Some(fault) = fault else { return Ok(()) };
+        (self.tell)(DumpItem::Invalid { position, bytes: 0, reason: fault.to_string(), goes_on: true })
     }
 
     fn follow(&mut self, offset: Offset) {

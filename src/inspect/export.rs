@@ -5,13 +5,15 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edgelog_core::{HEADER_LEN, LeaderEpoch, LogConfig, Offset, Record, RecordBatch, RecordBatchBuilder};
+use edgelog_core::{
+    HEADER_LEN, LeaderEpoch, LogConfig, Offset, Record, RecordBatch, RecordBatchBuilder, TimestampType,
+};
 
 use super::facts::{Listing, LogFacts, StoreFacts};
 use super::indexes::BuiltIndexes;
 use super::pause;
 use super::records::{Decompressor, RecordsFault};
-use super::report::{Finding, Progress, Severity};
+use super::report::{Finding, Progress, Severity, UNDECODABLE};
 use super::rewrite::{Sink, write_indexes};
 use super::shared::SharedStorage;
 use super::walk::{Damage, Step, WalkRules, Walker};
@@ -332,7 +334,7 @@ impl Exporter<'_> {
             // Whoever takes the batch may have the decoder that this build lacks.
             Ok(_) | Err(RecordsFault::NotBuiltIn(_)) => {}
             Err(fault) => {
-                let text = format!("the CRC holds, and the records cannot be read: {fault}");
+                let text = format!("{UNDECODABLE}{fault}");
                 self.lose(path, position, base_offset, next_offset, text);
                 return Ok(());
             }
@@ -427,7 +429,8 @@ fn interrupted(name: &TopicPartition) -> Error {
     Error::storage("export", &name.to_string())(io::ErrorKind::Interrupted.into())
 }
 
-/// Reads one log as an attached reader does and gives every record of `range` to `tell`, in order.
+/// Reads one log as an attached reader does and gives every record of `range` to `tell`, in order, with the kind of its
+/// timestamp.
 ///
 /// Works beside a live writer, up to where the log ended when it was come to. Damage is passed over and told in the
 /// report.
@@ -439,7 +442,7 @@ pub fn export_records(
     storage: &Arc<dyn Storage>,
     name: &TopicPartition,
     range: ExportRange,
-    tell: &mut dyn FnMut(&Record<'_>) -> io::Result<()>,
+    tell: &mut dyn FnMut(&Record<'_>, TimestampType) -> io::Result<()>,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<ExportReport> {
     let mut attached = Attached::begin(storage, name, range.from)?;
@@ -461,10 +464,7 @@ pub fn export_records(
             }
             Err(error @ Error::CorruptRecord { .. }) => {
                 let range = attached.reader.skip_damage()?;
-                let lost = Some((range.first_offset, range.next_offset));
-                let position = Some(u64::from(range.position));
-                let (log, text) = (Some(name.clone()), error.to_string());
-                report.lose(Finding { severity: Severity::Lost, log, file: range.file, position, lost, text });
+                report.lose(Finding::skipped(name, &range, &error));
                 continue;
             }
             Err(Error::OffsetOutOfRange { requested, log_start_offset, .. }) if requested < log_start_offset => {
@@ -494,16 +494,23 @@ pub fn export_records(
             return Ok(report);
         }
         let before = report.records;
-        let faults = match batch.records() {
+        // Every record is decoded before one is given: the whole batch can be read, or none of it.
+        let records = batch.records().and_then(|records| {
+            records.clone().try_for_each(|record| record.map(drop))?;
+            Ok(records)
+        });
+        match records {
             Ok(records) => {
-                give(records, range.until, &mut report, tell).map_err(Error::storage("export", &name.to_string()))?
+                let kind = batch.view().timestamp_type();
+                let mut tell = |record: &Record<'_>| tell(record, kind);
+                give(records.flatten(), range.until, &mut report, &mut tell)
+                    .map_err(Error::storage("export", &name.to_string()))?;
             }
-            Err(error) => Some(error.to_string()),
-        };
-        if let Some(text) = faults {
-            let lost = Some((batch.base_offset(), batch.last_offset() + 1));
-            let (log, file) = (Some(name.clone()), name.to_string());
-            report.lose(Finding { severity: Severity::Lost, log, file, position: None, lost, text });
+            Err(error) => {
+                let first = batch.base_offset().max(range.from);
+                let next = (batch.last_offset() + 1).min(range.until);
+                report.lose(Finding::undecodable(name, first, next, &error));
+            }
         }
         report.batches += u64::from(report.records > before);
         report.bytes += batch.bytes().len() as u64;
@@ -552,26 +559,20 @@ impl Attached {
     }
 }
 
-/// Gives the records of one batch out; returns what is wrong with the first that cannot be read.
+/// Gives the records of one batch out, up to before `until`.
 fn give<'r>(
-    records: impl Iterator<Item = Result<Record<'r>>>,
+    records: impl Iterator<Item = Record<'r>>,
     until: Offset,
     report: &mut ExportReport,
     tell: &mut dyn FnMut(&Record<'_>) -> io::Result<()>,
-) -> io::Result<Option<String>> {
-    for record in records {
-        match record {
-            Ok(record) if record.offset >= until => break,
-            Ok(record) => {
-                tell(&record)?;
-                report.records += 1;
-                let first = report.offsets.map_or(record.offset, |(first, _)| first);
-                report.offsets = Some((first, record.offset + 1));
-            }
-            Err(error) => return Ok(Some(error.to_string())),
-        }
+) -> io::Result<()> {
+    for record in records.take_while(|record| record.offset < until) {
+        tell(&record)?;
+        report.records += 1;
+        let first = report.offsets.map_or(record.offset, |(first, _)| first);
+        report.offsets = Some((first, record.offset + 1));
     }
-    Ok(None)
+    Ok(())
 }
 
 /// The sixteen bytes of an id as Kafka writes it: 22 characters of base64url without padding; not all zeros.

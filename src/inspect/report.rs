@@ -1,10 +1,11 @@
 //! What checking found, for programs to look at and for people to read.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use edgelog_core::Offset;
 
-use crate::log::TopicPartition;
+use crate::error::Error;
+use crate::log::{LostRange, TopicPartition};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,19 +53,66 @@ pub struct Finding {
     pub text: String,
 }
 
+impl Finding {
+    /// What a reader of `log` had to skip, worded as [`check`](super::check()) words it: `range` is what
+    /// [`Reader::skip_damage`](crate::Reader::skip_damage) returned after `error`.
+    ///
+    /// The severity is [`Severity::Lost`], or [`Severity::Heals`] where damaged bytes took no offset.
+    pub fn skipped(log: &TopicPartition, range: &LostRange, error: &Error) -> Finding {
+        let mut text = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+        text.push_str(&behind_damage(range.unread_from.map(u64::from), range.resumes_at.map(u64::from)));
+        let lost = (range.first_offset < range.next_offset).then_some((range.first_offset, range.next_offset));
+        let severity = if lost.is_some() { Severity::Lost } else { Severity::Heals };
+        let (log, file, position) = (Some(log.clone()), range.file.clone(), Some(u64::from(range.position)));
+        Finding { severity, log, file, position, lost, text }
+    }
+
+    /// The batch of the offsets `first..next` in `log`, of which no record is handed out because one cannot be decoded.
+    pub fn undecodable(log: &TopicPartition, first: Offset, next: Offset, error: &Error) -> Finding {
+        let (file, lost) = (log.to_string(), Some((first, next)));
+        Finding {
+            severity: Severity::Lost,
+            log: Some(log.clone()),
+            file,
+            position: None,
+            lost,
+            text: format!("{UNDECODABLE}{error}"),
+        }
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.file)?;
         if let Some(position) = self.position {
             write!(f, " at {position}")?;
         }
-        match self.lost {
-            Some((first, next)) if next == first + 1 => write!(f, ": offset {first} lost")?,
-            Some((first, next)) => write!(f, ": offsets {first} to {} lost", next - 1)?,
-            None => {}
+        if let Some((first, next)) = self.lost {
+            write!(f, ": {} lost", offsets_in_words(first, next))?;
         }
         write!(f, ": {}", self.text)
     }
+}
+
+/// What comes before the fault of a batch whose CRC holds.
+pub(super) const UNDECODABLE: &str = "the CRC holds, and the records cannot be read: ";
+
+/// `offset 5`, `offsets 5 to 9`: the offsets `first..next`, at least one.
+pub(crate) fn offsets_in_words(first: Offset, next: Offset) -> String {
+    let last = next.saturating_sub(1);
+    if last <= first { format!("offset {first}") } else { format!("offsets {first} to {last}") }
+}
+
+/// How the search behind damage ended, to be appended to the damage's cause.
+pub(super) fn behind_damage(unread_from: Option<u64>, resumes_at: Option<u64>) -> String {
+    let mut text = String::new();
+    if let Some(unread) = unread_from {
+        let _ = write!(text, "; from byte {unread} on the search's effort was spent, and little was looked at");
+    }
+    if let Some(at) = resumes_at {
+        let _ = write!(text, "; good again at byte {at}");
+    }
+    text
 }
 
 /// What one log holds.
