@@ -41,7 +41,8 @@ struct Stat {
     high_watermark: Offset,
     recovery_point: Offset,
     log_end_offset: Offset,
-    records: Offset,
+    /// High watermark less log start: as many records, where neither compaction nor a repair left holes.
+    offsets: Offset,
     leader_epoch: LeaderEpoch,
     segments: usize,
     /// Of whole batches.
@@ -97,7 +98,7 @@ fn stat(log: &Log, root: &Path) -> Result<Stat, Failure> {
         high_watermark: offsets.high_watermark,
         recovery_point: offsets.recovery_point,
         log_end_offset: offsets.log_end_offset,
-        records: offsets.high_watermark - offsets.log_start_offset,
+        offsets: print::offsets_in(&offsets),
         leader_epoch: log.leader_epoch(),
         segments,
         bytes,
@@ -171,10 +172,10 @@ fn print_one(out: &mut impl Write, stat: &Stat, paint: Paint, is_written: bool) 
         (false, false) => writeln!(out, "  {}", paint.warn("not closed cleanly: the next open for writing recovers"))?,
     }
     let Stat { log_start_offset: start, high_watermark, recovery_point, log_end_offset: end, .. } = stat;
-    let records = print::counted(u64::try_from(stat.records).unwrap_or(0), "record");
+    let count = print::counted(u64::try_from(stat.offsets).unwrap_or(0), "offset");
     let watermark = if high_watermark == end { String::new() } else { format!(", high watermark {high_watermark}") };
     let offsets =
-        format!("{start}..{end} ({records}){watermark}, recovery point {recovery_point}, epoch {}", stat.leader_epoch);
+        format!("{start}..{end} ({count}){watermark}, recovery point {recovery_point}, epoch {}", stat.leader_epoch);
     line(out, "offsets", &offsets)?;
     let segments = print::counted(stat.segments as u64, "segment");
     line(
