@@ -78,6 +78,12 @@ pub(crate) fn offsets_in(offsets: &edgelog::LogOffsets) -> edgelog::Offset {
     offsets.high_watermark.saturating_sub(offsets.log_start_offset)
 }
 
+/// `offset 5`, `offsets 5 to 9`: the offsets `first..next`, in the library's words.
+pub(crate) fn offsets_in_words(first: edgelog::Offset, next: edgelog::Offset) -> String {
+    let last = next.saturating_sub(1);
+    if last <= first { format!("offset {first}") } else { format!("offsets {first} to {last}") }
+}
+
 /// A line of JSON on standard output.
 pub(crate) fn json_line(value: &impl Serialize) -> Result<(), Failure> {
     let mut out = io::stdout().lock();

@@ -3,10 +3,12 @@
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, StdoutLock, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use edgelog::core::TimestampType;
-use edgelog::inspect::Finding;
+use edgelog::inspect::{self, Finding};
+use edgelog::storage::Storage;
 use edgelog::{Batch, Error, Log, Offset, OffsetAndEpoch, OffsetSpec, Reader, Record, TimestampMs};
 
 use crate::context::Context;
@@ -94,7 +96,9 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let target = ctx.find_in(&store.topics()?, &args.topic, args.partition)?;
     let readable = target.readable_logs(&store);
     let lanes = readable.logs.into_iter().map(|log| Lane::open(log, args)).collect::<Result<Vec<_>, _>>()?;
-    let mut tail = Tail { lanes, printer: Printer::new(args), left: args.max_records, has_lost: readable.has_lost };
+    let storage = inspect::open_directory(ctx.dir())?;
+    let (printer, left, has_lost) = (Printer::new(args), args.max_records, readable.has_lost);
+    let mut tail = Tail { lanes, storage, printer, left, has_lost };
     let ended = tail.run(!args.no_follow);
     let flushed = tail.printer.out.flush();
     let is_interrupted = ended?;
@@ -143,6 +147,7 @@ impl Lane {
 
 struct Tail {
     lanes: Vec<Lane>,
+    storage: Arc<dyn Storage>,
     printer: Printer,
     left: Option<u64>,
     has_lost: bool,
@@ -159,7 +164,16 @@ impl Tail {
                 }
             }
         }
-        if self.left == Some(0) || !follow {
+        if self.left == Some(0) {
+            return Ok(false);
+        }
+        for at in 0..self.lanes.len() {
+            // Where damage stands above the recovery point, the log ends before it, and a reader is not told.
+            for hidden in inspect::check_end(&self.storage, self.lanes[at].log.name())? {
+                self.tell_finding(&hidden)?;
+            }
+        }
+        if !follow {
             return Ok(false);
         }
         loop {

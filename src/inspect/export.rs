@@ -9,12 +9,14 @@ use edgelog_core::{
     HEADER_LEN, LeaderEpoch, LogConfig, Offset, Record, RecordBatch, RecordBatchBuilder, TimestampType,
 };
 
+use super::check::check_end;
 use super::facts::{Listing, LogFacts, StoreFacts};
 use super::indexes::BuiltIndexes;
 use super::pause;
 use super::records::{Decompressor, RecordsFault};
 use super::report::{Finding, Progress, Severity, UNDECODABLE};
 use super::rewrite::{Sink, write_indexes};
+use super::segment_check::{behind_old_messages, is_old_format};
 use super::shared::SharedStorage;
 use super::walk::{Damage, Step, WalkRules, Walker};
 use crate::error::{Error, Result};
@@ -70,6 +72,14 @@ impl ExportReport {
         if self.lost.len() < LOST_MAX {
             self.lost.push(finding);
         }
+    }
+
+    /// Adds what damage hides at the end of the log.
+    fn lose_end(&mut self, storage: &Arc<dyn Storage>, name: &TopicPartition, range: ExportRange) -> Result<()> {
+        let hidden = check_end(storage, name)?;
+        let is_asked_for = |finding: &Finding| finding.lost.is_some_and(|(first, _)| first < range.until);
+        hidden.into_iter().filter(is_asked_for).for_each(|finding| self.lose(finding));
+        Ok(())
     }
 }
 
@@ -148,7 +158,8 @@ pub fn export_partition(
         reached: None,
     };
     let exported = exporter.run(&listing.segments, topic_id);
-    let report = std::mem::take(&mut exporter.report);
+    let mut report = std::mem::take(&mut exporter.report);
+    report.lose_end(storage, name, range)?;
     let placed = exported.and_then(|()| {
         target.rename(&part, &dir).map_err(Error::storage("put in place", &dir))?;
         target.sync_dir("").map_err(Error::storage("sync directory", "."))
@@ -276,7 +287,7 @@ impl Exporter<'_> {
                 Step::Damage(damage) => {
                     let is_end = (!durable && !self.facts.clean)
                         || (self.facts.saved.is_none() && upper.is_none() && damage.resumes_at.is_none());
-                    if is_end {
+                    if is_end && !is_old_format(&damage) {
                         return Ok(false);
                     }
                     self.damage(path, base, upper, &mut walker, &damage)?;
@@ -311,8 +322,11 @@ impl Exporter<'_> {
                 return self.batch(path, position, base, &batch, first_offset);
             }
         }
-        let behind = upper.or(self.facts.recovery_point()).unwrap_or(first_offset);
-        let next = damage.next_offset.unwrap_or(behind);
+        let behind = match upper {
+            None if is_old_format(damage) => behind_old_messages(walker, position),
+            upper => upper.or(self.facts.recovery_point()),
+        };
+        let next = damage.next_offset.or(behind).unwrap_or(first_offset);
         self.lose(path, position, first_offset, next, damage.cause.to_string());
         self.reached = Some(next);
         Ok(())
@@ -473,7 +487,10 @@ pub fn export_records(
                 continue;
             }
             // The end, or a truncation took back what was to come.
-            Ok(None) | Err(Error::OffsetOutOfRange { .. } | Error::FencedLeaderEpoch { .. }) => return Ok(report),
+            Ok(None) | Err(Error::OffsetOutOfRange { .. } | Error::FencedLeaderEpoch { .. }) => {
+                report.lose_end(storage, name, range)?;
+                return Ok(report);
+            }
             Err(Error::Storage { source, .. })
                 if source.kind() == io::ErrorKind::NotFound && exchanged < EXCHANGED_MAX =>
             {

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use edgelog_core::Offset;
 
 use crate::error::Error;
-use crate::log::{LostRange, TopicPartition};
+use crate::log::{LostRange, TopicPartition, offsets_in_words};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,12 +97,6 @@ impl fmt::Display for Finding {
 /// What comes before the fault of a batch whose CRC holds.
 pub(super) const UNDECODABLE: &str = "the CRC holds, and the records cannot be read: ";
 
-/// `offset 5`, `offsets 5 to 9`: the offsets `first..next`, at least one.
-pub(crate) fn offsets_in_words(first: Offset, next: Offset) -> String {
-    let last = next.saturating_sub(1);
-    if last <= first { format!("offset {first}") } else { format!("offsets {first} to {last}") }
-}
-
 /// How the search behind damage ended, to be appended to the damage's cause.
 pub(super) fn behind_damage(unread_from: Option<u64>, resumes_at: Option<u64>) -> String {
     let mut text = String::new();
@@ -135,6 +129,9 @@ pub struct CheckedLog {
     pub log_end_offset: Offset,
     /// The worst that was found in it; `None` where nothing was.
     pub worst: Option<Severity>,
+    /// Repair leaves something of it as it is, for a person to decide: messages of format 0 or 1, or a file of Kafka's
+    /// log cleaner that holds the only copy of records.
+    pub needs_decision: bool,
 }
 
 /// The outcome of [`check`](super::check).

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use edgelog_core::{EpochEntry, EpochTable, HEADER_LEN, Offset, Plausible, Position, ScanRules, ScanStep, scan_step};
 
 use super::beside::FailedFlush;
+use super::old_format::behind_old_messages;
 use super::recovery::OpenLog;
 use super::{LogShared, ReadUpTo, is_gone, state};
 use crate::error::{Error, Result};
@@ -78,7 +79,7 @@ impl LogShared {
         }
         loop {
             any |= self.validate_on(&mut at)?;
-            if !self.move_on(&mut at)? && !self.pass_damage(&mut at)? {
+            if !self.move_on(&mut at)? && !self.pass_old_messages(&mut at)? && !self.pass_damage(&mut at)? {
                 break;
             }
             any = true;
@@ -251,6 +252,26 @@ impl LogShared {
         // Where nothing good follows, the damage reaches to the recovery point: readers are led into it.
         let found = at.segment.resync(at.position, len, &plausible, &self.pool).batch;
         (at.position, at.next_offset) = found.unwrap_or((len, recovery_point));
+        at.segment.publish(at.position);
+        self.log_end_offset.store(at.next_offset, Ordering::Release);
+        self.high_watermark.store(at.next_offset, Ordering::Release);
+        Ok(true)
+    }
+
+    /// Messages of format 0 or 1 stand here: goes on behind them. Readers meet them, report them, and read what follows.
+    fn pass_old_messages(&self, at: &mut Attachment) -> Result<bool> {
+        let file = match at.segment.file() {
+            Ok(file) => file,
+            Err(error) if is_gone(&error) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let behind = file.len().and_then(|len| {
+            let len = Position::try_from(len).unwrap_or(i32::MAX as Position);
+            behind_old_messages(&**file, at.position, len)
+        });
+        let behind = behind.map_err(Error::storage("read", &at.segment.path()))?;
+        let Some((position, next_offset)) = behind else { return Ok(false) };
+        (at.position, at.next_offset) = (position, next_offset.max(at.next_offset));
         at.segment.publish(at.position);
         self.log_end_offset.store(at.next_offset, Ordering::Release);
         self.high_watermark.store(at.next_offset, Ordering::Release);
