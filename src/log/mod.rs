@@ -32,6 +32,7 @@ mod beside;
 mod close;
 pub(crate) mod delivery;
 mod flush;
+mod old_format;
 mod read;
 mod recovery;
 mod retention;
@@ -52,7 +53,7 @@ pub(crate) use attach::{Attachment, attach};
 pub(crate) use beside::FailedFlush;
 pub(crate) use recovery::{OpenLog, open};
 pub(crate) use saved_log::SavedLog;
-pub(crate) use types::check_topic_name;
+pub(crate) use types::{check_topic_name, offsets_in_words};
 
 /// What a log asks of the store that it lives in.
 pub(crate) trait LogHost: Send + Sync + fmt::Debug {

@@ -523,7 +523,7 @@ pub(crate) fn read_config(storage: &dyn Storage, dir: &str) -> io::Result<BTreeM
 }
 
 /// The partition whose directory is being deleted under the name `dir`; the topic's name may be cut short.
-fn deleted_partition(dir: &str) -> Option<TopicPartition> {
+pub(crate) fn deleted_partition(dir: &str) -> Option<TopicPartition> {
     let (name, _) = dir.strip_suffix(DELETE_SUFFIX)?.rsplit_once('.')?;
     TopicPartition::parse_dir(name)
 }
