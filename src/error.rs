@@ -1,7 +1,7 @@
 //! The one error of this crate: Kafka's names and numbers where Kafka has them, evidence in every variant.
 
 use std::io;
-use std::time::Duration;
+use std::sync::Arc;
 
 use edgelog_core::{ConfigError, DecodeError, EncodeError, LeaderEpoch, Offset, Position, TimestampMs};
 
@@ -232,6 +232,40 @@ pub enum Error {
         reason: String,
     },
 
+    /// The write or flush that failed just now; the log is read-only from here on, until the store is opened again.
+    /// Later calls answer [`Error::PreviousIo`].
+    #[error("{source}; {log} is read-only from here on: open the store again to go on")]
+    LogFailed {
+        /// The log concerned.
+        log: String,
+        /// The error of the file operation.
+        #[source]
+        source: Box<Error>,
+    },
+
+    /// The log is there and the open of the store could not open it; other logs are open. The next open of the store
+    /// tries again.
+    #[error("{log} could not be opened: {source}")]
+    NotOpened {
+        /// The log concerned.
+        log: String,
+        /// Why.
+        #[source]
+        source: Arc<Error>,
+    },
+
+    /// A segment holds messages of format 0 or 1. The file stays as it is.
+    #[error("{file} at {position}: {source}")]
+    UnsupportedMessageFormat {
+        /// The segment file, relative to the data directory.
+        file: String,
+        /// The byte where the first such message begins.
+        position: Position,
+        /// [`DecodeError::OldFormat`], with the format.
+        #[source]
+        source: DecodeError,
+    },
+
     /// The store or log was closed.
     #[error("the log is closed")]
     Closed,
@@ -243,10 +277,6 @@ pub enum Error {
     /// The handle was made before a `fork`, and this is the child: open the store anew here.
     #[error("this handle belongs to the parent process; open or attach again after fork")]
     Forked,
-
-    /// A call with a deadline did not finish before it.
-    #[error("timed out after {0:?}")]
-    TimedOut(Duration),
 }
 
 /// What was found where a valid batch was expected.
@@ -289,7 +319,6 @@ impl Error {
             Error::OffsetOutOfRange { .. } | Error::OffsetsUsedUp { .. } => 1,
             Error::CorruptRecord { .. } | Error::CorruptBatch { .. } => 2,
             Error::UnknownTopicOrPartition { .. } => 3,
-            Error::TimedOut(_) => 7,
             Error::RecordTooLarge { .. }
             | Error::NotDecompressed { source: CodecError::TooLarge { .. }, .. }
             | Error::Compression(CodecError::TooLarge { .. }) => 10,
@@ -300,7 +329,9 @@ impl Error {
             Error::TopicExists { .. } => 36,
             Error::InvalidPartitions { .. } => 37,
             Error::InvalidConfig { .. } => 40,
-            Error::Storage { .. } | Error::PreviousIo { .. } => 56,
+            Error::UnsupportedMessageFormat { .. } => 43,
+            Error::NotOpened { source, .. } => return source.kafka_code(),
+            Error::Storage { .. } | Error::LogFailed { .. } | Error::PreviousIo { .. } => 56,
             Error::FencedLeaderEpoch { .. } => 74,
             Error::UnknownLeaderEpoch { .. } => 75,
             Error::LogReplaced { .. } => 103,
@@ -312,29 +343,45 @@ impl Error {
         })
     }
 
-    /// Whether the same call may succeed later without anybody's doing but time's (a full disk counts: room
-    /// may be freed).
+    /// Whether the same call on the same handle may succeed later, when time has passed or room was freed: a full disk
+    /// or quota, where the log is still writable, or memory that the system did not have. An error that made the log
+    /// read-only is not retriable ([`Error::LogFailed`], [`Error::PreviousIo`]): the store has to be opened again first.
     pub fn is_retriable(&self) -> bool {
         match self {
-            Error::TimedOut(_)
-            | Error::NotDecompressed { source: CodecError::OutOfMemory { .. }, .. }
+            Error::NotDecompressed { source: CodecError::OutOfMemory { .. }, .. }
             | Error::Compression(CodecError::OutOfMemory { .. }) => true,
-            Error::Storage { source, .. } => {
-                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-            }
+            Error::Storage { .. } => self.is_storage_full(),
             _ => false,
         }
     }
 
     /// Whether the error says that there is no room on the disk (or in its quota).
     pub fn is_storage_full(&self) -> bool {
-        matches!(self, Error::Storage { source, .. }
-            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+        match self {
+            Error::Storage { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            Error::LogFailed { source, .. } => source.is_storage_full(),
+            Error::NotOpened { source, .. } => source.is_storage_full(),
+            _ => false,
+        }
     }
 
-    /// Whether the error reports damaged bytes in a file.
+    /// Whether the error reports bytes in a file that cannot be read as records: damage, or an old message format.
     pub fn is_corrupt(&self) -> bool {
-        matches!(self, Error::CorruptRecord { .. } | Error::CorruptBatch { .. })
+        match self {
+            Error::CorruptRecord { .. } | Error::CorruptBatch { .. } | Error::UnsupportedMessageFormat { .. } => true,
+            Error::NotOpened { source, .. } => source.is_corrupt(),
+            _ => false,
+        }
+    }
+
+    /// The same error of a file operation that has made `log` read-only; other errors as they are.
+    pub(crate) fn made_read_only(self, log: &impl std::fmt::Display) -> Error {
+        match self {
+            Error::Storage { .. } => Error::LogFailed { log: log.to_string(), source: Box::new(self) },
+            other => other,
+        }
     }
 
     /// The given file operation's error, with what was being done to what.
@@ -357,5 +404,32 @@ impl From<EncodeError> for Error {
             }
             _ => Error::RecordTooLarge { given: usize::MAX, max: i32::MAX as usize },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_say_what_a_caller_can_do() {
+        let full = || Error::storage("write", "t-0/0.log")(io::ErrorKind::StorageFull.into());
+        let (retriable, failed) = (full(), full().made_read_only(&"t-0"));
+        assert!(retriable.is_retriable() && retriable.is_storage_full());
+        assert!(!failed.is_retriable() && failed.is_storage_full(), "the log is read-only until the store is reopened");
+        assert!(failed.to_string().contains("t-0 is read-only from here on"), "{failed}");
+        let other = Error::storage("write", "t-0/0.log")(io::ErrorKind::PermissionDenied.into());
+        assert!(!other.is_retriable() && !other.is_storage_full());
+
+        let old = Error::UnsupportedMessageFormat {
+            file: "t-0/0.log".to_owned(),
+            position: 0,
+            source: DecodeError::OldFormat { magic: 1 },
+        };
+        assert!(old.is_corrupt() && old.to_string().contains("message format 1"), "{old}");
+        let unopened = Error::NotOpened { log: "t-0".to_owned(), source: Arc::new(old) };
+        assert!(unopened.is_corrupt() && unopened.kafka_code() == Some(43), "{unopened}");
+        let unopened = Error::NotOpened { log: "t-0".to_owned(), source: Arc::new(other) };
+        assert!(!unopened.is_corrupt() && unopened.kafka_code() == Some(56), "{unopened}");
     }
 }

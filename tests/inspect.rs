@@ -724,7 +724,8 @@ fn damage_is_left_out_of_exports_and_told() {
     // What is there holds to the last byte; offsets need only rise in a log that was brought in.
     assert_eq!(target.check().worst, Some(Severity::Heals), "{:#?}", target.check());
     let mut offsets = Vec::new();
-    let mut tell = |record: &edgelog::Record<'_>| {
+    let mut tell = |record: &edgelog::Record<'_>, kind| {
+        assert_eq!(kind, edgelog::core::TimestampType::CreateTime);
         offsets.push(record.offset);
         Ok(())
     };

@@ -12,7 +12,7 @@ use edgelog::{Offset, TopicPartition};
 use serde::Serialize;
 
 use crate::context::Context;
-use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, warn};
+use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, refuse_stray_options, warn};
 use crate::interrupt;
 use crate::print::{self, Paint};
 use crate::progress::CatchUp;
@@ -36,8 +36,7 @@ const LEFT_SHOWN_MIN: u64 = 1000;
 ///
 /// Works beside the program that writes the store, and when none does. Without a command: `run`.
 #[derive(clap::Args)]
-#[command(
-    after_help = "\
+#[command(after_help = "\
 Examples:
   edgelog bridge --device press-17 --bootstrap kafka:9092 --topics 'cpu,net.*' --until-caught-up
   edgelog bridge --config bridge.properties
@@ -56,9 +55,7 @@ Exit codes:
   2    --until-caught-up: some logs cannot be sent, each named with the reason; the others are in the cluster
   3    fenced by another copy of this device, or the cluster's position is not one of the logs here: a person has to
        decide (`edgelog bridge adopt`, `reset`). With --until-caught-up or edgelog.bridge.on.fenced=exit; else it waits
-  130  interrupted before it had caught up",
-    args_conflicts_with_subcommands = true
-)]
+  130  interrupted before it had caught up")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
@@ -76,7 +73,7 @@ enum Command {
 }
 
 /// Send, until stopped or caught up
-#[derive(clap::Args)]
+#[derive(clap::Args, Default, PartialEq, Eq)]
 struct Run {
     #[command(flatten)]
     keys: KeyArgs,
@@ -103,6 +100,9 @@ struct Run {
 struct Keys {}
 
 pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
+    if args.command.is_some() {
+        refuse_stray_options(&args.run, "bridge");
+    }
     match &args.command {
         None => send(&args.run, ctx),
         Some(Command::Run(args)) => send(args, ctx),

@@ -12,7 +12,7 @@ use edgelog::{Error, Offset, Record, TopicPartition};
 use serde_json::json;
 
 use crate::context::Context;
-use crate::failure::{DAMAGE, Failure, Outcome, warn};
+use crate::failure::{DAMAGE, Failure, Outcome, tell_damage};
 use crate::inspected::{self, Watch};
 use crate::print;
 use crate::{interrupt, json_record};
@@ -94,9 +94,9 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
             out.writer().write_all(b"offset,timestamp,key,value,headers\n")?;
         }
         let exported = each(&logs, |name| {
-            let mut tell = |record: &Record<'_>| match format {
+            let mut tell = |record: &Record<'_>, kind| match format {
                 Format::Csv => write_csv(&mut out.writer(), record),
-                _ => json_record::write(&mut out.writer(), &name.topic, name.partition, record),
+                _ => json_record::write(&mut out.writer(), &name.topic, name.partition, record, kind),
             };
             inspect::export_records(&storage, name, range, &mut tell, &mut look)
         });
@@ -132,8 +132,7 @@ fn tell(args: &Args, format: Format, reports: &Reports<'_>) -> ExitCode {
     let mut damaged = false;
     for (name, report) in reports {
         for finding in &report.lost {
-            warn(finding);
-            damaged = true;
+            damaged |= tell_damage(finding);
         }
         let records = print::counted(report.records, "record");
         let offsets = match report.offsets {

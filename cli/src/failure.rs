@@ -4,6 +4,8 @@ use std::fmt;
 use std::io::{self, BufRead, IsTerminal};
 use std::process::ExitCode;
 
+use edgelog::inspect::{Finding, Severity};
+
 use crate::print::Paint;
 
 /// What a command's `run` returns.
@@ -19,13 +21,15 @@ pub(crate) const INTERRUPTED: u8 = 130;
 pub(crate) struct Failure {
     message: String,
     hint: Option<String>,
+    /// Damage, or an old message format, is in the way: the exit code is [`DAMAGE`].
+    is_damage: bool,
     /// Whoever read our output has gone: nothing to tell.
     is_broken_pipe: bool,
 }
 
 impl Failure {
     pub(crate) fn new(message: impl Into<String>) -> Failure {
-        Failure { message: message.into(), hint: None, is_broken_pipe: false }
+        Failure { message: message.into(), hint: None, is_damage: false, is_broken_pipe: false }
     }
 
     /// The same failure with what to do next. The hint of whoever was nearer to the cause stays.
@@ -53,7 +57,7 @@ impl fmt::Display for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
         let is_broken_pipe = error.kind() == io::ErrorKind::BrokenPipe;
-        Failure { message: error.to_string(), hint: None, is_broken_pipe }
+        Failure { message: error.to_string(), hint: None, is_damage: false, is_broken_pipe }
     }
 }
 
@@ -63,39 +67,47 @@ impl From<serde_json::Error> for Failure {
     }
 }
 
+/// What a person can do about an error of the library.
+fn hint_of(error: &edgelog::Error) -> Option<&'static str> {
+    match error {
+        edgelog::Error::NotOpened { source, .. } => hint_of(source),
+        edgelog::Error::DataDirLocked(_) => Some(
+            "One process writes a data directory; any number may read it meanwhile: `tail`, `stat` and `topics` work now. \
+                 To write, stop that process first, or choose another directory with --dir.",
+        ),
+        edgelog::Error::CorruptRecord { .. } | edgelog::Error::CorruptBatch { .. } => Some(
+            "`edgelog fsck` says what is damaged, `edgelog tail` prints what is good on both sides, `edgelog repair` makes the log whole again.",
+        ),
+        edgelog::Error::PreviousIo { .. } | edgelog::Error::LogFailed { .. } => Some(
+            "What was acknowledged is safe. Look at the disk and the kernel's log (dmesg), then start again: opening recovers.",
+        ),
+        edgelog::Error::UnsupportedVersion { .. } => Some("Use the edgelog that wrote this directory, or a newer one."),
+        edgelog::Error::RecordTooLarge { .. } | edgelog::Error::RecordBatchTooLarge { .. } => Some(
+            "Raise the limit with `edgelog topics alter TOPIC --config max.message.bytes=N` (and segment.bytes, where it is smaller).",
+        ),
+        edgelog::Error::InvalidConfig { .. } => {
+            Some("`edgelog topics describe` lists every key, its values and its default.")
+        }
+        edgelog::Error::InvalidPartitions { .. } | edgelog::Error::InvalidTopic { .. } => None,
+        edgelog::Error::TopicExists { .. } => Some("`edgelog topics alter` changes its configuration."),
+        error if error.is_storage_full() => Some(
+            "The disk (or the quota) is full. Everything acknowledged is safe and readable. Free some room, or delete a topic: `edgelog topics delete NAME`.",
+        ),
+        edgelog::Error::Storage { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Some("Run as the user that owns the data directory, or choose another one with --dir.")
+        }
+        _ => None,
+    }
+}
+
 impl From<edgelog::Error> for Failure {
     fn from(error: edgelog::Error) -> Failure {
-        let hint = match &error {
-            edgelog::Error::DataDirLocked(_) => Some(
-                "One process writes a data directory; any number may read it meanwhile: `tail`, `stat` and `topics` work now. \
-                 To write, stop that process first, or choose another directory with --dir.",
-            ),
-            edgelog::Error::CorruptRecord { .. } | edgelog::Error::CorruptBatch { .. } => Some(
-                "`edgelog fsck` says what is damaged, `edgelog tail` prints what is good on both sides, `edgelog repair` makes the log whole again.",
-            ),
-            edgelog::Error::PreviousIo { .. } => Some(
-                "What was acknowledged is safe. Look at the disk and the kernel's log (dmesg), then start again: opening recovers.",
-            ),
-            edgelog::Error::UnsupportedVersion { .. } => {
-                Some("Use the edgelog that wrote this directory, or a newer one.")
-            }
-            edgelog::Error::RecordTooLarge { .. } | edgelog::Error::RecordBatchTooLarge { .. } => Some(
-                "Raise the limit with `edgelog topics alter TOPIC --config max.message.bytes=N` (and segment.bytes, where it is smaller).",
-            ),
-            edgelog::Error::InvalidConfig { .. } => {
-                Some("`edgelog topics describe` lists every key, its values and its default.")
-            }
-            edgelog::Error::InvalidPartitions { .. } | edgelog::Error::InvalidTopic { .. } => None,
-            edgelog::Error::TopicExists { .. } => Some("`edgelog topics alter` changes its configuration."),
-            error if error.is_storage_full() => Some(
-                "The disk (or the quota) is full. Everything acknowledged is safe and readable. Free some room, or delete a topic: `edgelog topics delete NAME`.",
-            ),
-            edgelog::Error::Storage { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                Some("Run as the user that owns the data directory, or choose another one with --dir.")
-            }
-            _ => None,
-        };
-        Failure { message: error.to_string(), hint: hint.map(str::to_owned), is_broken_pipe: false }
+        Failure {
+            message: error.to_string(),
+            hint: hint_of(&error).map(str::to_owned),
+            is_damage: error.is_corrupt(),
+            is_broken_pipe: false,
+        }
     }
 }
 
@@ -110,8 +122,19 @@ pub(crate) fn exit(outcome: Outcome) -> ExitCode {
             if let Some(hint) = &failure.hint {
                 eprintln!("{hint}");
             }
-            ExitCode::FAILURE
+            if failure.is_damage { ExitCode::from(DAMAGE) } else { ExitCode::FAILURE }
         }
+    }
+}
+
+/// Ends with a usage error where options that `command` has without a subcommand stand before a subcommand: they would
+/// be ignored. (`--dir` may stand anywhere, which clap's `args_conflicts_with_subcommands` does not allow.)
+pub(crate) fn refuse_stray_options<T: Default + PartialEq>(options: &T, command: &str) {
+    if *options != T::default() {
+        let text = format!(
+            "of the options of `edgelog {command}`, only --dir may stand before a subcommand: put the others behind it\n"
+        );
+        clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, text).exit();
     }
 }
 
@@ -129,6 +152,18 @@ pub(crate) fn confirm(what: &str) -> Result<(), Failure> {
 /// Tells what is damaged or lost; the command goes on, and exits with [`DAMAGE`].
 pub(crate) fn damage(message: impl fmt::Display) {
     eprintln!("{} {message}", Paint::stderr().bad("damage:"));
+}
+
+/// Reports a finding of a command that prints records and goes on; whether some were not printed, so that it exits with
+/// [`DAMAGE`].
+pub(crate) fn tell_damage(finding: &Finding) -> bool {
+    if finding.severity == Severity::Lost {
+        damage(finding)
+    } else {
+        warn(finding)
+    }
+    // A note is about records that are sound perhaps, and that cannot be decompressed here.
+    finding.severity != Severity::Heals
 }
 
 /// Tells something that does not stop the command.

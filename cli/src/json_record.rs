@@ -9,13 +9,25 @@ use std::io::{self, Write};
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 use edgelog::Record;
+use edgelog::core::TimestampType;
 
 /// Writes the record and a newline.
-pub(crate) fn write(out: &mut impl Write, topic: &str, partition: u32, record: &Record<'_>) -> io::Result<()> {
+pub(crate) fn write(
+    out: &mut impl Write,
+    topic: &str,
+    partition: u32,
+    record: &Record<'_>,
+    kind: TimestampType,
+) -> io::Result<()> {
     out.write_all(b"{\"topic\":")?;
     serde_json::to_writer(&mut *out, topic)?;
     let (offset, timestamp) = (record.offset, record.timestamp);
-    write!(out, ",\"partition\":{partition},\"offset\":{offset},\"tstype\":\"create\",\"ts\":{timestamp}")?;
+    // As `kcat -J` names them.
+    let kind = match kind {
+        TimestampType::CreateTime => "create",
+        TimestampType::LogAppendTime => "logappend",
+    };
+    write!(out, ",\"partition\":{partition},\"offset\":{offset},\"tstype\":\"{kind}\",\"ts\":{timestamp}")?;
     write_headers(out, record)?;
     write_field(out, "key", record.key)?;
     write_field(out, "payload", record.value)?;

@@ -70,6 +70,18 @@ impl<T: fmt::Display> fmt::Display for Painted<T> {
     }
 }
 
+/// How many offsets a log spans: the one count that costs no walk over its batches. It is a count of offsets and not
+/// of records: a compacted or repaired log has offsets without a record.
+pub(crate) fn offsets_in(offsets: &edgelog::LogOffsets) -> edgelog::Offset {
+    offsets.high_watermark.saturating_sub(offsets.log_start_offset)
+}
+
+/// `offset 5`, `offsets 5 to 9`: the offsets `first..next`, in the library's words.
+pub(crate) fn offsets_in_words(first: edgelog::Offset, next: edgelog::Offset) -> String {
+    let last = next.saturating_sub(1);
+    if last <= first { format!("offset {first}") } else { format!("offsets {first} to {last}") }
+}
+
 /// A line of JSON on standard output.
 pub(crate) fn json_line(value: &impl Serialize) -> io::Result<()> {
     let mut out = io::stdout().lock();
@@ -110,9 +122,14 @@ pub(crate) fn grouped(number: impl Into<i128>) -> String {
     text
 }
 
-/// `1 record`, `2 records`.
+/// `1 record`, `2 records`, `2 batches`.
 pub(crate) fn counted(count: u64, noun: &str) -> String {
-    format!("{} {noun}{}", grouped(count), if count == 1 { "" } else { "s" })
+    let ending = match (count, noun.ends_with("ch")) {
+        (1, _) => "",
+        (_, true) => "es",
+        (_, false) => "s",
+    };
+    format!("{} {noun}{ending}", grouped(count))
 }
 
 /// Which side of its column a cell stands at.
@@ -217,6 +234,7 @@ mod tests {
         );
         assert_eq!([grouped(0), grouped(999), grouped(1000), grouped(-1_234_567)], ["0", "999", "1,000", "-1,234,567"]);
         assert_eq!([counted(1, "record"), counted(2000, "record")], ["1 record", "2,000 records"]);
+        assert_eq!([counted(1, "batch"), counted(2, "batch")], ["1 batch", "2 batches"]);
     }
 
     #[test]

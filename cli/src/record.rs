@@ -243,7 +243,9 @@ impl<'a> Recorder<'a> {
             let cut = if cut == 0 {
                 "nothing cut".to_owned()
             } else {
-                format!("{} of unfinished appends cut and put aside", print::bytes(cut))
+                let what =
+                    if report.set_aside_offsets() == 0 { "of unfinished appends" } else { "behind the ends of logs" };
+                format!("{} {what} cut and put aside", print::bytes(cut))
             };
             let text = format!("not closed cleanly; recovered {recovered} above the recovery points, {cut}");
             writeln!(out, "{} {dir}: {}", paint.strong("edgelog"), paint.warn(text))?;
@@ -268,13 +270,16 @@ impl<'a> Recorder<'a> {
             }
         }
         for lost in report.logs.iter().flat_map(|log| &log.lost) {
-            warn(format_args!(
-                "offsets {}..={} are lost: {} is damaged at byte {}",
-                lost.first_offset,
-                lost.next_offset - 1,
-                lost.file,
-                lost.position
-            ));
+            let offsets = print::offsets_in_words(lost.first_offset, lost.next_offset);
+            warn(format_args!("{} at {}: {offsets} lost", lost.file, lost.position));
+        }
+        for cut in report.logs.iter().flat_map(|log| &log.cut) {
+            if let (Some((first, last)), Some(kept_in)) = (cut.valid_offsets, &cut.kept_in) {
+                let offsets = print::offsets_in_words(first, last.saturating_add(1));
+                warn(format_args!(
+                    "valid batches are in {kept_in}, {offsets}: `edgelog repair --salvage {kept_in}` appends them again"
+                ));
+            }
         }
         for log in &report.logs {
             if let Some(failure) = &log.failure {

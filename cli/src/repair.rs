@@ -30,7 +30,8 @@ Examples:
 
 Back up the directory first where you can: `cp -a DIR DIR.bak`.
 
-Exit codes: 0 the store is sound now (what is lost was named), 2 it is not.")]
+Exit codes: 0 the store is sound now (what is lost was named), 2 it is not. Of a dry run: 2 where repair cannot make it
+sound.")]
 pub(crate) struct Args {
     /// Only this topic, or topic-partition
     topic: Option<String>,
@@ -88,7 +89,12 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     } else {
         print_report(&report, args.dry_run)?;
     }
-    Ok(if sound == Some(false) { ExitCode::from(DAMAGE) } else { ExitCode::SUCCESS })
+    Ok(if sound == Some(false) || is_beyond_repair(&report) { ExitCode::from(DAMAGE) } else { ExitCode::SUCCESS })
+}
+
+/// A dry run that found what repair leaves as it is: the store would not be sound afterwards.
+fn is_beyond_repair(report: &RepairReport) -> bool {
+    report.after.is_none() && report.before.logs.iter().any(|log| log.needs_decision)
 }
 
 fn print_report(report: &RepairReport, dry_run: bool) -> Result<(), Failure> {
@@ -102,6 +108,12 @@ fn print_report(report: &RepairReport, dry_run: bool) -> Result<(), Failure> {
         report.recovery.as_ref().filter(|recovery| recovery.cut_bytes() > 0 || recovery.lost_offsets() > 0)
     {
         writeln!(out, "opening the store: {recovery}")?;
+    }
+    if is_beyond_repair(report) {
+        out.flush()?;
+        drop(out);
+        warn("repair does not make the store sound: what it leaves as it is needs a decision");
+        return fsck::print_report(&report.before, true);
     }
     match &report.after {
         None if dry_run && !report.actions.is_empty() => {

@@ -1,15 +1,16 @@
 //! `stat`: where each log stands, what it takes on the disk, and whether it was closed cleanly.
 
-use std::fs;
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use edgelog::core::DecodeError;
 use edgelog::{LeaderEpoch, Log, Offset, OffsetSpec, RetentionHolds, Store, TimestampMs};
 use serde::Serialize;
 
 use crate::context::{Context, Readable, writer_of};
-use crate::failure::{Failure, Outcome, warn};
+use crate::failure::{Failure, Outcome, damage, warn};
 use crate::print::{self, Paint};
 use crate::time;
 
@@ -41,7 +42,8 @@ struct Stat {
     high_watermark: Offset,
     recovery_point: Offset,
     log_end_offset: Offset,
-    records: Offset,
+    /// High watermark less log start: as many records, where neither compaction nor a repair left holes.
+    offsets: Offset,
     leader_epoch: LeaderEpoch,
     segments: usize,
     /// Of whole batches.
@@ -56,9 +58,14 @@ struct Stat {
     newest_timestamp: Option<TimestampMs>,
     clean: bool,
     cut_files: Vec<CutFile>,
+    /// Segments that Kafka's log cleaner did not put in place.
+    swap_files: Vec<CutFile>,
+    /// A segment in a format that is not read, and what is to be said of it.
+    #[serde(skip)]
+    unsupported: Option<String>,
 }
 
-/// Bytes that recovery took out of the log and kept.
+/// A file that is no part of the log: what recovery took out of it, or what Kafka left.
 #[derive(Serialize)]
 struct CutFile {
     file: String,
@@ -85,6 +92,10 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     } else {
         print_all(&stats, ctx, &store, writer.as_deref())?;
     }
+    for text in stats.iter().filter_map(|stat| stat.unsupported.as_ref()) {
+        damage(text);
+        readable.has_lost = true;
+    }
     Ok(readable.exit_code())
 }
 
@@ -101,7 +112,7 @@ fn stat(log: &Log, root: &Path, holds: &RetentionHolds) -> Result<Stat, Failure>
         high_watermark: offsets.high_watermark,
         recovery_point: offsets.recovery_point,
         log_end_offset: offsets.log_end_offset,
-        records: offsets.high_watermark - offsets.log_start_offset,
+        offsets: print::offsets_in(&offsets),
         leader_epoch: log.leader_epoch(),
         segments,
         bytes,
@@ -112,6 +123,8 @@ fn stat(log: &Log, root: &Path, holds: &RetentionHolds) -> Result<Stat, Failure>
         newest_timestamp: first_timestamp(log, OffsetSpec::Last(1), |batch| batch.max_timestamp()),
         clean: false,
         cut_files: Vec::new(),
+        swap_files: Vec::new(),
+        unsupported: None,
     };
     let dir = root.join(name.to_string());
     let mut log_files_bytes = 0;
@@ -121,7 +134,14 @@ fn stat(log: &Log, root: &Path, holds: &RetentionHolds) -> Result<Stat, Failure>
         let file = entry.file_name().to_string_lossy().into_owned();
         found.disk_bytes += meta.blocks() * 512;
         match Path::new(&file).extension().and_then(|extension| extension.to_str()) {
-            Some("log") => log_files_bytes += meta.len(),
+            Some("log") => {
+                log_files_bytes += meta.len();
+                // Such a log was put here, and no open for writing took it over.
+                if offsets.recovery_point == 0 && found.unsupported.is_none() {
+                    found.unsupported = old_format_in(&entry.path()).map(|text| format!("{name}/{file} at 0: {text}"));
+                }
+            }
+            Some("swap") if file.ends_with(".log.swap") => found.swap_files.push(CutFile { file, bytes: meta.len() }),
             Some("cut") => found.cut_files.push(CutFile { file, bytes: meta.len() }),
             _ => {}
         }
@@ -130,6 +150,16 @@ fn stat(log: &Log, root: &Path, holds: &RetentionHolds) -> Result<Stat, Failure>
     found.clean = log_files_bytes == bytes && offsets.recovery_point == offsets.log_end_offset;
     found.cut_files.sort_by(|a, b| a.file.cmp(&b.file));
     Ok(found)
+}
+
+/// What there is to say of a segment that begins with a message of format 0 or 1.
+fn old_format_in(path: &Path) -> Option<String> {
+    let mut header = Vec::new();
+    File::open(path).ok()?.take(edgelog::core::HEADER_LEN as u64).read_to_end(&mut header).ok()?;
+    match edgelog::core::RecordBatch::parse(&header) {
+        Err(error @ DecodeError::OldFormat { .. }) => Some(error.to_string()),
+        _ => None,
+    }
 }
 
 /// A time of the batch that stands there; none where there is no batch, or damage in its place.
@@ -176,10 +206,10 @@ fn print_one(out: &mut impl Write, stat: &Stat, paint: Paint, is_written: bool) 
         (false, false) => writeln!(out, "  {}", paint.warn("not closed cleanly: the next open for writing recovers"))?,
     }
     let Stat { log_start_offset: start, high_watermark, recovery_point, log_end_offset: end, .. } = stat;
-    let records = print::counted(u64::try_from(stat.records).unwrap_or(0), "record");
+    let count = print::counted(u64::try_from(stat.offsets).unwrap_or(0), "offset");
     let watermark = if high_watermark == end { String::new() } else { format!(", high watermark {high_watermark}") };
     let offsets =
-        format!("{start}..{end} ({records}){watermark}, recovery point {recovery_point}, epoch {}", stat.leader_epoch);
+        format!("{start}..{end} ({count}){watermark}, recovery point {recovery_point}, epoch {}", stat.leader_epoch);
     line(out, "offsets", &offsets)?;
     let segments = print::counted(stat.segments as u64, "segment");
     line(
@@ -198,6 +228,11 @@ fn print_one(out: &mut impl Write, stat: &Stat, paint: Paint, is_written: bool) 
     }
     for cut in &stat.cut_files {
         line(out, "put aside", &format!("{} ({})", cut.file, print::bytes(cut.bytes)))?;
+    }
+    for swap in &stat.swap_files {
+        let (file, bytes) = (&swap.file, print::bytes(swap.bytes));
+        let text = format!("{file} ({bytes}), by Kafka's log cleaner: `edgelog fsck` says whether it is the only copy");
+        line(out, "left over", &text)?;
     }
     Ok(())
 }

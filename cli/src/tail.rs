@@ -3,12 +3,16 @@
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, StdoutLock, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use edgelog::{Batch, Error, Log, LostRange, Offset, OffsetAndEpoch, OffsetSpec, Reader, Record, TimestampMs};
+use edgelog::core::TimestampType;
+use edgelog::inspect::{self, Finding};
+use edgelog::storage::Storage;
+use edgelog::{Batch, Error, Log, Offset, OffsetAndEpoch, OffsetSpec, Reader, Record, TimestampMs};
 
 use crate::context::Context;
-use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, damage, warn};
+use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, tell_damage, warn};
 use crate::interrupt;
 use crate::json_record;
 use crate::print::{self, Paint};
@@ -92,7 +96,9 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let target = ctx.find_in(&store.topics()?, &args.topic, args.partition)?;
     let readable = target.readable_logs(&store);
     let lanes = readable.logs.into_iter().map(|log| Lane::open(log, args)).collect::<Result<Vec<_>, _>>()?;
-    let mut tail = Tail { lanes, printer: Printer::new(args), left: args.max_records, has_lost: readable.has_lost };
+    let storage = inspect::open_directory(ctx.dir())?;
+    let (printer, left, has_lost) = (Printer::new(args), args.max_records, readable.has_lost);
+    let mut tail = Tail { lanes, storage, printer, left, has_lost };
     let ended = tail.run(!args.no_follow);
     let flushed = tail.printer.out.flush();
     let is_interrupted = ended?;
@@ -141,6 +147,7 @@ impl Lane {
 
 struct Tail {
     lanes: Vec<Lane>,
+    storage: Arc<dyn Storage>,
     printer: Printer,
     left: Option<u64>,
     has_lost: bool,
@@ -157,7 +164,16 @@ impl Tail {
                 }
             }
         }
-        if self.left == Some(0) || !follow {
+        if self.left == Some(0) {
+            return Ok(false);
+        }
+        for at in 0..self.lanes.len() {
+            // Where damage stands above the recovery point, the log ends before it, and a reader is not told.
+            for hidden in inspect::check_end(&self.storage, self.lanes[at].log.name())? {
+                self.tell_finding(&hidden)?;
+            }
+        }
+        if !follow {
             return Ok(false);
         }
         loop {
@@ -185,47 +201,41 @@ impl Tail {
     /// Prints the partition's next batch, or steps over what is in the way. `false` at the end.
     fn print_next(&mut self, at: usize, wait: Option<Duration>) -> Result<bool, Failure> {
         let reader = &mut self.lanes[at].reader;
+        let from = reader.position().offset;
         let next = match wait {
             Some(wait) => reader.next_batch_timeout(wait),
             None => reader.next_batch(),
         };
         match next {
-            Ok(Some(batch)) => self.print_batch(at, &batch).map(|()| true),
+            Ok(Some(batch)) => self.print_batch(at, &batch, from).map(|()| true),
             Ok(None) => Ok(false),
             Err(error) => self.step_over(at, error).map(|()| true),
         }
     }
 
-    fn print_batch(&mut self, at: usize, batch: &Batch) -> Result<(), Failure> {
+    /// Prints the records of `batch` from offset `from` on.
+    fn print_batch(&mut self, at: usize, batch: &Batch, from: Offset) -> Result<(), Failure> {
         let Lane { log, not_before, .. } = &self.lanes[at];
-        let mut next = batch.base_offset();
-        let printed = batch.records().and_then(|mut records| {
-            records.try_for_each(|record| {
-                let record = record?;
-                if self.left == Some(0) {
-                    return Ok(());
-                }
-                next = record.offset + 1;
-                if not_before.is_some_and(|time| record.timestamp < time) {
-                    return Ok(());
-                }
-                if let Some(left) = &mut self.left {
-                    *left -= 1;
-                }
-                self.printer.print(log, &record);
-                Ok(())
-            })
+        // Every record is decoded before one is printed: the whole batch can be read, or none of it.
+        let records = batch.records().and_then(|records| {
+            records.clone().try_for_each(|record| record.map(drop))?;
+            Ok(records)
         });
-        if let Err(error) = printed {
-            // A batch may end with offsets that hold no record: the range is one that exists.
-            let (first, last) = (next.min(batch.last_offset()), batch.last_offset());
-            let text = format!("{}: offsets {first}..={last} cannot be read: {error}", log.name());
-            if matches!(error, Error::NotDecompressed { .. }) {
-                self.has_lost = true;
-                self.tell(text)?;
-            } else {
-                self.tell_lost(text)?;
+        let records = match records {
+            Ok(records) => records,
+            Err(error) => {
+                let (first, next) = (from.max(batch.base_offset()), batch.last_offset() + 1);
+                return self.tell_finding(&Finding::undecodable(log.name(), first, next, &error));
             }
+        };
+        let kind = batch.view().timestamp_type();
+        for record in records.flatten().filter(|record| not_before.is_none_or(|time| record.timestamp >= time)) {
+            match &mut self.left {
+                Some(0) => break,
+                Some(left) => *left -= 1,
+                None => {}
+            }
+            self.printer.print(log, &record, kind);
         }
         self.printer.pass_on_error()
     }
@@ -237,7 +247,7 @@ impl Tail {
         match error {
             Error::CorruptRecord { .. } => {
                 let lost = reader.skip_damage()?;
-                self.tell_lost(format_args!("{name}: {}", lost_text(&lost, &error)))
+                self.tell_finding(&Finding::skipped(&name, &lost, &error))
             }
             Error::OffsetOutOfRange { requested, log_start_offset, .. } if requested < log_start_offset => {
                 reader.seek(OffsetSpec::Earliest)?;
@@ -259,10 +269,9 @@ impl Tail {
         }
     }
 
-    fn tell_lost(&mut self, message: impl std::fmt::Display) -> Result<(), Failure> {
-        self.has_lost = true;
+    fn tell_finding(&mut self, finding: &Finding) -> Result<(), Failure> {
         self.printer.out.flush()?;
-        damage(message);
+        self.has_lost |= tell_damage(finding);
         Ok(())
     }
 
@@ -272,19 +281,6 @@ impl Tail {
         warn(message);
         Ok(())
     }
-}
-
-/// `offsets 5..=9 lost in t-0/0.log at bytes 300..400: crc ...`
-fn lost_text(lost: &LostRange, error: &Error) -> String {
-    let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
-    let end = lost.resumes_at.map(|end| format!("..{end}")).unwrap_or_default();
-    let offsets = match lost.next_offset - lost.first_offset {
-        0 => format!("no offsets lost, but bytes are damaged before offset {}", lost.next_offset),
-        1 => format!("offset {} lost", lost.first_offset),
-        count => format!("offsets {}..={} lost ({count} records)", lost.first_offset, lost.next_offset - 1),
-    };
-    let unread = lost.unread_from.map(|from| format!("; bytes from {from} on were not looked at")).unwrap_or_default();
-    format!("{offsets} in {} at byte {}{end}{source}{unread}", lost.file, lost.position)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -320,13 +316,13 @@ impl Printer {
         Printer { format, paint: Paint::stdout(), out, line: String::new(), error: None, widths: (0, 0) }
     }
 
-    fn print(&mut self, log: &Log, record: &Record<'_>) {
+    fn print(&mut self, log: &Log, record: &Record<'_>, kind: TimestampType) {
         if self.error.is_some() {
             return;
         }
         let name = log.name();
         let printed = match self.format {
-            Format::Json => json_record::write(&mut self.out, &name.topic, name.partition, record),
+            Format::Json => json_record::write(&mut self.out, &name.topic, name.partition, record, kind),
             Format::Raw => {
                 self.out.write_all(record.value.unwrap_or_default()).and_then(|()| self.out.write_all(b"\n"))
             }

@@ -10,23 +10,20 @@ use serde::Serialize;
 
 use crate::append::parse_pair;
 use crate::context::{Context, Readable};
-use crate::failure::{DAMAGE, Failure, Outcome, confirm, warn};
+use crate::failure::{DAMAGE, Failure, Outcome, confirm, refuse_stray_options, warn};
 use crate::print::{self, Align, Paint, Table};
 
 /// List, create, delete, alter and describe topics
 ///
 /// Without a command: the list.
 #[derive(clap::Args)]
-#[command(
-    after_help = "\
+#[command(after_help = "\
 Examples:
   edgelog topics
   edgelog topics create readings --partitions 4 --config compression.type=snappy
   edgelog topics alter readings --config retention.ms=86400000 --unset retention.bytes
   edgelog topics describe readings
-  edgelog topics delete readings --yes",
-    args_conflicts_with_subcommands = true
-)]
+  edgelog topics delete readings --yes")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
@@ -43,8 +40,8 @@ enum Command {
     Describe(Describe),
 }
 
-/// List topics: partitions, records, bytes, and the keys set
-#[derive(clap::Args)]
+/// List topics: partitions, offsets, bytes, and the keys set
+#[derive(clap::Args, Default, PartialEq, Eq)]
 struct List {
     /// One JSON object a line
     #[arg(long)]
@@ -101,6 +98,9 @@ struct Describe {
 }
 
 pub(crate) fn run(args: Args, ctx: &Context) -> Outcome {
+    if args.command.is_some() {
+        refuse_stray_options(&args.list, "topics");
+    }
     match args.command.unwrap_or(Command::List(args.list)) {
         Command::List(args) => return list(&args, ctx),
         Command::Create(args) => change(ctx, |store| create(args, store)),
@@ -124,7 +124,7 @@ fn change(ctx: &Context, work: impl FnOnce(&Store) -> Result<(), Failure>) -> Re
 struct Row<'a> {
     topic: &'a str,
     partitions: u32,
-    records: i64,
+    offsets: i64,
     bytes: u64,
     config: &'a BTreeMap<String, String>,
     /// Why retention deletes nothing of the topic.
@@ -138,32 +138,31 @@ fn list(args: &List, ctx: &Context) -> Outcome {
     let mut table = Table::new(&[
         ("TOPIC", Align::Left),
         ("PARTITIONS", Align::Right),
-        ("RECORDS", Align::Right),
+        ("OFFSETS", Align::Right),
         ("BYTES", Align::Right),
         ("CONFIG", Align::Left),
     ]);
     let mut has_lost = false;
     for topic in &topics {
         let Topic { name, partitions, overrides, retention_suspended, .. } = topic;
-        let (mut records, mut bytes) = (0, 0);
+        let (mut offsets, mut bytes) = (0, 0);
         let mut readable = Readable::default();
         for partition in 0..*partitions {
             readable.add(&store, name, partition);
         }
         has_lost |= readable.has_lost;
         for log in &readable.logs {
-            let offsets = log.offsets();
-            records += offsets.high_watermark - offsets.log_start_offset;
+            offsets += print::offsets_in(&log.offsets());
             bytes += log.size()?.1;
         }
         if args.json {
             let retention_suspended = retention_suspended.as_deref();
             let partitions = *partitions;
-            print::json_line(&Row { topic: name, partitions, records, bytes, config: overrides, retention_suspended })?;
+            print::json_line(&Row { topic: name, partitions, offsets, bytes, config: overrides, retention_suspended })?;
         } else {
             let config: Vec<String> = overrides.iter().map(|(key, value)| format!("{key}={value}")).collect();
             let partitions = partitions.to_string();
-            table.row([name.clone(), partitions, print::grouped(records), print::bytes(bytes), config.join(" ")]);
+            table.row([name.clone(), partitions, print::grouped(offsets), print::bytes(bytes), config.join(" ")]);
         }
     }
     if !args.json && topics.is_empty() {
@@ -202,12 +201,12 @@ fn delete(args: &Delete, ctx: &Context) -> Result<(), Failure> {
     if !args.yes {
         let store = ctx.attach()?;
         let topic = whole_topic(ctx, &store, &args.name)?;
-        let mut records = 0;
+        let mut offsets = 0;
         for &partition in &topic.partition_ids {
-            let offsets = store.log(&topic.name, partition)?.offsets();
-            records += offsets.high_watermark - offsets.log_start_offset;
+            offsets += print::offsets_in(&store.log(&topic.name, partition)?.offsets());
         }
-        let what = format!("topic {} with {} record(s)", topic.name, print::grouped(records));
+        let offsets = print::counted(u64::try_from(offsets).unwrap_or(0), "offset");
+        let what = format!("topic {} with the records of {offsets}", topic.name);
         confirm(&format!("delete {what} for good"))?;
     }
     change(ctx, |store| {

@@ -124,7 +124,7 @@ enum edgelog_result
     EDGELOG_CORRUPT_MESSAGE = 2,
     // No topic or partition has this name.
     EDGELOG_UNKNOWN_TOPIC_OR_PARTITION = 3,
-    // A call with a deadline did not finish before it.
+    // Kafka's number for a deadline that passed; no call of this version answers it.
     EDGELOG_REQUEST_TIMED_OUT = 7,
     // A record or batch is larger than max.message.bytes, or a batch decompresses to more than
     // edgelog.decompressed.bytes.max; the latter is no damage.
@@ -143,6 +143,8 @@ enum edgelog_result
     EDGELOG_INVALID_PARTITIONS = 37,
     // A configuration key or value that cannot be; the text names the nearest key or the bounds.
     EDGELOG_INVALID_CONFIG = 40,
+    // A log holds messages of format 0 or 1, which Kafka wrote before 0.11; its files stay as they are.
+    EDGELOG_UNSUPPORTED_FOR_MESSAGE_FORMAT = 43,
     // A file operation failed, now or before. edgelog_last_error_info tells a full disk from a broken one.
     EDGELOG_KAFKA_STORAGE_ERROR = 56,
     // The position belongs to a history that was taken back: another epoch's data stands there now.
@@ -215,7 +217,7 @@ typedef struct {
     int32_t result;
     // The system's errno, or 0.
     int32_t os_error;
-    // Not 0: the same call may succeed later without anybody's doing but time's (a full disk counts).
+    // Not 0: the same call may succeed later: a full disk, where the log is still writable.
     int32_t is_retriable;
     // Not 0: there is no room on the disk, or in its quota.
     int32_t is_storage_full;

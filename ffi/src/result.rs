@@ -24,7 +24,7 @@ pub enum edgelog_result {
     EDGELOG_CORRUPT_MESSAGE = 2,
     /// No topic or partition has this name.
     EDGELOG_UNKNOWN_TOPIC_OR_PARTITION = 3,
-    /// A call with a deadline did not finish before it.
+    /// Kafka's number for a deadline that passed; no call of this version answers it.
     EDGELOG_REQUEST_TIMED_OUT = 7,
     /// A record or batch is larger than max.message.bytes, or a batch decompresses to more than
     /// edgelog.decompressed.bytes.max; the latter is no damage.
@@ -43,6 +43,8 @@ pub enum edgelog_result {
     EDGELOG_INVALID_PARTITIONS = 37,
     /// A configuration key or value that cannot be; the text names the nearest key or the bounds.
     EDGELOG_INVALID_CONFIG = 40,
+    /// A log holds messages of format 0 or 1, which Kafka wrote before 0.11; its files stay as they are.
+    EDGELOG_UNSUPPORTED_FOR_MESSAGE_FORMAT = 43,
     /// A file operation failed, now or before. edgelog_last_error_info tells a full disk from a broken one.
     EDGELOG_KAFKA_STORAGE_ERROR = 56,
     /// The position belongs to a history that was taken back: another epoch's data stands there now.
@@ -97,6 +99,7 @@ impl edgelog_result {
         (EDGELOG_TOPIC_ALREADY_EXISTS, c"TOPIC_ALREADY_EXISTS"),
         (EDGELOG_INVALID_PARTITIONS, c"INVALID_PARTITIONS"),
         (EDGELOG_INVALID_CONFIG, c"INVALID_CONFIG"),
+        (EDGELOG_UNSUPPORTED_FOR_MESSAGE_FORMAT, c"UNSUPPORTED_FOR_MESSAGE_FORMAT"),
         (EDGELOG_KAFKA_STORAGE_ERROR, c"KAFKA_STORAGE_ERROR"),
         (EDGELOG_FENCED_LEADER_EPOCH, c"FENCED_LEADER_EPOCH"),
         (EDGELOG_UNKNOWN_LEADER_EPOCH, c"UNKNOWN_LEADER_EPOCH"),
@@ -211,7 +214,7 @@ pub struct edgelog_error_info {
     pub result: i32,
     /// The system's errno, or 0.
     pub os_error: i32,
-    /// Not 0: the same call may succeed later without anybody's doing but time's (a full disk counts).
+    /// Not 0: the same call may succeed later: a full disk, where the log is still writable.
     pub is_retriable: i32,
     /// Not 0: there is no room on the disk, or in its quota.
     pub is_storage_full: i32,
@@ -278,6 +281,15 @@ impl edgelog_error_info {
             }
             Error::Storage { source, .. } | Error::DataDirLocked(source) => self.os_error = errno(source),
             Error::PreviousIo { .. } => self.needs_reopen = 1,
+            Error::LogFailed { source, .. } => {
+                self.describe(source);
+                (self.is_retriable, self.needs_reopen) = (0, 1);
+            }
+            Error::NotOpened { source, .. } => {
+                self.describe(source);
+                (self.is_retriable, self.needs_reopen) = (0, 1);
+            }
+            Error::UnsupportedMessageFormat { position, .. } => self.position = i64::from(*position),
             Error::FencedLeaderEpoch { offset, end_offset, current, .. } => {
                 (self.offset, self.log_end_offset, self.leader_epoch) = (*offset, *end_offset, *current);
             }

@@ -31,6 +31,11 @@ pub enum DecodeError {
         /// The byte found.
         given: i8,
     },
+    /// The bytes are a message of format 0 or 1, which Kafka wrote before 0.11.
+    OldFormat {
+        /// The format, 0 or 1.
+        magic: i8,
+    },
     /// The checksum does not match the bytes.
     BadCrc {
         /// CRC-32C that the header claims.
@@ -163,6 +168,11 @@ impl fmt::Display for DecodeError {
                 write!(f, "batch length {given} is not between {min} and {max}")
             }
             Self::BadMagic { given } => write!(f, "magic {given} is not 2"),
+            Self::OldFormat { magic } => write!(
+                f,
+                "message format {magic}, which Kafka wrote before 0.11; edgelog reads record batches (magic 2) only: \
+                 consume the topic from a broker and produce it again, to have it as record batches"
+            ),
             Self::BadCrc { stored, computed } => {
                 write!(f, "the batch says CRC-32C {stored:08x} and its bytes have {computed:08x}")
             }

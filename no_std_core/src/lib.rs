@@ -57,6 +57,7 @@ mod leader_epoch;
 pub mod limits;
 mod log_id;
 mod offset_index;
+mod old_message;
 mod partitioner;
 mod record;
 mod record_batch;
@@ -82,6 +83,7 @@ pub use leader_epoch::{
 pub use leader_epoch::{EpochLearner, EpochTable};
 pub use log_id::LogId;
 pub use offset_index::{OFFSET_INDEX_ENTRY_LEN, OffsetIndex, OffsetIndexEntry};
+pub use old_message::OldMessage;
 pub use partitioner::partition_for_key;
 pub use record::{Header, Headers, RECORD_LEN_MIN, Record};
 pub use record_batch::{

@@ -31,6 +31,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::compression::CompressionType;
 use crate::crc32c::{crc32c, crc32c_combine};
 use crate::error::DecodeError;
+use crate::old_message::OldMessage;
 use crate::record::{RECORD_LEN_MIN, Record};
 use crate::units::{LeaderEpoch, OFFSET_MAX, Offset, TimestampMs};
 
@@ -118,11 +119,11 @@ impl<'a> RecordBatch<'a> {
     ///
     /// # Errors
     /// `Truncated` (with the size of the whole batch, where the bytes reach far enough to tell),
-    /// `BadBatchLength`, `BadMagic`, `UnknownCompression`, `BadOffset`, `BadRecordCount`.
+    /// `BadBatchLength`, `BadMagic`, `OldFormat`, `UnknownCompression`, `BadOffset`, `BadRecordCount`.
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let Ok((header, _)) = RecordBatchHeader::ref_from_prefix(bytes) else { return Err(too_short(bytes)) };
-        let size = header.size()?;
+        let size = header.size().map_err(|error| OldMessage::named_or(bytes, error))?;
         header.check()?;
         let Some((bytes, _)) = bytes.split_at_checked(size) else {
             return Err(DecodeError::Truncated { needed: size, available: bytes.len() });
@@ -422,7 +423,7 @@ fn too_short(bytes: &[u8]) -> DecodeError {
     match RecordBatch::peek_size(bytes) {
         Ok(size) => DecodeError::Truncated { needed: size, available: bytes.len() },
         Err(DecodeError::Truncated { .. }) => DecodeError::Truncated { needed: HEADER_LEN, available: bytes.len() },
-        Err(error) => error,
+        Err(error) => OldMessage::named_or(bytes, error),
     }
 }
 

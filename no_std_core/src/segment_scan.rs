@@ -10,6 +10,7 @@ use zerocopy::FromBytes;
 
 use crate::error::DecodeError;
 use crate::leader_epoch::EpochTableView;
+use crate::old_message::OldMessage;
 use crate::record_batch::{BATCH_LENGTH_MIN, HEADER_LEN, LOG_OVERHEAD, RecordBatch, RecordBatchHeader};
 use crate::units::{LeaderEpoch, NO_LEADER_EPOCH, Offset, first_nonzero};
 
@@ -82,7 +83,7 @@ pub fn scan_step<'a>(bytes: &'a [u8], rules: &ScanRules<'_>) -> ScanStep<'a> {
         return ScanStep::End;
     }
     if let Err(error) = header_holds(header, rules) {
-        return ScanStep::Invalid(error);
+        return ScanStep::Invalid(OldMessage::named_or(bytes, error));
     }
     let batch = match RecordBatch::parse(bytes) {
         Ok(batch) => batch,
@@ -109,7 +110,7 @@ fn without_header(bytes: &[u8]) -> ScanStep<'_> {
     }
     match RecordBatch::peek_size(bytes) {
         Ok(_) | Err(DecodeError::Truncated { .. }) => ScanStep::NeedMore { needed: HEADER_LEN },
-        Err(error) => ScanStep::Invalid(error),
+        Err(error) => ScanStep::Invalid(OldMessage::named_or(bytes, error)),
     }
 }
 

@@ -5,6 +5,7 @@
 //! before it is called torn; the list of segments, from which retention takes the oldest; and segments themselves,
 //! which a truncation exchanges. A log that changed that way is checked anew.
 
+use std::fmt::Write as _;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -16,14 +17,15 @@ use super::indexes::IndexCheck;
 use super::log_check::{LogCheck, Meter};
 use super::plan::LogPlan;
 use super::records::Decompressor;
-use super::report::{CheckReport, Findings, Progress, Severity};
+use super::repair::kept_before;
+use super::report::{CheckReport, CheckedLog, Finding, Findings, Progress, Severity};
 use super::segment_check::{Flow, SegmentCheck};
-use super::walk::Walker;
+use super::walk::{Step, WalkRules, Walker};
 use crate::error::{Error, Result};
-use crate::log::{SavedLog, TopicPartition};
+use crate::log::{SavedLog, TopicPartition, offsets_in_words};
 use crate::segment::file_names;
-use crate::storage::{Access, Storage};
-use crate::store::{are_settings_lost, read_config, settings_to_heal, survey};
+use crate::storage::{Access, DirEntry, Storage};
+use crate::store::{PARTITIONS_MAX, are_settings_lost, read_config, settings_to_heal, survey};
 
 /// A log that keeps changing under the check is checked so often.
 const ATTEMPTS_MAX: usize = 4;
@@ -70,6 +72,19 @@ pub(super) fn check_store(
         for (dir, reason) in &leftovers.left {
             findings.store(Severity::Note, dir, format!("no log of this store, and left as it is: {reason}"));
         }
+        let is_named = |entry: &DirEntry| {
+            leftovers
+                .left
+                .iter()
+                .map(|(dir, _)| dir)
+                .chain(leftovers.deleted.iter().map(|(dir, _)| dir))
+                .any(|dir| *dir == entry.name)
+        };
+        for entry in entries.iter().filter(|entry| !is_named(entry)) {
+            if let Some(text) = directory_note(entry) {
+                findings.store(Severity::Note, &entry.name, text);
+            }
+        }
         for name in names.iter().filter(|name| name.partition == 0).map(ToString::to_string) {
             if let Err(error) = read_config(&**storage, &name) {
                 let text = format!("damaged ({error}): the defaults count, and nothing is deleted until it is altered");
@@ -98,36 +113,8 @@ pub(super) fn check_store(
     let mut plans = Vec::new();
     let mut decompressor = Decompressor::default();
     for name in selected {
-        let before = meter.bytes_done;
-        let mut attempt = 1;
-        let (log, findings, plan) = loop {
-            let log_facts = LogFacts::new(&**storage, &name, &facts);
-            let mut check = LogCheck::new(storage, log_facts, &mut meter, &mut decompressor);
-            check.is_last_attempt = attempt == ATTEMPTS_MAX;
-            for doubt in check.facts.doubts.clone() {
-                let text = format!("{doubt}; the next open goes by the log's segments instead");
-                check.add(Severity::Heals, name.to_string(), None, None, text);
-            }
-            let mut ended = check.run()?;
-            let is_suspect = check.findings.worst > Some(Severity::Note) && !check.facts.clean;
-            if is_suspect && ended == Ended::Done && attempt < ATTEMPTS_MAX {
-                // A truncation between reading the checkpoint and reading the files looks like damage.
-                let now = StoreFacts::read(&**storage)?;
-                if !same_history(facts.saved(&name), now.saved(&name)) {
-                    ended = Ended::Changed;
-                }
-            }
-            if ended == Ended::Done || attempt == ATTEMPTS_MAX {
-                if ended == Ended::Changed {
-                    let text = "the log kept changing while it was checked; what was seen last is told";
-                    check.add(Severity::Note, name.to_string(), None, None, text.to_owned());
-                }
-                break check.into_parts();
-            }
-            attempt += 1;
-            meter.bytes_done = before;
-            facts = StoreFacts::read(&**storage)?;
-        };
+        let whole = Extent::Whole;
+        let (log, findings, plan) = check_log(storage, &name, &mut facts, whole, &mut meter, &mut decompressor)?;
         report.merge(findings);
         report.logs.push(log);
         if plan.has_work() {
@@ -136,6 +123,90 @@ pub(super) fn check_store(
     }
     meter.tell()?;
     Ok((report, facts, plans))
+}
+
+/// What a reader of the log `name` cannot see at its end: valid batches behind damage above the recovery point, in the
+/// boot that wrote them. No crash leaves that, and what is in them was acknowledged. The findings have
+/// [`Severity::Lost`], as those of [`check`].
+///
+/// Reads the log from the segment of its recovery point on, and nothing where the store was closed cleanly or the
+/// machine has booted since.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_end(storage: &Arc<dyn Storage>, name: &TopicPartition) -> Result<Vec<Finding>> {
+    let mut facts = StoreFacts::read(&**storage)?;
+    let log_facts = LogFacts::new(&**storage, name, &facts);
+    let Some(point) = log_facts.recovery_point().filter(|_| log_facts.same_boot && !log_facts.clean) else {
+        return Ok(Vec::new());
+    };
+    let progress = &mut |_| ControlFlow::Continue(());
+    let mut meter = Meter::new(progress, 0);
+    let end = Extent::End;
+    let (_, findings, _) = check_log(storage, name, &mut facts, end, &mut meter, &mut Decompressor::default())?;
+    let is_hidden = |finding: &Finding| finding.severity == Severity::Lost && is_above(finding, point);
+    Ok(findings.list.into_iter().filter(is_hidden).collect())
+}
+
+fn is_above(finding: &Finding, point: Offset) -> bool {
+    finding.lost.is_some_and(|(first, _)| first >= point)
+}
+
+/// Checks one log, again where its writer changed it meanwhile.
+fn check_log(
+    storage: &Arc<dyn Storage>,
+    name: &TopicPartition,
+    facts: &mut StoreFacts,
+    extent: Extent,
+    meter: &mut Meter<'_>,
+    decompressor: &mut Decompressor,
+) -> Result<(CheckedLog, Findings, LogPlan)> {
+    let before = meter.bytes_done;
+    let mut attempt = 1;
+    loop {
+        let log_facts = LogFacts::new(&**storage, name, facts);
+        let mut check = LogCheck::new(storage, log_facts, meter, decompressor);
+        check.is_last_attempt = attempt == ATTEMPTS_MAX;
+        for doubt in check.facts.doubts.clone() {
+            let text = format!("{doubt}; the next open goes by the log's segments instead");
+            check.add(Severity::Heals, name.to_string(), None, None, text);
+        }
+        let mut ended = check.run(extent)?;
+        let is_suspect = check.findings.worst > Some(Severity::Note) && !check.facts.clean;
+        if is_suspect && ended == Ended::Done && attempt < ATTEMPTS_MAX {
+            // A truncation between reading the checkpoint and reading the files looks like damage.
+            let now = StoreFacts::read(&**storage)?;
+            if !same_history(facts.saved(name), now.saved(name)) {
+                ended = Ended::Changed;
+            }
+        }
+        if ended == Ended::Done || attempt == ATTEMPTS_MAX {
+            if ended == Ended::Changed {
+                let text = "the log kept changing while it was checked; what was seen last is told";
+                check.add(Severity::Note, name.to_string(), None, None, text.to_owned());
+            }
+            return Ok(check.into_parts());
+        }
+        attempt += 1;
+        meter.bytes_done = before;
+        *facts = StoreFacts::read(&**storage)?;
+    }
+}
+
+/// What there is to say of a directory that is no log of the store, though its name is like one's.
+fn directory_note(entry: &DirEntry) -> Option<String> {
+    if !entry.is_dir {
+        return None;
+    }
+    let beyond = TopicPartition::parse_dir(&entry.name).filter(|name| name.partition >= PARTITIONS_MAX);
+    if let Some(TopicPartition { partition, .. }) = beyond {
+        let last = PARTITIONS_MAX - 1;
+        return Some(format!(
+            "partition {partition} is beyond the last one, {last}: edgelog leaves the directory alone"
+        ));
+    }
+    let is_like_one = ["-delete", "-stray", "-future"].iter().any(|ending| entry.name.ends_with(ending));
+    is_like_one.then(|| "no log of this store: edgelog leaves the directory alone".to_owned())
 }
 
 /// Whether nothing was taken back between two looks at the checkpoint: appending alone changes neither epochs nor
@@ -187,6 +258,14 @@ fn bytes_of(storage: &dyn Storage, name: &TopicPartition) -> u64 {
     listing.segments.iter().filter_map(|(_, path)| storage.metadata(path).ok()).map(|meta| meta.len).sum()
 }
 
+/// How much of a log is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Whole,
+    /// The segments from that of the recovery point on, and nothing beside them.
+    End,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
     Done,
@@ -195,7 +274,7 @@ enum Ended {
 }
 
 impl LogCheck<'_, '_> {
-    fn run(&mut self) -> Result<Ended> {
+    fn run(&mut self, extent: Extent) -> Result<Ended> {
         let listing = match Listing::read(&**self.storage, &self.facts.dir) {
             Ok(listing) => listing,
             Err(Error::Storage { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(self.no_dir()),
@@ -203,22 +282,32 @@ impl LogCheck<'_, '_> {
         };
         self.facts.floor = listing.durable_below();
         self.plan.facts.floor = self.facts.floor;
-        self.leftovers(&listing);
+        let mut from = 0;
+        if extent == Extent::End {
+            let point = self.facts.recovery_point().unwrap_or(0);
+            from = listing.segments.partition_point(|(base, _)| *base <= point).saturating_sub(1);
+        } else {
+            self.leftovers(&listing);
+        }
         if self.facts.saved.is_none() && !listing.segments.is_empty() {
             let text = "the checkpoint does not know this log; the next open takes it over as it is";
             self.add(Severity::Note, self.facts.dir.to_string(), None, None, text.to_owned());
         }
-        let Some(&(first, _)) = listing.segments.first() else { return Ok(self.no_segments()) };
+        let Some(&(first, _)) = listing.segments.first() else {
+            self.swap_files(&listing.swaps);
+            return Ok(self.no_segments());
+        };
         self.check_start(first, &listing);
         self.check_clean_end(&listing);
         self.log.log_start_offset = self.facts.log_start().max(first);
         self.log.log_end_offset = first;
-        for (at, (base, path)) in listing.segments.iter().enumerate() {
+        for (at, (base, path)) in listing.segments.iter().enumerate().skip(from) {
             let upper = listing.segments.get(at + 1).map(|(next, _)| *next);
             match self.check_segment(*base, path, upper)? {
-                Flow::Continue => {}
+                Flow::Continue => self.covered.push((*base, self.log.log_end_offset)),
                 Flow::Changed => return Ok(Ended::Changed),
                 Flow::EndOfLog => {
+                    self.covered.push((*base, self.log.log_end_offset));
                     let behind = &listing.segments[at + 1..];
                     if behind.iter().any(|(_, path)| self.storage.metadata(path).is_err()) {
                         return Ok(Ended::Changed);
@@ -228,8 +317,77 @@ impl LogCheck<'_, '_> {
                 }
             }
         }
-        self.check_epoch_file();
+        if extent == Extent::Whole {
+            self.swap_files(&listing.swaps);
+            self.check_epoch_file();
+        }
         Ok(Ended::Done)
+    }
+
+    /// Kafka's log cleaner writes a segment under a `.swap` name, removes those that it replaces, and renames it. A crash
+    /// in between leaves its records in no other file.
+    fn swap_files(&mut self, swaps: &[(Offset, String)]) {
+        for (base, path) in swaps {
+            let held = self.offsets_held(*base, path, 0);
+            let missing = held.iter().filter(|&&(first, next)| !self.is_covered(first, next));
+            let missing = missing.copied().reduce(|(first, _), (_, next)| (first, next));
+            let Some((first, next)) = missing else {
+                let text = "left by Kafka's log cleaner; the segments hold all of its offsets, and nothing reads it";
+                self.add(Severity::Note, path.clone(), None, None, text.to_owned());
+                continue;
+            };
+            let offsets = offsets_in_words(first, next);
+            let segment = file_names::log_file(&self.facts.dir, *base);
+            let text = format!(
+                "left by Kafka's log cleaner; it holds {offsets}, which no segment has: rename it to {segment}"
+            );
+            // Where the checkpoint knows of these offsets, they were reported as lost.
+            self.add(Severity::Lost, path.clone(), None, None, text);
+            self.log.needs_decision = true;
+        }
+    }
+
+    /// The offsets of the batches that hold in a `.cut` file and that a salvage would append.
+    fn offsets_in_cut(&self, path: &str, len: u64) -> Vec<(Offset, Offset)> {
+        let file = self.storage.open(path, Access::Read).map_err(Error::storage("open", path));
+        let Ok(from) = file.and_then(|file| kept_before(&*file, len, path)) else { return Vec::new() };
+        // Its name has the base offset of its segment; what was cut from it may have come from any time.
+        self.offsets_held(0, path, from)
+    }
+
+    /// The offsets of the batches that hold in a file from the byte `from` on, in ranges that follow each other.
+    fn offsets_held(&self, base: Offset, path: &str, from: u64) -> Vec<(Offset, Offset)> {
+        let file = self.storage.open(path, Access::Read).and_then(|file| file.len().map(|len| (file, len)));
+        let Ok((file, len)) = file else { return Vec::new() };
+        // What the checkpoint says is durable says nothing of a file that is no part of the log.
+        let rules =
+            WalkRules { first_offset: Some(base), contiguous: false, offset_end: Offset::MAX, durable_below: 0 };
+        let mut walker = Walker::new(file, len.min(i32::MAX as u64), rules);
+        walker.start_at(from);
+        let mut held: Vec<(Offset, Offset)> = Vec::new();
+        loop {
+            match walker.next() {
+                Step::Batch { .. } => {
+                    let (first, next) = (walker.batch().base_offset(), walker.batch().next_offset());
+                    match held.last_mut().filter(|last| last.1 == first) {
+                        Some(last) => last.1 = next,
+                        None => held.push((first, next)),
+                    }
+                }
+                Step::Damage(_) => {}
+                Step::Zeros { .. } | Step::End => return held,
+            }
+        }
+    }
+
+    /// Whether the segments reach over all of the offsets `first..next`.
+    fn is_covered(&self, mut first: Offset, next: Offset) -> bool {
+        for &(from, to) in &self.covered {
+            if from <= first {
+                first = first.max(to);
+            }
+        }
+        first >= next
     }
 
     fn no_dir(&mut self) -> Ended {
@@ -268,7 +426,15 @@ impl LogCheck<'_, '_> {
         }
         for path in listing.cuts.iter().filter(|cut| !listing.displaced.contains(cut)) {
             let len = self.storage.metadata(path).map_or(0, |meta| meta.len);
-            let text = format!("{len} bytes that were taken out of the log and kept; nothing reads them");
+            let mut text = format!("{len} bytes that were taken out of the log and kept; nothing reads them");
+            let held = self.offsets_in_cut(path, len);
+            if let Some((first, next)) = held.first().zip(held.last()).map(|(first, last)| (first.0, last.1)) {
+                let offsets = offsets_in_words(first, next);
+                let _ = write!(
+                    text,
+                    ": valid batches are in them, {offsets}; `edgelog repair --salvage {path}` appends them again"
+                );
+            }
             self.add(Severity::Note, path.clone(), None, None, text);
         }
         for path in &listing.orphans {
@@ -360,11 +526,27 @@ impl LogCheck<'_, '_> {
         for (base, path) in segments {
             let len = self.storage.metadata(path).map_or(0, |meta| meta.len);
             let end = self.log.log_end_offset;
-            let text = format!(
+            let mut text = format!(
                 "the log ends at offset {end}, above its recovery point, and this segment begins at {base}: the next \
                  open keeps its {len} bytes aside"
             );
-            self.add(Severity::Heals, path.clone(), Some(0), None, text);
+            let held = self.offsets_held(*base, path, 0);
+            let Some((first, next)) = held.first().zip(held.last()).map(|(first, last)| (first.0, last.1)) else {
+                self.add(Severity::Heals, path.clone(), Some(0), None, text);
+                continue;
+            };
+            let epoch = self.facts.epochs.view().latest().map_or(0, |latest| latest.epoch);
+            let cut = file_names::cut_file(&self.facts.dir, *base, 0, epoch);
+            let _ = write!(
+                text,
+                ": valid batches are in them, {}; after it, `edgelog repair --salvage {cut}` appends them again",
+                offsets_in_words(first, next)
+            );
+            if self.facts.same_boot {
+                self.lose(path.clone(), Some(0), first, next, text);
+            } else {
+                self.add(Severity::Heals, path.clone(), Some(0), None, text);
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use edgelog_core::{
 };
 
 use super::indexes::IndexCheck;
-use super::records::Decompressor;
+use super::records::{Decompressor, RecordsFault};
 use super::walk::{Damage, Step, WalkRules, Walker};
 use crate::error::{Error, Result};
 use crate::segment::{Window, file_names};
@@ -178,33 +178,23 @@ impl Dumper<'_> {
         if !(self.options.deep || self.options.data) {
             return (self.tell)(DumpItem::Batch { position, batch: *batch, is_valid: true });
         }
-        let invalid = |reason: String| DumpItem::Invalid { position, bytes: 0, reason, goes_on: true };
-        let records = match decompressor.records(batch) {
-            Ok(records) => records,
-            Err(fault) if !fault.is_damage() => {
-                (self.tell)(DumpItem::Batch { position, batch: *batch, is_valid: true })?;
-                return (self.tell)(DumpItem::NotDecompressed { position, reason: fault.to_string() });
-            }
-            Err(fault) => {
-                self.report.damaged = true;
-                (self.tell)(DumpItem::Batch { position, batch: *batch, is_valid: false })?;
-                return (self.tell)(invalid(fault.to_string()));
-            }
-        };
-        (self.tell)(DumpItem::Batch { position, batch: *batch, is_valid: true })?;
-        for record in records {
-            match record {
-                Ok(record) => {
-                    self.follow(record.offset);
-                    (self.tell)(DumpItem::Record { batch: *batch, record })?;
-                }
-                Err(error) => {
-                    self.report.damaged = true;
-                    (self.tell)(invalid(error.to_string()))?;
-                }
+        // All records are decoded before the batch is called valid; those before the fault are shown all the same.
+        let fault = decompressor.check(batch).err();
+        let is_damaged = fault.as_ref().is_some_and(RecordsFault::is_damage);
+        self.report.damaged |= is_damaged;
+        (self.tell)(DumpItem::Batch { position, batch: *batch, is_valid: !is_damaged })?;
+        if let Ok(records) = decompressor.records(batch) {
+            for record in records.map_while(std::result::Result::ok) {
+                self.follow(record.offset);
+                (self.tell)(DumpItem::Record { batch: *batch, record })?;
             }
         }
-        Ok(())
+        let Some(reason) = fault.map(|fault| fault.to_string()) else { return Ok(()) };
+        (self.tell)(if is_damaged {
+            DumpItem::Invalid { position, bytes: 0, reason, goes_on: true }
+        } else {
+            DumpItem::NotDecompressed { position, reason }
+        })
     }
 
     fn follow(&mut self, offset: Offset) {

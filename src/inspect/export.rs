@@ -5,18 +5,22 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edgelog_core::{HEADER_LEN, LeaderEpoch, LogConfig, LogId, Offset, Record, RecordBatch, RecordBatchBuilder};
+use edgelog_core::{
+    HEADER_LEN, LeaderEpoch, LogConfig, LogId, Offset, Record, RecordBatch, RecordBatchBuilder, TimestampType,
+};
 
+use super::check::check_end;
 use super::facts::{Listing, LogFacts, StoreFacts};
 use super::indexes::BuiltIndexes;
 use super::pause;
 use super::records::Decompressor;
-use super::report::{Finding, Progress, Severity};
+use super::report::{Finding, Progress, Severity, UNDECODABLE};
 use super::rewrite::{Sink, write_indexes};
+use super::segment_check::{behind_old_messages, is_old_format};
 use super::shared::SharedStorage;
 use super::walk::{Damage, Step, WalkRules, Walker};
 use crate::error::{Error, Result};
-use crate::log::{Batch, Log, OffsetSpec, Reader, TopicPartition};
+use crate::log::{Log, OffsetSpec, Reader, TopicPartition};
 use crate::segment::file_names;
 use crate::storage::{Access, DirectoryStorage, DirectoryStorageOptions, Storage, StoreMode};
 use crate::store::Store;
@@ -68,6 +72,14 @@ impl ExportReport {
         if self.lost.len() < LOST_MAX {
             self.lost.push(finding);
         }
+    }
+
+    /// Adds what damage hides at the end of the log.
+    fn lose_end(&mut self, storage: &Arc<dyn Storage>, name: &TopicPartition, range: ExportRange) -> Result<()> {
+        let hidden = check_end(storage, name)?;
+        let is_asked_for = |finding: &Finding| finding.lost.is_some_and(|(first, _)| first < range.until);
+        hidden.into_iter().filter(is_asked_for).for_each(|finding| self.lose(finding));
+        Ok(())
     }
 }
 
@@ -149,7 +161,8 @@ pub fn export_partition(
         reached: None,
     };
     let exported = exporter.run(&listing.segments, topic_id);
-    let report = std::mem::take(&mut exporter.report);
+    let mut report = std::mem::take(&mut exporter.report);
+    report.lose_end(storage, name, range)?;
     let placed = exported.and_then(|()| {
         target.rename(&part, &dir).map_err(Error::storage("put in place", &dir))?;
         target.sync_dir("").map_err(Error::storage("sync directory", "."))
@@ -272,7 +285,7 @@ impl Exporter<'_> {
                 Step::Damage(damage) => {
                     let is_end = (!durable && !self.facts.clean)
                         || (self.facts.saved.is_none() && upper.is_none() && damage.resumes_at.is_none());
-                    if is_end {
+                    if is_end && !is_old_format(&damage) {
                         return Ok(false);
                     }
                     self.damage(path, base, upper, &mut walker, &damage)?;
@@ -307,8 +320,11 @@ impl Exporter<'_> {
                 return self.batch(path, position, base, &batch, first_offset);
             }
         }
-        let behind = upper.or(self.facts.recovery_point()).unwrap_or(first_offset);
-        let next = damage.next_offset.unwrap_or(behind);
+        let behind = match upper {
+            None if is_old_format(damage) => behind_old_messages(walker, position),
+            upper => upper.or(self.facts.recovery_point()),
+        };
+        let next = damage.next_offset.or(behind).unwrap_or(first_offset);
         self.lose(path, position, first_offset, next, damage.cause.to_string());
         self.reached = Some(next);
         Ok(())
@@ -331,7 +347,7 @@ impl Exporter<'_> {
             Ok(_) => {}
             Err(fault) if !fault.is_damage() => {}
             Err(fault) => {
-                let text = format!("the CRC holds, and the records cannot be read: {fault}");
+                let text = format!("{UNDECODABLE}{fault}");
                 self.lose(path, position, base_offset, next_offset, text);
                 return Ok(());
             }
@@ -426,7 +442,8 @@ fn interrupted(name: &TopicPartition) -> Error {
     Error::storage("export", &name.to_string())(io::ErrorKind::Interrupted.into())
 }
 
-/// Reads one log as an attached reader does and gives every record of `range` to `tell`, in order.
+/// Reads one log as an attached reader does and gives every record of `range` to `tell`, in order, with the kind of its
+/// timestamp.
 ///
 /// Works beside a live writer, up to where the log ended when it was come to. Damage is passed over and told in the
 /// report.
@@ -438,7 +455,7 @@ pub fn export_records(
     storage: &Arc<dyn Storage>,
     name: &TopicPartition,
     range: ExportRange,
-    tell: &mut dyn FnMut(&Record<'_>) -> io::Result<()>,
+    tell: &mut dyn FnMut(&Record<'_>, TimestampType) -> io::Result<()>,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<ExportReport> {
     let mut attached = Attached::begin(storage, name, range.from)?;
@@ -460,10 +477,7 @@ pub fn export_records(
             }
             Err(error @ Error::CorruptRecord { .. }) => {
                 let range = attached.reader.skip_damage()?;
-                let lost = Some((range.first_offset, range.next_offset));
-                let position = Some(u64::from(range.position));
-                let (log, text) = (Some(name.clone()), error.to_string());
-                report.lose(Finding { severity: Severity::Lost, log, file: range.file, position, lost, text });
+                report.lose(Finding::skipped(name, &range, &error));
                 continue;
             }
             Err(Error::OffsetOutOfRange { requested, log_start_offset, .. }) if requested < log_start_offset => {
@@ -472,7 +486,10 @@ pub fn export_records(
                 continue;
             }
             // The end, or a truncation took back what was to come.
-            Ok(None) | Err(Error::OffsetOutOfRange { .. } | Error::FencedLeaderEpoch { .. }) => return Ok(report),
+            Ok(None) | Err(Error::OffsetOutOfRange { .. } | Error::FencedLeaderEpoch { .. }) => {
+                report.lose_end(storage, name, range)?;
+                return Ok(report);
+            }
             Err(Error::Storage { source, .. })
                 if source.kind() == io::ErrorKind::NotFound && exchanged < EXCHANGED_MAX =>
             {
@@ -493,14 +510,23 @@ pub fn export_records(
             return Ok(report);
         }
         let before = report.records;
-        let faults = match batch.records() {
+        // Every record is decoded before one is given: the whole batch can be read, or none of it.
+        let records = batch.records().and_then(|records| {
+            records.clone().try_for_each(|record| record.map(drop))?;
+            Ok(records)
+        });
+        match records {
             Ok(records) => {
-                give(records, range.until, &mut report, tell).map_err(Error::storage("export", &name.to_string()))?
+                let kind = batch.view().timestamp_type();
+                let mut tell = |record: &Record<'_>| tell(record, kind);
+                give(records.flatten(), range.until, &mut report, &mut tell)
+                    .map_err(Error::storage("export", &name.to_string()))?;
             }
-            Err(error) => Some(error),
-        };
-        if let Some(error) = faults {
-            report.lose(left_out(name, &batch, error));
+            Err(error) => {
+                let first = batch.base_offset().max(range.from);
+                let next = (batch.last_offset() + 1).min(range.until);
+                report.lose(Finding::undecodable(name, first, next, &error));
+            }
         }
         report.batches += u64::from(report.records > before);
         report.bytes += batch.bytes().len() as u64;
@@ -510,26 +536,6 @@ pub fn export_records(
             if progress(Progress { bytes_done: told, bytes_total }).is_break() {
                 return Err(interrupted(name));
             }
-        }
-    }
-}
-
-/// What an export says of a batch whose records it could not give out, or not all.
-fn left_out(name: &TopicPartition, batch: &Batch, error: Error) -> Finding {
-    let log = Some(name.clone());
-    match error {
-        Error::CorruptBatch { file, position, base_offset, last_offset, source } => {
-            let (position, lost) = (Some(u64::from(position)), Some((base_offset, last_offset + 1)));
-            Finding { severity: Severity::Lost, log, file, position, lost, text: source.to_string() }
-        }
-        Error::NotDecompressed { file, position, base_offset, last_offset, source } => {
-            let text = format!("offsets {base_offset} to {last_offset} are not exported: {source}");
-            Finding { severity: Severity::Note, log, file, position: Some(u64::from(position)), lost: None, text }
-        }
-        error => {
-            let lost = Some((batch.base_offset(), batch.last_offset() + 1));
-            let text = error.to_string();
-            Finding { severity: Severity::Lost, log, file: name.to_string(), position: None, lost, text }
         }
     }
 }
@@ -569,26 +575,20 @@ impl Attached {
     }
 }
 
-/// Gives the records of one batch out; returns what is wrong with the first that cannot be read.
+/// Gives the records of one batch out, up to before `until`.
 fn give<'r>(
-    records: impl Iterator<Item = Result<Record<'r>>>,
+    records: impl Iterator<Item = Record<'r>>,
     until: Offset,
     report: &mut ExportReport,
     tell: &mut dyn FnMut(&Record<'_>) -> io::Result<()>,
-) -> io::Result<Option<Error>> {
-    for record in records {
-        match record {
-            Ok(record) if record.offset >= until => break,
-            Ok(record) => {
-                tell(&record)?;
-                report.records += 1;
-                let first = report.offsets.map_or(record.offset, |(first, _)| first);
-                report.offsets = Some((first, record.offset + 1));
-            }
-            Err(error) => return Ok(Some(error)),
-        }
+) -> io::Result<()> {
+    for record in records.take_while(|record| record.offset < until) {
+        tell(&record)?;
+        report.records += 1;
+        let first = report.offsets.map_or(record.offset, |(first, _)| first);
+        report.offsets = Some((first, record.offset + 1));
     }
-    Ok(None)
+    Ok(())
 }
 
 /// The sixteen bytes of an id as Kafka writes it: 22 characters of base64url without padding; not all zeros.

@@ -144,6 +144,9 @@ pub(super) struct LogFacts {
     pub(super) config: LogConfig,
     /// The store's clean mark stands.
     pub(super) clean: bool,
+    /// The machine has not booted since the checkpoint was written: all that was appended is in the page cache, and a
+    /// crash of the writer tears the last append at most.
+    pub(super) same_boot: bool,
     /// Everything below is durable by the names of the segments alone, see [`Listing::durable_below`].
     pub(super) floor: Offset,
 }
@@ -171,6 +174,7 @@ impl LogFacts {
             saved,
             doubts,
             config,
+            same_boot: store.newest.as_ref().is_some_and(|newest| is_boot(storage, newest.boot_id)),
             floor: 0,
         }
     }
@@ -205,6 +209,11 @@ impl LogFacts {
     }
 }
 
+/// Whether `boot_id` is the boot that the machine is in, where the storage can tell.
+fn is_boot(storage: &dyn Storage, boot_id: [u8; 16]) -> bool {
+    boot_id == storage.boot_id() && boot_id != [0; 16]
+}
+
 /// The names in a partition directory, sorted by what they are.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
@@ -214,6 +223,8 @@ pub(super) struct Listing {
     pub(super) cuts: Vec<String>,
     pub(super) orphans: Vec<String>,
     pub(super) prepared: bool,
+    /// Segments that Kafka's log cleaner has written and not yet put in place, with their base offsets.
+    pub(super) swaps: Vec<(Offset, String)>,
     /// Segments that stand under their `.cut` name.
     pub(super) displaced: Vec<String>,
 }
@@ -242,6 +253,8 @@ impl Listing {
                 listing.cuts.push(path());
             } else if name == file_names::PREPARED {
                 listing.prepared = true;
+            } else if let Some(base) = file_names::parse_swap_file(name) {
+                listing.swaps.push((base, path()));
             }
         }
         listing.segments.sort_unstable();
@@ -252,6 +265,7 @@ impl Listing {
             }
         }
         listing.cuts.sort_unstable();
+        listing.swaps.sort_unstable();
         Ok(listing)
     }
 

@@ -50,6 +50,10 @@ pub(super) struct LogCheck<'a, 'p> {
     pub(super) storage: &'a Arc<dyn Storage>,
     /// What changes now is told as it is.
     pub(super) is_last_attempt: bool,
+    /// Of each segment, the offsets from its base to behind its last batch.
+    pub(super) covered: Vec<(Offset, Offset)>,
+    /// Messages of format 0 or 1 are in it: whatever else is found, nothing is done to it.
+    pub(super) has_old_format: bool,
     /// So often the check may still wait for an index that is perhaps being written.
     pub(super) pauses_left: u32,
     pub(super) facts: LogFacts,
@@ -76,6 +80,7 @@ impl<'a, 'p> LogCheck<'a, 'p> {
             log_start_offset: facts.log_start(),
             log_end_offset: facts.log_start(),
             worst: None,
+            needs_decision: false,
         };
         let plan = LogPlan {
             facts: facts.clone(),
@@ -89,6 +94,8 @@ impl<'a, 'p> LogCheck<'a, 'p> {
         LogCheck {
             storage,
             is_last_attempt: false,
+            covered: Vec::new(),
+            has_old_format: false,
             pauses_left: PAUSES_MAX,
             facts,
             meter,
@@ -106,6 +113,10 @@ impl<'a, 'p> LogCheck<'a, 'p> {
     pub(super) fn into_parts(mut self) -> (CheckedLog, Findings, LogPlan) {
         (self.plan.start, self.plan.end) = (self.log.log_start_offset, self.log.log_end_offset);
         self.log.worst = self.findings.worst;
+        self.log.needs_decision |= self.has_old_format;
+        if self.has_old_format {
+            (self.plan.segments, self.plan.new_start) = (Vec::new(), None);
+        }
         (self.log, self.findings, self.plan)
     }
 
@@ -121,11 +132,15 @@ impl<'a, 'p> LogCheck<'a, 'p> {
         self.findings.add(Finding { severity, log, file, position, lost, text });
     }
 
-    /// Offsets `first..next` are gone; what lies before the log start is nobody's loss.
+    /// Offsets `first..next` are gone. What lies before the log start is no loss, and damage between two batches that
+    /// took no offset is not one either: repair takes it out.
     pub(super) fn lose(&mut self, file: String, position: Option<u64>, first: Offset, next: Offset, text: String) {
+        let is_empty = first >= next;
         let first = first.max(self.facts.log_start());
         if first < next {
             self.add(Severity::Lost, file, position, Some((first, next)), text);
+        } else if is_empty {
+            self.add(Severity::Heals, file, position, None, format!("{text}; no offset is lost"));
         } else {
             self.add(Severity::Note, file, position, None, format!("{text} (all before the log start)"));
         }

@@ -57,7 +57,7 @@ mod shared;
 mod tests;
 mod walk;
 
-pub use check::check;
+pub use check::{check, check_end};
 pub use dump::{DumpItem, DumpOptions, DumpReport, DumpText, dump};
 pub use export::{ExportRange, ExportReport, export_directory, export_partition, export_records};
 pub use facts::Selection;

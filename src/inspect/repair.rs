@@ -441,7 +441,7 @@ pub fn salvage(storage: &Arc<dyn Storage>, path: &str) -> Result<SalvageReport> 
 /// How many bytes at the start of a `.cut` file are in the log still. Recovery keeps valid batches aside by renaming
 /// the whole segment, of which the log goes on with a copy up to the position in the new name; all else is a copy of
 /// what stood from that position on. The whole segment is told by its first batch, which has the offset that names it.
-fn kept_before(file: &dyn StorageFile, len: u64, path: &str) -> Result<u64> {
+pub(super) fn kept_before(file: &dyn StorageFile, len: u64, path: &str) -> Result<u64> {
     let name = path.rsplit('/').next().unwrap_or(path);
     let position = file_names::cut_file_position(name).map_or(0, u64::from);
     let mut first = [0; 8];

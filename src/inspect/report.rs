@@ -1,10 +1,12 @@
 //! What checking found, for programs to look at and for people to read.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
-use edgelog_core::Offset;
+use edgelog_core::{Offset, Position};
 
-use crate::log::TopicPartition;
+use crate::codec::CodecError;
+use crate::error::Error;
+use crate::log::{LostRange, TopicPartition, offsets_in_words};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,19 +54,72 @@ pub struct Finding {
     pub text: String,
 }
 
+impl Finding {
+    /// What a reader of `log` had to skip, worded as [`check`](super::check()) words it: `range` is what
+    /// [`Reader::skip_damage`](crate::Reader::skip_damage) returned after `error`.
+    ///
+    /// The severity is [`Severity::Lost`], or [`Severity::Heals`] where damaged bytes took no offset.
+    pub fn skipped(log: &TopicPartition, range: &LostRange, error: &Error) -> Finding {
+        let mut text = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+        text.push_str(&behind_damage(range.unread_from.map(u64::from), range.resumes_at.map(u64::from)));
+        let lost = (range.first_offset < range.next_offset).then_some((range.first_offset, range.next_offset));
+        let severity = if lost.is_some() { Severity::Lost } else { Severity::Heals };
+        let (log, file, position) = (Some(log.clone()), range.file.clone(), Some(u64::from(range.position)));
+        Finding { severity, log, file, position, lost, text }
+    }
+
+    /// The batch of the offsets `first..next` in `log`, of which no record is handed out because `error` kept one from
+    /// being decoded, worded as [`check`](super::check()) words it.
+    ///
+    /// The severity is [`Severity::Lost`], or [`Severity::Note`] where the batch may well be sound and is not
+    /// decompressed here ([`Error::NotDecompressed`]).
+    pub fn undecodable(log: &TopicPartition, first: Offset, next: Offset, error: &Error) -> Finding {
+        let (severity, lost) = (Severity::Lost, Some((first, next)));
+        let at = |file: &String, position: &Position| (file.clone(), Some(u64::from(*position)));
+        let (severity, (file, position), lost, text) = match error {
+            Error::CorruptBatch { file, position, source, .. } => {
+                (severity, at(file, position), lost, format!("{UNDECODABLE}{source}"))
+            }
+            Error::NotDecompressed { file, position, source, .. } => {
+                (Severity::Note, at(file, position), None, not_looked_at(first, next, source))
+            }
+            other => (severity, (log.to_string(), None), lost, format!("{UNDECODABLE}{other}")),
+        };
+        Finding { severity, log: Some(log.clone()), file, position, lost, text }
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.file)?;
         if let Some(position) = self.position {
             write!(f, " at {position}")?;
         }
-        match self.lost {
-            Some((first, next)) if next == first + 1 => write!(f, ": offset {first} lost")?,
-            Some((first, next)) => write!(f, ": offsets {first} to {} lost", next - 1)?,
-            None => {}
+        if let Some((first, next)) = self.lost {
+            write!(f, ": {} lost", offsets_in_words(first, next))?;
         }
         write!(f, ": {}", self.text)
     }
+}
+
+/// What comes before the fault of a batch whose CRC holds.
+pub(super) const UNDECODABLE: &str = "the CRC holds, and the records cannot be read: ";
+
+/// What keeps the records of a batch that may well be sound from being decompressed here.
+pub(super) fn not_looked_at(first: Offset, next: Offset, error: &CodecError) -> String {
+    format!("{}: records were not looked at: {error}", offsets_in_words(first, next))
+}
+
+/// How the search behind damage ended, to be appended to the damage's cause.
+pub(super) fn behind_damage(unread_from: Option<u64>, resumes_at: Option<u64>) -> String {
+    let mut text = String::new();
+    if let Some(unread) = unread_from {
+        let _ = write!(text, "; from byte {unread} on the search's effort was spent, and little was looked at");
+    }
+    if let Some(at) = resumes_at {
+        let _ = write!(text, "; good again at byte {at}");
+    }
+    text
 }
 
 /// What one log holds.
@@ -87,6 +142,9 @@ pub struct CheckedLog {
     pub log_end_offset: Offset,
     /// The worst that was found in it; `None` where nothing was.
     pub worst: Option<Severity>,
+    /// Repair leaves something of it as it is, for a person to decide: messages of format 0 or 1, or a file of Kafka's
+    /// log cleaner that holds the only copy of records.
+    pub needs_decision: bool,
 }
 
 /// The outcome of [`check`](super::check).

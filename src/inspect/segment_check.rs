@@ -3,17 +3,19 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use edgelog_core::{HEADER_LEN, LeaderEpoch, Offset};
+use edgelog_core::{DecodeError, EpochTableView, HEADER_LEN, LeaderEpoch, Offset, OldMessage, Position};
 
 use super::indexes::IndexCheck;
 use super::log_check::LogCheck;
 use super::pause;
 use super::plan::SegmentPlan;
 use super::records::RecordsFault;
-use super::report::Severity;
-use super::walk::{Damage, Step, Walker};
+use super::report::{Severity, UNDECODABLE, behind_damage, not_looked_at};
+use super::walk::{Cause, Damage, Step, Walker};
 use crate::codec::CodecError;
 use crate::error::Result;
+use crate::log::offsets_in_words;
+use crate::segment::file_names;
 
 /// A tail that may be in motion is looked at so often before it is called torn.
 const TAIL_LOOKS: usize = 5;
@@ -32,6 +34,54 @@ pub(super) enum Flow {
     Continue,
     EndOfLog,
     Changed,
+}
+
+/// Whether what stands there are messages of format 0 or 1, and no damage.
+pub(super) fn is_old_format(damage: &Damage) -> bool {
+    matches!(damage.cause, Cause::Decode(DecodeError::OldFormat { .. }))
+}
+
+/// The offset behind the messages of format 0 or 1 that stand at `position`.
+pub(super) fn behind_old_messages(walker: &mut Walker, position: u64) -> Option<Offset> {
+    let (mut at, mut behind) = (position, None);
+    while at < walker.end() {
+        let Some(message) = OldMessage::peek(walker.bytes(at, HEADER_LEN)) else { break };
+        at += message.size as u64;
+        behind = Some(message.offset.saturating_add(1));
+    }
+    behind
+}
+
+/// The valid batches behind damage that ends the log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Behind {
+    /// First offset of the first one.
+    pub(super) first: Offset,
+    /// The offset behind the last one.
+    pub(super) next: Offset,
+    pub(super) records: u64,
+}
+
+/// Walks over the batches behind `damage`, where the walk stands. Those of a history that was truncated do not count.
+pub(super) fn valid_behind(walker: &mut Walker, damage: &Damage, epochs: EpochTableView<'_>) -> Option<Behind> {
+    let mut found: Option<Behind> = None;
+    if damage.resumes_at.is_none() {
+        return None;
+    }
+    loop {
+        match walker.next() {
+            Step::Batch { .. } if walker.is_stale(epochs) => {}
+            Step::Batch { .. } => {
+                let batch = walker.batch();
+                let (first, next) = (batch.base_offset(), batch.next_offset());
+                let records = u64::try_from(batch.record_count()).unwrap_or(0);
+                let before = found.unwrap_or(Behind { first, next, records: 0 });
+                found = Some(Behind { first: before.first, next, records: before.records + records });
+            }
+            Step::Damage(_) => {}
+            Step::Zeros { .. } | Step::End => return found,
+        }
+    }
 }
 
 /// One segment being checked.
@@ -201,12 +251,10 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             Err(RecordsFault::NotDecompressed(error)) => {
                 // One note a segment says that a codec is missing; of a batch that is too large, each has its own.
                 let is_known = self.told_codec && matches!(error, CodecError::NotBuiltIn { .. });
-                note = (!is_known).then(|| {
-                    format!("offsets {base_offset} to {}: records were not looked at: {error}", next_offset - 1)
-                });
+                note = (!is_known).then(|| not_looked_at(base_offset, next_offset, &error));
                 self.told_codec |= matches!(error, CodecError::NotBuiltIn { .. });
             }
-            Err(fault) => lost = Some(format!("the CRC holds, and the records cannot be read: {fault}")),
+            Err(fault) => lost = Some(format!("{UNDECODABLE}{fault}")),
         }
         self.log.log.batches += 1;
         self.indexes.on_batch(position, &batch);
@@ -222,25 +270,17 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
     }
 
     fn on_damage(&mut self, damage: &Damage, durable: bool) -> Flow {
+        if is_old_format(damage) {
+            return self.on_old_format(damage);
+        }
         let Damage { position, first_offset, .. } = *damage;
         let point = self.log.facts.durable_below();
         let is_last = self.upper.is_none();
         let resumes = damage.resumes_at.is_some() || damage.wrong_base.is_some();
         let mut text = damage.cause.to_string();
-        if let Some(unread) = damage.unread_from {
-            let _ = write!(text, "; from byte {unread} on the search's effort was spent, and little was looked at");
-        }
+        text.push_str(&behind_damage(damage.unread_from, None));
         if (point.is_some() && !durable) || (point.is_none() && is_last && !resumes) {
-            let bytes = self.walker.end() - position;
-            let _ = write!(
-                text,
-                "; the log ends at offset {first_offset}, and the next open keeps the {bytes} bytes behind aside"
-            );
-            if let Some(next) = damage.next_offset {
-                let _ = write!(text, " (in them is a batch that holds, of offset {next})");
-            }
-            self.add(Severity::Heals, position, text);
-            return Flow::EndOfLog;
+            return self.on_damaged_end(damage, text);
         }
         self.plan.rewrite = true;
         if let Some(size) = damage.wrong_base {
@@ -255,9 +295,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         let bound = point.filter(|_| is_last).unwrap_or(Offset::MAX);
         let behind = self.upper.or(point).unwrap_or(first_offset);
         let next = damage.next_offset.unwrap_or(behind).min(bound);
-        if let Some(at) = damage.resumes_at {
-            let _ = write!(text, "; good again at byte {at}");
-        }
+        text.push_str(&behind_damage(None, damage.resumes_at));
         self.log.lose(self.path.to_owned(), Some(position), first_offset, next, text);
         self.indexes.skip_to(damage.resumes_at.unwrap_or(self.walker.end()), next);
         self.told_to = next;
@@ -272,6 +310,51 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             self.add(Severity::Heals, damage.resumes_at.unwrap_or(position), text);
             return Flow::EndOfLog;
         }
+        Flow::Continue
+    }
+
+    /// Damage above the recovery point ends the log. Where valid batches follow in the boot that wrote them, no crash has
+    /// made it: what was acknowledged cannot be read.
+    fn on_damaged_end(&mut self, damage: &Damage, mut text: String) -> Flow {
+        let Damage { position, first_offset, .. } = *damage;
+        let bytes = self.walker.end() - position;
+        let facts = &self.log.facts;
+        let behind = valid_behind(&mut self.walker, damage, facts.epochs.view());
+        let epoch = facts.epochs.view().latest().map_or(0, |latest| latest.epoch);
+        let cut = file_names::cut_file(&facts.dir, self.plan.base_offset, position as Position, epoch);
+        let _ = write!(
+            text,
+            "; the log ends at offset {first_offset}, and the next open keeps the {bytes} bytes behind aside"
+        );
+        let Some(behind) = behind else {
+            self.add(Severity::Heals, position, text);
+            return Flow::EndOfLog;
+        };
+        let Behind { first, next, records } = behind;
+        let offsets = offsets_in_words(first, next);
+        let _ = write!(
+            text,
+            ": {records} valid records are in them, {offsets}; after it, `edgelog repair --salvage {cut}` appends them again"
+        );
+        if facts.same_boot {
+            self.log.lose(self.path.to_owned(), Some(position), first_offset, next, text);
+        } else {
+            self.add(Severity::Heals, position, text);
+        }
+        Flow::EndOfLog
+    }
+
+    /// Messages of format 0 or 1: neither an open nor a repair changes the log.
+    fn on_old_format(&mut self, damage: &Damage) -> Flow {
+        let Damage { position, first_offset, .. } = *damage;
+        let behind = damage.next_offset.or(self.upper).or_else(|| behind_old_messages(&mut self.walker, position));
+        let next = behind.unwrap_or(first_offset).max(first_offset);
+        let text = format!("{}; edgelog leaves the log as it is", damage.cause);
+        let lost = Some((first_offset.max(self.log.facts.log_start()), next)).filter(|(first, next)| first < next);
+        self.log.add(Severity::Lost, self.path.to_owned(), Some(position), lost, text);
+        self.log.has_old_format = true;
+        self.indexes.skip_to(damage.resumes_at.unwrap_or(self.walker.end()), next);
+        self.told_to = next;
         Flow::Continue
     }
 

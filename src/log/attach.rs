@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use edgelog_core::{Continuation, EpochEntry, EpochLearner, EpochTable, HEADER_LEN, Judgement, Offset, Position};
 
 use super::beside::FailedFlush;
+use super::old_format::behind_old_messages;
 use super::recovery::OpenLog;
 use super::{LogShared, Origin, ReadUpTo, is_gone, state};
 use crate::error::{Error, Result};
@@ -90,7 +91,7 @@ impl LogShared {
         self.check_not_replaced(&at)?;
         loop {
             any |= self.validate_on(&mut at)?;
-            if !self.move_on(&mut at)? && !self.pass_damage(&mut at)? {
+            if !self.move_on(&mut at)? && !self.pass_old_messages(&mut at)? && !self.pass_damage(&mut at)? {
                 break;
             }
             any = true;
@@ -345,6 +346,24 @@ impl LogShared {
         // Segments of an imported log may overlap: the end never falls but where the log is begun again.
         self.log_end_offset.fetch_max(at.next_offset, Ordering::AcqRel);
         self.high_watermark.fetch_max(at.next_offset, Ordering::AcqRel);
+    }
+
+    /// Messages of format 0 or 1 stand here: goes on behind them. Readers meet them, report them, and read what follows.
+    fn pass_old_messages(&self, at: &mut Attachment) -> Result<bool> {
+        let file = match at.segment.file() {
+            Ok(file) => file,
+            Err(error) if is_gone(&error) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let behind = file.len().and_then(|len| {
+            let len = Position::try_from(len).unwrap_or(i32::MAX as Position);
+            behind_old_messages(&**file, at.position, len)
+        });
+        let behind = behind.map_err(Error::storage("read", &at.segment.path()))?;
+        let Some((position, next_offset)) = behind else { return Ok(false) };
+        (at.position, at.next_offset) = (position, next_offset.max(at.next_offset));
+        self.publish(at);
+        Ok(true)
     }
 
     /// Publishes every whole batch at the start of `bytes` that continues the log; returns how many bytes the next one

@@ -185,7 +185,7 @@ impl LogShared {
         let outcome = self.flush_files(active_base);
         if let Err(error) = outcome {
             self.fail(&error.to_string());
-            return Err(error);
+            return Err(error.made_read_only(&self.name));
         }
         let end = if bug(Bug::TakeTheEndAfterTheFlush) { self.log_end_offset.load(Ordering::Acquire) } else { end };
         *self.durable.lock() = DurablePoint { offset: end, base_offset: active_base, position };

@@ -31,6 +31,7 @@ mod batch_builder;
 mod beside;
 mod close;
 mod flush;
+mod old_format;
 mod read;
 mod recovery;
 mod retention;
@@ -51,7 +52,7 @@ pub(crate) use attach::{Attachment, attach};
 pub(crate) use beside::FailedFlush;
 pub(crate) use recovery::{OpenLog, open};
 pub(crate) use saved_log::SavedLog;
-pub(crate) use types::check_topic_name;
+pub(crate) use types::{check_topic_name, offsets_in_words};
 
 /// What a log asks of the store that it lives in.
 pub(crate) trait LogHost: Send + Sync + fmt::Debug {

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use edgelog_core::{Continuation, EpochLearner, EpochTable, Judgement, LogConfig, Offset, Position, RecordBatch};
 
+use super::old_format::refuse_old_messages;
 use super::saved_log::proved_by_names;
 use super::{Appender, DurablePoint, LogHost, LogShared, LostRange, Origin, SavedLog, TopicPartition, state};
 use crate::canary::{Bug, bug};
@@ -58,6 +59,9 @@ pub struct LogRecovery {
     pub lost: Vec<LostRange>,
     /// What the checkpoint says of the log and its segments do not bear out: it was not believed.
     pub doubts: Vec<String>,
+    /// Segments that Kafka's log cleaner left under a `.swap` name: no part of the log, and perhaps the only copy of
+    /// records, which [`check`](crate::inspect::check()) says.
+    pub swap_files: Vec<String>,
     /// Why the log opened read-only, where it did: what it holds could not be made durable.
     pub failure: Option<String>,
 }
@@ -107,6 +111,7 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
         cut: Vec::new(),
         lost: Vec::new(),
         doubts,
+        swap_files: Vec::new(),
         failure: None,
     };
     let may_be_clean = report.doubts.is_empty() && params.odd.is_empty();
@@ -123,7 +128,17 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     report.log_end_offset = offsets.log_end_offset;
     report.leader_epoch = log.epochs.read().view().latest().map_or(0, |entry| entry.epoch);
     report.failure = log.failure();
+    if !report.clean {
+        report.swap_files = swap_files(&*params.storage, &dir)?;
+    }
     Ok((log, report))
+}
+
+/// The names of segments that Kafka's log cleaner did not put in place.
+fn swap_files(storage: &dyn Storage, dir: &str) -> Result<Vec<String>> {
+    let names = storage.read_dir(dir).map_err(Error::storage("list", dir))?;
+    let swaps = names.iter().filter(|entry| file_names::parse_swap_file(&entry.name).is_some());
+    Ok(swaps.map(|entry| format!("{dir}/{}", entry.name)).collect())
 }
 
 /// Base offsets of the segments in a partition directory, ascending. Leftovers of what was interrupted are removed
@@ -317,6 +332,7 @@ impl Recovery<'_> {
     }
 
     fn open_unclean(&mut self, bases: &[Offset]) -> Result<()> {
+        self.refuse_old_formats(bases)?;
         let saved_point = match (&self.params.saved, bases) {
             (Some(saved), _) => saved.durable,
             // Without a checkpoint the names still tell: a third segment is not begun before the first is durable.
@@ -448,6 +464,16 @@ impl Recovery<'_> {
         }
     }
 
+    /// Before anything of the log is changed: no segment that recovery could cut begins with an old message format.
+    fn refuse_old_formats(&self, bases: &[Offset]) -> Result<()> {
+        let point = self.params.saved.as_ref().map_or(0, |saved| saved.durable.offset);
+        for &base in bases.iter().filter(|&&base| base >= point) {
+            let segment = self.segment(base);
+            refuse_old_messages(&mut Cursor::new(&self.log.pool), &segment, 0, segment.len()?)?;
+        }
+        Ok(())
+    }
+
     /// Whether the segment that begins at `next` goes on where the one before ended: behind `end` exactly, behind
     /// damage below the recovery point, or, in an imported log, anywhere: there may be holes, and segments may overlap.
     fn continues(&self, end: Offset, next: Offset, recovery_point: Offset) -> bool {
@@ -510,7 +536,10 @@ impl Recovery<'_> {
             let stepped = match stepped {
                 Ok(Some(stepped)) => stepped,
                 // Zeros too: a sector that did not make it may stand before others that did.
-                Ok(None) | Err(()) if !durable => return Ok(walked),
+                Ok(None) | Err(()) if !durable => {
+                    refuse_old_messages(&mut cursor, segment, walked.position, len)?;
+                    return Ok(walked);
+                }
                 // Damage where everything was durable: goes on behind it, if anything good is there.
                 Ok(None) | Err(()) => {
                     cursor.release();

@@ -48,7 +48,7 @@ impl Log {
         if let Err(error) = &truncated {
             log.fail(&error.to_string());
         }
-        truncated
+        truncated.map_err(|error| error.made_read_only(&log.name))
     }
 }
 

@@ -46,9 +46,20 @@ impl fmt::Display for TopicPartition {
 impl FromStr for TopicPartition {
     type Err = Error;
 
+    /// Reads `topic-partition`, split at the last dash. Whether there is such a log is another question.
+    ///
+    /// # Errors
+    /// [`Error::InvalidTopic`] for text that names no partition.
     fn from_str(name: &str) -> Result<TopicPartition> {
-        TopicPartition::parse_dir(name).ok_or_else(|| Error::UnknownTopicOrPartition { name: name.to_owned() })
+        let reason = "a partition is named by its topic, a dash and its number, as its directory is";
+        TopicPartition::parse_dir(name).ok_or_else(|| Error::InvalidTopic { name: name.to_owned(), reason })
     }
+}
+
+/// `offset 5`, `offsets 5 to 9`: the offsets `first..next` in the words of every report. At least one is named.
+pub(crate) fn offsets_in_words(first: Offset, next: Offset) -> String {
+    let last = next.saturating_sub(1);
+    if last <= first { format!("offset {first}") } else { format!("offsets {first} to {last}") }
 }
 
 /// Kafka's rules for a topic's name: 1 to 249 of `a-z A-Z 0-9 . _ -`, and not `.` or `..`.
@@ -203,6 +214,7 @@ mod tests {
         assert_eq!(TopicPartition::parse_dir("a-b-12"), Some(TopicPartition::new("a-b", 12)));
         for bad in ["a", "a-", "-1", "a-01", "a-+1", "a b-0", "a-99999999999", "a-1.x-delete"] {
             assert_eq!(TopicPartition::parse_dir(bad), None, "{bad}");
+            assert!(matches!(bad.parse::<TopicPartition>(), Err(Error::InvalidTopic { .. })), "{bad}");
         }
     }
 }

@@ -65,6 +65,11 @@ pub(crate) fn cut_file_epoch(name: &str) -> Option<i32> {
     name.strip_suffix(".cut")?.rsplit('-').next()?.parse().ok()
 }
 
+/// The base offset in the name of a segment that Kafka's log cleaner has written and not yet put in place.
+pub(crate) fn parse_swap_file(name: &str) -> Option<Offset> {
+    parse_log_file(name.strip_suffix(".swap")?)
+}
+
 /// The base offset in the name of an unfinished copy.
 pub(crate) fn parse_part_file(name: &str) -> Option<Offset> {
     parse_log_file(name.strip_suffix(".part")?)

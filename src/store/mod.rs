@@ -166,7 +166,7 @@ pub(crate) struct StoreShared {
     /// acknowledged would go with a name that does not.
     coming: Mutex<Vec<String>>,
     /// Logs that are there and could not be opened: why, and what the checkpoint goes on saying of them.
-    unopened: RwLock<BTreeMap<TopicPartition, (Option<SavedLog>, String)>>,
+    unopened: RwLock<BTreeMap<TopicPartition, (Option<SavedLog>, Arc<Error>)>>,
     /// Logs that are being deleted and that a power cut may still bring back, since their directories' new names need
     /// not last: what the checkpoint goes on saying of them.
     leaving: Mutex<BTreeMap<TopicPartition, SavedLog>>,
@@ -313,8 +313,8 @@ impl Store {
         if self.shared.attached {
             return self.shared.attach_log(name).map(|shared| Log { shared });
         }
-        if let Some((_, reason)) = self.shared.unopened.read().get(&name) {
-            return Err(Error::PreviousIo { log: name.to_string(), reason: reason.clone() });
+        if let Some((_, source)) = self.shared.unopened.read().get(&name) {
+            return Err(Error::NotOpened { log: name.to_string(), source: Arc::clone(source) });
         }
         Err(Error::UnknownTopicOrPartition { name: name.to_string() })
     }
@@ -579,7 +579,7 @@ impl StoreShared {
                     tracing::error!(log = %name, %error, "the log could not be opened");
                     let saved = recovering.saved.get(&name).cloned();
                     report.unopened.push((name.clone(), error.to_string()));
-                    self.unopened.write().insert(name, (saved, error.to_string()));
+                    self.unopened.write().insert(name, (saved, Arc::new(error)));
                     continue;
                 }
             };

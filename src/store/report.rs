@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::log::{LogRecovery, TopicPartition};
+use crate::log::{LogRecovery, TopicPartition, offsets_in_words};
 
 /// The outcome of [`Store::open`](crate::Store::open).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -52,6 +52,13 @@ impl RecoveryReport {
         self.logs.iter().flat_map(|log| &log.cut).map(|cut| cut.bytes).sum()
     }
 
+    /// Offsets of valid batches that stood behind the end of a log and are kept in `.cut` files now:
+    /// [`salvage`](crate::inspect::salvage) appends them again.
+    pub fn set_aside_offsets(&self) -> u64 {
+        let ranges = self.logs.iter().flat_map(|log| &log.cut).filter_map(|cut| cut.valid_offsets);
+        ranges.map(|(first, last)| u64::try_from(last.saturating_sub(first)).unwrap_or(0).saturating_add(1)).sum()
+    }
+
     /// Offsets that were durable once and are lost to damage.
     pub fn lost_offsets(&self) -> u64 {
         let ranges = self.logs.iter().flat_map(|log| &log.lost);
@@ -99,7 +106,14 @@ impl fmt::Display for RecoveryReport {
             f.write_str("; the checkpoint was lost and made anew from the segments")?;
         }
         if self.cut_bytes() > 0 {
-            write!(f, "; {} bytes of unfinished appends cut and kept aside", self.cut_bytes())?;
+            // Torn bytes are unfinished appends. Whole batches are not, whatever stands before them.
+            let what = if self.set_aside_offsets() == 0 { "of unfinished appends" } else { "behind the ends of logs" };
+            write!(f, "; {} bytes {what} cut and kept aside", self.cut_bytes())?;
+        }
+        match self.set_aside_offsets() {
+            0 => {}
+            1 => f.write_str(", with 1 VALID OFFSET")?,
+            offsets => write!(f, ", with {offsets} VALID OFFSETS")?,
         }
         if self.lost_offsets() > 0 {
             write!(f, "; {} OFFSETS LOST to damage", self.lost_offsets())?;
@@ -114,13 +128,22 @@ impl fmt::Display for RecoveryReport {
                 if let Some(kept_in) = &cut.kept_in {
                     write!(f, ", kept in {kept_in}")?;
                 }
+                if let Some((first, last)) = cut.valid_offsets {
+                    write!(f, ": valid batches are in them, {}", offsets_in_words(first, last.saturating_add(1)))?;
+                    if let Some(kept_in) = &cut.kept_in {
+                        write!(f, "; `edgelog repair --salvage {kept_in}` appends them again")?;
+                    }
+                }
             }
             for lost in &log.lost {
-                let last = lost.next_offset - 1;
+                let offsets = offsets_in_words(lost.first_offset, lost.next_offset);
+                write!(f, "\n  {} at {}: {offsets} lost", lost.file, lost.position)?;
+            }
+            for swap in &log.swap_files {
                 write!(
                     f,
-                    "\n  {}: offsets {} to {last} lost in {} at {}",
-                    log.name, lost.first_offset, lost.file, lost.position
+                    "\n  {swap} was left by Kafka's log cleaner and is no part of the log; `edgelog fsck` says whether it \
+                     holds the only copy of records"
                 )?;
             }
             for doubt in &log.doubts {

@@ -9,7 +9,7 @@ use crate::append::parse_pair;
 use crate::failure::Failure;
 
 /// Where keys come from.
-#[derive(clap::Args)]
+#[derive(clap::Args, Default, PartialEq, Eq)]
 pub(super) struct KeyArgs {
     /// Read keys from a file of key=value lines; what stands on the command line wins
     #[arg(long, value_name = "FILE")]

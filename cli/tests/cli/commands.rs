@@ -28,6 +28,18 @@ fn every_command_explains_itself() {
         let help = place.run(&[command, "--help"]).exits(0);
         assert!(help.stdout.contains("Usage:") && help.stdout.contains("Examples:"), "{command}\n{}", help.stdout);
     }
+    // The data directory may be named in front of a subcommand, as the usage lines say.
+    let dir = place.path("elsewhere");
+    let dir = dir.to_str().unwrap();
+    place.run(&["topics", "--dir", dir, "create", "x"]).exits(0);
+    let listed = place.run(&["topics", "--dir", dir, "list", "--json"]).exits(0).json();
+    assert_eq!(listed[0]["topic"], "x");
+    place.run(&["bridge", "--dir", dir, "status"]).exits(0);
+    // The options that a command has without a subcommand would be ignored there.
+    for stray in [&["topics", "--json", "create", "y"][..], &["bridge", "--device", "d", "status"]] {
+        let refused = place.run(stray).exits(2);
+        assert!(refused.stderr.contains("put the others behind it"), "{}", refused.stderr);
+    }
     for topics in ["list", "create", "delete", "alter", "describe"] {
         place.run(&["topics", topics, "--help"]).exits(0);
     }
@@ -107,7 +119,7 @@ fn stat_tells_offsets_sizes_and_times() {
         ("high_watermark", 3),
         ("recovery_point", 3),
         ("log_end_offset", 3),
-        ("records", 3),
+        ("offsets", 3),
         ("segments", 1),
     ] {
         assert_eq!(stat[key], value, "{key}: {stat}");
@@ -115,7 +127,7 @@ fn stat_tells_offsets_sizes_and_times() {
     assert!(stat["bytes"].as_u64() > Some(61) && stat["disk_bytes"].as_u64() > Some(0));
     assert!(stat["oldest_timestamp"].as_i64() <= stat["newest_timestamp"].as_i64());
     let text = place.run(&["stat"]).exits(0);
-    assert!(text.stdout.contains("closed cleanly") && text.stdout.contains("0..3 (3 records)"), "{}", text.stdout);
+    assert!(text.stdout.contains("closed cleanly") && text.stdout.contains("0..3 (3 offsets)"), "{}", text.stdout);
     assert!(!text.stdout.contains('\x1b'), "no colours but on a terminal");
 }
 

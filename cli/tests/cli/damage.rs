@@ -29,7 +29,7 @@ fn both_sides_of_damage_are_printed() {
     place.flip(&first, 2500);
     let (numbers, stderr) = read_numbers(&place, 2);
     assert_eq!(numbers, (0..10).chain(20..50).collect::<Vec<_>>());
-    assert!(stderr.contains("offsets 10..=19 lost") && stderr.contains(&first), "{stderr}");
+    assert!(stderr.contains("offsets 10 to 19 lost") && stderr.contains(&first), "{stderr}");
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn damage_in_the_only_segment_is_no_end() {
     place.flip(&first, 2500);
     let (numbers, stderr) = read_numbers(&place, 2);
     assert_eq!(numbers, (0..10).chain(20..50).collect::<Vec<_>>());
-    assert!(stderr.contains("offsets 10..=19 lost"), "{stderr}");
+    assert!(stderr.contains("offsets 10 to 19 lost"), "{stderr}");
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn damage_of_a_segments_end_is_told() {
     std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(len - 100).unwrap();
     let (numbers, stderr) = read_numbers(&place, 2);
     assert_eq!(numbers, (0..10).chain(20..50).collect::<Vec<_>>());
-    assert!(stderr.contains("offsets 10..=19 lost"), "{stderr}");
+    assert!(stderr.contains("offsets 10 to 19 lost"), "{stderr}");
 }
 
 #[test]

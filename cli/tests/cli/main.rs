@@ -6,6 +6,7 @@ mod damage;
 mod inspect;
 mod record;
 mod support;
+mod verdicts;
 
 use std::fmt::Write;
 
