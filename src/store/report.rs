@@ -67,10 +67,7 @@ impl RecoveryReport {
             write!(f, "\n  {file}: written again from the topic's second copy, {reason}")?;
         }
         for (topic, reason) in &self.suspended {
-            write!(
-                f,
-                "\n  {topic}: RETENTION IS SUSPENDED, {reason}; nothing is deleted until the topic is altered"
-            )?;
+            write!(f, "\n  {topic}: RETENTION IS SUSPENDED, {reason}; nothing is deleted until the topic is altered")?;
         }
         for (dir, reason) in &self.left {
             write!(f, "\n  {dir}: left as it is, {reason}")?;
