@@ -526,7 +526,7 @@ impl StoreShared {
         }
         report.odd.clone_from(&recovering.odd);
         let leftovers = self.remove_leftovers(&recovering.saved)?;
-        (report.removed, report.finished_deletions) = (leftovers.removed, leftovers.finished);
+        (report.removed, report.finished_deletions) = (leftovers.partitions, leftovers.finished);
         report.left = leftovers.left;
         let loaded = self.load_topics(&recovering.saved)?;
         report.healed = self.heal_settings(&loaded);

@@ -106,7 +106,7 @@ pub(super) struct Loaded {
 #[derive(Debug, Default)]
 pub(super) struct Removed {
     /// Partitions, but for those of topics whose deletion is finished with that.
-    pub(super) removed: Vec<TopicPartition>,
+    pub(super) partitions: Vec<TopicPartition>,
     /// These topics.
     pub(super) finished: Vec<String>,
     /// Directories that have a name like ours and are not ours, and why they stay.
@@ -596,13 +596,13 @@ impl StoreShared {
             }
             removed.is_ok()
         };
-        done.removed.extend(found.unfinished.into_iter().filter(|name| remove(&name.to_string())));
-        if !done.removed.is_empty() {
+        done.partitions.extend(found.unfinished.into_iter().filter(|name| remove(&name.to_string())));
+        if !done.partitions.is_empty() {
             // Gone for good before what says that they are to go.
             self.sync_names()?;
         }
-        done.removed.extend(found.deleted.into_iter().filter(|(dir, _)| remove(dir)).map(|(_, name)| name));
-        done.removed.retain(|name| !done.finished.contains(&name.topic));
+        done.partitions.extend(found.deleted.into_iter().filter(|(dir, _)| remove(dir)).map(|(_, name)| name));
+        done.partitions.retain(|name| !done.finished.contains(&name.topic));
         Ok(done)
     }
 
