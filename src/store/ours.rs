@@ -1,8 +1,9 @@
 //! Which directories are this store's: what an open takes for a log, and what it may remove.
 //!
 //! A name is no proof. Other programs have directories that end in a number, and a broker deletes as this store does,
-//! by a name that ends in `-delete`. An open removes a directory only where the checkpoint, or an `edgelog.properties` in
-//! it, says that it is ours. All else that looks like a log stays where it is, and the report names it.
+//! by a name that ends in `-delete`. An open removes a directory only where the checkpoint, or an
+//! `edgelog.properties` in it, says that it is ours. All else that looks like a log stays where it is, and the report
+//! names it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
