@@ -12,7 +12,7 @@ use edgelog_core::{
 };
 
 use super::indexes::IndexCheck;
-use super::records::Decompressor;
+use super::records::{Decompressor, RecordsFault};
 use super::walk::{Damage, Step, WalkRules, Walker};
 use super::window::Window;
 use crate::error::{Error, Result};
@@ -176,10 +176,12 @@ impl Dumper<'_> {
         if !(self.options.deep || self.options.data) {
             return (self.tell)(DumpItem::Batch { position, batch: *batch, is_valid: true });
         }
-        // All records are decoded before the batch is called valid; those before the fault are shown all the same.
+        // All records are decoded before the batch is called valid; those before the fault are shown all the same. A codec
+        // that this build lacks is no fault of the batch's.
         let fault = decompressor.check(batch).err();
-        self.report.damaged |= fault.is_some();
-        (self.tell)(DumpItem::Batch { position, batch: *batch, is_valid: fault.is_none() })?;
+        let is_valid = matches!(fault, None | Some(RecordsFault::NotBuiltIn(_)));
+        self.report.damaged |= !is_valid;
+        (self.tell)(DumpItem::Batch { position, batch: *batch, is_valid })?;
         if let Ok(records) = decompressor.records(batch) {
             for record in records.map_while(std::result::Result::ok) {
                 self.follow(record.offset);
