@@ -158,9 +158,9 @@ pub(crate) fn damage(message: impl fmt::Display) {
 pub(crate) fn tell_damage(finding: &Finding) -> bool {
     let is_lost = finding.severity == Severity::Lost;
     if is_lost {
-        damage(finding)
+        damage(finding);
     } else {
-        warn(finding)
+        warn(finding);
     }
     is_lost
 }

@@ -65,10 +65,8 @@ pub(super) struct Behind {
 
 /// Walks over the batches behind `damage`, where the walk stands. Those of a history that was truncated do not count.
 pub(super) fn valid_behind(walker: &mut Walker, damage: &Damage, epochs: EpochTableView<'_>) -> Option<Behind> {
+    damage.resumes_at?;
     let mut found: Option<Behind> = None;
-    if damage.resumes_at.is_none() {
-        return None;
-    }
     let latest = epochs.latest().map_or(LeaderEpoch::MIN, |latest| latest.epoch);
     loop {
         match walker.next() {
