@@ -158,9 +158,9 @@ pub(crate) fn damage(message: impl fmt::Display) {
 /// [`DAMAGE`].
 pub(crate) fn tell_damage(finding: &Finding) -> bool {
     if finding.severity == Severity::Lost {
-        damage(finding)
+        damage(finding);
     } else {
-        warn(finding)
+        warn(finding);
     }
     // A note is about records that are sound perhaps, and that cannot be decompressed here.
     finding.severity != Severity::Heals

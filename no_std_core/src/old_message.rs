@@ -32,8 +32,8 @@ pub struct OldMessage {
 impl OldMessage {
     /// The message of format 0 or 1 that `bytes` begin with; `None` where they begin with anything else.
     ///
-    /// The fields that `bytes` reach have to be those of such a message, and its lengths have to add up; the CRC is not
-    /// computed.
+    /// `bytes` have to reach the length of the value: the lengths have to add up to the message's size, so that neither
+    /// noise nor a batch that is read from the wrong byte passes for a message. The CRC is not computed.
     pub fn peek(bytes: &[u8]) -> Option<OldMessage> {
         const CODEC_MAX: u8 = 3;
         const ATTRIBUTE_CODEC: u8 = 0x07;
@@ -46,13 +46,9 @@ impl OldMessage {
         let offset = Offset::from_be_bytes(*bytes.first_chunk()?);
         let size = LOG_OVERHEAD.checked_add(length_at(bytes, 8)?)?;
         let holds = offset >= 0 && attributes & !attributes_known == 0 && attributes & ATTRIBUTE_CODEC <= CODEC_MAX;
-        let value_at = key_at + 4 + length_at(bytes, key_at)?;
-        let fits = match bytes.get(value_at..value_at.checked_add(4)?) {
-            Some(_) => (value_at + 4).checked_add(length_at(bytes, value_at)?) == Some(size),
-            // The key reaches beyond what is there to be seen.
-            None => value_at + 4 <= size,
-        };
-        (holds && fits).then_some(OldMessage { magic: magic as i8, offset, size })
+        let value_at = length_at(bytes, key_at)?.checked_add(key_at + 4)?;
+        let adds_up = length_at(bytes, value_at)?.checked_add(value_at + 4) == Some(size);
+        (holds && adds_up).then_some(OldMessage { magic: magic as i8, offset, size })
     }
 
     /// The error that names the old format where `bytes` begin with such a message; else `error`.
@@ -113,7 +109,9 @@ mod tests {
             {
                 let bytes = message(magic, 7, key, value);
                 let expected = OldMessage { magic, offset: 7, size: bytes.len() };
-                for seen in [bytes.len(), bytes.len().min(HEADER_LEN)] {
+                // Of a long key no value is seen behind it in the first bytes: then it is not decided.
+                let is_long = key.is_some_and(|key| key.len() > HEADER_LEN);
+                for seen in [bytes.len(), if is_long { bytes.len() } else { bytes.len().min(HEADER_LEN) }] {
                     assert_eq!(OldMessage::peek(&bytes[..seen]), Some(expected));
                     let error = RecordBatch::parse(&bytes[..seen]).unwrap_err();
                     assert_eq!(error, DecodeError::OldFormat { magic });
@@ -135,6 +133,11 @@ mod tests {
             let mut damaged = batch.clone();
             damaged[16] = magic;
             assert_eq!(RecordBatch::parse(&damaged).unwrap_err(), DecodeError::BadMagic { given: magic as i8 });
+        }
+        // Read from the wrong byte, the fields of a batch are others.
+        let long = [&batch[..], &batch].concat();
+        for at in 0..batch.len() {
+            assert_eq!(OldMessage::peek(&long[at..]), None, "byte {at}");
         }
         assert_eq!(OldMessage::peek(&[0; 100]), None);
         for len in 0..18 {

@@ -324,8 +324,8 @@ impl LogCheck<'_, '_> {
         Ok(Ended::Done)
     }
 
-    /// Kafka's log cleaner writes a segment under a `.swap` name, removes those that it replaces, and renames it. A crash
-    /// in between leaves its records in no other file.
+    /// Kafka's log cleaner writes a segment under a `.swap` name, removes those that it replaces, and renames it. A
+    /// crash in between leaves its records in no other file.
     fn swap_files(&mut self, swaps: &[(Offset, String)]) {
         for (base, path) in swaps {
             let held = self.offsets_held(*base, path, 0);

@@ -178,7 +178,8 @@ impl Dumper<'_> {
         if !(self.options.deep || self.options.data) {
             return (self.tell)(DumpItem::Batch { position, batch: *batch, is_valid: true });
         }
-        // All records are decoded before the batch is called valid; those before the fault are shown all the same.
+        // All records are decoded before the batch is called valid; those before the fault are shown all the same. What
+        // keeps a batch from being decompressed here is no fault of the batch's.
         let fault = decompressor.check(batch).err();
         let is_damaged = fault.as_ref().is_some_and(RecordsFault::is_damage);
         self.report.damaged |= is_damaged;

@@ -14,9 +14,9 @@ use super::facts::{Listing, LogFacts, StoreFacts};
 use super::indexes::BuiltIndexes;
 use super::pause;
 use super::records::Decompressor;
-use super::report::{Finding, Progress, Severity, UNDECODABLE};
+use super::report::{Finding, Progress, Severity, undecodable};
 use super::rewrite::{Sink, write_indexes};
-use super::segment_check::{behind_old_messages, is_old_format};
+use super::segment_check::{behind_old_messages, ends_log, is_old_format};
 use super::shared::SharedStorage;
 use super::walk::{Damage, Step, WalkRules, Walker};
 use crate::error::{Error, Result};
@@ -283,9 +283,8 @@ impl Exporter<'_> {
                     self.batch(path, position, base, &batch, batch.base_offset())?;
                 }
                 Step::Damage(damage) => {
-                    let is_end = (!durable && !self.facts.clean)
-                        || (self.facts.saved.is_none() && upper.is_none() && damage.resumes_at.is_none());
-                    if is_end && !is_old_format(&damage) {
+                    let point = self.facts.durable_below();
+                    if ends_log(point, durable, upper.is_none(), &damage) && !is_old_format(&damage) {
                         return Ok(false);
                     }
                     self.damage(path, base, upper, &mut walker, &damage)?;
@@ -347,7 +346,7 @@ impl Exporter<'_> {
             Ok(_) => {}
             Err(fault) if !fault.is_damage() => {}
             Err(fault) => {
-                let text = format!("{UNDECODABLE}{fault}");
+                let text = undecodable(base_offset, next_offset, &fault);
                 self.lose(path, position, base_offset, next_offset, text);
                 return Ok(());
             }

@@ -247,7 +247,8 @@ fn prepare(storage: &dyn Storage, checkpoint: &mut Checkpoint, plan: &LogPlan) {
             id: identity(storage, &plan.facts),
             origin: if plan.has_holes { Origin::Imported } else { Origin::Own },
             log_start_offset: plan.start,
-            durable: DurablePoint { offset: plan.end, base_offset: plan.start, position: 0 },
+            // No segment begins at the end: recovery does not take the position for that of a batch.
+            durable: DurablePoint { offset: plan.end, base_offset: plan.end, position: 0 },
             epochs: plan.learned.view().entries().to_vec(),
         };
         checkpoint.logs.insert(name.clone(), saved);

@@ -77,13 +77,15 @@ impl Finding {
         let (severity, lost) = (Severity::Lost, Some((first, next)));
         let at = |file: &String, position: &Position| (file.clone(), Some(u64::from(*position)));
         let (severity, (file, position), lost, text) = match error {
-            Error::CorruptBatch { file, position, source, .. } => {
-                (severity, at(file, position), lost, format!("{UNDECODABLE}{source}"))
+            Error::CorruptBatch { file, position, base_offset, last_offset, source } => {
+                let text = undecodable(*base_offset, last_offset.saturating_add(1), source);
+                (severity, at(file, position), lost, text)
             }
-            Error::NotDecompressed { file, position, source, .. } => {
-                (Severity::Note, at(file, position), None, not_looked_at(first, next, source))
+            Error::NotDecompressed { file, position, base_offset, last_offset, source } => {
+                let text = not_looked_at(*base_offset, last_offset.saturating_add(1), source);
+                (Severity::Note, at(file, position), None, text)
             }
-            other => (severity, (log.to_string(), None), lost, format!("{UNDECODABLE}{other}")),
+            other => (severity, (log.to_string(), None), lost, undecodable(first, next, other)),
         };
         Finding { severity, log: Some(log.clone()), file, position, lost, text }
     }
@@ -102,8 +104,10 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What comes before the fault of a batch whose CRC holds.
-pub(super) const UNDECODABLE: &str = "the CRC holds, and the records cannot be read: ";
+/// What is wrong with the batch of the offsets `first..next`, whose CRC holds.
+pub(super) fn undecodable(first: Offset, next: Offset, fault: &dyn fmt::Display) -> String {
+    format!("the CRC holds, and the records cannot be read: {fault} (batch {first}..={})", next.saturating_sub(1))
+}
 
 /// What keeps the records of a batch that may well be sound from being decompressed here.
 pub(super) fn not_looked_at(first: Offset, next: Offset, error: &CodecError) -> String {

@@ -10,7 +10,7 @@ use super::log_check::LogCheck;
 use super::pause;
 use super::plan::SegmentPlan;
 use super::records::RecordsFault;
-use super::report::{Severity, UNDECODABLE, behind_damage, not_looked_at};
+use super::report::{Severity, behind_damage, not_looked_at, undecodable};
 use super::walk::{Cause, Damage, Step, Walker};
 use crate::codec::CodecError;
 use crate::error::Result;
@@ -36,16 +36,26 @@ pub(super) enum Flow {
     Changed,
 }
 
+/// Whether a log that was durable below `point` ends at this damage: above that point, and without a checkpoint where
+/// nothing good follows in the last segment.
+pub(super) fn ends_log(point: Option<Offset>, durable: bool, is_last: bool, damage: &Damage) -> bool {
+    let resumes = damage.resumes_at.is_some() || damage.wrong_base.is_some();
+    if point.is_some() { !durable } else { is_last && !resumes }
+}
+
 /// Whether what stands there are messages of format 0 or 1, and no damage.
 pub(super) fn is_old_format(damage: &Damage) -> bool {
     matches!(damage.cause, Cause::Decode(DecodeError::OldFormat { .. }))
 }
 
+/// A message's lengths are looked for in so many bytes: keys are shorter.
+const OLD_MESSAGE_LOOK_BYTES: usize = 64 << 10;
+
 /// The offset behind the messages of format 0 or 1 that stand at `position`.
 pub(super) fn behind_old_messages(walker: &mut Walker, position: u64) -> Option<Offset> {
     let (mut at, mut behind) = (position, None);
     while at < walker.end() {
-        let Some(message) = OldMessage::peek(walker.bytes(at, HEADER_LEN)) else { break };
+        let Some(message) = OldMessage::peek(walker.bytes(at, OLD_MESSAGE_LOOK_BYTES)) else { break };
         at += message.size as u64;
         behind = Some(message.offset.saturating_add(1));
     }
@@ -64,10 +74,8 @@ pub(super) struct Behind {
 
 /// Walks over the batches behind `damage`, where the walk stands. Those of a history that was truncated do not count.
 pub(super) fn valid_behind(walker: &mut Walker, damage: &Damage, epochs: EpochTableView<'_>) -> Option<Behind> {
+    damage.resumes_at?;
     let mut found: Option<Behind> = None;
-    if damage.resumes_at.is_none() {
-        return None;
-    }
     loop {
         match walker.next() {
             Step::Batch { .. } if walker.is_stale(epochs) => {}
@@ -254,7 +262,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
                 note = (!is_known).then(|| not_looked_at(base_offset, next_offset, &error));
                 self.told_codec |= matches!(error, CodecError::NotBuiltIn { .. });
             }
-            Err(fault) => lost = Some(format!("{UNDECODABLE}{fault}")),
+            Err(fault) => lost = Some(undecodable(base_offset, next_offset, &fault)),
         }
         self.log.log.batches += 1;
         self.indexes.on_batch(position, &batch);
@@ -276,10 +284,9 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         let Damage { position, first_offset, .. } = *damage;
         let point = self.log.facts.durable_below();
         let is_last = self.upper.is_none();
-        let resumes = damage.resumes_at.is_some() || damage.wrong_base.is_some();
         let mut text = damage.cause.to_string();
         text.push_str(&behind_damage(damage.unread_from, None));
-        if (point.is_some() && !durable) || (point.is_none() && is_last && !resumes) {
+        if ends_log(point, durable, is_last, damage) {
             return self.on_damaged_end(damage, text);
         }
         self.plan.rewrite = true;

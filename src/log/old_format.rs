@@ -8,6 +8,10 @@ use crate::error::{Error, Result};
 use crate::segment::{Cursor, Segment};
 use crate::storage::StorageFile;
 
+/// A message's lengths are looked for in so many bytes: keys are shorter.
+const LOOK_BYTES: usize = 64 << 10;
+const MAGIC_AT: usize = 16;
+
 /// The place behind the messages of format 0 or 1 that stand at `position` of `file`, of which `len` bytes are looked at,
 /// and the offset behind them; `None` where something else stands there. Reads by system calls alone: a writer may trim
 /// the file meanwhile.
@@ -20,10 +24,18 @@ pub(super) fn behind_old_messages(
     len: Position,
 ) -> io::Result<Option<(Position, Offset)>> {
     let (mut at, mut behind) = (position, None);
-    let mut header = [0; HEADER_LEN];
+    let mut bytes = vec![0; HEADER_LEN];
     while at < len {
-        let read = file.read_at(&mut header, u64::from(at))?;
-        let Some(message) = OldMessage::peek(&header[..read]) else { break };
+        let read = file.read_at(&mut bytes, u64::from(at))?;
+        let Some(message) = OldMessage::peek(&bytes[..read]) else {
+            if bytes.len() < LOOK_BYTES && bytes.get(MAGIC_AT).is_some_and(|&magic| magic < 2) {
+                // A long key, perhaps: the value's length is behind it.
+                bytes.resize(LOOK_BYTES, 0);
+                continue;
+            }
+            break;
+        };
+        bytes.truncate(HEADER_LEN);
         // A message that runs past the file's end is the last one, and not whole.
         let end = Position::try_from(message.size).ok().and_then(|size| at.checked_add(size));
         at = end.map_or(len, |end| end.min(len));
@@ -46,7 +58,7 @@ pub(super) fn refuse_old_messages(
     if position >= len {
         return Ok(());
     }
-    let message = cursor.bytes(segment, position, len, HEADER_LEN).ok().and_then(OldMessage::peek);
+    let message = cursor.bytes(segment, position, len, LOOK_BYTES).ok().and_then(OldMessage::peek);
     match message {
         None => Ok(()),
         Some(OldMessage { magic, .. }) => {

@@ -166,7 +166,7 @@ pub(crate) struct StoreShared {
     /// acknowledged would go with a name that does not.
     coming: Mutex<Vec<String>>,
     /// Logs that are there and could not be opened: why, and what the checkpoint goes on saying of them.
-    unopened: RwLock<BTreeMap<TopicPartition, (Option<SavedLog>, Arc<Error>)>>,
+    unopened: RwLock<BTreeMap<TopicPartition, Unopened>>,
     /// Logs that are being deleted and that a power cut may still bring back, since their directories' new names need
     /// not last: what the checkpoint goes on saying of them.
     leaving: Mutex<BTreeMap<TopicPartition, SavedLog>>,
@@ -182,6 +182,9 @@ pub(crate) struct StoreShared {
     lock: Mutex<Option<Box<dyn StorageLock>>>,
     vouch: Mutex<Vouch>,
 }
+
+/// What the checkpoint says of a log that could not be opened, and why it could not.
+type Unopened = (Option<SavedLog>, Arc<Error>);
 
 /// Whether attached processes may rely on this one: its logs are recovered, and of each that fails they are told.
 #[derive(Debug, Default)]
