@@ -103,7 +103,8 @@ pub unsafe extern "C" fn edgelog_reader_new(
                 let mut place = MaybeUninit::uninit();
                 let options = read_struct(options, &mut place)?;
                 let check_crcs = options.skip_crc_check == 0;
-                log.reader_with(from, ReaderOptions { up_to: up_to(options.up_to)?, check_crcs })?
+                let up_to = up_to(options.up_to)?;
+                log.reader_with(from, ReaderOptions { up_to, check_crcs, ..log.reader_options() })?
             };
             let reader = Exclusive::new(ReaderInner { reader, lost: None });
             out.give(edgelog_reader { home: Arc::clone(home), reader });

@@ -16,6 +16,7 @@
 use std::io;
 use std::sync::Arc;
 
+use edgelog_core::config::IsolationLevel;
 use edgelog_core::{EpochEntry, EpochTable, LogConfig, Offset, Position, RecordBatch, ScanRules, ScanStep, scan_step};
 
 use super::{Appender, DurablePoint, LogHost, LogShared, LostRange, Origin, TopicPartition, state};
@@ -69,6 +70,7 @@ pub(crate) struct OpenLog {
     pub(crate) config: LogConfig,
     pub(crate) check_crcs: bool,
     pub(crate) decompressed_bytes_max: u32,
+    pub(crate) isolation_level: IsolationLevel,
     pub(crate) saved: Option<SavedLog>,
     /// The checkpoint carries a clean mark that holds for the store.
     pub(crate) store_is_clean: bool,
@@ -172,6 +174,8 @@ impl LogShared {
             fork: ForkGuard::here(),
             pool: Arc::clone(&params.pool),
             decompressed_bytes_max: params.decompressed_bytes_max as usize,
+            isolation_level: params.isolation_level,
+            transactions: Mutex::default(),
             config: RwLock::new(Arc::new(LogConfig::default())),
             hot: super::HotConfig::default(),
             state: AtomicU8::new(state::ATTEND),

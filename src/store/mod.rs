@@ -611,6 +611,7 @@ impl StoreShared {
             config,
             check_crcs: self.config.check_crcs,
             decompressed_bytes_max: self.config.decompressed_bytes_max,
+            isolation_level: self.config.isolation_level,
             saved,
             store_is_clean,
             same_boot,
