@@ -291,14 +291,14 @@ impl Error {
             Error::FencedLeaderEpoch { .. } => 74,
             Error::UnknownLeaderEpoch { .. } => 75,
             Error::NotDecompressed { source: CodecError::OutOfMemory { .. }, .. }
-            | Error::Compression(CodecError::OutOfMemory { .. }) => return None,
-            Error::Compression(_) | Error::NotDecompressed { .. } => 76,
-            Error::InvalidRecord(_) => 87,
-            Error::DataDirLocked(_)
+            | Error::Compression(CodecError::OutOfMemory { .. })
+            | Error::DataDirLocked(_)
             | Error::Closed
             | Error::ReadOnly
             | Error::Forked
             | Error::TooManyTransactions { .. } => return None,
+            Error::Compression(_) | Error::NotDecompressed { .. } => 76,
+            Error::InvalidRecord(_) => 87,
         })
     }
 

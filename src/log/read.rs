@@ -26,7 +26,7 @@ pub struct ReaderOptions {
     pub up_to: ReadUpTo,
     /// Whether each batch's CRC-32C is checked before it is handed out (`check.crcs`, default true).
     pub check_crcs: bool,
-    /// Whether records of aborted transactions are left out (`isolation.level`, default read_uncommitted).
+    /// Whether records of aborted transactions are left out (`isolation.level`, default `read_uncommitted`).
     pub isolation: IsolationLevel,
 }
 
