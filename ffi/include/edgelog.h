@@ -758,8 +758,8 @@ edgelog_result edgelog_batch_builder_clear(edgelog_batch_builder *builder);
 void edgelog_batch_builder_free(edgelog_batch_builder *builder);
 
 // A reader that begins at `from` (EDGELOG_FROM_...) with its `value`; to be freed. `options` may be NULL: up to the
-// high watermark, CRCs checked as check.crcs says. Answers EDGELOG_OFFSET_OUT_OF_RANGE where the log does not hold
-// that place.
+// high watermark, CRCs checked as check.crcs says. Either way, isolation.level of the store says which records of
+// transactions are seen. Answers EDGELOG_OFFSET_OUT_OF_RANGE where the log does not hold that place.
 edgelog_result edgelog_reader_new(const edgelog_log *log,
                                   int32_t from,
                                   int64_t value,

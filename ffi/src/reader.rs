@@ -81,8 +81,8 @@ fn start(kind: i32, value: i64) -> Outcome<OffsetSpec> {
 }
 
 /// A reader that begins at `from` (EDGELOG_FROM_...) with its `value`; to be freed. `options` may be NULL: up to the
-/// high watermark, CRCs checked as check.crcs says. Answers EDGELOG_OFFSET_OUT_OF_RANGE where the log does not hold
-/// that place.
+/// high watermark, CRCs checked as check.crcs says. Either way, isolation.level of the store says which records of
+/// transactions are seen. Answers EDGELOG_OFFSET_OUT_OF_RANGE where the log does not hold that place.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edgelog_reader_new(
     log: *const edgelog_log,

@@ -417,7 +417,7 @@ impl Reader {
                 log_end_offset: end,
             });
         }
-        Ok(())
+        self.learn_stable_end()
     }
 
     /// Looks at the batch at the reader's place: gives it out, hops over it, or moves to the next segment.
