@@ -808,9 +808,10 @@ void edgelog_reader_free(edgelog_reader *reader);
 edgelog_result edgelog_batch_get_info(const edgelog_batch *batch, edgelog_batch_info *out);
 
 // The next record of the batch, from where the reader was asked to start; EDGELOG_END behind the last. Its bytes live
-// until the batch is freed. A compressed batch is decompressed at the first call: EDGELOG_UNSUPPORTED_COMPRESSION_TYPE
-// where its codec is not built in, EDGELOG_MESSAGE_TOO_LARGE where it comes to more than edgelog.decompressed.bytes.max
-// (neither is damage), EDGELOG_CORRUPT_MESSAGE where its records do not decode. The reader stands behind it already.
+// until the batch is freed. A compressed batch is decompressed at the first call.
+// EDGELOG_UNSUPPORTED_COMPRESSION_TYPE: its codec is not built in. EDGELOG_MESSAGE_TOO_LARGE: it comes to more than
+// edgelog.decompressed.bytes.max. Neither is damage. EDGELOG_CORRUPT_MESSAGE: its records do not decode. The reader
+// stands behind the batch already.
 edgelog_result edgelog_batch_next(edgelog_batch *batch, edgelog_record *out);
 
 // The next header of the record that edgelog_batch_next gave last; EDGELOG_END behind its last. The bytes live until
