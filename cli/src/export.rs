@@ -55,7 +55,7 @@ pub(crate) struct Args {
     /// Up to before this offset
     #[arg(long, value_name = "N", default_value_t = Offset::MAX, hide_default_value = true)]
     until: Offset,
-    /// read_committed leaves out records of aborted transactions and stops at the first that has no end yet (json, csv)
+    /// Which records of transactions are written (json, csv); committed ones end where a transaction has no end yet
     #[arg(long, value_name = "LEVEL", default_value = "read_uncommitted", value_parser = ["read_uncommitted", "read_committed"])]
     isolation_level: String,
     /// The id of the broker's topic, for partition.metadata (kafka)

@@ -66,8 +66,8 @@ pub(crate) struct Args {
     /// Only this partition
     #[arg(long, short, value_name = "N")]
     partition: Option<u32>,
-    /// read_committed leaves out records of aborted transactions and stops at the first that has no end yet: a log
-    /// that a broker wrote may have transactions
+    /// Which records of transactions are printed: all, or committed ones alone, up to the first transaction without an
+    /// end. A log that a broker wrote may have transactions
     #[arg(long, value_name = "LEVEL", default_value = "read_uncommitted", value_parser = ["read_uncommitted", "read_committed"])]
     isolation_level: String,
     /// One JSON object a line
