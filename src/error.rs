@@ -215,6 +215,17 @@ pub enum Error {
         current: LeaderEpoch,
     },
 
+    /// A log has more transactions than a reader of committed records keeps in mind.
+    #[error("{log} has {given} aborted or open transactions; read_committed keeps up to {max} in memory")]
+    TooManyTransactions {
+        /// The log.
+        log: String,
+        /// How many there are up to where the log was looked at.
+        given: usize,
+        /// The most that are kept.
+        max: usize,
+    },
+
     /// A batch to append, or its payload, cannot be compressed or decompressed here.
     #[error(transparent)]
     Compression(#[from] CodecError),
@@ -336,10 +347,14 @@ impl Error {
             Error::UnknownLeaderEpoch { .. } => 75,
             Error::LogReplaced { .. } => 103,
             Error::NotDecompressed { source: CodecError::OutOfMemory { .. }, .. }
-            | Error::Compression(CodecError::OutOfMemory { .. }) => return None,
+            | Error::Compression(CodecError::OutOfMemory { .. })
+            | Error::DataDirLocked(_)
+            | Error::Closed
+            | Error::ReadOnly
+            | Error::Forked
+            | Error::TooManyTransactions { .. } => return None,
             Error::Compression(_) | Error::NotDecompressed { .. } => 76,
             Error::InvalidRecord(_) => 87,
-            Error::DataDirLocked(_) | Error::Closed | Error::ReadOnly | Error::Forked => return None,
         })
     }
 

@@ -120,6 +120,7 @@ mod zeros;
 
 pub use codec::CodecError;
 pub use edgelog_core as core;
+pub use edgelog_core::config::IsolationLevel;
 pub use edgelog_core::{
     CompressionType, Header, LeaderEpoch, LogConfig, Offset, OffsetAndEpoch, Record, StoreConfig, TimestampMs,
 };

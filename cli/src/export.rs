@@ -8,14 +8,14 @@ use std::process::ExitCode;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use edgelog::inspect::{self, ExportRange, ExportReport};
-use edgelog::{Error, Offset, Record, TopicPartition};
+use edgelog::{Error, IsolationLevel, Offset, Record, TopicPartition};
 use serde_json::json;
 
 use crate::context::Context;
 use crate::failure::{DAMAGE, Failure, Outcome, tell_damage};
 use crate::inspected::{self, Watch};
 use crate::print;
-use crate::{interrupt, json_record};
+use crate::{interrupt, json_record, tail};
 
 /// Export a topic as files for a Kafka broker, as JSON lines, or as CSV
 ///
@@ -55,6 +55,9 @@ pub(crate) struct Args {
     /// Up to before this offset
     #[arg(long, value_name = "N", default_value_t = Offset::MAX, hide_default_value = true)]
     until: Offset,
+    /// Which records of transactions are written (json, csv); committed ones end where a transaction has no end yet
+    #[arg(long, value_name = "LEVEL", default_value = "read_uncommitted", value_parser = ["read_uncommitted", "read_committed"])]
+    isolation_level: String,
     /// The id of the broker's topic, for partition.metadata (kafka)
     #[arg(long, value_name = "ID")]
     topic_id: Option<String>,
@@ -78,7 +81,13 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     interrupt::install()?;
     let storage = inspected::open(ctx)?;
     let logs = inspected::select(&storage, Some(&args.topic))?.logs(&storage)?;
-    let range = ExportRange { from: args.from, until: args.until };
+    let isolation = tail::isolation(&args.isolation_level);
+    if isolation == IsolationLevel::ReadCommitted && format == Format::Kafka {
+        return Err(Failure::new(
+            "--isolation-level is for records: a broker gets the batches with their transactions",
+        ));
+    }
+    let range = ExportRange { from: args.from, until: args.until, isolation };
     let mut watch = Watch::new("exporting");
     let mut look = |progress| watch.look(progress);
     let exported = if format == Format::Kafka {

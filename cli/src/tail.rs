@@ -9,7 +9,9 @@ use std::time::Duration;
 use edgelog::core::TimestampType;
 use edgelog::inspect::{self, Finding};
 use edgelog::storage::Storage;
-use edgelog::{Batch, Error, Log, Offset, OffsetAndEpoch, OffsetSpec, Reader, Record, TimestampMs};
+use edgelog::{
+    Batch, Error, IsolationLevel, Log, Offset, OffsetAndEpoch, OffsetSpec, Reader, ReaderOptions, Record, TimestampMs,
+};
 
 use crate::context::Context;
 use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, tell_damage, warn};
@@ -67,6 +69,10 @@ pub(crate) struct Args {
     /// Only this partition
     #[arg(long, short, value_name = "N")]
     partition: Option<u32>,
+    /// Which records of transactions are printed: all, or committed ones alone, up to the first transaction without an
+    /// end. A log that a broker wrote may have transactions
+    #[arg(long, value_name = "LEVEL", default_value = "read_uncommitted", value_parser = ["read_uncommitted", "read_committed"])]
+    isolation_level: String,
     /// One JSON object a line
     #[arg(long)]
     json: bool,
@@ -76,6 +82,10 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    fn isolation(&self) -> IsolationLevel {
+        isolation(&self.isolation_level)
+    }
+
     fn start(&self) -> OffsetSpec {
         const LAST_DEFAULT: u64 = 10;
         if self.from_beginning {
@@ -87,6 +97,14 @@ impl Args {
         } else {
             OffsetSpec::Last(self.last.unwrap_or(LAST_DEFAULT))
         }
+    }
+}
+
+/// The level of that name, which was checked.
+pub(crate) fn isolation(name: &str) -> IsolationLevel {
+    match name {
+        "read_committed" => IsolationLevel::ReadCommitted,
+        _ => IsolationLevel::ReadUncommitted,
     }
 }
 
@@ -126,9 +144,10 @@ struct Lane {
 impl Lane {
     fn open(log: Log, args: &Args) -> Result<Lane, Failure> {
         let start = args.start();
-        let (reader, not_before) = match log.reader(start) {
+        let options = ReaderOptions { isolation: args.isolation(), ..log.reader_options() };
+        let (reader, not_before) = match log.reader_with(start, options) {
             // Looking for a time reads batches, and met damage before there was a reader to step over it.
-            Err(error) if error.is_corrupt() => (log.reader(OffsetSpec::Earliest), args.since),
+            Err(error) if error.is_corrupt() => (log.reader_with(OffsetSpec::Earliest, options), args.since),
             reader => (reader, None),
         };
         let reader = reader.map_err(|error| match error {

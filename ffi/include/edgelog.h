@@ -760,8 +760,8 @@ edgelog_result edgelog_batch_builder_clear(edgelog_batch_builder *builder);
 void edgelog_batch_builder_free(edgelog_batch_builder *builder);
 
 // A reader that begins at `from` (EDGELOG_FROM_...) with its `value`; to be freed. `options` may be NULL: up to the
-// high watermark, CRCs checked as check.crcs says. Answers EDGELOG_OFFSET_OUT_OF_RANGE where the log does not hold
-// that place.
+// high watermark, CRCs checked as check.crcs says. Either way, isolation.level of the store says which records of
+// transactions are seen. Answers EDGELOG_OFFSET_OUT_OF_RANGE where the log does not hold that place.
 edgelog_result edgelog_reader_new(const edgelog_log *log,
                                   int32_t from,
                                   int64_t value,
@@ -810,9 +810,10 @@ void edgelog_reader_free(edgelog_reader *reader);
 edgelog_result edgelog_batch_get_info(const edgelog_batch *batch, edgelog_batch_info *out);
 
 // The next record of the batch, from where the reader was asked to start; EDGELOG_END behind the last. Its bytes live
-// until the batch is freed. A compressed batch is decompressed at the first call: EDGELOG_UNSUPPORTED_COMPRESSION_TYPE
-// where its codec is not built in, EDGELOG_MESSAGE_TOO_LARGE where it comes to more than edgelog.decompressed.bytes.max
-// (neither is damage), EDGELOG_CORRUPT_MESSAGE where its records do not decode. The reader stands behind it already.
+// until the batch is freed. A compressed batch is decompressed at the first call.
+// EDGELOG_UNSUPPORTED_COMPRESSION_TYPE: its codec is not built in. EDGELOG_MESSAGE_TOO_LARGE: it comes to more than
+// edgelog.decompressed.bytes.max. Neither is damage. EDGELOG_CORRUPT_MESSAGE: its records do not decode. The reader
+// stands behind the batch already.
 edgelog_result edgelog_batch_next(edgelog_batch *batch, edgelog_record *out);
 
 // The next header of the record that edgelog_batch_next gave last; EDGELOG_END behind its last. The bytes live until

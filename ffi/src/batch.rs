@@ -53,9 +53,10 @@ impl BatchInner {
     fn records(&mut self) -> Outcome<&mut Records<'static>> {
         if self.records.is_none() {
             let records = self.batch.records()?;
-            // SAFETY: the records lie in the batch's lease or in its decompressed payload, and what they say of their place
-            // in its segment: on the heap each, behind a counted pointer of the batch's or in its buffer. The batch is never replaced or lent exclusively while this value lives, and is dropped after `records` and
-            // `headers`. Neither leaves this struct with its lifetime.
+            // SAFETY: the records lie in the batch's lease or in its decompressed payload, and they point at its
+            // segment: on the heap each, behind a counted pointer or in a buffer of the batch's. The batch is never
+            // replaced or lent exclusively while this value lives, and is dropped after `records` and `headers`.
+            // Neither leaves this struct with its lifetime.
             self.records = Some(unsafe { std::mem::transmute::<Records<'_>, Records<'static>>(records) });
         }
         Ok(self.records.as_mut().expect("set above"))
@@ -88,9 +89,10 @@ pub unsafe extern "C" fn edgelog_batch_get_info(
 }
 
 /// The next record of the batch, from where the reader was asked to start; EDGELOG_END behind the last. Its bytes live
-/// until the batch is freed. A compressed batch is decompressed at the first call: EDGELOG_UNSUPPORTED_COMPRESSION_TYPE
-/// where its codec is not built in, EDGELOG_MESSAGE_TOO_LARGE where it comes to more than edgelog.decompressed.bytes.max
-/// (neither is damage), EDGELOG_CORRUPT_MESSAGE where its records do not decode. The reader stands behind it already.
+/// until the batch is freed. A compressed batch is decompressed at the first call.
+/// EDGELOG_UNSUPPORTED_COMPRESSION_TYPE: its codec is not built in. EDGELOG_MESSAGE_TOO_LARGE: it comes to more than
+/// edgelog.decompressed.bytes.max. Neither is damage. EDGELOG_CORRUPT_MESSAGE: its records do not decode. The reader
+/// stands behind the batch already.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edgelog_batch_next(batch: *mut edgelog_batch, out: *mut edgelog_record) -> edgelog_result {
     // SAFETY: boundary.rs, 1 to 3.

@@ -82,8 +82,8 @@ fn start(kind: i32, value: i64) -> Outcome<OffsetSpec> {
 }
 
 /// A reader that begins at `from` (EDGELOG_FROM_...) with its `value`; to be freed. `options` may be NULL: up to the
-/// high watermark, CRCs checked as check.crcs says. Answers EDGELOG_OFFSET_OUT_OF_RANGE where the log does not hold
-/// that place.
+/// high watermark, CRCs checked as check.crcs says. Either way, isolation.level of the store says which records of
+/// transactions are seen. Answers EDGELOG_OFFSET_OUT_OF_RANGE where the log does not hold that place.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edgelog_reader_new(
     log: *const edgelog_log,
@@ -104,7 +104,8 @@ pub unsafe extern "C" fn edgelog_reader_new(
                 let mut place = MaybeUninit::uninit();
                 let options = read_struct(options, &mut place)?;
                 let check_crcs = options.skip_crc_check == 0;
-                log.reader_with(from, ReaderOptions { up_to: up_to(options.up_to)?, check_crcs })?
+                let up_to = up_to(options.up_to)?;
+                log.reader_with(from, ReaderOptions { up_to, check_crcs, ..log.reader_options() })?
             };
             let reader = Exclusive::new(ReaderInner { reader, lost: None });
             out.give(edgelog_reader { home: Arc::clone(home), reader });

@@ -54,11 +54,9 @@ fuzz_target!(|input: Input<'_>| match input {
         let codec = encoder % 4 + 1;
         let packed = compress(codec, level, usize::from(pieces), &payload);
         let batch = compressed(&whole[..HEADER_LEN], codec, &packed);
-        let limit = packed.len().saturating_mul(1024);
-        match append_and_read(&batch) {
-            Some(read) => assert_eq!(read, taken),
-            None => assert!(payload.len() > limit, "codec {codec} refused {} bytes of {}", packed.len(), payload.len()),
-        }
+        // However much they shrank: the limit is an absolute one, far above these.
+        let read = append_and_read(&batch);
+        assert_eq!(read.as_ref(), Some(&taken), "codec {codec}: {} bytes of {}", packed.len(), payload.len());
     }
 });
 

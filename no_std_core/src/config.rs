@@ -53,6 +53,8 @@ pub struct StoreConfig {
     pub open_files_max: u32,
     /// `check.crcs`
     pub check_crcs: bool,
+    /// `isolation.level`
+    pub isolation_level: IsolationLevel,
     /// `log.retention.check.interval.ms`
     pub retention_check_interval_ms: i64,
     /// `edgelog.housekeeping`
@@ -111,6 +113,16 @@ words! {
         Map = "map",
         /// By system calls alone.
         File = "file",
+    }
+}
+
+words! {
+    /// Which records of transactions a reader sees. Logs that a broker wrote may have transactions.
+    IsolationLevel {
+        /// All of them, those of aborted transactions too.
+        ReadUncommitted = "read_uncommitted",
+        /// None of an aborted transaction, and nothing from the first transaction on that has no end yet.
+        ReadCommitted = "read_committed",
     }
 }
 
@@ -511,6 +523,18 @@ pub static KEYS: &[ConfigKey] = &[
         },
     },
     ConfigKey {
+        key: "isolation.level",
+        scope: Scope::Store,
+        value_type: ValueType::Word { words: IsolationLevel::WORDS },
+        unit: "",
+        default: "read_uncommitted",
+        kafka_default: Some("read_uncommitted"),
+        why: "",
+        doc: "Whether readers see records of aborted transactions in logs that a broker wrote. read_committed leaves \
+              them out and stops at the first transaction that has no end yet.",
+        access: word!(Store, c.isolation_level: IsolationLevel),
+    },
+    ConfigKey {
         key: "log.retention.check.interval.ms",
         scope: Scope::Store,
         value_type: ValueType::Number { min: 1, max: i64::MAX },
@@ -603,6 +627,7 @@ impl Default for StoreConfig {
             checkpoint_interval_ms: 10_000,
             open_files_max: 64,
             check_crcs: true,
+            isolation_level: IsolationLevel::ReadUncommitted,
             retention_check_interval_ms: 30_000,
             housekeeping: Housekeeping::Thread,
             file_mode: 0o640,

@@ -369,7 +369,17 @@ impl Turn<'_> {
             let at = batch.base_offset();
             let unreadable = |error: Error| Halt::Wait(format!("the batch at offset {at} cannot be read: {error}"));
             let (next, mark) = mark_of(batch);
-            for record in batch.records().map_err(unreadable)? {
+            let records = match batch.records() {
+                // Readers of the target may have the decoder, or the memory, that is missing here.
+                Err(Error::NotDecompressed { .. }) if !share.restamps && self.passes(batch, self.next) => {
+                    self.finish(making);
+                    self.pass(batch, self.next);
+                    making.first = self.next;
+                    continue;
+                }
+                records => records.map_err(unreadable)?,
+            };
+            for record in records {
                 let record = record.map_err(unreadable)?;
                 let bytes = self.bytes - bytes_before + making.builder.size();
                 if taken > 0 && (taken >= share.records_max || bytes >= share.bytes_max) {

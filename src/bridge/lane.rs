@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use edgelog_core::config::IsolationLevel;
 use edgelog_core::{LeaderEpoch, Offset, OffsetAndEpoch, TimestampMs};
 use uuid::Uuid;
 
@@ -306,7 +307,12 @@ pub(super) enum Verdict {
 
 /// Only what no power cut can take back; and damage is an error whatever `check.crcs` says, since what is sent is what
 /// was appended.
-pub(super) const READING: ReaderOptions = ReaderOptions { up_to: ReadUpTo::Durable, check_crcs: true };
+pub(super) const READING: ReaderOptions = ReaderOptions {
+    up_to: ReadUpTo::Durable,
+    check_crcs: true,
+    // Batches of transactions stop the lane: they are not passed over.
+    isolation: IsolationLevel::ReadUncommitted,
+};
 
 impl Lane {
     /// Begins to read at a position that was judged to be ours.
@@ -368,7 +374,7 @@ pub(super) fn judge(log: &Log, position: &Position) -> crate::Result<Verdict> {
         return Ok(Verdict::Foreign("it belongs to a log of another identity".to_owned()));
     }
     let Position { offset, mark, .. } = *position;
-    let options = ReaderOptions { up_to: ReadUpTo::LogEnd, check_crcs: true };
+    let options = ReaderOptions { up_to: ReadUpTo::LogEnd, ..READING };
     let mut reader = match log.reader_with(OffsetSpec::Offset(offset - 1), options) {
         Ok(_) if mark.is_behind_a_gap() => return judge_by_epoch(log, offset, mark.leader_epoch),
         Ok(reader) => reader,

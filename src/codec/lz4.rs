@@ -16,9 +16,9 @@
 //! batch has its own). Bytes behind the frame are not looked at, and a block of no bytes is the end, also one that says
 //! that it is stored.
 //!
-//! `lz4_flex` has a reader of frames too, and it differs in all of that: it takes blocks that depend on each other, goes
-//! on with a second frame, and refuses a wrong content checksum. So the frame is read here, and `lz4_flex` decodes
-//! blocks, from the payload into the output without any buffer between.
+//! `lz4_flex` has a reader of frames too, and it differs in all of that: it takes blocks that depend on each other,
+//! goes on with a second frame, and refuses a wrong content checksum. So the frame is read here, and `lz4_flex`
+//! decodes blocks, from the payload into the output without any buffer between.
 
 use edgelog_core::CompressionType;
 use lz4_flex::block::{DecompressError, decompress_into};

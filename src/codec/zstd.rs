@@ -1,9 +1,10 @@
 //! Zstandard frames (RFC 8878), reading only.
 //!
 //! A decoder of our own. It takes no memory that the caller's limit does not cover: a window, or a block of some
-//! kilobytes that unfolds to gigabytes, is refused where it passes the limit. No bytes make it panic. It writes straight
-//! into the output and looks back into it, so it needs no window. Of the kept libraries, ruzstd bounds its window from
-//! 0.9 on, which needs Rust 1.87 where 1.85 is promised here; 0.8 reserves the whole window that a frame's header claims.
+//! kilobytes that unfolds to gigabytes, is refused where it passes the limit. No bytes make it panic. It writes
+//! straight into the output and looks back into it, so it needs no window. Of the kept libraries, ruzstd bounds its
+//! window from 0.9 on, which needs Rust 1.87 where 1.85 is promised here; 0.8 reserves the whole window that a frame's
+//! header claims.
 //!
 //! What is accepted is what Java's clients accept (zstd-jni): frames one behind the other, skippable ones among them,
 //! no dictionaries, and a checksum of the content that matches where there is one. Windows beyond 128 MiB, which Java
@@ -11,7 +12,7 @@
 //!
 //! | part | what |
 //! |---|---|
-//! | frame | magic `28 B5 2F FD`, descriptor, window (skipped), dictionary, content size; blocks; low half of the content's XXH64 |
+//! | frame | magic `28 B5 2F FD`, descriptor, window (skipped), dictionary, size; blocks; half of the content's XXH64 |
 //! | block | 3 bytes: last, type (raw, one byte repeated, compressed), size; then its bytes |
 //! | compressed block | literals, Huffman-coded or not; then sequences: copy literals, then bytes from so far back |
 //! | sequences | three codes a sequence, each drawn from a finite-state table; their bits are read from the back |

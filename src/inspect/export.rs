@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use edgelog_core::config::IsolationLevel;
 use edgelog_core::{
     HEADER_LEN, LeaderEpoch, LogConfig, LogId, Offset, Record, RecordBatch, RecordBatchBuilder, TimestampType,
 };
@@ -41,11 +42,13 @@ pub struct ExportRange {
     pub from: Offset,
     /// Up to before this one.
     pub until: Offset,
+    /// Which records of transactions [`export_records`] gives out. Batches go to a broker as they are.
+    pub isolation: IsolationLevel,
 }
 
 impl Default for ExportRange {
     fn default() -> ExportRange {
-        ExportRange { from: 0, until: Offset::MAX }
+        ExportRange { from: 0, until: Offset::MAX, isolation: IsolationLevel::ReadUncommitted }
     }
 }
 
@@ -457,7 +460,7 @@ pub fn export_records(
     tell: &mut dyn FnMut(&Record<'_>, TimestampType) -> io::Result<()>,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<ExportReport> {
-    let mut attached = Attached::begin(storage, name, range.from)?;
+    let mut attached = Attached::begin(storage, name, range.from, range.isolation)?;
     let bytes_total = attached.log.size()?.1;
     let mut report = ExportReport::default();
     let (mut told, mut exchanged, mut doubted) = (0, 0, None);
@@ -468,7 +471,7 @@ pub fn export_records(
                 // A file that a truncation exchanges may look like damage: a new reader sees what is there.
                 let position = attached.reader.position().offset;
                 doubted = Some(position);
-                attached = Attached::begin(storage, name, position)?;
+                attached = Attached::begin(storage, name, position, range.isolation)?;
                 if attached.reader.position().offset < position {
                     return Ok(report);
                 }
@@ -496,7 +499,7 @@ pub fn export_records(
                 exchanged += 1;
                 pause(EXCHANGED_PAUSE);
                 let position = attached.reader.position().offset;
-                attached = Attached::begin(storage, name, position)?;
+                attached = Attached::begin(storage, name, position, range.isolation)?;
                 if attached.reader.position().offset < position {
                     return Ok(report);
                 }
@@ -548,10 +551,15 @@ struct Attached {
 
 impl Attached {
     /// Attaches anew, at `from` or where the log comes nearest to it.
-    fn begin(storage: &Arc<dyn Storage>, name: &TopicPartition, from: Offset) -> Result<Attached> {
+    fn begin(
+        storage: &Arc<dyn Storage>,
+        name: &TopicPartition,
+        from: Offset,
+        isolation: IsolationLevel,
+    ) -> Result<Attached> {
         let mut attempt = 1;
         loop {
-            match Attached::try_begin(storage, name, from) {
+            match Attached::try_begin(storage, name, from, isolation) {
                 Err(Error::Storage { source, .. })
                     if source.kind() == io::ErrorKind::NotFound && attempt < EXCHANGED_MAX =>
                 {
@@ -563,8 +571,14 @@ impl Attached {
         }
     }
 
-    fn try_begin(storage: &Arc<dyn Storage>, name: &TopicPartition, from: Offset) -> Result<Attached> {
+    fn try_begin(
+        storage: &Arc<dyn Storage>,
+        name: &TopicPartition,
+        from: Offset,
+        isolation: IsolationLevel,
+    ) -> Result<Attached> {
         let options = Store::options().set("edgelog.housekeeping", "tick")?.set("edgelog.storage", "file")?;
+        let options = options.set("isolation.level", isolation.name())?;
         let store = options.attach_on(SharedStorage(Arc::clone(storage)))?;
         let log = store.log(&name.topic, name.partition)?;
         let offsets = log.offsets();

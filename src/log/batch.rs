@@ -74,13 +74,13 @@ impl Batch {
     #[inline]
     pub fn records(&self) -> Result<Records<'_>> {
         let batch = self.view();
-        let records = match batch.compression() {
+        let inner = match batch.compression() {
             // Of a batch without records the payload is not looked at.
             _ if batch.record_count() == 0 => batch.records_in(&[]),
             CompressionType::None => batch.records_in(batch.payload()),
             codec => batch.records_in(self.decompressed(codec, batch.payload())?),
         };
-        Ok(Records { records, from: self.from, place: self.place() })
+        Ok(Records { inner, from: self.from, place: self.place() })
     }
 
     fn decompressed(&self, codec: CompressionType, payload: &[u8]) -> Result<&[u8]> {
@@ -139,7 +139,7 @@ impl Place<'_> {
 /// Iterates over the records of one batch; see [`Batch::records`].
 #[derive(Debug, Clone)]
 pub struct Records<'a> {
-    records: edgelog_core::Records<'a>,
+    inner: edgelog_core::Records<'a>,
     from: Offset,
     place: Place<'a>,
 }
@@ -150,7 +150,7 @@ impl<'a> Iterator for Records<'a> {
     #[inline]
     fn next(&mut self) -> Option<Result<Record<'a>>> {
         loop {
-            match self.records.next()? {
+            match self.inner.next()? {
                 Ok(record) if record.offset < self.from => {}
                 Ok(record) => return Some(Ok(record)),
                 Err(error) => return Some(Err(self.place.corrupt(error.into()))),

@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
+use edgelog_core::config::IsolationLevel;
 use edgelog_core::{CompressionType, EpochTable, LogConfig, LogId, Offset, Position};
 
 use crate::canary::{Bug, bug};
@@ -37,6 +38,7 @@ mod recovery;
 mod retention;
 mod saved_log;
 mod signal;
+mod transactions;
 mod truncate;
 mod types;
 
@@ -143,6 +145,9 @@ pub(crate) struct LogShared {
     pool: Arc<BufferPool>,
     /// `edgelog.decompressed.bytes.max`.
     decompressed_bytes_max: usize,
+    isolation_level: IsolationLevel,
+    /// Known from the first reader of committed records on.
+    transactions: Mutex<transactions::Transactions>,
     config: RwLock<Arc<LogConfig>>,
     hot: HotConfig,
 

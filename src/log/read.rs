@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use edgelog_core::config::IsolationLevel;
 use edgelog_core::{
     Candidate, CompressionType, DecodeError, HEADER_LEN, LeaderEpoch, Offset, OffsetAndEpoch, Plausible, Position,
     TimestampMs, follows,
@@ -13,6 +14,7 @@ use edgelog_core::{
 
 use super::batch::Batch;
 use super::signal::Signal;
+use super::transactions::Stable;
 use super::{Log, LogShared, OffsetSpec, Origin, ReadUpTo, is_gone};
 use crate::error::{DamageKind, Error, Result};
 use crate::segment::{Cursor, Resynced, Segment};
@@ -25,11 +27,13 @@ pub struct ReaderOptions {
     pub up_to: ReadUpTo,
     /// Whether each batch's CRC-32C is checked before it is handed out (`check.crcs`, default true).
     pub check_crcs: bool,
+    /// Whether records of aborted transactions are left out (`isolation.level`, default `read_uncommitted`).
+    pub isolation: IsolationLevel,
 }
 
 impl Default for ReaderOptions {
     fn default() -> ReaderOptions {
-        ReaderOptions { up_to: ReadUpTo::HighWatermark, check_crcs: true }
+        ReaderOptions { up_to: ReadUpTo::HighWatermark, check_crcs: true, isolation: IsolationLevel::ReadUncommitted }
     }
 }
 
@@ -40,11 +44,16 @@ impl Log {
     /// [`Error::OffsetOutOfRange`] where the log does not hold that position, [`Error::FencedLeaderEpoch`]
     /// where its history was taken back, and what reading a file can answer.
     pub fn reader(&self, from: OffsetSpec) -> Result<Reader> {
-        let options = ReaderOptions {
+        self.reader_with(from, self.reader_options())
+    }
+
+    /// The options of a reader that names none: up to the high watermark, the others as the store's keys say.
+    pub fn reader_options(&self) -> ReaderOptions {
+        ReaderOptions {
+            up_to: ReadUpTo::HighWatermark,
             check_crcs: self.shared.hot.check_crcs.load(Ordering::Relaxed),
-            ..ReaderOptions::default()
-        };
-        self.reader_with(from, options)
+            isolation: self.shared.isolation_level,
+        }
     }
 
     /// A reader with its own options. See [`reader`](Log::reader).
@@ -87,6 +96,10 @@ impl Log {
 pub struct Reader {
     log: Arc<LogShared>,
     options: ReaderOptions,
+    /// Where a reader of committed records stops; `None` where nothing is left out.
+    stable: Option<Stable>,
+    /// Control batches are given out too.
+    has_control: bool,
     /// Offset of the next record to give out.
     position: Offset,
     /// Epoch of the last batch given out, or the one that the position came with.
@@ -140,9 +153,12 @@ impl Reader {
         let cursor = Cursor::new(&log.pool);
         let generation = log.generation.load(Ordering::Acquire);
         let contiguous = log.origin() == Origin::Own;
+        let leaves_out = options.isolation == IsolationLevel::ReadCommitted && log.may_have_transactions();
         Reader {
             log,
             options,
+            stable: leaves_out.then(Stable::default),
+            has_control: false,
             position: 0,
             epoch: None,
             place: None,
@@ -155,6 +171,11 @@ impl Reader {
             hopped_from: None,
             signal: None,
         }
+    }
+
+    /// One that gives out control batches too.
+    pub(super) fn over_everything(log: Arc<LogShared>, options: ReaderOptions) -> Reader {
+        Reader { has_control: true, ..Reader::new(log, options) }
     }
 
     /// Where the reader stands: the next record's offset, with the epoch of the last record read.
@@ -174,6 +195,7 @@ impl Reader {
     /// As [`Log::reader`]; the reader then stands where it stood.
     pub fn seek(&mut self, to: OffsetSpec) -> Result<()> {
         self.log.notice_retention()?;
+        self.learn_stable_end()?;
         let start = self.log.log_start_offset.load(Ordering::Acquire);
         let bound = self.bound();
         let end = self.log.log_end_offset.load(Ordering::Acquire);
@@ -209,13 +231,19 @@ impl Reader {
     #[inline]
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
         loop {
-            if self.position >= self.bound() && !self.at_end_of_bound()? && !self.has_more_after_arming()? {
-                return Ok(None);
+            if self.position >= self.bound() && !self.at_end_of_bound()? {
+                if !self.has_more_after_arming()? {
+                    return Ok(None);
+                }
+                if self.stable.is_some() {
+                    continue;
+                }
             }
             if self.generation != self.log.generation.load(Ordering::Acquire) {
                 self.look_again()?;
             }
             match self.step() {
+                Ok(Step::Batch(batch)) if self.stable.is_some() && self.log.is_aborted(&batch) => {}
                 Ok(Step::Batch(batch)) => return Ok(Some(batch)),
                 Ok(Step::Moved) => {}
                 Ok(Step::End) if self.has_more_after_arming()? => {}
@@ -241,7 +269,7 @@ impl Reader {
             if let Some(batch) = self.next_batch()? {
                 return Ok(Some(batch));
             }
-            let (log, position, up_to) = (Arc::clone(&self.log), self.position, self.options.up_to);
+            let (log, position, up_to) = (Arc::clone(&self.log), self.waits_at(), self.options.up_to);
             if !log.wait_beyond(position, up_to, deadline)? {
                 return self.next_batch();
             }
@@ -269,9 +297,10 @@ impl Reader {
     /// already.
     #[inline]
     fn has_more_after_arming(&mut self) -> Result<bool> {
+        let position = self.waits_at();
         match &mut self.signal {
             None => Ok(false),
-            Some(signal) => signal.arm(&self.log, self.position, self.options.up_to),
+            Some(signal) => signal.arm(&self.log, position, self.options.up_to),
         }
     }
 
@@ -332,7 +361,23 @@ impl Reader {
     /// The offset at which this reader stops now.
     #[inline]
     fn bound(&self) -> Offset {
-        self.log.bound(self.options.up_to)
+        let bound = self.log.bound(self.options.up_to);
+        self.stable.map_or(bound, |stable| stable.end.min(bound))
+    }
+
+    /// News for this reader lie beyond this offset: not yet where an open transaction holds it back.
+    #[inline]
+    fn waits_at(&self) -> Offset {
+        self.stable.map_or(self.position, |stable| stable.walked_to.max(self.position))
+    }
+
+    /// Reading committed records: looks at the transactions up to the log's end as it is now.
+    fn learn_stable_end(&mut self) -> Result<()> {
+        if self.stable.is_some() {
+            self.log.refresh()?;
+            self.stable = Some(self.log.stable_below(self.log.bound(self.options.up_to))?);
+        }
+        Ok(())
     }
 
     /// At the bound: whether there is more after all (an attached log looks for it), or the position lies
@@ -345,7 +390,9 @@ impl Reader {
         if self.generation != self.log.generation.load(Ordering::Acquire) {
             self.look_again()?;
         }
-        if !self.log.refresh()? {
+        if self.stable.is_some() {
+            self.learn_stable_end()?;
+        } else if !self.log.refresh()? {
             return Ok(false);
         }
         Ok(self.position < self.bound())
@@ -371,7 +418,7 @@ impl Reader {
                 log_end_offset: end,
             });
         }
-        Ok(())
+        self.learn_stable_end()
     }
 
     /// Looks at the batch at the reader's place: gives it out, hops over it, or moves to the next segment.
@@ -434,7 +481,7 @@ impl Reader {
         place.expected = Some(next_offset);
         self.position = next_offset;
         self.epoch = Some(epoch);
-        if control {
+        if control && !self.has_control {
             // Transaction markers in imported logs: no application ever sees them.
             return Ok(Step::Moved);
         }
@@ -836,7 +883,7 @@ impl LogShared {
         if from >= bound {
             return Ok(None);
         }
-        let options = ReaderOptions { up_to: ReadUpTo::HighWatermark, check_crcs: false };
+        let options = ReaderOptions { check_crcs: false, ..ReaderOptions::default() };
         let mut reader = Reader::new(Arc::clone(self), options);
         reader.seek(OffsetSpec::Offset(from))?;
         while let Some(batch) = reader.next_batch()? {

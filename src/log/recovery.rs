@@ -16,6 +16,7 @@
 use std::io;
 use std::sync::Arc;
 
+use edgelog_core::config::IsolationLevel;
 use edgelog_core::{Continuation, EpochLearner, EpochTable, Judgement, LogConfig, Offset, Position, RecordBatch};
 
 use super::old_format::refuse_old_messages;
@@ -77,6 +78,7 @@ pub(crate) struct OpenLog {
     pub(crate) config: LogConfig,
     pub(crate) check_crcs: bool,
     pub(crate) decompressed_bytes_max: u32,
+    pub(crate) isolation_level: IsolationLevel,
     pub(crate) saved: Option<SavedLog>,
     /// What was taken out of what the checkpoint says of the log: where anything was, the log is recovered.
     pub(crate) odd: Vec<String>,
@@ -189,6 +191,8 @@ impl LogShared {
             fork: ForkGuard::here(),
             pool: Arc::clone(&params.pool),
             decompressed_bytes_max: params.decompressed_bytes_max as usize,
+            isolation_level: params.isolation_level,
+            transactions: Mutex::default(),
             config: RwLock::new(Arc::new(LogConfig::default())),
             hot: super::HotConfig::default(),
             state: AtomicU8::new(state::ATTEND),

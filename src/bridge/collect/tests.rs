@@ -391,3 +391,42 @@ fn what_the_target_would_delete_on_arrival_is_not_sent() {
     assert_eq!(collected.ends[0].offset, 2);
     assert!(lanes[0].waits.as_ref().unwrap().contains("retention.ms=3000"));
 }
+
+/// A batch that this device cannot decompress goes to the cluster as it is, also among small ones.
+#[test]
+#[cfg(feature = "zstd")]
+fn a_batch_that_cannot_be_decompressed_here_goes_as_it_is() {
+    const LEN: usize = 5000;
+    let storage = MemoryStorage::new();
+    let (store, whole) = lane_on(storage.clone(), &[], 1 << 20);
+    let mut sent = fill(&whole, 2, 10);
+    let value = vec![b'x'; LEN];
+    let mut builder = RecordBatchBuilder::new(vec![0; 2 * LEN]);
+    builder.append(1000, None, Some(&value), &[]).unwrap();
+    let payload = builder.payload().to_vec();
+    let head = payload.len() - LEN - 1;
+    let block = |last: usize, kind: usize, len: usize| ((len << 3 | kind << 1 | last) as u32).to_le_bytes();
+    let mut frame = b"\x28\xB5\x2F\xFD\0\x88".to_vec();
+    frame.extend([&block(0, 0, head)[..3], &payload[..head], &block(0, 1, LEN)[..3], b"x"].concat());
+    frame.extend([&block(1, 0, 1)[..3], b"\0"].concat());
+    let mut batch = vec![0; HEADER_LEN];
+    batch.extend(&frame);
+    builder.finish_compressed(CompressionType::Zstd, &mut batch, frame.len()).unwrap();
+    whole.log.append_encoded(&batch, crate::Durability::Sync).unwrap();
+    sent.push((1000, None, Some(value), Vec::new()));
+    sent.extend(fill(&whole, 2, 10));
+    drop(whole);
+    store.close().unwrap();
+    let store = Store::options().set("edgelog.decompressed.bytes.max", "1000").unwrap().open_on(storage).unwrap();
+    let (name, group) = (TopicPartition::new("t", 0), Coordinated::Group("g".to_owned()));
+    let mut lane = Lane::new(name, store.log("t", 0).unwrap(), group, "t".to_owned());
+    lane.batch_bytes_max = 1 << 20;
+    lane.target = Some(Target { partition: 0, topic_id: uuid::Uuid::nil() });
+    lane.start_at_the_beginning().unwrap();
+    let collected = collect_all(std::slice::from_mut(&mut lane));
+    assert_eq!(lane.waits, None);
+    assert!(records_of(&collected) == sent, "the records are those that were appended");
+    assert_eq!(collected.ends[0].offset, 5);
+    let offsets: Vec<_> = collected.pieces.iter().map(|piece| piece.offsets).collect();
+    assert_eq!(offsets, [(0, 2), (2, 3), (3, 5)]);
+}
