@@ -30,7 +30,9 @@ mod batch_builder;
 mod beside;
 mod close;
 pub(crate) mod delivery;
+mod encode;
 mod flush;
+mod preallocate;
 mod read;
 mod recovery;
 mod retention;
@@ -277,8 +279,7 @@ impl LogShared {
         let config = Arc::new(config);
         *self.config.write() = Arc::clone(&config);
         if let Some(appender) = self.appender.lock().as_mut() {
-            appender.config = config;
-            appender.clear = append::Clear::NOTHING;
+            appender.writer.set_config(config);
         }
     }
 

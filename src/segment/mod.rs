@@ -18,9 +18,11 @@ use crate::sync::{AtomicBool, AtomicI64, AtomicU32, Ordering, RwLock};
 mod buffer;
 mod cursor;
 pub(crate) mod file_names;
+mod writer;
 
 pub(crate) use buffer::{BufferPool, PooledBuffer};
 pub(crate) use cursor::Cursor;
+pub(crate) use writer::{Room, RoomAhead, SegmentWriter};
 
 const LEN_UNKNOWN: u32 = u32::MAX;
 const TIMESTAMP_UNKNOWN: i64 = i64::MIN;
