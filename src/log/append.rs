@@ -354,9 +354,9 @@ impl LogShared {
                 return Err(Error::RecordBatchTooLarge { given: size, max });
             }
             let last_offset = appender.last_offset(last_offset_delta);
-            if last_offset > OFFSET_MAX {
+            if last_offset >= OFFSET_MAX {
                 let (records, next_offset) = (last_offset_delta as u32 + 1, appender.next_offset);
-                return Err(Error::OffsetsUsedUp { records, next_offset, max: OFFSET_MAX });
+                return Err(Error::OffsetsUsedUp { records, next_offset, max: OFFSET_MAX - 1 });
             }
             match appender.writer.room_for(size, last_offset, max_timestamp, &*self.clock)? {
                 Room::Reserved { asks } => {

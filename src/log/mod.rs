@@ -9,6 +9,7 @@
 //! 4. Bytes below a published end never change. Truncation swaps files and counts up `generation`.
 //! 5. Locks are taken in this order: flush state, appender, segments, a segment's indexes. The appender's
 //!    lock is never held while waiting for a flush.
+//! 6. Events are emitted under none of these, nor while a flush is under way: see `events`.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -224,7 +224,7 @@ impl SegmentWriter {
         let asking = if self.asked { 0 } else { ask_below(self.reserve_step) };
         Clear {
             position: self.reserved.saturating_sub(asking).min(self.config.segment_bytes),
-            offset: self.segment.base_offset.saturating_add(Offset::from(i32::MAX)).min(OFFSET_MAX),
+            offset: self.segment.base_offset.saturating_add(Offset::from(i32::MAX)).min(OFFSET_MAX - 1),
             timestamp: first.saturating_add(self.config.segment_ms),
         }
     }
