@@ -61,6 +61,9 @@ impl Appender {
 /// floor of the path would move the room of an error that is not there.
 pub(super) type Outcome<T> = std::result::Result<T, Box<Error>>;
 
+/// Where a batch was placed: its base offset and leader epoch, and whether readers may see more.
+type Placed = (Offset, LeaderEpoch, bool);
+
 impl Log {
     /// Appends one record at the log's own durability and returns where it stands.
     ///
@@ -211,31 +214,24 @@ impl LogShared {
         if batch.len() > max {
             return Err(Error::RecordTooLarge { given: batch.len(), max }.into());
         }
-        // Taken by what is slow under the lock, and dropped behind it.
-        let mut events = None;
-        let (base_offset, leader_epoch, moved) = {
-            let mut guard = self.appender.lock();
-            if self.state.load(Ordering::Relaxed) != state::WRITABLE {
-                events.get_or_insert_with(events::hold);
-                self.attend(&mut guard)?;
-            }
-            let mut appender = guard.as_mut().expect(WRITABLE);
-            let last_offset = appender.last_offset(last_offset_delta);
-            if !appender.writer.has_room_for(batch.len(), last_offset, max_timestamp) {
-                events.get_or_insert_with(events::hold);
-                self.make_room(&mut guard, batch.len(), last_offset_delta, max_timestamp)?;
-                appender = guard.as_mut().expect(WRITABLE);
-            }
-            let (base_offset, leader_epoch) = (appender.next_offset, appender.epoch);
+        let mut guard = self.appender.lock();
+        let is_simple = self.state.load(Ordering::Relaxed) == state::WRITABLE
+            && guard.as_ref().is_some_and(|appender| {
+                let last_offset = appender.last_offset(last_offset_delta);
+                appender.writer.has_room_for(batch.len(), last_offset, max_timestamp)
+            });
+        let (base_offset, leader_epoch, moved) = if is_simple {
+            let appender = guard.as_mut().expect(WRITABLE);
             match self.place(appender, batch, last_offset_delta, max_timestamp, durability) {
-                Ok(moved) => (base_offset, leader_epoch, moved),
-                Err(error) => {
-                    events.get_or_insert_with(events::hold);
-                    return Err(self.write_failed(appender, error).into());
+                Ok(placed) => {
+                    drop(guard);
+                    placed
                 }
+                Err(error) => return Err(self.write_failed(guard, error).into()),
             }
+        } else {
+            self.place_slowly(guard, batch, last_offset_delta, max_timestamp, durability)?
         };
-        drop(events);
         let last_offset = base_offset + Offset::from(last_offset_delta);
         let end = last_offset + 1;
         if moved {
@@ -259,7 +255,32 @@ impl LogShared {
         Ok(AppendInfo { base_offset, last_offset, leader_epoch, max_timestamp })
     }
 
-    /// Puts the batch at the end and publishes it. Returns whether readers may see more.
+    /// Places a batch for which the log, or room in it, has to be seen to first.
+    #[cold]
+    #[inline(never)]
+    fn place_slowly(
+        &self,
+        guard: MutexGuard<'_, Option<Appender>>,
+        batch: &mut [u8],
+        last_offset_delta: i32,
+        max_timestamp: TimestampMs,
+        durability: Durability,
+    ) -> Outcome<Placed> {
+        let _events = events::hold();
+        // Dropped before the hold, which emits its events then.
+        let mut guard = guard;
+        if self.state.load(Ordering::Relaxed) != state::WRITABLE {
+            self.attend(&mut guard)?;
+        }
+        self.make_room(&mut guard, batch.len(), last_offset_delta, max_timestamp)?;
+        let appender = guard.as_mut().expect(WRITABLE);
+        match self.place(appender, batch, last_offset_delta, max_timestamp, durability) {
+            Ok(placed) => Ok(placed),
+            Err(error) => Err(self.write_failed(guard, error).into()),
+        }
+    }
+
+    /// Puts the batch at the end and publishes it.
     #[inline]
     fn place(
         &self,
@@ -268,10 +289,10 @@ impl LogShared {
         last_offset_delta: i32,
         max_timestamp: TimestampMs,
         durability: Durability,
-    ) -> io::Result<bool> {
-        let base_offset = appender.next_offset;
+    ) -> io::Result<Placed> {
+        let (base_offset, leader_epoch) = (appender.next_offset, appender.epoch);
         let last_offset = base_offset + Offset::from(last_offset_delta);
-        stamp_base(batch, base_offset, appender.epoch);
+        stamp_base(batch, base_offset, leader_epoch);
         if bug(Bug::PublishBeforeCopy) {
             self.log_end_offset.store(last_offset + 1, Ordering::Release);
         }
@@ -287,12 +308,16 @@ impl LogShared {
         if moved {
             self.high_watermark.store(appender.next_offset, Ordering::Release);
         }
-        Ok(moved)
+        Ok((base_offset, leader_epoch, moved))
     }
 
     /// What a failed write means: no room is an error that passes, anything else makes the log read-only.
     #[cold]
-    fn write_failed(&self, appender: &mut Appender, error: io::Error) -> Error {
+    fn write_failed(&self, guard: MutexGuard<'_, Option<Appender>>, error: io::Error) -> Error {
+        let _events = events::hold();
+        // Dropped before the hold, which emits its events then.
+        let mut guard = guard;
+        let appender = guard.as_mut().expect(WRITABLE);
         let path = appender.writer.segment().path();
         if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
             appender.torn = true;
