@@ -27,8 +27,8 @@ const RESERVE_STEP_MAX: u32 = 4 << 20;
 /// What the file system cannot reserve has no end: every write may fail for lack of room, and then says so.
 const UNBOUNDED: u32 = u32::MAX;
 /// Batches from this size on are written by a system call also where the page cache is enough: so many pages are
-/// faulted in one by one as dearly as the call copies them (measured on ext4 with prepared room: the border lies between
-/// 64 and 256 KiB).
+/// faulted in one by one as dearly as the call copies them (measured on ext4 with prepared room: the border lies
+/// between 64 and 256 KiB).
 const MAP_STORE_BYTES_MAX: usize = 64 << 10;
 
 /// What the writer says of a batch that wants to be appended.
