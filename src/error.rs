@@ -109,7 +109,7 @@ pub enum Error {
         records: u32,
         /// The offset that the first of them would get.
         next_offset: Offset,
-        /// The greatest offset of a record.
+        /// The greatest offset that a record can have.
         max: Offset,
     },
 

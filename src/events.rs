@@ -34,11 +34,14 @@ pub(crate) fn hold() -> Hold {
 /// Emits an event: now, or when the last hold of this thread is dropped.
 #[cold]
 pub(crate) fn emit(event: impl FnOnce() + 'static) {
+    emit_boxed(Box::new(event));
+}
+
+fn emit_boxed(event: Event) {
     if HOLDS.get() == 0 {
         return event();
     }
     ANY_WAITING.set(true);
-    let event: Event = Box::new(event);
     // A thread that ends may have no such memory any more. It then has no caller that waits for the event either.
     let _ = WAITING.try_with(|waiting| waiting.borrow_mut().push(event));
 }

@@ -72,7 +72,8 @@
 //! nobody. Housekeeping (interval flushes, retention, room ahead of writers, the checkpoint) is one thread
 //! for the whole store, or with `edgelog.housekeeping=tick` the host's own calls of [`Store::tick`]. One
 //! process writes a data directory; any number attach and read. In the child of a `fork`, handles answer
-//! [`Error::Forked`].
+//! [`Error::Forked`]. A `tracing` subscriber may call the store and the log that an event is about: events are emitted
+//! when their thread holds no lock of the engine.
 //!
 //! # Features
 //!

@@ -61,7 +61,7 @@ impl Subscriber for CallsBack {
         let hook = locked(&HOOK).clone();
         let Some(hook) = hook else { return };
         if !CALLING.replace(true) {
-            *locked(&WITHIN) = text.clone();
+            locked(&WITHIN).clone_from(&text);
             hook(&text);
             locked(&WITHIN).clear();
             CALLING.set(false);
@@ -101,9 +101,8 @@ fn run(name: &str, scenario: impl FnOnce() + Send + 'static) -> BTreeSet<String>
     });
     let returned = returned.recv_timeout(DEADLINE);
     *locked(&HOOK) = None;
-    if returned == Err(mpsc::RecvTimeoutError::Timeout) {
-        panic!("{name}: a call out of the event {:?} never returns", locked(&WITHIN));
-    }
+    let hangs = returned == Err(mpsc::RecvTimeoutError::Timeout);
+    assert!(!hangs, "{name}: a call out of the event {:?} never returns", locked(&WITHIN));
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
     }

@@ -16,8 +16,9 @@ pub type LeaderEpoch = i32;
 /// A byte's place in its segment file. Segments stay below 2 GiB, since Kafka keeps positions in an `i32`.
 pub type Position = u32;
 
-/// The greatest offset that a record can have: the offset behind it, where the log ends, has to be an [`Offset`] too.
-pub const OFFSET_MAX: Offset = Offset::MAX - 1;
+/// The greatest offset at which a log ends: its last record has the one before. A batch's offsets reach at most 2^31
+/// beyond its base offset, so nothing that is computed from an offset up to here overflows.
+pub const OFFSET_MAX: Offset = Offset::MAX - (1 << 32);
 /// The timestamp of a record that has none.
 pub const NO_TIMESTAMP: TimestampMs = -1;
 /// The leader epoch of a batch that no leader has taken yet.

@@ -1,5 +1,7 @@
 //! The end of a log's use: closing it cleanly, letting go of it, and the periodic work in between.
 
+use std::sync::Arc;
+
 use edgelog_core::{LogId, TimestampMs};
 
 use super::{DurablePoint, LogShared, state};
@@ -47,19 +49,21 @@ impl LogShared {
             if appender.prepared.take().is_some() {
                 let _ = self.storage.remove_file(&format!("{}/{}", self.dir, file_names::PREPARED));
             }
-            let file = appender.file.take();
+            let file = appender.writer.take_file();
             // What was never written to needs nothing: its files are as the last close left them.
-            if file.is_none() && !appender.segment.is_stale() {
+            if file.is_none() && !appender.writer.segment().is_stale() {
                 return Ok(());
             }
-            appender.segment.seal(&mut appender.indexer);
-            (appender.segment.clone(), file, appender.position, appender.next_offset)
+            appender.writer.seal();
+            (Arc::clone(appender.writer.segment()), file, appender.writer.position(), appender.next_offset)
         };
         if let Some(file) = file {
             let path = segment.path();
             // Whoever prepares room writes to the file's end; from here on nobody begins to.
             drop(self.preparing.lock());
-            if file.len().map_err(Error::storage("look at", &path))? > u64::from(position) {
+            let len = file.len().map_err(Error::storage("look at", &path))?;
+            debug_assert!(len >= u64::from(position), "{path} of {len} bytes ends before its batches, at {position}");
+            if len > u64::from(position) {
                 file.truncate(u64::from(position)).map_err(Error::storage("trim", &path))?;
             }
             if bug(Bug::MarkCleanBeforeFlush) {

@@ -176,7 +176,8 @@ impl LogShared {
             let guard = self.appender.lock();
             let appender = guard.as_ref().ok_or(Error::Closed)?;
             let served = self.sync_appends.swap(0, Ordering::Relaxed);
-            (appender.next_offset, appender.segment.base_offset, appender.position, served)
+            let writer = &appender.writer;
+            (appender.next_offset, writer.segment().base_offset, writer.position(), served)
         };
         if bug(Bug::CheckpointBeforeFlush) {
             *self.durable.lock() = DurablePoint { offset: end, base_offset: active_base, position };
@@ -188,6 +189,7 @@ impl LogShared {
             return Err(error.made_read_only(&self.name));
         }
         let end = if bug(Bug::TakeTheEndAfterTheFlush) { self.log_end_offset.load(Ordering::Acquire) } else { end };
+        debug_assert!(active_base <= end && end <= self.log_end_offset.load(Ordering::Acquire), "flushed up to {end}");
         *self.durable.lock() = DurablePoint { offset: end, base_offset: active_base, position };
         // Readers first: an append returns when the recovery point has passed it, and then finds its own record.
         self.acknowledge(end);
@@ -247,6 +249,7 @@ impl LogShared {
                 }
             }
             let acknowledged = appender.sync_pending_from.unwrap_or(appender.next_offset);
+            debug_assert!(acknowledged <= appender.next_offset, "{acknowledged} of {}", appender.next_offset);
             if acknowledged > self.high_watermark.load(Ordering::Relaxed) {
                 self.high_watermark.store(acknowledged, Ordering::Release);
             }

@@ -9,6 +9,7 @@
 //! 4. Bytes below a published end never change. Truncation swaps files and counts up `generation`.
 //! 5. Locks are taken in this order: flush state, appender, segments, a segment's indexes. The appender's
 //!    lock is never held while waiting for a flush.
+//! 6. Events are emitted under none of these, nor while a flush is under way: see `events`.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -31,8 +32,10 @@ mod batch;
 mod batch_builder;
 mod beside;
 mod close;
+mod encode;
 mod flush;
 mod old_format;
+mod preallocate;
 mod read;
 mod recovery;
 mod retention;
@@ -292,8 +295,7 @@ impl LogShared {
         let config = Arc::new(config);
         *self.config.write() = Arc::clone(&config);
         if let Some(appender) = self.appender.lock().as_mut() {
-            appender.config = config;
-            appender.clear = append::Clear::NOTHING;
+            appender.writer.set_config(config);
         }
     }
 

@@ -25,7 +25,7 @@ use super::{Appender, DurablePoint, LogHost, LogShared, LostRange, Origin, Saved
 use crate::canary::{Bug, bug};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::segment::{BufferPool, Cursor, Segment, SegmentOptions, file_names};
+use crate::segment::{BufferPool, Cursor, Segment, SegmentOptions, SegmentWriter, file_names};
 use crate::storage::{Access, ForkGuard, Storage};
 use crate::sync::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, RwLock, Wake};
 
@@ -231,32 +231,17 @@ impl LogShared {
         }
     }
 
-    /// Lets an appender go on at `position` of `segment`, whose indexes are in memory and complete up to
-    /// there.
-    pub(super) fn resume_appender(
-        &self,
-        appender: &mut Appender,
-        segment: &Arc<Segment>,
-        position: Position,
-        next_offset: Offset,
-    ) -> Result<()> {
+    /// A writer that goes on at `position` of `segment`.
+    pub(super) fn resume_writer(&self, segment: &Arc<Segment>, position: Position) -> Result<SegmentWriter> {
         let config = Arc::clone(&self.config.read());
-        let mut resumed =
-            Appender::new(Arc::clone(segment), position, next_offset, appender.epoch, self.clock.now(), config);
-        resumed.prepared = appender.prepared.take();
-        (resumed.indexer, resumed.index_entries) = segment.resume_indexer(position, &self.pool)?;
-        resumed.first_timestamp = segment.first_timestamp(position, &self.pool);
-        *appender = resumed;
-        Ok(())
+        SegmentWriter::resume(segment, position, config, self.clock.now(), &self.pool)
     }
 
     /// Publishes what a log holds: `segments`, the last of them active with `position` bytes, and its end.
     fn begin(&self, segments: Vec<Arc<Segment>>, position: Position, start: Offset, end: Offset) -> Result<()> {
         let active = Arc::clone(segments.last().expect("a log has a segment"));
         let epoch = self.epochs.read().view().latest().map_or(0, |entry| entry.epoch);
-        let config = Arc::clone(&self.config.read());
-        let mut appender = Appender::new(Arc::clone(&active), position, end, epoch, self.clock.now(), config);
-        self.resume_appender(&mut appender, &active, position, end)?;
+        let appender = Appender::new(self.resume_writer(&active, position)?, end, epoch);
         *self.durable.lock() = DurablePoint { offset: end, base_offset: active.base_offset, position };
         *self.segments.write() = segments;
         *self.appender.lock() = Some(appender);

@@ -1,24 +1,18 @@
 //! Retention and the rest of a log's housekeeping: what happens beside appends, in the store's thread or its
 //! `tick`.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use edgelog_core::{
     LogId, NO_TIMESTAMP, Offset, RetentionParams, RetentionReason, SealedSegment, TimestampMs, is_dated,
 };
 
-use super::append::reserve_target;
 use super::{Log, LogShared, state};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::events;
-use crate::segment::{Segment, file_names};
-use crate::storage::{Access, StorageFile, remove_if_there};
+use crate::segment::Segment;
 use crate::sync::Ordering;
-
-/// Room is prepared in parts of this size: an appender that waits for one waits some 50 us.
-const PREPARED_BYTES: u32 = 256 << 10;
 
 /// What retention leaves.
 #[derive(Debug, Clone, Copy)]
@@ -210,95 +204,8 @@ impl LogShared {
         Ok(any)
     }
 
-    /// Makes room ahead of a writer that asked for it, outside the append lock, and the next segment when
-    /// this one is three quarters full.
-    pub(crate) fn prepare_room(&self) -> Result<()> {
-        let now = self.clock.now();
-        let (segment, file, position, reserved, target, segment_bytes, has_next, stores) = {
-            let mut guard = self.appender.lock();
-            let Some(appender) = guard.as_mut() else { return Ok(()) };
-            if !appender.asked || self.state.load(Ordering::Acquire) != state::WRITABLE {
-                return Ok(());
-            }
-            let Some(file) = appender.file.clone() else { return Ok(()) };
-            let target = reserve_target(appender, appender.reserved as usize) as u32;
-            // In a segment that has all its room there is nothing to ask for until the next one.
-            appender.asked = target <= appender.reserved;
-            let (segment, segment_bytes) = (Arc::clone(&appender.segment), appender.config.segment_bytes);
-            // Prepared room is dirty: zeros that a flush writes for nothing. It pays where a map is filled faster than
-            // its pages come, and nowhere else.
-            let stores = appender.stores && appender.fills(target.saturating_sub(appender.reserved), now);
-            let has_next = appender.prepared.is_some();
-            (segment, file, appender.position, appender.reserved, target, segment_bytes, has_next, stores)
-        };
-        if target > reserved && reserved != u32::MAX && file.reserve(u64::from(target)).is_ok() {
-            self.hand_over_room(&segment, &*file, reserved..target, stores);
-        }
-        if !has_next && position / 3 >= segment_bytes / 4 {
-            self.prepare_next_segment(segment_bytes, stores)?;
-        }
-        Ok(())
-    }
-
-    /// Gives reserved room to the appender, a part at a time; for a writer that stores, prepared. The appender stays
-    /// behind what it was given while `preparing`, and waits for the next part where it comes that far.
-    fn hand_over_room(&self, segment: &Arc<Segment>, file: &dyn StorageFile, room: Range<u32>, stores: bool) {
-        let mut at = room.start;
-        // Moves the end of the appender's room from `at`; not where it went on by itself, to room of its own.
-        let give = |at: u32, to: u32| {
-            let mut guard = self.appender.lock();
-            let Some(appender) = guard.as_mut().filter(|appender| Arc::ptr_eq(&appender.segment, segment)) else {
-                // Sealed meanwhile, and perhaps trimmed already: the room goes back.
-                segment.set_untrimmed();
-                return false;
-            };
-            let writable = self.state.load(Ordering::Acquire) == state::WRITABLE;
-            let waits_for_it = appender.reserved == at && (at == room.start || appender.preparing);
-            if writable && waits_for_it {
-                appender.reserved = to;
-                appender.preparing = to < room.end;
-            }
-            writable && waits_for_it
-        };
-        while at < room.end {
-            let _preparing = self.preparing.lock();
-            let end = if stores { room.end.min(at + PREPARED_BYTES) } else { room.end };
-            if !give(at, at) {
-                return;
-            }
-            if stores {
-                file.prepare(u64::from(at)..u64::from(end));
-            }
-            if !give(at, end) {
-                return;
-            }
-            at = end;
-        }
-    }
-
-    /// Creates and reserves the file of the next segment under a name of its own.
-    fn prepare_next_segment(&self, segment_bytes: u32, stores: bool) -> Result<()> {
-        const FIRST_ROOM_MAX: u32 = 4 << 20;
-        let path = format!("{}/{}", self.dir, file_names::PREPARED);
-        remove_if_there(&*self.storage, &path).map_err(Error::storage("replace", &path))?;
-        let file = self.storage.open(&path, Access::CreateNew).map_err(Error::storage("create", &path))?;
-        let room = segment_bytes.min(FIRST_ROOM_MAX);
-        if file.reserve(u64::from(room)).is_err() {
-            // No room ahead of need is no error: whoever needs it will say so.
-            let _ = self.storage.remove_file(&path);
-            return Ok(());
-        }
-        if stores {
-            file.prepare(0..u64::from(room));
-        }
-        if let Some(appender) = self.appender.lock().as_mut() {
-            appender.prepared = Some((file, room));
-        }
-        Ok(())
-    }
-
     fn active_base(&self) -> Option<Offset> {
-        self.appender.lock().as_ref().map(|appender| appender.segment.base_offset)
+        self.appender.lock().as_ref().map(|appender| appender.writer.segment().base_offset)
     }
 }
 

@@ -4,14 +4,11 @@
 //! reader ask it, so that what the one writes the other takes. [`SavedLog::supported_by`] knows which segments there
 //! are: whoever opens, attaches or checks a log asks it before anything is computed from what was saved.
 
-use edgelog_core::{EpochEntry, EpochTable, Offset};
+use edgelog_core::{EpochEntry, EpochTable, OFFSET_MAX, Offset};
 
 use super::{DurablePoint, Origin};
 use crate::canary::{Bug, bug};
 
-/// The highest offset that a checkpoint names. A batch's offsets reach at most 2^31 beyond its base offset, so nothing
-/// that is computed from an offset up to here overflows.
-pub(crate) const OFFSET_MAX: Offset = Offset::MAX - (1 << 32);
 /// So far beyond the base offset of the newest segment a recovery point or a log start can lie: more records than a
 /// device writes in its life, and few enough that their place can be filled. What lies further is not believed.
 pub(crate) const REACH_MAX: Offset = 1 << 40;

@@ -71,6 +71,7 @@ impl LogShared {
         let segment = self.segment_for(offset).ok_or(Error::Closed)?;
         let (position, end) = self.batch_start(&segment, offset)?;
 
+        assert!(end <= offset && offset < appender.next_offset, "the batch of {offset} begins at {end}");
         let epoch = appender.epoch + i32::from(!bug(Bug::TruncateInTheOldEpoch));
         self.epochs.write().assign(epoch, end);
         *self.durable.lock() = DurablePoint { offset: end, base_offset: segment.base_offset, position };
@@ -92,8 +93,8 @@ impl LogShared {
         kept.rebuild_into_memory(&self.pool)?;
         kept.set_stale();
 
-        self.resume_appender(appender, &kept, position, end)?;
-        appender.sync_pending_from = None;
+        appender.writer = self.resume_writer(&kept, position)?;
+        (appender.next_offset, appender.sync_pending_from, appender.torn) = (end, None, false);
         {
             let mut segments = self.segments.write();
             segments.retain(|s| s.base_offset < kept.base_offset);

@@ -20,10 +20,12 @@ mod buffer;
 mod cursor;
 pub(crate) mod file_names;
 mod window;
+mod writer;
 
 pub(crate) use buffer::{BufferPool, PooledBuffer};
 pub(crate) use cursor::Cursor;
 pub(crate) use window::Window;
+pub(crate) use writer::{Room, RoomAhead, SegmentWriter};
 
 const LEN_UNKNOWN: u32 = u32::MAX;
 const TIMESTAMP_UNKNOWN: i64 = i64::MIN;

@@ -1,0 +1,137 @@
+//! Before the append lock: records become an encoded, compressed batch in the caller's own buffer, and a batch from
+//! elsewhere is held to what those are.
+
+use std::cell::{RefCell, RefMut};
+
+use edgelog_core::{
+    CRC_START, CompressionType, DecodeError, EncodeError, HEADER_LEN, LOG_OVERHEAD, NO_TIMESTAMP, RecordBatch,
+    TimestampMs, TimestampType, crc32c, encode_one,
+};
+
+use super::append::Outcome;
+use super::{LogShared, NewRecord};
+use crate::codec;
+use crate::error::{Error, Result};
+use crate::sync::Ordering;
+use crate::zeros;
+
+/// A thread keeps its encoding buffer up to this size.
+const SCRATCH_KEPT_MAX: usize = 1 << 20;
+/// Compressing less than this cannot pay: the smallest frame costs about as much.
+pub(super) const COMPRESS_BYTES_MIN: usize = 64;
+
+/// A thread's own buffers: the encoded batch, and its compressed form.
+#[derive(Default)]
+pub(super) struct Scratch {
+    pub(super) encoded: Vec<u8>,
+    pub(super) compressed: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { encoded: Vec::new(), compressed: Vec::new() }) };
+}
+
+/// Lends this thread's buffers, or new ones where they are in use (an append made by a log subscriber inside
+/// an append).
+#[inline]
+pub(super) fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
+    SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
+        Ok(scratch) => work(&mut Lent(scratch).0),
+        Err(_) => work(&mut Scratch::default()),
+    })
+}
+
+/// Lent buffers, which go back without what they grew to beyond the measure.
+struct Lent<'a>(RefMut<'a, Scratch>);
+
+impl Drop for Lent<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.0.encoded.capacity() > SCRATCH_KEPT_MAX || self.0.compressed.capacity() > SCRATCH_KEPT_MAX {
+            *self.0 = Scratch::default();
+        }
+    }
+}
+
+/// Compresses an encoded batch; `None` where that does not make it smaller.
+pub(super) fn compress_batch(codec: CompressionType, batch: &mut [u8], out: &mut Vec<u8>) -> Result<Option<usize>> {
+    out.clear();
+    out.extend_from_slice(&batch[..HEADER_LEN]);
+    codec::compress(codec, &batch[HEADER_LEN..], out)?;
+    if out.len() >= batch.len() {
+        return Ok(None);
+    }
+    let batch_length = (out.len() - LOG_OVERHEAD) as u32;
+    out[8..12].copy_from_slice(&batch_length.to_be_bytes());
+    // The codec is the low three bits of the attributes' low byte; nothing else in the header changes.
+    out[22] |= codec.id();
+    let crc = crc32c(&out[CRC_START..]);
+    out[17..21].copy_from_slice(&crc.to_be_bytes());
+    Ok(Some(out.len()))
+}
+
+impl LogShared {
+    /// Holds a batch from elsewhere to what appends of our own are: its records decode, and their times are their
+    /// makers'. Returns the greatest of these times, as Kafka's `LogValidator` computes it for each batch.
+    pub(super) fn check_records(&self, batch: &RecordBatch<'_>) -> Result<TimestampMs> {
+        let log_append_time = batch.timestamp_type() != TimestampType::CreateTime;
+        if log_append_time || batch.is_transactional() {
+            let attributes = batch.attributes();
+            return Err(Error::InvalidRecord(DecodeError::UnsupportedAttributes { given: attributes }));
+        }
+        let mut buffer = self.pool.take();
+        let records = match batch.compression() {
+            CompressionType::None => batch.records().map_err(Error::InvalidRecord)?,
+            codec => {
+                codec::decompress(codec, batch.payload(), &mut buffer, self.decompressed_bytes_max)?;
+                batch.records_in(&buffer)
+            }
+        };
+        let mut max_timestamp = None;
+        for record in records {
+            let timestamp = record.map_err(Error::InvalidRecord)?.timestamp;
+            max_timestamp = max_timestamp.max(Some(timestamp));
+        }
+        Ok(max_timestamp.unwrap_or(NO_TIMESTAMP))
+    }
+
+    /// Whether a batch of `size` bytes could be decompressed again.
+    #[inline]
+    pub(super) fn may_compress(&self, size: usize) -> bool {
+        size - HEADER_LEN <= self.decompressed_bytes_max
+    }
+
+    /// Encodes a one-record batch into `buffer`, which grows as needed, and returns the batch's size.
+    #[inline]
+    pub(super) fn encode(
+        &self,
+        buffer: &mut Vec<u8>,
+        timestamp: TimestampMs,
+        record: &NewRecord<'_>,
+    ) -> Outcome<usize> {
+        loop {
+            match encode_one(buffer, timestamp, record.key, record.value, record.headers) {
+                Ok(size) => {
+                    let max = self.hot.batch_bytes_max.load(Ordering::Relaxed) as usize;
+                    if size > max {
+                        return Err(Error::RecordTooLarge { given: size, max }.into());
+                    }
+                    return Ok(size);
+                }
+                Err(EncodeError::BufferTooSmall { needed, .. }) => self.grow(buffer, needed)?,
+                Err(error) => return Err(Error::from(error).into()),
+            }
+        }
+    }
+
+    #[cold]
+    fn grow(&self, buffer: &mut Vec<u8>, needed: usize) -> Result<()> {
+        const BUFFER_BYTES_MIN: usize = 1 << 10;
+        let max = self.hot.batch_bytes_max.load(Ordering::Relaxed) as usize;
+        if needed > max {
+            return Err(Error::RecordTooLarge { given: needed, max });
+        }
+        zeros::resize(buffer, needed.next_power_of_two().max(BUFFER_BYTES_MIN));
+        Ok(())
+    }
+}
