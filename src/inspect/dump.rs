@@ -176,8 +176,8 @@ impl Dumper<'_> {
         if !(self.options.deep || self.options.data) {
             return (self.tell)(DumpItem::Batch { position, batch: *batch, is_valid: true });
         }
-        // All records are decoded before the batch is called valid; those before the fault are shown all the same. A codec
-        // that this build lacks is no fault of the batch's.
+        // All records are decoded before the batch is called valid; those before the fault are shown all the same. A
+        // codec that this build lacks is no fault of the batch's.
         let fault = decompressor.check(batch).err();
         let is_valid = matches!(fault, None | Some(RecordsFault::NotBuiltIn(_)));
         self.report.damaged |= !is_valid;

@@ -70,13 +70,19 @@ impl Finding {
     /// The batch of the offsets `first..next` in `log`, of which no record is handed out because one cannot be decoded.
     pub fn undecodable(log: &TopicPartition, first: Offset, next: Offset, error: &Error) -> Finding {
         let (file, lost) = (log.to_string(), Some((first, next)));
+        // The cause alone: the words around it may be those of an append.
+        let cause = match error {
+            Error::InvalidRecord(source) => source.to_string(),
+            Error::CorruptRecord { source, .. } => source.to_string(),
+            other => other.to_string(),
+        };
         Finding {
             severity: Severity::Lost,
             log: Some(log.clone()),
             file,
             position: None,
             lost,
-            text: format!("{UNDECODABLE}{error}"),
+            text: format!("{UNDECODABLE}{cause}"),
         }
     }
 }
