@@ -282,7 +282,7 @@ fn an_export_of_records_can_leave_aborted_ones_out() {
             &shared(&storage),
             &name,
             range,
-            &mut |record| {
+            &mut |record, _| {
                 seen.push(record.offset);
                 Ok(())
             },
@@ -429,7 +429,7 @@ fn no_command_takes_a_batch_beyond_the_default_for_damage() {
     }
     let name = "t-0".parse().unwrap();
     let mut seen = Vec::new();
-    let mut tell = |record: &edgelog::Record<'_>| {
+    let mut tell = |record: &edgelog::Record<'_>, _| {
         seen.push(record.offset);
         Ok(())
     };
