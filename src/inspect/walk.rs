@@ -228,13 +228,11 @@ impl Walker {
                 Judgement::End => return Look::Zeros,
                 Judgement::NeedMore { needed } if needed as u64 <= left && needed > wanted => {
                     // Only what is a batch is taken into memory as a whole.
-                    match self.long_batch_fails(position, needed) {
-                        Some(error) => Cause::Decode(error),
-                        None => {
-                            wanted = needed;
-                            continue;
-                        }
-                    }
+                    let Some(error) = self.long_batch_fails(position, needed) else {
+                        wanted = needed;
+                        continue;
+                    };
+                    Cause::Decode(error)
                 }
                 Judgement::NeedMore { needed } => {
                     let available = usize::try_from(left).unwrap_or(usize::MAX);

@@ -466,19 +466,13 @@ impl LogShared {
                 self.publish(at);
                 return Ok(());
             }
-            if !self.is_zero(at, len)? {
+            if !is_zero(at, len)? {
                 // Readers are led into the damage.
                 at.position = len;
                 at.segment.publish(len);
             }
         }
         self.enter(at, base)
-    }
-
-    /// Whether nothing was ever written from the attachment's place to `len`.
-    fn is_zero(&self, at: &Attachment, len: Position) -> Result<bool> {
-        let mut window = Window::new(Arc::clone(at.segment.file()?), u64::from(len));
-        Ok(window.first_nonzero(u64::from(at.position)).is_none())
     }
 
     /// Goes on with the segment at `base`, which exists.
@@ -510,6 +504,12 @@ impl LogShared {
         self.validate_on(at)?;
         Ok(())
     }
+}
+
+/// Whether nothing was ever written from the attachment's place to `len`.
+fn is_zero(at: &Attachment, len: Position) -> Result<bool> {
+    let mut window = Window::new(Arc::clone(at.segment.file()?), u64::from(len));
+    Ok(window.first_nonzero(u64::from(at.position)).is_none())
 }
 
 const _: () = assert!(LOOK_BYTES > HEADER_LEN, "a look sees a header");

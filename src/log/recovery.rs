@@ -322,11 +322,8 @@ impl Recovery<'_> {
 
     fn open_unclean(&mut self, bases: &[Offset]) -> Result<()> {
         self.refuse_old_formats(bases)?;
-        let saved_point = match (&self.params.saved, bases) {
-            (Some(saved), _) => saved.durable,
-            // Without a checkpoint the names still tell: a third segment is not begun before the first is durable.
-            (None, bases) => proved_by_names(bases),
-        };
+        // Without a checkpoint the names are left: a third segment is not begun before the first is durable.
+        let saved_point = self.params.saved.as_ref().map_or_else(|| proved_by_names(bases), |saved| saved.durable);
         if self.params.saved.is_none() && !bases.is_empty() && !self.is_contiguous(bases)? {
             self.log.origin.store(Origin::Imported as u8, Ordering::Relaxed);
         }

@@ -41,7 +41,7 @@ impl Recovery<'_> {
     /// Takes what lies behind the end out of the active segment and keeps it aside.
     pub(super) fn cut_tail(&mut self, segment: &mut Arc<Segment>, position: Position, to_the_end: bool) -> Result<()> {
         let log = self.log;
-        let len = self.file_len(segment)?;
+        let len = file_len(segment)?;
         let reaches_behind = len > u64::from(segment.len()?);
         let tail =
             if to_the_end && !reaches_behind { 0 } else { bytes_without_zeros(&**segment.file()?, position, len) };
@@ -85,7 +85,7 @@ impl Recovery<'_> {
     /// Ends a sealed segment where the next one begins. What lies behind is room that was never given back, or what a
     /// failed append left there: the cut that took it off may not have lasted.
     pub(super) fn trim_sealed(&mut self, segment: &mut Arc<Segment>, position: Position) -> Result<()> {
-        let len = self.file_len(segment)?;
+        let len = file_len(segment)?;
         if len > u64::from(position) && bytes_without_zeros(&**segment.file()?, position, len) > 0 {
             self.cut_tail(segment, position, false)?;
             // Whatever file it stands in now: like other sealed ones it gets its indexes when somebody reads there.
@@ -96,11 +96,6 @@ impl Recovery<'_> {
         }
         segment.publish(position);
         Ok(())
-    }
-
-    /// How long the file is: a segment's own length ends where positions do, at 2 GiB, and what lies behind is kept.
-    fn file_len(&self, segment: &Segment) -> Result<u64> {
-        segment.file()?.len().map_err(Error::storage("look at", &segment.path()))
     }
 
     /// Torn bytes: a small copy, then the file ends where the log ends. No reader has ever seen them as a
@@ -171,7 +166,7 @@ impl Recovery<'_> {
         let log = self.log;
         let segment = self.segment(base_offset);
         let file = segment.path();
-        let bytes = bytes_without_zeros(&**segment.file()?, 0, self.file_len(&segment)?);
+        let bytes = bytes_without_zeros(&**segment.file()?, 0, file_len(&segment)?);
         let valid_offsets = self.valid_offsets_behind(&segment, 0)?;
         let kept_in = if bytes == 0 {
             segment.remove_files()?;
@@ -231,6 +226,11 @@ impl Recovery<'_> {
             let _ = storage.remove_file(&format!("{dir}/{name}"));
         }
     }
+}
+
+/// How long the file is: a segment's own length ends where positions do, at 2 GiB, and what lies behind is kept.
+fn file_len(segment: &Segment) -> Result<u64> {
+    segment.file()?.len().map_err(Error::storage("look at", &segment.path()))
 }
 
 /// Where trimming fails there is no harm: the zeros stay, and what is written over them is the same.
