@@ -432,7 +432,8 @@ mod tests {
             assert_eq!(entries(&t), []);
         }
 
-        /// Every bit of every batch's epoch field is flipped: the table is at most wrong about that batch, or about where
+        /// Every bit of every batch's epoch field is flipped: the table is at most wrong about that batch, or about
+        /// where
         /// an epoch begins, and never goes above what one flipped low bit makes of it.
         #[test]
         fn a_flipped_bit_of_one_batch_does_not_decide_the_epoch_of_the_log() {

@@ -13,7 +13,8 @@
 //! ```
 //!
 //! `DONE` is the offset that is to be sent next, `INTENT` the one that was about to be committed, each with the
-//! position's metadata (see `position`). `PRODUCER`, `EPOCH` and `FIRST` say which producer was about to commit, and the
+//! position's metadata (see `position`). `PRODUCER`, `EPOCH` and `FIRST` say which producer was about to commit, and
+//! the
 //! offset that the target gave the first batch; `FIRST@TOPIC-PARTITION` where that is not in the target partition.
 //!
 //! A note of an earlier version (`edgelog.bridge.0` and `.1`) is read where there is none of this form, and goes when

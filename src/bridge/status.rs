@@ -27,7 +27,8 @@ pub struct LogStatus {
     pub committing: Option<Offset>,
     /// The local log's end, high watermark; `None` where the store has no such log any more.
     pub high_watermark: Option<Offset>,
-    /// From here on, nothing is deleted for its age, since a holder still needs it: the bridge, until the cluster has it.
+    /// From here on, nothing is deleted for its age, since a holder still needs it: the bridge, until the cluster has
+    /// it.
     /// `None` where the store has no such log any more.
     pub held_from: Option<Offset>,
     /// The names of those who need it; see [`Store::retention_holds`].

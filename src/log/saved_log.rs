@@ -29,7 +29,8 @@ pub(crate) struct SavedLog {
 }
 
 impl SavedLog {
-    /// Takes out what no log comes to, and says what that was. The identity always stays; an offset that is taken out is
+    /// Takes out what no log comes to, and says what that was. The identity always stays; an offset that is taken out
+    /// is
     /// one that the segments have to tell.
     pub(crate) fn make_possible(&mut self) -> Vec<String> {
         let mut odd = Vec::new();
@@ -101,7 +102,8 @@ impl SavedLog {
     }
 }
 
-/// What the segments' names alone prove to be durable: a segment begins only when everything below the one before it is.
+/// What the segments' names alone prove to be durable: a segment begins only when everything below the one before it
+/// is.
 pub(crate) fn proved_by_names(bases: &[Offset]) -> DurablePoint {
     match bases {
         [.., base, _] | [base] => DurablePoint { offset: *base, base_offset: *base, position: 0 },

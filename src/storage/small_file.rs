@@ -119,7 +119,8 @@ impl Slots {
         matches!(&self.both, [Some(first), Some(second)] if first.agrees_with(second))
     }
 
-    /// What tells later, at little cost, whether the file was written since; `None` where a slot is not valid, which may
+    /// What tells later, at little cost, whether the file was written since; `None` where a slot is not valid, which
+    /// may
     /// be in the making.
     pub(crate) fn seen(&self) -> Option<&SeenSlots> {
         self.seen.as_ref()

@@ -338,7 +338,8 @@ mod tests {
         }
     }
 
-    /// Found by fuzzing: a slot with a good sum and a negative log start let offsets before zero be reported as lost, at
+    /// Found by fuzzing: a slot with a good sum and a negative log start let offsets before zero be reported as lost,
+    /// at
     /// every open. The log keeps what is possible, and the other logs keep everything.
     #[test]
     fn a_log_with_numbers_that_no_log_comes_to_keeps_the_rest_and_costs_no_other_log() {

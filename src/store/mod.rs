@@ -326,7 +326,8 @@ impl Store {
         Ok(self.shared.read_saved(name)?.map(|saved| saved.id))
     }
 
-    /// Who still needs records of which log: from there on, nothing is deleted for its age. Read from the holders' files
+    /// Who still needs records of which log: from there on, nothing is deleted for its age. Read from the holders'
+    /// files
     /// now, once for all logs.
     ///
     /// # Errors
@@ -895,7 +896,8 @@ fn saved_log(log: &LogShared) -> SavedLog {
     SavedLog { id: log.id, origin: log.origin(), log_start_offset, durable, epochs }
 }
 
-/// The identity of a new log: 128 bits from the standard library's per-map keys, which the system's random source seeds.
+/// The identity of a new log: 128 bits from the standard library's per-map keys, which the system's random source
+/// seeds.
 pub(crate) fn random_id() -> [u8; 16] {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let mut id = [0; 16];

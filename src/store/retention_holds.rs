@@ -16,7 +16,8 @@
 //! | 60 | 4 | zero |
 //! | 64 | ... | the logs |
 //!
-//! A log: name length u16, name; identity 16 (zeros: nothing of the log was read yet); offset i64, the first one that is
+//! A log: name length u16, name; identity 16 (zeros: nothing of the log was read yet); offset i64, the first one that
+//! is
 //! still needed; length u32 and bytes of the holder's own, which no other program reads.
 //!
 //! A file without a valid slot holds every log from its beginning: what was read of it is not known.

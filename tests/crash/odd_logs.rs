@@ -108,7 +108,8 @@ pub(crate) fn a_log_whose_checkpoint_says_what_cannot_be_costs_no_other_log() {
     }
 }
 
-/// The recovery point was believed: the next record got the offset 2^62, what was there could not be reached, and repair
+/// The recovery point was believed: the next record got the offset 2^62, what was there could not be reached, and
+/// repair
 /// allocated for ever.
 #[test]
 pub(crate) fn a_recovery_point_or_a_log_start_that_no_segment_reaches_is_not_believed() {
