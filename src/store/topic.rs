@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use edgelog_core::LogConfig;
 
-use super::ours::{self, deleted_name, hex, is_deleted_name, is_partition, remove_partition};
+use super::ours::{deleted_name, hex, is_deleted_name, is_partition, remove_partition};
 use super::settings::{
     Marker, Overrides, RECORDED_FILE, Settings, read_marker, read_settings, write_marker, write_settings,
 };
@@ -248,8 +248,8 @@ impl StoreShared {
     }
 
     /// Makes a partition's directory, with the file that proves it to be ours and the first one with the settings,
-    /// under a name that the next open removes, and gives it its own name when these last: no cut leaves the topic with other
-    /// settings, nor a directory of unknown origin.
+    /// under a name that the next open removes, and gives it its own name when these last: no cut leaves the topic
+    /// with other settings, nor a directory of unknown origin.
     fn create_marked(
         &self,
         name: &TopicPartition,
@@ -313,9 +313,9 @@ impl StoreShared {
         told.or_else(|_| self.checkpoint())
     }
 
-    /// Sees to it that a cut in the middle of the topic's deletion leaves directories that are known to be ours. Those
-    /// of an older version, and those that were copied here, have no file that says so. Where it cannot be written (a full
-    /// disk), what a cut leaves is not removed by the next open, but named.
+    /// Sees to it that a cut in the middle of the topic's deletion leaves directories that are known to be ours.
+    /// Those of an older version, and those that were copied here, have no file that says so. Where it cannot be
+    /// written (a full disk), what a cut leaves is not removed by the next open, but named.
     fn mark_partitions(&self, topic: &str, settings: &TopicSettings) {
         let mut creation = None;
         for name in settings.names(topic) {
@@ -544,58 +544,6 @@ impl StoreShared {
             Ok(_) => self.sync_names(),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
             Err(error) => Err(Error::storage("create", RECORDED_FILE)(error)),
-        }
-    }
-
-    /// Removes what an unfinished creation or deletion has left behind, as far as it is proved to be this store's. The
-    /// answer names what is gone, and what stays.
-    ///
-    /// # Durability
-    /// The checkpoint forgets what goes before its files do, so that no open after a cut misses them; and a directory
-    /// that the checkpoint alone proved to be ours says so itself before.
-    pub(super) fn remove_leftovers(&self, known: &BTreeMap<TopicPartition, SavedLog>) -> Result<ours::Leftovers> {
-        let names = self.storage.read_dir("").map_err(Error::storage("list", "."))?;
-        let mut found = ours::survey(&*self.storage, &names, known);
-        if found.unfinished.is_empty() && found.deleted.is_empty() {
-            return Ok(found);
-        }
-        // Their names may be in the cache alone: a cut must not bring a name back without its files.
-        self.sync_names()?;
-        let unfinished = found.unfinished.iter().map(|name| (name.to_string(), name.clone()));
-        for (dir, name) in found.deleted.iter().cloned().chain(unfinished) {
-            if known.contains_key(&name) {
-                self.mark_forgotten(&dir, name);
-            }
-        }
-        // Where the checkpoint cannot be written, they go all the same: under their own names they would be a topic.
-        if let Err(error) = self.forget_in_checkpoint(&found.gone) {
-            tracing::warn!(%error, "the checkpoint still names what a deletion that was cut short has left");
-        }
-        let remove = |dir: &str| {
-            let removed = remove_partition(&*self.storage, dir);
-            if let Err(error) = &removed {
-                // It takes room and nothing else; the next open tries again.
-                tracing::warn!(dir, %error, "what an unfinished creation or deletion left could not be removed");
-            }
-            removed.is_ok()
-        };
-        found.unfinished.retain(|name| remove(&name.to_string()));
-        if !found.unfinished.is_empty() {
-            // Gone for good before what says that they are to go.
-            self.sync_names()?;
-        }
-        found.deleted.retain(|(dir, _)| remove(dir));
-        Ok(found)
-    }
-
-    /// Sees to it that the directory `dir`, which is to be removed, is known to be ours without the checkpoint.
-    fn mark_forgotten(&self, dir: &str, name: TopicPartition) {
-        if matches!(read_marker(&*self.storage, dir), Ok(Some(marker)) if marker.name == name) {
-            return;
-        }
-        let marker = Marker { name, creation: String::new(), settings: None };
-        if let Err(error) = write_marker(&*self.storage, dir, &marker) {
-            tracing::debug!(dir, %error, "a directory that is about to go was not marked");
         }
     }
 }
