@@ -13,8 +13,7 @@ use crate::log::{SavedLog, TopicPartition};
 use crate::segment::file_names::{self, OWN_FILE, parse_log_file};
 use crate::storage::{DirEntry, Storage};
 
-use super::StoreShared;
-use super::settings::{Marker, read_marker, write_marker};
+use super::settings::{Marker, read_marker};
 
 /// What the name of a directory ends with while it is being deleted, as in Kafka.
 const DELETE_SUFFIX: &str = "-delete";
@@ -114,79 +113,6 @@ fn has_records(storage: &dyn Storage, dir: &str) -> bool {
     let files = storage.read_dir(dir).unwrap_or_default();
     let mut segments = files.iter().filter(|file| parse_log_file(&file.name).is_some());
     segments.any(|file| storage.metadata(&format!("{dir}/{}", file.name)).is_ok_and(|meta| meta.len > 0))
-}
-
-impl StoreShared {
-    /// Removes what an unfinished creation or deletion has left behind, as far as it is proved to be this store's. The
-    /// answer names what is gone, and what stays.
-    ///
-    /// # Durability
-    /// The checkpoint forgets what goes before its files do, so that no open after a cut misses them; and a directory
-    /// that the checkpoint alone proved to be ours says so itself before.
-    pub(super) fn remove_leftovers(&self, known: &BTreeMap<TopicPartition, SavedLog>) -> Result<Leftovers> {
-        let names = self.storage.read_dir("").map_err(Error::storage("list", "."))?;
-        let mut found = survey(&*self.storage, &names, known);
-        if found.unfinished.is_empty() && found.deleted.is_empty() {
-            return Ok(found);
-        }
-        // Their names may be in the cache alone: a cut must not bring a name back without its files.
-        self.sync_names()?;
-        let unfinished = found.unfinished.iter().map(|name| (name.to_string(), name.clone()));
-        for (dir, name) in found.deleted.iter().cloned().chain(unfinished) {
-            if known.contains_key(&name) {
-                self.mark_forgotten(&dir, name);
-            }
-        }
-        // Where the checkpoint cannot be written, they go all the same: under their own names they would be a topic.
-        if let Err(error) = self.forget_in_checkpoint(&found.gone) {
-            tracing::warn!(%error, "the checkpoint still names what a deletion that was cut short has left");
-        }
-        let remove = |dir: &str| {
-            let removed = remove_partition(&*self.storage, dir);
-            if let Err(error) = &removed {
-                // It takes room and nothing else; the next open tries again.
-                tracing::warn!(dir, %error, "what an unfinished creation or deletion left could not be removed");
-            }
-            removed.is_ok()
-        };
-        found.unfinished.retain(|name| remove(&name.to_string()));
-        if !found.unfinished.is_empty() {
-            // Gone for good before what says that they are to go.
-            self.sync_names()?;
-        }
-        found.deleted.retain(|(dir, _)| remove(dir));
-        Ok(found)
-    }
-
-    /// Sees to it that the directory `dir`, which is to be removed, is known to be ours without the checkpoint.
-    fn mark_forgotten(&self, dir: &str, name: TopicPartition) {
-        if matches!(read_marker(&*self.storage, dir), Ok(Some(marker)) if marker.name == name) {
-            return;
-        }
-        let marker = Marker { name, creation: String::new(), settings: None };
-        if let Err(error) = write_marker(&*self.storage, dir, &marker) {
-            tracing::debug!(dir, %error, "a directory that is about to go was not marked");
-        }
-    }
-
-    /// Takes logs out of the checkpoint whose files are about to be removed: an open after the next cut must not miss
-    /// them.
-    fn forget_in_checkpoint(&self, names: &BTreeSet<TopicPartition>) -> Result<()> {
-        let mut state = self.checkpoint.lock();
-        let mut checkpoint = state.written.clone();
-        for name in names {
-            checkpoint.logs.remove(name);
-        }
-        if checkpoint == state.written || bug(Bug::RemoveBeforeTheCheckpointForgets) {
-            return Ok(());
-        }
-        checkpoint.clean = false;
-        checkpoint.boot_id = self.storage.boot_id();
-        let file = state.file.as_mut().ok_or(Error::Closed)?;
-        file.write(&checkpoint)?;
-        state.written = checkpoint;
-        Ok(())
-    }
 }
 
 /// Whether the directory `dir` is a log by what it holds: a segment, or the file that edgelog puts into each.
