@@ -80,6 +80,41 @@ fn a_cut_deletion_of_a_topic_with_the_longest_name_is_finished() {
     assert!(store.recovery_report().missing.is_empty(), "{}", store.recovery_report());
 }
 
+/// What the deletion of a topic had left cost the topic of the same name that was created behind it its state.
+#[test]
+fn leftovers_of_a_deletion_go_and_the_topic_that_was_created_again_stays() {
+    let storage = MemoryStorage::new();
+    let left = format!("t-0.{:08x}01234567-delete", crc32fast::hash(b"t"));
+    let store = open(&storage);
+    store.create_topic(&NewTopic::new("t")).unwrap();
+    store.log("t", 0).unwrap().append(NewRecord::value(b"of the old topic")).unwrap();
+    store.close().unwrap();
+    drop(store);
+    storage.rename("t-0", &left).unwrap();
+    let store = open(&storage);
+    assert_eq!(store.recovery_report().finished_deletions, ["t"]);
+    store.create_topic(&NewTopic::new("t")).unwrap();
+    let (log, id) = (store.log("t", 0).unwrap(), store.log("t", 0).unwrap().id());
+    log.append(NewRecord::value(b"of the new topic")).unwrap();
+    store.close().unwrap();
+    drop((store, log));
+    // As where the files of the old one could not be removed.
+    storage.create_dir(&left).unwrap();
+    for name in ["edgelog.properties", "00000000000000000000.log"] {
+        let from = storage.open(&format!("t-0/{name}"), Access::Read).unwrap();
+        let mut bytes = vec![0; from.len().unwrap() as usize];
+        from.read_at(&mut bytes, 0).unwrap();
+        storage.open(&format!("{left}/{name}"), Access::CreateNew).unwrap().write_at(&bytes, 0).unwrap();
+    }
+    let store = open(&storage);
+    let report = store.recovery_report();
+    assert!(report.clean && report.finished_deletions.is_empty() && report.missing.is_empty(), "{report}");
+    assert!(report.removed.len() == 1 && report.has_notes() && report.to_string().contains("removed"), "{report}");
+    assert!(storage.read_dir(&left).is_err());
+    let log = store.log("t", 0).unwrap();
+    assert_eq!((log.id(), log.offsets().log_end_offset), (id, 1));
+}
+
 /// A checkpoint of which neither slot holds is no reason not to open, and is kept for who can make something of it.
 #[test]
 fn a_checkpoint_that_cannot_be_read_is_kept_aside_and_all_records_are_read() {

@@ -1,7 +1,7 @@
 //! Floor 4, the data directory: topics and their partitions, the checkpoint, one housekeeping thread or
 //! `tick`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
@@ -616,25 +616,6 @@ impl StoreShared {
             tracing::warn!("{report}");
         }
         *self.report.write() = report;
-        Ok(())
-    }
-
-    /// Takes logs out of the checkpoint whose files are about to be removed: an open after the next cut must not miss
-    /// them.
-    fn forget_in_checkpoint(&self, names: &BTreeSet<TopicPartition>) -> Result<()> {
-        let mut state = self.checkpoint.lock();
-        let mut checkpoint = state.written.clone();
-        for name in names {
-            checkpoint.logs.remove(name);
-        }
-        if checkpoint == state.written || bug(Bug::RemoveBeforeTheCheckpointForgets) {
-            return Ok(());
-        }
-        checkpoint.clean = false;
-        checkpoint.boot_id = self.storage.boot_id();
-        let file = state.file.as_mut().ok_or(Error::Closed)?;
-        file.write(&checkpoint)?;
-        state.written = checkpoint;
         Ok(())
     }
 

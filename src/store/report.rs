@@ -22,8 +22,8 @@ pub struct RecoveryReport {
     pub finished_deletions: Vec<String>,
     /// Topic-partitions that the checkpoint knew and whose directories are gone.
     pub missing: Vec<TopicPartition>,
-    /// Topic-partitions that an unfinished creation or deletion had left behind, and that are gone now; but for those of
-    /// [`finished_deletions`](RecoveryReport::finished_deletions).
+    /// Topic-partitions that an unfinished creation or deletion had left behind, and that are gone now; but for those
+    /// of [`finished_deletions`](RecoveryReport::finished_deletions).
     pub removed: Vec<TopicPartition>,
     /// Directories that have a name like a log's and are not known to be this store's, each with the reason; they stay
     /// as they are.

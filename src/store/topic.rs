@@ -1,7 +1,7 @@
 //! Topics: creating, deleting, describing, and their configuration, kept as `key=value` lines beside
 //! partition 0.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use edgelog_core::LogConfig;
@@ -597,5 +597,24 @@ impl StoreShared {
         if let Err(error) = write_marker(&*self.storage, dir, &marker) {
             tracing::debug!(dir, %error, "a directory that is about to go was not marked");
         }
+    }
+
+    /// Takes logs out of the checkpoint whose files are about to be removed: an open after the next cut must not miss
+    /// them.
+    fn forget_in_checkpoint(&self, names: &BTreeSet<TopicPartition>) -> Result<()> {
+        let mut state = self.checkpoint.lock();
+        let mut checkpoint = state.written.clone();
+        for name in names {
+            checkpoint.logs.remove(name);
+        }
+        if checkpoint == state.written || bug(Bug::RemoveBeforeTheCheckpointForgets) {
+            return Ok(());
+        }
+        checkpoint.clean = false;
+        checkpoint.boot_id = self.storage.boot_id();
+        let file = state.file.as_mut().ok_or(Error::Closed)?;
+        file.write(&checkpoint)?;
+        state.written = checkpoint;
+        Ok(())
     }
 }
