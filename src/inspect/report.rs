@@ -77,6 +77,7 @@ impl Finding {
         let (severity, lost) = (Severity::Lost, Some((first, next)));
         let at = |file: &String, position: &Position| (file.clone(), Some(u64::from(*position)));
         let (severity, (file, position), lost, text) = match error {
+            // The cause alone: the place is the finding's own.
             Error::CorruptBatch { file, position, base_offset, last_offset, source } => {
                 let text = undecodable(*base_offset, last_offset.saturating_add(1), source);
                 (severity, at(file, position), lost, text)

@@ -320,8 +320,8 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         Flow::Continue
     }
 
-    /// Damage above the recovery point ends the log. Where valid batches follow in the boot that wrote them, no crash has
-    /// made it: what was acknowledged cannot be read.
+    /// Damage above the recovery point ends the log. Where valid batches follow in the boot that wrote them, no crash
+    /// has made it: what was acknowledged cannot be read.
     fn on_damaged_end(&mut self, damage: &Damage, mut text: String) -> Flow {
         let Damage { position, first_offset, .. } = *damage;
         let bytes = self.walker.end() - position;
@@ -341,7 +341,8 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         let offsets = offsets_in_words(first, next);
         let _ = write!(
             text,
-            ": {records} valid records are in them, {offsets}; after it, `edgelog repair --salvage {cut}` appends them again"
+            ": {records} valid records are in them, {offsets}; after it, `edgelog repair --salvage {cut}` appends them \
+             again"
         );
         if facts.same_boot {
             self.log.lose(self.path.to_owned(), Some(position), first_offset, next, text);

@@ -12,9 +12,9 @@ use crate::storage::StorageFile;
 const LOOK_BYTES: usize = 64 << 10;
 const MAGIC_AT: usize = 16;
 
-/// The place behind the messages of format 0 or 1 that stand at `position` of `file`, of which `len` bytes are looked at,
-/// and the offset behind them; `None` where something else stands there. Reads by system calls alone: a writer may trim
-/// the file meanwhile.
+/// The place behind the messages of format 0 or 1 that stand at `position` of `file`, of which `len` bytes are looked
+/// at, and the offset behind them; `None` where something else stands there. Reads by system calls alone: a writer may
+/// trim the file meanwhile.
 ///
 /// # Errors
 /// Those of reading the file.
@@ -44,8 +44,8 @@ pub(super) fn behind_old_messages(
     Ok(behind)
 }
 
-/// Refuses a log in which a message of format 0 or 1 stands at `position` of `segment`: to a recovery it would look like
-/// the end of the log, and it would cut what follows.
+/// Refuses a log in which a message of format 0 or 1 stands at `position` of `segment`: to a recovery it would look
+/// like the end of the log, and it would cut what follows.
 ///
 /// # Errors
 /// [`Error::UnsupportedMessageFormat`]. Where the bytes cannot be read, recovery judges them as any others.

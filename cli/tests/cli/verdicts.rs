@@ -194,8 +194,8 @@ fn killed_writer(place: &Place, batches: u32) -> usize {
     12 + u32::from_be_bytes(bytes[8..12].try_into().unwrap()) as usize
 }
 
-/// In the boot that wrote them, valid batches behind damage are no crash's doing: every command says that they are there
-/// and cannot be read, and the open says where they are then and how they come back.
+/// In the boot that wrote them, valid batches behind damage are no crash's doing: every command says that they are
+/// there and cannot be read, and the open says where they are then and how they come back.
 #[test]
 fn what_damage_hides_above_the_recovery_point_is_told_and_comes_back() {
     let place = Place::new();
