@@ -515,8 +515,8 @@ fn search() -> Disagreements {
 /// decided in four places (recovery, attached logs, readers, and the walk of the inspection), and they differ. Each is
 /// to be taken out with its cause:
 /// holes count as damage to the walk; a log that was never opened ends for an attached reader at its first damage; a
-/// last offset delta that reaches over the next batch or segment is believed by some; a leader epoch beyond 2^30 costs the
-/// checkpoint; a reader that seeks in a log with holes gives records twice.
+/// last offset delta that reaches over the next batch or segment is believed by some; a leader epoch beyond 2^30 costs
+/// the checkpoint; a reader that seeks in a log with holes gives records twice.
 const KNOWN: &[(&str, Option<&str>)] = &[
     (CHECK_AND_READER, None),
     (REPAIR_HIDES, None),
