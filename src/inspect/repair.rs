@@ -28,7 +28,7 @@ use super::walk::{Step, WalkRules, Walker};
 use crate::error::{Error, Result};
 use crate::log::{Durability, DurablePoint, Origin, SavedLog, TopicPartition};
 use crate::segment::file_names;
-use crate::storage::{Access, Storage, StorageFile, StorageLock};
+use crate::storage::{Access, Storage, StorageLock};
 use crate::store::checkpoint::{Checkpoint, CheckpointFile};
 use crate::store::{RecoveryReport, Store};
 
