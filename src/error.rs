@@ -360,7 +360,8 @@ impl Error {
 
     /// Whether the same call on the same handle may succeed later, when time has passed or room was freed: a full disk
     /// or quota, where the log is still writable, or memory that the system did not have. An error that made the log
-    /// read-only is not retriable ([`Error::LogFailed`], [`Error::PreviousIo`]): the store has to be opened again first.
+    /// read-only is not retriable ([`Error::LogFailed`], [`Error::PreviousIo`]): the store has to be opened again
+    /// first.
     pub fn is_retriable(&self) -> bool {
         match self {
             Error::NotDecompressed { source: CodecError::OutOfMemory { .. }, .. }

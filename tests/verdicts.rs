@@ -1,5 +1,5 @@
-//! One verdict: whatever stands in a segment, the check, an attached reader, both exports, the dump, repair and the open
-//! say the same of it, and none of them panics, hangs or takes memory without bound.
+//! One verdict: whatever stands in a segment, the check, an attached reader, both exports, the dump, repair and the
+//! open say the same of it, and none of them panics, hangs or takes memory without bound.
 //!
 //! Stores of every origin (written here, imported, thinned out by compaction, never opened, several side by side) get
 //! fields of their batches changed and the checksums put right, seeded. `EDGELOG_TEST_VERDICTS=N` looks at N stores,
@@ -512,11 +512,11 @@ fn search() -> Disagreements {
 }
 
 /// Disagreements whose causes are known, with an origin where they are of that one alone: what continues a log is still
-/// decided in four places (recovery, attached logs, readers, and the walk of the inspection), and they differ. Each is to be taken
-/// out with its cause:
-/// holes count as damage to the walk; a log that was never opened ends for an attached reader at its first damage; a last
-/// offset delta that reaches over the next batch or segment is believed by some; a leader epoch beyond 2^30 costs the
-/// checkpoint; a reader that seeks in a log with holes gives records twice.
+/// decided in four places (recovery, attached logs, readers, and the walk of the inspection), and they differ. Each is
+/// to be taken out with its cause:
+/// holes count as damage to the walk; a log that was never opened ends for an attached reader at its first damage; a
+/// last offset delta that reaches over the next batch or segment is believed by some; a leader epoch beyond 2^30 costs
+/// the checkpoint; a reader that seeks in a log with holes gives records twice.
 const KNOWN: &[(&str, Option<&str>)] = &[
     (CHECK_AND_READER, None),
     (REPAIR_HIDES, None),

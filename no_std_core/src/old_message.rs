@@ -15,8 +15,10 @@
 //! pass for an old message. Source: Kafka's `LegacyRecord`.
 
 use crate::error::DecodeError;
-use crate::record_batch::LOG_OVERHEAD;
 use crate::units::Offset;
+
+/// The size field ends here; the size is that of what follows.
+const SIZE_END: usize = 12;
 
 /// A message of format 0 or 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +46,7 @@ impl OldMessage {
             _ => return None,
         };
         let offset = Offset::from_be_bytes(*bytes.first_chunk()?);
-        let size = LOG_OVERHEAD.checked_add(length_at(bytes, 8)?)?;
+        let size = SIZE_END.checked_add(length_at(bytes, 8)?)?;
         let holds = offset >= 0 && attributes & !attributes_known == 0 && attributes & ATTRIBUTE_CODEC <= CODEC_MAX;
         let value_at = length_at(bytes, key_at)?.checked_add(key_at + 4)?;
         let adds_up = length_at(bytes, value_at)?.checked_add(value_at + 4) == Some(size);

@@ -12,12 +12,11 @@ use std::sync::Arc;
 
 use edgelog_core::Offset;
 
-use super::facts::{Listing, LogFacts, Selection, StoreFacts, list_logs};
+use super::facts::{Listing, LogFacts, Selection, StoreFacts, kept_before, list_logs};
 use super::indexes::IndexCheck;
 use super::log_check::{LogCheck, Meter};
 use super::plan::LogPlan;
 use super::records::Decompressor;
-use super::repair::kept_before;
 use super::report::{CheckReport, CheckedLog, Finding, Findings, Progress, Severity};
 use super::segment_check::{Flow, SegmentCheck};
 use super::walk::{Step, WalkRules, Walker};

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::log::{Origin, SavedLog, TopicPartition};
 use crate::segment::file_names;
 pub(super) use crate::storage::framed::read_whole;
-use crate::storage::{DirEntry, Storage};
+use crate::storage::{DirEntry, Storage, StorageFile};
 use crate::store::checkpoint::{self, Checkpoint, Found};
 use crate::store::{PARTITIONS_MAX, is_partition, read_config};
 
@@ -286,6 +286,20 @@ pub(super) fn list_logs(storage: &dyn Storage) -> Result<(Vec<TopicPartition>, V
     logs.retain(|name| name.partition < PARTITIONS_MAX && is_partition(storage, &name.to_string()));
     logs.sort_unstable();
     Ok((logs, names))
+}
+
+/// How many bytes at the start of a `.cut` file are in the log still. Recovery keeps valid batches aside by renaming
+/// the whole segment, of which the log goes on with a copy up to the position in the new name; all else is a copy of
+/// what stood from that position on. The whole segment is told by its first batch, which has the offset that names it.
+pub(super) fn kept_before(file: &dyn StorageFile, len: u64, path: &str) -> Result<u64> {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let position = file_names::cut_file_position(name).map_or(0, u64::from);
+    let mut first = [0; 8];
+    let read = file.read_at(&mut first, 0).map_err(Error::storage("read", path))?;
+    let is_whole = read == first.len()
+        && file_names::parse_cut_file(name) == Some(Offset::from_be_bytes(first))
+        && position <= len;
+    Ok(if is_whole { position } else { 0 })
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use edgelog_core::Offset;
 
 use super::check::check_store;
-use super::facts::{Listing, LogFacts, Selection, StoreFacts, list_logs};
+use super::facts::{Listing, LogFacts, Selection, StoreFacts, kept_before, list_logs};
 use super::plan::LogPlan;
 use super::report::{CheckReport, Progress, Severity};
 use super::rewrite::{Rewritten, rebuild_indexes, rewrite_segment};
@@ -28,7 +28,7 @@ use super::walk::{Step, WalkRules, Walker};
 use crate::error::{Error, Result};
 use crate::log::{Durability, DurablePoint, Origin, SavedLog, TopicPartition};
 use crate::segment::file_names;
-use crate::storage::{Access, Storage, StorageFile, StorageLock};
+use crate::storage::{Access, Storage, StorageLock};
 use crate::store::checkpoint::{Checkpoint, CheckpointFile};
 use crate::store::{RecoveryReport, Store, random_id};
 
@@ -437,18 +437,4 @@ pub fn salvage(storage: &Arc<dyn Storage>, path: &str) -> Result<SalvageReport> 
     storage.sync_dir(&dir).map_err(Error::storage("sync directory", &dir))?;
     store.close()?;
     Ok(report)
-}
-
-/// How many bytes at the start of a `.cut` file are in the log still. Recovery keeps valid batches aside by renaming
-/// the whole segment, of which the log goes on with a copy up to the position in the new name; all else is a copy of
-/// what stood from that position on. The whole segment is told by its first batch, which has the offset that names it.
-pub(super) fn kept_before(file: &dyn StorageFile, len: u64, path: &str) -> Result<u64> {
-    let name = path.rsplit('/').next().unwrap_or(path);
-    let position = file_names::cut_file_position(name).map_or(0, u64::from);
-    let mut first = [0; 8];
-    let read = file.read_at(&mut first, 0).map_err(Error::storage("read", path))?;
-    let is_whole = read == first.len()
-        && file_names::parse_cut_file(name) == Some(Offset::from_be_bytes(first))
-        && position <= len;
-    Ok(if is_whole { position } else { 0 })
 }

@@ -77,6 +77,7 @@ impl Finding {
         let (severity, lost) = (Severity::Lost, Some((first, next)));
         let at = |file: &String, position: &Position| (file.clone(), Some(u64::from(*position)));
         let (severity, (file, position), lost, text) = match error {
+            // The cause alone: the place is the finding's own.
             Error::CorruptBatch { file, position, base_offset, last_offset, source } => {
                 let text = undecodable(*base_offset, last_offset.saturating_add(1), source);
                 (severity, at(file, position), lost, text)
@@ -106,7 +107,8 @@ impl fmt::Display for Finding {
 
 /// What is wrong with the batch of the offsets `first..next`, whose CRC holds.
 pub(super) fn undecodable(first: Offset, next: Offset, fault: &dyn fmt::Display) -> String {
-    format!("the CRC holds, and the records cannot be read: {fault} (batch {first}..={})", next.saturating_sub(1))
+    let last = next.saturating_sub(1);
+    format!("the CRC holds, and the records of the batch {first}..={last} cannot be read: {fault}")
 }
 
 /// What keeps the records of a batch that may well be sound from being decompressed here.

@@ -348,7 +348,8 @@ impl LogShared {
         self.high_watermark.fetch_max(at.next_offset, Ordering::AcqRel);
     }
 
-    /// Messages of format 0 or 1 stand here: goes on behind them. Readers meet them, report them, and read what follows.
+    /// Messages of format 0 or 1 stand here: goes on behind them. Readers meet them, report them, and read what
+    /// follows.
     fn pass_old_messages(&self, at: &mut Attachment) -> Result<bool> {
         let file = match at.segment.file() {
             Ok(file) => file,

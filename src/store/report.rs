@@ -142,8 +142,8 @@ impl fmt::Display for RecoveryReport {
             for swap in &log.swap_files {
                 write!(
                     f,
-                    "\n  {swap} was left by Kafka's log cleaner and is no part of the log; `edgelog fsck` says whether it \
-                     holds the only copy of records"
+                    "\n  {swap} was left by Kafka's log cleaner and is no part of the log; `edgelog fsck` says whether \
+                     it holds the only copy of records"
                 )?;
             }
             for doubt in &log.doubts {

@@ -97,7 +97,8 @@ fn a_batch_whose_records_do_not_decode_is_one_range_everywhere() {
         let last = i32::from_be_bytes(fault[23..27].try_into().unwrap());
         let place = Place::new();
         put(&place, "t-0", &segment(0), &[fault, batch(i64::from(last) + 1, &["good"])].concat());
-        let lost = format!("offsets 0 to {last} lost: the CRC holds, and the records cannot be read: ");
+        let cannot = format!("the CRC holds, and the records of the batch 0..={last} cannot be read: ");
+        let lost = format!("offsets 0 to {last} lost: {cannot}");
         let fsck = place.run(&["fsck"]).exits(2);
         assert!(fsck.stdout.contains(&lost), "{}", fsck.stdout);
         let cause = fsck.stdout.split(&lost).nth(1).unwrap().lines().next().unwrap();
@@ -194,8 +195,8 @@ fn killed_writer(place: &Place, batches: u32) -> usize {
     12 + u32::from_be_bytes(bytes[8..12].try_into().unwrap()) as usize
 }
 
-/// In the boot that wrote them, valid batches behind damage are no crash's doing: every command says that they are there
-/// and cannot be read, and the open says where they are then and how they come back.
+/// In the boot that wrote them, valid batches behind damage are no crash's doing: every command says that they are
+/// there and cannot be read, and the open says where they are then and how they come back.
 #[test]
 fn what_damage_hides_above_the_recovery_point_is_told_and_comes_back() {
     let place = Place::new();
