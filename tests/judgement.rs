@@ -132,7 +132,8 @@ fn a_reader_in_a_log_with_holes_begins_at_the_record_asked_for_or_the_next() {
 fn a_copied_partition_is_whole_before_its_first_open() {
     let one = |n: Offset| batch(n, 1000, b"value");
     // A hole between segments, an empty segment, segments that overlap, one that lies within another.
-    let cases: [(&[(Offset, Vec<u8>)], &[Offset]); 4] = [
+    type Case<'a> = (&'a [(Offset, Vec<u8>)], &'a [Offset]);
+    let cases: [Case<'_>; 4] = [
         (&[(0, [one(0), one(1)].concat()), (5, [one(5), one(6)].concat()), (9, one(9))], &[0, 1, 5, 6, 9]),
         (&[(0, one(0)), (3, Vec::new()), (7, one(7))], &[0, 7]),
         (&[(0, [one(0), one(1), one(2)].concat()), (1, [one(1), one(2), one(3)].concat())], &[0, 1, 2, 3]),
@@ -212,9 +213,9 @@ fn a_batch_as_large_as_its_topic_allows_is_sound_to_all() {
     bytes.extend_from_slice(b"damage");
     bytes.extend_from_slice(&second);
     fs::write(segment(dir.path()), &bytes).unwrap();
-    let (_store, log) = attached(dir.path());
+    let (store, log) = attached(dir.path());
     assert_eq!(read(&log, OffsetSpec::Earliest).0[..2], [0, 1]);
-    drop(_store);
+    drop((store, log));
     let storage: Arc<dyn Storage> =
         Arc::new(DirectoryStorage::open(dir.path(), DirectoryStorageOptions::default()).unwrap());
     let report = inspect::repair(&storage, &Selection::all(), false, &mut |_| ControlFlow::Continue(())).unwrap();

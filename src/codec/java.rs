@@ -5,9 +5,9 @@ use std::io::Write as _;
 
 use edgelog_core::CompressionType::{self, Gzip, Lz4, Snappy, Zstd};
 
-use super::super::xxhash::{xxh32, xxh64};
 use super::{sample, undo, unhex};
 use crate::codec::CodecError;
+use crate::codec::xxhash::{xxh32, xxh64};
 
 const A: &[u8] = b"hello, this is the first part|";
 const B: &[u8] = b"and this the second|";

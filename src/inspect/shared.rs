@@ -22,6 +22,10 @@ impl Storage for SharedStorage {
         self.0.read_dir(dir)
     }
 
+    fn is_link(&self, dir: &str) -> bool {
+        self.0.is_link(dir)
+    }
+
     fn create_dir(&self, dir: &str) -> io::Result<()> {
         self.0.create_dir(dir)
     }

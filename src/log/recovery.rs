@@ -117,7 +117,9 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
         failure: None,
     };
     let may_be_clean = report.doubts.is_empty() && params.odd.is_empty();
-    let mut recovery = Recovery { log: &log, params, report: &mut report, learner: EpochLearner::default() };
+    let own_file = format!("{dir}/{}", file_names::OWN_FILE);
+    let is_copied = params.saved.is_none() && params.storage.metadata(&own_file).is_err();
+    let mut recovery = Recovery { log: &log, params, report: &mut report, learner: EpochLearner::default(), is_copied };
     if !may_be_clean || !recovery.open_clean(&listed)? {
         if params.store_is_clean {
             // The clean mark does not hold for this log, whose bytes are about to change: it goes first.
@@ -259,6 +261,9 @@ struct Recovery<'a> {
     params: &'a OpenLog,
     report: &'a mut LogRecovery,
     learner: EpochLearner,
+    /// No checkpoint knows the log, and no file of our own says that it was begun here: what it holds was durable
+    /// elsewhere, and no stop of ours has left anything behind its end.
+    is_copied: bool,
 }
 
 /// One batch that a walk came over.
@@ -503,10 +508,10 @@ impl Recovery<'_> {
         let mut cursor = Cursor::new(&log.pool);
         let mut walked = Walked { position: 0, next_offset: segment.base_offset, records: 0, to_the_end: false };
         while walked.position < len {
-            let durable = walked.next_offset < saved.offset;
+            let durable = walked.next_offset < saved.offset || self.is_copied;
             let mut due = self.due(walked.next_offset, saved, next_base);
             let mut stepped = self.step(&mut cursor, segment, walked.position, len, due);
-            if let (true, Ok(Some(batch))) = (durable, &stepped) {
+            if let (true, Ok(Some(batch))) = (walked.next_offset < saved.offset, &stepped) {
                 // The last durable batch is due to end where the checkpoint says, and no batch reaches over that
                 // point. One that seems to is checked: bytes that were inserted before it only move it.
                 let behind = (segment.base_offset, walked.position + batch.size);
@@ -556,7 +561,7 @@ impl Recovery<'_> {
             offset_end: next_base.unwrap_or(Offset::MAX),
             durable_below: saved.offset,
             epochs: None,
-            check_crc: next_offset >= saved.offset && !bug(Bug::SkipCrc),
+            check_crc: (next_offset >= saved.offset || self.is_copied) && !bug(Bug::SkipCrc),
         }
     }
 
@@ -600,11 +605,15 @@ impl Recovery<'_> {
         saved: DurablePoint,
         next_base: Option<Offset>,
     ) -> Result<bool> {
-        let upper = next_base.unwrap_or(saved.offset);
+        let upper = next_base.unwrap_or(if self.is_copied { Offset::MAX } else { saved.offset });
         let mut found = self.log.resync(segment, walked.position, walked.next_offset, upper)?;
         let is_above = found.batch.is_none_or(|(_, base)| base >= saved.offset);
         if is_above && self.goes_on_at(segment, walked.position, saved)? {
             found.batch = Some((saved.position, saved.offset));
+        }
+        if found.batch.is_none() && next_base.is_none() && self.is_copied {
+            // Nothing follows: the log that was copied here ends before these bytes.
+            return Ok(false);
         }
         let next_offset = found.batch.map_or(upper, |(_, base)| base);
         self.report.lost.push(LostRange {

@@ -364,6 +364,10 @@ impl Storage for DirectoryStorage {
         Ok(entries)
     }
 
+    fn is_link(&self, dir: &str) -> bool {
+        fs::symlink_metadata(self.shared.root.join(dir)).is_ok_and(|metadata| metadata.is_symlink())
+    }
+
     fn create_dir(&self, dir: &str) -> io::Result<()> {
         self.shared.check_writable()?;
         fs::DirBuilder::new().mode(directory_mode(self.shared.file_mode)).create(self.shared.resolve(dir)?)
