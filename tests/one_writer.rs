@@ -70,9 +70,9 @@ fn a_lock_file_that_was_removed_is_made_and_locked_again() {
     for round in [1, 2] {
         fs::remove_file(&path).unwrap();
         if round == 1 {
-            store.tick(0).unwrap()
+            store.tick(0).unwrap();
         } else {
-            assert_eq!(append(&store, Durability::Sync).unwrap(), 0)
+            assert_eq!(append(&store, Durability::Sync).unwrap(), 0);
         }
         let file = fs::File::open(&path).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
