@@ -422,7 +422,7 @@ fn no_command_takes_a_batch_beyond_the_default_for_damage() {
     let report = check(&storage);
     assert!(report.is_sound(), "{:?}", report.findings);
     let told = report.findings.iter().find(|found| found.text.contains("edgelog.decompressed.bytes.max=134217728"));
-    assert!(told.is_some_and(|found| found.text.contains("offsets 1 to 1") && found.lost.is_none()), "{report:?}");
+    assert!(told.is_some_and(|found| found.text.contains("offset 1:") && found.lost.is_none()), "{report:?}");
     let go_on = &mut |_| ControlFlow::Continue(());
     for _ in 0..2 {
         assert_eq!(inspect::repair(&shared(&storage), &Selection::all(), false, go_on).unwrap().actions, []);

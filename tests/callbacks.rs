@@ -193,7 +193,7 @@ fn an_append_whose_flush_fails_calls_back() {
     let seen = run("an append whose flush fails", || {
         let (storage, store, log) = store();
         storage.fail_flushes(true);
-        assert!(matches!(log.append(NewRecord::value(b"lost")), Err(Error::Storage { .. })));
+        assert!(matches!(log.append(NewRecord::value(b"lost")), Err(Error::LogFailed { .. })));
         assert!(matches!(log.append(NewRecord::value(b"later")), Err(Error::PreviousIo { .. })));
         drop(store);
     });

@@ -128,11 +128,13 @@ fn a_reader_in_a_log_with_holes_begins_at_the_record_asked_for_or_the_next() {
     check(&opened(dir.path()).1);
 }
 
+/// Segments, and the offsets of their records.
+type Case<'a> = (&'a [(Offset, Vec<u8>)], &'a [Offset]);
+
 #[test]
 fn a_copied_partition_is_whole_before_its_first_open() {
     let one = |n: Offset| batch(n, 1000, b"value");
     // A hole between segments, an empty segment, segments that overlap, one that lies within another.
-    type Case<'a> = (&'a [(Offset, Vec<u8>)], &'a [Offset]);
     let cases: [Case<'_>; 4] = [
         (&[(0, [one(0), one(1)].concat()), (5, [one(5), one(6)].concat()), (9, one(9))], &[0, 1, 5, 6, 9]),
         (&[(0, one(0)), (3, Vec::new()), (7, one(7))], &[0, 7]),

@@ -418,10 +418,12 @@ fn opening_does_not_grow_with_the_number_of_segments() {
 
 // --- the disk and the address space ----------------------------------------------------------------------------------
 
-/// A hundred idle topics take less than 1 MiB of disk, as the file system counts it: new, after a clean close, and open
+/// A hundred idle topics take less than 1.25 MiB of disk, as the file system counts it: new, after a clean close, and open
 /// after that.
 #[test]
-fn a_hundred_idle_topics_take_less_than_a_mebibyte() {
+fn a_hundred_idle_topics_take_less_than_a_mebibyte_and_a_quarter() {
+    // Of each topic: a directory, a file of the log's, and the two copies of its settings.
+    const IDLE_BYTES_MAX: u64 = (MIB + MIB / 4) as u64;
     fn blocks_bytes(dir: &Path) -> u64 {
         let mut bytes = std::fs::symlink_metadata(dir).unwrap().blocks() * 512;
         for entry in std::fs::read_dir(dir).unwrap() {
@@ -443,15 +445,15 @@ fn a_hundred_idle_topics_take_less_than_a_mebibyte() {
         }
         store.tick(1).unwrap();
         let open = blocks_bytes(dir.path());
-        assert!(open < MIB as u64, "{mode}: {open} bytes while open");
+        assert!(open < IDLE_BYTES_MAX, "{mode}: {open} bytes while open");
         store.close().unwrap();
         let closed = blocks_bytes(dir.path());
-        assert!(closed < MIB as u64, "{mode}: {closed} bytes when closed");
+        assert!(closed < IDLE_BYTES_MAX, "{mode}: {closed} bytes when closed");
         drop(store);
         let store = with_mode(mode).open(dir.path()).unwrap();
         store.tick(1).unwrap();
         let again = blocks_bytes(dir.path());
-        assert!(again < MIB as u64, "{mode}: {again} bytes when open again");
+        assert!(again < IDLE_BYTES_MAX, "{mode}: {again} bytes when open again");
         assert_eq!(store.topics().unwrap().len(), 100);
     }
 }

@@ -84,7 +84,7 @@ fn make(origin: Origin, dir: &Path) {
         fs::remove_file(dir.join("edgelog.checkpoint")).unwrap();
         for path in files(dir, "") {
             let name = path.file_name().unwrap().to_str().unwrap();
-            if matches!(name, "topic.properties" | "partition.metadata" | ".lock") {
+            if matches!(name, "topic.properties" | "edgelog.properties" | "partition.metadata" | ".lock") {
                 fs::remove_file(&path).unwrap();
             }
         }

@@ -88,10 +88,19 @@ impl Continuation<'_> {
     /// Judges place and history of a batch whose bytes hold.
     fn judge_batch<'b>(&self, batch: RecordBatch<'b>) -> Judgement<'b> {
         // Segments of logs that were not written here may overlap, and lose nothing by it.
-        let bounded = if self.contiguous { batch.last_offset() } else { batch.base_offset() };
-        if bounded >= self.offset_end {
+        let is_beyond = if self.contiguous {
+            batch.last_offset() >= self.offset_end
+        } else {
+            batch.base_offset() >= self.offset_end && batch.base_offset() != self.next_offset
+        };
+        if is_beyond {
             let error = DecodeError::BeyondNextSegment { last_offset: batch.last_offset(), next_base: self.offset_end };
             return Judgement::Damage(error);
+        }
+        // A batch that was written here has a record for each of its offsets, or none where repair filled a gap.
+        if self.contiguous && !batch.is_whole() {
+            let (given, max) = (batch.record_count(), batch.last_offset_delta().saturating_add(1));
+            return Judgement::Damage(DecodeError::BadRecordCount { given, max });
         }
         // The last durable batch ends at the recovery point: no hole, however legal, spans it.
         if self.next_offset < self.durable_below && batch.base_offset() >= self.durable_below {

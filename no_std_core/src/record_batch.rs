@@ -310,6 +310,14 @@ impl<'a> RecordBatch<'a> {
         (base as u32).wrapping_add(self.last_offset_delta() as u32) as i32 & i32::MAX
     }
 
+    /// Whether it has a record for each of its offsets, or none at all, as every batch has that no compaction thinned
+    /// out.
+    #[inline]
+    pub fn is_whole(&self) -> bool {
+        let count = self.record_count();
+        count == 0 || i64::from(count) == i64::from(self.last_offset_delta()) + 1
+    }
+
     /// How many records it holds; compaction may leave none.
     #[inline]
     pub fn record_count(&self) -> i32 {

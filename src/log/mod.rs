@@ -34,6 +34,7 @@ mod beside;
 mod close;
 mod encode;
 mod flush;
+mod lookup;
 mod old_format;
 mod preallocate;
 mod read;

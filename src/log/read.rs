@@ -149,7 +149,7 @@ pub struct LostRange {
 }
 
 impl Reader {
-    fn new(log: Arc<LogShared>, options: ReaderOptions) -> Reader {
+    pub(super) fn new(log: Arc<LogShared>, options: ReaderOptions) -> Reader {
         let cursor = Cursor::new(&log.pool);
         let generation = log.generation.load(Ordering::Acquire);
         let contiguous = log.origin() == Origin::Own;
@@ -450,11 +450,11 @@ impl Reader {
         let expected = place.expected;
         let checked = if self.options.check_crcs { batch.verify_crc() } else { Ok(()) };
         let (control, compressed) = (batch.is_control(), batch.compression() != CompressionType::None);
-        let claimed = batch.partition_leader_epoch();
+        let (claimed, is_whole) = (batch.partition_leader_epoch(), batch.is_whole());
         if let Err(error) = checked {
             return Err(self.damaged(DamageKind::Batch(error)));
         }
-        if !follows(expected, base_offset, contiguous) {
+        if !follows(expected, base_offset, contiguous) || (contiguous && !is_whole) {
             return Err(self.damaged(DamageKind::WrongOffset { found: base_offset }));
         }
         if base_offset > self.position && contiguous && expected.is_none() {
@@ -804,106 +804,5 @@ impl LogShared {
                 oldest.unload_indexes();
             }
         }
-    }
-
-    /// The offset of the first of the last `count` records below `bound`. Where offsets are contiguous, that is
-    /// arithmetic; else the batches from further and further back are counted.
-    fn offset_of_last(self: &Arc<Self>, count: u64, start: Offset, bound: Offset) -> Result<Offset> {
-        let mut from = bound.saturating_sub_unsigned(count).max(start);
-        if self.origin() == Origin::Own || count == 0 {
-            return Ok(from);
-        }
-        let mut span = count;
-        loop {
-            let (records, _) = self.count_records(from, bound, u64::MAX)?;
-            if from == start || records >= count {
-                let (_, offset) = self.count_records(from, bound, records.saturating_sub(count))?;
-                return Ok(offset.unwrap_or(from));
-            }
-            span = span.saturating_mul(4);
-            from = bound.saturating_sub_unsigned(span).max(start);
-        }
-    }
-
-    /// How many records lie between two offsets, up to and with the one behind `skip` others, and that one's offset.
-    fn count_records(self: &Arc<Self>, from: Offset, bound: Offset, skip: u64) -> Result<(u64, Option<Offset>)> {
-        let mut reader = Reader::new(Arc::clone(self), ReaderOptions::default());
-        reader.seek(OffsetSpec::Offset(from))?;
-        let mut count = 0;
-        while reader.position < bound {
-            let batch = match reader.next_batch() {
-                Ok(Some(batch)) => batch,
-                Ok(None) => break,
-                Err(error) if error.is_corrupt() => {
-                    reader.skip_damage()?;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            // Records that cannot be decoded are reported by the reader who asks for them.
-            let Ok(records) = batch.records() else { continue };
-            for record in records.map_while(Result::ok) {
-                if count == skip {
-                    return Ok((count, Some(record.offset)));
-                }
-                count += 1;
-            }
-        }
-        Ok((count, None))
-    }
-
-    /// The first record at or after a time. Segments are looked at oldest first, by their largest timestamp.
-    fn offset_for_time(self: &Arc<Self>, timestamp: TimestampMs) -> Result<Option<OffsetAndEpoch>> {
-        let bound = self.bound(ReadUpTo::HighWatermark);
-        let start = self.log_start_offset.load(Ordering::Acquire);
-        let segments = self.segments.read().clone();
-        for (at, segment) in segments.iter().enumerate() {
-            let is_last = at + 1 == segments.len();
-            if !is_last && segments[at + 1].base_offset <= start {
-                continue;
-            }
-            self.open_for_reading(segment)?;
-            if segment.largest_timestamp(&self.pool)? < timestamp && !(is_last && self.attachment.is_some()) {
-                continue;
-            }
-            let from = segment.offset_before_time(timestamp, &self.pool)?.max(start);
-            if let Some(found) = self.first_at_or_after(timestamp, from, bound)? {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
-    }
-
-    fn first_at_or_after(
-        self: &Arc<Self>,
-        timestamp: TimestampMs,
-        from: Offset,
-        bound: Offset,
-    ) -> Result<Option<OffsetAndEpoch>> {
-        if from >= bound {
-            return Ok(None);
-        }
-        let options = ReaderOptions { check_crcs: false, ..ReaderOptions::default() };
-        let mut reader = Reader::new(Arc::clone(self), options);
-        reader.seek(OffsetSpec::Offset(from))?;
-        while let Some(batch) = reader.next_batch()? {
-            if batch.view().max_timestamp() < timestamp {
-                continue;
-            }
-            let leader_epoch = batch.leader_epoch();
-            let Ok(records) = batch.records() else {
-                // The reader that goes there meets the error, and can go on behind the batch.
-                return Ok(Some(OffsetAndEpoch { offset: batch.base_offset().max(from), leader_epoch }));
-            };
-            for record in records {
-                let Ok(record) = record else {
-                    return Ok(Some(OffsetAndEpoch { offset: batch.base_offset().max(from), leader_epoch }));
-                };
-                if record.timestamp >= timestamp {
-                    return Ok(Some(OffsetAndEpoch { offset: record.offset, leader_epoch }));
-                }
-            }
-        }
-        Ok(None)
     }
 }

@@ -469,7 +469,7 @@ impl Recovery<'_> {
     /// damage below the recovery point, or, in an imported log, anywhere: there may be holes, and segments may overlap.
     fn continues(&self, end: Offset, next: Offset, recovery_point: Offset) -> bool {
         let may_have_holes = self.log.origin() == Origin::Imported || bug(Bug::IgnoreContiguity);
-        end == next || next <= recovery_point || may_have_holes
+        end == next || next <= recovery_point || may_have_holes || self.is_copied
     }
 
     /// A log that the checkpoint does not know: are its offsets those of a log written here, without a hole?
@@ -530,6 +530,14 @@ impl Recovery<'_> {
                 Ok(None) | Err(()) if !durable => {
                     refuse_old_messages(&mut cursor, segment, walked.position, len)?;
                     return Ok(walked);
+                }
+                Ok(None) | Err(()) if self.is_copied => {
+                    refuse_old_messages(&mut cursor, segment, walked.position, len)?;
+                    cursor.release();
+                    if !self.hop_damage(segment, &mut walked, saved, next_base)? {
+                        return Ok(walked);
+                    }
+                    continue;
                 }
                 // Damage where everything was durable: goes on behind it, if anything good is there.
                 Ok(None) | Err(()) => {
@@ -616,14 +624,17 @@ impl Recovery<'_> {
             return Ok(false);
         }
         let next_offset = found.batch.map_or(upper, |(_, base)| base);
-        self.report.lost.push(LostRange {
-            first_offset: walked.next_offset,
-            next_offset,
-            file: segment.path(),
-            position: walked.position,
-            resumes_at: found.batch.map(|(position, _)| position),
-            unread_from: found.unread_from,
-        });
+        // Damaged bytes between two batches, or in a segment that another one overlaps, may have taken no offset.
+        if walked.next_offset < next_offset {
+            self.report.lost.push(LostRange {
+                first_offset: walked.next_offset,
+                next_offset,
+                file: segment.path(),
+                position: walked.position,
+                resumes_at: found.batch.map(|(position, _)| position),
+                unread_from: found.unread_from,
+            });
+        }
         let Some((position, base_offset)) = found.batch else {
             if next_base.is_some() {
                 // The whole rest stays for readers to report; the next segment goes on.

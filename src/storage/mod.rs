@@ -108,8 +108,8 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// `NotFound` where there is no such directory; the medium's own.
     fn read_dir(&self, dir: &str) -> io::Result<Vec<DirEntry>>;
 
-    /// Whether `dir`, at the top of the data directory, is a link that leads to a directory elsewhere. A storage without
-    /// links answers `false`.
+    /// Whether `dir`, at the top of the data directory, is a link that leads to a directory elsewhere. A storage
+    /// without links answers `false`.
     fn is_link(&self, dir: &str) -> bool {
         let _ = dir;
         false

@@ -115,8 +115,8 @@ fn has_records(storage: &dyn Storage, dir: &str) -> bool {
     segments.any(|file| storage.metadata(&format!("{dir}/{}", file.name)).is_ok_and(|meta| meta.len > 0))
 }
 
-/// Whether the directory `dir` is a log by what it holds: a segment, or the file that edgelog puts into each. What a link
-/// leads to has to hold that file: it may be another program's, and is not written for its name.
+/// Whether the directory `dir` is a log by what it holds: a segment, or the file that edgelog puts into each. What a
+/// link leads to has to hold that file: it may be another program's, and is not written for its name.
 pub(crate) fn is_partition(storage: &dyn Storage, dir: &str) -> bool {
     let files = storage.read_dir(dir).unwrap_or_default();
     let may_be_copied = !storage.is_link(dir);

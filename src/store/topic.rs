@@ -248,8 +248,8 @@ impl StoreShared {
     }
 
     /// Makes a partition's directory, with the file that proves it to be ours and the first one with the settings,
-    /// under a name that the next open removes, and gives it its own name when these last: no cut leaves the topic with other
-    /// settings, nor a directory of unknown origin.
+    /// under a name that the next open removes, and gives it its own name when these last: no cut leaves the topic with
+    /// other settings, nor a directory of unknown origin.
     fn create_marked(
         &self,
         name: &TopicPartition,
@@ -314,8 +314,8 @@ impl StoreShared {
     }
 
     /// Sees to it that a cut in the middle of the topic's deletion leaves directories that are known to be ours. Those
-    /// of an older version, and those that were copied here, have no file that says so. Where it cannot be written (a full
-    /// disk), what a cut leaves is not removed by the next open, but named.
+    /// of an older version, and those that were copied here, have no file that says so. Where it cannot be written (a
+    /// full disk), what a cut leaves is not removed by the next open, but named.
     fn mark_partitions(&self, topic: &str, settings: &TopicSettings) {
         let mut creation = None;
         for name in settings.names(topic) {
