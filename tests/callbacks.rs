@@ -362,7 +362,7 @@ fn whatever_fails_every_event_may_call_back() {
     assert!(calls > 200, "{calls} calls of the storage");
     for fault in [Fault::Io, Fault::Full] {
         for stays in [false, true] {
-            for at in 0..calls.min(700) {
+            for at in 0..calls.min(2000) {
                 let name = format!("{fault:?} at call {at}, stays: {stays}");
                 seen.extend(run(&name, move || {
                     let disk = MemoryStorage::new();

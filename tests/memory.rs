@@ -418,8 +418,8 @@ fn opening_does_not_grow_with_the_number_of_segments() {
 
 // --- the disk and the address space ----------------------------------------------------------------------------------
 
-/// A hundred idle topics take less than 1.25 MiB of disk, as the file system counts it: new, after a clean close, and open
-/// after that.
+/// A hundred idle topics take less than 1.25 MiB of disk, as the file system counts it: new, after a clean close, and
+/// open after that.
 #[test]
 fn a_hundred_idle_topics_take_less_than_a_mebibyte_and_a_quarter() {
     // Of each topic: a directory, a file of the log's, and the two copies of its settings.

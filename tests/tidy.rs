@@ -217,7 +217,7 @@ const CIRCLES: &[(&str, &[&str])] = &[
         &["src/codec/gzip.rs", "src/codec/lz4.rs", "src/codec/mod.rs", "src/codec/snappy.rs", "src/codec/zstd.rs"],
     ),
     (
-        "LogShared is one object in these files; it comes apart into what readers need, the writer and the attached log",
+        "LogShared is one object in these files; it comes apart into what readers need, writer and attached log",
         &[
             "src/log/append.rs",
             "src/log/attach.rs",

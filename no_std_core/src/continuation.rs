@@ -6,7 +6,7 @@
 //! | what stands there | below the recovery point | at or above it |
 //! |---|---|---|
 //! | a batch that holds, at the next offset, in the offset's epoch | continues | continues |
-//! | the same, but its epoch field is -1 or above the log's latest | continues, field damaged | continues, field damaged |
+//! | the same, but its epoch field is -1 or above the latest | continues, field damaged | continues, field damaged |
 //! | the same, but of an epoch before the offset's | continues, field damaged | stale: a truncated history |
 //! | a batch over the start of an epoch | continues | damage |
 //! | a batch of another offset, or no batch | damage | damage: the log ends |

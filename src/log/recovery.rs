@@ -329,7 +329,9 @@ impl Recovery<'_> {
         self.refuse_old_formats(bases)?;
         // Without a checkpoint the names are left: a third segment is not begun before the first is durable.
         let saved_point = self.params.saved.as_ref().map_or_else(|| proved_by_names(bases), |saved| saved.durable);
-        if self.params.saved.is_none() && !bases.is_empty() && !self.is_contiguous(bases)? {
+        if self.is_copied && !bases.is_empty()
+            || self.params.saved.is_none() && !bases.is_empty() && !self.is_contiguous(bases)?
+        {
             self.log.origin.store(Origin::Imported as u8, Ordering::Relaxed);
         }
         let mut segments: Vec<Arc<Segment>> = Vec::with_capacity(bases.len() + 1);
