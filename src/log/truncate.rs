@@ -53,6 +53,7 @@ impl Log {
 }
 
 impl LogShared {
+    #[inline(never)]
     fn truncate(&self, offset: Offset) -> Result<Offset> {
         let _events = events::hold();
         let _no_flush = self.pause_flushes();

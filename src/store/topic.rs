@@ -155,6 +155,7 @@ fn configure_leniently(defaults: LogConfig, read: Overrides, doubt: Option<Strin
 }
 
 impl StoreShared {
+    #[inline(never)]
     pub(super) fn create_topic(self: &Arc<Self>, topic: &NewTopic) -> Result<()> {
         self.check_writable()?;
         check_topic_name(&topic.name)?;
@@ -281,6 +282,7 @@ impl StoreShared {
         Ok(())
     }
 
+    #[inline(never)]
     pub(super) fn delete_topic(&self, topic: &str) -> Result<()> {
         self.check_writable()?;
         let Some(settings) = self.topics.read().get(topic).cloned() else {
@@ -364,6 +366,7 @@ impl StoreShared {
         Ok(())
     }
 
+    #[inline(never)]
     pub(super) fn alter_topic(&self, topic: &str, changes: &[(&str, Option<&str>)]) -> Result<()> {
         self.check_writable()?;
         let mut topics = self.topics.write();
