@@ -121,7 +121,8 @@ impl LogShared {
             let file = || segment.path();
             let batch = batch.map_err(|e| Error::CorruptRecord { file: file(), position, offset, source: e.into() })?;
             if batch.last_offset() >= offset {
-                return Ok((position, batch.base_offset()));
+                // Where damage has taken the batch that held it, the log ends at the offset itself.
+                return Ok((position, batch.base_offset().min(offset)));
             }
             position += batch.size() as u32;
         }

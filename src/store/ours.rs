@@ -169,7 +169,10 @@ fn is_unfinished(
         let same_creation = |marker: &Marker| {
             marker.creation.is_empty() || creation.is_none_or(|creation| *creation == marker.creation)
         };
-        return marker.as_ref().map_or_else(|| known.contains_key(name), same_creation) || bug(Bug::DeleteByName);
+        if marker.as_ref().map_or_else(|| known.contains_key(name), same_creation) || bug(Bug::DeleteByName) {
+            return true;
+        }
+        // The topic was being created again beside what its deletion has left.
     }
     let files = storage.read_dir(&dir).unwrap_or_default();
     let mut segments = files.iter().filter_map(|file| Some((parse_log_file(&file.name)?, &file.name)));
