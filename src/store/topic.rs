@@ -271,6 +271,10 @@ impl StoreShared {
                 write_settings(&*self.storage, &made, overrides)?;
             }
         }
+        // Of an earlier log of this name a cut removal may have left the empty directory.
+        if self.storage.read_dir(&dir).is_ok_and(|files| files.is_empty()) {
+            self.storage.remove_dir(&dir).map_err(Error::storage("remove directory", &dir))?;
+        }
         self.storage.rename(&made, &dir).map_err(Error::storage("rename", &made))?;
         created.push(dir.clone());
         if configure_late {
@@ -446,6 +450,11 @@ impl StoreShared {
             let is_own = known.get(&first).is_some_and(|saved| saved.origin == Origin::Own);
             let may_adopt = !is_recorded && (is_own || self.attached || bug(Bug::TrustAnEmptySettingsFile));
             let mut settings = self.load_settings(&first, may_adopt, &mut loaded);
+            // Where its files cannot be read any more, or are about to go, the settings in force stay in force.
+            let before = self.topics.read().get(&topic).filter(|before| before.suspended.is_none()).cloned();
+            if let (Some(_), Some(before)) = (&settings.suspended, before) {
+                settings = before;
+            }
             settings.partitions = present.last().map_or(0, |last| last + 1);
             settings.present = present;
             if !is_recorded {

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use edgelog_core::{Offset, Position};
+use edgelog_core::{Effort, Offset, Position, Resync, find_batch};
 
 use super::Recovery;
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
-use crate::segment::{Cursor, Segment, file_names};
+use crate::segment::{Cursor, Segment, Window, file_names};
 use crate::storage::{Access, StorageFile, remove_if_there};
 use crate::sync::Ordering;
 
@@ -189,8 +189,11 @@ impl Recovery<'_> {
     }
 
     /// First and last offset of the batches from `position` on that are valid in themselves, found by bounded searches.
+    /// None of them is held against the others: stale ones of several histories may stand side by side.
     fn valid_offsets_behind(&self, segment: &Segment, position: Position) -> Result<Option<(Offset, Offset)>> {
         let len = segment.len()?;
+        let mut window = Window::new(Arc::clone(segment.file()?), u64::from(len));
+        let mut effort = Effort::for_segment(u64::from(len));
         let (mut at, mut next, mut range) = (position, 0, None);
         for _ in 0..SEARCHES_MAX {
             let mut cursor = Cursor::new(&self.log.pool);
@@ -202,9 +205,10 @@ impl Recovery<'_> {
                 (at, next) = (at + batch.size() as u32, batch.next_offset());
             }
             cursor.release();
-            match self.log.resync(segment, at, next, Offset::MAX)?.batch {
-                Some((found, _)) => at = found,
-                None => break,
+            let plausible = self.log.plausible(next, Offset::MAX);
+            match find_batch(&mut window, u64::from(at) + 1, &plausible, &mut effort.search) {
+                Resync::Found(found) => at = found.position as Position,
+                _ => break,
             }
         }
         Ok(range)
