@@ -452,7 +452,9 @@ impl StoreShared {
             let mut settings = self.load_settings(&first, may_adopt, &mut loaded);
             // Where its files cannot be read any more, or are about to go, the settings in force stay in force.
             let before = self.topics.read().get(&topic).filter(|before| before.suspended.is_none()).cloned();
-            if let (Some(_), Some(before)) = (&settings.suspended, before) {
+            if let Some(before) =
+                before.filter(|before| settings.suspended.is_some() || before.present.first() != present.first())
+            {
                 settings = before;
             }
             settings.partitions = present.last().map_or(0, |last| last + 1);
