@@ -17,15 +17,28 @@ fn stores() -> Vec<(PathBuf, Vec<String>)> {
     let versions = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
     let entries = versions.flat_map(|version| fs::read_dir(version).unwrap().map(|entry| entry.unwrap().path()));
     let mut stores: Vec<_> = entries
-        .filter(|path| path.is_dir())
+        .filter(|path| path.is_dir() && is_readable(path))
         .map(|store| {
             let list = fs::read_to_string(store.with_extension("records")).unwrap();
             (store, list.lines().map(str::to_owned).collect::<Vec<_>>())
         })
         .collect();
     stores.sort();
-    assert!(stores.len() >= 7, "only {} stores are left of earlier versions", stores.len());
+    assert!(
+        stores.len() >= if cfg!(feature = "snappy") { 7 } else { 6 },
+        "only {} stores are left of earlier versions",
+        stores.len()
+    );
     stores
+}
+
+/// Whether this build has the codec of the store.
+fn is_readable(store: &Path) -> bool {
+    let is_readable = cfg!(feature = "snappy") || !store.ends_with("snappy");
+    if !is_readable {
+        println!("LEFT OUT: {}, which needs the feature snappy", store.display());
+    }
+    is_readable
 }
 
 fn logs(store: &Store) -> Vec<Log> {

@@ -9,6 +9,7 @@
 //! | the same, but its epoch field is -1 or above the latest | continues, field damaged | continues, field damaged |
 //! | the same, but of an epoch before the offset's | continues, field damaged | stale: a truncated history |
 //! | a batch over the start of an epoch | continues | damage |
+//! | a batch over the recovery point | damage | - |
 //! | a batch of another offset, or no batch | damage | damage: the log ends |
 //!
 //! The CRC covers neither the base offset nor the leader epoch, so those two are rules of their own. Below the
@@ -16,9 +17,10 @@
 
 use crate::error::DecodeError;
 use crate::leader_epoch::EpochTableView;
-use crate::limits::BATCH_BYTES_MAX;
-use crate::record_batch::RecordBatch;
-use crate::segment_scan::{ScanRules, ScanStep, epoch_of, scan_step};
+use crate::limits::{BATCH_BYTES_MAX, HOLE_MAX, SEARCH_STRIDE_BYTES};
+use crate::record_batch::{HEADER_LEN, RecordBatch};
+use crate::resync::{Candidate, Effort, Plausible, SegmentBytes, batch_at, checksum, is_jump_believed};
+use crate::segment_scan::{ScanRules, ScanStep, epoch_of, follows, scan_step};
 use crate::units::{LeaderEpoch, Offset};
 
 /// What a log says about its next batch.
@@ -66,7 +68,118 @@ pub enum Judgement<'a> {
     Damage(DecodeError),
 }
 
+/// What stands at a place of a segment, judged by its own bytes and by what stands behind it.
+#[derive(Debug, Clone, Copy)]
+pub enum Standing {
+    /// The log goes on.
+    Batch {
+        /// Where it is, and the offset that is due behind it.
+        batch: Candidate,
+        /// What its epoch field says.
+        epoch: LeaderEpoch,
+        /// The epoch of its offsets, where the field says another: it is damaged.
+        right_epoch: Option<LeaderEpoch>,
+    },
+    /// A batch that holds, of a history that was truncated. The log ends before it.
+    Stale,
+    /// Nothing was written here.
+    End,
+    /// The bytes end inside the batch, or cannot be read.
+    Cut {
+        /// Bytes needed from the start of the batch.
+        needed: usize,
+    },
+    /// No batch of this log.
+    Damage(DecodeError),
+}
+
 impl Continuation<'_> {
+    /// Judges the batch at `position`.
+    ///
+    /// Where offsets need only rise, two fields can say too much, and then hide what follows: a base offset, which no
+    /// checksum covers, and the last offset of a batch that compaction has thinned out. So a batch that jumps, or that
+    /// has fewer records than offsets, is compared with what stands behind it.
+    pub fn judge_at(&self, bytes: &mut impl SegmentBytes, position: u64, effort: &mut Effort) -> Standing {
+        let left = usize::try_from(bytes.end().saturating_sub(position)).unwrap_or(usize::MAX);
+        let mut wanted = HEADER_LEN;
+        let (mut found, count, epoch, right_epoch) = loop {
+            let seen = bytes.at(position, wanted);
+            if seen.len() < wanted.min(left) {
+                return Standing::Cut { needed: wanted };
+            }
+            match self.judge(seen) {
+                Judgement::Continues { batch, right_epoch } => {
+                    let (base_offset, next_offset) = (batch.base_offset(), batch.next_offset());
+                    let end = position + batch.size() as u64;
+                    let found = Candidate { position, end, base_offset, next_offset };
+                    break (found, batch.record_count(), batch.partition_leader_epoch(), right_epoch);
+                }
+                Judgement::Stale { .. } => return Standing::Stale,
+                Judgement::End => return Standing::End,
+                Judgement::NeedMore { needed } if needed > wanted && needed <= left => {
+                    // Only what is a batch is taken into memory as a whole.
+                    if let Some(error) = self.long_batch_fails(bytes, position, needed) {
+                        return Standing::Damage(error);
+                    }
+                    wanted = needed;
+                }
+                Judgement::NeedMore { needed } => return Standing::Cut { needed },
+                Judgement::Damage(error) => return Standing::Damage(error),
+            }
+        };
+        if !self.contiguous {
+            if i64::from(count) <= found.next_offset - found.base_offset - 1 {
+                found.next_offset = self.reach(bytes, &found, count, effort);
+            }
+            if found.base_offset > self.next_offset
+                && !is_jump_believed(bytes, found, self.next_offset, &self.plausible(), effort)
+            {
+                let (expected, found) = (self.next_offset, found.base_offset);
+                return Standing::Damage(DecodeError::NotContiguous { expected, found });
+            }
+        }
+        Standing::Batch { batch: found, epoch, right_epoch }
+    }
+
+    /// What a batch behind damage at this place looks like.
+    pub fn plausible(&self) -> Plausible<'static> {
+        Plausible {
+            offset_min: self.next_offset,
+            offset_end: self.offset_end,
+            durable_below: self.durable_below,
+            contiguous: self.contiguous,
+            epochs: None,
+        }
+    }
+
+    /// The checksum of a batch that is longer than a stretch, where it does not hold.
+    #[cold]
+    fn long_batch_fails(&self, bytes: &mut impl SegmentBytes, position: u64, size: usize) -> Option<DecodeError> {
+        if size <= SEARCH_STRIDE_BYTES || !self.check_crc {
+            return None;
+        }
+        let stored = u32::from_be_bytes(*bytes.at(position, HEADER_LEN).get(17..)?.first_chunk()?);
+        let computed = checksum(bytes, position, position + size as u64)?;
+        (stored != computed).then_some(DecodeError::BadCrc { stored, computed })
+    }
+
+    /// The offset behind a batch of fewer records than offsets. What it says itself is believed, but not over the start
+    /// of the next segment or over the recovery point, and not where the two batches behind it agree that the log goes on
+    /// before. Once it is refuted, the one batch behind it is enough.
+    #[cold]
+    fn reach(&self, bytes: &mut impl SegmentBytes, batch: &Candidate, count: i32, effort: &mut Effort) -> Offset {
+        let least = batch.base_offset.saturating_add(i64::from(count.max(1)));
+        let claimed = batch.next_offset;
+        let durable_below = if batch.base_offset < self.durable_below { self.durable_below } else { Offset::MAX };
+        let bounded = claimed.min(self.offset_end.min(durable_below).max(least));
+        let behind = Plausible { offset_min: least, offset_end: claimed, durable_below: 0, ..self.plausible() };
+        let Some(next) = batch_at(bytes, batch.end, &behind, &mut effort.corroboration) else { return bounded };
+        let behind = Plausible { offset_min: next.next_offset, ..behind };
+        let third = batch_at(bytes, next.end, &behind, &mut effort.corroboration).map(|third| third.base_offset);
+        let goes_on_before = bounded < claimed || third.is_some_and(|third| third < claimed);
+        if goes_on_before && next.next_offset <= claimed { next.base_offset } else { bounded }
+    }
+
     /// Judges the one batch at the start of `bytes`.
     #[inline]
     pub fn judge<'b>(&self, bytes: &'b [u8]) -> Judgement<'b> {
@@ -85,27 +198,50 @@ impl Continuation<'_> {
         }
     }
 
-    /// Judges place and history of a batch whose bytes hold.
-    fn judge_batch<'b>(&self, batch: RecordBatch<'b>) -> Judgement<'b> {
+    /// Holds the offsets of a batch against the ones that are due: what no checksum covers.
+    ///
+    /// # Errors
+    /// The first rule that the batch breaks.
+    #[inline]
+    pub fn check_place(&self, batch: &RecordBatch<'_>) -> Result<(), DecodeError> {
+        let (base_offset, last_offset) = (batch.base_offset(), batch.last_offset());
+        let hole = base_offset.saturating_sub(self.next_offset);
+        if !follows(Some(self.next_offset), base_offset, self.contiguous) || hole > HOLE_MAX {
+            return Err(DecodeError::NotContiguous { expected: self.next_offset, found: base_offset });
+        }
         // Segments of logs that were not written here may overlap, and lose nothing by it.
         let is_beyond = if self.contiguous {
-            batch.last_offset() >= self.offset_end
+            last_offset >= self.offset_end
         } else {
-            batch.base_offset() >= self.offset_end && batch.base_offset() != self.next_offset
+            base_offset >= self.offset_end && base_offset != self.next_offset
         };
         if is_beyond {
-            let error = DecodeError::BeyondNextSegment { last_offset: batch.last_offset(), next_base: self.offset_end };
-            return Judgement::Damage(error);
+            return Err(DecodeError::BeyondNextSegment { last_offset, next_base: self.offset_end });
         }
         // A batch that was written here has a record for each of its offsets, or none where repair filled a gap.
         if self.contiguous && !batch.is_whole() {
             let (given, max) = (batch.record_count(), batch.last_offset_delta().saturating_add(1));
-            return Judgement::Damage(DecodeError::BadRecordCount { given, max });
+            return Err(DecodeError::BadRecordCount { given, max });
         }
-        // The last durable batch ends at the recovery point: no hole, however legal, spans it.
-        if self.next_offset < self.durable_below && batch.base_offset() >= self.durable_below {
-            let (expected, found) = (self.next_offset, batch.base_offset());
-            return Judgement::Damage(DecodeError::NotContiguous { expected, found });
+        // The last durable batch ends at the recovery point: no batch and no hole, however legal, spans it. A point that
+        // is the start of the next segment may be known by its name alone, and segments may overlap there.
+        // A batch that compaction has thinned out is judged by what follows it: `judge_at`.
+        let is_exact = self.contiguous
+            || base_offset >= self.durable_below
+            || (self.durable_below != self.offset_end && batch.is_whole());
+        if self.next_offset < self.durable_below && last_offset >= self.durable_below && is_exact {
+            if base_offset >= self.durable_below {
+                return Err(DecodeError::NotContiguous { expected: self.next_offset, found: base_offset });
+            }
+            return Err(DecodeError::BeyondRecoveryPoint { last_offset, recovery_point: self.durable_below });
+        }
+        Ok(())
+    }
+
+    /// Judges place and history of a batch whose bytes hold.
+    fn judge_batch<'b>(&self, batch: RecordBatch<'b>) -> Judgement<'b> {
+        if let Err(error) = self.check_place(&batch) {
+            return Judgement::Damage(error);
         }
         let Some(epochs) = &self.epochs else { return Judgement::Continues { batch, right_epoch: None } };
         let is_durable = batch.base_offset() < self.durable_below;
@@ -132,7 +268,8 @@ mod tests {
     use super::*;
     use crate::leader_epoch::EpochEntry;
     use crate::record_batch::stamp_base;
-    use crate::record_batch_builder::encode_one;
+    use crate::record_batch_builder::{RecordBatchBuilder, encode_one};
+    use std::vec;
     use std::vec::Vec;
 
     const EPOCHS: [EpochEntry; 3] = [
@@ -146,6 +283,66 @@ mod tests {
         let size = encode_one(&mut bytes, 1000, None, Some(b"value"), &[]).unwrap();
         stamp_base(&mut bytes, base_offset, epoch);
         bytes[..size].to_vec()
+    }
+
+    fn batch_of(base_offset: Offset, records: usize) -> Vec<u8> {
+        let mut builder = RecordBatchBuilder::new(vec![0; 500]);
+        for _ in 0..records {
+            builder.append(1000, None, Some(b"value"), &[]).unwrap();
+        }
+        let bytes = builder.finish();
+        stamp_base(bytes, base_offset, 5);
+        bytes.to_vec()
+    }
+
+    /// As compaction leaves a batch whose last records it has taken.
+    fn thinned(base_offset: Offset, records: usize, delta: i32) -> Vec<u8> {
+        let mut bytes = batch_of(base_offset, records);
+        bytes[23..27].copy_from_slice(&delta.to_be_bytes());
+        let crc = crate::crc32c::crc32c(&bytes[21..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        bytes
+    }
+
+    /// The offset that is due behind the first batch of `bytes`, in a log whose offsets need only rise.
+    fn due_behind(due: Continuation<'_>, bytes: &[u8]) -> Offset {
+        let effort = &mut Effort::for_segment(bytes.len() as u64);
+        match (Continuation { contiguous: false, epochs: None, ..due }).judge_at(&mut &bytes[..], 0, effort) {
+            Standing::Batch { batch, .. } => batch.next_offset,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_batch_that_says_too_great_a_last_offset_hides_nothing() {
+        let due = Continuation { durable_below: 0, ..due(30) };
+        let first = thinned(30, 2, 500);
+        let (second, third) = (batch_of(35, 2), batch_of(40, 1));
+        assert_eq!(due_behind(due, &first), 531, "nothing contradicts it");
+        assert_eq!(due_behind(due, &[&first[..], &second].concat()), 531, "one against one: the checksum covers it");
+        assert_eq!(due_behind(due, &[&first[..], &second, &third].concat()), 35, "two against one");
+        let next_begins = Continuation { offset_end: 37, ..due };
+        assert_eq!(due_behind(next_begins, &[&first[..], &second].concat()), 35, "one and the next segment");
+        assert_eq!(due_behind(next_begins, &first), 37, "not over the next segment's start");
+        assert_eq!(due_behind(Continuation { durable_below: 50, ..due }, &first), 50, "nor over the recovery point");
+        // What follows behind the last offset bears it out.
+        assert_eq!(due_behind(due, &[&first[..], &batch_of(531, 2)].concat()), 531);
+    }
+
+    #[test]
+    fn a_base_offset_that_damage_has_raised_is_contradicted_by_what_follows() {
+        let judge = |batches: &[Vec<u8>]| {
+            let bytes = batches.concat();
+            let rising = Continuation { contiguous: false, epochs: None, durable_below: 0, ..due(30) };
+            rising.judge_at(&mut &bytes[..], 0, &mut Effort::for_segment(bytes.len() as u64))
+        };
+        assert!(matches!(judge(&[batch_of(40, 2), batch_of(42, 1)]), Standing::Batch { .. }));
+        let contradicted = judge(&[batch_of(4000, 2), batch_of(32, 2), batch_of(34, 1)]);
+        assert!(matches!(contradicted, Standing::Damage(DecodeError::NotContiguous { found: 4000, .. })));
+        let too_wide = judge(&[batch_of(1 << 40, 2)]);
+        assert!(matches!(too_wide, Standing::Damage(DecodeError::NotContiguous { .. })));
+        assert!(matches!(judge(&[batch_of(30, 2)[..70].to_vec()]), Standing::Cut { .. }));
+        assert!(matches!(judge(&[vec![0; 100]]), Standing::End));
     }
 
     fn due(next_offset: Offset) -> Continuation<'static> {
@@ -183,6 +380,10 @@ mod tests {
         assert_eq!((judge(rising, 40, 5), judge(rising, 24, 5)), ("continues", "damage"));
         // A hole below the recovery point ends below it: a batch ends at the point.
         let below = Continuation { next_offset: 11, ..rising };
+        let over = batch_of(14, 2);
+        assert!(matches!(below.judge(&over), Judgement::Damage(DecodeError::BeyondRecoveryPoint { .. })));
+        let next_begins_there = Continuation { offset_end: 15, ..below };
+        assert!(matches!(next_begins_there.judge(&over), Judgement::Continues { .. }));
         assert_eq!(
             (judge(below, 14, 5), judge(below, 15, 5), judge(below, 1 << 40, 5)),
             ("continues", "damage", "damage")

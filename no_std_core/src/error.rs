@@ -143,6 +143,13 @@ pub enum DecodeError {
         /// Where the next segment begins.
         next_base: Offset,
     },
+    /// The batch says that it reaches over the recovery point, where the last durable batch ends.
+    BeyondRecoveryPoint {
+        /// The batch's last offset.
+        last_offset: Offset,
+        /// The recovery point.
+        recovery_point: Offset,
+    },
     /// The leader epoch is not the one of that offset: another history, or a damaged field.
     BadEpoch {
         /// The epoch that the table gives for the offset.
@@ -214,6 +221,9 @@ impl fmt::Display for DecodeError {
             }
             Self::BeyondNextSegment { last_offset, next_base } => {
                 write!(f, "the batch says last offset {last_offset}, and the next segment begins at {next_base}")
+            }
+            Self::BeyondRecoveryPoint { last_offset, recovery_point } => {
+                write!(f, "the batch says last offset {last_offset}, and the durable ones end at {recovery_point}")
             }
             Self::BadEpoch { expected, found } => write!(f, "leader epoch {found} where {expected} is the offset's"),
             Self::Implausible { header_byte } => {

@@ -73,7 +73,7 @@ pub mod varint;
 
 pub use compression::{CompressionType, ParseCompressionTypeError};
 pub use config::{ConfigError, LogConfig, StoreConfig};
-pub use continuation::{Continuation, Judgement};
+pub use continuation::{Continuation, Judgement, Standing};
 pub use crc32c::{crc32c, crc32c_append, crc32c_combine};
 pub use error::{DecodeError, EncodeError, EpochError, IndexError};
 pub use leader_epoch::{

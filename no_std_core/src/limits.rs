@@ -21,3 +21,7 @@ pub const RECORDS_PER_BYTE_MAX: u64 = 30_000 / 7;
 
 /// A search looks through the bytes in stretches of this size.
 pub const SEARCH_STRIDE_BYTES: usize = 256 << 10;
+
+/// No hole between two batches of a segment is wider: an index entry counts offsets from its segment's base in 31 bits,
+/// and a segment that would outgrow that is rolled, here as in Kafka (`LogSegment.ensureOffsetInRange`).
+pub const HOLE_MAX: i64 = i32::MAX as i64;

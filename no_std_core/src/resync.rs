@@ -21,7 +21,9 @@ use crate::compression::CompressionType;
 use crate::crc32c::{crc32c, crc32c_combine};
 use crate::error::DecodeError;
 use crate::leader_epoch::EpochTableView;
-use crate::limits::{BATCH_BYTES_MAX, CANDIDATES_MAX, CRC_PASSES_MAX, RECORDS_PER_BYTE_MAX, SEARCH_STRIDE_BYTES};
+use crate::limits::{
+    BATCH_BYTES_MAX, CANDIDATES_MAX, CRC_PASSES_MAX, HOLE_MAX, RECORDS_PER_BYTE_MAX, SEARCH_STRIDE_BYTES,
+};
 use crate::record_batch::{
     ATTRIBUTE_CODEC, ATTRIBUTES_UNUSED, BATCH_LENGTH_MIN, CRC_START, HEADER_LEN, MAGIC, RecordBatchHeader,
 };
@@ -82,6 +84,9 @@ impl Plausible<'_> {
         let base_offset = header.base_offset.get();
         // `header_holds` saw to it that this does not overflow.
         let last_offset = base_offset.wrapping_add(i64::from(header.last_offset_delta.get()));
+        if base_offset.saturating_sub(self.offset_min) > HOLE_MAX {
+            return implausible(0);
+        }
         // Segments of logs that were not written here may overlap: there only the base offset has to fit.
         let bounded = if self.contiguous { last_offset } else { base_offset };
         if bounded >= self.offset_end {
@@ -676,6 +681,7 @@ mod tests {
             RecordBatch::parse(rest).is_ok_and(|batch| {
                 batch.verify_crc().is_ok()
                     && batch.base_offset() >= plausible.offset_min
+                    && batch.base_offset() - plausible.offset_min <= HOLE_MAX
                     && batch.last_offset() < plausible.offset_end
                     && EpochTableView(&EPOCHS).epoch_for(batch.base_offset()) == Some(batch.partition_leader_epoch())
             })

@@ -140,8 +140,9 @@ impl SegmentIndexer {
         Some((OffsetIndexEntry { offset: last_offset, position }, self.on_seal()))
     }
 
+    /// Whether an index entry can name `offset`.
     #[inline]
-    fn fits(&self, offset: Offset) -> bool {
+    pub fn fits(&self, offset: Offset) -> bool {
         offset.checked_sub(self.base_offset).is_some_and(|relative| (0..=i64::from(i32::MAX)).contains(&relative))
     }
 }

@@ -367,7 +367,7 @@ impl LogCheck<'_, '_> {
         loop {
             match walker.next() {
                 Step::Batch { .. } => {
-                    let (first, next) = (walker.batch().base_offset(), walker.batch().next_offset());
+                    let (first, next) = (walker.batch().base_offset(), walker.next_offset());
                     match held.last_mut().filter(|last| last.1 == first) {
                         Some(last) => last.1 = next,
                         None => held.push((first, next)),

@@ -282,8 +282,9 @@ impl Exporter<'_> {
                     if batch.base_offset() >= self.range.until {
                         return Ok(false);
                     }
-                    self.reached = Some(batch.next_offset());
-                    self.batch(path, position, base, &batch, batch.base_offset())?;
+                    let offsets = (batch.base_offset(), walker.next_offset());
+                    self.reached = Some(offsets.1);
+                    self.batch(path, position, base, &batch, offsets)?;
                 }
                 Step::Damage(damage) => {
                     let point = self.facts.durable_below();
@@ -319,7 +320,8 @@ impl Exporter<'_> {
             bytes[..8].copy_from_slice(&first_offset.to_be_bytes());
             self.reached = Some(walker.expected());
             if let Ok(batch) = RecordBatch::parse(&bytes) {
-                return self.batch(path, position, base, &batch, first_offset);
+                let next_offset = first_offset + (batch.next_offset() - batch.base_offset());
+                return self.batch(path, position, base, &batch, (first_offset, next_offset));
             }
         }
         let behind = match upper {
@@ -338,9 +340,8 @@ impl Exporter<'_> {
         position: u64,
         segment_base: Offset,
         batch: &RecordBatch<'_>,
-        base_offset: Offset,
+        (base_offset, next_offset): (Offset, Offset),
     ) -> Result<()> {
-        let next_offset = batch.next_offset();
         if next_offset <= self.range.from || base_offset >= self.range.until {
             return Ok(());
         }
@@ -526,7 +527,7 @@ pub fn export_records(
             }
             Err(error) => {
                 let first = batch.base_offset().max(range.from);
-                let next = (batch.last_offset() + 1).min(range.until);
+                let next = attached.reader.position().offset.min(range.until);
                 report.lose(Finding::undecodable(name, first, next, &error));
             }
         }

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use edgelog_core::{
-    NO_TIMESTAMP, Offset, OffsetIndex, OffsetIndexEntry, RecordBatch, SegmentIndexer, TimeIndex, TimeIndexEntry,
-    TimestampMs,
+    IndexError, NO_TIMESTAMP, Offset, OffsetIndex, OffsetIndexEntry, RecordBatch, SegmentIndexer, TimeIndex,
+    TimeIndexEntry, TimestampMs,
 };
 
 use super::facts::read_whole;
@@ -66,6 +66,10 @@ pub(super) struct IndexCheck {
     offsets: Entries<OffsetIndexEntry>,
     times: Entries<TimeIndexEntry>,
     largest: TimestampMs,
+    /// The rule by which the segment is indexed, without a batch.
+    rule: SegmentIndexer,
+    /// Behind the last batch that an entry can name.
+    nameable_end: u64,
     /// Bytes of both files.
     pub(super) bytes: u64,
 }
@@ -89,12 +93,18 @@ impl IndexCheck {
         if let Some(read) = load(storage, &mut times) {
             bytes += read.len() as u64;
             let index = TimeIndex::new(&read, base_offset);
+            let is_true_or_zeros = |at| at == 0 && TimeIndex::new(&read[TIME_LEN..], base_offset).check().is_ok();
             match index.check() {
                 Ok(()) => times.list = index.entries().collect(),
+                // The one entry that may be all zeros: the batch it names tells.
+                Err(IndexError::ZeroEntry { entry }) if is_true_or_zeros(entry) => {
+                    times.list = index.entries().collect();
+                }
                 Err(error) => times.fault = Some((None, error.to_string())),
             }
         }
-        IndexCheck { offsets, times, largest: NO_TIMESTAMP, bytes }
+        let rule = SegmentIndexer::new(base_offset, 0);
+        IndexCheck { offsets, times, largest: NO_TIMESTAMP, rule, nameable_end: 0, bytes }
     }
 
     /// Places that the offset index names.
@@ -102,9 +112,9 @@ impl IndexCheck {
         self.offsets.list.iter().map(|entry| u64::from(entry.position)).collect()
     }
 
-    /// The next batch of the segment.
-    pub(super) fn on_batch(&mut self, position: u64, batch: &RecordBatch<'_>) {
-        let (base_offset, last_offset) = (batch.base_offset(), batch.last_offset());
+    /// The next batch of the segment, which ends with `last_offset`.
+    pub(super) fn on_batch(&mut self, position: u64, batch: &RecordBatch<'_>, last_offset: Offset) {
+        let base_offset = batch.base_offset();
         let offsets = &mut self.offsets;
         while let Some(&entry) = offsets.list.get(offsets.at) {
             let named = u64::from(entry.position);
@@ -148,7 +158,10 @@ impl IndexCheck {
                 }
             });
         }
-        self.largest = self.largest.max(largest);
+        if self.rule.fits(last_offset) {
+            self.largest = self.largest.max(largest);
+            self.nameable_end = position + batch.size() as u64;
+        }
     }
 
     /// A stretch where nothing can be said: up to byte `position`, below offset `offset`.
@@ -162,9 +175,9 @@ impl IndexCheck {
         }
     }
 
-    /// The segment ends at `len`. `reach` is the most that may lie behind the last entry; a complete index of a
-    /// sealed segment has to reach that far.
-    pub(super) fn finish(mut self, len: u64, reach: u64, complete: bool) -> Vec<IndexFault> {
+    /// The segment ends. `reach` is the most that may lie behind the last entry; a complete index of a sealed segment
+    /// has to reach that far.
+    pub(super) fn finish(mut self, reach: u64, complete: bool) -> Vec<IndexFault> {
         while let Some(&entry) = self.offsets.list.get(self.offsets.at) {
             self.offsets.wrong(OFFSET_LEN, || {
                 format!("the entry for offset {} points at {}, behind the last batch", entry.offset, entry.position)
@@ -175,6 +188,7 @@ impl IndexCheck {
         }
         if complete {
             let indexed = self.offsets.list.last().map_or(0, |entry| u64::from(entry.position));
+            let len = self.nameable_end;
             if self.offsets.fault.is_none() && len > indexed.saturating_add(reach) {
                 let text = format!("the last entry points at {indexed} of {len} bytes: entries are missing");
                 self.offsets.fault = Some((None, text));

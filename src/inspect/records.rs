@@ -15,11 +15,13 @@ pub(super) enum RecordsFault {
     NotDecompressed(CodecError),
     Codec(CodecError),
     Record(DecodeError),
+    /// A transaction's marker: no reader gives it out, and none loses a record by it.
+    Marker(String),
 }
 
 impl RecordsFault {
     pub(super) fn is_damage(&self) -> bool {
-        !matches!(self, RecordsFault::NotDecompressed(_))
+        !matches!(self, RecordsFault::NotDecompressed(_) | RecordsFault::Marker(_))
     }
 }
 
@@ -28,6 +30,7 @@ impl std::fmt::Display for RecordsFault {
         match self {
             RecordsFault::NotDecompressed(error) | RecordsFault::Codec(error) => write!(f, "{error}"),
             RecordsFault::Record(error) => write!(f, "{error}"),
+            RecordsFault::Marker(why) => write!(f, "a transaction's marker cannot be decoded: {why}"),
         }
     }
 }
@@ -80,6 +83,13 @@ impl Decompressor {
 
     /// Looks at every record; returns how many there are and the largest timestamp among them.
     pub(super) fn check(&mut self, batch: &RecordBatch<'_>) -> Result<(u64, TimestampMs), RecordsFault> {
+        match self.check_records(batch) {
+            Err(fault) if batch.is_control() && fault.is_damage() => Err(RecordsFault::Marker(fault.to_string())),
+            checked => checked,
+        }
+    }
+
+    fn check_records(&mut self, batch: &RecordBatch<'_>) -> Result<(u64, TimestampMs), RecordsFault> {
         let append_time = batch.timestamp_type() == TimestampType::LogAppendTime;
         let (mut count, mut largest) = (0, if append_time { batch.max_timestamp() } else { TimestampMs::MIN });
         for record in self.records(batch)? {

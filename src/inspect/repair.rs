@@ -26,7 +26,7 @@ use super::rewrite::{Rewritten, rebuild_indexes, rewrite_segment};
 use super::shared::SharedStorage;
 use super::walk::{Step, WalkRules, Walker};
 use crate::error::{Error, Result};
-use crate::log::{Durability, DurablePoint, Origin, SavedLog, TopicPartition};
+use crate::log::{Durability, DurablePoint, Origin, SavedLog, TopicPartition, is_begun_here};
 use crate::segment::file_names;
 use crate::storage::{Access, Storage, StorageLock};
 use crate::store::checkpoint::{Checkpoint, CheckpointFile};
@@ -242,10 +242,11 @@ fn saved_of<'a>(checkpoint: &'a mut Checkpoint, name: &TopicPartition) -> Option
 fn prepare(storage: &dyn Storage, checkpoint: &mut Checkpoint, plan: &LogPlan) {
     let name = &plan.facts.name;
     if plan.facts.saved.is_none() && plan.segments.iter().any(|segment| segment.rewrite) {
+        let is_copied = !is_begun_here(storage, &plan.facts.dir);
         // Without this, the next open would take the first damage for the log's end.
         let saved = SavedLog {
             id: identity(storage, &plan.facts),
-            origin: if plan.has_holes { Origin::Imported } else { Origin::Own },
+            origin: if plan.has_holes || is_copied { Origin::Imported } else { Origin::Own },
             log_start_offset: plan.start,
             // No segment begins at the end: recovery does not take the position for that of a batch.
             durable: DurablePoint { offset: plan.end, base_offset: plan.end, position: 0 },

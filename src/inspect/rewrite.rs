@@ -189,13 +189,13 @@ impl Rewriter<'_> {
                 Step::Batch { position } => {
                     let batch = self.walker.batch();
                     if decompressor.check(&batch).is_err_and(|fault| fault.is_damage()) {
-                        let (first, next, size) = (batch.base_offset(), batch.next_offset(), batch.size() as u64);
+                        let (first, next, size) = (batch.base_offset(), self.walker.next_offset(), batch.size() as u64);
                         self.cut(position, position + size)?;
                         self.gap(first, next)?;
                         continue;
                     }
                     let (base, next, epoch) =
-                        (batch.base_offset(), batch.next_offset(), batch.partition_leader_epoch());
+                        (batch.base_offset(), self.walker.next_offset(), batch.partition_leader_epoch());
                     let right = self.facts.epochs.view().epoch_for(base).unwrap_or(epoch);
                     self.done.epochs_healed += u64::from(right != epoch);
                     self.out.write_stamped(batch.bytes(), base, right)?;
@@ -341,7 +341,7 @@ fn build_indexes(mut walker: Walker, base_offset: Offset, facts: &LogFacts) -> B
         match walker.next() {
             Step::Batch { position } => {
                 let batch: RecordBatch<'_> = walker.batch();
-                built.on_batch(position, batch.last_offset(), batch.max_timestamp());
+                built.on_batch(position, walker.next_offset() - 1, batch.max_timestamp());
             }
             Step::Damage(_) => {}
             Step::Zeros { .. } | Step::End => break,

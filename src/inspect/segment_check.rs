@@ -14,7 +14,7 @@ use super::report::{Severity, behind_damage, not_looked_at, undecodable};
 use super::walk::{Cause, Damage, Step, Walker};
 use crate::codec::CodecError;
 use crate::error::Result;
-use crate::log::offsets_in_words;
+use crate::log::{Origin, offsets_in_words};
 use crate::segment::file_names;
 
 /// A tail that may be in motion is looked at so often before it is called torn.
@@ -81,7 +81,7 @@ pub(super) fn valid_behind(walker: &mut Walker, damage: &Damage, epochs: EpochTa
             Step::Batch { .. } if walker.is_stale(epochs) => {}
             Step::Batch { .. } => {
                 let batch = walker.batch();
-                let (first, next) = (batch.base_offset(), batch.next_offset());
+                let (first, next) = (batch.base_offset(), walker.next_offset());
                 let records = u64::try_from(batch.record_count()).unwrap_or(0);
                 let before = found.unwrap_or(Behind { first, next, records: 0 });
                 found = Some(Behind { first: before.first, next, records: before.records + records });
@@ -210,7 +210,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             return Flow::Changed;
         }
         let batch = self.walker.batch();
-        let (base_offset, next_offset) = (batch.base_offset(), batch.next_offset());
+        let (base_offset, next_offset) = (batch.base_offset(), self.walker.next_offset());
         let epoch = batch.partition_leader_epoch();
         let epochs = self.log.facts.epochs.view();
         if let Some(expected) = epochs.epoch_for(base_offset).filter(|&expected| expected != epoch) {
@@ -235,7 +235,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         let offsets = next_offset - base_offset;
         if self.log.facts.saved.is_none() {
             let plan = &mut self.log.plan;
-            plan.has_holes |= base_offset != self.told_to;
+            plan.has_holes |= base_offset != self.told_to || !Origin::Own.can_hold(&batch);
             if epoch >= 0 && plan.learned.view().latest().is_none_or(|latest| epoch > latest.epoch) {
                 plan.learned.assign(epoch, base_offset);
             }
@@ -262,10 +262,11 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
                 note = (!is_known).then(|| not_looked_at(base_offset, next_offset, &error));
                 self.told_codec |= matches!(error, CodecError::NotBuiltIn { .. });
             }
+            Err(fault) if !fault.is_damage() => note = Some(undecodable(base_offset, next_offset, &fault)),
             Err(fault) => lost = Some(undecodable(base_offset, next_offset, &fault)),
         }
         self.log.log.batches += 1;
-        self.indexes.on_batch(position, &batch);
+        self.indexes.on_batch(position, &batch, next_offset - 1);
         if let Some(text) = note {
             self.add(Severity::Note, position, text);
         }
@@ -418,7 +419,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         // The active segment's indexes live in its writer's memory; what is on disk is from an earlier close.
         let complete = upper.is_some() || log.facts.clean;
         let reach = u64::from(log.facts.config.index_interval_bytes) + u64::from(log.facts.config.max_message_bytes);
-        let faults = if valid_end > 0 { indexes.finish(valid_end, reach, complete) } else { Vec::new() };
+        let faults = if valid_end > 0 { indexes.finish(reach, complete) } else { Vec::new() };
         if !log.facts.clean && !log.is_last_attempt {
             if log.pauses_left > 0 && faults.iter().any(|fault| !fault.missing) {
                 log.pauses_left -= 1;

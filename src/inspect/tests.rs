@@ -46,7 +46,7 @@ fn walk(bytes: &[u8], rules: WalkRules) -> Vec<(u64, Step)> {
         if let Step::Batch { .. } = &step {
             let batch = walker.batch();
             assert_eq!(batch.verify_crc(), Ok(()));
-            assert!(rules.first_offset.is_none() || batch.next_offset() == walker.expected());
+            assert!(rules.first_offset.is_none() || walker.next_offset() == walker.expected());
         }
         assert!(walker.position() > begins);
         steps.push((begins, step));

@@ -3,10 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use edgelog_core::limits::{BATCH_BYTES_MAX, SEARCH_STRIDE_BYTES};
 use edgelog_core::{
     Candidate, Continuation, DecodeError, Effort, EpochTableView, HEADER_LEN, Judgement, Offset, Plausible,
-    RecordBatch, Resync, ScanRules, ScanStep, batch_at, checksum, displaced_batch, is_jump_believed, resync, scan_step,
+    RecordBatch, Resync, Standing, batch_at, displaced_batch, resync,
 };
 
 use crate::segment::Window;
@@ -133,6 +132,11 @@ impl Walker {
         self.expected.unwrap_or(0)
     }
 
+    /// The offset behind the batch that the last [`next`](Walker::next) found, as far as what follows bears it out.
+    pub(super) fn next_offset(&self) -> Offset {
+        self.expected.unwrap_or_else(|| self.batch().next_offset())
+    }
+
     /// The batch that the last [`next`](Walker::next) found.
     pub(super) fn batch(&self) -> RecordBatch<'_> {
         let bytes = self.window.seen(self.position - self.found as u64, self.found);
@@ -209,89 +213,57 @@ impl Walker {
     }
 
     fn look(&mut self, position: u64) -> Look {
-        let left = self.window.end() - position;
-        let mut wanted = HEADER_LEN;
-        let cause = loop {
-            break match self.judge(position, wanted) {
-                Judgement::Continues { batch, .. } | Judgement::Stale { batch, .. } => {
-                    let (base_offset, next_offset) = (batch.base_offset(), batch.next_offset());
-                    let end = position + batch.size() as u64;
-                    let candidate = Candidate { position, end, base_offset, next_offset };
-                    // Where offsets need only rise, one that jumps and is contradicted is a damaged field.
-                    match self.expected.filter(|&expected| base_offset > expected) {
-                        Some(expected) if !self.is_believed(candidate, expected) => {
-                            Cause::Decode(DecodeError::NotContiguous { expected, found: base_offset })
-                        }
-                        _ => return Look::Batch((end - position) as usize, next_offset),
-                    }
-                }
-                Judgement::End => return Look::Zeros,
-                Judgement::NeedMore { needed } if needed as u64 <= left && needed > wanted => {
-                    // Only what is a batch is taken into memory as a whole.
-                    let Some(error) = self.long_batch_fails(position, needed) else {
-                        wanted = needed;
-                        continue;
-                    };
-                    Cause::Decode(error)
-                }
-                Judgement::NeedMore { needed } => {
-                    let available = usize::try_from(left).unwrap_or(usize::MAX);
-                    Cause::Decode(DecodeError::Truncated { needed, available })
-                }
-                Judgement::Damage(error) => Cause::Decode(error),
-            };
+        let standing = match self.expected {
+            Some(next_offset) => self.due(next_offset).judge_at(&mut self.window, position, &mut self.effort),
+            None => self.any_batch(position),
         };
-        match self.window.unreadable_in(position, position + wanted as u64) {
+        let left = usize::try_from(self.window.end() - position).unwrap_or(usize::MAX);
+        let (cause, looked_at) = match standing {
+            Standing::Batch { batch, .. } => {
+                // Lends all of it, for `batch`.
+                let size = (batch.end - position) as usize;
+                self.window.at(position, size);
+                return Look::Batch(size, batch.next_offset);
+            }
+            Standing::Stale => unreachable!("no epochs were given"),
+            Standing::End => return Look::Zeros,
+            Standing::Cut { needed } => {
+                (Cause::Decode(DecodeError::Truncated { needed, available: left }), needed.min(left))
+            }
+            Standing::Damage(error @ DecodeError::BadCrc { .. }) => {
+                (Cause::Decode(error), self.claimed_size(position).min(left))
+            }
+            Standing::Damage(error) => (Cause::Decode(error), HEADER_LEN.min(left)),
+        };
+        match self.window.unreadable_in(position, position + looked_at as u64) {
             Some(reason) => Look::Invalid(Cause::Unreadable(reason.to_owned())),
             None => Look::Invalid(cause),
         }
     }
 
-    /// What core says of the bytes at `position`.
-    fn judge(&mut self, position: u64, wanted: usize) -> Judgement<'_> {
-        let (expected, rules) = (self.expected, self.rules);
-        let bytes = self.window.at(position, wanted);
-        let Some(next_offset) = expected else {
-            let any = ScanRules {
-                expected_offset: None,
-                contiguous: false,
-                epochs: None,
-                batch_bytes_max: BATCH_BYTES_MAX,
-                check_crc: true,
-            };
-            return match scan_step(bytes, &any) {
-                ScanStep::Batch(batch) | ScanStep::WrongEpoch { batch, .. } => {
-                    Judgement::Continues { batch, right_epoch: None }
-                }
-                ScanStep::End => Judgement::End,
-                ScanStep::NeedMore { needed } => Judgement::NeedMore { needed },
-                ScanStep::Invalid(error) => Judgement::Damage(error),
-            };
-        };
-        let due = Continuation {
+    fn due(&self, next_offset: Offset) -> Continuation<'static> {
+        Continuation {
             next_offset,
-            contiguous: rules.contiguous,
-            offset_end: rules.offset_end,
-            durable_below: rules.durable_below,
+            contiguous: self.rules.contiguous,
+            offset_end: self.rules.offset_end,
+            durable_below: self.rules.durable_below,
             epochs: None,
             check_crc: true,
-        };
-        due.judge(bytes)
-    }
-
-    fn is_believed(&mut self, candidate: Candidate, expected: Offset) -> bool {
-        let plausible = self.plausible();
-        is_jump_believed(&mut self.window, candidate, expected, &plausible, &mut self.effort)
-    }
-
-    /// The checksum of a batch that is longer than a stretch, where it does not hold.
-    fn long_batch_fails(&mut self, position: u64, size: usize) -> Option<DecodeError> {
-        if size <= SEARCH_STRIDE_BYTES {
-            return None;
         }
-        let stored = u32::from_be_bytes(*self.window.at(position, HEADER_LEN).get(17..)?.first_chunk()?);
-        let computed = checksum(&mut self.window, position, position + size as u64)?;
-        (stored != computed).then_some(DecodeError::BadCrc { stored, computed })
+    }
+
+    /// How many bytes the batch at `position` says that it has; a header's at least.
+    fn claimed_size(&mut self, position: u64) -> usize {
+        RecordBatch::peek_size(self.window.at(position, HEADER_LEN)).map_or(HEADER_LEN, |size| size.max(HEADER_LEN))
+    }
+
+    /// The batch at `position`, of whatever offsets.
+    fn any_batch(&mut self, position: u64) -> Standing {
+        let bytes = self.window.at(position, HEADER_LEN);
+        let first = bytes.first_chunk().map_or(0, |bytes| Offset::from_be_bytes(*bytes));
+        // Held to its own offset, and to nothing else.
+        let due = Continuation { offset_end: Offset::MAX, durable_below: 0, ..self.due(first.max(0)) };
+        Continuation { contiguous: false, ..due }.judge_at(&mut self.window, position, &mut self.effort)
     }
 
     /// Describes the damage at `position` and goes on behind it.
@@ -358,13 +330,9 @@ impl Walker {
 
     /// What a batch behind damage has to look like before its CRC is worth computing.
     fn plausible(&self) -> Plausible<'static> {
-        Plausible {
-            offset_min: self.expected.unwrap_or(0),
-            offset_end: self.rules.offset_end,
-            durable_below: self.rules.durable_below,
-            contiguous: self.rules.contiguous,
-            epochs: None,
-        }
+        let due = self.due(self.expected());
+        // Where any offsets may come, none of them has to rise.
+        if self.expected.is_some() { due.plausible() } else { Plausible { durable_below: 0, ..due.plausible() } }
     }
 
     /// The first of the places that the index names where a batch holds.

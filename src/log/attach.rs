@@ -8,7 +8,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use edgelog_core::{Continuation, EpochEntry, EpochLearner, EpochTable, HEADER_LEN, Judgement, Offset, Position};
+use edgelog_core::{
+    Continuation, Effort, EpochEntry, EpochLearner, EpochTable, HEADER_LEN, Judgement, Offset, Position, Standing,
+};
 
 use super::beside::FailedFlush;
 use super::old_format::behind_old_messages;
@@ -45,7 +47,11 @@ pub(crate) struct Attachment {
     identity: u64,
     position: Position,
     next_offset: Offset,
+    /// Where the next segment begins, in a log whose offsets need only rise; else `Offset::MAX`.
+    offset_end: Offset,
     in_vain: u32,
+    /// The place, by segment and position, behind which a batch was looked for last.
+    searched: Option<(Offset, Position)>,
     /// When the checkpoint was read last; `None` where it is to be read at once.
     checkpoint_read: Option<Instant>,
     /// Everything below was made durable from here.
@@ -252,12 +258,20 @@ impl LogShared {
             identity,
             position: 0,
             next_offset,
+            offset_end: self.end_of_segment(next_offset, bases),
             in_vain: 0,
+            searched: None,
             checkpoint_read: None,
             flushed: 0,
             names_flushed: None,
             failed: None,
         })
+    }
+
+    /// Where the segment behind the one at `base` begins: a bound where offsets need only rise.
+    fn end_of_segment(&self, base: Offset, bases: &[Offset]) -> Offset {
+        let behind = bases.iter().find(|&&other| other > base && self.origin() == Origin::Imported);
+        behind.copied().unwrap_or(Offset::MAX)
     }
 
     fn attached_segment(&self, base_offset: Offset) -> Arc<Segment> {
@@ -304,9 +318,11 @@ impl LogShared {
         let recovery_point = self.recovery_point.load(Ordering::Acquire);
         let is_durable = at.next_offset < recovery_point;
         // Without a writer nothing is in motion: one look at each place is enough.
-        if !is_durable && (at.id.is_some() || at.in_vain != 1) {
+        let place = (at.segment.base_offset, at.position);
+        if !is_durable && (at.id.is_some() || at.searched == Some(place)) {
             return Ok(false);
         }
+        at.searched = Some(place);
         if is_durable && self.changed_meanwhile(at)? {
             return Ok(true);
         }
@@ -378,7 +394,7 @@ impl LogShared {
             let due = Continuation {
                 next_offset: at.next_offset,
                 contiguous: self.origin() == Origin::Own,
-                offset_end: Offset::MAX,
+                offset_end: at.offset_end,
                 durable_below: self.recovery_point.load(Ordering::Acquire),
                 epochs: at.id.map(|_| epochs.view()),
                 check_crc: true,
@@ -403,18 +419,36 @@ impl LogShared {
                 }
                 Judgement::Stale { .. } | Judgement::End | Judgement::Damage(_) => break,
             };
+            let due = Continuation { epochs: None, ..due };
             drop(epochs);
+            let mut next_offset = batch.next_offset();
+            if !due.contiguous && (batch.base_offset() > due.next_offset || !batch.is_whole()) {
+                // What stands behind it may contradict its offsets.
+                match self.judge_in_file(at, due)? {
+                    Standing::Batch { batch, .. } => next_offset = batch.next_offset,
+                    _ => break,
+                }
+            }
             if at.id.is_none() {
                 let (epoch, offset) = (batch.partition_leader_epoch(), batch.base_offset());
                 at.learner.learn(&mut self.epochs.write(), epoch, offset);
             }
-            at.next_offset = batch.next_offset();
+            at.next_offset = next_offset;
             at.position += batch.size() as u32;
             from += batch.size();
             // Published one by one: what is read of the checkpoint in between may begin the log again.
             self.publish(at);
         }
         Ok(needed)
+    }
+
+    /// Judges the batch at the attachment's place by what stands behind it in the file.
+    fn judge_in_file(&self, at: &Attachment, due: Continuation<'static>) -> Result<Standing> {
+        let path = at.segment.path();
+        let file = at.segment.file()?;
+        let len = file.len().map_err(Error::storage("look at", &path))?.min(i32::MAX as u64);
+        let mut window = Window::new(Arc::clone(file), len);
+        Ok(due.judge_at(&mut window, u64::from(at.position), &mut Effort::for_segment(len)))
     }
 
     /// At the end of what is valid: goes to the next segment, or begins again where the file was exchanged.
@@ -487,6 +521,8 @@ impl LogShared {
         // Segments of an imported log may overlap: what stands in both is passed over by readers.
         (at.segment, at.identity, at.position, at.in_vain) = (segment, identity, 0, 0);
         let reached = at.next_offset.max(base);
+        at.offset_end =
+            if self.origin() == Origin::Own { Offset::MAX } else { self.end_of_segment(base, &self.list_segments()?) };
         at.next_offset = if self.origin() == Origin::Own { reached } else { base };
         self.log_end_offset.fetch_max(reached, Ordering::AcqRel);
         self.high_watermark.fetch_max(reached, Ordering::AcqRel);

@@ -16,13 +16,13 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 
 use edgelog_core::config::IsolationLevel;
-use edgelog_core::{CompressionType, EpochTable, LogConfig, LogId, Offset, Position};
+use edgelog_core::{CompressionType, EpochTable, LogConfig, LogId, Offset, Position, RecordBatch};
 
 use crate::canary::{Bug, bug};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::events;
-use crate::segment::{BufferPool, Segment};
+use crate::segment::{BufferPool, Segment, file_names};
 use crate::storage::{ForkGuard, Storage, StorageLock};
 use crate::sync::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, RwLock, Wake};
 
@@ -102,6 +102,19 @@ pub(crate) enum Origin {
     Own = 0,
     /// Brought in as files (from a broker, or a checkpoint was lost): base offsets need only rise.
     Imported = 1,
+}
+
+impl Origin {
+    /// Whether a log of this origin can hold such a batch. One that was written here has a record for each of its
+    /// offsets, or none where repair filled a gap, and is of no transaction.
+    pub(crate) fn can_hold(self, batch: &RecordBatch<'_>) -> bool {
+        self == Origin::Imported || (batch.is_whole() && !batch.is_control() && !batch.is_transactional())
+    }
+}
+
+/// Whether the log in `dir` was begun here, by a file that no copy of a broker's partition has.
+pub(crate) fn is_begun_here(storage: &dyn Storage, dir: &str) -> bool {
+    storage.metadata(&format!("{dir}/{}", file_names::OWN_FILE)).is_ok()
 }
 
 /// A log's position that is durable: `offset` is the end of what was flushed, at `position` of the segment
@@ -351,6 +364,13 @@ impl LogShared {
         let segments = self.segments.read();
         let behind = segments.partition_point(|segment| segment.base_offset <= base_offset);
         segments.get(behind).map(Arc::clone)
+    }
+
+    /// Where the segment behind the one that begins at `base_offset` begins; `Offset::MAX` where there is none.
+    fn base_after(&self, base_offset: Offset) -> Offset {
+        let segments = self.segments.read();
+        let behind = segments.partition_point(|segment| segment.base_offset <= base_offset);
+        segments.get(behind).map_or(Offset::MAX, |segment| segment.base_offset)
     }
 
     pub(crate) fn check_alive(&self) -> Result<()> {

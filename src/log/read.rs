@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use edgelog_core::config::IsolationLevel;
 use edgelog_core::{
-    Candidate, CompressionType, DecodeError, HEADER_LEN, LeaderEpoch, Offset, OffsetAndEpoch, Plausible, Position,
-    TimestampMs, follows,
+    CompressionType, Continuation, DecodeError, Effort, HEADER_LEN, LeaderEpoch, Offset, OffsetAndEpoch, Plausible,
+    Position, Standing, TimestampMs, follows,
 };
 
 use super::batch::Batch;
@@ -17,7 +17,7 @@ use super::signal::Signal;
 use super::transactions::Stable;
 use super::{Log, LogShared, OffsetSpec, Origin, ReadUpTo, is_gone};
 use crate::error::{DamageKind, Error, Result};
-use crate::segment::{Cursor, Resynced, Segment};
+use crate::segment::{Cursor, Lent, Resynced, Segment};
 use crate::sync::Ordering;
 
 /// How a reader reads.
@@ -127,6 +127,13 @@ struct Place {
     position: Position,
     /// The base offset that must stand here, where it is known.
     expected: Option<Offset>,
+}
+
+impl Place {
+    fn at_start(segment: Arc<Segment>) -> Place {
+        let expected = Some(segment.base_offset);
+        Place { segment, position: 0, expected }
+    }
 }
 
 /// Offsets that damage has taken, and where.
@@ -350,9 +357,9 @@ impl Reader {
         if let Some((position, base_offset)) = found.batch {
             range.next_offset = base_offset.max(first_offset);
             range.resumes_at = Some(position);
-            self.place = Some(Place { segment: place.segment, position, expected: None });
+            self.place = Some(Place { segment: place.segment, position, expected: Some(base_offset) });
         } else {
-            self.place = next_segment.map(|segment| Place { segment, position: 0, expected: None });
+            self.place = next_segment.map(Place::at_start);
         }
         self.position = range.next_offset;
         Ok(range)
@@ -450,15 +457,28 @@ impl Reader {
         let expected = place.expected;
         let checked = if self.options.check_crcs { batch.verify_crc() } else { Ok(()) };
         let (control, compressed) = (batch.is_control(), batch.compression() != CompressionType::None);
-        let (claimed, is_whole) = (batch.partition_leader_epoch(), batch.is_whole());
+        let claimed = batch.partition_leader_epoch();
+        // Where base offsets are contiguous, they and the records' count say all: no neighbour is asked.
+        let due = Continuation {
+            next_offset: expected.unwrap_or(base_offset),
+            contiguous,
+            offset_end: Offset::MAX,
+            durable_below: 0,
+            epochs: None,
+            check_crc: false,
+        };
+        let misplaced = match due.check_place(&batch) {
+            Ok(()) if expected.is_none() && contiguous && base_offset > self.position => {
+                Some(DamageKind::WrongOffset { found: base_offset })
+            }
+            Ok(()) => None,
+            Err(error) => Some(misplaced(error)),
+        };
         if let Err(error) = checked {
             return Err(self.damaged(DamageKind::Batch(error)));
         }
-        if !follows(expected, base_offset, contiguous) || (contiguous && !is_whole) {
-            return Err(self.damaged(DamageKind::WrongOffset { found: base_offset }));
-        }
-        if base_offset > self.position && contiguous && expected.is_none() {
-            return Err(self.damaged(DamageKind::WrongOffset { found: base_offset }));
+        if let Some(source) = misplaced {
+            return Err(self.damaged(source));
         }
         // The CRC does not cover the epoch: where the table knows better, the table is right.
         if contiguous && !self.epoch_range.contains(&base_offset) {
@@ -466,19 +486,17 @@ impl Reader {
         }
         let epoch = if contiguous { self.table_epoch.unwrap_or(claimed) } else { claimed };
         let lease = self.cursor.lease(position, size);
-        if let (false, Some(due)) = (contiguous, expected.filter(|&due| due < base_offset)) {
-            let (start, end) = (u64::from(position), u64::from(position) + size as u64);
-            let jump = Candidate { position: start, end, base_offset, next_offset };
-            if !self.is_jump_believed(jump, due)? {
-                return Err(self.damaged(DamageKind::WrongOffset { found: base_offset }));
-            }
-        }
+        let next_offset = if contiguous { next_offset } else { self.next_in_imported(due, position, len)? };
         let place = self.place.as_ref().expect("located above");
         let (segment, from) = (Arc::clone(&place.segment), self.position);
-        self.hopped_from = None;
         let place = self.place.as_mut().expect("located above");
         place.position += size as u32;
         place.expected = Some(next_offset);
+        if next_offset <= from {
+            // The batches behind it bear out that it ends before what it says.
+            return Ok(Step::Moved);
+        }
+        self.hopped_from = None;
         self.position = next_offset;
         self.epoch = Some(epoch);
         if control && !self.has_control {
@@ -489,13 +507,26 @@ impl Reader {
         Ok(Step::Batch(Batch::new(lease, (segment, position), from, epoch, pool)))
     }
 
-    /// Where offsets need only rise: whether a batch that leaves a hole before it is what it says, and not one whose
-    /// base offset damage has raised. No checksum covers that field; the batches behind it contradict it then.
-    fn is_jump_believed(&mut self, jump: Candidate, due: Offset) -> Result<bool> {
+    /// In a log whose offsets need only rise: holds the batch at the reader's place against what stands behind it, and
+    /// returns the offset that is due there.
+    fn next_in_imported(&mut self, due: Continuation<'_>, position: Position, end: Position) -> Result<Offset> {
         let segment = Arc::clone(&self.place.as_ref().expect("located").segment);
-        let next_base = self.log.segment_after(segment.base_offset).map_or(Offset::MAX, |next| next.base_offset);
-        let plausible = self.log.plausible(due, next_base);
-        segment.is_jump_believed(&mut self.cursor, jump, &plausible)
+        let due = Continuation {
+            offset_end: self.log.base_after(segment.base_offset),
+            durable_below: self.log.recovery_point.load(Ordering::Acquire),
+            ..due
+        };
+        let mut effort = Effort::for_segment(u64::from(end));
+        let mut bytes = Lent { cursor: &mut self.cursor, segment: &segment, end };
+        match due.judge_at(&mut bytes, u64::from(position), &mut effort) {
+            Standing::Batch { batch, .. } => Ok(batch.next_offset),
+            Standing::Damage(error) => Err(self.damaged(misplaced(error))),
+            Standing::Cut { needed } => {
+                let available = (end - position) as usize;
+                Err(self.damaged(DamageKind::Batch(DecodeError::Truncated { needed, available })))
+            }
+            Standing::Stale | Standing::End => unreachable!("a batch was parsed here, and no epochs were given"),
+        }
     }
 
     /// Finds the segment that holds the position and, by its index, a batch at or before it.
@@ -553,8 +584,7 @@ impl Reader {
             self.position = next.base_offset;
         }
         self.log.open_for_reading(&next)?;
-        let expected = (self.contiguous).then_some(next.base_offset);
-        self.place = Some(Place { segment: next, position: 0, expected });
+        self.place = Some(Place::at_start(next));
         self.cursor.release();
         Ok(Step::Moved)
     }
@@ -688,6 +718,14 @@ impl Reader {
             self.place = None;
         }
         Ok(lied)
+    }
+}
+
+/// The damage that a batch out of its place is.
+fn misplaced(error: DecodeError) -> DamageKind {
+    match error {
+        DecodeError::NotContiguous { found, .. } => DamageKind::WrongOffset { found },
+        error => DamageKind::Batch(error),
     }
 }
 

@@ -17,15 +17,19 @@ use std::io;
 use std::sync::Arc;
 
 use edgelog_core::config::IsolationLevel;
-use edgelog_core::{Continuation, EpochLearner, EpochTable, Judgement, LogConfig, Offset, Position, RecordBatch};
+use edgelog_core::{
+    Candidate, Continuation, Effort, EpochLearner, EpochTable, LeaderEpoch, LogConfig, Offset, Position, Standing,
+};
 
 use super::old_format::refuse_old_messages;
 use super::saved_log::proved_by_names;
-use super::{Appender, DurablePoint, LogHost, LogShared, LostRange, Origin, SavedLog, TopicPartition, state};
+use super::{
+    Appender, DurablePoint, LogHost, LogShared, LostRange, Origin, SavedLog, TopicPartition, is_begun_here, state,
+};
 use crate::canary::{Bug, bug};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::segment::{BufferPool, Cursor, Segment, SegmentOptions, SegmentWriter, file_names};
+use crate::segment::{BufferPool, Cursor, Lent, Segment, SegmentOptions, SegmentWriter, file_names};
 use crate::storage::{Access, ForkGuard, Storage};
 use crate::sync::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, RwLock, Wake};
 
@@ -53,7 +57,7 @@ pub struct LogRecovery {
     /// Records found above that recovery point, accepted and made durable.
     pub recovered_records: u64,
     /// The leader epoch from now on.
-    pub leader_epoch: edgelog_core::LeaderEpoch,
+    pub leader_epoch: LeaderEpoch,
     /// Bytes behind the end that are no part of the log any more, and where they are kept.
     pub cut: Vec<CutTail>,
     /// Offsets below the recovery point that are lost to damage.
@@ -117,8 +121,7 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
         failure: None,
     };
     let may_be_clean = report.doubts.is_empty() && params.odd.is_empty();
-    let own_file = format!("{dir}/{}", file_names::OWN_FILE);
-    let is_copied = params.saved.is_none() && params.storage.metadata(&own_file).is_err();
+    let is_copied = params.saved.is_none() && !is_begun_here(&*params.storage, &dir);
     let mut recovery = Recovery { log: &log, params, report: &mut report, learner: EpochLearner::default(), is_copied };
     if !may_be_clean || !recovery.open_clean(&listed)? {
         if params.store_is_clean {
@@ -270,18 +273,15 @@ struct Recovery<'a> {
 struct Stepped {
     size: u32,
     next_offset: Offset,
-    epoch: i32,
+    epoch: LeaderEpoch,
     records: u64,
 }
 
 impl Stepped {
-    fn new(batch: &RecordBatch<'_>) -> Stepped {
-        Stepped {
-            size: batch.size() as u32,
-            next_offset: batch.next_offset(),
-            epoch: batch.partition_leader_epoch(),
-            records: u64::try_from(batch.next_offset() - batch.base_offset()).unwrap_or(0),
-        }
+    fn new(batch: &Candidate, epoch: LeaderEpoch) -> Stepped {
+        let Candidate { position, end, base_offset, next_offset } = *batch;
+        let records = u64::try_from(next_offset - base_offset).unwrap_or(0);
+        Stepped { size: (end - position) as u32, next_offset, epoch, records }
     }
 }
 
@@ -492,8 +492,7 @@ impl Recovery<'_> {
                     expected = None;
                     break;
                 };
-                let whole = i64::from(batch.record_count()) == i64::from(batch.last_offset_delta()) + 1;
-                if expected != Some(batch.base_offset()) || !whole || batch.is_control() || batch.is_transactional() {
+                if expected != Some(batch.base_offset()) || !Origin::Own.can_hold(&batch) {
                     return Ok(false);
                 }
                 expected = Some(batch.next_offset());
@@ -504,53 +503,59 @@ impl Recovery<'_> {
     }
 
     /// Walks a segment from its start: below the recovery point by headers, above it by every rule.
+    ///
+    /// A damaged header that was believed unchecked shows only at what it leads to. So the first thing below the
+    /// recovery point that is odd has the segment walked once more, with every checksum.
     fn walk(&mut self, segment: &Arc<Segment>, saved: DurablePoint, next_base: Option<Offset>) -> Result<Walked> {
+        match self.walk_once(segment, saved, next_base, false)? {
+            Some(walked) => Ok(walked),
+            None => Ok(self.walk_once(segment, saved, next_base, true)?.expect("nothing is believed unchecked now")),
+        }
+    }
+
+    /// `None` where something below the recovery point is odd, and not every checksum was looked at.
+    fn walk_once(
+        &mut self,
+        segment: &Arc<Segment>,
+        saved: DurablePoint,
+        next_base: Option<Offset>,
+        checks_all: bool,
+    ) -> Result<Option<Walked>> {
         let log = self.log;
         let len = segment.len()?;
         let mut cursor = Cursor::new(&log.pool);
         let mut walked = Walked { position: 0, next_offset: segment.base_offset, records: 0, to_the_end: false };
         while walked.position < len {
-            let durable = walked.next_offset < saved.offset || self.is_copied;
+            let is_below = walked.next_offset < saved.offset;
             let mut due = self.due(walked.next_offset, saved, next_base);
-            let mut stepped = self.step(&mut cursor, segment, walked.position, len, due);
-            if let (true, Ok(Some(batch))) = (walked.next_offset < saved.offset, &stepped) {
-                // The last durable batch is due to end where the checkpoint says, and no batch reaches over that
-                // point. One that seems to is checked: bytes that were inserted before it only move it.
-                let behind = (segment.base_offset, walked.position + batch.size);
-                let misses = segment.base_offset == saved.base_offset
-                    && batch.next_offset == saved.offset
-                    && behind != (saved.base_offset, saved.position);
-                if batch.next_offset > saved.offset || misses {
-                    due.check_crc = true;
-                    due.offset_end = due.offset_end.min(saved.offset);
-                    stepped = self.step(&mut cursor, segment, walked.position, len, due);
-                }
+            due.check_crc |= checks_all;
+            let is_checked = due.check_crc;
+            let stepped = self.step(&mut cursor, segment, walked.position, len, due);
+            // The last durable batch is due to end where the checkpoint says: bytes that were inserted before it only
+            // move it.
+            let is_odd = stepped.as_ref().map_or(true, |stepped| {
+                stepped.as_ref().is_none_or(|batch| {
+                    segment.base_offset == saved.base_offset
+                        && batch.next_offset == saved.offset
+                        && walked.position + batch.size != saved.position
+                })
+            });
+            if is_below && is_odd && !is_checked {
+                return Ok(None);
             }
-            let stepped = match stepped {
-                Ok(Some(stepped)) => stepped,
+            let Ok(Some(stepped)) = stepped else {
                 // Zeros too: a sector that did not make it may stand before others that did.
-                Ok(None) | Err(()) if !durable => {
+                if !is_below {
                     refuse_old_messages(&mut cursor, segment, walked.position, len)?;
-                    return Ok(walked);
                 }
-                Ok(None) | Err(()) if self.is_copied => {
-                    refuse_old_messages(&mut cursor, segment, walked.position, len)?;
-                    cursor.release();
-                    if !self.hop_damage(segment, &mut walked, saved, next_base)? {
-                        return Ok(walked);
-                    }
-                    continue;
+                // Where everything was durable it is damage: goes on behind it, if anything good is there.
+                cursor.release();
+                if !(is_below || self.is_copied) || !self.hop_damage(segment, &mut walked, saved, next_base)? {
+                    return Ok(Some(walked));
                 }
-                // Damage where everything was durable: goes on behind it, if anything good is there.
-                Ok(None) | Err(()) => {
-                    cursor.release();
-                    if !self.hop_damage(segment, &mut walked, saved, next_base)? {
-                        return Ok(walked);
-                    }
-                    continue;
-                }
+                continue;
             };
-            if !durable {
+            if !(is_below || self.is_copied) {
                 walked.records += stepped.records;
             }
             if self.params.saved.is_none() {
@@ -560,7 +565,7 @@ impl Recovery<'_> {
             walked.next_offset = stepped.next_offset;
         }
         walked.to_the_end = true;
-        Ok(walked)
+        Ok(Some(walked))
     }
 
     /// What the batch that is due at `next_offset` is held to; [`step`](Self::step) adds the epochs.
@@ -589,21 +594,12 @@ impl Recovery<'_> {
         let check_epoch =
             self.params.saved.is_some() && due.next_offset >= due.durable_below && !bug(Bug::GoOnAfterStaleTail);
         let due = Continuation { epochs: check_epoch.then(|| epochs.view()), ..due };
-        let mut wanted = edgelog_core::HEADER_LEN;
-        loop {
-            if cursor.bytes(segment, position, len, wanted).is_err() {
-                // A device that refuses once is asked again: behind what cannot be read, the log would end for good.
-                cursor.release();
-            }
-            let Ok(bytes) = cursor.bytes(segment, position, len, wanted) else { return Err(()) };
-            match due.judge(bytes) {
-                Judgement::Continues { batch, .. } => return Ok(Some(Stepped::new(&batch))),
-                Judgement::NeedMore { needed } if needed > wanted && needed <= (len - position) as usize => {
-                    wanted = needed;
-                }
-                Judgement::End => return Ok(None),
-                _ => return Err(()),
-            }
+        let mut effort = Effort::for_segment(u64::from(len));
+        let mut bytes = Lent { cursor, segment, end: len };
+        match due.judge_at(&mut bytes, u64::from(position), &mut effort) {
+            Standing::Batch { batch, epoch, .. } => Ok(Some(Stepped::new(&batch, epoch))),
+            Standing::End => Ok(None),
+            Standing::Stale | Standing::Cut { .. } | Standing::Damage(_) => Err(()),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use edgelog_core::{DecodeError, HEADER_LEN, Offset, Position, RecordBatch, follows};
+use edgelog_core::{DecodeError, HEADER_LEN, Offset, Position, RecordBatch, SegmentBytes, follows};
 
 use super::{BufferPool, PooledBuffer, Segment};
 use crate::error::{DamageKind, Error, Result};
@@ -161,6 +161,31 @@ impl Cursor {
             return Err(damage(segment, position, DamageKind::Batch(shorter)));
         }
         Ok(Lease::new(Arc::new(buffer), 0..read))
+    }
+}
+
+/// The bytes of a segment below `end`, as a cursor lends them. What cannot be read is asked for once more, and then not
+/// lent.
+pub(crate) struct Lent<'a> {
+    pub(crate) cursor: &'a mut Cursor,
+    pub(crate) segment: &'a Segment,
+    pub(crate) end: Position,
+}
+
+impl SegmentBytes for Lent<'_> {
+    fn end(&self) -> u64 {
+        u64::from(self.end)
+    }
+
+    fn at(&mut self, position: u64, wanted: usize) -> &[u8] {
+        let Some(position) = Position::try_from(position).ok().filter(|&position| position < self.end) else {
+            return &[];
+        };
+        if self.cursor.bytes(self.segment, position, self.end, wanted).is_err() {
+            // Behind what a device refuses once, a log would end for good.
+            self.cursor.release();
+        }
+        self.cursor.bytes(self.segment, position, self.end, wanted).unwrap_or_default()
     }
 }
 

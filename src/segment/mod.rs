@@ -6,9 +6,9 @@
 use std::sync::{Arc, OnceLock};
 
 use edgelog_core::{
-    Candidate, Effort, HEADER_LEN, NO_TIMESTAMP, OFFSET_INDEX_ENTRY_LEN, Offset, OffsetIndex, OffsetIndexEntry,
-    Plausible, Position, Resync, SegmentIndexer, TIME_INDEX_ENTRY_LEN, TimeIndex, TimeIndexEntry, TimestampMs,
-    batch_at, is_jump_believed, next_header_agrees, resync,
+    Continuation, Effort, NO_TIMESTAMP, OFFSET_INDEX_ENTRY_LEN, Offset, OffsetIndex, OffsetIndexEntry, Plausible,
+    Position, Resync, SegmentIndexer, Standing, TIME_INDEX_ENTRY_LEN, TimeIndex, TimeIndexEntry, TimestampMs, batch_at,
+    resync,
 };
 
 use crate::canary::{Bug, bug};
@@ -23,7 +23,7 @@ mod window;
 mod writer;
 
 pub(crate) use buffer::{BufferPool, PooledBuffer};
-pub(crate) use cursor::Cursor;
+pub(crate) use cursor::{Cursor, Lent};
 pub(crate) use window::Window;
 pub(crate) use writer::{Room, RoomAhead, SegmentWriter};
 
@@ -587,67 +587,42 @@ impl Segment {
         let mut indexer = SegmentIndexer::new(self.base_offset, self.options.interval_bytes);
         let (mut offsets, mut times) = (Vec::new(), Vec::new());
         let mut cursor = Cursor::new(pool);
-        let (mut position, mut expected, mut newest) = (0, self.base_offset, NO_TIMESTAMP);
+        let mut effort = Effort::for_segment(u64::from(len));
+        let (mut position, mut newest) = (0, NO_TIMESTAMP);
+        let mut due = Continuation {
+            next_offset: self.base_offset,
+            contiguous: false,
+            offset_end: Offset::MAX,
+            durable_below: 0,
+            epochs: None,
+            check_crc: check_crcs,
+        };
         while position < len {
-            let plausible = Plausible {
-                offset_min: expected,
-                offset_end: Offset::MAX,
-                durable_below: 0,
-                contiguous: false,
-                epochs: None,
-            };
-            let batch = match cursor.batch(self, position, len) {
-                Ok(Ok(batch)) if batch.base_offset() >= expected && !(check_crcs && batch.verify_crc().is_err()) => {
-                    let (base_offset, next_offset) = (batch.base_offset(), batch.next_offset());
-                    let end = u64::from(position) + batch.size() as u64;
-                    let indexed = (batch.last_offset(), batch.max_timestamp());
-                    let jump = Candidate { position: u64::from(position), end, base_offset, next_offset };
-                    let believed = base_offset == expected || self.is_jump_believed(&mut cursor, jump, &plausible)?;
-                    believed.then_some((end as Position, next_offset, indexed))
-                }
-                _ => None,
-            };
-            let Some((end, next_offset, (last_offset, max_timestamp))) = batch else {
+            let mut bytes = Lent { cursor: &mut cursor, segment: self, end: len };
+            let Standing::Batch { batch, .. } = due.judge_at(&mut bytes, u64::from(position), &mut effort) else {
                 cursor.release();
-                let Some((at, base_offset)) = self.resync(position, len, &plausible, pool)?.batch else { break };
-                (position, expected) = (at, base_offset);
+                let Some((at, base_offset)) = self.resync(position, len, &due.plausible(), pool)?.batch else { break };
+                (position, due.next_offset) = (at, base_offset);
                 continue;
             };
+            let Ok(Ok(max_timestamp)) =
+                cursor.batch(self, position, len).map(|batch| batch.map(|batch| batch.max_timestamp()))
+            else {
+                break;
+            };
             newest = max_timestamp;
-            if let Some((entry, time)) = indexer.on_batch(position, last_offset, max_timestamp) {
+            if let Some((entry, time)) = indexer.on_batch(position, batch.next_offset - 1, max_timestamp) {
                 offsets.extend_from_slice(&entry.encode(self.base_offset));
                 if let Some(time) = time {
                     times.extend_from_slice(&time.encode(self.base_offset));
                 }
             }
-            (position, expected) = (end, next_offset);
+            (position, due.next_offset) = (batch.end as Position, batch.next_offset);
         }
         if let Some(time) = indexer.on_seal() {
             times.extend_from_slice(&time.encode(self.base_offset));
         }
         Ok((offsets, times, indexer.largest_timestamp(), newest))
-    }
-
-    /// Whether a batch that leaves a hole before it is what it says. No checksum covers the base offset; where damage
-    /// has raised it, the batches behind contradict it. `plausible.offset_min` is the offset that was due.
-    pub(crate) fn is_jump_believed(
-        &self,
-        cursor: &mut Cursor,
-        jump: Candidate,
-        plausible: &Plausible<'_>,
-    ) -> Result<bool> {
-        let len = self.len()?;
-        if jump.end >= u64::from(len) {
-            return Ok(true);
-        }
-        // The usual case, without another read: the next header goes on from here.
-        let next = cursor.bytes(self, jump.end as Position, len, HEADER_LEN)?;
-        if next_header_agrees(next, jump.next_offset, plausible) {
-            return Ok(true);
-        }
-        let mut window = Window::new(Arc::clone(self.file()?), u64::from(len));
-        let mut effort = Effort::for_segment(u64::from(len));
-        Ok(is_jump_believed(&mut window, jump, plausible.offset_min, plausible, &mut effort))
     }
 
     /// Largest timestamp of a sealed segment's records: the last entry of its time index.
