@@ -129,7 +129,12 @@ impl Continuation<'_> {
         };
         if !self.contiguous {
             if i64::from(count) <= found.next_offset - found.base_offset - 1 {
+                let claimed = found.next_offset;
                 found.next_offset = self.reach(bytes, &found, count, effort);
+                if found.next_offset != claimed && !self.check_crc {
+                    // What it says is refuted: it holds only if its checksum does.
+                    return Continuation { check_crc: true, ..*self }.judge_at(bytes, position, effort);
+                }
             }
             if found.base_offset > self.next_offset
                 && !is_jump_believed(bytes, found, self.next_offset, &self.plausible(), effort)

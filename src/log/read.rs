@@ -676,6 +676,8 @@ impl Reader {
         let (mut at, mut expected) = match (hopped, damage.expected) {
             (Some((_, hopped_from)), _) if hopped_from < damage.position => (hopped_from, None),
             (_, Some(expected)) if expected < self.position => (damage.position, Some(expected)),
+            // An index led here: to a batch at or before the one that is looked for.
+            (_, None) if damage.position > 0 => (damage.position, None),
             _ => return Ok(Some(damage)),
         };
         let segment = Arc::clone(&damage.segment);

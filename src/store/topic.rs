@@ -194,15 +194,22 @@ impl StoreShared {
     /// Removes directories of an unfinished creation, the newest first, and only those: one that was in the way is
     /// another program's. As in a deletion, the first partition's name goes for good before any file does.
     fn take_back(&self, created: Vec<String>) {
+        let mut in_place = false;
         for mut dir in created.into_iter().rev() {
             if let Some(first) = TopicPartition::parse_dir(&dir).filter(|name| name.partition == 0) {
                 let to = deleted_name(&first, random_id());
                 if self.storage.rename(&dir, &to).is_ok() {
                     let _ = self.sync_names();
                     dir = to;
+                } else {
+                    in_place = true;
                 }
             }
             let _ = remove_partition(&*self.storage, &dir);
+        }
+        if in_place {
+            // Under its own name a directory is gone when that is on the medium.
+            let _ = self.sync_names();
         }
     }
 
@@ -297,8 +304,8 @@ impl StoreShared {
         let mut doomed = Vec::new();
         if let Err(error) = self.rename_partitions(topic, &settings, &mut doomed) {
             // Some partitions are gone and the others are not: the names say which, and the next open or the next try
-            // goes on from them. So nothing that has such a name is removed now.
-            self.load_topics(&BTreeMap::new())?;
+            // goes on from them. So nothing that has such a name is removed now. The settings in force stay in force.
+            self.keep_what_is_left_of(topic);
             return Err(error);
         }
         self.topics.write().remove(topic);
@@ -319,23 +326,41 @@ impl StoreShared {
         told.or_else(|_| self.checkpoint())
     }
 
+    /// A deletion failed: the topic has the partitions from now on that still have their names, if any.
+    fn keep_what_is_left_of(&self, topic: &str) {
+        let mut topics = self.topics.write();
+        let Some(settings) = topics.get_mut(topic) else { return };
+        settings.present.retain(|&partition| {
+            let name = TopicPartition::new(topic, partition);
+            self.logs.read().contains_key(&name) || self.unopened.read().contains_key(&name)
+        });
+        settings.partitions = settings.present.last().map_or(0, |last| last + 1);
+        if settings.present.is_empty() {
+            topics.remove(topic);
+        }
+    }
+
     /// Sees to it that a cut in the middle of the topic's deletion leaves directories that are known to be ours. Those
     /// of an older version, and those that were copied here, have no file that says so. Where it cannot be written (a
     /// full disk), what a cut leaves is not removed by the next open, but named.
     fn mark_partitions(&self, topic: &str, settings: &TopicSettings) {
-        let mut creation = None;
+        let (mut creation, mut unmarked) = (None, Vec::new());
         for name in settings.names(topic) {
-            let dir = name.to_string();
-            match read_marker(&*self.storage, &dir) {
+            match read_marker(&*self.storage, &name.to_string()) {
                 Ok(Some(marker)) if marker.name == name => creation = creation.or(Some(marker.creation)),
-                _ => {
-                    let creation = creation.get_or_insert_with(|| hex(&random_id())).clone();
-                    let settings =
-                        (name.partition == 0 && settings.suspended.is_none()).then(|| settings.overrides.clone());
-                    if let Err(error) = write_marker(&*self.storage, &dir, &Marker { name, creation, settings }) {
-                        tracing::debug!(dir, %error, "a directory that is about to go was not marked");
-                    }
-                }
+                Ok(_) => unmarked.push(name),
+                // One that cannot be read now is not replaced: it says to which creation the directory belongs.
+                Err(error) => tracing::debug!(%name, %error, "the mark of a directory that is about to go is unknown"),
+            }
+        }
+        let creation = creation.unwrap_or_else(|| hex(&random_id()));
+        for name in unmarked {
+            let dir = name.to_string();
+            let settings = (name.partition == 0 && settings.suspended.is_none()).then(|| settings.overrides.clone());
+            if let Err(error) =
+                write_marker(&*self.storage, &dir, &Marker { name, creation: creation.clone(), settings })
+            {
+                tracing::debug!(dir, %error, "a directory that is about to go was not marked");
             }
         }
     }

@@ -158,7 +158,7 @@ fn what_a_failed_append_left_does_not_pass_for_the_next_one() {
             at_every_effect(16, &images, |cut| {
                 let mut ops = vec![Op::Create { topic: 0 }];
                 // What a failed write leaves follows from the number of the call.
-                ops.extend((0..calls_before).map(|_| Op::Flush { log: 0 }));
+                ops.extend((0..calls_before).map(|_| append(0, 1, 10, Os)));
                 ops.extend([
                     append(0, 1, 100, Sync),
                     Op::Fail { after, fault: Fault::Full, goes_on: true },
