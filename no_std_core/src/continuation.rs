@@ -169,8 +169,8 @@ impl Continuation<'_> {
     }
 
     /// The offset behind a batch of fewer records than offsets. What it says itself is believed, but not over the start
-    /// of the next segment or over the recovery point, and not where the two batches behind it agree that the log goes on
-    /// before. Once it is refuted, the one batch behind it is enough.
+    /// of the next segment or over the recovery point, and not where the two batches behind it agree that the log goes
+    /// on before. Once it is refuted, the one batch behind it is enough.
     #[cold]
     fn reach(&self, bytes: &mut impl SegmentBytes, batch: &Candidate, count: i32, effort: &mut Effort) -> Offset {
         let least = batch.base_offset.saturating_add(i64::from(count.max(1)));
@@ -228,7 +228,7 @@ impl Continuation<'_> {
             let (given, max) = (batch.record_count(), batch.last_offset_delta().saturating_add(1));
             return Err(DecodeError::BadRecordCount { given, max });
         }
-        // The last durable batch ends at the recovery point: no batch and no hole, however legal, spans it. A point that
+        // The last durable batch ends at the recovery point: no batch and no hole, however legal, spans it. One that
         // is the start of the next segment may be known by its name alone, and segments may overlap there.
         // A batch that compaction has thinned out is judged by what follows it: `judge_at`.
         let is_exact = self.contiguous

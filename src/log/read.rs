@@ -486,7 +486,7 @@ impl Reader {
         }
         let epoch = if contiguous { self.table_epoch.unwrap_or(claimed) } else { claimed };
         let lease = self.cursor.lease(position, size);
-        let next_offset = if contiguous { next_offset } else { self.next_in_imported(due, position, len)? };
+        let next_offset = if contiguous { next_offset } else { self.next_in_imported(due.next_offset, position, len)? };
         let place = self.place.as_ref().expect("located above");
         let (segment, from) = (Arc::clone(&place.segment), self.position);
         let place = self.place.as_mut().expect("located above");
@@ -507,15 +507,23 @@ impl Reader {
         Ok(Step::Batch(Batch::new(lease, (segment, position), from, epoch, pool)))
     }
 
-    /// In a log whose offsets need only rise: holds the batch at the reader's place against what stands behind it, and
-    /// returns the offset that is due there.
-    fn next_in_imported(&mut self, due: Continuation<'_>, position: Position, end: Position) -> Result<Offset> {
-        let segment = Arc::clone(&self.place.as_ref().expect("located").segment);
-        let due = Continuation {
+    /// What a batch is held to in a log whose offsets need only rise.
+    fn due_in_imported(&self, segment: &Segment, next_offset: Offset) -> Continuation<'static> {
+        Continuation {
+            next_offset,
+            contiguous: false,
             offset_end: self.log.base_after(segment.base_offset),
             durable_below: self.log.recovery_point.load(Ordering::Acquire),
-            ..due
-        };
+            epochs: None,
+            check_crc: false,
+        }
+    }
+
+    /// In a log whose offsets need only rise: holds the batch at the reader's place against what stands behind it, and
+    /// returns the offset that is due there.
+    fn next_in_imported(&mut self, due: Offset, position: Position, end: Position) -> Result<Offset> {
+        let segment = Arc::clone(&self.place.as_ref().expect("located").segment);
+        let due = self.due_in_imported(&segment, due);
         let mut effort = Effort::for_segment(u64::from(end));
         let mut bytes = Lent { cursor: &mut self.cursor, segment: &segment, end };
         match due.judge_at(&mut bytes, u64::from(position), &mut effort) {
@@ -692,7 +700,22 @@ impl Reader {
                     && base_offset <= self.position
                     && batch.verify_crc().is_ok()
             });
-            if let Some((next_offset, size)) = found.map(|batch| (batch.next_offset(), batch.size())) {
+            let found = found.map(|batch| (batch.base_offset(), batch.next_offset(), batch.size()));
+            let found = found.and_then(|(base_offset, next_offset, size)| {
+                let next_offset = if self.contiguous {
+                    next_offset
+                } else {
+                    let due = self.due_in_imported(&segment, base_offset);
+                    let mut bytes = Lent { cursor: &mut self.cursor, segment: &segment, end: len };
+                    let effort = &mut Effort::for_segment(u64::from(len));
+                    let Standing::Batch { batch, .. } = due.judge_at(&mut bytes, u64::from(at), effort) else {
+                        return None;
+                    };
+                    batch.next_offset
+                };
+                Some((next_offset, size))
+            });
+            if let Some((next_offset, size)) = found {
                 if next_offset > self.position {
                     self.place = Some(Place { segment, position: at, expected: None });
                     return Ok(None);
