@@ -225,8 +225,8 @@ impl Walker {
                 self.window.at(position, size);
                 return Look::Batch(size, batch.next_offset);
             }
-            Standing::Stale => unreachable!("no epochs were given"),
-            Standing::End => return Look::Zeros,
+            // No epochs were given: nothing is stale.
+            Standing::Stale | Standing::End => return Look::Zeros,
             Standing::Cut { needed } => {
                 (Cause::Decode(DecodeError::Truncated { needed, available: left }), needed.min(left))
             }

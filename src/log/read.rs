@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use edgelog_core::config::IsolationLevel;
 use edgelog_core::{
-    CompressionType, Continuation, DecodeError, Effort, HEADER_LEN, LeaderEpoch, Offset, OffsetAndEpoch, Plausible,
-    Position, Standing, TimestampMs, follows,
+    Candidate, CompressionType, Continuation, DecodeError, Effort, HEADER_LEN, LeaderEpoch, Offset, OffsetAndEpoch,
+    Plausible, Position, Standing, TimestampMs, follows,
 };
 
 use super::batch::Batch;
@@ -458,15 +458,7 @@ impl Reader {
         let checked = if self.options.check_crcs { batch.verify_crc() } else { Ok(()) };
         let (control, compressed) = (batch.is_control(), batch.compression() != CompressionType::None);
         let claimed = batch.partition_leader_epoch();
-        // Where base offsets are contiguous, they and the records' count say all: no neighbour is asked.
-        let due = Continuation {
-            next_offset: expected.unwrap_or(base_offset),
-            contiguous,
-            offset_end: Offset::MAX,
-            durable_below: 0,
-            epochs: None,
-            check_crc: false,
-        };
+        let due = Reader::due(&self.log, contiguous, segment, expected.unwrap_or(base_offset));
         let misplaced = match due.check_place(&batch) {
             Ok(()) if expected.is_none() && contiguous && base_offset > self.position => {
                 Some(DamageKind::WrongOffset { found: base_offset })
@@ -486,7 +478,7 @@ impl Reader {
         }
         let epoch = if contiguous { self.table_epoch.unwrap_or(claimed) } else { claimed };
         let lease = self.cursor.lease(position, size);
-        let next_offset = if contiguous { next_offset } else { self.next_in_imported(due.next_offset, position, len)? };
+        let next_offset = if contiguous { next_offset } else { self.next_in_imported(due, position, len)? };
         let place = self.place.as_ref().expect("located above");
         let (segment, from) = (Arc::clone(&place.segment), self.position);
         let place = self.place.as_mut().expect("located above");
@@ -507,13 +499,15 @@ impl Reader {
         Ok(Step::Batch(Batch::new(lease, (segment, position), from, epoch, pool)))
     }
 
-    /// What a batch is held to in a log whose offsets need only rise.
-    fn due_in_imported(&self, segment: &Segment, next_offset: Offset) -> Continuation<'static> {
+    /// What the batch of `next_offset` is held to. Where base offsets are contiguous, they and the records' count say
+    /// all, and no neighbour is asked.
+    #[inline]
+    fn due(log: &LogShared, contiguous: bool, segment: &Segment, next_offset: Offset) -> Continuation<'static> {
         Continuation {
             next_offset,
-            contiguous: false,
-            offset_end: self.log.base_after(segment.base_offset),
-            durable_below: self.log.recovery_point.load(Ordering::Acquire),
+            contiguous,
+            offset_end: if contiguous { Offset::MAX } else { log.base_after(segment.base_offset) },
+            durable_below: if contiguous { 0 } else { log.recovery_point.load(Ordering::Acquire) },
             epochs: None,
             check_crc: false,
         }
@@ -521,19 +515,38 @@ impl Reader {
 
     /// In a log whose offsets need only rise: holds the batch at the reader's place against what stands behind it, and
     /// returns the offset that is due there.
-    fn next_in_imported(&mut self, due: Offset, position: Position, end: Position) -> Result<Offset> {
+    fn next_in_imported(&mut self, due: Continuation<'_>, position: Position, end: Position) -> Result<Offset> {
         let segment = Arc::clone(&self.place.as_ref().expect("located").segment);
-        let due = self.due_in_imported(&segment, due);
         let mut effort = Effort::for_segment(u64::from(end));
         let mut bytes = Lent { cursor: &mut self.cursor, segment: &segment, end };
         match due.judge_at(&mut bytes, u64::from(position), &mut effort) {
             Standing::Batch { batch, .. } => Ok(batch.next_offset),
             Standing::Damage(error) => Err(self.damaged(misplaced(error))),
-            Standing::Cut { needed } => {
+            // A batch was parsed here: the file is another one by now.
+            Standing::Cut { .. } | Standing::Stale | Standing::End => {
                 let available = (end - position) as usize;
-                Err(self.damaged(DamageKind::Batch(DecodeError::Truncated { needed, available })))
+                Err(self.damaged(DamageKind::Batch(DecodeError::Truncated { needed: HEADER_LEN, available })))
             }
-            Standing::Stale | Standing::End => unreachable!("a batch was parsed here, and no epochs were given"),
+        }
+    }
+
+    /// The batch at `position` of `segment`, where one holds in every way; `expected`: its base offset, where it is
+    /// known.
+    fn batch_that_holds(
+        &mut self,
+        segment: &Segment,
+        position: Position,
+        end: Position,
+        expected: Option<Offset>,
+    ) -> Result<Option<Candidate>> {
+        let Ok(batch) = self.cursor.batch(segment, position, end)? else { return Ok(None) };
+        let next_offset = expected.unwrap_or(batch.base_offset());
+        let due = Continuation { check_crc: true, ..Reader::due(&self.log, self.contiguous, segment, next_offset) };
+        let mut effort = Effort::for_segment(u64::from(end));
+        let mut bytes = Lent { cursor: &mut self.cursor, segment, end };
+        match due.judge_at(&mut bytes, u64::from(position), &mut effort) {
+            Standing::Batch { batch, .. } => Ok(Some(batch)),
+            _ => Ok(None),
         }
     }
 
@@ -694,33 +707,13 @@ impl Reader {
         let end = self.log.log_end_offset.load(Ordering::Acquire);
         let upper = next_segment.map_or(end, |next| next.base_offset);
         while at < len {
-            let found = self.cursor.batch(&segment, at, len)?.ok().filter(|batch| {
-                let base_offset = batch.base_offset();
-                follows(expected, base_offset, self.contiguous)
-                    && base_offset <= self.position
-                    && batch.verify_crc().is_ok()
-            });
-            let found = found.map(|batch| (batch.base_offset(), batch.next_offset(), batch.size()));
-            let found = found.and_then(|(base_offset, next_offset, size)| {
-                let next_offset = if self.contiguous {
-                    next_offset
-                } else {
-                    let due = self.due_in_imported(&segment, base_offset);
-                    let mut bytes = Lent { cursor: &mut self.cursor, segment: &segment, end: len };
-                    let effort = &mut Effort::for_segment(u64::from(len));
-                    let Standing::Batch { batch, .. } = due.judge_at(&mut bytes, u64::from(at), effort) else {
-                        return None;
-                    };
-                    batch.next_offset
-                };
-                Some((next_offset, size))
-            });
-            if let Some((next_offset, size)) = found {
-                if next_offset > self.position {
+            let found = self.batch_that_holds(&segment, at, len, expected)?;
+            if let Some(batch) = found.filter(|batch| batch.base_offset <= self.position) {
+                if batch.next_offset > self.position {
                     self.place = Some(Place { segment, position: at, expected: None });
                     return Ok(None);
                 }
-                (at, expected) = (at + size as u32, Some(next_offset));
+                (at, expected) = (batch.end as Position, Some(batch.next_offset));
                 continue;
             }
             let first_offset = expected.unwrap_or(segment.base_offset);
