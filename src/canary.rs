@@ -17,8 +17,6 @@ pub enum Bug {
     ShowBeforeFlush,
     /// The index files are believed without a look at the batches.
     TrustTheIndex,
-    /// Index files stay while their segment is appended to.
-    KeepIndexFiles,
     /// Recovery takes batches of an epoch that was taken back.
     GoOnAfterStaleTail,
     /// Recovery takes batches that do not continue the log.
@@ -122,7 +120,6 @@ impl Bug {
         Bug::SkipDirectorySync,
         Bug::PublishBeforeCopy,
         Bug::ShowBeforeFlush,
-        Bug::KeepIndexFiles,
         Bug::GoOnAfterStaleTail,
         Bug::IgnoreContiguity,
         Bug::BeginBehindAHole,

@@ -128,7 +128,7 @@ impl Continuation<'_> {
             }
         };
         if !self.contiguous {
-            if i64::from(count) <= found.next_offset - found.base_offset - 1 {
+            if i64::from(count) < found.next_offset - found.base_offset {
                 let claimed = found.next_offset;
                 found.next_offset = self.reach(bytes, &found, count, effort);
                 if found.next_offset != claimed && !self.check_crc {

@@ -424,7 +424,7 @@ impl LogShared {
             let mut next_offset = batch.next_offset();
             if !due.contiguous && (batch.base_offset() > due.next_offset || !batch.is_whole()) {
                 // What stands behind it may contradict its offsets.
-                match self.judge_in_file(at, due)? {
+                match judge_in_file(at, due)? {
                     Standing::Batch { batch, .. } => next_offset = batch.next_offset,
                     _ => break,
                 }
@@ -440,15 +440,6 @@ impl LogShared {
             self.publish(at);
         }
         Ok(needed)
-    }
-
-    /// Judges the batch at the attachment's place by what stands behind it in the file.
-    fn judge_in_file(&self, at: &Attachment, due: Continuation<'static>) -> Result<Standing> {
-        let path = at.segment.path();
-        let file = at.segment.file()?;
-        let len = file.len().map_err(Error::storage("look at", &path))?.min(i32::MAX as u64);
-        let mut window = Window::new(Arc::clone(file), len);
-        Ok(due.judge_at(&mut window, u64::from(at.position), &mut Effort::for_segment(len)))
     }
 
     /// At the end of what is valid: goes to the next segment, or begins again where the file was exchanged.
@@ -541,6 +532,15 @@ impl LogShared {
         self.validate_on(at)?;
         Ok(())
     }
+}
+
+/// Judges the batch at the attachment's place by what stands behind it in the file.
+fn judge_in_file(at: &Attachment, due: Continuation<'static>) -> Result<Standing> {
+    let path = at.segment.path();
+    let file = at.segment.file()?;
+    let len = file.len().map_err(Error::storage("look at", &path))?.min(i32::MAX as u64);
+    let mut window = Window::new(Arc::clone(file), len);
+    Ok(due.judge_at(&mut window, u64::from(at.position), &mut Effort::for_segment(len)))
 }
 
 /// Whether nothing was ever written from the attachment's place to `len`.

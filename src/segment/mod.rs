@@ -235,9 +235,6 @@ impl Segment {
 
     /// Removes the index files, which are about to be overtaken.
     pub(crate) fn remove_index_files(&self) {
-        if bug(Bug::KeepIndexFiles) {
-            return;
-        }
         for path in self.index_paths() {
             let _ = self.storage.remove_file(&path);
         }
