@@ -3,7 +3,8 @@
 //!
 //! `cargo test --release -p edgelog --test crash -- --nocapture` prints how much a run goes through, and what it leaves
 //! out. By environment: `EDGELOG_CRASH_SEED` (the workload), `EDGELOG_CRASH_SCHEDULES` (how many random schedules) and
-//! `EDGELOG_CRASH_FIRST` (the first one's seed: a failure prints its own, shrunk, and replays with a count of 1).
+//! `EDGELOG_CRASH_FIRST` (the first one's seed: a failure prints its own, shrunk, and replays with a count of 1), and
+//! `EDGELOG_CRASH_OPERATIONS` (how long the workload is).
 //!
 //! A build with `RUSTFLAGS="--cfg edgelog_canary"` has known bugs in the engine, and one test: that each is found
 //! (`EDGELOG_CRASH_BUG=NAME`: that this one is).
@@ -38,7 +39,8 @@ fn number(key: &str, default: u64) -> u64 {
 }
 
 fn workload() -> Vec<workload::Op> {
-    workload::everything(number("EDGELOG_CRASH_SEED", 1), if FAST { 320 } else { 60 })
+    let operations = number("EDGELOG_CRASH_OPERATIONS", if FAST { 320 } else { 60 });
+    workload::everything(number("EDGELOG_CRASH_SEED", 1), operations as usize)
 }
 
 #[test]

@@ -1,10 +1,11 @@
 #![no_main]
 //! A segment's bytes, damaged anywhere: the scan gives out the batches up to the damage and no other, asks for what it
-//! lacks and never for more than there can be, and the search behind damage misses no batch that was left whole.
+//! lacks and never for more than there can be, and the search behind damage misses no batch that was left whole. A walk
+//! that judges each batch with what stands behind it, and searches behind damage, comes to an end, and its offsets rise.
 
 use edgelog::core::{
-    Candidate, HEADER_LEN, Plausible, RecordBatch, Resync, ScanRules, ScanStep, encode_one, find_batch, scan_step,
-    stamp_base,
+    CRC_START, Candidate, Continuation, Effort, HEADER_LEN, Plausible, RecordBatch, Resync, ScanRules, ScanStep,
+    Standing, crc32c, encode_one, find_batch, resync, scan_step, stamp_base,
 };
 use libfuzzer_sys::{arbitrary, fuzz_target};
 
@@ -19,6 +20,9 @@ struct Input {
     contiguous: bool,
     search_from: u16,
     budget: u16,
+    /// Batches that say another last offset, with a checksum that holds; and other base offsets.
+    last_offset_deltas: Vec<(u8, u32)>,
+    base_offsets: Vec<(u8, i64)>,
 }
 
 fuzz_target!(|input: Input| {
@@ -44,7 +48,52 @@ fuzz_target!(|input: Input| {
     scan(&bytes, &whole, &starts, input.contiguous);
     let from = usize::from(input.search_from).min(bytes.len());
     search(&bytes, &whole, &starts, from, input.contiguous, u64::from(input.budget));
+    let start_of = |n: &u8| starts[usize::from(*n) % starts.len()];
+    for (n, delta) in &input.last_offset_deltas {
+        if let Some(batch) = bytes.get_mut(start_of(n)..).filter(|batch| RecordBatch::parse(batch).is_ok()) {
+            let size = RecordBatch::parse(batch).expect("it was parsed").size();
+            batch[23..27].copy_from_slice(&(delta & i32::MAX as u32).to_be_bytes());
+            let crc = crc32c(&batch[CRC_START..size]);
+            batch[17..21].copy_from_slice(&crc.to_be_bytes());
+        }
+    }
+    for (n, base_offset) in &input.base_offsets {
+        if let Some(field) = bytes.get_mut(start_of(n)..).and_then(|batch| batch.get_mut(..8)) {
+            field.copy_from_slice(&base_offset.to_be_bytes());
+        }
+    }
+    judge(&bytes, input.contiguous);
 });
+
+fn judge(bytes: &[u8], contiguous: bool) {
+    let mut due = Continuation {
+        next_offset: 0,
+        contiguous,
+        offset_end: i64::MAX,
+        durable_below: 0,
+        epochs: None,
+        check_crc: true,
+    };
+    let mut effort = Effort::for_segment(bytes.len() as u64);
+    let mut position = 0;
+    while position < bytes.len() as u64 {
+        match due.judge_at(&mut &*bytes, position, &mut effort) {
+            Standing::Batch { batch, .. } => {
+                assert!(batch.position == position && batch.end > position && batch.end <= bytes.len() as u64);
+                assert!(batch.base_offset >= due.next_offset && batch.next_offset > batch.base_offset);
+                (position, due.next_offset) = (batch.end, batch.next_offset);
+            }
+            Standing::Damage(_) => {
+                let found = resync(&mut &*bytes, position, position + 1, &due.plausible(), &mut effort);
+                let Resync::Found(batch) = found else { break };
+                assert!(batch.position > position && batch.base_offset >= due.next_offset);
+                (position, due.next_offset) = (batch.position, batch.base_offset);
+            }
+            Standing::Stale => unreachable!("no epochs were given"),
+            Standing::End | Standing::Cut { .. } => break,
+        }
+    }
+}
 
 fn scan(bytes: &[u8], whole: &[u8], starts: &[usize], contiguous: bool) {
     let mut rules =
