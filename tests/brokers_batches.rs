@@ -5,17 +5,22 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "zstd")]
+use edgelog::CodecError;
 use edgelog::core::{CRC_START, DecodeError, RecordBatchBuilder, crc32c};
-use edgelog::inspect::{self, CheckReport, DumpItem, DumpOptions, ExportRange, Selection, Severity};
+use edgelog::inspect::{self, CheckReport, ExportRange, Selection};
+#[cfg(feature = "zstd")]
+use edgelog::inspect::{DumpItem, DumpOptions, Severity};
 use edgelog::storage::{Access, MemoryStorage, Storage};
 use edgelog::{
-    CodecError, DamageKind, Durability, Error, IsolationLevel, Log, NewRecord, NewTopic, OffsetSpec, Reader,
-    ReaderOptions, Store, StoreOptions,
+    DamageKind, Durability, Error, IsolationLevel, Log, NewRecord, NewTopic, OffsetSpec, Reader, ReaderOptions, Store,
+    StoreOptions,
 };
 
 const LOG: &str = "t-0/00000000000000000000.log";
 const TRANSACTIONAL: u16 = 0x10;
 const CONTROL: u16 = 0x20;
+#[cfg(feature = "zstd")]
 const ZSTD: u16 = 4;
 
 /// A batch with the values at `base_offset` and on, of no producer.
