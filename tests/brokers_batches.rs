@@ -7,13 +7,15 @@ use std::time::Duration;
 
 #[cfg(feature = "zstd")]
 use edgelog::CodecError;
+#[cfg(any(feature = "snappy", feature = "zstd"))]
+use edgelog::NewTopic;
 use edgelog::core::{CRC_START, DecodeError, RecordBatchBuilder, crc32c};
 use edgelog::inspect::{self, CheckReport, ExportRange, Selection};
 #[cfg(feature = "zstd")]
 use edgelog::inspect::{DumpItem, DumpOptions, Severity};
 use edgelog::storage::{Access, MemoryStorage, Storage};
 use edgelog::{
-    DamageKind, Durability, Error, IsolationLevel, Log, NewRecord, NewTopic, OffsetSpec, Reader, ReaderOptions, Store,
+    DamageKind, Durability, Error, IsolationLevel, Log, NewRecord, OffsetSpec, Reader, ReaderOptions, Store,
     StoreOptions,
 };
 
@@ -75,6 +77,7 @@ fn marker(base_offset: i64, producer_id: i64, kind: u16) -> Vec<u8> {
 }
 
 /// A batch of one record, which is `len` times the letter x: under zstd, four bytes for each 128 KiB.
+#[cfg(feature = "zstd")]
 fn one_letter(base_offset: i64, len: usize) -> Vec<u8> {
     let mut builder = RecordBatchBuilder::new(vec![0; len + 256]);
     builder.append(1000 + base_offset, None, Some(&vec![b'x'; len]), &[]).unwrap();
@@ -99,6 +102,7 @@ fn one_letter(base_offset: i64, len: usize) -> Vec<u8> {
 }
 
 /// The header of `batch` with another payload.
+#[cfg(any(feature = "snappy", feature = "zstd"))]
 fn compressed(batch: Vec<u8>, codec: u16, payload: &[u8]) -> Vec<u8> {
     changed(batch, |batch| {
         set_attributes(batch, codec);
