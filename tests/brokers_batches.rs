@@ -102,7 +102,7 @@ fn one_letter(base_offset: i64, len: usize) -> Vec<u8> {
 }
 
 /// The header of `batch` with another payload.
-#[cfg(any(feature = "snappy", feature = "zstd"))]
+#[cfg(feature = "zstd")]
 fn compressed(batch: Vec<u8>, codec: u16, payload: &[u8]) -> Vec<u8> {
     changed(batch, |batch| {
         set_attributes(batch, codec);
