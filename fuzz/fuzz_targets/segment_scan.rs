@@ -1,7 +1,8 @@
 #![no_main]
 //! A segment's bytes, damaged anywhere: the scan gives out the batches up to the damage and no other, asks for what it
-//! lacks and never for more than there can be, and the search behind damage misses no batch that was left whole. A walk
-//! that judges each batch with what stands behind it, and searches behind damage, comes to an end, and its offsets rise.
+//! lacks and never for more than there can be, and the search behind damage misses no batch that was left whole. A
+//! walk that judges each batch with what stands behind it, and searches behind damage, comes to an end, and its offsets
+//! rise.
 
 use edgelog::core::{
     CRC_START, Candidate, Continuation, Effort, HEADER_LEN, Plausible, RecordBatch, Resync, ScanRules, ScanStep,
