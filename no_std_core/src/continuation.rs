@@ -344,6 +344,7 @@ mod tests {
         assert!(matches!(judge(&[batch_of(40, 2), batch_of(42, 1)]), Standing::Batch { .. }));
         let contradicted = judge(&[batch_of(4000, 2), batch_of(32, 2), batch_of(34, 1)]);
         assert!(matches!(contradicted, Standing::Damage(DecodeError::NotContiguous { found: 4000, .. })));
+        assert!(matches!(judge(&[batch_of(3_000_000_000, 2)]), Standing::Batch { .. }), "compaction leaves such holes");
         let too_wide = judge(&[batch_of(1 << 40, 2)]);
         assert!(matches!(too_wide, Standing::Damage(DecodeError::NotContiguous { .. })));
         assert!(matches!(judge(&[batch_of(30, 2)[..70].to_vec()]), Standing::Cut { .. }));

@@ -22,6 +22,7 @@ pub const RECORDS_PER_BYTE_MAX: u64 = 30_000 / 7;
 /// A search looks through the bytes in stretches of this size.
 pub const SEARCH_STRIDE_BYTES: usize = 256 << 10;
 
-/// No hole between two batches of a segment is wider: an index entry counts offsets from its segment's base in 31 bits,
-/// and a segment that would outgrow that is rolled, here as in Kafka (`LogSegment.ensureOffsetInRange`).
-pub const HOLE_MAX: i64 = i32::MAX as i64;
+/// A hole between two batches of a segment is believed up to this width: more records than a device writes in its life,
+/// and few enough that a log behind it still opens. An index entry counts offsets in 31 bits, but compacted logs hold
+/// batches further from their segment's base than that.
+pub const HOLE_MAX: i64 = 1 << 39;

@@ -12,6 +12,8 @@ use crate::canary::{Bug, bug};
 /// So far beyond the base offset of the newest segment a recovery point or a log start can lie: more records than a
 /// device writes in its life, and few enough that their place can be filled. What lies further is not believed.
 pub(crate) const REACH_MAX: Offset = 1 << 40;
+const _: () =
+    assert!(edgelog_core::limits::HOLE_MAX < REACH_MAX, "what is believed behind a hole can be a recovery point");
 /// An offset that the checkpoint does not know.
 const UNKNOWN: Offset = -1;
 
