@@ -56,7 +56,7 @@ fn look_at(bytes: &[u8]) {
         assert_eq!(moved.verify_crc().is_ok(), batch.verify_crc().is_ok());
     }
     if batch.compression() != CompressionType::None {
-        // A batch without records has none, whatever its codec is.
+        // A batch without records has none, in any codec.
         assert_eq!(batch.records().is_err(), batch.record_count() != 0, "compressed records are not read as they are");
         return;
     }

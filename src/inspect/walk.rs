@@ -257,7 +257,7 @@ impl Walker {
         RecordBatch::peek_size(self.window.at(position, HEADER_LEN)).map_or(HEADER_LEN, |size| size.max(HEADER_LEN))
     }
 
-    /// The batch at `position`, of whatever offsets.
+    /// The batch at `position`, of any offsets.
     fn any_batch(&mut self, position: u64) -> Standing {
         let bytes = self.window.at(position, HEADER_LEN);
         let first = bytes.first_chunk().map_or(0, |bytes| Offset::from_be_bytes(*bytes));
