@@ -300,7 +300,8 @@ def within_the_writer(world):
     found = values_of(world.broker.consume_all("within"))
     if found != [f"reading {n}" for n in range(records)]:
         raise Broken(f"expected {records} records, found {len(found)}: {kafka.shorten(found)}")
-    if (committed := run.said.count("\nCommitted") + run.said.startswith("Committed")) < 4:
+    # Two before the broker died, and what was appended since: how much that was is the machine's.
+    if (committed := run.said.count("\nCommitted") + run.said.startswith("Committed")) < 3:
         raise Broken(f"{committed} transactions: it was all sent at once")
     alone = subprocess.run(
         [program, str(world.scratch / "alone"), str(records // 2)], stdout=subprocess.PIPE, check=True, text=True
