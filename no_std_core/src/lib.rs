@@ -92,8 +92,7 @@ pub use record_batch::{
 };
 pub use record_batch_builder::{BATCH_SIZE_MAX, RecordBatchBuilder, encode_one};
 pub use resync::{
-    Candidate, Effort, Plausible, Resync, SegmentBytes, batch_at, checksum, displaced_batch, find_batch,
-    is_jump_believed, next_header_agrees, resync,
+    Candidate, Effort, Plausible, Resync, SegmentBytes, batch_at, checksum, displaced_batch, find_batch, resync,
 };
 pub use retention::{Expired, RetentionParams, RetentionReason, SealedSegment, is_dated};
 pub use roll::{RollParams, RollReason};

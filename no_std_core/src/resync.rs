@@ -238,7 +238,7 @@ fn resync_within(
 ///
 /// `candidate` directly follows the last good batch, whose end and next offset are `candidate.position` and
 /// `expected`. It is believed unless the batches behind it contradict its base offset.
-pub fn is_jump_believed(
+pub(crate) fn is_jump_believed(
     bytes: &mut impl SegmentBytes,
     candidate: Candidate,
     expected: Offset,
@@ -255,7 +255,7 @@ pub fn is_jump_believed(
 
 /// Whether a header stands at the start of `bytes` that can follow a batch which ends before `next_offset`.
 #[inline]
-pub fn next_header_agrees(bytes: &[u8], next_offset: Offset, plausible: &Plausible<'_>) -> bool {
+fn next_header_agrees(bytes: &[u8], next_offset: Offset, plausible: &Plausible<'_>) -> bool {
     let behind = Plausible { offset_min: next_offset, ..*plausible };
     RecordBatchHeader::ref_from_prefix(bytes).is_ok_and(|(header, _)| behind.check(header).is_ok())
 }

@@ -96,7 +96,7 @@ impl IndexCheck {
             let is_true_or_zeros = |at| at == 0 && TimeIndex::new(&read[TIME_LEN..], base_offset).check().is_ok();
             match index.check() {
                 Ok(()) => times.list = index.entries().collect(),
-                // The one entry that may be all zeros: the batch it names tells.
+                // The one entry that may be all zeros: it is compared with the batch it names.
                 Err(IndexError::ZeroEntry { entry }) if is_true_or_zeros(entry) => {
                     times.list = index.entries().collect();
                 }
