@@ -213,10 +213,6 @@ const CIRCLES: &[(&str, &[&str])] = &[
         &["src/bridge/place.rs", "src/bridge/settle.rs", "src/bridge/transaction.rs", "src/bridge/uplink.rs"],
     ),
     (
-        "codecs write into the Output of mod.rs, which picks the codec; Output needs a file of its own",
-        &["src/codec/gzip.rs", "src/codec/lz4.rs", "src/codec/mod.rs", "src/codec/snappy.rs", "src/codec/zstd.rs"],
-    ),
-    (
         "LogShared is one object in these files; it comes apart into what readers need, writer and attached log",
         &[
             "src/log/append.rs",
@@ -232,10 +228,6 @@ const CIRCLES: &[(&str, &[&str])] = &[
             "src/log/signal.rs",
             "src/log/transactions.rs",
         ],
-    ),
-    (
-        "a cursor borrows from a segment, which walks itself by cursors; the walks belong above both",
-        &["src/segment/cursor.rs", "src/segment/mod.rs"],
     ),
     (
         "topics and housekeeping work on StoreShared, which mod.rs defines and which holds them",

@@ -18,7 +18,8 @@ use crc32fast::Hasher;
 use edgelog_core::CompressionType;
 use flate2::{Decompress, FlushDecompress, Status};
 
-use super::{CodecError, Output};
+use super::error::CodecError;
+use super::output::Output;
 
 /// Output comes in pieces of this length, as a member says nowhere how much there will be.
 const PIECE_BYTES: usize = 32 << 10;

@@ -23,8 +23,9 @@
 use edgelog_core::CompressionType;
 use lz4_flex::block::{DecompressError, decompress_into};
 
+use super::error::CodecError;
+use super::output::Output;
 use super::xxhash::xxh32;
-use super::{CodecError, Output};
 
 const MAGIC: u32 = 0x184D_2204;
 const FLG_VERSION_MASK: u8 = 0b1100_0000;

@@ -16,7 +16,8 @@ use std::cell::RefCell;
 use edgelog_core::CompressionType;
 use snap::raw::{Decoder, Encoder, decompress_len, max_compress_len};
 
-use super::{CodecError, Output};
+use super::error::CodecError;
+use super::output::Output;
 use crate::zeros;
 
 const HEADER: [u8; 16] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1];

@@ -19,8 +19,9 @@
 
 use edgelog_core::CompressionType;
 
+use super::error::CodecError;
+use super::output::Output;
 use super::xxhash::xxh64;
-use super::{CodecError, Output};
 
 const MAGIC: u32 = 0xFD2F_B528;
 const MAGIC_SKIPPABLE: u32 = 0x184D_2A50;

@@ -51,12 +51,15 @@ package_installed() {
     [[ $found == 'ii '* ]] && [[ $1 != *=* || $found == "ii ${1#*=}" ]]
 }
 
+# Two stages of ./test may install at once; dpkg refuses the second one, so it waits here.
+apt_alone() { as_root flock /run/lock/edgelog-apt.lock env DEBIAN_FRONTEND=noninteractive apt-get "$@"; }
+
 apt_updated=
 apt_update() {
     [ -z "$apt_updated" ] || return 0
     apt_updated=yes
     # A source that does not answer need not be the one that is needed: the install will tell.
-    as_root apt-get update -qq >/dev/null 2>&1 || say "  (apt-get update did not reach every source; going on)"
+    apt_alone update -qq >/dev/null 2>&1 || say "  (apt-get update did not reach every source; going on)"
 }
 
 # apt_install WHY PACKAGE...   Installs what is missing. 1 if it cannot: the reason is in $apt_error.
@@ -80,8 +83,7 @@ apt_install() {
     say "  why: $why"
     apt_update
     log=$(mktemp)
-    if ! as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y --no-install-recommends "${missing[@]}" >"$log" 2>&1 </dev/null; then
+    if ! apt_alone install -y --no-install-recommends "${missing[@]}" >"$log" 2>&1 </dev/null; then
         tail -n 15 "$log" >&2
         apt_error="apt-get could not install ${missing[*]}"
         rm -f "$log"

@@ -1,0 +1,191 @@
+//! One segment's `.log` file: its published length, and what becomes of its files.
+
+use std::sync::{Arc, OnceLock};
+
+use edgelog_core::{Offset, Position, TimestampMs};
+
+use super::file_names;
+use super::index_state::Indexes;
+use crate::error::{Error, Result};
+use crate::storage::{Access, Storage, StorageFile, remove_if_there};
+use crate::sync::{AtomicBool, AtomicI64, AtomicU32, Ordering, RwLock};
+
+const LEN_UNKNOWN: u32 = u32::MAX;
+pub(super) const TIMESTAMP_UNKNOWN: i64 = i64::MIN;
+
+/// What the segments of one log have in common.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SegmentOptions {
+    /// Whether this process writes the log.
+    pub(crate) access: Access,
+    /// `index.interval.bytes`.
+    pub(crate) interval_bytes: u32,
+    /// `max.message.bytes`.
+    pub(crate) batch_bytes_max: u32,
+}
+
+/// One segment of a log.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) base_offset: Offset,
+    pub(super) dir: Arc<str>,
+    pub(super) options: SegmentOptions,
+    pub(super) storage: Arc<dyn Storage>,
+    file: OnceLock<Arc<dyn StorageFile>>,
+    /// Bytes of whole, valid batches that readers may look at. Published with Release after the bytes were
+    /// written.
+    pub(super) len: AtomicU32,
+    pub(super) largest_timestamp: AtomicI64,
+    /// Sealed, and neither trimmed to its length nor flushed since.
+    untrimmed: AtomicBool,
+    /// The index files are missing, or say something else than the batches.
+    pub(super) stale: AtomicBool,
+    pub(super) indexes: RwLock<Indexes>,
+}
+
+impl Segment {
+    /// A segment whose file exists and is looked at when somebody needs it.
+    pub(crate) fn existing(
+        storage: &Arc<dyn Storage>,
+        dir: &Arc<str>,
+        options: SegmentOptions,
+        base_offset: Offset,
+    ) -> Segment {
+        Segment {
+            base_offset,
+            dir: Arc::clone(dir),
+            options,
+            storage: Arc::clone(storage),
+            file: OnceLock::new(),
+            len: AtomicU32::new(LEN_UNKNOWN),
+            largest_timestamp: AtomicI64::new(TIMESTAMP_UNKNOWN),
+            untrimmed: AtomicBool::new(false),
+            stale: AtomicBool::new(false),
+            indexes: RwLock::new(Indexes::Unloaded),
+        }
+    }
+
+    /// A segment on an open file, with `len` published bytes and empty indexes in memory.
+    pub(crate) fn on_file(
+        storage: &Arc<dyn Storage>,
+        dir: &Arc<str>,
+        options: SegmentOptions,
+        base_offset: Offset,
+        file: Arc<dyn StorageFile>,
+        len: Position,
+    ) -> Segment {
+        let segment = Segment::existing(storage, dir, options, base_offset);
+        segment.file.set(file).expect("the cell was made empty one line above");
+        segment.len.store(len, Ordering::Release);
+        *segment.indexes.write() = Indexes::Memory { offsets: Vec::new(), times: Vec::new() };
+        segment
+    }
+
+    /// The `.log` file's name, relative to the data directory.
+    pub(crate) fn path(&self) -> String {
+        file_names::log_file(&self.dir, self.base_offset)
+    }
+
+    /// The `.log` file, opened on first use.
+    pub(crate) fn file(&self) -> Result<&Arc<dyn StorageFile>> {
+        if let Some(file) = self.file.get() {
+            return Ok(file);
+        }
+        let path = self.path();
+        let file = self.storage.open(&path, self.options.access).map_err(Error::storage("open", &path))?;
+        Ok(self.file.get_or_init(|| file))
+    }
+
+    /// Whether the `.log` file has been opened.
+    pub(crate) fn is_open(&self) -> bool {
+        self.file.get().is_some()
+    }
+
+    /// Published bytes. For a sealed segment that nobody has looked at yet, its file's length.
+    pub(crate) fn len(&self) -> Result<Position> {
+        let len = self.len.load(Ordering::Acquire);
+        if len != LEN_UNKNOWN {
+            return Ok(len);
+        }
+        let path = self.path();
+        let meta = self.storage.metadata(&path).map_err(Error::storage("look at", &path))?;
+        // Positions fit 31 bits in Kafka's indexes: bytes beyond that are not reachable by any reader.
+        let len = meta.len.min(i32::MAX as u64) as u32;
+        Ok(match self.len.compare_exchange(LEN_UNKNOWN, len, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => len,
+            Err(published) => published,
+        })
+    }
+
+    /// Lets readers see `len` bytes. Called by the one writer, after the bytes are in the file.
+    #[inline]
+    pub(crate) fn publish(&self, len: Position) {
+        self.len.store(len, Ordering::Release);
+    }
+
+    /// The file may have room behind the last batch that somebody has to give back.
+    pub(crate) fn set_untrimmed(&self) {
+        self.untrimmed.store(true, Ordering::Release);
+    }
+
+    /// Whether the segment was sealed and its file not yet trimmed and flushed.
+    pub(crate) fn is_untrimmed(&self) -> bool {
+        self.untrimmed.load(Ordering::Acquire)
+    }
+
+    /// Gives the room reserved behind the last batch back and makes that, and everything before it, durable.
+    pub(crate) fn trim_and_flush(&self) -> Result<()> {
+        let path = self.path();
+        let file = self.file()?;
+        let len = u64::from(self.len()?);
+        if file.len().map_err(Error::storage("look at", &path))? > len {
+            file.truncate(len).map_err(Error::storage("trim", &path))?;
+        }
+        file.flush().map_err(Error::storage("flush", &path))?;
+        self.untrimmed.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// The index files, if there are any, are not this segment's: they are to be written anew.
+    pub(crate) fn set_stale(&self) {
+        self.stale.store(true, Ordering::Release);
+    }
+
+    /// Whether the index files were found to be missing, or not to be this segment's.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.stale.load(Ordering::Acquire)
+    }
+
+    /// Whether both index files are there, whatever is in them.
+    pub(crate) fn has_index_files(&self) -> bool {
+        self.index_paths().iter().all(|path| self.storage.metadata(path).is_ok())
+    }
+
+    /// Removes the index files, which are about to be overtaken.
+    pub(crate) fn remove_index_files(&self) {
+        for path in self.index_paths() {
+            let _ = self.storage.remove_file(&path);
+        }
+    }
+
+    pub(super) fn index_paths(&self) -> [String; 2] {
+        [file_names::index_file(&self.dir, self.base_offset), file_names::time_index_file(&self.dir, self.base_offset)]
+    }
+
+    /// Raises the largest timestamp seen, for the active segment.
+    #[inline]
+    pub(crate) fn saw_timestamp(&self, timestamp: TimestampMs) {
+        if timestamp > self.largest_timestamp.load(Ordering::Relaxed) {
+            self.largest_timestamp.store(timestamp, Ordering::Relaxed);
+        }
+    }
+
+    /// Removes the three files, the log last: a crash in between leaves a log without indexes, which is
+    /// sound.
+    pub(crate) fn remove_files(&self) -> Result<()> {
+        for path in self.index_paths().into_iter().chain([self.path()]) {
+            remove_if_there(&*self.storage, &path).map_err(Error::storage("remove", &path))?;
+        }
+        Ok(())
+    }
+}
