@@ -213,23 +213,6 @@ const CIRCLES: &[(&str, &[&str])] = &[
         &["src/bridge/place.rs", "src/bridge/settle.rs", "src/bridge/transaction.rs", "src/bridge/uplink.rs"],
     ),
     (
-        "LogShared is one object in these files; it comes apart into what readers need, writer and attached log",
-        &[
-            "src/log/append.rs",
-            "src/log/attach.rs",
-            "src/log/beside.rs",
-            "src/log/encode.rs",
-            "src/log/flush.rs",
-            "src/log/mod.rs",
-            "src/log/read.rs",
-            "src/log/recovery.rs",
-            "src/log/recovery/tail.rs",
-            "src/log/saved_log.rs",
-            "src/log/signal.rs",
-            "src/log/transactions.rs",
-        ],
-    ),
-    (
         "topics and housekeeping work on StoreShared, which mod.rs defines and which holds them",
         &["src/store/housekeeping.rs", "src/store/mod.rs", "src/store/topic.rs"],
     ),

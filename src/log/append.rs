@@ -9,57 +9,19 @@ use edgelog_core::{
     stamp_base, stamp_max_timestamp,
 };
 
-use super::encode::{COMPRESS_BYTES_MIN, Scratch, compress_batch, with_scratch};
-use super::{AppendInfo, BatchBuilder, Durability, Log, LogShared, NewRecord, state};
+use super::appender::Appender;
+use super::batch_builder::BatchBuilder;
+use super::encode::{COMPRESS_BYTES_MIN, Outcome, Scratch, compress_batch, with_scratch};
+use super::handle::Log;
+use super::role::Writer;
+use super::shared::{LogShared, state};
+use super::types::{AppendInfo, Durability, NewRecord};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::events;
-use crate::segment::{Room, Segment, SegmentWriter, file_names};
+use crate::segment::{Room, Segment, file_names};
 use crate::storage::{Access, StorageFile};
 use crate::sync::{MutexGuard, Ordering};
-
-const WRITABLE: &str = "a writable log has an appender";
-
-/// The writing end of a log: what only the holder of the append lock sees.
-#[derive(Debug)]
-pub(crate) struct Appender {
-    /// Of the active segment.
-    pub(crate) writer: SegmentWriter,
-    pub(crate) next_offset: Offset,
-    pub(crate) epoch: LeaderEpoch,
-    /// Base offset of the oldest `Sync` append that waits for its flush: the high watermark stays there.
-    pub(crate) sync_pending_from: Option<Offset>,
-    /// End of the newest `Sync` append.
-    pub(crate) sync_pending_end: Offset,
-    /// A write failed half way: what it left behind the end must be fenced before the next append.
-    pub(crate) torn: bool,
-    /// The file made ready for the next segment, with its reserved length.
-    pub(crate) prepared: Option<(Arc<dyn StorageFile>, u32)>,
-}
-
-impl Appender {
-    pub(crate) fn new(writer: SegmentWriter, next_offset: Offset, epoch: LeaderEpoch) -> Appender {
-        Appender {
-            writer,
-            next_offset,
-            epoch,
-            sync_pending_from: None,
-            sync_pending_end: 0,
-            torn: false,
-            prepared: None,
-        }
-    }
-
-    /// The last offset of a batch that is appended now. One that no record can have stays one.
-    #[inline]
-    fn last_offset(&self, last_offset_delta: i32) -> Offset {
-        self.next_offset.saturating_add(Offset::from(last_offset_delta))
-    }
-}
-
-/// What the path of every append hands up. An [`Error`] is three times as wide as an [`AppendInfo`]: by value, each
-/// floor of the path would move the room of an error that is not there.
-pub(super) type Outcome<T> = std::result::Result<T, Box<Error>>;
 
 /// Where a batch was placed: its base offset and leader epoch, and whether readers may see more.
 type Placed = (Offset, LeaderEpoch, bool);
@@ -216,15 +178,15 @@ impl LogShared {
         if batch.len() > max {
             return Err(Error::RecordTooLarge { given: batch.len(), max }.into());
         }
-        let mut guard = self.appender.lock();
-        let is_simple = self.state.load(Ordering::Relaxed) == state::WRITABLE
-            && guard.as_ref().is_some_and(|appender| {
-                let last_offset = appender.last_offset(last_offset_delta);
-                appender.writer.has_room_for(batch.len(), last_offset, max_timestamp)
-            });
-        let (base_offset, leader_epoch, moved) = if is_simple {
-            let appender = guard.as_mut().expect(WRITABLE);
-            match self.place(appender, batch, last_offset_delta, max_timestamp, durability) {
+        let writer = self.writer()?;
+        let mut guard = writer.appender.lock();
+        let ready = guard.as_mut().filter(|appender| {
+            let last_offset = appender.last_offset(last_offset_delta);
+            self.state.load(Ordering::Relaxed) == state::WRITABLE
+                && appender.writer.has_room_for(batch.len(), last_offset, max_timestamp)
+        });
+        let (base_offset, leader_epoch, moved) = if let Some(appender) = ready {
+            match self.place(writer, appender, batch, last_offset_delta, max_timestamp, durability) {
                 Ok(placed) => {
                     drop(guard);
                     placed
@@ -232,7 +194,7 @@ impl LogShared {
                 Err(error) => return Err(self.write_failed(guard, error).into()),
             }
         } else {
-            self.place_slowly(guard, batch, last_offset_delta, max_timestamp, durability)?
+            self.place_slowly(writer, guard, batch, last_offset_delta, max_timestamp, durability)?
         };
         let last_offset = base_offset + Offset::from(last_offset_delta);
         let end = last_offset + 1;
@@ -242,8 +204,8 @@ impl LogShared {
         if durability == Durability::Sync {
             self.flush_until(end)?;
         } else {
-            if durability == Durability::Interval && self.interval_since.load(Ordering::Relaxed) == 0 {
-                self.interval_since.store(self.clock.now().max(1), Ordering::Release);
+            if durability == Durability::Interval && writer.interval_since.load(Ordering::Relaxed) == 0 {
+                writer.interval_since.store(self.clock.now().max(1), Ordering::Release);
                 if let Some(host) = self.host.upgrade() {
                     host.wake_housekeeping();
                 }
@@ -262,6 +224,7 @@ impl LogShared {
     #[inline(never)]
     fn place_slowly(
         &self,
+        writer: &Writer,
         guard: MutexGuard<'_, Option<Appender>>,
         batch: &mut [u8],
         last_offset_delta: i32,
@@ -274,9 +237,9 @@ impl LogShared {
         if self.state.load(Ordering::Relaxed) != state::WRITABLE {
             self.attend(&mut guard)?;
         }
-        self.make_room(&mut guard, batch.len(), last_offset_delta, max_timestamp)?;
-        let appender = guard.as_mut().expect(WRITABLE);
-        match self.place(appender, batch, last_offset_delta, max_timestamp, durability) {
+        self.make_room(writer, &mut guard, batch.len(), last_offset_delta, max_timestamp)?;
+        let appender = guard.as_mut().ok_or(Error::Closed)?;
+        match self.place(writer, appender, batch, last_offset_delta, max_timestamp, durability) {
             Ok(placed) => Ok(placed),
             Err(error) => Err(self.write_failed(guard, error).into()),
         }
@@ -286,6 +249,7 @@ impl LogShared {
     #[inline]
     fn place(
         &self,
+        writer: &Writer,
         appender: &mut Appender,
         batch: &mut [u8],
         last_offset_delta: i32,
@@ -304,7 +268,7 @@ impl LogShared {
         if durability == Durability::Sync {
             appender.sync_pending_from.get_or_insert(base_offset);
             appender.sync_pending_end = appender.next_offset;
-            self.sync_appends.fetch_add(1, Ordering::Relaxed);
+            writer.sync_appends.fetch_add(1, Ordering::Relaxed);
         }
         let moved = appender.sync_pending_from.is_none() || bug(Bug::ShowBeforeFlush);
         if moved {
@@ -319,7 +283,7 @@ impl LogShared {
         let _events = events::hold();
         // Dropped before the hold, which emits its events then.
         let mut guard = guard;
-        let appender = guard.as_mut().expect(WRITABLE);
+        let Some(appender) = guard.as_mut() else { return Error::Closed };
         let path = appender.writer.segment().path();
         if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
             appender.torn = true;
@@ -336,7 +300,6 @@ impl LogShared {
         match self.state.load(Ordering::Acquire) {
             state::FAILED => return Err(self.previous_failure()),
             state::CLOSED => return Err(Error::Closed),
-            state::ATTACHED => return Err(Error::ReadOnly),
             _ => {}
         }
         let host = self.host()?;
@@ -369,13 +332,14 @@ impl LogShared {
     #[cold]
     fn make_room(
         &self,
+        writer: &Writer,
         guard: &mut MutexGuard<'_, Option<Appender>>,
         size: usize,
         last_offset_delta: i32,
         max_timestamp: TimestampMs,
     ) -> Result<()> {
         loop {
-            let appender = guard.as_mut().expect(WRITABLE);
+            let appender = guard.as_mut().ok_or(Error::Closed)?;
             let max = appender.writer.segment_bytes() as usize;
             if size > max {
                 return Err(Error::RecordBatchTooLarge { given: size, max });
@@ -392,18 +356,18 @@ impl LogShared {
                     }
                     return Ok(());
                 }
-                Room::NextSegment => self.roll(guard)?,
-                Room::Preparing => self.wait_for_prepared_room(guard)?,
+                Room::NextSegment => self.roll(writer, guard)?,
+                Room::Preparing => self.wait_for_prepared_room(writer, guard)?,
             }
         }
     }
 
     /// Waits for the part of the room that is being prepared; the lock is given up meanwhile.
     #[cold]
-    fn wait_for_prepared_room(&self, guard: &mut MutexGuard<'_, Option<Appender>>) -> Result<()> {
+    fn wait_for_prepared_room(&self, writer: &Writer, guard: &mut MutexGuard<'_, Option<Appender>>) -> Result<()> {
         let room = |guard: &MutexGuard<'_, Option<Appender>>| guard.as_ref().map(|appender| appender.writer.reserved());
         let before = room(guard);
-        MutexGuard::unlocked(guard, || drop(self.preparing.lock()));
+        MutexGuard::unlocked(guard, || drop(writer.preparing.lock()));
         if room(guard) == before {
             // Nothing came of it: the appender sees to itself.
             if let Some(appender) = guard.as_mut() {
@@ -416,10 +380,10 @@ impl LogShared {
     /// Seals the active segment and begins the next one. The lock may be given up meanwhile: look again
     /// afterwards.
     #[cold]
-    fn roll(&self, guard: &mut MutexGuard<'_, Option<Appender>>) -> Result<()> {
+    fn roll(&self, writer: &Writer, guard: &mut MutexGuard<'_, Option<Appender>>) -> Result<()> {
         // The recovery point trails the end by one sealed segment at most, so that opening stays quick. Rather than
         // to begin a third segment, the appender waits.
-        let active_base = guard.as_ref().expect(WRITABLE).writer.segment().base_offset;
+        let active_base = guard.as_ref().ok_or(Error::Closed)?.writer.segment().base_offset;
         if self.recovery_point.load(Ordering::Acquire) < active_base {
             MutexGuard::unlocked(guard, || self.flush_until(active_base))?;
             if self.state.load(Ordering::Acquire) != state::WRITABLE {
@@ -427,10 +391,10 @@ impl LogShared {
             }
             return Ok(());
         }
-        let appender = guard.as_mut().expect(WRITABLE);
+        let appender = guard.as_mut().ok_or(Error::Closed)?;
         let base_offset = appender.next_offset;
         let (file, reserved) = self.next_segment_file(appender, base_offset)?;
-        self.names_dirty.store(true, Ordering::Release);
+        writer.names_dirty.store(true, Ordering::Release);
         appender.writer.seal();
         let options = self.segment_options();
         let segment = Segment::on_file(&self.storage, &self.dir, options, base_offset, Arc::clone(&file), 0);

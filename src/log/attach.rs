@@ -12,18 +12,19 @@ use edgelog_core::{
     Continuation, Effort, EpochEntry, EpochLearner, EpochTable, HEADER_LEN, Judgement, Offset, Position, Standing,
 };
 
-use super::beside::FailedFlush;
+use super::attachment::{Attachment, POLL_MAX, POLL_MIN};
 use super::old_format::behind_old_messages;
-use super::recovery::OpenLog;
-use super::{LogShared, Origin, ReadUpTo, is_gone, state};
+use super::open_log::OpenLog;
+use super::origin::Origin;
+use super::role::{Attached, Role};
+use super::shared::{LogShared, is_gone};
+use super::types::{ReadUpTo, TopicPartition};
 use crate::error::{Error, Result};
-use crate::segment::{PooledBuffer, Segment, Window, file_names};
+use crate::segment::{PooledBuffer, Segment, SegmentOptions, Window, file_names};
+use crate::storage::{Access, Storage};
 use crate::sync::{Mutex, Ordering};
 use crate::zeros;
 
-/// How often an idle follower looks: at first, and at most.
-pub(super) const POLL_MIN: Duration = Duration::from_millis(1);
-pub(super) const POLL_MAX: Duration = Duration::from_millis(50);
 /// How often the writer's checkpoint is read again: it is written at a roll, else every ten seconds, a slow
 /// log's every minute.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
@@ -33,49 +34,26 @@ const LOOK_BYTES: usize = 64 << 10;
 /// them.
 const LIST_EVERY: u32 = 16;
 
-/// Where an attached log's validation stands.
-#[derive(Debug)]
-pub(crate) struct Attachment {
-    segment: Arc<Segment>,
-    /// The log's identity in the writer's checkpoint; `None` while no checkpoint knows the log.
-    id: Option<[u8; 16]>,
-    /// The topic was deleted and created again: nothing more is read under its name.
-    is_replaced: bool,
-    /// Without a checkpoint the batches' own epochs make the table.
-    learner: EpochLearner,
-    /// The file that was validated; another one under its name means a truncation.
-    identity: u64,
-    position: Position,
-    next_offset: Offset,
-    /// Where the next segment begins, in a log whose offsets need only rise; else `Offset::MAX`.
-    offset_end: Offset,
-    in_vain: u32,
-    /// The place, by segment and position, behind which a batch was looked for last.
-    searched: Option<(Offset, Position)>,
-    /// When the checkpoint was read last; `None` where it is to be read at once.
-    checkpoint_read: Option<Instant>,
-    /// Everything below was made durable from here.
-    pub(super) flushed: Offset,
-    /// The names of the segments up to the one that begins here were made durable from here.
-    pub(super) names_flushed: Option<Offset>,
-    /// A flush from here failed, and the writer has not settled it yet.
-    pub(super) failed: Option<FailedFlush>,
-}
-
-/// Attaches to a log that somebody else writes, or wrote.
+/// Attaches to a log that another process writes, or wrote.
 pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
-    let mut log = LogShared::new(params, params.saved.as_ref());
-    log.state.store(state::ATTACHED, Ordering::Release);
-    if params.saved.is_none() {
-        // Who wrote it is not known: copied from a broker, or its checkpoint is lost. Offsets need only rise.
-        log.origin.store(Origin::Imported as u8, Ordering::Relaxed);
-    }
-    let bases = log.list_segments()?;
+    let (storage, dir): (_, Arc<str>) = (&params.storage, params.name.to_string().into());
+    let bases = list_segments(&**storage, &dir, &params.name)?;
     let saved = params.saved.as_ref().map(|saved| saved.supported_by(&bases).0);
     let recovery_point = saved.as_ref().map_or(0, |saved| saved.durable.offset);
-    let mut attachment = log.take_over(&bases, recovery_point)?;
-    attachment.id = params.saved.as_ref().map(|saved| saved.id);
-    log.attachment = Some(Mutex::new(attachment));
+    // Without a checkpoint the writer is not known: copied from a broker, or its checkpoint is lost. Offsets need only
+    // rise.
+    let origin = saved.as_ref().map_or(Origin::Imported, |saved| saved.origin);
+    let options = SegmentOptions::new(&params.config, Access::Read);
+    let seen = |base| Arc::new(Segment::existing(storage, &dir, options, base));
+    let (segments, mut attachment) = stand_at(&**storage, seen, origin, &bases, recovery_point)?;
+    attachment.id = saved.as_ref().map(|saved| saved.id);
+    let end = attachment.next_offset;
+    let role = Role::Attached(Attached { attachment: Mutex::new(attachment), flushing: Mutex::new(()) });
+    let log = LogShared::new(params, saved.as_ref(), role);
+    log.origin.store(origin as u8, Ordering::Relaxed);
+    *log.segments.write() = segments;
+    log.log_end_offset.store(end, Ordering::Release);
+    log.high_watermark.store(end, Ordering::Release);
     let start = saved.as_ref().map_or(0, |saved| saved.log_start_offset).max(bases[0]);
     log.log_start_offset.store(start, Ordering::Release);
     log.recovery_point.store(recovery_point, Ordering::Release);
@@ -84,12 +62,70 @@ pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
     Ok(log)
 }
 
+/// The base offsets of the segments in `dir`, ascending: one at least.
+fn list_segments(storage: &dyn Storage, dir: &str, name: &TopicPartition) -> Result<Vec<Offset>> {
+    let names = storage.read_dir(dir).map_err(Error::storage("list", dir))?;
+    let mut bases: Vec<Offset> = names.iter().filter_map(|entry| file_names::parse_log_file(&entry.name)).collect();
+    bases.sort_unstable();
+    if bases.is_empty() {
+        // Between two names of a truncation, or a topic in the making or unmaking.
+        return Err(Error::UnknownTopicOrPartition { name: name.to_string() });
+    }
+    Ok(bases)
+}
+
+/// The segments up to that of the recovery point, and an attachment at the beginning of that one: what lies before was
+/// durable and is validated when it is read.
+fn stand_at(
+    storage: &dyn Storage,
+    seen: impl Fn(Offset) -> Arc<Segment>,
+    origin: Origin,
+    bases: &[Offset],
+    recovery_point: Offset,
+) -> Result<(Vec<Arc<Segment>>, Attachment)> {
+    let at = bases.partition_point(|&base| base <= recovery_point).saturating_sub(1);
+    let segments: Vec<Arc<Segment>> = bases[..=at].iter().map(|&base| seen(base)).collect();
+    let segment = Arc::clone(&segments[at]);
+    segment.publish(0);
+    let identity = identity_of(storage, &segment)?;
+    let next_offset = segment.base_offset;
+    let attachment = Attachment {
+        segment,
+        id: None,
+        is_replaced: false,
+        learner: EpochLearner::default(),
+        identity,
+        position: 0,
+        next_offset,
+        offset_end: end_of_segment(origin, next_offset, bases),
+        in_vain: 0,
+        searched: None,
+        checkpoint_read: None,
+        flushed: 0,
+        names_flushed: None,
+        failed: None,
+    };
+    Ok((segments, attachment))
+}
+
+/// Where the segment behind the one at `base` begins: a bound where offsets need only rise.
+fn end_of_segment(origin: Origin, base: Offset, bases: &[Offset]) -> Offset {
+    let behind = bases.iter().find(|&&other| other > base && origin == Origin::Imported);
+    behind.copied().unwrap_or(Offset::MAX)
+}
+
+/// The file that stands under a segment's name.
+fn identity_of(storage: &dyn Storage, segment: &Segment) -> Result<u64> {
+    let path = segment.path();
+    Ok(storage.metadata(&path).map_err(Error::storage("look at", &path))?.identity)
+}
+
 impl LogShared {
     /// Looks for what the writing process has appended since. `false` where there is nothing new, or nobody
     /// to look for.
     pub(super) fn refresh(&self) -> Result<bool> {
-        let Some(attachment) = &self.attachment else { return Ok(false) };
-        let mut at = attachment.lock();
+        let Some(attached) = self.attached() else { return Ok(false) };
+        let mut at = attached.attachment.lock();
         let mut any = false;
         if at.checkpoint_read.is_none_or(|at| at.elapsed() >= CHECKPOINT_EVERY) {
             any |= self.read_checkpoint(&mut at)?;
@@ -154,13 +190,13 @@ impl LogShared {
     /// Whether a file that was just opened by its name is this log's. The files of a topic that is created again come
     /// to be only after the checkpoint has forgotten the old topic: so the checkpoint is read behind the opening.
     fn confirm_identity(&self) -> Result<()> {
-        let Some(attachment) = &self.attachment else { return Ok(()) };
-        self.confirm(&mut attachment.lock())
+        let Some(attached) = self.attached() else { return Ok(()) };
+        self.confirm(&mut attached.attachment.lock())
     }
 
     /// Opens a segment's file. In an attached process the name may be another topic's by now.
     pub(super) fn open_for_reading(&self, segment: &Segment) -> Result<()> {
-        if self.attachment.is_none() || segment.is_open() {
+        if !self.is_attached() || segment.is_open() {
             return Ok(());
         }
         segment.file()?;
@@ -206,7 +242,7 @@ impl LogShared {
     /// Learns at once, and not with the next checkpoint, that the writer's retention took segments: where the first one
     /// known here is gone. One look at a file; nothing in the writing process.
     pub(super) fn notice_retention(&self) -> Result<()> {
-        if self.attachment.is_none() {
+        if !self.is_attached() {
             return Ok(());
         }
         let Some(first) = self.segments.read().first().map(Arc::clone) else { return Ok(()) };
@@ -218,7 +254,7 @@ impl LogShared {
 
     /// Drops segments that the writer's retention has taken from the list.
     pub(super) fn forget_missing_segments(&self) -> Result<()> {
-        if self.attachment.is_none() {
+        if !self.is_attached() {
             return Ok(());
         }
         let bases = self.list_segments()?;
@@ -228,50 +264,7 @@ impl LogShared {
     }
 
     fn list_segments(&self) -> Result<Vec<Offset>> {
-        let names = self.storage.read_dir(&self.dir).map_err(Error::storage("list", &self.dir))?;
-        let mut bases: Vec<Offset> = names.iter().filter_map(|entry| file_names::parse_log_file(&entry.name)).collect();
-        bases.sort_unstable();
-        if bases.is_empty() {
-            // Between two names of a truncation, or a topic in the making or unmaking.
-            return Err(Error::UnknownTopicOrPartition { name: self.name.to_string() });
-        }
-        Ok(bases)
-    }
-
-    /// Begins at the segment of the recovery point: what lies before was durable and is validated when it is
-    /// read.
-    fn take_over(&self, bases: &[Offset], recovery_point: Offset) -> Result<Attachment> {
-        let first = bases.partition_point(|&base| base <= recovery_point).saturating_sub(1);
-        let segments: Vec<Arc<Segment>> = bases[..=first].iter().map(|&base| self.attached_segment(base)).collect();
-        let segment = Arc::clone(segments.last().expect("at least the first"));
-        segment.publish(0);
-        let identity = self.identity(&segment)?;
-        let next_offset = segment.base_offset;
-        self.log_end_offset.store(next_offset, Ordering::Release);
-        self.high_watermark.store(next_offset, Ordering::Release);
-        *self.segments.write() = segments;
-        Ok(Attachment {
-            segment,
-            id: None,
-            is_replaced: false,
-            learner: EpochLearner::default(),
-            identity,
-            position: 0,
-            next_offset,
-            offset_end: self.end_of_segment(next_offset, bases),
-            in_vain: 0,
-            searched: None,
-            checkpoint_read: None,
-            flushed: 0,
-            names_flushed: None,
-            failed: None,
-        })
-    }
-
-    /// Where the segment behind the one at `base` begins: a bound where offsets need only rise.
-    fn end_of_segment(&self, base: Offset, bases: &[Offset]) -> Offset {
-        let behind = bases.iter().find(|&&other| other > base && self.origin() == Origin::Imported);
-        behind.copied().unwrap_or(Offset::MAX)
+        list_segments(&*self.storage, &self.dir, &self.name)
     }
 
     fn attached_segment(&self, base_offset: Offset) -> Arc<Segment> {
@@ -279,8 +272,7 @@ impl LogShared {
     }
 
     fn identity(&self, segment: &Segment) -> Result<u64> {
-        let path = segment.path();
-        Ok(self.storage.metadata(&path).map_err(Error::storage("look at", &path))?.identity)
+        identity_of(&*self.storage, segment)
     }
 
     /// Validates batches from where the attachment stands and publishes them.
@@ -512,8 +504,11 @@ impl LogShared {
         // Segments of an imported log may overlap: what stands in both is passed over by readers.
         (at.segment, at.identity, at.position, at.in_vain) = (segment, identity, 0, 0);
         let reached = at.next_offset.max(base);
-        at.offset_end =
-            if self.origin() == Origin::Own { Offset::MAX } else { self.end_of_segment(base, &self.list_segments()?) };
+        at.offset_end = if self.origin() == Origin::Own {
+            Offset::MAX
+        } else {
+            end_of_segment(Origin::Imported, base, &self.list_segments()?)
+        };
         at.next_offset = if self.origin() == Origin::Own { reached } else { base };
         self.log_end_offset.fetch_max(reached, Ordering::AcqRel);
         self.high_watermark.fetch_max(reached, Ordering::AcqRel);
@@ -524,7 +519,12 @@ impl LogShared {
     /// segment is gone, or other batches stand there.
     fn begin_again(&self, at: &mut Attachment, from: Offset) -> Result<()> {
         let bases = self.list_segments()?;
-        *at = Attachment { failed: at.failed, id: at.id, ..self.take_over(&bases, from)? };
+        let seen = |base| self.attached_segment(base);
+        let (segments, attachment) = stand_at(&*self.storage, seen, self.origin(), &bases, from)?;
+        *at = Attachment { failed: at.failed, id: at.id, ..attachment };
+        *self.segments.write() = segments;
+        self.log_end_offset.store(at.next_offset, Ordering::Release);
+        self.high_watermark.store(at.next_offset, Ordering::Release);
         // What was durable of the history that is gone says nothing of this one.
         self.recovery_point.fetch_min(at.next_offset, Ordering::AcqRel);
         self.log_start_offset.fetch_max(bases[0], Ordering::AcqRel);

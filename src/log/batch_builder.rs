@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use edgelog_core::{EncodeError, RecordBatchBuilder, TimestampMs};
 
-use super::NewRecord;
+use super::types::NewRecord;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::zeros;

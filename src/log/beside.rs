@@ -26,32 +26,27 @@ use std::sync::Arc;
 
 use edgelog_core::{LeaderEpoch, Offset};
 
-use super::{LogShared, is_gone};
+use super::attachment::FailedFlush;
+#[cfg(feature = "bridge")]
+use super::handle::Log;
+use super::role::Attached;
+use super::shared::{LogShared, is_gone};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::segment::Segment;
 use crate::sync::Ordering;
 
-/// A flush beside the writer that failed: what it was to make durable may never be, although the next one succeeds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FailedFlush {
-    /// Nothing beyond this had been appended.
-    pub(crate) end: Offset,
-    /// The log had begun no later epoch.
-    pub(crate) epoch: LeaderEpoch,
-}
-
 #[cfg(feature = "bridge")]
-impl super::Log {
+impl Log {
     /// The flush from here that failed, until it is settled.
     pub(crate) fn failed_flush(&self) -> Option<FailedFlush> {
-        self.shared.attachment.as_ref()?.lock().failed
+        self.shared.attached()?.attachment.lock().failed
     }
 
     /// Takes over from a process that died after its flush had failed: as if it had been this one's.
     pub(crate) fn inherit_failed_flush(&self, failed: FailedFlush) {
-        let Some(attachment) = &self.shared.attachment else { return };
-        attachment.lock().failed = Some(failed);
+        let Some(attached) = self.shared.attached() else { return };
+        attached.attachment.lock().failed = Some(failed);
         let reason = "what a bridge before this one could not flush may be lost; the program that writes it has to \
                       flush it, or to open the store again";
         self.shared.failure.lock().get_or_insert_with(|| reason.to_owned());
@@ -62,10 +57,10 @@ impl super::Log {
 impl LogShared {
     /// Makes durable what this attached log shows, if it reaches beyond what is durable by now, and returns the end
     /// below which everything is durable. See [`Log::flush_up_to`](super::Log::flush_up_to).
-    pub(super) fn flush_beside(&self, offset: Offset) -> Result<Offset> {
-        let _no_other = self.pause_flushes();
+    pub(super) fn flush_beside(&self, attached: &Attached, offset: Offset) -> Result<Offset> {
+        let _no_other = attached.flushing.lock();
         self.refresh()?;
-        if !self.settle_failed_flush()? {
+        if !self.settle_failed_flush(attached)? {
             return Err(self.previous_failure());
         }
         let durable = self.recovery_point.load(Ordering::Acquire);
@@ -74,7 +69,7 @@ impl LogShared {
         if durable >= offset.min(end) || !self.is_vouched_for()? {
             return Ok(durable);
         }
-        match self.flush_files_beside(durable, end) {
+        match self.flush_files_beside(attached, durable, end) {
             Ok(()) => {}
             // Taken by retention, or by a truncation, while it was flushed: the next call sees what there is.
             Err(error) if is_gone(&error) => return Ok(durable),
@@ -82,18 +77,17 @@ impl LogShared {
                 // The kernel takes the pages for clean: who asked once more would be told that all is well.
                 self.tell_attached();
                 self.failure.lock().get_or_insert_with(|| error.to_string());
-                self.note_failed_flush();
+                self.note_failed_flush(attached);
                 return Err(error);
             }
         }
         if !self.is_vouched_for()? {
             return Ok(durable);
         }
-        let attachment = self.attachment.as_ref().expect("the caller looked");
-        self.read_checkpoint(&mut attachment.lock())?;
+        self.read_checkpoint(&mut attached.attachment.lock())?;
         self.refresh()?;
         if self.generation.load(Ordering::Acquire) == generation {
-            let mut at = attachment.lock();
+            let mut at = attached.attachment.lock();
             let end =
                 if bug(Bug::TakeTheEndAfterTheFlushBeside) { self.log_end_offset.load(Ordering::Acquire) } else { end };
             at.flushed = at.flushed.max(end);
@@ -104,17 +98,16 @@ impl LogShared {
 
     /// What was appended by now, and the epochs that there are, tell later whether the writer has settled it. Where
     /// they cannot be looked at, nothing will tell.
-    fn note_failed_flush(&self) {
+    fn note_failed_flush(&self, attached: &Attached) {
         let end = self.refresh().map_or(Offset::MAX, |_| self.log_end_offset.load(Ordering::Acquire));
         let saved = self.host().and_then(|host| host.read_saved(&self.name)).ok().flatten();
         let epoch = saved.and_then(|saved| Some(saved.epochs.last()?.epoch)).unwrap_or(LeaderEpoch::MAX);
-        let attachment = self.attachment.as_ref().expect("the caller looked");
-        attachment.lock().failed = Some(FailedFlush { end, epoch });
+        attached.attachment.lock().failed = Some(FailedFlush { end, epoch });
     }
 
     /// Whether there is no failed flush (any more).
-    fn settle_failed_flush(&self) -> Result<bool> {
-        let mut at = self.attachment.as_ref().expect("the caller looked").lock();
+    fn settle_failed_flush(&self, attached: &Attached) -> Result<bool> {
+        let mut at = attached.attachment.lock();
         let Some(failed) = at.failed else { return Ok(true) };
         // What a recovery has cut meanwhile is not read from here any more.
         self.read_checkpoint(&mut at)?;
@@ -164,12 +157,12 @@ impl LogShared {
     }
 
     /// Flushes every segment from the one that holds `durable` up to the one that holds `end`, then what names them.
-    fn flush_files_beside(&self, durable: Offset, end: Offset) -> Result<()> {
+    fn flush_files_beside(&self, attached: &Attached, durable: Offset, end: Offset) -> Result<()> {
         let segments = self.segments_between(durable, end);
         for segment in &segments {
             segment.file()?.flush().map_err(|error| Error::storage("flush", &segment.path())(error))?;
         }
-        let attachment = self.attachment.as_ref().expect("the caller looked");
+        let attachment = &attached.attachment;
         let (names, newest) = (attachment.lock().names_flushed, segments.last().map(|segment| segment.base_offset));
         if names < newest && !bug(Bug::SkipDirectorySyncBeside) {
             self.storage.sync_dir(&self.dir).map_err(Error::storage("sync directory", &self.dir))?;

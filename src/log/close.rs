@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use edgelog_core::{LogId, TimestampMs};
 
-use super::{DurablePoint, LogShared, state};
+use super::saved_log::DurablePoint;
+use super::shared::{LogShared, state};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::segment::file_names;
@@ -14,15 +15,16 @@ use crate::sync::Ordering;
 impl LogShared {
     /// What is due for this log at `now`. Returns whether a segment was sealed, and so the checkpoint has news.
     pub(crate) fn tick(&self, now: TimestampMs) -> Result<bool> {
+        let Ok(writer) = self.writer() else { return Ok(false) };
         if !matches!(self.state.load(Ordering::Acquire), state::WRITABLE | state::ATTEND) {
             return Ok(false);
         }
         self.prepare_room()?;
         let sealed = self.finish_sealed()?;
-        let since = self.interval_since.load(Ordering::Acquire);
+        let since = writer.interval_since.load(Ordering::Acquire);
         // A clock that was set back must not keep a flush waiting.
         if since != 0 && (now < since || now - since >= self.flush_interval_ms()) {
-            self.interval_since.store(0, Ordering::Release);
+            writer.interval_since.store(0, Ordering::Release);
             self.flush_until(self.log_end_offset.load(Ordering::Acquire))?;
         }
         Ok(sealed)
@@ -30,13 +32,15 @@ impl LogShared {
 
     /// The interval within which an `Interval` append still waits to be flushed.
     pub(crate) fn interval_pending(&self) -> Option<i64> {
-        (self.interval_since.load(Ordering::Acquire) != 0).then(|| self.flush_interval_ms())
+        let writer = self.writer().ok()?;
+        (writer.interval_since.load(Ordering::Acquire) != 0).then(|| self.flush_interval_ms())
     }
 
     /// Flushes, trims the file to its batches and writes the indexes. Appends answer `Closed` from here on.
     pub(crate) fn close(&self) -> Result<()> {
+        let Ok(writer) = self.writer() else { return Ok(()) };
         let (segment, file, position, end) = {
-            let mut guard = self.appender.lock();
+            let mut guard = writer.appender.lock();
             let failed = self.state.load(Ordering::Acquire) == state::FAILED;
             if !failed {
                 self.state.store(state::CLOSED, Ordering::Release);
@@ -60,18 +64,18 @@ impl LogShared {
         if let Some(file) = file {
             let path = segment.path();
             // Whoever prepares room writes to the file's end; from here on nobody begins to.
-            drop(self.preparing.lock());
+            drop(writer.preparing.lock());
             let len = file.len().map_err(Error::storage("look at", &path))?;
             debug_assert!(len >= u64::from(position), "{path} of {len} bytes ends before its batches, at {position}");
             if len > u64::from(position) {
                 file.truncate(u64::from(position)).map_err(Error::storage("trim", &path))?;
             }
             if bug(Bug::MarkCleanBeforeFlush) {
-                *self.durable.lock() = DurablePoint { offset: end, base_offset: segment.base_offset, position };
+                *writer.durable.lock() = DurablePoint { offset: end, base_offset: segment.base_offset, position };
             } else {
                 self.flush_now()?;
             }
-            debug_assert_eq!(self.durable.lock().offset, end, "nothing is appended to a closed log");
+            debug_assert_eq!(writer.durable.lock().offset, end, "nothing is appended to a closed log");
         }
         let segments = self.segments.read().clone();
         for segment in segments.iter().rev() {
@@ -90,12 +94,13 @@ impl LogShared {
 
     /// Lets go of a log whose files are about to be deleted.
     pub(crate) fn abandon(&self) {
-        let _no_flush = self.pause_flushes();
-        let mut guard = self.appender.lock();
+        let Ok(writer) = self.writer() else { return };
+        let _no_flush = writer.pause_flushes();
+        let mut guard = writer.appender.lock();
         self.state.store(state::CLOSED, Ordering::Release);
         *guard = None;
         self.segments.write().clear();
-        *self.durable.lock() = DurablePoint::default();
+        *writer.durable.lock() = DurablePoint::default();
         drop(guard);
         self.wake.wake_all();
     }
@@ -103,13 +108,15 @@ impl LogShared {
     /// Ends the use of a log whose store is let go of. An append under way is done on return.
     pub(crate) fn let_go(&self) {
         self.state.store(state::CLOSED, Ordering::Release);
-        drop(self.appender.lock());
+        if let Ok(writer) = self.writer() {
+            drop(writer.appender.lock());
+        }
         self.wake.wake_all();
     }
 
     /// Ends the use of an attached log.
     pub(crate) fn detach(&self) {
-        if self.attachment.is_some() {
+        if self.is_attached() {
             self.state.store(state::CLOSED, Ordering::Release);
         }
     }

@@ -8,12 +8,16 @@ use edgelog_core::{
     TimestampMs, TimestampType, crc32c, encode_one,
 };
 
-use super::append::Outcome;
-use super::{LogShared, NewRecord};
+use super::shared::LogShared;
+use super::types::NewRecord;
 use crate::codec;
 use crate::error::{Error, Result};
 use crate::sync::Ordering;
 use crate::zeros;
+
+/// What the path of every append hands up. An [`Error`] is three times as wide as an [`AppendInfo`]: by value, each
+/// floor of the path would move the room of an error that is not there.
+pub(super) type Outcome<T> = std::result::Result<T, Box<Error>>;
 
 /// A thread keeps its encoding buffer up to this size.
 const SCRATCH_KEPT_MAX: usize = 1 << 20;

@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use edgelog_core::Offset;
 
-use super::{DurablePoint, Log, LogShared, state};
+use super::handle::Log;
+use super::role::Writer;
+use super::saved_log::DurablePoint;
+use super::shared::{LogShared, state};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::events;
@@ -21,16 +24,6 @@ use crate::sync::{Ordering, elapsed};
 const GATHER_FRACTION: u32 = 2;
 /// ... and never longer than this.
 const GATHER_MAX: Duration = Duration::from_micros(200);
-
-/// Who flushes, and what the leader knows of the group that it flushes for.
-#[derive(Debug, Default)]
-pub(crate) struct FlushState {
-    flushing: bool,
-    /// `Sync` appends that the last flush served: about as many are to be expected again.
-    last_group: u32,
-    /// How long a flush usually takes, a moving average.
-    usual: Duration,
-}
 
 impl Log {
     /// Makes everything that was appended before this call durable.
@@ -71,8 +64,8 @@ impl Log {
     pub fn flush_up_to(&self, offset: Offset) -> Result<Offset> {
         let log = &*self.shared;
         log.check_alive()?;
-        if log.attachment.is_some() {
-            return log.flush_beside(offset);
+        if let Some(attached) = log.attached() {
+            return log.flush_beside(attached, offset);
         }
         log.flush_until(offset.min(log.log_end_offset.load(Ordering::Acquire)))?;
         Ok(log.recovery_point.load(Ordering::Acquire))
@@ -80,7 +73,7 @@ impl Log {
 }
 
 /// Keeps flushes out for as long as it lives: truncation lowers what a flush under way would raise again.
-pub(super) struct FlushPause<'a>(&'a LogShared);
+pub(super) struct FlushPause<'a>(&'a Writer);
 
 impl Drop for FlushPause<'_> {
     fn drop(&mut self) {
@@ -90,16 +83,16 @@ impl Drop for FlushPause<'_> {
 }
 
 /// Ends a flush that panicked: nobody knows what it flushed, and nobody may wait for it.
-struct Unwound<'a>(&'a LogShared);
+struct Unwound<'a>(&'a LogShared, &'a Writer);
 
 impl Drop for Unwound<'_> {
     fn drop(&mut self) {
         self.0.fail("a flush panicked");
-        drop(FlushPause(self.0));
+        drop(FlushPause(self.1));
     }
 }
 
-impl LogShared {
+impl Writer {
     /// Waits for a flush under way and keeps others out until the answer is dropped.
     pub(super) fn pause_flushes(&self) -> FlushPause<'_> {
         let mut flush = self.flush_state.lock();
@@ -108,53 +101,6 @@ impl LogShared {
         }
         flush.flushing = true;
         FlushPause(self)
-    }
-
-    /// Returns once the recovery point has reached `target`: by flushing, or by waiting for who flushes
-    /// already.
-    pub(crate) fn flush_until(&self, target: Offset) -> Result<()> {
-        // A flush under way is a lock too: who waits for it from within an event waits for itself.
-        let _events = events::hold();
-        let mut flush = self.flush_state.lock();
-        loop {
-            if self.recovery_point.load(Ordering::Acquire) >= target {
-                return Ok(());
-            }
-            match self.state.load(Ordering::Acquire) {
-                state::FAILED => return Err(self.previous_failure()),
-                state::ATTACHED => return Err(Error::ReadOnly),
-                _ => {}
-            }
-            if flush.flushing {
-                self.flushed.wait(&mut flush);
-                continue;
-            }
-            flush.flushing = true;
-            let (group, usual) = (flush.last_group, flush.usual);
-            drop(flush);
-
-            let unwound = Unwound(self);
-            self.gather(group, usual);
-            let begun = Instant::now();
-            let outcome = self.flush_once();
-            std::mem::forget(unwound);
-
-            flush = self.flush_state.lock();
-            flush.flushing = false;
-            if let Ok(served) = outcome {
-                flush.last_group = served;
-                flush.usual = (flush.usual * 7 + elapsed(begun)) / 8;
-            }
-            self.flushed.notify_all();
-            outcome?;
-        }
-    }
-
-    /// Flushes whether or not anything is known to need it: the size of a trimmed file does.
-    pub(super) fn flush_now(&self) -> Result<()> {
-        let _events = events::hold();
-        let _no_other = self.pause_flushes();
-        self.flush_once().map(|_| ())
     }
 
     /// Waits a moment for the appenders that the last flush served: they are likely on their way here, and
@@ -169,30 +115,83 @@ impl LogShared {
             std::thread::yield_now();
         }
     }
+}
+
+impl LogShared {
+    /// Returns once the recovery point has reached `target`: by flushing, or by waiting for who flushes
+    /// already.
+    pub(crate) fn flush_until(&self, target: Offset) -> Result<()> {
+        // A flush under way is a lock too: who waits for it from within an event waits for itself.
+        let _events = events::hold();
+        if self.recovery_point.load(Ordering::Acquire) >= target {
+            return Ok(());
+        }
+        let writer = self.writer()?;
+        let mut flush = writer.flush_state.lock();
+        loop {
+            if self.recovery_point.load(Ordering::Acquire) >= target {
+                return Ok(());
+            }
+            match self.state.load(Ordering::Acquire) {
+                state::FAILED => return Err(self.previous_failure()),
+                _ => {}
+            }
+            if flush.flushing {
+                writer.flushed.wait(&mut flush);
+                continue;
+            }
+            flush.flushing = true;
+            let (group, usual) = (flush.last_group, flush.usual);
+            drop(flush);
+
+            let unwound = Unwound(self, writer);
+            writer.gather(group, usual);
+            let begun = Instant::now();
+            let outcome = self.flush_once(writer);
+            std::mem::forget(unwound);
+
+            flush = writer.flush_state.lock();
+            flush.flushing = false;
+            if let Ok(served) = outcome {
+                flush.last_group = served;
+                flush.usual = (flush.usual * 7 + elapsed(begun)) / 8;
+            }
+            writer.flushed.notify_all();
+            outcome?;
+        }
+    }
+
+    /// Flushes whether or not anything is known to need it: the size of a trimmed file does.
+    pub(super) fn flush_now(&self) -> Result<()> {
+        let _events = events::hold();
+        let writer = self.writer()?;
+        let _no_other = writer.pause_flushes();
+        self.flush_once(writer).map(|_| ())
+    }
 
     /// One flush of everything below the end as it is now. Returns how many `Sync` appends it served.
-    fn flush_once(&self) -> Result<u32> {
+    fn flush_once(&self, writer: &Writer) -> Result<u32> {
         let (end, active_base, position, served) = {
-            let guard = self.appender.lock();
+            let guard = writer.appender.lock();
             let appender = guard.as_ref().ok_or(Error::Closed)?;
-            let served = self.sync_appends.swap(0, Ordering::Relaxed);
-            let writer = &appender.writer;
-            (appender.next_offset, writer.segment().base_offset, writer.position(), served)
+            let served = writer.sync_appends.swap(0, Ordering::Relaxed);
+            let segment = &appender.writer;
+            (appender.next_offset, segment.segment().base_offset, segment.position(), served)
         };
         if bug(Bug::CheckpointBeforeFlush) {
-            *self.durable.lock() = DurablePoint { offset: end, base_offset: active_base, position };
+            *writer.durable.lock() = DurablePoint { offset: end, base_offset: active_base, position };
             self.host()?.checkpoint()?;
         }
-        let outcome = self.flush_files(active_base);
+        let outcome = self.flush_files(writer, active_base);
         if let Err(error) = outcome {
             self.fail(&error.to_string());
             return Err(error.made_read_only(&self.name));
         }
         let end = if bug(Bug::TakeTheEndAfterTheFlush) { self.log_end_offset.load(Ordering::Acquire) } else { end };
         debug_assert!(active_base <= end && end <= self.log_end_offset.load(Ordering::Acquire), "flushed up to {end}");
-        *self.durable.lock() = DurablePoint { offset: end, base_offset: active_base, position };
+        *writer.durable.lock() = DurablePoint { offset: end, base_offset: active_base, position };
         // Readers first: an append returns when the recovery point has passed it, and then finds its own record.
-        self.acknowledge(end);
+        self.acknowledge(writer, end);
         self.recovery_point.store(end, Ordering::Release);
         // Also where the high watermark stays: some wait for what is durable.
         self.wake.wake_all();
@@ -201,7 +200,7 @@ impl LogShared {
 
     /// Flushes every segment from the recovery point's on up to the active one, then the directory if a name in it
     /// is new.
-    fn flush_files(&self, active_base: Offset) -> Result<()> {
+    fn flush_files(&self, writer: &Writer, active_base: Offset) -> Result<()> {
         let mut segment = self.first_to_flush();
         while let Some(current) = segment {
             let base_offset = current.base_offset;
@@ -217,7 +216,7 @@ impl LogShared {
                 segment = None;
             }
         }
-        if self.names_dirty.swap(false, Ordering::AcqRel) && !bug(Bug::SkipDirectorySync) {
+        if writer.names_dirty.swap(false, Ordering::AcqRel) && !bug(Bug::SkipDirectorySync) {
             self.storage.sync_dir(&self.dir).map_err(Error::storage("sync directory", &self.dir))?;
         }
         Ok(())
@@ -237,9 +236,9 @@ impl LogShared {
     }
 
     /// Everything below `end` is durable: lets readers see the `Sync` appends among it.
-    fn acknowledge(&self, end: Offset) {
+    fn acknowledge(&self, writer: &Writer, end: Offset) {
         {
-            let mut guard = self.appender.lock();
+            let mut guard = writer.appender.lock();
             let Some(appender) = guard.as_mut() else { return };
             if appender.sync_pending_from.is_some() {
                 if appender.sync_pending_end <= end {

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use edgelog_core::{Offset, OffsetAndEpoch, TimestampMs};
 
+use super::origin::Origin;
 use super::read::{Reader, ReaderOptions};
-use super::{LogShared, OffsetSpec, Origin, ReadUpTo};
+use super::shared::LogShared;
+use super::types::{OffsetSpec, ReadUpTo};
 use crate::error::Result;
 use crate::sync::Ordering;
 
@@ -67,7 +69,7 @@ impl LogShared {
                 continue;
             }
             self.open_for_reading(segment)?;
-            if segment.largest_timestamp(&self.pool)? < timestamp && !(is_last && self.attachment.is_some()) {
+            if segment.largest_timestamp(&self.pool)? < timestamp && !(is_last && self.is_attached()) {
                 continue;
             }
             let from = segment.offset_before_time(timestamp, &self.pool)?.max(start);

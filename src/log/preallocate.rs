@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use edgelog_core::TimestampMs;
 
-use super::{LogShared, state};
+use super::role::Writer;
+use super::shared::{LogShared, state};
 use crate::error::{Error, Result};
 use crate::segment::{RoomAhead, file_names};
 use crate::storage::{Access, remove_if_there};
@@ -18,19 +19,20 @@ impl LogShared {
     /// Makes room ahead of a writer that asked for it, outside the append lock, and the next segment when
     /// this one is three quarters full.
     pub(crate) fn prepare_room(&self) -> Result<()> {
-        let Some((ahead, segment_bytes, has_next)) = self.room_ahead(self.clock.now()) else { return Ok(()) };
+        let Ok(writer) = self.writer() else { return Ok(()) };
+        let Some((ahead, segment_bytes, has_next)) = self.room_ahead(writer, self.clock.now()) else { return Ok(()) };
         if !ahead.room.is_empty() && ahead.file.reserve(u64::from(ahead.room.end)).is_ok() {
-            self.hand_over_room(&ahead);
+            self.hand_over_room(writer, &ahead);
         }
         if !has_next && ahead.nearly_full {
-            self.prepare_next_segment(segment_bytes, ahead.stores)?;
+            self.prepare_next_segment(writer, segment_bytes, ahead.stores)?;
         }
         Ok(())
     }
 
     /// What the writer asks for, `segment.bytes`, and whether the next segment's file is there already.
-    fn room_ahead(&self, now: TimestampMs) -> Option<(RoomAhead, u32, bool)> {
-        let mut guard = self.appender.lock();
+    fn room_ahead(&self, writer: &Writer, now: TimestampMs) -> Option<(RoomAhead, u32, bool)> {
+        let mut guard = writer.appender.lock();
         let appender = guard.as_mut()?;
         if self.state.load(Ordering::Acquire) != state::WRITABLE {
             return None;
@@ -41,22 +43,22 @@ impl LogShared {
 
     /// Gives reserved room to the writer, a part at a time; where it stores, prepared. The writer stays behind what it
     /// was given, and an appender waits for the next part where it comes that far.
-    fn hand_over_room(&self, ahead: &RoomAhead) {
+    fn hand_over_room(&self, writer: &Writer, ahead: &RoomAhead) {
         let RoomAhead { segment, file, room, stores, .. } = ahead;
         // Moves the end of the writer's room from `at`; not where it went on by itself, to room of its own.
         let give = |at: u32, to: u32| {
-            let mut guard = self.appender.lock();
-            let writer = guard.as_mut().map(|appender| &mut appender.writer);
-            let Some(writer) = writer.filter(|writer| Arc::ptr_eq(writer.segment(), segment)) else {
+            let mut guard = writer.appender.lock();
+            let active = guard.as_mut().map(|appender| &mut appender.writer);
+            let Some(active) = active.filter(|active| Arc::ptr_eq(active.segment(), segment)) else {
                 // Sealed meanwhile, and perhaps trimmed already: the room goes back.
                 segment.set_untrimmed();
                 return false;
             };
-            self.state.load(Ordering::Acquire) == state::WRITABLE && writer.take_room(at, to, room)
+            self.state.load(Ordering::Acquire) == state::WRITABLE && active.take_room(at, to, room)
         };
         let mut at = room.start;
         while at < room.end {
-            let _preparing = self.preparing.lock();
+            let _preparing = writer.preparing.lock();
             let end = if *stores { room.end.min(at + PREPARED_BYTES) } else { room.end };
             if !give(at, at) {
                 return;
@@ -72,7 +74,7 @@ impl LogShared {
     }
 
     /// Creates and reserves the file of the next segment under a name of its own.
-    fn prepare_next_segment(&self, segment_bytes: u32, stores: bool) -> Result<()> {
+    fn prepare_next_segment(&self, writer: &Writer, segment_bytes: u32, stores: bool) -> Result<()> {
         const FIRST_ROOM_MAX: u32 = 4 << 20;
         let path = format!("{}/{}", self.dir, file_names::PREPARED);
         remove_if_there(&*self.storage, &path).map_err(Error::storage("replace", &path))?;
@@ -86,7 +88,7 @@ impl LogShared {
         if stores {
             file.prepare(0..u64::from(room));
         }
-        if let Some(appender) = self.appender.lock().as_mut() {
+        if let Some(appender) = writer.appender.lock().as_mut() {
             appender.prepared = Some((file, room));
         }
         Ok(())

@@ -13,9 +13,12 @@ use edgelog_core::{
 };
 
 use super::batch::Batch;
+use super::handle::Log;
+use super::origin::Origin;
+use super::shared::{LogShared, is_gone};
 use super::signal::Signal;
 use super::transactions::Stable;
-use super::{Log, LogShared, OffsetSpec, Origin, ReadUpTo, is_gone};
+use super::types::{OffsetSpec, ReadUpTo};
 use crate::error::{DamageKind, Error, Result};
 use crate::segment::{Cursor, Lent, Resynced, Segment};
 use crate::sync::Ordering;
@@ -295,7 +298,7 @@ impl Reader {
     pub fn poll_descriptor(&mut self) -> Result<BorrowedFd<'_>> {
         let signal = match self.signal.take() {
             Some(signal) => signal,
-            None => Signal::new(self.log.attachment.is_some())?,
+            None => Signal::new(self.log.is_attached())?,
         };
         Ok(self.signal.insert(signal).descriptor())
     }
@@ -616,7 +619,7 @@ impl Reader {
         let place = self.place.as_ref().expect("in a segment");
         let recovery_point = self.log.recovery_point.load(Ordering::Acquire);
         let end = self.log.log_end_offset.load(Ordering::Acquire).min(recovery_point);
-        if self.log.attachment.is_none() || self.position >= end {
+        if !self.log.is_attached() || self.position >= end {
             return Ok(Step::End);
         }
         if place.position < place.segment.len()? || self.log.segment_after(place.segment.base_offset).is_some() {
@@ -791,7 +794,7 @@ impl LogShared {
     /// Waits until something lies beyond `position` for such a reader, the log is closed or fails, or the
     /// deadline passes.
     fn wait_beyond(&self, position: Offset, up_to: ReadUpTo, deadline: Option<Instant>) -> Result<bool> {
-        if self.attachment.is_some() {
+        if self.is_attached() {
             return self.poll_beyond(position, up_to, deadline);
         }
         let generation = self.generation.load(Ordering::Acquire);

@@ -16,83 +16,30 @@
 use std::io;
 use std::sync::Arc;
 
-use edgelog_core::config::IsolationLevel;
-use edgelog_core::{
-    Candidate, Continuation, Effort, EpochLearner, EpochTable, LeaderEpoch, LogConfig, Offset, Position, Standing,
-};
+use edgelog_core::{Candidate, Continuation, Effort, EpochLearner, LeaderEpoch, Offset, Position, Standing};
 
+use super::appender::Appender;
 use super::old_format::refuse_old_messages;
-use super::saved_log::proved_by_names;
-use super::{
-    Appender, DurablePoint, LogHost, LogShared, LostRange, Origin, SavedLog, TopicPartition, is_begun_here, state,
-};
+use super::open_log::OpenLog;
+use super::origin::{Origin, is_begun_here};
+use super::read::LostRange;
+use super::role::{Role, Writer};
+use super::saved_log::{DurablePoint, proved_by_names};
+use super::shared::LogShared;
 use crate::canary::{Bug, bug};
-use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::segment::{BufferPool, Cursor, Lent, Segment, SegmentOptions, SegmentWriter, file_names};
-use crate::storage::{Access, ForkGuard, Storage};
-use crate::sync::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, RwLock, Wake};
+use crate::segment::{Cursor, Lent, Segment, file_names};
+use crate::storage::{Access, Storage};
+use crate::sync::Ordering;
 
+mod report;
 mod tail;
 
-pub use tail::CutTail;
+pub use report::{CutTail, LogRecovery};
 
 /// So many sealed segments without index files, from the newest back, get new ones; those of more (an imported
 /// log) are made when somebody reads there.
 const STALE_INDEXES_MAX: usize = 32;
-/// What opening one log found and did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LogRecovery {
-    /// The log.
-    pub name: TopicPartition,
-    /// It had been closed cleanly: nothing had to be looked at.
-    pub clean: bool,
-    /// First offset that it holds now.
-    pub log_start_offset: Offset,
-    /// The offset that the next record gets.
-    pub log_end_offset: Offset,
-    /// The recovery point that the checkpoint named: everything below was durable before the stop.
-    pub recovery_point: Offset,
-    /// Records found above that recovery point, accepted and made durable.
-    pub recovered_records: u64,
-    /// The leader epoch from now on.
-    pub leader_epoch: LeaderEpoch,
-    /// Bytes behind the end that are no part of the log any more, and where they are kept.
-    pub cut: Vec<CutTail>,
-    /// Offsets below the recovery point that are lost to damage.
-    pub lost: Vec<LostRange>,
-    /// What the checkpoint says of the log and its segments do not bear out: it was not believed.
-    pub doubts: Vec<String>,
-    /// Segments that Kafka's log cleaner left under a `.swap` name: no part of the log, and perhaps the only copy of
-    /// records, which [`check`](crate::inspect::check()) says.
-    pub swap_files: Vec<String>,
-    /// Why the log opened read-only, where it did: what it holds could not be made durable.
-    pub failure: Option<String>,
-}
-
-/// What the store hands over to open one log.
-#[derive(Clone)]
-pub(crate) struct OpenLog {
-    pub(crate) name: TopicPartition,
-    pub(crate) storage: Arc<dyn Storage>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) host: std::sync::Weak<dyn LogHost>,
-    pub(crate) pool: Arc<BufferPool>,
-    pub(crate) config: LogConfig,
-    pub(crate) check_crcs: bool,
-    pub(crate) decompressed_bytes_max: u32,
-    pub(crate) isolation_level: IsolationLevel,
-    pub(crate) saved: Option<SavedLog>,
-    /// What was taken out of what the checkpoint says of the log: where anything was, the log is recovered.
-    pub(crate) odd: Vec<String>,
-    /// The checkpoint carries a clean mark that holds for the store.
-    pub(crate) store_is_clean: bool,
-    /// The machine has not booted since the checkpoint was written.
-    pub(crate) same_boot: bool,
-    /// Identity for a log that the checkpoint does not know.
-    pub(crate) new_id: [u8; 16],
-}
 
 /// Opens a log for writing, whatever the last stop left behind.
 ///
@@ -104,7 +51,7 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     let supported = params.saved.as_ref().map(|saved| saved.supported_by(&listed));
     let (saved, doubts) = supported.map_or((None, Vec::new()), |(saved, doubts)| (Some(saved), doubts));
     let params = &OpenLog { saved: saved.clone(), ..params.clone() };
-    let log = Arc::new(LogShared::new(params, saved.as_ref()));
+    let log = Arc::new(LogShared::new(params, saved.as_ref(), Role::Writer(Writer::default())));
 
     let mut report = LogRecovery {
         name: params.name.clone(),
@@ -122,7 +69,9 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     };
     let may_be_clean = report.doubts.is_empty() && params.odd.is_empty();
     let is_copied = params.saved.is_none() && !is_begun_here(&*params.storage, &dir);
-    let mut recovery = Recovery { log: &log, params, report: &mut report, learner: EpochLearner::default(), is_copied };
+    let writer = log.writer()?;
+    let mut recovery =
+        Recovery { log: &log, writer, params, report: &mut report, learner: EpochLearner::default(), is_copied };
     if !may_be_clean || !recovery.open_clean(&listed)? {
         if params.store_is_clean {
             // The clean mark does not hold for this log, whose bytes are about to change: it goes first.
@@ -130,7 +79,7 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
         }
         recovery.open_unclean(&listed)?;
     }
-    let offsets = super::Log { shared: Arc::clone(&log) }.offsets();
+    let offsets = log.offsets();
     report.log_start_offset = offsets.log_start_offset;
     report.log_end_offset = offsets.log_end_offset;
     report.leader_epoch = log.epochs.read().view().latest().map_or(0, |entry| entry.epoch);
@@ -180,76 +129,15 @@ fn list(storage: &dyn Storage, dir: &str) -> Result<Vec<Offset>> {
 }
 
 impl LogShared {
-    pub(super) fn new(params: &OpenLog, saved: Option<&SavedLog>) -> LogShared {
-        let epochs = saved.map(|s| s.epochs.clone()).unwrap_or_default();
-        // A table that contradicts itself cannot have passed the checkpoint's CRC; a fresh one is built from the
-        // batches.
-        let epochs = EpochTable::from_entries(epochs).unwrap_or_default();
-        let log = LogShared {
-            name: params.name.clone(),
-            dir: params.name.to_string().into(),
-            id: saved.map_or(params.new_id, |s| s.id),
-            origin: AtomicU8::new(saved.map_or(Origin::Own, |s| s.origin) as u8),
-            storage: Arc::clone(&params.storage),
-            clock: Arc::clone(&params.clock),
-            host: params.host.clone(),
-            fork: ForkGuard::here(),
-            pool: Arc::clone(&params.pool),
-            decompressed_bytes_max: params.decompressed_bytes_max as usize,
-            isolation_level: params.isolation_level,
-            transactions: Mutex::default(),
-            config: RwLock::new(Arc::new(LogConfig::default())),
-            hot: super::HotConfig::default(),
-            state: AtomicU8::new(state::ATTEND),
-            failure: Mutex::new(None),
-            failure_flag: Mutex::new(None),
-            appender: Mutex::new(None),
-            preparing: Mutex::new(()),
-            attachment: None,
-            segments: RwLock::new(Vec::new()),
-            epochs: RwLock::new(epochs),
-            log_start_offset: AtomicI64::new(0),
-            high_watermark: AtomicI64::new(0),
-            log_end_offset: AtomicI64::new(0),
-            recovery_point: AtomicI64::new(0),
-            generation: AtomicU64::new(0),
-            wake: Wake::default(),
-            loaded: Mutex::default(),
-            durable: Mutex::new(DurablePoint::default()),
-            flush_state: Mutex::default(),
-            flushed: Condvar::new(),
-            interval_since: AtomicI64::new(0),
-            sync_appends: AtomicU32::new(0),
-            names_dirty: AtomicBool::new(false),
-        };
-        log.hot.check_crcs.store(params.check_crcs, Ordering::Relaxed);
-        log.set_config(params.config);
-        log
-    }
-
-    pub(super) fn segment_options(&self) -> SegmentOptions {
-        let config = self.config.read();
-        SegmentOptions {
-            access: if self.state.load(Ordering::Acquire) == state::ATTACHED { Access::Read } else { Access::Write },
-            interval_bytes: config.index_interval_bytes,
-            batch_bytes_max: config.max_message_bytes,
-        }
-    }
-
-    /// A writer that goes on at `position` of `segment`.
-    pub(super) fn resume_writer(&self, segment: &Arc<Segment>, position: Position) -> Result<SegmentWriter> {
-        let config = Arc::clone(&self.config.read());
-        SegmentWriter::resume(segment, position, config, self.clock.now(), &self.pool)
-    }
-
     /// Publishes what a log holds: `segments`, the last of them active with `position` bytes, and its end.
     fn begin(&self, segments: Vec<Arc<Segment>>, position: Position, start: Offset, end: Offset) -> Result<()> {
         let active = Arc::clone(segments.last().expect("a log has a segment"));
         let epoch = self.epochs.read().view().latest().map_or(0, |entry| entry.epoch);
         let appender = Appender::new(self.resume_writer(&active, position)?, end, epoch);
-        *self.durable.lock() = DurablePoint { offset: end, base_offset: active.base_offset, position };
+        let writer = self.writer()?;
+        *writer.durable.lock() = DurablePoint { offset: end, base_offset: active.base_offset, position };
         *self.segments.write() = segments;
-        *self.appender.lock() = Some(appender);
+        *writer.appender.lock() = Some(appender);
         self.log_start_offset.store(start, Ordering::Release);
         self.recovery_point.store(end, Ordering::Release);
         self.log_end_offset.store(end, Ordering::Release);
@@ -261,6 +149,8 @@ impl LogShared {
 /// One log being opened.
 struct Recovery<'a> {
     log: &'a Arc<LogShared>,
+    /// What the log keeps of its writer.
+    writer: &'a Writer,
     params: &'a OpenLog,
     report: &'a mut LogRecovery,
     learner: EpochLearner,
@@ -432,7 +322,7 @@ impl Recovery<'_> {
         self.log.begin(segments, position, start.min(end), end)?;
         if !durable {
             // The checkpoint goes on saying what is known to be durable.
-            *self.log.durable.lock() = saved_point;
+            *self.writer.durable.lock() = saved_point;
             let known = saved_point.offset.clamp(start.min(end), end);
             self.log.recovery_point.store(known, Ordering::Release);
             // Nor is served what a power cut could take back.
@@ -664,7 +554,7 @@ impl Recovery<'_> {
         let log = self.log;
         let path = file_names::log_file(&log.dir, base_offset);
         let file = log.storage.open(&path, Access::CreateNew).map_err(Error::storage("create", &path))?;
-        log.names_dirty.store(true, Ordering::Release);
+        self.writer.names_dirty.store(true, Ordering::Release);
         Ok(Segment::on_file(&log.storage, &log.dir, log.segment_options(), base_offset, file, 0))
     }
 
@@ -686,7 +576,7 @@ impl Recovery<'_> {
             self.log.fail(&format!("sync directory {}: {error}", self.log.dir));
             return false;
         }
-        self.log.names_dirty.store(false, Ordering::Release);
+        self.writer.names_dirty.store(false, Ordering::Release);
         true
     }
 

@@ -7,7 +7,8 @@ use edgelog_core::{
     LogId, NO_TIMESTAMP, Offset, RetentionParams, RetentionReason, SealedSegment, TimestampMs, is_dated,
 };
 
-use super::{Log, LogShared, state};
+use super::handle::Log;
+use super::shared::{LogShared, state};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::events;
@@ -86,8 +87,7 @@ impl LogShared {
         self.check_alive()?;
         match self.state.load(Ordering::Acquire) {
             state::FAILED => Err(self.previous_failure()),
-            state::ATTACHED => Err(Error::ReadOnly),
-            _ => Ok(()),
+            _ => self.writer().map(|_| ()),
         }
     }
 
@@ -205,7 +205,7 @@ impl LogShared {
     }
 
     fn active_base(&self) -> Option<Offset> {
-        self.appender.lock().as_ref().map(|appender| appender.writer.segment().base_offset)
+        self.writer().ok()?.appender.lock().as_ref().map(|appender| appender.writer.segment().base_offset)
     }
 }
 

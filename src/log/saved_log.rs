@@ -4,9 +4,9 @@
 //! reader ask it, so that what the one writes the other takes. [`SavedLog::supported_by`] knows which segments there
 //! are: whoever opens, attaches or checks a log asks it before anything is computed from what was saved.
 
-use edgelog_core::{EpochEntry, EpochTable, OFFSET_MAX, Offset};
+use edgelog_core::{EpochEntry, EpochTable, OFFSET_MAX, Offset, Position};
 
-use super::{DurablePoint, Origin};
+use super::origin::Origin;
 use crate::canary::{Bug, bug};
 
 /// So far beyond the base offset of the newest segment a recovery point or a log start can lie: more records than a
@@ -16,6 +16,15 @@ const _: () =
     assert!(edgelog_core::limits::HOLE_MAX < REACH_MAX, "what is believed behind a hole can be a recovery point");
 /// An offset that the checkpoint does not know.
 const UNKNOWN: Offset = -1;
+
+/// A log's position that is durable: `offset` is the end of what was flushed, at `position` of the segment
+/// `base_offset`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct DurablePoint {
+    pub(crate) offset: Offset,
+    pub(crate) base_offset: Offset,
+    pub(crate) position: Position,
+}
 
 /// What the checkpoint says of one log.
 #[derive(Debug, Clone, PartialEq, Eq)]

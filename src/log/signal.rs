@@ -18,8 +18,9 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
-use super::attach::{POLL_MAX, POLL_MIN};
-use super::{LogShared, ReadUpTo};
+use super::attachment::{POLL_MAX, POLL_MIN};
+use super::shared::LogShared;
+use super::types::ReadUpTo;
 use crate::error::{Error, Result};
 use crate::sync::{Mutex, Ordering, Watcher};
 

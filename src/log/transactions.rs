@@ -17,38 +17,25 @@
 //! not hold readers back unless more of it follows, and where its end is not found it counts as committed.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
-use edgelog_core::config::IsolationLevel;
 use edgelog_core::{Offset, RecordBatch};
-
-use super::batch::Batch;
-use super::read::{Reader, ReaderOptions};
-use super::{LogShared, OffsetSpec, Origin, ReadUpTo};
-use crate::error::{Error, Result};
-use crate::sync::Ordering;
-
-/// So many aborted transactions of one log are kept in memory, about 40 MB ...
-const ABORTED_MAX: usize = 1 << 20;
-/// ... and so many that are open at a time.
-const OPEN_MAX: usize = 1 << 17;
 
 /// The transactions of one log, up to where it was looked at.
 #[derive(Debug, Default)]
 pub(super) struct Transactions {
     /// Which history was looked at: a truncation begins another one.
-    generation: u64,
+    pub(super) generation: u64,
     /// Everything below was looked at.
-    walked_to: Offset,
+    pub(super) walked_to: Offset,
     /// By producer id.
-    open: HashMap<i64, Open>,
+    pub(super) open: HashMap<i64, Open>,
     /// First offset of each aborted transaction, by producer id and the offset of the marker that ended it.
-    aborted: BTreeMap<(i64, Offset), Offset>,
+    pub(super) aborted: BTreeMap<(i64, Offset), Offset>,
 }
 
 /// A transaction without an end so far.
 #[derive(Debug)]
-struct Open {
+pub(super) struct Open {
     first_offset: Offset,
     /// Readers stop here, behind the batch before; `None` where damage may have hidden the end.
     holds_from: Option<Offset>,
@@ -65,7 +52,7 @@ pub(super) struct Stable {
 
 impl Transactions {
     /// Takes a batch in. The walk goes in the order of offsets.
-    fn note(&mut self, batch: &RecordBatch<'_>) {
+    pub(super) fn note(&mut self, batch: &RecordBatch<'_>) {
         if !batch.is_transactional() {
             return;
         }
@@ -93,72 +80,19 @@ impl Transactions {
     }
 
     /// Damage: any open transaction may have ended in it.
-    fn doubt(&mut self) {
+    pub(super) fn doubt(&mut self) {
         self.open.values_mut().for_each(|open| open.holds_from = None);
     }
 
     /// Whether a batch of a transaction is one of an aborted one.
-    fn is_aborted(&self, producer_id: i64, base_offset: Offset) -> bool {
+    pub(super) fn is_aborted(&self, producer_id: i64, base_offset: Offset) -> bool {
         let ends = (producer_id, base_offset)..=(producer_id, Offset::MAX);
         self.aborted.range(ends).next().is_some_and(|(_, first_offset)| *first_offset <= base_offset)
     }
 
-    fn stable(&self) -> Stable {
+    pub(super) fn stable(&self) -> Stable {
         let open = self.open.values().filter_map(|open| open.holds_from).min();
         Stable { end: open.unwrap_or(self.walked_to).min(self.walked_to), walked_to: self.walked_to }
-    }
-
-    /// Lets go of what retention has taken; an error where too much is left.
-    fn bound_memory(&mut self, log: &LogShared) -> Result<()> {
-        let start = log.log_start_offset.load(Ordering::Acquire);
-        if self.aborted.len() > ABORTED_MAX {
-            self.aborted.retain(|(_, last_offset), _| *last_offset >= start);
-        }
-        for (given, max) in [(self.aborted.len(), ABORTED_MAX), (self.open.len(), OPEN_MAX)] {
-            if given > max {
-                return Err(Error::TooManyTransactions { log: log.name.to_string(), given, max });
-            }
-        }
-        Ok(())
-    }
-
-    /// Walks on to `end`.
-    fn walk(&mut self, log: &Arc<LogShared>, end: Offset) -> Result<()> {
-        let generation = log.generation.load(Ordering::Acquire);
-        if self.generation != generation {
-            *self = Transactions { generation, ..Transactions::default() };
-        }
-        let start = log.log_start_offset.load(Ordering::Acquire);
-        self.walked_to = self.walked_to.max(start);
-        if self.walked_to >= end {
-            return Ok(());
-        }
-        let options =
-            ReaderOptions { up_to: ReadUpTo::LogEnd, check_crcs: false, isolation: IsolationLevel::ReadUncommitted };
-        let mut reader = Reader::over_everything(Arc::clone(log), options);
-        reader.seek(OffsetSpec::Offset(self.walked_to))?;
-        while self.walked_to < end {
-            match reader.next_batch() {
-                Ok(Some(batch)) => {
-                    self.note(&batch.view());
-                    self.walked_to = self.walked_to.max(batch.last_offset() + 1);
-                    self.bound_memory(log)?;
-                }
-                Ok(None) => {
-                    self.walked_to = end;
-                }
-                Err(error) if error.is_corrupt() => {
-                    self.doubt();
-                    self.walked_to = self.walked_to.max(reader.skip_damage()?.next_offset);
-                }
-                Err(Error::OffsetOutOfRange { requested, log_start_offset, .. }) if requested < log_start_offset => {
-                    reader.seek(OffsetSpec::Offset(log_start_offset))?;
-                    self.walked_to = log_start_offset;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 }
 
@@ -175,25 +109,5 @@ fn marker(batch: &RecordBatch<'_>) -> Option<Marker> {
         0 => Some(Marker::Abort),
         1 => Some(Marker::Commit),
         _ => None,
-    }
-}
-
-impl LogShared {
-    /// Whether this log can hold transactions at all: those that this process writes itself have none.
-    pub(super) fn may_have_transactions(&self) -> bool {
-        self.origin() != Origin::Own || self.attachment.is_some()
-    }
-
-    /// What is stable below `end`.
-    pub(super) fn stable_below(self: &Arc<Self>, end: Offset) -> Result<Stable> {
-        let mut transactions = self.transactions.lock();
-        transactions.walk(self, end)?;
-        Ok(transactions.stable())
-    }
-
-    /// Whether a batch that was read belongs to an aborted transaction.
-    pub(super) fn is_aborted(&self, batch: &Batch) -> bool {
-        let view = batch.view();
-        view.is_transactional() && self.transactions.lock().is_aborted(view.producer_id(), view.base_offset())
     }
 }

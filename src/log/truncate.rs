@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use edgelog_core::{Offset, Position};
 
-use super::{DurablePoint, Log, LogShared, state};
+use super::handle::Log;
+use super::saved_log::DurablePoint;
+use super::shared::{LogShared, state};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::events;
@@ -56,8 +58,9 @@ impl LogShared {
     #[inline(never)]
     fn truncate(&self, offset: Offset) -> Result<Offset> {
         let _events = events::hold();
-        let _no_flush = self.pause_flushes();
-        let mut guard = self.appender.lock();
+        let writer = self.writer()?;
+        let _no_flush = writer.pause_flushes();
+        let mut guard = writer.appender.lock();
         if self.state.load(Ordering::Acquire) == state::FAILED {
             return Err(self.previous_failure());
         }
@@ -75,7 +78,7 @@ impl LogShared {
         assert!(end <= offset && offset < appender.next_offset, "the batch of {offset} begins at {end}");
         let epoch = appender.epoch + i32::from(!bug(Bug::TruncateInTheOldEpoch));
         self.epochs.write().assign(epoch, end);
-        *self.durable.lock() = DurablePoint { offset: end, base_offset: segment.base_offset, position };
+        *writer.durable.lock() = DurablePoint { offset: end, base_offset: segment.base_offset, position };
         // The batch may begin before the log start: all of its records are gone, so the log starts at its end.
         self.log_start_offset.fetch_min(end, Ordering::AcqRel);
         self.recovery_point.store(end, Ordering::Release);

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use edgelog_core::{Offset, Position, TimestampMs};
+use edgelog_core::{LogConfig, Offset, Position, TimestampMs};
 
 use super::file_names;
 use super::index_state::Indexes;
@@ -22,6 +22,16 @@ pub(crate) struct SegmentOptions {
     pub(crate) interval_bytes: u32,
     /// `max.message.bytes`.
     pub(crate) batch_bytes_max: u32,
+}
+
+impl SegmentOptions {
+    pub(crate) fn new(config: &LogConfig, access: Access) -> SegmentOptions {
+        SegmentOptions {
+            access,
+            interval_bytes: config.index_interval_bytes,
+            batch_bytes_max: config.max_message_bytes,
+        }
+    }
 }
 
 /// One segment of a log.

@@ -717,7 +717,7 @@ impl StoreShared {
         let mut saved = leaving.clone();
         let unopened = self.unopened.read();
         saved.extend(unopened.iter().filter_map(|(name, (saved, _))| Some((name.clone(), saved.clone()?))));
-        saved.extend(logs.iter().map(|(name, log)| (name.clone(), saved_log(log))));
+        saved.extend(logs.iter().filter_map(|(name, log)| Some((name.clone(), log.to_save()?))));
         Checkpoint { clean, boot_id: self.storage.boot_id(), logs: saved }
     }
 
@@ -873,12 +873,6 @@ impl LogHost for StoreShared {
     fn wake_housekeeping(&self) {
         self.kick.kick();
     }
-}
-
-/// A log's durable state as it is now.
-fn saved_log(log: &LogShared) -> SavedLog {
-    let (durable, log_start_offset, epochs) = log.durable_state();
-    SavedLog { id: log.id, origin: log.origin(), log_start_offset, durable, epochs }
 }
 
 /// The identity of a new log: 128 bits from the standard library's per-map keys, which the system's random source

@@ -10,7 +10,7 @@ use super::ours::{self, deleted_name, hex, is_deleted_name, is_partition, remove
 use super::settings::{
     Marker, Overrides, RECORDED_FILE, Settings, read_marker, read_settings, write_marker, write_settings,
 };
-use super::{Recovering, StoreShared, random_id, saved_log};
+use super::{Recovering, StoreShared, random_id};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::log::{LogHost, Origin, SavedLog, TopicPartition, check_topic_name};
@@ -381,7 +381,7 @@ impl StoreShared {
                 Err(error) if error.is_storage_full() => doomed.push(from),
                 Err(error) => return Err(error),
             }
-            let saved = self.logs.read().get(&name).map(|log| saved_log(log));
+            let saved = self.logs.read().get(&name).and_then(|log| log.to_save());
             let saved = saved.or_else(|| self.unopened.read().get(&name)?.0.clone());
             self.leaving.lock().extend(saved.map(|saved| (name.clone(), saved)));
             self.unopened.write().remove(&name);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use edgelog_core::{Effort, Offset, Position, Resync, find_batch};
 
 use super::Recovery;
+use super::report::CutTail;
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::segment::{Cursor, Segment, Window, file_names};
@@ -18,24 +19,6 @@ const CUT_COPY_BYTES_MAX: u64 = 1 << 20;
 const SEARCHES_MAX: usize = 64;
 /// So many cut tails of one log are kept; the oldest goes first.
 const CUT_FILES_MAX: usize = 16;
-
-/// A tail that recovery took out of a log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CutTail {
-    /// The segment file that it stood in.
-    pub file: String,
-    /// Where in it the log ends now.
-    pub position: Position,
-    /// How many bytes it has, without zeros at its end.
-    pub bytes: u64,
-    /// The file that keeps it; `None` where there was no room: it then stays behind the end, fenced by the
-    /// new epoch.
-    pub kept_in: Option<String>,
-    /// First and last offset of batches in it that are valid in themselves, if there are any: never
-    /// acknowledged, or lost to a medium that lied.
-    pub valid_offsets: Option<(Offset, Offset)>,
-}
 
 impl Recovery<'_> {
     /// Takes what lies behind the end out of the active segment and keeps it aside.
@@ -184,7 +167,7 @@ impl Recovery<'_> {
         if bytes > 0 {
             self.report.cut.push(CutTail { file, position: 0, bytes, kept_in, valid_offsets });
         }
-        log.names_dirty.store(true, Ordering::Release);
+        self.writer.names_dirty.store(true, Ordering::Release);
         Ok(())
     }
 

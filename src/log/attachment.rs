@@ -1,0 +1,50 @@
+//! Where an attached process stands in a log that another one writes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use edgelog_core::{EpochLearner, LeaderEpoch, Offset, Position};
+
+use crate::segment::Segment;
+
+/// How often an idle follower looks: at first, and at most.
+pub(super) const POLL_MIN: Duration = Duration::from_millis(1);
+pub(super) const POLL_MAX: Duration = Duration::from_millis(50);
+
+/// Where an attached log's validation stands.
+#[derive(Debug)]
+pub(crate) struct Attachment {
+    pub(super) segment: Arc<Segment>,
+    /// The log's identity in the writer's checkpoint; `None` while no checkpoint knows the log.
+    pub(super) id: Option<[u8; 16]>,
+    /// The topic was deleted and created again: nothing more is read under its name.
+    pub(super) is_replaced: bool,
+    /// Without a checkpoint the batches' own epochs make the table.
+    pub(super) learner: EpochLearner,
+    /// The file that was validated; another one under its name means a truncation.
+    pub(super) identity: u64,
+    pub(super) position: Position,
+    pub(super) next_offset: Offset,
+    /// Where the next segment begins, in a log whose offsets need only rise; else `Offset::MAX`.
+    pub(super) offset_end: Offset,
+    pub(super) in_vain: u32,
+    /// The place, by segment and position, behind which a batch was looked for last.
+    pub(super) searched: Option<(Offset, Position)>,
+    /// When the checkpoint was read last; `None` where it is to be read at once.
+    pub(super) checkpoint_read: Option<Instant>,
+    /// Everything below was made durable from here.
+    pub(crate) flushed: Offset,
+    /// The names of the segments up to the one that begins here were made durable from here.
+    pub(crate) names_flushed: Option<Offset>,
+    /// A flush from here failed, and the writer has not settled it yet.
+    pub(crate) failed: Option<FailedFlush>,
+}
+
+/// A flush beside the writer that failed: what it was to make durable may never be, although the next one succeeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FailedFlush {
+    /// Nothing beyond this had been appended.
+    pub(crate) end: Offset,
+    /// The log had begun no later epoch.
+    pub(crate) epoch: LeaderEpoch,
+}

@@ -1,0 +1,347 @@
+//! One log, as all its handles share it: what readers need, and what this process is to it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+
+use edgelog_core::config::IsolationLevel;
+use edgelog_core::{CompressionType, EpochTable, LogConfig, Offset, Position};
+
+use super::host::LogHost;
+use super::open_log::OpenLog;
+use super::origin::Origin;
+use super::role::{Attached, Role, Writer};
+use super::saved_log::SavedLog;
+use super::transactions::Transactions;
+use super::types::{Durability, LogOffsets, TopicPartition};
+use crate::canary::{Bug, bug};
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::events;
+use crate::segment::{BufferPool, Segment, SegmentOptions, SegmentWriter};
+use crate::storage::{Access, ForkGuard, Storage, StorageLock};
+use crate::sync::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Mutex, Ordering, RwLock, Wake};
+
+/// States of a log; anything but `WRITABLE` sends an append onto its slow path.
+pub(super) mod state {
+    pub(in crate::log) const WRITABLE: u8 = 0;
+    /// Something must be done before the next append: the store's mark, or a tail that a failed write left
+    /// behind.
+    pub(in crate::log) const ATTEND: u8 = 1;
+    /// A write or flush failed: read-only until reopened.
+    pub(in crate::log) const FAILED: u8 = 2;
+    pub(in crate::log) const CLOSED: u8 = 3;
+}
+
+/// What an append needs of the configuration, without a lock.
+#[derive(Debug, Default)]
+pub(super) struct HotConfig {
+    pub(super) compression: AtomicU8,
+    pub(super) batch_bytes_max: AtomicU32,
+    pub(super) flush_messages: AtomicI64,
+    pub(super) flush_ms: AtomicI64,
+    pub(super) check_crcs: AtomicBool,
+}
+
+/// One log, shared by all its handles.
+#[derive(Debug)]
+pub(crate) struct LogShared {
+    pub(crate) name: TopicPartition,
+    pub(crate) dir: Arc<str>,
+    pub(crate) id: [u8; 16],
+    pub(super) origin: AtomicU8,
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) host: Weak<dyn LogHost>,
+    pub(super) fork: ForkGuard,
+    pub(super) pool: Arc<BufferPool>,
+    /// `edgelog.decompressed.bytes.max`.
+    pub(super) decompressed_bytes_max: usize,
+    pub(super) isolation_level: IsolationLevel,
+    /// Known from the first reader of committed records on.
+    pub(super) transactions: Mutex<Transactions>,
+    pub(super) config: RwLock<Arc<LogConfig>>,
+    pub(super) hot: HotConfig,
+
+    pub(super) state: AtomicU8,
+    /// Why the log is `FAILED`; of an attached one, why what it shows cannot be made durable from here.
+    pub(super) failure: Mutex<Option<String>>,
+    /// Up where the log has failed: attached processes see it.
+    pub(super) failure_flag: Mutex<Option<Box<dyn StorageLock>>>,
+    pub(super) role: Role,
+
+    pub(super) segments: RwLock<Vec<Arc<Segment>>>,
+    pub(super) epochs: RwLock<EpochTable>,
+    pub(super) log_start_offset: AtomicI64,
+    pub(super) high_watermark: AtomicI64,
+    pub(super) log_end_offset: AtomicI64,
+    pub(super) recovery_point: AtomicI64,
+    /// Counts truncations: whoever remembers a segment looks again when it changed.
+    pub(super) generation: AtomicU64,
+    pub(super) wake: Wake,
+    /// Sealed segments whose indexes were loaded, oldest first.
+    pub(super) loaded: Mutex<VecDeque<Arc<Segment>>>,
+}
+
+impl LogShared {
+    pub(super) fn new(params: &OpenLog, saved: Option<&SavedLog>, role: Role) -> LogShared {
+        let epochs = saved.map(|s| s.epochs.clone()).unwrap_or_default();
+        // A table that contradicts itself cannot have passed the checkpoint's CRC; a fresh one is built from the
+        // batches.
+        let epochs = EpochTable::from_entries(epochs).unwrap_or_default();
+        let log = LogShared {
+            name: params.name.clone(),
+            dir: params.name.to_string().into(),
+            id: saved.map_or(params.new_id, |s| s.id),
+            origin: AtomicU8::new(saved.map_or(Origin::Own, |s| s.origin) as u8),
+            storage: Arc::clone(&params.storage),
+            clock: Arc::clone(&params.clock),
+            host: params.host.clone(),
+            fork: ForkGuard::here(),
+            pool: Arc::clone(&params.pool),
+            decompressed_bytes_max: params.decompressed_bytes_max as usize,
+            isolation_level: params.isolation_level,
+            transactions: Mutex::default(),
+            config: RwLock::new(Arc::new(LogConfig::default())),
+            hot: HotConfig::default(),
+            state: AtomicU8::new(if matches!(role, Role::Writer(_)) { state::ATTEND } else { state::WRITABLE }),
+            failure: Mutex::new(None),
+            failure_flag: Mutex::new(None),
+            role,
+            segments: RwLock::new(Vec::new()),
+            epochs: RwLock::new(epochs),
+            log_start_offset: AtomicI64::new(0),
+            high_watermark: AtomicI64::new(0),
+            log_end_offset: AtomicI64::new(0),
+            recovery_point: AtomicI64::new(0),
+            generation: AtomicU64::new(0),
+            wake: Wake::default(),
+            loaded: Mutex::default(),
+        };
+        log.hot.check_crcs.store(params.check_crcs, Ordering::Relaxed);
+        log.set_config(params.config);
+        log
+    }
+
+    pub(super) fn segment_options(&self) -> SegmentOptions {
+        SegmentOptions::new(&self.config.read(), if self.is_attached() { Access::Read } else { Access::Write })
+    }
+
+    /// A writer that goes on at `position` of `segment`.
+    pub(super) fn resume_writer(&self, segment: &Arc<Segment>, position: Position) -> Result<SegmentWriter> {
+        let config = Arc::clone(&self.config.read());
+        SegmentWriter::resume(segment, position, config, self.clock.now(), &self.pool)
+    }
+
+    /// The four offsets, in the order that [`LogOffsets`] promises.
+    ///
+    /// Each rises only when those above it have risen, so they are read lowest first. Only a truncation lowers them:
+    /// the recovery point and the start first, then the others while it holds the list of segments.
+    pub(super) fn offsets(&self) -> LogOffsets {
+        let _no_truncation = self.segments.read();
+        let mut offsets = LogOffsets {
+            log_start_offset: self.log_start_offset.load(Ordering::Acquire),
+            recovery_point: self.recovery_point.load(Ordering::Acquire),
+            high_watermark: self.high_watermark.load(Ordering::Acquire),
+            log_end_offset: self.log_end_offset.load(Ordering::Acquire),
+        };
+        if self.is_attached() {
+            // The writer's checkpoint may be ahead of what this process has validated, or validates again.
+            offsets.high_watermark = offsets.high_watermark.min(offsets.log_end_offset);
+            offsets.log_start_offset = offsets.log_start_offset.min(offsets.high_watermark);
+            offsets.recovery_point = offsets.recovery_point.min(offsets.log_end_offset);
+        }
+        debug_assert!(
+            offsets.log_start_offset <= offsets.high_watermark
+                && offsets.high_watermark <= offsets.log_end_offset
+                && offsets.recovery_point <= offsets.log_end_offset,
+            "{}: {offsets:?}",
+            self.name
+        );
+        offsets
+    }
+
+    /// What this process keeps as the log's writer; [`Error::ReadOnly`] where another process writes it.
+    #[inline]
+    pub(super) fn writer(&self) -> Result<&Writer> {
+        match &self.role {
+            Role::Writer(writer) => Ok(writer),
+            Role::Attached(_) => {
+                self.check_alive()?;
+                Err(Error::ReadOnly)
+            }
+        }
+    }
+
+    /// What this process keeps as one that is attached; `None` where it writes the log itself.
+    #[inline]
+    pub(super) fn attached(&self) -> Option<&Attached> {
+        match &self.role {
+            Role::Attached(attached) => Some(attached),
+            Role::Writer(_) => None,
+        }
+    }
+
+    /// Whether another process may be writing the log, and this one reads.
+    #[inline]
+    pub(super) fn is_attached(&self) -> bool {
+        self.attached().is_some()
+    }
+
+    pub(crate) fn origin(&self) -> Origin {
+        if self.origin.load(Ordering::Relaxed) == Origin::Own as u8 { Origin::Own } else { Origin::Imported }
+    }
+
+    pub(crate) fn set_config(&self, config: LogConfig) {
+        self.hot.compression.store(config.compression_type.id(), Ordering::Relaxed);
+        self.hot.batch_bytes_max.store(config.max_message_bytes, Ordering::Relaxed);
+        self.hot.flush_messages.store(config.flush_messages, Ordering::Relaxed);
+        self.hot.flush_ms.store(config.flush_ms, Ordering::Relaxed);
+        let config = Arc::new(config);
+        *self.config.write() = Arc::clone(&config);
+        if let Role::Writer(writer) = &self.role {
+            if let Some(appender) = writer.appender.lock().as_mut() {
+                appender.writer.set_config(config);
+            }
+        }
+    }
+
+    pub(super) fn compression(&self) -> CompressionType {
+        CompressionType::from_id(self.hot.compression.load(Ordering::Relaxed)).unwrap_or(CompressionType::None)
+    }
+
+    /// The durability that the log's keys ask for.
+    #[inline]
+    pub(crate) fn default_durability(&self) -> Durability {
+        if self.hot.flush_messages.load(Ordering::Relaxed) == 1 {
+            Durability::Sync
+        } else if self.hot.flush_ms.load(Ordering::Relaxed) != i64::MAX {
+            Durability::Interval
+        } else {
+            Durability::Os
+        }
+    }
+
+    /// Milliseconds that an unflushed `Interval` append may wait.
+    pub(crate) fn flush_interval_ms(&self) -> i64 {
+        const DEFAULT_MS: i64 = 1000;
+        match self.hot.flush_ms.load(Ordering::Relaxed) {
+            i64::MAX => DEFAULT_MS,
+            ms => ms,
+        }
+    }
+
+    pub(crate) fn size(&self) -> Result<(usize, u64)> {
+        let segments = self.segments.read().clone();
+        let mut bytes = 0;
+        for segment in &segments {
+            match segment.len() {
+                Ok(len) => bytes += u64::from(len),
+                // Retention in another process took it between the listing and now.
+                Err(error) if self.is_attached() && is_gone(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((segments.len(), bytes))
+    }
+
+    /// The segment that holds `offset`: the last one whose base is at or below it.
+    pub(super) fn segment_for(&self, offset: Offset) -> Option<Arc<Segment>> {
+        let segments = self.segments.read();
+        let behind = segments.partition_point(|segment| segment.base_offset <= offset);
+        segments.get(behind.saturating_sub(1)).map(Arc::clone)
+    }
+
+    /// The segment behind the one that begins at `base_offset`.
+    pub(super) fn segment_after(&self, base_offset: Offset) -> Option<Arc<Segment>> {
+        let segments = self.segments.read();
+        let behind = segments.partition_point(|segment| segment.base_offset <= base_offset);
+        segments.get(behind).map(Arc::clone)
+    }
+
+    /// Where the segment behind the one that begins at `base_offset` begins; `Offset::MAX` where there is none.
+    pub(super) fn base_after(&self, base_offset: Offset) -> Offset {
+        let segments = self.segments.read();
+        let behind = segments.partition_point(|segment| segment.base_offset <= base_offset);
+        segments.get(behind).map_or(Offset::MAX, |segment| segment.base_offset)
+    }
+
+    pub(crate) fn check_alive(&self) -> Result<()> {
+        if self.fork.forked() {
+            return Err(Error::Forked);
+        }
+        match self.state.load(Ordering::Acquire) {
+            state::CLOSED => Err(Error::Closed),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the log read-only for good: a write or flush failed, and what is on the medium is not known any
+    /// more. A caller that holds a lock has taken a hold on its events before.
+    pub(crate) fn fail(&self, reason: &str) {
+        self.tell_attached();
+        let is_first = {
+            let mut failure = self.failure.lock();
+            let is_first = failure.is_none();
+            if is_first {
+                *failure = Some(reason.to_owned());
+            }
+            self.state.store(state::FAILED, Ordering::Release);
+            is_first
+        };
+        self.wake.wake_all();
+        if is_first {
+            let (log, reason) = (self.name.clone(), reason.to_owned());
+            events::emit(move || tracing::error!(%log, reason, "the log is read-only until the store is opened again"));
+        }
+    }
+
+    /// Raises the log's flag: what was written and not flushed may never reach the medium, although a flush by somebody
+    /// else would succeed. Where that cannot be told of this log, nothing of the store is vouched for any more.
+    pub(super) fn tell_attached(&self) {
+        if bug(Bug::KeepAFailureToOneself) {
+            return;
+        }
+        let mut flag = self.failure_flag.lock();
+        if flag.is_none() {
+            match self.storage.raise_flag(&self.dir) {
+                Ok(raised) => *flag = Some(raised),
+                Err(_) => {
+                    if let Some(host) = self.host.upgrade() {
+                        host.distrust();
+                    }
+                }
+            }
+        }
+    }
+
+    /// The store is closed: the next open recovers the log.
+    pub(crate) fn lower_flag(&self) {
+        *self.failure_flag.lock() = None;
+    }
+
+    pub(super) fn previous_failure(&self) -> Error {
+        Error::PreviousIo { log: self.name.to_string(), reason: self.failure.lock().clone().unwrap_or_default() }
+    }
+
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.lock().clone()
+    }
+
+    pub(super) fn host(&self) -> Result<Arc<dyn LogHost>> {
+        self.host.upgrade().ok_or(Error::Closed)
+    }
+
+    /// What the checkpoint keeps of this log; `None` where the log is attached, and the checkpoint another process's.
+    pub(crate) fn to_save(&self) -> Option<SavedLog> {
+        // The start first: it never passes what is durable, and must not seem to.
+        let log_start_offset = self.log_start_offset.load(Ordering::Acquire);
+        let durable = *self.writer().ok()?.durable.lock();
+        let epochs = self.epochs.read().view().entries().to_vec();
+        Some(SavedLog { id: self.id, origin: self.origin(), log_start_offset, durable, epochs })
+    }
+}
+
+/// Whether the error says that a file is not there.
+pub(super) fn is_gone(error: &Error) -> bool {
+    matches!(error, Error::Storage { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+}

@@ -1,0 +1,95 @@
+//! What is stable of a log with transactions: its batches are walked, as far as a reader of committed records asks.
+
+use std::sync::Arc;
+
+use edgelog_core::Offset;
+use edgelog_core::config::IsolationLevel;
+
+use super::batch::Batch;
+use super::origin::Origin;
+use super::read::{Reader, ReaderOptions};
+use super::shared::LogShared;
+use super::transactions::{Stable, Transactions};
+use super::types::{OffsetSpec, ReadUpTo};
+use crate::error::{Error, Result};
+use crate::sync::Ordering;
+
+/// So many aborted transactions of one log are kept in memory, about 40 MB ...
+const ABORTED_MAX: usize = 1 << 20;
+/// ... and so many that are open at a time.
+const OPEN_MAX: usize = 1 << 17;
+
+impl Transactions {
+    /// Lets go of what retention has taken; an error where too much is left.
+    fn bound_memory(&mut self, log: &LogShared) -> Result<()> {
+        let start = log.log_start_offset.load(Ordering::Acquire);
+        if self.aborted.len() > ABORTED_MAX {
+            self.aborted.retain(|(_, last_offset), _| *last_offset >= start);
+        }
+        for (given, max) in [(self.aborted.len(), ABORTED_MAX), (self.open.len(), OPEN_MAX)] {
+            if given > max {
+                return Err(Error::TooManyTransactions { log: log.name.to_string(), given, max });
+            }
+        }
+        Ok(())
+    }
+
+    /// Walks on to `end`.
+    fn walk(&mut self, log: &Arc<LogShared>, end: Offset) -> Result<()> {
+        let generation = log.generation.load(Ordering::Acquire);
+        if self.generation != generation {
+            *self = Transactions { generation, ..Transactions::default() };
+        }
+        let start = log.log_start_offset.load(Ordering::Acquire);
+        self.walked_to = self.walked_to.max(start);
+        if self.walked_to >= end {
+            return Ok(());
+        }
+        let options =
+            ReaderOptions { up_to: ReadUpTo::LogEnd, check_crcs: false, isolation: IsolationLevel::ReadUncommitted };
+        let mut reader = Reader::over_everything(Arc::clone(log), options);
+        reader.seek(OffsetSpec::Offset(self.walked_to))?;
+        while self.walked_to < end {
+            match reader.next_batch() {
+                Ok(Some(batch)) => {
+                    self.note(&batch.view());
+                    self.walked_to = self.walked_to.max(batch.last_offset() + 1);
+                    self.bound_memory(log)?;
+                }
+                Ok(None) => {
+                    self.walked_to = end;
+                }
+                Err(error) if error.is_corrupt() => {
+                    self.doubt();
+                    self.walked_to = self.walked_to.max(reader.skip_damage()?.next_offset);
+                }
+                Err(Error::OffsetOutOfRange { requested, log_start_offset, .. }) if requested < log_start_offset => {
+                    reader.seek(OffsetSpec::Offset(log_start_offset))?;
+                    self.walked_to = log_start_offset;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl LogShared {
+    /// Whether this log can hold transactions at all: those that this process writes itself have none.
+    pub(super) fn may_have_transactions(&self) -> bool {
+        self.origin() != Origin::Own || self.is_attached()
+    }
+
+    /// What is stable below `end`.
+    pub(super) fn stable_below(self: &Arc<Self>, end: Offset) -> Result<Stable> {
+        let mut transactions = self.transactions.lock();
+        transactions.walk(self, end)?;
+        Ok(transactions.stable())
+    }
+
+    /// Whether a batch that was read belongs to an aborted transaction.
+    pub(super) fn is_aborted(&self, batch: &Batch) -> bool {
+        let view = batch.view();
+        view.is_transactional() && self.transactions.lock().is_aborted(view.producer_id(), view.base_offset())
+    }
+}
