@@ -1,52 +1,20 @@
 //! The work that no append waits for: one thread for all logs of a store, or the host's own calls of `tick`.
 
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use edgelog_core::{LogId, TimestampMs};
 
-use super::StoreShared;
 use super::retention_holds::RetentionHolds;
+use super::shared::StoreShared;
 use crate::error::{Error, Result};
 use crate::events;
-use crate::sync::{AtomicBool, AtomicI64, Condvar, Mutex, Ordering};
+use crate::sync::{AtomicI64, Ordering};
 
 /// How long the thread sleeps when nothing is due.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// And at least, whatever `flush.ms` says.
 const PERIOD_MIN: Duration = Duration::from_millis(2);
-
-/// Wakes the housekeeping thread.
-#[derive(Debug, Default)]
-pub(super) struct Kick {
-    kicked: Mutex<bool>,
-    changed: Condvar,
-    stop: AtomicBool,
-    /// Held by whoever does what is due: two who made the next segment ready would take each other's file away.
-    working: Mutex<()>,
-    last_retention: AtomicI64,
-    last_checkpoint: AtomicI64,
-}
-
-impl Kick {
-    pub(super) fn kick(&self) {
-        *self.kicked.lock() = true;
-        self.changed.notify_one();
-    }
-
-    /// Sleeps until kicked or `period` has passed; `false` when it is time to stop.
-    fn wait(&self, period: Duration) -> bool {
-        let deadline = Instant::now() + period;
-        let mut kicked = self.kicked.lock();
-        while !*kicked && !self.stop.load(Ordering::Acquire) {
-            if self.changed.wait_until(&mut kicked, deadline).timed_out() {
-                break;
-            }
-        }
-        *kicked = false;
-        !self.stop.load(Ordering::Acquire)
-    }
-}
 
 /// The housekeeping thread of one store.
 #[derive(Debug)]
