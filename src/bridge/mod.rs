@@ -53,6 +53,7 @@ mod note;
 mod partition;
 mod place;
 mod position;
+mod run;
 mod sasl;
 mod security;
 mod settle;
