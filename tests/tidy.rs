@@ -5,7 +5,6 @@
 #[path = "tidy/imports.rs"]
 mod imports;
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -132,9 +132,8 @@ impl LogShared {
             if self.recovery_point.load(Ordering::Acquire) >= target {
                 return Ok(());
             }
-            match self.state.load(Ordering::Acquire) {
-                state::FAILED => return Err(self.previous_failure()),
-                _ => {}
+            if self.state.load(Ordering::Acquire) == state::FAILED {
+                return Err(self.previous_failure());
             }
             if flush.flushing {
                 writer.flushed.wait(&mut flush);

@@ -69,7 +69,7 @@ impl Log {
     /// How many segments the log has, and their bytes in all (whole batches, without room reserved ahead).
     ///
     /// # Errors
-    /// [`Error::Storage`] where a segment's file cannot be looked at.
+    /// [`Error::Storage`](crate::Error::Storage) where a segment's file cannot be looked at.
     pub fn size(&self) -> Result<(usize, u64)> {
         self.shared.size()
     }

@@ -7,7 +7,7 @@ use edgelog_core::{LogConfig, StoreConfig};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 
-/// How a store is opened; begin with [`Store::options`].
+/// How a store is opened; begin with [`Store::options`](crate::Store::options).
 ///
 /// ```
 /// # fn main() -> edgelog::Result<()> {
