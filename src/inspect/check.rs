@@ -16,13 +16,13 @@ use super::facts::{Listing, LogFacts, Selection, StoreFacts, kept_before, list_l
 use super::indexes::IndexCheck;
 use super::log_check::{LogCheck, Meter};
 use super::plan::LogPlan;
-use super::records::Decompressor;
 use super::report::{CheckReport, CheckedLog, Finding, Findings, Progress, Severity};
 use super::segment_check::{Flow, SegmentCheck};
-use super::walk::{Step, WalkRules, Walker};
 use crate::error::{Error, Result};
 use crate::log::{SavedLog, TopicPartition, offsets_in_words};
+use crate::segment::decompressor::Decompressor;
 use crate::segment::file_names;
+use crate::segment::walk::{Step, WalkRules, Walker};
 use crate::storage::{Access, DirEntry, Storage};
 use crate::store::{PARTITIONS_MAX, are_settings_lost, read_config, settings_to_heal, survey};
 

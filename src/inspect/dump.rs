@@ -12,9 +12,9 @@ use edgelog_core::{
 };
 
 use super::indexes::IndexCheck;
-use super::records::{Decompressor, RecordsFault};
-use super::walk::{Damage, Step, WalkRules, Walker};
 use crate::error::{Error, Result};
+use crate::segment::decompressor::{Decompressor, RecordsFault};
+use crate::segment::walk::{Damage, Step, WalkRules, Walker};
 use crate::segment::{Window, file_names};
 use crate::storage::{Access, Storage, StorageFile};
 

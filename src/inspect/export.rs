@@ -12,17 +12,18 @@ use edgelog_core::{
 
 use super::check::check_end;
 use super::facts::{Listing, LogFacts, StoreFacts};
-use super::indexes::BuiltIndexes;
 use super::pause;
-use super::records::Decompressor;
 use super::report::{Finding, Progress, Severity, undecodable};
-use super::rewrite::{Sink, write_indexes};
 use super::segment_check::{behind_old_messages, ends_log, is_old_format};
 use super::shared::SharedStorage;
-use super::walk::{Damage, Step, WalkRules, Walker};
 use crate::error::{Error, Result};
 use crate::log::{Log, OffsetSpec, Reader, TopicPartition};
+use crate::segment::built_indexes::BuiltIndexes;
+use crate::segment::built_indexes::write_indexes;
+use crate::segment::decompressor::Decompressor;
 use crate::segment::file_names;
+use crate::segment::sink::Sink;
+use crate::segment::walk::{Damage, Step, WalkRules, Walker};
 use crate::storage::{Access, DirectoryStorage, DirectoryStorageOptions, Storage, StoreMode};
 use crate::store::Store;
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use edgelog_core::{EpochTable, LogConfig, Offset};
 
 use super::pause;
-use super::walk::WalkRules;
 use crate::error::{Error, Result};
 use crate::log::{Origin, SavedLog, TopicPartition};
 use crate::segment::file_names;
+use crate::segment::walk::WalkRules;
 pub(super) use crate::storage::framed::read_whole;
 use crate::storage::{DirEntry, Storage, StorageFile};
 use crate::store::checkpoint::{self, Checkpoint, Found};

@@ -217,39 +217,3 @@ fn load<T>(storage: &dyn Storage, entries: &mut Entries<T>) -> Option<Vec<u8>> {
         }
     }
 }
-
-/// What the indexes of a segment should hold.
-#[derive(Debug)]
-pub(super) struct BuiltIndexes {
-    base_offset: Offset,
-    indexer: SegmentIndexer,
-    pub(super) offsets: Vec<u8>,
-    pub(super) times: Vec<u8>,
-}
-
-impl BuiltIndexes {
-    pub(super) fn new(base_offset: Offset, interval_bytes: u32) -> BuiltIndexes {
-        let indexer = SegmentIndexer::new(base_offset, interval_bytes);
-        BuiltIndexes { base_offset, indexer, offsets: Vec::new(), times: Vec::new() }
-    }
-
-    pub(super) fn on_batch(&mut self, position: u64, last_offset: Offset, max_timestamp: TimestampMs) {
-        let Ok(position) = u32::try_from(position) else { return };
-        if let Some((entry, time)) = self.indexer.on_batch(position, last_offset, max_timestamp) {
-            self.offsets.extend_from_slice(&entry.encode(self.base_offset));
-            if let Some(time) = time {
-                self.times.extend_from_slice(&time.encode(self.base_offset));
-            }
-        }
-    }
-
-    pub(super) fn base_offset(&self) -> Offset {
-        self.base_offset
-    }
-
-    pub(super) fn seal(&mut self) {
-        if let Some(time) = self.indexer.on_seal() {
-            self.times.extend_from_slice(&time.encode(self.base_offset));
-        }
-    }
-}

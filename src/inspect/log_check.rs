@@ -8,9 +8,9 @@ use edgelog_core::{EpochTable, Offset};
 
 use super::facts::LogFacts;
 use super::plan::LogPlan;
-use super::records::Decompressor;
 use super::report::{CheckedLog, Finding, Findings, Progress, Severity};
 use crate::error::{Error, Result};
+use crate::segment::decompressor::Decompressor;
 use crate::storage::Storage;
 
 /// Indexes that are perhaps being written are waited for so often in one log.

@@ -47,15 +47,12 @@ mod facts;
 mod indexes;
 mod log_check;
 mod plan;
-mod records;
 mod repair;
 mod report;
-mod rewrite;
 mod segment_check;
 mod shared;
 #[cfg(test)]
 mod tests;
-mod walk;
 
 pub use check::{check, check_end};
 pub use dump::{DumpItem, DumpOptions, DumpReport, DumpText, dump};

@@ -20,14 +20,16 @@ use edgelog_core::Offset;
 
 use super::check::check_store;
 use super::facts::{Listing, LogFacts, Selection, StoreFacts, kept_before, list_logs};
-use super::plan::LogPlan;
+use super::plan::{LogPlan, SegmentPlan};
 use super::report::{CheckReport, Progress, Severity};
-use super::rewrite::{Rewritten, rebuild_indexes, rewrite_segment};
 use super::shared::SharedStorage;
-use super::walk::{Step, WalkRules, Walker};
 use crate::error::{Error, Result};
 use crate::log::{Durability, DurablePoint, Origin, SavedLog, TopicPartition, is_begun_here};
+use crate::segment::built_indexes::{build_indexes, remove_indexes, write_indexes};
+use crate::segment::decompressor::Decompressor;
 use crate::segment::file_names;
+use crate::segment::rewrite::{Rewrite, Rewritten, rewrite_segment};
+use crate::segment::walk::{Step, WalkRules, Walker};
 use crate::storage::{Access, Storage, StorageLock};
 use crate::store::checkpoint::{Checkpoint, CheckpointFile};
 use crate::store::{RecoveryReport, Store, random_id};
@@ -306,7 +308,7 @@ fn repair_log(
     for segment in &plan.segments {
         let path = file_names::log_file(&facts.dir, segment.base_offset);
         if segment.rewrite {
-            let done = rewrite_segment(storage, &facts, segment, point)?;
+            let done = rewrite_segment(storage, rewrite_of(&facts, segment, point), &mut Decompressor::default())?;
             if let (Some(position), Some(saved)) = (done.recovery_position, saved_of(checkpoint, &facts.name)) {
                 saved.durable = DurablePoint { offset: point, base_offset: segment.base_offset, position };
             }
@@ -438,4 +440,29 @@ pub fn salvage(storage: &Arc<dyn Storage>, path: &str) -> Result<SalvageReport> 
     storage.sync_dir(&dir).map_err(Error::storage("sync directory", &dir))?;
     store.close()?;
     Ok(report)
+}
+
+/// What the log knows of a segment that is to be written anew.
+fn rewrite_of<'a>(facts: &'a LogFacts, plan: &SegmentPlan, point: Offset) -> Rewrite<'a> {
+    Rewrite {
+        dir: &facts.dir,
+        base_offset: plan.base_offset,
+        rules: facts.walk_rules(plan.base_offset, plan.upper),
+        epochs: facts.epochs.view(),
+        point,
+        is_last: plan.upper.is_none(),
+        fill_to: plan.fill_to,
+    }
+}
+
+/// Builds the indexes of a segment from its batches and writes them. They are derived: a crash in between leaves a
+/// segment without indexes, which is sound.
+fn rebuild_indexes(storage: &dyn Storage, facts: &LogFacts, plan: &SegmentPlan) -> Result<()> {
+    let path = file_names::log_file(&facts.dir, plan.base_offset);
+    let file = storage.open(&path, Access::Read).map_err(Error::storage("open", &path))?;
+    let len = file.len().map_err(Error::storage("look at", &path))?.min(i32::MAX as u64);
+    let walker = Walker::new(file, len, facts.walk_rules(plan.base_offset, plan.upper));
+    let built = build_indexes(walker, plan.base_offset, facts.config.index_interval_bytes);
+    remove_indexes(storage, &facts.dir, plan.base_offset)?;
+    write_indexes(storage, &facts.dir, &built)
 }

@@ -9,13 +9,13 @@ use super::indexes::IndexCheck;
 use super::log_check::LogCheck;
 use super::pause;
 use super::plan::SegmentPlan;
-use super::records::RecordsFault;
 use super::report::{Severity, behind_damage, not_looked_at, undecodable};
-use super::walk::{Cause, Damage, Step, Walker};
 use crate::codec::CodecError;
 use crate::error::Result;
 use crate::log::{Origin, offsets_in_words};
+use crate::segment::decompressor::RecordsFault;
 use crate::segment::file_names;
+use crate::segment::walk::{Cause, Damage, Step, Walker};
 
 /// A tail that may be in motion is looked at so often before it is called torn.
 const TAIL_LOOKS: usize = 5;

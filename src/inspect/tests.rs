@@ -6,7 +6,7 @@ use std::sync::Arc;
 use edgelog_core::{Offset, encode_one, stamp_base};
 use proptest::prelude::*;
 
-use super::walk::{Step, WalkRules, Walker};
+use crate::segment::walk::{Step, WalkRules, Walker};
 use crate::storage::{Access, MemoryStorage, Storage};
 
 /// Batches of one record each, from offset 0 on.

@@ -7,6 +7,7 @@ use edgelog_core::{
     SegmentIndexer, Standing, TIME_INDEX_ENTRY_LEN, TimeIndex, TimeIndexEntry, TimestampMs,
 };
 
+use super::built_indexes::BuiltIndexes;
 use super::cursor::{Cursor, Lent};
 use super::index_state::{IndexBytes, Indexes};
 use super::log_file::{Segment, TIMESTAMP_UNKNOWN};
@@ -317,21 +318,16 @@ impl Segment {
 
     /// What the two indexes should hold, from the batches' headers. Goes on behind damage.
     fn rebuild_indexes(&self, pool: &Arc<BufferPool>) -> Result<(Vec<u8>, Vec<u8>)> {
-        let (offsets, times, largest, _) = self.index_batches(pool, false)?;
+        let (built, _) = self.index_batches(pool, false)?;
         // The batches know of records that no entry of a time index can name.
-        self.largest_timestamp.fetch_max(largest, Ordering::AcqRel);
-        Ok((offsets, times))
+        self.largest_timestamp.fetch_max(built.largest_timestamp(), Ordering::AcqRel);
+        Ok((built.offsets, built.times))
     }
 
-    /// Walks the whole segment and gives what its two indexes should hold, its largest timestamp, and its last batch's.
-    fn index_batches(
-        &self,
-        pool: &Arc<BufferPool>,
-        check_crcs: bool,
-    ) -> Result<(Vec<u8>, Vec<u8>, TimestampMs, TimestampMs)> {
+    /// Walks the whole segment and gives what its two indexes should hold, and its last batch's timestamp.
+    fn index_batches(&self, pool: &Arc<BufferPool>, check_crcs: bool) -> Result<(BuiltIndexes, TimestampMs)> {
         let len = self.len()?;
-        let mut indexer = SegmentIndexer::new(self.base_offset, self.options.interval_bytes);
-        let (mut offsets, mut times) = (Vec::new(), Vec::new());
+        let mut built = BuiltIndexes::new(self.base_offset, self.options.interval_bytes);
         let mut cursor = Cursor::new(pool);
         let mut effort = Effort::for_segment(u64::from(len));
         let (mut position, mut newest) = (0, NO_TIMESTAMP);
@@ -357,18 +353,11 @@ impl Segment {
                 break;
             };
             newest = max_timestamp;
-            if let Some((entry, time)) = indexer.on_batch(position, batch.next_offset - 1, max_timestamp) {
-                offsets.extend_from_slice(&entry.encode(self.base_offset));
-                if let Some(time) = time {
-                    times.extend_from_slice(&time.encode(self.base_offset));
-                }
-            }
+            built.on_batch(u64::from(position), batch.next_offset - 1, max_timestamp);
             (position, due.next_offset) = (batch.end as Position, batch.next_offset);
         }
-        if let Some(time) = indexer.on_seal() {
-            times.extend_from_slice(&time.encode(self.base_offset));
-        }
-        Ok((offsets, times, indexer.largest_timestamp(), newest))
+        built.seal();
+        Ok((built, newest))
     }
 
     /// Largest timestamp of a sealed segment's records: the last entry of its time index.
@@ -385,8 +374,9 @@ impl Segment {
     /// Largest timestamp of the batches themselves, each held against its CRC, and the last batch's. Corrects the
     /// indexes where they said otherwise.
     pub(crate) fn checked_timestamps(&self, pool: &Arc<BufferPool>) -> Result<(TimestampMs, TimestampMs)> {
-        let (offsets, times, largest, newest) = self.index_batches(pool, true)?;
-        self.replace_indexes(offsets, times);
+        let (built, newest) = self.index_batches(pool, true)?;
+        let largest = built.largest_timestamp();
+        self.replace_indexes(built.offsets, built.times);
         self.largest_timestamp.store(largest, Ordering::Release);
         Ok((largest, newest))
     }

@@ -4,12 +4,18 @@
 //! written again). Bytes below the published length never change, so readers share them without a lock.
 
 mod buffer;
+pub(crate) mod built_indexes;
 mod cursor;
 mod damage;
+pub(crate) mod decompressor;
 pub(crate) mod file_names;
+mod gap;
 mod index_state;
 mod indexes;
 mod log_file;
+pub(crate) mod rewrite;
+pub(crate) mod sink;
+pub(crate) mod walk;
 mod window;
 mod writer;
 

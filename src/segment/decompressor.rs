@@ -10,7 +10,7 @@ const KEPT_BYTES_MAX: usize = 8 << 20;
 
 /// What the records of a batch whose CRC holds came to.
 #[derive(Debug)]
-pub(super) enum RecordsFault {
+pub(crate) enum RecordsFault {
     /// Another build, a higher limit or more memory may read them: no damage.
     NotDecompressed(CodecError),
     Codec(CodecError),
@@ -20,7 +20,7 @@ pub(super) enum RecordsFault {
 }
 
 impl RecordsFault {
-    pub(super) fn is_damage(&self) -> bool {
+    pub(crate) fn is_damage(&self) -> bool {
         !matches!(self, RecordsFault::NotDecompressed(_) | RecordsFault::Marker(_))
     }
 }
@@ -43,7 +43,7 @@ impl From<CodecError> for RecordsFault {
 
 /// Decompresses payloads, one at a time, each to `edgelog.decompressed.bytes.max` at most.
 #[derive(Debug)]
-pub(super) struct Decompressor {
+pub(crate) struct Decompressor {
     buffer: Vec<u8>,
     bytes_max: usize,
 }
@@ -56,12 +56,12 @@ impl Default for Decompressor {
 
 impl Decompressor {
     /// With `bytes_max` in the place of the default.
-    pub(super) fn new(bytes_max: u32) -> Decompressor {
+    pub(crate) fn new(bytes_max: u32) -> Decompressor {
         Decompressor { buffer: Vec::new(), bytes_max: bytes_max as usize }
     }
 
     /// The records of `batch`.
-    pub(super) fn records<'a>(&'a mut self, batch: &RecordBatch<'a>) -> Result<Records<'a>, RecordsFault> {
+    pub(crate) fn records<'a>(&'a mut self, batch: &RecordBatch<'a>) -> Result<Records<'a>, RecordsFault> {
         if self.buffer.capacity() > KEPT_BYTES_MAX {
             self.buffer = Vec::new();
         }
@@ -77,12 +77,12 @@ impl Decompressor {
     }
 
     /// How long the records of `batch` are, decompressed; it was the last one looked at.
-    pub(super) fn payload_len(&self, batch: &RecordBatch<'_>) -> usize {
+    pub(crate) fn payload_len(&self, batch: &RecordBatch<'_>) -> usize {
         if batch.compression() == CompressionType::None { batch.payload().len() } else { self.buffer.len() }
     }
 
     /// Looks at every record; returns how many there are and the largest timestamp among them.
-    pub(super) fn check(&mut self, batch: &RecordBatch<'_>) -> Result<(u64, TimestampMs), RecordsFault> {
+    pub(crate) fn check(&mut self, batch: &RecordBatch<'_>) -> Result<(u64, TimestampMs), RecordsFault> {
         match self.check_records(batch) {
             Err(fault) if batch.is_control() && fault.is_damage() => Err(RecordsFault::Marker(fault.to_string())),
             checked => checked,

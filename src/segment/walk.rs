@@ -8,25 +8,25 @@ use edgelog_core::{
     RecordBatch, Resync, Standing, batch_at, displaced_batch, resync,
 };
 
-use crate::segment::Window;
+use super::Window;
 use crate::storage::StorageFile;
 
 /// What the batches of a file are held to.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct WalkRules {
+pub(crate) struct WalkRules {
     /// The offset that has to come first; `None` takes any offsets in any order.
-    pub(super) first_offset: Option<Offset>,
+    pub(crate) first_offset: Option<Offset>,
     /// Whether each base offset has to be the one that follows; else it may be greater.
-    pub(super) contiguous: bool,
+    pub(crate) contiguous: bool,
     /// All offsets lie before this one: the next segment's base, or `Offset::MAX`.
-    pub(super) offset_end: Offset,
+    pub(crate) offset_end: Offset,
     /// Everything below was durable; 0 where no checkpoint knows the log.
-    pub(super) durable_below: Offset,
+    pub(crate) durable_below: Offset,
 }
 
 /// What stands where the walk is.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// A batch that holds; [`Walker::batch`] lends it.
     Batch {
         /// Where it starts.
@@ -45,24 +45,24 @@ pub(super) enum Step {
 
 /// A stretch without a valid batch.
 #[derive(Debug, Clone)]
-pub(super) struct Damage {
-    pub(super) position: u64,
+pub(crate) struct Damage {
+    pub(crate) position: u64,
     /// Where the next batch that holds starts; `None` where none does.
-    pub(super) resumes_at: Option<u64>,
+    pub(crate) resumes_at: Option<u64>,
     /// The offset that was expected at `position`.
-    pub(super) first_offset: Offset,
+    pub(crate) first_offset: Offset,
     /// Base offset of the next batch that holds.
-    pub(super) next_offset: Option<Offset>,
-    pub(super) cause: Cause,
+    pub(crate) next_offset: Option<Offset>,
+    pub(crate) cause: Cause,
     /// The search's effort was spent here; what lies behind was not looked at.
-    pub(super) unread_from: Option<u64>,
+    pub(crate) unread_from: Option<u64>,
     /// A batch stands there and holds in all but its base offset, which can only have been `first_offset`: its size.
-    pub(super) wrong_base: Option<u32>,
+    pub(crate) wrong_base: Option<u32>,
 }
 
 /// Why bytes are no batch.
 #[derive(Debug, Clone)]
-pub(super) enum Cause {
+pub(crate) enum Cause {
     Decode(DecodeError),
     /// Zeros, and something else behind them.
     Hole,
@@ -81,7 +81,7 @@ impl fmt::Display for Cause {
 
 /// Walks one file.
 #[derive(Debug)]
-pub(super) struct Walker {
+pub(crate) struct Walker {
     window: Window,
     rules: WalkRules,
     position: u64,
@@ -95,7 +95,7 @@ pub(super) struct Walker {
 
 impl Walker {
     /// A walk over the first `len` bytes of `file`.
-    pub(super) fn new(file: Arc<dyn StorageFile>, len: u64, rules: WalkRules) -> Walker {
+    pub(crate) fn new(file: Arc<dyn StorageFile>, len: u64, rules: WalkRules) -> Walker {
         Walker {
             window: Window::new(file, len),
             rules,
@@ -108,43 +108,43 @@ impl Walker {
     }
 
     /// Places to try where the search's effort is spent, ascending.
-    pub(super) fn set_hints(&mut self, positions: Vec<u64>) {
+    pub(crate) fn set_hints(&mut self, positions: Vec<u64>) {
         self.hints = positions;
     }
 
     /// Goes on at `position`.
-    pub(super) fn start_at(&mut self, position: u64) {
+    pub(crate) fn start_at(&mut self, position: u64) {
         self.position = position;
     }
 
     /// Where the walk stands: behind the last batch or damage that it gave out.
-    pub(super) fn position(&self) -> u64 {
+    pub(crate) fn position(&self) -> u64 {
         self.position
     }
 
     /// The file's end as far as the walk knows it.
-    pub(super) fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.window.end()
     }
 
     /// The offset that has to come next.
-    pub(super) fn expected(&self) -> Offset {
+    pub(crate) fn expected(&self) -> Offset {
         self.expected.unwrap_or(0)
     }
 
     /// The offset behind the batch that the last [`next`](Walker::next) found, as far as what follows bears it out.
-    pub(super) fn next_offset(&self) -> Offset {
+    pub(crate) fn next_offset(&self) -> Offset {
         self.expected.unwrap_or_else(|| self.batch().next_offset())
     }
 
     /// The batch that the last [`next`](Walker::next) found.
-    pub(super) fn batch(&self) -> RecordBatch<'_> {
+    pub(crate) fn batch(&self) -> RecordBatch<'_> {
         let bytes = self.window.seen(self.position - self.found as u64, self.found);
         RecordBatch::parse(bytes).expect("the step before parsed these bytes")
     }
 
     /// Above the recovery point: whether the batch that the last step found is of a history that was truncated.
-    pub(super) fn is_stale(&self, epochs: EpochTableView<'_>) -> bool {
+    pub(crate) fn is_stale(&self, epochs: EpochTableView<'_>) -> bool {
         let batch = self.batch();
         let due = Continuation {
             next_offset: batch.base_offset(),
@@ -159,28 +159,28 @@ impl Walker {
     }
 
     /// Bytes from `position` on, some of `wanted` at least where there are any.
-    pub(super) fn bytes(&mut self, position: u64, wanted: usize) -> &[u8] {
+    pub(crate) fn bytes(&mut self, position: u64, wanted: usize) -> &[u8] {
         self.window.at(position, wanted)
     }
 
     /// The first byte at or behind `position` that is not zero.
-    pub(super) fn first_nonzero(&mut self, position: u64) -> Option<u64> {
+    pub(crate) fn first_nonzero(&mut self, position: u64) -> Option<u64> {
         self.window.first_nonzero(position)
     }
 
     /// Looks once more at where the walk stands, in a file that is `len` long by now.
-    pub(super) fn look_again(&mut self, position: u64, len: u64) {
+    pub(crate) fn look_again(&mut self, position: u64, len: u64) {
         self.window.extend(len);
         self.position = position;
     }
 
     /// As [`next`](Walker::next) where only one batch is looked for: damage is told without a search behind it.
-    pub(super) fn next_or_stop(&mut self) -> Step {
+    pub(crate) fn next_or_stop(&mut self) -> Step {
         self.step(false)
     }
 
     /// The next batch, or what stands in its place; then the walk stands behind it.
-    pub(super) fn next(&mut self) -> Step {
+    pub(crate) fn next(&mut self) -> Step {
         self.step(true)
     }
 
