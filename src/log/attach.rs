@@ -325,7 +325,7 @@ impl LogShared {
             Err(error) => return Err(error),
         };
         if at.position < len {
-            let plausible = self.plausible(at.next_offset, Offset::MAX);
+            let plausible = self.due(at.next_offset, Offset::MAX).plausible();
             if let Some(batch) = at.segment.resync(at.position, len, &plausible, &self.pool)?.batch {
                 (at.position, at.next_offset) = batch;
                 self.publish(at);
@@ -383,14 +383,7 @@ impl LogShared {
         let mut may_ask = true;
         loop {
             let epochs = self.epochs.read();
-            let due = Continuation {
-                next_offset: at.next_offset,
-                contiguous: self.origin() == Origin::Own,
-                offset_end: at.offset_end,
-                durable_below: self.recovery_point.load(Ordering::Acquire),
-                epochs: at.id.map(|_| epochs.view()),
-                check_crc: true,
-            };
+            let due = Continuation { epochs: at.id.map(|_| epochs.view()), ..self.due(at.next_offset, at.offset_end) };
             let batch = match due.judge(&bytes[from..]) {
                 Judgement::Continues { right_epoch: Some(_), .. } | Judgement::Stale { .. } if may_ask => {
                     // An epoch lasts in the checkpoint before its first batch: one that is not known here may be new,
@@ -478,7 +471,7 @@ impl LogShared {
         let path = at.segment.path();
         let len = at.segment.file()?.len().map_err(Error::storage("look at", &path))?.min(i32::MAX as u64) as Position;
         if at.position < len {
-            let plausible = self.plausible(at.next_offset, base.max(at.next_offset));
+            let plausible = self.due(at.next_offset, base.max(at.next_offset)).plausible();
             if let Some(batch) = at.segment.resync(at.position, len, &plausible, &self.pool)?.batch {
                 (at.position, at.next_offset) = batch;
                 self.publish(at);

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use edgelog_core::config::IsolationLevel;
 use edgelog_core::{
-    Candidate, CompressionType, Continuation, DecodeError, Effort, HEADER_LEN, LeaderEpoch, Offset, OffsetAndEpoch,
-    Plausible, Position, Standing, TimestampMs, follows,
+    Candidate, CompressionType, Continuation, DecodeError, Effort, HEADER_LEN, LeaderEpoch, Offset, OffsetAndEpoch, Position, Standing, TimestampMs, follows,
 };
 
 use super::batch::Batch;
@@ -777,18 +776,7 @@ impl LogShared {
         first_offset: Offset,
         upper: Offset,
     ) -> Result<Resynced> {
-        segment.resync(damaged, segment.len()?, &self.plausible(first_offset, upper), &self.pool)
-    }
-
-    /// What a batch of this log looks like among the offsets from `offset_min` up to `offset_end`.
-    pub(super) fn plausible(&self, offset_min: Offset, offset_end: Offset) -> Plausible<'static> {
-        Plausible {
-            offset_min,
-            offset_end,
-            durable_below: self.recovery_point.load(Ordering::Acquire),
-            contiguous: self.origin() == Origin::Own,
-            epochs: None,
-        }
+        segment.resync(damaged, segment.len()?, &self.due(first_offset, upper).plausible(), &self.pool)
     }
 
     /// Waits until something lies beyond `position` for such a reader, the log is closed or fails, or the

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
 use edgelog_core::config::IsolationLevel;
-use edgelog_core::{CompressionType, EpochTable, LogConfig, Offset, Position};
+use edgelog_core::{CompressionType, Continuation, EpochTable, LogConfig, Offset, Position};
 
 use super::host::LogHost;
 use super::open_log::OpenLog;
@@ -242,6 +242,18 @@ impl LogShared {
             }
         }
         Ok((segments.len(), bytes))
+    }
+
+    /// What a batch of this log is held to where `next_offset` is due, and all offsets lie below `offset_end`.
+    pub(super) fn due(&self, next_offset: Offset, offset_end: Offset) -> Continuation<'static> {
+        Continuation {
+            next_offset,
+            contiguous: self.origin() == Origin::Own,
+            offset_end,
+            durable_below: self.recovery_point.load(Ordering::Acquire),
+            epochs: None,
+            check_crc: true,
+        }
     }
 
     /// The segment that holds `offset`: the last one whose base is at or below it.

@@ -188,7 +188,7 @@ impl Recovery<'_> {
                 (at, next) = (at + batch.size() as u32, batch.next_offset());
             }
             cursor.release();
-            let plausible = self.log.plausible(next, Offset::MAX);
+            let plausible = self.log.due(next, Offset::MAX).plausible();
             match find_batch(&mut window, u64::from(at) + 1, &plausible, &mut effort.search) {
                 Resync::Found(found) => at = found.position as Position,
                 _ => break,
