@@ -42,7 +42,7 @@ fn written(len: usize, batches: bool) -> Fresh {
 
 /// Reads the whole log and touches what a reader of records sees of each: offset and length.
 fn scan(log: &Log, check_crcs: bool) -> u64 {
-    let options = ReaderOptions { check_crcs, ..ReaderOptions::default() };
+    let options = ReaderOptions::default().check_crcs(check_crcs);
     let mut reader = log.reader_with(OffsetSpec::Earliest, options).expect("a reader");
     let mut sum = 0;
     while let Some(batch) = reader.next_batch().expect("reads") {
@@ -150,7 +150,7 @@ fn random_reads(results: &mut Results) {
 
 fn read_randomly(log: &Log, count: usize, check_crcs: bool) -> Latencies {
     let end = log.offsets().high_watermark as u64;
-    let options = ReaderOptions { check_crcs, ..ReaderOptions::default() };
+    let options = ReaderOptions::default().check_crcs(check_crcs);
     let mut reader = log.reader_with(OffsetSpec::Earliest, options).expect("a reader");
     let mut random = Random::new(7);
     let mut latencies = Latencies::new(count);

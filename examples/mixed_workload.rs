@@ -424,12 +424,9 @@ fn append(log: &Log, entries: &[Entry], base_offset: i64, durability: Durability
 }
 
 fn record<'a>(entry: &'a Entry, headers: &'a [Header<'a>]) -> NewRecord<'a> {
-    NewRecord {
-        key: entry.key.as_deref().map(str::as_bytes),
-        value: entry.value.as_deref().map(str::as_bytes),
-        headers,
-        timestamp: Some(entry.timestamp),
-    }
+    NewRecord::new(entry.key.as_deref().map(str::as_bytes), entry.value.as_deref().map(str::as_bytes))
+        .with_headers(headers)
+        .with_timestamp(entry.timestamp)
 }
 
 fn borrowed(headers: &[(String, Option<String>)]) -> Vec<Header<'_>> {

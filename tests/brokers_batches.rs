@@ -14,10 +14,7 @@ use edgelog::inspect::{self, CheckReport, ExportRange, Selection};
 #[cfg(feature = "zstd")]
 use edgelog::inspect::{DumpItem, DumpOptions, Severity};
 use edgelog::storage::{Access, MemoryStorage, Storage};
-use edgelog::{
-    DamageKind, Durability, Error, IsolationLevel, Log, NewRecord, OffsetSpec, Reader, ReaderOptions, Store,
-    StoreOptions,
-};
+use edgelog::{DamageKind, Durability, Error, IsolationLevel, Log, NewRecord, OffsetSpec, Reader, Store, StoreOptions};
 
 const LOG: &str = "t-0/00000000000000000000.log";
 const TRANSACTIONAL: u16 = 0x10;
@@ -131,7 +128,7 @@ fn open(storage: &MemoryStorage) -> (Store, Log) {
 }
 
 fn committed(log: &Log, from: OffsetSpec) -> Reader {
-    log.reader_with(from, ReaderOptions { isolation: IsolationLevel::ReadCommitted, ..log.reader_options() }).unwrap()
+    log.reader_with(from, log.reader_options().isolation(IsolationLevel::ReadCommitted)).unwrap()
 }
 
 /// The values that the reader gives until it has no more.
@@ -146,7 +143,7 @@ fn values(reader: &mut Reader) -> Vec<String> {
 }
 
 fn all(log: &Log, isolation: IsolationLevel) -> Vec<String> {
-    let options = ReaderOptions { isolation, ..log.reader_options() };
+    let options = log.reader_options().isolation(isolation);
     values(&mut log.reader_with(OffsetSpec::Earliest, options).unwrap())
 }
 
@@ -284,7 +281,7 @@ fn a_marker_that_damage_took_does_not_hide_what_lies_behind() {
 fn an_export_of_records_can_leave_aborted_ones_out() {
     let storage = copied(&[plain(0, &["a"]), of(7, plain(1, &["b"])), marker(2, 7, 0), plain(3, &["c"])]);
     let export = |isolation| {
-        let range = ExportRange { isolation, ..ExportRange::default() };
+        let range = ExportRange::default().isolation(isolation);
         let mut seen = Vec::new();
         let name = "t-0".parse().unwrap();
         inspect::export_records(
@@ -451,7 +448,7 @@ fn no_command_takes_a_batch_beyond_the_default_for_damage() {
     let files = inspect::export_partition(&shared(&storage), &name, &shared(&target), range, None, go_on).unwrap();
     assert_eq!((files.batches, files.lost.len()), (3, 0));
     let mut not_decompressed = 0;
-    let deep = DumpOptions { deep: true, data: false };
+    let deep = DumpOptions::default().deep(true);
     let dumped = inspect::dump(&storage, LOG, deep, &mut |item| {
         match item {
             DumpItem::Batch { is_valid, .. } => assert!(is_valid),

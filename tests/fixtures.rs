@@ -58,7 +58,7 @@ fn records(store: &Store) -> Vec<String> {
     };
     let mut found = Vec::new();
     for log in logs(store) {
-        let options = ReaderOptions { up_to: ReadUpTo::LogEnd, ..ReaderOptions::default() };
+        let options = ReaderOptions::default().up_to(ReadUpTo::LogEnd);
         let mut reader = log.reader_with(OffsetSpec::Earliest, options).unwrap();
         while let Some(batch) = reader.next_batch().unwrap() {
             for record in batch.records().unwrap() {

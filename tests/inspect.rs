@@ -676,7 +676,7 @@ fn an_exported_partition_is_the_log_in_epoch_0() {
 #[test]
 fn a_part_of_a_log_is_exported_as_whole_batches() {
     let disk = closed_store(200);
-    let (target, report) = export(&disk, ExportRange { from: 50, until: 150, ..ExportRange::default() });
+    let (target, report) = export(&disk, ExportRange::between(50, 150));
     assert_eq!(report.offsets, Some((50, 150)));
     assert_eq!(target.read("t-0/leader-epoch-checkpoint"), b"0\n1\n0 50\n");
     let store = target.open();
@@ -703,7 +703,7 @@ fn a_batch_that_reaches_over_the_range_is_exported_in_part() {
         }
         log.delete_records_before(37).unwrap();
         store.close().unwrap();
-        let (target, report) = export(&disk, ExportRange { from: 0, until: 85, ..ExportRange::default() });
+        let (target, report) = export(&disk, ExportRange::between(0, 85));
         assert_eq!((report.offsets, report.records), (Some((37, 85)), 48));
         assert_eq!(target.logs()[0], "t-0/00000000000000000037.log");
         let store = target.open();
@@ -756,7 +756,7 @@ fn a_dump_is_kafkas_to_the_letter() {
         let report = inspect::dump(&*disk.storage(), path, options, tell).unwrap();
         (String::from_utf8(text.finish().unwrap()).unwrap(), report)
     };
-    let (text, report) = dump(DumpOptions { deep: true, data: true });
+    let (text, report) = dump(DumpOptions::default().deep(true).data(true));
     assert!(!report.damaged && report.entries == 2 && report.gaps.is_empty());
     let bytes = disk.read("d-0/00000000000000000000.log");
     let crc = |at: usize| u32::from_be_bytes(bytes[at + 17..at + 21].try_into().unwrap());

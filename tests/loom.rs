@@ -286,7 +286,7 @@ fn readers_see_whole_batches() {
 fn canary_a_batch_is_published_before_its_bytes_are_there() {
     explore("published before copied", EVERY_ORDER, Some(Bug::PublishBeforeCopy), || {
         let (_store, log) = store(&WatchedStorage::new(), 0);
-        let options = edgelog::ReaderOptions { up_to: edgelog::ReadUpTo::LogEnd, ..Default::default() };
+        let options = edgelog::ReaderOptions::default().up_to(edgelog::ReadUpTo::LogEnd);
         let mut reader = log.reader_with(OffsetSpec::Earliest, options).unwrap();
         let appender = spawn(move || append(&log, 0, Durability::Os));
         read(&mut reader, &mut 0);

@@ -31,8 +31,7 @@ fn append(store: &Store, durability: Durability) -> edgelog::Result<i64> {
 
 fn records(store: &Store) -> i64 {
     let log = store.log("t", 0).unwrap();
-    let mut reader =
-        log.reader_with(OffsetSpec::Earliest, ReaderOptions { up_to: ReadUpTo::LogEnd, ..Default::default() });
+    let mut reader = log.reader_with(OffsetSpec::Earliest, ReaderOptions::default().up_to(ReadUpTo::LogEnd));
     let mut records = 0;
     while let Some(batch) = reader.as_mut().unwrap().next_batch().unwrap() {
         records += i64::from(batch.view().record_count());

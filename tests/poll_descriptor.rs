@@ -59,7 +59,7 @@ fn it_is_readable_until_the_reader_has_found_nothing() {
 fn one_who_reads_what_is_durable_is_told_by_the_flush() {
     let dir = TempDir::new();
     let (_store, log) = store_with_log(&dir);
-    let options = ReaderOptions { up_to: ReadUpTo::Durable, ..ReaderOptions::default() };
+    let options = ReaderOptions::default().up_to(ReadUpTo::Durable);
     let mut reader = log.reader_with(OffsetSpec::Earliest, options).unwrap();
     assert!(is_readable(&mut reader));
     assert!(reader.next_batch().unwrap().is_none());

@@ -203,7 +203,7 @@ fn readable(store: &Store) -> Records {
 }
 
 fn read(log: &Log, found: &mut Records) {
-    let options = ReaderOptions { up_to: ReadUpTo::LogEnd, ..ReaderOptions::default() };
+    let options = ReaderOptions::default().up_to(ReadUpTo::LogEnd);
     let Ok(mut reader) = log.reader_with(OffsetSpec::Earliest, options) else { return };
     for _ in 0..SKIPS_MAX {
         match reader.next_batch() {

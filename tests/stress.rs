@@ -118,7 +118,7 @@ fn read_anywhere(log: &Log, random: &mut Random, done: &AtomicBool) -> u64 {
     loop {
         let last_round = done.load(Ordering::Acquire);
         let up_to = [ReadUpTo::HighWatermark, ReadUpTo::LogEnd, ReadUpTo::Durable][random.below(3)];
-        let options = ReaderOptions { up_to, ..ReaderOptions::default() };
+        let options = ReaderOptions::default().up_to(up_to);
         let offsets = log.offsets();
         let span = usize::try_from(offsets.log_end_offset - offsets.log_start_offset).unwrap();
         let from = offsets.log_start_offset + random.below(span.max(1)) as i64;
@@ -139,6 +139,7 @@ fn read_anywhere(log: &Log, random: &mut Random, done: &AtomicBool) -> u64 {
                 ReadUpTo::HighWatermark => now.high_watermark,
                 ReadUpTo::LogEnd => now.log_end_offset,
                 ReadUpTo::Durable => now.recovery_point,
+                other => panic!("{other:?}"),
             };
             assert!(batch.last_offset() < bound, "{up_to:?}: {} of {now:?}", batch.last_offset());
             for record in batch.records().unwrap() {

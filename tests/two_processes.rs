@@ -392,7 +392,7 @@ fn a_waiting_follower_is_woken_by_every_append_flush_and_close() {
         std::thread::scope(|scope| {
             let reading = log.clone();
             scope.spawn(move || {
-                let options = ReaderOptions { up_to, ..ReaderOptions::default() };
+                let options = ReaderOptions::default().up_to(up_to);
                 let mut reader = reading.reader_with(OffsetSpec::Earliest, options).unwrap();
                 for n in 0..ROUNDS {
                     let batch = next(&mut reader);

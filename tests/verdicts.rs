@@ -403,7 +403,7 @@ fn compare(seed: u64, origin: &'static str, what: &str, files: &Files, found: &m
         }
         let dir = log.name.to_string();
         for path in files.keys().filter(|path| path.starts_with(&dir) && path.ends_with(".log")) {
-            let options = DumpOptions { deep: true, data: true };
+            let options = DumpOptions::default().deep(true).data(true);
             let dumped = inspect::dump(&storage, path, options, &mut |_| Ok(())).unwrap();
             if dumped.damaged && log.worst < Some(Severity::Heals) {
                 note(DUMP, path.clone());

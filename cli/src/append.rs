@@ -346,7 +346,7 @@ impl<'a> Appender<'a> {
     fn push(&mut self, at: usize, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<(), Failure> {
         let before = self.lanes[at].batch.size();
         let push = |appender: &mut Self| {
-            let record = NewRecord { key, value, headers: &appender.headers, timestamp: None };
+            let record = NewRecord::new(key, value).with_headers(&appender.headers);
             appender.lanes[at].batch.push(record)
         };
         match push(self) {

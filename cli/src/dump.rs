@@ -46,7 +46,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
-    let options = DumpOptions { deep: args.deep_iteration || args.print_data_log, data: args.print_data_log };
+    let options = DumpOptions::default().deep(args.deep_iteration || args.print_data_log).data(args.print_data_log);
     let mut damaged = false;
     for path in args.files.iter().chain(&args.comma_separated) {
         let shown = path.display().to_string();

@@ -87,7 +87,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
             "--isolation-level is for records: a broker gets the batches with their transactions",
         ));
     }
-    let range = ExportRange { from: args.from, until: args.until, isolation };
+    let range = ExportRange::between(args.from, args.until).isolation(isolation);
     let mut watch = Watch::new("exporting");
     let mut look = |progress| watch.look(progress);
     let exported = if format == Format::Kafka {

@@ -9,9 +9,7 @@ use std::time::Duration;
 use edgelog::core::TimestampType;
 use edgelog::inspect::{self, Finding};
 use edgelog::storage::Storage;
-use edgelog::{
-    Batch, Error, IsolationLevel, Log, Offset, OffsetAndEpoch, OffsetSpec, Reader, ReaderOptions, Record, TimestampMs,
-};
+use edgelog::{Batch, Error, IsolationLevel, Log, Offset, OffsetAndEpoch, OffsetSpec, Reader, Record, TimestampMs};
 
 use crate::context::Context;
 use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, tell_damage, warn};
@@ -144,7 +142,7 @@ struct Lane {
 impl Lane {
     fn open(log: Log, args: &Args) -> Result<Lane, Failure> {
         let start = args.start();
-        let options = ReaderOptions { isolation: args.isolation(), ..log.reader_options() };
+        let options = log.reader_options().isolation(args.isolation());
         let (reader, not_before) = match log.reader_with(start, options) {
             // Looking for a time reads batches, and met damage before there was a reader to step over it.
             Err(error) if error.is_corrupt() => (log.reader_with(OffsetSpec::Earliest, options), args.since),

@@ -184,7 +184,7 @@ fn list(args: &List, ctx: &Context) -> Outcome {
 
 fn create(args: Create, store: &Store) -> Result<(), Failure> {
     let Create { name, partitions, config, if_absent } = args;
-    let topic = NewTopic { name, partitions, config };
+    let topic = config.iter().fold(NewTopic::new(name).partitions(partitions), |topic, (k, v)| topic.config(k, v));
     if if_absent {
         if !store.create_topic_if_absent(&topic)? {
             eprintln!("topic {} exists already", topic.name);

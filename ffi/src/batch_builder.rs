@@ -58,7 +58,7 @@ pub unsafe extern "C" fn edgelog_batch_builder_push(
 unsafe fn push(builder: &mut BatchBuilder, record: *const edgelog_new_record, now: Option<i64>) -> Outcome<()> {
     // SAFETY: 3 and 4.
     match unsafe { plain_record(record) } {
-        Some(record) => Ok(builder.push(NewRecord { timestamp: record.timestamp.or(now), ..record })?),
+        Some(record) => push_at(builder, record, now),
         // SAFETY: 3 and 4.
         None => unsafe { push_any(builder, record, now) },
     }
@@ -68,9 +68,15 @@ unsafe fn push(builder: &mut BatchBuilder, record: *const edgelog_new_record, no
 /// boundary.rs, 3 and 4.
 #[inline(never)]
 unsafe fn push_any(builder: &mut BatchBuilder, record: *const edgelog_new_record, now: Option<i64>) -> Outcome<()> {
-    let push = |record: NewRecord<'_>| Ok(builder.push(NewRecord { timestamp: record.timestamp.or(now), ..record })?);
     // SAFETY: 3 and 4.
-    unsafe { with_record(record, push) }
+    unsafe { with_record(record, |record| push_at(builder, record, now)) }
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always)] // As `push`.
+fn push_at(builder: &mut BatchBuilder, mut record: NewRecord<'_>, now: Option<i64>) -> Outcome<()> {
+    record.timestamp = record.timestamp.or(now);
+    Ok(builder.push(record)?)
 }
 
 /// Adds `count` records from the first on, until the batch is full, and says in `out_pushed` how many those are: where

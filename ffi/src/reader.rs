@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edgelog::{Batch, LostRange, OffsetAndEpoch, OffsetSpec, Reader, ReaderOptions};
+use edgelog::{Batch, LostRange, OffsetAndEpoch, OffsetSpec, Reader};
 
 use crate::abi::grows;
 use crate::batch::edgelog_batch;
@@ -105,7 +105,7 @@ pub unsafe extern "C" fn edgelog_reader_new(
                 let options = read_struct(options, &mut place)?;
                 let check_crcs = options.skip_crc_check == 0;
                 let up_to = up_to(options.up_to)?;
-                log.reader_with(from, ReaderOptions { up_to, check_crcs, ..log.reader_options() })?
+                log.reader_with(from, log.reader_options().up_to(up_to).check_crcs(check_crcs))?
             };
             let reader = Exclusive::new(ReaderInner { reader, lost: None });
             out.give(edgelog_reader { home: Arc::clone(home), reader });

@@ -31,7 +31,9 @@ pub(crate) unsafe fn with_record<R>(
         // SAFETY: 4.
         unsafe { headers(record, &mut few, &mut many) }?
     };
-    work(NewRecord { key, value, headers, timestamp })
+    let mut record = NewRecord::new(key, value).with_headers(headers);
+    record.timestamp = timestamp;
+    work(record)
 }
 
 /// The record that C describes, where it is as nearly all are: of this version, without headers, and nothing to object
@@ -53,7 +55,9 @@ pub(crate) unsafe fn plain_record<'a>(record: *const edgelog_new_record) -> Opti
     // SAFETY: 4.
     let (key, value) = unsafe { (borrow(record.key).ok()?, borrow(record.value).ok()?) };
     let timestamp = (record.has_timestamp != 0).then_some(record.timestamp_ms);
-    Some(NewRecord { key, value, headers: &[], timestamp })
+    let mut record = NewRecord::new(key, value);
+    record.timestamp = timestamp;
+    Some(record)
 }
 
 /// So many headers need no memory but the stack's.

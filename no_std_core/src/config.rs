@@ -11,6 +11,7 @@ use crate::record_batch::HEADER_LEN;
 
 /// The settings of one topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LogConfig {
     /// `segment.bytes`
     pub segment_bytes: u32,
@@ -40,6 +41,7 @@ pub struct LogConfig {
 
 /// The settings of a data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StoreConfig {
     /// `edgelog.storage`
     pub storage: StorageKind,

@@ -4,6 +4,7 @@ use edgelog_core::CompressionType;
 
 /// Why a payload cannot be compressed or decompressed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CodecError {
     /// The codec is not in this build.
     #[error("{codec} is not built in: enable the feature `{feature}`")]

@@ -25,11 +25,26 @@ const BATCH_BYTES_MAX: usize = 16 << 20;
 
 /// What is dumped.
 #[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
 pub struct DumpOptions {
     /// Records too (`--deep-iteration`), without their bytes.
     pub deep: bool,
     /// Keys and values of records (`--print-data-log`); implies `deep`.
     pub data: bool,
+}
+
+impl DumpOptions {
+    /// The same, with records or without.
+    #[must_use]
+    pub fn deep(self, deep: bool) -> DumpOptions {
+        DumpOptions { deep, ..self }
+    }
+
+    /// The same, with keys and values or without.
+    #[must_use]
+    pub fn data(self, data: bool) -> DumpOptions {
+        DumpOptions { data, ..self }
+    }
 }
 
 /// What a file held.

@@ -38,6 +38,7 @@ const EXCHANGED_PAUSE: Duration = Duration::from_millis(20);
 
 /// Which part of a log is exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ExportRange {
     /// From this offset on.
     pub from: Offset,
@@ -50,6 +51,19 @@ pub struct ExportRange {
 impl Default for ExportRange {
     fn default() -> ExportRange {
         ExportRange { from: 0, until: Offset::MAX, isolation: IsolationLevel::ReadUncommitted }
+    }
+}
+
+impl ExportRange {
+    /// The offsets `from` up to before `until`.
+    pub fn between(from: Offset, until: Offset) -> ExportRange {
+        ExportRange { from, until, ..ExportRange::default() }
+    }
+
+    /// The same, with or without the records of aborted transactions.
+    #[must_use]
+    pub fn isolation(self, isolation: IsolationLevel) -> ExportRange {
+        ExportRange { isolation, ..self }
     }
 }
 

@@ -21,6 +21,7 @@ const SLOT_PAUSE: Duration = Duration::from_millis(5);
 
 /// Which logs are looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Selection {
     /// Only this topic.
     pub topic: Option<String>,

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use edgelog_core::config::IsolationLevel;
 use edgelog_core::{
-    Candidate, CompressionType, Continuation, DecodeError, Effort, HEADER_LEN, LeaderEpoch, Offset, OffsetAndEpoch, Position, Standing, TimestampMs, follows,
+    Candidate, CompressionType, Continuation, DecodeError, Effort, HEADER_LEN, LeaderEpoch, Offset, OffsetAndEpoch,
+    Position, Standing, TimestampMs, follows,
 };
 
 use super::batch::Batch;
@@ -23,7 +24,14 @@ use crate::segment::{Cursor, Lent, Resynced, Segment};
 use crate::sync::Ordering;
 
 /// How a reader reads.
+///
+/// ```
+/// # use edgelog::{ReadUpTo, ReaderOptions};
+/// let options = ReaderOptions::default().up_to(ReadUpTo::Durable).check_crcs(false);
+/// # assert!(!options.check_crcs);
+/// ```
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct ReaderOptions {
     /// How far it may read.
     pub up_to: ReadUpTo,
@@ -36,6 +44,26 @@ pub struct ReaderOptions {
 impl Default for ReaderOptions {
     fn default() -> ReaderOptions {
         ReaderOptions { up_to: ReadUpTo::HighWatermark, check_crcs: true, isolation: IsolationLevel::ReadUncommitted }
+    }
+}
+
+impl ReaderOptions {
+    /// The same, reading up to there.
+    #[must_use]
+    pub fn up_to(self, up_to: ReadUpTo) -> ReaderOptions {
+        ReaderOptions { up_to, ..self }
+    }
+
+    /// The same, with each batch's CRC-32C checked or not.
+    #[must_use]
+    pub fn check_crcs(self, check_crcs: bool) -> ReaderOptions {
+        ReaderOptions { check_crcs, ..self }
+    }
+
+    /// The same, with or without the records of aborted transactions.
+    #[must_use]
+    pub fn isolation(self, isolation: IsolationLevel) -> ReaderOptions {
+        ReaderOptions { isolation, ..self }
     }
 }
 

@@ -99,6 +99,7 @@ pub enum Durability {
 /// # assert_eq!(record.key, Some(&b"boiler"[..]));
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
 pub struct NewRecord<'a> {
     /// The key; `None` is Kafka's null key.
     pub key: Option<&'a [u8]>,
@@ -111,6 +112,11 @@ pub struct NewRecord<'a> {
 }
 
 impl<'a> NewRecord<'a> {
+    /// A record with this key and value, each of which may be Kafka's null, no headers, stamped at the append.
+    pub fn new(key: Option<&'a [u8]>, value: Option<&'a [u8]>) -> NewRecord<'a> {
+        NewRecord { key, value, ..NewRecord::default() }
+    }
+
     /// A record with this value, no key, no headers, stamped at the append.
     pub fn value(value: &'a [u8]) -> NewRecord<'a> {
         NewRecord { value: Some(value), ..NewRecord::default() }
@@ -163,6 +169,7 @@ impl AppendInfo {
 
 /// Where a reader starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OffsetSpec {
     /// At the first record that the log still holds.
     Earliest,
@@ -181,6 +188,7 @@ pub enum OffsetSpec {
 
 /// How far a reader may read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum ReadUpTo {
     /// What was acknowledged to its appender: the high watermark.
     #[default]

@@ -52,6 +52,7 @@ impl StoreMode {
 
 /// How a data directory is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DirectoryStorageOptions {
     /// How files are read and written.
     pub store_mode: StoreMode,

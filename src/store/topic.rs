@@ -19,6 +19,7 @@ pub const PARTITIONS_MAX: u32 = 10_000;
 /// # assert_eq!(topic.name, "telemetry");
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NewTopic {
     /// Its name, by Kafka's rules: 1 to 249 of `a-z A-Z 0-9 . _ -`.
     pub name: String,

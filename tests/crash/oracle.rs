@@ -158,7 +158,7 @@ struct Seen {
 }
 
 fn read_from(log: &Log, from: OffsetSpec, limit: usize, up_to: ReadUpTo) -> Result<Vec<Seen>, String> {
-    let options = ReaderOptions { up_to, ..ReaderOptions::default() };
+    let options = ReaderOptions::default().up_to(up_to);
     let mut reader = log.reader_with(from, options).map_err(|e| format!("no reader at {from:?}: {e}"))?;
     let mut seen = Vec::new();
     while seen.len() < limit {

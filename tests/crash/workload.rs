@@ -696,7 +696,7 @@ fn look_in(
     let offsets = log.offsets();
     match moment {
         Moment::HalfStored => {
-            let options = ReaderOptions { up_to: ReadUpTo::LogEnd, ..ReaderOptions::default() };
+            let options = ReaderOptions::default().up_to(ReadUpTo::LogEnd);
             let mut reader = log.reader_with(OffsetSpec::Offset(end), options).map_err(|e| e.to_string())?;
             match reader.next_batch() {
                 Ok(None) => Ok(Beside::NotTried),
