@@ -144,9 +144,10 @@ fn send(args: &Run, ctx: &Context) -> Outcome {
     let (json, catch_up) = (args.json, CatchUp::new());
     let shown = catch_up.clone();
     let mut bridge = Bridge::attach(ctx.dir(), config)?.observe(move |event| tell(event, json, &shown));
+    let metrics = bridge.metrics();
     let mut outside = Outside {
         stop: bridge.stop_handle(),
-        metrics: bridge.metrics(),
+        metrics: metrics.clone(),
         file: args.metrics_file.as_deref().map(MetricsFile::new),
         catch_up: (!json && io::stderr().is_terminal()).then_some(catch_up),
     };
@@ -161,7 +162,15 @@ fn send(args: &Run, ctx: &Context) -> Outcome {
     match outcome {
         Ok(_) if interrupt::raised() && args.until_caught_up => Ok(ExitCode::from(INTERRUPTED)),
         Ok(waiting) if waiting.is_empty() => Ok(ExitCode::SUCCESS),
-        Ok(_) => Ok(ExitCode::from(DAMAGE)),
+        Ok(waiting) => {
+            if !json {
+                let records =
+                    metrics.read().logs.iter().filter(|log| log.waits.is_some()).map(|log| log.lag_records).sum();
+                let (records, logs) = (print::counted(records, "record"), print::counted(waiting.len() as u64, "log"));
+                warn(format_args!("{records} of {logs} were not sent, for the reasons above"));
+            }
+            Ok(ExitCode::from(DAMAGE))
+        }
         Err(error) if error.needs_decision() => {
             eprintln!("{} {error}", Paint::stderr().bad("error:"));
             Ok(ExitCode::from(DECIDE))

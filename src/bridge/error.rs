@@ -27,6 +27,15 @@ pub enum BridgeError {
     #[error(transparent)]
     Store(#[from] Error),
 
+    /// No topic of the store is one that is to be sent.
+    #[error("no topic here matches edgelog.bridge.topics={patterns}{}", Names(names))]
+    NoTopics {
+        /// `edgelog.bridge.topics`.
+        patterns: String,
+        /// The topics that the store has.
+        names: Vec<String>,
+    },
+
     /// Another bridge works for this store.
     #[error("another bridge works for this store: {0}")]
     Locked(#[source] io::Error),
@@ -170,6 +179,23 @@ struct Words<'a>(&'a Option<String>);
 impl fmt::Display for Words<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.as_ref().map_or(Ok(()), |words| write!(f, " ({words})"))
+    }
+}
+
+/// The topics of a store, as many as fit a line.
+struct Names<'a>(&'a [String]);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMED_MAX: usize = 12;
+        let named = &self.0[..self.0.len().min(NAMED_MAX)];
+        match self.0.len() {
+            0 => write!(f, ": the store has none"),
+            count if count > NAMED_MAX => {
+                write!(f, "; the store has {} and {} more", named.join(", "), count - NAMED_MAX)
+            }
+            _ => write!(f, "; the store has {}", named.join(", ")),
+        }
     }
 }
 

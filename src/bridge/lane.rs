@@ -181,6 +181,11 @@ impl Lane {
         }
     }
 
+    /// Whether the log has records that are to be sent and were not, without anything in their way.
+    pub(super) fn is_behind(&self) -> bool {
+        self.waits.is_none() && self.reader.is_some() && self.position < self.log.offsets().recovery_point
+    }
+
     /// When a lane that rests goes on.
     pub(super) fn rests_until(&self) -> Option<Instant> {
         let rest = self.rests.as_ref().filter(|_| self.waits.is_none())?;

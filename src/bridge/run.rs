@@ -75,6 +75,9 @@ impl Uplink {
 
     fn send(&mut self, until_caught_up: bool) -> Result<()> {
         let stop = self.cluster.stop().clone();
+        if until_caught_up {
+            self.check_topics()?;
+        }
         self.begin()?;
         let mut looked = Instant::now();
         let mut was_caught_up = false;
@@ -107,13 +110,18 @@ impl Uplink {
             }
             if collected.is_empty() {
                 let resting = self.lanes.iter().filter_map(Lane::rests_until).min();
-                if resting.is_none() && !was_caught_up {
-                    was_caught_up = true;
-                    self.write_note()?;
-                    self.tell(&BridgeEvent::CaughtUp);
-                }
-                if resting.is_none() && until_caught_up {
-                    return Ok(());
+                // Nothing was collected, which does not say that there is nothing: what a log still has is asked of it.
+                if resting.is_none() && !self.lanes.iter().any(Lane::is_behind) {
+                    if !was_caught_up {
+                        was_caught_up = true;
+                        self.write_note()?;
+                        if self.lanes.iter().all(|lane| lane.waits.is_none()) {
+                            self.tell(&BridgeEvent::CaughtUp);
+                        }
+                    }
+                    if until_caught_up {
+                        return Ok(());
+                    }
                 }
                 let pause = LOOK_FOR_RECORDS.min(self.config.interval.max(Duration::from_millis(1)));
                 let pause = if until_caught_up { pause } else { pause.min(self.config.retry) };
@@ -163,14 +171,11 @@ impl Uplink {
     fn collect(&mut self) -> Collected {
         let interval = self.config.interval;
         self.lanes.iter_mut().for_each(|lane| lane.make_durable(interval, &mut self.failed_flushes));
-        let searching = self.lanes.iter().position(|lane| lane.is_searching() && !lane.sits_out());
-        let turns = match searching {
-            None => [None, None],
-            Some(_) if self.others_turn => [None, searching],
-            Some(_) => [searching, None],
-        };
         let (line, mut collected) = (self.cluster.line().clone(), Collected::default());
-        for only in turns {
+        // The others, one that searches, and the others again: the first turn may begin a search, and so have nothing.
+        for _ in 0..3 {
+            let searching = self.lanes.iter().position(|lane| lane.is_searching() && !lane.sits_out());
+            let only = searching.filter(|_| !self.others_turn);
             let terms = Terms {
                 config: &self.config,
                 sides: &self.sides,
@@ -181,7 +186,8 @@ impl Uplink {
             };
             collected = collect(&mut self.lanes, &terms);
             self.others_turn = only.is_some();
-            if !collected.is_empty() {
+            let is_searching = self.lanes.iter().any(|lane| lane.is_searching() && !lane.sits_out());
+            if !collected.is_empty() || !(only.is_some() || is_searching) {
                 break;
             }
         }
@@ -202,13 +208,26 @@ impl Uplink {
         self.warn_of_times()
     }
 
+    /// Whether any topic of the store is one that is to be sent. Where none is, a name is likely wrong.
+    fn check_topics(&self) -> Result<()> {
+        let topics = self.store.topics()?;
+        if topics.iter().any(|topic| self.is_asked_for(&topic.name)) {
+            return Ok(());
+        }
+        let names = topics.into_iter().map(|topic| topic.name).collect();
+        Err(BridgeError::NoTopics { patterns: self.config.topics.join(","), names })
+    }
+
+    /// Whether a local topic is to be sent. Kafka's own, whose records mean nothing elsewhere, begin with `__`.
+    fn is_asked_for(&self, topic: &str) -> bool {
+        !topic.starts_with("__") && self.config.topics.iter().any(|pattern| partition::matches(pattern, topic))
+    }
+
     /// The local logs that are to be sent, with the target of each.
     pub(super) fn find_lanes(&mut self) -> Result<()> {
         for topic in self.store.topics()? {
             let name = &topic.name;
-            // Kafka's own begin so; their records mean nothing elsewhere.
-            let internal = name.starts_with("__");
-            if internal || !self.config.topics.iter().any(|pattern| partition::matches(pattern, name)) {
+            if !self.is_asked_for(name) {
                 continue;
             }
             for &number in &topic.partition_ids {

@@ -115,6 +115,26 @@ def too_large(world):
         expect_values(of_one(good), [value for value in values if len(value) < 3000], label)
         expect_values(of_one(dead), [value for value in values if len(value) >= 3000], f"{label}.dead")
         results.append(len(of_one(dead)))
+    # Nothing else is there to be sent: it is not caught up before the dead letter is delivered.
+    label = "alone"
+    store, sets = world.scratch / label, side_topics(label)
+    append(store, "t", ["x" * 5000])
+    create(world.broker, label, max_message_bytes=3000)
+    create(world.broker, f"{label}.dead")
+    run = Run(command(store, world.broker, label, label, topics="t", **sets)).expect(0)
+    expect_values(of_one(world.broker.consume_all(f"{label}.dead")), ["x" * 5000], f"{label}.dead")
+    if run.events[-1]["event"] != "caught-up":
+        raise Broken(f"it ended without saying that it has caught up: {run.events}")
+    # Where the log waits instead, it says neither that nor success.
+    label = "alone.waits"
+    create(world.broker, label, max_message_bytes=3000)
+    run = Run(command(store, world.broker, label, label, topics="t", **{"edgelog.bridge.on.refused": "stop"})).expect(2)
+    if any(event["event"] == "caught-up" for event in run.events):
+        raise Broken(f"it says that it has caught up, with a log that waits: {run.events}")
+    # A name that no topic has is no success either.
+    run = Run(command(store, world.broker, label, label, topics="tt")).expect(1)
+    if b"the store has t" not in bytes(run.errors):
+        raise Broken(f"it does not say which topics there are: {tail(bytes(run.errors))}")
     return f"{results} dead letters"
 
 
