@@ -468,7 +468,7 @@ impl BridgeConfig {
     /// As [`set`](BridgeConfig::set), at the first line that cannot be.
     pub fn set_lines(&mut self, text: &str) -> Result<()> {
         for (n, line) in text.lines().map(str::trim).enumerate() {
-            if line.is_empty() || line.starts_with('#') {
+            if line.is_empty() || line.starts_with(['#', '!']) {
                 continue;
             }
             let Some((key, value)) = line.split_once('=') else {
@@ -543,7 +543,10 @@ fn missing(key: &str) -> BridgeError {
 fn parse_servers(value: &str) -> std::result::Result<Vec<(String, u16)>, String> {
     let mut servers = Vec::new();
     for server in value.split(',').map(str::trim).filter(|server| !server.is_empty()) {
-        let parsed = server.rsplit_once(':').and_then(|(host, port)| {
+        // As Kafka's own listeners are written; the protocol is security.protocol's.
+        let protocols = ["PLAINTEXT://", "SSL://", "SASL_PLAINTEXT://", "SASL_SSL://"];
+        let address = protocols.iter().find_map(|protocol| server.strip_prefix(protocol)).unwrap_or(server);
+        let parsed = address.rsplit_once(':').and_then(|(host, port)| {
             let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
             (!host.is_empty()).then_some(())?;
             Some((host.to_owned(), port.parse().ok()?))
@@ -639,11 +642,18 @@ mod tests {
     #[test]
     fn a_device_has_to_be_named() {
         let mut config = BridgeConfig::default();
-        config.set_lines("# comment\n\nbootstrap.servers = [::1]:9092, b:1\nedgelog.bridge.topics=a,b*\n").unwrap();
+        let lines = "# comment\n! one more\n\nbootstrap.servers = PLAINTEXT://[::1]:9092, b:1\n\
+                     edgelog.bridge.topics=a,b*\n";
+        config.set_lines(lines).unwrap();
         assert_eq!(config.bootstrap, [("::1".to_owned(), 9092), ("b".to_owned(), 1)]);
         assert!(config.validate().unwrap_err().to_string().starts_with("edgelog.device.id"));
         config.set("edgelog.device.id", "d1").unwrap();
         config.validate().unwrap();
+        // A login that would not take place is no login.
+        let mut unprotected = config.clone();
+        unprotected.set("sasl.username", "me").unwrap();
+        let said = unprotected.validate().unwrap_err().to_string();
+        assert!(said.starts_with("sasl.username") && said.contains("security.protocol"), "{said}");
         assert_eq!(config.group_id(&crate::TopicPartition::new("cpu", 2)), "edgelog:d1:cpu-2");
     }
 }

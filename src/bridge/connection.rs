@@ -26,8 +26,12 @@ use super::shape::{self, Answered, Speaks};
 use super::stream::{self, Stream};
 use super::tls::{self, TlsClient};
 
-/// No answer to a request of ours comes near this.
+/// No answer to a request of ours comes near this ...
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
+/// ... nor to one that is asked before the login this: until then anybody may be at the other end.
+const EARLY_RESPONSE_BYTES_MAX: usize = 1 << 20;
+/// A broker's quotas throttle for a second or so, and for no longer than their windows last together.
+const THROTTLE_MAX: Duration = Duration::from_secs(60);
 /// Room is made for so much of an answer at a time.
 const READ_BYTES: usize = 64 << 10;
 /// How often a wait looks whether somebody asked to stop.
@@ -161,6 +165,8 @@ pub(super) struct Connection {
     early: VecDeque<Answer>,
     /// Bytes of the requests that have no answer yet.
     under_way: usize,
+    /// An answer may have so many bytes.
+    response_bytes_max: usize,
     /// When the last answer came: time for the next one begins there.
     heard: Instant,
     /// Who we are has to be said again from then on.
@@ -190,6 +196,7 @@ impl Connection {
             versions: Versions::default(),
             asked: VecDeque::new(),
             under_way: 0,
+            response_bytes_max: EARLY_RESPONSE_BYTES_MAX,
             is_assumed: false,
             early: VecDeque::new(),
             heard: Instant::now(),
@@ -203,6 +210,7 @@ impl Connection {
             connection.transport.known.learn(&connection.address, &connection.versions);
         }
         connection.authenticate()?;
+        connection.response_bytes_max = RESPONSE_BYTES_MAX;
         Ok(connection)
     }
 
@@ -337,7 +345,7 @@ impl Connection {
     /// The broker said that it was asked too much: the next request waits.
     pub(super) fn mute_for(&mut self, throttle_time_ms: i32) {
         if let Ok(ms @ 1..) = u64::try_from(throttle_time_ms) {
-            self.muted_until = Instant::now().checked_add(Duration::from_millis(ms));
+            self.muted_until = Some(Instant::now() + Duration::from_millis(ms).min(THROTTLE_MAX));
         }
     }
 
@@ -384,8 +392,9 @@ impl Connection {
             return Err(self.nonsense(&"TLS, and security.protocol says otherwise"));
         }
         let len = i32::from_be_bytes(len);
-        let Ok(len @ 4..=RESPONSE_BYTES_MAX) = usize::try_from(len) else {
-            return Err(self.nonsense(&format!("a frame of {len} bytes")));
+        let Some(len) = usize::try_from(len).ok().filter(|len| (4..=self.response_bytes_max).contains(len)) else {
+            let max = self.response_bytes_max;
+            return Err(self.nonsense(&format!("a frame of {len} bytes, 4 to {max} are taken")));
         };
         // Memory follows what has come: a length alone takes none.
         let mut answer = BytesMut::new();

@@ -14,6 +14,8 @@ use super::security::{Credentials, Mechanism};
 
 /// Kafka allows 4,096 to 16,384 rounds. A server that asks for more than this wants to keep us busy.
 const ITERATIONS_MAX: u32 = 1 << 20;
+/// Fewer make the password cheap to guess for one who has read the exchange (RFC 5802 asks for these).
+const ITERATIONS_MIN: u32 = 4096;
 const NONCE_BYTES: usize = 24;
 /// There is no channel binding in Kafka, and we act for nobody else.
 const GS2_HEADER: &str = "n,,";
@@ -133,9 +135,11 @@ impl Scram {
             return Err("its nonce does not begin with ours".to_owned());
         }
         let salt = BASE64.decode(salt).map_err(|_| "its salt is no base64".to_owned())?;
-        let iterations = iterations.parse().ok().and_then(NonZeroU32::new);
-        let Some(iterations) = iterations.filter(|count| count.get() <= ITERATIONS_MAX) else {
-            return Err(format!("its iteration count is not one from 1 to {ITERATIONS_MAX}"));
+        let count = iterations.parse().ok().and_then(NonZeroU32::new);
+        let Some(iterations) = count.filter(|count| (ITERATIONS_MIN..=ITERATIONS_MAX).contains(&count.get())) else {
+            return Err(format!(
+                "its iteration count is not one from {ITERATIONS_MIN} to {ITERATIONS_MAX}: nothing was proved to it"
+            ));
         };
 
         let mut salted = vec![0; self.digest.output_len()];
@@ -208,6 +212,7 @@ mod tests {
             "r=rOprNGfwEbeRWgbNEkqO,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096",
             "r=rOprNGfwEbeRWgbNEkqOx,s=!,i=4096",
             "r=rOprNGfwEbeRWgbNEkqOx,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=0",
+            "r=rOprNGfwEbeRWgbNEkqOx,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4095",
             "r=rOprNGfwEbeRWgbNEkqOx,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4000000000",
         ] {
             assert!(rfc_7677().answer(wrong.as_bytes()).is_err(), "{wrong:?}");

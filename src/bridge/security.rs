@@ -203,7 +203,18 @@ impl Security {
             _ => {}
         }
         if !self.protocol.has_sasl() {
-            return Ok(());
+            let sasl = &self.sasl;
+            let set = [
+                ("sasl.mechanism", sasl.mechanism.is_some()),
+                ("sasl.username", !sasl.username.is_empty()),
+                ("sasl.password", sasl.password.is_some()),
+                ("edgelog.sasl.password.file", sasl.password_file.is_some()),
+                ("edgelog.sasl.oauthbearer.token.file", sasl.token_file.is_some()),
+            ];
+            return match set.iter().find(|(_, is_set)| *is_set) {
+                Some((key, _)) => Err((key, "security.protocol has no SASL: SASL_SSL (or SASL_PLAINTEXT) has")),
+                None => Ok(()),
+            };
         }
         let sasl = &self.sasl;
         let Some(mechanism) = sasl.mechanism else {
