@@ -164,10 +164,7 @@ fn send(args: &Run, ctx: &Context) -> Outcome {
         Ok(waiting) if waiting.is_empty() => Ok(ExitCode::SUCCESS),
         Ok(waiting) => {
             if !json {
-                let records =
-                    metrics.read().logs.iter().filter(|log| log.waits.is_some()).map(|log| log.lag_records).sum();
-                let (records, logs) = (print::counted(records, "record"), print::counted(waiting.len() as u64, "log"));
-                warn(format_args!("{records} of {logs} were not sent, for the reasons above"));
+                tell_left(&metrics, waiting.len());
             }
             Ok(ExitCode::from(DAMAGE))
         }
@@ -177,6 +174,17 @@ fn send(args: &Run, ctx: &Context) -> Outcome {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// The last line where logs wait: how much was not sent.
+fn tell_left(metrics: &MetricsHandle, logs: usize) {
+    let metrics = metrics.read();
+    let waiting = || metrics.logs.iter().filter(|log| log.waits.is_some());
+    // Where the cluster's position is not known, some of it may have been sent before.
+    let up_to = if waiting().any(|log| log.position.is_none()) { "up to " } else { "" };
+    let records = print::counted(waiting().map(|log| log.lag_records).sum(), "record");
+    let logs = print::counted(logs as u64, "log");
+    warn(format_args!("{up_to}{records} of {logs} were not sent, for the reasons above"));
 }
 
 /// What goes on beside the bridge: listening for Ctrl-C, the bar, and the metrics' file.

@@ -226,7 +226,11 @@ impl Turn<'_> {
                     self.add(batch, from)?;
                     self.seen = reader.position().offset;
                 }
-                Ok(None) => break,
+                Ok(None) => {
+                    self.flush()?;
+                    self.pass_to(reader.position().offset);
+                    break;
+                }
                 Err(Error::OffsetOutOfRange { requested, log_start_offset, .. }) if requested < log_start_offset => {
                     self.flush()?;
                     reader.seek(OffsetSpec::Earliest).map_err(|error| Halt::Wait(error.to_string()))?;
@@ -333,6 +337,14 @@ impl Turn<'_> {
     fn reach(&mut self, next: Offset, mark: BatchMark) {
         self.next = next;
         self.end = Some((next, mark));
+    }
+
+    /// The log has nothing to give out below `next`, where its reader stands: markers of transactions, or a hole.
+    fn pass_to(&mut self, next: Offset) {
+        if next > self.next {
+            self.reach(next, BatchMark::behind_a_gap(self.lane.log.leader_epoch()));
+            self.seen = next;
+        }
     }
 
     /// Makes pieces of the small batches.

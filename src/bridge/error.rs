@@ -27,7 +27,7 @@ pub enum BridgeError {
     #[error(transparent)]
     Store(#[from] Error),
 
-    /// No topic of the store is one that is to be sent.
+    /// No topic of the store is one that is to be sent, and the bridge was to end when all is.
     #[error("no topic here matches edgelog.bridge.topics={patterns}{}", Names(names))]
     NoTopics {
         /// `edgelog.bridge.topics`.

@@ -181,7 +181,7 @@ impl Lane {
         }
     }
 
-    /// Whether the log has records that are to be sent and were not, without anything in their way.
+    /// Whether the log has records that are durable and were not sent, and does not wait.
     pub(super) fn is_behind(&self) -> bool {
         self.waits.is_none() && self.reader.is_some() && self.position < self.log.offsets().recovery_point
     }

@@ -170,7 +170,8 @@ impl Bridge {
     /// what is in their way. Outages are waited out, however long. Also returns when somebody asks to stop.
     ///
     /// # Errors
-    /// As [`run`](Bridge::run); [`BridgeError::Fenced`] and [`BridgeError::Conflict`] in any case.
+    /// As [`run`](Bridge::run); [`BridgeError::Fenced`] and [`BridgeError::Conflict`] in any case;
+    /// [`BridgeError::NoTopics`] where the store has no topic that is to be sent, which [`run`](Bridge::run) waits for.
     pub fn run_until_caught_up(&mut self) -> Result<Vec<(TopicPartition, String)>> {
         self.uplink.run(true)
     }

@@ -1,4 +1,8 @@
-//! A bridge at work: it begins, and sends one transaction after another.
+//! A bridge at work: who we are, where each log stands in the cluster, and transaction after transaction from then on.
+//!
+//! The order in which a bridge begins matters. The positions that the cluster holds are compared with the logs *before*
+//! InitProducerId, which fences whoever used the id: a wrong copy, a restored backup or a log that was cut back stops
+//! there. They are read again after it, when nobody else can move them any more.
 
 use std::time::{Duration, Instant};
 
@@ -28,8 +32,9 @@ impl Uplink {
     pub(super) fn run(&mut self, until_caught_up: bool) -> Result<Vec<(TopicPartition, String)>> {
         let _span = tracing::info_span!("edgelog_bridge", device = self.config.device).entered();
         let outcome = self.run_on(until_caught_up);
-        // Whatever happened: what was acknowledged is noted.
+        // Whatever happened: what was acknowledged is noted, and the metrics say where each log stands.
         let noted = self.write_note();
+        self.metrics.place(&self.lanes);
         match outcome {
             Ok(()) | Err(BridgeError::Stopped) => {}
             Err(error) => return Err(error),
@@ -80,7 +85,8 @@ impl Uplink {
         }
         self.begin()?;
         let mut looked = Instant::now();
-        let mut was_caught_up = false;
+        // Whether the note was written since something was sent last, and whether it was told that all was sent.
+        let (mut is_noted, mut is_told) = (false, false);
         let mut backoff = self.backoff();
         loop {
             if stop.is_stopped() {
@@ -112,13 +118,14 @@ impl Uplink {
                 let resting = self.lanes.iter().filter_map(Lane::rests_until).min();
                 // Nothing was collected, which does not say that there is nothing: what a log still has is asked of it.
                 if resting.is_none() && !self.lanes.iter().any(Lane::is_behind) {
-                    if !was_caught_up {
-                        was_caught_up = true;
+                    if !is_noted {
                         self.write_note()?;
-                        if self.lanes.iter().all(|lane| lane.waits.is_none()) {
-                            self.tell(&BridgeEvent::CaughtUp);
-                        }
                     }
+                    let waits = self.lanes.iter().any(|lane| lane.waits.is_some());
+                    if !waits && !is_told {
+                        self.tell(&BridgeEvent::CaughtUp);
+                    }
+                    (is_noted, is_told) = (true, !waits);
                     if until_caught_up {
                         return Ok(());
                     }
@@ -128,7 +135,7 @@ impl Uplink {
                 stop.wait(resting.map_or(pause, |until| until.saturating_duration_since(since).min(pause)));
                 continue;
             }
-            was_caught_up = false;
+            (is_noted, is_told) = (false, false);
             self.metrics.place(&self.lanes);
             let bytes = collected.bytes;
             let ended = self.transact(collected)?;
@@ -172,7 +179,7 @@ impl Uplink {
         let interval = self.config.interval;
         self.lanes.iter_mut().for_each(|lane| lane.make_durable(interval, &mut self.failed_flushes));
         let (line, mut collected) = (self.cluster.line().clone(), Collected::default());
-        // The others, one that searches, and the others again: the first turn may begin a search, and so have nothing.
+        // The others and one that searches take turns. Three of them: the first may only begin a search.
         for _ in 0..3 {
             let searching = self.lanes.iter().position(|lane| lane.is_searching() && !lane.sits_out());
             let only = searching.filter(|_| !self.others_turn);
@@ -214,7 +221,7 @@ impl Uplink {
         if topics.iter().any(|topic| self.is_asked_for(&topic.name)) {
             return Ok(());
         }
-        let names = topics.into_iter().map(|topic| topic.name).collect();
+        let names = topics.into_iter().map(|topic| topic.name).filter(|name| !name.starts_with("__")).collect();
         Err(BridgeError::NoTopics { patterns: self.config.topics.join(","), names })
     }
 

@@ -1,9 +1,4 @@
-//! From local logs to the cluster: who we are, where each log stands there, and transaction after transaction from then
-//! on.
-//!
-//! The order in which a bridge begins matters. The positions that the cluster holds are compared with the logs *before*
-//! InitProducerId, which fences whoever used the id: a wrong copy, a restored backup or a log that was cut back stops
-//! there. They are read again after it, when nobody else can move them any more.
+//! What a bridge knows while it works: its logs, the cluster, its own files; and asking again until there is an answer.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

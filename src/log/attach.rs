@@ -40,12 +40,12 @@ pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
     let bases = list_segments(&**storage, &dir, &params.name)?;
     let saved = params.saved.as_ref().map(|saved| saved.supported_by(&bases).0);
     let recovery_point = saved.as_ref().map_or(0, |saved| saved.durable.offset);
-    // Without a checkpoint the writer is not known: copied from a broker, or its checkpoint is lost. Offsets need only
-    // rise.
+    // Without a checkpoint nobody knows who wrote the log: it was copied from a broker, or its checkpoint is lost. Its
+    // offsets need only rise.
     let origin = saved.as_ref().map_or(Origin::Imported, |saved| saved.origin);
     let options = SegmentOptions::new(&params.config, Access::Read);
-    let seen = |base| Arc::new(Segment::existing(storage, &dir, options, base));
-    let (segments, mut attachment) = stand_at(&**storage, seen, origin, &bases, recovery_point)?;
+    let segment_at = |base| Arc::new(Segment::existing(storage, &dir, options, base));
+    let (segments, mut attachment) = stand_at(&**storage, segment_at, origin, &bases, recovery_point)?;
     attachment.id = saved.as_ref().map(|saved| saved.id);
     let end = attachment.next_offset;
     let role = Role::Attached(Attached { attachment: Mutex::new(attachment), flushing: Mutex::new(()) });
@@ -74,17 +74,17 @@ fn list_segments(storage: &dyn Storage, dir: &str, name: &TopicPartition) -> Res
     Ok(bases)
 }
 
-/// The segments up to that of the recovery point, and an attachment at the beginning of that one: what lies before was
+/// The segments up to the one that holds `from`, and an attachment at the beginning of that one: what lies before was
 /// durable and is validated when it is read.
 fn stand_at(
     storage: &dyn Storage,
-    seen: impl Fn(Offset) -> Arc<Segment>,
+    segment_at: impl Fn(Offset) -> Arc<Segment>,
     origin: Origin,
     bases: &[Offset],
-    recovery_point: Offset,
+    from: Offset,
 ) -> Result<(Vec<Arc<Segment>>, Attachment)> {
-    let at = bases.partition_point(|&base| base <= recovery_point).saturating_sub(1);
-    let segments: Vec<Arc<Segment>> = bases[..=at].iter().map(|&base| seen(base)).collect();
+    let at = bases.partition_point(|&base| base <= from).saturating_sub(1);
+    let segments: Vec<Arc<Segment>> = bases[..=at].iter().map(|&base| segment_at(base)).collect();
     let segment = Arc::clone(&segments[at]);
     segment.publish(0);
     let identity = identity_of(storage, &segment)?;
@@ -512,16 +512,20 @@ impl LogShared {
     /// segment is gone, or other batches stand there.
     fn begin_again(&self, at: &mut Attachment, from: Offset) -> Result<()> {
         let bases = self.list_segments()?;
-        let seen = |base| self.attached_segment(base);
-        let (segments, attachment) = stand_at(&*self.storage, seen, self.origin(), &bases, from)?;
+        let segment_at = |base| self.attached_segment(base);
+        let (segments, attachment) = stand_at(&*self.storage, segment_at, self.origin(), &bases, from)?;
         *at = Attachment { failed: at.failed, id: at.id, ..attachment };
-        *self.segments.write() = segments;
-        self.log_end_offset.store(at.next_offset, Ordering::Release);
-        self.high_watermark.store(at.next_offset, Ordering::Release);
-        // What was durable of the history that is gone says nothing of this one.
-        self.recovery_point.fetch_min(at.next_offset, Ordering::AcqRel);
+        {
+            // Who sees the new list sees the lowered offsets, too.
+            let mut listed = self.segments.write();
+            self.log_end_offset.store(at.next_offset, Ordering::Release);
+            self.high_watermark.store(at.next_offset, Ordering::Release);
+            // What was durable of the history that is gone says nothing of this one.
+            self.recovery_point.fetch_min(at.next_offset, Ordering::AcqRel);
+            *listed = segments;
+            self.generation.fetch_add(1, Ordering::AcqRel);
+        }
         self.log_start_offset.fetch_max(bases[0], Ordering::AcqRel);
-        self.generation.fetch_add(1, Ordering::AcqRel);
         self.validate_on(at)?;
         Ok(())
     }

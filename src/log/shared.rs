@@ -21,7 +21,8 @@ use crate::segment::{BufferPool, Segment, SegmentOptions, SegmentWriter};
 use crate::storage::{Access, ForkGuard, Storage, StorageLock};
 use crate::sync::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Mutex, Ordering, RwLock, Wake};
 
-/// States of a log; anything but `WRITABLE` sends an append onto its slow path.
+/// States of a log; anything but `WRITABLE` sends an append onto its slow path. An attached log is `WRITABLE` or
+/// `CLOSED`: it is its role that refuses appends.
 pub(super) mod state {
     pub(in crate::log) const WRITABLE: u8 = 0;
     /// Something must be done before the next append: the store's mark, or a tail that a failed write left
@@ -160,7 +161,8 @@ impl LogShared {
         offsets
     }
 
-    /// What this process keeps as the log's writer; [`Error::ReadOnly`] where another process writes it.
+    /// What this process keeps as the log's writer. [`Error::ReadOnly`] where another process writes it, and what
+    /// [`check_alive`](Self::check_alive) says of a handle that is of no use any more.
     #[inline]
     pub(super) fn writer(&self) -> Result<&Writer> {
         match &self.role {

@@ -369,7 +369,7 @@ def goes_on(world):
     sets = {"edgelog.bridge.retry.ms": 500}
     run = Run(command(store, world.broker, "goes-on", "g.{topic}", forever=True, **sets))
     told = set()
-    while {"waiting", "caught-up"} - told and (event := run.next_event()) is not None:
+    while {"waiting", "committed"} - told and (event := run.next_event()) is not None:
         told.add(event["event"])
     world.broker.create_topic("g.absent", 1, retention_ms=-1)
     while (event := run.next_event()) is not None:

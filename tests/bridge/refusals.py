@@ -131,6 +131,10 @@ def too_large(world):
     run = Run(command(store, world.broker, label, label, topics="t", **{"edgelog.bridge.on.refused": "stop"})).expect(2)
     if any(event["event"] == "caught-up" for event in run.events):
         raise Broken(f"it says that it has caught up, with a log that waits: {run.events}")
+    plainly = [word for word in command(store, world.broker, label, label, topics="t") if word != "--json"]
+    run = Run([*plainly, "--set", "edgelog.bridge.on.refused=stop"]).expect(2)
+    if b"1 record of 1 log were not sent" not in bytes(run.errors):
+        raise Broken(f"it does not say how much was not sent: {tail(bytes(run.errors))}")
     # A name that no topic has is no success either.
     run = Run(command(store, world.broker, label, label, topics="tt")).expect(1)
     if b"the store has t" not in bytes(run.errors):
