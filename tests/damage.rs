@@ -392,9 +392,11 @@ fn read_log(log: &Log, topic: &str, appended: i64) -> Read {
     read
 }
 
-/// Which cases a run looks at.
+/// Which cases a run looks at, and which of them this share of it does.
 struct Sample {
     every: usize,
+    share: usize,
+    shares: usize,
     number: usize,
     looked_at: usize,
     /// What went wrong, case by case.
@@ -405,7 +407,25 @@ impl Sample {
     fn of_one_in(debug: usize) -> Sample {
         let chosen = std::env::var("EDGELOG_TEST_EVERY").ok().map(|every| every.parse().expect("a number"));
         let every = chosen.unwrap_or(if cfg!(debug_assertions) { debug } else { debug / 8 + 1 });
-        Sample { every, number: 0, looked_at: 0, failures: Vec::new() }
+        Sample { every, share: 0, shares: 1, number: 0, looked_at: 0, failures: Vec::new() }
+    }
+
+    /// Goes through the cases in as many shares as the machine has processors.
+    fn shared(debug: usize, cases: impl Fn(&mut Sample) + Sync) -> Sample {
+        let shares = std::thread::available_parallelism().map_or(1, usize::from);
+        let go_through = |share| {
+            let mut sample = Sample { share, shares, ..Sample::of_one_in(debug) };
+            cases(&mut sample);
+            sample
+        };
+        std::thread::scope(|scope| {
+            let begun: Vec<_> = (1..shares).map(|share| scope.spawn(move || go_through(share))).collect();
+            let mut sample = go_through(0);
+            for share in begun {
+                sample.failures.extend(share.join().expect("what panics in it is caught in it").failures);
+            }
+            sample
+        })
     }
 
     /// Looks at one case, if it is in the sample.
@@ -413,6 +433,9 @@ impl Sample {
         self.number += 1;
         if self.number % self.every == 0 {
             self.looked_at += 1;
+            if self.looked_at % self.shares != self.share {
+                return;
+            }
             let (same_boot, reopen) = (self.looked_at % 2 == 0, self.looked_at % 5 == 0);
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| examine(same_boot, reopen))) {
                 let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -459,21 +482,23 @@ fn the_judge_can_fail() {
 /// Every bit of every file flipped, and every byte inverted.
 #[test]
 fn one_changed_byte_costs_the_batch_it_is_in_and_nothing_else() {
-    let mut sample = Sample::of_one_in(23);
-    for original in both() {
-        for (file, bytes) in &original.files {
-            for at in 0..bytes.len() {
-                for mask in [0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40, 0x80, 0xff] {
-                    let name = || format!("{}: {file}, byte {at} ^ {mask:#x}", kind(&original));
-                    sample.case(&name, |same_boot, reopen| {
-                        let mut files = original.files.clone();
-                        files.get_mut(file).unwrap()[at] ^= mask;
-                        original.examine(&files, &[(file.clone(), at..at + 1)], same_boot, reopen);
-                    });
+    let originals = both();
+    let sample = Sample::shared(23, |sample| {
+        for original in &originals {
+            for (file, bytes) in &original.files {
+                for at in 0..bytes.len() {
+                    for mask in [0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40, 0x80, 0xff] {
+                        let name = || format!("{}: {file}, byte {at} ^ {mask:#x}", kind(original));
+                        sample.case(&name, |same_boot, reopen| {
+                            let mut files = original.files.clone();
+                            files.get_mut(file).unwrap()[at] ^= mask;
+                            original.examine(&files, &[(file.clone(), at..at + 1)], same_boot, reopen);
+                        });
+                    }
                 }
             }
         }
-    }
+    });
     sample.done("changed bytes");
 }
 

@@ -112,7 +112,7 @@ impl Uplink {
                 continue;
             }
             let committed = self.fetch_positions(n, is_holder);
-            let found = match committed.and_then(|committed| self.place(n, &topic, &committed, is_holder)) {
+            let found = match committed.and_then(|committed| self.place(n, &topic, &committed, is_holder, is_holder)) {
                 Err(error) if code_of(&error).is_some_and(|code| code.class() == Class::Topic) => {
                     self.lanes[n].waits = Some(error.to_string());
                     continue;
@@ -157,8 +157,15 @@ impl Uplink {
         }
     }
 
-    /// Where one lane goes on.
-    fn place(&mut self, n: usize, topic: &RemoteTopic, committed: &[Committed], is_holder: bool) -> Result<Found> {
+    /// Where one lane goes on; `is_stable`: the positions were read behind transactions that are open.
+    fn place(
+        &mut self,
+        n: usize,
+        topic: &RemoteTopic,
+        committed: &[Committed],
+        is_holder: bool,
+        is_stable: bool,
+    ) -> Result<Found> {
         let lane = &self.lanes[n];
         let noted = self.note.entries.get(&lane.name).filter(|entry| entry.remote == lane.remote).cloned();
         let [committed] = committed else {
@@ -189,6 +196,11 @@ impl Uplink {
         let is_of_these = |done: &Position| done.log_id == position.log_id && done.topic_id == position.topic_id;
         let done = noted.and_then(|entry| entry.done).filter(is_of_these);
         let Some(done) = done.filter(|done| done.offset > position.offset) else { return self.weigh(n, position) };
+        if !is_stable {
+            // A transaction is committed before its positions are: what it acknowledged may be on its way there.
+            let stable = self.fetch_positions(n, true)?;
+            return self.place(n, topic, &stable, is_holder, true);
+        }
         match self.config.on_set_back {
             SetBackRule::Follow => self.weigh(n, position),
             SetBackRule::Resume => self.weigh(n, done),

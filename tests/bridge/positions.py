@@ -165,14 +165,14 @@ def expired(world):
 
 
 def producer_forgotten(world):
-    """A cluster that forgets producers and transactional ids after two seconds of silence: a bridge that has nothing
+    """A cluster that forgets producers and transactional ids after ten seconds of silence: a bridge that has nothing
     to send meanwhile, and one that is killed and started again then, go on with a producer of the same name."""
     with Broker(
         tempfile.mkdtemp(dir=world.scratch),
         **{
-            "producer.id.expiration.ms": 2000,
+            "producer.id.expiration.ms": 10_000,
             "producer.id.expiration.check.interval.ms": 200,
-            "transactional.id.expiration.ms": 2000,
+            "transactional.id.expiration.ms": 10_000,
             "transaction.remove.expired.transaction.cleanup.interval.ms": 200,
         },
     ) as broker:

@@ -108,6 +108,16 @@ struct Counts {
     settled: usize,
 }
 
+impl Counts {
+    fn add(&mut self, other: &Counts) {
+        self.transactions += other.transactions;
+        self.records += other.records;
+        self.stopped += other.stopped;
+        self.beyond_checkpoint += other.beyond_checkpoint;
+        self.settled += other.settled;
+    }
+}
+
 fn name(topic: &str) -> TopicPartition {
     TopicPartition::new(topic, 0)
 }
@@ -524,11 +534,7 @@ fn search(seeds: std::ops::Range<u64>, mistake: Mistake) -> Result<(usize, usize
     let (mut cuts, mut images, mut all) = (0, 0, Counts::default());
     for seed in seeds {
         let run = run(seed, mistake).map_err(|what| format!("seed {seed}: {what}"))?;
-        all.transactions += run.counts.transactions;
-        all.records += run.counts.records;
-        all.stopped += run.counts.stopped;
-        all.beyond_checkpoint += run.counts.beyond_checkpoint;
-        all.settled += run.counts.settled;
+        all.add(&run.counts);
         for (n, (core, known)) in run.cuts.iter().enumerate() {
             cuts += 1;
             let chosen = Image::CHOSEN[(n + seed as usize) % Image::CHOSEN.len()];
@@ -542,6 +548,23 @@ fn search(seeds: std::ops::Range<u64>, mistake: Mistake) -> Result<(usize, usize
     Ok((cuts, images, all))
 }
 
+/// The same, shared among the machine's processors.
+fn search_together(count: u64) -> Result<(usize, usize, Counts), String> {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let share = |n: u64| (count * n / workers)..(count * (n + 1) / workers);
+    std::thread::scope(|scope| {
+        let begun: Vec<_> = (0..workers).map(|n| scope.spawn(move || search(share(n), Mistake::None))).collect();
+        let mut all = (0, 0, Counts::default());
+        for worker in begun {
+            let (cuts, images, counts) = worker.join().expect("a violation is an error")?;
+            all.0 += cuts;
+            all.1 += images;
+            all.2.add(&counts);
+        }
+        Ok(all)
+    })
+}
+
 fn schedules() -> u64 {
     let told = std::env::var("EDGELOG_CRASH_SCHEDULES").ok().and_then(|text| text.parse().ok());
     told.unwrap_or(if cfg!(debug_assertions) { 60 } else { 1500 })
@@ -549,7 +572,7 @@ fn schedules() -> u64 {
 
 #[test]
 fn what_a_bridge_beside_the_writer_has_sent_survives_every_cut() {
-    let (cuts, images, counts) = search(0..schedules(), Mistake::None).unwrap();
+    let (cuts, images, counts) = search_together(schedules()).unwrap();
     println!("a bridge beside the writer: {} schedules, {cuts} cuts, {images} images, {counts:?}", schedules());
     assert!(counts.transactions > 0 && counts.stopped > 0 && counts.beyond_checkpoint > 0, "{counts:?}");
     assert!(counts.settled > 0, "{counts:?}");
