@@ -228,7 +228,11 @@ impl Turn<'_> {
                 }
                 Ok(None) => {
                     self.flush()?;
-                    self.pass_to(reader.position().offset);
+                    // Markers of transactions, or a hole: the log gives out nothing below where its reader stands.
+                    let next = reader.position().offset;
+                    if next > self.next {
+                        self.reach(next, BatchMark::behind_a_gap(self.lane.log.leader_epoch()));
+                    }
                     break;
                 }
                 Err(Error::OffsetOutOfRange { requested, log_start_offset, .. }) if requested < log_start_offset => {
@@ -337,14 +341,6 @@ impl Turn<'_> {
     fn reach(&mut self, next: Offset, mark: BatchMark) {
         self.next = next;
         self.end = Some((next, mark));
-    }
-
-    /// The log has nothing to give out below `next`, where its reader stands: markers of transactions, or a hole.
-    fn pass_to(&mut self, next: Offset) {
-        if next > self.next {
-            self.reach(next, BatchMark::behind_a_gap(self.lane.log.leader_epoch()));
-            self.seen = next;
-        }
     }
 
     /// Makes pieces of the small batches.

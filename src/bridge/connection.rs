@@ -28,7 +28,7 @@ use super::tls::{self, TlsClient};
 
 /// No answer to a request of ours comes near this ...
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
-/// ... nor to one that is asked before the login this: until then anybody may be at the other end.
+/// ... nor to one that is asked before the login this: until then the other end may be any program.
 const EARLY_RESPONSE_BYTES_MAX: usize = 1 << 20;
 /// A broker's quotas throttle for a second or so, and for no longer than their windows last together.
 const THROTTLE_MAX: Duration = Duration::from_secs(60);

@@ -20,7 +20,7 @@ pub enum BridgeEvent {
         /// The logs in it, each with the offset that is sent next.
         positions: Vec<(TopicPartition, Offset)>,
     },
-    /// Everything that is durable here is in the cluster. Not told while a log waits.
+    /// Everything that is durable here is in the cluster. Not reported while a log waits.
     CaughtUp,
     /// A record that the target refused is in the topic for dead letters, and the log goes on behind it.
     DeadLetter {

@@ -85,8 +85,8 @@ impl Uplink {
         }
         self.begin()?;
         let mut looked = Instant::now();
-        // Whether the note was written since something was sent last, and whether it was told that all was sent.
-        let (mut is_noted, mut is_told) = (false, false);
+        // Since something was sent last: whether the note was written, and whether `CaughtUp` was reported.
+        let (mut is_noted, mut is_reported) = (false, false);
         let mut backoff = self.backoff();
         loop {
             if stop.is_stopped() {
@@ -122,10 +122,10 @@ impl Uplink {
                         self.write_note()?;
                     }
                     let waits = self.lanes.iter().any(|lane| lane.waits.is_some());
-                    if !waits && !is_told {
+                    if !waits && !is_reported {
                         self.tell(&BridgeEvent::CaughtUp);
                     }
-                    (is_noted, is_told) = (true, !waits);
+                    (is_noted, is_reported) = (true, !waits);
                     if until_caught_up {
                         return Ok(());
                     }
@@ -135,7 +135,7 @@ impl Uplink {
                 stop.wait(resting.map_or(pause, |until| until.saturating_duration_since(since).min(pause)));
                 continue;
             }
-            (is_noted, is_told) = (false, false);
+            (is_noted, is_reported) = (false, false);
             self.metrics.place(&self.lanes);
             let bytes = collected.bytes;
             let ended = self.transact(collected)?;
@@ -181,8 +181,7 @@ impl Uplink {
         let (line, mut collected) = (self.cluster.line().clone(), Collected::default());
         // The others and one that searches take turns. Three of them: the first may only begin a search.
         for _ in 0..3 {
-            let searching = self.lanes.iter().position(|lane| lane.is_searching() && !lane.sits_out());
-            let only = searching.filter(|_| !self.others_turn);
+            let only = self.searching().filter(|_| !self.others_turn);
             let terms = Terms {
                 config: &self.config,
                 sides: &self.sides,
@@ -193,12 +192,16 @@ impl Uplink {
             };
             collected = collect(&mut self.lanes, &terms);
             self.others_turn = only.is_some();
-            let is_searching = self.lanes.iter().any(|lane| lane.is_searching() && !lane.sits_out());
-            if !collected.is_empty() || !(only.is_some() || is_searching) {
+            if !collected.is_empty() || only.is_none() && self.searching().is_none() {
                 break;
             }
         }
         collected
+    }
+
+    /// The first lane that looks for what the target refused, and does not rest.
+    fn searching(&self) -> Option<usize> {
+        self.lanes.iter().position(|lane| lane.is_searching() && !lane.sits_out())
     }
 
     /// Everything before the first transaction.

@@ -505,8 +505,7 @@ impl LogCheck<'_, '_> {
                 return Ok(Flow::Continue);
             }
         };
-        let index = file_names::index_file(&self.facts.dir, base);
-        let time_index = file_names::time_index_file(&self.facts.dir, base);
+        let [index, time_index] = file_names::index_files(&self.facts.dir, base);
         let indexes = IndexCheck::load(&**self.storage, index, time_index, base);
         let rules = self.facts.walk_rules(base, upper);
         let mut walker = Walker::new(file, len.min(i32::MAX as u64), rules);

@@ -8,10 +8,8 @@ use edgelog_core::{
 };
 
 use super::facts::read_whole;
+use crate::segment::INDEX_BYTES_MAX;
 use crate::storage::Storage;
-
-/// No index of a segment below 2 GiB is larger.
-const INDEX_BYTES_MAX: u64 = 64 << 20;
 
 /// What is wrong with one index file.
 #[derive(Debug)]
@@ -204,7 +202,7 @@ impl IndexCheck {
 }
 
 fn load<T>(storage: &dyn Storage, entries: &mut Entries<T>) -> Option<Vec<u8>> {
-    match read_whole(storage, &entries.file, INDEX_BYTES_MAX) {
+    match read_whole(storage, &entries.file, INDEX_BYTES_MAX as u64) {
         Ok(bytes) => {
             entries.len = bytes.len() as u64;
             Some(bytes)

@@ -442,7 +442,7 @@ pub fn salvage(storage: &Arc<dyn Storage>, path: &str) -> Result<SalvageReport> 
     Ok(report)
 }
 
-/// What the log knows of a segment that is to be written anew.
+/// What the log knows of a segment that is to be rewritten.
 fn rewrite_of<'a>(facts: &'a LogFacts, plan: &SegmentPlan, point: Offset) -> Rewrite<'a> {
     Rewrite {
         dir: &facts.dir,
@@ -459,9 +459,7 @@ fn rewrite_of<'a>(facts: &'a LogFacts, plan: &SegmentPlan, point: Offset) -> Rew
 /// segment without indexes, which is sound.
 fn rebuild_indexes(storage: &dyn Storage, facts: &LogFacts, plan: &SegmentPlan) -> Result<()> {
     let path = file_names::log_file(&facts.dir, plan.base_offset);
-    let file = storage.open(&path, Access::Read).map_err(Error::storage("open", &path))?;
-    let len = file.len().map_err(Error::storage("look at", &path))?.min(i32::MAX as u64);
-    let walker = Walker::new(file, len, facts.walk_rules(plan.base_offset, plan.upper));
+    let walker = Walker::open(storage, &path, facts.walk_rules(plan.base_offset, plan.upper))?;
     let built = build_indexes(walker, plan.base_offset, facts.config.index_interval_bytes);
     remove_indexes(storage, &facts.dir, plan.base_offset)?;
     write_indexes(storage, &facts.dir, &built)

@@ -40,8 +40,7 @@ pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
     let bases = list_segments(&**storage, &dir, &params.name)?;
     let saved = params.saved.as_ref().map(|saved| saved.supported_by(&bases).0);
     let recovery_point = saved.as_ref().map_or(0, |saved| saved.durable.offset);
-    // Without a checkpoint nobody knows who wrote the log: it was copied from a broker, or its checkpoint is lost. Its
-    // offsets need only rise.
+    // A log that no checkpoint knows was copied from a broker, or its checkpoint is lost: its offsets need only rise.
     let origin = saved.as_ref().map_or(Origin::Imported, |saved| saved.origin);
     let options = SegmentOptions::new(&params.config, Access::Read);
     let segment_at = |base| Arc::new(Segment::existing(storage, &dir, options, base));
@@ -49,8 +48,7 @@ pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
     attachment.id = saved.as_ref().map(|saved| saved.id);
     let end = attachment.next_offset;
     let role = Role::Attached(Attached { attachment: Mutex::new(attachment), flushing: Mutex::new(()) });
-    let log = LogShared::new(params, saved.as_ref(), role);
-    log.origin.store(origin as u8, Ordering::Relaxed);
+    let log = LogShared::new(params, saved.as_ref(), origin, role);
     *log.segments.write() = segments;
     log.log_end_offset.store(end, Ordering::Release);
     log.high_watermark.store(end, Ordering::Release);

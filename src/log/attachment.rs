@@ -13,7 +13,7 @@ pub(super) const POLL_MAX: Duration = Duration::from_millis(50);
 
 /// Where an attached log's validation stands.
 #[derive(Debug)]
-pub(crate) struct Attachment {
+pub(super) struct Attachment {
     pub(super) segment: Arc<Segment>,
     /// The log's identity in the writer's checkpoint; `None` while no checkpoint knows the log.
     pub(super) id: Option<[u8; 16]>,
@@ -33,11 +33,11 @@ pub(crate) struct Attachment {
     /// When the checkpoint was read last; `None` where it is to be read at once.
     pub(super) checkpoint_read: Option<Instant>,
     /// Everything below was made durable from here.
-    pub(crate) flushed: Offset,
+    pub(super) flushed: Offset,
     /// The names of the segments up to the one that begins here were made durable from here.
-    pub(crate) names_flushed: Option<Offset>,
+    pub(super) names_flushed: Option<Offset>,
     /// A flush from here failed, and the writer has not settled it yet.
-    pub(crate) failed: Option<FailedFlush>,
+    pub(super) failed: Option<FailedFlush>,
 }
 
 /// A flush beside the writer that failed: what it was to make durable may never be, although the next one succeeds.

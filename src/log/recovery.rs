@@ -51,7 +51,8 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     let supported = params.saved.as_ref().map(|saved| saved.supported_by(&listed));
     let (saved, doubts) = supported.map_or((None, Vec::new()), |(saved, doubts)| (Some(saved), doubts));
     let params = &OpenLog { saved: saved.clone(), ..params.clone() };
-    let log = Arc::new(LogShared::new(params, saved.as_ref(), Role::Writer(Writer::default())));
+    let origin = saved.as_ref().map_or(Origin::Own, |saved| saved.origin);
+    let log = Arc::new(LogShared::new(params, saved.as_ref(), origin, Role::Writer(Writer::default())));
 
     let mut report = LogRecovery {
         name: params.name.clone(),

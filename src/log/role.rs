@@ -14,7 +14,7 @@ pub(super) enum Role {
     Attached(Attached),
 }
 
-/// What the writing process keeps of a log, beside what its readers need.
+/// What the writing process keeps of a log, apart from what its readers need.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
     /// `None` until recovery has found the end of the log, and once its files are about to be deleted.

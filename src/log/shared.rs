@@ -84,16 +84,20 @@ pub(crate) struct LogShared {
 }
 
 impl LogShared {
-    pub(super) fn new(params: &OpenLog, saved: Option<&SavedLog>, role: Role) -> LogShared {
+    pub(super) fn new(params: &OpenLog, saved: Option<&SavedLog>, origin: Origin, role: Role) -> LogShared {
         let epochs = saved.map(|s| s.epochs.clone()).unwrap_or_default();
         // A table that contradicts itself cannot have passed the checkpoint's CRC; a fresh one is built from the
         // batches.
         let epochs = EpochTable::from_entries(epochs).unwrap_or_default();
+        let state = match role {
+            Role::Writer(_) => state::ATTEND,
+            Role::Attached(_) => state::WRITABLE,
+        };
         let log = LogShared {
             name: params.name.clone(),
             dir: params.name.to_string().into(),
             id: saved.map_or(params.new_id, |s| s.id),
-            origin: AtomicU8::new(saved.map_or(Origin::Own, |s| s.origin) as u8),
+            origin: AtomicU8::new(origin as u8),
             storage: Arc::clone(&params.storage),
             clock: Arc::clone(&params.clock),
             host: params.host.clone(),
@@ -104,7 +108,7 @@ impl LogShared {
             transactions: Mutex::default(),
             config: RwLock::new(Arc::new(LogConfig::default())),
             hot: HotConfig::default(),
-            state: AtomicU8::new(if matches!(role, Role::Writer(_)) { state::ATTEND } else { state::WRITABLE }),
+            state: AtomicU8::new(state),
             failure: Mutex::new(None),
             failure_flag: Mutex::new(None),
             role,

@@ -33,10 +33,6 @@ impl BuiltIndexes {
         }
     }
 
-    pub(crate) fn base_offset(&self) -> Offset {
-        self.base_offset
-    }
-
     /// The largest timestamp of all batches, also where no entry can name it.
     pub(crate) fn largest_timestamp(&self) -> TimestampMs {
         self.indexer.largest_timestamp()
@@ -70,12 +66,8 @@ pub(crate) fn build_indexes(mut walker: Walker, base_offset: Offset, interval_by
 /// Writes both index files of a segment in the directory `dir`, where there are none. They are derived, so nothing is
 /// flushed.
 pub(crate) fn write_indexes(storage: &dyn Storage, dir: &str, built: &BuiltIndexes) -> Result<()> {
-    let base_offset = built.base_offset();
-    let files = [
-        (file_names::index_file(dir, base_offset), &built.offsets),
-        (file_names::time_index_file(dir, base_offset), &built.times),
-    ];
-    for (path, bytes) in files {
+    let paths = file_names::index_files(dir, built.base_offset);
+    for (path, bytes) in paths.into_iter().zip([&built.offsets, &built.times]) {
         let mut out = Sink::create(storage, path)?;
         out.write(bytes)?;
         out.finish_derived()?;
@@ -85,7 +77,7 @@ pub(crate) fn write_indexes(storage: &dyn Storage, dir: &str, built: &BuiltIndex
 
 /// Removes both index files of the segment at `base_offset` in the directory `dir`.
 pub(crate) fn remove_indexes(storage: &dyn Storage, dir: &str, base_offset: Offset) -> Result<()> {
-    for path in [file_names::index_file(dir, base_offset), file_names::time_index_file(dir, base_offset)] {
+    for path in file_names::index_files(dir, base_offset) {
         remove_if_there(storage, &path).map_err(Error::storage("remove", &path))?;
     }
     Ok(())

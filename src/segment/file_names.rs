@@ -25,8 +25,13 @@ pub(crate) fn index_file(dir: &str, base_offset: Offset) -> String {
     format!("{dir}/{base_offset:020}.index")
 }
 
-pub(crate) fn time_index_file(dir: &str, base_offset: Offset) -> String {
+fn time_index_file(dir: &str, base_offset: Offset) -> String {
     format!("{dir}/{base_offset:020}.timeindex")
+}
+
+/// Both index files of a segment: by offset, and by time.
+pub(crate) fn index_files(dir: &str, base_offset: Offset) -> [String; 2] {
+    [index_file(dir, base_offset), time_index_file(dir, base_offset)]
 }
 
 /// The copy of a segment's kept prefix while it is being made.

@@ -7,18 +7,18 @@ use edgelog_core::{
     SegmentIndexer, Standing, TIME_INDEX_ENTRY_LEN, TimeIndex, TimeIndexEntry, TimestampMs,
 };
 
+use super::BufferPool;
 use super::built_indexes::BuiltIndexes;
 use super::cursor::{Cursor, Lent};
 use super::index_state::{IndexBytes, Indexes};
 use super::log_file::{Segment, TIMESTAMP_UNKNOWN};
-use super::{BufferPool, file_names};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::storage::{Access, remove_if_there};
 use crate::sync::Ordering;
 
 /// No index file of a segment below 2 GiB is larger than this; a larger one is not read.
-const INDEX_BYTES_MAX: usize = 64 << 20;
+pub(crate) const INDEX_BYTES_MAX: usize = 64 << 20;
 
 impl Segment {
     /// Adds what the indexer gave out for a batch.
@@ -48,8 +48,9 @@ impl Segment {
         }
         let mut indexes = self.indexes.write();
         if let Indexes::Memory { offsets, times } = &*indexes {
-            self.write_index(&file_names::index_file(&self.dir, self.base_offset), offsets)?;
-            self.write_index(&file_names::time_index_file(&self.dir, self.base_offset), times)?;
+            for (path, bytes) in self.index_paths().iter().zip([offsets, times]) {
+                self.write_index(path, bytes)?;
+            }
             *indexes = Indexes::Unloaded;
             self.stale.store(false, Ordering::Release);
         }
@@ -233,8 +234,8 @@ impl Segment {
     /// at the batch it names is seen when it is used.
     pub(super) fn read_index_files(&self, pool: &Arc<BufferPool>) -> Option<Indexes> {
         let len = self.len().ok()?;
-        let offsets = self.read_index(&file_names::index_file(&self.dir, self.base_offset))?;
-        let times = self.read_index(&file_names::time_index_file(&self.dir, self.base_offset))?;
+        let [offsets, times] = self.index_paths();
+        let (offsets, times) = (self.read_index(&offsets)?, self.read_index(&times)?);
         let offset_index = OffsetIndex::new(offsets.bytes(), self.base_offset);
         offset_index.check().ok()?;
         TimeIndex::new(times.bytes(), self.base_offset).check().ok()?;

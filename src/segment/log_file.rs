@@ -179,7 +179,7 @@ impl Segment {
     }
 
     pub(super) fn index_paths(&self) -> [String; 2] {
-        [file_names::index_file(&self.dir, self.base_offset), file_names::time_index_file(&self.dir, self.base_offset)]
+        file_names::index_files(&self.dir, self.base_offset)
     }
 
     /// Raises the largest timestamp seen, for the active segment.

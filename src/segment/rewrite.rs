@@ -1,4 +1,4 @@
-//! Writing one segment anew: what holds is copied, fields outside the CRC are put right, and what is lost becomes a
+//! Rewriting one segment: what holds is copied, fields outside the CRC are put right, and what is lost becomes a
 //! gap that says so.
 
 use edgelog_core::{EpochTableView, LeaderEpoch, Offset, Position};
@@ -10,12 +10,12 @@ use super::gap::gap_batches;
 use super::sink::Sink;
 use super::walk::{Damage, Step, WalkRules, Walker};
 use crate::error::{Error, Result};
-use crate::storage::{Access, Storage};
+use crate::storage::Storage;
 
 /// A gap of more offsets stays a hole where holes are legal; 512 batches fill one of this width.
 const GAP_OFFSETS_MAX: Offset = 1 << 40;
 
-/// What writing a segment anew did.
+/// What rewriting a segment did.
 #[derive(Debug, Default)]
 pub(crate) struct Rewritten {
     /// Files that keep what was taken out.
@@ -28,7 +28,7 @@ pub(crate) struct Rewritten {
     pub(crate) recovery_position: Option<Position>,
 }
 
-/// One segment that is to be written anew, and what its log knows of it.
+/// One segment that is to be rewritten, and what its log knows of it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rewrite<'a> {
     /// The partition's directory.
@@ -45,7 +45,7 @@ pub(crate) struct Rewrite<'a> {
     pub(crate) fill_to: Option<Offset>,
 }
 
-/// One segment being written anew.
+/// One segment being rewritten.
 struct Rewriter<'a> {
     storage: &'a dyn Storage,
     of: Rewrite<'a>,
@@ -56,7 +56,7 @@ struct Rewriter<'a> {
     reached: Offset,
 }
 
-/// Writes a segment anew and puts it in place.
+/// Rewrites a segment and puts it in place.
 ///
 /// In this order: the new file is whole and durable under a name of its own, and so is what was taken out; the indexes
 /// go; the new file takes the segment's name; the directory is synced. Cut anywhere, what is left is the old segment
@@ -67,18 +67,10 @@ pub(crate) fn rewrite_segment(
     decompressor: &mut Decompressor,
 ) -> Result<Rewritten> {
     let path = file_names::log_file(of.dir, of.base_offset);
-    let file = storage.open(&path, Access::Read).map_err(Error::storage("open", &path))?;
-    let len = file.len().map_err(Error::storage("look at", &path))?.min(i32::MAX as u64);
+    let walker = Walker::open(storage, &path, of.rules)?;
     let part = file_names::part_file(of.dir, of.base_offset);
     let out = Sink::create(storage, part.clone())?;
-    let mut rewriter = Rewriter {
-        storage,
-        of,
-        walker: Walker::new(file, len, of.rules),
-        out,
-        done: Rewritten::default(),
-        reached: of.base_offset,
-    };
+    let mut rewriter = Rewriter { storage, of, walker, out, done: Rewritten::default(), reached: of.base_offset };
     rewriter.run(decompressor)?;
     let Rewriter { out, done, .. } = rewriter;
     out.finish()?;

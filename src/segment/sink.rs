@@ -1,4 +1,4 @@
-//! A file of a segment that is written anew, from its first byte to its last.
+//! A new file of a segment, written from its first byte to its last.
 
 use std::sync::Arc;
 

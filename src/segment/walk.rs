@@ -9,7 +9,8 @@ use edgelog_core::{
 };
 
 use super::Window;
-use crate::storage::StorageFile;
+use crate::error::{Error, Result};
+use crate::storage::{Access, Storage, StorageFile};
 
 /// What the batches of a file are held to.
 #[derive(Debug, Clone, Copy)]
@@ -105,6 +106,13 @@ impl Walker {
             effort: Effort::for_segment(len),
             hints: Vec::new(),
         }
+    }
+
+    /// A walk over the file at `path`, as far as a position reaches.
+    pub(crate) fn open(storage: &dyn Storage, path: &str, rules: WalkRules) -> Result<Walker> {
+        let file = storage.open(path, Access::Read).map_err(Error::storage("open", path))?;
+        let len = file.len().map_err(Error::storage("look at", path))?.min(i32::MAX as u64);
+        Ok(Walker::new(file, len, rules))
     }
 
     /// Places to try where the search's effort is spent, ascending.
