@@ -20,6 +20,8 @@ mod odd_logs;
 mod oracle;
 #[path = "crash/outside.rs"]
 mod outside;
+#[path = "support/processors.rs"]
+mod processors;
 #[path = "crash/regressions.rs"]
 mod regressions;
 #[path = "crash/search.rs"]
@@ -159,7 +161,10 @@ fn every_known_bug_is_found() {
     let only = std::env::var("EDGELOG_CRASH_BUG").ok();
     let next = std::sync::atomic::AtomicUsize::new(0);
     let missed = std::sync::Mutex::new(Vec::new());
-    let worker = || {
+    processors::on_every_processor(|n, _| {
+        if n == 0 {
+            assert_eq!(search::find_violation(Quirks::default(), &ops, count), None, "without any bug");
+        }
         while let Some(&bug) = Bug::ALL.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
             if only.as_ref().is_some_and(|only| *only != format!("{bug:?}")) {
                 continue;
@@ -187,15 +192,6 @@ fn every_known_bug_is_found() {
                 missed.lock().expect("no worker panics").push(bug);
             }
         }
-    };
-    std::thread::scope(|scope| {
-        // Beside the others: it takes longer than any bug.
-        let without = scope.spawn(|| search::find_violation(Quirks::default(), &ops, count));
-        for _ in 1..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(worker);
-        }
-        assert_eq!(without.join().expect("what panics in it is caught in it"), None, "without any bug");
-        worker();
     });
     let missed = missed.into_inner().expect("no worker panics");
     println!("{} known bugs, {} not found", Bug::ALL.len(), missed.len());

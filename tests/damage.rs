@@ -6,6 +6,8 @@
 //! clean close and as after a crash, in the same boot and in another. An unoptimised build looks at a sample, and
 //! says so; `EDGELOG_TEST_EVERY=1 cargo test --release --test damage` looks at every case.
 
+#[path = "support/processors.rs"]
+mod processors;
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -20,6 +22,7 @@ use edgelog::clock::ManualClock;
 use edgelog::core::RecordBatch;
 use edgelog::storage::{Access, DirEntry, FileMeta, MemoryStorage, Storage, StorageFile, StorageLock};
 use edgelog::{Durability, Error, Header, Log, NewRecord, NewTopic, OffsetSpec};
+use processors::on_every_processor;
 use support::{Random, ticking};
 
 const NOW: i64 = 1_700_000_000_000;
@@ -412,20 +415,16 @@ impl Sample {
 
     /// Goes through the cases in as many shares as the machine has processors.
     fn shared(debug: usize, cases: impl Fn(&mut Sample) + Sync) -> Sample {
-        let shares = std::thread::available_parallelism().map_or(1, usize::from);
-        let go_through = |share| {
+        let shares = on_every_processor(|share, shares| {
             let mut sample = Sample { share, shares, ..Sample::of_one_in(debug) };
             cases(&mut sample);
             sample
-        };
-        std::thread::scope(|scope| {
-            let begun: Vec<_> = (1..shares).map(|share| scope.spawn(move || go_through(share))).collect();
-            let mut sample = go_through(0);
-            for share in begun {
-                sample.failures.extend(share.join().expect("what panics in it is caught in it").failures);
-            }
-            sample
-        })
+        });
+        let merged = shares.into_iter().reduce(|mut all, share| {
+            all.failures.extend(share.failures);
+            all
+        });
+        merged.expect("a machine has a processor")
     }
 
     /// Looks at one case, if it is in the sample.

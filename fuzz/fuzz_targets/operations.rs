@@ -10,6 +10,8 @@ mod batches;
 mod disk;
 #[path = "../../tests/crash/oracle.rs"]
 mod oracle;
+#[path = "../../tests/support/processors.rs"]
+mod processors;
 #[path = "../../tests/crash/search.rs"]
 mod search;
 #[path = "../../tests/crash/workload.rs"]

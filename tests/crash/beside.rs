@@ -37,7 +37,11 @@ use crate::{Durability, Log, NewRecord, NewTopic, OffsetSpec, Store, TopicPartit
 #[allow(dead_code)] // the other searches use the rest
 mod disk;
 
+#[path = "../support/processors.rs"]
+mod processors;
+
 use disk::{Core, Fault, Image, Quirks, Rng, SimDisk};
+use processors::on_every_processor;
 
 const TIME: i64 = 1_700_000_000_000;
 const TOPICS: [&str; 2] = ["a", "b"];
@@ -550,19 +554,16 @@ fn search(seeds: std::ops::Range<u64>, mistake: Mistake) -> Result<(usize, usize
 
 /// The same, shared among the machine's processors.
 fn search_together(count: u64) -> Result<(usize, usize, Counts), String> {
-    let workers = std::thread::available_parallelism().map_or(1, usize::from) as u64;
-    let share = |n: u64| (count * n / workers)..(count * (n + 1) / workers);
-    std::thread::scope(|scope| {
-        let begun: Vec<_> = (0..workers).map(|n| scope.spawn(move || search(share(n), Mistake::None))).collect();
-        let mut all = (0, 0, Counts::default());
-        for worker in begun {
-            let (cuts, images, counts) = worker.join().expect("a violation is an error")?;
-            all.0 += cuts;
-            all.1 += images;
-            all.2.add(&counts);
-        }
-        Ok(all)
-    })
+    let begins = |n: usize, of: usize| count * n as u64 / of as u64;
+    let found = on_every_processor(|n, of| search(begins(n, of)..begins(n + 1, of), Mistake::None));
+    let mut all = (0, 0, Counts::default());
+    for share in found {
+        let (cuts, images, counts) = share?;
+        all.0 += cuts;
+        all.1 += images;
+        all.2.add(&counts);
+    }
+    Ok(all)
 }
 
 fn schedules() -> u64 {

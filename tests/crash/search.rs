@@ -11,6 +11,7 @@ use edgelog::Store;
 
 use super::disk::{Core, Fault, Image, Quirks, Rng, SimDisk};
 use super::oracle::{Clean, Model, TIME_BASE, check_attached};
+use super::processors::on_every_processor;
 use super::workload::{Op, TOPICS, World, options};
 
 /// What a search went through, and what it found.
@@ -63,28 +64,24 @@ impl Outcome {
 /// Shares pieces of work, by number, among the machine's processors.
 pub(crate) fn shared(count: usize, step: usize, work: impl Fn(usize, &mut Outcome) + Sync) -> Outcome {
     let next = AtomicUsize::new(0);
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut all = Outcome::default();
     #[cfg(edgelog_canary)]
     let bug = edgelog::canary::switched_on();
-    std::thread::scope(|scope| {
-        let worker = || {
-            #[cfg(edgelog_canary)]
-            edgelog::canary::switch_on(bug);
-            let mut outcome = Outcome::default();
-            loop {
-                let at = next.fetch_add(1, Ordering::Relaxed) * step;
-                if at >= count {
-                    return outcome;
-                }
-                work(at, &mut outcome);
+    let outcomes = on_every_processor(|_, _| {
+        #[cfg(edgelog_canary)]
+        edgelog::canary::switch_on(bug);
+        let mut outcome = Outcome::default();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed) * step;
+            if at >= count {
+                return outcome;
             }
-        };
-        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
-        for worker in workers {
-            all.merge(worker.join().expect("what panics in it is caught in it"));
+            work(at, &mut outcome);
         }
     });
+    let mut all = Outcome::default();
+    for outcome in outcomes {
+        all.merge(outcome);
+    }
     all
 }
 
