@@ -1,0 +1,23 @@
+//! The engine by its public interface. One program for many files: each program would build and link the engine and
+//! what the tests share once more. What needs a process of its own (an allocator, a subscriber, limits) is a program
+//! of its own, in the directory above.
+
+#[path = "../support/faults.rs"]
+mod faults;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod brokers_batches;
+mod fixtures;
+mod housekeeping;
+mod inspect;
+mod judgement;
+mod killed;
+mod log;
+mod one_writer;
+mod other_files;
+mod poll_descriptor;
+mod store_files;
+mod stress;
+mod time;
+mod two_processes;

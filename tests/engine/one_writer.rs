@@ -1,0 +1,307 @@
+//! One process writes a data directory: whether its lock file is removed or the directory itself, no second one
+//! gets in, and a writer that lost its place acknowledges nothing. And what is not a file of the store stays untouched:
+//! links, pipes; and permissions.
+//!
+//! Two stores of one process are two writers for the kernel, as two processes are.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::support::{TempDir, ticking};
+use edgelog::{Durability, Error, NewRecord, NewTopic, OffsetSpec, ReadUpTo, ReaderOptions, Store};
+
+/// Whatever takes longer than this hangs.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn with_topic(dir: &Path) -> Store {
+    let store = ticking().open(dir).unwrap();
+    store.create_topic_if_absent(&NewTopic::new("t")).unwrap();
+    store
+}
+
+fn append(store: &Store, durability: Durability) -> edgelog::Result<i64> {
+    Ok(store.log("t", 0)?.append_with(NewRecord::value(b"a record"), durability)?.base_offset)
+}
+
+fn records(store: &Store) -> i64 {
+    let log = store.log("t", 0).unwrap();
+    let mut reader = log.reader_with(OffsetSpec::Earliest, ReaderOptions::default().up_to(ReadUpTo::LogEnd));
+    let mut records = 0;
+    while let Some(batch) = reader.as_mut().unwrap().next_batch().unwrap() {
+        records += i64::from(batch.view().record_count());
+    }
+    records
+}
+
+fn is_locked(outcome: &edgelog::Result<Store>) -> bool {
+    matches!(outcome, Err(Error::DataDirLocked(_)))
+}
+
+/// `rm .lock` let a second writer in, and both acknowledged records that the other did not know.
+#[test]
+fn removing_the_lock_file_lets_no_second_writer_in() {
+    let dir = TempDir::new();
+    let first = with_topic(dir.path());
+    for n in 0..20 {
+        fs::remove_file(dir.path().join(".lock")).unwrap();
+        let second = ticking().open(dir.path());
+        assert!(is_locked(&second), "{second:?}");
+        assert_eq!(append(&first, Durability::Sync).unwrap(), n);
+    }
+    first.close().unwrap();
+    drop(first);
+    assert_eq!(records(&ticking().open(dir.path()).unwrap()), 20);
+}
+
+/// An older edgelog looks at the file alone, so the writer makes it again as soon as it misses it.
+#[test]
+fn a_lock_file_that_was_removed_is_made_and_locked_again() {
+    let dir = TempDir::new();
+    let store = with_topic(dir.path());
+    let path = dir.path().join(".lock");
+    let inode = fs::metadata(&path).unwrap().ino();
+    for round in [1, 2] {
+        fs::remove_file(&path).unwrap();
+        if round == 1 {
+            store.tick(0).unwrap();
+        } else {
+            assert_eq!(append(&store, Durability::Sync).unwrap(), 0);
+        }
+        let file = fs::File::open(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+        let taken = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+        assert_eq!(taken, Err(rustix::io::Errno::WOULDBLOCK), "round {round}, inode {inode}");
+    }
+}
+
+/// Another process has locked a new lock file, as an older edgelog would that came in: the first writer stops.
+#[test]
+fn a_writer_whose_lock_file_is_another_processs_acknowledges_nothing() {
+    for durability in [Durability::Sync, Durability::Os] {
+        let dir = TempDir::new();
+        let store = with_topic(dir.path());
+        append(&store, durability).unwrap();
+        let path = dir.path().join(".lock");
+        fs::remove_file(&path).unwrap();
+        let other = fs::File::create(&path).unwrap();
+        rustix::fs::flock(&other, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+        if durability == Durability::Os {
+            assert!(store.tick(0).is_err());
+        }
+        let refused = append(&store, durability).unwrap_err();
+        assert!(refused.to_string().contains("lock file"), "{refused}");
+        drop(other);
+        assert!(append(&store, durability).is_err(), "for good");
+    }
+}
+
+#[test]
+fn a_writer_whose_directory_is_removed_acknowledges_nothing() {
+    for durability in [Durability::Sync, Durability::Os] {
+        for replaced in [false, true] {
+            let parent = TempDir::new();
+            let dir = parent.path().join("data");
+            let store = with_topic(&dir);
+            append(&store, durability).unwrap();
+            if replaced {
+                fs::rename(&dir, parent.path().join("moved")).unwrap();
+                fs::create_dir(&dir).unwrap();
+            } else {
+                fs::remove_dir_all(&dir).unwrap();
+            }
+            if durability == Durability::Os {
+                assert!(store.tick(0).is_err());
+            }
+            let refused = append(&store, durability).unwrap_err();
+            assert!(refused.to_string().contains("director"), "{refused}");
+            let next = ticking().open(&dir).unwrap();
+            assert!(next.topics().unwrap().is_empty());
+        }
+    }
+}
+
+/// Only the partition's directory goes, or one file of it: what is flushed there is found by no reader.
+#[test]
+fn a_flush_of_a_file_that_was_removed_is_no_acknowledgement() {
+    for whole in [true, false] {
+        let dir = TempDir::new();
+        let store = with_topic(dir.path());
+        append(&store, Durability::Sync).unwrap();
+        if whole {
+            fs::remove_dir_all(dir.path().join("t-0")).unwrap();
+        } else {
+            fs::remove_file(dir.path().join("t-0/00000000000000000000.log")).unwrap();
+        }
+        let refused = append(&store, Durability::Sync).unwrap_err();
+        assert!(refused.to_string().contains("removed"), "{refused}");
+    }
+}
+
+/// What attached processes rely on: the flag of a healthy writer is up when it has recovered, and not before.
+#[test]
+fn attached_stores_flush_beside_a_writer_whatever_becomes_of_its_lock_file() {
+    let dir = TempDir::new();
+    let store = with_topic(dir.path());
+    append(&store, Durability::Os).unwrap();
+    fs::remove_file(dir.path().join(".lock")).unwrap();
+    let attached = Store::attach(dir.path()).unwrap();
+    assert_eq!(attached.log("t", 0).unwrap().flush_up_to(i64::MAX).unwrap(), 1);
+    append(&store, Durability::Os).unwrap();
+    store.tick(0).unwrap();
+    assert_eq!(attached.log("t", 0).unwrap().flush_up_to(i64::MAX).unwrap(), 2);
+    // As while the writer recovers.
+    fs::write(dir.path().join(".lock"), format!("{} recovering\n", std::process::id())).unwrap();
+    append(&store, Durability::Os).unwrap();
+    assert_eq!(attached.log("t", 0).unwrap().flush_up_to(i64::MAX).unwrap(), 2, "the writer may still be recovering");
+    drop(store);
+    let store = with_topic(dir.path());
+    assert!(is_locked(&ticking().open(dir.path())));
+    drop(store);
+}
+
+fn within_deadline<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, finished) = mpsc::channel();
+    std::thread::spawn(move || done.send(work()));
+    finished.recv_timeout(DEADLINE).expect("no hang")
+}
+
+/// The names of one store's files that an open reads or writes.
+const NAMES: [&str; 7] = [
+    ".lock",
+    "edgelog.checkpoint",
+    "t-0/00000000000000000000.log",
+    "t-0/00000000000000000000.index",
+    "t-0/00000000000000000000.timeindex",
+    "t-0/topic.properties",
+    "t-0/edgelog.properties",
+];
+
+/// A closed store with one record, in which `name` is gone.
+fn without(name: &str) -> TempDir {
+    let dir = TempDir::new();
+    let store = with_topic(dir.path());
+    append(&store, Durability::Sync).unwrap();
+    store.close().unwrap();
+    drop(store);
+    fs::remove_file(dir.path().join(name)).unwrap();
+    dir
+}
+
+/// An open wrote, and cut, another program's file through a link with the name of a segment.
+#[test]
+fn files_behind_links_are_never_touched() {
+    for name in NAMES {
+        let dir = without(name);
+        let foreign = TempDir::new();
+        let target = foreign.path().join("foreign");
+        let bytes = vec![b'x'; 5000];
+        fs::write(&target, &bytes).unwrap();
+        symlink(&target, dir.path().join(name)).unwrap();
+        match ticking().open(dir.path()) {
+            Ok(store) => {
+                // One log that cannot be opened does not keep the others from their users.
+                let _ = append(&store, Durability::Sync);
+                let _ = store.close();
+            }
+            Err(error) => assert!(error.to_string().contains("symbolic link"), "{name}: {error}"),
+        }
+        assert!(fs::read(&target).unwrap() == bytes, "{name}: the foreign file was changed");
+        assert_eq!(fs::metadata(&target).unwrap().mode() & 0o777, 0o644, "{name}");
+    }
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_an_error_and_no_hang() {
+    for name in NAMES {
+        let dir = without(name);
+        let path = dir.path().join(name);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+        let data = dir.path().to_owned();
+        let outcome = within_deadline(move || match ticking().open(&data) {
+            Ok(store) => {
+                let appended = append(&store, Durability::Sync).err().map(|error| error.to_string());
+                let report = store.recovery_report().to_string();
+                let _ = store.close();
+                format!("{report} {appended:?}")
+            }
+            Err(error) => error.to_string(),
+        });
+        let is_derived = name.ends_with("index");
+        assert!(is_derived || outcome.contains("FIFO"), "{name}: {outcome}");
+        assert!(
+            is_derived || fs::symlink_metadata(&path).unwrap().file_type().is_fifo() || name.contains("properties")
+        );
+        let data = dir.path().to_owned();
+        within_deadline(move || drop(Store::attach(&data).and_then(|store| store.log("t", 0))));
+    }
+}
+
+#[test]
+fn a_partition_behind_a_link_is_a_partition() {
+    let dir = TempDir::new();
+    let store = with_topic(dir.path());
+    append(&store, Durability::Sync).unwrap();
+    store.close().unwrap();
+    drop(store);
+    let disk = TempDir::new();
+    let there = disk.path().join("t-0");
+    crate::support::copy_dir(&dir.path().join("t-0"), &there);
+    fs::remove_dir_all(dir.path().join("t-0")).unwrap();
+    symlink(&there, dir.path().join("t-0")).unwrap();
+    let store = ticking().open(dir.path()).unwrap();
+    assert!(store.recovery_report().missing.is_empty(), "{}", store.recovery_report());
+    assert_eq!(append(&store, Durability::Sync).unwrap(), 1);
+    assert_eq!(records(&Store::attach(dir.path()).unwrap()), 2);
+    store.delete_topic("t").unwrap();
+    assert_eq!(fs::symlink_metadata(dir.path().join("t-0")).unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(!there.exists(), "its files are gone, as are the directory and the link");
+    let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+}
+
+fn modes(dir: &Path, found: &mut Vec<(String, u32)>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        found.push((entry.file_name().into_string().unwrap(), mode));
+        if entry.path().is_dir() {
+            modes(&entry.path(), found);
+        }
+    }
+}
+
+/// Whatever the umask lets through: the tests' own is asked, for it belongs to the whole process.
+#[test]
+fn files_and_directories_get_the_permissions_that_the_key_names() {
+    let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022)).as_raw_mode();
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(umask));
+    for (key, file, directory) in [(None, 0o640, 0o750), (Some("600"), 0o600, 0o700), (Some("666"), 0o666, 0o777)] {
+        let parent = TempDir::new();
+        let dir = parent.path().join("data");
+        let mut options = ticking();
+        if let Some(mode) = key {
+            options = options.set("edgelog.file.mode", mode).unwrap();
+        }
+        let store = options.open(&dir).unwrap();
+        store.create_topic(&NewTopic::new("t").config("segment.bytes", "4096")).unwrap();
+        for _ in 0..200 {
+            append(&store, Durability::Os).unwrap();
+        }
+        store.close().unwrap();
+        let mut found = vec![("data".to_owned(), fs::metadata(&dir).unwrap().permissions().mode() & 0o777)];
+        modes(&dir, &mut found);
+        assert!(found.len() > 8, "{found:?}");
+        for (name, mode) in found {
+            let expected = if matches!(name.as_str(), "data" | "t-0") { directory } else { file };
+            assert_eq!(mode, expected & !umask, "{name}: {mode:o}");
+        }
+    }
+    assert!(ticking().set("edgelog.file.mode", "644").is_ok());
+    for refused in ["440", "700", "688", "0o640", "rw-r-----", "060", "6400"] {
+        assert!(ticking().set("edgelog.file.mode", refused).is_err(), "{refused}");
+    }
+}
