@@ -38,12 +38,12 @@ impl Storage for SharedStorage {
         self.0.open(path, access)
     }
 
-    fn raise_flag(&self, dir: &str) -> io::Result<Box<dyn StorageLock>> {
-        self.0.raise_flag(dir)
+    fn raise_flag(&self, path: &str) -> io::Result<Box<dyn StorageLock>> {
+        self.0.raise_flag(path)
     }
 
-    fn sees_flag(&self, dir: &str) -> io::Result<bool> {
-        self.0.sees_flag(dir)
+    fn sees_flag(&self, path: &str) -> io::Result<bool> {
+        self.0.sees_flag(path)
     }
 
     fn metadata(&self, path: &str) -> io::Result<FileMeta> {

@@ -22,6 +22,7 @@
 //! * more than had been appended when it failed (that flush began behind it, and its writer was told of no error), or
 //! * the beginning of an epoch that there was not when it failed: what lies below was written or flushed anew.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use edgelog_core::{LeaderEpoch, Offset};
@@ -50,7 +51,8 @@ impl Log {
         let reason = "what a bridge before this one could not flush may be lost; the program that writes it has to \
                       flush it, or to open the store again";
         self.shared.failure.lock().get_or_insert_with(|| reason.to_owned());
-        self.shared.tell_attached();
+        let durable = self.shared.recovery_point.load(Ordering::Acquire);
+        self.shared.raise_flags(durable, failed.end);
     }
 }
 
@@ -66,7 +68,7 @@ impl LogShared {
         let durable = self.recovery_point.load(Ordering::Acquire);
         let generation = self.generation.load(Ordering::Acquire);
         let end = self.log_end_offset.load(Ordering::Acquire);
-        if durable >= offset.min(end) || !self.is_vouched_for()? {
+        if durable >= offset.min(end) || !self.is_vouched_for(durable, end)? {
             return Ok(durable);
         }
         match self.flush_files_beside(attached, durable, end) {
@@ -75,13 +77,13 @@ impl LogShared {
             Err(error) if is_gone(&error) => return Ok(durable),
             Err(error) => {
                 // The kernel takes the pages for clean: who asked once more would be told that all is well.
-                self.tell_attached();
+                self.raise_flags(durable, end);
                 self.failure.lock().get_or_insert_with(|| error.to_string());
                 self.note_failed_flush(attached);
                 return Err(error);
             }
         }
-        if !self.is_vouched_for()? {
+        if !self.is_vouched_for(durable, end)? {
             return Ok(durable);
         }
         self.read_checkpoint(&mut attached.attachment.lock())?;
@@ -94,6 +96,32 @@ impl LogShared {
             self.recovery_point.fetch_max(at.flushed, Ordering::AcqRel);
         }
         Ok(self.recovery_point.load(Ordering::Acquire))
+    }
+
+    /// Tells others that flush beside the writer that these files could not be flushed. One that is told already by
+    /// another process has that one's flag.
+    fn raise_flags(&self, durable: Offset, end: Offset) {
+        if bug(Bug::KeepAFailureToOneself) {
+            return;
+        }
+        let segments = self.segments_between(durable, end);
+        let raised = segments.iter().filter_map(|segment| self.storage.raise_flag(&segment.path()).ok());
+        self.failure_flags.lock().extend(raised);
+    }
+
+    /// Whether one of these files could not be flushed by another attached process.
+    fn sees_flags(&self, durable: Offset, end: Offset) -> Result<bool> {
+        for segment in self.segments_between(durable, end) {
+            let path = segment.path();
+            match self.storage.sees_flag(&path) {
+                Ok(false) => {}
+                Ok(true) => return Ok(true),
+                // Taken by retention, or by a truncation: the flush meets that, too.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::storage("look at", &path)(error)),
+            }
+        }
+        Ok(false)
     }
 
     /// What was appended by now, and the epochs that there are, tell later whether the writer has settled it. Where
@@ -141,8 +169,8 @@ impl LogShared {
     }
 
     /// Whether what is seen is what a recovery would keep, once it is flushed: a healthy writer has the store open. An
-    /// error where it has told that this log failed.
-    fn is_vouched_for(&self) -> Result<bool> {
+    /// error where it has told that this log failed, or another attached process that its flush did.
+    fn is_vouched_for(&self, durable: Offset, end: Offset) -> Result<bool> {
         if bug(Bug::TrustADeadWriter) {
             return Ok(true);
         }
@@ -150,6 +178,12 @@ impl LogShared {
             self.hear_errors();
             let reason = "the program that writes it could not write or flush it, and what is not durable by now may \
                           be lost; that program, or the next one, has to open the store again";
+            return Err(Error::PreviousIo { log: self.name.to_string(), reason: reason.to_owned() });
+        }
+        if self.sees_flags(durable, end)? {
+            self.hear_errors();
+            let reason = "another process could not flush it, and what is not durable by now may be lost; the program \
+                          that writes it has to flush it, or to open the store again";
             return Err(Error::PreviousIo { log: self.name.to_string(), reason: reason.to_owned() });
         }
         let host = self.host()?;

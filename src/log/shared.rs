@@ -66,8 +66,9 @@ pub(crate) struct LogShared {
     pub(super) state: AtomicU8,
     /// Why the log is `FAILED`; of an attached one, why what it shows cannot be made durable from here.
     pub(super) failure: Mutex<Option<String>>,
-    /// Up where the log has failed: attached processes see it.
-    pub(super) failure_flag: Mutex<Option<Box<dyn StorageLock>>>,
+    /// Up where the log has failed, for attached processes to see: the writer's on the directory, an attached process's
+    /// on the files that it could not flush.
+    pub(super) failure_flags: Mutex<Vec<Box<dyn StorageLock>>>,
     pub(super) role: Role,
 
     pub(super) segments: RwLock<Vec<Arc<Segment>>>,
@@ -110,7 +111,7 @@ impl LogShared {
             hot: HotConfig::default(),
             state: AtomicU8::new(state),
             failure: Mutex::new(None),
-            failure_flag: Mutex::new(None),
+            failure_flags: Mutex::default(),
             role,
             segments: RwLock::new(Vec::new()),
             epochs: RwLock::new(epochs),
@@ -296,7 +297,7 @@ impl LogShared {
     /// Makes the log read-only for good: a write or flush failed, and what is on the medium is not known any
     /// more. A caller that holds a lock has taken a hold on its events before.
     pub(crate) fn fail(&self, reason: &str) {
-        self.tell_attached();
+        self.raise_flag();
         let is_first = {
             let mut failure = self.failure.lock();
             let is_first = failure.is_none();
@@ -315,14 +316,14 @@ impl LogShared {
 
     /// Raises the log's flag: what was written and not flushed may never reach the medium, although a flush by somebody
     /// else would succeed. Where that cannot be told of this log, nothing of the store is vouched for any more.
-    pub(super) fn tell_attached(&self) {
+    fn raise_flag(&self) {
         if bug(Bug::KeepAFailureToOneself) {
             return;
         }
-        let mut flag = self.failure_flag.lock();
-        if flag.is_none() {
+        let mut flags = self.failure_flags.lock();
+        if flags.is_empty() {
             match self.storage.raise_flag(&self.dir) {
-                Ok(raised) => *flag = Some(raised),
+                Ok(raised) => flags.push(raised),
                 Err(_) => {
                     if let Some(host) = self.host.upgrade() {
                         host.distrust();
@@ -332,9 +333,9 @@ impl LogShared {
         }
     }
 
-    /// The store is closed: the next open recovers the log.
+    /// The store is closed, and the next open recovers the log; or the writer has settled what failed here.
     pub(crate) fn lower_flag(&self) {
-        *self.failure_flag.lock() = None;
+        self.failure_flags.lock().clear();
     }
 
     pub(super) fn previous_failure(&self) -> Error {

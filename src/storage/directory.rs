@@ -473,19 +473,19 @@ impl Storage for DirectoryStorage {
         sync_directory(&self.shared.resolve(dir)?)
     }
 
-    /// A flag is a lock on the directory itself: the kernel keeps it in memory, and gives it back when the process
-    /// ends.
-    fn raise_flag(&self, dir: &str) -> io::Result<Box<dyn StorageLock>> {
-        let writer = self.shared.writer.lock().upgrade().filter(|_| dir.is_empty());
+    /// A flag is a lock on the file or directory itself: the kernel keeps it in memory, and gives it back when the
+    /// process ends.
+    fn raise_flag(&self, path: &str) -> io::Result<Box<dyn StorageLock>> {
+        let writer = self.shared.writer.lock().upgrade().filter(|_| path.is_empty());
         match writer {
             Some(writer) if writer.locks_directory() => Ok(Box::new(writer.raise_flag()?)),
-            _ => Ok(Box::new(PlainLock::raise(&self.shared.resolve(dir)?)?)),
+            _ => Ok(Box::new(PlainLock::raise(&self.shared.resolve(path)?)?)),
         }
     }
 
-    fn sees_flag(&self, dir: &str) -> io::Result<bool> {
-        let lock_file = dir.is_empty().then(|| self.shared.root.join(LOCK_FILE));
-        lock::sees_flag(&self.shared.resolve(dir)?, lock_file.as_deref())
+    fn sees_flag(&self, path: &str) -> io::Result<bool> {
+        let lock_file = path.is_empty().then(|| self.shared.root.join(LOCK_FILE));
+        lock::sees_flag(&self.shared.resolve(path)?, lock_file.as_deref())
     }
 
     fn boot_id(&self) -> [u8; 16] {

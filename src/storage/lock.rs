@@ -253,9 +253,9 @@ impl PlainLock {
         Ok(PlainLock { file, process: ForkGuard::here() })
     }
 
-    /// Raises the flag of the directory at `path`.
+    /// Raises the flag of the file or directory at `path`.
     pub(super) fn raise(path: &Path) -> io::Result<PlainLock> {
-        let file = File::open(path)?;
+        let file = open_to_lock(path)?;
         try_often(&file, FlockOperation::NonBlockingLockExclusive)?;
         Ok(PlainLock { file, process: ForkGuard::here() })
     }
@@ -272,15 +272,21 @@ impl Drop for PlainLock {
     }
 }
 
-/// Whether the flag of the directory at `path` is up; `lock_file` is that of the data directory, where it is this one.
+/// Whether the flag of the file or directory at `path` is up; `lock_file` is that of the data directory, where it is
+/// this one.
 pub(super) fn sees_flag(path: &Path, lock_file: Option<&Path>) -> io::Result<bool> {
-    let file = File::open(path)?;
+    let file = open_to_lock(path)?;
     match flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => Ok(false),
         Err(error) if is_unsupported(&error) => Ok(false),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(!lock_file.is_some_and(is_recovering)),
         Err(error) => Err(error),
     }
+}
+
+/// Opens a file or directory for its lock alone: what stands there by that name may be a pipe, and holds nobody up.
+fn open_to_lock(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)
 }
 
 fn is_recovering(lock_file: &Path) -> bool {

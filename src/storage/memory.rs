@@ -246,19 +246,19 @@ impl Storage for MemoryStorage {
         self.disk.names.lock().check_directory(dir)
     }
 
-    fn raise_flag(&self, dir: &str) -> io::Result<Box<dyn StorageLock>> {
+    fn raise_flag(&self, path: &str) -> io::Result<Box<dyn StorageLock>> {
         let mut names = self.disk.names.lock();
-        names.check_directory(dir)?;
-        if !names.flags.insert(dir.to_owned()) {
+        names.node(path)?;
+        if !names.flags.insert(path.to_owned()) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        Ok(Box::new(MemoryFlag { disk: Arc::clone(&self.disk), dir: dir.to_owned() }))
+        Ok(Box::new(MemoryFlag { disk: Arc::clone(&self.disk), path: path.to_owned() }))
     }
 
-    fn sees_flag(&self, dir: &str) -> io::Result<bool> {
+    fn sees_flag(&self, path: &str) -> io::Result<bool> {
         let names = self.disk.names.lock();
-        names.check_directory(dir)?;
-        Ok(names.flags.contains(dir))
+        names.node(path)?;
+        Ok(names.flags.contains(path))
     }
 
     fn boot_id(&self) -> [u8; 16] {
@@ -286,20 +286,20 @@ impl Drop for MemoryLock {
 
 struct MemoryFlag {
     disk: Arc<Disk>,
-    dir: String,
+    path: String,
 }
 
 impl StorageLock for MemoryFlag {}
 
 impl fmt::Debug for MemoryFlag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryFlag").field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("MemoryFlag").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
 impl Drop for MemoryFlag {
     fn drop(&mut self) {
-        self.disk.names.lock().flags.remove(&self.dir);
+        self.disk.names.lock().flags.remove(&self.path);
     }
 }
 

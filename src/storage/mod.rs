@@ -162,23 +162,23 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Those of the medium.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
 
-    /// Raises the flag of the directory `dir` (`""`: the data directory), which every process of this machine sees
-    /// ([`sees_flag`](Storage::sees_flag)) until the answer is dropped or this process ends. Asks nothing of the
+    /// Raises the flag of the file or directory `path` (`""`: the data directory), which every process of this machine
+    /// sees ([`sees_flag`](Storage::sees_flag)) until the answer is dropped or this process ends. Asks nothing of the
     /// medium, since what a flag tells may be that the medium has failed.
     ///
     /// # Errors
     /// `WouldBlock` where it is up already; `Unsupported` where there are no flags, as by default.
-    fn raise_flag(&self, dir: &str) -> io::Result<Box<dyn StorageLock>> {
-        let _ = dir;
+    fn raise_flag(&self, path: &str) -> io::Result<Box<dyn StorageLock>> {
+        let _ = path;
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Whether the flag of the directory `dir` is up. By default it never is.
+    /// Whether the flag of the file or directory `path` is up. By default it never is.
     ///
     /// # Errors
-    /// `NotFound` where there is no such directory; the file system's own.
-    fn sees_flag(&self, dir: &str) -> io::Result<bool> {
-        let _ = dir;
+    /// `NotFound` where there is neither; the file system's own.
+    fn sees_flag(&self, path: &str) -> io::Result<bool> {
+        let _ = path;
         Ok(false)
     }
 

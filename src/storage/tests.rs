@@ -689,6 +689,12 @@ fn a_flag_is_seen_by_everybody_until_it_is_lowered() {
         assert!(!reader.sees_flag("t-0").unwrap());
         drop(reader.raise_flag("t-0").unwrap());
         assert_eq!(reader.sees_flag("u-0").unwrap_err().kind(), ErrorKind::NotFound);
+        // A file has one of its own.
+        writer.open("t-0/a", Access::CreateNew).unwrap();
+        let of_file = reader.raise_flag("t-0/a").unwrap();
+        assert!(writer.sees_flag("t-0/a").unwrap() && !writer.sees_flag("t-0").unwrap());
+        drop((writer.raise_flag("t-0").unwrap(), of_file));
+        assert!(!writer.sees_flag("t-0/a").unwrap());
     }
 }
 

@@ -190,6 +190,14 @@ impl Storage for FaultyStorage {
         self.inner.sync_dir(dir)
     }
 
+    fn raise_flag(&self, path: &str) -> io::Result<Box<dyn StorageLock>> {
+        self.inner.raise_flag(path)
+    }
+
+    fn sees_flag(&self, path: &str) -> io::Result<bool> {
+        self.inner.sees_flag(path)
+    }
+
     fn boot_id(&self) -> [u8; 16] {
         self.inner.boot_id()
     }
