@@ -1,6 +1,8 @@
 //! Where each log stands: what the cluster has committed of it, what the note beside the store says where the cluster
 //! has forgotten, and whether either is of the log that is here.
 
+use std::time::Instant;
+
 use edgelog_core::Offset;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
@@ -10,13 +12,15 @@ use kafka_protocol::protocol::StrBytes;
 use super::cluster::{Cluster, Coordinated, RemoteTopic};
 use super::config::{LostRule, NewLogRule, RecreatedRule, SetBackRule};
 use super::connection::{check, code_of};
-use super::error::{BridgeError, Class, Result};
+use super::error::{BridgeError, Class, Code, Result};
 use super::lane::{Lane, Target, Verdict, judge};
 use super::note::Entry;
 use super::partition;
 use super::position::{Decision, Position, Ruling};
 use super::settle::Settled;
 use super::uplink::{Patience, Uplink};
+
+const UNSTABLE_OFFSET_COMMIT: Code = Code(88);
 
 /// A position that the cluster holds: under which partition, and what stands beside it.
 #[derive(Debug, Clone)]
@@ -84,13 +88,23 @@ pub(super) fn commit_request(
 }
 
 impl Uplink {
-    /// The positions that the cluster holds for one lane's group under its target topic.
-    pub(super) fn fetch_positions(&mut self, lane: usize, stable: bool) -> Result<Vec<Committed>> {
+    /// The positions that the cluster holds for one lane's group under its target topic. `None` where a transaction
+    /// keeps them open for longer than an answer may take: a cluster completes one that was ended within milliseconds.
+    pub(super) fn fetch_positions(&mut self, lane: usize, stable: bool) -> Result<Option<Vec<Committed>>> {
         let Lane { group, remote, name, .. } = &self.lanes[lane];
         let (group, remote, doing) = (group.clone(), remote.clone(), format!("reading the position of {name}"));
-        let mut found = self.persist(Patience::Asked, |cluster| ask_for_positions(cluster, &group, stable, &doing))?;
-        found.retain(|committed| committed.topic == remote);
-        Ok(found)
+        let (mut open_since, open_max) = (None, self.config.request_timeout);
+        let found = self.persist(Patience::Asked, |cluster| {
+            let asked = ask_for_positions(cluster, &group, stable, &doing);
+            let is_open = asked.as_ref().is_err_and(|error| code_of(error) == Some(UNSTABLE_OFFSET_COMMIT));
+            open_since = open_since.filter(|_| is_open).or_else(|| is_open.then(Instant::now));
+            let is_for_too_long = open_since.is_some_and(|since: Instant| since.elapsed() >= open_max);
+            if is_for_too_long { Ok(None) } else { asked.map(Some) }
+        })?;
+        Ok(found.map(|mut found| {
+            found.retain(|committed| committed.topic == remote);
+            found
+        }))
     }
 
     /// Learns where lanes stand. Before InitProducerId it only compares; after it, lanes begin to read there.
@@ -111,8 +125,12 @@ impl Uplink {
                 self.lanes[n].waits = Some(reason.to_owned());
                 continue;
             }
-            let committed = self.fetch_positions(n, is_holder);
-            let found = match committed.and_then(|committed| self.place(n, &topic, &committed, is_holder, is_holder)) {
+            let placed = match self.fetch_positions(n, is_holder) {
+                Ok(Some(committed)) => self.place(n, &topic, &committed, is_holder, is_holder),
+                Ok(None) => Ok(self.kept_open(n)),
+                Err(error) => Err(error),
+            };
+            let found = match placed {
                 Err(error) if code_of(&error).is_some_and(|code| code.class() == Class::Topic) => {
                     self.lanes[n].waits = Some(error.to_string());
                     continue;
@@ -198,7 +216,7 @@ impl Uplink {
         let Some(done) = done.filter(|done| done.offset > position.offset) else { return self.weigh(n, position) };
         if !is_stable {
             // A transaction is committed before its positions are: what it acknowledged may be on its way there.
-            let stable = self.fetch_positions(n, true)?;
+            let Some(stable) = self.fetch_positions(n, true)? else { return Ok(self.kept_open(n)) };
             return self.place(n, topic, &stable, is_holder, true);
         }
         match self.config.on_set_back {
@@ -210,6 +228,16 @@ impl Uplink {
                 position.offset, done.offset, done.offset
             ))),
         }
+    }
+
+    /// A lane whose position the cluster keeps open. The others go on.
+    fn kept_open(&self, n: usize) -> Found {
+        let Coordinated::Group(group) = &self.lanes[n].group else { unreachable!("positions are kept by groups") };
+        Found::Wait(format!(
+            "the cluster keeps its position (group {group}) in an open transaction for more than \
+             request.timeout.ms={}; where that stays, kafka-transactions.sh finds and aborts it in __consumer_offsets",
+            self.config.request_timeout.as_millis()
+        ))
     }
 
     /// Where a lane goes on of which a person has decided.
@@ -252,7 +280,7 @@ impl Uplink {
         for n in 0..self.lanes.len() {
             let committed = match self.fetch_positions(n, false) {
                 Err(error) if code_of(&error).is_some_and(|code| code.class() == Class::Topic) => continue,
-                other => other?,
+                other => other?.unwrap_or_default(),
             };
             for committed in committed {
                 if let Some(Ok(ruling)) = Ruling::parse(&committed.metadata) {

@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -220,6 +220,29 @@ fn an_error_that_ends_the_bridge_leaves_no_transaction_open() {
     assert_eq!(world.broker.committed_offset("edgelog:d:t-0", "t", 0), None);
     world.send("behind an error that ended the bridge");
     println!("in all: 1 faults injected, {} records read back and compared", READ_BACK.get());
+}
+
+#[test]
+fn a_position_that_stays_open_lets_its_log_wait_and_ends_nothing() {
+    let world = World::new();
+    let (is_open, count) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+    let (open, asked) = (is_open.clone(), count.clone());
+    world.broker.on(ApiKey::OffsetFetch, move |_| {
+        if !open.load(Ordering::Relaxed) {
+            return Control::Pass;
+        }
+        asked.fetch_add(1, Ordering::Relaxed);
+        Control::Error(ErrorCode::UnstableOffsetCommit)
+    });
+    let waiting = Bridge::attach(&world.store, world.config()).unwrap().run_until_caught_up().unwrap();
+    let [(log, reason)] = &waiting[..] else { panic!("{waiting:?}") };
+    assert_eq!(log.to_string(), "t-0");
+    assert!(reason.contains("edgelog:d:t-0") && reason.contains("request.timeout.ms=400"), "{reason}");
+    let asked = count.load(Ordering::Relaxed);
+    assert!(asked >= 2, "asked {asked} times");
+    is_open.store(false, Ordering::Relaxed);
+    world.send("behind a position that was open for long");
+    println!("in all: {asked} faults injected, {} records read back and compared", READ_BACK.get());
 }
 
 #[test]
