@@ -15,7 +15,9 @@ use super::shared::{CheckpointState, Recovering, StoreShared};
 use super::topic::{NewTopic, Topic};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
-use crate::log::{Log, LogHost, TopicPartition};
+#[cfg(feature = "bridge")]
+use crate::log::LogHost;
+use crate::log::{Log, TopicPartition};
 use crate::storage::{DirectoryStorage, DirectoryStorageOptions, Storage, StoreMode};
 use crate::sync::{Mutex, Ordering};
 

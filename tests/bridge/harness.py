@@ -310,12 +310,26 @@ def main(doc, tests, make_broker):
     print(f"seed {seed}", flush=True)
     expected = kafka.by_partition(kafka.read_json_lines(pathlib.Path(args.expect).read_text(encoding="utf-8")))
     checks = Checks()
-    with tempfile.TemporaryDirectory(prefix="edgelog-bridge-") as scratch:
-        with make_broker(tempfile.mkdtemp(dir=scratch)) as broker:
-            broker.start()
-            world = World(broker, args.store, expected, scratch, seed)
-            for name in args.only.split(",") if args.only else tests:
-                checks.run(name.replace("_", " "), tests[name], world)
-            broker.stop()
+
+    def run(names):
+        """Returns those that broke while their broker forgot what it had committed: kafka.MARKERS_LEFT_OUT."""
+        forgotten = []
+        with tempfile.TemporaryDirectory(prefix="edgelog-bridge-") as scratch:
+            with make_broker(tempfile.mkdtemp(dir=scratch)) as broker:
+                broker.start()
+                world = World(broker, args.store, expected, scratch, seed)
+                for name in names:
+                    before = (checks.broken, kafka.Broker.left_out_markers)
+                    checks.run(name.replace("_", " "), tests[name], world)
+                    if checks.broken > before[0] and kafka.Broker.left_out_markers > before[1]:
+                        forgotten.append(name)
+                broker.stop()
+        return forgotten
+
+    # One more try for each, on a broker that has forgotten nothing.
+    for name in run(args.only.split(",") if args.only else tests):
+        print(f"again  {name.replace('_', ' ')}: its broker completed a transaction without its markers", flush=True)
+        checks.broken -= 1
+        run([name])
     print(tally(), flush=True)
     return checks.finish()

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::faults::{Fault, FaultyStorage};
+use crate::faults::FaultyStorage;
 use edgelog::core::{OFFSET_MAX, RecordBatchBuilder, stamp_base};
 use edgelog::storage::{Access, MemoryStorage, Storage};
 use edgelog::{Durability, Error, Header, Log, NewRecord, NewTopic, OffsetSpec, Store, StoreOptions};
@@ -360,8 +360,8 @@ fn an_attached_process_makes_durable_what_it_sees_while_somebody_vouches_for_it(
 fn a_log_that_neither_process_can_flush_costs_the_other_logs_nothing() {
     for attached_first in [true, false] {
         let memory = MemoryStorage::new();
-        let of_writer = FaultyStorage::new(memory.clone(), -1, Fault::Io, false);
-        let of_attached = FaultyStorage::new(memory.clone(), -1, Fault::Io, false);
+        let of_writer = FaultyStorage::with_flags(memory.clone());
+        let of_attached = FaultyStorage::with_flags(memory.clone());
         let store = Place::options().open_on(of_writer.clone()).unwrap();
         for name in ["bad", "good"] {
             store.create_topic(&NewTopic::new(name)).unwrap();
@@ -389,7 +389,7 @@ fn a_log_that_neither_process_can_flush_costs_the_other_logs_nothing() {
         // And the failed one stays failed, also for a process that comes later.
         assert!(matches!(seen.flush_up_to(i64::MAX), Err(Error::PreviousIo { .. })));
         drop(attached);
-        let later = attach(FaultyStorage::new(memory, -1, Fault::Io, false));
+        let later = attach(FaultyStorage::with_flags(memory));
         assert!(matches!(later.log("bad", 0).unwrap().flush_up_to(i64::MAX), Err(Error::PreviousIo { .. })));
         assert_eq!(later.log("good", 0).unwrap().flush_up_to(i64::MAX).unwrap(), 2);
     }
@@ -403,7 +403,7 @@ fn what_one_attached_process_could_not_flush_is_not_durable_for_another() {
     store.create_topic(&NewTopic::new("t")).unwrap();
     let log = store.log("t", 0).unwrap();
     append(&log, 0, 1, Durability::Os);
-    let failing = FaultyStorage::new(memory.clone(), -1, Fault::Io, false);
+    let failing = FaultyStorage::with_flags(memory.clone());
     let failing_store = Place::options().attach_on(failing.clone()).unwrap();
     let other_store = Place::options().attach_on(memory.clone()).unwrap();
     let (failed, other) = (failing_store.log("t", 0).unwrap(), other_store.log("t", 0).unwrap());

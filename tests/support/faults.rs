@@ -55,19 +55,25 @@ pub(crate) struct FaultyStorage {
     inner: MemoryStorage,
     plan: Arc<Plan>,
     before_sync_dir: Option<Meanwhile>,
+    has_flags: bool,
 }
 
 impl FaultyStorage {
     /// `calls_left` below zero: without any fault.
     pub(crate) fn new(inner: MemoryStorage, calls_left: i64, fault: Fault, stays: bool) -> FaultyStorage {
         let plan = Plan::new(calls_left, fault, stays, None);
-        FaultyStorage { inner, plan: Arc::new(plan), before_sync_dir: None }
+        FaultyStorage { inner, plan: Arc::new(plan), before_sync_dir: None, has_flags: false }
+    }
+
+    /// A storage without any fault, whose processes see each other's flags.
+    pub(crate) fn with_flags(inner: MemoryStorage) -> FaultyStorage {
+        FaultyStorage { has_flags: true, ..FaultyStorage::new(inner, -1, Fault::Io, false) }
     }
 
     /// A storage whose call number `at` out of the store's own thread panics.
     pub(crate) fn panics_in_housekeeping(inner: MemoryStorage, at: i64) -> FaultyStorage {
         let plan = Plan::new(at, Fault::Panic, false, Some("edgelog"));
-        FaultyStorage { inner, plan: Arc::new(plan), before_sync_dir: None }
+        FaultyStorage { inner, plan: Arc::new(plan), before_sync_dir: None, has_flags: false }
     }
 
     /// A storage without any fault, which does this before it makes a directory's names durable.
@@ -191,11 +197,11 @@ impl Storage for FaultyStorage {
     }
 
     fn raise_flag(&self, path: &str) -> io::Result<Box<dyn StorageLock>> {
-        self.inner.raise_flag(path)
+        if self.has_flags { self.inner.raise_flag(path) } else { Err(io::ErrorKind::Unsupported.into()) }
     }
 
     fn sees_flag(&self, path: &str) -> io::Result<bool> {
-        self.inner.sees_flag(path)
+        if self.has_flags { self.inner.sees_flag(path) } else { Ok(false) }
     }
 
     fn boot_id(&self) -> [u8; 16] {
