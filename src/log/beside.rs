@@ -22,7 +22,6 @@
 //! * more than had been appended when it failed (that flush began behind it, and its writer was told of no error), or
 //! * the beginning of an epoch that there was not when it failed: what lies below was written or flushed anew.
 
-use std::io::ErrorKind;
 use std::sync::Arc;
 
 use edgelog_core::{LeaderEpoch, Offset};
@@ -98,8 +97,8 @@ impl LogShared {
         Ok(self.recovery_point.load(Ordering::Acquire))
     }
 
-    /// Tells others that flush beside the writer that these files could not be flushed. One that is told already by
-    /// another process has that one's flag.
+    /// Shows other attached processes that these files could not be flushed. A file that has another process's flag
+    /// keeps that one.
     fn raise_flags(&self, durable: Offset, end: Offset) {
         if bug(Bug::KeepAFailureToOneself) {
             return;
@@ -112,16 +111,18 @@ impl LogShared {
     /// Whether one of these files could not be flushed by another attached process.
     fn sees_flags(&self, durable: Offset, end: Offset) -> Result<bool> {
         for segment in self.segments_between(durable, end) {
-            let path = segment.path();
-            match self.storage.sees_flag(&path) {
+            match self.sees_flag(&segment.path()) {
                 Ok(false) => {}
-                Ok(true) => return Ok(true),
                 // Taken by retention, or by a truncation: the flush meets that, too.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(Error::storage("look at", &path)(error)),
+                Err(error) if is_gone(&error) => {}
+                found => return found,
             }
         }
         Ok(false)
+    }
+
+    fn sees_flag(&self, path: &str) -> Result<bool> {
+        self.storage.sees_flag(path).map_err(Error::storage("look at", path))
     }
 
     /// What was appended by now, and the epochs that there are, tell later whether the writer has settled it. Where
@@ -169,25 +170,25 @@ impl LogShared {
     }
 
     /// Whether what is seen is what a recovery would keep, once it is flushed: a healthy writer has the store open. An
-    /// error where it has told that this log failed, or another attached process that its flush did.
+    /// error where its flag says that this log failed, or another attached process's flag that a flush did.
     fn is_vouched_for(&self, durable: Offset, end: Offset) -> Result<bool> {
         if bug(Bug::TrustADeadWriter) {
             return Ok(true);
         }
-        if self.storage.sees_flag(&self.dir).map_err(Error::storage("look at", &self.dir))? {
-            self.hear_errors();
-            let reason = "the program that writes it could not write or flush it, and what is not durable by now may \
-                          be lost; that program, or the next one, has to open the store again";
-            return Err(Error::PreviousIo { log: self.name.to_string(), reason: reason.to_owned() });
-        }
-        if self.sees_flags(durable, end)? {
-            self.hear_errors();
-            let reason = "another process could not flush it, and what is not durable by now may be lost; the program \
-                          that writes it has to flush it, or to open the store again";
-            return Err(Error::PreviousIo { log: self.name.to_string(), reason: reason.to_owned() });
-        }
-        let host = self.host()?;
-        Ok(host.has_healthy_writer()? && host.read_saved(&self.name)?.is_some_and(|saved| saved.id == self.id))
+        let reason = if self.sees_flag(&self.dir)? {
+            "the program that writes it could not write or flush it, and what is not durable by now may be lost; that \
+             program, or the next one, has to open the store again"
+        } else if self.sees_flags(durable, end)? {
+            "another process could not flush it, and what is not durable by now may be lost; the program that writes \
+             it has to flush it, or to open the store again"
+        } else {
+            let host = self.host()?;
+            return Ok(
+                host.has_healthy_writer()? && host.read_saved(&self.name)?.is_some_and(|saved| saved.id == self.id)
+            );
+        };
+        self.hear_errors();
+        Err(Error::PreviousIo { log: self.name.to_string(), reason: reason.to_owned() })
     }
 
     /// Flushes every segment from the one that holds `durable` up to the one that holds `end`, then what names them.

@@ -284,7 +284,7 @@ pub(super) fn sees_flag(path: &Path, lock_file: Option<&Path>) -> io::Result<boo
     }
 }
 
-/// Opens a file or directory for its lock alone: what stands there by that name may be a pipe, and holds nobody up.
+/// Opens a file or directory for its lock alone: where a pipe has that name, opening it does not wait.
 fn open_to_lock(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)
 }

@@ -1,66 +1,11 @@
 //! One log from its public face: what is appended is read back, whatever happens in between. Each test runs
 //! on a directory in each way of storing, and in memory.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use crate::faults::FaultyStorage;
+use crate::support::{Place, TempDir, copy_dir, ticking};
 use edgelog::core::{OFFSET_MAX, RecordBatchBuilder, stamp_base};
 use edgelog::storage::{Access, MemoryStorage, Storage};
-use edgelog::{Durability, Error, Header, Log, NewRecord, NewTopic, OffsetSpec, Store, StoreOptions};
-
-/// A directory of this test's own, removed when the test ends well.
-struct TempDir(std::path::PathBuf);
-
-impl TempDir {
-    fn new() -> TempDir {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let n = COUNT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("edgelog-log-{}-{n}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        TempDir(dir)
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-}
-
-/// Somewhere to open a store again and again.
-enum Place {
-    Directory(TempDir, &'static str),
-    Memory(MemoryStorage),
-}
-
-impl Place {
-    fn all() -> Vec<Place> {
-        let directory = |mode| Place::Directory(TempDir::new(), mode);
-        vec![directory("auto"), directory("map"), directory("file"), Place::Memory(MemoryStorage::new())]
-    }
-
-    fn options() -> StoreOptions {
-        Store::options().set("edgelog.housekeeping", "tick").unwrap()
-    }
-
-    fn open(&self) -> Store {
-        match self {
-            Place::Directory(dir, mode) => Place::options().set("edgelog.storage", mode).unwrap().open(&dir.0).unwrap(),
-            Place::Memory(storage) => Place::options().open_on(storage.clone()).unwrap(),
-        }
-    }
-
-    fn attach(&self) -> Store {
-        match self {
-            Place::Directory(dir, mode) => {
-                Place::options().set("edgelog.storage", mode).unwrap().attach(&dir.0).unwrap()
-            }
-            Place::Memory(storage) => Place::options().attach_on(storage.clone()).unwrap(),
-        }
-    }
-}
+use edgelog::{Durability, Error, Header, Log, NewRecord, NewTopic, OffsetSpec, Store};
 
 fn small_topic() -> NewTopic {
     NewTopic::new("t")
@@ -105,7 +50,7 @@ fn what_is_appended_is_read_back_over_many_segments_and_reopens() {
     for place in Place::all() {
         let mut end = 0;
         for round in 0..4 {
-            let store = place.open();
+            let store = place.open(ticking());
             assert!(store.recovery_report().clean, "{}", store.recovery_report());
             store.create_topic_if_absent(&small_topic()).unwrap();
             let log = store.log("t", 0).unwrap();
@@ -127,7 +72,7 @@ fn what_is_appended_is_read_back_over_many_segments_and_reopens() {
 #[test]
 fn a_store_that_was_not_closed_comes_back_with_a_new_epoch() {
     for place in Place::all() {
-        let store = place.open();
+        let store = place.open(ticking());
         store.create_topic(&small_topic()).unwrap();
         let log = store.log("t", 0).unwrap();
         append(&log, 0, 300, Durability::Os);
@@ -139,8 +84,8 @@ fn a_store_that_was_not_closed_comes_back_with_a_new_epoch() {
         }
         let Place::Directory(dir, mode) = &place else { continue };
         let copy = TempDir::new();
-        copy_dir(&dir.0, &copy.0);
-        let store = Place::options().set("edgelog.storage", mode).unwrap().open(&copy.0).unwrap();
+        copy_dir(dir.path(), copy.path());
+        let store = ticking().set("edgelog.storage", mode).unwrap().open(copy.path()).unwrap();
         let report = store.recovery_report();
         assert!(!report.clean);
         assert!(report.recovered_records() > 0 && report.cut_bytes() == 0, "{report}");
@@ -156,27 +101,14 @@ fn leak(store: Store) {
     std::mem::forget(store);
 }
 
-fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            std::fs::create_dir_all(&target).unwrap();
-            copy_dir(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 #[test]
 fn an_attached_reader_sees_what_the_writer_appends() {
     for place in Place::all() {
-        let store = place.open();
+        let store = place.open(ticking());
         store.create_topic(&small_topic()).unwrap();
         let log = store.log("t", 0).unwrap();
         append(&log, 0, 10, Durability::Os);
-        let attached = place.attach();
+        let attached = place.attach(ticking());
         let seen = attached.log("t", 0).unwrap();
         check(&seen, 0, 10);
         append(&log, 10, 500, Durability::Os);
@@ -186,7 +118,7 @@ fn an_attached_reader_sees_what_the_writer_appends() {
         let end = log.offsets().log_end_offset;
         append(&log, end, 700, Durability::Os);
         check(&seen, 0, 700);
-        let again = place.attach();
+        let again = place.attach(ticking());
         check(&again.log("t", 0).unwrap(), 0, 700);
     }
 }
@@ -194,7 +126,7 @@ fn an_attached_reader_sees_what_the_writer_appends() {
 #[test]
 fn truncation_fences_whoever_saw_what_it_took_back() {
     for place in Place::all() {
-        let store = place.open();
+        let store = place.open(ticking());
         store.create_topic(&small_topic()).unwrap();
         let log = store.log("t", 0).unwrap();
         append(&log, 0, 300, Durability::Os);
@@ -222,7 +154,7 @@ fn truncation_fences_whoever_saw_what_it_took_back() {
 #[test]
 fn retention_and_delete_records_move_the_log_start() {
     for place in Place::all() {
-        let store = place.open();
+        let store = place.open(ticking());
         store.create_topic(&small_topic()).unwrap();
         let log = store.log("t", 0).unwrap();
         append(&log, 0, 500, Durability::Os);
@@ -231,7 +163,7 @@ fn retention_and_delete_records_move_the_log_start() {
         assert!(matches!(log.reader(OffsetSpec::Offset(332)), Err(Error::OffsetOutOfRange { .. })));
         drop(log);
         drop(store);
-        let store = place.open();
+        let store = place.open(ticking());
         let log = store.log("t", 0).unwrap();
         assert_eq!(log.offsets().log_start_offset, 333);
         store.alter_topic("t", &[("retention.bytes", Some("8192"))]).unwrap();
@@ -246,7 +178,7 @@ fn retention_and_delete_records_move_the_log_start() {
 #[test]
 fn batches_compress_and_read_back() {
     for place in Place::all() {
-        let store = place.open();
+        let store = place.open(ticking());
         store.create_topic(&NewTopic::new("t").config("compression.type", "snappy")).unwrap();
         let log = store.log("t", 0).unwrap();
         let mut batch = log.batch();
@@ -279,13 +211,13 @@ fn batches_compress_and_read_back() {
 #[test]
 fn a_lost_checkpoint_does_not_turn_damage_into_the_end_of_the_log() {
     let dir = TempDir::new();
-    let open = || Place::options().open(&dir.0).unwrap();
+    let open = || ticking().open(dir.path()).unwrap();
     let store = open();
     store.create_topic(&small_topic()).unwrap();
     append(&store.log("t", 0).unwrap(), 0, 300, Durability::Os);
     drop(store);
-    std::fs::remove_file(dir.0.join("edgelog.checkpoint")).unwrap();
-    let first = dir.0.join("t-0/00000000000000000000.log");
+    std::fs::remove_file(dir.path().join("edgelog.checkpoint")).unwrap();
+    let first = dir.path().join("t-0/00000000000000000000.log");
     let mut bytes = std::fs::read(&first).unwrap();
     bytes[16] ^= 0xff;
     std::fs::write(&first, bytes).unwrap();
@@ -308,7 +240,7 @@ fn a_lost_checkpoint_does_not_turn_damage_into_the_end_of_the_log() {
 #[test]
 fn a_reader_that_deletion_has_overtaken_is_not_told_of_damage() {
     for place in Place::all() {
-        let store = place.open();
+        let store = place.open(ticking());
         store.create_topic(&NewTopic::new("t").config("segment.bytes", "4096").config("retention.ms", "-1")).unwrap();
         let log = store.log("t", 0).unwrap();
         let value = [b'v'; 1000];
@@ -332,11 +264,11 @@ fn a_reader_that_deletion_has_overtaken_is_not_told_of_damage() {
 #[test]
 fn an_attached_process_makes_durable_what_it_sees_while_somebody_vouches_for_it() {
     for place in Place::all() {
-        let store = place.open();
+        let store = place.open(ticking());
         store.create_topic(&small_topic()).unwrap();
         let log = store.log("t", 0).unwrap();
         append(&log, 0, 500, Durability::Os);
-        let attached = place.attach();
+        let attached = place.attach(ticking());
         let seen = attached.log("t", 0).unwrap();
         assert_eq!(seen.flush_up_to(i64::MAX).unwrap(), 500);
         assert_eq!((seen.offsets().recovery_point, seen.offsets().log_end_offset), (500, 500));
@@ -350,7 +282,7 @@ fn an_attached_process_makes_durable_what_it_sees_while_somebody_vouches_for_it(
         // The writer may have died of a flush that failed: a flush from here would prove nothing.
         assert_eq!(seen.flush_up_to(i64::MAX).unwrap(), 300);
         assert_eq!(seen.offsets().log_end_offset, 310);
-        let _again = place.open();
+        let _again = place.open(ticking());
         assert_eq!(seen.flush_up_to(i64::MAX).unwrap(), 310);
     }
 }
@@ -362,12 +294,12 @@ fn a_log_that_neither_process_can_flush_costs_the_other_logs_nothing() {
         let memory = MemoryStorage::new();
         let of_writer = FaultyStorage::with_flags(memory.clone());
         let of_attached = FaultyStorage::with_flags(memory.clone());
-        let store = Place::options().open_on(of_writer.clone()).unwrap();
+        let store = ticking().open_on(of_writer.clone()).unwrap();
         for name in ["bad", "good"] {
             store.create_topic(&NewTopic::new(name)).unwrap();
             append(&store.log(name, 0).unwrap(), 0, 1, Durability::Os);
         }
-        let attach = |storage: FaultyStorage| Place::options().attach_on(storage).unwrap();
+        let attach = |storage: FaultyStorage| ticking().attach_on(storage).unwrap();
         let attached = attach(of_attached.clone());
         let (bad, seen) = (store.log("bad", 0).unwrap(), attached.log("bad", 0).unwrap());
         let attached_fails = || {
@@ -399,13 +331,13 @@ fn a_log_that_neither_process_can_flush_costs_the_other_logs_nothing() {
 #[test]
 fn what_one_attached_process_could_not_flush_is_not_durable_for_another() {
     let memory = MemoryStorage::new();
-    let store = Place::options().open_on(memory.clone()).unwrap();
+    let store = ticking().open_on(memory.clone()).unwrap();
     store.create_topic(&NewTopic::new("t")).unwrap();
     let log = store.log("t", 0).unwrap();
     append(&log, 0, 1, Durability::Os);
     let failing = FaultyStorage::with_flags(memory.clone());
-    let failing_store = Place::options().attach_on(failing.clone()).unwrap();
-    let other_store = Place::options().attach_on(memory.clone()).unwrap();
+    let failing_store = ticking().attach_on(failing.clone()).unwrap();
+    let other_store = ticking().attach_on(memory.clone()).unwrap();
     let (failed, other) = (failing_store.log("t", 0).unwrap(), other_store.log("t", 0).unwrap());
     failing.fail_flushes(true);
     assert!(matches!(failed.flush_up_to(i64::MAX), Err(Error::Storage { .. })));
@@ -413,7 +345,7 @@ fn what_one_attached_process_could_not_flush_is_not_durable_for_another() {
     assert!(matches!(other.flush_up_to(i64::MAX), Err(Error::PreviousIo { .. })));
     append(&log, 1, 2, Durability::Sync);
     store.close().unwrap();
-    let _again = Place::options().open_on(memory).unwrap();
+    let _again = ticking().open_on(memory).unwrap();
     assert_eq!((failed.flush_up_to(i64::MAX).unwrap(), other.flush_up_to(i64::MAX).unwrap()), (2, 2));
 }
 
@@ -435,7 +367,7 @@ fn offsets_are_given_out_up_to_the_greatest_and_not_beyond() {
     disk.open(&format!("t-0/{first:020}.log"), Access::CreateNew).unwrap().write_at(&bytes, 0).unwrap();
 
     let place = Place::Memory(disk);
-    let store = place.open();
+    let store = place.open(ticking());
     let log = store.log("t", 0).unwrap();
     let before = log.size().unwrap();
     let refused = log.append_encoded(&encoded(&[b"c", b"d", b"e", b"f"]), Durability::Sync).unwrap_err();
@@ -465,7 +397,7 @@ fn offsets_are_given_out_up_to_the_greatest_and_not_beyond() {
     assert_eq!(log.offsets().log_end_offset, OFFSET_MAX);
     store.close().unwrap();
 
-    let store = place.open();
+    let store = place.open(ticking());
     let log = store.log("t", 0).unwrap();
     assert_eq!((values(&log).len(), log.offsets().log_end_offset), (4, OFFSET_MAX));
     log.append(NewRecord::value(b"too much")).unwrap_err();
@@ -484,7 +416,7 @@ fn a_log_that_ends_beyond_the_greatest_offset_is_read_and_takes_nothing_more() {
         disk.open(&format!("t-0/{last:020}.log"), Access::CreateNew).unwrap().write_at(&bytes, 0).unwrap();
         let place = Place::Memory(disk);
         for _ in 0..2 {
-            let store = place.open();
+            let store = place.open(ticking());
             let log = store.log("t", 0).unwrap();
             assert_eq!(log.offsets().log_end_offset, last + 1);
             for durability in [Durability::Os, Durability::Sync] {

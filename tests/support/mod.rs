@@ -80,6 +80,14 @@ impl Place {
         }
     }
 
+    /// As another process that only reads.
+    pub(crate) fn attach(&self, options: StoreOptions) -> Store {
+        match self {
+            Place::Directory(dir, mode) => options.set("edgelog.storage", mode).unwrap().attach(dir.path()).unwrap(),
+            Place::Memory(storage) => options.attach_on(storage.clone()).unwrap(),
+        }
+    }
+
     /// Names and bytes of the files in the partition directory `dir` that end in `ending`, by name.
     pub(crate) fn files(&self, dir: &str, ending: &str) -> Vec<(String, Vec<u8>)> {
         use edgelog::storage::{Access, Storage};
