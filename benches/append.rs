@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, measurement::WallTime};
-use edgelog::core::{RecordBatchBuilder, encode_one, stamp_base};
+use edgelog::core::{LeaderEpoch, Offset, RecordBatchBuilder, TimestampMs, encode_one, stamp_base};
 use edgelog::{Durability, Log, NewRecord};
 use memmap2::MmapMut;
 
@@ -60,8 +60,9 @@ impl MapWriter {
 
     #[inline]
     fn write(&mut self, value: &[u8]) {
-        let size = encode_one(&mut self.buffer, 1_700_000_000_000, None, Some(value), &[]).expect("it fits");
-        stamp_base(&mut self.buffer[..size], self.offset, 0);
+        let size =
+            encode_one(&mut self.buffer, TimestampMs(1_700_000_000_000), None, Some(value), &[]).expect("it fits");
+        stamp_base(&mut self.buffer[..size], Offset(self.offset), LeaderEpoch(0));
         if self.at + size > self.map.len() {
             self.at = 0;
         }
@@ -76,7 +77,7 @@ fn encoded_batch(len: usize) -> Vec<u8> {
     let mut values = Values::new(len);
     let mut builder = RecordBatchBuilder::new(vec![0; batch_size(len) as usize + 1024]);
     for _ in 0..BATCH {
-        builder.append(1_700_000_000_000, None, Some(values.next()), &[]).expect("it fits");
+        builder.append(TimestampMs(1_700_000_000_000), None, Some(values.next()), &[]).expect("it fits");
     }
     builder.finish().to_vec()
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::crash::{Sealed, Template, open};
 use common::{Fresh, ROOMY, Results, SIZES, STORE_BYTES_MAX, TOPIC, Values, anonymous_bytes, seconds, single_size};
-use edgelog::{Durability, NewRecord, OffsetSpec};
+use edgelog::{Durability, NewRecord, Offset, OffsetSpec};
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
@@ -87,8 +87,8 @@ fn read(dir: &Path, whole: bool) {
             files_most = files_most.max(files());
         }
     }
-    let expected = if whole { log.offsets().log_end_offset } else { 0 };
-    assert_eq!(records as i64, expected, "every record is read");
+    let expected = if whole { log.offsets().log_end_offset } else { Offset(0) };
+    assert_eq!(Offset(records as i64), expected, "every record is read");
     let value = most - before;
     println!("value {value} opened {} files {files_most} records {records}", opened - before);
     store.close().expect("closes");

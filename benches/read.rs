@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, SamplingMode, Throughput};
 use edgelog::core::RecordBatch;
-use edgelog::{Durability, Log, NewRecord, OffsetSpec, ReaderOptions};
+use edgelog::{Durability, Log, NewRecord, Offset, OffsetSpec, ReaderOptions, TimestampMs};
 
 use common::{BATCH, Fresh, Latencies, Random, Results, SIZES, TOPIC, Values, append_bytes, batches_of, files_of};
 
@@ -48,7 +48,7 @@ fn scan(log: &Log, check_crcs: bool) -> u64 {
     while let Some(batch) = reader.next_batch().expect("reads") {
         for record in batch.records().expect("plain records") {
             let record = record.expect("a record");
-            sum += record.offset as u64 + record.value.map_or(0, <[u8]>::len) as u64;
+            sum += record.offset.0 as u64 + record.value.map_or(0, <[u8]>::len) as u64;
         }
     }
     sum
@@ -73,7 +73,7 @@ fn scans(criterion: &mut Criterion) {
                 continue;
             }
             let fresh = written(len, batches);
-            let records = fresh.log.offsets().log_end_offset as u64;
+            let records = fresh.log.offsets().log_end_offset.0 as u64;
             let mut group = criterion.benchmark_group("read");
             group.sample_size(10).sampling_mode(SamplingMode::Flat).throughput(Throughput::Elements(records));
             group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_millis(1500));
@@ -105,7 +105,7 @@ fn parse(bytes: &[u8]) -> RecordBatch<'_> {
 
 fn decode(bytes: &[u8]) -> u64 {
     let records = parse(bytes).records().expect("plain records").map(|record| record.expect("a record"));
-    records.map(|record| record.offset as u64 + record.value.map_or(0, <[u8]>::len) as u64).sum()
+    records.map(|record| record.offset.0 as u64 + record.value.map_or(0, <[u8]>::len) as u64).sum()
 }
 
 /// Seeks to an offset and takes the record there.
@@ -113,7 +113,7 @@ fn random_reads(results: &mut Results) {
     const COUNT: usize = 100_000;
     for (len, name) in &SIZES[..3] {
         let (fresh, mut values) = (written(*len, false), Values::new(*len));
-        let end = fresh.log.offsets().high_watermark as u64;
+        let end = fresh.log.offsets().high_watermark.0 as u64;
         let id = format!("random/single/crc/{name}");
         if results.wants(&id) {
             read_randomly(&fresh.log, COUNT, true).report(results, &id);
@@ -149,7 +149,7 @@ fn random_reads(results: &mut Results) {
 }
 
 fn read_randomly(log: &Log, count: usize, check_crcs: bool) -> Latencies {
-    let end = log.offsets().high_watermark as u64;
+    let end = log.offsets().high_watermark.0 as u64;
     let options = ReaderOptions::default().check_crcs(check_crcs);
     let mut reader = log.reader_with(OffsetSpec::Earliest, options).expect("a reader");
     let mut random = Random::new(7);
@@ -159,7 +159,7 @@ fn read_randomly(log: &Log, count: usize, check_crcs: bool) -> Latencies {
         for _ in 0..if round == 0 { count / 10 } else { count } {
             let offset = random.below(end) as i64;
             let begun = Instant::now();
-            reader.seek(OffsetSpec::Offset(offset)).expect("an offset of the log");
+            reader.seek(OffsetSpec::Offset(Offset(offset))).expect("an offset of the log");
             let batch = reader.next_batch().expect("reads").expect("a batch");
             let record = batch.records().expect("plain").next().expect("a record").expect("a record");
             black_box(record.value);
@@ -188,7 +188,7 @@ fn time_lookup(results: &mut Results) {
     let (mut written, mut next) = (0, 0);
     while written < LOG_BYTES {
         for _ in 0..BATCH {
-            let record = NewRecord::value(values.next()).with_timestamp(FIRST_MS + next);
+            let record = NewRecord::value(values.next()).with_timestamp(TimestampMs(FIRST_MS + next));
             batch.push(record).expect("it fits");
             next += 1;
         }
@@ -200,7 +200,7 @@ fn time_lookup(results: &mut Results) {
     for _ in 0..COUNT {
         let offset = random.below(next as u64) as i64;
         let begun = Instant::now();
-        let found = fresh.log.offset_for_time(FIRST_MS + offset).expect("reads").expect("there is one");
+        let found = fresh.log.offset_for_time(TimestampMs(FIRST_MS + offset)).expect("reads").expect("there is one");
         latencies.push(begun.elapsed());
         assert_eq!(found.offset, offset);
     }

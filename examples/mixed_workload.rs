@@ -15,7 +15,7 @@ use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use edgelog::{Durability, Header, Log, NewRecord, NewTopic, OffsetSpec, Store};
+use edgelog::{Durability, Header, Log, NewRecord, NewTopic, Offset, OffsetSpec, Store, TimestampMs};
 
 const USAGE: &str = "usage: mixed_workload DIR [--records N] [--expect FILE]";
 const RECORDS_DEFAULT: usize = 20_000;
@@ -96,7 +96,7 @@ fn run(dir: &Path, records: usize, expect: Option<&Path>) -> Result<(), Box<dyn 
     }
     workload.play(Part::End, Some(&store))?;
     // Past every interval: what retention may take, it takes now.
-    store.tick(workload.now + 3_600_000)?;
+    store.tick(TimestampMs(workload.now + 3_600_000))?;
     workload.learn_log_starts(&store)?;
     workload.verify(&store)?;
     store.close()?;
@@ -223,7 +223,7 @@ impl Workload {
             steps += 1;
             if steps % 64 == 0 {
                 if let Some(store) = store {
-                    store.tick(self.now)?;
+                    store.tick(TimestampMs(self.now))?;
                 }
             }
             if steps % 500 == 250 {
@@ -315,7 +315,12 @@ impl Workload {
         if partition.topic != "bounded" {
             let before = partition.start + (partition.next - partition.start) * share / 100;
             if let Some(store) = store {
-                assert_eq!(partition.log(store)?.delete_records_before(before)?, before, "{}", partition.name());
+                assert_eq!(
+                    partition.log(store)?.delete_records_before(Offset(before))?,
+                    before,
+                    "{}",
+                    partition.name()
+                );
             }
             partition.start = before;
         }
@@ -336,7 +341,7 @@ impl Workload {
             if let Some(store) = store {
                 let log = partition.log(store)?;
                 let epoch = log.leader_epoch();
-                assert_eq!(log.truncate_to(to)?, end, "{}: to {to}", partition.name());
+                assert_eq!(log.truncate_to(Offset(to))?, end, "{}: to {to}", partition.name());
                 assert_eq!(log.leader_epoch(), epoch + 1, "{}", partition.name());
             }
             partition.entries.retain(|entry| entry.offset < end);
@@ -357,7 +362,7 @@ impl Workload {
                 assert!(bytes < most, "{}: {bytes} bytes, expected less than {most}", partition.name());
                 let taken = start > partition.start;
                 assert!(taken == (bytes >= config.retention_bytes), "{}: starts at {start}", partition.name());
-                partition.start = start;
+                partition.start = start.0;
             }
         }
         Ok(())
@@ -373,7 +378,11 @@ impl Workload {
                 for record in batch.records()? {
                     let record = record?;
                     let entry = expected.next().ok_or_else(|| format!("{name}: too much at {}", record.offset))?;
-                    assert_eq!((record.offset, record.timestamp), (entry.offset, entry.timestamp), "{name}");
+                    assert_eq!(
+                        (record.offset, record.timestamp),
+                        (Offset(entry.offset), TimestampMs(entry.timestamp)),
+                        "{name}"
+                    );
                     assert_eq!(record.key, entry.key.as_deref().map(str::as_bytes), "{name} {}", entry.offset);
                     assert_eq!(record.value, entry.value.as_deref().map(str::as_bytes), "{name} {}", entry.offset);
                     let headers: Vec<Header<'_>> = record.headers().collect();
@@ -426,7 +435,7 @@ fn append(log: &Log, entries: &[Entry], base_offset: i64, durability: Durability
 fn record<'a>(entry: &'a Entry, headers: &'a [Header<'a>]) -> NewRecord<'a> {
     NewRecord::new(entry.key.as_deref().map(str::as_bytes), entry.value.as_deref().map(str::as_bytes))
         .with_headers(headers)
-        .with_timestamp(entry.timestamp)
+        .with_timestamp(TimestampMs(entry.timestamp))
 }
 
 fn borrowed(headers: &[(String, Option<String>)]) -> Vec<Header<'_>> {

@@ -21,7 +21,7 @@ impl Clock for SystemClock {
     #[inline]
     fn now(&self) -> TimestampMs {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-        time.tv_sec * 1000 + ms_of_nanoseconds(time.tv_nsec as u32)
+        TimestampMs(time.tv_sec * 1000 + ms_of_nanoseconds(time.tv_nsec as u32))
     }
 }
 
@@ -39,12 +39,12 @@ pub struct ManualClock(Arc<AtomicI64>);
 impl ManualClock {
     /// A clock that shows `now`.
     pub fn new(now: TimestampMs) -> ManualClock {
-        ManualClock(Arc::new(AtomicI64::new(now)))
+        ManualClock(Arc::new(AtomicI64::new(now.0)))
     }
 
     /// Lets the clock show `now`, forwards or backwards.
     pub fn set(&self, now: TimestampMs) {
-        self.0.store(now, Ordering::Relaxed);
+        self.0.store(now.0, Ordering::Relaxed);
     }
 
     /// Moves the clock by `delta_ms`.
@@ -55,7 +55,7 @@ impl ManualClock {
 
 impl Clock for ManualClock {
     fn now(&self) -> TimestampMs {
-        self.0.load(Ordering::Relaxed)
+        TimestampMs(self.0.load(Ordering::Relaxed))
     }
 }
 

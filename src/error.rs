@@ -439,7 +439,7 @@ mod tests {
 
         let old = Error::UnsupportedMessageFormat {
             file: "t-0/0.log".to_owned(),
-            position: 0,
+            position: Position(0),
             source: DecodeError::OldFormat { magic: 1 },
         };
         assert!(old.is_corrupt() && old.to_string().contains("message format 1"), "{old}");

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use edgelog::clock::ManualClock;
 use edgelog::storage::MemoryStorage;
-use edgelog::{Durability, Error, Log, NewRecord, NewTopic, OffsetSpec, Store, StoreOptions};
+use edgelog::{Durability, Error, Log, NewRecord, NewTopic, Offset, OffsetSpec, Store, StoreOptions, TimestampMs};
 use faults::{Fault, FaultyStorage, quiet_injected_panics};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Metadata, Subscriber, span};
@@ -124,7 +124,7 @@ fn call_everything(store: &Store) {
     if let Ok(log) = store.log("t", 0) {
         call_log(&log);
     }
-    let _ = (store.flush(), store.tick(NOW), store.topics());
+    let _ = (store.flush(), store.tick(TimestampMs(NOW)), store.topics());
 }
 
 fn call_log(log: &Log) {
@@ -144,7 +144,7 @@ fn call_log(log: &Log) {
         }
         let _ = (reader.skip_damage(), reader.next_batch_timeout(Duration::ZERO));
     }
-    let _ = (log.offset_for_time(NOW), log.held_from(), log.flush(), log.flush_up_to(i64::MAX));
+    let _ = (log.offset_for_time(TimestampMs(NOW)), log.held_from(), log.flush(), log.flush_up_to(Offset(i64::MAX)));
     let offsets = log.offsets();
     let _ = log.delete_records_before(offsets.log_start_offset + 1);
     let _ = log.truncate_to(offsets.log_end_offset - 1);
@@ -168,7 +168,7 @@ fn options() -> StoreOptions {
         .unwrap()
         .set("log.retention.check.interval.ms", "1")
         .unwrap()
-        .clock(ManualClock::new(NOW))
+        .clock(ManualClock::new(TimestampMs(NOW)))
 }
 
 /// A store on a storage without faults, with the topic "t", and the calls made on each of its events.
@@ -218,8 +218,8 @@ fn a_flush_that_fails_calls_back() {
     let calls: [(&str, Call); 4] = [
         ("flush", |_, log| log.flush().is_err()),
         ("flush of the store", |store, _| store.flush().is_err()),
-        ("truncation", |_, log| log.truncate_to(1).is_err()),
-        ("deletion of records", |_, log| log.delete_records_before(2).is_err()),
+        ("truncation", |_, log| log.truncate_to(Offset(1)).is_err()),
+        ("deletion of records", |_, log| log.delete_records_before(Offset(2)).is_err()),
     ];
     for (name, call) in calls {
         let seen = run(&format!("a {name} whose flush fails"), move || {
@@ -261,10 +261,10 @@ fn a_tick_that_deletes_or_fails_calls_back() {
             log.append_with(NewRecord::value(&[n; 900]), Durability::Os).unwrap();
         }
         log.flush().unwrap();
-        store.tick(NOW + 1000).unwrap();
+        store.tick(TimestampMs(NOW + 1000)).unwrap();
         log.append_with(NewRecord::value(&[0; 100]), Durability::Interval).unwrap();
         storage.fail_flushes(true);
-        store.tick(NOW + 1_000_000).unwrap_err();
+        store.tick(TimestampMs(NOW + 1_000_000)).unwrap_err();
     });
     assert_seen(&seen, &["INFO deleted a segment", "ERROR the log is read-only"]);
 }
@@ -333,9 +333,9 @@ fn program(storage: &FaultyStorage, closes: bool) {
     if let Ok(log) = store.log("t", 0) {
         for n in 0..14_i64 {
             let how = [Durability::Sync, Durability::Os, Durability::Interval][n as usize % 3];
-            let _ = log.append_with(NewRecord::value(&[n as u8; 900]).with_timestamp(NOW + n), how);
+            let _ = log.append_with(NewRecord::value(&[n as u8; 900]).with_timestamp(TimestampMs(NOW + n)), how);
             if n % 6 == 5 {
-                let _ = store.tick(NOW + 10_000 * n);
+                let _ = store.tick(TimestampMs(NOW + 10_000 * n));
             }
         }
         let _ = log.truncate_to(log.offsets().log_end_offset - 1);
@@ -344,7 +344,7 @@ fn program(storage: &FaultyStorage, closes: bool) {
         while let Some(Ok(Some(_))) = reader.as_mut().map(edgelog::Reader::next_batch) {}
         let _ = log.flush();
     }
-    let _ = store.tick(NOW + 1_000_000);
+    let _ = store.tick(TimestampMs(NOW + 1_000_000));
     if closes {
         let _ = store.close();
     }

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use edgelog::clock::ManualClock;
 use edgelog::core::RecordBatch;
 use edgelog::storage::{Access, DirEntry, FileMeta, MemoryStorage, Storage, StorageFile, StorageLock};
-use edgelog::{Durability, Error, Header, Log, NewRecord, NewTopic, OffsetSpec};
+use edgelog::{Durability, Error, Header, Log, NewRecord, NewTopic, Offset, OffsetSpec, TimestampMs};
 use processors::on_every_processor;
 use support::{Random, ticking};
 
@@ -168,21 +168,21 @@ fn value(topic: &str, n: i64) -> String {
 /// compressed ones. A crash leaves records above the recovery point of the checkpoint.
 fn original(clean: bool) -> Original {
     let disk = Disk { memory: MemoryStorage::new(), boot_id: BOOT };
-    let store = ticking().clock(ManualClock::new(NOW)).open_on(disk.clone()).unwrap();
+    let store = ticking().clock(ManualClock::new(TimestampMs(NOW))).open_on(disk.clone()).unwrap();
     let topic = |name| NewTopic::new(name).config("segment.bytes", "4096").config("index.interval.bytes", "700");
     store.create_topic(&topic("plain")).unwrap();
     store.create_topic(&topic("packed").config("compression.type", COMPRESSION)).unwrap();
     let plain = store.log("plain", 0).unwrap();
     append(&plain, "plain", 40);
-    plain.truncate_to(35).unwrap();
+    plain.truncate_to(Offset(35)).unwrap();
     append(&plain, "plain", 90);
     append(&store.log("packed", 0).unwrap(), "packed", 60);
     if !clean {
-        store.tick(NOW + 60_000).unwrap();
+        store.tick(TimestampMs(NOW + 60_000)).unwrap();
         append(&plain, "plain", 110);
     }
     let ends: BTreeMap<_, _> =
-        TOPICS.iter().map(|&topic| (topic, (store.log(topic, 0).unwrap().offsets().log_end_offset, 0))).collect();
+        TOPICS.iter().map(|&topic| (topic, (store.log(topic, 0).unwrap().offsets().log_end_offset.0, 0))).collect();
     let files = if clean {
         store.close().unwrap();
         files_of(&disk)
@@ -196,17 +196,17 @@ fn original(clean: bool) -> Original {
         for (file, bytes) in original.files.iter().filter(|(file, _)| is_log(file, topic)) {
             let mut at = 0;
             while let Ok(batch) = RecordBatch::parse(&bytes[at..]) {
-                let offsets = batch.base_offset()..batch.next_offset();
+                let offsets = batch.base_offset().0..batch.next_offset().0;
                 original.batches.push(Written { topic, file: file.clone(), bytes: at..at + batch.size(), offsets });
                 at += batch.size();
             }
         }
     }
     let undamaged = disk_with(&original.files, BOOT);
-    let store = ticking().clock(ManualClock::new(NOW)).open_on(undamaged).unwrap();
+    let store = ticking().clock(ManualClock::new(TimestampMs(NOW))).open_on(undamaged).unwrap();
     for log in store.recovery_report().logs {
         let topic = TOPICS.iter().find(|&&topic| topic == log.name.topic).unwrap();
-        original.ends.get_mut(topic).unwrap().1 = log.recovery_point;
+        original.ends.get_mut(topic).unwrap().1 = log.recovery_point.0;
     }
     let above = original.ends["plain"].0 - original.ends["plain"].1;
     assert!(if clean { above == 0 } else { above >= 10 }, "{above} records lie above the recovery point");
@@ -228,18 +228,18 @@ fn dir(file: &str) -> Option<&str> {
 }
 
 fn append(log: &Log, topic: &str, to: i64) {
-    let mut n = log.offsets().log_end_offset;
+    let mut n = log.offsets().log_end_offset.0;
     while n < to {
         let count = if topic == "packed" { 6 } else { 1 + n % 3 };
         let mut batch = log.batch();
         for n in n..n + count {
             let (key, value) = (format!("k{n}"), value(topic, n));
             let headers = [Header::new("h", b"v")];
-            let record = NewRecord::value(value.as_bytes()).with_timestamp(NOW + n);
+            let record = NewRecord::value(value.as_bytes()).with_timestamp(TimestampMs(NOW + n));
             let record = if n % 2 == 0 { record.with_key(key.as_bytes()).with_headers(&headers) } else { record };
             batch.push(record).unwrap();
         }
-        n = log.append_batch_with(&mut batch, Durability::Sync).unwrap().last_offset + 1;
+        n = log.append_batch_with(&mut batch, Durability::Sync).unwrap().last_offset.0 + 1;
     }
 }
 
@@ -263,14 +263,14 @@ impl Original {
     fn examine(&self, files: &Files, touched: &[(String, Range<usize>)], same_boot: bool, reopen: bool) {
         LARGEST.store(0, Ordering::Relaxed);
         let disk = disk_with(files, if same_boot { BOOT } else { [8; 16] });
-        let open = || ticking().clock(ManualClock::new(NOW)).open_on(disk.clone()).unwrap();
+        let open = || ticking().clock(ManualClock::new(TimestampMs(NOW))).open_on(disk.clone()).unwrap();
         let store = open();
         let mut after = Vec::new();
         for &topic in TOPICS {
             let log = store.log(topic, 0).unwrap();
             let mut read = read_log(&log, topic, i64::MAX);
             let report = store.recovery_report().logs.into_iter().find(|log| log.name.topic == topic).unwrap();
-            read.reported = report.lost.iter().map(|lost| lost.first_offset..lost.next_offset).collect();
+            read.reported = report.lost.iter().map(|lost| lost.first_offset.0..lost.next_offset.0).collect();
             let (end, recovery_point) = self.ends[topic];
             self.judge(topic, &read, touched);
 
@@ -286,7 +286,7 @@ impl Original {
             let mut reader = log.reader(OffsetSpec::Position(info.position())).unwrap();
             let batch = reader.next_batch().unwrap().expect("what was appended");
             assert_eq!(batch.records().unwrap().next().unwrap().unwrap().value, Some(value.as_bytes()), "{topic}");
-            after.push((topic, read, info.base_offset));
+            after.push((topic, read, info.base_offset.0));
         }
         store.close().unwrap();
         if reopen {
@@ -362,7 +362,7 @@ impl std::fmt::Display for Read {
 /// `appended` on.
 fn read_log(log: &Log, topic: &str, appended: i64) -> Read {
     let offsets = log.offsets();
-    let mut read = Read { start: offsets.log_start_offset, end: offsets.log_end_offset, ..Read::default() };
+    let mut read = Read { start: offsets.log_start_offset.0, end: offsets.log_end_offset.0, ..Read::default() };
     let mut reader = log.reader(OffsetSpec::Earliest).unwrap();
     let mut steps = 0;
     loop {
@@ -372,10 +372,10 @@ fn read_log(log: &Log, topic: &str, appended: i64) -> Read {
             Ok(Some(batch)) => {
                 for record in batch.records().unwrap() {
                     let record = record.unwrap();
-                    assert!(read.found.insert(record.offset), "{topic}: offset {} comes twice", record.offset);
+                    assert!(read.found.insert(record.offset.0), "{topic}: offset {} comes twice", record.offset);
                     if record.offset < appended {
-                        assert_eq!(record.value, Some(value(topic, record.offset).as_bytes()), "{topic}");
-                        assert_eq!(record.timestamp, NOW + record.offset, "{topic}");
+                        assert_eq!(record.value, Some(value(topic, record.offset.0).as_bytes()), "{topic}");
+                        assert_eq!(record.timestamp, NOW + record.offset.0, "{topic}");
                     }
                 }
             }
@@ -386,7 +386,7 @@ fn read_log(log: &Log, topic: &str, appended: i64) -> Read {
                 assert!(range.first_offset <= offset && offset <= range.next_offset, "{topic}: {offset}, {range:?}");
                 assert!(range.next_offset >= range.first_offset, "{topic}: {range:?} goes back");
                 assert_eq!(range.file, file, "{topic}");
-                read.lost.push(range.first_offset..range.next_offset);
+                read.lost.push(range.first_offset.0..range.next_offset.0);
             }
             Err(error) => panic!("{topic}: {error}"),
         }
@@ -685,21 +685,25 @@ fn indexes_that_lie_consistently_cost_nothing() {
     assert!(lies.len() > 30);
     for (name, files) in lies {
         original.examine(&files, &[], false, true);
-        let store = ticking().clock(ManualClock::new(NOW)).open_on(disk_with(&files, BOOT)).unwrap();
+        let store = ticking().clock(ManualClock::new(TimestampMs(NOW))).open_on(disk_with(&files, BOOT)).unwrap();
         for &topic in TOPICS {
             let log = store.log(topic, 0).unwrap();
             let end = original.ends[topic].0;
             for offset in 0..end {
-                let mut reader = log.reader(OffsetSpec::Offset(offset)).unwrap();
+                let mut reader = log.reader(OffsetSpec::Offset(Offset(offset))).unwrap();
                 let batch =
                     reader.next_batch().unwrap_or_else(|error| panic!("{name}, {topic} from {offset}: {error}"));
                 let batch = batch.unwrap_or_else(|| panic!("{name}, {topic} from {offset}: nothing"));
                 let record = batch.records().unwrap().next().unwrap().unwrap();
-                assert_eq!((record.offset, record.value), (offset, Some(value(topic, offset).as_bytes())), "{name}");
-                let found = log.offset_for_time(NOW + offset).unwrap().map(|at| at.offset);
-                assert_eq!(found, Some(offset), "{name}, {topic}: the record of time + {offset}");
+                assert_eq!(
+                    (record.offset, record.value),
+                    (Offset(offset), Some(value(topic, offset).as_bytes())),
+                    "{name}"
+                );
+                let found = log.offset_for_time(TimestampMs(NOW + offset)).unwrap().map(|at| at.offset);
+                assert_eq!(found, Some(Offset(offset)), "{name}, {topic}: the record of time + {offset}");
             }
-            assert_eq!(log.offset_for_time(NOW + end).unwrap(), None, "{name}, {topic}");
+            assert_eq!(log.offset_for_time(TimestampMs(NOW + end)).unwrap(), None, "{name}, {topic}");
         }
     }
 }

@@ -19,7 +19,7 @@ use std::sync::{Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use edgelog::storage::{Access, MemoryStorage, Storage};
-use edgelog::{Durability, Error, Log, NewRecord, NewTopic, OffsetSpec, Store, StoreOptions};
+use edgelog::{Durability, Error, Log, NewRecord, NewTopic, Offset, OffsetSpec, Store, StoreOptions, TimestampMs};
 use support::{TempDir, Watched, run_again, say};
 
 /// What somebody else takes of the disk until the store has met its end: one of so many parts.
@@ -144,14 +144,14 @@ fn append(log: &Log, topic: &str, durability: Durability, next: &mut i64) -> edg
     let info = if topic == "batch" {
         let mut batch = log.batch();
         for n in *next..*next + 10 {
-            batch.push(NewRecord::value(&value(topic, n)).with_timestamp(n))?;
+            batch.push(NewRecord::value(&value(topic, n)).with_timestamp(TimestampMs(n)))?;
         }
         log.append_batch_with(&mut batch, durability)?
     } else {
-        log.append_with(NewRecord::value(&value(topic, *next)).with_timestamp(*next), durability)?
+        log.append_with(NewRecord::value(&value(topic, *next)).with_timestamp(TimestampMs(*next)), durability)?
     };
     assert_eq!(info.base_offset, *next, "{topic}: an append that failed takes no offset");
-    *next = info.last_offset + 1;
+    *next = (info.last_offset + 1).0;
     Ok(())
 }
 
@@ -213,7 +213,7 @@ fn append_some(store: &Store, ends: &mut [i64]) {
 /// Every record from `start` to `end`, each as it was appended.
 fn check(log: &Log, start: i64, end: i64) {
     let topic = log.name().topic.clone();
-    let mut reader = log.reader(OffsetSpec::Offset(start)).unwrap();
+    let mut reader = log.reader(OffsetSpec::Offset(Offset(start))).unwrap();
     let mut next = start;
     while let Some(batch) = reader.next_batch_timeout(Duration::ZERO).unwrap() {
         for record in batch.records().unwrap() {
@@ -264,7 +264,7 @@ fn fill_up_and_go_on(disk: &dyn Disk) {
     ends = fill(disk, &store, &ends);
     let log = store.log("os", 0).unwrap();
     starts[0] = ends[0] - 10;
-    assert_eq!(log.delete_records_before(starts[0]).unwrap(), starts[0]);
+    assert_eq!(log.delete_records_before(Offset(starts[0])).unwrap(), starts[0]);
     append_some(&store, &mut ends);
     check_all(&store, &starts, &ends);
     ends = fill(disk, &store, &ends);
@@ -313,8 +313,8 @@ fn fill_up_and_open_again(disk: &OnMount) {
 fn ends_found(store: &Store, acknowledged: &[i64]) -> Vec<i64> {
     let found = WRITERS.iter().zip(acknowledged).map(|(&(topic, _), &acknowledged)| {
         let end = store.log(topic, 0).unwrap().offsets().log_end_offset;
-        assert!((acknowledged..=acknowledged + 10).contains(&end), "{topic} ends at {end}, not {acknowledged}");
-        end
+        assert!((acknowledged..=acknowledged + 10).contains(&end.0), "{topic} ends at {end}, not {acknowledged}");
+        end.0
     });
     found.collect()
 }
@@ -429,7 +429,7 @@ fn a_process_killed_on_a_full_file_system_leaves_all_that_was_acknowledged() {
             let log = store.log("os", 0).unwrap();
             // An epoch ends where a flush failed: there alone, since this is the boot of before.
             assert!(log.leader_epoch() == 1 || !disk.keeps_room(), "{kind}, {mode}: {}", log.leader_epoch());
-            log.delete_records_before(ends[0] / 2).unwrap();
+            log.delete_records_before(Offset(ends[0] / 2)).unwrap();
             let mut next = found[0];
             append(&log, "os", Durability::Sync, &mut next).unwrap();
             check(&log, ends[0] / 2, next);

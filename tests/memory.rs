@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use edgelog::storage::{
     Access, DirEntry, DirectoryStorage, DirectoryStorageOptions, FileMeta, Lease, Storage, StorageFile, StorageLock,
 };
-use edgelog::{Durability, Log, NewRecord, NewTopic, OffsetSpec, Reader, StoreOptions};
+use edgelog::{Durability, Log, NewRecord, NewTopic, Offset, OffsetSpec, Reader, StoreOptions, TimestampMs};
 use support::{TempDir, ticking};
 
 const MIB: usize = 1 << 20;
@@ -320,7 +320,7 @@ fn create(dir: &Path, segments: usize, segment_bytes: usize) {
         let value = big_value(n, segment_bytes / 4 - 100);
         log.append_with(NewRecord::value(&value), Durability::Os).unwrap();
         if n % 64 == 0 {
-            store.tick(n as i64).unwrap();
+            store.tick(TimestampMs(n as i64)).unwrap();
         }
     }
     assert_eq!(log.size().unwrap().0, segments);
@@ -364,7 +364,7 @@ fn a_log_of_many_segments_is_opened_and_read_in_little_memory() {
                 let mut random = support::Random(1);
                 for _ in 0..2000 {
                     let offset = random.below(SEGMENTS * 4) as i64;
-                    let mut reader = log.reader(OffsetSpec::Offset(offset)).unwrap();
+                    let mut reader = log.reader(OffsetSpec::Offset(Offset(offset))).unwrap();
                     let batch = reader.next_batch().unwrap().unwrap();
                     assert_eq!(batch.records().unwrap().next().unwrap().unwrap().offset, offset);
                 }
@@ -443,7 +443,7 @@ fn a_hundred_idle_topics_take_less_than_a_mebibyte_and_a_quarter() {
         for n in 0..100 {
             store.create_topic(&NewTopic::new(format!("idle{n}"))).unwrap();
         }
-        store.tick(1).unwrap();
+        store.tick(TimestampMs(1)).unwrap();
         let open = blocks_bytes(dir.path());
         assert!(open < IDLE_BYTES_MAX, "{mode}: {open} bytes while open");
         store.close().unwrap();
@@ -451,7 +451,7 @@ fn a_hundred_idle_topics_take_less_than_a_mebibyte_and_a_quarter() {
         assert!(closed < IDLE_BYTES_MAX, "{mode}: {closed} bytes when closed");
         drop(store);
         let store = with_mode(mode).open(dir.path()).unwrap();
-        store.tick(1).unwrap();
+        store.tick(TimestampMs(1)).unwrap();
         let again = blocks_bytes(dir.path());
         assert!(again < IDLE_BYTES_MAX, "{mode}: {again} bytes when open again");
         assert_eq!(store.topics().unwrap().len(), 100);
@@ -477,7 +477,7 @@ fn a_log_larger_than_what_may_be_mapped_is_written_and_read() {
     for n in 0..RECORDS {
         log.append_with(NewRecord::value(&big_value(n, RECORD_BYTES)), Durability::Os).unwrap();
         if n % 100 == 0 {
-            store.tick(n as i64).unwrap();
+            store.tick(TimestampMs(n as i64)).unwrap();
             within("writing");
         }
     }

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use edgelog::core::RecordBatch;
 use edgelog::inspect::{self, Selection};
-use edgelog::{Durability, Log, NewRecord, NewTopic, Offset, OffsetSpec, ReadUpTo, ReaderOptions, Store};
+use edgelog::{Durability, Log, NewRecord, NewTopic, Offset, OffsetSpec, ReadUpTo, ReaderOptions, Store, TimestampMs};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use support::{Random, TempDir, batches_len, copy_dir, ticking};
 
@@ -72,7 +72,7 @@ fn make(origin: Origin, dir: &Path) {
             let durability = if is_last { Durability::Os } else { Durability::Sync };
             log.append_batch_with(&mut batch, durability).unwrap();
             if n == 8 {
-                store.tick(i64::from(n)).unwrap();
+                store.tick(TimestampMs(i64::from(n))).unwrap();
             }
         }
     }
@@ -211,7 +211,7 @@ fn read(log: &Log, found: &mut Records) {
                 for record in batch.records().into_iter().flatten() {
                     let Ok(record) = record else { break };
                     let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
-                    let record_read = (record.timestamp, owned(record.key), owned(record.value));
+                    let record_read = (record.timestamp.0, owned(record.key), owned(record.value));
                     found.entry((log.name().to_string(), record.offset)).or_insert(record_read);
                 }
             }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use edgelog::core::{RecordBatch, RecordBatchBuilder, crc32c, stamp_base};
+use edgelog::core::{LeaderEpoch, RecordBatch, RecordBatchBuilder, TimestampMs, crc32c, stamp_base};
 use edgelog::inspect::{self, CheckReport, DumpOptions, ExportRange, Finding, Selection, Severity};
 use edgelog::storage::{Access, MemoryStorage, Storage};
 use edgelog::{Durability, Error, Log, NewRecord, NewTopic, Offset, OffsetSpec, Store, TopicPartition};
@@ -110,7 +110,7 @@ fn storage_of(files: &Files) -> MemoryStorage {
 
 /// Settings under which nothing is deleted whatever a timestamp says.
 fn open(storage: &MemoryStorage) -> edgelog::Result<Store> {
-    let clock = edgelog::clock::ManualClock::new(1_700_000_000_000);
+    let clock = edgelog::clock::ManualClock::new(TimestampMs(1_700_000_000_000));
     ticking().set("retention.ms", "-1").unwrap().clock(clock).open_on(storage.clone())
 }
 
@@ -118,10 +118,11 @@ fn batch(base_offset: Offset, records: usize) -> Vec<u8> {
     let mut builder = RecordBatchBuilder::new(vec![0; 1 << 16]);
     for n in 0..records {
         let value = format!("value {}", base_offset + n as i64).repeat(1 + n % 3);
-        builder.append(1_700_000_000_000 + base_offset, Some(b"key"), Some(value.as_bytes()), &[]).unwrap();
+        let time = TimestampMs(1_700_000_000_000 + base_offset.0);
+        builder.append(time, Some(b"key"), Some(value.as_bytes()), &[]).unwrap();
     }
     let bytes = builder.finish();
-    stamp_base(bytes, base_offset, 0);
+    stamp_base(bytes, base_offset, LeaderEpoch(0));
     bytes.to_vec()
 }
 
@@ -141,7 +142,7 @@ fn hand_made(random: &mut Random, dir: &str, thin: bool) -> Files {
         let mut bytes = Vec::new();
         for _ in 0..1 + random.below(5) {
             let records = 1 + random.below(4);
-            let mut made = batch(offset, records);
+            let mut made = batch(Offset(offset), records);
             let mut span = records as i64;
             if thin && random.one_in(2) {
                 span += random.below(20) as i64;

@@ -386,9 +386,9 @@ impl<'a> Appender<'a> {
         struct Appended<'a> {
             topic: &'a str,
             partition: u32,
-            base_offset: Offset,
-            last_offset: Offset,
-            records: Offset,
+            base_offset: i64,
+            last_offset: i64,
+            records: i64,
         }
         self.told = Instant::now();
         for lane in &mut self.lanes {
@@ -397,7 +397,13 @@ impl<'a> Appender<'a> {
             if self.args.json {
                 let (topic, partition) = (name.topic.as_str(), name.partition);
                 let records = last_offset - base_offset + 1;
-                print::json_line(&Appended { topic, partition, base_offset, last_offset, records })?;
+                print::json_line(&Appended {
+                    topic,
+                    partition,
+                    base_offset: base_offset.0,
+                    last_offset: last_offset.0,
+                    records,
+                })?;
             } else if !self.args.quiet {
                 let mut out = io::stdout().lock();
                 let name = Paint::stdout().strong(name);

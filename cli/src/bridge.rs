@@ -276,8 +276,8 @@ enum Told<'a> {
     CaughtUp,
     Aborted { reason: &'a str },
     Retrying { reason: &'a str },
-    DeadLetter { log: String, offset: Offset, topic: &'a str, reason: &'a str },
-    Lost { log: String, first_offset: Offset, next_offset: Offset, reason: &'a str },
+    DeadLetter { log: String, offset: i64, topic: &'a str, reason: &'a str },
+    Lost { log: String, first_offset: i64, next_offset: i64, reason: &'a str },
     Waiting { log: String, reason: &'a str },
     Rewrites { topic: &'a str, reason: &'a str },
     RulesUnknown { topic: &'a str, reason: &'a str },
@@ -286,11 +286,11 @@ enum Told<'a> {
 #[derive(Serialize)]
 struct ToldPosition {
     log: String,
-    offset: Offset,
+    offset: i64,
 }
 
 fn positions_of(positions: &[(TopicPartition, Offset)]) -> Vec<ToldPosition> {
-    positions.iter().map(|(log, offset)| ToldPosition { log: log.to_string(), offset: *offset }).collect()
+    positions.iter().map(|(log, offset)| ToldPosition { log: log.to_string(), offset: offset.0 }).collect()
 }
 
 fn tell(event: &BridgeEvent, json: bool, catch_up: &CatchUp) {
@@ -311,11 +311,11 @@ fn tell_plainly(event: &BridgeEvent, json: bool) {
             BridgeEvent::Aborted { reason } => Told::Aborted { reason },
             BridgeEvent::Retrying { reason } => Told::Retrying { reason },
             BridgeEvent::DeadLetter { log, offset, topic, reason } => {
-                Told::DeadLetter { log: log.to_string(), offset: *offset, topic, reason }
+                Told::DeadLetter { log: log.to_string(), offset: offset.0, topic, reason }
             }
             BridgeEvent::Lost { log, first_offset, next_offset, reason } => {
                 let (first_offset, next_offset) = (*first_offset, *next_offset);
-                Told::Lost { log: log.to_string(), first_offset, next_offset, reason }
+                Told::Lost { log: log.to_string(), first_offset: first_offset.0, next_offset: next_offset.0, reason }
             }
             BridgeEvent::Waiting { log, reason } => Told::Waiting { log: log.to_string(), reason },
             BridgeEvent::Rewrites { topic, reason } => Told::Rewrites { topic, reason },

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use edgelog::Record;
 use edgelog::core::RecordBatch;
 use edgelog::inspect::{self, DumpItem, DumpOptions, DumpReport, DumpText};
-use edgelog::{Offset, Record, TimestampMs};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -100,8 +100,8 @@ struct BatchLine<'a> {
     r#type: &'static str,
     file: &'a str,
     position: u64,
-    base_offset: Offset,
-    last_offset: Offset,
+    base_offset: i64,
+    last_offset: i64,
     count: i32,
     base_sequence: i32,
     last_sequence: i32,
@@ -110,9 +110,9 @@ struct BatchLine<'a> {
     partition_leader_epoch: i32,
     is_transactional: bool,
     is_control: bool,
-    delete_horizon_ms: Option<TimestampMs>,
+    delete_horizon_ms: Option<i64>,
     timestamp_type: String,
-    max_timestamp: TimestampMs,
+    max_timestamp: i64,
     size: usize,
     compresscodec: &'static str,
     crc: u32,
@@ -124,19 +124,19 @@ fn batch_line<'a>(file: &'a str, position: u64, batch: &RecordBatch<'_>, isvalid
         r#type: "batch",
         file,
         position,
-        base_offset: batch.base_offset(),
-        last_offset: batch.last_offset(),
+        base_offset: batch.base_offset().0,
+        last_offset: batch.last_offset().0,
         count: batch.record_count(),
         base_sequence: batch.base_sequence(),
         last_sequence: batch.last_sequence(),
         producer_id: batch.producer_id(),
         producer_epoch: batch.producer_epoch(),
-        partition_leader_epoch: batch.partition_leader_epoch(),
+        partition_leader_epoch: batch.partition_leader_epoch().0,
         is_transactional: batch.is_transactional(),
         is_control: batch.is_control(),
-        delete_horizon_ms: batch.delete_horizon(),
+        delete_horizon_ms: batch.delete_horizon().map(i64::from),
         timestamp_type: batch.timestamp_type().to_string(),
-        max_timestamp: batch.max_timestamp(),
+        max_timestamp: batch.max_timestamp().0,
         size: batch.size(),
         compresscodec: batch.compression().name(),
         crc: batch.crc(),
@@ -158,10 +158,10 @@ fn line(file: &str, item: &DumpItem<'_>, options: DumpOptions) -> Value {
             json!({"type": "reserved", "file": file, "position": position, "bytes": bytes})
         }
         DumpItem::OffsetEntry(entry) => {
-            json!({"type": "offset", "file": file, "offset": entry.offset, "position": entry.position})
+            json!({"type": "offset", "file": file, "offset": entry.offset.0, "position": entry.position.0})
         }
         DumpItem::TimeEntry(entry) => {
-            json!({"type": "time", "file": file, "timestamp": entry.timestamp, "offset": entry.offset})
+            json!({"type": "time", "file": file, "timestamp": entry.timestamp.0, "offset": entry.offset.0})
         }
         other => json!({"type": "other", "file": file, "text": format!("{other:?}")}),
     }
@@ -171,7 +171,7 @@ fn record_line(file: &str, record: &Record<'_>, options: DumpOptions) -> Value {
     let size = |bytes: Option<&[u8]>| bytes.map(<[u8]>::len);
     let header_keys: Vec<_> = record.headers().map(|header| String::from_utf8_lossy(header.key)).collect();
     let mut line = json!({
-        "type": "record", "file": file, "offset": record.offset, "timestamp": record.timestamp,
+        "type": "record", "file": file, "offset": record.offset.0, "timestamp": record.timestamp.0,
         "keySize": size(record.key), "valueSize": size(record.value),
         "headerKeys": header_keys,
     });

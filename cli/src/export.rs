@@ -50,7 +50,7 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "format")]
     for_broker: bool,
     /// From this offset on
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    #[arg(long, value_name = "N", default_value_t = Offset(0), hide_default_value = true)]
     from: Offset,
     /// Up to before this offset
     #[arg(long, value_name = "N", default_value_t = Offset::MAX, hide_default_value = true)]

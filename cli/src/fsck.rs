@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use edgelog::Offset;
 use edgelog::inspect::{self, CheckReport, CheckedLog, Finding, Severity};
 use serde::Serialize;
 
@@ -56,8 +55,8 @@ pub(crate) struct Found<'a> {
     partition: Option<u32>,
     file: &'a str,
     position: Option<u64>,
-    first_lost_offset: Option<Offset>,
-    next_offset: Option<Offset>,
+    first_lost_offset: Option<i64>,
+    next_offset: Option<i64>,
     text: &'a str,
 }
 
@@ -69,8 +68,8 @@ impl<'a> Found<'a> {
             partition: finding.log.as_ref().map(|log| log.partition),
             file: &finding.file,
             position: finding.position,
-            first_lost_offset: finding.lost.map(|(first, _)| first),
-            next_offset: finding.lost.map(|(_, next)| next),
+            first_lost_offset: finding.lost.map(|(first, _)| first.0),
+            next_offset: finding.lost.map(|(_, next)| next.0),
             text: &finding.text,
         }
     }
@@ -85,8 +84,8 @@ struct Looked<'a> {
     bytes: u64,
     batches: u64,
     records: u64,
-    log_start_offset: Offset,
-    log_end_offset: Offset,
+    log_start_offset: i64,
+    log_end_offset: i64,
 }
 
 impl<'a> Looked<'a> {
@@ -99,8 +98,8 @@ impl<'a> Looked<'a> {
             bytes: log.bytes,
             batches: log.batches,
             records: log.records,
-            log_start_offset: log.log_start_offset,
-            log_end_offset: log.log_end_offset,
+            log_start_offset: log.log_start_offset.0,
+            log_end_offset: log.log_end_offset.0,
         }
     }
 }

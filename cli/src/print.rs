@@ -72,8 +72,8 @@ impl<T: fmt::Display> fmt::Display for Painted<T> {
 
 /// How many offsets a log spans: the one count that costs no walk over its batches. It is a count of offsets and not
 /// of records: a compacted or repaired log has offsets without a record.
-pub(crate) fn offsets_in(offsets: &edgelog::LogOffsets) -> edgelog::Offset {
-    offsets.high_watermark.saturating_sub(offsets.log_start_offset)
+pub(crate) fn offsets_in(offsets: &edgelog::LogOffsets) -> i64 {
+    offsets.high_watermark.saturating_since(offsets.log_start_offset)
 }
 
 /// `offset 5`, `offsets 5 to 9`: the offsets `first..next`, in the library's words.

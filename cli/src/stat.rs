@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use edgelog::core::DecodeError;
-use edgelog::{LeaderEpoch, Log, Offset, OffsetSpec, RetentionHolds, Store, TimestampMs};
+use edgelog::{Log, OffsetSpec, RetentionHolds, Store, TimestampMs};
 use serde::Serialize;
 
 use crate::context::{Context, Readable, writer_of};
@@ -38,24 +38,24 @@ struct Stat {
     topic: String,
     partition: u32,
     id: String,
-    log_start_offset: Offset,
-    high_watermark: Offset,
-    recovery_point: Offset,
-    log_end_offset: Offset,
+    log_start_offset: i64,
+    high_watermark: i64,
+    recovery_point: i64,
+    log_end_offset: i64,
     /// High watermark less log start: as many records, where neither compaction nor a repair left holes.
-    offsets: Offset,
-    leader_epoch: LeaderEpoch,
+    offsets: i64,
+    leader_epoch: i32,
     segments: usize,
     /// Of whole batches.
     bytes: u64,
     /// Blocks on the disk times 512: indexes and room reserved ahead included.
     disk_bytes: u64,
     /// From here on kept whatever its age, since a holder still needs it.
-    held_from: Option<Offset>,
+    held_from: Option<i64>,
     /// Who needs it.
     held_by: Vec<String>,
-    oldest_timestamp: Option<TimestampMs>,
-    newest_timestamp: Option<TimestampMs>,
+    oldest_timestamp: Option<i64>,
+    newest_timestamp: Option<i64>,
     clean: bool,
     cut_files: Vec<CutFile>,
     /// Segments that Kafka's log cleaner did not put in place.
@@ -108,19 +108,19 @@ fn stat(log: &Log, root: &Path, holds: &RetentionHolds) -> Result<Stat, Failure>
         topic: name.topic.clone(),
         partition: name.partition,
         id: format!("{:032x}", u128::from_be_bytes(log.id())),
-        log_start_offset: offsets.log_start_offset,
-        high_watermark: offsets.high_watermark,
-        recovery_point: offsets.recovery_point,
-        log_end_offset: offsets.log_end_offset,
+        log_start_offset: offsets.log_start_offset.0,
+        high_watermark: offsets.high_watermark.0,
+        recovery_point: offsets.recovery_point.0,
+        log_end_offset: offsets.log_end_offset.0,
         offsets: print::offsets_in(&offsets),
-        leader_epoch: log.leader_epoch(),
+        leader_epoch: log.leader_epoch().0,
         segments,
         bytes,
         disk_bytes: 0,
-        held_from: held.iter().map(|hold| hold.offset.max(offsets.log_start_offset)).min(),
+        held_from: held.iter().map(|hold| hold.offset.max(offsets.log_start_offset)).min().map(i64::from),
         held_by: held.into_iter().map(|hold| hold.holder).collect(),
-        oldest_timestamp: first_timestamp(log, OffsetSpec::Earliest, |batch| batch.base_timestamp()),
-        newest_timestamp: first_timestamp(log, OffsetSpec::Last(1), |batch| batch.max_timestamp()),
+        oldest_timestamp: first_timestamp(log, OffsetSpec::Earliest, |batch| batch.base_timestamp()).map(i64::from),
+        newest_timestamp: first_timestamp(log, OffsetSpec::Last(1), |batch| batch.max_timestamp()).map(i64::from),
         clean: false,
         cut_files: Vec::new(),
         swap_files: Vec::new(),
@@ -218,7 +218,12 @@ fn print_one(out: &mut impl Write, stat: &Stat, paint: Paint, is_written: bool) 
         &format!("{} in {segments}, {} on disk", print::bytes(stat.bytes), print::bytes(stat.disk_bytes)),
     )?;
     if let (Some(oldest), Some(newest)) = (stat.oldest_timestamp, stat.newest_timestamp) {
-        let text = format!("{} to {} ({})", time::rfc3339(oldest), time::rfc3339(newest), time::ago(newest));
+        let text = format!(
+            "{} to {} ({})",
+            time::rfc3339(TimestampMs(oldest)),
+            time::rfc3339(TimestampMs(newest)),
+            time::ago(TimestampMs(newest))
+        );
         line(out, "times", &text)?;
     }
     if let Some(held_from) = stat.held_from.filter(|offset| offset < end) {

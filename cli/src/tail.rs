@@ -50,7 +50,7 @@ pub(crate) struct Args {
     from_beginning: bool,
     /// Start at this offset
     #[arg(long, group = "start", value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
-    offset: Option<Offset>,
+    offset: Option<i64>,
     /// Start so many records before the end [default: 10]
     #[arg(long, group = "start", value_name = "N")]
     last: Option<u64>,
@@ -89,7 +89,7 @@ impl Args {
         if self.from_beginning {
             OffsetSpec::Earliest
         } else if let Some(offset) = self.offset {
-            OffsetSpec::Offset(offset)
+            OffsetSpec::Offset(Offset(offset))
         } else if let Some(timestamp) = self.since {
             OffsetSpec::Timestamp(timestamp)
         } else {

@@ -29,17 +29,18 @@ pub(crate) fn parse_time(text: &str) -> Result<TimestampMs, String> {
         return text.parse().map_err(|_| "more milliseconds than a timestamp can hold".to_owned());
     }
     if let Ok(timestamp) = text.parse::<Timestamp>() {
-        return Ok(timestamp.as_millisecond());
+        return Ok(TimestampMs(timestamp.as_millisecond()));
     }
     if let Some(duration) = signed_duration(text) {
         return Timestamp::now()
             .checked_sub(duration.abs())
             .map(Timestamp::as_millisecond)
-            .map_err(|error| error.to_string());
+            .map_err(|error| error.to_string())
+            .map(TimestampMs);
     }
     if let Ok(local) = text.parse::<DateTime>() {
         let zoned = local.to_zoned(TimeZone::system()).map_err(|error| error.to_string())?;
-        return Ok(zoned.timestamp().as_millisecond());
+        return Ok(TimestampMs(zoned.timestamp().as_millisecond()));
     }
     Err("expected a time such as 2026-03-01T12:00:00Z, 2026-03-01 (local), 1767225600000 (ms since 1970), -5m or '10m ago'".to_owned())
 }
@@ -52,7 +53,7 @@ fn signed_duration(text: &str) -> Option<SignedDuration> {
 
 /// `2026-03-01T12:00:00.123Z`; the bare number where it is no time.
 pub(crate) fn rfc3339(timestamp: TimestampMs) -> String {
-    match Timestamp::from_millisecond(timestamp) {
+    match Timestamp::from_millisecond(timestamp.0) {
         Ok(time) if timestamp >= 0 => format!("{time:.3}"),
         _ => timestamp.to_string(),
     }
@@ -60,7 +61,7 @@ pub(crate) fn rfc3339(timestamp: TimestampMs) -> String {
 
 /// How long ago that was, in one or two words.
 pub(crate) fn ago(timestamp: TimestampMs) -> String {
-    let seconds = (Timestamp::now().as_millisecond() - timestamp) / 1000;
+    let seconds = (Timestamp::now().as_millisecond() - timestamp.0) / 1000;
     match seconds {
         ..0 => "in the future".to_owned(),
         0 => "just now".to_owned(),
@@ -98,22 +99,22 @@ mod tests {
 
     #[test]
     fn times_read_absolute_and_relative() {
-        assert_eq!(parse_time("1767225600000"), Ok(1_767_225_600_000));
-        assert_eq!(parse_time("2026-01-01T00:00:00Z"), Ok(1_767_225_600_000));
-        assert_eq!(parse_time("2026-01-01T01:00:00.5+01:00"), Ok(1_767_225_600_500));
+        assert_eq!(parse_time("1767225600000"), Ok(TimestampMs(1_767_225_600_000)));
+        assert_eq!(parse_time("2026-01-01T00:00:00Z"), Ok(TimestampMs(1_767_225_600_000)));
+        assert_eq!(parse_time("2026-01-01T01:00:00.5+01:00"), Ok(TimestampMs(1_767_225_600_500)));
         assert!(parse_time("2026-01-01").is_ok() && parse_time("2026-01-01 10:00").is_ok());
         let now = Timestamp::now().as_millisecond();
         for text in ["-5m", "5m ago", "5m", "5 minutes ago"] {
             let time = parse_time(text).unwrap();
-            assert!((now - 300_000..now - 290_000).contains(&time), "{text}: {time}, now {now}");
+            assert!((now - 300_000..now - 290_000).contains(&time.0), "{text}: {time}, now {now}");
         }
         assert!(parse_time("yesterday").is_err() && parse_time("").is_err());
     }
 
     #[test]
     fn times_print_in_utc() {
-        assert_eq!(rfc3339(1_767_225_600_007), "2026-01-01T00:00:00.007Z");
-        assert_eq!(rfc3339(-1), "-1");
-        assert_eq!(rfc3339(i64::MAX), i64::MAX.to_string());
+        assert_eq!(rfc3339(TimestampMs(1_767_225_600_007)), "2026-01-01T00:00:00.007Z");
+        assert_eq!(rfc3339(TimestampMs(-1)), "-1");
+        assert_eq!(rfc3339(TimestampMs(i64::MAX)), i64::MAX.to_string());
     }
 }

@@ -76,11 +76,11 @@ pub unsafe extern "C" fn edgelog_batch_get_info(
             let view = inner.batch.view();
             out.write(&edgelog_batch_info {
                 size: 0,
-                base_offset: view.base_offset(),
-                last_offset: view.last_offset(),
-                max_timestamp_ms: view.max_timestamp(),
+                base_offset: view.base_offset().0,
+                last_offset: view.last_offset().0,
+                max_timestamp_ms: view.max_timestamp().0,
                 bytes: edgelog_bytes::of(inner.batch.bytes()),
-                leader_epoch: inner.batch.leader_epoch(),
+                leader_epoch: inner.batch.leader_epoch().0,
                 compression: view.compression().id().into(),
             });
             Ok(())
@@ -104,8 +104,8 @@ pub unsafe extern "C" fn edgelog_batch_next(batch: *mut edgelog_batch, out: *mut
             let headers = record.headers();
             out.write(&edgelog_record {
                 size: 0,
-                offset: record.offset,
-                timestamp_ms: record.timestamp,
+                offset: record.offset.0,
+                timestamp_ms: record.timestamp.0,
                 key: edgelog_bytes::of_option(record.key),
                 value: edgelog_bytes::of_option(record.value),
                 header_count: headers.len(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use edgelog::{BatchBuilder, NewRecord};
+use edgelog::{BatchBuilder, NewRecord, TimestampMs};
 
 use crate::boundary::{Exclusive, ExclusiveHandle, Handle, Home, Out, free_exclusive, structs, with_exclusive};
 use crate::record::{plain_record, with_record};
@@ -75,7 +75,7 @@ unsafe fn push_any(builder: &mut BatchBuilder, record: *const edgelog_new_record
 #[inline(always)]
 #[allow(clippy::inline_always)] // As `push`.
 fn push_at(builder: &mut BatchBuilder, mut record: NewRecord<'_>, now: Option<i64>) -> Outcome<()> {
-    record.timestamp = record.timestamp.or(now);
+    record.timestamp = record.timestamp.or(now.map(TimestampMs));
     Ok(builder.push(record)?)
 }
 
@@ -97,7 +97,7 @@ pub unsafe extern "C" fn edgelog_batch_builder_push_many(
             let now = builder.now();
             let mut pushed = 0;
             for record in structs(records, count)? {
-                match push(builder, record, Some(now)) {
+                match push(builder, record, Some(now.0)) {
                     Ok(()) => pushed += 1,
                     Err(failure) if pushed == 0 => return Err(failure),
                     Err(_) => break,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use edgelog::{AppendInfo, Durability, Log};
+use edgelog::{AppendInfo, Durability, Log, Offset, TimestampMs};
 
 use crate::abi::edgelog_bytes;
 use crate::batch_builder::edgelog_batch_builder;
@@ -134,10 +134,10 @@ pub unsafe extern "C" fn edgelog_log_get_offsets(log: *const edgelog_log, out: *
             let offsets = log.log.offsets();
             out.write(&edgelog_offsets {
                 size: 0,
-                log_start_offset: offsets.log_start_offset,
-                high_watermark: offsets.high_watermark,
-                recovery_point: offsets.recovery_point,
-                log_end_offset: offsets.log_end_offset,
+                log_start_offset: offsets.log_start_offset.0,
+                high_watermark: offsets.high_watermark.0,
+                recovery_point: offsets.recovery_point.0,
+                log_end_offset: offsets.log_end_offset.0,
             });
             Ok(())
         })
@@ -156,7 +156,7 @@ pub unsafe extern "C" fn edgelog_log_get_stats(log: *const edgelog_log, out: *mu
                 size: 0,
                 segment_count: segments as u64,
                 bytes,
-                leader_epoch: log.log.leader_epoch(),
+                leader_epoch: log.log.leader_epoch().0,
                 is_read_only: log.log.failure().is_some().into(),
                 id: log.log.id(),
             });
@@ -177,7 +177,7 @@ pub unsafe extern "C" fn edgelog_log_offset_for_time(
     unsafe {
         with(log, |log| {
             let out = Out::new(out)?;
-            out.write(log.log.offset_for_time(timestamp_ms)?.ok_or(Failure::End)?.into());
+            out.write(log.log.offset_for_time(TimestampMs(timestamp_ms))?.ok_or(Failure::End)?.into());
             Ok(())
         })
     }
@@ -194,9 +194,9 @@ pub unsafe extern "C" fn edgelog_log_delete_records(
     // SAFETY: boundary.rs, 1 and 3.
     unsafe {
         with(log, |log| {
-            let start = log.log.delete_records_before(offset)?;
+            let start = log.log.delete_records_before(Offset(offset))?;
             if let Ok(out) = Out::new(out_log_start_offset) {
-                out.write(start);
+                out.write(start.0);
             }
             Ok(())
         })
@@ -214,9 +214,9 @@ pub unsafe extern "C" fn edgelog_log_truncate(
     // SAFETY: boundary.rs, 1 and 3.
     unsafe {
         with(log, |log| {
-            let end = log.log.truncate_to(offset)?;
+            let end = log.log.truncate_to(Offset(offset))?;
             if let Ok(out) = Out::new(out_log_end_offset) {
-                out.write(end);
+                out.write(end.0);
             }
             Ok(())
         })

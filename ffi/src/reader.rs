@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edgelog::{Batch, LostRange, OffsetAndEpoch, OffsetSpec, Reader};
+use edgelog::{Batch, LeaderEpoch, LostRange, Offset, OffsetAndEpoch, OffsetSpec, Reader, TimestampMs};
 
 use crate::abi::grows;
 use crate::batch::edgelog_batch;
@@ -74,8 +74,8 @@ fn start(kind: i32, value: i64) -> Outcome<OffsetSpec> {
     Ok(match kind {
         EDGELOG_FROM_EARLIEST => OffsetSpec::Earliest,
         EDGELOG_FROM_LATEST => OffsetSpec::Latest,
-        EDGELOG_FROM_OFFSET => OffsetSpec::Offset(value),
-        EDGELOG_FROM_TIMESTAMP => OffsetSpec::Timestamp(value),
+        EDGELOG_FROM_OFFSET => OffsetSpec::Offset(Offset(value)),
+        EDGELOG_FROM_TIMESTAMP => OffsetSpec::Timestamp(TimestampMs(value)),
         EDGELOG_FROM_LAST => OffsetSpec::Last(u64::try_from(value).unwrap_or(0)),
         _ => return Err(unknown("start", kind)),
     })
@@ -132,7 +132,7 @@ pub unsafe extern "C" fn edgelog_reader_seek_position(
     unsafe {
         with_exclusive(reader, |_, inner| {
             let at = position.as_ref().ok_or(Failure::NULL_ARGUMENT)?;
-            let at = OffsetAndEpoch { offset: at.offset, leader_epoch: at.leader_epoch };
+            let at = OffsetAndEpoch { offset: Offset(at.offset), leader_epoch: LeaderEpoch(at.leader_epoch) };
             Ok(inner.reader.seek(OffsetSpec::Position(at))?)
         })
     }

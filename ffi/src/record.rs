@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use edgelog::{Header, NewRecord};
+use edgelog::{Header, NewRecord, TimestampMs};
 
 use crate::boundary::{borrow, borrow_array, read_struct};
 use crate::result::{Failure, Outcome};
@@ -32,7 +32,7 @@ pub(crate) unsafe fn with_record<R>(
         unsafe { headers(record, &mut few, &mut many) }?
     };
     let mut record = NewRecord::new(key, value).with_headers(headers);
-    record.timestamp = timestamp;
+    record.timestamp = timestamp.map(TimestampMs);
     work(record)
 }
 
@@ -56,7 +56,7 @@ pub(crate) unsafe fn plain_record<'a>(record: *const edgelog_new_record) -> Opti
     let (key, value) = unsafe { (borrow(record.key).ok()?, borrow(record.value).ok()?) };
     let timestamp = (record.has_timestamp != 0).then_some(record.timestamp_ms);
     let mut record = NewRecord::new(key, value);
-    record.timestamp = timestamp;
+    record.timestamp = timestamp.map(TimestampMs);
     Some(record)
 }
 

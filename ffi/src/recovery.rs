@@ -1,6 +1,6 @@
 //! The noun `edgelog_recovery`: what opening a store found and did.
 
-use edgelog::{RecoveryReport, TopicPartition};
+use edgelog::{Offset, RecoveryReport, TopicPartition};
 
 use crate::abi::{edgelog_bytes, grows};
 use crate::boundary::{Handle, Home, Out, OutStruct, free, with};
@@ -198,14 +198,14 @@ pub unsafe extern "C" fn edgelog_recovery_get_log(
                 topic: edgelog_bytes::of(log.name.topic.as_bytes()),
                 partition: log.name.partition,
                 is_clean: log.clean.into(),
-                log_start_offset: log.log_start_offset,
-                log_end_offset: log.log_end_offset,
-                recovery_point: log.recovery_point,
+                log_start_offset: log.log_start_offset.0,
+                log_end_offset: log.log_end_offset.0,
+                recovery_point: log.recovery_point.0,
                 recovered_records: log.recovered_records,
                 cut_count: log.cut.len() as u64,
                 lost_count: log.lost.len() as u64,
                 failure: edgelog_bytes::of_option(log.failure.as_deref().map(str::as_bytes)),
-                leader_epoch: log.leader_epoch,
+                leader_epoch: log.leader_epoch.0,
                 reserved: 0,
             });
             Ok(())
@@ -226,15 +226,15 @@ pub unsafe extern "C" fn edgelog_recovery_get_cut(
         with(recovery, |recovery| {
             let out = OutStruct::new(out)?;
             let cut = element(&element(&recovery.report.logs, log_index)?.cut, index)?;
-            let (first, last) = cut.valid_offsets.unwrap_or((-1, -1));
+            let (first, last) = cut.valid_offsets.unwrap_or((Offset(-1), Offset(-1)));
             out.write(&edgelog_cut_tail {
                 size: 0,
                 file: edgelog_bytes::of(cut.file.as_bytes()),
                 position: i64::from(cut.position),
                 bytes: cut.bytes,
                 kept_in: edgelog_bytes::of_option(cut.kept_in.as_deref().map(str::as_bytes)),
-                first_valid_offset: first,
-                last_valid_offset: last,
+                first_valid_offset: first.0,
+                last_valid_offset: last.0,
             });
             Ok(())
         })

@@ -262,17 +262,17 @@ impl edgelog_error_info {
         let bounded = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
         match error {
             Error::OffsetOutOfRange { requested, log_start_offset, log_end_offset } => {
-                (self.offset, self.log_start_offset) = (*requested, *log_start_offset);
-                self.log_end_offset = *log_end_offset;
+                (self.offset, self.log_start_offset) = (requested.0, log_start_offset.0);
+                self.log_end_offset = log_end_offset.0;
             }
             Error::CorruptRecord { position, offset, .. } => {
-                (self.position, self.offset) = (i64::from(*position), *offset);
+                (self.position, self.offset) = (i64::from(*position), offset.0);
             }
             Error::CorruptBatch { position, base_offset, .. } => {
-                (self.position, self.offset) = (i64::from(*position), *base_offset);
+                (self.position, self.offset) = (i64::from(*position), base_offset.0);
             }
             Error::NotDecompressed { position, base_offset, source, .. } => {
-                (self.position, self.offset) = (i64::from(*position), *base_offset);
+                (self.position, self.offset) = (i64::from(*position), base_offset.0);
                 self.describe_codec(source);
             }
             Error::Compression(source) => self.describe_codec(source),
@@ -291,9 +291,9 @@ impl edgelog_error_info {
             }
             Error::UnsupportedMessageFormat { position, .. } => self.position = i64::from(*position),
             Error::FencedLeaderEpoch { offset, end_offset, current, .. } => {
-                (self.offset, self.log_end_offset, self.leader_epoch) = (*offset, *end_offset, *current);
+                (self.offset, self.log_end_offset, self.leader_epoch) = (offset.0, end_offset.0, current.0);
             }
-            Error::UnknownLeaderEpoch { current, .. } => self.leader_epoch = *current,
+            Error::UnknownLeaderEpoch { current, .. } => self.leader_epoch = current.0,
             _ => {}
         }
     }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use edgelog::{NewTopic, Store, StoreOptions};
+use edgelog::{NewTopic, Store, StoreOptions, TimestampMs};
 
 use crate::boundary::{Handle, Home, Out, OutStruct, answer, borrow_array, c_string, free, text, with};
 use crate::log::edgelog_log;
@@ -249,7 +249,7 @@ pub unsafe extern "C" fn edgelog_store_flush(store: *const edgelog_store) -> edg
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edgelog_store_tick(store: *const edgelog_store, now_ms: i64) -> edgelog_result {
     // SAFETY: boundary.rs, 1.
-    unsafe { with(store, |store| Ok(store.store.tick(now_ms)?)) }
+    unsafe { with(store, |store| Ok(store.store.tick(TimestampMs(now_ms))?)) }
 }
 
 /// The store in numbers.

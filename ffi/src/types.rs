@@ -42,7 +42,7 @@ pub struct edgelog_position {
 
 impl From<OffsetAndEpoch> for edgelog_position {
     fn from(at: OffsetAndEpoch) -> edgelog_position {
-        edgelog_position { offset: at.offset, leader_epoch: at.leader_epoch, reserved: 0 }
+        edgelog_position { offset: at.offset.0, leader_epoch: at.leader_epoch.0, reserved: 0 }
     }
 }
 
@@ -91,10 +91,10 @@ impl From<AppendInfo> for edgelog_append_info {
     fn from(info: AppendInfo) -> edgelog_append_info {
         edgelog_append_info {
             size: 0,
-            base_offset: info.base_offset,
-            last_offset: info.last_offset,
-            max_timestamp_ms: info.max_timestamp,
-            leader_epoch: info.leader_epoch,
+            base_offset: info.base_offset.0,
+            last_offset: info.last_offset.0,
+            max_timestamp_ms: info.max_timestamp.0,
+            leader_epoch: info.leader_epoch.0,
             reserved: 0,
         }
     }
@@ -214,8 +214,8 @@ impl edgelog_lost_range {
     pub(crate) fn of(range: &edgelog::LostRange) -> edgelog_lost_range {
         edgelog_lost_range {
             size: 0,
-            first_offset: range.first_offset,
-            next_offset: range.next_offset,
+            first_offset: range.first_offset.0,
+            next_offset: range.next_offset.0,
             position: i64::from(range.position),
             resumes_at: range.resumes_at.map_or(-1, i64::from),
             unread_from: range.unread_from.map_or(-1, i64::from),

@@ -14,7 +14,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use edgelog::storage::MemoryStorage;
-use edgelog::{Store, StoreOptions};
+use edgelog::{Offset, Store, StoreOptions};
 use edgelog_ffi::*;
 use support::{Fault, FaultyStorage, quiet_injected_panics};
 
@@ -123,10 +123,11 @@ fn check_after(disk: &MemoryStorage, seen: &Seen, what: &str) {
     }
     let log = store.log("t", 0).unwrap_or_else(|error| panic!("{what}: {error}"));
     for (offset, value) in &seen.acknowledged {
-        let mut reader = log.reader(edgelog::OffsetSpec::Offset(*offset)).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let mut reader =
+            log.reader(edgelog::OffsetSpec::Offset(Offset(*offset))).unwrap_or_else(|e| panic!("{what}: {e}"));
         let batch = reader.next_batch().unwrap().unwrap_or_else(|| panic!("{what}: {offset} is lost"));
         let record = batch.records().unwrap().next().unwrap().unwrap();
-        assert_eq!((record.offset, record.value), (*offset, Some(value.as_slice())), "{what}");
+        assert_eq!((record.offset, record.value), (Offset(*offset), Some(value.as_slice())), "{what}");
     }
 }
 

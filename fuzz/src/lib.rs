@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use edgelog::inspect::{self, CheckReport, RepairReport, Selection};
 use edgelog::storage::{Access, MemoryStorage, Storage};
-use edgelog::{Durability, Error, NewRecord, NewTopic, OffsetSpec, Store, StoreOptions};
+use edgelog::{Durability, Error, NewRecord, NewTopic, OffsetSpec, Store, StoreOptions, TimestampMs};
 
 /// Records of [`Files::sound`], from offset 0 on.
 pub const RECORDS: i64 = 60;
@@ -36,7 +36,7 @@ impl Files {
             let log = store.log("t", 0).expect("just created");
             for offset in 0..RECORDS {
                 let value = value(offset);
-                let record = NewRecord::value(&value).with_timestamp(TIME_BASE + offset);
+                let record = NewRecord::value(&value).with_timestamp(TimestampMs(TIME_BASE + offset));
                 log.append_with(record, Durability::Sync).expect("a disk without bounds");
             }
             store.close().expect("a disk without faults");
@@ -131,8 +131,8 @@ pub fn read_from(log: &edgelog::Log, from: OffsetSpec) -> ReadAll {
                     for record in records {
                         // A batch with a good sum may still hold what is no record.
                         let Ok(record) = record else { break };
-                        assert!(all.records.last().is_none_or(|(last, _)| *last < record.offset), "offsets rise");
-                        all.records.push((record.offset, record.value.unwrap_or_default().to_vec()));
+                        assert!(all.records.last().is_none_or(|(last, _)| *last < record.offset.0), "offsets rise");
+                        all.records.push((record.offset.0, record.value.unwrap_or_default().to_vec()));
                     }
                 }
                 Err(Error::CorruptRecord { .. } | Error::Compression(_)) => {}
@@ -141,7 +141,7 @@ pub fn read_from(log: &edgelog::Log, from: OffsetSpec) -> ReadAll {
             Err(Error::CorruptRecord { .. }) => {
                 let range = reader.skip_damage().expect("a disk without faults");
                 assert!(range.first_offset <= range.next_offset, "{range:?}");
-                all.lost.push((range.first_offset, range.next_offset));
+                all.lost.push((range.first_offset.0, range.next_offset.0));
             }
             Err(error) => panic!("reading from {from:?}: {error}"),
         }
@@ -164,7 +164,7 @@ pub fn goes_on(storage: &MemoryStorage) -> Option<ReadAll> {
             let Ok(log) = store.log(&topic.name, partition) else { continue };
             all = read_all(&store, &topic.name, partition);
             let end = log.offsets().log_end_offset;
-            assert!(all.records.last().is_none_or(|(last, _)| *last < end), "nothing is read behind the end {end}");
+            assert!(all.records.last().is_none_or(|(last, _)| *last < end.0), "nothing is read behind the end {end}");
             match log.append_with(NewRecord::value(b"goes on"), Durability::Sync) {
                 Ok(info) => {
                     assert_eq!(info.base_offset, end);
@@ -180,7 +180,7 @@ pub fn goes_on(storage: &MemoryStorage) -> Option<ReadAll> {
     for (topic, partition, offset) in appended {
         let log = store.log(&topic, partition).expect("it was there");
         let read = read_from(&log, OffsetSpec::Offset(offset));
-        assert_eq!(read.records, [(offset, b"goes on".to_vec())], "{topic}-{partition}");
+        assert_eq!(read.records, [(offset.0, b"goes on".to_vec())], "{topic}-{partition}");
     }
     Some(all)
 }

@@ -21,7 +21,7 @@ use crate::limits::{BATCH_BYTES_MAX, HOLE_MAX, SEARCH_STRIDE_BYTES};
 use crate::record_batch::{HEADER_LEN, RecordBatch};
 use crate::resync::{Candidate, Effort, Plausible, SegmentBytes, batch_at, checksum, is_jump_believed};
 use crate::segment_scan::{ScanRules, ScanStep, epoch_of, follows, scan_step};
-use crate::units::{LeaderEpoch, Offset};
+use crate::units::{LeaderEpoch, NO_LEADER_EPOCH, Offset};
 
 /// What a log says about its next batch.
 #[derive(Debug, Clone, Copy)]
@@ -177,7 +177,7 @@ impl Continuation<'_> {
         let claimed = batch.next_offset;
         let durable_below = if batch.base_offset < self.durable_below { self.durable_below } else { Offset::MAX };
         let bounded = claimed.min(self.offset_end.min(durable_below).max(least));
-        let behind = Plausible { offset_min: least, offset_end: claimed, durable_below: 0, ..self.plausible() };
+        let behind = Plausible { offset_min: least, offset_end: claimed, durable_below: Offset(0), ..self.plausible() };
         let Some(next) = batch_at(bytes, batch.end, &behind, &mut effort.corroboration) else { return bounded };
         let behind = Plausible { offset_min: next.next_offset, ..behind };
         let third = batch_at(bytes, next.end, &behind, &mut effort.corroboration).map(|third| third.base_offset);
@@ -210,7 +210,7 @@ impl Continuation<'_> {
     #[inline]
     pub fn check_place(&self, batch: &RecordBatch<'_>) -> Result<(), DecodeError> {
         let (base_offset, last_offset) = (batch.base_offset(), batch.last_offset());
-        let hole = base_offset.saturating_sub(self.next_offset);
+        let hole = base_offset.saturating_since(self.next_offset);
         if !follows(Some(self.next_offset), base_offset, self.contiguous) || hole > HOLE_MAX {
             return Err(DecodeError::NotContiguous { expected: self.next_offset, found: base_offset });
         }
@@ -257,7 +257,7 @@ impl Continuation<'_> {
             Err(_) if is_durable => return Judgement::Continues { batch, right_epoch: None },
             Err(error) => return Judgement::Damage(error),
         };
-        let latest = epochs.latest().map_or(-1, |latest| latest.epoch);
+        let latest = epochs.latest().map_or(NO_LEADER_EPOCH, |latest| latest.epoch);
         if found == expected {
             Judgement::Continues { batch, right_epoch: None }
         } else if is_durable || found > latest || found < 0 {
@@ -274,18 +274,19 @@ mod tests {
     use crate::leader_epoch::EpochEntry;
     use crate::record_batch::stamp_base;
     use crate::record_batch_builder::{RecordBatchBuilder, encode_one};
+    use crate::units::TimestampMs;
     use std::vec;
     use std::vec::Vec;
 
     const EPOCHS: [EpochEntry; 3] = [
-        EpochEntry { epoch: 1, start_offset: 0 },
-        EpochEntry { epoch: 3, start_offset: 10 },
-        EpochEntry { epoch: 5, start_offset: 20 },
+        EpochEntry { epoch: LeaderEpoch(1), start_offset: Offset(0) },
+        EpochEntry { epoch: LeaderEpoch(3), start_offset: Offset(10) },
+        EpochEntry { epoch: LeaderEpoch(5), start_offset: Offset(20) },
     ];
 
     fn batch(base_offset: Offset, epoch: LeaderEpoch) -> Vec<u8> {
         let mut bytes = [0; 200];
-        let size = encode_one(&mut bytes, 1000, None, Some(b"value"), &[]).unwrap();
+        let size = encode_one(&mut bytes, TimestampMs(1000), None, Some(b"value"), &[]).unwrap();
         stamp_base(&mut bytes, base_offset, epoch);
         bytes[..size].to_vec()
     }
@@ -293,10 +294,10 @@ mod tests {
     fn batch_of(base_offset: Offset, records: usize) -> Vec<u8> {
         let mut builder = RecordBatchBuilder::new(vec![0; 500]);
         for _ in 0..records {
-            builder.append(1000, None, Some(b"value"), &[]).unwrap();
+            builder.append(TimestampMs(1000), None, Some(b"value"), &[]).unwrap();
         }
         let bytes = builder.finish();
-        stamp_base(bytes, base_offset, 5);
+        stamp_base(bytes, base_offset, LeaderEpoch(5));
         bytes.to_vec()
     }
 
@@ -320,34 +321,41 @@ mod tests {
 
     #[test]
     fn a_batch_that_says_too_great_a_last_offset_hides_nothing() {
-        let due = Continuation { durable_below: 0, ..due(30) };
-        let first = thinned(30, 2, 500);
-        let (second, third) = (batch_of(35, 2), batch_of(40, 1));
+        let due = Continuation { durable_below: Offset(0), ..due(Offset(30)) };
+        let first = thinned(Offset(30), 2, 500);
+        let (second, third) = (batch_of(Offset(35), 2), batch_of(Offset(40), 1));
         assert_eq!(due_behind(due, &first), 531, "nothing contradicts it");
         assert_eq!(due_behind(due, &[&first[..], &second].concat()), 531, "one against one: the checksum covers it");
         assert_eq!(due_behind(due, &[&first[..], &second, &third].concat()), 35, "two against one");
-        let next_begins = Continuation { offset_end: 37, ..due };
+        let next_begins = Continuation { offset_end: Offset(37), ..due };
         assert_eq!(due_behind(next_begins, &[&first[..], &second].concat()), 35, "one and the next segment");
         assert_eq!(due_behind(next_begins, &first), 37, "not over the next segment's start");
-        assert_eq!(due_behind(Continuation { durable_below: 50, ..due }, &first), 50, "nor over the recovery point");
+        assert_eq!(
+            due_behind(Continuation { durable_below: Offset(50), ..due }, &first),
+            50,
+            "nor over the recovery point"
+        );
         // What follows behind the last offset bears it out.
-        assert_eq!(due_behind(due, &[&first[..], &batch_of(531, 2)].concat()), 531);
+        assert_eq!(due_behind(due, &[&first[..], &batch_of(Offset(531), 2)].concat()), 531);
     }
 
     #[test]
     fn a_base_offset_that_damage_has_raised_is_contradicted_by_what_follows() {
         let judge = |batches: &[Vec<u8>]| {
             let bytes = batches.concat();
-            let rising = Continuation { contiguous: false, epochs: None, durable_below: 0, ..due(30) };
+            let rising = Continuation { contiguous: false, epochs: None, durable_below: Offset(0), ..due(Offset(30)) };
             rising.judge_at(&mut &bytes[..], 0, &mut Effort::for_segment(bytes.len() as u64))
         };
-        assert!(matches!(judge(&[batch_of(40, 2), batch_of(42, 1)]), Standing::Batch { .. }));
-        let contradicted = judge(&[batch_of(4000, 2), batch_of(32, 2), batch_of(34, 1)]);
-        assert!(matches!(contradicted, Standing::Damage(DecodeError::NotContiguous { found: 4000, .. })));
-        assert!(matches!(judge(&[batch_of(3_000_000_000, 2)]), Standing::Batch { .. }), "compaction leaves such holes");
-        let too_wide = judge(&[batch_of(1 << 40, 2)]);
+        assert!(matches!(judge(&[batch_of(Offset(40), 2), batch_of(Offset(42), 1)]), Standing::Batch { .. }));
+        let contradicted = judge(&[batch_of(Offset(4000), 2), batch_of(Offset(32), 2), batch_of(Offset(34), 1)]);
+        assert!(matches!(contradicted, Standing::Damage(DecodeError::NotContiguous { found: Offset(4000), .. })));
+        assert!(
+            matches!(judge(&[batch_of(Offset(3_000_000_000), 2)]), Standing::Batch { .. }),
+            "compaction leaves such holes"
+        );
+        let too_wide = judge(&[batch_of(Offset(1 << 40), 2)]);
         assert!(matches!(too_wide, Standing::Damage(DecodeError::NotContiguous { .. })));
-        assert!(matches!(judge(&[batch_of(30, 2)[..70].to_vec()]), Standing::Cut { .. }));
+        assert!(matches!(judge(&[batch_of(Offset(30), 2)[..70].to_vec()]), Standing::Cut { .. }));
         assert!(matches!(judge(&[vec![0; 100]]), Standing::End));
     }
 
@@ -356,7 +364,7 @@ mod tests {
             next_offset,
             contiguous: true,
             offset_end: Offset::MAX,
-            durable_below: 15,
+            durable_below: Offset(15),
             epochs: Some(EpochTableView(&EPOCHS)),
             check_crc: true,
         }
@@ -373,37 +381,62 @@ mod tests {
             Judgement::End | Judgement::NeedMore { .. } => "end",
         };
         // Below the recovery point, and above it.
-        assert_eq!((judge(due(12), 12, 3), judge(due(25), 25, 5)), ("continues", "continues"));
-        assert_eq!((judge(due(12), 12, 9), judge(due(25), 25, 9)), ("field damaged", "field damaged"));
-        assert_eq!((judge(due(12), 12, -1), judge(due(25), 25, -1)), ("field damaged", "field damaged"));
-        assert_eq!((judge(due(12), 12, 1), judge(due(25), 25, 3)), ("field damaged", "stale"));
-        assert_eq!((judge(due(12), 13, 3), judge(due(25), 26, 5)), ("damage", "damage"));
+        assert_eq!(
+            (judge(due(Offset(12)), Offset(12), LeaderEpoch(3)), judge(due(Offset(25)), Offset(25), LeaderEpoch(5))),
+            ("continues", "continues")
+        );
+        assert_eq!(
+            (judge(due(Offset(12)), Offset(12), LeaderEpoch(9)), judge(due(Offset(25)), Offset(25), LeaderEpoch(9))),
+            ("field damaged", "field damaged")
+        );
+        assert_eq!(
+            (judge(due(Offset(12)), Offset(12), LeaderEpoch(-1)), judge(due(Offset(25)), Offset(25), LeaderEpoch(-1))),
+            ("field damaged", "field damaged")
+        );
+        assert_eq!(
+            (judge(due(Offset(12)), Offset(12), LeaderEpoch(1)), judge(due(Offset(25)), Offset(25), LeaderEpoch(3))),
+            ("field damaged", "stale")
+        );
+        assert_eq!(
+            (judge(due(Offset(12)), Offset(13), LeaderEpoch(3)), judge(due(Offset(25)), Offset(26), LeaderEpoch(5))),
+            ("damage", "damage")
+        );
         // Without a table any epoch continues the log.
-        let unknown = Continuation { epochs: None, ..due(25) };
-        assert_eq!(judge(unknown, 25, 3), "continues");
+        let unknown = Continuation { epochs: None, ..due(Offset(25)) };
+        assert_eq!(judge(unknown, Offset(25), LeaderEpoch(3)), "continues");
         // Where offsets need only rise, a hole is no damage, and a fall is.
-        let rising = Continuation { contiguous: false, epochs: None, ..due(25) };
-        assert_eq!((judge(rising, 40, 5), judge(rising, 24, 5)), ("continues", "damage"));
+        let rising = Continuation { contiguous: false, epochs: None, ..due(Offset(25)) };
+        assert_eq!(
+            (judge(rising, Offset(40), LeaderEpoch(5)), judge(rising, Offset(24), LeaderEpoch(5))),
+            ("continues", "damage")
+        );
         // A hole below the recovery point ends below it: a batch ends at the point.
-        let below = Continuation { next_offset: 11, ..rising };
-        let over = batch_of(14, 2);
+        let below = Continuation { next_offset: Offset(11), ..rising };
+        let over = batch_of(Offset(14), 2);
         assert!(matches!(below.judge(&over), Judgement::Damage(DecodeError::BeyondRecoveryPoint { .. })));
-        let next_begins_there = Continuation { offset_end: 15, ..below };
+        let next_begins_there = Continuation { offset_end: Offset(15), ..below };
         assert!(matches!(next_begins_there.judge(&over), Judgement::Continues { .. }));
         assert_eq!(
-            (judge(below, 14, 5), judge(below, 15, 5), judge(below, 1 << 40, 5)),
+            (
+                judge(below, Offset(14), LeaderEpoch(5)),
+                judge(below, Offset(15), LeaderEpoch(5)),
+                judge(below, Offset(1 << 40), LeaderEpoch(5))
+            ),
             ("continues", "damage", "damage")
         );
     }
 
     #[test]
     fn a_batch_that_reaches_into_the_next_segment_is_damage_unless_segments_may_overlap() {
-        let mut bytes = batch(25, 5);
-        let last = Continuation { offset_end: 25, ..due(25) };
-        assert!(matches!(last.judge(&bytes), Judgement::Damage(DecodeError::BeyondNextSegment { next_base: 25, .. })));
-        assert!(matches!(Continuation { offset_end: 26, ..last }.judge(&bytes), Judgement::Continues { .. }));
+        let mut bytes = batch(Offset(25), LeaderEpoch(5));
+        let last = Continuation { offset_end: Offset(25), ..due(Offset(25)) };
+        assert!(matches!(
+            last.judge(&bytes),
+            Judgement::Damage(DecodeError::BeyondNextSegment { next_base: Offset(25), .. })
+        ));
+        assert!(matches!(Continuation { offset_end: Offset(26), ..last }.judge(&bytes), Judgement::Continues { .. }));
         bytes[..8].copy_from_slice(&30_i64.to_be_bytes());
-        let overlapping = Continuation { contiguous: false, offset_end: 31, ..last };
+        let overlapping = Continuation { contiguous: false, offset_end: Offset(31), ..last };
         assert!(matches!(overlapping.judge(&bytes), Judgement::Continues { .. }));
     }
 }

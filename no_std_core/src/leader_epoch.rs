@@ -16,9 +16,9 @@ use crate::units::{LeaderEpoch, Offset, OffsetAndEpoch};
 
 /// The highest leader epoch that a log comes to. A log that raised its epoch every second would need 34 years for it; a
 /// higher one in a batch or in a file is damage, since no checksum covers a batch's epoch field.
-pub const LEADER_EPOCH_MAX: LeaderEpoch = i32::MAX / 2;
+pub const LEADER_EPOCH_MAX: LeaderEpoch = LeaderEpoch(i32::MAX / 2);
 /// Between two batches of one log the leader epoch rises by at most this, unless more than one batch says so.
-pub const LEADER_EPOCH_RISE_MAX: LeaderEpoch = (1 << 20) - 1;
+pub const LEADER_EPOCH_RISE_MAX: LeaderEpoch = LeaderEpoch((1 << 20) - 1);
 
 /// An epoch, and the first offset that was written in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -118,8 +118,8 @@ pub enum LearnedEpoch {
 /// [`Doubted`](LearnedEpoch::Doubted), `seen` this batch's epoch and base offset. One flipped bit in one batch must not
 /// decide the epoch of the whole log: a far jump needs two batches.
 pub fn judge_learned_epoch(latest: Option<LeaderEpoch>, doubted: Option<EpochEntry>, seen: EpochEntry) -> LearnedEpoch {
-    let rises_little = |from: LeaderEpoch| (0..=LEADER_EPOCH_RISE_MAX).contains(&seen.epoch.saturating_sub(from));
-    if !(0..=LEADER_EPOCH_MAX).contains(&seen.epoch) || seen.start_offset < 0 {
+    let rises_little = |from: LeaderEpoch| (0..=LEADER_EPOCH_RISE_MAX.0).contains(&seen.epoch.saturating_since(from));
+    if !(LeaderEpoch(0)..=LEADER_EPOCH_MAX).contains(&seen.epoch) || seen.start_offset < 0 {
         return LearnedEpoch::Impossible;
     }
     match (latest, doubted) {
@@ -129,7 +129,7 @@ pub fn judge_learned_epoch(latest: Option<LeaderEpoch>, doubted: Option<EpochEnt
             LearnedEpoch::Begins(EpochEntry { epoch: doubted.epoch, start_offset: doubted.start_offset })
         }
         // The batches before this one belong to some epoch: to the first that is believed.
-        (None, doubted) if rises_little(0) => {
+        (None, doubted) if rises_little(LeaderEpoch(0)) => {
             let start_offset = doubted.map_or(seen.start_offset, |doubted| doubted.start_offset.min(seen.start_offset));
             LearnedEpoch::Begins(EpochEntry { epoch: seen.epoch, start_offset })
         }
@@ -177,7 +177,7 @@ mod table {
             for entry in entries {
                 let rises =
                     kept.last().is_none_or(|last| last.epoch < entry.epoch && last.start_offset < entry.start_offset);
-                if rises && (0..=LEADER_EPOCH_MAX).contains(&entry.epoch) && entry.start_offset >= 0 {
+                if rises && (LeaderEpoch(0)..=LEADER_EPOCH_MAX).contains(&entry.epoch) && entry.start_offset >= 0 {
                     kept.push(*entry);
                 }
             }
@@ -301,9 +301,9 @@ mod tests {
     use super::*;
 
     const TABLE: [EpochEntry; 3] = [
-        EpochEntry { epoch: 0, start_offset: 10 },
-        EpochEntry { epoch: 2, start_offset: 20 },
-        EpochEntry { epoch: 5, start_offset: 30 },
+        EpochEntry { epoch: LeaderEpoch(0), start_offset: Offset(10) },
+        EpochEntry { epoch: LeaderEpoch(2), start_offset: Offset(20) },
+        EpochEntry { epoch: LeaderEpoch(5), start_offset: Offset(30) },
     ];
 
     #[test]
@@ -319,42 +319,45 @@ mod tests {
             (30, Some(5)),
             (99, Some(5)),
         ] {
-            assert_eq!(view.epoch_for(offset), epoch, "{offset}");
+            assert_eq!(view.epoch_for(Offset(offset)), epoch.map(LeaderEpoch), "{offset}");
         }
-        assert_eq!(EpochTableView(&[]).epoch_for(0), None);
+        assert_eq!(EpochTableView(&[]).epoch_for(Offset(0)), None);
     }
 
     #[test]
     fn histories_end_where_kafka_says() {
         let view = EpochTableView(&TABLE);
-        let end = |epoch| view.end_offset_for(epoch, 40).map(|end| (end.leader_epoch, end.offset));
-        assert_eq!(end(-1), None);
-        assert_eq!(end(0), Some((0, 20)));
-        assert_eq!(end(1), Some((0, 20)));
-        assert_eq!(end(2), Some((2, 30)));
-        assert_eq!(end(4), Some((2, 30)));
-        assert_eq!(end(5), Some((5, 40)));
-        assert_eq!(end(6), None);
+        let end = |epoch| view.end_offset_for(epoch, Offset(40)).map(|end| (end.leader_epoch, end.offset));
+        assert_eq!(end(LeaderEpoch(-1)), None);
+        assert_eq!(end(LeaderEpoch(0)), Some((LeaderEpoch(0), Offset(20))));
+        assert_eq!(end(LeaderEpoch(1)), Some((LeaderEpoch(0), Offset(20))));
+        assert_eq!(end(LeaderEpoch(2)), Some((LeaderEpoch(2), Offset(30))));
+        assert_eq!(end(LeaderEpoch(4)), Some((LeaderEpoch(2), Offset(30))));
+        assert_eq!(end(LeaderEpoch(5)), Some((LeaderEpoch(5), Offset(40))));
+        assert_eq!(end(LeaderEpoch(6)), None);
         // Below all that the log still has: the asked epoch itself, up to the first entry.
         let later = EpochTableView(&TABLE[1..]);
-        assert_eq!(later.end_offset_for(1, 40), Some(OffsetAndEpoch { offset: 20, leader_epoch: 1 }));
-        assert_eq!(EpochTableView(&[]).end_offset_for(0, 40), None);
+        assert_eq!(
+            later.end_offset_for(LeaderEpoch(1), Offset(40)),
+            Some(OffsetAndEpoch { offset: Offset(20), leader_epoch: LeaderEpoch(1) })
+        );
+        assert_eq!(EpochTableView(&[]).end_offset_for(LeaderEpoch(0), Offset(40)), None);
     }
 
     #[test]
     fn tables_that_do_not_rise_are_refused() {
         assert_eq!(EpochTableView(&TABLE).check(), Ok(()));
         let mut table = TABLE;
-        table[2].start_offset = 20;
+        table[2].start_offset = Offset(20);
         assert_eq!(EpochTableView(&table).check(), Err(EpochError::NotAscending { entry: 2 }));
-        table[2] = EpochEntry { epoch: 2, start_offset: 30 };
+        table[2] = EpochEntry { epoch: LeaderEpoch(2), start_offset: Offset(30) };
         assert_eq!(EpochTableView(&table).check(), Err(EpochError::NotAscending { entry: 2 }));
-        table[0].epoch = -1;
+        table[0].epoch = LeaderEpoch(-1);
         assert_eq!(EpochTableView(&table).check(), Err(EpochError::Negative { entry: 0 }));
     }
 
-    fn at(epoch: LeaderEpoch, start_offset: Offset) -> EpochEntry {
-        EpochEntry { epoch, start_offset }
+    fn at(epoch: i32, start_offset: i64) -> EpochEntry {
+        EpochEntry { epoch: LeaderEpoch(epoch), start_offset: Offset(start_offset) }
     }
 
     #[test]
@@ -367,7 +370,7 @@ mod tests {
             (Some(3), None, at(3, 9), Known),
             (Some(3), None, at(2, 9), Known),
             (Some(3), None, at(4, 9), Begins(at(4, 9))),
-            (Some(3), None, at(3 + LEADER_EPOCH_RISE_MAX, 9), Begins(at(3 + LEADER_EPOCH_RISE_MAX, 9))),
+            (Some(3), None, at(3 + LEADER_EPOCH_RISE_MAX.0, 9), Begins(at(3 + LEADER_EPOCH_RISE_MAX.0, 9))),
             (Some(3), None, at(far, 9), Doubted(at(far, 9))),
             (None, None, at(far, 0), Doubted(at(far, 0))),
             // Two batches say the same, or nearly.
@@ -379,13 +382,17 @@ mod tests {
             (None, Some(at(far, 0)), at(0, 1), Begins(at(0, 0))),
             (Some(3), Some(at(far, 9)), at(1 << 28, 10), Doubted(at(1 << 28, 10))),
             (Some(3), None, at(-1, 9), Impossible),
-            (None, None, at(LEADER_EPOCH_MAX, 9), Doubted(at(LEADER_EPOCH_MAX, 9))),
-            (None, None, at(LEADER_EPOCH_MAX + 1, 9), Impossible),
+            (None, None, at(LEADER_EPOCH_MAX.0, 9), Doubted(at(LEADER_EPOCH_MAX.0, 9))),
+            (None, None, at(LEADER_EPOCH_MAX.0 + 1, 9), Impossible),
             (None, Some(at(i32::MAX, 8)), at(i32::MAX, 9), Impossible),
             (Some(i32::MAX), None, at(0, 9), Known),
             (Some(0), None, at(1, -9), Impossible),
         ] {
-            assert_eq!(judge_learned_epoch(latest, doubted, seen), expected, "{latest:?} {doubted:?} {seen:?}");
+            assert_eq!(
+                judge_learned_epoch(latest.map(LeaderEpoch), doubted, seen),
+                expected,
+                "{latest:?} {doubted:?} {seen:?}"
+            );
         }
     }
 
@@ -398,38 +405,38 @@ mod tests {
             EpochTable::from_entries(TABLE.to_vec()).unwrap()
         }
 
-        fn entries(table: &EpochTable) -> std::vec::Vec<(LeaderEpoch, Offset)> {
-            table.view().entries().iter().map(|entry| (entry.epoch, entry.start_offset)).collect()
+        fn entries(table: &EpochTable) -> std::vec::Vec<(i32, i64)> {
+            table.view().entries().iter().map(|entry| (entry.epoch.0, entry.start_offset.0)).collect()
         }
 
         #[test]
         fn assigning_replaces_what_starts_at_or_after() {
             let mut t = table();
-            assert!(t.assign(6, 40));
+            assert!(t.assign(LeaderEpoch(6), Offset(40)));
             assert_eq!(entries(&t), [(0, 10), (2, 20), (5, 30), (6, 40)]);
-            assert!(!t.assign(6, 50));
-            assert!(t.assign(7, 25));
+            assert!(!t.assign(LeaderEpoch(6), Offset(50)));
+            assert!(t.assign(LeaderEpoch(7), Offset(25)));
             assert_eq!(entries(&t), [(0, 10), (2, 20), (7, 25)]);
-            assert!(t.assign(7, 22));
+            assert!(t.assign(LeaderEpoch(7), Offset(22)));
             assert_eq!(entries(&t), [(0, 10), (2, 20), (7, 22)]);
-            assert!(t.assign(1, 60));
+            assert!(t.assign(LeaderEpoch(1), Offset(60)));
             assert_eq!(entries(&t), [(0, 10), (1, 60)]);
-            assert!(!t.assign(-1, 70));
+            assert!(!t.assign(LeaderEpoch(-1), Offset(70)));
             assert_eq!(t.view().check(), Ok(()));
         }
 
         #[test]
         fn truncating_keeps_what_the_log_still_holds() {
             let mut t = table();
-            assert!(t.truncate_from_end(30));
-            assert!(!t.truncate_from_end(30));
+            assert!(t.truncate_from_end(Offset(30)));
+            assert!(!t.truncate_from_end(Offset(30)));
             assert_eq!(entries(&t), [(0, 10), (2, 20)]);
-            assert!(t.truncate_from_start(25));
-            assert!(!t.truncate_from_start(25));
+            assert!(t.truncate_from_start(Offset(25)));
+            assert!(!t.truncate_from_start(Offset(25)));
             assert_eq!(entries(&t), [(2, 25)]);
-            assert!(!t.truncate_from_start(3));
-            assert!(t.truncate_from_end(0));
-            assert_eq!(entries(&t), []);
+            assert!(!t.truncate_from_start(Offset(3)));
+            assert!(t.truncate_from_end(Offset(0)));
+            assert!(entries(&t).is_empty());
         }
 
         /// Every bit of every batch's epoch field is flipped: the table is at most wrong about that batch, or about
@@ -438,10 +445,10 @@ mod tests {
         #[test]
         fn a_flipped_bit_of_one_batch_does_not_decide_the_epoch_of_the_log() {
             let epochs = [0, 0, 0, 1, 1, 4, 4, 4, 4];
-            let learn = |epochs: &[LeaderEpoch]| {
+            let learn = |epochs: &[i32]| {
                 let (mut table, mut learner) = (EpochTable::new(), EpochLearner::default());
                 for (offset, &epoch) in epochs.iter().enumerate() {
-                    learner.learn(&mut table, epoch, offset as Offset);
+                    learner.learn(&mut table, LeaderEpoch(epoch), Offset(offset as i64));
                     assert_eq!(table.view().check(), Ok(()));
                 }
                 table
@@ -452,7 +459,7 @@ mod tests {
                     let mut damaged = epochs;
                     damaged[at] ^= 1 << bit;
                     let latest = learn(&damaged).view().latest().expect("eight batches are sound").epoch;
-                    assert!(latest < 2 * LEADER_EPOCH_RISE_MAX, "batch {at} bit {bit}: {latest}");
+                    assert!(latest < 2 * LEADER_EPOCH_RISE_MAX.0, "batch {at} bit {bit}: {latest}");
                     assert!(bit < 20 || latest <= 4, "batch {at} bit {bit}: {latest}");
                 }
             }
@@ -461,8 +468,8 @@ mod tests {
         #[test]
         fn a_log_far_up_is_learned_from_two_batches() {
             let (mut table, mut learner) = (EpochTable::new(), EpochLearner::default());
-            assert!(!learner.learn(&mut table, 1 << 24, 10));
-            assert!(learner.learn(&mut table, (1 << 24) + 1, 20));
+            assert!(!learner.learn(&mut table, LeaderEpoch(1 << 24), Offset(10)));
+            assert!(learner.learn(&mut table, LeaderEpoch((1 << 24) + 1), Offset(20)));
             assert_eq!(entries(&table), [(1 << 24, 10), ((1 << 24) + 1, 20)]);
         }
 

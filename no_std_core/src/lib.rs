@@ -8,20 +8,20 @@
 //! # From records to bytes and back
 //!
 //! ```
-//! use edgelog_core::{Header, RecordBatch, encode_one, stamp_base};
+//! use edgelog_core::{Header, LeaderEpoch, Offset, RecordBatch, TimestampMs, encode_one, stamp_base};
 //!
 //! let mut buffer = [0; 256];
 //! let headers = [Header::new("site", b"north")];
-//! let size = encode_one(&mut buffer, 1_700_000_000_000, Some(b"pump-7"), Some(b"3.2 bar"), &headers)?;
+//! let size = encode_one(&mut buffer, TimestampMs(1_700_000_000_000), Some(b"pump-7"), Some(b"3.2 bar"), &headers)?;
 //! // Whoever appends the batch gives it its place; both fields are outside the checksum.
-//! stamp_base(&mut buffer, 42, 0);
+//! stamp_base(&mut buffer, Offset(42), LeaderEpoch(0));
 //!
 //! let batch = RecordBatch::parse(&buffer)?;
 //! batch.verify_crc()?;
-//! assert_eq!((batch.size(), batch.base_offset()), (size, 42));
+//! assert_eq!((batch.size(), batch.base_offset()), (size, Offset(42)));
 //! for record in batch.records()? {
 //!     let record = record?;
-//!     assert_eq!((record.offset, record.value), (42, Some(&b"3.2 bar"[..])));
+//!     assert_eq!((record.offset, record.value), (Offset(42), Some(&b"3.2 bar"[..])));
 //! }
 //! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```

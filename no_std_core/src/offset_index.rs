@@ -32,9 +32,9 @@ impl OffsetIndexEntry {
     /// entry's.
     #[inline]
     pub fn encode(self, base_offset: Offset) -> [u8; OFFSET_INDEX_ENTRY_LEN] {
-        let relative = self.offset.wrapping_sub(base_offset);
+        let relative = self.offset.0.wrapping_sub(base_offset.0);
         debug_assert!((0..=i64::from(i32::MAX)).contains(&relative), "the segment rolls before offsets outgrow it");
-        zerocopy::transmute!(Raw { relative: (relative as i32).into(), position: self.position.into() })
+        zerocopy::transmute!(Raw { relative: (relative as i32).into(), position: self.position.0.into() })
     }
 }
 
@@ -51,7 +51,7 @@ impl Raw {
         OffsetIndexEntry {
             // Saturates only where a hostile base offset stands near the end of all numbers.
             offset: base_offset.saturating_add(i64::from(self.relative.get())),
-            position: self.position.get(),
+            position: Position(self.position.get()),
         }
     }
 }
@@ -106,7 +106,7 @@ impl<'a> OffsetIndex<'a> {
     /// Where to start looking for `target`: the greatest entry at or below it, or the segment's start.
     #[inline]
     pub fn lookup(&self, target: Offset) -> OffsetIndexEntry {
-        let relative = target.saturating_sub(self.base_offset);
+        let relative = target.saturating_since(self.base_offset);
         let table = self.table();
         self.before(table.partition_point(|raw| i64::from(raw.relative.get()) <= relative))
     }
@@ -115,7 +115,7 @@ impl<'a> OffsetIndex<'a> {
     #[inline]
     pub fn lookup_position(&self, position: Position) -> OffsetIndexEntry {
         let table = self.table();
-        self.before(table.partition_point(|raw| raw.position.get() <= position))
+        self.before(table.partition_point(|raw| raw.position.get() <= position.0))
     }
 
     /// Checks everything that an index can be held to without its log.
@@ -153,7 +153,7 @@ impl<'a> OffsetIndex<'a> {
 
     #[inline]
     fn before(&self, n: usize) -> OffsetIndexEntry {
-        let start = OffsetIndexEntry { offset: self.base_offset, position: 0 };
+        let start = OffsetIndexEntry { offset: self.base_offset, position: Position(0) };
         n.checked_sub(1).and_then(|n| self.entry(n)).unwrap_or(start)
     }
 }
@@ -166,48 +166,48 @@ mod tests {
 
     #[test]
     fn an_entry_is_these_eight_bytes() {
-        let entry = OffsetIndexEntry { offset: 1244 + 0x0102_0304, position: 0x1122_3344 };
-        let bytes = entry.encode(1244);
+        let entry = OffsetIndexEntry { offset: Offset(1244 + 0x0102_0304), position: Position(0x1122_3344) };
+        let bytes = entry.encode(Offset(1244));
         assert_eq!(bytes, [1, 2, 3, 4, 0x11, 0x22, 0x33, 0x44]);
-        assert_eq!(OffsetIndex::new(&bytes, 1244).entry(0), Some(entry));
+        assert_eq!(OffsetIndex::new(&bytes, Offset(1244)).entry(0), Some(entry));
     }
 
     #[test]
     fn a_part_entry_is_ignored_and_reported() {
         let bytes = [0, 0, 0, 9, 0, 0, 0, 5, 0, 0];
-        let index = OffsetIndex::new(&bytes, 0);
+        let index = OffsetIndex::new(&bytes, Offset(0));
         assert_eq!(index.len(), 1);
-        assert_eq!(index.last(), Some(OffsetIndexEntry { offset: 9, position: 5 }));
+        assert_eq!(index.last(), Some(OffsetIndexEntry { offset: Offset(9), position: Position(5) }));
         assert_eq!(index.check(), Err(IndexError::PartialEntry { len: 10, entry_len: 8 }));
     }
 
     #[test]
     fn an_entry_of_zeros_is_reported() {
-        assert_eq!(OffsetIndex::new(&[0; 8], 5).check(), Err(IndexError::ZeroEntry { entry: 0 }));
+        assert_eq!(OffsetIndex::new(&[0; 8], Offset(5)).check(), Err(IndexError::ZeroEntry { entry: 0 }));
         let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&OffsetIndexEntry { offset: 9, position: 5 }.encode(0));
-        assert_eq!(OffsetIndex::new(&bytes, 0).check(), Err(IndexError::ZeroEntry { entry: 1 }));
+        bytes[..8].copy_from_slice(&OffsetIndexEntry { offset: Offset(9), position: Position(5) }.encode(Offset(0)));
+        assert_eq!(OffsetIndex::new(&bytes, Offset(0)).check(), Err(IndexError::ZeroEntry { entry: 1 }));
     }
 
     #[test]
     fn columns_that_do_not_rise_are_reported() {
-        let first = OffsetIndexEntry { offset: 9, position: 5 }.encode(0);
+        let first = OffsetIndexEntry { offset: Offset(9), position: Position(5) }.encode(Offset(0));
         for (second, error) in [
             ((9, 6), IndexError::NotAscending { entry: 1, previous: 9, found: 9 }),
             ((10, 5), IndexError::NotAscending { entry: 1, previous: 5, found: 5 }),
             ((10, 0x8000_0000), IndexError::NotAscending { entry: 1, previous: 5, found: i64::from(i32::MIN) }),
         ] {
-            let second = OffsetIndexEntry { offset: second.0, position: second.1 }.encode(0);
-            assert_eq!(OffsetIndex::new(&[first, second].concat(), 0).check(), Err(error));
+            let second = OffsetIndexEntry { offset: Offset(second.0), position: Position(second.1) }.encode(Offset(0));
+            assert_eq!(OffsetIndex::new(&[first, second].concat(), Offset(0)).check(), Err(error));
         }
     }
 
     #[test]
     fn hostile_bases_do_not_overflow() {
         let bytes = [0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 1];
-        assert_eq!(OffsetIndex::new(&bytes, i64::MAX).lookup(i64::MIN).offset, i64::MAX);
-        assert_eq!(OffsetIndex::new(&bytes, i64::MAX).last().unwrap().offset, i64::MAX);
-        assert_eq!(OffsetIndex::new(&bytes, i64::MIN).lookup(i64::MAX).position, 1);
+        assert_eq!(OffsetIndex::new(&bytes, Offset(i64::MAX)).lookup(Offset(i64::MIN)).offset, i64::MAX);
+        assert_eq!(OffsetIndex::new(&bytes, Offset(i64::MAX)).last().unwrap().offset, i64::MAX);
+        assert_eq!(OffsetIndex::new(&bytes, Offset(i64::MIN)).lookup(Offset(i64::MAX)).position, 1);
     }
 
     proptest! {
@@ -219,20 +219,20 @@ mod tests {
             position in 0_u32..1_200_000,
         ) {
             let (mut bytes, mut entries) = (Vec::new(), Vec::new());
-            let mut entry = OffsetIndexEntry { offset: base, position: 0 };
+            let mut entry = OffsetIndexEntry { offset: Offset(base), position: Position(0) };
             for (offsets, length) in steps {
                 entry = OffsetIndexEntry { offset: entry.offset + offsets, position: entry.position + length };
                 entries.push(entry);
-                bytes.extend_from_slice(&entry.encode(base));
+                bytes.extend_from_slice(&entry.encode(Offset(base)));
             }
-            let index = OffsetIndex::new(&bytes, base);
+            let index = OffsetIndex::new(&bytes, Offset(base));
             prop_assert_eq!(index.check(), Ok(()));
             prop_assert_eq!(index.entries().collect::<Vec<_>>(), entries.clone());
-            let start = OffsetIndexEntry { offset: base, position: 0 };
+            let start = OffsetIndexEntry { offset: Offset(base), position: Position(0) };
             let by_offset = entries.iter().rfind(|entry| entry.offset <= base + target).copied().unwrap_or(start);
-            prop_assert_eq!(index.lookup(base + target), by_offset);
+            prop_assert_eq!(index.lookup(Offset(base + target)), by_offset);
             let by_position = entries.iter().rfind(|entry| entry.position <= position).copied().unwrap_or(start);
-            prop_assert_eq!(index.lookup_position(position), by_position);
+            prop_assert_eq!(index.lookup_position(Position(position)), by_position);
         }
 
         #[test]
@@ -242,8 +242,9 @@ mod tests {
             target: i64,
             position: u32,
         ) {
-            let index = OffsetIndex::new(&bytes, base);
-            let _ = (index.lookup(target), index.lookup_position(position), index.check(), index.last());
+            let index = OffsetIndex::new(&bytes, Offset(base));
+            let _ = (index.lookup(Offset(target)), index.lookup_position(Position(position)));
+            let _ = (index.check(), index.last());
         }
     }
 }

@@ -45,7 +45,7 @@ impl OldMessage {
             1 => (26, ATTRIBUTE_CODEC | 0x08),
             _ => return None,
         };
-        let offset = Offset::from_be_bytes(*bytes.first_chunk()?);
+        let offset = Offset(i64::from_be_bytes(*bytes.first_chunk()?));
         let size = SIZE_END.checked_add(length_at(bytes, 8)?)?;
         let holds = offset >= 0 && attributes & !attributes_known == 0 && attributes & ATTRIBUTE_CODEC <= CODEC_MAX;
         let value_at = length_at(bytes, key_at)?.checked_add(key_at + 4)?;
@@ -74,6 +74,7 @@ mod tests {
     use crate::record_batch::{HEADER_LEN, RecordBatch};
     use crate::record_batch_builder::RecordBatchBuilder;
     use crate::segment_scan::{ScanRules, ScanStep, scan_step};
+    use crate::units::TimestampMs;
     use std::vec;
     use std::vec::Vec;
 
@@ -86,7 +87,7 @@ mod tests {
             body.extend(bytes.map_or(-1, |bytes| bytes.len() as i32).to_be_bytes());
             body.extend(bytes.unwrap_or_default());
         }
-        let mut message = offset.to_be_bytes().to_vec();
+        let mut message = offset.0.to_be_bytes().to_vec();
         message.extend((body.len() as i32).to_be_bytes());
         message.extend(body);
         message
@@ -94,7 +95,7 @@ mod tests {
 
     fn rules() -> ScanRules<'static> {
         ScanRules {
-            expected_offset: Some(0),
+            expected_offset: Some(Offset(0)),
             contiguous: true,
             epochs: None,
             batch_bytes_max: usize::MAX,
@@ -109,8 +110,8 @@ mod tests {
             for (key, value) in
                 [(None, Some(&b"old"[..])), (Some(&b"k"[..]), None), (Some(&long[..]), Some(&long[..])), (None, None)]
             {
-                let bytes = message(magic, 7, key, value);
-                let expected = OldMessage { magic, offset: 7, size: bytes.len() };
+                let bytes = message(magic, Offset(7), key, value);
+                let expected = OldMessage { magic, offset: Offset(7), size: bytes.len() };
                 // Of a long key no value is seen behind it in the first bytes: then it is not decided.
                 let is_long = key.is_some_and(|key| key.len() > HEADER_LEN);
                 for seen in [bytes.len(), if is_long { bytes.len() } else { bytes.len().min(HEADER_LEN) }] {
@@ -128,7 +129,7 @@ mod tests {
     fn damage_to_a_batch_does_not_make_it_an_old_message() {
         let mut builder = RecordBatchBuilder::new(vec![0; 1000]);
         for _ in 0..5 {
-            builder.append(1000, Some(b"key"), Some(b"value"), &[]).unwrap();
+            builder.append(TimestampMs(1000), Some(b"key"), Some(b"value"), &[]).unwrap();
         }
         let batch = builder.finish().to_vec();
         for magic in [0, 1] {
@@ -143,7 +144,7 @@ mod tests {
         }
         assert_eq!(OldMessage::peek(&[0; 100]), None);
         for len in 0..18 {
-            assert_eq!(OldMessage::peek(&message(0, 0, None, None)[..len]), None);
+            assert_eq!(OldMessage::peek(&message(0, Offset(0), None, None)[..len]), None);
         }
     }
 }

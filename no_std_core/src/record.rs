@@ -79,8 +79,8 @@ impl<'a> Record<'a> {
         // A negative length becomes one of 2^31 and more, on 32-bit processors too, and no payload is that long.
         let (body, next) = rest.split_at_checked(given as u32 as usize)?;
         let (_attributes, mut body) = body.split_first()?;
-        let timestamp = take_varlong(&mut body)?;
-        let offset = Offset::from(take_varint(&mut body)?);
+        let timestamp = TimestampMs(take_varlong(&mut body)?);
+        let offset = Offset(i64::from(take_varint(&mut body)?));
         let key = take_nullable(&mut body)?;
         let value = take_nullable(&mut body)?;
         let headers = if body == [0] { Headers::NONE } else { Headers::take(body)? };

@@ -193,7 +193,7 @@ impl<'a> RecordBatch<'a> {
     /// The offset of its first record (of the first that there was, in a compacted log).
     #[inline]
     pub fn base_offset(&self) -> Offset {
-        self.header.base_offset.get()
+        Offset(self.header.base_offset.get())
     }
 
     /// The offset of its last record.
@@ -218,7 +218,7 @@ impl<'a> RecordBatch<'a> {
     /// The leader epoch that it was appended in, or [`NO_LEADER_EPOCH`](crate::NO_LEADER_EPOCH).
     #[inline]
     pub fn partition_leader_epoch(&self) -> LeaderEpoch {
-        self.header.partition_leader_epoch.get()
+        LeaderEpoch(self.header.partition_leader_epoch.get())
     }
 
     /// The CRC that the header claims.
@@ -264,20 +264,20 @@ impl<'a> RecordBatch<'a> {
     /// When compaction may drop its tombstones, in ms since 1970, where it says.
     #[inline]
     pub fn delete_horizon(&self) -> Option<TimestampMs> {
-        (self.attributes() & ATTRIBUTE_DELETE_HORIZON != 0).then(|| self.header.base_timestamp.get())
+        (self.attributes() & ATTRIBUTE_DELETE_HORIZON != 0).then(|| self.base_timestamp())
     }
 
     /// What the records' timestamp deltas are counted from, in ms since 1970.
     #[inline]
     pub fn base_timestamp(&self) -> TimestampMs {
-        self.header.base_timestamp.get()
+        TimestampMs(self.header.base_timestamp.get())
     }
 
     /// The greatest timestamp of its records, in ms since 1970 (or when it was appended, see
     /// [`TimestampType`]).
     #[inline]
     pub fn max_timestamp(&self) -> TimestampMs {
-        self.header.max_timestamp.get()
+        TimestampMs(self.header.max_timestamp.get())
     }
 
     /// The producer's id, or [`NO_PRODUCER_ID`](crate::NO_PRODUCER_ID).
@@ -394,7 +394,7 @@ impl RecordBatchHeader {
         }
         let (base_offset, last_offset_delta) = (self.base_offset.get(), self.last_offset_delta.get());
         if base_offset < 0 || last_offset_delta < 0 || base_offset > i64::MAX - 1 - i64::from(last_offset_delta) {
-            return Err(DecodeError::BadOffset { base_offset, last_offset_delta });
+            return Err(DecodeError::BadOffset { base_offset: Offset(base_offset), last_offset_delta });
         }
         let count = self.record_count.get();
         let count_max = self.record_count_max(codec);
@@ -504,9 +504,9 @@ impl<'p> Iterator for Records<'p> {
             return Some(Err(error));
         };
         // Until here, offset and timestamp are deltas.
-        let delta = record.offset as i32;
+        let delta = record.offset.0 as i32;
         if delta <= self.previous_delta || delta > self.last_delta {
-            let error = Self::bad_delta(record.offset, self.previous_delta, self.last_delta);
+            let error = Self::bad_delta(record.offset.0, self.previous_delta, self.last_delta);
             self.stop();
             return Some(Err(error));
         }
@@ -517,7 +517,7 @@ impl<'p> Iterator for Records<'p> {
         record.offset = self.base_offset.wrapping_add(i64::from(delta));
         record.timestamp = match self.append_time {
             Some(append_time) => append_time,
-            None => self.base_timestamp.wrapping_add(record.timestamp),
+            None => self.base_timestamp.wrapping_add(record.timestamp.0),
         };
         Some(Ok(record))
     }
@@ -540,8 +540,8 @@ pub fn stamp_base(batch: &mut [u8], base_offset: Offset, leader_epoch: LeaderEpo
     let Ok((header, _)) = RecordBatchHeader::mut_from_prefix(batch) else {
         panic!("a batch of {} bytes has no header to stamp", batch.len())
     };
-    header.base_offset.set(base_offset);
-    header.partition_leader_epoch.set(leader_epoch);
+    header.base_offset.set(base_offset.0);
+    header.partition_leader_epoch.set(leader_epoch.0);
 }
 
 /// Sets the greatest timestamp of a whole batch and, since the CRC covers it, the CRC.
@@ -553,7 +553,7 @@ pub fn stamp_max_timestamp(batch: &mut [u8], max_timestamp: TimestampMs) {
     let Ok((header, _)) = RecordBatchHeader::mut_from_prefix(batch) else {
         panic!("a batch of {size} bytes has no header to stamp")
     };
-    header.max_timestamp.set(max_timestamp);
+    header.max_timestamp.set(max_timestamp.0);
     let crc = crc32c(&batch[CRC_START..]);
     batch[CRC_FIELD].copy_from_slice(&crc.to_be_bytes());
 }
@@ -582,9 +582,9 @@ mod tests {
     /// Three records with keys, values and headers.
     fn sample() -> Vec<u8> {
         let mut builder = RecordBatchBuilder::new(vec![0; 400]);
-        builder.append(1000, Some(b"k"), Some(b"value"), &[Header::new("h", b"x")]).unwrap();
-        builder.append(900, None, None, &[]).unwrap();
-        builder.append(1100, None, Some(&[5; 100]), &[Header { key: b"\xff", value: None }]).unwrap();
+        builder.append(TimestampMs(1000), Some(b"k"), Some(b"value"), &[Header::new("h", b"x")]).unwrap();
+        builder.append(TimestampMs(900), None, None, &[]).unwrap();
+        builder.append(TimestampMs(1100), None, Some(&[5; 100]), &[Header { key: b"\xff", value: None }]).unwrap();
         builder.finish().to_vec()
     }
 
@@ -644,15 +644,21 @@ mod tests {
             0, 0, 0, 3, // count
         ];
         let batch = RecordBatch::parse(&bytes).unwrap();
-        assert_eq!((batch.base_offset(), batch.last_offset(), batch.next_offset()), (258, 263, 264));
-        assert_eq!((batch.size(), batch.payload().len(), batch.partition_leader_epoch()), (61, 0, 7));
+        assert_eq!(
+            (batch.base_offset(), batch.last_offset(), batch.next_offset()),
+            (Offset(258), Offset(263), Offset(264))
+        );
+        assert_eq!((batch.size(), batch.payload().len(), batch.partition_leader_epoch()), (61, 0, LeaderEpoch(7)));
         assert_eq!(
             (batch.crc(), batch.attributes(), batch.compression()),
             (0xdead_beef, 0x7a, CompressionType::Snappy)
         );
         assert!(batch.is_transactional() && batch.is_control());
         assert_eq!(batch.timestamp_type(), TimestampType::LogAppendTime);
-        assert_eq!((batch.base_timestamp(), batch.delete_horizon(), batch.max_timestamp()), (11, Some(11), 12));
+        assert_eq!(
+            (batch.base_timestamp(), batch.delete_horizon(), batch.max_timestamp()),
+            (TimestampMs(11), Some(TimestampMs(11)), TimestampMs(12))
+        );
         assert_eq!((batch.producer_id(), batch.producer_epoch(), batch.base_sequence()), (13, 14, i32::MAX - 1));
         // i32::MAX - 1, i32::MAX, 0, 1, 2, 3
         assert_eq!((batch.last_sequence(), batch.last_offset_delta(), batch.record_count()), (3, 5, 3));
@@ -664,10 +670,10 @@ mod tests {
     fn a_stamped_max_timestamp_comes_with_its_crc() {
         let mut bytes = sample();
         let before = RecordBatch::parse(&bytes).unwrap().payload().to_vec();
-        stamp_max_timestamp(&mut bytes, -7);
+        stamp_max_timestamp(&mut bytes, TimestampMs(-7));
         let batch = RecordBatch::parse(&bytes).unwrap();
-        assert_eq!((batch.max_timestamp(), batch.verify_crc()), (-7, Ok(())));
-        assert_eq!((batch.base_timestamp(), batch.payload()), (1000, &before[..]));
+        assert_eq!((batch.max_timestamp(), batch.verify_crc()), (TimestampMs(-7), Ok(())));
+        assert_eq!((batch.base_timestamp(), batch.payload()), (TimestampMs(1000), &before[..]));
     }
 
     #[test]
@@ -719,7 +725,7 @@ mod tests {
         // The last offset may be the greatest number less one, so that the next offset exists.
         let last = (i64::MAX - 3).to_be_bytes();
         assert_eq!(RecordBatch::parse(&altered(0, &last)).unwrap().next_offset(), i64::MAX);
-        let beyond = DecodeError::BadOffset { base_offset: i64::MAX - 2, last_offset_delta: 2 };
+        let beyond = DecodeError::BadOffset { base_offset: Offset(i64::MAX - 2), last_offset_delta: 2 };
         assert_eq!(refused(0, &(i64::MAX - 2).to_be_bytes()), beyond);
         assert_eq!(refused(57, &(-1_i32).to_be_bytes()), DecodeError::BadRecordCount { given: -1, max: 3 });
         assert_eq!(refused(57, &4_i32.to_be_bytes()), DecodeError::BadRecordCount { given: 4, max: 3 });
@@ -728,7 +734,7 @@ mod tests {
     #[test]
     fn counts_that_the_bytes_cannot_hold_are_refused() {
         let mut bytes = [0; 200];
-        let size = encode_one(&mut bytes, 0, None, Some(&[0; 14]), &[]).unwrap();
+        let size = encode_one(&mut bytes, TimestampMs(0), None, Some(&[0; 14]), &[]).unwrap();
         bytes[23..27].copy_from_slice(&i32::MAX.to_be_bytes());
         bytes[57..61].copy_from_slice(&i32::MAX.to_be_bytes());
         let max = (size as i32 - 61) / 7;
@@ -800,7 +806,7 @@ mod tests {
     fn headers_are_found_by_name_the_last_one_first() {
         let mut bytes = [0; 200];
         let headers = [Header::new("a", b"1"), Header::new("b", b"2"), Header::new("a", b"3")];
-        encode_one(&mut bytes, 0, None, None, &headers).unwrap();
+        encode_one(&mut bytes, TimestampMs(0), None, None, &headers).unwrap();
         let record = RecordBatch::parse(&bytes).unwrap().records().unwrap().next().unwrap().unwrap();
         assert_eq!(record.headers().last_value("a"), Some(Some(&b"3"[..])));
         assert_eq!(record.headers().last_value("c"), None);
@@ -810,7 +816,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "no header to stamp")]
     fn stamping_less_than_a_header_is_our_own_mistake() {
-        stamp_base(&mut [0; 60], 0, 0);
+        stamp_base(&mut [0; 60], Offset(0), LeaderEpoch(0));
     }
 
     proptest! {
@@ -820,7 +826,7 @@ mod tests {
             header in proptest::collection::vec(any::<u8>(), HEADER_LEN),
         ) {
             let mut bytes = vec![0; 4000];
-            let size = encode_one(&mut bytes, 77, None, Some(&value), &[]).unwrap();
+            let size = encode_one(&mut bytes, TimestampMs(77), None, Some(&value), &[]).unwrap();
             bytes.truncate(size);
             let old: [u8; HEADER_LEN] = bytes[..HEADER_LEN].try_into().unwrap();
             let new: [u8; HEADER_LEN] = header.try_into().unwrap();

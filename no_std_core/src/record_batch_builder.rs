@@ -93,7 +93,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> RecordBatchBuilder<B> {
         check_timestamp(timestamp)?;
         let base_timestamp = if offset_delta == 0 { timestamp } else { self.base_timestamp };
         // The greatest one behind one that is missing wraps, and so does the sum that reads it.
-        let timestamp_delta = timestamp.wrapping_sub(base_timestamp);
+        let timestamp_delta = timestamp.0.wrapping_sub(base_timestamp.0);
         let record = PlacedRecord { start: self.end, timestamp_delta, offset_delta, key, value, headers };
         self.end = record.write(self.buffer.as_mut())?;
         self.record_count += 1;
@@ -254,7 +254,7 @@ impl HeaderFields {
         let batch_length = (batch.len() - LOG_OVERHEAD) as u32;
         let attributes = u64::from(self.codec.id());
         let last_offset_delta = (self.record_count - 1) as u32;
-        let (base_timestamp, max_timestamp) = (self.base_timestamp as u64, self.max_timestamp as u64);
+        let (base_timestamp, max_timestamp) = (self.base_timestamp.0 as u64, self.max_timestamp.0 as u64);
         let (producer_id, producer_epoch) = (self.producer.id as u64, self.producer.epoch as u16);
         let (base_sequence, record_count) = (self.producer.base_sequence as u32, self.record_count as u32);
         let Some(header) = batch.first_chunk_mut::<HEADER_LEN>() else { return };
@@ -274,7 +274,7 @@ impl HeaderFields {
 
 #[inline]
 const fn check_timestamp(timestamp: TimestampMs) -> Result<(), EncodeError> {
-    if timestamp < NO_TIMESTAMP { Err(EncodeError::TimestampOutOfRange { given: timestamp }) } else { Ok(()) }
+    if timestamp.0 < NO_TIMESTAMP.0 { Err(EncodeError::TimestampOutOfRange { given: timestamp }) } else { Ok(()) }
 }
 
 /// Numbers below this take one byte or two.
@@ -520,6 +520,7 @@ mod tests {
     use super::*;
     use crate::record_batch::{RecordBatch, TimestampType};
     use crate::units::NO_LEADER_EPOCH;
+    use crate::units::{LeaderEpoch, Offset};
     use proptest::prelude::*;
     use std::vec;
     use std::vec::Vec;
@@ -551,13 +552,13 @@ mod tests {
     fn one_record_is_the_bytes_worked_out_by_hand() {
         let mut buffer = [0xaa; 80];
         let headers = [Header { key: b"h", value: None }];
-        let size = encode_one(&mut buffer, 1000, Some(b"k"), Some(b"v1"), &headers).unwrap();
+        let size = encode_one(&mut buffer, TimestampMs(1000), Some(b"k"), Some(b"v1"), &headers).unwrap();
         let mut expected = BY_HAND;
         expected[17..21].copy_from_slice(&crc32c(&BY_HAND[21..]).to_be_bytes());
         assert_eq!(buffer[..size], expected);
         assert_eq!(buffer[size..], [0xaa; 6]);
         let mut builder = RecordBatchBuilder::new([0x55; 74]);
-        assert_eq!(builder.append(1000, Some(b"k"), Some(b"v1"), &headers), Ok(0));
+        assert_eq!(builder.append(TimestampMs(1000), Some(b"k"), Some(b"v1"), &headers), Ok(0));
         assert_eq!(builder.finish(), expected);
     }
 
@@ -600,14 +601,14 @@ mod tests {
     #[test]
     fn the_needed_length_is_exact_and_too_little_changes_nothing() {
         let mut buffer = [0x77; 100];
-        let needed = match encode_one(&mut [], 5, None, Some(&[1; 20]), &[]) {
+        let needed = match encode_one(&mut [], TimestampMs(5), None, Some(&[1; 20]), &[]) {
             Err(EncodeError::BufferTooSmall { needed, available: 0 }) => needed,
             other => panic!("{other:?}"),
         };
-        let short = encode_one(&mut buffer[..needed - 1], 5, None, Some(&[1; 20]), &[]);
+        let short = encode_one(&mut buffer[..needed - 1], TimestampMs(5), None, Some(&[1; 20]), &[]);
         assert_eq!(short, Err(EncodeError::BufferTooSmall { needed, available: needed - 1 }));
         assert_eq!(buffer, [0x77; 100]);
-        assert_eq!(encode_one(&mut buffer[..needed], 5, None, Some(&[1; 20]), &[]), Ok(needed));
+        assert_eq!(encode_one(&mut buffer[..needed], TimestampMs(5), None, Some(&[1; 20]), &[]), Ok(needed));
     }
 
     #[test]
@@ -619,7 +620,7 @@ mod tests {
             let value = vec![7; n as usize];
             let delta = loop {
                 let before = (builder.size(), builder.record_count(), builder.max_timestamp());
-                match builder.append(10_000 - i64::from(n), None, Some(&value), &[]) {
+                match builder.append(TimestampMs(10_000 - i64::from(n)), None, Some(&value), &[]) {
                     Ok(delta) => break delta,
                     Err(EncodeError::BufferTooSmall { needed, available }) => {
                         assert_eq!((builder.size(), builder.record_count(), builder.max_timestamp()), before);
@@ -631,7 +632,10 @@ mod tests {
             };
             assert_eq!(delta, n);
         }
-        assert_eq!((builder.base_timestamp(), builder.max_timestamp(), builder.record_count()), (10_000, 10_000, 200));
+        assert_eq!(
+            (builder.base_timestamp(), builder.max_timestamp(), builder.record_count()),
+            (TimestampMs(10_000), TimestampMs(10_000), 200)
+        );
         let size = builder.size();
         let batch = RecordBatch::parse(builder.finish()).unwrap();
         assert_eq!((batch.size(), batch.last_offset_delta(), batch.verify_crc()), (size, 199, Ok(())));
@@ -646,13 +650,16 @@ mod tests {
     fn records_without_timestamps_stay_without() {
         let mut builder = RecordBatchBuilder::new([0; 200]);
         builder.append(NO_TIMESTAMP, None, None, &[]).unwrap();
-        assert_eq!(builder.append(-2, None, None, &[]), Err(EncodeError::TimestampOutOfRange { given: -2 }));
         assert_eq!(
-            builder.append(i64::MIN, None, None, &[]),
-            Err(EncodeError::TimestampOutOfRange { given: i64::MIN })
+            builder.append(TimestampMs(-2), None, None, &[]),
+            Err(EncodeError::TimestampOutOfRange { given: TimestampMs(-2) })
         );
-        assert_eq!((builder.base_timestamp(), builder.max_timestamp()), (-1, -1));
-        builder.append(i64::MAX, None, None, &[]).unwrap();
+        assert_eq!(
+            builder.append(TimestampMs(i64::MIN), None, None, &[]),
+            Err(EncodeError::TimestampOutOfRange { given: TimestampMs(i64::MIN) })
+        );
+        assert_eq!((builder.base_timestamp(), builder.max_timestamp()), (TimestampMs(-1), TimestampMs(-1)));
+        builder.append(TimestampMs(i64::MAX), None, None, &[]).unwrap();
         builder.append(NO_TIMESTAMP, None, None, &[]).unwrap();
         let batch = RecordBatch::parse(builder.finish()).unwrap();
         let timestamps: Vec<_> = batch.records().unwrap().map(|record| record.unwrap().timestamp).collect();
@@ -665,7 +672,7 @@ mod tests {
         // The same mebibyte named 4,096 times: 4 GiB, more than a batch can be, and than 32 bits can count.
         let mebibyte = vec![0; 1 << 20];
         let headers = vec![Header { key: b"", value: Some(&mebibyte) }; 4096];
-        let error = encode_one(&mut [0; 100], 0, None, None, &headers).unwrap_err();
+        let error = encode_one(&mut [0; 100], TimestampMs(0), None, None, &headers).unwrap_err();
         assert!(matches!(error, EncodeError::RecordTooLarge { max: 2_147_483_647, .. }), "{error}");
     }
 
@@ -675,8 +682,8 @@ mod tests {
         let mut out = [9; 100];
         assert_eq!(builder.finish_compressed(CompressionType::Snappy, &mut out, 10), Err(EncodeError::NoRecords));
         builder.set_producer(7, 3, 40);
-        builder.append(50, None, Some(b"a"), &[]).unwrap();
-        builder.append(60, None, Some(b"b"), &[]).unwrap();
+        builder.append(TimestampMs(50), None, Some(b"a"), &[]).unwrap();
+        builder.append(TimestampMs(60), None, Some(b"b"), &[]).unwrap();
         let needed = EncodeError::BufferTooSmall { needed: 101, available: 100 };
         assert_eq!(builder.finish_compressed(CompressionType::Snappy, &mut out, 40), Err(needed));
         assert!(builder.finish_compressed(CompressionType::Snappy, &mut out, usize::MAX).is_err());
@@ -717,21 +724,23 @@ mod tests {
             for (n, (timestamp, key, value, headers)) in records.iter().enumerate() {
                 let headers = headers.iter().map(|(key, value)| Header { key, value: value.as_deref() });
                 let headers: Vec<_> = headers.collect();
-                prop_assert_eq!(builder.append(*timestamp, key.as_deref(), value.as_deref(), &headers), Ok(n as i32));
+                let timestamp = TimestampMs(*timestamp);
+                prop_assert_eq!(builder.append(timestamp, key.as_deref(), value.as_deref(), &headers), Ok(n as i32));
                 if records.len() == 1 {
                     let mut one = vec![0; builder.size()];
-                    let size = encode_one(&mut one, *timestamp, key.as_deref(), value.as_deref(), &headers).unwrap();
+                    let size = encode_one(&mut one, timestamp, key.as_deref(), value.as_deref(), &headers).unwrap();
                     prop_assert_eq!(&one[..size], &*builder.finish());
                 }
             }
-            crate::stamp_base(builder.finish(), base, epoch);
+            crate::stamp_base(builder.finish(), Offset(base), LeaderEpoch(epoch));
             let size = builder.size();
             let buffer = builder.into_buffer();
             let batch = RecordBatch::parse(&buffer).unwrap();
             prop_assert_eq!(batch.size(), size);
             prop_assert_eq!(batch.verify_crc(), Ok(()));
             prop_assert_eq!(batch.partition_leader_epoch(), epoch);
-            prop_assert_eq!((batch.base_offset(), batch.next_offset()), (base, base + records.len() as i64));
+            prop_assert_eq!(batch.base_offset(), base);
+            prop_assert_eq!(batch.next_offset(), base + records.len() as i64);
             prop_assert_eq!(batch.timestamp_type(), TimestampType::CreateTime);
             prop_assert_eq!(batch.base_timestamp(), records[0].0);
             prop_assert_eq!(batch.max_timestamp(), records.iter().map(|r| r.0).max().unwrap());
@@ -739,7 +748,7 @@ mod tests {
             prop_assert_eq!(read.remaining(), records.len());
             for (n, (timestamp, key, value, headers)) in records.iter().enumerate() {
                 let record = read.next().unwrap().unwrap();
-                prop_assert_eq!((record.offset, record.timestamp), (base + n as i64, *timestamp));
+                prop_assert_eq!((record.offset, record.timestamp), (Offset(base + n as i64), TimestampMs(*timestamp)));
                 prop_assert_eq!((record.key, record.value), (key.as_deref(), value.as_deref()));
                 prop_assert_eq!(record.headers().len(), headers.len());
                 let read_headers = record.headers().map(|h| (h.key.to_vec(), h.value.map(<[u8]>::to_vec)));
@@ -752,10 +761,13 @@ mod tests {
     #[test]
     fn a_new_batch_has_epoch_zero_until_it_is_stamped() {
         let mut buffer = [0; 100];
-        let size = encode_one(&mut buffer, 0, None, None, &[]).unwrap();
+        let size = encode_one(&mut buffer, TimestampMs(0), None, None, &[]).unwrap();
         assert_eq!(RecordBatch::parse(&buffer).unwrap().partition_leader_epoch(), 0);
-        crate::stamp_base(&mut buffer[..size], 9, NO_LEADER_EPOCH);
+        crate::stamp_base(&mut buffer[..size], Offset(9), NO_LEADER_EPOCH);
         let batch = RecordBatch::parse(&buffer).unwrap();
-        assert_eq!((batch.base_offset(), batch.partition_leader_epoch(), batch.verify_crc()), (9, -1, Ok(())));
+        assert_eq!(
+            (batch.base_offset(), batch.partition_leader_epoch(), batch.verify_crc()),
+            (Offset(9), LeaderEpoch(-1), Ok(()))
+        );
     }
 }

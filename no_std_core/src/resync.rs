@@ -28,7 +28,7 @@ use crate::record_batch::{
     ATTRIBUTE_CODEC, ATTRIBUTES_UNUSED, BATCH_LENGTH_MIN, CRC_START, HEADER_LEN, MAGIC, RecordBatchHeader,
 };
 use crate::segment_scan::{ScanRules, header_holds};
-use crate::units::{NO_LEADER_EPOCH, Offset};
+use crate::units::{LeaderEpoch, NO_LEADER_EPOCH, Offset};
 
 /// Lends the bytes of one segment.
 pub trait SegmentBytes {
@@ -81,10 +81,10 @@ impl Plausible<'_> {
         };
         header_holds(header, &rules)?;
         let implausible = |header_byte| Err(DecodeError::Implausible { header_byte });
-        let base_offset = header.base_offset.get();
+        let base_offset = Offset(header.base_offset.get());
         // `header_holds` saw to it that this does not overflow.
         let last_offset = base_offset.wrapping_add(i64::from(header.last_offset_delta.get()));
-        if base_offset.saturating_sub(self.offset_min) > HOLE_MAX {
+        if base_offset.saturating_since(self.offset_min) > HOLE_MAX {
             return implausible(0);
         }
         // Segments of logs that were not written here may overlap: there only the base offset has to fit.
@@ -92,7 +92,7 @@ impl Plausible<'_> {
         if bounded >= self.offset_end {
             return implausible(0);
         }
-        let epoch = header.partition_leader_epoch.get();
+        let epoch = LeaderEpoch(header.partition_leader_epoch.get());
         let known = match self.epochs {
             None => epoch >= NO_LEADER_EPOCH,
             // A table that starts later than the damage says nothing about what is before it.
@@ -176,7 +176,7 @@ impl Candidate {
 
     /// How credible this one is behind `before`, a place and the offset that was due there.
     fn credit(&self, before: (u64, Offset), contiguous: bool) -> u32 {
-        let (lost_bytes, lost_offsets) = (self.position - before.0, self.base_offset.abs_diff(before.1));
+        let (lost_bytes, lost_offsets) = (self.position - before.0, self.base_offset.0.abs_diff(before.1.0));
         // Where compaction has taken records, a hole of any width is legal and no byte is lost for it.
         if !contiguous || lost_offsets <= lost_bytes.saturating_mul(RECORDS_PER_BYTE_MAX) { 3 } else { 1 }
     }
@@ -280,7 +280,7 @@ fn plausible_candidate(
     plausible: &Plausible<'_>,
 ) -> Option<Candidate> {
     plausible.check(header).ok()?;
-    let base_offset = header.base_offset.get();
+    let base_offset = Offset(header.base_offset.get());
     let candidate = Candidate {
         position,
         end: position + header.size().ok()? as u64,
@@ -368,7 +368,7 @@ pub fn checksum(bytes: &mut impl SegmentBytes, position: u64, end: u64) -> Optio
 pub fn displaced_batch(bytes: &mut impl SegmentBytes, position: u64, expected: Offset) -> Option<Candidate> {
     let (mut header, _) = RecordBatchHeader::read_from_prefix(bytes.at(position, HEADER_LEN)).ok()?;
     // The offset that is wrong may also be one that no batch can have.
-    header.base_offset.set(expected);
+    header.base_offset.set(expected.0);
     let end = position + header.size().ok()? as u64;
     header.check().ok()?;
     let next_offset = expected + i64::from(header.last_offset_delta.get()) + 1;
@@ -414,7 +414,7 @@ fn best_start(candidates: &[Candidate], before: (u64, Offset), contiguous: bool,
     const BORNE_OUT: u32 = 1000;
     let last = candidates.len() - 1;
     // From each candidate on: the credit of the rest of the way, and the offset that it ends with.
-    let mut ways = [(0, Reverse(0)); CANDIDATES_MAX];
+    let mut ways = [(0, Reverse(Offset(0))); CANDIDATES_MAX];
     for at in (0..=last).rev() {
         let candidate = candidates[at];
         let borne_out = if at == last && is_borne_out { BORNE_OUT } else { 0 };
@@ -440,26 +440,29 @@ mod tests {
     use crate::leader_epoch::EpochEntry;
     use crate::record_batch::{RecordBatch, stamp_base};
     use crate::record_batch_builder::RecordBatchBuilder;
+    use crate::units::TimestampMs;
     use proptest::prelude::*;
     use std::vec;
     use std::vec::Vec;
 
-    const EPOCHS: [EpochEntry; 2] =
-        [EpochEntry { epoch: 0, start_offset: 0 }, EpochEntry { epoch: 3, start_offset: 12 }];
+    const EPOCHS: [EpochEntry; 2] = [
+        EpochEntry { epoch: LeaderEpoch(0), start_offset: Offset(0) },
+        EpochEntry { epoch: LeaderEpoch(3), start_offset: Offset(12) },
+    ];
 
     fn batch(base_offset: Offset, epoch: i32, records: u8, value_len: usize) -> Vec<u8> {
         let mut builder = RecordBatchBuilder::new(vec![0; value_len * usize::from(records) + 20_000]);
         for n in 0..records {
-            builder.append(1000 + i64::from(n), None, Some(&vec![n; value_len]), &[]).unwrap();
+            builder.append(TimestampMs(1000 + i64::from(n)), None, Some(&vec![n; value_len]), &[]).unwrap();
         }
         let bytes = builder.finish();
-        stamp_base(bytes, base_offset, epoch);
+        stamp_base(bytes, base_offset, LeaderEpoch(epoch));
         bytes.to_vec()
     }
 
     /// Batches of four records, epochs as the table says.
     fn log(batches: usize) -> Vec<u8> {
-        (0..batches).flat_map(|n| batch(n as i64 * 4, if n < 3 { 0 } else { 3 }, 4, 10 + n)).collect()
+        (0..batches).flat_map(|n| batch(Offset(n as i64 * 4), if n < 3 { 0 } else { 3 }, 4, 10 + n)).collect()
     }
 
     fn sizes(bytes: &[u8], batches: usize) -> Vec<usize> {
@@ -474,9 +477,9 @@ mod tests {
 
     fn plausible() -> Plausible<'static> {
         Plausible {
-            offset_min: 0,
-            offset_end: i64::MAX,
-            durable_below: 0,
+            offset_min: Offset(0),
+            offset_end: Offset(i64::MAX),
+            durable_below: Offset(0),
             contiguous: true,
             epochs: Some(EpochTableView(&EPOCHS)),
         }
@@ -511,9 +514,9 @@ mod tests {
         // The damaged one was plausible, and cost its size; so did the good one.
         assert_eq!(budget, bytes.len() as u64 * 8 - (sizes[0] + sizes[1]) as u64);
         assert_eq!(search(&bytes, sizes[0] as u64 + 1, &plausible(), &mut budget), start(2));
-        let fifth = Plausible { offset_min: 14, ..plausible() };
+        let fifth = Plausible { offset_min: Offset(14), ..plausible() };
         assert_eq!(search(&bytes, 0, &fifth, &mut budget), start(4));
-        let early = Plausible { offset_end: 7, ..plausible() };
+        let early = Plausible { offset_end: Offset(7), ..plausible() };
         assert_eq!(search(&bytes, 1, &early, &mut budget), Ok(None));
         assert_eq!(search(&bytes, bytes.len() as u64 + 5, &plausible(), &mut budget), Ok(None));
         assert_eq!(search(&bytes, u64::MAX, &plausible(), &mut budget), Ok(None));
@@ -550,17 +553,17 @@ mod tests {
     /// `max.message.bytes` may allow hundreds of megabytes: no such batch is taken into memory to be found.
     #[test]
     fn a_batch_longer_than_a_stretch_is_found_stretch_by_stretch() {
-        let (short, long) = (batch(0, 0, 1, 10), batch(1, 0, 1, 3 * SEARCH_STRIDE_BYTES));
+        let (short, long) = (batch(Offset(0), 0, 1, 10), batch(Offset(1), 0, 1, 3 * SEARCH_STRIDE_BYTES));
         for junk in [0, 1, SEARCH_STRIDE_BYTES - 30, SEARCH_STRIDE_BYTES, 2 * SEARCH_STRIDE_BYTES + 5] {
-            let bytes = [&short[..], &vec![9; junk], &long, &batch(2, 0, 1, 5)].concat();
+            let bytes = [&short[..], &vec![9; junk], &long, &batch(Offset(2), 0, 1, 5)].concat();
             let mut lent = Stretches { bytes: &bytes, longest: 0 };
             let mut effort = Effort::for_segment(bytes.len() as u64);
-            let behind = Plausible { offset_min: 1, epochs: None, ..plausible() };
+            let behind = Plausible { offset_min: Offset(1), epochs: None, ..plausible() };
             let Resync::Found(found) = resync(&mut lent, short.len() as u64, short.len() as u64, &behind, &mut effort)
             else {
                 panic!("{junk}")
             };
-            assert_eq!((found.position, found.next_offset), ((short.len() + junk) as u64, 2), "{junk}");
+            assert_eq!((found.position, found.next_offset), ((short.len() + junk) as u64, Offset(2)), "{junk}");
             assert!(lent.longest <= SEARCH_STRIDE_BYTES);
         }
     }
@@ -611,16 +614,16 @@ mod tests {
     /// No CRC covers a base offset. One that damage has raised hides nothing that stands behind it.
     #[test]
     fn a_raised_base_offset_is_not_believed_against_what_follows() {
-        let batches: Vec<Vec<u8>> = (0..5).map(|n| batch(n * 4, 0, 4, 20)).collect();
+        let batches: Vec<Vec<u8>> = (0..5).map(|n| batch(Offset(n * 4), 0, 4, 20)).collect();
         for contiguous in [true, false] {
-            let rules = Plausible { contiguous, epochs: None, offset_min: 4, ..plausible() };
+            let rules = Plausible { contiguous, epochs: None, offset_min: Offset(4), ..plausible() };
             for raised in [13_i64, 1 << 33, i64::MAX / 2] {
                 let mut second = batches[1].clone();
                 second[..8].copy_from_slice(&raised.to_be_bytes());
                 let bytes = [&batches[0][..], b"damage", &second, &batches[2], &batches[3]].concat();
                 let third = batches[0].len() + 6 + second.len();
                 let found = goes_on(&bytes, batches[0].len(), &rules);
-                assert_eq!(found, Some((third as u64, 8)), "{raised} {contiguous}");
+                assert_eq!(found, Some((third as u64, Offset(8))), "{raised} {contiguous}");
             }
         }
     }
@@ -629,49 +632,53 @@ mod tests {
     #[test]
     fn holes_are_believed_where_they_are_legal() {
         let bases = [0_i64, 1, 10, 20, 5_000_000_000, 5_000_000_040];
-        let batches: Vec<Vec<u8>> = bases.iter().map(|&base| batch(base, 0, 1, 10)).collect();
+        let batches: Vec<Vec<u8>> = bases.iter().map(|&base| batch(Offset(base), 0, 1, 10)).collect();
         let bytes = batches.concat();
         let rules = Plausible { contiguous: false, epochs: None, ..plausible() };
         let mut position = 0;
         let mut due = 0;
         for (base, one) in bases.iter().zip(&batches) {
             let end = position + one.len() as u64;
-            let jump = Candidate { position, end, base_offset: *base, next_offset: base + 1 };
+            let jump = Candidate { position, end, base_offset: Offset(*base), next_offset: Offset(base + 1) };
             let mut effort = Effort::for_segment(bytes.len() as u64);
-            let behind = Plausible { offset_min: due, ..rules };
-            assert!(is_jump_believed(&mut &bytes[..], jump, due, &behind, &mut effort), "{base}");
+            let behind = Plausible { offset_min: Offset(due), ..rules };
+            assert!(is_jump_believed(&mut &bytes[..], jump, Offset(due), &behind, &mut effort), "{base}");
             (position, due) = (end, base + 1);
         }
         // Behind damage, too: the first batch that holds is where the log goes on.
         let mut damaged = bytes.clone();
         damaged[batches[0].len() + 40] ^= 1;
         let third = batches[..2].concat().len() as u64;
-        assert_eq!(goes_on(&damaged, batches[0].len(), &Plausible { offset_min: 1, ..rules }), Some((third, 10)));
+        assert_eq!(
+            goes_on(&damaged, batches[0].len(), &Plausible { offset_min: Offset(1), ..rules }),
+            Some((third, Offset(10)))
+        );
     }
 
     /// Below the recovery point nothing beyond it is plausible while something below it is there.
     #[test]
     fn a_batch_below_the_recovery_point_goes_before_one_above() {
-        let (damaged, good, above) = (batch(0, 0, 4, 10), batch(4, 0, 4, 10), batch(8, 0, 4, 10));
-        let mut raised = batch(0, 0, 4, 11);
+        let (damaged, good, above) =
+            (batch(Offset(0), 0, 4, 10), batch(Offset(4), 0, 4, 10), batch(Offset(8), 0, 4, 10));
+        let mut raised = batch(Offset(0), 0, 4, 11);
         raised[..8].copy_from_slice(&700_i64.to_be_bytes());
         let bytes = [&damaged[..20], &raised, &good, &above].concat();
-        let rules = Plausible { durable_below: 8, epochs: None, ..plausible() };
-        assert_eq!(goes_on(&bytes, 0, &rules), Some((20 + raised.len() as u64, 4)));
+        let rules = Plausible { durable_below: Offset(8), epochs: None, ..plausible() };
+        assert_eq!(goes_on(&bytes, 0, &rules), Some((20 + raised.len() as u64, Offset(4))));
         // Nothing below is left: what follows the point is where the log goes on.
         let bytes = [&damaged[..20], &above[..]].concat();
-        assert_eq!(goes_on(&bytes, 0, &rules), Some((20, 8)));
+        assert_eq!(goes_on(&bytes, 0, &rules), Some((20, Offset(8))));
     }
 
     #[test]
     fn a_batch_that_holds_but_for_its_base_offset_is_known() {
-        let mut bytes = [batch(0, 0, 4, 10), batch(4, 0, 4, 10)].concat();
+        let mut bytes = [batch(Offset(0), 0, 4, 10), batch(Offset(4), 0, 4, 10)].concat();
         let second = bytes.len() / 2;
         bytes[second..second + 8].copy_from_slice(&i64::MIN.to_be_bytes());
-        let found = displaced_batch(&mut &bytes[..], second as u64, 4).unwrap();
-        assert_eq!((found.end, found.base_offset, found.next_offset), (bytes.len() as u64, 4, 8));
+        let found = displaced_batch(&mut &bytes[..], second as u64, Offset(4)).unwrap();
+        assert_eq!((found.end, found.base_offset, found.next_offset), (bytes.len() as u64, Offset(4), Offset(8)));
         bytes[second + 70] ^= 1;
-        assert_eq!(displaced_batch(&mut &bytes[..], second as u64, 4), None);
+        assert_eq!(displaced_batch(&mut &bytes[..], second as u64, Offset(4)), None);
     }
 
     /// Every position tried in full, without a budget.
@@ -703,7 +710,7 @@ mod tests {
                 let len = bytes.len();
                 bytes[place % len] = byte;
             }
-            let plausible = Plausible { offset_min, ..plausible() };
+            let plausible = Plausible { offset_min: Offset(offset_min), ..plausible() };
             let expected = naive_next(&bytes, from, &plausible);
             prop_assert_eq!(search(&bytes, from as u64, &plausible, &mut u64::MAX.clone()), Ok(expected));
         }

@@ -15,12 +15,12 @@ pub enum RetentionReason {
 
 /// 2020-01-01T00:00Z: a clock that shows an earlier time was not set yet. (Devices without one begin in 1970, or when
 /// their firmware was built.)
-const DATED_FROM_MS: TimestampMs = 1_577_836_800_000;
+const DATED_FROM_MS: TimestampMs = TimestampMs(1_577_836_800_000);
 
 /// Whether a timestamp says when something happened: one before 2020 is of a clock that nobody had set, and tells
 /// nothing of a record's age.
 pub const fn is_dated(timestamp: TimestampMs) -> bool {
-    timestamp >= DATED_FROM_MS
+    timestamp.0 >= DATED_FROM_MS.0
 }
 
 /// What is known of one segment that takes no more batches.
@@ -75,7 +75,7 @@ impl RetentionParams {
         if segment.next_base_offset <= self.log_start_offset {
             return Some(RetentionReason::LogStart);
         }
-        let age = self.now.saturating_sub(segment.largest_timestamp);
+        let age = self.now.saturating_since(segment.largest_timestamp);
         let is_delivered = segment.next_base_offset <= self.undelivered_from;
         if self.retention_ms >= 0 && segment.largest_timestamp >= 0 && age > self.retention_ms && is_delivered {
             return Some(RetentionReason::Time);
@@ -120,16 +120,19 @@ mod tests {
         retention_bytes: -1,
         retention_ms: -1,
         total_bytes: 450,
-        log_start_offset: 0,
-        high_watermark: 450,
+        log_start_offset: Offset(0),
+        high_watermark: Offset(450),
         undelivered_from: Offset::MAX,
-        now: 10_000,
+        now: TimestampMs(10_000),
     };
 
     /// Four sealed segments of 100 bytes and 100 offsets, with an active one of 50 behind.
     fn expired(params: RetentionParams) -> Vec<RetentionReason> {
-        let segments =
-            (1..5).map(|n| SealedSegment { size: 100, largest_timestamp: n * 1000, next_base_offset: n * 100 });
+        let segments = (1..5).map(|n| SealedSegment {
+            size: 100,
+            largest_timestamp: TimestampMs(n * 1000),
+            next_base_offset: Offset(n * 100),
+        });
         params.expired(segments).collect()
     }
 
@@ -144,7 +147,7 @@ mod tests {
         assert_eq!(expired(RetentionParams { retention_ms: 8000, ..PARAMS }), [Time]);
         assert_eq!(expired(RetentionParams { retention_ms: 7999, ..PARAMS }), [Time, Time]);
         assert_eq!(expired(RetentionParams { retention_ms: 0, ..PARAMS }), [Time; 4]);
-        assert_eq!(expired(RetentionParams { retention_ms: 0, now: i64::MIN, ..PARAMS }), []);
+        assert_eq!(expired(RetentionParams { retention_ms: 0, now: TimestampMs(i64::MIN), ..PARAMS }), []);
     }
 
     #[test]
@@ -159,34 +162,37 @@ mod tests {
     #[test]
     fn what_lies_before_the_log_start_goes_first() {
         use RetentionReason::{LogStart, Time};
-        assert_eq!(expired(RetentionParams { log_start_offset: 199, ..PARAMS }), [LogStart]);
-        let params = RetentionParams { log_start_offset: 200, retention_ms: 6999, ..PARAMS };
+        assert_eq!(expired(RetentionParams { log_start_offset: Offset(199), ..PARAMS }), [LogStart]);
+        let params = RetentionParams { log_start_offset: Offset(200), retention_ms: 6999, ..PARAMS };
         assert_eq!(expired(params), [LogStart, LogStart, Time]);
     }
 
     #[test]
     fn what_was_not_delivered_goes_for_its_size_and_not_for_its_age() {
         use RetentionReason::{LogStart, Size, Time};
-        let params = RetentionParams { retention_ms: 0, undelivered_from: 200, ..PARAMS };
+        let params = RetentionParams { retention_ms: 0, undelivered_from: Offset(200), ..PARAMS };
         assert_eq!(expired(params), [Time, Time]);
-        assert_eq!(expired(RetentionParams { undelivered_from: 199, ..params }), [Time]);
+        assert_eq!(expired(RetentionParams { undelivered_from: Offset(199), ..params }), [Time]);
         assert_eq!(expired(RetentionParams { retention_bytes: 150, ..params }), [Time, Time, Size]);
-        assert_eq!(expired(RetentionParams { undelivered_from: 0, log_start_offset: 100, ..params }), [LogStart]);
+        assert_eq!(
+            expired(RetentionParams { undelivered_from: Offset(0), log_start_offset: Offset(100), ..params }),
+            [LogStart]
+        );
     }
 
     #[test]
     fn nothing_above_the_high_watermark_goes() {
-        let params = RetentionParams { retention_ms: 0, retention_bytes: 0, log_start_offset: 450, ..PARAMS };
-        assert_eq!(expired(RetentionParams { high_watermark: 299, ..params }).len(), 2);
-        assert_eq!(expired(RetentionParams { high_watermark: 99, ..params }).len(), 0);
+        let params = RetentionParams { retention_ms: 0, retention_bytes: 0, log_start_offset: Offset(450), ..PARAMS };
+        assert_eq!(expired(RetentionParams { high_watermark: Offset(299), ..params }).len(), 2);
+        assert_eq!(expired(RetentionParams { high_watermark: Offset(99), ..params }).len(), 0);
     }
 
     #[test]
     fn a_segment_that_stays_keeps_all_behind_it() {
         let segments = [(5000, 100), (1, 200), (1, 300)].map(|(largest_timestamp, next_base_offset)| SealedSegment {
             size: 1,
-            largest_timestamp,
-            next_base_offset,
+            largest_timestamp: TimestampMs(largest_timestamp),
+            next_base_offset: Offset(next_base_offset),
         });
         let mut expired = RetentionParams { retention_ms: 6000, ..PARAMS }.expired(segments);
         assert_eq!((expired.next(), expired.next(), expired.next(), expired.next()), (None, None, None, None));

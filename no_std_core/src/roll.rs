@@ -67,7 +67,7 @@ impl RollParams {
         if self.index_is_full() {
             return Some(RollReason::IndexFull);
         }
-        if self.batch_last_offset.saturating_sub(self.base_offset) > i64::from(i32::MAX) {
+        if self.batch_last_offset.saturating_since(self.base_offset) > i64::from(i32::MAX) {
             return Some(RollReason::OffsetOverflow);
         }
         None
@@ -77,9 +77,9 @@ impl RollParams {
     /// rolls as it would have rolled live.
     fn waited_ms(&self) -> i64 {
         if self.first_batch_timestamp >= 0 {
-            self.batch_max_timestamp.saturating_sub(self.first_batch_timestamp)
+            self.batch_max_timestamp.saturating_since(self.first_batch_timestamp)
         } else {
-            self.now.saturating_sub(self.created_ms)
+            self.now.saturating_since(self.created_ms)
         }
     }
 
@@ -99,16 +99,16 @@ mod tests {
         segment_bytes: 1000,
         segment_ms: 500,
         segment_index_bytes: 40,
-        base_offset: 100,
+        base_offset: Offset(100),
         size: 900,
-        created_ms: 5000,
-        first_batch_timestamp: 10_000,
+        created_ms: TimestampMs(5000),
+        first_batch_timestamp: TimestampMs(10_000),
         offset_index_entries: 0,
         time_index_entries: 0,
         batch_size: 100,
-        batch_last_offset: 100 + i32::MAX as i64,
-        batch_max_timestamp: 10_500,
-        now: 1 << 40,
+        batch_last_offset: Offset(100 + i32::MAX as i64),
+        batch_max_timestamp: TimestampMs(10_500),
+        now: TimestampMs(1 << 40),
     };
 
     #[test]
@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(PARAMS.should_roll(), None);
         for (params, reason) in [
             (RollParams { batch_size: 101, ..PARAMS }, RollReason::Size),
-            (RollParams { batch_max_timestamp: 10_501, ..PARAMS }, RollReason::Time),
+            (RollParams { batch_max_timestamp: TimestampMs(10_501), ..PARAMS }, RollReason::Time),
             (RollParams { offset_index_entries: 5, ..PARAMS }, RollReason::IndexFull),
             // 40 bytes hold three entries of twelve, and one is kept back.
             (RollParams { time_index_entries: 2, ..PARAMS }, RollReason::IndexFull),
@@ -130,11 +130,11 @@ mod tests {
 
     #[test]
     fn without_timestamps_the_wall_clock_counts() {
-        let params = RollParams { first_batch_timestamp: -1, now: 5500, ..PARAMS };
+        let params = RollParams { first_batch_timestamp: TimestampMs(-1), now: TimestampMs(5500), ..PARAMS };
         assert_eq!(params.should_roll(), None);
-        assert_eq!(RollParams { now: 5501, ..params }.should_roll(), Some(RollReason::Time));
+        assert_eq!(RollParams { now: TimestampMs(5501), ..params }.should_roll(), Some(RollReason::Time));
         // A clock that jumped back rolls nothing.
-        assert_eq!(RollParams { now: i64::MIN, ..params }.should_roll(), None);
+        assert_eq!(RollParams { now: TimestampMs(i64::MIN), ..params }.should_roll(), None);
     }
 
     #[test]
@@ -143,10 +143,10 @@ mod tests {
             size: u32::MAX,
             batch_size: u32::MAX,
             segment_bytes: u32::MAX,
-            base_offset: i64::MIN,
-            batch_last_offset: i64::MAX,
-            batch_max_timestamp: i64::MIN,
-            first_batch_timestamp: i64::MAX,
+            base_offset: Offset(i64::MIN),
+            batch_last_offset: Offset(i64::MAX),
+            batch_max_timestamp: TimestampMs(i64::MIN),
+            first_batch_timestamp: TimestampMs(i64::MAX),
             ..PARAMS
         };
         assert_eq!(params.should_roll(), Some(RollReason::Size));

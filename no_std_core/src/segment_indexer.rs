@@ -37,7 +37,7 @@ impl SegmentIndexer {
         Self {
             base_offset,
             index_interval_bytes,
-            mark: 0,
+            mark: Position(0),
             largest_timestamp: NO_TIMESTAMP,
             offset_of_largest: base_offset,
             indexed_timestamp: NO_TIMESTAMP,
@@ -88,7 +88,7 @@ impl SegmentIndexer {
                 self.unindexed_timestamp = self.unindexed_timestamp.max(max_timestamp);
             }
         }
-        if position.saturating_sub(self.mark) > self.index_interval_bytes {
+        if position.saturating_since(self.mark) > self.index_interval_bytes {
             return self.index(position, last_offset);
         }
         None
@@ -143,7 +143,7 @@ impl SegmentIndexer {
     /// Whether an index entry can name `offset`.
     #[inline]
     pub fn fits(&self, offset: Offset) -> bool {
-        offset.checked_sub(self.base_offset).is_some_and(|relative| (0..=i64::from(i32::MAX)).contains(&relative))
+        offset.checked_since(self.base_offset).is_some_and(|relative| (0..=i64::from(i32::MAX)).contains(&relative))
     }
 }
 
@@ -155,7 +155,7 @@ mod tests {
     use std::vec::Vec;
 
     /// A batch as the rule sees it: size in bytes, records, max timestamp.
-    type Batch = (u32, i64, TimestampMs);
+    type Batch = (u32, i64, i64);
 
     struct Indexes {
         offsets: Vec<u8>,
@@ -181,13 +181,15 @@ mod tests {
         let mut reached: Vec<(TimestampMs, Offset)> = vec![];
         for &(size, records, timestamp) in batches {
             next += records;
-            reached.push((timestamp, next - 1));
+            reached.push((TimestampMs(timestamp), next - 1));
             if position - mark > interval {
                 let greatest = reached.iter().map(|r| r.0).max().unwrap();
                 let first = *reached.iter().find(|r| r.0 == greatest).unwrap();
-                indexes.offsets.extend_from_slice(&OffsetIndexEntry { offset: next - 1, position }.encode(base));
+                indexes.offsets.extend_from_slice(
+                    &OffsetIndexEntry { offset: next - 1, position: Position(position) }.encode(base),
+                );
                 if greatest > last_time {
-                    last_time = greatest;
+                    last_time = greatest.0;
                     indexes
                         .times
                         .extend_from_slice(&TimeIndexEntry { timestamp: first.0, offset: first.1 }.encode(base));
@@ -205,42 +207,48 @@ mod tests {
 
     #[test]
     fn the_first_batch_is_never_indexed_and_the_interval_has_to_be_passed() {
-        let mut indexer = SegmentIndexer::new(100, 4096);
-        assert_eq!(indexer.on_batch(0, 109, 50), None);
-        assert_eq!(indexer.on_batch(4096, 119, 40), None);
-        let time = TimeIndexEntry { timestamp: 50, offset: 109 };
+        let mut indexer = SegmentIndexer::new(Offset(100), 4096);
+        assert_eq!(indexer.on_batch(Position(0), Offset(109), TimestampMs(50)), None);
+        assert_eq!(indexer.on_batch(Position(4096), Offset(119), TimestampMs(40)), None);
+        let time = TimeIndexEntry { timestamp: TimestampMs(50), offset: Offset(109) };
         assert_eq!(
-            indexer.on_batch(4097, 129, 50),
-            Some((OffsetIndexEntry { offset: 129, position: 4097 }, Some(time)))
+            indexer.on_batch(Position(4097), Offset(129), TimestampMs(50)),
+            Some((OffsetIndexEntry { offset: Offset(129), position: Position(4097) }, Some(time)))
         );
         assert_eq!(
             (indexer.largest_timestamp(), indexer.offset_of_largest_timestamp(), indexer.mark()),
-            (50, 109, 4097)
+            (TimestampMs(50), Offset(109), Position(4097))
         );
         // No later time: an offset entry alone, and nothing to seal.
-        assert_eq!(indexer.on_batch(9000, 139, 50), Some((OffsetIndexEntry { offset: 139, position: 9000 }, None)));
+        assert_eq!(
+            indexer.on_batch(Position(9000), Offset(139), TimestampMs(50)),
+            Some((OffsetIndexEntry { offset: Offset(139), position: Position(9000) }, None))
+        );
         assert_eq!(indexer.on_seal(), None);
-        assert_eq!(indexer.on_batch(9001, 149, 51), None);
-        assert_eq!(indexer.on_seal(), Some(TimeIndexEntry { timestamp: 51, offset: 149 }));
+        assert_eq!(indexer.on_batch(Position(9001), Offset(149), TimestampMs(51)), None);
+        assert_eq!(indexer.on_seal(), Some(TimeIndexEntry { timestamp: TimestampMs(51), offset: Offset(149) }));
         assert_eq!(indexer.on_seal(), None);
     }
 
     #[test]
     fn batches_without_timestamps_leave_the_time_index_empty() {
-        let mut indexer = SegmentIndexer::new(0, 0);
-        assert_eq!(indexer.on_batch(0, 0, NO_TIMESTAMP), None);
-        assert_eq!(indexer.on_batch(70, 1, NO_TIMESTAMP), Some((OffsetIndexEntry { offset: 1, position: 70 }, None)));
+        let mut indexer = SegmentIndexer::new(Offset(0), 0);
+        assert_eq!(indexer.on_batch(Position(0), Offset(0), NO_TIMESTAMP), None);
+        assert_eq!(
+            indexer.on_batch(Position(70), Offset(1), NO_TIMESTAMP),
+            Some((OffsetIndexEntry { offset: Offset(1), position: Position(70) }, None))
+        );
         assert_eq!((indexer.on_seal(), indexer.largest_timestamp()), (None, NO_TIMESTAMP));
     }
 
     #[test]
     fn offsets_that_do_not_fit_are_never_indexed() {
-        let mut indexer = SegmentIndexer::new(10, 0);
-        assert_eq!(indexer.on_batch(1, 9, 5), None);
-        assert_eq!(indexer.on_batch(2, 11 + i64::from(i32::MAX), 5), None);
-        assert_eq!(indexer.on_batch(3, i64::MIN, 5), None);
+        let mut indexer = SegmentIndexer::new(Offset(10), 0);
+        assert_eq!(indexer.on_batch(Position(1), Offset(9), TimestampMs(5)), None);
+        assert_eq!(indexer.on_batch(Position(2), Offset(11 + i64::from(i32::MAX)), TimestampMs(5)), None);
+        assert_eq!(indexer.on_batch(Position(3), Offset(i64::MIN), TimestampMs(5)), None);
         assert_eq!(indexer.on_seal(), None);
-        assert!(indexer.on_batch(4, 10 + i64::from(i32::MAX), 5).is_some());
+        assert!(indexer.on_batch(Position(4), Offset(10 + i64::from(i32::MAX)), TimestampMs(5)).is_some());
     }
 
     fn batches() -> impl Strategy<Value = Vec<Batch>> {
@@ -254,19 +262,19 @@ mod tests {
             base in 0_i64..1000,
             interval in 0_u32..6000,
         ) {
-            let expected = naive(base, interval, &batches);
+            let expected = naive(Offset(base), interval, &batches);
             let mut live = Indexes { offsets: vec![], times: vec![] };
-            let mut indexer = SegmentIndexer::new(base, interval);
+            let mut indexer = SegmentIndexer::new(Offset(base), interval);
             let (mut position, mut next) = (0, base);
             for (size, records, timestamp) in batches {
                 next += records;
-                live.take(base, indexer.on_batch(position, next - 1, timestamp));
+                live.take(Offset(base), indexer.on_batch(Position(position), Offset(next - 1), TimestampMs(timestamp)));
                 position += size;
             }
-            live.seal(base, indexer.on_seal());
+            live.seal(Offset(base), indexer.on_seal());
             prop_assert_eq!(&live.offsets, &expected.offsets);
             prop_assert_eq!(&live.times, &expected.times);
-            prop_assert!(OffsetIndex::new(&live.offsets, base).check().is_ok());
+            prop_assert!(OffsetIndex::new(&live.offsets, Offset(base)).check().is_ok());
         }
 
         /// Closed, sealed, opened again and appended to, as often as may be: the indexes are those of one sitting.
@@ -277,17 +285,18 @@ mod tests {
             interval in 0_u32..6000,
             closes in proptest::collection::vec(0_usize..60, 0..4),
         ) {
-            let expected = naive(base, interval, &batches);
+            let expected = naive(Offset(base), interval, &batches);
             let mut live = Indexes { offsets: vec![], times: vec![] };
-            let mut indexer = SegmentIndexer::new(base, interval);
+            let mut indexer = SegmentIndexer::new(Offset(base), interval);
             let mut appended: Vec<(Position, Offset, TimestampMs)> = vec![];
             let (mut position, mut next) = (0, base);
             for (n, (size, records, timestamp)) in batches.into_iter().enumerate() {
                 if closes.contains(&n) {
                     let before = indexer;
-                    live.seal(base, indexer.on_seal());
-                    let (offsets, times) = (OffsetIndex::new(&live.offsets, base), TimeIndex::new(&live.times, base));
-                    let (mut resumed, kept) = SegmentIndexer::resume(base, interval, &offsets, &times);
+                    live.seal(Offset(base), indexer.on_seal());
+                    let offsets = OffsetIndex::new(&live.offsets, Offset(base));
+                    let times = TimeIndex::new(&live.times, Offset(base));
+                    let (mut resumed, kept) = SegmentIndexer::resume(Offset(base), interval, &offsets, &times);
                     live.times.truncate(kept * 12);
                     let mark = resumed.mark();
                     for &(position, last, timestamp) in appended.iter().filter(|batch| batch.0 >= mark) {
@@ -297,11 +306,11 @@ mod tests {
                     indexer = resumed;
                 }
                 next += records;
-                live.take(base, indexer.on_batch(position, next - 1, timestamp));
-                appended.push((position, next - 1, timestamp));
+                live.take(Offset(base), indexer.on_batch(Position(position), Offset(next - 1), TimestampMs(timestamp)));
+                appended.push((Position(position), Offset(next - 1), TimestampMs(timestamp)));
                 position += size;
             }
-            live.seal(base, indexer.on_seal());
+            live.seal(Offset(base), indexer.on_seal());
             prop_assert_eq!(&live.offsets, &expected.offsets);
             prop_assert_eq!(&live.times, &expected.times);
         }

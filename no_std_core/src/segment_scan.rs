@@ -124,7 +124,7 @@ pub(crate) fn header_holds(header: &RecordBatchHeader, rules: &ScanRules<'_>) ->
     }
     header.check()?;
     if let Some(expected) = rules.expected_offset {
-        let found = header.base_offset.get();
+        let found = Offset(header.base_offset.get());
         if !follows(Some(expected), found, rules.contiguous) {
             return Err(DecodeError::NotContiguous { expected, found });
         }
@@ -153,16 +153,19 @@ mod tests {
     use crate::leader_epoch::EpochEntry;
     use crate::record_batch::stamp_base;
     use crate::record_batch_builder::RecordBatchBuilder;
+    use crate::units::TimestampMs;
     use proptest::prelude::*;
     use std::vec;
     use std::vec::Vec;
 
-    const EPOCHS: [EpochEntry; 2] =
-        [EpochEntry { epoch: 0, start_offset: 0 }, EpochEntry { epoch: 3, start_offset: 12 }];
+    const EPOCHS: [EpochEntry; 2] = [
+        EpochEntry { epoch: LeaderEpoch(0), start_offset: Offset(0) },
+        EpochEntry { epoch: LeaderEpoch(3), start_offset: Offset(12) },
+    ];
 
     fn rules() -> ScanRules<'static> {
         ScanRules {
-            expected_offset: Some(0),
+            expected_offset: Some(Offset(0)),
             contiguous: true,
             epochs: Some(EpochTableView(&EPOCHS)),
             batch_bytes_max: 10_000,
@@ -173,7 +176,7 @@ mod tests {
     fn batch(base_offset: Offset, epoch: LeaderEpoch, records: u8, value_len: usize) -> Vec<u8> {
         let mut builder = RecordBatchBuilder::new(vec![0; 20_000]);
         for n in 0..records {
-            builder.append(1000 + i64::from(n), None, Some(&vec![n; value_len]), &[]).unwrap();
+            builder.append(TimestampMs(1000 + i64::from(n)), None, Some(&vec![n; value_len]), &[]).unwrap();
         }
         let bytes = builder.finish();
         stamp_base(bytes, base_offset, epoch);
@@ -182,7 +185,9 @@ mod tests {
 
     /// Batches of four records, epochs as the table says.
     fn log(batches: usize) -> Vec<u8> {
-        (0..batches).flat_map(|n| batch(n as i64 * 4, if n < 3 { 0 } else { 3 }, 4, 10 + n)).collect()
+        (0..batches)
+            .flat_map(|n| batch(Offset(n as i64 * 4), if n < 3 { LeaderEpoch(0) } else { LeaderEpoch(3) }, 4, 10 + n))
+            .collect()
     }
 
     /// Walks to whatever ends it: how many batches, where, and what that was.
@@ -244,32 +249,47 @@ mod tests {
             ScanStep::Invalid(error) => error,
             other => panic!("{other:?}"),
         };
-        assert_eq!(invalid(&batch(4, 0, 1, 1), rules()), DecodeError::NotContiguous { expected: 0, found: 4 });
+        assert_eq!(
+            invalid(&batch(Offset(4), LeaderEpoch(0), 1, 1), rules()),
+            DecodeError::NotContiguous { expected: Offset(0), found: Offset(4) }
+        );
         let rising = ScanRules { contiguous: false, ..rules() };
-        assert!(matches!(scan_step(&batch(4, 0, 1, 1), &rising), ScanStep::Batch(_)));
-        let later = ScanRules { expected_offset: Some(5), ..rising };
-        assert_eq!(invalid(&batch(4, 0, 1, 1), later), DecodeError::NotContiguous { expected: 5, found: 4 });
+        assert!(matches!(scan_step(&batch(Offset(4), LeaderEpoch(0), 1, 1), &rising), ScanStep::Batch(_)));
+        let later = ScanRules { expected_offset: Some(Offset(5)), ..rising };
+        assert_eq!(
+            invalid(&batch(Offset(4), LeaderEpoch(0), 1, 1), later),
+            DecodeError::NotContiguous { expected: Offset(5), found: Offset(4) }
+        );
         let any = ScanRules { expected_offset: None, epochs: None, ..rules() };
-        assert!(matches!(scan_step(&batch(4, 77, 1, 1), &any), ScanStep::Batch(_)));
+        assert!(matches!(scan_step(&batch(Offset(4), LeaderEpoch(77), 1, 1), &any), ScanStep::Batch(_)));
         // Only the epoch is wrong: the batch is handed over with the epoch it should have.
-        match scan_step(&batch(0, 3, 2, 1), &rules()) {
-            ScanStep::WrongEpoch { batch, expected: 0 } => assert_eq!(batch.partition_leader_epoch(), 3),
+        match scan_step(&batch(Offset(0), LeaderEpoch(3), 2, 1), &rules()) {
+            ScanStep::WrongEpoch { batch, expected: LeaderEpoch(0) } => assert_eq!(batch.partition_leader_epoch(), 3),
             other => panic!("{other:?}"),
         }
         // A batch that lies across the start of an epoch is from no history of this log.
-        let across = ScanRules { expected_offset: Some(10), ..rules() };
-        assert_eq!(invalid(&batch(10, 0, 4, 1), across), DecodeError::BadEpoch { expected: 3, found: 0 });
+        let across = ScanRules { expected_offset: Some(Offset(10)), ..rules() };
+        assert_eq!(
+            invalid(&batch(Offset(10), LeaderEpoch(0), 4, 1), across),
+            DecodeError::BadEpoch { expected: LeaderEpoch(3), found: LeaderEpoch(0) }
+        );
         // Before the table's first entry only a batch without an epoch fits.
         let none = ScanRules { epochs: Some(EpochTableView(&[])), ..rules() };
-        assert!(matches!(scan_step(&batch(0, -1, 1, 1), &none), ScanStep::Batch(_)));
-        assert!(matches!(scan_step(&batch(0, 0, 1, 1), &none), ScanStep::WrongEpoch { expected: -1, .. }));
+        assert!(matches!(scan_step(&batch(Offset(0), LeaderEpoch(-1), 1, 1), &none), ScanStep::Batch(_)));
+        assert!(matches!(
+            scan_step(&batch(Offset(0), LeaderEpoch(0), 1, 1), &none),
+            ScanStep::WrongEpoch { expected: LeaderEpoch(-1), .. }
+        ));
         let small = ScanRules { batch_bytes_max: 70, ..rules() };
-        assert!(matches!(invalid(&batch(0, 0, 1, 9), small), DecodeError::BadBatchLength { max: 58, .. }));
+        assert!(matches!(
+            invalid(&batch(Offset(0), LeaderEpoch(0), 1, 9), small),
+            DecodeError::BadBatchLength { max: 58, .. }
+        ));
     }
 
     #[test]
     fn what_the_header_decides_is_decided_before_more_is_asked_for() {
-        let bytes = batch(4, 0, 1, 5000);
+        let bytes = batch(Offset(4), LeaderEpoch(0), 1, 5000);
         assert!(matches!(
             scan_step(&bytes[..HEADER_LEN], &rules()),
             ScanStep::Invalid(DecodeError::NotContiguous { .. })
@@ -289,7 +309,7 @@ mod tests {
             flipped[bit / 8] ^= 1 << (bit % 8);
             match scan_step(&flipped, &rules()) {
                 ScanStep::Batch(_) | ScanStep::End => panic!("bit {bit}"),
-                ScanStep::WrongEpoch { expected: 0, .. } => assert!((12 * 8..16 * 8).contains(&bit)),
+                ScanStep::WrongEpoch { expected: LeaderEpoch(0), .. } => assert!((12 * 8..16 * 8).contains(&bit)),
                 ScanStep::NeedMore { needed } => assert!(needed > bytes.len() && (8 * 8..12 * 8).contains(&bit)),
                 ScanStep::WrongEpoch { .. } | ScanStep::Invalid(_) => {}
             }

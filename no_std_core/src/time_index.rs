@@ -32,9 +32,9 @@ impl TimeIndexEntry {
     /// entry's.
     #[inline]
     pub fn encode(self, base_offset: Offset) -> [u8; TIME_INDEX_ENTRY_LEN] {
-        let relative = self.offset.wrapping_sub(base_offset);
+        let relative = self.offset.0.wrapping_sub(base_offset.0);
         debug_assert!((0..=i64::from(i32::MAX)).contains(&relative), "the segment rolls before offsets outgrow it");
-        zerocopy::transmute!(Raw { timestamp: self.timestamp.into(), relative: (relative as i32).into() })
+        zerocopy::transmute!(Raw { timestamp: self.timestamp.0.into(), relative: (relative as i32).into() })
     }
 }
 
@@ -49,7 +49,7 @@ impl Raw {
     #[inline]
     fn entry(self, base_offset: Offset) -> TimeIndexEntry {
         TimeIndexEntry {
-            timestamp: self.timestamp.get(),
+            timestamp: TimestampMs(self.timestamp.get()),
             // Saturates only where a hostile base offset stands near the end of all numbers.
             offset: base_offset.saturating_add(i64::from(self.relative.get())),
         }
@@ -107,7 +107,7 @@ impl<'a> TimeIndex<'a> {
     /// is later than its timestamp.
     #[inline]
     pub fn lookup(&self, target: TimestampMs) -> TimeIndexEntry {
-        let n = self.table().partition_point(|raw| raw.timestamp.get() <= target);
+        let n = self.table().partition_point(|raw| raw.timestamp.get() <= target.0);
         let start = TimeIndexEntry { timestamp: NO_TIMESTAMP, offset: self.base_offset };
         n.checked_sub(1).and_then(|n| self.entry(n)).unwrap_or(start)
     }
@@ -123,7 +123,7 @@ impl<'a> TimeIndex<'a> {
         if self.bytes.len() % TIME_INDEX_ENTRY_LEN != 0 {
             return Err(IndexError::PartialEntry { len: self.bytes.len(), entry_len: TIME_INDEX_ENTRY_LEN });
         }
-        let (mut timestamp_before, mut offset_before) = (NO_TIMESTAMP, -1);
+        let (mut timestamp_before, mut offset_before) = (NO_TIMESTAMP.0, -1);
         for (entry, raw) in self.table().iter().enumerate() {
             let (timestamp, relative) = (raw.timestamp.get(), i64::from(raw.relative.get()));
             if timestamp == 0 && relative == 0 {
@@ -155,24 +155,33 @@ mod tests {
 
     #[test]
     fn an_entry_is_these_twelve_bytes() {
-        let entry = TimeIndexEntry { timestamp: 0x0102_0304_0506_0708, offset: 100 + 0x1122_3344 };
-        let bytes = entry.encode(100);
+        let entry = TimeIndexEntry { timestamp: TimestampMs(0x0102_0304_0506_0708), offset: Offset(100 + 0x1122_3344) };
+        let bytes = entry.encode(Offset(100));
         assert_eq!(bytes, [1, 2, 3, 4, 5, 6, 7, 8, 0x11, 0x22, 0x33, 0x44]);
-        assert_eq!(TimeIndex::new(&bytes, 100).last(), Some(entry));
-        assert_eq!(TimeIndex::new(&bytes, 100).check(), Ok(()));
+        assert_eq!(TimeIndex::new(&bytes, Offset(100)).last(), Some(entry));
+        assert_eq!(TimeIndex::new(&bytes, Offset(100)).check(), Ok(()));
     }
 
     #[test]
     fn what_does_not_hold_is_reported() {
-        let entry = |timestamp, offset| TimeIndexEntry { timestamp, offset }.encode(0);
-        let check = |bytes: &[u8]| TimeIndex::new(bytes, 0).check();
+        let entry = |timestamp, offset| TimeIndexEntry { timestamp, offset }.encode(Offset(0));
+        let check = |bytes: &[u8]| TimeIndex::new(bytes, Offset(0)).check();
         assert_eq!(check(&[0; 13]), Err(IndexError::PartialEntry { len: 13, entry_len: 12 }));
         assert_eq!(check(&[0; 12]), Err(IndexError::ZeroEntry { entry: 0 }));
-        assert_eq!(check(&[entry(5, 0), entry(6, 1), [0; 12]].concat()), Err(IndexError::ZeroEntry { entry: 2 }));
+        assert_eq!(
+            check(&[entry(TimestampMs(5), Offset(0)), entry(TimestampMs(6), Offset(1)), [0; 12]].concat()),
+            Err(IndexError::ZeroEntry { entry: 2 })
+        );
         let same_time = IndexError::NotAscending { entry: 1, previous: 5, found: 5 };
-        assert_eq!(check(&[entry(5, 0), entry(5, 1)].concat()), Err(same_time));
+        assert_eq!(
+            check(&[entry(TimestampMs(5), Offset(0)), entry(TimestampMs(5), Offset(1))].concat()),
+            Err(same_time)
+        );
         let same_offset = IndexError::NotAscending { entry: 1, previous: 3, found: 3 };
-        assert_eq!(check(&[entry(5, 3), entry(6, 3)].concat()), Err(same_offset));
+        assert_eq!(
+            check(&[entry(TimestampMs(5), Offset(3)), entry(TimestampMs(6), Offset(3))].concat()),
+            Err(same_offset)
+        );
     }
 
     proptest! {
@@ -183,18 +192,18 @@ mod tests {
             target in -10_i64..12_000,
         ) {
             let (mut bytes, mut entries) = (Vec::new(), Vec::new());
-            let mut entry = TimeIndexEntry { timestamp: NO_TIMESTAMP, offset: base };
+            let mut entry = TimeIndexEntry { timestamp: NO_TIMESTAMP, offset: Offset(base) };
             for (time, offsets) in steps {
                 entry = TimeIndexEntry { timestamp: entry.timestamp + time, offset: entry.offset + offsets };
                 entries.push(entry);
-                bytes.extend_from_slice(&entry.encode(base));
+                bytes.extend_from_slice(&entry.encode(Offset(base)));
             }
-            let index = TimeIndex::new(&bytes, base);
+            let index = TimeIndex::new(&bytes, Offset(base));
             prop_assert_eq!(index.check(), Ok(()));
             prop_assert_eq!(index.entries().collect::<Vec<_>>(), entries.clone());
-            let start = TimeIndexEntry { timestamp: NO_TIMESTAMP, offset: base };
+            let start = TimeIndexEntry { timestamp: NO_TIMESTAMP, offset: Offset(base) };
             let expected = entries.iter().rfind(|entry| entry.timestamp <= target).copied().unwrap_or(start);
-            prop_assert_eq!(index.lookup(target), expected);
+            prop_assert_eq!(index.lookup(TimestampMs(target)), expected);
         }
 
         #[test]
@@ -203,8 +212,8 @@ mod tests {
             base: i64,
             target: i64,
         ) {
-            let index = TimeIndex::new(&bytes, base);
-            let _ = (index.lookup(target), index.check(), index.last());
+            let index = TimeIndex::new(&bytes, Offset(base));
+            let _ = (index.lookup(TimestampMs(target)), index.check(), index.last());
         }
     }
 }

@@ -245,7 +245,7 @@ impl PositionOf {
         match Position::parse(committed.offset, &committed.metadata) {
             Ok(position) => PositionOf::Log {
                 log_id: position.log_id,
-                leader_epoch: position.mark.leader_epoch,
+                leader_epoch: position.mark.leader_epoch.0,
                 target_topic_id: position.topic_id.into_bytes(),
             },
             Err(reason) => PositionOf::Unknown { reason },

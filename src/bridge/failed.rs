@@ -107,16 +107,17 @@ fn parse_line(line: &str) -> Option<(TopicPartition, ([u8; 16], FailedFlush))> {
 mod tests {
     use super::*;
     use crate::storage::MemoryStorage;
+    use edgelog_core::{LeaderEpoch, Offset};
 
     #[test]
     fn what_failed_is_known_to_the_next_bridge_of_the_boot_for_the_same_log_and_until_it_is_settled() {
         let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
         let open = || FailedFlushes::open(Arc::clone(&storage)).unwrap();
         let (a, b) = (TopicPartition::new("a-1", 0), TopicPartition::new("b", 12));
-        let flush = FailedFlush { end: 77, epoch: 3 };
+        let flush = FailedFlush { end: Offset(77), epoch: LeaderEpoch(3) };
         let mut here = open();
         here.remember(&a, [1; 16], flush);
-        here.remember(&b, [2; 16], FailedFlush { end: i64::MAX, epoch: i32::MAX });
+        here.remember(&b, [2; 16], FailedFlush { end: Offset(i64::MAX), epoch: LeaderEpoch(i32::MAX) });
         let next = open();
         assert_eq!((next.of(&a, [1; 16]), next.of(&a, [9; 16])), (Some(flush), None));
         assert_eq!(next.of(&b, [2; 16]), here.of(&b, [2; 16]));

@@ -77,7 +77,7 @@ impl Lane {
             group,
             remote,
             target: None,
-            position: 0,
+            position: Offset(0),
             mark: None,
             obeys: false,
             committed_at: None,
@@ -240,7 +240,7 @@ impl Lane {
     /// One record is refused: it becomes a dead letter, or the log waits.
     pub(super) fn refuse(&mut self, refusal: &Refusal, config: &BridgeConfig) {
         let rule = if refusal.code == INVALID_TIMESTAMP { config.on_refused_timestamp } else { config.on_refused };
-        let until = self.search.as_ref().map_or(0, |search| search.until).max(refusal.offset + 1);
+        let until = self.search.as_ref().map_or(Offset(0), |search| search.until).max(refusal.offset + 1);
         let found = match rule {
             RefusedRule::DeadLetter => Some(refusal.clone()),
             RefusedRule::Stop => {
@@ -435,7 +435,7 @@ mod tests {
         store.create_topic(&NewTopic::new("t")).unwrap();
         let log = store.log("t", 0).unwrap();
         for value in values {
-            log.append(NewRecord::value(value.as_bytes()).with_timestamp(1)).unwrap();
+            log.append(NewRecord::value(value.as_bytes()).with_timestamp(TimestampMs(1))).unwrap();
         }
         (store, log)
     }
@@ -450,7 +450,7 @@ mod tests {
     #[test]
     fn a_position_is_ours_only_where_the_same_batch_ends_there() {
         let (_store, log) = log_of(&["a", "b", "c"]);
-        let position = position_of(&log, 2);
+        let position = position_of(&log, Offset(2));
         assert_eq!(judge(&log, &position).unwrap(), Verdict::Ours);
 
         let (_other_store, other) = log_of(&["a", "b", "c"]);
@@ -469,8 +469,8 @@ mod tests {
     #[test]
     fn a_position_at_the_log_start_or_below_is_judged_by_its_epoch() {
         let (_store, log) = log_of(&["a", "b", "c"]);
-        let (one, two) = (position_of(&log, 1), position_of(&log, 2));
-        log.delete_records_before(2).unwrap();
+        let (one, two) = (position_of(&log, Offset(1)), position_of(&log, Offset(2)));
+        log.delete_records_before(Offset(2)).unwrap();
         assert_eq!(judge(&log, &two).unwrap(), Verdict::Ours);
         let later = BatchMark { leader_epoch: two.mark.leader_epoch + 1, ..two.mark };
         assert!(matches!(judge(&log, &Position { mark: later, ..two }).unwrap(), Verdict::Diverged(_)));
@@ -483,18 +483,18 @@ mod tests {
         store.create_topic(&NewTopic::new("t")).unwrap();
         let log = store.log("t", 0).unwrap();
         for timestamp in [1_000, 5_000, 9_000] {
-            log.append(NewRecord::value(b"v").with_timestamp(timestamp)).unwrap();
+            log.append(NewRecord::value(b"v").with_timestamp(TimestampMs(timestamp))).unwrap();
         }
         let refused = |before_max_ms, after_max_ms, from| {
             let bounds = TimeBounds { before_max_ms, after_max_ms };
-            bounds.refused_of(&log, from, 6_000).unwrap().join(";")
+            bounds.refused_of(&log, from, TimestampMs(6_000)).unwrap().join(";")
         };
-        assert_eq!(refused(i64::MAX, i64::MAX, 0), "");
-        assert_eq!(refused(5_000, 3_000, 0), "");
-        assert!(refused(4_999, 3_000, 0).starts_with("message.timestamp.before.max.ms=4999"));
-        assert!(refused(5_000, 2_999, 0).starts_with("message.timestamp.after.max.ms=2999"));
+        assert_eq!(refused(i64::MAX, i64::MAX, Offset(0)), "");
+        assert_eq!(refused(5_000, 3_000, Offset(0)), "");
+        assert!(refused(4_999, 3_000, Offset(0)).starts_with("message.timestamp.before.max.ms=4999"));
+        assert!(refused(5_000, 2_999, Offset(0)).starts_with("message.timestamp.after.max.ms=2999"));
         // What was sent is no matter any more.
-        assert_eq!(refused(4_999, 3_000, 1), "");
-        assert_eq!(refused(0, 0, 3), "");
+        assert_eq!(refused(4_999, 3_000, Offset(1)), "");
+        assert_eq!(refused(0, 0, Offset(3)), "");
     }
 }

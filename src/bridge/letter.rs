@@ -139,13 +139,17 @@ mod tests {
 
     #[test]
     fn a_loss_is_told_as_json() {
-        let lost =
-            Loss { first_offset: 3, next_offset: 9, reason: "damage", detail: "a \"quoted\"\tC:\\path".to_owned() };
-        let batch = loss("d", &TopicPartition::new("cpu", 2), "edgelog:d:cpu-2", &lost, 77).unwrap();
+        let lost = Loss {
+            first_offset: Offset(3),
+            next_offset: Offset(9),
+            reason: "damage",
+            detail: "a \"quoted\"\tC:\\path".to_owned(),
+        };
+        let batch = loss("d", &TopicPartition::new("cpu", 2), "edgelog:d:cpu-2", &lost, TimestampMs(77)).unwrap();
         let batch = RecordBatch::parse(&batch).unwrap();
         batch.verify_crc().unwrap();
         let record = batch.records().unwrap().next().unwrap().unwrap();
-        assert_eq!((record.timestamp, record.key), (77, Some(&b"edgelog:d:cpu-2"[..])));
+        assert_eq!((record.timestamp, record.key), (TimestampMs(77), Some(&b"edgelog:d:cpu-2"[..])));
         assert_eq!(
             std::str::from_utf8(record.value.unwrap()).unwrap(),
             "{\"device\":\"d\",\"topic\":\"cpu\",\"partition\":2,\"first_offset\":3,\"next_offset\":9,\"time_ms\":77,\

@@ -5,7 +5,7 @@ use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use edgelog_core::Offset;
+use edgelog_core::{Offset, TimestampMs};
 use parking_lot::Mutex;
 
 use super::connection::code_of;
@@ -208,7 +208,7 @@ impl MetricsHandle {
             }
             BridgeEvent::Lost { log, first_offset, next_offset, .. } => {
                 if let Some(found) = metrics.log_mut(log) {
-                    found.lost_records += u64::try_from(next_offset - first_offset).unwrap_or(0);
+                    found.lost_records += u64::try_from(*next_offset - *first_offset).unwrap_or(0);
                 }
             }
             _ => {}
@@ -227,21 +227,22 @@ impl LogMetrics {
             dead_letters: 0,
             lost_records: 0,
             position: None,
-            end_offset: 0,
+            end_offset: Offset(0),
             lag_records: 0,
             lag_age: None,
             waits: None,
         }
     }
 
-    fn look_up_lag(&mut self, log: &Log, now: i64) {
+    fn look_up_lag(&mut self, log: &Log, now: TimestampMs) {
         self.end_offset = log.offsets().recovery_point;
         let from = self.position.map_or(OffsetSpec::Earliest, OffsetSpec::Offset);
         let reader = log.reader_with(from, READING).or_else(|_| log.reader_with(OffsetSpec::Earliest, READING));
         // Where a log cannot be read, its lag is not known; the bridge tells why.
         let Ok(mut reader) = reader else { return };
         self.lag_records = reader.lag();
-        self.end_offset = reader.position().offset.saturating_add_unsigned(self.lag_records);
+        let ahead = i64::try_from(self.lag_records).unwrap_or(i64::MAX);
+        self.end_offset = reader.position().offset.saturating_add(ahead);
         let Ok(Some(batch)) = reader.next_batch() else { return };
         let timestamp = batch.view().base_timestamp();
         if timestamp >= 0 {
@@ -329,8 +330,8 @@ impl Exposition<'_> {
             ("lost_records_total", "counter", "Offsets that were lost before they were sent.", |log| {
                 Some(log.lost_records as f64)
             }),
-            ("position", "gauge", "The offset that is sent next.", |log| log.position.map(|offset| offset as f64)),
-            ("end_offset", "gauge", "The end of what is durable here.", |log| Some(log.end_offset as f64)),
+            ("position", "gauge", "The offset that is sent next.", |log| log.position.map(|offset| offset.0 as f64)),
+            ("end_offset", "gauge", "The end of what is durable here.", |log| Some(log.end_offset.0 as f64)),
             ("lag_records", "gauge", "Records from the position to that end.", |log| Some(log.lag_records as f64)),
             ("lag_seconds", "gauge", "The age of the oldest record that is not sent; 0 where there is none.", |log| {
                 Some(log.lag_age.unwrap_or_default().as_secs_f64())
@@ -406,7 +407,7 @@ mod tests {
             dead_letters: 1,
             lost_records: 0,
             position: None,
-            end_offset: 70,
+            end_offset: Offset(70),
             lag_records: 7,
             lag_age: Some(Duration::from_millis(1500)),
             waits: Some("no such topic".to_owned()),

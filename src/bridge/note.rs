@@ -139,8 +139,9 @@ impl Entry {
             }
             None => write!(own, "\t-\t-\t-"),
         };
-        let (log_id, offset) = self.done.map_or((LogId::ZERO, 0), |done| (LogId::from_bytes(done.log_id), done.offset));
-        HeldLog { log_id, offset, own: own.into_bytes() }
+        let (log_id, offset) =
+            self.done.map_or((LogId::ZERO, 0), |done| (LogId::from_bytes(done.log_id), done.offset.0));
+        HeldLog { log_id, offset: Offset(offset), own: own.into_bytes() }
     }
 }
 
@@ -175,6 +176,7 @@ fn parse_line(line: &str) -> Option<(TopicPartition, Entry)> {
 
 #[cfg(test)]
 mod tests {
+    use edgelog_core::LeaderEpoch;
     const FILE: &str = "edgelog.bridge.hold";
 
     use super::super::position::BatchMark;
@@ -184,14 +186,14 @@ mod tests {
     use uuid::Uuid;
 
     fn position(offset: Offset) -> Position {
-        let mark = BatchMark { leader_epoch: 2, crc: 9 };
+        let mark = BatchMark { leader_epoch: LeaderEpoch(2), crc: 9 };
         Position { offset, log_id: [1; 16], mark, topic_id: Uuid::from_u128(3) }
     }
 
     fn entry(offset: Offset) -> Entry {
         let producer = Producer { id: 5, epoch: 6 };
-        let elsewhere = (offset % 2 == 0).then(|| ("dead-letters".to_owned(), 2));
-        let intent = Intent { to: position(offset + 1), producer, first_offset: 44, elsewhere };
+        let elsewhere = (offset.0 % 2 == 0).then(|| ("dead-letters".to_owned(), 2));
+        let intent = Intent { to: position(offset + 1), producer, first_offset: Offset(44), elsewhere };
         Entry { remote: "r".to_owned(), partition: 1, done: Some(position(offset)), intent: Some(intent) }
     }
 
@@ -206,7 +208,7 @@ mod tests {
         let mut note = open(&storage);
         assert!(note.entries.is_empty() && !note.is_damaged);
         for n in 0..5 {
-            note.entries.insert(log.clone(), entry(n));
+            note.entries.insert(log.clone(), entry(Offset(n)));
             note.write().unwrap();
             assert_eq!(open(&storage).entries, note.entries);
         }
@@ -216,9 +218,9 @@ mod tests {
         // The first write filled both slots, with the sequences 1 and 2; the fifth has 6, and stands in the first.
         damage(0);
         let mut again = open(&storage);
-        assert_eq!(again.entries[&log], entry(3));
+        assert_eq!(again.entries[&log], entry(Offset(3)));
         again.write().unwrap();
-        assert_eq!((open(&storage).entries[&log].clone(), open(&storage).is_damaged), (entry(3), false));
+        assert_eq!((open(&storage).entries[&log].clone(), open(&storage).is_damaged), (entry(Offset(3)), false));
         (0..2).for_each(damage);
         assert!(open(&storage).is_damaged);
     }
@@ -228,17 +230,17 @@ mod tests {
     fn a_note_of_an_earlier_version_is_taken_over() {
         let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
         let log = TopicPartition::new("a-b", 7);
-        let body = format!("{log}\t{}\n", String::from_utf8(entry(5).held().own).unwrap());
+        let body = format!("{log}\t{}\n", String::from_utf8(entry(Offset(5)).held().own).unwrap());
         let put = |name: &str, text: &str| {
             storage.open(name, Access::CreateNew).unwrap().write_at(text.as_bytes(), 0).unwrap();
         };
         put(OLD_NOTE_FILES[0], &frame(8, &body));
         put(OLD_NOTE_FILES[1], &frame(9, &body)[..50]);
         let mut note = open(&storage);
-        assert_eq!((note.entries.get(&log), note.is_damaged), (Some(&entry(5)), false));
-        note.entries.insert(log.clone(), entry(6));
+        assert_eq!((note.entries.get(&log), note.is_damaged), (Some(&entry(Offset(5))), false));
+        note.entries.insert(log.clone(), entry(Offset(6)));
         note.write().unwrap();
-        assert_eq!(open(&storage).entries[&log], entry(6));
+        assert_eq!(open(&storage).entries[&log], entry(Offset(6)));
         let names: Vec<String> = storage.read_dir("").unwrap().into_iter().map(|entry| entry.name).collect();
         assert_eq!(names, [FILE]);
     }

@@ -58,7 +58,7 @@ pub(super) fn ask_for_positions(
                 found.push(Committed {
                     topic: topic.name.0.to_string(),
                     partition: partition.partition_index,
-                    offset: partition.committed_offset,
+                    offset: Offset(partition.committed_offset),
                     metadata: partition.metadata.map(|metadata| metadata.to_string()).unwrap_or_default(),
                 });
             }
@@ -76,7 +76,7 @@ pub(super) fn commit_request(
 ) -> OffsetCommitRequest {
     let partition = OffsetCommitRequestPartition::default()
         .with_partition_index(partition)
-        .with_committed_offset(offset)
+        .with_committed_offset(offset.0)
         .with_committed_metadata(Some(StrBytes::from_string(metadata)));
     let topic = OffsetCommitRequestTopic::default()
         .with_name(TopicName(StrBytes::from_string(topic.to_owned())))

@@ -180,33 +180,33 @@ mod tests {
 
     #[test]
     fn metadata_is_read_back_and_foreign_metadata_is_not_obeyed() {
-        let mark = BatchMark { leader_epoch: 3, crc: 0x0000_beef };
-        let position = Position { offset: 7, log_id: [0xab; 16], mark, topic_id: Uuid::from_u128(5) };
+        let mark = BatchMark { leader_epoch: LeaderEpoch(3), crc: 0x0000_beef };
+        let position = Position { offset: Offset(7), log_id: [0xab; 16], mark, topic_id: Uuid::from_u128(5) };
         let line = position.metadata();
         assert_eq!(
             line,
             "edgelog/1 log=abababababababababababababababab epoch=3 crc=0000beef \
              topic=00000000000000000000000000000005"
         );
-        assert_eq!(Position::parse(7, &line), Ok(position));
+        assert_eq!(Position::parse(Offset(7), &line), Ok(position));
         for end in 0..line.len() - 31 {
-            assert!(Position::parse(7, &line[..end]).is_err(), "{}", &line[..end]);
+            assert!(Position::parse(Offset(7), &line[..end]).is_err(), "{}", &line[..end]);
         }
         assert_eq!(Ruling::parse(&line), None);
-        assert!(Position::parse(7, "").unwrap_err().contains("no metadata"));
-        assert!(Position::parse(7, "edgelog/2 x").unwrap_err().contains("newer"));
+        assert!(Position::parse(Offset(7), "").unwrap_err().contains("no metadata"));
+        assert!(Position::parse(Offset(7), "edgelog/2 x").unwrap_err().contains("newer"));
     }
 
     #[test]
     fn a_decision_is_read_back_and_half_of_one_is_not_obeyed() {
-        let mark = BatchMark { leader_epoch: 3, crc: 0x0000_beef };
-        let end = Position { offset: 12, log_id: [0xab; 16], mark, topic_id: Uuid::nil() };
+        let mark = BatchMark { leader_epoch: LeaderEpoch(3), crc: 0x0000_beef };
+        let end = Position { offset: Offset(12), log_id: [0xab; 16], mark, topic_id: Uuid::nil() };
         for ruling in
             [Ruling { decision: Decision::Restart, end: None }, Ruling { decision: Decision::Adopt, end: Some(end) }]
         {
             let line = ruling.metadata();
             assert_eq!(Ruling::parse(&line), Some(Ok(ruling)), "{line}");
-            assert!(Position::parse(7, &line).is_err());
+            assert!(Position::parse(Offset(7), &line).is_err());
             for cut in "edgelog/1 decided=".len()..line.len() {
                 let found = Ruling::parse(&line[..cut]).unwrap();
                 let is_whole = found == Ok(Ruling { end: None, ..ruling });

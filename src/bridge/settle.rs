@@ -34,7 +34,7 @@ impl Uplink {
         let (remote, number) = intent.elsewhere.clone().unwrap_or_else(|| (lane.remote.clone(), target.partition));
         let partition = FetchPartition::default()
             .with_partition(number)
-            .with_fetch_offset(intent.first_offset)
+            .with_fetch_offset(intent.first_offset.0)
             .with_partition_max_bytes(HEADER_LEN as i32);
         let topic = FetchTopic::default().with_partitions(vec![partition]);
         let mut request = FetchRequest::default()
@@ -60,7 +60,7 @@ impl Uplink {
                 check(&doing, told.error_code)
                     .map_err(|error| error.needing("Read", &format!("the topic {remote}")))?;
                 // An older transaction of somebody else is still open: what lies behind it is not decided for readers.
-                if told.last_stable_offset <= intent.first_offset {
+                if told.last_stable_offset <= intent.first_offset.0 {
                     return Err(BridgeError::broker(doing.as_str(), 88, None));
                 }
             }
@@ -69,10 +69,9 @@ impl Uplink {
         if found.error_code == OFFSET_OUT_OF_RANGE {
             return Ok(Settled::Gone(gone(intent, "the target has deleted what was there, or never had it")));
         }
-        let was_aborted =
-            found.aborted_transactions.iter().flatten().any(|aborted| {
-                aborted.producer_id.0 == intent.producer.id && aborted.first_offset <= intent.first_offset
-            });
+        let was_aborted = found.aborted_transactions.iter().flatten().any(|aborted| {
+            aborted.producer_id.0 == intent.producer.id && aborted.first_offset <= intent.first_offset.0
+        });
         let records = found.records.unwrap_or_default();
         let Ok(batch) = RecordBatch::parse(&records) else {
             return Ok(Settled::Gone(gone(intent, "there is no batch")));

@@ -1,7 +1,7 @@
 //! A stored batch as it goes onto the wire: the bytes behind the header as they are, the header made a transaction's.
 
 use bytes::BytesMut;
-use edgelog_core::{HEADER_LEN, restamped_crc, stamp_base};
+use edgelog_core::{HEADER_LEN, Offset, restamped_crc, stamp_base};
 use edgelog_core::{NO_LEADER_EPOCH, RecordBatch};
 
 // Places in the header that are set here; all but the first two are covered by the CRC.
@@ -40,7 +40,7 @@ pub(super) fn stamp(batch: &mut BytesMut, producer: Producer, base_sequence: i32
     let (header, payload) = batch.split_at_mut(HEADER_LEN);
     let header: &mut [u8; HEADER_LEN] = header.try_into().expect("split at the header's length");
     let before = *header;
-    stamp_base(header, 0, NO_LEADER_EPOCH);
+    stamp_base(header, Offset(0), NO_LEADER_EPOCH);
     let own = i16::from_be_bytes([before[ATTRIBUTES], before[ATTRIBUTES + 1]]);
     let attributes = if in_transaction { own | TRANSACTIONAL } else { own };
     header[ATTRIBUTES..ATTRIBUTES + 2].copy_from_slice(&attributes.to_be_bytes());
@@ -60,22 +60,23 @@ pub(super) fn sequence_after(sequence: i32, count: i32) -> i32 {
 mod tests {
     use super::*;
     use edgelog_core::RecordBatchBuilder;
+    use edgelog_core::{LeaderEpoch, TimestampMs};
 
     #[test]
     fn a_stamped_batch_has_a_true_crc_and_the_same_payload() {
         for len in [0, 1, 100, 70_000] {
             let mut builder = RecordBatchBuilder::new(vec![0; len + 200]);
-            builder.append(5, Some(b"k"), Some(&vec![7; len]), &[]).unwrap();
-            builder.append(6, None, None, &[]).unwrap();
+            builder.append(TimestampMs(5), Some(b"k"), Some(&vec![7; len]), &[]).unwrap();
+            builder.append(TimestampMs(6), None, None, &[]).unwrap();
             let mut bytes = BytesMut::from(&*builder.finish());
-            stamp_base(&mut bytes, 12_345, 3);
+            stamp_base(&mut bytes, Offset(12_345), LeaderEpoch(3));
             let stored = bytes.clone();
             assert!(goes_as_it_is(&RecordBatch::parse(&stored).unwrap()));
 
             stamp(&mut bytes, Producer { id: 77, epoch: 4 }, 99, true);
             let batch = RecordBatch::parse(&bytes).unwrap();
             batch.verify_crc().unwrap();
-            assert_eq!((batch.base_offset(), batch.partition_leader_epoch()), (0, -1));
+            assert_eq!((batch.base_offset(), batch.partition_leader_epoch()), (Offset(0), LeaderEpoch(-1)));
             assert_eq!((batch.producer_id(), batch.producer_epoch(), batch.base_sequence()), (77, 4, 99));
             assert!(batch.is_transactional());
             assert_eq!(bytes[HEADER_LEN..], stored[HEADER_LEN..]);

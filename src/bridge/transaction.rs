@@ -543,7 +543,7 @@ impl Uplink {
             if told.error_code == 0 {
                 let queue = producing.queues.get_mut(partition).expect("it was asked for");
                 let wire = queue.pop_front().expect("its head was sent");
-                producing.first_batches.entry(wire.lane).or_insert((partition.clone(), told.base_offset));
+                producing.first_batches.entry(wire.lane).or_insert((partition.clone(), Offset(told.base_offset)));
                 if queue.is_empty() {
                     producing.queues.remove(partition);
                 }
@@ -614,7 +614,7 @@ impl Uplink {
         let Coordinated::Group(group_id) = &lane.group else { unreachable!("positions are kept by groups") };
         let partition = TxnOffsetCommitRequestPartition::default()
             .with_partition_index(target.partition)
-            .with_committed_offset(end.offset)
+            .with_committed_offset(end.offset.0)
             .with_committed_metadata(Some(StrBytes::from_string(position.metadata())));
         let topic = TxnOffsetCommitRequestTopic::default()
             .with_name(TopicName(StrBytes::from_string(lane.remote.clone())))

@@ -10,7 +10,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use edgelog_core::Offset;
+use edgelog_core::{LeaderEpoch, Offset, Position};
 
 use super::facts::{Listing, LogFacts, Selection, StoreFacts, kept_before, list_logs};
 use super::indexes::IndexCheck;
@@ -283,7 +283,7 @@ impl LogCheck<'_, '_> {
         self.plan.facts.floor = self.facts.floor;
         let mut from = 0;
         if extent == Extent::End {
-            let point = self.facts.recovery_point().unwrap_or(0);
+            let point = self.facts.recovery_point().unwrap_or(Offset(0));
             from = listing.segments.partition_point(|(base, _)| *base <= point).saturating_sub(1);
         } else {
             self.leftovers(&listing);
@@ -351,7 +351,7 @@ impl LogCheck<'_, '_> {
         let file = self.storage.open(path, Access::Read).map_err(Error::storage("open", path));
         let Ok(from) = file.and_then(|file| kept_before(&*file, len, path)) else { return Vec::new() };
         // Its name has the base offset of its segment; what was cut from it may have come from any time.
-        self.offsets_held(0, path, from)
+        self.offsets_held(Offset(0), path, from)
     }
 
     /// The offsets of the batches that hold in a file from the byte `from` on, in ranges that follow each other.
@@ -359,8 +359,12 @@ impl LogCheck<'_, '_> {
         let file = self.storage.open(path, Access::Read).and_then(|file| file.len().map(|len| (file, len)));
         let Ok((file, len)) = file else { return Vec::new() };
         // What the checkpoint says is durable says nothing of a file that is no part of the log.
-        let rules =
-            WalkRules { first_offset: Some(base), contiguous: false, offset_end: Offset::MAX, durable_below: 0 };
+        let rules = WalkRules {
+            first_offset: Some(base),
+            contiguous: false,
+            offset_end: Offset::MAX,
+            durable_below: Offset(0),
+        };
         let mut walker = Walker::new(file, len.min(i32::MAX as u64), rules);
         walker.start_at(from);
         let mut held: Vec<(Offset, Offset)> = Vec::new();
@@ -390,7 +394,7 @@ impl LogCheck<'_, '_> {
     }
 
     fn no_dir(&mut self) -> Ended {
-        let (start, end) = (self.facts.log_start(), self.facts.recovery_point().unwrap_or(0));
+        let (start, end) = (self.facts.log_start(), self.facts.recovery_point().unwrap_or(Offset(0)));
         let text = "the checkpoint names this log, and its directory is missing (or its deletion was cut short)";
         if start < end {
             self.lose(self.facts.dir.to_string(), None, start, end, text.to_owned());
@@ -401,7 +405,7 @@ impl LogCheck<'_, '_> {
     }
 
     fn no_segments(&mut self) -> Ended {
-        let (start, end) = (self.facts.log_start(), self.facts.recovery_point().unwrap_or(0));
+        let (start, end) = (self.facts.log_start(), self.facts.recovery_point().unwrap_or(Offset(0)));
         if start < end {
             let text = "no segment is left of this log".to_owned();
             self.lose(self.facts.dir.to_string(), None, start, end, text);
@@ -533,8 +537,8 @@ impl LogCheck<'_, '_> {
                 self.add(Severity::Heals, path.clone(), Some(0), None, text);
                 continue;
             };
-            let epoch = self.facts.epochs.view().latest().map_or(0, |latest| latest.epoch);
-            let cut = file_names::cut_file(&self.facts.dir, *base, 0, epoch);
+            let epoch = self.facts.epochs.view().latest().map_or(LeaderEpoch(0), |latest| latest.epoch);
+            let cut = file_names::cut_file(&self.facts.dir, *base, Position(0), epoch);
             let _ = write!(
                 text,
                 ": valid batches are in them, {}; after it, `edgelog repair --salvage {cut}` appends them again",

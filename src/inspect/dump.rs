@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use edgelog_core::{
-    NO_SEQUENCE, OFFSET_INDEX_ENTRY_LEN, Offset, OffsetIndex, OffsetIndexEntry, Record, RecordBatch,
+    NO_SEQUENCE, OFFSET_INDEX_ENTRY_LEN, Offset, OffsetIndex, OffsetIndexEntry, Position, Record, RecordBatch,
     TIME_INDEX_ENTRY_LEN, TimeIndex, TimeIndexEntry,
 };
 
@@ -149,7 +149,7 @@ pub fn dump(
 
 /// The base offset in a file's name, or 0.
 fn base_offset_of(name: &str) -> Offset {
-    file_names::parse_index_file(name).or_else(|| file_names::parse_log_file(name)).unwrap_or(0)
+    file_names::parse_index_file(name).or_else(|| file_names::parse_log_file(name)).unwrap_or(Offset(0))
 }
 
 /// The places of batches that the index beside a `.log` file names: tried where the search behind damage is at its end.
@@ -168,7 +168,8 @@ struct Dumper<'t> {
 
 impl Dumper<'_> {
     fn log(&mut self, file: Arc<dyn StorageFile>, len: u64, hints: Vec<u64>) -> io::Result<()> {
-        let rules = WalkRules { first_offset: None, contiguous: false, offset_end: Offset::MAX, durable_below: 0 };
+        let rules =
+            WalkRules { first_offset: None, contiguous: false, offset_end: Offset::MAX, durable_below: Offset(0) };
         let mut walker = Walker::new(file, len, rules);
         walker.set_hints(hints);
         let mut decompressor = Decompressor::default();
@@ -243,7 +244,7 @@ impl Dumper<'_> {
     }
 
     fn offset_index(&mut self, file: Arc<dyn StorageFile>, len: u64, base: Offset) -> io::Result<()> {
-        let mut before = OffsetIndexEntry { offset: base, position: 0 };
+        let mut before = OffsetIndexEntry { offset: base, position: Position(0) };
         self.entries(file, len, OFFSET_INDEX_ENTRY_LEN, |dumper, at, bytes| {
             for (n, bytes) in bytes.chunks_exact(OFFSET_INDEX_ENTRY_LEN).enumerate() {
                 let Some(entry) = OffsetIndex::new(bytes, base).entry(0) else { break };

@@ -28,7 +28,7 @@ use crate::storage::{Access, DirectoryStorage, DirectoryStorageOptions, Storage,
 use crate::store::Store;
 
 /// The epoch of every exported batch: a topic that a broker has just created is in this one.
-const EXPORTED_EPOCH: LeaderEpoch = 0;
+const EXPORTED_EPOCH: LeaderEpoch = LeaderEpoch(0);
 /// So many lost ranges are told.
 const LOST_MAX: usize = 1000;
 const PROGRESS_BYTES: u64 = 1 << 20;
@@ -50,7 +50,7 @@ pub struct ExportRange {
 
 impl Default for ExportRange {
     fn default() -> ExportRange {
-        ExportRange { from: 0, until: Offset::MAX, isolation: IsolationLevel::ReadUncommitted }
+        ExportRange { from: Offset(0), until: Offset::MAX, isolation: IsolationLevel::ReadUncommitted }
     }
 }
 
@@ -241,7 +241,7 @@ impl Exporter<'_> {
             first
         } else {
             // A log without records is still a log that begins somewhere.
-            let start = self.range.from.max(segments.first().map_or(0, |(base, _)| *base));
+            let start = self.range.from.max(segments.first().map_or(Offset(0), |(base, _)| *base));
             Sink::create(self.target, file_names::log_file(self.part, start))?.finish()?;
             start
         };
@@ -312,7 +312,7 @@ impl Exporter<'_> {
             }
             self.advance(walker.position() - before)?;
         }
-        let point = self.facts.recovery_point().unwrap_or(0);
+        let point = self.facts.recovery_point().unwrap_or(Offset(0));
         let reached = self.reached.unwrap_or(base);
         if upper.is_none() && reached < point {
             let text = format!("the segment ends before offset {reached}, and everything below {point} was durable");
@@ -332,7 +332,7 @@ impl Exporter<'_> {
         let Damage { position, first_offset, .. } = *damage;
         if let Some(size) = damage.wrong_base {
             let mut bytes = walker.bytes(position, size as usize)[..size as usize].to_vec();
-            bytes[..8].copy_from_slice(&first_offset.to_be_bytes());
+            bytes[..8].copy_from_slice(&first_offset.0.to_be_bytes());
             self.reached = Some(walker.expected());
             if let Ok(batch) = RecordBatch::parse(&bytes) {
                 let next_offset = first_offset + (batch.next_offset() - batch.base_offset());

@@ -176,7 +176,7 @@ impl LogFacts {
             doubts,
             config,
             same_boot: store.newest.as_ref().is_some_and(|newest| is_boot(storage, newest.boot_id)),
-            floor: 0,
+            floor: Offset(0),
         }
     }
 
@@ -196,7 +196,7 @@ impl LogFacts {
     }
 
     pub(super) fn log_start(&self) -> Offset {
-        self.saved.as_ref().map_or(0, |saved| saved.log_start_offset)
+        self.saved.as_ref().map_or(Offset(0), |saved| saved.log_start_offset)
     }
 
     /// What the batches of the segment at `base` are held to; `upper`: where the next segment begins.
@@ -205,7 +205,7 @@ impl LogFacts {
             first_offset: Some(base),
             contiguous: self.contiguous(),
             offset_end: upper.unwrap_or(Offset::MAX),
-            durable_below: self.durable_below().unwrap_or(0),
+            durable_below: self.durable_below().unwrap_or(Offset(0)),
         }
     }
 }
@@ -274,7 +274,7 @@ impl Listing {
     /// or no more where its newer slot is lost, the names of the last two segments say.
     pub(super) fn durable_below(&self) -> Offset {
         let before_last = self.segments.len().checked_sub(2).and_then(|at| self.segments.get(at));
-        before_last.map_or(0, |(base, _)| *base)
+        before_last.map_or(Offset(0), |(base, _)| *base)
     }
 }
 
@@ -298,7 +298,7 @@ pub(super) fn kept_before(file: &dyn StorageFile, len: u64, path: &str) -> Resul
     let mut first = [0; 8];
     let read = file.read_at(&mut first, 0).map_err(Error::storage("read", path))?;
     let is_whole = read == first.len()
-        && file_names::parse_cut_file(name) == Some(Offset::from_be_bytes(first))
+        && file_names::parse_cut_file(name) == Some(Offset(i64::from_be_bytes(first)))
         && position <= len;
     Ok(if is_whole { position } else { 0 })
 }
@@ -307,6 +307,7 @@ pub(super) fn kept_before(file: &dyn StorageFile, len: u64, path: &str) -> Resul
 mod tests {
     use super::*;
     use crate::storage::{Access, MemoryStorage};
+    use edgelog_core::{LeaderEpoch, Position};
 
     /// A recovery that was cut between its two renames left the segment under its newest `.cut` name; the older one,
     /// first by name, is the tail of an earlier recovery, and putting that in place would lose the segment.
@@ -314,14 +315,17 @@ mod tests {
     fn of_several_cut_files_the_newest_stands_for_its_segment() {
         let storage = MemoryStorage::new();
         storage.create_dir("t-0").unwrap();
-        let segment = file_names::cut_file("t-0", 7, 50, 10);
-        let older = file_names::cut_file("t-0", 7, 4096, 9);
-        let others = [file_names::cut_file("t-0", 7, 60, 2), file_names::cut_file("t-0", 8, 0, 11)];
-        for path in [&segment, &older, &others[0], &others[1], &file_names::part_file("t-0", 7)] {
+        let segment = file_names::cut_file("t-0", Offset(7), Position(50), LeaderEpoch(10));
+        let older = file_names::cut_file("t-0", Offset(7), Position(4096), LeaderEpoch(9));
+        let others = [
+            file_names::cut_file("t-0", Offset(7), Position(60), LeaderEpoch(2)),
+            file_names::cut_file("t-0", Offset(8), Position(0), LeaderEpoch(11)),
+        ];
+        for path in [&segment, &older, &others[0], &others[1], &file_names::part_file("t-0", Offset(7))] {
             storage.open(path, Access::CreateNew).unwrap();
         }
         let listing = Listing::read(&storage, "t-0").unwrap();
         assert_eq!(listing.displaced, std::slice::from_ref(&segment));
-        assert_eq!(listing.segments, [(7, segment)]);
+        assert_eq!(listing.segments, [(Offset(7), segment)]);
     }
 }

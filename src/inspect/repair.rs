@@ -16,7 +16,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use edgelog_core::Offset;
+use edgelog_core::{Offset, Position};
 
 use super::check::check_store;
 use super::facts::{Listing, LogFacts, Selection, StoreFacts, kept_before, list_logs};
@@ -251,7 +251,7 @@ fn prepare(storage: &dyn Storage, checkpoint: &mut Checkpoint, plan: &LogPlan) {
             origin: if plan.has_holes || is_copied { Origin::Imported } else { Origin::Own },
             log_start_offset: plan.start,
             // No segment begins at the end: recovery does not take the position for that of a batch.
-            durable: DurablePoint { offset: plan.end, base_offset: plan.end, position: 0 },
+            durable: DurablePoint { offset: plan.end, base_offset: plan.end, position: Position(0) },
             epochs: plan.learned.view().entries().to_vec(),
         };
         checkpoint.logs.insert(name.clone(), saved);
@@ -263,7 +263,7 @@ fn prepare(storage: &dyn Storage, checkpoint: &mut Checkpoint, plan: &LogPlan) {
     let point = durable_point(plan);
     if let Some(saved) = saved_of(checkpoint, name).filter(|saved| saved.durable.offset < point) {
         // The checkpoint lags behind: without this, the next open would take damage below for the log's end.
-        saved.durable = DurablePoint { offset: point, base_offset: point, position: 0 };
+        saved.durable = DurablePoint { offset: point, base_offset: point, position: Position(0) };
     }
     let (Some(start), Some(saved)) = (plan.new_start, saved_of(checkpoint, name)) else { return };
     saved.log_start_offset = saved.log_start_offset.max(start);
@@ -394,7 +394,7 @@ pub fn salvage(storage: &Arc<dyn Storage>, path: &str) -> Result<SalvageReport> 
     let len = file.len().map_err(Error::storage("look at", path))?;
     let store = Store::options().set("edgelog.housekeeping", "tick")?.open_on(SharedStorage(Arc::clone(storage)))?;
     let log = store.log(&name.topic, name.partition)?;
-    let rules = WalkRules { first_offset: None, contiguous: false, offset_end: Offset::MAX, durable_below: 0 };
+    let rules = WalkRules { first_offset: None, contiguous: false, offset_end: Offset::MAX, durable_below: Offset(0) };
     let from = kept_before(&*file, len, path)?;
     let mut walker = Walker::new(file, len, rules);
     walker.start_at(from);

@@ -176,7 +176,7 @@ impl CheckReport {
     /// How many offsets are lost.
     pub fn lost_offsets(&self) -> u64 {
         let ranges = self.findings.iter().filter_map(|finding| finding.lost);
-        ranges.map(|(first, next)| u64::try_from(next.saturating_sub(first)).unwrap_or(0)).sum()
+        ranges.map(|(first, next)| u64::try_from(next.saturating_since(first)).unwrap_or(0)).sum()
     }
 
     pub(super) fn merge(&mut self, findings: Findings) {

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use edgelog_core::{DecodeError, EpochTableView, HEADER_LEN, LeaderEpoch, Offset, OldMessage, Position};
+use edgelog_core::{
+    DecodeError, EpochTableView, HEADER_LEN, LeaderEpoch, NO_LEADER_EPOCH, Offset, OldMessage, Position,
+};
 
 use super::indexes::IndexCheck;
 use super::log_check::LogCheck;
@@ -223,7 +225,10 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
                 self.add(Severity::Heals, position, text);
                 return Flow::EndOfLog;
             }
-            if is_above && epoch > epochs.latest().map_or(-1, |latest| latest.epoch) && !self.log.is_last_attempt {
+            if is_above
+                && epoch > epochs.latest().map_or(NO_LEADER_EPOCH, |latest| latest.epoch)
+                && !self.log.is_last_attempt
+            {
                 // The writer may have raised the epoch since the checkpoint was read.
                 return Flow::Changed;
             }
@@ -328,8 +333,8 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         let bytes = self.walker.end() - position;
         let facts = &self.log.facts;
         let behind = valid_behind(&mut self.walker, damage, facts.epochs.view());
-        let epoch = facts.epochs.view().latest().map_or(0, |latest| latest.epoch);
-        let cut = file_names::cut_file(&facts.dir, self.plan.base_offset, position as Position, epoch);
+        let epoch = facts.epochs.view().latest().map_or(LeaderEpoch(0), |latest| latest.epoch);
+        let cut = file_names::cut_file(&facts.dir, self.plan.base_offset, Position(position as u32), epoch);
         let _ = write!(
             text,
             "; the log ends at offset {first_offset}, and the next open keeps the {bytes} bytes behind aside"

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use edgelog_core::{Offset, encode_one, stamp_base};
+use edgelog_core::{LeaderEpoch, Offset, TimestampMs, encode_one, stamp_base};
 use proptest::prelude::*;
 
 use crate::segment::walk::{Step, WalkRules, Walker};
@@ -15,8 +15,8 @@ fn log(records: usize) -> Vec<u8> {
     for n in 0..records {
         let mut batch = [0; 256];
         let value = vec![b'v'; n % 90];
-        let size = encode_one(&mut batch, 1000, Some(b"k"), Some(&value), &[]).unwrap();
-        stamp_base(&mut batch, n as Offset, 0);
+        let size = encode_one(&mut batch, TimestampMs(1000), Some(b"k"), Some(&value), &[]).unwrap();
+        stamp_base(&mut batch, Offset(n as i64), LeaderEpoch(0));
         bytes.extend_from_slice(&batch[..size]);
     }
     bytes
@@ -53,12 +53,13 @@ fn walk(bytes: &[u8], rules: WalkRules) -> Vec<(u64, Step)> {
     }
 }
 
-const ANY: WalkRules = WalkRules { first_offset: None, contiguous: false, offset_end: Offset::MAX, durable_below: 0 };
-const OWN: WalkRules = WalkRules { first_offset: Some(0), contiguous: true, ..ANY };
+const ANY: WalkRules =
+    WalkRules { first_offset: None, contiguous: false, offset_end: Offset::MAX, durable_below: Offset(0) };
+const OWN: WalkRules = WalkRules { first_offset: Some(Offset(0)), contiguous: true, ..ANY };
 
 /// Where batches were found, and the offset that each begins with.
 fn found(bytes: &[u8], rules: WalkRules) -> Vec<(u64, Offset)> {
-    let base_offset = |at: u64| Offset::from_be_bytes(*bytes[at as usize..].first_chunk().unwrap());
+    let base_offset = |at: u64| Offset(i64::from_be_bytes(*bytes[at as usize..].first_chunk().unwrap()));
     let batches = |(position, step)| matches!(step, Step::Batch { .. }).then(|| (position, base_offset(position)));
     walk(bytes, rules).into_iter().filter_map(batches).collect()
 }

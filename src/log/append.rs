@@ -5,8 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use edgelog_core::{
-    CompressionType, DecodeError, HEADER_LEN, LeaderEpoch, NO_TIMESTAMP, OFFSET_MAX, Offset, RecordBatch, TimestampMs,
-    stamp_base, stamp_max_timestamp,
+    CompressionType, DecodeError, HEADER_LEN, LeaderEpoch, NO_TIMESTAMP, OFFSET_MAX, Offset, Position, RecordBatch,
+    TimestampMs, stamp_base, stamp_max_timestamp,
 };
 
 use super::appender::Appender;
@@ -142,8 +142,8 @@ impl Log {
         }
         if view.record_count() != view.last_offset_delta() + 1 || view.is_control() {
             let error = DecodeError::NotContiguous {
-                expected: Offset::from(view.record_count()) - 1,
-                found: Offset::from(view.last_offset_delta()),
+                expected: Offset(i64::from(view.record_count()) - 1),
+                found: Offset(i64::from(view.last_offset_delta())),
             };
             return Err(Error::InvalidRecord(error));
         }
@@ -171,14 +171,11 @@ impl LogShared {
         max_timestamp: TimestampMs,
         durability: Durability,
     ) -> Outcome<AppendInfo> {
-        if self.fork.forked() {
-            return Err(Error::Forked.into());
-        }
+        let writer = self.appending()?;
         let max = self.hot.batch_bytes_max.load(Ordering::Relaxed) as usize;
         if batch.len() > max {
             return Err(Error::RecordTooLarge { given: batch.len(), max }.into());
         }
-        let writer = self.writer()?;
         let mut guard = writer.appender.lock();
         let ready = guard.as_mut().filter(|appender| {
             let last_offset = appender.last_offset(last_offset_delta);
@@ -196,7 +193,7 @@ impl LogShared {
         } else {
             self.place_slowly(writer, guard, batch, last_offset_delta, max_timestamp, durability)?
         };
-        let last_offset = base_offset + Offset::from(last_offset_delta);
+        let last_offset = base_offset + i64::from(last_offset_delta);
         let end = last_offset + 1;
         if moved {
             self.wake.wake_all();
@@ -205,7 +202,7 @@ impl LogShared {
             self.flush_until(end)?;
         } else {
             if durability == Durability::Interval && writer.interval_since.load(Ordering::Relaxed) == 0 {
-                writer.interval_since.store(self.clock.now().max(1), Ordering::Release);
+                writer.interval_since.store(self.clock.now().max(TimestampMs(1)).0, Ordering::Release);
                 if let Some(host) = self.host.upgrade() {
                     host.wake_housekeeping();
                 }
@@ -257,7 +254,7 @@ impl LogShared {
         durability: Durability,
     ) -> io::Result<Placed> {
         let (base_offset, leader_epoch) = (appender.next_offset, appender.epoch);
-        let last_offset = base_offset + Offset::from(last_offset_delta);
+        let last_offset = base_offset + i64::from(last_offset_delta);
         stamp_base(batch, base_offset, leader_epoch);
         if bug(Bug::PublishBeforeCopy) {
             self.log_end_offset.store(last_offset + 1, Ordering::Release);
@@ -397,12 +394,12 @@ impl LogShared {
         writer.names_dirty.store(true, Ordering::Release);
         appender.writer.seal();
         let options = self.segment_options();
-        let segment = Segment::on_file(&self.storage, &self.dir, options, base_offset, Arc::clone(&file), 0);
+        let segment = Segment::on_file(&self.storage, &self.dir, options, base_offset, Arc::clone(&file), Position(0));
         let segment = Arc::new(segment);
         self.segments.write().push(Arc::clone(&segment));
         appender.writer = appender.writer.next(segment, file, reserved, self.clock.now());
         let name = self.name.clone();
-        events::emit(move || tracing::debug!(log = %name, base_offset, "rolled"));
+        events::emit(move || tracing::debug!(log = %name, base_offset = base_offset.0, "rolled"));
         if let Some(host) = self.host.upgrade() {
             host.wake_housekeeping();
         }

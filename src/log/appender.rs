@@ -31,7 +31,7 @@ impl Appender {
             next_offset,
             epoch,
             sync_pending_from: None,
-            sync_pending_end: 0,
+            sync_pending_end: Offset(0),
             torn: false,
             prepared: None,
         }
@@ -40,6 +40,6 @@ impl Appender {
     /// The last offset of a batch that is appended now. One that no record can have stays one.
     #[inline]
     pub(super) fn last_offset(&self, last_offset_delta: i32) -> Offset {
-        self.next_offset.saturating_add(Offset::from(last_offset_delta))
+        self.next_offset.saturating_add(i64::from(last_offset_delta))
     }
 }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edgelog_core::{
-    Continuation, Effort, EpochEntry, EpochLearner, EpochTable, HEADER_LEN, Judgement, Offset, Position, Standing,
+    Continuation, Effort, EpochEntry, EpochLearner, EpochTable, HEADER_LEN, Judgement, NO_LEADER_EPOCH, Offset,
+    Position, Standing,
 };
 
 use super::attachment::{Attachment, POLL_MAX, POLL_MIN};
@@ -39,12 +40,12 @@ pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
     let (storage, dir): (_, Arc<str>) = (&params.storage, params.name.to_string().into());
     let bases = list_segments(&**storage, &dir, &params.name)?;
     let saved = params.saved.as_ref().map(|saved| saved.supported_by(&bases).0);
-    let recovery_point = saved.as_ref().map_or(0, |saved| saved.durable.offset);
+    let recovery_point = saved.as_ref().map_or(Offset(0), |saved| saved.durable.offset);
     // A log that no checkpoint knows was copied from a broker, or its checkpoint is lost: its offsets need only rise.
     let origin = saved.as_ref().map_or(Origin::Imported, |saved| saved.origin);
     let options = SegmentOptions::new(&params.config, Access::Read);
     let segment_at = |base| Arc::new(Segment::existing(storage, &dir, options, base));
-    let (segments, mut attachment) = stand_at(&**storage, segment_at, origin, &bases, recovery_point)?;
+    let (segments, mut attachment) = stand_at(&**storage, segment_at, origin, &bases, Offset(recovery_point.0))?;
     attachment.id = saved.as_ref().map(|saved| saved.id);
     let end = attachment.next_offset;
     let role = Role::Attached(Attached { attachment: Mutex::new(attachment), flushing: Mutex::new(()) });
@@ -52,9 +53,9 @@ pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
     *log.segments.write() = segments;
     log.log_end_offset.store(end, Ordering::Release);
     log.high_watermark.store(end, Ordering::Release);
-    let start = saved.as_ref().map_or(0, |saved| saved.log_start_offset).max(bases[0]);
-    log.log_start_offset.store(start, Ordering::Release);
-    log.recovery_point.store(recovery_point, Ordering::Release);
+    let start = saved.as_ref().map_or(Offset(0), |saved| saved.log_start_offset).max(bases[0]);
+    log.log_start_offset.store(Offset(start.0), Ordering::Release);
+    log.recovery_point.store(Offset(recovery_point.0), Ordering::Release);
     let log = Arc::new(log);
     log.refresh()?;
     Ok(log)
@@ -84,7 +85,7 @@ fn stand_at(
     let at = bases.partition_point(|&base| base <= from).saturating_sub(1);
     let segments: Vec<Arc<Segment>> = bases[..=at].iter().map(|&base| segment_at(base)).collect();
     let segment = Arc::clone(&segments[at]);
-    segment.publish(0);
+    segment.publish(Position(0));
     let identity = identity_of(storage, &segment)?;
     let next_offset = segment.base_offset;
     let attachment = Attachment {
@@ -93,13 +94,13 @@ fn stand_at(
         is_replaced: false,
         learner: EpochLearner::default(),
         identity,
-        position: 0,
+        position: Position(0),
         next_offset,
         offset_end: end_of_segment(origin, next_offset, bases),
         in_vain: 0,
         searched: None,
         checkpoint_read: None,
-        flushed: 0,
+        flushed: Offset(0),
         names_flushed: None,
         failed: None,
     };
@@ -214,7 +215,7 @@ impl LogShared {
     /// Where another history begins below the end that is seen here: the writer's epochs show that a truncation, a
     /// repair or a recovery took away what this process has looked at.
     fn rewritten_from(&self, at: &Attachment, saved: &[EpochEntry]) -> Option<Offset> {
-        let known = self.epochs.read().view().latest().map_or(-1, |entry| entry.epoch);
+        let known = self.epochs.read().view().latest().map_or(NO_LEADER_EPOCH, |entry| entry.epoch);
         let new = saved.iter().filter(|entry| entry.epoch > known && entry.start_offset < at.next_offset);
         new.map(|entry| entry.start_offset).min()
     }
@@ -318,7 +319,7 @@ impl LogShared {
         }
         let path = at.segment.path();
         let len = match at.segment.file().map(|file| file.len()) {
-            Ok(len) => len.map_err(Error::storage("look at", &path))?.min(i32::MAX as u64) as Position,
+            Ok(len) => Position(len.map_err(Error::storage("look at", &path))?.min(i32::MAX as u64) as u32),
             Err(error) if is_gone(&error) => return Ok(false),
             Err(error) => return Err(error),
         };
@@ -363,7 +364,7 @@ impl LogShared {
             Err(error) => return Err(error),
         };
         let behind = file.len().and_then(|len| {
-            let len = Position::try_from(len).unwrap_or(i32::MAX as Position);
+            let len = Position(len.min(i32::MAX as u64) as u32);
             behind_old_messages(&**file, at.position, len)
         });
         let behind = behind.map_err(Error::storage("read", &at.segment.path()))?;
@@ -467,7 +468,8 @@ impl LogShared {
             return Ok(());
         }
         let path = at.segment.path();
-        let len = at.segment.file()?.len().map_err(Error::storage("look at", &path))?.min(i32::MAX as u64) as Position;
+        let len =
+            Position(at.segment.file()?.len().map_err(Error::storage("look at", &path))?.min(i32::MAX as u64) as u32);
         if at.position < len {
             let plausible = self.due(at.next_offset, base.max(at.next_offset)).plausible();
             if let Some(batch) = at.segment.resync(at.position, len, &plausible, &self.pool)?.batch {
@@ -490,10 +492,10 @@ impl LogShared {
         let identity = self.identity(&segment)?;
         segment.file()?;
         self.confirm(at)?;
-        segment.publish(0);
+        segment.publish(Position(0));
         self.segments.write().push(Arc::clone(&segment));
         // Segments of an imported log may overlap: what stands in both is passed over by readers.
-        (at.segment, at.identity, at.position, at.in_vain) = (segment, identity, 0, 0);
+        (at.segment, at.identity, at.position, at.in_vain) = (segment, identity, Position(0), 0);
         let reached = at.next_offset.max(base);
         at.offset_end = if self.origin() == Origin::Own {
             Offset::MAX

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use edgelog_core::LogConfig;
+use edgelog_core::{LeaderEpoch, LogConfig};
 
 use super::shared::LogShared;
 use super::types::{Durability, LogOffsets, TopicPartition};
@@ -36,7 +36,7 @@ impl Log {
 
     /// The leader epoch that the next record gets.
     pub fn leader_epoch(&self) -> edgelog_core::LeaderEpoch {
-        self.shared.epochs.read().view().latest().map_or(0, |entry| entry.epoch)
+        self.shared.epochs.read().view().latest().map_or(LeaderEpoch(0), |entry| entry.epoch)
     }
 
     /// Which epoch began at which offset, oldest first.

@@ -15,7 +15,8 @@ impl LogShared {
     /// The offset of the first of the last `count` records below `bound`. Where offsets are contiguous, that is
     /// arithmetic; else the batches from further and further back are counted.
     pub(super) fn offset_of_last(self: &Arc<Self>, count: u64, start: Offset, bound: Offset) -> Result<Offset> {
-        let mut from = bound.saturating_sub_unsigned(count).max(start);
+        let back = |count: u64| bound.saturating_sub(i64::try_from(count).unwrap_or(i64::MAX)).max(start);
+        let mut from = back(count);
         if self.origin() == Origin::Own || count == 0 {
             return Ok(from);
         }
@@ -27,7 +28,7 @@ impl LogShared {
                 return Ok(offset.unwrap_or(from));
             }
             span = span.saturating_mul(4);
-            from = bound.saturating_sub_unsigned(span).max(start);
+            from = back(span);
         }
     }
 

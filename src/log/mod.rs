@@ -13,6 +13,7 @@
 
 mod append;
 mod appender;
+mod atomic_offset;
 mod attach;
 mod attachment;
 mod batch;

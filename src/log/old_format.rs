@@ -37,7 +37,7 @@ pub(super) fn behind_old_messages(
         };
         bytes.truncate(HEADER_LEN);
         // A message that runs past the file's end is the last one, and not whole.
-        let end = Position::try_from(message.size).ok().and_then(|size| at.checked_add(size));
+        let end = u32::try_from(message.size).ok().and_then(|size| at.checked_add(size));
         at = end.map_or(len, |end| end.min(len));
         behind = Some((at, message.offset.saturating_add(1)));
     }

@@ -162,7 +162,7 @@ struct Place {
 impl Place {
     fn at_start(segment: Arc<Segment>) -> Place {
         let expected = Some(segment.base_offset);
-        Place { segment, position: 0, expected }
+        Place { segment, position: Position(0), expected }
     }
 }
 
@@ -196,14 +196,14 @@ impl Reader {
             options,
             stable: leaves_out.then(Stable::default),
             has_control: false,
-            position: 0,
+            position: Offset(0),
             epoch: None,
             place: None,
             cursor,
             generation,
             contiguous,
             table_epoch: None,
-            epoch_range: 0..0,
+            epoch_range: Offset(0)..Offset(0),
             damage: None,
             hopped_from: None,
             signal: None,
@@ -365,7 +365,7 @@ impl Reader {
                 first_offset: self.position,
                 next_offset: self.position,
                 file: String::new(),
-                position: 0,
+                position: Position(0),
                 resumes_at: None,
                 unread_from: None,
             });
@@ -442,7 +442,7 @@ impl Reader {
         self.generation = self.log.generation.load(Ordering::Acquire);
         self.place = None;
         self.cursor.release();
-        self.epoch_range = 0..0;
+        self.epoch_range = Offset(0)..Offset(0);
         if let Some(epoch) = self.epoch {
             self.log.check_epoch(OffsetAndEpoch { offset: self.position, leader_epoch: epoch })?;
         }
@@ -537,7 +537,7 @@ impl Reader {
             next_offset,
             contiguous,
             offset_end: if contiguous { Offset::MAX } else { log.base_after(segment.base_offset) },
-            durable_below: if contiguous { 0 } else { log.recovery_point.load(Ordering::Acquire) },
+            durable_below: if contiguous { Offset(0) } else { log.recovery_point.load(Ordering::Acquire) },
             epochs: None,
             check_crc: false,
         }
@@ -743,7 +743,7 @@ impl Reader {
                     self.place = Some(Place { segment, position: at, expected: None });
                     return Ok(None);
                 }
-                (at, expected) = (batch.end as Position, Some(batch.next_offset));
+                (at, expected) = (Position(batch.end as u32), Some(batch.next_offset));
                 continue;
             }
             let first_offset = expected.unwrap_or(segment.base_offset);
@@ -826,7 +826,7 @@ impl LogShared {
 
     /// The epoch that the record before `offset` was written in, as far as the table knows.
     fn epoch_before(&self, offset: Offset) -> LeaderEpoch {
-        self.epochs.read().view().epoch_for((offset - 1).max(0)).unwrap_or(edgelog_core::NO_LEADER_EPOCH)
+        self.epochs.read().view().epoch_for((offset - 1).max(Offset(0))).unwrap_or(edgelog_core::NO_LEADER_EPOCH)
     }
 
     /// The epoch that the table gives for `offset`, and the offsets for which that holds.
@@ -847,7 +847,7 @@ impl LogShared {
     pub(crate) fn check_epoch(&self, at: OffsetAndEpoch) -> Result<()> {
         let epochs = self.epochs.read();
         let view = epochs.view();
-        let current = view.latest().map_or(0, |entry| entry.epoch);
+        let current = view.latest().map_or(LeaderEpoch(0), |entry| entry.epoch);
         if at.leader_epoch < 0 {
             return Ok(());
         }

@@ -57,11 +57,11 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     let mut report = LogRecovery {
         name: params.name.clone(),
         clean: false,
-        log_start_offset: 0,
-        log_end_offset: 0,
-        recovery_point: saved.as_ref().map_or(0, |s| s.durable.offset),
+        log_start_offset: Offset(0),
+        log_end_offset: Offset(0),
+        recovery_point: saved.as_ref().map_or(Offset(0), |s| s.durable.offset),
         recovered_records: 0,
-        leader_epoch: 0,
+        leader_epoch: LeaderEpoch(0),
         cut: Vec::new(),
         lost: Vec::new(),
         doubts,
@@ -83,7 +83,7 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     let offsets = log.offsets();
     report.log_start_offset = offsets.log_start_offset;
     report.log_end_offset = offsets.log_end_offset;
-    report.leader_epoch = log.epochs.read().view().latest().map_or(0, |entry| entry.epoch);
+    report.leader_epoch = log.epochs.read().view().latest().map_or(LeaderEpoch(0), |entry| entry.epoch);
     report.failure = log.failure();
     if !report.clean {
         report.swap_files = swap_files(&*params.storage, &dir)?;
@@ -133,7 +133,7 @@ impl LogShared {
     /// Publishes what a log holds: `segments`, the last of them active with `position` bytes, and its end.
     fn begin(&self, segments: Vec<Arc<Segment>>, position: Position, start: Offset, end: Offset) -> Result<()> {
         let active = Arc::clone(segments.last().expect("a log has a segment"));
-        let epoch = self.epochs.read().view().latest().map_or(0, |entry| entry.epoch);
+        let epoch = self.epochs.read().view().latest().map_or(LeaderEpoch(0), |entry| entry.epoch);
         let appender = Appender::new(self.resume_writer(&active, position)?, end, epoch);
         let writer = self.writer()?;
         *writer.durable.lock() = DurablePoint { offset: end, base_offset: active.base_offset, position };
@@ -196,7 +196,7 @@ impl Recovery<'_> {
     fn open_clean(&mut self, bases: &[Offset]) -> Result<bool> {
         let Some(saved) = self.params.saved.as_ref().filter(|_| self.params.store_is_clean) else { return Ok(false) };
         let at = saved.durable;
-        if bases.last() != Some(&at.base_offset) || bases[0] > saved.log_start_offset.max(0) {
+        if bases.last() != Some(&at.base_offset) || bases[0] > saved.log_start_offset.max(Offset(0)) {
             return Ok(false);
         }
         let active = self.segment(at.base_offset);
@@ -251,9 +251,9 @@ impl Recovery<'_> {
                 self.log.fail(&error.to_string());
             }
         }
-        let (mut position, mut end) = (0, saved_point.offset);
+        let (mut position, mut end) = (Position(0), saved_point.offset);
         // The highest end of any segment: segments of an imported log may overlap.
-        let mut reached = 0;
+        let mut reached = Offset(0);
         let mut ended_at = bases.len();
         for (at, &base) in bases.iter().enumerate().skip(first) {
             let segment = self.segment(base);
@@ -278,11 +278,11 @@ impl Recovery<'_> {
             self.cut_segment(base)?;
         }
         let deleted = self.deleted_below(bases, end, saved_point.offset);
-        let mut start = deleted.max(bases.first().copied().unwrap_or(deleted.max(0))).max(0);
+        let mut start = deleted.max(bases.first().copied().unwrap_or(deleted.max(Offset(0)))).max(Offset(0));
         if let Some(saved) = self.params.saved.as_ref().filter(|_| self.params.store_is_clean) {
             // Retention is through with its work when the store is closed: what is missing then, it did not take.
             if saved.log_start_offset < start {
-                self.report.lost.push(lost_range(&self.log.dir, None, saved.log_start_offset, start, 0));
+                self.report.lost.push(lost_range(&self.log.dir, None, saved.log_start_offset, start, Position(0)));
             }
         }
         if segments.is_empty() || end < saved_point.offset {
@@ -297,14 +297,14 @@ impl Recovery<'_> {
                 start = base_offset;
             }
             segments.push(Arc::new(self.new_segment(base_offset)?));
-            (position, end) = (0, base_offset);
+            (position, end) = (Position(0), base_offset);
         } else if end < reached {
             // The last segment lies within the one before it: no offset is given out twice.
             segments.push(Arc::new(self.new_segment(reached)?));
-            (position, end) = (0, reached);
+            (position, end) = (Position(0), reached);
         }
         // What was deleted is not lost: a cut may bring some of the deleted segments back, and others not.
-        let deleted = deleted.max(0);
+        let deleted = deleted.max(Offset(0));
         self.report.lost.retain(|range| range.next_offset > deleted);
         for range in &mut self.report.lost {
             range.first_offset = range.first_offset.max(deleted);
@@ -350,10 +350,10 @@ impl Recovery<'_> {
 
     /// Before anything of the log is changed: no segment that recovery could cut begins with an old message format.
     fn refuse_old_formats(&self, bases: &[Offset]) -> Result<()> {
-        let point = self.params.saved.as_ref().map_or(0, |saved| saved.durable.offset);
+        let point = self.params.saved.as_ref().map_or(Offset(0), |saved| saved.durable.offset);
         for &base in bases.iter().filter(|&&base| base >= point) {
             let segment = self.segment(base);
-            refuse_old_messages(&mut Cursor::new(&self.log.pool), &segment, 0, segment.len()?)?;
+            refuse_old_messages(&mut Cursor::new(&self.log.pool), &segment, Position(0), segment.len()?)?;
         }
         Ok(())
     }
@@ -376,7 +376,7 @@ impl Recovery<'_> {
             let segment = self.segment(base);
             let len = segment.len()?;
             let mut cursor = Cursor::new(&self.log.pool);
-            let mut position = 0;
+            let mut position = Position(0);
             while position < len {
                 let Ok(Ok(batch)) = cursor.batch(&segment, position, len) else {
                     // The end of the log, or damage, which says nothing about who wrote it.
@@ -415,7 +415,8 @@ impl Recovery<'_> {
         let log = self.log;
         let len = segment.len()?;
         let mut cursor = Cursor::new(&log.pool);
-        let mut walked = Walked { position: 0, next_offset: segment.base_offset, records: 0, to_the_end: false };
+        let mut walked =
+            Walked { position: Position(0), next_offset: segment.base_offset, records: 0, to_the_end: false };
         while walked.position < len {
             let is_below = walked.next_offset < saved.offset;
             let mut due = self.due(walked.next_offset, saved, next_base);
@@ -547,7 +548,7 @@ impl Recovery<'_> {
     }
 
     /// Without a checkpoint the batches' own epochs make the table, as far as they rise.
-    fn learn_epoch(&mut self, epoch: i32, offset: Offset) {
+    fn learn_epoch(&mut self, epoch: LeaderEpoch, offset: Offset) {
         self.learner.learn(&mut self.log.epochs.write(), epoch, offset);
     }
 
@@ -556,7 +557,7 @@ impl Recovery<'_> {
         let path = file_names::log_file(&log.dir, base_offset);
         let file = log.storage.open(&path, Access::CreateNew).map_err(Error::storage("create", &path))?;
         self.writer.names_dirty.store(true, Ordering::Release);
-        Ok(Segment::on_file(&log.storage, &log.dir, log.segment_options(), base_offset, file, 0))
+        Ok(Segment::on_file(&log.storage, &log.dir, log.segment_options(), base_offset, file, Position(0)))
     }
 
     /// Makes durable what was accepted, and says whether that worked. Where not, the log can be read and not
@@ -567,7 +568,7 @@ impl Recovery<'_> {
         }
         let first = segments.partition_point(|s| s.base_offset <= saved.offset).saturating_sub(1);
         for segment in &segments[first..] {
-            let from = if segment.base_offset == saved.base_offset { saved.position } else { 0 };
+            let from = if segment.base_offset == saved.base_offset { saved.position } else { Position(0) };
             if let Err(error) = self.make_segment_durable(segment, from) {
                 self.log.fail(&format!("flush {}: {error}", segment.path()));
                 return false;
@@ -601,8 +602,8 @@ impl Recovery<'_> {
         let mut epochs = self.log.epochs.write();
         let epoch = match epochs.view().latest() {
             Some(latest) => latest.epoch.saturating_add(1),
-            None if is_new => 0,
-            None => 1,
+            None if is_new => LeaderEpoch(0),
+            None => LeaderEpoch(1),
         };
         epochs.assign(epoch, end);
     }

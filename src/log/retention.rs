@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use edgelog_core::{
-    LogId, NO_TIMESTAMP, Offset, RetentionParams, RetentionReason, SealedSegment, TimestampMs, is_dated,
+    LogId, NO_TIMESTAMP, Offset, Position, RetentionParams, RetentionReason, SealedSegment, TimestampMs, is_dated,
 };
 
 use super::handle::Log;
@@ -140,7 +140,7 @@ impl LogShared {
         let mut checked = ages_of(sealed_segments, |segment| self.checked_age(segment));
         let is_young = |(at, reason): (usize, &RetentionReason)| {
             *reason == RetentionReason::Time
-                && checked(at).is_ok_and(|newest| newest < 0 || now.saturating_sub(newest) <= retention_ms)
+                && checked(at).is_ok_and(|newest| newest < 0 || now.saturating_since(newest) <= retention_ms)
         };
         let kept_from = reasons.iter().enumerate().position(is_young);
         reasons.truncate(kept_from.unwrap_or(reasons.len()));
@@ -177,10 +177,10 @@ impl LogShared {
         let _events = events::hold();
         // Oldest first: cut anywhere, what is left is one contiguous log.
         for (segment, reason) in expired.iter().zip(reasons) {
-            bytes += u64::from(segment.len().unwrap_or(0));
+            bytes += u64::from(segment.len().unwrap_or(Position(0)));
             segment.remove_files()?;
             let (log, base_offset, reason) = (self.name.clone(), segment.base_offset, *reason);
-            events::emit(move || tracing::info!(%log, base_offset, ?reason, "deleted a segment"));
+            events::emit(move || tracing::info!(%log, base_offset = base_offset.0, ?reason, "deleted a segment"));
         }
         Ok(Expired { segments: expired.len(), bytes, log_start_offset })
     }

@@ -11,11 +11,11 @@ use crate::canary::{Bug, bug};
 
 /// So far beyond the base offset of the newest segment a recovery point or a log start can lie: more records than a
 /// device writes in its life, and few enough that their place can be filled. What lies further is not believed.
-pub(crate) const REACH_MAX: Offset = 1 << 40;
+pub(crate) const REACH_MAX: i64 = 1 << 40;
 const _: () =
     assert!(edgelog_core::limits::HOLE_MAX < REACH_MAX, "what is believed behind a hole can be a recovery point");
 /// An offset that the checkpoint does not know.
-const UNKNOWN: Offset = -1;
+const UNKNOWN: Offset = Offset(-1);
 
 /// A log's position that is durable: `offset` is the end of what was flushed, at `position` of the segment
 /// `base_offset`.
@@ -42,18 +42,18 @@ impl SavedLog {
     /// one that the segments have to tell.
     pub(crate) fn make_possible(&mut self) -> Vec<String> {
         let mut odd = Vec::new();
-        let is_possible = |offset: Offset| (0..=OFFSET_MAX).contains(&offset);
+        let is_possible = |offset: Offset| (Offset(0)..=OFFSET_MAX).contains(&offset);
         let DurablePoint { offset, base_offset, position } = self.durable;
         let is_known = (offset, base_offset) != (UNKNOWN, UNKNOWN);
         if is_known && !(is_possible(offset) && is_possible(base_offset)) {
             odd.push(format!("a recovery point at offset {offset} of segment {base_offset}, 0 to {OFFSET_MAX} can be"));
         } else if is_known && base_offset > offset {
             odd.push(format!("a recovery point at offset {offset}, before its segment {base_offset}"));
-        } else if i32::try_from(position).is_err() {
+        } else if i32::try_from(position.0).is_err() {
             odd.push(format!("a recovery point at position {position} of its segment, {} is the greatest", i32::MAX));
         }
         if !odd.is_empty() {
-            self.durable = DurablePoint { offset: UNKNOWN, base_offset: UNKNOWN, position: 0 };
+            self.durable = DurablePoint { offset: UNKNOWN, base_offset: UNKNOWN, position: Position(0) };
         }
         if self.log_start_offset != UNKNOWN && !is_possible(self.log_start_offset) {
             odd.push(format!("a log start at offset {}, 0 to {OFFSET_MAX} can be", self.log_start_offset));
@@ -100,7 +100,7 @@ impl SavedLog {
         let limit = if is_point_known { Some(point) } else { last.map(reach) };
         let is_beyond = limit.is_some_and(|limit| start > limit);
         if is_beyond {
-            let limit = limit.unwrap_or(0);
+            let limit = limit.unwrap_or(Offset(0));
             doubts.push(format!("the checkpoint says that the log starts at offset {start}, {limit} is the furthest"));
         }
         if is_beyond || start == UNKNOWN {
@@ -114,7 +114,7 @@ impl SavedLog {
 /// is.
 pub(crate) fn proved_by_names(bases: &[Offset]) -> DurablePoint {
     match bases {
-        [.., base, _] | [base] => DurablePoint { offset: *base, base_offset: *base, position: 0 },
+        [.., base, _] | [base] => DurablePoint { offset: *base, base_offset: *base, position: Position(0) },
         _ => DurablePoint::default(),
     }
 }
@@ -122,14 +122,18 @@ pub(crate) fn proved_by_names(bases: &[Offset]) -> DurablePoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use edgelog_core::LeaderEpoch;
 
     fn sample() -> SavedLog {
         SavedLog {
             id: [7; 16],
             origin: Origin::Own,
-            log_start_offset: 7,
-            durable: DurablePoint { offset: 100, base_offset: 50, position: 4711 },
-            epochs: vec![EpochEntry { epoch: 0, start_offset: 0 }, EpochEntry { epoch: 3, start_offset: 70 }],
+            log_start_offset: Offset(7),
+            durable: DurablePoint { offset: Offset(100), base_offset: Offset(50), position: Position(4711) },
+            epochs: vec![
+                EpochEntry { epoch: LeaderEpoch(0), start_offset: Offset(0) },
+                EpochEntry { epoch: LeaderEpoch(3), start_offset: Offset(70) },
+            ],
         }
     }
 
@@ -143,18 +147,24 @@ mod tests {
 
     #[test]
     fn what_no_log_comes_to_is_taken_out_and_the_rest_stays() {
-        let unknown = DurablePoint { offset: UNKNOWN, base_offset: UNKNOWN, position: 0 };
+        let unknown = DurablePoint { offset: UNKNOWN, base_offset: UNKNOWN, position: Position(0) };
         let with_point = |durable: DurablePoint| SavedLog { durable, ..sample() };
         let changes: [(Change, SavedLog); 10] = [
             (|_| {}, sample()),
-            (|log| log.log_start_offset = -2, SavedLog { log_start_offset: UNKNOWN, ..sample() }),
+            (|log| log.log_start_offset = Offset(-2), SavedLog { log_start_offset: UNKNOWN, ..sample() }),
             (|log| log.log_start_offset = Offset::MAX, SavedLog { log_start_offset: UNKNOWN, ..sample() }),
             (|log| log.durable.offset = Offset::MAX, with_point(unknown)),
-            (|log| log.durable.base_offset = -7, with_point(unknown)),
-            (|log| log.durable.base_offset = 101, with_point(unknown)),
-            (|log| log.durable.position = u32::MAX, with_point(unknown)),
-            (|log| log.epochs[1].epoch = i32::MAX, SavedLog { epochs: sample().epochs[..1].to_vec(), ..sample() }),
-            (|log| log.epochs[1].start_offset = 0, SavedLog { epochs: sample().epochs[..1].to_vec(), ..sample() }),
+            (|log| log.durable.base_offset = Offset(-7), with_point(unknown)),
+            (|log| log.durable.base_offset = Offset(101), with_point(unknown)),
+            (|log| log.durable.position = Position(u32::MAX), with_point(unknown)),
+            (
+                |log| log.epochs[1].epoch = LeaderEpoch(i32::MAX),
+                SavedLog { epochs: sample().epochs[..1].to_vec(), ..sample() },
+            ),
+            (
+                |log| log.epochs[1].start_offset = Offset(0),
+                SavedLog { epochs: sample().epochs[..1].to_vec(), ..sample() },
+            ),
             (
                 |log| log.epochs[1].start_offset = Offset::MAX,
                 SavedLog { epochs: sample().epochs[..1].to_vec(), ..sample() },
@@ -171,36 +181,43 @@ mod tests {
         let mut high = changed(|log| {
             log.durable.offset = OFFSET_MAX;
             log.log_start_offset = OFFSET_MAX;
-            log.epochs[1] = EpochEntry { epoch: i32::MAX / 2, start_offset: OFFSET_MAX - 1 };
+            log.epochs[1] = EpochEntry { epoch: LeaderEpoch(i32::MAX / 2), start_offset: OFFSET_MAX - 1 };
         });
         assert_eq!((high.make_possible(), high.durable.offset), (Vec::new(), OFFSET_MAX));
     }
 
     #[test]
     fn a_recovery_point_that_no_segment_reaches_is_not_believed() {
-        let bases = [0, 40, 90];
+        let bases = [0, 40, 90].map(Offset);
         assert_eq!(sample().supported_by(&bases), (sample(), Vec::new()));
         // A segment may be lost: what it held keeps its offsets.
-        let lost = changed(|log| log.durable = DurablePoint { offset: 5000, base_offset: 4000, position: 9 });
+        let lost = changed(|log| {
+            log.durable = DurablePoint { offset: Offset(5000), base_offset: Offset(4000), position: Position(9) }
+        });
         assert_eq!(lost.supported_by(&bases), (lost.clone(), Vec::new()));
         assert_eq!(lost.supported_by(&[]), (lost.clone(), Vec::new()));
 
-        let far = changed(|log| log.durable = DurablePoint { offset: 1 << 62, base_offset: 0, position: 9 });
+        let far = changed(|log| {
+            log.durable = DurablePoint { offset: Offset(1 << 62), base_offset: Offset(0), position: Position(9) }
+        });
         let (log, doubts) = far.supported_by(&bases);
-        assert_eq!(log.durable, DurablePoint { offset: 40, base_offset: 40, position: 0 });
-        assert_eq!((log.log_start_offset, &log.epochs, doubts.len()), (7, &sample().epochs, 1), "{doubts:?}");
-        assert_eq!(far.supported_by(&[40]).0.durable, DurablePoint { offset: 40, base_offset: 40, position: 0 });
+        assert_eq!(log.durable, DurablePoint { offset: Offset(40), base_offset: Offset(40), position: Position(0) });
+        assert_eq!((log.log_start_offset, &log.epochs, doubts.len()), (Offset(7), &sample().epochs, 1), "{doubts:?}");
+        assert_eq!(
+            far.supported_by(&[Offset(40)]).0.durable,
+            DurablePoint { offset: Offset(40), base_offset: Offset(40), position: Position(0) }
+        );
 
-        let hidden = changed(|log| log.log_start_offset = 101);
+        let hidden = changed(|log| log.log_start_offset = Offset(101));
         let (log, doubts) = hidden.supported_by(&bases);
-        assert_eq!((log.durable, log.log_start_offset, doubts.len()), (sample().durable, 0, 1), "{doubts:?}");
+        assert_eq!((log.durable, log.log_start_offset, doubts.len()), (sample().durable, Offset(0), 1), "{doubts:?}");
 
         let both = changed(|log| {
-            log.durable = DurablePoint { offset: 1 << 62, base_offset: 1 << 62, position: 9 };
-            log.log_start_offset = 1 << 62;
+            log.durable = DurablePoint { offset: Offset(1 << 62), base_offset: Offset(1 << 62), position: Position(9) };
+            log.log_start_offset = Offset(1 << 62);
         });
         let (log, doubts) = both.supported_by(&bases);
-        assert_eq!((log.durable.offset, log.log_start_offset, doubts.len()), (40, 0, 2), "{doubts:?}");
+        assert_eq!((log.durable.offset, log.log_start_offset, doubts.len()), (Offset(40), Offset(0), 2), "{doubts:?}");
     }
 
     #[test]
@@ -210,9 +227,9 @@ mod tests {
             log.log_start_offset = Offset::MIN;
         });
         log.make_possible();
-        let (found, doubts) = log.supported_by(&[30, 60]);
-        assert_eq!((found.durable.offset, found.log_start_offset, doubts), (30, 30, Vec::new()));
+        let (found, doubts) = log.supported_by(&[Offset(30), Offset(60)]);
+        assert_eq!((found.durable.offset, found.log_start_offset, doubts), (Offset(30), Offset(30), Vec::new()));
         let (found, _) = log.supported_by(&[]);
-        assert_eq!((found.durable.offset, found.log_start_offset), (0, 0));
+        assert_eq!((found.durable.offset, found.log_start_offset), (Offset(0), Offset(0)));
     }
 }

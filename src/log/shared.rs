@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use edgelog_core::config::IsolationLevel;
 use edgelog_core::{CompressionType, Continuation, EpochTable, LogConfig, Offset, Position};
 
+use super::atomic_offset::AtomicOffset;
 use super::host::LogHost;
 use super::open_log::OpenLog;
 use super::origin::Origin;
@@ -73,10 +74,10 @@ pub(crate) struct LogShared {
 
     pub(super) segments: RwLock<Vec<Arc<Segment>>>,
     pub(super) epochs: RwLock<EpochTable>,
-    pub(super) log_start_offset: AtomicI64,
-    pub(super) high_watermark: AtomicI64,
-    pub(super) log_end_offset: AtomicI64,
-    pub(super) recovery_point: AtomicI64,
+    pub(super) log_start_offset: AtomicOffset,
+    pub(super) high_watermark: AtomicOffset,
+    pub(super) log_end_offset: AtomicOffset,
+    pub(super) recovery_point: AtomicOffset,
     /// Counts truncations: whoever remembers a segment looks again when it changed.
     pub(super) generation: AtomicU64,
     pub(super) wake: Wake,
@@ -115,10 +116,10 @@ impl LogShared {
             role,
             segments: RwLock::new(Vec::new()),
             epochs: RwLock::new(epochs),
-            log_start_offset: AtomicI64::new(0),
-            high_watermark: AtomicI64::new(0),
-            log_end_offset: AtomicI64::new(0),
-            recovery_point: AtomicI64::new(0),
+            log_start_offset: AtomicOffset::new(Offset(0)),
+            high_watermark: AtomicOffset::new(Offset(0)),
+            log_end_offset: AtomicOffset::new(Offset(0)),
+            recovery_point: AtomicOffset::new(Offset(0)),
             generation: AtomicU64::new(0),
             wake: Wake::default(),
             loaded: Mutex::default(),
@@ -177,6 +178,16 @@ impl LogShared {
                 Err(Error::ReadOnly)
             }
         }
+    }
+
+    /// The writer, for an append. [`Error::Forked`] in a child of the process that opened the log; else as
+    /// [`writer`](Self::writer).
+    #[inline]
+    pub(super) fn appending(&self) -> Result<&Writer> {
+        if self.fork.forked() {
+            return Err(Error::Forked);
+        }
+        self.writer()
     }
 
     /// What this process keeps as one that is attached; `None` where it writes the log itself.

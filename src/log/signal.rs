@@ -59,7 +59,7 @@ impl Signal {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags).map_err(failed)?;
         fire_after(&timer, Duration::from_nanos(1)).map_err(failed)?;
-        Ok(Signal::Timer { timer, pause: POLL_MIN, position: -1 })
+        Ok(Signal::Timer { timer, pause: POLL_MIN, position: Offset(-1) })
     }
 
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {

@@ -110,7 +110,7 @@ impl LogShared {
         drop(guard);
         self.wake.wake_all();
         let log = self.name.clone();
-        events::emit(move || tracing::info!(%log, end, epoch, "truncated"));
+        events::emit(move || tracing::info!(%log, end = end.0, epoch = epoch.0, "truncated"));
         Ok(end)
     }
 
@@ -159,7 +159,7 @@ impl LogShared {
 /// Copies the first `len` bytes of a file.
 fn copy(from: &dyn StorageFile, to: &dyn StorageFile, len: Position) -> std::io::Result<()> {
     const PIECE_BYTES: usize = 256 << 10;
-    let mut piece = vec![0; PIECE_BYTES.min(len as usize)];
+    let mut piece = vec![0; PIECE_BYTES.min(len.0 as usize)];
     let mut position = 0;
     while position < u64::from(len) {
         let wanted = piece.len().min((u64::from(len) - position) as usize);

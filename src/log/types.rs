@@ -94,8 +94,8 @@ pub enum Durability {
 /// A record to append, borrowed from its caller.
 ///
 /// ```
-/// # use edgelog::NewRecord;
-/// let record = NewRecord::value(b"21.5 C").with_key(b"boiler").with_timestamp(1_700_000_000_000);
+/// # use edgelog::{NewRecord, TimestampMs};
+/// let record = NewRecord::value(b"21.5 C").with_key(b"boiler").with_timestamp(TimestampMs(1_700_000_000_000));
 /// # assert_eq!(record.key, Some(&b"boiler"[..]));
 /// ```
 #[derive(Debug, Clone, Copy, Default)]

@@ -1,6 +1,6 @@
 //! The two indexes of a segment, built from its batches, and their files.
 
-use edgelog_core::{Offset, RecordBatch, SegmentIndexer, TimestampMs};
+use edgelog_core::{Offset, Position, RecordBatch, SegmentIndexer, TimestampMs};
 
 use super::file_names;
 use super::sink::Sink;
@@ -25,7 +25,7 @@ impl BuiltIndexes {
 
     pub(crate) fn on_batch(&mut self, position: u64, last_offset: Offset, max_timestamp: TimestampMs) {
         let Ok(position) = u32::try_from(position) else { return };
-        if let Some((entry, time)) = self.indexer.on_batch(position, last_offset, max_timestamp) {
+        if let Some((entry, time)) = self.indexer.on_batch(Position(position), last_offset, max_timestamp) {
             self.offsets.extend_from_slice(&entry.encode(self.base_offset));
             if let Some(time) = time {
                 self.times.extend_from_slice(&time.encode(self.base_offset));

@@ -26,7 +26,7 @@ pub(crate) struct Cursor {
 #[derive(Debug)]
 struct Stretch {
     lease: Lease,
-    base_offset: i64,
+    base_offset: Offset,
     position: Position,
 }
 
@@ -113,7 +113,7 @@ impl Cursor {
         let covered = self.stretch.as_ref().is_some_and(|s| {
             s.base_offset == segment.base_offset
                 && s.position <= position
-                && position as usize + wanted <= s.position as usize + s.lease.len()
+                && position.0 as usize + wanted <= s.position.0 as usize + s.lease.len()
         });
         if !covered {
             self.borrow(segment, position, end, wanted)?;
@@ -125,7 +125,7 @@ impl Cursor {
     #[cold]
     fn borrow(&mut self, segment: &Segment, position: Position, end: Position, wanted: usize) -> Result<()> {
         let follows_on = self.stretch.as_ref().is_some_and(|s| {
-            s.base_offset == segment.base_offset && position as usize <= s.position as usize + s.lease.len()
+            s.base_offset == segment.base_offset && position.0 as usize <= s.position.0 as usize + s.lease.len()
         });
         self.stretch_len = if follows_on { (self.stretch_len * 2).min(STRETCH_BYTES_MAX) } else { STRETCH_BYTES_MIN };
         self.stretch = None;
@@ -178,7 +178,7 @@ impl SegmentBytes for Lent<'_> {
     }
 
     fn at(&mut self, position: u64, wanted: usize) -> &[u8] {
-        let Some(position) = Position::try_from(position).ok().filter(|&position| position < self.end) else {
+        let Some(position) = u32::try_from(position).ok().map(Position).filter(|&position| position < self.end) else {
             return &[];
         };
         if self.cursor.bytes(self.segment, position, self.end, wanted).is_err() {

@@ -33,12 +33,12 @@ impl Segment {
         let mut window = Window::new(Arc::clone(self.file()?), u64::from(len));
         let mut effort = Effort::for_segment(u64::from(len));
         let damaged = u64::from(damaged);
-        let found = |position: u64, base_offset| Some((position as Position, base_offset));
+        let found = |position: u64, base_offset| Some((Position(position as u32), base_offset));
         match resync(&mut window, damaged, damaged + 1, plausible, &mut effort) {
             Resync::Found(batch) => Ok(Resynced { batch: found(batch.position, batch.base_offset), unread_from: None }),
             Resync::Nothing => Ok(Resynced { batch: None, unread_from: None }),
             Resync::OutOfEffort { unread_from } => {
-                let unread_from = unread_from as Position;
+                let unread_from = Position(unread_from as u32);
                 let mut budget = u64::from(len);
                 let mut named = self.indexed_positions(unread_from, pool).into_iter();
                 let batch = named.find_map(|at| batch_at(&mut window, u64::from(at), plausible, &mut budget));

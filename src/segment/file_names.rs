@@ -4,7 +4,7 @@
 //! Kafka ignores by name: `.part` (a copy being made; removed at open), `.cut` (bytes that recovery took out
 //! of the log and kept aside) and `next.prepared` (room made ready for the next segment).
 
-use edgelog_core::{Offset, Position};
+use edgelog_core::{LeaderEpoch, Offset, Position};
 
 /// The room made ready for the next segment; it gets its real name at the roll.
 pub(crate) const PREPARED: &str = "next.prepared";
@@ -41,7 +41,7 @@ pub(crate) fn part_file(dir: &str, base_offset: Offset) -> String {
 
 /// Bytes cut from the segment `base_offset` at `position`, kept aside. The epoch keeps the names of two cuts
 /// apart.
-pub(crate) fn cut_file(dir: &str, base_offset: Offset, position: Position, epoch: i32) -> String {
+pub(crate) fn cut_file(dir: &str, base_offset: Offset, position: Position, epoch: LeaderEpoch) -> String {
     format!("{dir}/{base_offset:020}-{position}-{epoch}.cut")
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn cut_file_position(name: &str) -> Option<Position> {
 }
 
 /// The epoch in the name of a file that recovery put aside: the higher, the later.
-pub(crate) fn cut_file_epoch(name: &str) -> Option<i32> {
+pub(crate) fn cut_file_epoch(name: &str) -> Option<LeaderEpoch> {
     name.strip_suffix(".cut")?.rsplit('-').next()?.parse().ok()
 }
 
@@ -124,9 +124,9 @@ mod tests {
 
     #[test]
     fn a_printed_name_parses_back_and_others_do_not() {
-        assert_eq!(log_file("t-0", 42), "t-0/00000000000000000042.log");
-        assert_eq!(parse_log_file("00000000000000000042.log"), Some(42));
-        assert_eq!(parse_index_file("00000000000000000042.timeindex"), Some(42));
+        assert_eq!(log_file("t-0", Offset(42)), "t-0/00000000000000000042.log");
+        assert_eq!(parse_log_file("00000000000000000042.log"), Some(Offset(42)));
+        assert_eq!(parse_index_file("00000000000000000042.timeindex"), Some(Offset(42)));
         for other in
             ["42.log", "0000000000000000004x.log", "99999999999999999999.log", "00000000000000000042.log.part", ""]
         {

@@ -12,13 +12,13 @@ fn gap_batch(first: Offset, next: Offset, epoch: LeaderEpoch) -> [u8; HEADER_LEN
     debug_assert!(first < next && next - first <= i64::from(i32::MAX), "a batch's offsets fit 31 bits");
     let mut bytes = [0; HEADER_LEN];
     let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
-    put(0, &first.to_be_bytes());
+    put(0, &first.0.to_be_bytes());
     put(8, &edgelog_core::BATCH_LENGTH_MIN.to_be_bytes());
-    put(12, &epoch.to_be_bytes());
+    put(12, &epoch.0.to_be_bytes());
     put(16, &MAGIC.to_be_bytes());
     put(23, &((next - first - 1) as i32).to_be_bytes());
-    put(27, &NO_TIMESTAMP.to_be_bytes());
-    put(35, &NO_TIMESTAMP.to_be_bytes());
+    put(27, &NO_TIMESTAMP.0.to_be_bytes());
+    put(35, &NO_TIMESTAMP.0.to_be_bytes());
     put(43, &NO_PRODUCER_ID.to_be_bytes());
     put(51, &NO_PRODUCER_EPOCH.to_be_bytes());
     put(53, &NO_SEQUENCE.to_be_bytes());
@@ -49,22 +49,25 @@ mod tests {
     /// Gaps are valid batches by every rule of a log, never cross an epoch, and cover exactly what was lost.
     #[test]
     fn gaps_are_valid_batches_without_records() {
-        let entries = [EpochEntry { epoch: 0, start_offset: 10 }, EpochEntry { epoch: 4, start_offset: 100 }];
+        let entries = [
+            EpochEntry { epoch: LeaderEpoch(0), start_offset: Offset(10) },
+            EpochEntry { epoch: LeaderEpoch(4), start_offset: Offset(100) },
+        ];
         let epochs = EpochTableView(&entries);
         for (first, next) in [(10, 11), (50, 100), (50, 150), (5, 200), (0, 5_000_000_000)] {
             let mut rules = ScanRules {
-                expected_offset: Some(first),
+                expected_offset: Some(Offset(first)),
                 contiguous: true,
                 epochs: Some(epochs),
                 batch_bytes_max: 1000,
                 check_crc: true,
             };
-            for bytes in gap_batches(first, next, epochs) {
+            for bytes in gap_batches(Offset(first), Offset(next), epochs) {
                 let ScanStep::Batch(batch) = scan_step(&bytes, &rules) else { panic!("{first} to {next}") };
                 assert_eq!((batch.record_count(), batch.records().unwrap().count()), (0, 0));
                 rules = rules.after(&batch);
             }
-            assert_eq!(rules.expected_offset, Some(next));
+            assert_eq!(rules.expected_offset, Some(Offset(next)));
         }
     }
 }

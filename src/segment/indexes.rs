@@ -36,7 +36,7 @@ impl Segment {
         if let (Indexes::Memory { times, .. }, Some(time)) = (&mut *self.indexes.write(), indexer.on_seal()) {
             times.extend_from_slice(&time.encode(self.base_offset));
         }
-        self.largest_timestamp.store(indexer.largest_timestamp(), Ordering::Release);
+        self.largest_timestamp.store(indexer.largest_timestamp().0, Ordering::Release);
         self.set_untrimmed();
     }
 
@@ -121,7 +121,7 @@ impl Segment {
             self.rebuild_into_memory(pool)?;
             (resumed, _) = self.resume_from_indexes(position, pool);
         }
-        self.largest_timestamp.store(resumed.0.largest_timestamp(), Ordering::Release);
+        self.largest_timestamp.store(resumed.0.largest_timestamp().0, Ordering::Release);
         Ok(resumed)
     }
 
@@ -166,7 +166,7 @@ impl Segment {
             return None;
         }
         let mut cursor = Cursor::new(pool);
-        let first = cursor.batch(self, 0, end).ok()?;
+        let first = cursor.batch(self, Position(0), end).ok()?;
         Some(first.ok()?.max_timestamp())
     }
 
@@ -245,7 +245,7 @@ impl Segment {
         }
         // A batch that begins further than one interval behind the last entry would have made an entry of its own, so
         // what lies behind the last entry is an interval and one batch at most. A shorter index has lost entries.
-        let indexed = offset_index.last().map_or(0, |last| last.position);
+        let indexed = offset_index.last().map_or(0, |last| last.position.0);
         if u64::from(len)
             > u64::from(indexed) + u64::from(self.options.interval_bytes) + u64::from(self.options.batch_bytes_max)
         {
@@ -321,7 +321,7 @@ impl Segment {
     fn rebuild_indexes(&self, pool: &Arc<BufferPool>) -> Result<(Vec<u8>, Vec<u8>)> {
         let (built, _) = self.index_batches(pool, false)?;
         // The batches know of records that no entry of a time index can name.
-        self.largest_timestamp.fetch_max(built.largest_timestamp(), Ordering::AcqRel);
+        self.largest_timestamp.fetch_max(built.largest_timestamp().0, Ordering::AcqRel);
         Ok((built.offsets, built.times))
     }
 
@@ -331,12 +331,12 @@ impl Segment {
         let mut built = BuiltIndexes::new(self.base_offset, self.options.interval_bytes);
         let mut cursor = Cursor::new(pool);
         let mut effort = Effort::for_segment(u64::from(len));
-        let (mut position, mut newest) = (0, NO_TIMESTAMP);
+        let (mut position, mut newest) = (Position(0), NO_TIMESTAMP);
         let mut due = Continuation {
             next_offset: self.base_offset,
             contiguous: false,
             offset_end: Offset::MAX,
-            durable_below: 0,
+            durable_below: Offset(0),
             epochs: None,
             check_crc: check_crcs,
         };
@@ -355,7 +355,7 @@ impl Segment {
             };
             newest = max_timestamp;
             built.on_batch(u64::from(position), batch.next_offset - 1, max_timestamp);
-            (position, due.next_offset) = (batch.end as Position, batch.next_offset);
+            (position, due.next_offset) = (Position(batch.end as u32), batch.next_offset);
         }
         built.seal();
         Ok((built, newest))
@@ -365,11 +365,11 @@ impl Segment {
     pub(crate) fn largest_timestamp(&self, pool: &Arc<BufferPool>) -> Result<TimestampMs> {
         let known = self.largest_timestamp.load(Ordering::Acquire);
         if known != TIMESTAMP_UNKNOWN {
-            return Ok(known);
+            return Ok(TimestampMs(known));
         }
         self.load_indexes(pool)?;
         let indexed = self.with_time_index(|index| index.last()).map_or(NO_TIMESTAMP, |entry| entry.timestamp);
-        Ok(self.largest_timestamp.fetch_max(indexed, Ordering::AcqRel).max(indexed))
+        Ok(TimestampMs(self.largest_timestamp.fetch_max(indexed.0, Ordering::AcqRel).max(indexed.0)))
     }
 
     /// Largest timestamp of the batches themselves, each held against its CRC, and the last batch's. Corrects the
@@ -378,7 +378,7 @@ impl Segment {
         let (built, newest) = self.index_batches(pool, true)?;
         let largest = built.largest_timestamp();
         self.replace_indexes(built.offsets, built.times);
-        self.largest_timestamp.store(largest, Ordering::Release);
+        self.largest_timestamp.store(largest.0, Ordering::Release);
         Ok((largest, newest))
     }
 }

@@ -86,7 +86,7 @@ impl Segment {
     ) -> Segment {
         let segment = Segment::existing(storage, dir, options, base_offset);
         segment.file.set(file).expect("the cell was made empty one line above");
-        segment.len.store(len, Ordering::Release);
+        segment.len.store(len.0, Ordering::Release);
         *segment.indexes.write() = Indexes::Memory { offsets: Vec::new(), times: Vec::new() };
         segment
     }
@@ -115,22 +115,31 @@ impl Segment {
     pub(crate) fn len(&self) -> Result<Position> {
         let len = self.len.load(Ordering::Acquire);
         if len != LEN_UNKNOWN {
-            return Ok(len);
+            return Ok(Position(len));
         }
         let path = self.path();
         let meta = self.storage.metadata(&path).map_err(Error::storage("look at", &path))?;
         // Positions fit 31 bits in Kafka's indexes: bytes beyond that are not reachable by any reader.
         let len = meta.len.min(i32::MAX as u64) as u32;
         Ok(match self.len.compare_exchange(LEN_UNKNOWN, len, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => len,
-            Err(published) => published,
+            Ok(_) => Position(len),
+            Err(published) => Position(published),
         })
     }
 
     /// Lets readers see `len` bytes. Called by the one writer, after the bytes are in the file.
     #[inline]
     pub(crate) fn publish(&self, len: Position) {
-        self.len.store(len, Ordering::Release);
+        self.len.store(len.0, Ordering::Release);
+    }
+
+    /// As [`publish`](Self::publish), for a batch that was appended: its timestamp counts first.
+    #[inline]
+    pub(crate) fn publish_batch(&self, len: Position, max_timestamp: TimestampMs) {
+        if max_timestamp > self.largest_timestamp.load(Ordering::Relaxed) {
+            self.largest_timestamp.store(max_timestamp.0, Ordering::Relaxed);
+        }
+        self.publish(len);
     }
 
     /// The file may have room behind the last batch that somebody has to give back.
@@ -180,14 +189,6 @@ impl Segment {
 
     pub(super) fn index_paths(&self) -> [String; 2] {
         file_names::index_files(&self.dir, self.base_offset)
-    }
-
-    /// Raises the largest timestamp seen, for the active segment.
-    #[inline]
-    pub(crate) fn saw_timestamp(&self, timestamp: TimestampMs) {
-        if timestamp > self.largest_timestamp.load(Ordering::Relaxed) {
-            self.largest_timestamp.store(timestamp, Ordering::Relaxed);
-        }
     }
 
     /// Removes the three files, the log last: a crash in between leaves a log without indexes, which is

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::storage::Storage;
 
 /// A gap of more offsets stays a hole where holes are legal; 512 batches fill one of this width.
-const GAP_OFFSETS_MAX: Offset = 1 << 40;
+const GAP_OFFSETS_MAX: i64 = 1 << 40;
 
 /// What rewriting a segment did.
 #[derive(Debug, Default)]
@@ -127,7 +127,7 @@ impl Rewriter<'_> {
         if let Some(size) = damage.wrong_base {
             let bytes = self.walker.bytes(position, size as usize)[..size as usize].to_vec();
             let known = self.of.epochs.epoch_for(first_offset);
-            let own = LeaderEpoch::from_be_bytes(bytes[12..16].try_into().expect("four bytes"));
+            let own = LeaderEpoch(i32::from_be_bytes(bytes[12..16].try_into().expect("four bytes")));
             self.out.write_stamped(&bytes, first_offset, known.unwrap_or(own))?;
             self.done.bases_healed += 1;
             self.reached = self.walker.expected();
@@ -147,11 +147,11 @@ impl Rewriter<'_> {
     }
 
     fn note_point(&mut self) {
-        self.done.recovery_position.get_or_insert(self.out.position() as Position);
+        self.done.recovery_position.get_or_insert(Position(self.out.position() as u32));
     }
 
     fn gap(&mut self, first: Offset, next: Offset) -> Result<()> {
-        if next.saturating_sub(first) > GAP_OFFSETS_MAX && !self.of.rules.contiguous {
+        if next.saturating_since(first) > GAP_OFFSETS_MAX && !self.of.rules.contiguous {
             // Offsets need only rise here. So wide a hole stays one: batches for it would fill the disk.
             self.reached = next;
             return Ok(());
@@ -182,9 +182,10 @@ impl Rewriter<'_> {
 
     /// A name that no earlier cut has.
     fn cut_path(&self, position: u64) -> String {
-        let epoch = self.of.epochs.latest().map_or(0, |latest| latest.epoch);
-        let names = (epoch..=i32::MAX)
-            .map(|epoch| file_names::cut_file(self.of.dir, self.of.base_offset, position as Position, epoch));
+        let epoch = self.of.epochs.latest().map_or(LeaderEpoch(0), |latest| latest.epoch);
+        let names = (epoch.0..=i32::MAX).map(|epoch| {
+            file_names::cut_file(self.of.dir, self.of.base_offset, Position(position as u32), LeaderEpoch(epoch))
+        });
         let is_free = |path: &String| self.storage.metadata(path).is_err();
         names.into_iter().find(is_free).unwrap_or_default()
     }

@@ -137,7 +137,7 @@ impl Walker {
 
     /// The offset that has to come next.
     pub(crate) fn expected(&self) -> Offset {
-        self.expected.unwrap_or(0)
+        self.expected.unwrap_or(Offset(0))
     }
 
     /// The offset behind the batch that the last [`next`](Walker::next) found, as far as what follows bears it out.
@@ -158,7 +158,7 @@ impl Walker {
             next_offset: batch.base_offset(),
             contiguous: false,
             offset_end: Offset::MAX,
-            durable_below: 0,
+            durable_below: Offset(0),
             epochs: Some(epochs),
             check_crc: false,
         };
@@ -268,9 +268,9 @@ impl Walker {
     /// The batch at `position`, of any offsets.
     fn any_batch(&mut self, position: u64) -> Standing {
         let bytes = self.window.at(position, HEADER_LEN);
-        let first = bytes.first_chunk().map_or(0, |bytes| Offset::from_be_bytes(*bytes));
+        let first = bytes.first_chunk().map_or(0, |bytes| i64::from_be_bytes(*bytes));
         // Held to its own offset, and to nothing else.
-        let due = Continuation { offset_end: Offset::MAX, durable_below: 0, ..self.due(first.max(0)) };
+        let due = Continuation { offset_end: Offset::MAX, durable_below: Offset(0), ..self.due(Offset(first.max(0))) };
         Continuation { contiguous: false, ..due }.judge_at(&mut self.window, position, &mut self.effort)
     }
 
@@ -323,7 +323,7 @@ impl Walker {
 
     fn base_offset_at(&mut self, position: u64) -> Option<Offset> {
         let bytes = self.window.at(position, 8).first_chunk::<8>()?;
-        Some(Offset::from_be_bytes(*bytes))
+        Some(Offset(i64::from_be_bytes(*bytes)))
     }
 
     /// Where the log goes on behind damage, and from where on nothing was decided.
@@ -340,7 +340,11 @@ impl Walker {
     fn plausible(&self) -> Plausible<'static> {
         let due = self.due(self.expected());
         // Where any offsets may come, none of them has to rise.
-        if self.expected.is_some() { due.plausible() } else { Plausible { durable_below: 0, ..due.plausible() } }
+        if self.expected.is_some() {
+            due.plausible()
+        } else {
+            Plausible { durable_below: Offset(0), ..due.plausible() }
+        }
     }
 
     /// The first of the places that the index names where a batch holds.

@@ -95,7 +95,7 @@ struct Clear {
 
 impl Clear {
     /// Every batch has to be looked at.
-    const NOTHING: Clear = Clear { position: 0, offset: 0, timestamp: TimestampMs::MIN };
+    const NOTHING: Clear = Clear { position: Position(0), offset: Offset(0), timestamp: TimestampMs::MIN };
 }
 
 impl SegmentWriter {
@@ -109,7 +109,7 @@ impl SegmentWriter {
         now: TimestampMs,
     ) -> SegmentWriter {
         let (reserve_step, stores) = (self.reserve_step, self.stores);
-        let writer = SegmentWriter::idle(segment, 0, Arc::clone(&self.config), now);
+        let writer = SegmentWriter::idle(segment, Position(0), Arc::clone(&self.config), now);
         SegmentWriter { file: Some(file), reserved, reserve_step, stores, ..writer }
     }
 
@@ -139,7 +139,7 @@ impl SegmentWriter {
             reserve_step: RESERVE_STEP_MIN,
             preparing: false,
             asked: false,
-            given: (now, 0),
+            given: (now, Position(0)),
             stores: false,
             index_entries: (0, 0),
             created_ms: now,
@@ -171,7 +171,7 @@ impl SegmentWriter {
     /// [`room_for`](SegmentWriter::room_for) looks.
     #[inline]
     pub(crate) fn has_room_for(&self, size: usize, last_offset: Offset, max_timestamp: TimestampMs) -> bool {
-        self.position as usize + size <= self.clear.position as usize
+        self.position.0 as usize + size <= self.clear.position.0 as usize
             && last_offset <= self.clear.offset
             && max_timestamp <= self.clear.timestamp
     }
@@ -190,7 +190,7 @@ impl SegmentWriter {
             segment_ms: self.config.segment_ms,
             segment_index_bytes: self.config.segment_index_bytes,
             base_offset: self.segment.base_offset,
-            size: self.position,
+            size: self.position.0,
             created_ms: self.created_ms,
             first_batch_timestamp: self.first_timestamp.unwrap_or(NO_TIMESTAMP),
             offset_index_entries: self.index_entries.0,
@@ -203,7 +203,7 @@ impl SegmentWriter {
         if params.should_roll().is_some() {
             return Ok(Room::NextSegment);
         }
-        let end = self.position as usize + size;
+        let end = self.position.0 as usize + size;
         if end <= self.reserved as usize {
             let asks = !self.asked && self.reserved - (end as u32) < ask_below(self.reserve_step);
             self.asked |= asks;
@@ -223,8 +223,8 @@ impl SegmentWriter {
         let Some(first) = self.first_timestamp.filter(|&first| first >= 0) else { return Clear::NOTHING };
         let asking = if self.asked { 0 } else { ask_below(self.reserve_step) };
         Clear {
-            position: self.reserved.saturating_sub(asking).min(self.config.segment_bytes),
-            offset: self.segment.base_offset.saturating_add(Offset::from(i32::MAX)).min(OFFSET_MAX - 1),
+            position: Position(self.reserved.saturating_sub(asking).min(self.config.segment_bytes)),
+            offset: self.segment.base_offset.saturating_add(i64::from(i32::MAX)).min(OFFSET_MAX - 1),
             timestamp: first.saturating_add(self.config.segment_ms),
         }
     }
@@ -306,9 +306,8 @@ impl SegmentWriter {
         if self.first_timestamp.is_none() {
             self.first_timestamp = Some(max_timestamp);
         }
-        self.segment.saw_timestamp(max_timestamp);
         self.position = end;
-        self.segment.publish(end);
+        self.segment.publish_batch(end, max_timestamp);
         Ok(())
     }
 
@@ -317,7 +316,7 @@ impl SegmentWriter {
         let path = self.segment.path();
         let file = self.file.as_ref().expect("it was written to");
         file.truncate(u64::from(self.position)).map_err(Error::storage("cut", &path))?;
-        self.reserved = self.position;
+        self.reserved = self.position.0;
         self.reserve_step = RESERVE_STEP_MIN;
         self.preparing = false;
         self.clear = Clear::NOTHING;
@@ -346,7 +345,7 @@ impl SegmentWriter {
         // Prepared room is dirty: zeros that a flush writes for nothing. It pays where a map is filled faster than
         // its pages come, and nowhere else.
         let stores = self.stores && self.fills(target.saturating_sub(self.reserved), now);
-        let nearly_full = self.position / 3 >= self.config.segment_bytes / 4;
+        let nearly_full = self.position.0 / 3 >= self.config.segment_bytes / 4;
         let end = if self.reserved == UNBOUNDED { self.reserved } else { target.max(self.reserved) };
         Some(RoomAhead { segment: Arc::clone(&self.segment), file, room: self.reserved..end, stores, nearly_full })
     }
@@ -356,8 +355,8 @@ impl SegmentWriter {
         const MOMENT_MS: i64 = 200;
         let (since, from) = std::mem::replace(&mut self.given, (now, self.position));
         // A clock that was set tells nothing; a tick of it is the least that it can tell.
-        let waited = now.saturating_sub(since).max(1);
-        let filled = i64::from(self.position.saturating_sub(from));
+        let waited = now.saturating_since(since).max(1);
+        let filled = i64::from(self.position.saturating_since(from));
         waited.saturating_mul(i64::from(room)) <= filled.saturating_mul(MOMENT_MS)
     }
 

@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use edgelog_core::{EpochEntry, Offset};
+use edgelog_core::{EpochEntry, LeaderEpoch, Offset, Position};
 
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
@@ -70,7 +70,7 @@ impl Checkpoint {
             if *now != (SavedLog { durable: to, ..earlier.clone() }) || to.base_offset != from.base_offset {
                 return None;
             }
-            bytes += u64::from(to.position.checked_sub(from.position)?);
+            bytes += u64::from(to.position.checked_since(from.position)?);
         }
         Some(bytes)
     }
@@ -197,14 +197,14 @@ fn encode(checkpoint: &Checkpoint, out: &mut Vec<u8>) {
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(&log.id);
         out.push(log.origin as u8);
-        out.extend_from_slice(&log.log_start_offset.to_be_bytes());
-        out.extend_from_slice(&log.durable.offset.to_be_bytes());
-        out.extend_from_slice(&log.durable.base_offset.to_be_bytes());
-        out.extend_from_slice(&log.durable.position.to_be_bytes());
+        out.extend_from_slice(&log.log_start_offset.0.to_be_bytes());
+        out.extend_from_slice(&log.durable.offset.0.to_be_bytes());
+        out.extend_from_slice(&log.durable.base_offset.0.to_be_bytes());
+        out.extend_from_slice(&log.durable.position.0.to_be_bytes());
         out.extend_from_slice(&(log.epochs.len() as u32).to_be_bytes());
         for entry in &log.epochs {
-            out.extend_from_slice(&entry.epoch.to_be_bytes());
-            out.extend_from_slice(&entry.start_offset.to_be_bytes());
+            out.extend_from_slice(&entry.epoch.0.to_be_bytes());
+            out.extend_from_slice(&entry.start_offset.0.to_be_bytes());
         }
     }
 }
@@ -253,17 +253,18 @@ impl<'a> Fields<'a> {
         self.bytes = rest;
         let id = self.take()?;
         let origin = if self.take::<1>()?[0] == Origin::Own as u8 { Origin::Own } else { Origin::Imported };
-        let log_start_offset = Offset::from_be_bytes(self.take()?);
+        let log_start_offset = Offset(i64::from_be_bytes(self.take()?));
         let durable = DurablePoint {
-            offset: Offset::from_be_bytes(self.take()?),
-            base_offset: Offset::from_be_bytes(self.take()?),
-            position: u32::from_be_bytes(self.take()?),
+            offset: Offset(i64::from_be_bytes(self.take()?)),
+            base_offset: Offset(i64::from_be_bytes(self.take()?)),
+            position: Position(u32::from_be_bytes(self.take()?)),
         };
         let count = u32::from_be_bytes(self.take()?);
         let mut epochs = Vec::new();
         for _ in 0..count {
             let epoch = i32::from_be_bytes(self.take()?);
-            epochs.push(EpochEntry { epoch, start_offset: Offset::from_be_bytes(self.take()?) });
+            epochs
+                .push(EpochEntry { epoch: LeaderEpoch(epoch), start_offset: Offset(i64::from_be_bytes(self.take()?)) });
         }
         Some((name, SavedLog { id, origin, log_start_offset, durable, epochs }))
     }
@@ -276,9 +277,14 @@ mod tests {
 
     fn sample(logs: usize, clean: bool) -> Checkpoint {
         let log = |n: usize| {
-            let durable = DurablePoint { offset: 100 + n as i64, base_offset: 50, position: 4711 };
-            let epochs = vec![EpochEntry { epoch: 0, start_offset: 0 }, EpochEntry { epoch: 3, start_offset: 70 }];
-            let saved = SavedLog { id: [n as u8; 16], origin: Origin::Own, log_start_offset: 7, durable, epochs };
+            let durable =
+                DurablePoint { offset: Offset(100 + n as i64), base_offset: Offset(50), position: Position(4711) };
+            let epochs = vec![
+                EpochEntry { epoch: LeaderEpoch(0), start_offset: Offset(0) },
+                EpochEntry { epoch: LeaderEpoch(3), start_offset: Offset(70) },
+            ];
+            let saved =
+                SavedLog { id: [n as u8; 16], origin: Origin::Own, log_start_offset: Offset(7), durable, epochs };
             (TopicPartition::new("t", n as u32), saved)
         };
         Checkpoint { clean, boot_id: [9; 16], logs: (0..logs).map(log).collect() }
@@ -345,13 +351,13 @@ mod tests {
     fn a_log_with_numbers_that_no_log_comes_to_keeps_the_rest_and_costs_no_other_log() {
         type Change = fn(&mut SavedLog);
         let changes: [Change; 7] = [
-            |saved| saved.log_start_offset = -2,
-            |saved| saved.log_start_offset = i64::MAX,
-            |saved| saved.durable.offset = i64::MAX,
-            |saved| saved.durable.base_offset = -7,
+            |saved| saved.log_start_offset = Offset(-2),
+            |saved| saved.log_start_offset = Offset(i64::MAX),
+            |saved| saved.durable.offset = Offset(i64::MAX),
+            |saved| saved.durable.base_offset = Offset(-7),
             |saved| saved.durable.base_offset = saved.durable.offset + 1,
-            |saved| saved.durable.position = u32::MAX,
-            |saved| saved.epochs[1].epoch = i32::MAX,
+            |saved| saved.durable.position = Position(u32::MAX),
+            |saved| saved.epochs[1].epoch = LeaderEpoch(i32::MAX),
         ];
         for (n, change) in changes.iter().enumerate() {
             let storage = storage();
@@ -383,14 +389,14 @@ mod tests {
             out.extend_from_slice(name.to_string().as_bytes());
             out.extend_from_slice(&saved.id);
             out.push(saved.origin as u8);
-            out.extend_from_slice(&saved.log_start_offset.to_be_bytes());
-            out.extend_from_slice(&saved.durable.offset.to_be_bytes());
-            out.extend_from_slice(&saved.durable.base_offset.to_be_bytes());
-            out.extend_from_slice(&saved.durable.position.to_be_bytes());
+            out.extend_from_slice(&saved.log_start_offset.0.to_be_bytes());
+            out.extend_from_slice(&saved.durable.offset.0.to_be_bytes());
+            out.extend_from_slice(&saved.durable.base_offset.0.to_be_bytes());
+            out.extend_from_slice(&saved.durable.position.0.to_be_bytes());
             out.extend_from_slice(&(saved.epochs.len() as u32).to_be_bytes());
             for entry in &saved.epochs {
-                out.extend_from_slice(&entry.epoch.to_be_bytes());
-                out.extend_from_slice(&entry.start_offset.to_be_bytes());
+                out.extend_from_slice(&entry.epoch.0.to_be_bytes());
+                out.extend_from_slice(&entry.start_offset.0.to_be_bytes());
             }
             out
         };

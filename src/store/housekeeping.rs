@@ -129,7 +129,7 @@ fn is_due(last: &AtomicI64, now: TimestampMs, interval: i64) -> bool {
     let before = last.load(Ordering::Relaxed);
     let due = now < before || now.saturating_sub(before) >= interval;
     if due {
-        last.store(now, Ordering::Relaxed);
+        last.store(now.0, Ordering::Relaxed);
     }
     due
 }

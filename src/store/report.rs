@@ -56,7 +56,7 @@ impl RecoveryReport {
     /// [`salvage`](crate::inspect::salvage) appends them again.
     pub fn set_aside_offsets(&self) -> u64 {
         let ranges = self.logs.iter().flat_map(|log| &log.cut).filter_map(|cut| cut.valid_offsets);
-        ranges.map(|(first, last)| u64::try_from(last.saturating_sub(first)).unwrap_or(0).saturating_add(1)).sum()
+        ranges.map(|(first, last)| u64::try_from(last.saturating_since(first)).unwrap_or(0).saturating_add(1)).sum()
     }
 
     /// Offsets that were durable once and are lost to damage.

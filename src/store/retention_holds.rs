@@ -141,11 +141,11 @@ impl RetentionHolds {
     fn of_log<'a>(&'a self, log: &'a TopicPartition, id: LogId) -> impl Iterator<Item = RetentionHold> + 'a {
         self.holders.iter().filter_map(move |(holder, logs)| {
             let offset = match logs {
-                None => 0,
+                None => Offset(0),
                 Some(logs) => match logs.get(log)? {
                     held if held.log_id == id => held.offset,
                     // Of the log that had this name before: nothing of this one was read.
-                    _ => 0,
+                    _ => Offset(0),
                 },
             };
             Some(RetentionHold { holder: holder.clone(), offset })
@@ -206,7 +206,7 @@ fn decode(slot: &Slot) -> Option<HeldLogs> {
         let len = u16::from_be_bytes(take(2)?.try_into().ok()?);
         let name = TopicPartition::parse_dir(std::str::from_utf8(take(len.into())?).ok()?)?;
         let log_id = LogId::from_bytes(take(16)?.try_into().ok()?);
-        let offset = Offset::from_be_bytes(take(8)?.try_into().ok()?);
+        let offset = Offset(i64::from_be_bytes(take(8)?.try_into().ok()?));
         let len = u32::from_be_bytes(take(4)?.try_into().ok()?);
         let own = take(len as usize)?.to_vec();
         logs.insert(name, HeldLog { log_id, offset, own });
@@ -251,7 +251,7 @@ impl HolderFile {
             out.extend_from_slice(&(name.len() as u16).to_be_bytes());
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(&held.log_id.to_bytes());
-            out.extend_from_slice(&held.offset.to_be_bytes());
+            out.extend_from_slice(&held.offset.0.to_be_bytes());
             out.extend_from_slice(&(held.own.len() as u32).to_be_bytes());
             out.extend_from_slice(&held.own);
         }
@@ -301,7 +301,7 @@ fn parse_old_line(line: &str) -> Option<(TopicPartition, HeldLog)> {
     } else {
         (LogId::from_hex(meta.split(' ').find_map(|word| word.strip_prefix("log="))?)?, done.parse().ok()?)
     };
-    Some((log.parse().ok()?, HeldLog { log_id, offset, own: Vec::new() }))
+    Some((log.parse().ok()?, HeldLog { log_id, offset: Offset(offset), own: Vec::new() }))
 }
 
 #[cfg(test)]
@@ -310,6 +310,7 @@ mod tests {
     use crate::storage::framed::frame;
     use crate::storage::{Access, MemoryStorage};
     use crate::{NewRecord, NewTopic, Store};
+    use edgelog_core::TimestampMs;
 
     const DAY_MS: i64 = 86_400_000;
     const NOW: i64 = 1_700_000_000_000;
@@ -342,13 +343,13 @@ mod tests {
         store.create_topic(&more.iter().fold(topic, |topic, (key, value)| topic.config(key, value))).unwrap();
         let log = store.log("t", 0).unwrap();
         for _ in 0..20 {
-            log.append(NewRecord::value(&[7; 2500]).with_timestamp(NOW - 2 * DAY_MS)).unwrap();
+            log.append(NewRecord::value(&[7; 2500]).with_timestamp(TimestampMs(NOW - 2 * DAY_MS))).unwrap();
         }
         (store, log)
     }
 
     fn start_after_retention(store: &Store, log: &Log, now: i64) -> Offset {
-        store.tick(now).unwrap();
+        store.tick(TimestampMs(now)).unwrap();
         log.offsets().log_start_offset
     }
 
@@ -361,17 +362,17 @@ mod tests {
         let storage = MemoryStorage::new();
         let (store, log) = old_log(&storage, &[]);
         assert_eq!((log.held_from().unwrap(), store.retention_holds().unwrap().of(&log)), (None, Vec::new()));
-        hold(&storage, "bridge", "t-0", 0, [0; 16]);
+        hold(&storage, "bridge", "t-0", Offset(0), [0; 16]);
         assert_eq!(start_after_retention(&store, &log, NOW), 0, "nothing was read");
-        hold(&storage, "bridge", "t-0", 7, log.id());
-        hold(&storage, "other", "t-0", 9, log.id());
-        assert_eq!(log.held_from().unwrap(), Some(7));
+        hold(&storage, "bridge", "t-0", Offset(7), log.id());
+        hold(&storage, "other", "t-0", Offset(9), log.id());
+        assert_eq!(log.held_from().unwrap(), Some(Offset(7)));
         let holds = store.retention_holds().unwrap();
-        assert_eq!(holds.of(&log), [hold_of("bridge", 7), hold_of("other", 9)]);
+        assert_eq!(holds.of(&log), [hold_of("bridge", Offset(7)), hold_of("other", Offset(9))]);
         assert_eq!(start_after_retention(&store, &log, NOW + DAY_MS), 7);
         // Of the log that had this name before.
-        hold(&storage, "bridge", "t-0", 15, [1; 16]);
-        assert_eq!(log.held_from().unwrap(), Some(0));
+        hold(&storage, "bridge", "t-0", Offset(15), [1; 16]);
+        assert_eq!(log.held_from().unwrap(), Some(Offset(0)));
         storage.remove_file("edgelog.bridge.hold").unwrap();
         assert_eq!(start_after_retention(&store, &log, NOW + 2 * DAY_MS), 9);
         storage.remove_file("edgelog.other.hold").unwrap();
@@ -382,10 +383,10 @@ mod tests {
     fn retention_by_size_goes_on_and_other_logs_are_not_held() {
         let storage = MemoryStorage::new();
         let (store, log) = old_log(&storage, &[("retention.bytes", "25000")]);
-        hold(&storage, "bridge", "t-0", 2, log.id());
+        hold(&storage, "bridge", "t-0", Offset(2), log.id());
         let start = start_after_retention(&store, &log, NOW);
-        assert!((9..12).contains(&start), "{start}");
-        hold(&storage, "bridge", "u-0", 0, [1; 16]);
+        assert!((9..12).contains(&start.0), "{start}");
+        hold(&storage, "bridge", "u-0", Offset(0), [1; 16]);
         assert_eq!(start_after_retention(&store, &log, NOW + DAY_MS), 19);
     }
 
@@ -394,17 +395,17 @@ mod tests {
         let storage = MemoryStorage::new();
         let (store, log) = old_log(&storage, &[]);
         put(&storage, "edgelog.group-a.hold", b"EDGEHOLD");
-        assert_eq!(store.retention_holds().unwrap().of(&log), [hold_of("group-a", 0)]);
+        assert_eq!(store.retention_holds().unwrap().of(&log), [hold_of("group-a", Offset(0))]);
         assert_eq!(start_after_retention(&store, &log, NOW), 0);
         // One slot is damaged: the other counts. A newer version holds everything.
-        hold(&storage, "bridge", "t-0", 3, log.id());
+        hold(&storage, "bridge", "t-0", Offset(3), log.id());
         put(&storage, "edgelog.group-a.hold", b"");
         storage.remove_file("edgelog.group-a.hold").unwrap();
         let file = storage.open("edgelog.bridge.hold", Access::Write).unwrap();
         file.write_at(b"x", 70).unwrap();
-        assert_eq!(log.held_from().unwrap(), Some(3));
+        assert_eq!(log.held_from().unwrap(), Some(Offset(3)));
         file.write_at(b"x", (SLOT_BYTES_MIN + 70) as u64).unwrap();
-        assert_eq!(log.held_from().unwrap(), Some(0));
+        assert_eq!(log.held_from().unwrap(), Some(Offset(0)));
         // Files of other names hold nothing.
         storage.remove_file("edgelog.bridge.hold").unwrap();
         for name in ["edgelog..hold", "edgelog.a.b.hold", "edgelog.bridge.hold.part", "bridge.hold"] {
@@ -419,18 +420,18 @@ mod tests {
         let (store, log) = old_log(&storage, &[]);
         put(&storage, OLD_NOTE_FILES[0], frame(1, &old_line("t-0", None, log.id())).as_bytes());
         assert_eq!(start_after_retention(&store, &log, NOW), 0, "nothing was delivered");
-        put(&storage, OLD_NOTE_FILES[1], frame(2, &old_line("t-0", Some(7), log.id())).as_bytes());
-        assert_eq!(store.retention_holds().unwrap().of(&log), [hold_of("bridge", 7)]);
+        put(&storage, OLD_NOTE_FILES[1], frame(2, &old_line("t-0", Some(Offset(7)), log.id())).as_bytes());
+        assert_eq!(store.retention_holds().unwrap().of(&log), [hold_of("bridge", Offset(7))]);
         assert_eq!(start_after_retention(&store, &log, NOW + DAY_MS), 7);
-        hold(&storage, "bridge", "t-0", 11, log.id());
-        assert_eq!(log.held_from().unwrap(), Some(11));
+        hold(&storage, "bridge", "t-0", Offset(11), log.id());
+        assert_eq!(log.held_from().unwrap(), Some(Offset(11)));
         storage.remove_file("edgelog.bridge.hold").unwrap();
         // What cannot be read holds everything.
         storage.remove_file(OLD_NOTE_FILES[0]).unwrap();
-        let whole = frame(1, &old_line("t-0", Some(19), log.id()));
+        let whole = frame(1, &old_line("t-0", Some(Offset(19)), log.id()));
         for text in [&whole[..whole.len() - 1], "edgelog-bridge 2 of a newer version\n", "", &frame(1, "t-0\t-\n")] {
             put(&storage, OLD_NOTE_FILES[1], text.as_bytes());
-            assert_eq!(log.held_from().unwrap(), Some(0), "{text:?}");
+            assert_eq!(log.held_from().unwrap(), Some(Offset(0)), "{text:?}");
         }
         put(&storage, OLD_NOTE_FILES[0], whole.as_bytes());
         assert_eq!(start_after_retention(&store, &log, NOW + 2 * DAY_MS), 19, "the other file is whole");

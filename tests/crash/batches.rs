@@ -30,8 +30,8 @@ pub(crate) fn batch_at(bytes: &[u8], position: usize) -> Option<Found> {
     Some(Found {
         position,
         size: batch.size(),
-        base_offset: batch.base_offset(),
-        last_offset: batch.last_offset(),
+        base_offset: batch.base_offset().0,
+        last_offset: batch.last_offset().0,
         crc: u32::from_be_bytes(*rest[17..].first_chunk()?),
     })
 }

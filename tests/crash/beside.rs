@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use edgelog_core::{Offset, RecordBatch};
+use edgelog_core::{Offset, RecordBatch, TimestampMs};
 use uuid::Uuid;
 
 use super::cluster::Coordinated;
@@ -147,7 +147,7 @@ impl Uplink {
 
     fn start(&mut self) -> Result<(), String> {
         let disk = self.disk.process(number_of_process());
-        let Ok(store) = options(&ManualClock::new(TIME)).attach_on(disk.clone()) else { return Ok(()) };
+        let Ok(store) = options(&ManualClock::new(TimestampMs(TIME))).attach_on(disk.clone()) else { return Ok(()) };
         let storage: Arc<dyn Storage> = Arc::new(disk.clone());
         let Ok(failed) = FailedFlushes::open(Arc::clone(&storage)) else { return Ok(()) };
         let Ok(note) = Note::open(storage) else { return Ok(()) };
@@ -252,7 +252,7 @@ impl Uplink {
             sides: &sides,
             bytes_max: 16 << 10,
             request_bytes_max: 16 << 10,
-            now: TIME,
+            now: TimestampMs(TIME),
             only: None,
         };
         let collected = collect(&mut process.lanes, &terms);
@@ -274,7 +274,7 @@ impl Uplink {
             }
             let batch = RecordBatch::parse(&piece.wire).map_err(|error| format!("a piece: {error}"))?;
             let records = batch.records().map_err(|error| format!("records of a piece: {error}"))?;
-            for (offset, record) in (piece.offsets.0..).zip(records) {
+            for (offset, record) in (piece.offsets.0.0..).map(Offset).zip(records) {
                 let value = record.ok().and_then(|record| record.value).unwrap_or_default().to_vec();
                 let before = delivered.sent.insert(offset, value.clone());
                 if before.is_some_and(|before| before != value) {
@@ -289,7 +289,7 @@ impl Uplink {
         for end in &collected.ends {
             let lane = &process.lanes[end.lane];
             let to = lane.position_at(end.offset, end.mark);
-            let mut entry = lane.intending(end, producer, Some(((REMOTE.into(), 0), 5)));
+            let mut entry = lane.intending(end, producer, Some(((REMOTE.into(), 0), Offset(5))));
             if self.mistake == Mistake::DoneFirst {
                 (entry.done, entry.intent) = (Some(to), None);
             }
@@ -347,7 +347,8 @@ fn append(log: &Log, next: &AtomicU32, len: usize, durability: Durability) -> cr
     let number = next.fetch_add(1, Ordering::Relaxed);
     let mut value = vec![number as u8; len];
     value[..4].copy_from_slice(&number.to_be_bytes());
-    log.append_with(NewRecord::value(&value).with_timestamp(TIME + i64::from(number)), durability).map(drop)
+    log.append_with(NewRecord::value(&value).with_timestamp(TimestampMs(TIME + i64::from(number))), durability)
+        .map(drop)
 }
 
 impl Writer {
@@ -373,12 +374,12 @@ impl Writer {
             }
             70..76 => drop(log.flush()),
             76..86 => {
-                self.clock.set(TIME + i64::from(self.next.load(Ordering::Relaxed)) * 100);
-                let _ = store.tick(TIME + i64::from(self.next.load(Ordering::Relaxed)) * 100);
+                self.clock.set(TimestampMs(TIME + i64::from(self.next.load(Ordering::Relaxed)) * 100));
+                let _ = store.tick(TimestampMs(TIME + i64::from(self.next.load(Ordering::Relaxed)) * 100));
             }
             86..90 => {
                 let position = delivered.get(&name(topic)).and_then(|delivered| delivered.position);
-                let _ = log.delete_records_before(position.map_or(0, |at| at.offset) - rng.below(9) as i64);
+                let _ = log.delete_records_before(Offset(position.map_or(0, |at| at.offset.0) - rng.below(9) as i64));
             }
             90..94 => {
                 let closed = store.close();
@@ -428,7 +429,8 @@ fn run(seed: u64, mistake: Mistake) -> Result<Run, String> {
     let uplink = Arc::new(Mutex::new(uplink));
     uplink.lock().unwrap().mark("nothing yet");
     let next = Arc::new(AtomicU32::new(1));
-    let mut writer = Writer { disk: disk.clone(), clock: ManualClock::new(TIME), store: None, next: Arc::clone(&next) };
+    let mut writer =
+        Writer { disk: disk.clone(), clock: ManualClock::new(TimestampMs(TIME)), store: None, next: Arc::clone(&next) };
     writer.open();
     let found = Arc::new(Mutex::new(Ok(())));
     for _ in 0..25 + rng.below(40) {
@@ -501,7 +503,9 @@ fn verify(core: &Core, known: &Known, image: Image) -> Result<(), String> {
             return Err(format!("the note calls {done:?} done, and the cluster has {position:?}"));
         }
     }
-    let store = options(&ManualClock::new(TIME)).open_on(disk.clone()).map_err(|error| format!("open: {error}"))?;
+    let store = options(&ManualClock::new(TimestampMs(TIME)))
+        .open_on(disk.clone())
+        .map_err(|error| format!("open: {error}"))?;
     for (log_name, Delivered { sent, position }) in &known.cluster {
         let Some((&first, _)) = sent.first_key_value() else { continue };
         let gone = |error: crate::Error| format!("{log_name}, of which records were sent: {error}");

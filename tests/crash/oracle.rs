@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use edgelog::storage::Storage;
-use edgelog::{Log, NewTopic, OffsetSpec, ReadUpTo, ReaderOptions, Store, TopicPartition};
+use edgelog::{Log, NewTopic, Offset, OffsetSpec, ReadUpTo, ReaderOptions, Store, TimestampMs, TopicPartition};
 
 use super::batches::{Found, batch_at, batches_in};
 use super::disk::{Core, SimDisk, has_ending};
@@ -174,8 +174,8 @@ fn read_from(log: &Log, from: OffsetSpec, limit: usize, up_to: ReadUpTo) -> Resu
             let value = record.value.unwrap_or_default();
             let rec = Rec::of(value).ok_or_else(|| format!("offset {offset} holds what was never appended"))?;
             let first = offset == batch.base_offset();
-            let rec = Rec { epoch: batch.leader_epoch(), first, time: record.timestamp, ..rec };
-            seen.push(Seen { offset, rec });
+            let rec = Rec { epoch: batch.leader_epoch().0, first, time: record.timestamp.0, ..rec };
+            seen.push(Seen { offset: offset.0, rec });
         }
     }
     Ok(seen)
@@ -321,18 +321,18 @@ fn check_cuts(cuts: &[edgelog::CutTail], disk: &SimDisk) -> Result<(), String> {
         };
         let (_, bytes) =
             disk.snapshot().contents(&[kept]).pop().ok_or_else(|| format!("{kept} of {cut:?} is not there"))?;
-        let position = cut.position as usize;
+        let position = cut.position.0 as usize;
         // A copy holds the tail alone; a file that was put aside as a whole also what stood before it.
         let tail = if bytes.len() as u64 == cut.bytes { &bytes[..] } else { bytes.get(position..).unwrap_or(&[]) };
         if (tail.len() as u64) < cut.bytes {
             return Err(format!("{kept} has {} bytes of {cut:?}", bytes.len()));
         }
         let mut next = 0;
-        let mut range: Option<(i64, i64)> = None;
+        let mut range: Option<(Offset, Offset)> = None;
         for batch in batches_in(tail) {
             if batch.base_offset >= next {
                 next = batch.last_offset + 1;
-                range = Some((range.map_or(batch.base_offset, |(first, _)| first), batch.last_offset));
+                range = Some((range.map_or(Offset(batch.base_offset), |(first, _)| first), Offset(batch.last_offset)));
             }
         }
         if cut.valid_offsets != range {
@@ -388,10 +388,10 @@ fn check_log(log: &Log, model: &LogModel, unclean_epoch: Option<i32>) -> Result<
         return Err("the log has another identity".into());
     }
     let seen = read_from(log, OffsetSpec::Earliest, usize::MAX, ReadUpTo::HighWatermark)?;
-    let mut records = model.records[..(end as usize).min(model.records.len())].to_vec();
-    let mut next = start;
+    let mut records = model.records[..(end.0 as usize).min(model.records.len())].to_vec();
+    let mut next = start.0;
     // The record that would follow the last one read.
-    let mut follows = model.records.get(end as usize).copied();
+    let mut follows = model.records.get(end.0 as usize).copied();
     for Seen { offset, rec } in &seen {
         if *offset != next {
             return Err(format!("offset {offset} where {next} should follow"));
@@ -417,14 +417,14 @@ fn check_log(log: &Log, model: &LogModel, unclean_epoch: Option<i32>) -> Result<
             follows = maybe.get(n + 1).copied();
         }
     }
-    if next != end {
+    if next != end.0 {
         return Err(format!("reading ends at {next}, the log at {end}"));
     }
     if follows.is_some_and(|rec| !rec.first) {
         return Err(format!("the log ends inside a batch, at {end}"));
     }
     let mut boots = BTreeMap::new();
-    for rec in &records[start as usize..] {
+    for rec in &records[start.0 as usize..] {
         if *boots.entry(rec.epoch).or_insert(rec.boot) != rec.boot {
             return Err(format!("epoch {} spans two boots of the machine", rec.epoch));
         }
@@ -435,20 +435,20 @@ fn check_log(log: &Log, model: &LogModel, unclean_epoch: Option<i32>) -> Result<
             return Err(format!("epoch {epoch} was used before the crash ({epoch_max})"));
         }
     }
-    for at in start..end {
+    for at in (start.0..end.0).map(Offset) {
         // Of a longer log, the first, the last, and what a third of it is apart.
         if end - start > 40 && ![start, start + (end - start) / 3, end - 1].contains(&at) {
             continue;
         }
         let some = read_from(log, OffsetSpec::Offset(at), 1, ReadUpTo::HighWatermark)?;
-        if some.first().map(|s| s.offset) != Some(at) {
+        if some.first().map(|s| s.offset) != Some(at.0) {
             return Err(format!("a reader at {at} begins elsewhere"));
         }
         // A walk over all records finds the first that is not older.
-        let time = records[at as usize].time;
-        let first = (start..end).find(|&offset| records[offset as usize].time >= time);
-        match log.offset_for_time(time) {
-            Ok(found) if found.map(|found| found.offset) == first => {}
+        let time = records[at.0 as usize].time;
+        let first = (start.0..end.0).find(|&offset| records[offset as usize].time >= time);
+        match log.offset_for_time(TimestampMs(time)) {
+            Ok(found) if found.map(|found| found.offset.0) == first => {}
             other => return Err(format!("looking for the time of offset {at} ({first:?}): {other:?}")),
         }
     }
@@ -457,8 +457,8 @@ fn check_log(log: &Log, model: &LogModel, unclean_epoch: Option<i32>) -> Result<
         id: log.id(),
         records: Arc::new(records),
         maybe: Vec::new(),
-        start: (start, start),
-        durable: end,
+        start: (start.0, start.0),
+        durable: end.0,
         epoch_max,
         interval_end: 0,
     })
@@ -477,7 +477,7 @@ pub(crate) fn check_attached(attached: &Store, model: &Model) -> Result<BTreeMap
                 Err(error) => return Err(at(error.to_string())),
             };
             for up_to in [ReadUpTo::LogEnd, ReadUpTo::Durable] {
-                let start = log.offsets().log_start_offset;
+                let start = log.offsets().log_start_offset.0;
                 let seen = read_from(&log, OffsetSpec::Earliest, usize::MAX, up_to).map_err(at)?;
                 let mut next = start;
                 for Seen { offset, rec } in &seen {

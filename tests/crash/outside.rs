@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use edgelog::clock::ManualClock;
-use edgelog::{Durability, Error, Log, NewRecord, OffsetSpec, Store};
+use edgelog::{Durability, Error, Log, NewRecord, OffsetSpec, Store, TimestampMs};
 
 use super::batches::batch_at;
 use super::disk::{Core, Image, Quirks, Rng, SECTOR_BYTES, SimDisk, has_ending};
@@ -55,7 +55,7 @@ fn touched(core: &Core, torn: &[(String, usize)]) -> BTreeMap<String, Vec<Range<
 
 /// Opens the store and reads over all damage. Returns how many records are gone that were durable.
 fn lost_beside(image: &Core, model: &Model, touched: &BTreeMap<String, Vec<Range<i64>>>) -> Result<usize, String> {
-    let clock = ManualClock::new(TIME_BASE);
+    let clock = ManualClock::new(TimestampMs(TIME_BASE));
     let disk = SimDisk::from_core(image.clone());
     let store = options(&clock).open_on(disk.clone()).map_err(|e| format!("open answers {e}"))?;
     let mut lost = 0;
@@ -97,7 +97,7 @@ fn read_over_damage(log: &Log) -> Result<BTreeMap<i64, Rec>, String> {
                     let record = record.map_err(|e| e.to_string())?;
                     let rec = Rec::of(record.value.unwrap_or_default()).ok_or("what was never appended")?;
                     let first = record.offset == batch.base_offset();
-                    found.insert(record.offset, Rec { time: record.timestamp, first, ..rec });
+                    found.insert(record.offset.0, Rec { time: record.timestamp.0, first, ..rec });
                 }
             }
             Ok(None) => return Ok(found),
@@ -125,7 +125,7 @@ fn lied_to(seed: u64) -> Result<usize, String> {
     let mut rng = Rng::new(seed);
     let everywhere = [Some(""), Some(".log"), Some(".checkpoint")][rng.below(3)];
     let quirks = Quirks { flush_lies: everywhere, sync_dir_lies: rng.chance(50), ..Quirks::default() };
-    let clock = ManualClock::new(TIME_BASE);
+    let clock = ManualClock::new(TimestampMs(TIME_BASE));
     let mut disk = SimDisk::new(quirks);
     let mut cuts = 0;
     for _ in 0..4 {
@@ -167,7 +167,7 @@ fn carry_out(store: Store, disk: &SimDisk, clock: &ManualClock, rng: &mut Rng) -
             drop(store);
             return options(clock).open_on(disk.clone()).map_err(|e| format!("open answers {e}"));
         }
-        _ => drop(store.tick(TIME_BASE + FLUSH_MS)),
+        _ => drop(store.tick(TimestampMs(TIME_BASE + FLUSH_MS))),
     }
     for (topic, partition) in LOGS {
         let Ok(log) = store.log(topic, partition as u32) else { continue };

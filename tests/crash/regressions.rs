@@ -4,7 +4,7 @@ use edgelog::Durability::{Interval, Os, Sync};
 
 use edgelog::clock::{Clock, ManualClock};
 use edgelog::storage::{Access, MemoryStorage, Storage};
-use edgelog::{NewRecord, NewTopic, Store};
+use edgelog::{NewRecord, NewTopic, Offset, Store, TimestampMs};
 
 use super::disk::{Fault, Image, Quirks, SimDisk};
 use super::oracle::TIME_BASE;
@@ -267,7 +267,7 @@ fn a_close_whose_mark_is_in_the_page_cache_alone_is_not_built_upon() {
 /// A store with many logs lost its checkpoint when that outgrew its file.
 #[test]
 fn a_checkpoint_that_outgrows_its_file_outlasts_a_power_cut() {
-    let clock = ManualClock::new(TIME_BASE);
+    let clock = ManualClock::new(TimestampMs(TIME_BASE));
     let disk = SimDisk::new(Quirks::default());
     let store = options(&clock).open_on(disk.clone()).unwrap();
     store.create_topic(&NewTopic::new("small")).unwrap();
@@ -296,7 +296,7 @@ fn a_checkpoint_that_outgrows_its_file_outlasts_a_power_cut() {
 /// cut, and an epoch was given out twice.
 #[test]
 fn a_checkpoint_file_without_a_name_that_lasts_is_made_again() {
-    let clock = ManualClock::new(TIME_BASE);
+    let clock = ManualClock::new(TimestampMs(TIME_BASE));
     for failing in 0.. {
         let disk = SimDisk::new(Quirks::default());
         let store = options(&clock).open_on(disk.clone()).unwrap();
@@ -321,7 +321,7 @@ fn a_checkpoint_file_without_a_name_that_lasts_is_made_again() {
         }
         small.append_with(NewRecord::value(b"kept"), Sync).unwrap();
         small.append_with(NewRecord::value(b"taken back"), Sync).unwrap();
-        if small.truncate_to(1).is_err() {
+        if small.truncate_to(Offset(1)).is_err() {
             // The file that holds could not be flushed, and answers so until the store is opened again.
             disk.kill();
             continue;
@@ -441,7 +441,7 @@ fn all_names(storage: &MemoryStorage) -> Vec<String> {
 #[test]
 fn what_other_programs_have_in_the_data_directory_survives() {
     const LOG: &str = "00000000000000000000.log";
-    let (storage, clock) = (MemoryStorage::new(), ManualClock::new(TIME_BASE));
+    let (storage, clock) = (MemoryStorage::new(), ManualClock::new(TimestampMs(TIME_BASE)));
     let open = || options(&clock).open_on(storage.clone()).unwrap();
     let store = open();
     store.create_topic(&new_topic(1)).unwrap();
@@ -508,7 +508,7 @@ fn a_topic_whose_settings_are_lost_loses_nothing_else() {
     for (lost, empty) in
         [(&FILES[..], false), (&FILES[..], true), (&FILES[..1], false), (&FILES[..1], true), (&FILES[1..], true)]
     {
-        let (storage, clock) = (MemoryStorage::new(), ManualClock::new(TIME_BASE));
+        let (storage, clock) = (MemoryStorage::new(), ManualClock::new(TimestampMs(TIME_BASE)));
         let open = || options(&clock).open_on(storage.clone()).unwrap();
         let store = open();
         store.create_topic(&new_topic(0)).unwrap();
@@ -560,7 +560,7 @@ fn a_lock_without_its_file_keeps_a_second_writer_out() {
         std::process::id(),
         std::thread::current().id()
     ));
-    let clock = ManualClock::new(TIME_BASE);
+    let clock = ManualClock::new(TimestampMs(TIME_BASE));
     let store = options(&clock).open(&dir).unwrap();
     store.create_topic(&new_topic(0)).unwrap();
     std::fs::remove_file(dir.join(".lock")).unwrap();
@@ -574,7 +574,7 @@ fn a_lock_without_its_file_keeps_a_second_writer_out() {
 /// second partition as gone with all of its records. At every effect of a deletion, and of the open behind it.
 #[test]
 fn a_deletion_that_a_cut_stops_is_finished_and_reported_as_one() {
-    let clock = ManualClock::new(TIME_BASE);
+    let clock = ManualClock::new(TimestampMs(TIME_BASE));
     for partitions in [1, 3] {
         let disk = SimDisk::new(Quirks::default());
         let store = options(&clock).open_on(disk.clone()).unwrap();

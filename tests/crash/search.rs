@@ -1,5 +1,6 @@
 //! The searches: every cut once, every cut during the recovery from a cut, random schedules, every fault at every call.
 
+use edgelog::core::TimestampMs;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -119,7 +120,7 @@ pub(crate) fn verify(core: &Core, model: &Model, seq: u32, image: Image, depth: 
     let mut world = World::on(SimDisk::from_core(core.image(image)));
     world.model = model.clone();
     world.seq = seq;
-    world.clock.set(TIME_BASE + i64::from(seq));
+    world.clock.set(TimestampMs(TIME_BASE + i64::from(seq)));
     world.open()?;
     if depth == Depth::Open {
         world.disk.kill();
@@ -175,7 +176,7 @@ fn watched(world: &mut World) -> Recorded {
 /// Who is attached when the power goes: what they see was appended, and what they see as durable is.
 fn attached_at(core: &Core, model: &Model) -> Result<Model, String> {
     let disk = SimDisk::from_core(core.image(Image::Kill));
-    let clock = edgelog::clock::ManualClock::new(TIME_BASE);
+    let clock = edgelog::clock::ManualClock::new(TimestampMs(TIME_BASE));
     let attached: Store = options(&clock).attach_on(disk).map_err(|e| format!("attaching: {e}"))?;
     let durable = check_attached(&attached, model)?;
     let mut model = model.clone();
@@ -239,7 +240,7 @@ fn cut_twice(run: &Recorded, n: usize, turn: usize, images: u64, outcome: &mut O
     let mut world = World::on(SimDisk::from_core(core.image(first)));
     world.model = Model::clone(model);
     world.seq = run.seq;
-    world.clock.set(TIME_BASE + i64::from(run.seq));
+    world.clock.set(TimestampMs(TIME_BASE + i64::from(run.seq)));
     cut_again(world, n + turn, images, outcome, &|| format!("cut {n} during {}, {first:?}", model.what));
 }
 

@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use edgelog::clock::ManualClock;
-use edgelog::{Durability, Error, Log, NewRecord, NewTopic, OffsetSpec, ReadUpTo, ReaderOptions, Store};
+use edgelog::{
+    Durability, Error, Log, NewRecord, NewTopic, Offset, OffsetSpec, ReadUpTo, ReaderOptions, Store, TimestampMs,
+};
 
 use super::batches::batch_at;
 use super::disk::{Core, Fault, Image, Moment, Quirks, Rng, SimDisk};
@@ -119,7 +121,7 @@ impl World {
     pub(crate) fn on(disk: SimDisk) -> World {
         World {
             disk,
-            clock: ManualClock::new(TIME_BASE),
+            clock: ManualClock::new(TimestampMs(TIME_BASE)),
             store: None,
             model: Model::new(),
             trail: None,
@@ -210,7 +212,7 @@ impl World {
         for (name, topic) in &mut self.model.topics {
             for (partition, log_model) in topic.logs.iter_mut().enumerate() {
                 let Some(Ok(log)) = store.map(|store| store.log(name, partition as u32)) else { continue };
-                log_model.durable = log_model.durable.max(log.offsets().recovery_point);
+                log_model.durable = log_model.durable.max(log.offsets().recovery_point.0);
             }
         }
         self.mark();
@@ -239,7 +241,7 @@ impl World {
             Op::Append { log, records, len, durability, beside } => self.append(log, records, len, durability, beside),
             Op::Clock { to } => {
                 self.time_base = to;
-                self.clock.set(to + i64::from(self.seq));
+                self.clock.set(TimestampMs(to + i64::from(self.seq)));
                 Ok(())
             }
             Op::Flush { log } => {
@@ -295,18 +297,18 @@ impl World {
         let boot = self.disk.boot();
         let mut rec = |len: u16, first: bool| {
             self.seq += 1;
-            Rec { seq: self.seq, len, epoch, first, time: self.time_base + i64::from(self.seq), boot }
+            Rec { seq: self.seq, len, epoch: epoch.0, first, time: self.time_base + i64::from(self.seq), boot }
         };
         let mut recs: Vec<Rec> = (0..records.max(1)).map(|n| rec(len.max(4) + u16::from(n), n == 0)).collect();
         let bystander = beside.then(|| Bystander::new(&log, rec(40, true), recs.len()));
-        self.clock.set(self.time_base + i64::from(self.seq));
+        self.clock.set(TimestampMs(self.time_base + i64::from(self.seq)));
         let end = self.model.log_mut(topic, partition).end();
         let epoch_max = self.model.log_mut(topic, partition).epoch_max;
         // A store that is still marked as closed makes its epochs durable, with the mark, before a batch has one.
         let lasts = self.model.clean == Clean::MustNot;
         self.begin("append", |model| {
             let log = model.log_mut(topic, partition);
-            log.epoch_max = if lasts { log.epoch_max.max(epoch) } else { log.epoch_max };
+            log.epoch_max = if lasts { log.epoch_max.max(epoch.0) } else { log.epoch_max };
             log.maybe.push(recs.iter().copied().chain(bystander.as_ref().map(|bystander| bystander.rec)).collect());
         });
         if let Some(bystander) = &bystander {
@@ -314,13 +316,13 @@ impl World {
         }
         let appended = if recs.len() == 1 {
             let value = recs[0].value();
-            let record = NewRecord::value(&value).with_timestamp(recs[0].time);
+            let record = NewRecord::value(&value).with_timestamp(TimestampMs(recs[0].time));
             log.append_with(record, durability)
         } else {
             let mut batch = log.batch();
             for rec in &recs {
                 let record = rec.value();
-                let record = NewRecord::value(&record).with_timestamp(rec.time);
+                let record = NewRecord::value(&record).with_timestamp(TimestampMs(rec.time));
                 batch.push(record).map_err(|e| e.to_string())?;
             }
             log.append_batch_with(&mut batch, durability)
@@ -343,7 +345,7 @@ impl World {
                 let (grown, now) = (log.offsets().log_end_offset, log.leader_epoch());
                 self.end(|model| {
                     let log = model.log_mut(topic, partition);
-                    let recs = recs.into_iter().map(|rec| Rec { epoch: now, ..rec });
+                    let recs = recs.into_iter().map(|rec| Rec { epoch: now.0, ..rec });
                     let taken: Vec<Rec> = recs.chain(beside).collect();
                     if grown == log.end() + taken.len() as i64 {
                         Arc::make_mut(&mut log.records).extend(taken);
@@ -360,12 +362,12 @@ impl World {
             return Err(format!("an append in epoch {epoch} answers {info:?}"));
         }
         for rec in &mut recs {
-            rec.epoch = info.leader_epoch;
+            rec.epoch = info.leader_epoch.0;
         }
         self.end(|model| {
             model.clean = Clean::MustNot;
             let log_model = model.log_mut(topic, partition);
-            log_model.epoch_max = log_model.epoch_max.max(info.leader_epoch);
+            log_model.epoch_max = log_model.epoch_max.max(info.leader_epoch.0);
             log_model.maybe = failed_beside;
             Arc::make_mut(&mut log_model.records).extend(recs);
             let end = log_model.end();
@@ -393,7 +395,7 @@ impl World {
                 }
             }
         });
-        let ticked = self.store().tick(now);
+        let ticked = self.store().tick(TimestampMs(now));
         let ticked = self.outcome("tick", ticked)?.is_some();
         if self.disk.is_dead() {
             return Ok(());
@@ -425,7 +427,7 @@ impl World {
         for (name, topic) in &self.model.topics {
             for partition in 0..topic.logs.len() {
                 if let Ok(log) = self.store().log(name, partition as u32) {
-                    starts.push((name.clone(), partition, log.offsets().log_start_offset));
+                    starts.push((name.clone(), partition, log.offsets().log_start_offset.0));
                 }
             }
         }
@@ -440,16 +442,16 @@ impl World {
         let log = self.store().log(topic, partition as u32).map_err(|e| e.to_string())?;
         let start = log.offsets().log_start_offset;
         let log_model = self.model.log_mut(topic, partition);
-        let to = (log_model.end() - i64::from(back)).max(start);
+        let to = (log_model.end() - i64::from(back)).max(start.0);
         let floor = log_model.batch_start(to);
-        if floor < start {
+        if floor < start.0 {
             return Ok(());
         }
         self.begin("truncate", |model| {
             let log = model.log_mut(topic, partition);
             log.durable = log.durable.min(floor);
         });
-        let outcome = log.truncate_to(to);
+        let outcome = log.truncate_to(Offset(to));
         let Some(end) = self.outcome("truncate", outcome)? else { return Ok(()) };
         if end != floor {
             return Err(format!("truncating to {to} answers {end}, the batch begins at {floor}"));
@@ -461,10 +463,10 @@ impl World {
         self.end(|model| {
             model.clean = Clean::MustNot;
             let log = model.log_mut(topic, partition);
-            log.durable = end;
+            log.durable = end.0;
             log.maybe.clear();
-            log.interval_end = log.interval_end.min(end);
-            Arc::make_mut(&mut log.records).truncate(end as usize);
+            log.interval_end = log.interval_end.min(end.0);
+            Arc::make_mut(&mut log.records).truncate(end.0 as usize);
         });
         Ok(())
     }
@@ -480,7 +482,7 @@ impl World {
             let log = model.log_mut(topic, partition);
             log.start.1 = log.start.1.max(before);
         });
-        let outcome = log.delete_records_before(before);
+        let outcome = log.delete_records_before(Offset(before));
         let Some(start) = self.outcome("delete records", outcome)? else { return Ok(()) };
         if start < before {
             return Err(format!("deleting before {before} answers {start}"));
@@ -488,7 +490,7 @@ impl World {
         let high = log.offsets().log_start_offset;
         self.end(|model| {
             model.clean = Clean::MustNot;
-            model.log_mut(topic, partition).start = (start, high);
+            model.log_mut(topic, partition).start = (start.0, high.0);
         });
         Ok(())
     }
@@ -663,8 +665,8 @@ impl Bystander {
         Bystander {
             log: log.clone(),
             rec,
-            end,
-            end_after: end + records as i64,
+            end: end.0,
+            end_after: (end + records as i64).0,
             seen: Arc::new(Mutex::new(Ok(Beside::NotTried))),
         }
     }
@@ -697,7 +699,7 @@ fn look_in(
     match moment {
         Moment::HalfStored => {
             let options = ReaderOptions::default().up_to(ReadUpTo::LogEnd);
-            let mut reader = log.reader_with(OffsetSpec::Offset(end), options).map_err(|e| e.to_string())?;
+            let mut reader = log.reader_with(OffsetSpec::Offset(Offset(end)), options).map_err(|e| e.to_string())?;
             match reader.next_batch() {
                 Ok(None) => Ok(Beside::NotTried),
                 Ok(Some(batch)) => Err(format!("a reader is given offset {} half written", batch.base_offset())),
@@ -724,9 +726,9 @@ fn look_in(
                 return Ok(Beside::NotTried);
             }
             let value = rec.value();
-            let record = NewRecord::value(&value).with_timestamp(rec.time);
+            let record = NewRecord::value(&value).with_timestamp(TimestampMs(rec.time));
             match log.append_with(record, Durability::Os) {
-                Ok(info) if info.base_offset == end_after => Ok(Beside::Appended { epoch: info.leader_epoch }),
+                Ok(info) if info.base_offset == end_after => Ok(Beside::Appended { epoch: info.leader_epoch.0 }),
                 Ok(info) => Err(format!("an append beside another one, at the end {end_after}, answers {info:?}")),
                 Err(_) if disk.is_dead() || disk.fault_hit() => Ok(Beside::Failed),
                 Err(error) => Err(format!("an append beside another one answers {error}")),

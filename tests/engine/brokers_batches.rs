@@ -9,7 +9,7 @@ use std::time::Duration;
 use edgelog::CodecError;
 #[cfg(any(feature = "snappy", feature = "zstd"))]
 use edgelog::NewTopic;
-use edgelog::core::{CRC_START, DecodeError, RecordBatchBuilder, crc32c};
+use edgelog::core::{CRC_START, DecodeError, Offset, RecordBatchBuilder, TimestampMs, crc32c};
 use edgelog::inspect::{self, CheckReport, ExportRange, Selection};
 #[cfg(feature = "zstd")]
 use edgelog::inspect::{DumpItem, DumpOptions, Severity};
@@ -26,7 +26,7 @@ const ZSTD: u16 = 4;
 fn plain(base_offset: i64, values: &[&str]) -> Vec<u8> {
     let mut builder = RecordBatchBuilder::new(vec![0; 4096]);
     for value in values {
-        builder.append(1000 + base_offset, None, Some(value.as_bytes()), &[]).unwrap();
+        builder.append(TimestampMs(1000 + base_offset), None, Some(value.as_bytes()), &[]).unwrap();
     }
     let mut batch = builder.finish().to_vec();
     batch[..8].copy_from_slice(&base_offset.to_be_bytes());
@@ -62,7 +62,7 @@ fn of(producer_id: i64, batch: Vec<u8>) -> Vec<u8> {
 fn marker(base_offset: i64, producer_id: i64, kind: u16) -> Vec<u8> {
     let mut builder = RecordBatchBuilder::new(vec![0; 256]);
     let key = [[0, 0], kind.to_be_bytes()].concat();
-    builder.append(1000, Some(&key), Some(&[0; 6]), &[]).unwrap();
+    builder.append(TimestampMs(1000), Some(&key), Some(&[0; 6]), &[]).unwrap();
     let mut batch = builder.finish().to_vec();
     batch[..8].copy_from_slice(&base_offset.to_be_bytes());
     batch[12..16].copy_from_slice(&0_i32.to_be_bytes());
@@ -77,7 +77,7 @@ fn marker(base_offset: i64, producer_id: i64, kind: u16) -> Vec<u8> {
 #[cfg(feature = "zstd")]
 fn one_letter(base_offset: i64, len: usize) -> Vec<u8> {
     let mut builder = RecordBatchBuilder::new(vec![0; len + 256]);
-    builder.append(1000 + base_offset, None, Some(&vec![b'x'; len]), &[]).unwrap();
+    builder.append(TimestampMs(1000 + base_offset), None, Some(&vec![b'x'; len]), &[]).unwrap();
     let payload = builder.payload().to_vec();
     let batch = plain(base_offset, &["x"]);
     let head = payload.len() - len - 1;
@@ -178,9 +178,9 @@ fn read_committed_leaves_out_records_of_aborted_transactions() {
     let stable = ["before", "c1", "between", "c2", "c3", "after"];
     assert_eq!(all(&log, IsolationLevel::ReadCommitted), stable);
     for (offset, from) in [(1, 1), (2, 1), (5, 3), (6, 3), (9, 4), (11, 5), (12, 6)] {
-        assert_eq!(values(&mut committed(&log, OffsetSpec::Offset(offset))), stable[from..], "from {offset}");
+        assert_eq!(values(&mut committed(&log, OffsetSpec::Offset(Offset(offset)))), stable[from..], "from {offset}");
     }
-    assert_eq!(log.offset_for_time(1005).unwrap().unwrap().offset, 5);
+    assert_eq!(log.offset_for_time(TimestampMs(1005)).unwrap().unwrap().offset, 5);
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn read_committed_stops_where_an_open_transaction_begins() {
     let (_store, log) = open(&storage);
     let mut reader = committed(&log, OffsetSpec::Earliest);
     assert_eq!(values(&mut reader), ["before"]);
-    assert_eq!((reader.position().offset, reader.lag()), (1, 0));
+    assert_eq!((reader.position().offset, reader.lag()), (Offset(1), 0));
     log.append_with(NewRecord::value(b"own"), Durability::Os).unwrap();
     assert_eq!(values(&mut reader), [""; 0]);
     // It waits for news, and does not take what lies behind the open transaction for some.
@@ -232,7 +232,7 @@ fn an_open_transaction_behind_a_hole_is_not_reached() {
     let storage = copied(&[plain(0, &["before"]), of(7, plain(10, &["open"])), plain(20, &["behind"])]);
     let (_store, log) = open(&storage);
     assert_eq!(all(&log, IsolationLevel::ReadCommitted), ["before"]);
-    assert_eq!(values(&mut committed(&log, OffsetSpec::Offset(5))), [""; 0]);
+    assert_eq!(values(&mut committed(&log, OffsetSpec::Offset(Offset(5)))), [""; 0]);
     assert_eq!(all(&log, IsolationLevel::ReadUncommitted), ["before", "open", "behind"]);
 }
 
@@ -316,14 +316,14 @@ fn with_bad_records() -> MemoryStorage {
 fn records_that_do_not_decode_are_damage_with_its_place_and_its_offsets() {
     let storage = with_bad_records();
     let (_store, log) = open(&storage);
-    let mut reader = log.reader(OffsetSpec::Offset(1)).unwrap();
+    let mut reader = log.reader(OffsetSpec::Offset(Offset(1))).unwrap();
     let batch = reader.next_batch().unwrap().unwrap();
     let read: Vec<_> = batch.records().unwrap().collect();
     assert_eq!(read[..2].iter().map(|record| record.as_ref().unwrap().offset).collect::<Vec<_>>(), [1, 2]);
     let error = read[2].as_ref().unwrap_err();
     assert!(
-        matches!(error, Error::CorruptBatch { file, position, base_offset: 1, last_offset: 2, source }
-            if file == LOG && *position as usize == plain(0, &["before"]).len()
+        matches!(error, Error::CorruptBatch { file, position, base_offset: Offset(1), last_offset: Offset(2), source }
+            if file == LOG && position.0 as usize == plain(0, &["before"]).len()
                 && matches!(source, DamageKind::Batch(DecodeError::RecordsRemaining { .. }))),
         "{error:?}"
     );
@@ -332,8 +332,8 @@ fn records_that_do_not_decode_are_damage_with_its_place_and_its_offsets() {
     assert!(!error.to_string().contains("append"), "{error}");
     assert_eq!(values(&mut reader), ["behind"]);
     // A search by time gives the batch, and does not fail for the whole log.
-    assert_eq!(log.offset_for_time(1001).unwrap().unwrap().offset, 1);
-    assert_eq!(log.offset_for_time(1003).unwrap().unwrap().offset, 3);
+    assert_eq!(log.offset_for_time(TimestampMs(1001)).unwrap().unwrap().offset, 1);
+    assert_eq!(log.offset_for_time(TimestampMs(1003)).unwrap().unwrap().offset, 3);
 }
 
 #[test]
@@ -367,7 +367,7 @@ fn a_batch_of_one_letter_is_sound_however_much_it_shrank() {
         let mut reader = log.reader(OffsetSpec::Earliest).unwrap();
         let read = reader.next_batch().unwrap().unwrap();
         assert_eq!(read.records().unwrap().next().unwrap().unwrap().value, Some(&vec![b'x'; len][..]));
-        assert_eq!(log.offset_for_time(1000).unwrap().unwrap().offset, 0);
+        assert_eq!(log.offset_for_time(TimestampMs(1000)).unwrap().unwrap().offset, 0);
         store.close().unwrap();
         let report = check(&storage);
         assert!(report.findings.iter().all(|found| found.severity == Severity::Note), "{:?}", report.findings);
@@ -395,7 +395,7 @@ fn a_batch_beyond_the_key_is_no_damage_and_says_what_would_read_it() {
     let batch = reader.next_batch().unwrap().unwrap();
     let error = batch.records().unwrap_err();
     assert!(
-        matches!(&error, Error::NotDecompressed { file, base_offset: 1, last_offset: 1, source, .. }
+        matches!(&error, Error::NotDecompressed { file, base_offset: Offset(1), last_offset: Offset(1), source, .. }
             if file == LOG && matches!(source, CodecError::TooLarge { limit: 50_000, .. })),
         "{error:?}"
     );
@@ -404,8 +404,8 @@ fn a_batch_beyond_the_key_is_no_damage_and_says_what_would_read_it() {
     assert!(!error.is_corrupt());
     assert_eq!(error.kafka_code(), Some(10));
     assert_eq!(values(&mut reader), ["behind"]);
-    assert_eq!(log.offset_for_time(1001).unwrap().unwrap().offset, 1);
-    assert_eq!(log.offset_for_time(1002).unwrap().unwrap().offset, 2);
+    assert_eq!(log.offset_for_time(TimestampMs(1001)).unwrap().unwrap().offset, 1);
+    assert_eq!(log.offset_for_time(TimestampMs(1002)).unwrap().unwrap().offset, 2);
     // An append of it is refused for the same reason.
     let refused = log.append_encoded(&one_letter(0, LEN), Durability::Os).unwrap_err();
     assert!(matches!(refused, Error::Compression(CodecError::TooLarge { limit: 50_000, .. })), "{refused}");
@@ -414,7 +414,7 @@ fn a_batch_beyond_the_key_is_no_damage_and_says_what_would_read_it() {
     // With room enough it is read.
     let store = limit("200000").open_on(storage).unwrap();
     let log = store.log("t", 0).unwrap();
-    let mut reader = log.reader(OffsetSpec::Offset(1)).unwrap();
+    let mut reader = log.reader(OffsetSpec::Offset(Offset(1))).unwrap();
     assert_eq!(reader.next_batch().unwrap().unwrap().records().unwrap().count(), 1);
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{TempDir, copy_dir, ticking};
 use edgelog::inspect::{self, Selection, Severity};
-use edgelog::{Log, NewRecord, Offset, OffsetSpec, ReadUpTo, ReaderOptions, Store};
+use edgelog::{Log, NewRecord, Offset, OffsetSpec, ReadUpTo, ReaderOptions, Store, TimestampMs};
 
 /// The stores of all versions: where each is, and the list of its records.
 fn stores() -> Vec<(PathBuf, Vec<String>)> {
@@ -72,8 +72,9 @@ fn records(store: &Store) -> Vec<String> {
 /// Appends a record to each log; its line is as the lists have them.
 fn append_to_each(store: &Store, key: &str) -> Vec<String> {
     let append = |log: Log| {
-        let at =
-            log.append(NewRecord::value(b"now").with_key(key.as_bytes()).with_timestamp(1_900_000_000_000)).unwrap();
+        let at = log
+            .append(NewRecord::value(b"now").with_key(key.as_bytes()).with_timestamp(TimestampMs(1_900_000_000_000)))
+            .unwrap();
         format!("{}\t{}\t1900000000000\t{key}\tnow", log.name(), at.base_offset)
     };
     logs(store).into_iter().map(append).collect()
@@ -176,7 +177,7 @@ fn topics_keep_the_settings_that_an_earlier_version_gave_them() {
 #[test]
 fn a_bridges_note_of_an_earlier_version_holds_retention_back() {
     let (_dir, store) = opened("v1/bridged");
-    assert_eq!(store.log("t", 0).unwrap().held_from().unwrap(), Some(4));
+    assert_eq!(store.log("t", 0).unwrap().held_from().unwrap(), Some(Offset(4)));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::faults::{FaultyStorage, quiet_injected_panics};
 use crate::support::{Place, TempDir, batches_len, copy_dir, ticking};
 use edgelog::clock::ManualClock;
 use edgelog::storage::MemoryStorage;
-use edgelog::{Durability, Error, NewRecord, NewTopic, OffsetSpec, Store};
+use edgelog::{Durability, Error, NewRecord, NewTopic, Offset, OffsetSpec, Store, TimestampMs};
 
 fn small_topic() -> NewTopic {
     NewTopic::new("t").config("segment.bytes", "8192").config("retention.ms", "-1")
@@ -36,7 +36,7 @@ fn read_all(store: &Store) -> i64 {
     while let Some(batch) = reader.next_batch().unwrap() {
         for record in batch.records().unwrap() {
             let record = record.unwrap();
-            assert_eq!((record.offset, record.value), (next, Some(value(next).as_bytes())));
+            assert_eq!((record.offset, record.value), (Offset(next), Some(value(next).as_bytes())));
             next += 1;
         }
     }
@@ -90,7 +90,7 @@ fn sealed_segments_hold_batches_and_nothing_behind_them() {
                     store.flush().unwrap();
                 }
             }
-            store.tick(1).unwrap();
+            store.tick(TimestampMs(1)).unwrap();
             let logs = place.files("t-0", ".log");
             assert!(logs.len() > 4, "{} segments", logs.len());
             for (name, bytes) in &logs[..logs.len() - 1] {
@@ -118,7 +118,7 @@ fn housekeeping_from_many_threads_loses_nothing() {
             for _ in 0..3 {
                 scope.spawn(|| {
                     while !done.load(Ordering::Relaxed) {
-                        store.tick(1).unwrap();
+                        store.tick(TimestampMs(1)).unwrap();
                     }
                 });
             }
@@ -144,7 +144,7 @@ fn housekeeping_from_many_threads_loses_nothing() {
 fn a_crash_before_indexes_were_written_leaves_them_to_the_next_close() {
     for mode in ["map", "file"] {
         let (undisturbed, crashed) = (Place::Directory(TempDir::new(), mode), Place::Directory(TempDir::new(), mode));
-        let clock = ManualClock::new(1_700_000_000_000);
+        let clock = ManualClock::new(TimestampMs(1_700_000_000_000));
         for (place, crashes) in [(&undisturbed, false), (&crashed, true)] {
             let store = place.open(ticking().clock(clock.clone()));
             store.create_topic(&small_topic().config("index.interval.bytes", "500")).unwrap();
@@ -179,12 +179,12 @@ fn a_crash_before_indexes_were_written_leaves_them_to_the_next_close() {
 #[test]
 fn a_truncation_leaves_no_index_of_what_it_took_back() {
     for place in Place::all() {
-        let clock = ManualClock::new(1_700_000_000_000);
+        let clock = ManualClock::new(TimestampMs(1_700_000_000_000));
         let store = place.open(ticking().clock(clock.clone()));
         store.create_topic(&small_topic().config("index.interval.bytes", "500")).unwrap();
         append(&store, 0, 300, Durability::Sync);
-        store.tick(1).unwrap();
-        assert_eq!(store.log("t", 0).unwrap().truncate_to(145).unwrap(), 145);
+        store.tick(TimestampMs(1)).unwrap();
+        assert_eq!(store.log("t", 0).unwrap().truncate_to(Offset(145)).unwrap(), 145);
         store.close().unwrap();
 
         let never = Place::Memory(MemoryStorage::new());
@@ -265,7 +265,7 @@ fn a_slow_log_is_checkpointed_now_and_then_and_a_busy_one_each_time() {
             let before = checkpoint();
             log.append_with(NewRecord::value(&vec![b'x'; bytes]), Durability::Sync).unwrap();
             now += 10_000;
-            store.tick(now).unwrap();
+            store.tick(TimestampMs(now)).unwrap();
             count + usize::from(checkpoint() != before)
         })
     };

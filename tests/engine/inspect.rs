@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use edgelog::inspect::{self, CheckReport, DumpItem, DumpOptions, DumpText, ExportRange, Selection, Severity};
 use edgelog::storage::{Access, DirEntry, FileMeta, Lease, MemoryStorage, Storage, StorageFile, StorageLock};
-use edgelog::{Durability, Error, Header, Log, NewRecord, NewTopic, OffsetSpec, Store};
+use edgelog::{Durability, Error, Header, Log, NewRecord, NewTopic, Offset, OffsetSpec, Store, TimestampMs};
 
 /// A store in memory, and the way to its bytes.
 #[derive(Clone)]
@@ -113,7 +113,7 @@ fn append(log: &Log, from: i64, to: i64) {
         let (key, value) = (format!("k{n}"), value(n));
         let headers = [Header::new("h", b"v")];
         let record = NewRecord::value(value.as_bytes()).with_key(key.as_bytes()).with_headers(&headers);
-        log.append_with(record.with_timestamp(1000 + n), Durability::Sync).unwrap();
+        log.append_with(record.with_timestamp(TimestampMs(1000 + n)), Durability::Sync).unwrap();
     }
 }
 
@@ -123,7 +123,7 @@ fn closed_store(records: i64) -> Disk {
     let store = disk.open();
     store.create_topic(&small_topic()).unwrap();
     append(&store.log("t", 0).unwrap(), 0, records);
-    store.tick(1).unwrap();
+    store.tick(TimestampMs(1)).unwrap();
     store.close().unwrap();
     assert!(disk.check().findings.is_empty(), "{:?}", disk.check());
     disk
@@ -135,7 +135,7 @@ fn crashed_store(records: i64) -> Disk {
     let store = disk.open();
     store.create_topic(&small_topic()).unwrap();
     append(&store.log("t", 0).unwrap(), 0, records);
-    store.tick(1_000_000).unwrap();
+    store.tick(TimestampMs(1_000_000)).unwrap();
     append(&store.log("t", 0).unwrap(), records, records + 10);
     disk.copy()
 }
@@ -144,7 +144,7 @@ fn crashed_store(records: i64) -> Disk {
 fn batches(bytes: &[u8]) -> Vec<(usize, i64, i64)> {
     let (mut at, mut found) = (0, Vec::new());
     while let Ok(batch) = edgelog::core::RecordBatch::parse(&bytes[at..]) {
-        found.push((at, batch.base_offset(), batch.next_offset()));
+        found.push((at, batch.base_offset().0, batch.next_offset().0));
         at += batch.size();
     }
     found
@@ -157,7 +157,8 @@ fn assert_worst(report: &CheckReport, worst: Severity) {
 
 #[track_caller]
 fn assert_lost(report: &CheckReport, lost: &[(i64, i64)]) {
-    let found: Vec<_> = report.findings.iter().filter_map(|finding| finding.lost).collect();
+    let found: Vec<_> =
+        report.findings.iter().filter_map(|finding| finding.lost).map(|(first, next)| (first.0, next.0)).collect();
     assert_eq!(found, lost, "{:#?}", report.findings);
     let expected = if lost.is_empty() { None } else { Some(Severity::Lost) };
     assert_eq!(report.worst.filter(|&worst| worst == Severity::Lost), expected, "{:#?}", report.findings);
@@ -169,7 +170,7 @@ fn sound_stores_are_sound() {
     let report = disk.check();
     assert!(report.is_sound() && report.findings.is_empty(), "{report:#?}");
     let log = &report.logs[0];
-    assert_eq!((log.log_start_offset, log.log_end_offset, log.records), (0, 200, 200));
+    assert_eq!((log.log_start_offset, log.log_end_offset, log.records), (Offset(0), Offset(200), 200));
     assert!(log.segments > 3 && log.bytes > 10_000);
     // Crashed, and attached beside a live writer: nothing but notes.
     let report = crashed_store(200).check();
@@ -410,14 +411,14 @@ fn read_all(store: &Store) -> (BTreeMap<i64, String>, Vec<(i64, i64)>) {
                 for record in batch.records().unwrap() {
                     let record = record.unwrap();
                     let text = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
-                    assert_eq!(values.insert(record.offset, text), None, "offset {}", record.offset);
+                    assert_eq!(values.insert(record.offset.0, text), None, "offset {}", record.offset);
                 }
             }
             Ok(None) => return (values, lost),
             Err(error) => {
                 assert!(error.is_corrupt(), "{error}");
                 let range = reader.skip_damage().unwrap();
-                lost.push((range.first_offset, range.next_offset));
+                lost.push((range.first_offset.0, range.next_offset.0));
             }
         }
     }
@@ -609,12 +610,12 @@ fn what_was_cut_can_be_salvaged_as_new_records() {
     assert!(report.renamed_to.ends_with(".cut.salvaged"), "{report:#?}");
     // Those three and no others: what stands before them in the file is in the log still.
     assert_eq!((report.batches, report.records, report.from), (3, 3, position as u64), "{report:#?}");
-    assert_eq!(report.old_offsets, Some((torn + 1, torn + 4)), "{report:#?}");
+    assert_eq!(report.old_offsets, Some((Offset(torn + 1), Offset(torn + 4))), "{report:#?}");
     let store = disk.open();
     let (values, lost) = read_all(&store);
     assert_eq!(lost, []);
     let (first, next) = report.offsets.unwrap();
-    assert_eq!((first, next), (torn, torn + i64::try_from(report.records).unwrap()));
+    assert_eq!((first, next), (Offset(torn), Offset(torn + i64::try_from(report.records).unwrap())));
     assert_eq!(values.len() as i64, torn + 3);
     for n in 0..3 {
         assert_eq!(values[&(torn + n)], value(torn + 1 + n));
@@ -640,7 +641,7 @@ fn an_exported_partition_is_the_log_in_epoch_0() {
     assert_eq!(store.log("t", 0).unwrap().leader_epoch(), 1);
     // Beside the live writer.
     let (target, report) = export(&disk, ExportRange::default());
-    assert_eq!((report.records, report.offsets), (230, Some((0, 230))));
+    assert_eq!((report.records, report.offsets), (230, Some((Offset(0), Offset(230)))));
     assert_eq!(target.logs(), disk.logs());
     for path in disk.logs() {
         let (mut before, after) = (disk.read(&path), target.read(&path));
@@ -676,8 +677,8 @@ fn an_exported_partition_is_the_log_in_epoch_0() {
 #[test]
 fn a_part_of_a_log_is_exported_as_whole_batches() {
     let disk = closed_store(200);
-    let (target, report) = export(&disk, ExportRange::between(50, 150));
-    assert_eq!(report.offsets, Some((50, 150)));
+    let (target, report) = export(&disk, ExportRange::between(Offset(50), Offset(150)));
+    assert_eq!(report.offsets, Some((Offset(50), Offset(150))));
     assert_eq!(target.read("t-0/leader-epoch-checkpoint"), b"0\n1\n0 50\n");
     let store = target.open();
     assert_eq!(read_all(&store).0.into_keys().collect::<Vec<_>>(), (50..150).collect::<Vec<_>>());
@@ -696,15 +697,16 @@ fn a_batch_that_reaches_over_the_range_is_exported_in_part() {
         for ten in values.chunks(10) {
             let mut batch = log.batch();
             for (n, value) in ten.iter().enumerate() {
-                let record = NewRecord::value(value.as_bytes()).with_timestamp(5000 - i64::try_from(n).unwrap());
+                let record =
+                    NewRecord::value(value.as_bytes()).with_timestamp(TimestampMs(5000 - i64::try_from(n).unwrap()));
                 batch.push(record).unwrap();
             }
             log.append_batch(&mut batch).unwrap();
         }
-        log.delete_records_before(37).unwrap();
+        log.delete_records_before(Offset(37)).unwrap();
         store.close().unwrap();
-        let (target, report) = export(&disk, ExportRange::between(0, 85));
-        assert_eq!((report.offsets, report.records), (Some((37, 85)), 48));
+        let (target, report) = export(&disk, ExportRange::between(Offset(0), Offset(85)));
+        assert_eq!((report.offsets, report.records), (Some((Offset(37), Offset(85))), 48));
         assert_eq!(target.logs()[0], "t-0/00000000000000000037.log");
         let store = target.open();
         assert_eq!(read_all(&store), ((37..85).map(|n| (n, value(n))).collect(), vec![]), "{codec}");
@@ -720,7 +722,7 @@ fn damage_is_left_out_of_exports_and_told() {
     let (position, base, next) = batches(&disk.read(path))[3];
     disk.flip(path, position + 70);
     let (target, report) = export(&disk, ExportRange::default());
-    assert_eq!((report.records, report.lost[0].lost), (199, Some((base, next))));
+    assert_eq!((report.records, report.lost[0].lost), (199, Some((Offset(base), Offset(next)))));
     // What is there holds to the last byte; offsets need only rise in a log that was brought in.
     assert_eq!(target.check().worst, Some(Severity::Heals), "{:#?}", target.check());
     let mut offsets = Vec::new();
@@ -732,7 +734,7 @@ fn damage_is_left_out_of_exports_and_told() {
     let go_on = &mut |_| ControlFlow::Continue(());
     let name = "t-0".parse().unwrap();
     let report = inspect::export_records(&disk.storage(), &name, ExportRange::default(), &mut tell, go_on).unwrap();
-    assert_eq!((report.records, report.lost[0].lost), (199, Some((base, next))));
+    assert_eq!((report.records, report.lost[0].lost), (199, Some((Offset(base), Offset(next)))));
     assert_eq!(offsets, (0..200).filter(|&n| n < base || n >= next).collect::<Vec<_>>());
 }
 
@@ -744,10 +746,12 @@ fn a_dump_is_kafkas_to_the_letter() {
     let log = store.log("d", 0).unwrap();
     let mut batch = log.batch();
     let headers = [Header::new("a", b"1"), Header::new("b", b"")];
-    batch.push(NewRecord::value(b"one").with_key(b"k").with_headers(&headers).with_timestamp(1000)).unwrap();
-    batch.push(NewRecord::tombstone(b"k2").with_timestamp(999)).unwrap();
+    batch
+        .push(NewRecord::value(b"one").with_key(b"k").with_headers(&headers).with_timestamp(TimestampMs(1000)))
+        .unwrap();
+    batch.push(NewRecord::tombstone(b"k2").with_timestamp(TimestampMs(999))).unwrap();
     log.append_batch(&mut batch).unwrap();
-    log.append(NewRecord::value(b"two").with_timestamp(2000)).unwrap();
+    log.append(NewRecord::value(b"two").with_timestamp(TimestampMs(2000))).unwrap();
     store.close().unwrap();
     let dump = |options| {
         let path = "d-0/00000000000000000000.log";
@@ -979,7 +983,7 @@ fn whatever_was_damaged_repair_makes_it_whole() {
         // Without a checkpoint nobody knows what there was; an older slot of it knows less of a store that was in use.
         let checkpoint = found.findings.iter().find(|finding| finding.file == "edgelog.checkpoint");
         let known = checkpoint.is_none_or(|finding| round % 2 == 0 && finding.text.contains("holds"));
-        let is_lost = |n: i64| told.iter().any(|(first, next)| (*first..*next).contains(&n));
+        let is_lost = |n: i64| told.iter().any(|(first, next)| (first.0..next.0).contains(&n));
         let missing: Vec<_> = (0..durable).filter(|n| known && !is_lost(*n) && !values.contains_key(n)).collect();
         assert_eq!(missing, Vec::<i64>::new(), "round {round}: {found:#?}\n{report:#?}");
     }

@@ -7,22 +7,22 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::support::{TempDir, ticking};
-use edgelog::core::{RecordBatch, encode_one, stamp_base};
+use edgelog::core::{LeaderEpoch, RecordBatch, encode_one, stamp_base};
 use edgelog::inspect::{self, Selection, Severity};
 use edgelog::storage::{DirectoryStorage, DirectoryStorageOptions, Storage};
-use edgelog::{Error, Log, LostRange, NewRecord, NewTopic, Offset, OffsetSpec, Store};
+use edgelog::{Error, Log, LostRange, NewRecord, NewTopic, Offset, OffsetSpec, Store, TimestampMs};
 
 /// One batch of one record at `base`.
-fn batch(base: Offset, timestamp: i64, value: &[u8]) -> Vec<u8> {
+fn batch(base: i64, timestamp: i64, value: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; value.len() + 200];
-    let size = encode_one(&mut bytes, timestamp, None, Some(value), &[]).unwrap();
-    stamp_base(&mut bytes, base, 0);
+    let size = encode_one(&mut bytes, TimestampMs(timestamp), None, Some(value), &[]).unwrap();
+    stamp_base(&mut bytes, Offset(base), LeaderEpoch(0));
     bytes.truncate(size);
     bytes
 }
 
 /// A partition directory as a broker has it: segments by their base offsets, and no checkpoint of ours.
-fn imported(dir: &Path, segments: &[(Offset, Vec<u8>)]) {
+fn imported(dir: &Path, segments: &[(i64, Vec<u8>)]) {
     let partition = dir.join("t-0");
     fs::create_dir_all(&partition).unwrap();
     for (base, bytes) in segments {
@@ -56,12 +56,12 @@ fn places(bytes: &[u8]) -> Vec<usize> {
 }
 
 /// Every offset that can be read from `from` on, and what is damaged in between.
-fn read(log: &Log, from: OffsetSpec) -> (Vec<Offset>, Vec<LostRange>) {
+fn read(log: &Log, from: OffsetSpec) -> (Vec<i64>, Vec<LostRange>) {
     let (mut offsets, mut lost) = (Vec::new(), Vec::new());
     let mut reader = log.reader(from).unwrap();
     loop {
         match reader.next_batch() {
-            Ok(Some(batch)) => offsets.extend(batch.records().unwrap().map(|record| record.unwrap().offset)),
+            Ok(Some(batch)) => offsets.extend(batch.records().unwrap().map(|record| record.unwrap().offset.0)),
             Ok(None) => return (offsets, lost),
             Err(error) if error.is_corrupt() => lost.push(reader.skip_damage().unwrap()),
             Err(error) => panic!("{error}"),
@@ -69,16 +69,16 @@ fn read(log: &Log, from: OffsetSpec) -> (Vec<Offset>, Vec<LostRange>) {
     }
 }
 
-fn ranges(lost: &[LostRange]) -> Vec<(Offset, Offset)> {
-    lost.iter().map(|range| (range.first_offset, range.next_offset)).collect()
+fn ranges(lost: &[LostRange]) -> Vec<(i64, i64)> {
+    lost.iter().map(|range| (range.first_offset.0, range.next_offset.0)).collect()
 }
 
 /// The offsets that fsck calls lost.
-fn lost_by_fsck(dir: &Path) -> Vec<(Offset, Offset)> {
+fn lost_by_fsck(dir: &Path) -> Vec<(i64, i64)> {
     let storage: Arc<dyn Storage> = Arc::new(DirectoryStorage::open(dir, DirectoryStorageOptions::default()).unwrap());
     let report = inspect::check(&storage, &Selection::all(), &mut |_| ControlFlow::Continue(())).unwrap();
     let lost = report.findings.iter().filter(|finding| finding.severity == Severity::Lost);
-    lost.filter_map(|finding| finding.lost).collect()
+    lost.filter_map(|finding| finding.lost).map(|(first, next)| (first.0, next.0)).collect()
 }
 
 fn attached(dir: &Path) -> (Store, Log) {
@@ -94,7 +94,7 @@ fn opened(dir: &Path) -> (Store, Log) {
 }
 
 /// All three say the same of what is there and of what is lost.
-fn all_agree(dir: &Path, offsets: &[Offset], lost: &[(Offset, Offset)]) {
+fn all_agree(dir: &Path, offsets: &[i64], lost: &[(i64, i64)]) {
     let (_store, log) = attached(dir);
     let (seen, damage) = read(&log, OffsetSpec::Earliest);
     assert_eq!((&seen[..], &ranges(&damage)[..]), (offsets, lost), "attached");
@@ -108,14 +108,14 @@ fn all_agree(dir: &Path, offsets: &[Offset], lost: &[(Offset, Offset)]) {
 fn a_reader_in_a_log_with_holes_begins_at_the_record_asked_for_or_the_next() {
     let dir = TempDir::new();
     let offsets = [0, 1, 10, 20, 30, 40, 41];
-    let bytes = |range: &[Offset]| range.iter().flat_map(|&n| batch(n, 1000 + n, b"value")).collect::<Vec<u8>>();
+    let bytes = |range: &[i64]| range.iter().flat_map(|&n| batch(n, 1000 + n, b"value")).collect::<Vec<u8>>();
     imported(dir.path(), &[(0, bytes(&offsets[..4])), (25, bytes(&offsets[4..]))]);
     all_agree(dir.path(), &offsets, &[]);
     let check = |log: &Log| {
         for from in 0..42 {
-            let expected: Vec<Offset> = offsets.iter().copied().filter(|&n| n >= from).collect();
-            assert_eq!(read(log, OffsetSpec::Offset(from)).0, expected, "from {from}");
-            assert_eq!(read(log, OffsetSpec::Timestamp(1000 + from)).0, expected, "from time {from}");
+            let expected: Vec<i64> = offsets.iter().copied().filter(|&n| n >= from).collect();
+            assert_eq!(read(log, OffsetSpec::Offset(Offset(from))).0, expected, "from {from}");
+            assert_eq!(read(log, OffsetSpec::Timestamp(TimestampMs(1000 + from))).0, expected, "from time {from}");
         }
         for count in 0..9_usize {
             let expected = &offsets[offsets.len().saturating_sub(count)..];
@@ -127,11 +127,11 @@ fn a_reader_in_a_log_with_holes_begins_at_the_record_asked_for_or_the_next() {
 }
 
 /// Segments, and the offsets of their records.
-type Case<'a> = (&'a [(Offset, Vec<u8>)], &'a [Offset]);
+type Case<'a> = (&'a [(i64, Vec<u8>)], &'a [i64]);
 
 #[test]
 fn a_copied_partition_is_whole_before_its_first_open() {
-    let one = |n: Offset| batch(n, 1000, b"value");
+    let one = |n: i64| batch(n, 1000, b"value");
     // A hole between segments, an empty segment, segments that overlap, one that lies within another.
     let cases: [Case<'_>; 4] = [
         (&[(0, [one(0), one(1)].concat()), (5, [one(5), one(6)].concat()), (9, one(9))], &[0, 1, 5, 6, 9]),
@@ -188,8 +188,8 @@ fn a_file_that_lost_its_end_at_a_batch_boundary_is_reported() {
         let dir = TempDir::new();
         let bytes = own(dir.path(), 5);
         fs::write(segment(dir.path()), &bytes[..places(&bytes)[kept]]).unwrap();
-        let offsets: Vec<Offset> = (0..kept as Offset).collect();
-        all_agree(dir.path(), &offsets, &[(kept as Offset, 5)]);
+        let offsets: Vec<i64> = (0..kept as i64).collect();
+        all_agree(dir.path(), &offsets, &[(kept as i64, 5)]);
         let (_store, log) = opened(dir.path());
         assert_eq!(log.append(NewRecord::value(b"next")).unwrap().base_offset, 5);
     }

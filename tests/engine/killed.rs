@@ -12,7 +12,7 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::support::{Random, TempDir, run_again};
-use edgelog::{Durability, NewRecord, NewTopic, OffsetSpec, Store};
+use edgelog::{Durability, NewRecord, NewTopic, Offset, OffsetSpec, Store};
 
 const TEST: &str = "killed::what_was_acknowledged_outlives_the_process";
 const THREADS: u64 = 3;
@@ -106,7 +106,7 @@ type Held = Vec<(Stamp, i32)>;
 /// Reads `from` on: what comes is contiguous, and each record one that some round's writer made.
 fn read(store: &Store, partition: usize, from: i64) -> Held {
     let log = store.log("t", partition as u32).unwrap();
-    let mut reader = log.reader(OffsetSpec::Offset(from)).unwrap();
+    let mut reader = log.reader(OffsetSpec::Offset(Offset(from))).unwrap();
     let (mut held, mut next) = (Vec::new(), from);
     while let Some(batch) = reader.next_batch().unwrap() {
         for record in batch.records().unwrap() {
@@ -114,11 +114,11 @@ fn read(store: &Store, partition: usize, from: i64) -> Held {
             assert_eq!(record.offset, next, "partition {partition}");
             let stamp = Stamp::of(record.value.unwrap_or_default());
             let stamp = stamp.unwrap_or_else(|| panic!("partition {partition} offset {next} holds foreign bytes"));
-            held.push((stamp, batch.leader_epoch()));
+            held.push((stamp, batch.leader_epoch().0));
             next += 1;
         }
     }
-    assert_eq!(next, log.offsets().log_end_offset, "partition {partition}");
+    assert_eq!(next, log.offsets().log_end_offset.0, "partition {partition}");
     held
 }
 

@@ -3,7 +3,7 @@
 
 use crate::faults::FaultyStorage;
 use crate::support::{Place, TempDir, copy_dir, ticking};
-use edgelog::core::{OFFSET_MAX, RecordBatchBuilder, stamp_base};
+use edgelog::core::{LeaderEpoch, OFFSET_MAX, Offset, Position, RecordBatchBuilder, TimestampMs, stamp_base};
 use edgelog::storage::{Access, MemoryStorage, Storage};
 use edgelog::{Durability, Error, Header, Log, NewRecord, NewTopic, OffsetSpec, Store};
 
@@ -23,13 +23,13 @@ fn append(log: &Log, from: i64, to: i64, durability: Durability) {
         let (key, value) = (format!("k{n}"), value(n));
         let headers = [Header::new("h", b"v")];
         let record = NewRecord::value(value.as_bytes()).with_key(key.as_bytes()).with_headers(&headers);
-        let info = log.append_with(record.with_timestamp(1000 + n), durability).unwrap();
+        let info = log.append_with(record.with_timestamp(TimestampMs(1000 + n)), durability).unwrap();
         assert_eq!(info.base_offset, n);
     }
 }
 
 fn check(log: &Log, from: i64, to: i64) {
-    let mut reader = log.reader(OffsetSpec::Offset(from)).unwrap();
+    let mut reader = log.reader(OffsetSpec::Offset(Offset(from))).unwrap();
     let mut next = from;
     while let Some(batch) = reader.next_batch().unwrap() {
         for record in batch.records().unwrap() {
@@ -58,7 +58,7 @@ fn what_is_appended_is_read_back_over_many_segments_and_reopens() {
             let durability = [Durability::Os, Durability::Sync, Durability::Interval, Durability::Os][round];
             append(&log, end, end + 200, durability);
             end += 200;
-            store.tick(i64::from(round as u8)).unwrap();
+            store.tick(TimestampMs(i64::from(round as u8))).unwrap();
             for from in [0, 1, 57, end - 1, end] {
                 check(&log, from, end);
             }
@@ -114,9 +114,9 @@ fn an_attached_reader_sees_what_the_writer_appends() {
         append(&log, 10, 500, Durability::Os);
         check(&seen, 0, 500);
         assert!(matches!(seen.append(NewRecord::value(b"no")), Err(Error::ReadOnly)));
-        log.truncate_to(250).unwrap();
+        log.truncate_to(Offset(250)).unwrap();
         let end = log.offsets().log_end_offset;
-        append(&log, end, 700, Durability::Os);
+        append(&log, end.0, 700, Durability::Os);
         check(&seen, 0, 700);
         let again = place.attach(ticking());
         check(&again.log("t", 0).unwrap(), 0, 700);
@@ -136,7 +136,7 @@ fn truncation_fences_whoever_saw_what_it_took_back() {
         while ahead.next_batch().unwrap().is_some() {}
         let position = ahead.position();
         assert_eq!(position.offset, 300);
-        assert_eq!(log.truncate_to(120).unwrap(), 120);
+        assert_eq!(log.truncate_to(Offset(120)).unwrap(), 120);
         assert_eq!(log.leader_epoch(), 1);
         assert!(matches!(ahead.next_batch(), Err(Error::FencedLeaderEpoch { .. })));
         append(&log, 120, 400, Durability::Sync);
@@ -158,19 +158,19 @@ fn retention_and_delete_records_move_the_log_start() {
         store.create_topic(&small_topic()).unwrap();
         let log = store.log("t", 0).unwrap();
         append(&log, 0, 500, Durability::Os);
-        assert_eq!(log.delete_records_before(333).unwrap(), 333);
+        assert_eq!(log.delete_records_before(Offset(333)).unwrap(), 333);
         check(&log, 333, 500);
-        assert!(matches!(log.reader(OffsetSpec::Offset(332)), Err(Error::OffsetOutOfRange { .. })));
+        assert!(matches!(log.reader(OffsetSpec::Offset(Offset(332))), Err(Error::OffsetOutOfRange { .. })));
         drop(log);
         drop(store);
         let store = place.open(ticking());
         let log = store.log("t", 0).unwrap();
         assert_eq!(log.offsets().log_start_offset, 333);
         store.alter_topic("t", &[("retention.bytes", Some("8192"))]).unwrap();
-        store.tick(i64::MAX / 2).unwrap();
+        store.tick(TimestampMs(i64::MAX / 2)).unwrap();
         assert!(log.size().unwrap().1 < 8192 + 4096 + 1, "{:?}", log.size());
         assert!(log.offsets().log_start_offset > 333);
-        check(&log, log.offsets().log_start_offset, 500);
+        check(&log, log.offsets().log_start_offset.0, 500);
     }
 }
 
@@ -183,13 +183,13 @@ fn batches_compress_and_read_back() {
         let log = store.log("t", 0).unwrap();
         let mut batch = log.batch();
         for n in 0..1000 {
-            batch.push(NewRecord::value(value(n).as_bytes()).with_timestamp(1000 + n)).unwrap();
+            batch.push(NewRecord::value(value(n).as_bytes()).with_timestamp(TimestampMs(1000 + n))).unwrap();
             if n % 100 == 99 {
                 log.append_batch(&mut batch).unwrap();
                 assert!(batch.is_empty());
             }
         }
-        let mut reader = log.reader(OffsetSpec::Offset(555)).unwrap();
+        let mut reader = log.reader(OffsetSpec::Offset(Offset(555))).unwrap();
         let mut next = 555;
         while let Some(batch) = reader.next_batch().unwrap() {
             assert_eq!(batch.view().compression(), edgelog::CompressionType::Snappy);
@@ -200,9 +200,9 @@ fn batches_compress_and_read_back() {
         }
         assert_eq!(next, 1000);
         for time in [0, 1000, 1555, 1999] {
-            assert_eq!(log.offset_for_time(time).unwrap().unwrap().offset, (time - 1000).max(0));
+            assert_eq!(log.offset_for_time(TimestampMs(time)).unwrap().unwrap().offset, (time - 1000).max(0));
         }
-        assert_eq!(log.offset_for_time(2000).unwrap(), None);
+        assert_eq!(log.offset_for_time(TimestampMs(2000)).unwrap(), None);
     }
 }
 
@@ -229,9 +229,9 @@ fn a_lost_checkpoint_does_not_turn_damage_into_the_end_of_the_log() {
     let log = store.log("t", 0).unwrap();
     assert_eq!(log.offsets().log_end_offset, 300);
     let mut reader = log.reader(OffsetSpec::Earliest).unwrap();
-    assert!(matches!(reader.next_batch(), Err(Error::CorruptRecord { position: 0, offset: 0, .. })));
+    assert!(matches!(reader.next_batch(), Err(Error::CorruptRecord { position: Position(0), offset: Offset(0), .. })));
     let lost = reader.skip_damage().unwrap();
-    assert_eq!((lost.first_offset, lost.next_offset), (0, 1));
+    assert_eq!((lost.first_offset, lost.next_offset), (Offset(0), Offset(1)));
     check(&log, 1, 300);
 }
 
@@ -251,9 +251,11 @@ fn a_reader_that_deletion_has_overtaken_is_not_told_of_damage() {
         for offset in 0..3 {
             assert_eq!(reader.next_batch().unwrap().unwrap().base_offset(), offset);
         }
-        let start = log.delete_records_before(12).unwrap();
+        let start = log.delete_records_before(Offset(12)).unwrap();
         match reader.next_batch() {
-            Err(Error::OffsetOutOfRange { requested: 3, log_start_offset, .. }) => assert_eq!(log_start_offset, start),
+            Err(Error::OffsetOutOfRange { requested: Offset(3), log_start_offset, .. }) => {
+                assert_eq!(log_start_offset, start);
+            }
             other => panic!("{other:?}"),
         }
         reader.seek(OffsetSpec::Earliest).unwrap();
@@ -270,20 +272,20 @@ fn an_attached_process_makes_durable_what_it_sees_while_somebody_vouches_for_it(
         append(&log, 0, 500, Durability::Os);
         let attached = place.attach(ticking());
         let seen = attached.log("t", 0).unwrap();
-        assert_eq!(seen.flush_up_to(i64::MAX).unwrap(), 500);
-        assert_eq!((seen.offsets().recovery_point, seen.offsets().log_end_offset), (500, 500));
+        assert_eq!(seen.flush_up_to(Offset(i64::MAX)).unwrap(), 500);
+        assert_eq!((seen.offsets().recovery_point, seen.offsets().log_end_offset), (Offset(500), Offset(500)));
         // What was taken back is durable no more, and what follows is another history.
-        let end = log.truncate_to(250).unwrap();
-        append(&log, end, 300, Durability::Os);
-        assert_eq!(seen.flush_up_to(i64::MAX).unwrap(), 300);
+        let end = log.truncate_to(Offset(250)).unwrap();
+        append(&log, end.0, 300, Durability::Os);
+        assert_eq!(seen.flush_up_to(Offset(i64::MAX)).unwrap(), 300);
         append(&log, 300, 310, Durability::Os);
         store.abandon();
         drop(store);
         // The writer may have died of a flush that failed: a flush from here would prove nothing.
-        assert_eq!(seen.flush_up_to(i64::MAX).unwrap(), 300);
+        assert_eq!(seen.flush_up_to(Offset(i64::MAX)).unwrap(), 300);
         assert_eq!(seen.offsets().log_end_offset, 310);
         let _again = place.open(ticking());
-        assert_eq!(seen.flush_up_to(i64::MAX).unwrap(), 310);
+        assert_eq!(seen.flush_up_to(Offset(i64::MAX)).unwrap(), 310);
     }
 }
 
@@ -304,7 +306,7 @@ fn a_log_that_neither_process_can_flush_costs_the_other_logs_nothing() {
         let (bad, seen) = (store.log("bad", 0).unwrap(), attached.log("bad", 0).unwrap());
         let attached_fails = || {
             of_attached.fail_flushes(true);
-            assert!(seen.flush_up_to(i64::MAX).is_err(), "the flush has failed, or the flag is up");
+            assert!(seen.flush_up_to(Offset(i64::MAX)).is_err(), "the flush has failed, or the flag is up");
             of_attached.fail_flushes(false);
         };
         if attached_first {
@@ -317,13 +319,13 @@ fn a_log_that_neither_process_can_flush_costs_the_other_logs_nothing() {
             attached_fails();
         }
         append(&store.log("good", 0).unwrap(), 1, 2, Durability::Os);
-        assert_eq!(attached.log("good", 0).unwrap().flush_up_to(i64::MAX).unwrap(), 2);
+        assert_eq!(attached.log("good", 0).unwrap().flush_up_to(Offset(i64::MAX)).unwrap(), 2);
         // And the failed one stays failed, also for a process that comes later.
-        assert!(matches!(seen.flush_up_to(i64::MAX), Err(Error::PreviousIo { .. })));
+        assert!(matches!(seen.flush_up_to(Offset(i64::MAX)), Err(Error::PreviousIo { .. })));
         drop(attached);
         let later = attach(FaultyStorage::with_flags(memory));
-        assert!(matches!(later.log("bad", 0).unwrap().flush_up_to(i64::MAX), Err(Error::PreviousIo { .. })));
-        assert_eq!(later.log("good", 0).unwrap().flush_up_to(i64::MAX).unwrap(), 2);
+        assert!(matches!(later.log("bad", 0).unwrap().flush_up_to(Offset(i64::MAX)), Err(Error::PreviousIo { .. })));
+        assert_eq!(later.log("good", 0).unwrap().flush_up_to(Offset(i64::MAX)).unwrap(), 2);
     }
 }
 
@@ -340,13 +342,16 @@ fn what_one_attached_process_could_not_flush_is_not_durable_for_another() {
     let other_store = ticking().attach_on(memory.clone()).unwrap();
     let (failed, other) = (failing_store.log("t", 0).unwrap(), other_store.log("t", 0).unwrap());
     failing.fail_flushes(true);
-    assert!(matches!(failed.flush_up_to(i64::MAX), Err(Error::Storage { .. })));
+    assert!(matches!(failed.flush_up_to(Offset(i64::MAX)), Err(Error::Storage { .. })));
     failing.fail_flushes(false);
-    assert!(matches!(other.flush_up_to(i64::MAX), Err(Error::PreviousIo { .. })));
+    assert!(matches!(other.flush_up_to(Offset(i64::MAX)), Err(Error::PreviousIo { .. })));
     append(&log, 1, 2, Durability::Sync);
     store.close().unwrap();
     let _again = ticking().open_on(memory).unwrap();
-    assert_eq!((failed.flush_up_to(i64::MAX).unwrap(), other.flush_up_to(i64::MAX).unwrap()), (2, 2));
+    assert_eq!(
+        (failed.flush_up_to(Offset(i64::MAX)).unwrap(), other.flush_up_to(Offset(i64::MAX)).unwrap()),
+        (Offset(2), Offset(2))
+    );
 }
 
 /// What would take the end of the log beyond the greatest offset is refused, and nothing of it is written.
@@ -355,7 +360,7 @@ fn offsets_are_given_out_up_to_the_greatest_and_not_beyond() {
     let encoded = |values: &[&[u8]]| {
         let mut builder = RecordBatchBuilder::new(vec![0; 1000]);
         for value in values {
-            builder.append(1000, None, Some(value), &[]).unwrap();
+            builder.append(TimestampMs(1000), None, Some(value), &[]).unwrap();
         }
         builder.finish().to_vec()
     };
@@ -363,7 +368,7 @@ fn offsets_are_given_out_up_to_the_greatest_and_not_beyond() {
     disk.create_dir("t-0").unwrap();
     let first = OFFSET_MAX - 4;
     let mut bytes = encoded(&[b"a", b"b"]);
-    stamp_base(&mut bytes, first, 0);
+    stamp_base(&mut bytes, first, LeaderEpoch(0));
     disk.open(&format!("t-0/{first:020}.log"), Access::CreateNew).unwrap().write_at(&bytes, 0).unwrap();
 
     let place = Place::Memory(disk);
@@ -406,11 +411,11 @@ fn offsets_are_given_out_up_to_the_greatest_and_not_beyond() {
 /// A segment that was brought in may hold offsets that are not given out here: they are read, and nothing follows them.
 #[test]
 fn a_log_that_ends_beyond_the_greatest_offset_is_read_and_takes_nothing_more() {
-    for last in [OFFSET_MAX, i64::MAX - 1] {
+    for last in [OFFSET_MAX, Offset(i64::MAX - 1)] {
         let mut builder = RecordBatchBuilder::new(vec![0; 1000]);
-        builder.append(1000, None, Some(b"far"), &[]).unwrap();
+        builder.append(TimestampMs(1000), None, Some(b"far"), &[]).unwrap();
         let mut bytes = builder.finish().to_vec();
-        stamp_base(&mut bytes, last, 0);
+        stamp_base(&mut bytes, last, LeaderEpoch(0));
         let disk = MemoryStorage::new();
         disk.create_dir("t-0").unwrap();
         disk.open(&format!("t-0/{last:020}.log"), Access::CreateNew).unwrap().write_at(&bytes, 0).unwrap();

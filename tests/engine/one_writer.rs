@@ -12,7 +12,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::support::{TempDir, ticking};
-use edgelog::{Durability, Error, NewRecord, NewTopic, OffsetSpec, ReadUpTo, ReaderOptions, Store};
+use edgelog::{
+    Durability, Error, NewRecord, NewTopic, Offset, OffsetSpec, ReadUpTo, ReaderOptions, Store, TimestampMs,
+};
 
 /// Whatever takes longer than this hangs.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -24,7 +26,7 @@ fn with_topic(dir: &Path) -> Store {
 }
 
 fn append(store: &Store, durability: Durability) -> edgelog::Result<i64> {
-    Ok(store.log("t", 0)?.append_with(NewRecord::value(b"a record"), durability)?.base_offset)
+    Ok((store.log("t", 0)?.append_with(NewRecord::value(b"a record"), durability)?.base_offset).0)
 }
 
 fn records(store: &Store) -> i64 {
@@ -67,7 +69,7 @@ fn a_lock_file_that_was_removed_is_made_and_locked_again() {
     for round in [1, 2] {
         fs::remove_file(&path).unwrap();
         if round == 1 {
-            store.tick(0).unwrap();
+            store.tick(TimestampMs(0)).unwrap();
         } else {
             assert_eq!(append(&store, Durability::Sync).unwrap(), 0);
         }
@@ -90,7 +92,7 @@ fn a_writer_whose_lock_file_is_another_processs_acknowledges_nothing() {
         let other = fs::File::create(&path).unwrap();
         rustix::fs::flock(&other, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
         if durability == Durability::Os {
-            assert!(store.tick(0).is_err());
+            assert!(store.tick(TimestampMs(0)).is_err());
         }
         let refused = append(&store, durability).unwrap_err();
         assert!(refused.to_string().contains("lock file"), "{refused}");
@@ -114,7 +116,7 @@ fn a_writer_whose_directory_is_removed_acknowledges_nothing() {
                 fs::remove_dir_all(&dir).unwrap();
             }
             if durability == Durability::Os {
-                assert!(store.tick(0).is_err());
+                assert!(store.tick(TimestampMs(0)).is_err());
             }
             let refused = append(&store, durability).unwrap_err();
             assert!(refused.to_string().contains("director"), "{refused}");
@@ -149,14 +151,18 @@ fn attached_stores_flush_beside_a_writer_whatever_becomes_of_its_lock_file() {
     append(&store, Durability::Os).unwrap();
     fs::remove_file(dir.path().join(".lock")).unwrap();
     let attached = Store::attach(dir.path()).unwrap();
-    assert_eq!(attached.log("t", 0).unwrap().flush_up_to(i64::MAX).unwrap(), 1);
+    assert_eq!(attached.log("t", 0).unwrap().flush_up_to(Offset(i64::MAX)).unwrap(), 1);
     append(&store, Durability::Os).unwrap();
-    store.tick(0).unwrap();
-    assert_eq!(attached.log("t", 0).unwrap().flush_up_to(i64::MAX).unwrap(), 2);
+    store.tick(TimestampMs(0)).unwrap();
+    assert_eq!(attached.log("t", 0).unwrap().flush_up_to(Offset(i64::MAX)).unwrap(), 2);
     // As while the writer recovers.
     fs::write(dir.path().join(".lock"), format!("{} recovering\n", std::process::id())).unwrap();
     append(&store, Durability::Os).unwrap();
-    assert_eq!(attached.log("t", 0).unwrap().flush_up_to(i64::MAX).unwrap(), 2, "the writer may still be recovering");
+    assert_eq!(
+        attached.log("t", 0).unwrap().flush_up_to(Offset(i64::MAX)).unwrap(),
+        2,
+        "the writer may still be recovering"
+    );
     drop(store);
     let store = with_topic(dir.path());
     assert!(is_locked(&ticking().open(dir.path())));

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::support::{Random, TempDir, ticking};
 use edgelog::inspect::{self, ExportRange, Selection};
-use edgelog::{Durability, NewRecord, NewTopic, OffsetSpec, Store, TopicPartition};
+use edgelog::{Durability, NewRecord, NewTopic, OffsetSpec, Store, TimestampMs, TopicPartition};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 /// One sequence takes a fraction of a second; a named pipe that is opened holds it up for good.
@@ -217,7 +217,7 @@ impl Subject {
                 }
                 format!("append to {topic}")
             }
-            6 => format!("tick: {:?}", store.tick(4_000_000_000_000)),
+            6 => format!("tick: {:?}", store.tick(TimestampMs(4_000_000_000_000))),
             7 => format!("delete {topic}: {:?}", store.delete_topic(topic).map_err(|error| error.to_string())),
             8 => {
                 let Ok(log) = store.log(topic, 0) else { return format!("no {topic} to cut") };

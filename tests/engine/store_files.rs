@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use crate::faults::FaultyStorage;
 use crate::support::ticking;
 use edgelog::storage::{Access, MemoryStorage, Storage};
-use edgelog::{NewRecord, NewTopic, Store};
+use edgelog::{NewRecord, NewTopic, Offset, Store};
 
 fn open(storage: &MemoryStorage) -> Store {
     ticking().open_on(storage.clone()).unwrap()
@@ -107,7 +107,7 @@ fn leftovers_of_a_deletion_go_and_the_topic_that_was_created_again_stays() {
     assert!(report.removed.len() == 1 && report.has_notes() && report.to_string().contains("removed"), "{report}");
     assert!(storage.read_dir(&left).is_err());
     let log = store.log("t", 0).unwrap();
-    assert_eq!((log.id(), log.offsets().log_end_offset), (id, 1));
+    assert_eq!((log.id(), log.offsets().log_end_offset), (id, Offset(1)));
 }
 
 /// A checkpoint of which neither slot holds is no reason not to open, and is kept for who can make something of it.

@@ -67,7 +67,7 @@ fn write(log: &Log, writer: u64, records: u64, random: &mut Random) -> Vec<(i64,
             assert!(offsets.recovery_point > info.last_offset, "acknowledged and not durable: {info:?} {offsets:?}");
             assert!(offsets.high_watermark > info.last_offset, "acknowledged and not served: {info:?} {offsets:?}");
         }
-        for offset in info.base_offset..=info.last_offset {
+        for offset in info.base_offset.0..=info.last_offset.0 {
             told.push((offset, Stamp { writer, seq }));
             seq += 1;
         }
@@ -90,7 +90,7 @@ fn follow(log: &Log) -> Vec<(i64, Stamp)> {
                     }
                     assert_eq!(record.offset, expected, "no offset twice, and none left out");
                     expected += 1;
-                    seen.push((record.offset, Stamp::of(record.value.unwrap())));
+                    seen.push((record.offset.0, Stamp::of(record.value.unwrap())));
                 }
                 None
             }
@@ -242,7 +242,7 @@ fn stress(place: &Place, records: u64, seed: u64) {
         for record in batch.records().unwrap() {
             let record = record.unwrap();
             if record.offset >= next {
-                assert_eq!((record.offset, Stamp::of(record.value.unwrap())), oracle[next as usize]);
+                assert_eq!((record.offset.0, Stamp::of(record.value.unwrap())), oracle[next.0 as usize]);
                 next += 1;
             }
         }

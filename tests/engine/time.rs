@@ -3,7 +3,7 @@
 
 use crate::support::{Place, Random, ticking};
 use edgelog::clock::ManualClock;
-use edgelog::core::{CRC_START, RecordBatch, RecordBatchBuilder, crc32c};
+use edgelog::core::{CRC_START, Offset, RecordBatch, RecordBatchBuilder, TimestampMs, crc32c};
 use edgelog::storage::{Access, MemoryStorage, Storage};
 use edgelog::{Durability, Log, NewRecord, NewTopic, OffsetSpec, Store};
 
@@ -13,7 +13,10 @@ fn append(log: &Log, timestamps: &[i64]) {
     let mut batch = log.batch();
     for &timestamp in timestamps {
         batch
-            .push(NewRecord::value(b"a value of some length, so that segments fill up").with_timestamp(timestamp))
+            .push(
+                NewRecord::value(b"a value of some length, so that segments fill up")
+                    .with_timestamp(TimestampMs(timestamp)),
+            )
             .unwrap();
     }
     log.append_batch_with(&mut batch, Durability::Os).unwrap();
@@ -26,7 +29,7 @@ fn the_first_record_of_a_time_is_the_one_that_a_walk_finds() {
     for seed in 0..4 {
         for place in Place::all() {
             let mut random = Random(seed);
-            let open = || place.open(ticking().clock(ManualClock::new(NOW)));
+            let open = || place.open(ticking().clock(ManualClock::new(TimestampMs(NOW))));
             let store = open();
             let topic = NewTopic::new("t")
                 .config("segment.bytes", "4096")
@@ -56,17 +59,17 @@ fn the_first_record_of_a_time_is_the_one_that_a_walk_finds() {
                         _ => NOW - 25_000 + random.below(70_000) as i64,
                     };
                     let is_it = |offset: &i64| timestamps[*offset as usize] >= time;
-                    let expected = (start..timestamps.len() as i64).find(is_it);
-                    let found = log.offset_for_time(time).unwrap().map(|at| at.offset);
+                    let expected = (start.0..timestamps.len() as i64).find(is_it).map(Offset);
+                    let found = log.offset_for_time(TimestampMs(time)).unwrap().map(|at| at.offset);
                     assert_eq!(found, expected, "{}, seed {seed}, {what}: time {time}", place.name());
-                    let reader = log.reader(OffsetSpec::Timestamp(time)).unwrap();
-                    assert_eq!(reader.position().offset, expected.unwrap_or(timestamps.len() as i64), "{what}");
+                    let reader = log.reader(OffsetSpec::Timestamp(TimestampMs(time))).unwrap();
+                    assert_eq!(reader.position().offset, expected.unwrap_or(Offset(timestamps.len() as i64)), "{what}");
                 }
             };
             compare(&log, "as written", &mut random);
-            store.tick(NOW).unwrap();
+            store.tick(TimestampMs(NOW)).unwrap();
             compare(&log, "with indexes on disk", &mut random);
-            log.delete_records_before(333).unwrap();
+            log.delete_records_before(Offset(333)).unwrap();
             compare(&log, "after a deletion", &mut random);
             store.close().unwrap();
             drop((log, store));
@@ -95,7 +98,7 @@ fn the_max_timestamp_of_an_encoded_batch_is_that_of_its_records() {
             // The builder takes no times before 1970; other producers do. Records count from the base timestamp.
             let shift = if times[0] < 0 { 10_000 } else { 0 };
             for time in times {
-                builder.append(time + shift, None, Some(b"value"), &[]).unwrap();
+                builder.append(TimestampMs(time + shift), None, Some(b"value"), &[]).unwrap();
             }
             let mut bytes = builder.finish().to_vec();
             bytes[27..35].copy_from_slice(&times[0].to_be_bytes());
@@ -103,19 +106,23 @@ fn the_max_timestamp_of_an_encoded_batch_is_that_of_its_records() {
             let crc = crc32c(&bytes[CRC_START..]);
             bytes[17..21].copy_from_slice(&crc.to_be_bytes());
 
-            let store = ticking().clock(ManualClock::new(NOW)).open_on(MemoryStorage::new()).unwrap();
+            let store = ticking().clock(ManualClock::new(TimestampMs(NOW))).open_on(MemoryStorage::new()).unwrap();
             store.create_topic(&NewTopic::new("t")).unwrap();
             let log = store.log("t", 0).unwrap();
             let info = log.append_encoded(&bytes, Durability::Sync).unwrap();
             assert_eq!(info.max_timestamp, times[1], "claimed {claimed}");
             let stored = log.reader(OffsetSpec::Earliest).unwrap().next_batch().unwrap().unwrap();
             let stored = RecordBatch::parse(stored.bytes()).unwrap();
-            assert_eq!((stored.max_timestamp(), stored.verify_crc()), (times[1], Ok(())), "claimed {claimed}");
+            assert_eq!(
+                (stored.max_timestamp(), stored.verify_crc()),
+                (TimestampMs(times[1]), Ok(())),
+                "claimed {claimed}"
+            );
             assert_eq!(stored.payload(), RecordBatch::parse(&bytes).unwrap().payload());
             let found = |time| log.offset_for_time(time).unwrap().map(|position| position.offset);
             let expected = [(times[0], Some(0)), (times[0] + 1, Some(1)), (times[1], Some(1)), (times[1] + 1, None)];
             for (time, offset) in expected {
-                assert_eq!(found(time), offset, "time {time}, claimed {claimed}");
+                assert_eq!(found(TimestampMs(time)), offset.map(Offset), "time {time}, claimed {claimed}");
             }
         }
     }
@@ -131,7 +138,7 @@ fn base_offsets(place: &Place) -> Vec<i64> {
 #[test]
 fn a_segment_is_rolled_when_its_records_span_more_than_segment_ms() {
     for place in Place::all() {
-        let open = || place.open(ticking().clock(ManualClock::new(NOW)));
+        let open = || place.open(ticking().clock(ManualClock::new(TimestampMs(NOW))));
         let store = open();
         let topic = NewTopic::new("t").config("segment.ms", "1000").config("retention.ms", "-1");
         store.create_topic(&topic).unwrap();
@@ -160,7 +167,7 @@ fn a_segment_is_rolled_when_its_records_span_more_than_segment_ms() {
 #[test]
 fn retention_by_age_takes_whole_old_segments_from_the_front() {
     for place in Place::all() {
-        let clock = ManualClock::new(NOW);
+        let clock = ManualClock::new(TimestampMs(NOW));
         let open = || {
             let options = ticking().set("log.retention.check.interval.ms", "1000").unwrap();
             place.open(options.clock(clock.clone()))
@@ -177,8 +184,8 @@ fn retention_by_age_takes_whole_old_segments_from_the_front() {
         append(&log, &[NOW + 20_000]);
         assert_eq!(base_offsets(&place), [0, 1, 3, 4], "{}", place.name());
         let after = |store: &Store, ms: i64| {
-            clock.set(NOW + ms);
-            store.tick(NOW + ms).unwrap();
+            clock.set(TimestampMs(NOW + ms));
+            store.tick(TimestampMs(NOW + ms)).unwrap();
             store.log("t", 0).unwrap().offsets().log_start_offset
         };
         assert_eq!(after(&store, 60_000), 0, "{}: exactly retention.ms is not more", place.name());
@@ -191,7 +198,7 @@ fn retention_by_age_takes_whole_old_segments_from_the_front() {
         assert_eq!(after(&store, 69_000), 3, "{}: opened again", place.name());
         assert_eq!(after(&store, 1_000_000), 4, "{}: the active segment stays", place.name());
         assert_eq!(base_offsets(&place), [4], "{}", place.name());
-        assert!(store.log("t", 0).unwrap().reader(OffsetSpec::Offset(3)).is_err());
+        assert!(store.log("t", 0).unwrap().reader(OffsetSpec::Offset(Offset(3))).is_err());
     }
 }
 
@@ -200,14 +207,14 @@ fn retention_by_age_takes_whole_old_segments_from_the_front() {
 #[test]
 fn an_interval_append_is_flushed_by_the_tick_that_its_time_has_come() {
     for place in Place::all() {
-        let clock = ManualClock::new(NOW);
+        let clock = ManualClock::new(TimestampMs(NOW));
         let store = place.open(ticking().clock(clock.clone()));
         let topic = NewTopic::new("t").config("flush.messages", "1000000").config("flush.ms", "500");
         store.create_topic(&topic).unwrap();
         let log = store.log("t", 0).unwrap();
         let recovery_point = |now: i64| {
-            clock.set(now);
-            store.tick(now).unwrap();
+            clock.set(TimestampMs(now));
+            store.tick(TimestampMs(now)).unwrap();
             log.offsets().recovery_point
         };
         log.append(NewRecord::value(b"first")).unwrap();
@@ -232,7 +239,7 @@ fn an_interval_append_is_flushed_by_the_tick_that_its_time_has_come() {
 #[test]
 fn a_time_index_that_lost_its_end_before_the_clock_went_back_is_not_believed() {
     let storage = MemoryStorage::new();
-    let open = || ticking().clock(ManualClock::new(NOW)).open_on(storage.clone()).unwrap();
+    let open = || ticking().clock(ManualClock::new(TimestampMs(NOW))).open_on(storage.clone()).unwrap();
     let store = open();
     store.create_topic(&NewTopic::new("t").config("index.interval.bytes", "100").config("retention.ms", "-1")).unwrap();
     let log = store.log("t", 0).unwrap();
@@ -245,6 +252,6 @@ fn a_time_index_that_lost_its_end_before_the_clock_went_back_is_not_believed() {
     assert!(index.len().unwrap() > 12, "there are more entries than the first");
     index.truncate(12).unwrap();
     let store = open();
-    let found = store.log("t", 0).unwrap().offset_for_time(NOW + 90_000).unwrap();
-    assert_eq!(found.map(|found| found.offset), Some(4));
+    let found = store.log("t", 0).unwrap().offset_for_time(TimestampMs(NOW + 90_000)).unwrap();
+    assert_eq!(found.map(|found| found.offset), Some(Offset(4)));
 }

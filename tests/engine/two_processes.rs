@@ -12,7 +12,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::support::{Place, TempDir, Watched, run_again, say, ticking};
-use edgelog::{Batch, Durability, Error, Log, NewRecord, NewTopic, OffsetSpec, ReadUpTo, Reader, ReaderOptions, Store};
+use edgelog::{
+    Batch, Durability, Error, Log, NewRecord, NewTopic, Offset, OffsetSpec, ReadUpTo, Reader, ReaderOptions, Store,
+};
 
 /// Whatever takes longer than this hangs.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -119,12 +121,12 @@ fn a_reader_follows_through_rolls_with_retention_at_its_heels() {
         let status = writer.wait();
         assert!(status.success(), "{mode}: the writer failed: {status}\n{}", lines.collect::<Vec<_>>().join("\n"));
         assert!(matches!(
-            store.log("t", 0).unwrap().reader(OffsetSpec::Offset(0)),
+            store.log("t", 0).unwrap().reader(OffsetSpec::Offset(Offset(0))),
             Err(Error::OffsetOutOfRange { .. })
         ));
         for (offset, batch) in &held {
             let record = batch.records().unwrap().next().unwrap().unwrap();
-            assert_eq!((record.offset, record.value), (*offset, Some(value(0, *offset).as_bytes())), "{mode}");
+            assert_eq!((record.offset, record.value), (Offset(*offset), Some(value(0, *offset).as_bytes())), "{mode}");
         }
     }
 }
@@ -139,8 +141,8 @@ fn write_until_killed(dir: &str, run: i64) {
     let report = store.recovery_report();
     assert!(report.clean == (run == 0) && report.lost_offsets() == 0, "{report}");
     let log = store.log("t", 0).unwrap();
-    assert_eq!(i64::from(log.leader_epoch()), run);
-    for n in log.offsets().log_end_offset.. {
+    assert_eq!(i64::from(log.leader_epoch().0), run);
+    for n in log.offsets().log_end_offset.0.. {
         let durability = [Durability::Os, Durability::Sync, Durability::Interval][(n % 7 % 3) as usize];
         let info = if n % 5 == 0 {
             let mut batch = log.batch();
@@ -195,9 +197,9 @@ fn a_writer_killed_again_and_again_goes_on_and_so_does_its_reader() {
 
         let store = Store::options().set("edgelog.storage", mode).unwrap().open(dir.path()).unwrap();
         let log = store.log("t", 0).unwrap();
-        assert_eq!(i64::from(log.leader_epoch()), RUNS);
+        assert_eq!(i64::from(log.leader_epoch().0), RUNS);
         let held = read_all(&log);
-        assert_eq!(held.len() as i64, log.offsets().log_end_offset);
+        assert_eq!(held.len() as i64, log.offsets().log_end_offset.0);
         for &(offset, run) in &of_runs {
             assert_eq!(held[offset as usize], value(run, offset), "{mode}: acknowledged by run {run}");
         }
@@ -330,7 +332,7 @@ fn appenders_that_share_flushes_keep_their_order_and_followers_see_only_what_is_
                             let value = format!("{appender} {n}");
                             let info = log.append_with(NewRecord::value(value.as_bytes()), Durability::Sync).unwrap();
                             assert!(log.offsets().recovery_point > info.last_offset, "acknowledged is durable");
-                            placed.push(info.base_offset);
+                            placed.push(info.base_offset.0);
                         }
                         placed
                     })
@@ -355,7 +357,7 @@ fn appenders_that_share_flushes_keep_their_order_and_followers_see_only_what_is_
                                 let appender: usize = appender.parse().unwrap();
                                 assert_eq!(n.parse::<i64>().unwrap(), of_appender[appender], "appender {appender}");
                                 of_appender[appender] += 1;
-                                placed[appender].push(record.offset);
+                                placed[appender].push(record.offset.0);
                                 expected += 1;
                             }
                         }
@@ -395,7 +397,7 @@ fn a_waiting_follower_is_woken_by_every_append_flush_and_close() {
                 let mut reader = reading.reader_with(OffsetSpec::Earliest, options).unwrap();
                 for n in 0..ROUNDS {
                     let batch = next(&mut reader);
-                    assert_eq!((batch.base_offset(), batch.last_offset()), (n, n));
+                    assert_eq!((batch.base_offset(), batch.last_offset()), (Offset(n), Offset(n)));
                     got.send(n).unwrap();
                 }
                 // Ends when the log is closed, and only then.
@@ -441,7 +443,7 @@ fn a_waiting_follower_is_told_of_a_truncation() {
                 reader.next_batch_timeout(DEADLINE)
             });
             is_at_end.recv_timeout(DEADLINE).unwrap();
-            log.truncate_to(5).unwrap();
+            log.truncate_to(Offset(5)).unwrap();
             log.append_with(NewRecord::value(value(1, 5).as_bytes()), Durability::Os).unwrap();
             let outcome = follower.join().unwrap();
             assert!(matches!(outcome, Err(Error::FencedLeaderEpoch { .. })), "{}: {outcome:?}", place.name());

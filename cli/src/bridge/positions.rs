@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use edgelog::TopicPartition;
 use edgelog::bridge::{Admin, ClusterPosition, Decision, LogStatus, PositionOf, forget};
-use edgelog::{Offset, TopicPartition};
 use serde::Serialize;
 
 use super::keys::KeyArgs;
@@ -116,10 +116,10 @@ struct Row<'a> {
     partition: u32,
     target_topic: Option<&'a str>,
     target_partition: Option<i32>,
-    acknowledged: Option<Offset>,
-    committing: Option<Offset>,
-    high_watermark: Option<Offset>,
-    held_from: Option<Offset>,
+    acknowledged: Option<i64>,
+    committing: Option<i64>,
+    high_watermark: Option<i64>,
+    held_from: Option<i64>,
     held_by: &'a [String],
     lag: Option<u64>,
     cluster: Option<InCluster<'a>>,
@@ -128,7 +128,7 @@ struct Row<'a> {
 #[derive(Default, Serialize)]
 struct InCluster<'a> {
     group: &'a str,
-    offset: Offset,
+    offset: i64,
     log_id: Option<String>,
     leader_epoch: Option<i32>,
     target_topic_id: Option<String>,
@@ -146,10 +146,10 @@ impl<'a> Row<'a> {
             partition: log.partition,
             target_topic: target.map(|(topic, _)| topic),
             target_partition: target.and_then(|(_, partition)| partition),
-            acknowledged: noted.and_then(|noted| noted.acknowledged),
-            committing: noted.and_then(|noted| noted.committing),
-            high_watermark: noted.and_then(|noted| noted.high_watermark),
-            held_from: noted.and_then(|noted| noted.held_from),
+            acknowledged: noted.and_then(|noted| noted.acknowledged).map(i64::from),
+            committing: noted.and_then(|noted| noted.committing).map(i64::from),
+            high_watermark: noted.and_then(|noted| noted.high_watermark).map(i64::from),
+            held_from: noted.and_then(|noted| noted.held_from).map(i64::from),
             held_by: noted.map_or(&[], |noted| &noted.held_by),
             lag: noted.and_then(|noted| noted.lag),
             cluster: position.map(InCluster::of),
@@ -159,7 +159,7 @@ impl<'a> Row<'a> {
 
 impl<'a> InCluster<'a> {
     fn of(position: &'a ClusterPosition) -> InCluster<'a> {
-        let mut row = InCluster { group: &position.group, offset: position.offset, ..InCluster::default() };
+        let mut row = InCluster { group: &position.group, offset: position.offset.0, ..InCluster::default() };
         match &position.holds {
             PositionOf::Log { log_id, leader_epoch, target_topic_id, .. } => {
                 row.log_id = Some(hex(log_id));
@@ -221,7 +221,7 @@ fn table_of(
                     _ => "something newer".to_owned(),
                 });
                 let epoch = row.cluster.as_ref().and_then(|row| row.leader_epoch);
-                cells.push(number(position.map(|position| position.offset)));
+                cells.push(number(position.map(|position| position.offset.0)));
                 cells.extend([of.unwrap_or_else(|| "-".to_owned()), number(epoch)]);
             }
             if has_note {

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use edgelog::core::{RecordBatchBuilder, crc32c, stamp_base};
+use edgelog::core::{LeaderEpoch, Offset, RecordBatchBuilder, TimestampMs, crc32c, stamp_base};
 
 use crate::support::{Done, Place};
 
@@ -21,10 +21,10 @@ pub(crate) fn batch(base_offset: i64, values: &[&str]) -> Vec<u8> {
 fn batch_at(timestamp: i64, base_offset: i64, values: &[&str]) -> Vec<u8> {
     let mut builder = RecordBatchBuilder::new(vec![0; 1 << 16]);
     for value in values {
-        builder.append(timestamp, None, Some(value.as_bytes()), &[]).unwrap();
+        builder.append(TimestampMs(timestamp), None, Some(value.as_bytes()), &[]).unwrap();
     }
     let bytes = builder.finish();
-    stamp_base(bytes, base_offset, 0);
+    stamp_base(bytes, Offset(base_offset), LeaderEpoch(0));
     bytes.to_vec()
 }
 

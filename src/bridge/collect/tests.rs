@@ -11,7 +11,7 @@ use edgelog_core::RecordBatch;
 
 /// What is collected of these lanes, in transactions of 4 MiB.
 fn collect_all(lanes: &mut [Lane]) -> Collected {
-    collect_with(lanes, &BridgeConfig::default(), 4 << 20, 0)
+    collect_with(lanes, &BridgeConfig::default(), 4 << 20, TimestampMs(0))
 }
 
 fn collect_with(lanes: &mut [Lane], config: &BridgeConfig, bytes_max: usize, now: TimestampMs) -> Collected {
@@ -44,7 +44,7 @@ type Flat = (i64, Option<Vec<u8>>, Option<Vec<u8>>, Vec<(Vec<u8>, Option<Vec<u8>
 
 fn flat(record: &Record<'_>) -> Flat {
     let headers = record.headers().map(|h| (h.key.to_vec(), h.value.map(<[u8]>::to_vec))).collect();
-    (record.timestamp, record.key.map(<[u8]>::to_vec), record.value.map(<[u8]>::to_vec), headers)
+    (record.timestamp.0, record.key.map(<[u8]>::to_vec), record.value.map(<[u8]>::to_vec), headers)
 }
 
 fn records_of(collected: &Collected) -> Vec<Flat> {
@@ -65,7 +65,7 @@ fn fill(lane: &Lane, count: i64, value_len: usize) -> Vec<Flat> {
     for n in 0..count {
         let value = vec![n as u8; value_len];
         let headers = [Header::new("n", b"x"), Header { key: b"null", value: None }];
-        let mut record = NewRecord::value(&value).with_timestamp(1000 - n);
+        let mut record = NewRecord::value(&value).with_timestamp(TimestampMs(1000 - n));
         if n % 2 == 0 {
             record = record.with_key(b"key").with_headers(&headers);
         }
@@ -91,7 +91,7 @@ fn small_batches_become_one_and_no_record_changes() {
         let mut lanes = [lane];
         let collected = collect_all(&mut lanes);
         assert_eq!(lanes[0].waits, None);
-        assert_eq!((collected.pieces.len(), collected.ends.len(), collected.ends[0].offset), (1, 1, 500));
+        assert_eq!((collected.pieces.len(), collected.ends.len(), collected.ends[0].offset), (1, 1, Offset(500)));
         assert_eq!(records_of(&collected), sent);
         commit(&mut lanes, &collected);
         assert!(collect_all(&mut lanes).is_empty());
@@ -103,7 +103,7 @@ fn a_large_batch_goes_as_it_is_and_one_beyond_the_target_s_limit_becomes_several
     let (_store, mut whole) = lane(&[], 1 << 20);
     let mut batch = whole.log.batch();
     for n in 0..100_u8 {
-        batch.push(NewRecord::value(&[n; 1000]).with_timestamp(5)).unwrap();
+        batch.push(NewRecord::value(&[n; 1000]).with_timestamp(TimestampMs(5))).unwrap();
     }
     whole.log.append_batch(&mut batch).unwrap();
     whole.start_at_the_beginning().unwrap();
@@ -124,7 +124,7 @@ fn a_large_batch_goes_as_it_is_and_one_beyond_the_target_s_limit_becomes_several
     let config = BridgeConfig { on_refused: RefusedRule::Stop, ..BridgeConfig::default() };
     lanes[0].batch_bytes_max = 500;
     lanes[0].start_at_the_beginning().unwrap();
-    assert!(collect_with(&mut lanes, &config, 4 << 20, 0).is_empty());
+    assert!(collect_with(&mut lanes, &config, 4 << 20, TimestampMs(0)).is_empty());
     assert!(lanes[0].waits.as_ref().unwrap().contains("max.message.bytes"), "{:?}", lanes[0].waits);
 }
 
@@ -139,7 +139,7 @@ fn a_batch_larger_than_a_transaction_is_cut_down_to_single_records() {
         let (_store, whole) = lane(&[], 1 << 20);
         let mut batch = whole.log.batch();
         for n in 0..100_u8 {
-            batch.push(NewRecord::value(&[n; 1000]).with_timestamp(5)).unwrap();
+            batch.push(NewRecord::value(&[n; 1000]).with_timestamp(TimestampMs(5))).unwrap();
         }
         whole.log.append_batch(&mut batch).unwrap();
         fill(&whole, 10, 10);
@@ -149,7 +149,7 @@ fn a_batch_larger_than_a_transaction_is_cut_down_to_single_records() {
         lanes[0].start_at_the_beginning().unwrap();
         let (mut found, mut transactions) = (Vec::new(), 0);
         loop {
-            let collected = collect_with(&mut lanes, &BridgeConfig::default(), bytes_max, 0);
+            let collected = collect_with(&mut lanes, &BridgeConfig::default(), bytes_max, TimestampMs(0));
             if collected.is_empty() {
                 break;
             }
@@ -171,7 +171,7 @@ fn a_batch_larger_than_a_transaction_is_cut_down_to_single_records() {
 fn send_to(lanes: &mut [Lane], config: &BridgeConfig, refuses: impl Fn(u8) -> bool) -> (Vec<i64>, u32) {
     let (mut arrived, mut aborted) = (Vec::new(), 0);
     loop {
-        let collected = collect_with(lanes, config, 4 << 20, 0);
+        let collected = collect_with(lanes, config, 4 << 20, TimestampMs(0));
         if collected.is_empty() {
             return (arrived, aborted);
         }
@@ -191,8 +191,8 @@ fn send_to(lanes: &mut [Lane], config: &BridgeConfig, refuses: impl Fn(u8) -> bo
         for piece in &collected.pieces {
             match &piece.kind {
                 Kind::Records => arrived.extend(values_of(piece).into_iter().map(i64::from)),
-                Kind::DeadLetter(refusal) => arrived.push(-refusal.offset),
-                Kind::Loss(lost) => arrived.extend([-lost.first_offset, -lost.next_offset]),
+                Kind::DeadLetter(refusal) => arrived.push(-refusal.offset.0),
+                Kind::Loss(lost) => arrived.extend([-lost.first_offset.0, -lost.next_offset.0]),
             }
         }
         commit(lanes, &collected);
@@ -211,7 +211,7 @@ fn the_records_that_the_target_refuses_are_found_by_halves_and_become_dead_lette
         for first in (0..100_u8).step_by(in_batches_of) {
             let mut batch = all.log.batch();
             for n in first..100.min(first + in_batches_of as u8) {
-                batch.push(NewRecord::value(&[n]).with_timestamp(5)).unwrap();
+                batch.push(NewRecord::value(&[n]).with_timestamp(TimestampMs(5))).unwrap();
             }
             all.log.append_batch(&mut batch).unwrap();
         }
@@ -241,7 +241,7 @@ fn what_lies_before_a_refused_record_in_its_stored_batch_is_sent() {
     let (_store, mut all) = lane(&[], 1 << 20);
     let mut batch = all.log.batch();
     for n in 0..100_u8 {
-        batch.push(NewRecord::value(&vec![n; if n == 37 { 5000 } else { 80 }]).with_timestamp(5)).unwrap();
+        batch.push(NewRecord::value(&vec![n; if n == 37 { 5000 } else { 80 }]).with_timestamp(TimestampMs(5))).unwrap();
     }
     all.log.append_batch(&mut batch).unwrap();
     // The large one is a piece of its own.
@@ -256,19 +256,19 @@ fn what_lies_before_a_refused_record_in_its_stored_batch_is_sent() {
 fn a_dead_letter_has_the_record_and_says_where_it_was_and_why_it_was_refused() {
     let (_store, mut log) = lane(&[], 1 << 20);
     let headers = [Header::new("own", b"1")];
-    let record = NewRecord::value(b"value").with_key(b"key").with_headers(&headers).with_timestamp(1234);
+    let record = NewRecord::value(b"value").with_key(b"key").with_headers(&headers).with_timestamp(TimestampMs(1234));
     log.log.append(record).unwrap();
     log.start_at_the_beginning().unwrap();
-    log.refuse(&Refusal { offset: 0, code: Code(87), reason: "words".to_owned() }, &BridgeConfig::default());
+    log.refuse(&Refusal { offset: Offset(0), code: Code(87), reason: "words".to_owned() }, &BridgeConfig::default());
     let mut lanes = [log];
     let config = BridgeConfig { device: "d".to_owned(), ..BridgeConfig::default() };
-    let collected = collect_with(&mut lanes, &config, 4 << 20, 99);
+    let collected = collect_with(&mut lanes, &config, 4 << 20, TimestampMs(99));
     let [piece] = &collected.pieces[..] else { panic!("{collected:?}") };
     assert_eq!(piece.to, ("edgelog.dead.letters".to_owned(), 3));
-    assert_eq!((collected.records(), collected.ends[0].offset), (0, 1));
+    assert_eq!((collected.records(), collected.ends[0].offset), (0, Offset(1)));
     let batch = RecordBatch::parse(&piece.wire).unwrap();
     let letter = batch.records().unwrap().next().unwrap().unwrap();
-    assert_eq!((letter.timestamp, letter.key, letter.value), (99, Some(&b"key"[..]), Some(&b"value"[..])));
+    assert_eq!((letter.timestamp, letter.key, letter.value), (TimestampMs(99), Some(&b"key"[..]), Some(&b"value"[..])));
     let text = |header: Header<'_>| {
         format!("{}={}", header.key_str().unwrap(), String::from_utf8_lossy(header.value.unwrap()))
     };
@@ -292,24 +292,24 @@ fn a_dead_letter_has_the_record_and_says_where_it_was_and_why_it_was_refused() {
 fn what_was_deleted_before_it_was_sent_is_told_in_its_place_or_stops_the_log() {
     let (_store, mut log) = lane(&[], 1 << 20);
     for n in 0..10_u8 {
-        log.log.append(NewRecord::value(&[n]).with_timestamp(5)).unwrap();
+        log.log.append(NewRecord::value(&[n]).with_timestamp(TimestampMs(5))).unwrap();
     }
     log.start_at_the_beginning().unwrap();
     let mut lanes = [log];
-    let collected = collect_with(&mut lanes, &BridgeConfig::default(), 1, 0);
+    let collected = collect_with(&mut lanes, &BridgeConfig::default(), 1, TimestampMs(0));
     assert_eq!(collected.ends[0].offset, 1);
     commit(&mut lanes, &collected);
-    let position = lanes[0].position_at(1, lanes[0].mark.unwrap());
+    let position = lanes[0].position_at(Offset(1), lanes[0].mark.unwrap());
     for _ in 0..2 {
         let before = lanes[0].position;
         lanes[0].log.delete_records_before(before + 3).unwrap();
         let position = lanes[0].position_at(before, lanes[0].mark.unwrap());
         lanes[0].start_at(&position).unwrap();
         let stops = BridgeConfig { on_lost: LostRule::Stop, ..BridgeConfig::default() };
-        assert!(collect_with(&mut lanes, &stops, 4 << 20, 0).is_empty());
+        assert!(collect_with(&mut lanes, &stops, 4 << 20, TimestampMs(0)).is_empty());
         let reason = lanes[0].waits.take().unwrap();
         assert!(reason.contains("deleted here before they were sent"), "{reason}");
-        let collected = collect_with(&mut lanes, &BridgeConfig::default(), 1, 0);
+        let collected = collect_with(&mut lanes, &BridgeConfig::default(), 1, TimestampMs(0));
         let lost = Kind::Loss(Loss {
             first_offset: before,
             next_offset: before + 3,
@@ -320,7 +320,7 @@ fn what_was_deleted_before_it_was_sent_is_told_in_its_place_or_stops_the_log() {
         commit(&mut lanes, &collected);
     }
     // Nothing but a loss was committed: that position is one to go on from.
-    let position = Position { offset: 7, mark: lanes[0].mark.unwrap(), ..position };
+    let position = Position { offset: Offset(7), mark: lanes[0].mark.unwrap(), ..position };
     assert_eq!(judge(&lanes[0].log, &position).unwrap(), Verdict::Ours);
     lanes[0].start_at(&position).unwrap();
     assert_eq!(send_to(&mut lanes, &BridgeConfig::default(), |_| false).0, [7, 8, 9]);
@@ -331,7 +331,7 @@ fn what_damage_has_taken_is_told_and_what_lies_behind_is_sent() {
     let storage = MemoryStorage::new();
     let (_store, mut log) = lane_on(storage.clone(), &[], 1 << 20);
     for n in 0..10_u8 {
-        log.log.append(NewRecord::value(&[n; 100]).with_timestamp(5)).unwrap();
+        log.log.append(NewRecord::value(&[n; 100]).with_timestamp(TimestampMs(5))).unwrap();
     }
     log.log.flush().unwrap();
     let file = storage.open("t-0/00000000000000000000.log", Access::Write).unwrap();
@@ -350,13 +350,13 @@ fn what_damage_has_taken_is_told_and_what_lies_behind_is_sent() {
 fn restamped_records_have_the_present_time_and_keep_their_own_in_a_header() {
     let (_store, mut log) = lane(&[], 1 << 20);
     for timestamp in [1_000, 9_000] {
-        log.log.append(NewRecord::value(b"x").with_timestamp(timestamp)).unwrap();
+        log.log.append(NewRecord::value(b"x").with_timestamp(TimestampMs(timestamp))).unwrap();
     }
     log.retention_ms = Some(3_000);
     log.start_at_the_beginning().unwrap();
     let mut lanes = [log];
     let config = BridgeConfig { expired: ExpiredRule::Restamp, ..BridgeConfig::default() };
-    let found = records_of(&collect_with(&mut lanes, &config, 4 << 20, 10_000));
+    let found = records_of(&collect_with(&mut lanes, &config, 4 << 20, TimestampMs(10_000)));
     let own = vec![(b"edgelog.timestamp".to_vec(), Some(b"1000".to_vec()))];
     assert_eq!(found, [(10_000, None, Some(b"x".to_vec()), own), (9_000, None, Some(b"x".to_vec()), vec![])]);
 }
@@ -366,10 +366,10 @@ fn records_below_the_log_start_are_not_sent() {
     let (_store, mut lane) = lane(&[], 1 << 20);
     let mut batch = lane.log.batch();
     for n in 0..10_u8 {
-        batch.push(NewRecord::value(&[n; 3000]).with_timestamp(5)).unwrap();
+        batch.push(NewRecord::value(&[n; 3000]).with_timestamp(TimestampMs(5))).unwrap();
     }
     lane.log.append_batch(&mut batch).unwrap();
-    lane.log.delete_records_before(4).unwrap();
+    lane.log.delete_records_before(Offset(4)).unwrap();
     lane.start_at_the_beginning().unwrap();
     let mut lanes = [lane];
     let collected = collect_all(&mut lanes);
@@ -382,12 +382,12 @@ fn records_below_the_log_start_are_not_sent() {
 fn what_the_target_would_delete_on_arrival_is_not_sent() {
     let (_store, mut lane) = lane(&[], 1 << 20);
     for timestamp in [1_000, 2_000, 500] {
-        lane.log.append(NewRecord::value(b"x").with_timestamp(timestamp)).unwrap();
+        lane.log.append(NewRecord::value(b"x").with_timestamp(TimestampMs(timestamp))).unwrap();
     }
     lane.retention_ms = Some(3_000);
     lane.start_at_the_beginning().unwrap();
     let mut lanes = [lane];
-    let collected = collect_with(&mut lanes, &BridgeConfig::default(), 4 << 20, 4_000);
+    let collected = collect_with(&mut lanes, &BridgeConfig::default(), 4 << 20, TimestampMs(4_000));
     assert_eq!(collected.ends[0].offset, 2);
     assert!(lanes[0].waits.as_ref().unwrap().contains("retention.ms=3000"));
 }
@@ -402,7 +402,7 @@ fn a_batch_that_cannot_be_decompressed_here_goes_as_it_is() {
     let mut sent = fill(&whole, 2, 10);
     let value = vec![b'x'; LEN];
     let mut builder = RecordBatchBuilder::new(vec![0; 2 * LEN]);
-    builder.append(1000, None, Some(&value), &[]).unwrap();
+    builder.append(TimestampMs(1000), None, Some(&value), &[]).unwrap();
     let payload = builder.payload().to_vec();
     let head = payload.len() - LEN - 1;
     let block = |last: usize, kind: usize, len: usize| ((len << 3 | kind << 1 | last) as u32).to_le_bytes();
@@ -427,6 +427,6 @@ fn a_batch_that_cannot_be_decompressed_here_goes_as_it_is() {
     assert_eq!(lane.waits, None);
     assert!(records_of(&collected) == sent, "the records are those that were appended");
     assert_eq!(collected.ends[0].offset, 5);
-    let offsets: Vec<_> = collected.pieces.iter().map(|piece| piece.offsets).collect();
+    let offsets: Vec<_> = collected.pieces.iter().map(|piece| (piece.offsets.0.0, piece.offsets.1.0)).collect();
     assert_eq!(offsets, [(0, 2), (2, 3), (3, 5)]);
 }

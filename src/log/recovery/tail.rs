@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use edgelog_core::{Effort, Offset, Position, Resync, find_batch};
+use edgelog_core::{Effort, LeaderEpoch, Offset, Position, Resync, find_batch};
 
 use super::Recovery;
 use super::report::CutTail;
@@ -43,7 +43,7 @@ impl Recovery<'_> {
         }
         let file = segment.path();
         let valid_offsets = self.valid_offsets_behind(segment, position)?;
-        let epoch = log.epochs.read().view().latest().map_or(0, |entry| entry.epoch);
+        let epoch = log.epochs.read().view().latest().map_or(LeaderEpoch(0), |entry| entry.epoch);
         let kept = file_names::cut_file(&log.dir, segment.base_offset, position, epoch);
         let by_rename = valid_offsets.is_some() || tail > CUT_COPY_BYTES_MAX;
         let kept_in = if by_rename {
@@ -59,7 +59,7 @@ impl Recovery<'_> {
             }
         };
         segment.publish(position);
-        tracing::warn!(log = %log.name, file, position, bytes = tail, ?valid_offsets, "cut a tail");
+        tracing::warn!(log = %log.name, file, position = position.0, bytes = tail, ?valid_offsets, "cut a tail");
         self.report.cut.push(CutTail { file, position, bytes: tail, kept_in, valid_offsets });
         self.bound_cut_files();
         Ok(())
@@ -149,15 +149,15 @@ impl Recovery<'_> {
         let log = self.log;
         let segment = self.segment(base_offset);
         let file = segment.path();
-        let bytes = bytes_without_zeros(&**segment.file()?, 0, file_len(&segment)?);
-        let valid_offsets = self.valid_offsets_behind(&segment, 0)?;
+        let bytes = bytes_without_zeros(&**segment.file()?, Position(0), file_len(&segment)?);
+        let valid_offsets = self.valid_offsets_behind(&segment, Position(0))?;
         let kept_in = if bytes == 0 {
             segment.remove_files()?;
             None
         } else {
-            let epoch = log.epochs.read().view().latest().map_or(0, |entry| entry.epoch);
-            let kept = file_names::cut_file(&log.dir, base_offset, 0, epoch);
-            self.keep_for_good(&segment, 0);
+            let epoch = log.epochs.read().view().latest().map_or(LeaderEpoch(0), |entry| entry.epoch);
+            let kept = file_names::cut_file(&log.dir, base_offset, Position(0), epoch);
+            self.keep_for_good(&segment, Position(0));
             let renamed = log.storage.rename(&file, &kept);
             // Where it cannot be kept it still has to go: behind the end it would be taken for a part of the log one
             // day.
@@ -165,7 +165,7 @@ impl Recovery<'_> {
             renamed.is_ok().then_some(kept)
         };
         if bytes > 0 {
-            self.report.cut.push(CutTail { file, position: 0, bytes, kept_in, valid_offsets });
+            self.report.cut.push(CutTail { file, position: Position(0), bytes, kept_in, valid_offsets });
         }
         self.writer.names_dirty.store(true, Ordering::Release);
         Ok(())
@@ -177,7 +177,7 @@ impl Recovery<'_> {
         let len = segment.len()?;
         let mut window = Window::new(Arc::clone(segment.file()?), u64::from(len));
         let mut effort = Effort::for_segment(u64::from(len));
-        let (mut at, mut next, mut range) = (position, 0, None);
+        let (mut at, mut next, mut range) = (position, Offset(0), None);
         for _ in 0..SEARCHES_MAX {
             let mut cursor = Cursor::new(&self.log.pool);
             while let Ok(Ok(batch)) = cursor.batch(segment, at, len) {
@@ -190,7 +190,7 @@ impl Recovery<'_> {
             cursor.release();
             let plausible = self.log.due(next, Offset::MAX).plausible();
             match find_batch(&mut window, u64::from(at) + 1, &plausible, &mut effort.search) {
-                Resync::Found(found) => at = found.position as Position,
+                Resync::Found(found) => at = Position(found.position as u32),
                 _ => break,
             }
         }

@@ -7,7 +7,7 @@ use core::panic::PanicInfo;
 
 use cortex_m_rt::entry;
 use cortex_m_semihosting::{debug, hprintln};
-use edgelog_core::{Header, RecordBatch, RecordBatchBuilder};
+use edgelog_core::{Header, RecordBatch, RecordBatchBuilder, TimestampMs};
 
 /// The first record's timestamp, ms since 1970.
 const BASE_TIMESTAMP: i64 = 1_700_000_000_000;
@@ -19,7 +19,7 @@ fn main() -> ! {
     for n in 0..RECORDS {
         let value = [n as u8; 33];
         builder
-            .append(BASE_TIMESTAMP + n * 10, Some(b"sensor"), Some(&value), &[Header::new("unit", b"mV")])
+            .append(TimestampMs(BASE_TIMESTAMP + n * 10), Some(b"sensor"), Some(&value), &[Header::new("unit", b"mV")])
             .expect("2 KiB hold twenty records of 33 bytes");
     }
     let size = builder.size();
