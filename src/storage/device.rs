@@ -52,8 +52,8 @@ impl Device {
     pub(super) fn check_safe(&self) -> io::Result<()> {
         let Some(name) = self.unsafe_name else { return Ok(()) };
         let text = format!(
-            "a store cannot be written on a {name} file system: it has no journal, so a power cut in a rename or while \
-             a file grows may lose files that were flushed before; ext4, xfs and f2fs are safe"
+            "a store cannot be written on {name}: this file system has no journal, so a power cut in a rename or while \
+             a file grows may lose files that were flushed before; ext4, xfs, btrfs and f2fs are safe"
         );
         Err(io::Error::new(io::ErrorKind::Unsupported, text))
     }

@@ -101,8 +101,9 @@ impl DirectoryStorage {
     pub fn open(root: impl Into<PathBuf>, options: DirectoryStorageOptions) -> io::Result<Self> {
         // The process may change its working directory later.
         let root = path::absolute(root.into())?;
+        let mut created = Vec::new();
         if !options.read_only {
-            create_durably(&root, Some(directory_mode(options.file_mode)))?;
+            create_durably(&root, Some(directory_mode(options.file_mode)), &mut created)?;
         }
         let directory = File::open(&root)?;
         if !directory.metadata()?.is_dir() {
@@ -113,6 +114,7 @@ impl DirectoryStorage {
         Ok(Self {
             shared: Arc::new(Shared {
                 root,
+                created,
                 read_only: options.read_only,
                 lends: options.store_mode != StoreMode::File,
                 file_mode: options.file_mode,
@@ -155,7 +157,7 @@ fn directory_mode(mode: u32) -> u32 {
 }
 
 /// Creates `directory`, with these permissions, and those above it, each one durable before it returns.
-fn create_durably(directory: &Path, mode: Option<u32>) -> io::Result<()> {
+fn create_durably(directory: &Path, mode: Option<u32>, created: &mut Vec<PathBuf>) -> io::Result<()> {
     let create = || {
         let mut builder = fs::DirBuilder::new();
         if let Some(mode) = mode {
@@ -168,7 +170,7 @@ fn create_durably(directory: &Path, mode: Option<u32>) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let Some(parent) = directory.parent() else { return Err(error) };
-            create_durably(parent, None)?;
+            create_durably(parent, None, created)?;
             match create() {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
@@ -178,6 +180,7 @@ fn create_durably(directory: &Path, mode: Option<u32>) -> io::Result<()> {
         Err(_) if directory.is_dir() => return Ok(()),
         Err(error) => return Err(error),
     }
+    created.push(directory.to_owned());
     directory.parent().map_or(Ok(()), sync_directory)
 }
 
@@ -186,6 +189,8 @@ fn create_durably(directory: &Path, mode: Option<u32>) -> io::Result<()> {
 /// Lock order: `open`, then `files`, then what belongs to one file.
 struct Shared {
     root: PathBuf,
+    /// The directories that were made for it, the outermost first.
+    created: Vec<PathBuf>,
     read_only: bool,
     lends: bool,
     file_mode: u32,
@@ -342,7 +347,12 @@ impl Storage for DirectoryStorage {
     fn lock(&self) -> io::Result<Box<dyn StorageLock>> {
         self.shared.check_writable()?;
         let root = File::open(&self.shared.root)?;
-        self.shared.device_of(&root, &self.shared.root, root.metadata()?.dev())?.check_safe()?;
+        let device = self.shared.device_of(&root, &self.shared.root, root.metadata()?.dev())?;
+        if let Err(unsafe_there) = device.check_safe() {
+            // A store that is refused leaves nothing. What has something in it by now stays.
+            self.shared.created.iter().rev().for_each(|directory| drop(fs::remove_dir(directory)));
+            return Err(unsafe_there);
+        }
         let lock = WriterLock::take(&self.shared.root, LOCK_FILE, self.shared.file_mode)?;
         *self.shared.writer.lock() = Arc::downgrade(&lock);
         Ok(Box::new(HeldLock(lock)))

@@ -706,6 +706,8 @@ fn a_store_is_not_written_on_a_file_system_that_loses_flushed_files() {
         storage.pretend(kind);
         let refused = storage.lock().unwrap_err();
         assert!(refused.kind() == io::ErrorKind::Unsupported && refused.to_string().contains(name), "{refused}");
+        assert!(!directory.0.exists(), "a refused store leaves a directory");
+        let storage = directory.open(DirectoryStorageOptions::default());
         // An export may be written there.
         storage.create_dir(name).unwrap();
         storage.open(&format!("{name}/file"), Access::CreateNew).unwrap();
