@@ -9,7 +9,7 @@
 //! | the same, but its epoch field is -1 or above the latest | continues, field damaged | continues, field damaged |
 //! | the same, but of an epoch before the offset's | continues, field damaged | stale: a truncated history |
 //! | a batch over the start of an epoch | continues | damage |
-//! | a batch over the recovery point | damage | - |
+//! | a batch over the recovery point | continues if its checksum holds: the point is wrong | - |
 //! | a batch of another offset, or no batch | damage | damage: the log ends |
 //!
 //! The CRC covers neither the base offset nor the leader epoch, so those two are rules of their own. Below the
@@ -231,9 +231,10 @@ impl Continuation<'_> {
         // The last durable batch ends at the recovery point: no batch and no hole, however legal, spans it. One that
         // is the start of the next segment may be known by its name alone, and segments may overlap there.
         // A batch that compaction has thinned out is judged by what follows it: `judge_at`.
-        let is_exact = self.contiguous
-            || base_offset >= self.durable_below
-            || (self.durable_below != self.offset_end && batch.is_whole());
+        // One that stands at the very offset that is due is no damage if its checksum holds: then the point is wrong.
+        let is_due = base_offset == self.next_offset;
+        let is_exact = base_offset >= self.durable_below
+            || !is_due && (self.contiguous || (self.durable_below != self.offset_end && batch.is_whole()));
         if self.next_offset < self.durable_below && last_offset >= self.durable_below && is_exact {
             if base_offset >= self.durable_below {
                 return Err(DecodeError::NotContiguous { expected: self.next_offset, found: base_offset });

@@ -8,6 +8,14 @@
 /// A topic's `max.message.bytes` bounds what is appended and not what is read: the key may have been greater before.
 pub const BATCH_BYTES_MAX: usize = i32::MAX as usize;
 
+/// The most bytes of a segment that a log is written with: Kafka's positions are 31 bits wide, and a broker refuses a
+/// longer file.
+pub const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
+
+/// The most bytes of a segment that are read. One that something else has made longer than a segment can be is left as
+/// it is, and what is in it stays readable as far as a position here can count.
+pub const READABLE_BYTES_MAX: u64 = if usize::BITS > 32 { u32::MAX as u64 - 1 } else { SEGMENT_BYTES_MAX };
+
 /// A search behind damage computes checksums over at most so many times the bytes of its segment. Hostile bytes can
 /// offer overlapping candidates; this keeps their cost linear.
 pub const CRC_PASSES_MAX: u64 = 8;

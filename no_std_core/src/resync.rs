@@ -53,7 +53,8 @@ impl SegmentBytes for &[u8] {
 /// What a batch behind damage has to look like before its CRC is worth computing.
 #[derive(Debug, Clone, Copy)]
 pub struct Plausible<'a> {
-    /// The least base offset: that of the first batch that is missing.
+    /// The least base offset: that of the first batch that is missing. [`ANY_OFFSET`](Self::ANY_OFFSET) where no
+    /// offset is known to be due: then a batch may have any.
     pub offset_min: Offset,
     /// The offset that the batch has to end before: the next segment's base, or the log's end where it is known; else
     /// `Offset::MAX`.
@@ -67,6 +68,9 @@ pub struct Plausible<'a> {
 }
 
 impl Plausible<'_> {
+    /// For [`offset_min`](Self::offset_min).
+    pub const ANY_OFFSET: Offset = Offset(-1);
+
     /// Holds every field of the header against what some writer could have written there.
     ///
     /// # Errors
@@ -84,7 +88,7 @@ impl Plausible<'_> {
         let base_offset = Offset(header.base_offset.get());
         // `header_holds` saw to it that this does not overflow.
         let last_offset = base_offset.wrapping_add(i64::from(header.last_offset_delta.get()));
-        if base_offset.saturating_since(self.offset_min) > HOLE_MAX {
+        if self.offset_min != Self::ANY_OFFSET && base_offset.saturating_since(self.offset_min) > HOLE_MAX {
             return implausible(0);
         }
         // Segments of logs that were not written here may overlap: there only the base offset has to fit.
@@ -207,7 +211,7 @@ pub fn resync(
     effort: &mut Effort,
 ) -> Resync {
     let durable = plausible.durable_below;
-    if plausible.offset_min < durable && durable < plausible.offset_end {
+    if durable > 0 && plausible.offset_min < durable && durable < plausible.offset_end {
         let below = Plausible { offset_end: durable, ..*plausible };
         match resync_within(bytes, damaged, from, &below, effort) {
             Resync::Nothing => {}
@@ -402,22 +406,25 @@ fn corroborated(
             break;
         }
     }
-    candidates[best_start(&candidates[..count], before, plausible.contiguous, is_borne_out)]
+    candidates[best_start(&candidates[..count], before, plausible, is_borne_out)]
 }
 
 /// Where the best of all ways to believe some of the candidates starts.
 ///
 /// Any two that follow each other in a way agree. The best one has the most credit; of two such, the one that ends
 /// with the lower offset (damage raises more often than it lowers), and then the one that starts first.
-/// `is_borne_out`: the last two agree side by side, and are believed in any case.
-fn best_start(candidates: &[Candidate], before: (u64, Offset), contiguous: bool, is_borne_out: bool) -> usize {
+/// `is_borne_out`: the last two agree side by side, and are believed in any case. So is one that ends at the recovery
+/// point, as the last durable batch does, or where the next segment begins.
+fn best_start(candidates: &[Candidate], before: (u64, Offset), plausible: &Plausible<'_>, is_borne_out: bool) -> usize {
     const BORNE_OUT: u32 = 1000;
+    let Plausible { contiguous, durable_below: durable, offset_end, .. } = *plausible;
     let last = candidates.len() - 1;
     // From each candidate on: the credit of the rest of the way, and the offset that it ends with.
     let mut ways = [(0, Reverse(Offset(0))); CANDIDATES_MAX];
     for at in (0..=last).rev() {
         let candidate = candidates[at];
-        let borne_out = if at == last && is_borne_out { BORNE_OUT } else { 0 };
+        let ends_there = durable > 0 && candidate.next_offset == durable || candidate.next_offset == offset_end;
+        let borne_out = if at == last && (is_borne_out || ends_there) { BORNE_OUT } else { 0 };
         let end = (borne_out, Reverse(candidate.next_offset));
         let goes_on = (at + 1..=last)
             // Of the two at the end, none is believed without the other.
@@ -501,6 +508,24 @@ mod tests {
             Resync::Found(candidate) => Some((candidate.position, candidate.base_offset)),
             _ => None,
         }
+    }
+
+    #[test]
+    fn where_no_offset_is_due_a_batch_at_any_offset_is_found() {
+        let far = [&b"damage"[..], &batch(Offset(HOLE_MAX + 7), 0, 1, 5)].concat();
+        let find = |offset_min| {
+            let plausible = Plausible {
+                offset_min,
+                offset_end: Offset::MAX,
+                durable_below: Offset(0),
+                contiguous: false,
+                epochs: None,
+            };
+            let mut effort = Effort::for_segment(far.len() as u64);
+            matches!(resync(&mut &far[..], 0, 1, &plausible, &mut effort), Resync::Found(found) if found.position == 6)
+        };
+        assert!(find(Plausible::ANY_OFFSET));
+        assert!(!find(Offset(0)), "a hole is not that wide");
     }
 
     #[test]

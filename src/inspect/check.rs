@@ -10,6 +10,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use edgelog_core::limits::READABLE_BYTES_MAX;
 use edgelog_core::{LeaderEpoch, Offset, Position};
 
 use super::facts::{Listing, LogFacts, Selection, StoreFacts, kept_before, list_logs};
@@ -365,7 +366,7 @@ impl LogCheck<'_, '_> {
             offset_end: Offset::MAX,
             durable_below: Offset(0),
         };
-        let mut walker = Walker::new(file, len.min(i32::MAX as u64), rules);
+        let mut walker = Walker::new(file, len.min(READABLE_BYTES_MAX), rules);
         walker.start_at(from);
         let mut held: Vec<(Offset, Offset)> = Vec::new();
         loop {
@@ -512,7 +513,7 @@ impl LogCheck<'_, '_> {
         let [index, time_index] = file_names::index_files(&self.facts.dir, base);
         let indexes = IndexCheck::load(&**self.storage, index, time_index, base);
         let rules = self.facts.walk_rules(base, upper);
-        let mut walker = Walker::new(file, len.min(i32::MAX as u64), rules);
+        let mut walker = Walker::new(file, len.min(READABLE_BYTES_MAX), rules);
         walker.set_hints(indexes.positions());
         self.log.segments += 1;
         self.log.bytes += indexes.bytes;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edgelog_core::config::IsolationLevel;
+use edgelog_core::limits::READABLE_BYTES_MAX;
 use edgelog_core::{
     HEADER_LEN, LeaderEpoch, LogConfig, LogId, Offset, Record, RecordBatch, RecordBatchBuilder, TimestampType,
 };
@@ -280,7 +281,7 @@ impl Exporter<'_> {
             let text = format!("the segment before ends with offset {}, and this one begins at {base}", reached - 1);
             self.lose(path, 0, reached, base, text);
         }
-        let len = file.len().map_err(Error::storage("look at", path))?.min(i32::MAX as u64);
+        let len = file.len().map_err(Error::storage("look at", path))?.min(READABLE_BYTES_MAX);
         let rules = WalkRules { contiguous, ..self.facts.walk_rules(base, upper) };
         let mut walker = Walker::new(file, len, rules);
         loop {

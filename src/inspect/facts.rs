@@ -7,7 +7,7 @@ use edgelog_core::{EpochTable, LogConfig, Offset};
 
 use super::pause;
 use crate::error::{Error, Result};
-use crate::log::{Origin, SavedLog, TopicPartition};
+use crate::log::{Origin, SavedLog, TopicPartition, raise_by_names};
 use crate::segment::file_names;
 use crate::segment::walk::WalkRules;
 pub(super) use crate::storage::framed::read_whole;
@@ -159,7 +159,10 @@ impl LogFacts {
             .map(|listing| listing.segments.iter().map(|(base, _)| *base).collect())
             .unwrap_or_default();
         let supported = store.saved(name).map(|saved| saved.supported_by(&bases));
-        let (saved, doubts) = supported.map_or((None, Vec::new()), |(saved, doubts)| (Some(saved), doubts));
+        let (mut saved, doubts) = supported.map_or((None, Vec::new()), |(saved, doubts)| (Some(saved), doubts));
+        if let Some(saved) = &mut saved {
+            raise_by_names(saved, storage, &name.to_string(), &bases);
+        }
         let epochs = saved.as_ref().map(|saved| saved.epochs.clone()).unwrap_or_default();
         let mut config = LogConfig::default();
         let dir = TopicPartition::new(name.topic.as_str(), 0).to_string();

@@ -52,8 +52,9 @@ pub(super) struct LogCheck<'a, 'p> {
     pub(super) is_last_attempt: bool,
     /// Of each segment, the offsets from its base to behind its last batch.
     pub(super) covered: Vec<(Offset, Offset)>,
-    /// Messages of format 0 or 1 are in it: whatever else is found, nothing is done to it.
-    pub(super) has_old_format: bool,
+    /// Messages of format 0 or 1 are in it, or a segment is longer than one can be: whatever else is found, nothing is
+    /// done to it.
+    pub(super) is_left_alone: bool,
     /// So often the check may still wait for an index that is perhaps being written.
     pub(super) pauses_left: u32,
     pub(super) facts: LogFacts,
@@ -95,7 +96,7 @@ impl<'a, 'p> LogCheck<'a, 'p> {
             storage,
             is_last_attempt: false,
             covered: Vec::new(),
-            has_old_format: false,
+            is_left_alone: false,
             pauses_left: PAUSES_MAX,
             facts,
             meter,
@@ -113,8 +114,8 @@ impl<'a, 'p> LogCheck<'a, 'p> {
     pub(super) fn into_parts(mut self) -> (CheckedLog, Findings, LogPlan) {
         (self.plan.start, self.plan.end) = (self.log.log_start_offset, self.log.log_end_offset);
         self.log.worst = self.findings.worst;
-        self.log.needs_decision |= self.has_old_format;
-        if self.has_old_format {
+        self.log.needs_decision |= self.is_left_alone;
+        if self.is_left_alone {
             (self.plan.segments, self.plan.new_start) = (Vec::new(), None);
         }
         (self.log, self.findings, self.plan)

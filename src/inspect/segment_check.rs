@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use edgelog_core::limits::{READABLE_BYTES_MAX, SEGMENT_BYTES_MAX};
 use edgelog_core::{
     DecodeError, EpochTableView, HEADER_LEN, LeaderEpoch, NO_LEADER_EPOCH, Offset, OldMessage, Position,
 };
@@ -16,8 +17,8 @@ use crate::codec::CodecError;
 use crate::error::Result;
 use crate::log::{Origin, offsets_in_words};
 use crate::segment::decompressor::RecordsFault;
-use crate::segment::file_names;
 use crate::segment::walk::{Cause, Damage, Step, Walker};
+use crate::segment::{TooLong, file_names};
 
 /// A tail that may be in motion is looked at so often before it is called torn.
 const TAIL_LOOKS: usize = 5;
@@ -187,7 +188,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
                 step => return step,
             }
             let len = self.log.storage().metadata(self.path).map_or(self.walker.end(), |meta| meta.len);
-            self.walker.look_again(position, len.min(i32::MAX as u64));
+            self.walker.look_again(position, len.min(READABLE_BYTES_MAX));
         }
         self.walker.next()
     }
@@ -366,7 +367,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         let text = format!("{}; edgelog leaves the log as it is", damage.cause);
         let lost = Some((first_offset.max(self.log.facts.log_start()), next)).filter(|(first, next)| first < next);
         self.log.add(Severity::Lost, self.path.to_owned(), Some(position), lost, text);
-        self.log.has_old_format = true;
+        self.log.is_left_alone = true;
         self.indexes.skip_to(damage.resumes_at.unwrap_or(self.walker.end()), next);
         self.told_to = next;
         Flow::Continue
@@ -375,6 +376,11 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
     /// The segment ends here. Goes the log on where it has to, and do the indexes say what the batches say?
     fn finish(mut self, flow: Flow) -> Flow {
         let mut flow = flow;
+        if self.valid_end > SEGMENT_BYTES_MAX {
+            let text = format!("{}; edgelog reads the log, and leaves it as it is", TooLong(self.valid_end));
+            self.add(Severity::Lost, SEGMENT_BYTES_MAX, text);
+            self.log.is_left_alone = true;
+        }
         let point = self.log.facts.durable_below();
         let end = self.told_to;
         if let Flow::Continue = flow {

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use edgelog_core::limits::READABLE_BYTES_MAX;
 use edgelog_core::{
     Continuation, Effort, EpochEntry, EpochLearner, EpochTable, HEADER_LEN, Judgement, NO_LEADER_EPOCH, Offset,
     Position, Standing,
@@ -17,6 +18,7 @@ use super::attachment::{Attachment, POLL_MAX, POLL_MIN};
 use super::old_format::behind_old_messages;
 use super::open_log::OpenLog;
 use super::origin::Origin;
+use super::proof::raise_by_names;
 use super::role::{Attached, Role};
 use super::shared::{LogShared, is_gone};
 use super::types::{ReadUpTo, TopicPartition};
@@ -39,13 +41,17 @@ const LIST_EVERY: u32 = 16;
 pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
     let (storage, dir): (_, Arc<str>) = (&params.storage, params.name.to_string().into());
     let bases = list_segments(&**storage, &dir, &params.name)?;
-    let saved = params.saved.as_ref().map(|saved| saved.supported_by(&bases).0);
+    let mut saved = params.saved.as_ref().map(|saved| saved.supported_by(&bases).0);
+    if let Some(saved) = &mut saved {
+        raise_by_names(saved, &**storage, &dir, &bases);
+    }
     let recovery_point = saved.as_ref().map_or(Offset(0), |saved| saved.durable.offset);
     // A log that no checkpoint knows was copied from a broker, or its checkpoint is lost: its offsets need only rise.
     let origin = saved.as_ref().map_or(Origin::Imported, |saved| saved.origin);
     let options = SegmentOptions::new(&params.config, Access::Read);
     let segment_at = |base| Arc::new(Segment::existing(storage, &dir, options, base));
-    let (segments, mut attachment) = stand_at(&**storage, segment_at, origin, &bases, Offset(recovery_point.0))?;
+    let (segments, mut attachment) = stand_at(&**storage, segment_at, origin, &bases, recovery_point)?;
+    attachment.proved = recovery_point;
     attachment.id = saved.as_ref().map(|saved| saved.id);
     let end = attachment.next_offset;
     let role = Role::Attached(Attached { attachment: Mutex::new(attachment), flushing: Mutex::new(()) });
@@ -54,8 +60,8 @@ pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
     log.log_end_offset.store(end, Ordering::Release);
     log.high_watermark.store(end, Ordering::Release);
     let start = saved.as_ref().map_or(Offset(0), |saved| saved.log_start_offset).max(bases[0]);
-    log.log_start_offset.store(Offset(start.0), Ordering::Release);
-    log.recovery_point.store(Offset(recovery_point.0), Ordering::Release);
+    log.log_start_offset.store(start, Ordering::Release);
+    log.recovery_point.store(recovery_point, Ordering::Release);
     let log = Arc::new(log);
     log.refresh()?;
     Ok(log)
@@ -101,6 +107,7 @@ fn stand_at(
         searched: None,
         checkpoint_read: None,
         flushed: Offset(0),
+        proved: Offset(0),
         names_flushed: None,
         failed: None,
     };
@@ -161,6 +168,10 @@ impl LogShared {
         }
         let bases: Vec<Offset> = self.segments.read().iter().map(|segment| segment.base_offset).collect();
         let (saved, _) = saved.supported_by(&bases);
+        if saved.epochs.last().map(|entry| entry.epoch) > self.epochs.read().view().latest().map(|entry| entry.epoch) {
+            // Perhaps by a truncation: what was proved of the history before says nothing of this one.
+            at.proved = Offset(0);
+        }
         self.log_start_offset.fetch_max(saved.log_start_offset, Ordering::AcqRel);
         if let Some(from) = self.rewritten_from(at, &saved.epochs) {
             *self.epochs.write() = EpochTable::from_entries(saved.epochs).unwrap_or_default();
@@ -169,7 +180,7 @@ impl LogShared {
         } else {
             self.take_epochs(saved.epochs);
         }
-        let durable = saved.durable.offset.max(at.flushed);
+        let durable = saved.durable.offset.max(at.flushed).max(at.proved);
         Ok(self.recovery_point.swap(durable, Ordering::AcqRel) != durable)
     }
 
@@ -319,7 +330,7 @@ impl LogShared {
         }
         let path = at.segment.path();
         let len = match at.segment.file().map(|file| file.len()) {
-            Ok(len) => Position(len.map_err(Error::storage("look at", &path))?.min(i32::MAX as u64) as u32),
+            Ok(len) => Position(len.map_err(Error::storage("look at", &path))?.min(READABLE_BYTES_MAX) as u32),
             Err(error) if is_gone(&error) => return Ok(false),
             Err(error) => return Err(error),
         };
@@ -364,7 +375,7 @@ impl LogShared {
             Err(error) => return Err(error),
         };
         let behind = file.len().and_then(|len| {
-            let len = Position(len.min(i32::MAX as u64) as u32);
+            let len = Position(len.min(READABLE_BYTES_MAX) as u32);
             behind_old_messages(&**file, at.position, len)
         });
         let behind = behind.map_err(Error::storage("read", &at.segment.path()))?;
@@ -468,8 +479,9 @@ impl LogShared {
             return Ok(());
         }
         let path = at.segment.path();
-        let len =
-            Position(at.segment.file()?.len().map_err(Error::storage("look at", &path))?.min(i32::MAX as u64) as u32);
+        let len = Position(
+            at.segment.file()?.len().map_err(Error::storage("look at", &path))?.min(READABLE_BYTES_MAX) as u32
+        );
         if at.position < len {
             let plausible = self.due(at.next_offset, base.max(at.next_offset)).plausible();
             if let Some(batch) = at.segment.resync(at.position, len, &plausible, &self.pool)?.batch {
@@ -535,7 +547,7 @@ impl LogShared {
 fn judge_in_file(at: &Attachment, due: Continuation<'static>) -> Result<Standing> {
     let path = at.segment.path();
     let file = at.segment.file()?;
-    let len = file.len().map_err(Error::storage("look at", &path))?.min(i32::MAX as u64);
+    let len = file.len().map_err(Error::storage("look at", &path))?.min(READABLE_BYTES_MAX);
     let mut window = Window::new(Arc::clone(file), len);
     Ok(due.judge_at(&mut window, u64::from(at.position), &mut Effort::for_segment(len)))
 }

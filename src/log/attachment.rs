@@ -34,6 +34,8 @@ pub(super) struct Attachment {
     pub(super) checkpoint_read: Option<Instant>,
     /// Everything below was made durable from here.
     pub(super) flushed: Offset,
+    /// Everything below was durable when this process attached, by the checkpoint or by the segments' names.
+    pub(super) proved: Offset,
     /// The names of the segments up to the one that begins here were made durable from here.
     pub(super) names_flushed: Option<Offset>,
     /// A flush from here failed, and the writer has not settled it yet.

@@ -16,19 +16,24 @@
 use std::io;
 use std::sync::Arc;
 
-use edgelog_core::{Candidate, Continuation, Effort, EpochLearner, LeaderEpoch, Offset, Position, Standing};
+use edgelog_core::limits::SEGMENT_BYTES_MAX;
+use edgelog_core::{
+    Candidate, Continuation, Effort, EpochLearner, LeaderEpoch, OFFSET_MAX, Offset, Position, Standing,
+};
 
 use super::appender::Appender;
 use super::old_format::refuse_old_messages;
 use super::open_log::OpenLog;
 use super::origin::{Origin, is_begun_here};
+use super::proof::raise_by_names;
 use super::read::LostRange;
 use super::role::{Role, Writer};
 use super::saved_log::{DurablePoint, proved_by_names};
 use super::shared::LogShared;
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
-use crate::segment::{Cursor, Lent, Segment, file_names};
+use crate::segment::walk::{WalkRules, Walker};
+use crate::segment::{Cursor, Lent, Segment, SegmentWriter, TooLong, file_names};
 use crate::storage::{Access, Storage};
 use crate::sync::Ordering;
 
@@ -49,7 +54,10 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     let dir: Arc<str> = params.name.to_string().into();
     let listed = list(&*params.storage, &dir)?;
     let supported = params.saved.as_ref().map(|saved| saved.supported_by(&listed));
-    let (saved, doubts) = supported.map_or((None, Vec::new()), |(saved, doubts)| (Some(saved), doubts));
+    let (mut saved, doubts) = supported.map_or((None, Vec::new()), |(saved, doubts)| (Some(saved), doubts));
+    if let Some(saved) = &mut saved {
+        raise_by_names(saved, &*params.storage, &dir, &listed);
+    }
     let params = &OpenLog { saved: saved.clone(), ..params.clone() };
     let origin = saved.as_ref().map_or(Origin::Own, |saved| saved.origin);
     let log = Arc::new(LogShared::new(params, saved.as_ref(), origin, Role::Writer(Writer::default())));
@@ -131,10 +139,17 @@ fn list(storage: &dyn Storage, dir: &str) -> Result<Vec<Offset>> {
 
 impl LogShared {
     /// Publishes what a log holds: `segments`, the last of them active with `position` bytes, and its end.
-    fn begin(&self, segments: Vec<Arc<Segment>>, position: Position, start: Offset, end: Offset) -> Result<()> {
+    fn begin(
+        &self,
+        segments: Vec<Arc<Segment>>,
+        writer: SegmentWriter,
+        position: Position,
+        start: Offset,
+        end: Offset,
+    ) -> Result<()> {
         let active = Arc::clone(segments.last().expect("a log has a segment"));
         let epoch = self.epochs.read().view().latest().map_or(LeaderEpoch(0), |entry| entry.epoch);
-        let appender = Appender::new(self.resume_writer(&active, position)?, end, epoch);
+        let appender = Appender::new(writer, end, epoch);
         let writer = self.writer()?;
         *writer.durable.lock() = DurablePoint { offset: end, base_offset: active.base_offset, position };
         *self.segments.write() = segments;
@@ -187,6 +202,12 @@ struct Walked {
 }
 
 impl Recovery<'_> {
+    /// No checkpoint says up to where the log was durable. No power cut takes a checkpoint away, so nothing of a cut is
+    /// behind the end, and what is sound behind damage stays in the log.
+    fn is_whole(&self) -> bool {
+        self.params.saved.is_none()
+    }
+
     fn segment(&self, base_offset: Offset) -> Arc<Segment> {
         let log = self.log;
         Arc::new(Segment::existing(&log.storage, &log.dir, log.segment_options(), base_offset))
@@ -203,6 +224,11 @@ impl Recovery<'_> {
         if active.len()? != at.position {
             return Ok(false);
         }
+        let (resumed, ends_at) = self.log.resume_writer(&active, at.position)?;
+        if ends_at != Some(at.offset) && !bug(Bug::BelieveTheCheckpoint) {
+            // Readers go by the batches: what they say is behind the last one has to be where the next one goes.
+            return Ok(false);
+        }
         if !self.params.same_boot && !bug(Bug::KeepTheEpochOverABoot) {
             // An epoch never spans two boots: a clock that was wrong is told from one that was set. It lasts, with the
             // mark, before the first batch of it.
@@ -211,7 +237,7 @@ impl Recovery<'_> {
         let segments: Vec<_> =
             bases[..bases.len() - 1].iter().map(|&base| self.segment(base)).chain([active]).collect();
         let start = saved.log_start_offset.max(bases[0]).min(at.offset);
-        self.log.begin(segments, at.position, start, at.offset)?;
+        self.log.begin(segments, resumed, at.position, start, at.offset)?;
         self.report.clean = true;
         Ok(true)
     }
@@ -220,6 +246,7 @@ impl Recovery<'_> {
         self.refuse_old_formats(bases)?;
         // Without a checkpoint the names are left: a third segment is not begun before the first is durable.
         let saved_point = self.params.saved.as_ref().map_or_else(|| proved_by_names(bases), |saved| saved.durable);
+        self.refuse_long_segments(bases, saved_point)?;
         if self.is_copied && !bases.is_empty()
             || self.params.saved.is_none() && !bases.is_empty() && !self.is_contiguous(bases)?
         {
@@ -288,7 +315,7 @@ impl Recovery<'_> {
         if segments.is_empty() || end < saved_point.offset {
             // Durable records are gone. Their offsets are not given out again: a new segment begins behind them.
             let lost_from = if segments.is_empty() { start } else { end };
-            let base_offset = saved_point.offset;
+            let base_offset = saved_point.offset.max(self.claimed_behind(segments.last(), position)?);
             let reported = self.report.lost.last().is_some_and(|range| range.next_offset == base_offset);
             if lost_from < base_offset && !reported {
                 self.report.lost.push(lost_range(&self.log.dir, segments.last(), lost_from, base_offset, position));
@@ -320,7 +347,13 @@ impl Recovery<'_> {
         // The crash may have come before the indexes of what was sealed last were written.
         let sealed = segments.iter().rev().skip(1).take(STALE_INDEXES_MAX);
         sealed.take_while(|segment| !segment.has_index_files()).for_each(|segment| segment.set_stale());
-        self.log.begin(segments, position, start.min(end), end)?;
+        let active = Arc::clone(segments.last().expect("a log has a segment"));
+        let (resumed, ends_at) = self.log.resume_writer(&active, position)?;
+        if self.log.origin() == Origin::Imported {
+            // Nor is an offset that the last batch says to have, whatever the checkpoint says.
+            end = ends_at.map_or(end, |ends_at| ends_at.max(end));
+        }
+        self.log.begin(segments, resumed, position, start.min(end), end)?;
         if !durable {
             // The checkpoint goes on saying what is known to be durable.
             *self.writer.durable.lock() = saved_point;
@@ -330,6 +363,14 @@ impl Recovery<'_> {
             self.log.high_watermark.store(known, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// The offset behind all that the valid batches from `position` on say of themselves, where offsets need only rise:
+    /// readers may come to believe one of them, and an offset that it has is not given out again.
+    fn claimed_behind(&self, segment: Option<&Arc<Segment>>, position: Position) -> Result<Offset> {
+        let Some(segment) = segment.filter(|_| self.log.origin() == Origin::Imported) else { return Ok(Offset(0)) };
+        let claimed = self.valid_offsets_behind(segment, position)?;
+        Ok(claimed.map_or(Offset(0), |(_, last)| last.saturating_add(1).min(OFFSET_MAX)))
     }
 
     /// Everything below was deleted, as far as the records, which end at `end`, bear it out.
@@ -354,6 +395,31 @@ impl Recovery<'_> {
         for &base in bases.iter().filter(|&&base| base >= point) {
             let segment = self.segment(base);
             refuse_old_messages(&mut Cursor::new(&self.log.pool), &segment, Position(0), segment.len()?)?;
+        }
+        Ok(())
+    }
+
+    /// Before anything of the log is changed: no segment has batches behind the last position that Kafka can count. What
+    /// is behind could be neither indexed nor appended to.
+    fn refuse_long_segments(&self, bases: &[Offset], saved: DurablePoint) -> Result<()> {
+        for (at, &base) in bases.iter().enumerate() {
+            let segment = self.segment(base);
+            if self.params.saved.is_some() && base < saved.base_offset || u64::from(segment.len()?) <= SEGMENT_BYTES_MAX
+            {
+                continue;
+            }
+            let rules = WalkRules {
+                first_offset: Some(base),
+                contiguous: self.log.origin() == Origin::Own,
+                offset_end: bases.get(at + 1).copied().unwrap_or(Offset::MAX),
+                durable_below: saved.offset,
+            };
+            let mut walker = Walker::open(&*self.log.storage, &segment.path(), rules)?;
+            let end = walker.valid_end();
+            if end > SEGMENT_BYTES_MAX {
+                let reason = io::Error::new(io::ErrorKind::FileTooLarge, TooLong(end).to_string());
+                return Err(Error::storage("open for writing", &segment.path())(reason));
+            }
         }
         Ok(())
     }
@@ -427,9 +493,11 @@ impl Recovery<'_> {
             // move it.
             let is_odd = stepped.as_ref().map_or(true, |stepped| {
                 stepped.as_ref().is_none_or(|batch| {
-                    segment.base_offset == saved.base_offset
+                    let is_moved = segment.base_offset == saved.base_offset
                         && batch.next_offset == saved.offset
-                        && walked.position + batch.size != saved.position
+                        && walked.position + batch.size != saved.position;
+                    // Nor is one known to reach over the point.
+                    is_moved || batch.next_offset > saved.offset
                 })
             });
             if is_below && is_odd && !is_checked {
@@ -442,12 +510,12 @@ impl Recovery<'_> {
                 }
                 // Where everything was durable it is damage: goes on behind it, if anything good is there.
                 cursor.release();
-                if !(is_below || self.is_copied) || !self.hop_damage(segment, &mut walked, saved, next_base)? {
+                if !(is_below || self.is_whole()) || !self.hop_damage(segment, &mut walked, saved, next_base)? {
                     return Ok(Some(walked));
                 }
                 continue;
             };
-            if !(is_below || self.is_copied) {
+            if !(is_below || self.is_whole()) {
                 walked.records += stepped.records;
             }
             if self.params.saved.is_none() {
@@ -468,7 +536,7 @@ impl Recovery<'_> {
             offset_end: next_base.unwrap_or(Offset::MAX),
             durable_below: saved.offset,
             epochs: None,
-            check_crc: (next_offset >= saved.offset || self.is_copied) && !bug(Bug::SkipCrc),
+            check_crc: (next_offset >= saved.offset || self.is_whole()) && !bug(Bug::SkipCrc),
         }
     }
 
@@ -503,14 +571,14 @@ impl Recovery<'_> {
         saved: DurablePoint,
         next_base: Option<Offset>,
     ) -> Result<bool> {
-        let upper = next_base.unwrap_or(if self.is_copied { Offset::MAX } else { saved.offset });
+        let upper = next_base.unwrap_or(if self.is_whole() { Offset::MAX } else { saved.offset });
         let mut found = self.log.resync(segment, walked.position, walked.next_offset, upper)?;
         let is_above = found.batch.is_none_or(|(_, base)| base >= saved.offset);
         if is_above && self.goes_on_at(segment, walked.position, saved)? {
             found.batch = Some((saved.position, saved.offset));
         }
-        if found.batch.is_none() && next_base.is_none() && self.is_copied {
-            // Nothing follows: the log that was copied here ends before these bytes.
+        if found.batch.is_none() && next_base.is_none() && self.is_whole() {
+            // Nothing follows: the log ends before these bytes.
             return Ok(false);
         }
         let next_offset = found.batch.map_or(upper, |(_, base)| base);

@@ -133,8 +133,13 @@ impl LogShared {
         SegmentOptions::new(&self.config.read(), if self.is_attached() { Access::Read } else { Access::Write })
     }
 
-    /// A writer that goes on at `position` of `segment`.
-    pub(super) fn resume_writer(&self, segment: &Arc<Segment>, position: Position) -> Result<SegmentWriter> {
+    /// A writer that goes on at `position` of `segment`, and the offset behind the last batch before it; `None` where no
+    /// batch ends there.
+    pub(super) fn resume_writer(
+        &self,
+        segment: &Arc<Segment>,
+        position: Position,
+    ) -> Result<(SegmentWriter, Option<Offset>)> {
         let config = Arc::clone(&self.config.read());
         SegmentWriter::resume(segment, position, config, self.clock.now(), &self.pool)
     }

@@ -97,7 +97,7 @@ impl LogShared {
         kept.rebuild_into_memory(&self.pool)?;
         kept.set_stale();
 
-        appender.writer = self.resume_writer(&kept, position)?;
+        (appender.writer, _) = self.resume_writer(&kept, position)?;
         (appender.next_offset, appender.sync_pending_from, appender.torn) = (end, None, false);
         {
             let mut segments = self.segments.write();

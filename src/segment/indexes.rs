@@ -108,25 +108,32 @@ impl Segment {
     }
 
     /// Lets an indexer go on at `position`, the end of the batches: the indexes are in memory afterwards,
-    /// without what sealing added. Returns also how many entries each of them has.
+    /// without what sealing added. Returns also how many entries each of them has, and the offset behind the last
+    /// batch before `position` (the segment's base offset at its start); `None` where no batch ends there.
     pub(crate) fn resume_indexer(
         &self,
         position: Position,
         pool: &Arc<BufferPool>,
-    ) -> Result<(SegmentIndexer, (u32, u32))> {
+    ) -> Result<(SegmentIndexer, (u32, u32), Option<Offset>)> {
         self.load_indexes(pool)?;
-        let (mut resumed, leads_to_the_end) = self.resume_from_indexes(position, pool);
-        if !leads_to_the_end {
+        let (mut resumed, mut ends_at) = self.resume_from_indexes(position, pool);
+        if ends_at.is_none() {
             // The last entry names another place than a batch's, or there is damage behind it.
             self.rebuild_into_memory(pool)?;
-            (resumed, _) = self.resume_from_indexes(position, pool);
+            (resumed, ends_at) = self.resume_from_indexes(position, pool);
         }
-        self.largest_timestamp.store(resumed.0.largest_timestamp().0, Ordering::Release);
-        Ok(resumed)
+        let (indexer, counts) = resumed;
+        self.largest_timestamp.store(indexer.largest_timestamp().0, Ordering::Release);
+        Ok((indexer, counts, ends_at))
     }
 
-    /// Tells also whether the batch that the last entry names is there, and others from it to `position`.
-    fn resume_from_indexes(&self, position: Position, pool: &Arc<BufferPool>) -> ((SegmentIndexer, (u32, u32)), bool) {
+    /// Also the offset behind the last batch, where the batch that the last entry names is there, and others from it to
+    /// `position`.
+    fn resume_from_indexes(
+        &self,
+        position: Position,
+        pool: &Arc<BufferPool>,
+    ) -> ((SegmentIndexer, (u32, u32)), Option<Offset>) {
         let (mut indexer, counts, mut named) = {
             let mut indexes = self.indexes.write();
             let (offsets, mut times) = match &*indexes {
@@ -148,16 +155,16 @@ impl Segment {
         };
         // The batches behind the last entry are the indexer's own to look at again: an interval at most.
         let mut cursor = Cursor::new(pool);
-        let mut at = indexer.mark();
+        let (mut at, mut next_offset) = (indexer.mark(), self.base_offset);
         while at < position {
             let Ok(Ok(batch)) = cursor.batch(self, at, position) else { break };
             if named.take().is_some_and(|offset| offset != batch.last_offset()) {
                 break;
             }
             indexer.on_batch(at, batch.last_offset(), batch.max_timestamp());
-            at += batch.size() as u32;
+            (at, next_offset) = (at + batch.size() as u32, batch.next_offset());
         }
-        ((indexer, counts), at == position)
+        ((indexer, counts), (at == position).then_some(next_offset))
     }
 
     /// Largest timestamp of the first batch, where there is one below `end`.

@@ -1,7 +1,9 @@
 //! One segment's `.log` file: its published length, and what becomes of its files.
 
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use edgelog_core::limits::{READABLE_BYTES_MAX, SEGMENT_BYTES_MAX};
 use edgelog_core::{LogConfig, Offset, Position, TimestampMs};
 
 use super::file_names;
@@ -22,6 +24,15 @@ pub(crate) struct SegmentOptions {
     pub(crate) interval_bytes: u32,
     /// `max.message.bytes`.
     pub(crate) batch_bytes_max: u32,
+}
+
+/// A segment with batches behind the last position that Kafka can count: its length.
+pub(crate) struct TooLong(pub(crate) u64);
+
+impl fmt::Display for TooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the segment holds batches up to byte {}, and a segment has at most {SEGMENT_BYTES_MAX}", self.0)
+    }
 }
 
 impl SegmentOptions {
@@ -119,8 +130,8 @@ impl Segment {
         }
         let path = self.path();
         let meta = self.storage.metadata(&path).map_err(Error::storage("look at", &path))?;
-        // Positions fit 31 bits in Kafka's indexes: bytes beyond that are not reachable by any reader.
-        let len = meta.len.min(i32::MAX as u64) as u32;
+        // Bytes beyond what a position can count are not reachable by any reader.
+        let len = meta.len.min(READABLE_BYTES_MAX) as u32;
         Ok(match self.len.compare_exchange(LEN_UNKNOWN, len, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => Position(len),
             Err(published) => Position(published),

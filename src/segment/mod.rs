@@ -23,6 +23,6 @@ pub(crate) use buffer::{BufferPool, PooledBuffer};
 pub(crate) use cursor::{Cursor, Lent};
 pub(crate) use damage::Resynced;
 pub(crate) use indexes::INDEX_BYTES_MAX;
-pub(crate) use log_file::{Segment, SegmentOptions};
+pub(crate) use log_file::{Segment, SegmentOptions, TooLong};
 pub(crate) use window::Window;
 pub(crate) use writer::{Room, RoomAhead, SegmentWriter};

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use edgelog_core::limits::READABLE_BYTES_MAX;
 use edgelog_core::{
     Candidate, Continuation, DecodeError, Effort, EpochTableView, HEADER_LEN, Judgement, Offset, Plausible,
     RecordBatch, Resync, Standing, batch_at, displaced_batch, resync,
@@ -111,13 +112,25 @@ impl Walker {
     /// A walk over the file at `path`, as far as a position reaches.
     pub(crate) fn open(storage: &dyn Storage, path: &str, rules: WalkRules) -> Result<Walker> {
         let file = storage.open(path, Access::Read).map_err(Error::storage("open", path))?;
-        let len = file.len().map_err(Error::storage("look at", path))?.min(i32::MAX as u64);
+        let len = file.len().map_err(Error::storage("look at", path))?.min(READABLE_BYTES_MAX);
         Ok(Walker::new(file, len, rules))
     }
 
     /// Places to try where the search's effort is spent, ascending.
     pub(crate) fn set_hints(&mut self, positions: Vec<u64>) {
         self.hints = positions;
+    }
+
+    /// Walks on to the end, and answers where the last batch that holds ends.
+    pub(crate) fn valid_end(&mut self) -> u64 {
+        let mut valid_end = 0;
+        loop {
+            match self.next() {
+                Step::Batch { .. } => valid_end = self.position,
+                Step::Damage(_) => {}
+                Step::Zeros { .. } | Step::End => return valid_end,
+            }
+        }
     }
 
     /// Goes on at `position`.
@@ -343,7 +356,7 @@ impl Walker {
         if self.expected.is_some() {
             due.plausible()
         } else {
-            Plausible { durable_below: Offset(0), ..due.plausible() }
+            Plausible { offset_min: Plausible::ANY_OFFSET, durable_below: Offset(0), ..due.plausible() }
         }
     }
 

@@ -113,19 +113,19 @@ impl SegmentWriter {
         SegmentWriter { file: Some(file), reserved, reserve_step, stores, ..writer }
     }
 
-    /// A writer that goes on at `position` of a segment that has batches up to there. Its indexes are in memory
-    /// afterwards.
+    /// A writer that goes on at `position` of a segment that has batches up to there, and the offset behind the last of
+    /// them; `None` where no batch ends there. Its indexes are in memory afterwards.
     pub(crate) fn resume(
         segment: &Arc<Segment>,
         position: Position,
         config: Arc<LogConfig>,
         now: TimestampMs,
         pool: &Arc<BufferPool>,
-    ) -> Result<SegmentWriter> {
-        let (indexer, index_entries) = segment.resume_indexer(position, pool)?;
+    ) -> Result<(SegmentWriter, Option<Offset>)> {
+        let (indexer, index_entries, ends_at) = segment.resume_indexer(position, pool)?;
         let first_timestamp = segment.first_timestamp(position, pool);
         let writer = SegmentWriter::idle(Arc::clone(segment), position, config, now);
-        Ok(SegmentWriter { indexer, index_entries, first_timestamp, ..writer })
+        Ok((SegmentWriter { indexer, index_entries, first_timestamp, ..writer }, ends_at))
     }
 
     fn idle(segment: Arc<Segment>, position: Position, config: Arc<LogConfig>, now: TimestampMs) -> SegmentWriter {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::support::{TempDir, ticking};
-use edgelog::core::{LeaderEpoch, RecordBatch, encode_one, stamp_base};
+use edgelog::core::{LeaderEpoch, RecordBatch, RecordBatchBuilder, crc32c, encode_one, stamp_base};
 use edgelog::inspect::{self, Selection, Severity};
 use edgelog::storage::{DirectoryStorage, DirectoryStorageOptions, Storage};
 use edgelog::{Error, Log, LostRange, NewRecord, NewTopic, Offset, OffsetSpec, Store, TimestampMs};
@@ -222,6 +222,193 @@ fn a_batch_as_large_as_its_topic_allows_is_sound_to_all() {
     assert!(report.after.is_none_or(|after| after.is_sound()));
     let (_store, log) = opened(dir.path());
     assert_eq!(read(&log, OffsetSpec::Earliest).0[..2], [0, 1], "{behind}");
+}
+
+/// A batch of `records` records at `base`.
+fn batch_of(base: i64, records: usize) -> Vec<u8> {
+    let mut builder = RecordBatchBuilder::new(vec![0; 100 + 100 * records]);
+    for n in 0..records {
+        let value = format!("value {}", base + n as i64);
+        builder.append(TimestampMs(1000), None, Some(value.as_bytes()), &[]).unwrap();
+    }
+    stamp_base(builder.finish(), Offset(base), LeaderEpoch(0));
+    let size = builder.size();
+    builder.into_buffer()[..size].to_vec()
+}
+
+/// Appends one record, closes, and answers where it was acknowledged; an attached process then finds it there.
+fn append_and_find(dir: &Path) -> i64 {
+    let (store, log) = opened(dir);
+    let given = log.append(NewRecord::value(b"acknowledged")).unwrap().base_offset;
+    store.close().unwrap();
+    let (_store, log) = attached(dir);
+    let mut reader = log.reader(OffsetSpec::Offset(given)).unwrap();
+    let batch = reader.next_batch().unwrap().expect("what was acknowledged");
+    let record = batch.records().unwrap().next().unwrap().unwrap();
+    assert_eq!((record.offset, record.value), (given, Some(&b"acknowledged"[..])));
+    given.0
+}
+
+fn repair(dir: &Path) {
+    let storage: Arc<dyn Storage> = Arc::new(DirectoryStorage::open(dir, DirectoryStorageOptions::default()).unwrap());
+    inspect::repair(&storage, &Selection::all(), false, &mut |_| ControlFlow::Continue(())).unwrap();
+}
+
+/// Batches end at the recovery point of the checkpoint that goes with them. Where one reaches over it, the files were
+/// put there later, and no byte of them is damaged.
+#[test]
+fn a_recovery_point_inside_a_batch_takes_nothing_away() {
+    for repaired in [false, true] {
+        let dir = TempDir::new();
+        own(dir.path(), 3);
+        let other = [batch_of(0, 2), batch_of(2, 2), batch_of(4, 2)].concat();
+        fs::write(segment(dir.path()), other).unwrap();
+        let all = [0, 1, 2, 3, 4, 5];
+        assert_eq!(read(&attached(dir.path()).1, OffsetSpec::Earliest).0, all, "attached");
+        if repaired {
+            repair(dir.path());
+        }
+        assert_eq!(append_and_find(dir.path()), 6);
+        assert_eq!(read(&opened(dir.path()).1, OffsetSpec::Earliest).0, [0, 1, 2, 3, 4, 5, 6]);
+    }
+}
+
+#[test]
+fn a_segment_that_overlaps_the_recovery_point_loses_nothing() {
+    for (base, bytes) in [(2, [batch_of(2, 2), batch_of(4, 1)].concat()), (1, batch_of(1, 4))] {
+        let dir = TempDir::new();
+        own(dir.path(), 3);
+        fs::write(dir.path().join(format!("t-0/{base:020}.log")), bytes).unwrap();
+        let before = read(&attached(dir.path()).1, OffsetSpec::Earliest).0;
+        assert_eq!(before, [0, 1, 2, 3, 4]);
+        assert_eq!(append_and_find(dir.path()), 5);
+        repair(dir.path());
+        assert_eq!(read(&attached(dir.path()).1, OffsetSpec::Earliest).0, [0, 1, 2, 3, 4, 5]);
+    }
+}
+
+/// The writer went by the checkpoint and readers by the batches: an append was acknowledged at an offset that readers
+/// gave to the batch before.
+#[test]
+fn an_append_behind_a_batch_that_says_too_much_is_found_where_it_was_acknowledged() {
+    let changes: [fn(&mut [u8]); 2] = [
+        |last| last[7] += 1,
+        |last| {
+            last[26] += 1;
+            let crc = crc32c(&last[21..]);
+            last[17..21].copy_from_slice(&crc.to_be_bytes());
+        },
+    ];
+    for change in changes {
+        let dir = TempDir::new();
+        let before = [batch(0, 1000, b"v"), batch(1, 1000, b"v"), batch(5, 1000, b"v")].concat();
+        imported(dir.path(), &[(0, [&before[..], &batch(6, 1000, b"v")].concat())]);
+        // Closed cleanly: the checkpoint knows the log, and that it ends at 7.
+        opened(dir.path()).0.close().unwrap();
+        let mut bytes = fs::read(segment(dir.path())).unwrap();
+        change(&mut bytes[before.len()..]);
+        fs::write(segment(dir.path()), bytes).unwrap();
+        append_and_find(dir.path());
+        append_and_find(dir.path());
+    }
+}
+
+/// The checkpoint's end says which of two batches that contradict each other is the damaged one.
+#[test]
+fn the_batch_that_ends_at_the_recovery_point_is_believed() {
+    let dir = TempDir::new();
+    let places = [batch_of(0, 2), batch_of(4, 2), batch_of(6, 5), batch_of(11, 5)];
+    imported(dir.path(), &[(0, places.concat())]);
+    opened(dir.path()).0.close().unwrap();
+    let mut bytes = fs::read(segment(dir.path())).unwrap();
+    bytes[places[0].len() + places[1].len() + 7] += 2;
+    fs::write(segment(dir.path()), bytes).unwrap();
+    let sound = [0, 1, 4, 5, 11, 12, 13, 14, 15];
+    all_agree(dir.path(), &sound, &[(6, 11)]);
+    assert_eq!(append_and_find(dir.path()), 16);
+    assert_eq!(read(&attached(dir.path()).1, OffsetSpec::Earliest).0, [&sound[..], &[16]].concat());
+}
+
+/// A segment begins only when all before the one before it is durable: what an older checkpoint does not say yet.
+#[test]
+fn damage_that_an_older_checkpoint_does_not_cover_is_damage_all_the_same() {
+    let dir = TempDir::new();
+    let store = ticking().open(dir.path()).unwrap();
+    store.create_topic(&NewTopic::new("t").config("retention.ms", "-1").config("segment.bytes", "4096")).unwrap();
+    let append = |store: &Store, count: i64| {
+        let log = store.log("t", 0).unwrap();
+        for n in 0..count {
+            log.append(NewRecord::value(format!("record {n} {}", "-".repeat(200)).as_bytes())).unwrap();
+        }
+    };
+    append(&store, 10);
+    store.close().unwrap();
+    let checkpoint = dir.path().join("edgelog.checkpoint");
+    let older = fs::read(&checkpoint).unwrap();
+    let store = ticking().open(dir.path()).unwrap();
+    append(&store, 90);
+    store.close().unwrap();
+    fs::write(&checkpoint, older).unwrap();
+    let mut segments: Vec<_> =
+        fs::read_dir(dir.path().join("t-0")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    segments.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+    segments.sort();
+    let damaged = &segments[segments.len() / 2];
+    let mut bytes = fs::read(damaged).unwrap();
+    let lost = i64::from_be_bytes(bytes[..8].try_into().unwrap());
+    bytes[70] ^= 1;
+    fs::write(damaged, bytes).unwrap();
+    let sound: Vec<i64> = (0..100).filter(|&n| n != lost).collect();
+    all_agree(dir.path(), &sound, &[(lost, lost + 1)]);
+}
+
+/// No power cut takes a checkpoint away. Where it is gone, nothing behind damage is what a cut has left.
+#[test]
+fn without_a_checkpoint_what_is_sound_behind_damage_stays_in_the_log() {
+    let dir = TempDir::new();
+    let mut bytes = own(dir.path(), 10);
+    let damaged = places(&bytes)[3];
+    bytes[damaged + 70] ^= 1;
+    fs::write(segment(dir.path()), bytes).unwrap();
+    fs::remove_file(dir.path().join("edgelog.checkpoint")).unwrap();
+    let sound = [0, 1, 2, 4, 5, 6, 7, 8, 9];
+    assert_eq!(read(&attached(dir.path()).1, OffsetSpec::Earliest).0, sound);
+    assert_eq!(append_and_find(dir.path()), 10);
+    assert_eq!(read(&attached(dir.path()).1, OffsetSpec::Earliest).0, [&sound[..], &[10]].concat());
+}
+
+/// Kafka refuses a segment of more than 2^31 - 1 bytes. It is read here, and neither cut nor moved.
+#[cfg(target_pointer_width = "64")]
+#[test]
+fn a_segment_longer_than_a_segment_can_be_is_read_and_left_alone() {
+    use std::os::unix::fs::FileExt;
+    let dir = TempDir::new();
+    let (large, small) = (batch(0, 1000, &vec![0; 64 << 20]), batch(0, 1000, b"v"));
+    imported(dir.path(), &[(0, Vec::new())]);
+    let file = fs::OpenOptions::new().write(true).open(segment(dir.path())).unwrap();
+    let mut at = 0;
+    for n in 0..36_i64 {
+        let bytes = if n < 34 { &large } else { &small };
+        // The value is zeros, which a file need not hold.
+        file.write_all_at(&n.to_be_bytes(), at).unwrap();
+        file.write_all_at(&bytes[8..bytes.len().min(200)], at + 8).unwrap();
+        at += bytes.len() as u64;
+    }
+    file.set_len(at).unwrap();
+    let all: Vec<i64> = (0..36).collect();
+    assert_eq!(read(&attached(dir.path()).1, OffsetSpec::Earliest).0, all);
+    let store = ticking().open(dir.path()).unwrap();
+    let error = store.log("t", 0).unwrap_err().to_string();
+    assert!(error.contains("2147483647"), "{error}");
+    store.close().unwrap();
+    assert_eq!((file.metadata().unwrap().len(), places_in(dir.path())), (at, 1));
+}
+
+/// How many `.log` and `.cut` files the partition has.
+#[cfg(target_pointer_width = "64")]
+fn places_in(dir: &Path) -> usize {
+    let names = fs::read_dir(dir.join("t-0")).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| [".log", ".cut"].iter().any(|end| name.to_string_lossy().ends_with(end))).count()
 }
 
 /// A follower that was attached before never shows a record of the new topic behind one of the old.

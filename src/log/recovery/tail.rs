@@ -173,11 +173,15 @@ impl Recovery<'_> {
 
     /// First and last offset of the batches from `position` on that are valid in themselves, found by bounded searches.
     /// None of them is held against the others: stale ones of several histories may stand side by side.
-    fn valid_offsets_behind(&self, segment: &Segment, position: Position) -> Result<Option<(Offset, Offset)>> {
+    pub(super) fn valid_offsets_behind(
+        &self,
+        segment: &Segment,
+        position: Position,
+    ) -> Result<Option<(Offset, Offset)>> {
         let len = segment.len()?;
         let mut window = Window::new(Arc::clone(segment.file()?), u64::from(len));
         let mut effort = Effort::for_segment(u64::from(len));
-        let (mut at, mut next, mut range) = (position, Offset(0), None);
+        let (mut at, mut next, mut range) = (position, segment.base_offset, None);
         for _ in 0..SEARCHES_MAX {
             let mut cursor = Cursor::new(&self.log.pool);
             while let Ok(Ok(batch)) = cursor.batch(segment, at, len) {
