@@ -7,6 +7,9 @@ use edgelog_core::{ConfigError, DecodeError, EncodeError, LeaderEpoch, Offset, P
 
 use crate::codec::CodecError;
 
+/// In every error that says that what is written is not, or may not be, what the names lead to any more.
+pub(crate) const WHILE_IN_USE: &str = "while it was in use";
+
 /// What this crate's calls return.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -388,6 +391,19 @@ impl Error {
         match self {
             Error::CorruptRecord { .. } | Error::CorruptBatch { .. } | Error::UnsupportedMessageFormat { .. } => true,
             Error::NotOpened { source, .. } => source.is_corrupt(),
+            _ => false,
+        }
+    }
+
+    /// Whether the error reports that files that this process was writing are not, or may not be, where their names lead
+    /// any more: somebody has moved, removed or replaced them, their directory, or the store's lock file. What was
+    /// acknowledged stands in those files, as far as they still exist.
+    pub fn is_out_of_place(&self) -> bool {
+        match self {
+            Error::Storage { source, .. } => source.to_string().contains(WHILE_IN_USE),
+            Error::LogFailed { source, .. } => source.is_out_of_place(),
+            Error::NotOpened { source, .. } => source.is_out_of_place(),
+            Error::PreviousIo { reason, .. } => reason.contains(WHILE_IN_USE),
             _ => false,
         }
     }

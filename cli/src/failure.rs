@@ -78,6 +78,9 @@ fn hint_of(error: &edgelog::Error) -> Option<&'static str> {
         edgelog::Error::CorruptRecord { .. } | edgelog::Error::CorruptBatch { .. } => Some(
             "`edgelog fsck` says what is damaged, `edgelog tail` prints what is good on both sides, `edgelog repair` makes the log whole again.",
         ),
+        error if error.is_out_of_place() => Some(
+            "What was acknowledged stands in the files that were moved, as far as they exist. Put them back in their place before the store is opened again.",
+        ),
         edgelog::Error::PreviousIo { .. } | edgelog::Error::LogFailed { .. } => Some(
             "What was acknowledged is safe. Look at the disk and the kernel's log (dmesg), then start again: opening recovers.",
         ),

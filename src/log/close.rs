@@ -19,6 +19,7 @@ impl LogShared {
         if !matches!(self.state.load(Ordering::Acquire), state::WRITABLE | state::ATTEND) {
             return Ok(false);
         }
+        self.check_place()?;
         self.prepare_room()?;
         let sealed = self.finish_sealed()?;
         let since = writer.interval_since.load(Ordering::Acquire);
@@ -28,6 +29,22 @@ impl LogShared {
             self.flush_until(self.log_end_offset.load(Ordering::Acquire))?;
         }
         Ok(sealed)
+    }
+
+    /// Fails the log where its active segment is not what its name leads to: a flush looks by itself, and what is
+    /// acknowledged before it is flushed depends on this.
+    fn check_place(&self) -> Result<()> {
+        let (segment, file) = {
+            let guard = self.writer()?.appender.lock();
+            let Some(appender) = guard.as_ref() else { return Ok(()) };
+            let Some(file) = appender.writer.file() else { return Ok(()) };
+            (Arc::clone(appender.writer.segment()), Arc::clone(file))
+        };
+        let checked = file.check_place().map_err(|error| Error::storage("look at", &segment.path())(error));
+        if let Err(error) = &checked {
+            self.fail(&error.to_string());
+        }
+        checked
     }
 
     /// The interval within which an `Interval` append still waits to be flushed.

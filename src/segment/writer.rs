@@ -328,6 +328,11 @@ impl SegmentWriter {
         self.segment.seal(&mut self.indexer);
     }
 
+    /// The file, where anything was written to the segment since it was opened.
+    pub(crate) fn file(&self) -> Option<&Arc<dyn StorageFile>> {
+        self.file.as_ref()
+    }
+
     /// The file, where anything was written to the segment since it was opened. The writer has none afterwards.
     pub(crate) fn take_file(&mut self) -> Option<Arc<dyn StorageFile>> {
         self.file.take()

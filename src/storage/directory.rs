@@ -21,6 +21,7 @@ use super::lock::{self, HeldLock, PlainLock, WriterLock};
 use super::map_budget::MapBudget;
 use super::mapped_file::MappedFile;
 use super::{Access, DirEntry, FileMeta, Lease, Storage, StorageFile, StorageLock, write_again};
+use crate::error::WHILE_IN_USE;
 
 /// The name of the lock file inside the data directory.
 const LOCK_FILE: &str = ".lock";
@@ -433,6 +434,7 @@ impl Storage for DirectoryStorage {
                 device,
                 path: Mutex::new(Some(path.to_owned())),
                 identity,
+                device_number: metadata.dev(),
                 writable: AtomicBool::new(writes),
                 descriptor: Mutex::new(Some(Arc::new(descriptor))),
                 last_used: AtomicU64::new(0),
@@ -530,6 +532,8 @@ struct DataFile {
     /// Its name inside the data directory; `None` once it has none.
     path: Mutex<Option<String>>,
     identity: u64,
+    /// The number of the file system that it is on.
+    device_number: u64,
     /// Whether the descriptor is for writing too.
     writable: AtomicBool,
     /// Closed (`None`) when others needed the room. A dirty file's is flushed first, so that the kernel
@@ -618,21 +622,34 @@ impl DataFile {
             self.failed.store(error.raw_os_error(), Ordering::Release);
             io::Error::from(error)
         })?;
-        if self.writable.load(Ordering::Acquire) { self.check_place(&file) } else { Ok(()) }
+        if self.writable.load(Ordering::Acquire) { self.check_place() } else { Ok(()) }
     }
 
-    /// Returns where what was flushed is found again: the file has a name, in a data directory that is still this
-    /// process's.
-    fn check_place(&self, file: &File) -> io::Result<()> {
+    /// Returns where what was flushed is found again: the file's name, through whatever directory it leads, still stands
+    /// for this file, in a data directory that is still this process's. That the file has some name is not enough: it
+    /// may have been moved away with its directory, or be a copy that somebody keeps.
+    fn check_place(&self) -> io::Result<()> {
         self.shared.check_lock()?;
-        if file.metadata()?.nlink() == 0 {
-            // A call that removes the file here has the lock until it has forgotten the name.
-            let _no_removal = self.shared.files.lock();
-            if self.path.lock().is_some() {
-                return Err(io::Error::other("the file was removed while it was in use"));
-            }
+        if self.has_its_name()? {
+            return Ok(());
         }
-        Ok(())
+        // A call that renames or removes the file here has the lock until the new name is known.
+        let _no_rename = self.shared.files.lock();
+        if self.has_its_name()? {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("the file or its directory was moved or removed {WHILE_IN_USE}")))
+    }
+
+    /// Whether the name leads to the file; also where the file has none any more, by a call that was made here.
+    fn has_its_name(&self) -> io::Result<bool> {
+        let Some(path) = self.path.lock().clone() else { return Ok(true) };
+        match fs::symlink_metadata(self.shared.resolve(&path)?) {
+            Ok(there) => Ok(there.dev() == self.device_number && identity(&there) == self.identity),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+            // A medium that answers for neither: what is written next learns that by itself.
+            Err(_) => Ok(true),
+        }
     }
 
     fn check_flushes(&self) -> io::Result<()> {
@@ -871,6 +888,10 @@ impl StorageFile for DirectoryFile {
 
     fn flush(&self) -> io::Result<()> {
         self.file.flush()
+    }
+
+    fn check_place(&self) -> io::Result<()> {
+        self.file.check_place()
     }
 }
 

@@ -29,6 +29,7 @@ use rustix::io::Errno;
 use super::calls::{open_regular, retry};
 use super::{ForkGuard, StorageLock};
 use crate::canary::{Bug, bug};
+use crate::error::WHILE_IN_USE;
 use crate::events;
 
 /// So often a lock is tried to be taken while other processes look for a moment whether it is held.
@@ -152,9 +153,12 @@ impl WriterLock {
         if let Some(directory) = &self.directory {
             match fs::metadata(&self.root) {
                 Ok(there) if directory.is(&there) => {}
-                Ok(_) => return Err(io::Error::other("another directory has the data directory's name now")),
+                Ok(_) => {
+                    let text = format!("another directory has taken the data directory's name {WHILE_IN_USE}");
+                    return Err(io::Error::other(text));
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return Err(io::Error::other("the data directory was removed while it was in use"));
+                    return Err(io::Error::other(format!("the data directory was moved or removed {WHILE_IN_USE}")));
                 }
                 // A medium that answers for neither: what is written next learns that by itself.
                 Err(_) => return Ok(()),
@@ -163,7 +167,7 @@ impl WriterLock {
         if file.has_name(&self.path) {
             return Ok(());
         }
-        let other = "the lock file was removed while the store was in use, and another process has locked a new one";
+        let other = format!("the lock file was removed {WHILE_IN_USE}, and another process has locked a new one");
         for _ in 0..RETAKE_TRIES {
             match lock_file(&self.path, self.mode) {
                 Ok(file) => {

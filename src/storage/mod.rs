@@ -280,8 +280,18 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// Once it answered an error, every later flush of this handle, and of any other handle of the same file,
-    /// answers that error too, until the last of them is dropped.
+    /// answers that error too, until the last of them is dropped. Also an error, where the file was opened for writing:
+    /// that its name does not lead to it any more ([`check_place`](StorageFile::check_place)).
     fn flush(&self) -> io::Result<()>;
+
+    /// Returns where whoever opens the name under which the file was opened, or that it was given since, finds this
+    /// file; also where a call of its storage has taken the name away. By default that is always so.
+    ///
+    /// # Errors
+    /// What was written may be found by no reader: somebody has moved, replaced or removed the file or its directory.
+    fn check_place(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Removes a file, where there is one.

@@ -143,6 +143,49 @@ fn a_flush_of_a_file_that_was_removed_is_no_acknowledgement() {
     }
 }
 
+/// The file that is written to goes on having a name, and the one that readers open is another or none: a partition that
+/// is moved away, or moved and copied back; a segment likewise, or unlinked where a hard link remains.
+#[test]
+fn a_writer_whose_partition_or_segment_is_moved_acknowledges_nothing() {
+    let log_name = "00000000000000000000.log";
+    let cases = ["directory away", "directory back", "file away", "file back", "file linked", "directory to a link"];
+    for (how, durability) in
+        cases.iter().flat_map(|&how| [Durability::Sync, Durability::Interval, Durability::Os].map(|d| (how, d)))
+    {
+        let parent = TempDir::new();
+        let (dir, away) = (parent.path().join("data"), parent.path().join("away"));
+        let store = with_topic(&dir);
+        append(&store, durability).unwrap();
+        let (partition, file) = (dir.join("t-0"), dir.join("t-0").join(log_name));
+        match how {
+            "file linked" => {
+                fs::hard_link(&file, &away).unwrap();
+                fs::remove_file(&file).unwrap();
+            }
+            _ => fs::rename(if how.starts_with("file") { &file } else { &partition }, &away).unwrap(),
+        }
+        match how {
+            "directory back" => crate::support::copy_dir(&away, &partition),
+            "file back" => drop(fs::copy(&away, &file).unwrap()),
+            "directory to a link" => symlink(&away, &partition).unwrap(),
+            _ => {}
+        }
+        let ticked = store.tick(TimestampMs(i64::from(i32::MAX)));
+        let appended = append(&store, durability);
+        if how == "directory to a link" {
+            // The name leads to the same file: nothing is lost.
+            assert!(ticked.is_ok() && appended.is_ok(), "{how}: {ticked:?} {appended:?}");
+            drop(store);
+            assert_eq!(records(&Store::attach(&dir).unwrap()), 2);
+            continue;
+        }
+        assert!(durability == Durability::Sync || ticked.is_err(), "{how} {durability:?}");
+        let refused = appended.unwrap_err();
+        assert!(refused.to_string().contains("moved or removed"), "{how} {durability:?}: {refused}");
+        assert!(append(&store, durability).is_err(), "for good");
+    }
+}
+
 /// What attached processes rely on: the flag of a healthy writer is up when it has recovered, and not before.
 #[test]
 fn attached_stores_flush_beside_a_writer_whatever_becomes_of_its_lock_file() {
