@@ -24,8 +24,10 @@ use crate::log::{SavedLog, TopicPartition, offsets_in_words};
 use crate::segment::decompressor::Decompressor;
 use crate::segment::file_names;
 use crate::segment::walk::{Step, WalkRules, Walker};
-use crate::storage::{Access, DirEntry, Storage};
-use crate::store::{PARTITIONS_MAX, are_settings_lost, read_config, settings_to_heal, survey};
+use crate::storage::{Access, DirEntry, LEADS_NOWHERE, Storage};
+use crate::store::{
+    PARTITIONS_MAX, RetentionHolds, are_settings_lost, is_in_the_way, read_config, settings_to_heal, survey,
+};
 
 /// A log that keeps changing under the check is checked so often.
 const ATTEMPTS_MAX: usize = 4;
@@ -277,6 +279,9 @@ impl LogCheck<'_, '_> {
     fn run(&mut self, extent: Extent) -> Result<Ended> {
         let listing = match Listing::read(&**self.storage, &self.facts.dir) {
             Ok(listing) => listing,
+            Err(Error::Storage { .. }) if self.storage.leads_nowhere(&self.facts.dir) => {
+                return Ok(self.away());
+            }
             Err(Error::Storage { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(self.no_dir()),
             Err(error) => return Err(error),
         };
@@ -392,6 +397,19 @@ impl LogCheck<'_, '_> {
             }
         }
         first >= next
+    }
+
+    /// Nothing is lost for good, and nothing can be read.
+    fn away(&mut self) -> Ended {
+        let (start, end) = (self.facts.log_start(), self.facts.recovery_point().unwrap_or(Offset(0)));
+        let (dir, text) = (self.facts.dir.to_string(), format!("cannot be read: {LEADS_NOWHERE}"));
+        if start < end {
+            self.lose(dir, None, start, end, text);
+        } else {
+            self.add(Severity::Lost, dir, None, None, text);
+        }
+        self.log.needs_decision = true;
+        Ended::Done
     }
 
     fn no_dir(&mut self) -> Ended {

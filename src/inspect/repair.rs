@@ -31,8 +31,8 @@ use crate::segment::file_names;
 use crate::segment::rewrite::{Rewrite, Rewritten, rewrite_segment};
 use crate::segment::walk::{Step, WalkRules, Walker};
 use crate::storage::{Access, Storage, StorageLock};
-use crate::store::checkpoint::{Checkpoint, CheckpointFile};
-use crate::store::{RecoveryReport, Store, random_id};
+use crate::store::checkpoint::{self, Checkpoint, CheckpointFile};
+use crate::store::{RecoveryReport, Store, claim, random_id, shared_directories};
 
 /// Repair goes over the store so often at most.
 const ROUNDS_MAX: usize = 3;
@@ -92,10 +92,11 @@ pub fn repair(
         let actions = planned(&before, &facts, &plans);
         return Ok(RepairReport { before, actions, ..RepairReport::default() });
     }
-    let mut lock = take_lock(&**storage)?;
-    let mut actions = Vec::new();
-    restore_displaced(&**storage, selection, &mut actions)?;
+    let mut held = Held::take(&**storage)?;
+    let mut actions = held.refusals();
+    restore_displaced(&**storage, selection, &held, &mut actions)?;
     let (before, mut facts, mut plans) = check_store(storage, selection, progress)?;
+    held.keep_own(&mut plans);
     let sound = before.is_sound() && plans.is_empty() && facts.clean();
     if sound || (before.logs.is_empty() && !facts.exists) {
         return Ok(RepairReport { before, actions, ..RepairReport::default() });
@@ -104,19 +105,61 @@ pub fn repair(
     let mut round = 1;
     loop {
         carry_out(storage, &facts, &plans, &mut actions)?;
-        drop(lock);
+        drop(held);
         let opened = open_and_close(storage)?;
         // The first opening met what the damage had left; a later one meets what repair made of it.
         recovery.get_or_insert(opened);
-        lock = take_lock(&**storage)?;
-        rebuild_missing_indexes(storage, selection, progress)?;
+        held = Held::take(&**storage)?;
+        rebuild_missing_indexes(storage, selection, &held, progress)?;
         let after;
         (after, facts, plans) = check_store(storage, selection, progress)?;
+        held.keep_own(&mut plans);
         // What the engine learns from batches where a checkpoint is lost may show fields to be wrong only now.
         if after.is_sound() || plans.is_empty() || round == ROUNDS_MAX {
             return Ok(RepairReport { before, actions, recovery, after: Some(after) });
         }
         round += 1;
+    }
+}
+
+/// What repair holds while it writes: the store's lock, and those of directories that stand elsewhere.
+struct Held {
+    _store: Box<dyn StorageLock>,
+    _directories: Vec<Box<dyn StorageLock>>,
+    /// Logs that are not written here, and why.
+    refused: Vec<(TopicPartition, String)>,
+}
+
+impl Held {
+    fn take(storage: &dyn Storage) -> Result<Held> {
+        let store = take_lock(storage)?;
+        let logs = list_logs(storage)?.0;
+        let shared = shared_directories(storage, &logs);
+        let (mut directories, mut refused) = (Vec::new(), Vec::new());
+        for name in logs {
+            match claim(storage, &name, shared.get(&name).map_or(&[], Vec::as_slice)) {
+                Ok(lock) => directories.extend(lock),
+                Err(error) => refused.push((name, error.to_string())),
+            }
+        }
+        Ok(Held { _store: store, _directories: directories, refused })
+    }
+
+    fn is_own(&self, name: &TopicPartition) -> bool {
+        self.refused.iter().all(|(refused, _)| refused != name)
+    }
+
+    fn keep_own(&self, plans: &mut Vec<LogPlan>) {
+        plans.retain(|plan| self.is_own(&plan.facts.name));
+    }
+
+    fn refusals(&self) -> Vec<RepairAction> {
+        let action = |(name, why): &(TopicPartition, String)| RepairAction {
+            log: Some(name.clone()),
+            file: name.to_string(),
+            text: format!("left as it is: {why}"),
+        };
+        self.refused.iter().map(action).collect()
     }
 }
 
@@ -133,9 +176,11 @@ fn open_and_close(storage: &Arc<dyn Storage>) -> Result<RecoveryReport> {
 fn rebuild_missing_indexes(
     storage: &Arc<dyn Storage>,
     selection: &Selection,
+    held: &Held,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<()> {
-    let (_, _, plans) = check_store(storage, selection, progress)?;
+    let (_, _, mut plans) = check_store(storage, selection, progress)?;
+    held.keep_own(&mut plans);
     for plan in &plans {
         for segment in plan.segments.iter().filter(|segment| segment.indexes && !segment.rewrite) {
             rebuild_indexes(&**storage, &plan.facts, segment)?;
@@ -196,8 +241,14 @@ fn planned(before: &CheckReport, facts: &StoreFacts, plans: &[LogPlan]) -> Vec<R
 }
 
 /// Puts segments back that an interrupted recovery left under their `.cut` names, as the engine's open does.
-fn restore_displaced(storage: &dyn Storage, selection: &Selection, actions: &mut Vec<RepairAction>) -> Result<()> {
-    for name in list_logs(storage)?.0.into_iter().filter(|name| selection.matches(name)) {
+fn restore_displaced(
+    storage: &dyn Storage,
+    selection: &Selection,
+    held: &Held,
+    actions: &mut Vec<RepairAction>,
+) -> Result<()> {
+    let logs = list_logs(storage)?.0;
+    for name in logs.into_iter().filter(|name| selection.matches(name) && held.is_own(name)) {
         let dir = name.to_string();
         let listing = Listing::read(storage, &dir)?;
         for (base, path) in listing.segments.iter().filter(|(_, path)| listing.displaced.contains(path)) {

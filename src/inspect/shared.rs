@@ -26,6 +26,18 @@ impl Storage for SharedStorage {
         self.0.is_link(dir)
     }
 
+    fn leads_nowhere(&self, dir: &str) -> bool {
+        self.0.leads_nowhere(dir)
+    }
+
+    fn directory_id(&self, dir: &str) -> Option<(u64, u64)> {
+        self.0.directory_id(dir)
+    }
+
+    fn lock_linked(&self, dir: &str, store_file: &str) -> io::Result<Option<Box<dyn StorageLock>>> {
+        self.0.lock_linked(dir, store_file)
+    }
+
     fn create_dir(&self, dir: &str) -> io::Result<()> {
         self.0.create_dir(dir)
     }

@@ -5,6 +5,7 @@
 //! appender would, and from there on every reader works as in the writing process. Behind the end it looks
 //! for the next segment's name and for another file under this one's (a truncation).
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ use super::shared::{LogShared, is_gone};
 use super::types::{ReadUpTo, TopicPartition};
 use crate::error::{Error, Result};
 use crate::segment::{PooledBuffer, Segment, SegmentOptions, Window, file_names};
-use crate::storage::{Access, Storage};
+use crate::storage::{Access, LEADS_NOWHERE, Storage};
 use crate::sync::{Mutex, Ordering};
 use crate::zeros;
 
@@ -69,7 +70,10 @@ pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
 
 /// The base offsets of the segments in `dir`, ascending: one at least.
 fn list_segments(storage: &dyn Storage, dir: &str, name: &TopicPartition) -> Result<Vec<Offset>> {
-    let names = storage.read_dir(dir).map_err(Error::storage("list", dir))?;
+    let names = storage.read_dir(dir).map_err(|error| {
+        let is_away = storage.leads_nowhere(dir);
+        Error::storage("list", dir)(if is_away { io::Error::other(LEADS_NOWHERE) } else { error })
+    })?;
     let mut bases: Vec<Offset> = names.iter().filter_map(|entry| file_names::parse_log_file(&entry.name)).collect();
     bases.sort_unstable();
     if bases.is_empty() {

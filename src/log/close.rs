@@ -119,6 +119,7 @@ impl LogShared {
         self.segments.write().clear();
         *writer.durable.lock() = DurablePoint::default();
         drop(guard);
+        self.keep_directory(None);
         self.wake.wake_all();
     }
 

@@ -70,6 +70,8 @@ pub(crate) struct LogShared {
     /// Up where the log has failed, for attached processes to see: the writer's on the directory, an attached process's
     /// on the files that it could not flush.
     pub(super) failure_flags: Mutex<Vec<Box<dyn StorageLock>>>,
+    /// The lock of the log's directory, where that stands elsewhere, behind a link.
+    pub(super) directory: Mutex<Option<Box<dyn StorageLock>>>,
     pub(super) role: Role,
 
     pub(super) segments: RwLock<Vec<Arc<Segment>>>,
@@ -113,6 +115,7 @@ impl LogShared {
             state: AtomicU8::new(state),
             failure: Mutex::new(None),
             failure_flags: Mutex::default(),
+            directory: Mutex::default(),
             role,
             segments: RwLock::new(Vec::new()),
             epochs: RwLock::new(epochs),
@@ -352,6 +355,11 @@ impl LogShared {
     /// The store is closed, and the next open recovers the log; or the writer has settled what failed here.
     pub(crate) fn lower_flag(&self) {
         self.failure_flags.lock().clear();
+    }
+
+    /// Keeps the lock of the log's directory, or gives it up: nothing is written here any more.
+    pub(crate) fn keep_directory(&self, lock: Option<Box<dyn StorageLock>>) {
+        *self.directory.lock() = lock;
     }
 
     pub(super) fn previous_failure(&self) -> Error {

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use super::calls::{check_kind, open_regular, retry, sync_directory};
 use super::device::Device;
-use super::lock::{self, HeldLock, PlainLock, WriterLock};
+use super::lock::{self, DirectoryLock, HeldDirectory, HeldLock, PlainLock, WriterLock};
 use super::map_budget::MapBudget;
 use super::mapped_file::MappedFile;
 use super::{Access, DirEntry, FileMeta, Lease, Storage, StorageFile, StorageLock, write_again};
@@ -122,6 +122,7 @@ impl DirectoryStorage {
                 store_mode: options.store_mode,
                 devices: Mutex::new(HashMap::from([(device, home)])),
                 writer: Mutex::new(Weak::new()),
+                linked: Mutex::default(),
                 budget: MapBudget::new(options.map_bytes_max),
                 clock: AtomicU64::new(1),
                 open_files_max: options.open_files_max.max(1),
@@ -200,6 +201,8 @@ struct Shared {
     devices: Mutex<HashMap<u64, Arc<Device>>>,
     /// The lock that was taken here.
     writer: Mutex<Weak<WriterLock>>,
+    /// The locks on directories that links lead to, by the links' names.
+    linked: Mutex<HashMap<String, Weak<DirectoryLock>>>,
     budget: Arc<MapBudget<MappedFile>>,
     /// Advances with each descriptor that is opened: the time by which descriptors are old or young.
     clock: AtomicU64,
@@ -271,6 +274,12 @@ impl Shared {
 
     fn check_writable(&self) -> io::Result<()> {
         if self.read_only { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+    }
+
+    /// Whether `directory` is the data directory, by whatever name.
+    fn is_root(&self, directory: &Path) -> bool {
+        let id = |path: &Path| fs::metadata(path).map(|there| (there.dev(), there.ino())).ok();
+        id(directory).is_some_and(|there| Some(there) == id(&self.root))
     }
 
     fn check_lock(&self) -> io::Result<()> {
@@ -378,6 +387,37 @@ impl Storage for DirectoryStorage {
 
     fn is_link(&self, dir: &str) -> bool {
         fs::symlink_metadata(self.shared.root.join(dir)).is_ok_and(|metadata| metadata.is_symlink())
+    }
+
+    fn leads_nowhere(&self, dir: &str) -> bool {
+        self.is_link(dir) && !self.shared.root.join(dir).is_dir()
+    }
+
+    fn directory_id(&self, dir: &str) -> Option<(u64, u64)> {
+        let metadata = fs::metadata(self.shared.resolve(dir).ok()?).ok().filter(fs::Metadata::is_dir)?;
+        Some((metadata.dev(), metadata.ino()))
+    }
+
+    fn lock_linked(&self, dir: &str, store_file: &str) -> io::Result<Option<Box<dyn StorageLock>>> {
+        self.shared.check_writable()?;
+        if !self.is_link(dir) {
+            return Ok(None);
+        }
+        let target = fs::canonicalize(self.shared.resolve(dir)?)?;
+        let Some(lock) = DirectoryLock::take(&target)? else { return Ok(None) };
+        // Behind the lock: one who opens that store meanwhile finds it, or is found here.
+        if let Some(other) = target.parent().filter(|&parent| !self.shared.is_root(parent)) {
+            if other.join(store_file).exists() || lock::is_held(&other.join(LOCK_FILE)) {
+                let other = other.display();
+                return Err(io::Error::other(format!(
+                    "it is a link into the data directory {other}, whose writer alone may write it"
+                )));
+            }
+        }
+        let mut linked = self.shared.linked.lock();
+        linked.retain(|_, lock| lock.strong_count() > 0);
+        linked.insert(dir.to_owned(), Arc::downgrade(&lock));
+        Ok(Some(Box::new(HeldDirectory(lock))))
     }
 
     fn create_dir(&self, dir: &str) -> io::Result<()> {
@@ -488,6 +528,9 @@ impl Storage for DirectoryStorage {
     /// A flag is a lock on the file or directory itself: the kernel keeps it in memory, and gives it back when the
     /// process ends.
     fn raise_flag(&self, path: &str) -> io::Result<Box<dyn StorageLock>> {
+        if let Some(linked) = self.shared.linked.lock().get(path).and_then(Weak::upgrade) {
+            return Ok(Box::new(linked.raise_flag()?));
+        }
         let writer = self.shared.writer.lock().upgrade().filter(|_| path.is_empty());
         match writer {
             Some(writer) if writer.locks_directory() => Ok(Box::new(writer.raise_flag()?)),
@@ -496,7 +539,9 @@ impl Storage for DirectoryStorage {
     }
 
     fn sees_flag(&self, path: &str) -> io::Result<bool> {
-        let lock_file = path.is_empty().then(|| self.shared.root.join(LOCK_FILE));
+        // Both kinds are locked, for a moment, by a writer that opens the store.
+        let is_locked = path.is_empty() || (!path.contains('/') && self.is_link(path));
+        let lock_file = is_locked.then(|| self.shared.root.join(LOCK_FILE));
         lock::sees_flag(&self.shared.resolve(path)?, lock_file.as_deref())
     }
 

@@ -10,6 +10,8 @@
 //! 3. Whoever gets past `.lock` with a lock on another file than the writer's has made that file, so the name does not
 //!    stand for the writer's file any more. [`WriterLock::check`] sees that.
 //! 4. While a writer recovers, `.lock` says so behind its process id: the exclusive lock of 2 is then no flag.
+//! 5. A partition's directory that a link leads to stands outside of the data directory: it has a lock of its own, as the
+//!    data directory has ([`DirectoryLock`]).
 //!
 //! Where a directory cannot be locked (some network file systems), the lock on `.lock` is all there is, and 3 is what a
 //! writer learns of another one by.
@@ -241,6 +243,69 @@ impl WriterLock {
     }
 }
 
+/// The lock on a directory outside of the data directory, to which a link in it leads. As the data directory's own (2):
+/// exclusive while it is taken, shared from then on, exclusive again while the directory's flag is up.
+#[derive(Debug)]
+pub(super) struct DirectoryLock {
+    file: File,
+    process: ForkGuard,
+}
+
+impl DirectoryLock {
+    /// Locks the directory at `path`; `None` where directories cannot be locked.
+    pub(super) fn take(path: &Path) -> io::Result<Option<Arc<DirectoryLock>>> {
+        let file = open_to_lock(path)?;
+        match try_often(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(error) if is_unsupported(&error) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let text = format!("another store is writing the directory that it leads to, {}", path.display());
+                return Err(io::Error::new(error.kind(), text));
+            }
+            Err(error) => return Err(error),
+        }
+        flock(&file, FlockOperation::NonBlockingLockShared)?;
+        Ok(Some(Arc::new(DirectoryLock { file, process: ForkGuard::here() })))
+    }
+
+    /// Raises the directory's flag. Where that fails, the lock may be another writer's now: a log whose flag is raised
+    /// is not written here any more.
+    pub(super) fn raise_flag(self: &Arc<Self>) -> io::Result<DirectoryFlag> {
+        try_often(&self.file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(DirectoryFlag(Arc::clone(self)))
+    }
+
+    fn change(&self, operation: FlockOperation) {
+        if !self.process.forked() {
+            let _ = flock(&self.file, operation);
+        }
+    }
+}
+
+/// The holder's part of a [`DirectoryLock`]: dropping it gives the lock up.
+#[derive(Debug)]
+pub(super) struct HeldDirectory(pub(super) Arc<DirectoryLock>);
+
+impl StorageLock for HeldDirectory {}
+
+impl Drop for HeldDirectory {
+    fn drop(&mut self) {
+        self.0.change(FlockOperation::Unlock);
+    }
+}
+
+/// The flag of a locked directory. Dropped before the lock.
+#[derive(Debug)]
+pub(super) struct DirectoryFlag(Arc<DirectoryLock>);
+
+impl StorageLock for DirectoryFlag {}
+
+impl Drop for DirectoryFlag {
+    fn drop(&mut self) {
+        self.0.change(FlockOperation::NonBlockingLockShared);
+    }
+}
+
 /// A file or directory of ours, locked as a flag or by a name of its own.
 #[derive(Debug)]
 pub(super) struct PlainLock {
@@ -286,6 +351,15 @@ pub(super) fn sees_flag(path: &Path, lock_file: Option<&Path>) -> io::Result<boo
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(!lock_file.is_some_and(is_recovering)),
         Err(error) => Err(error),
     }
+}
+
+/// Whether somebody holds the lock file at `path`.
+pub(super) fn is_held(path: &Path) -> bool {
+    let file = open_lock_file(path, false, 0);
+    file.is_ok_and(|file| {
+        let locked = flock(&file, FlockOperation::NonBlockingLockShared);
+        locked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    })
 }
 
 /// Opens a file or directory for its lock alone: where a pipe has that name, opening it does not wait.

@@ -41,6 +41,9 @@ pub use memory::MemoryStorage;
 
 pub(crate) use fork::ForkGuard;
 
+/// What is said of a partition's name that [`Storage::leads_nowhere`].
+pub(crate) const LEADS_NOWHERE: &str = "it is a link that leads to no directory now; its disk may be away";
+
 /// What [`Storage::read_dir`] tells of one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirEntry {
@@ -113,6 +116,32 @@ pub trait Storage: Send + Sync + fmt::Debug {
     fn is_link(&self, dir: &str) -> bool {
         let _ = dir;
         false
+    }
+
+    /// Whether `dir`, at the top of the data directory, is a link that leads to no directory, as where the disk is away
+    /// that it leads to. A storage without links answers `false`.
+    fn leads_nowhere(&self, dir: &str) -> bool {
+        let _ = dir;
+        false
+    }
+
+    /// What tells the directory `dir` from every other one, whatever names they have: the same for two names of one
+    /// directory. `None` where no directory has two names, as by default, and where it cannot be known.
+    fn directory_id(&self, dir: &str) -> Option<(u64, u64)> {
+        let _ = dir;
+        None
+    }
+
+    /// Takes the lock of the directory to which the link `dir` leads: it stands outside of the data directory, whose
+    /// lock keeps nobody out of it. `store_file` is the name of a file that stands in every data directory. `None` where
+    /// `dir` is no link, and where directories cannot be locked.
+    ///
+    /// # Errors
+    /// `WouldBlock` where another store is writing that directory; also where it stands in another data directory,
+    /// whose writer alone may write it.
+    fn lock_linked(&self, dir: &str, store_file: &str) -> io::Result<Option<Box<dyn StorageLock>>> {
+        let _ = (dir, store_file);
+        Ok(None)
     }
 
     /// Creates one directory. Durable after `sync_dir` of its parent.

@@ -274,10 +274,12 @@ impl Store {
     }
 
     /// Deletes a topic with all of its records. Batches that readers hold stay readable; handles of its logs
-    /// answer [`Error::Closed`].
+    /// answer [`Error::Closed`]. Where a partition is a link, what it leads to goes as well if the
+    /// `edgelog.properties` there names that partition and nothing else uses the directory; if not, the link alone.
     ///
     /// # Errors
-    /// [`Error::UnknownTopicOrPartition`], [`Error::Storage`]; [`Error::ReadOnly`] when attached.
+    /// [`Error::UnknownTopicOrPartition`], [`Error::Storage`]; [`Error::NotOpened`] where a partition is a link that
+    /// leads nowhere now; [`Error::ReadOnly`] when attached.
     ///
     /// # Durability
     /// On return, the topic is gone also after a power cut.

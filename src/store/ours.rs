@@ -6,13 +6,15 @@
 //! names it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::log::{SavedLog, TopicPartition};
 use crate::segment::file_names::{self, OWN_FILE, parse_log_file};
-use crate::storage::{DirEntry, Storage};
+use crate::storage::{DirEntry, LEADS_NOWHERE, Storage, StorageLock};
 
+use super::checkpoint;
 use super::settings::{Marker, read_marker};
 
 /// What the name of a directory ends with while it is being deleted, as in Kafka.
@@ -59,11 +61,18 @@ pub(crate) fn survey(
             partitions.insert(name);
         }
     }
+    let away = |entry: &&DirEntry| !entry.is_dir && storage.leads_nowhere(&entry.name);
+    let away: BTreeSet<_> = names.iter().filter(away).filter_map(|e| TopicPartition::parse_dir(&e.name)).collect();
+    partitions.extend(away.iter().cloned());
     for name in &partitions {
         let first = TopicPartition::new(name.topic.as_str(), 0);
         let is_orphan = name.partition > 0 && !partitions.contains(&first);
         let first_deleted = found.deleted.iter().any(|(_, deleted)| *deleted == first);
-        if is_orphan && is_unfinished(storage, name, known, first_deleted, markers.get(&first)) {
+        if away.contains(name) {
+            if !known.contains_key(name) {
+                found.left.push((name.to_string(), LEADS_NOWHERE.to_owned()));
+            }
+        } else if is_orphan && is_unfinished(storage, name, known, first_deleted, markers.get(&first)) {
             found.unfinished.push(name.clone());
         } else if !known.contains_key(name) && !is_partition(storage, &name.to_string()) {
             let why = "it has a name like a partition's, and holds no log";
@@ -89,7 +98,10 @@ impl Leftovers {
         // A topic may have been created again beside what its deletion has left.
         let unfinished: BTreeSet<_> = self.unfinished.iter().collect();
         partitions.retain(|name| !unfinished.contains(name));
-        let stays = |name: &TopicPartition| partitions.contains(name) && is_partition(storage, &name.to_string());
+        let stays = |name: &TopicPartition| {
+            let dir = name.to_string();
+            partitions.contains(name) && (is_partition(storage, &dir) || storage.leads_nowhere(&dir))
+        };
         let known_topics: BTreeSet<&str> = known.keys().map(|name| name.topic.as_str()).collect();
         let topics_staying: BTreeSet<&str> =
             partitions.iter().filter(|name| stays(name)).map(|name| name.topic.as_str()).collect();
@@ -105,6 +117,60 @@ impl Leftovers {
             }
         }
         self.finished_deletions = finished.into_iter().collect();
+    }
+}
+
+/// Partitions whose directories have more than one name, each with the others of the same directory.
+pub(crate) fn shared_directories(
+    storage: &dyn Storage,
+    logs: &[TopicPartition],
+) -> BTreeMap<TopicPartition, Vec<TopicPartition>> {
+    let mut by_id: BTreeMap<(u64, u64), Vec<&TopicPartition>> = BTreeMap::new();
+    for name in logs {
+        if let Some(id) = storage.directory_id(&name.to_string()) {
+            by_id.entry(id).or_default().push(name);
+        }
+    }
+    let mut shared = BTreeMap::new();
+    for names in by_id.values().filter(|names| names.len() > 1) {
+        for &name in names {
+            let others = names.iter().filter(|&&other| other != name).map(|&other| other.clone());
+            shared.insert(name.clone(), others.collect());
+        }
+    }
+    shared
+}
+
+/// Takes a partition's directory for writing: the lock of one that stands elsewhere, behind a link. `others` are the
+/// partitions of this store that have the same directory.
+///
+/// # Errors
+/// Why it is not written here: another store writes it, or it is another partition's; and where its link leads to no
+/// directory.
+pub(crate) fn claim(
+    storage: &dyn Storage,
+    name: &TopicPartition,
+    others: &[TopicPartition],
+) -> Result<Option<Box<dyn StorageLock>>> {
+    let dir = name.to_string();
+    let refused = |why: String| Error::storage("open", &dir)(io::Error::other(why));
+    if storage.leads_nowhere(&dir) {
+        return Err(refused(LEADS_NOWHERE.to_owned()));
+    }
+    if let Some(other) = others.first().filter(|_| !is_owner(storage, name, others)) {
+        return Err(refused(format!("it is the directory of {other}, too, and one log alone writes a directory")));
+    }
+    storage.lock_linked(&dir, checkpoint::FILE).map_err(Error::storage("open", &dir))
+}
+
+/// Whether the directory that `name` shares with `others` is its own: that of the one name that is no link, else of the
+/// one that the file in it says.
+fn is_owner(storage: &dyn Storage, name: &TopicPartition, others: &[TopicPartition]) -> bool {
+    let is_link = |name: &TopicPartition| storage.is_link(&name.to_string());
+    match (is_link(name), others.iter().all(is_link)) {
+        (false, true) => true,
+        (true, true) => matches!(read_marker(storage, &name.to_string()), Ok(Some(marker)) if marker.name == *name),
+        _ => false,
     }
 }
 
@@ -183,10 +249,19 @@ fn is_unfinished(
 }
 
 /// Removes a partition's directory with the files of its log. Files that no log has stay, and the directory with them.
+/// Of a link, what it leads to is removed as well, and the link alone where that is not proven to be the partition's, or
+/// is in use by others.
 ///
 /// The file that proves the directory to be ours goes last, and for good only after the others: a power cut leaves a
 /// directory that the next open removes.
-pub(super) fn remove_partition(storage: &dyn Storage, dir: &str) -> Result<()> {
+pub(super) fn remove_partition(storage: &dyn Storage, dir: &str, name: &TopicPartition) -> Result<()> {
+    let _lock = match take_to_remove(storage, dir, name) {
+        Ok(lock) => lock,
+        Err(reason) => {
+            tracing::warn!(dir, %name, reason, "the link is removed, and what it leads to stays");
+            return storage.remove_file(dir).map_err(Error::storage("remove", dir));
+        }
+    };
     let remove = |name: &str| {
         let path = format!("{dir}/{name}");
         storage.remove_file(&path).map_err(Error::storage("remove", &path))
@@ -207,6 +282,34 @@ pub(super) fn remove_partition(storage: &dyn Storage, dir: &str) -> Result<()> {
     let others: Vec<&str> = others.iter().map(|file| file.name.as_str()).take(8).collect();
     tracing::warn!(dir, ?others, "a deleted log's directory holds files that are not the log's: they stay");
     Ok(())
+}
+
+/// The lock of what the link `dir` leads to, and that is to be removed as the partition `name`; `None` where it is no
+/// link. An error says why it is not to be removed.
+fn take_to_remove(
+    storage: &dyn Storage,
+    dir: &str,
+    name: &TopicPartition,
+) -> std::result::Result<Option<Box<dyn StorageLock>>, String> {
+    if !storage.is_link(dir) {
+        return Ok(None);
+    }
+    if storage.leads_nowhere(dir) {
+        return Err(LEADS_NOWHERE.to_owned());
+    }
+    match read_marker(storage, dir) {
+        Ok(Some(marker)) if marker.name == *name => {}
+        Ok(Some(marker)) => return Err(format!("it leads to a directory of {}", marker.name)),
+        Ok(None) => return Err(format!("it leads to a directory without {OWN_FILE}")),
+        Err(error) => return Err(format!("it leads to a directory whose {OWN_FILE} cannot be used: {error}")),
+    }
+    let id = storage.directory_id(dir);
+    let names = storage.read_dir("").map_err(|error| error.to_string())?;
+    let is_same = |other: &&DirEntry| other.is_dir && other.name != dir && storage.directory_id(&other.name) == id;
+    if let Some(other) = names.iter().find(is_same) {
+        return Err(format!("it leads to the same directory as {}", other.name));
+    }
+    storage.lock_linked(dir, checkpoint::FILE).map_err(|error| error.to_string())
 }
 
 /// The partition whose directory is being deleted under the name `dir`; the topic's name may be cut short.

@@ -31,6 +31,9 @@ pub struct RecoveryReport {
     /// Files of topics' settings that were lost or damaged, each with what had happened to it; they were written again
     /// from the second copy.
     pub healed: Vec<(String, String)>,
+    /// Files of topics' settings that were lost or damaged and could not be written again, each with the reason; the
+    /// second copy counts.
+    pub unhealed: Vec<(String, String)>,
     /// Topics whose settings are not known for certain, each with the reason; retention deletes nothing of them until
     /// they are altered.
     pub suspended: Vec<(String, String)>,
@@ -67,12 +70,16 @@ impl RecoveryReport {
 
     /// Whether there is anything to say also of a store that was closed cleanly.
     pub fn has_notes(&self) -> bool {
-        let pairs = [&self.odd, &self.left, &self.healed, &self.suspended];
-        !(pairs.iter().all(|pairs| pairs.is_empty()) && self.finished_deletions.is_empty() && self.removed.is_empty())
+        let pairs = [&self.odd, &self.left, &self.healed, &self.unhealed, &self.suspended];
+        let names = [self.finished_deletions.is_empty(), self.removed.is_empty(), self.unopened.is_empty()];
+        !(pairs.iter().all(|pairs| pairs.is_empty()) && names.iter().all(|&is_empty| is_empty))
     }
 
-    /// What the open put right, or left, that costs no record.
+    /// What could not be opened; and what the open put right, or left, that costs no record.
     fn write_notes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, reason) in &self.unopened {
+            write!(f, "\n  {name}: could not be opened, {reason}")?;
+        }
         for (log, what) in &self.odd {
             write!(f, "\n  {log}: the checkpoint said what no log comes to, and was not believed: {what}")?;
         }
@@ -84,6 +91,9 @@ impl RecoveryReport {
         }
         for (file, reason) in &self.healed {
             write!(f, "\n  {file}: written again from the topic's second copy, {reason}")?;
+        }
+        for (file, reason) in &self.unhealed {
+            write!(f, "\n  {file}: could not be written again, {reason}")?;
         }
         for (topic, reason) in &self.suspended {
             write!(f, "\n  {topic}: RETENTION IS SUSPENDED, {reason}; nothing is deleted until the topic is altered")?;
@@ -155,9 +165,6 @@ impl fmt::Display for RecoveryReport {
         }
         for name in &self.missing {
             write!(f, "\n  {name}: THE DIRECTORY IS GONE, with all of its records")?;
-        }
-        for (name, reason) in &self.unopened {
-            write!(f, "\n  {name}: could not be opened, {reason}")?;
         }
         self.write_notes(f)?;
         if let Some(reason) = &self.not_writable {

@@ -203,6 +203,11 @@ pub(crate) fn read_config(storage: &dyn Storage, dir: &str) -> io::Result<BTreeM
     }
 }
 
+/// Whether a directory has the name of a file of settings: no file takes its place, and it stays as it is.
+pub(crate) fn is_in_the_way(storage: &dyn Storage, path: &str) -> bool {
+    storage.open(path, Access::Read).is_err_and(|error| error.kind() == io::ErrorKind::IsADirectory)
+}
+
 /// Which of the files in a topic's first partition, `dir`, the next open writes again, and why.
 pub(crate) fn settings_to_heal(storage: &dyn Storage, dir: &str) -> Option<(&'static str, String)> {
     match read_settings(storage, dir) {

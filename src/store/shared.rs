@@ -8,6 +8,7 @@ use edgelog_core::{LogConfig, LogId, Offset, StoreConfig};
 use super::checkpoint::{self, Checkpoint, CheckpointFile, Followed};
 use super::kick::Kick;
 use super::options::StoreOptions;
+use super::ours;
 use super::report::RecoveryReport;
 use super::retention_holds::RetentionHolds;
 use super::topic::TopicSettings;
@@ -148,15 +149,19 @@ impl StoreShared {
         report.removed.retain(|name| !report.finished_deletions.contains(&name.topic));
         report.left = leftovers.left;
         let loaded = self.load_topics(&known)?;
-        report.healed = self.heal_settings(&loaded);
-        report.suspended = loaded.suspended;
         let names: Vec<TopicPartition> =
             self.topics.read().iter().flat_map(|(name, topic)| topic.names(name)).collect();
+        let mut claims = self.claim_directories(&names, recovering, &mut report);
+        self.heal_settings(&loaded, &mut report);
+        report.suspended = loaded.suspended;
         report.checkpoint_lost = !recovering.had_checkpoint && !names.is_empty();
         if report.checkpoint_lost || (!recovering.had_checkpoint && names.is_empty()) {
             report.clean = names.is_empty();
         }
         for name in names {
+            if self.unopened.read().contains_key(&name) {
+                continue;
+            }
             let (log, outcome) = match self.open_log(name.clone(), recovering) {
                 Ok(opened) => opened,
                 // A gap in the numbers of a topic's partitions: somebody took a directory away. The others open.
@@ -167,13 +172,11 @@ impl StoreShared {
                 }
                 // One log that cannot be opened does not keep the others from their users, nor is its state forgotten.
                 Err(error) => {
-                    tracing::error!(log = %name, %error, "the log could not be opened");
-                    let saved = recovering.saved.get(&name).cloned();
-                    report.unopened.push((name.clone(), error.to_string()));
-                    self.unopened.write().insert(name, (saved, Arc::new(error)));
+                    self.leave_unopened(name, error, recovering, &mut report);
                     continue;
                 }
             };
+            log.keep_directory(claims.remove(&name));
             self.logs.write().insert(log.name.clone(), log);
             report.logs.push(outcome);
         }
@@ -204,6 +207,33 @@ impl StoreShared {
         }
         *self.report.write() = report;
         Ok(())
+    }
+
+    /// The locks of directories that are written here and stand elsewhere. Those that are not written here, since another
+    /// store writes them, or another log of this one, or since they are away, are left unopened.
+    fn claim_directories(
+        &self,
+        names: &[TopicPartition],
+        recovering: &Recovering,
+        report: &mut RecoveryReport,
+    ) -> BTreeMap<TopicPartition, Box<dyn StorageLock>> {
+        let shared = ours::shared_directories(&*self.storage, names);
+        let mut claims = BTreeMap::new();
+        for name in names {
+            match ours::claim(&*self.storage, name, shared.get(name).map_or(&[], Vec::as_slice)) {
+                Ok(claim) => claims.extend(claim.map(|lock| (name.clone(), lock))),
+                Err(error) => self.leave_unopened(name.clone(), error, recovering, report),
+            }
+        }
+        claims
+    }
+
+    /// Notes that a log is there and is not opened: what the checkpoint says of it stays.
+    fn leave_unopened(&self, name: TopicPartition, error: Error, recovering: &Recovering, report: &mut RecoveryReport) {
+        tracing::error!(log = %name, %error, "the log could not be opened");
+        let saved = recovering.saved.get(&name).cloned();
+        report.unopened.push((name.clone(), error.to_string()));
+        self.unopened.write().insert(name, (saved, Arc::new(error)));
     }
 
     /// Returns where this process is the store's one writer. Where it is not any more, no log of it acknowledges
@@ -394,6 +424,7 @@ impl StoreShared {
         *self.vouch.lock() = Vouch { flag: None, withdrawn: true };
         for log in self.logs.read().values() {
             log.lower_flag();
+            log.keep_directory(None);
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use edgelog_core::LogConfig;
 
 use super::ours::{self, deleted_name, hex, is_deleted_name, is_partition, remove_partition};
+use super::report::RecoveryReport;
 use super::settings::{
     Marker, Overrides, RECORDED_FILE, Settings, read_marker, read_settings, write_marker, write_settings,
 };
@@ -16,7 +17,7 @@ use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::log::{LogHost, Origin, SavedLog, TopicPartition, check_topic_name};
 use crate::segment::file_names::{OWN_FILE, TOPIC_CONFIG};
-use crate::storage::Access;
+use crate::storage::{Access, LEADS_NOWHERE};
 
 impl StoreShared {
     #[inline(never)]
@@ -57,9 +58,9 @@ impl StoreShared {
 
     /// Removes directories of an unfinished creation, the newest first, and only those: one that was in the way is
     /// another program's. As in a deletion, the first partition's name goes for good before any file does.
-    fn take_back(&self, created: Vec<String>) {
+    fn take_back(&self, created: Vec<(String, TopicPartition)>) {
         let mut in_place = false;
-        for mut dir in created.into_iter().rev() {
+        for (mut dir, name) in created.into_iter().rev() {
             if let Some(first) = TopicPartition::parse_dir(&dir).filter(|name| name.partition == 0) {
                 let to = deleted_name(&first, random_id());
                 if self.storage.rename(&dir, &to).is_ok() {
@@ -69,7 +70,7 @@ impl StoreShared {
                     in_place = true;
                 }
             }
-            let _ = remove_partition(&*self.storage, &dir);
+            let _ = remove_partition(&*self.storage, &dir, &name);
         }
         if in_place {
             // Under its own name a directory is gone when that is on the medium.
@@ -82,7 +83,7 @@ impl StoreShared {
         self: &Arc<Self>,
         topic: &str,
         settings: &TopicSettings,
-        created: &mut Vec<String>,
+        created: &mut Vec<(String, TopicPartition)>,
     ) -> Result<()> {
         self.allow_writing()?;
         if !self.leaving.lock().is_empty() {
@@ -127,11 +128,11 @@ impl StoreShared {
         name: &TopicPartition,
         creation: &str,
         overrides: &Overrides,
-        created: &mut Vec<String>,
+        created: &mut Vec<(String, TopicPartition)>,
     ) -> Result<()> {
         let (made, dir) = (deleted_name(name, random_id()), name.to_string());
         self.storage.create_dir(&made).map_err(Error::storage("create directory", &made))?;
-        created.push(made.clone());
+        created.push((made.clone(), name.clone()));
         let is_first = name.partition == 0;
         let settings = is_first.then(|| overrides.clone());
         let marker = Marker { name: name.clone(), creation: creation.to_owned(), settings };
@@ -143,11 +144,12 @@ impl StoreShared {
             }
         }
         // Of an earlier log of this name a cut removal may have left the empty directory.
-        if self.storage.read_dir(&dir).is_ok_and(|files| files.is_empty()) {
+        let is_empty = || self.storage.read_dir(&dir).is_ok_and(|files| files.is_empty());
+        if !self.storage.is_link(&dir) && is_empty() {
             self.storage.remove_dir(&dir).map_err(Error::storage("remove directory", &dir))?;
         }
         self.storage.rename(&made, &dir).map_err(Error::storage("rename", &made))?;
-        created.push(dir.clone());
+        created.push((dir.clone(), name.clone()));
         if configure_late {
             write_marker(&*self.storage, &dir, &marker)?;
             if is_first {
@@ -163,6 +165,12 @@ impl StoreShared {
         let Some(settings) = self.topics.read().get(topic).cloned() else {
             return Err(Error::UnknownTopicOrPartition { name: topic.to_owned() });
         };
+        for name in settings.names(topic).iter().filter(|name| self.storage.leads_nowhere(&name.to_string())) {
+            // Its files would stay where its disk is, and nothing would name them any more.
+            if let Some((_, source)) = self.unopened.read().get(name) {
+                return Err(Error::NotOpened { log: name.to_string(), source: Arc::clone(source) });
+            }
+        }
         self.allow_writing()?;
         self.mark_partitions(topic, &settings);
         let mut doomed = Vec::new();
@@ -179,9 +187,9 @@ impl StoreShared {
         }
         let told = self.checkpoint();
         // Under its own name a directory is gone when that is on the medium.
-        let in_place = doomed.iter().any(|dir| !is_deleted_name(dir));
-        for dir in doomed.into_iter().rev() {
-            remove_partition(&*self.storage, &dir)?;
+        let in_place = doomed.iter().any(|(dir, _)| !is_deleted_name(dir));
+        for (dir, name) in doomed.into_iter().rev() {
+            remove_partition(&*self.storage, &dir, &name)?;
         }
         if in_place {
             self.sync_names()?;
@@ -209,7 +217,9 @@ impl StoreShared {
     /// full disk), what a cut leaves is not removed by the next open, but named.
     fn mark_partitions(&self, topic: &str, settings: &TopicSettings) {
         let (mut creation, mut unmarked) = (None, Vec::new());
-        for name in settings.names(topic) {
+        // What a link leads to is removed where it says by itself whose it is: nothing is written there to prove it.
+        let own = settings.names(topic).into_iter().filter(|name| !self.storage.is_link(&name.to_string()));
+        for name in own {
             match read_marker(&*self.storage, &name.to_string()) {
                 Ok(Some(marker)) if marker.name == name => creation = creation.or(Some(marker.creation)),
                 Ok(_) => unmarked.push(name),
@@ -231,7 +241,12 @@ impl StoreShared {
 
     /// Gives the partitions' directories the names of what is being deleted. The first partition's is the one that
     /// counts: once its new name lasts, an open after a cut takes the others away too.
-    fn rename_partitions(&self, topic: &str, settings: &TopicSettings, doomed: &mut Vec<String>) -> Result<()> {
+    fn rename_partitions(
+        &self,
+        topic: &str,
+        settings: &TopicSettings,
+        doomed: &mut Vec<(String, TopicPartition)>,
+    ) -> Result<()> {
         for name in settings.names(topic) {
             let (from, to) = (name.to_string(), deleted_name(&name, random_id()));
             let known = self.logs.read().contains_key(&name) || self.unopened.read().contains_key(&name);
@@ -239,10 +254,10 @@ impl StoreShared {
                 continue;
             }
             match self.storage.rename(&from, &to).map_err(Error::storage("rename", &from)) {
-                Ok(()) => doomed.push(to),
+                Ok(()) => doomed.push((to, name.clone())),
                 // btrfs needs room for a name and none to remove one: the files go from where they stand, and a crash
                 // before the last of them leaves the rest as a topic still to be deleted.
-                Err(error) if error.is_storage_full() => doomed.push(from),
+                Err(error) if error.is_storage_full() => doomed.push((from, name.clone())),
                 Err(error) => return Err(error),
             }
             let saved = self.logs.read().get(&name).and_then(|log| log.to_save());
@@ -291,6 +306,12 @@ impl StoreShared {
         let config = configure(self.topic_defaults, &overrides)?;
         let name = TopicPartition::new(topic, settings.present.first().copied().unwrap_or(0));
         let dir = name.to_string();
+        if self.storage.is_link(&dir) {
+            if let Some((_, source)) = self.unopened.read().get(&name) {
+                // The settings stand in a directory that is not written here.
+                return Err(Error::NotOpened { log: dir, source: Arc::clone(source) });
+            }
+        }
         self.record_settings(&name, &overrides)?;
         // The change counts from here on.
         write_settings(&*self.storage, &dir, &overrides)?;
@@ -323,9 +344,14 @@ impl StoreShared {
                 || self.coming.lock().contains(&name.topic)
         };
         let mut partitions: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-        for entry in names.iter().filter(|entry| entry.is_dir) {
+        for entry in &names {
             if let Some(name) = TopicPartition::parse_dir(&entry.name).filter(|name| name.partition < PARTITIONS_MAX) {
-                if is_known(&name) || is_partition(&*self.storage, &entry.name) || bug(Bug::DeleteByName) {
+                if !entry.is_dir {
+                    // A link to a disk that is away: the log is still this store's.
+                    if is_known(&name) && self.storage.leads_nowhere(&entry.name) {
+                        partitions.entry(name.topic).or_default().push(name.partition);
+                    }
+                } else if is_known(&name) || is_partition(&*self.storage, &entry.name) || bug(Bug::DeleteByName) {
                     partitions.entry(name.topic).or_default().push(name.partition);
                 }
             }
@@ -365,7 +391,11 @@ impl StoreShared {
 
     /// A topic's settings from the files of its first partition.
     fn load_settings(&self, first: &TopicPartition, may_adopt: bool, loaded: &mut Loaded) -> TopicSettings {
-        let (read, doubt) = match read_settings(&*self.storage, &first.to_string()) {
+        let dir = first.to_string();
+        let (read, doubt) = match read_settings(&*self.storage, &dir) {
+            Settings::Absent if self.storage.leads_nowhere(&dir) => {
+                (Overrides::new(), Some(format!("{dir}: {LEADS_NOWHERE}")))
+            }
             Settings::Known { overrides, heal } => {
                 loaded.heal.extend(heal.map(|(file, why)| (first.topic.clone(), file, why)));
                 (overrides, None)
@@ -382,16 +412,17 @@ impl StoreShared {
     }
 
     /// Writes the files of settings again that were found lost or damaged, and those that topics of an older version do
-    /// not have. Returns what was lost and is there again, by path, and why it was written.
-    pub(super) fn heal_settings(&self, loaded: &Loaded) -> Vec<(String, String)> {
-        let mut healed = Vec::new();
+    /// not have. The report gets what was lost and is there again, by path, and why it was written; and what could not be
+    /// written.
+    pub(super) fn heal_settings(&self, loaded: &Loaded, report: &mut RecoveryReport) {
         let mut all_recorded = true;
+        let is_refused = |name: &TopicPartition| self.unopened.read().contains_key(name);
         for (topic, file, why) in &loaded.heal {
             let Some(settings) = self.topics.read().get(topic).cloned() else { continue };
-            if settings.suspended.is_some() {
+            let name = TopicPartition::new(topic.as_str(), settings.present[0]);
+            if settings.suspended.is_some() || is_refused(&name) {
                 continue;
             }
-            let name = TopicPartition::new(topic.as_str(), settings.present[0]);
             let dir = name.to_string();
             let written = if *file == TOPIC_CONFIG {
                 write_settings(&*self.storage, &dir, &settings.overrides)
@@ -401,16 +432,21 @@ impl StoreShared {
             match written {
                 // The copy follows what a person or an older version wrote; and a store of that has none yet.
                 Ok(()) if *file == OWN_FILE && (!why.contains("damaged") || !self.is_recorded()) => {}
-                Ok(()) => healed.push((format!("{dir}/{file}"), why.clone())),
+                Ok(()) => report.healed.push((format!("{dir}/{file}"), why.clone())),
                 Err(error) => {
                     all_recorded = false;
                     tracing::warn!(dir, file, %error, "a file of settings could not be written again");
+                    report.unhealed.push((format!("{dir}/{file}"), format!("{why}: {error}")));
                 }
             }
         }
         for topic in &loaded.adopted {
             let Some(settings) = self.topics.read().get(topic).cloned() else { continue };
             let name = TopicPartition::new(topic.as_str(), settings.present[0]);
+            if is_refused(&name) {
+                all_recorded = false;
+                continue;
+            }
             let written = self
                 .record_settings(&name, &settings.overrides)
                 .and_then(|()| write_settings(&*self.storage, &name.to_string(), &settings.overrides));
@@ -419,7 +455,7 @@ impl StoreShared {
                 tracing::warn!(topic, %error, "a topic's settings could not be recorded");
             }
         }
-        for name in &loaded.unmarked {
+        for name in loaded.unmarked.iter().filter(|name| !is_refused(name)) {
             let marker = Marker { name: name.clone(), creation: String::new(), settings: None };
             if let Err(error) = write_marker(&*self.storage, &name.to_string(), &marker) {
                 all_recorded = false;
@@ -431,7 +467,6 @@ impl StoreShared {
                 tracing::warn!(%error, "that all settings are recorded was not");
             }
         }
-        healed
     }
 
     fn is_recorded(&self) -> bool {
@@ -474,26 +509,27 @@ impl StoreShared {
         if let Err(error) = self.forget_in_checkpoint(&found.gone) {
             tracing::warn!(%error, "the checkpoint still names what a deletion that was cut short has left");
         }
-        let remove = |dir: &str| {
-            let removed = remove_partition(&*self.storage, dir);
+        let remove = |dir: &str, name: &TopicPartition| {
+            let removed = remove_partition(&*self.storage, dir, name);
             if let Err(error) = &removed {
                 // It takes room and nothing else; the next open tries again.
                 tracing::warn!(dir, %error, "what an unfinished creation or deletion left could not be removed");
             }
             removed.is_ok()
         };
-        found.unfinished.retain(|name| remove(&name.to_string()));
+        found.unfinished.retain(|name| remove(&name.to_string(), name));
         if !found.unfinished.is_empty() {
             // Gone for good before what says that they are to go.
             self.sync_names()?;
         }
-        found.deleted.retain(|(dir, _)| remove(dir));
+        found.deleted.retain(|(dir, name)| remove(dir, name));
         Ok(found)
     }
 
     /// Sees to it that the directory `dir`, which is to be removed, is known to be ours without the checkpoint.
     fn mark_forgotten(&self, dir: &str, name: TopicPartition) {
-        if matches!(read_marker(&*self.storage, dir), Ok(Some(marker)) if marker.name == name) {
+        let is_marked = || matches!(read_marker(&*self.storage, dir), Ok(Some(marker)) if marker.name == name);
+        if self.storage.is_link(dir) || is_marked() {
             return;
         }
         let marker = Marker { name, creation: String::new(), settings: None };

@@ -312,6 +312,149 @@ fn a_partition_behind_a_link_is_a_partition() {
     assert_eq!(names.len(), 3, "{names:?}");
 }
 
+/// A closed store with one record, whose partition stands in `disk`, behind a link.
+fn with_linked_topic(dir: &Path, disk: &Path) {
+    let store = with_topic(dir);
+    append(&store, Durability::Sync).unwrap();
+    store.close().unwrap();
+    drop(store);
+    fs::rename(dir.join("t-0"), disk).unwrap();
+    symlink(disk, dir.join("t-0")).unwrap();
+}
+
+/// Two stores had a writer each for one directory, and both acknowledged records at the same offsets.
+#[test]
+fn a_directory_that_several_stores_link_to_has_one_writer() {
+    let parent = TempDir::new();
+    let [own, other, disk] = ["own", "other", "disk"].map(|name| parent.path().join(name));
+    with_linked_topic(&own, &disk);
+    fs::create_dir(&other).unwrap();
+    symlink(&disk, other.join("t-0")).unwrap();
+    let first = ticking().open(&own).unwrap();
+    assert_eq!(append(&first, Durability::Sync).unwrap(), 1);
+    let second = ticking().open(&other).unwrap();
+    assert!(second.recovery_report().to_string().contains("another store"), "{}", second.recovery_report());
+    assert!(append(&second, Durability::Sync).unwrap_err().to_string().contains("another store"));
+    assert_eq!(records(&Store::attach(&other).unwrap()), 2, "it can be read");
+    second.delete_topic("t").unwrap();
+    assert_eq!(append(&first, Durability::Sync).unwrap(), 2);
+    drop((first, second));
+    assert_eq!(records(&Store::attach(&own).unwrap()), 3, "the link alone is deleted");
+    symlink(&disk, other.join("t-0")).unwrap();
+    assert_eq!(append(&ticking().open(&other).unwrap(), Durability::Sync).unwrap(), 3, "one after the other");
+}
+
+/// What stands in another store's data directory is that store's, whether or not it is open now.
+#[test]
+fn a_link_into_another_data_directory_is_read_and_not_written() {
+    let parent = TempDir::new();
+    let [own, other] = ["own", "other"].map(|name| parent.path().join(name));
+    let store = with_topic(&own);
+    append(&store, Durability::Sync).unwrap();
+    fs::create_dir(&other).unwrap();
+    symlink(own.join("t-0"), other.join("t-0")).unwrap();
+    for is_open in [true, false] {
+        if !is_open {
+            store.close().unwrap();
+        }
+        let second = ticking().open(&other).unwrap();
+        let refused = append(&second, Durability::Sync).unwrap_err().to_string();
+        assert!(refused.contains("data directory") && refused.contains("own"), "{refused}");
+        assert!(second.alter_topic("t", &[("retention.ms", Some("1"))]).is_err());
+        assert_eq!(records(&Store::attach(&other).unwrap()), 1);
+    }
+    let second = ticking().open(&other).unwrap();
+    second.delete_topic("t").unwrap();
+    assert!(fs::symlink_metadata(other.join("t-0")).is_err());
+    let store = ticking().open(&own).unwrap();
+    assert!(store.recovery_report().clean, "{}", store.recovery_report());
+    assert_eq!(append(&store, Durability::Sync).unwrap(), 1);
+}
+
+/// A second name of a partition's directory was written as a log of its own, and deleting it took the first one's files.
+#[test]
+fn one_directory_under_two_names_is_one_log() {
+    for (link, target) in [("x-0", "t-0"), ("t-1", "t-0"), ("x-0", "disk"), ("a-0", "disk")] {
+        let parent = TempDir::new();
+        let (dir, disk) = (parent.path().join("data"), parent.path().join("disk"));
+        if target == "disk" {
+            with_linked_topic(&dir, &disk);
+            symlink(&disk, dir.join(link)).unwrap();
+        } else {
+            append(&with_topic(&dir), Durability::Sync).unwrap();
+            symlink(target, dir.join(link)).unwrap();
+        }
+        let marker = fs::read(dir.join("t-0/edgelog.properties")).unwrap();
+        let (topic, partition) = link.rsplit_once('-').unwrap();
+        {
+            let store = ticking().open(&dir).unwrap();
+            let report = store.recovery_report();
+            assert!(
+                report.unopened.iter().any(|(name, why)| name.to_string() == link && why.contains("t-0")),
+                "{report}"
+            );
+            let refused = store.log(topic, partition.parse().unwrap()).unwrap_err();
+            assert!(matches!(refused, Error::NotOpened { .. }), "{link}: {refused}");
+            assert_eq!(append(&store, Durability::Sync).unwrap(), 1, "{link}");
+            if topic != "t" {
+                assert!(store.alter_topic(topic, &[("segment.bytes", Some("4096"))]).is_err());
+                store.delete_topic(topic).unwrap();
+                assert!(fs::symlink_metadata(dir.join(link)).is_err());
+            }
+            assert_eq!(append(&store, Durability::Sync).unwrap(), 2, "{link}");
+        }
+        let store = ticking().open(&dir).unwrap();
+        assert_eq!(records(&store), 3, "{link} to {target}");
+        assert!(fs::read(dir.join("t-0/edgelog.properties")).unwrap() == marker, "{link}: it says whose it is");
+    }
+}
+
+/// A disk that was away for a while made an open report the log as gone, forget its identity, and remove the topic's
+/// other partitions where nothing was in them yet.
+#[test]
+fn a_partition_whose_disk_is_away_is_neither_gone_nor_replaced() {
+    let parent = TempDir::new();
+    let [dir, disk, away] = ["data", "disk", "away"].map(|name| parent.path().join(name));
+    let store = ticking().open(&dir).unwrap();
+    store.create_topic(&NewTopic::new("t").partitions(2)).unwrap();
+    append(&store, Durability::Sync).unwrap();
+    let id = store.log("t", 0).unwrap().id();
+    drop(store);
+    fs::rename(dir.join("t-0"), &disk).unwrap();
+    symlink(&disk, dir.join("t-0")).unwrap();
+    fs::rename(&disk, &away).unwrap();
+    for _ in 0..2 {
+        let store = ticking().open(&dir).unwrap();
+        let report = store.recovery_report();
+        assert!(report.missing.is_empty() && report.removed.is_empty(), "{report}");
+        assert!(report.to_string().contains("t-0") && report.to_string().contains("link"), "{report}");
+        assert!(store.create_topic(&NewTopic::new("t")).is_err());
+        assert!(store.delete_topic("t").is_err());
+        assert!(append(&store, Durability::Sync).unwrap_err().to_string().contains("link"));
+        let other = store.log("t", 1).unwrap();
+        other.append_with(NewRecord::value(b"there"), Durability::Sync).unwrap();
+        let refused = Store::attach(&dir).unwrap().log("t", 0).unwrap_err();
+        assert!(refused.to_string().contains("link"), "{refused}");
+        let storage = edgelog::inspect::open_directory(&dir).unwrap();
+        let checked = edgelog::inspect::check(&storage, &edgelog::inspect::Selection::all(), &mut |_| {
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert!(checked.findings.iter().any(|finding| finding.text.contains("link")), "{:?}", checked.findings);
+    }
+    fs::rename(&away, &disk).unwrap();
+    let store = ticking().open(&dir).unwrap();
+    assert!(store.log("t", 0).unwrap().id() == id, "the same log");
+    assert_eq!((records(&store), append(&store, Durability::Sync).unwrap()), (1, 1));
+    // A link that no checkpoint knows is another program's, and in the way.
+    drop(store);
+    symlink(parent.path().join("nowhere"), dir.join("u-0")).unwrap();
+    let store = ticking().open(&dir).unwrap();
+    assert!(store.recovery_report().left.iter().any(|(name, _)| name == "u-0"));
+    assert!(store.create_topic(&NewTopic::new("u")).is_err());
+    assert!(fs::symlink_metadata(dir.join("u-0")).unwrap().is_symlink());
+}
+
 fn modes(dir: &Path, found: &mut Vec<(String, u32)>) {
     for entry in fs::read_dir(dir).unwrap() {
         let entry = entry.unwrap();
