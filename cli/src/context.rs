@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use edgelog::{Log, RecoveryReport, Store, StoreOptions, Topic};
+use edgelog::{Log, RecoveryReport, Store, StoreOptions, Topic, TopicPartition};
 
 use crate::failure::{DAMAGE, Failure, damage, warn};
 use crate::progress;
@@ -42,15 +42,6 @@ impl Target {
     pub(crate) fn logs(&self, store: &Store) -> Result<Vec<Log>, Failure> {
         self.partitions().into_iter().map(|partition| Ok(store.log(&self.topic.name, partition)?)).collect()
     }
-
-    /// As [`logs`](Target::logs), for reading: what cannot be read at all is told, and the others are there.
-    pub(crate) fn readable_logs(&self, store: &Store) -> Readable {
-        let mut readable = Readable::default();
-        for partition in self.partitions() {
-            readable.add(store, &self.topic.name, partition);
-        }
-        readable
-    }
 }
 
 /// Logs that can be read, and whether any could not.
@@ -73,6 +64,12 @@ impl Readable {
                 damage(format_args!("{topic}-{partition} cannot be read: {text}"));
             }
         }
+    }
+
+    /// Notes a partition that is not there at all, although the checkpoint names it.
+    pub(crate) fn miss(&mut self, name: &TopicPartition) {
+        self.has_lost = true;
+        damage(format_args!("{name} cannot be read: its directory is gone"));
     }
 
     pub(crate) fn exit_code(&self) -> ExitCode {
@@ -144,6 +141,26 @@ impl Context {
         self.find_in(&topics, name, None)
     }
 
+    /// As [`find`](Context::find), for reading: what cannot be read at all is reported, and the others are there.
+    pub(crate) fn readable(&self, store: &Store, name: &str, partition: Option<u32>) -> Result<Readable, Failure> {
+        let topics = store.topics()?;
+        let split = name.parse::<TopicPartition>().ok();
+        let is_topic = |topic: &str| topics.iter().any(|known| known.name == topic);
+        let is_meant = |missing: &TopicPartition| {
+            let is_whole = missing.topic == name && partition.is_none_or(|asked| asked == missing.partition);
+            is_whole || (split.as_ref() == Some(missing) && !is_topic(name) && partition.is_none())
+        };
+        let missing: Vec<TopicPartition> = store.missing_partitions()?.into_iter().filter(is_meant).collect();
+        let mut readable = Readable::default();
+        match self.find_in(&topics, name, partition) {
+            Ok(target) => target.partitions().into_iter().for_each(|id| readable.add(store, &target.topic.name, id)),
+            Err(_) if !missing.is_empty() => {}
+            Err(error) => return Err(error),
+        }
+        missing.iter().for_each(|name| readable.miss(name));
+        Ok(readable)
+    }
+
     /// As [`find`](Context::find), with a partition from an option of its own.
     pub(crate) fn find_in(&self, topics: &[Topic], name: &str, partition: Option<u32>) -> Result<Target, Failure> {
         let named = |name: &str| topics.iter().find(|topic| topic.name == name).cloned();
@@ -200,7 +217,7 @@ pub(crate) fn tell_recovery(report: &RecoveryReport) {
 }
 
 fn is_log_dir(dir: &Path, name: &str) -> bool {
-    name.parse::<edgelog::TopicPartition>().is_ok() && dir.join(name).is_dir()
+    name.parse::<TopicPartition>().is_ok() && dir.join(name).is_dir()
 }
 
 /// The process that has the directory open for writing: number and name. From the kernel's list of locks, so that

@@ -76,13 +76,14 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let store = ctx.attach()?;
     let mut readable = Readable::default();
     if let Some(name) = &args.topic {
-        readable = ctx.find(&store, name)?.readable_logs(&store);
+        readable = ctx.readable(&store, name, None)?;
     } else {
         for topic in store.topics()? {
             for partition in topic.partition_ids {
                 readable.add(&store, &topic.name, partition);
             }
         }
+        store.missing_partitions()?.iter().for_each(|name| readable.miss(name));
     }
     let writer = writer_of(ctx.dir());
     let holds = store.retention_holds()?;

@@ -109,13 +109,14 @@ pub(crate) fn isolation(name: &str) -> IsolationLevel {
 pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     interrupt::install()?;
     let store = ctx.attach()?;
-    let target = ctx.find_in(&store.topics()?, &args.topic, args.partition)?;
-    let readable = target.readable_logs(&store);
+    let readable = ctx.readable(&store, &args.topic, args.partition)?;
     let lanes = readable.logs.into_iter().map(|log| Lane::open(log, args)).collect::<Result<Vec<_>, _>>()?;
     let storage = inspect::open_directory(ctx.dir())?;
     let (printer, left, has_lost) = (Printer::new(args), args.max_records, readable.has_lost);
     let mut tail = Tail { lanes, storage, printer, left, has_lost };
-    let ended = tail.run(!args.no_follow);
+    // Where nothing can be read there is nothing to follow.
+    let follows = !args.no_follow && !tail.lanes.is_empty();
+    let ended = tail.run(follows);
     let flushed = tail.printer.out.flush();
     let is_interrupted = ended?;
     flushed?;

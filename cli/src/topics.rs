@@ -142,12 +142,14 @@ fn list(args: &List, ctx: &Context) -> Outcome {
         ("BYTES", Align::Right),
         ("CONFIG", Align::Left),
     ]);
-    let mut has_lost = false;
+    let mut missing = Readable::default();
+    store.missing_partitions()?.iter().for_each(|name| missing.miss(name));
+    let mut has_lost = missing.has_lost;
     for topic in &topics {
         let Topic { name, partitions, overrides, retention_suspended, .. } = topic;
         let (mut offsets, mut bytes) = (0, 0);
         let mut readable = Readable::default();
-        for partition in 0..*partitions {
+        for &partition in &topic.partition_ids {
             readable.add(&store, name, partition);
         }
         has_lost |= readable.has_lost;

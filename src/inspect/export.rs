@@ -159,6 +159,10 @@ pub fn export_partition(
     if exists {
         return Err(Error::storage("export to", &dir)(io::ErrorKind::AlreadyExists.into()));
     }
+    if listing.segments.is_empty() {
+        // As for a reader.
+        return Err(Error::UnknownTopicOrPartition { name: name.to_string() });
+    }
     let part = format!("{dir}.part");
     clear(&**target, &part)?;
     target.create_dir(&part).map_err(Error::storage("create directory", &part))?;
@@ -278,7 +282,7 @@ impl Exporter<'_> {
         };
         let contiguous = self.facts.contiguous();
         if let Some(reached) = self.reached.filter(|&reached| contiguous && reached < base) {
-            let text = format!("the segment before ends with offset {}, and this one begins at {base}", reached - 1);
+            let text = format!("the segment before ends before offset {reached}, and this one begins at {base}");
             self.lose(path, 0, reached, base, text);
         }
         let len = file.len().map_err(Error::storage("look at", path))?.min(READABLE_BYTES_MAX);
@@ -314,7 +318,8 @@ impl Exporter<'_> {
             self.advance(walker.position() - before)?;
         }
         let point = self.facts.recovery_point().unwrap_or(Offset(0));
-        let reached = self.reached.unwrap_or(base);
+        // Of a first segment without a batch everything is missing up to the next one.
+        let reached = *self.reached.get_or_insert(base.max(self.facts.log_start()));
         if upper.is_none() && reached < point {
             let text = format!("the segment ends before offset {reached}, and everything below {point} was durable");
             self.lose(path, len, reached, point, text);

@@ -237,6 +237,16 @@ impl Store {
         Ok(self.shared.topics.read().iter().map(|(name, settings)| settings.describe(name)).collect())
     }
 
+    /// Partitions that the checkpoint names and whose directories are not in the data directory, in order: their
+    /// records cannot be read. Of a topic's deletion that a stop has cut short, none is missing.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Forked`]; attached, what reading the checkpoint and the data directory can answer.
+    pub fn missing_partitions(&self) -> Result<Vec<TopicPartition>> {
+        self.shared.check_open()?;
+        if self.shared.attached { self.shared.find_missing() } else { Ok(self.recovery_report().missing) }
+    }
+
     /// One topic.
     ///
     /// # Errors

@@ -389,6 +389,22 @@ impl StoreShared {
         Ok(loaded)
     }
 
+    /// Attached: the partitions that the checkpoint names now and that have no directory.
+    pub(super) fn find_missing(&self) -> Result<Vec<TopicPartition>> {
+        let known = self.followed.lock().now(&*self.storage)?.logs.clone();
+        let names = self.storage.read_dir("").map_err(Error::storage("list", "."))?;
+        let is_there = |name: &TopicPartition| {
+            let dir = name.to_string();
+            names.iter().any(|entry| entry.name == dir && (entry.is_dir || self.storage.leads_nowhere(&dir)))
+        };
+        let mut missing: Vec<TopicPartition> = known.keys().filter(|name| !is_there(name)).cloned().collect();
+        if !missing.is_empty() {
+            let leftovers = ours::survey(&*self.storage, &names, &known);
+            missing.retain(|name| !leftovers.deleted.iter().any(|(_, deleted)| deleted.topic == name.topic));
+        }
+        Ok(missing)
+    }
+
     /// A topic's settings from the files of its first partition.
     fn load_settings(&self, first: &TopicPartition, may_adopt: bool, loaded: &mut Loaded) -> TopicSettings {
         let dir = first.to_string();
