@@ -1,19 +1,26 @@
 //! `export`: a log as files for a broker, as JSON lines, or as CSV.
 
-use std::fs::{self, File};
+use std::fs::{self, File, FileType, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use base64::Engine;
+use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 use edgelog::inspect::{self, ExportRange, ExportReport};
+use edgelog::storage::Storage;
 use edgelog::{Error, IsolationLevel, Offset, Record, TopicPartition};
-use serde_json::json;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 
 use crate::context::Context;
 use crate::failure::{DAMAGE, Failure, Outcome, tell_damage};
 use crate::inspected::{self, Watch};
+use crate::json_record::Base64;
 use crate::print;
 use crate::{interrupt, json_record, tail};
 
@@ -36,7 +43,8 @@ json: one object a line with the field names of `kcat -J`, as `edgelog tail --js
 csv: offset,timestamp,key,value,headers. Null is an empty field, an empty text is \"\". What is not UTF-8 is written as
 base64:..., and so is text that begins with base64: itself. headers is a JSON array [name, value, name, value].
 
-TO is written under another name and renamed when it is whole. Exit codes: 0; 2 where damage was met.")]
+TO is written under another name, with .part behind it, and renamed when it is whole. A pipe or a device is written to as it
+is; nothing else but a file is replaced. TO is not inside the data directory. Exit codes: 0; 2 where damage was met.")]
 pub(crate) struct Args {
     /// The topic, or topic-partition
     topic: String,
@@ -80,7 +88,8 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     }
     interrupt::install()?;
     let storage = inspected::open(ctx)?;
-    let logs = inspected::select(&storage, Some(&args.topic))?.logs(&storage)?;
+    let (logs, has_lost) = select(&storage, args, ctx)?;
+    refuse_inside(&args.to, ctx.dir())?;
     let isolation = tail::isolation(&args.isolation_level);
     if isolation == IsolationLevel::ReadCommitted && format == Format::Kafka {
         return Err(Failure::new(
@@ -116,7 +125,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     };
     drop(watch);
     match exported {
-        Ok(reports) => Ok(tell(args, format, &reports)),
+        Ok(reports) => Ok(tell(args, format, &reports, has_lost)),
         Err(Error::Storage { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Err(source.into()),
         Err(Error::Storage { source, path, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
             let place = args.to.join(path);
@@ -125,6 +134,43 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         }
         Err(error) => inspected::stopped(error),
     }
+}
+
+/// The logs to export, and whether any that are meant cannot be read at all: these are reported as `tail` does.
+fn select(storage: &Arc<dyn Storage>, args: &Args, ctx: &Context) -> Result<(Vec<TopicPartition>, bool), Failure> {
+    let found = inspected::select(storage, Some(&args.topic))?;
+    // Where no checkpoint can be read, the segments alone say what there is.
+    let Ok(store) = ctx.attach() else { return Ok((found.logs(storage)?, false)) };
+    let readable = ctx.readable(&store, &args.topic, None)?;
+    Ok((readable.logs.iter().map(|log| log.name().clone()).collect(), readable.has_lost))
+}
+
+/// An export changes nothing in the data directory, nor in a directory that a partition there leads to.
+fn refuse_inside(to: &Path, dir: &Path) -> Result<(), Failure> {
+    let mut existing = std::path::absolute(to)?;
+    // What it will stand in, as far as that is there.
+    while existing.symlink_metadata().is_err() && existing.pop() {}
+    let is_whole = existing == std::path::absolute(to)?;
+    let place = if is_whole && existing.is_file() {
+        // A name that is replaced stands where its directory is, whatever it leads to.
+        existing.parent().unwrap_or(Path::new("/")).canonicalize()
+    } else {
+        existing.canonicalize()
+    };
+    let Ok(place) = place else { return Ok(()) };
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let linked = entries.filter(|path| path.is_symlink() && path.is_dir());
+    for inside in linked.chain([dir.to_owned()]).filter_map(|path| path.canonicalize().ok()) {
+        if place.starts_with(&inside) {
+            return Err(Failure::new(format!(
+                "{} is inside the data directory, in {}",
+                to.display(),
+                inside.display()
+            ))
+            .hint("Export to another place: nothing is written where the store's own files are."));
+        }
+    }
+    Ok(())
 }
 
 type Reports<'a> = Vec<(&'a TopicPartition, ExportReport)>;
@@ -137,8 +183,8 @@ fn each(
 }
 
 /// What was exported, and what could not be, on standard error.
-fn tell(args: &Args, format: Format, reports: &Reports<'_>) -> ExitCode {
-    let mut damaged = false;
+fn tell(args: &Args, format: Format, reports: &Reports<'_>, has_lost: bool) -> ExitCode {
+    let mut damaged = has_lost;
     for (name, report) in reports {
         for finding in &report.lost {
             damaged |= tell_damage(finding);
@@ -158,28 +204,71 @@ fn tell(args: &Args, format: Format, reports: &Reports<'_>) -> ExitCode {
     if damaged { ExitCode::from(DAMAGE) } else { ExitCode::SUCCESS }
 }
 
-/// Standard output, or a file that gets its name when it is whole.
+/// Standard output, a pipe or a device, or a file that gets its name when it is whole.
 enum Output {
     Stdout(BufWriter<io::Stdout>),
-    File { writer: BufWriter<File>, part: PathBuf, path: PathBuf, is_whole: bool },
+    /// It stays what it is, and takes what is written at once.
+    Stream(BufWriter<File>, PathBuf),
+    File {
+        writer: BufWriter<File>,
+        part: PathBuf,
+        path: PathBuf,
+        is_whole: bool,
+    },
 }
 
 impl Output {
     fn create(path: &Path) -> Result<Output, Failure> {
-        if path == Path::new("-") {
+        if path == Path::new("-") || path == Path::new("/dev/stdout") {
             return Ok(Output::Stdout(BufWriter::new(io::stdout())));
+        }
+        let cannot =
+            |path: &Path, why: &dyn std::fmt::Display| Failure::new(format!("cannot write {}: {why}", path.display()));
+        if let Some(kind) = what_is_there(path).map_err(|error| cannot(path, &error))? {
+            if kind.is_fifo() || kind.is_char_device() {
+                let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+                let file = OpenOptions::new().write(true).custom_flags(flags.bits() as i32).open(path);
+                let file = file.map_err(|error| match error.raw_os_error() {
+                    Some(code) if code == Errno::NXIO.raw_os_error() => cannot(path, &"nobody reads from it"),
+                    _ => cannot(path, &error),
+                })?;
+                let kind = file.metadata()?.file_type();
+                if !kind.is_fifo() && !kind.is_char_device() {
+                    return Err(cannot(path, &"it was exchanged meanwhile"));
+                }
+                // From here on, who writes waits for who reads.
+                rustix::fs::fcntl_setfl(&file, OFlags::empty()).map_err(io::Error::from)?;
+                return Ok(Output::Stream(BufWriter::new(file), path.to_owned()));
+            }
+            if !kind.is_file() {
+                let what = match () {
+                    () if kind.is_symlink() => "a symbolic link",
+                    () if kind.is_dir() => "a directory",
+                    () if kind.is_socket() => "a socket",
+                    () => "a device",
+                };
+                let hint = "Nothing but a file is replaced. Name the file itself, or - for standard output.";
+                return Err(cannot(path, &format_args!("it is {what}, and not a file")).hint(hint));
+            }
         }
         let mut part = path.as_os_str().to_owned();
         part.push(".part");
         let part = PathBuf::from(part);
-        let file =
-            File::create(&part).map_err(|error| Failure::new(format!("cannot write {}: {error}", part.display())))?;
+        // Whatever has that name already stays, and a link there is not followed.
+        let file = OpenOptions::new().write(true).create_new(true).open(&part).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => {
+                let left = "An export that was killed may have left it. Remove it, or export to another place.";
+                Failure::new(format!("{} is there already", part.display())).hint(left)
+            }
+            _ => cannot(&part, &error),
+        })?;
         Ok(Output::File { writer: BufWriter::new(file), part, path: path.to_owned(), is_whole: false })
     }
 
     fn writer(&mut self) -> &mut dyn Write {
         match self {
             Output::Stdout(out) => out,
+            Output::Stream(out, _) => out,
             Output::File { writer, .. } => writer,
         }
     }
@@ -187,10 +276,19 @@ impl Output {
     fn finish(mut self) -> Result<(), Failure> {
         match &mut self {
             Output::Stdout(out) => out.flush()?,
+            Output::Stream(out, path) => out
+                .flush()
+                .map_err(|error| Failure::from(error).context(format_args!("cannot write {}", path.display())))?,
             Output::File { writer, part, path, is_whole } => {
-                let placed =
-                    writer.flush().and_then(|()| writer.get_ref().sync_all()).and_then(|()| fs::rename(&*part, &*path));
-                placed.map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))?;
+                let mut place = || {
+                    writer.flush()?;
+                    writer.get_ref().sync_all()?;
+                    if what_is_there(path)?.is_some_and(|kind| !kind.is_file()) {
+                        return Err(io::Error::other("something else than a file has taken its name"));
+                    }
+                    fs::rename(&*part, &*path)
+                };
+                place().map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))?;
                 *is_whole = true;
             }
         }
@@ -201,9 +299,22 @@ impl Output {
 /// Half an export is none.
 impl Drop for Output {
     fn drop(&mut self) {
-        if let Output::File { part, is_whole: false, .. } = self {
-            let _ = fs::remove_file(part);
+        if let Output::File { writer, part, is_whole: false, .. } = self {
+            let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+            let ours = writer.get_ref().metadata().map(id).ok();
+            if ours.is_some() && part.symlink_metadata().map(id).ok() == ours {
+                let _ = fs::remove_file(part);
+            }
         }
+    }
+}
+
+/// What has the name `path`, where anything has; a link is not followed.
+fn what_is_there(path: &Path) -> io::Result<Option<FileType>> {
+    match path.symlink_metadata() {
+        Ok(metadata) => Ok(Some(metadata.file_type())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -214,19 +325,56 @@ fn write_csv(out: &mut dyn Write, record: &Record<'_>) -> io::Result<()> {
     out.write_all(b",")?;
     write_field(out, record.value)?;
     out.write_all(b",")?;
-    let mut headers = Vec::new();
-    for header in record.headers() {
-        for bytes in [Some(header.key), header.value] {
-            headers.push(bytes.map(|bytes| match std::str::from_utf8(bytes) {
-                Ok(text) => json!(text),
-                Err(_) => json!({ "base64": STANDARD.encode(bytes) }),
-            }));
-        }
-    }
-    if !headers.is_empty() {
-        write_text(out, &serde_json::to_string(&headers)?)?;
+    if record.headers().next().is_some() {
+        // A list of texts has quotes.
+        out.write_all(b"\"")?;
+        serde_json::to_writer(Quoted(&mut *out), &HeaderList(record))?;
+        out.write_all(b"\"")?;
     }
     out.write_all(b"\n")
+}
+
+/// The headers of a record as a JSON array, name and value in turn.
+struct HeaderList<'a>(&'a Record<'a>);
+
+impl Serialize for HeaderList<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let cells = self.0.headers().flat_map(|header| [Some(header.key), header.value]);
+        serializer.collect_seq(cells.map(|bytes| bytes.map(Cell)))
+    }
+}
+
+/// Bytes as a text, or as an object with their base64 where they are none.
+struct Cell<'a>(&'a [u8]);
+
+impl Serialize for Cell<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if let Ok(text) = std::str::from_utf8(self.0) {
+            return serializer.serialize_str(text);
+        }
+        let mut map = serializer.serialize_map(Some(1))?;
+        map.serialize_entry("base64", &Base64(self.0))?;
+        map.end()
+    }
+}
+
+/// Hands on what is written with each quote doubled: no field is built in memory.
+struct Quoted<'a>(&'a mut dyn Write);
+
+impl Write for Quoted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for (n, piece) in bytes.split(|&byte| byte == b'"').enumerate() {
+            if n > 0 {
+                self.0.write_all(b"\"\"")?;
+            }
+            self.0.write_all(piece)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 fn write_field(out: &mut dyn Write, bytes: Option<&[u8]>) -> io::Result<()> {
@@ -234,13 +382,18 @@ fn write_field(out: &mut dyn Write, bytes: Option<&[u8]>) -> io::Result<()> {
     match bytes.map(|bytes| (bytes, std::str::from_utf8(bytes))) {
         None => Ok(()),
         Some((_, Ok(text))) if !text.starts_with(MARK) => write_text(out, text),
-        Some((bytes, _)) => write!(out, "{MARK}{}", STANDARD.encode(bytes)),
+        Some((bytes, _)) => write!(out, "{MARK}{}", Base64Display::new(bytes, &STANDARD)),
     }
 }
 
 fn write_text(out: &mut dyn Write, text: &str) -> io::Result<()> {
     let plain = !text.is_empty() && !text.starts_with(' ') && !text.contains([',', '"', '\n', '\r']);
-    if plain { out.write_all(text.as_bytes()) } else { write!(out, "\"{}\"", text.replace('"', "\"\"")) }
+    if plain {
+        return out.write_all(text.as_bytes());
+    }
+    out.write_all(b"\"")?;
+    Quoted(&mut *out).write_all(text.as_bytes())?;
+    out.write_all(b"\"")
 }
 
 #[cfg(test)]
@@ -261,5 +414,34 @@ mod tests {
         assert_eq!(field(Some(b"say \"hi\"\n")), "\"say \"\"hi\"\"\n\"");
         assert_eq!(field(Some(&[0xff, 0])), "base64:/wA=");
         assert_eq!(field(Some(b"base64:x")), "base64:YmFzZTY0Ong=");
+    }
+
+    /// Keeps what was written, and how much at a time.
+    #[derive(Default)]
+    struct Pieces {
+        bytes: Vec<u8>,
+        largest: usize,
+    }
+
+    impl Write for Pieces {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.largest = self.largest.max(bytes.len());
+            self.bytes.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A field of 120 MB took several times as much memory as text.
+    #[test]
+    fn large_fields_are_written_in_pieces() {
+        for bytes in [vec![0xff; 1 << 20], b"\",".repeat(1 << 19)] {
+            let mut out = Pieces::default();
+            write_field(&mut out, Some(&bytes)).unwrap();
+            assert!(out.bytes.len() > 1 << 20 && out.largest < 64 << 10, "{} at a time", out.largest);
+        }
     }
 }

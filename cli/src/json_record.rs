@@ -10,6 +10,16 @@ use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 use edgelog::Record;
 use edgelog::core::TimestampType;
+use serde::{Serialize, Serializer};
+
+/// Bytes in base64, as a JSON text that is never whole in memory.
+pub(crate) struct Base64<'a>(pub(crate) &'a [u8]);
+
+impl Serialize for Base64<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&Base64Display::new(self.0, &STANDARD))
+    }
+}
 
 /// Writes the record and a newline.
 pub(crate) fn write(

@@ -129,8 +129,9 @@ pub fn export_directory(path: impl AsRef<std::path::Path>) -> Result<Arc<dyn Sto
 /// exported whole. Damage is left out and told in the report.
 ///
 /// # Errors
-/// [`Error::Storage`], with `AlreadyExists` where `target` has such a directory already and with `Interrupted` where
-/// `progress` stopped it; [`Error::UnknownTopicOrPartition`]. Nothing is then left under the directory's name.
+/// [`Error::Storage`], with `AlreadyExists` where `target` has such a directory already, or one with `.part` behind its
+/// name, in which it is written, and with `Interrupted` where `progress` stopped it;
+/// [`Error::UnknownTopicOrPartition`], also where the log has no segment. Nothing is then left under the directory's name.
 ///
 /// # Durability
 /// On return, the directory is on the medium.
@@ -164,7 +165,7 @@ pub fn export_partition(
         return Err(Error::UnknownTopicOrPartition { name: name.to_string() });
     }
     let part = format!("{dir}.part");
-    clear(&**target, &part)?;
+    // What has that name already was made by somebody else, or by an export that was killed: it stays.
     target.create_dir(&part).map_err(Error::storage("create directory", &part))?;
     let sizes = listing.segments.iter().filter_map(|(_, path)| storage.metadata(path).ok());
     let bytes_total = sizes.map(|meta| meta.len).sum();
@@ -198,12 +199,9 @@ pub fn export_partition(
     Ok(report)
 }
 
-/// Removes a directory that an interrupted export left behind.
+/// Removes the directory of an export that came to nothing.
 fn clear(target: &dyn Storage, dir: &str) -> Result<()> {
-    let names = match target.read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        names => names.map_err(Error::storage("list", dir))?,
-    };
+    let names = target.read_dir(dir).map_err(Error::storage("list", dir))?;
     for entry in names {
         let path = format!("{dir}/{}", entry.name);
         target.remove_file(&path).map_err(Error::storage("remove", &path))?;

@@ -106,10 +106,8 @@ impl DirectoryStorage {
         if !options.read_only {
             create_durably(&root, Some(directory_mode(options.file_mode)), &mut created)?;
         }
-        let directory = File::open(&root)?;
-        if !directory.metadata()?.is_dir() {
-            return Err(io::ErrorKind::NotADirectory.into());
-        }
+        // Where a pipe has that name, opening it as a directory does not wait.
+        let directory = OpenOptions::new().read(true).custom_flags(OFlags::DIRECTORY.bits() as i32).open(&root)?;
         let device = directory.metadata()?.dev();
         let home = Arc::new(Device::look(&directory, &root, options.store_mode.stores(), options.read_only)?);
         Ok(Self {

@@ -3,6 +3,7 @@
 mod append_tail;
 mod commands;
 mod damage;
+mod export;
 mod inspect;
 mod record;
 mod support;
