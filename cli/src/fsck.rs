@@ -187,6 +187,11 @@ pub(crate) fn print_report(report: &CheckReport, quiet: bool) -> Result<(), Fail
             "{}: no record is lost. The next open heals what a writer would see; `edgelog repair` heals all of it.",
             paint.warn("damage that heals itself")
         )?,
+        Some(Severity::Lost) if report.lost_offsets() == 0 => writeln!(
+            out,
+            "{}: what is named above. No offset is known to be lost.",
+            paint.bad("in need of a decision")
+        )?,
         Some(Severity::Lost) => writeln!(
             out,
             "{}: {} cannot be read. `edgelog repair --dry-run` says what can be done; `edgelog export` saves \

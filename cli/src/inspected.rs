@@ -15,7 +15,7 @@ use crate::{interrupt, progress};
 /// The data directory, for looking only.
 pub(crate) fn open(ctx: &Context) -> Result<Arc<dyn Storage>, Failure> {
     // Attaching says in good words where there is no store. What else it may say, the inspection finds out for itself.
-    if !ctx.dir().join("edgelog.checkpoint").exists() {
+    if ctx.dir().join("edgelog.checkpoint").symlink_metadata().is_err() {
         drop(ctx.attach()?);
     }
     Ok(inspect::open_directory(ctx.dir())?)

@@ -92,12 +92,22 @@ pub(super) fn check_store(
                 let text = format!("damaged ({error}): the defaults count, and nothing is deleted until it is altered");
                 findings.store(Severity::Note, &format!("{name}/{}", file_names::TOPIC_CONFIG), text);
             } else if let Some((file, reason)) = settings_to_heal(&**storage, &name) {
+                let path = format!("{name}/{file}");
+                if is_in_the_way(&**storage, &path) {
+                    let text = "a directory, and left as it is: move it away, and the next open writes the file again";
+                    findings.store(Severity::Note, &path, text);
+                    continue;
+                }
                 let text = format!("{reason}; the next open writes it again from the topic's second copy");
-                findings.store(Severity::Heals, &format!("{name}/{file}"), text);
+                findings.store(Severity::Heals, &path, text);
             } else if are_settings_lost(&**storage, &name) {
                 let text = "missing: the defaults count, and nothing is deleted until it is altered";
                 findings.store(Severity::Note, &format!("{name}/{}", file_names::TOPIC_CONFIG), text);
             }
+        }
+        for (file, reason) in RetentionHolds::read_leniently(&**storage)?.unreadable {
+            let text = format!("cannot be read: {reason}; nothing is deleted for its age before it is removed");
+            findings.store(Severity::Note, &file, text);
         }
         report.merge(findings);
     }
@@ -225,7 +235,9 @@ fn check_checkpoint(findings: &mut Findings, facts: &StoreFacts, has_logs: bool)
         findings.store(Severity::Heals, file, text);
     }
     if let Some(reason) = &facts.unreadable {
-        findings.store(Severity::Heals, file, format!("cannot be read: {reason}; the next open recovers every log"));
+        let text =
+            format!("cannot be opened: {reason}; no command opens the store before it is put right or moved away");
+        findings.store(Severity::Lost, file, text);
         return;
     }
     match (facts.exists, facts.valid) {
@@ -294,7 +306,7 @@ impl LogCheck<'_, '_> {
         } else {
             self.leftovers(&listing);
         }
-        if self.facts.saved.is_none() && !listing.segments.is_empty() {
+        if self.facts.saved.is_none() && !self.facts.is_shut && !listing.segments.is_empty() {
             let text = "the checkpoint does not know this log; the next open takes it over as it is";
             self.add(Severity::Note, self.facts.dir.to_string(), None, None, text.to_owned());
         }

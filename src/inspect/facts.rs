@@ -143,6 +143,8 @@ pub(super) struct LogFacts {
     pub(super) doubts: Vec<String>,
     pub(super) epochs: EpochTable,
     pub(super) config: LogConfig,
+    /// The checkpoint cannot be read, so that nothing opens the store.
+    pub(super) is_shut: bool,
     /// The store's clean mark stands.
     pub(super) clean: bool,
     /// The machine has not booted since the checkpoint was written: all that was appended is in the page cache, and a
@@ -175,6 +177,7 @@ impl LogFacts {
             dir: name.to_string().into(),
             epochs: EpochTable::from_entries(epochs).unwrap_or_default(),
             clean: store.clean() && saved.is_some() && doubts.is_empty(),
+            is_shut: store.unreadable.is_some(),
             saved,
             doubts,
             config,

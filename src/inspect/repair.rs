@@ -89,6 +89,10 @@ pub fn repair(
 ) -> Result<RepairReport> {
     if dry_run {
         let (before, facts, plans) = check_store(storage, selection, progress)?;
+        if facts.unreadable.is_some() {
+            // What repair, and every open, meets as well.
+            checkpoint::read(&**storage)?;
+        }
         let actions = planned(&before, &facts, &plans);
         return Ok(RepairReport { before, actions, ..RepairReport::default() });
     }

@@ -215,14 +215,13 @@ impl Store {
     }
 
     /// Who still needs records of which log: from there on, nothing is deleted for its age. Read from the holders'
-    /// files
-    /// now, once for all logs.
+    /// files now, once for all logs. A holder whose file cannot be read needs all of them.
     ///
     /// # Errors
     /// [`Error::Closed`], [`Error::Forked`], [`Error::Storage`].
     pub fn retention_holds(&self) -> Result<RetentionHolds> {
         self.shared.check_open()?;
-        RetentionHolds::read(&*self.shared.storage)
+        RetentionHolds::read_leniently(&*self.shared.storage)
     }
 
     /// All topics, by name.

@@ -102,35 +102,58 @@ pub struct RetentionHold {
 pub struct RetentionHolds {
     /// By holder; `None` where its file cannot be read.
     holders: BTreeMap<String, Option<HeldLogs>>,
+    /// Files that cannot be read, and why.
+    pub(crate) unreadable: Vec<(String, String)>,
 }
 
 impl RetentionHolds {
     /// What the holders' files say now. The one reader of them, for retention and for people.
     ///
     /// # Errors
-    /// Those of the medium.
+    /// Those of the medium, and of a file that is none: nothing is deleted where it is not known what is needed.
     pub(crate) fn read(storage: &dyn Storage) -> Result<RetentionHolds> {
+        RetentionHolds::read_with(storage, Err)
+    }
+
+    /// The same, to be shown: a holder whose file is none, or cannot be opened, is one that needs everything.
+    ///
+    /// # Errors
+    /// That of listing the data directory.
+    pub(crate) fn read_leniently(storage: &dyn Storage) -> Result<RetentionHolds> {
+        RetentionHolds::read_with(storage, |error| match error {
+            Error::Storage { source, .. } => Ok(source.to_string()),
+            error => Err(error),
+        })
+    }
+
+    /// `forgive` says for an error of a single file why that cannot be read.
+    fn read_with(storage: &dyn Storage, forgive: impl Fn(Error) -> Result<String>) -> Result<RetentionHolds> {
         let names = storage.read_dir("").map_err(Error::storage("list", "."))?;
-        let mut holders = BTreeMap::new();
+        let (mut holders, mut unreadable) = (BTreeMap::new(), Vec::new());
+        let damaged = || "it is damaged, or of a newer version".to_owned();
         for holder in names.iter().filter(|entry| !entry.is_dir).filter_map(|entry| holder_of(&entry.name)) {
             let logs = match read_holder(storage, holder) {
-                Ok(Stored::Whole(logs)) => Some(logs),
+                Ok(Stored::Whole(logs)) => Ok(logs),
                 Ok(Stored::Nothing) => continue,
-                // A newer version wrote it, or damage.
-                Ok(Stored::Damaged) | Err(Error::UnsupportedVersion { .. }) => None,
-                Err(error) => return Err(error),
+                Ok(Stored::Damaged) | Err(Error::UnsupportedVersion { .. }) => Err(damaged()),
+                Err(error) => Err(forgive(error)?),
             };
+            let logs = logs.map_err(|reason| unreadable.push((file_of(holder), reason))).ok();
             holders.insert(holder.to_owned(), logs);
         }
         if !holders.contains_key(BRIDGE) {
-            let logs = match read_old_note(storage)? {
-                Stored::Nothing => return Ok(RetentionHolds { holders }),
-                Stored::Damaged => None,
-                Stored::Whole(lines) => lines.iter().map(|line| parse_old_line(line)).collect(),
+            let logs = match read_old_note(storage) {
+                Ok(Stored::Nothing) => return Ok(RetentionHolds { holders, unreadable }),
+                Ok(Stored::Whole(lines)) => {
+                    lines.iter().map(|line| parse_old_line(line)).collect::<Option<_>>().ok_or_else(damaged)
+                }
+                Ok(Stored::Damaged) => Err(damaged()),
+                Err(error) => Err(forgive(error)?),
             };
+            let logs = logs.map_err(|reason| unreadable.push((OLD_NOTE_FILES[0].to_owned(), reason))).ok();
             holders.insert(BRIDGE.to_owned(), logs);
         }
-        Ok(RetentionHolds { holders })
+        Ok(RetentionHolds { holders, unreadable })
     }
 
     /// Who keeps records of this log, and from which offset on. None where nobody does.
