@@ -77,6 +77,9 @@ pub(super) fn read_settings(storage: &dyn Storage, dir: &str) -> Settings {
             };
             return Settings::Known { overrides: pairs.pairs, heal };
         }
+        Ok(Some(pairs)) if !pairs.ended && !pairs.pairs.is_empty() => {
+            "it was torn (its last line does not end with a line feed)".to_owned()
+        }
         Ok(Some(_)) => "it holds no settings".to_owned(),
         Ok(None) => "it was missing".to_owned(),
         Err(error) => format!("it was damaged ({error})"),
@@ -94,7 +97,7 @@ pub(super) fn read_settings(storage: &dyn Storage, dir: &str) -> Settings {
 /// # Errors
 /// `InvalidData` where the file is not whole; else those of reading it.
 pub(super) fn read_marker(storage: &dyn Storage, dir: &str) -> io::Result<Option<Marker>> {
-    let Some(Pairs { mut pairs, checked }) = read_pairs(storage, &format!("{dir}/{OWN_FILE}"))? else {
+    let Some(Pairs { mut pairs, checked, .. }) = read_pairs(storage, &format!("{dir}/{OWN_FILE}"))? else {
         return Ok(None);
     };
     let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
@@ -146,12 +149,15 @@ struct Pairs {
     pairs: Overrides,
     /// Its checksum is there, and holds.
     checked: bool,
+    /// Its last line has an end.
+    ended: bool,
 }
 
 impl Pairs {
-    /// A file without a checksum was written by hand, or is what a torn one has left: it counts where it has keys.
+    /// A file without a checksum was written by hand, or is what a torn one has left: it counts where it has keys, and
+    /// where its last line is whole. Cut in the middle of a number, that line says another one.
     fn is_sound(&self) -> bool {
-        self.checked || !self.pairs.is_empty() || bug(Bug::TrustAnEmptySettingsFile)
+        self.checked || (!self.pairs.is_empty() && self.ended) || bug(Bug::TrustAnEmptySettingsFile)
     }
 }
 
@@ -188,7 +194,7 @@ fn read_pairs(storage: &dyn Storage, path: &str) -> io::Result<Option<Pairs>> {
         let pair = line.split_once('=').ok_or_else(|| invalid(format!("line {} is no key=value", number + 1)))?;
         pairs.insert(pair.0.trim().to_owned(), pair.1.trim().to_owned());
     }
-    Ok(Some(Pairs { pairs, checked }))
+    Ok(Some(Pairs { pairs, checked, ended: text.ends_with('\n') }))
 }
 
 /// The keys that a topic's files hold, for tools that look at its first partition, `dir`; none where there are none.
@@ -289,6 +295,24 @@ mod tests {
         assert_eq!(read_settings(&storage, "t-0"), Settings::Absent);
     }
 
+    /// `retention.ms=31536000000` that a person wrote, cut to `retention.ms=31536`, let retention delete what was to be
+    /// kept, and the copy followed.
+    #[test]
+    fn a_file_that_a_person_wrote_and_that_is_torn_does_not_count() {
+        let (storage, expected) = written();
+        let whole = b"# mine\nretention.ms=31536000000\n";
+        for len in 0..whole.len() {
+            put(&storage, TOPIC_CONFIG, &whole[..len]);
+            let Settings::Known { overrides, heal } = read_settings(&storage, "t-0") else {
+                panic!("the copy is whole")
+            };
+            assert!(
+                overrides == expected && heal.as_ref().is_some_and(|(file, _)| *file == TOPIC_CONFIG),
+                "{len}: {heal:?}"
+            );
+        }
+    }
+
     #[test]
     fn a_file_that_a_person_wrote_counts_and_one_without_keys_does_not() {
         let (storage, _) = written();
@@ -296,7 +320,8 @@ mod tests {
         let Settings::Known { overrides, heal } = read_settings(&storage, "t-0") else { panic!("it has a key") };
         assert_eq!((overrides["retention.ms"].as_str(), heal.unwrap().0), ("7000", OWN_FILE));
         storage.remove_file("t-0/edgelog.properties").unwrap();
-        for text in [&b""[..], b"# mine\n", b"\n\n", b"\0\0\0\0", b"# crc32=", b"# crc32=00000000"] {
+        let torn = &b"retention.ms=7000\nsegment.bytes=40"[..];
+        for text in [b"", torn, b"# mine\n", b"\n\n", b"\0\0\0\0", b"# crc32=", b"# crc32=00000000"] {
             put(&storage, TOPIC_CONFIG, text);
             assert!(matches!(read_settings(&storage, "t-0"), Settings::Damaged(_)), "{text:?}");
         }
