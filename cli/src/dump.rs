@@ -4,15 +4,15 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use edgelog::Record;
 use edgelog::core::RecordBatch;
 use edgelog::inspect::{self, DumpItem, DumpOptions, DumpReport, DumpText};
-use serde::Serialize;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::failure::{DAMAGE, Failure, Outcome};
+use crate::json_record::Base64;
 
 /// Print a file's batches and records, or index entries, as kafka-dump-log does
 ///
@@ -87,7 +87,13 @@ fn dump_text(path: &Path, shown: &str, options: DumpOptions) -> Result<DumpRepor
 fn dump_json(path: &Path, shown: &str, options: DumpOptions) -> Result<DumpReport, Failure> {
     let mut out = BufWriter::new(io::stdout().lock());
     let report = dump(path, options, &mut |item| {
-        serde_json::to_writer(&mut out, &line(shown, &item, options))?;
+        match &item {
+            DumpItem::Record { record, .. } => {
+                let line = RecordLine { file: shown, record, data: options.data };
+                serde_json::to_writer(&mut out, &line)?;
+            }
+            item => serde_json::to_writer(&mut out, &line(shown, item))?,
+        }
         out.write_all(b"\n")
     })?;
     out.flush()?;
@@ -144,10 +150,9 @@ fn batch_line<'a>(file: &'a str, position: u64, batch: &RecordBatch<'_>, isvalid
     }
 }
 
-fn line(file: &str, item: &DumpItem<'_>, options: DumpOptions) -> Value {
+fn line(file: &str, item: &DumpItem<'_>) -> Value {
     match item {
         DumpItem::Batch { position, batch, is_valid } => json!(batch_line(file, *position, batch, *is_valid)),
-        DumpItem::Record { record, .. } => record_line(file, record, options),
         DumpItem::Invalid { position, bytes, reason, .. } => {
             json!({"type": "invalid", "file": file, "position": position, "bytes": bytes, "reason": reason})
         }
@@ -167,26 +172,49 @@ fn line(file: &str, item: &DumpItem<'_>, options: DumpOptions) -> Value {
     }
 }
 
-fn record_line(file: &str, record: &Record<'_>, options: DumpOptions) -> Value {
-    let size = |bytes: Option<&[u8]>| bytes.map(<[u8]>::len);
-    let header_keys: Vec<_> = record.headers().map(|header| String::from_utf8_lossy(header.key)).collect();
-    let mut line = json!({
-        "type": "record", "file": file, "offset": record.offset.0, "timestamp": record.timestamp.0,
-        "keySize": size(record.key), "valueSize": size(record.value),
-        "headerKeys": header_keys,
-    });
-    if options.data {
-        for (name, bytes) in [("key", record.key), ("payload", record.value)] {
-            // As `tail --json` does: what is no text stands beside it.
-            match bytes.map(|bytes| (bytes, std::str::from_utf8(bytes))) {
-                None => line[name] = Value::Null,
-                Some((_, Ok(text))) => line[name] = json!(text),
-                Some((bytes, Err(_))) => {
-                    line[name] = Value::Null;
-                    line[format!("{name}_base64")] = json!(STANDARD.encode(bytes));
-                }
-            }
+/// One record, written piece by piece: a value may be as large as memory allows once.
+struct RecordLine<'a> {
+    file: &'a str,
+    record: &'a Record<'a>,
+    data: bool,
+}
+
+impl Serialize for RecordLine<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let RecordLine { file, record, data } = self;
+        let size = |bytes: Option<&[u8]>| bytes.map(<[u8]>::len);
+        let header_keys: Vec<_> = record.headers().map(|header| String::from_utf8_lossy(header.key)).collect();
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("file", file)?;
+        map.serialize_entry("headerKeys", &header_keys)?;
+        let (key, key_base64) = text_of(record.key);
+        let (payload, payload_base64) = text_of(record.value);
+        if *data {
+            map.serialize_entry("key", &key)?;
         }
+        map.serialize_entry("keySize", &size(record.key))?;
+        if let Some(key) = key_base64.filter(|_| *data) {
+            map.serialize_entry("key_base64", &key)?;
+        }
+        map.serialize_entry("offset", &record.offset.0)?;
+        if *data {
+            map.serialize_entry("payload", &payload)?;
+        }
+        if let Some(payload) = payload_base64.filter(|_| *data) {
+            map.serialize_entry("payload_base64", &payload)?;
+        }
+        map.serialize_entry("timestamp", &record.timestamp.0)?;
+        map.serialize_entry("type", "record")?;
+        map.serialize_entry("valueSize", &size(record.value))?;
+        map.end()
     }
-    line
+}
+
+/// As `tail --json` does: what is no text stands beside it.
+fn text_of(bytes: Option<&[u8]>) -> (Option<&str>, Option<Base64<'_>>) {
+    match bytes.map(|bytes| (bytes, std::str::from_utf8(bytes))) {
+        None => (None, None),
+        Some((_, Ok(text))) => (Some(text), None),
+        Some((bytes, Err(_))) => (None, Some(Base64(bytes))),
+    }
 }

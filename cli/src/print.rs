@@ -196,23 +196,29 @@ impl Table {
     }
 }
 
-/// Appends bytes as text that a terminal cannot take for commands: control characters and what is not UTF-8 are
-/// escaped.
-pub(crate) fn push_escaped(text: &mut String, bytes: &[u8]) {
-    for chunk in bytes.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            match character {
-                '\t' => text.push('\t'),
-                '\\' => text.push('\\'),
-                character if character.is_control() || is_direction_mark(character) => {
-                    text.extend(character.escape_default());
+/// Bytes as text that a terminal cannot take for commands: control characters and what is not UTF-8 are escaped. Written
+/// piece by piece, since a value may be as large as memory allows once.
+pub(crate) struct Escaped<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_plain = |c: char| c == '\t' || !(c.is_control() || is_direction_mark(c));
+        for chunk in self.0.utf8_chunks() {
+            let mut rest = chunk.valid();
+            while let Some(character) = rest.chars().next() {
+                let plain = rest.find(|c| !is_plain(c)).unwrap_or(rest.len());
+                f.write_str(&rest[..plain])?;
+                rest = &rest[plain..];
+                if plain == 0 {
+                    write!(f, "{}", character.escape_default())?;
+                    rest = &rest[character.len_utf8()..];
                 }
-                character => text.push(character),
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
             }
         }
-        for byte in chunk.invalid() {
-            let _ = write!(text, "\\x{byte:02x}");
-        }
+        Ok(())
     }
 }
 
@@ -247,8 +253,26 @@ mod tests {
 
     #[test]
     fn a_terminal_gets_no_commands_from_records() {
-        let mut text = String::new();
-        push_escaped(&mut text, b"ok \x1b[2J\xff\xc3\xa9 \x07");
-        assert_eq!(text, "ok \\u{1b}[2J\\xff\u{e9} \\u{7}");
+        let text = Escaped(b"ok \x1b[2J\xff\xc3\xa9 \x07\t\\").to_string();
+        assert_eq!(text, "ok \\u{1b}[2J\\xff\u{e9} \\u{7}\t\\");
+    }
+
+    /// Keeps how much was written at a time.
+    struct Largest(usize);
+
+    impl fmt::Write for Largest {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            self.0 = self.0.max(text.len());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_large_value_is_escaped_in_pieces() {
+        for byte in [1, 0xff] {
+            let mut largest = Largest(0);
+            write!(largest, "{}", Escaped(&vec![byte; 1 << 20])).unwrap();
+            assert!((1..64).contains(&largest.0), "{} at a time", largest.0);
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::context::Context;
 use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, tell_damage, warn};
 use crate::interrupt;
 use crate::json_record;
-use crate::print::{self, Paint};
+use crate::print::{Escaped, Paint};
 use crate::time;
 
 /// Print records, and follow
@@ -322,6 +322,8 @@ struct Printer {
 
 /// A longer key does not push all other lines' values to the right.
 const KEY_WIDTH_MAX: usize = 24;
+/// One beyond this is wider than that, whatever is in it, and is written piece by piece.
+const KEY_BYTES_PADDED: usize = 4 * KEY_WIDTH_MAX;
 
 impl Printer {
     fn new(args: &Args) -> Printer {
@@ -355,28 +357,24 @@ impl Printer {
         let _ = write!(line, "{partition}:{}", record.offset);
         widths.0 = widths.0.max(line.len());
         write!(out, "{:>width$}  {}", paint.dim(&*line), paint.dim(time::rfc3339(record.timestamp)), width = widths.0)?;
-        if let Some(key) = record.key {
+        if let Some(key) = record.key.filter(|key| key.len() > KEY_BYTES_PADDED) {
+            widths.1 = KEY_WIDTH_MAX;
+            write!(out, "  {}", paint.key(Escaped(key)))?;
+        } else if let Some(key) = record.key {
             line.clear();
-            print::push_escaped(line, key);
+            let _ = write!(line, "{}", Escaped(key));
             widths.1 = widths.1.max(line.chars().count().min(KEY_WIDTH_MAX));
             write!(out, "  {:<width$}", paint.key(&*line), width = widths.1)?;
         } else if widths.1 > 0 {
             write!(out, "  {:<width$}", "", width = widths.1)?;
         }
-        line.clear();
         match record.value {
-            Some(value) => {
-                print::push_escaped(line, value);
-                write!(out, "  {line}")?;
-            }
+            Some(value) => write!(out, "  {}", Escaped(value))?,
             None => write!(out, "  {}", paint.dim("(null)"))?,
         }
         for header in record.headers() {
-            line.clear();
-            print::push_escaped(line, header.key);
-            line.push('=');
-            print::push_escaped(line, header.value.unwrap_or(b"(null)"));
-            write!(out, "  {}", paint.dim(&*line))?;
+            let (key, value) = (Escaped(header.key), Escaped(header.value.unwrap_or(b"(null)")));
+            write!(out, "  {}", paint.dim(format_args!("{key}={value}")))?;
         }
         out.write_all(b"\n")
     }

@@ -432,7 +432,7 @@ impl<W: Write> DumpText<W> {
             if n > 0 {
                 out.write_all(b",")?;
             }
-            out.write_all(String::from_utf8_lossy(header.key).as_bytes())?;
+            write_lossy(out, header.key)?;
         }
         out.write_all(b"]")?;
         if batch.is_control() {
@@ -441,7 +441,7 @@ impl<W: Write> DumpText<W> {
             for (name, bytes) in [("key", record.key), ("payload", record.value)] {
                 if let Some(bytes) = bytes {
                     write!(self.out, " {name}: ")?;
-                    self.out.write_all(String::from_utf8_lossy(bytes).as_bytes())?;
+                    write_lossy(&mut self.out, bytes)?;
                 }
             }
         }
@@ -460,6 +460,18 @@ impl<W: Write> DumpText<W> {
         let epoch = epoch.map_or(-1, |bytes| i32::from_be_bytes(*bytes));
         write!(self.out, " endTxnMarker: {marker} coordinatorEpoch: {epoch}")
     }
+}
+
+/// Writes bytes as text, with a replacement character in the place of what is none, piece by piece: a value may be as
+/// large as memory allows once.
+fn write_lossy(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    for chunk in bytes.utf8_chunks() {
+        out.write_all(chunk.valid().as_bytes())?;
+        if !chunk.invalid().is_empty() {
+            out.write_all("\u{fffd}".as_bytes())?;
+        }
+    }
+    Ok(())
 }
 
 /// A record's own sequence number: the batch's, counted on; after `i32::MAX` comes 0.
