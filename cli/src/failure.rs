@@ -137,8 +137,16 @@ pub(crate) fn refuse_stray_options<T: Default + PartialEq>(options: &T, command:
         let text = format!(
             "of the options of `edgelog {command}`, only --dir may stand before a subcommand: put the others behind it\n"
         );
-        clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, text).exit();
+        usage(&clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, text));
+        std::process::exit(1);
     }
+}
+
+/// Prints what clap has to say of the command line. Its own exit code for a wrong one, 2, means damage here.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    // Where standard output or error is closed there is nobody to tell.
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// Asks a person whether to do what cannot be taken back; a failure where there is nobody to ask, or the answer is no.

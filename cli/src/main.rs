@@ -90,7 +90,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return failure::usage(&error),
+    };
     let ctx = Context::new(cli.store);
     let outcome = match cli.command {
         Command::Record(args) => record::run(&args, &ctx),

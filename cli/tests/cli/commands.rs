@@ -7,6 +7,30 @@ use std::time::{Duration, Instant};
 use crate::support::Place;
 use serde_json::json;
 
+/// The command line's own errors had the exit code that means damage, or lost data.
+#[test]
+fn a_wrong_command_line_is_an_error_and_no_damage() {
+    let place = Place::new();
+    place.run_with(&["append", "t"], b"x\n").exits(0);
+    let wrong: [&[&str]; 8] = [
+        &["fsck", "--bogus"],
+        &["tail", "t", "--since", "yesterdayish"],
+        &["tail", "t", "--offset", "x"],
+        &["tail"],
+        &["repair", "--bogus"],
+        &["export", "t"],
+        &["no-such-command"],
+        &["topics", "--json", "create", "y"],
+    ];
+    for arguments in wrong {
+        let refused = place.run(arguments).exits(1);
+        assert!(refused.stderr.contains("error:") && refused.stdout.is_empty(), "{arguments:?}: {}", refused.stderr);
+    }
+    for arguments in [&["--help"][..], &["--version"], &["tail", "--help"], &["help", "fsck"]] {
+        assert!(!place.run(arguments).exits(0).stdout.is_empty(), "{arguments:?}");
+    }
+}
+
 #[test]
 fn every_command_explains_itself() {
     let place = Place::new();
@@ -37,7 +61,7 @@ fn every_command_explains_itself() {
     place.run(&["bridge", "--dir", dir, "status"]).exits(0);
     // The options that a command has without a subcommand would be ignored there.
     for stray in [&["topics", "--json", "create", "y"][..], &["bridge", "--device", "d", "status"]] {
-        let refused = place.run(stray).exits(2);
+        let refused = place.run(stray).exits(1);
         assert!(refused.stderr.contains("put the others behind it"), "{}", refused.stderr);
     }
     for topics in ["list", "create", "delete", "alter", "describe"] {
@@ -155,7 +179,7 @@ fn bad_arguments_are_named() {
         (&["tail", "t", "--last", "1", "--offset", "2"], "cannot be used with"),
         (&["append", "t", "--header", "novalue"], "expected key=value"),
     ] {
-        let done = place.run(arguments).exits(2);
+        let done = place.run(arguments).exits(1);
         assert!(done.stderr.contains(told), "{arguments:?}: {}", done.stderr);
     }
     let missing = place.run(&["append", "t", "/nowhere/at/all"]).exits(1);
