@@ -50,7 +50,10 @@ pub(crate) fn survey(
     for entry in names.iter().filter(|entry| entry.is_dir) {
         if deleted_partition(&entry.name).is_some() {
             let marker = read_marker(storage, &entry.name).ok().flatten();
-            if let Some(name) = deleted_by_us(storage, &entry.name, marker.as_ref(), known) {
+            if is_cleared(storage, &entry.name) {
+                let why = "its log was deleted, and what is left in it is not the log's";
+                found.left.push((entry.name.clone(), why.to_owned()));
+            } else if let Some(name) = deleted_by_us(storage, &entry.name, marker.as_ref(), known) {
                 markers.extend(marker.map(|marker| (name.clone(), marker.creation)));
                 found.deleted.push((entry.name.clone(), name));
             } else {
@@ -188,6 +191,12 @@ pub(crate) fn is_partition(storage: &dyn Storage, dir: &str) -> bool {
     let may_be_copied = !storage.is_link(dir);
     let is_segment = |file: &DirEntry| may_be_copied && parse_log_file(&file.name).is_some();
     files.iter().any(|file| !file.is_dir && (file.name == OWN_FILE || is_segment(file)))
+}
+
+/// Whether the directory `dir` holds something, and nothing of a log: it is not removed, whatever its name.
+fn is_cleared(storage: &dyn Storage, dir: &str) -> bool {
+    let files = storage.read_dir(dir).unwrap_or_default();
+    !files.is_empty() && !files.iter().any(|file| !file.is_dir && file_names::is_of_log(&file.name))
 }
 
 /// Which partition this store is deleting under the name `dir`; `None` where nothing proves that it is this store that

@@ -1,5 +1,8 @@
 //! Defends that a reading command that meets damage prints what is good on both sides, names what is lost, and exits 2.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+
 use crate::numbered;
 use crate::support::Place;
 
@@ -93,4 +96,110 @@ fn a_partition_without_its_files_does_not_hide_the_others() {
         assert!(done.stderr.contains("t-1 cannot be read"), "{}", done.stderr);
         assert!(!done.stdout.is_empty(), "the other partition is there");
     }
+}
+
+/// A writer that had stopped, since nothing was left of its directory, said that what it had acknowledged was safe.
+#[test]
+fn a_writer_whose_files_are_gone_does_not_call_them_safe() {
+    for what in ["store", "store/t-0", "store/t-0/00000000000000000000.log"] {
+        let place = Place::new();
+        let mut append = place.start(&["append", "t"]);
+        append.write("one\n");
+        append.line();
+        fs::rename(place.path(what), place.path("moved")).unwrap();
+        append.write("two\n");
+        let done = append.wait();
+        assert_eq!((done.code, done.stdout.as_str()), (Some(1), ""), "{what}: {}", done.stderr);
+        assert!(done.stderr.contains("moved or removed while it was in use"), "{what}: {}", done.stderr);
+        assert!(!done.stderr.contains("is safe") && done.stderr.contains("Put them back"), "{what}: {}", done.stderr);
+    }
+}
+
+/// What stands in the place of the checkpoint keeps every command from opening the store: fsck called that damage that
+/// heals itself, and a dry run of repair exited 0.
+#[test]
+fn what_is_no_checkpoint_file_does_not_heal_itself() {
+    for kind in ["link", "dangling link", "directory"] {
+        let place = Place::new();
+        place.run_with(&["append", "t"], b"one\n").exits(0);
+        let (checkpoint, away) = (place.store().join("edgelog.checkpoint"), place.path("away"));
+        fs::rename(&checkpoint, &away).unwrap();
+        match kind {
+            "link" => symlink(&away, &checkpoint).unwrap(),
+            "dangling link" => symlink("nowhere", &checkpoint).unwrap(),
+            _ => fs::create_dir(&checkpoint).unwrap(),
+        }
+        let fsck = place.run(&["fsck"]).exits(2);
+        assert!(fsck.stdout.contains("edgelog.checkpoint: cannot be opened"), "{kind}: {}", fsck.stdout);
+        assert!(!fsck.stdout.contains("the next open"), "{kind}: {}", fsck.stdout);
+        for arguments in [&["repair", "--dry-run"][..], &["repair"], &["tail", "t", "--no-follow"], &["stat"]] {
+            let refused = place.run(arguments).exits(1);
+            assert!(refused.stderr.contains("edgelog.checkpoint"), "{kind}: {}", refused.stderr);
+        }
+        place.run_with(&["append", "t"], b"two\n").exits(1);
+        if kind == "directory" {
+            fs::remove_dir(&checkpoint).unwrap();
+        } else {
+            fs::remove_file(&checkpoint).unwrap();
+        }
+        fs::rename(&away, &checkpoint).unwrap();
+        place.run(&["fsck"]).exits(0);
+    }
+}
+
+/// A directory with the name of a file of settings stays: fsck said that the next open writes the file again.
+#[test]
+fn a_directory_in_the_place_of_settings_is_named_and_stays() {
+    for name in ["topic.properties", "edgelog.properties"] {
+        let place = Place::new();
+        place.run_with(&["append", "t"], b"one\n").exits(0);
+        let path = place.store().join("t-0").join(name);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        for _ in 0..2 {
+            let fsck = place.run(&["fsck"]).exits(0);
+            assert!(fsck.stdout.contains(&format!("t-0/{name}: a directory")), "{}", fsck.stdout);
+            place.run(&["repair", "--dry-run"]).exits(0);
+            let append = place.run_with(&["append", "t"], b"two\n").exits(0);
+            assert!(append.stderr.contains(&format!("t-0/{name}: could not be written")), "{}", append.stderr);
+        }
+        place.run(&["repair"]).exits(0);
+        fs::remove_dir(&path).unwrap();
+        place.run_with(&["append", "t"], b"three\n").exits(0);
+        assert!(path.is_file());
+    }
+}
+
+/// A holder's file that is none made `stat` show no log at all, while fsck said nothing.
+#[test]
+fn a_hold_that_is_no_file_is_named_and_hides_no_log() {
+    for name in ["edgelog.x.hold", "edgelog.bridge.hold", "edgelog.bridge.0"] {
+        let place = Place::new();
+        place.run_with(&["append", "t"], b"one\n").exits(0);
+        symlink("nowhere", place.store().join(name)).unwrap();
+        let stat = place.run(&["stat"]).exits(0);
+        let holder = name.split('.').nth(1).unwrap();
+        assert!(stat.stdout.contains("t-0") && stat.stdout.contains(&format!("needed by {holder}")), "{}", stat.stdout);
+        let fsck = place.run(&["fsck"]).exits(0);
+        assert!(fsck.stdout.contains(&format!("{name}: cannot be read: it is a symbolic link")), "{}", fsck.stdout);
+    }
+}
+
+/// Each open reported that a deleted topic's directory, in which other files are, was removed, and it was not.
+#[test]
+fn a_deleted_topics_directory_with_other_files_is_left_and_named() {
+    let place = Place::new();
+    place.run_with(&["append", "t"], b"one\n").exits(0);
+    fs::write(place.store().join("t-0/notes.txt"), "mine").unwrap();
+    place.run(&["topics", "delete", "t", "--yes"]).exits(0);
+    place.run_with(&["append", "t"], b"again\n").exits(0);
+    let fsck = place.run(&["fsck"]).exits(0);
+    assert!(!fsck.stdout.contains("the next open removes") && fsck.stdout.contains("-delete"), "{}", fsck.stdout);
+    for _ in 0..2 {
+        let append = place.run_with(&["append", "t"], b"more\n").exits(0);
+        assert!(!append.stderr.contains("removed") && append.stderr.contains("left as it is"), "{}", append.stderr);
+    }
+    let names = fs::read_dir(place.store()).unwrap().map(|entry| entry.unwrap().path());
+    let left = names.into_iter().find(|path| path.to_string_lossy().ends_with("-delete")).unwrap();
+    assert_eq!(fs::read(left.join("notes.txt")).unwrap(), b"mine");
 }
