@@ -24,7 +24,7 @@ use crate::log::{SavedLog, TopicPartition, offsets_in_words};
 use crate::segment::decompressor::Decompressor;
 use crate::segment::file_names;
 use crate::segment::walk::{Step, WalkRules, Walker};
-use crate::storage::{Access, DirEntry, LEADS_NOWHERE, Storage};
+use crate::storage::{Access, DirEntry, LEADS_NOWHERE, LOCK_FILE, Storage};
 use crate::store::{
     PARTITIONS_MAX, RetentionHolds, are_settings_lost, is_in_the_way, read_config, settings_to_heal, survey,
 };
@@ -64,6 +64,10 @@ pub(super) fn check_store(
     if *selection == Selection::all() {
         let mut findings = Findings::default();
         check_checkpoint(&mut findings, &facts, !names.is_empty());
+        if let Some(error) = in_place_of_the_lock(&**storage) {
+            let text = format!("{error}; no program opens the store for writing before it is moved away");
+            findings.store(Severity::Note, LOCK_FILE, text);
+        }
         let known = facts.newest.clone().unwrap_or_default().logs;
         let leftovers = survey(&**storage, &entries, &known);
         let unfinished = leftovers.unfinished.iter().map(ToString::to_string);
@@ -226,6 +230,16 @@ fn directory_note(entry: &DirEntry) -> Option<String> {
 fn same_history(before: Option<&SavedLog>, now: Option<&SavedLog>) -> bool {
     let history = |saved: &SavedLog| (saved.id, saved.log_start_offset, saved.epochs.clone());
     before.map(history) == now.map(history)
+}
+
+/// What stands in the place of the lock file, where that is no file: who writes the store, and repair, cannot lock it.
+pub(super) fn in_place_of_the_lock(storage: &dyn Storage) -> Option<io::Error> {
+    match storage.metadata(LOCK_FILE) {
+        // Asked for its names, a file is no directory.
+        Ok(_) => storage.read_dir(LOCK_FILE).is_ok().then(|| io::ErrorKind::IsADirectory.into()),
+        Err(error) if error.kind() == io::ErrorKind::Other => Some(error),
+        Err(_) => None,
+    }
 }
 
 fn check_checkpoint(findings: &mut Findings, facts: &StoreFacts, has_logs: bool) {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use edgelog_core::{Offset, Position};
 
-use super::check::check_store;
+use super::check::{check_store, in_place_of_the_lock};
 use super::facts::{Listing, LogFacts, Selection, StoreFacts, kept_before, list_logs};
 use super::plan::{LogPlan, SegmentPlan};
 use super::report::{CheckReport, Progress, Severity};
@@ -30,7 +30,7 @@ use crate::segment::decompressor::Decompressor;
 use crate::segment::file_names;
 use crate::segment::rewrite::{Rewrite, Rewritten, rewrite_segment};
 use crate::segment::walk::{Step, WalkRules, Walker};
-use crate::storage::{Access, Storage, StorageLock};
+use crate::storage::{Access, LOCK_FILE, Storage, StorageLock};
 use crate::store::checkpoint::{self, Checkpoint, CheckpointFile};
 use crate::store::{RecoveryReport, Store, claim, random_id, shared_directories};
 
@@ -92,6 +92,9 @@ pub fn repair(
         if facts.unreadable.is_some() {
             // What repair, and every open, meets as well.
             checkpoint::read(&**storage)?;
+        }
+        if let Some(error) = in_place_of_the_lock(&**storage) {
+            return Err(Error::storage("lock", LOCK_FILE)(error));
         }
         let actions = planned(&before, &facts, &plans);
         return Ok(RepairReport { before, actions, ..RepairReport::default() });
@@ -196,7 +199,7 @@ fn rebuild_missing_indexes(
 fn take_lock(storage: &dyn Storage) -> Result<Box<dyn StorageLock>> {
     storage.lock().map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => Error::DataDirLocked(error),
-        _ => Error::storage("lock", ".lock")(error),
+        _ => Error::storage("lock", LOCK_FILE)(error),
     })
 }
 

@@ -20,11 +20,9 @@ use super::device::Device;
 use super::lock::{self, DirectoryLock, HeldDirectory, HeldLock, PlainLock, WriterLock};
 use super::map_budget::MapBudget;
 use super::mapped_file::MappedFile;
-use super::{Access, DirEntry, FileMeta, Lease, Storage, StorageFile, StorageLock, write_again};
+use super::{Access, DirEntry, FileMeta, LOCK_FILE, Lease, Storage, StorageFile, StorageLock, write_again};
 use crate::error::WHILE_IN_USE;
 
-/// The name of the lock file inside the data directory.
-const LOCK_FILE: &str = ".lock";
 /// How the files of a [`DirectoryStorage`] are read and written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StoreMode {

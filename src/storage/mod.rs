@@ -41,6 +41,8 @@ pub use memory::MemoryStorage;
 
 pub(crate) use fork::ForkGuard;
 
+/// The name of the lock file inside a data directory.
+pub(crate) const LOCK_FILE: &str = ".lock";
 /// What is said of a partition's name that [`Storage::leads_nowhere`].
 pub(crate) const LEADS_NOWHERE: &str = "it is a link that leads to no directory now; its disk may be away";
 

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 #[cfg(feature = "bridge")]
 use crate::log::LogHost;
 use crate::log::{Log, TopicPartition};
-use crate::storage::{DirectoryStorage, DirectoryStorageOptions, Storage, StoreMode};
+use crate::storage::{DirectoryStorage, DirectoryStorageOptions, LOCK_FILE, Storage, StoreMode};
 use crate::sync::{Mutex, Ordering};
 
 impl StoreOptions {
@@ -128,7 +128,7 @@ impl Store {
     fn open_writing(storage: Arc<dyn Storage>, options: StoreOptions) -> Result<Store> {
         let lock = storage.lock().map_err(|error| match error.kind() {
             std::io::ErrorKind::WouldBlock => Error::DataDirLocked(error),
-            _ => Error::storage("lock", ".lock")(error),
+            _ => Error::storage("lock", LOCK_FILE)(error),
         })?;
         let (mut file, found) = CheckpointFile::open(&storage)?;
         let boot_id = storage.boot_id();

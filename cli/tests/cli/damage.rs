@@ -147,6 +147,24 @@ fn what_is_no_checkpoint_file_does_not_heal_itself() {
     }
 }
 
+#[test]
+fn what_is_no_lock_file_is_named() {
+    for kind in ["link", "directory"] {
+        let place = Place::new();
+        place.run_with(&["append", "t"], b"one\n").exits(0);
+        let lock = place.store().join(".lock");
+        fs::remove_file(&lock).unwrap();
+        if kind == "link" { symlink("nowhere", &lock) } else { fs::create_dir(&lock) }.unwrap();
+        let fsck = place.run(&["fsck"]).exits(0);
+        assert!(fsck.stdout.contains("note  .lock: "), "{kind}: {}", fsck.stdout);
+        for arguments in [&["repair", "--dry-run"][..], &["repair"], &["append", "t"]] {
+            let refused = place.run(arguments).exits(1);
+            assert!(refused.stderr.contains("lock .lock"), "{kind}: {}", refused.stderr);
+        }
+        place.run(&["tail", "t", "--no-follow"]).exits(0);
+    }
+}
+
 /// A directory with the name of a file of settings stays: fsck said that the next open writes the file again.
 #[test]
 fn a_directory_in_the_place_of_settings_is_named_and_stays() {
