@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use edgelog::core::DecodeError;
+use edgelog::inspect::{self, Finding, Selection};
 use edgelog::{Log, OffsetSpec, RetentionHolds, Store, TimestampMs};
 use serde::Serialize;
 
@@ -75,8 +76,15 @@ struct CutFile {
 pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let store = ctx.attach()?;
     let mut readable = Readable::default();
+    let mut selection = Selection::all();
     if let Some(name) = &args.topic {
         readable = ctx.readable(&store, name, None)?;
+        let target = ctx.find(&store, name);
+        // Where the topic's directories are gone, what is missing of it is said all the same.
+        if let Ok(target) = target {
+            selection = Selection::topic(target.topic.name);
+            selection.partition = target.partition;
+        }
     } else {
         for topic in store.topics()? {
             for partition in topic.partition_ids {
@@ -95,6 +103,15 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     }
     for text in stats.iter().filter_map(|stat| stat.unsupported.as_ref()) {
         damage(text);
+        readable.has_lost = true;
+    }
+    let storage = inspect::open_directory(ctx.dir())?;
+    let is_told = |lost: &Finding| {
+        let is_its = |stat: &&Stat| lost.file.starts_with(&format!("{}-{}/", stat.topic, stat.partition));
+        stats.iter().find(is_its).is_some_and(|stat| stat.unsupported.is_some())
+    };
+    for lost in inspect::check_ends(&storage, &selection)?.iter().filter(|lost| !is_told(lost)) {
+        damage(lost);
         readable.has_lost = true;
     }
     Ok(readable.exit_code())

@@ -110,8 +110,9 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     interrupt::install()?;
     let store = ctx.attach()?;
     let readable = ctx.readable(&store, &args.topic, args.partition)?;
-    let lanes = readable.logs.into_iter().map(|log| Lane::open(log, args)).collect::<Result<Vec<_>, _>>()?;
     let storage = inspect::open_directory(ctx.dir())?;
+    let open = |log| Lane::open(log, args, &storage);
+    let lanes = readable.logs.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let (printer, left, has_lost) = (Printer::new(args), args.max_records, readable.has_lost);
     let mut tail = Tail { lanes, storage, printer, left, has_lost };
     // Where nothing can be read there is nothing to follow.
@@ -141,12 +142,18 @@ struct Lane {
 }
 
 impl Lane {
-    fn open(log: Log, args: &Args) -> Result<Lane, Failure> {
+    fn open(log: Log, args: &Args, storage: &Arc<dyn Storage>) -> Result<Lane, Failure> {
         let start = args.start();
         let options = log.reader_options().isolation(args.isolation());
         let (reader, not_before) = match log.reader_with(start, options) {
             // Looking for a time reads batches, and met damage before there was a reader to step over it.
             Err(error) if error.is_corrupt() => (log.reader_with(OffsetSpec::Earliest, options), args.since),
+            // What was asked for is lost, and said to be in the end.
+            Err(Error::OffsetOutOfRange { requested, log_start_offset, .. })
+                if requested < log_start_offset && is_missing(&log, requested, storage)? =>
+            {
+                (log.reader_with(OffsetSpec::Earliest, options), None)
+            }
             reader => (reader, None),
         };
         let reader = reader.map_err(|error| match error {
@@ -163,6 +170,12 @@ impl Lane {
     }
 }
 
+/// Whether the record at `offset` was there and is lost, where no reader comes to.
+fn is_missing(log: &Log, offset: Offset, storage: &Arc<dyn Storage>) -> Result<bool, Failure> {
+    let holds = |(first, next)| (first..next).contains(&offset);
+    Ok(inspect::check_hidden(storage, log.name())?.iter().any(|hidden| hidden.lost.is_some_and(holds)))
+}
+
 struct Tail {
     lanes: Vec<Lane>,
     storage: Arc<dyn Storage>,
@@ -176,22 +189,23 @@ impl Tail {
     fn run(&mut self, follow: bool) -> Result<bool, Failure> {
         // What is there, partition by partition.
         for at in 0..self.lanes.len() {
-            while self.print_next(at, None)? {
-                if self.left == Some(0) || interrupt::raised() {
-                    return Ok(interrupt::raised());
+            while self.left != Some(0) && self.print_next(at, None)? {
+                if interrupt::raised() {
+                    return Ok(true);
                 }
             }
         }
-        if self.left == Some(0) {
-            return Ok(false);
-        }
         for at in 0..self.lanes.len() {
-            // Where damage stands above the recovery point, the log ends before it, and a reader is not told.
-            for hidden in inspect::check_end(&self.storage, self.lanes[at].log.name())? {
-                self.tell_finding(&hidden)?;
+            // Before the first segment, and where damage stands above the recovery point, a reader meets nothing.
+            let Lane { log, reader, .. } = &self.lanes[at];
+            let position = reader.position().offset;
+            for hidden in inspect::check_hidden(&self.storage, log.name())? {
+                if self.left != Some(0) || hidden.lost.is_none_or(|(first, _)| first < position) {
+                    self.tell_finding(&hidden)?;
+                }
             }
         }
-        if !follow {
+        if !follow || self.left == Some(0) {
             return Ok(false);
         }
         loop {

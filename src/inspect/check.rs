@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use edgelog_core::limits::READABLE_BYTES_MAX;
-use edgelog_core::{LeaderEpoch, Offset, Position};
+use edgelog_core::{HEADER_LEN, LeaderEpoch, Offset, Position, RecordBatch};
 
 use super::facts::{Listing, LogFacts, Selection, StoreFacts, kept_before, list_logs};
 use super::indexes::IndexCheck;
@@ -21,6 +21,7 @@ use super::report::{CheckReport, CheckedLog, Finding, Findings, Progress, Severi
 use super::segment_check::{Flow, SegmentCheck};
 use crate::error::{Error, Result};
 use crate::log::{SavedLog, TopicPartition, offsets_in_words};
+use crate::segment::Window;
 use crate::segment::decompressor::Decompressor;
 use crate::segment::file_names;
 use crate::segment::walk::{Step, WalkRules, Walker};
@@ -141,31 +142,57 @@ pub(super) fn check_store(
     Ok((report, facts, plans))
 }
 
-/// What a reader of the log `name` cannot see at its end: valid batches behind damage above the recovery point, in the
-/// boot that wrote them. No crash leaves that, and what is in them was acknowledged. The findings have
+/// What no reader of the log `name` meets: records that the checkpoint knows to have been before the first segment;
+/// batches that Kafka's log cleaner left under another name; and valid batches behind damage above the recovery point,
+/// in the boot that wrote them. No crash leaves those, and what is in them was acknowledged. The findings have
 /// [`Severity::Lost`], as those of [`check`].
 ///
-/// Reads the log from the segment of its recovery point on, and nothing where the store was closed cleanly or the
-/// machine has booted since.
+/// Reads names alone where the store was closed cleanly or the machine has booted since, else the log from the segment
+/// of its recovery point on.
 ///
 /// # Errors
 /// As [`check`].
-pub fn check_end(storage: &Arc<dyn Storage>, name: &TopicPartition) -> Result<Vec<Finding>> {
+pub fn check_hidden(storage: &Arc<dyn Storage>, name: &TopicPartition) -> Result<Vec<Finding>> {
     let mut facts = StoreFacts::read(&**storage)?;
     let log_facts = LogFacts::new(&**storage, name, &facts);
-    let Some(point) = log_facts.recovery_point().filter(|_| log_facts.same_boot && !log_facts.clean) else {
-        return Ok(Vec::new());
+    let point = log_facts.recovery_point().filter(|_| log_facts.same_boot && !log_facts.clean);
+    let extent = if point.is_some() { Extent::End } else { Extent::Names };
+    let is_hidden = |finding: &Finding| {
+        let is_above = |(first, _)| point.is_some_and(|point| first >= point);
+        finding.severity == Severity::Lost && (finding.position.is_none() || finding.lost.is_some_and(is_above))
     };
-    let progress = &mut |_| ControlFlow::Continue(());
-    let mut meter = Meter::new(progress, 0);
-    let end = Extent::End;
-    let (_, findings, _) = check_log(storage, name, &mut facts, end, &mut meter, &mut Decompressor::default())?;
-    let is_hidden = |finding: &Finding| finding.severity == Severity::Lost && is_above(finding, point);
-    Ok(findings.list.into_iter().filter(is_hidden).collect())
+    Ok(check_part(storage, name, &mut facts, extent)?.into_iter().filter(is_hidden).collect())
 }
 
-fn is_above(finding: &Finding, point: Offset) -> bool {
-    finding.lost.is_some_and(|(first, _)| first >= point)
+/// What is missing of the logs that `selection` names, as far as the ends of their segments show it: each has to lead
+/// up to the next one, and the last one to the recovery point. For a command that says where logs stand and reads no
+/// record. The findings have [`Severity::Lost`], as those of [`check`].
+///
+/// Reads the checkpoint once, of each log the names and the ends of its segments, and the last segment where the store
+/// was not closed cleanly.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_ends(storage: &Arc<dyn Storage>, selection: &Selection) -> Result<Vec<Finding>> {
+    let mut facts = StoreFacts::read(&**storage)?;
+    let mut lost = Vec::new();
+    for name in selection.logs(storage)? {
+        lost.extend(check_part(storage, &name, &mut facts, Extent::Ends)?);
+    }
+    lost.retain(|finding| finding.severity == Severity::Lost);
+    Ok(lost)
+}
+
+fn check_part(
+    storage: &Arc<dyn Storage>,
+    name: &TopicPartition,
+    facts: &mut StoreFacts,
+    extent: Extent,
+) -> Result<Vec<Finding>> {
+    let progress = &mut |_| ControlFlow::Continue(());
+    let mut meter = Meter::new(progress, 0);
+    let (_, findings, _) = check_log(storage, name, facts, extent, &mut meter, &mut Decompressor::default())?;
+    Ok(findings.list)
 }
 
 /// Checks one log, again where its writer changed it meanwhile.
@@ -286,12 +313,31 @@ fn bytes_of(storage: &dyn Storage, name: &TopicPartition) -> u64 {
     listing.segments.iter().filter_map(|(_, path)| storage.metadata(path).ok()).map(|meta| meta.len).sum()
 }
 
+/// The offset behind the batches that follow each other from `position` on, by their headers.
+fn batches_end_at(window: &mut Window, mut position: u64) -> Option<Offset> {
+    let mut reached = None;
+    while position < window.end() {
+        let Ok(size) = RecordBatch::peek_size(window.at(position, HEADER_LEN)) else { break };
+        let Ok(batch) = RecordBatch::parse(window.at(position, size)) else { break };
+        if reached.is_some_and(|reached| reached != batch.base_offset()) {
+            return None;
+        }
+        reached = Some(batch.next_offset());
+        position += size as u64;
+    }
+    reached
+}
+
 /// How much of a log is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Extent {
     Whole,
-    /// The segments from that of the recovery point on, and nothing beside them.
+    /// The segments from that of the recovery point on.
     End,
+    /// How each segment ends, and the last one where it is not known to be whole.
+    Ends,
+    /// No segment: what their names say.
+    Names,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -313,13 +359,20 @@ impl LogCheck<'_, '_> {
         };
         self.facts.floor = listing.durable_below();
         self.plan.facts.floor = self.facts.floor;
-        let mut from = 0;
-        if extent == Extent::End {
-            let point = self.facts.recovery_point().unwrap_or(Offset(0));
-            from = listing.segments.partition_point(|(base, _)| *base <= point).saturating_sub(1);
-        } else {
-            self.leftovers(&listing);
-        }
+        // What a file of Kafka's log cleaner holds is held against all segments.
+        let extent = if listing.swaps.is_empty() { extent } else { Extent::Whole };
+        let from = match extent {
+            Extent::Whole => {
+                self.leftovers(&listing);
+                0
+            }
+            Extent::Ends => 0,
+            Extent::End => {
+                let point = self.facts.recovery_point().unwrap_or(Offset(0));
+                listing.segments.partition_point(|(base, _)| *base <= point).saturating_sub(1)
+            }
+            Extent::Names => listing.segments.len(),
+        };
         if self.facts.saved.is_none() && !self.facts.is_shut && !listing.segments.is_empty() {
             let text = "the checkpoint does not know this log; the next open takes it over as it is";
             self.add(Severity::Note, self.facts.dir.to_string(), None, None, text.to_owned());
@@ -334,6 +387,9 @@ impl LogCheck<'_, '_> {
         self.log.log_end_offset = first;
         for (at, (base, path)) in listing.segments.iter().enumerate().skip(from) {
             let upper = listing.segments.get(at + 1).map(|(next, _)| *next);
+            if extent == Extent::Ends && self.ends_well(*base, path, upper) {
+                continue;
+            }
             match self.check_segment(*base, path, upper)? {
                 Flow::Continue => self.covered.push((*base, self.log.log_end_offset)),
                 Flow::Changed => return Ok(Ended::Changed),
@@ -537,6 +593,22 @@ impl LogCheck<'_, '_> {
         self.add(Severity::Heals, path, Some(len), None, text);
         self.facts.clean = false;
         self.plan.facts.clean = false;
+    }
+
+    /// Whether a segment is known to end as it has to: the last one of a log that was closed cleanly, or one whose
+    /// batches lead up to the next one, by their headers from the last one on that its index names.
+    fn ends_well(&self, base: Offset, path: &str, upper: Option<Offset>) -> bool {
+        let Some(next) = upper else { return self.facts.clean };
+        if !self.facts.contiguous() {
+            // Holes are legal.
+            return true;
+        }
+        let Ok(file) = self.storage.open(path, Access::Read) else { return false };
+        let Ok(len) = file.len() else { return false };
+        let mut window = Window::new(file, len.min(i32::MAX as u64));
+        let [index, time_index] = file_names::index_files(&self.facts.dir, base);
+        let indexed = IndexCheck::load(&**self.storage, index, time_index, base).positions().last().copied();
+        indexed.into_iter().chain([0]).any(|from| batches_end_at(&mut window, from) == Some(next))
     }
 
     fn check_segment(&mut self, base: Offset, path: &str, upper: Option<Offset>) -> Result<Flow> {

@@ -11,7 +11,7 @@ use edgelog_core::{
     HEADER_LEN, LeaderEpoch, LogConfig, LogId, Offset, Record, RecordBatch, RecordBatchBuilder, TimestampType,
 };
 
-use super::check::check_end;
+use super::check::check_hidden;
 use super::facts::{Listing, LogFacts, StoreFacts};
 use super::pause;
 use super::report::{Finding, Progress, Severity, undecodable};
@@ -93,12 +93,22 @@ impl ExportReport {
         }
     }
 
-    /// Adds what damage hides at the end of the log.
-    fn lose_end(&mut self, storage: &Arc<dyn Storage>, name: &TopicPartition, range: ExportRange) -> Result<()> {
-        let hidden = check_end(storage, name)?;
-        let is_asked_for = |finding: &Finding| finding.lost.is_some_and(|(first, _)| first < range.until);
+    /// Adds what no reader of the log meets.
+    fn lose_hidden(&mut self, storage: &Arc<dyn Storage>, name: &TopicPartition, range: ExportRange) -> Result<()> {
+        let hidden = check_hidden(storage, name)?;
+        let is_asked_for = |finding: &Finding| {
+            finding.lost.is_none_or(|(first, next)| first < range.until && next > range.from)
+        };
         hidden.into_iter().filter(is_asked_for).for_each(|finding| self.lose(finding));
         Ok(())
+    }
+
+    /// What there is to say of a log that cannot be come to: nothing of it is exported. `error` where it is not known
+    /// that anything of it is lost.
+    fn all_lost(storage: &Arc<dyn Storage>, name: &TopicPartition, range: ExportRange, error: Error) -> Result<Self> {
+        let mut report = ExportReport::default();
+        report.lose_hidden(storage, name, range)?;
+        if report.lost.is_empty() { Err(error) } else { Ok(report) }
     }
 }
 
@@ -148,12 +158,14 @@ pub fn export_partition(
         return Err(Error::storage("use topic id", id)(io::Error::new(io::ErrorKind::InvalidInput, reason)));
     }
     let mut facts = LogFacts::new(&**storage, name, &StoreFacts::read(&**storage)?);
-    let listing = Listing::read(&**storage, &facts.dir).map_err(|error| match error {
-        Error::Storage { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-            Error::UnknownTopicOrPartition { name: name.to_string() }
+    let unknown = || Error::UnknownTopicOrPartition { name: name.to_string() };
+    let listing = match Listing::read(&**storage, &facts.dir) {
+        Ok(listing) => listing,
+        Err(Error::Storage { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return ExportReport::all_lost(storage, name, range, unknown());
         }
-        error => error,
-    })?;
+        Err(error) => return Err(error),
+    };
     facts.floor = listing.durable_below();
     let dir = name.to_string();
     let exists = target.read_dir("").map_err(Error::storage("list", "."))?.iter().any(|entry| entry.name == dir);
@@ -186,7 +198,7 @@ pub fn export_partition(
     };
     let exported = exporter.run(&listing.segments, topic_id);
     let mut report = std::mem::take(&mut exporter.report);
-    report.lose_end(storage, name, range)?;
+    report.lose_hidden(storage, name, range)?;
     let placed = exported.and_then(|()| {
         target.rename(&part, &dir).map_err(Error::storage("put in place", &dir))?;
         target.sync_dir("").map_err(Error::storage("sync directory", "."))
@@ -480,7 +492,13 @@ pub fn export_records(
     tell: &mut dyn FnMut(&Record<'_>, TimestampType) -> io::Result<()>,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<ExportReport> {
-    let mut attached = Attached::begin(storage, name, range.from, range.isolation)?;
+    let mut attached = match Attached::begin(storage, name, range.from, range.isolation) {
+        Ok(attached) => attached,
+        Err(error @ Error::UnknownTopicOrPartition { .. }) => {
+            return ExportReport::all_lost(storage, name, range, error);
+        }
+        Err(error) => return Err(error),
+    };
     let bytes_total = attached.log.size()?.1;
     let mut report = ExportReport::default();
     let (mut told, mut exchanged, mut doubted) = (0, 0, None);
@@ -509,7 +527,7 @@ pub fn export_records(
             }
             // The end, or a truncation took back what was to come.
             Ok(None) | Err(Error::OffsetOutOfRange { .. } | Error::FencedLeaderEpoch { .. }) => {
-                report.lose_end(storage, name, range)?;
+                report.lose_hidden(storage, name, range)?;
                 return Ok(report);
             }
             Err(Error::Storage { source, .. })
@@ -529,6 +547,7 @@ pub fn export_records(
         };
         exchanged = 0;
         if batch.base_offset() >= range.until {
+            report.lose_hidden(storage, name, range)?;
             return Ok(report);
         }
         let before = report.records;

@@ -63,13 +63,17 @@ impl Selection {
         }
     }
 
-    /// The logs of the store that are meant, in order.
+    /// The logs of the store that are meant, in order: those that are there, and those that the checkpoint knows.
     ///
     /// # Errors
     /// [`Error::Storage`].
     pub fn logs(&self, storage: &Arc<dyn Storage>) -> Result<Vec<TopicPartition>> {
-        let logs = list_logs(&**storage)?.0;
-        Ok(logs.into_iter().filter(|name| self.matches(name)).collect())
+        let mut logs = list_logs(&**storage)?.0;
+        logs.extend(StoreFacts::read(&**storage)?.newest.unwrap_or_default().logs.into_keys());
+        logs.retain(|name| self.matches(name));
+        logs.sort_unstable();
+        logs.dedup();
+        Ok(logs)
     }
 
     /// Whether `name` is meant.

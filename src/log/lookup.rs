@@ -12,12 +12,13 @@ use crate::error::Result;
 use crate::sync::Ordering;
 
 impl LogShared {
-    /// The offset of the first of the last `count` records below `bound`. Where offsets are contiguous, that is
-    /// arithmetic; else the batches from further and further back are counted.
+    /// The offset of the first of the last `count` records below `bound`. In a log that this process writes and whose
+    /// offsets are contiguous, that is arithmetic; else the batches from further and further back are counted: what an
+    /// attached process sees of a log may end in a loss.
     pub(super) fn offset_of_last(self: &Arc<Self>, count: u64, start: Offset, bound: Offset) -> Result<Offset> {
         let back = |count: u64| bound.saturating_sub(i64::try_from(count).unwrap_or(i64::MAX)).max(start);
         let mut from = back(count);
-        if self.origin() == Origin::Own || count == 0 {
+        if (self.origin() == Origin::Own && !self.is_attached()) || count == 0 {
             return Ok(from);
         }
         let mut span = count;
