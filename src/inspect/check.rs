@@ -599,7 +599,7 @@ impl LogCheck<'_, '_> {
     /// batches lead up to the next one, by their headers from the last one on that its index names.
     fn ends_well(&self, base: Offset, path: &str, upper: Option<Offset>) -> bool {
         let Some(next) = upper else { return self.facts.clean };
-        if !self.facts.contiguous() {
+        if !self.facts.contiguous {
             // Holes are legal.
             return true;
         }

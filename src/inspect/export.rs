@@ -290,7 +290,7 @@ impl Exporter<'_> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(self.reached.is_none()),
             Err(error) => return Err(Error::storage("open", path)(error)),
         };
-        let contiguous = self.facts.contiguous();
+        let contiguous = self.facts.contiguous;
         if let Some(reached) = self.reached.filter(|&reached| contiguous && reached < base) {
             let text = format!("the segment before ends before offset {reached}, and this one begins at {base}");
             self.lose(path, 0, reached, base, text);

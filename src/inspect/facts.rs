@@ -7,7 +7,7 @@ use edgelog_core::{EpochTable, LogConfig, Offset};
 
 use super::pause;
 use crate::error::{Error, Result};
-use crate::log::{Origin, SavedLog, TopicPartition, raise_by_names};
+use crate::log::{Origin, SavedLog, TopicPartition, is_written_here, raise_by_names};
 use crate::segment::file_names;
 use crate::segment::walk::WalkRules;
 pub(super) use crate::storage::framed::read_whole;
@@ -145,6 +145,8 @@ pub(super) struct LogFacts {
     pub(super) saved: Option<SavedLog>,
     /// And what they do not.
     pub(super) doubts: Vec<String>,
+    /// Base offsets are contiguous: the checkpoint says so, or, where none knows the log, what it holds.
+    pub(super) contiguous: bool,
     pub(super) epochs: EpochTable,
     pub(super) config: LogConfig,
     /// The checkpoint cannot be read, so that nothing opens the store.
@@ -170,15 +172,21 @@ impl LogFacts {
             raise_by_names(saved, storage, &name.to_string(), &bases);
         }
         let epochs = saved.as_ref().map(|saved| saved.epochs.clone()).unwrap_or_default();
+        let dir = name.to_string();
+        let contiguous = match &saved {
+            Some(saved) => saved.origin == Origin::Own,
+            None => is_written_here(storage, &dir, &bases),
+        };
         let mut config = LogConfig::default();
-        let dir = TopicPartition::new(name.topic.as_str(), 0).to_string();
-        for (key, value) in read_config(storage, &dir).unwrap_or_default() {
+        let first = TopicPartition::new(name.topic.as_str(), 0).to_string();
+        for (key, value) in read_config(storage, &first).unwrap_or_default() {
             // What the engine does not take either leaves the default in force.
             let _ = config.set(&key, &value);
         }
         LogFacts {
             name: name.clone(),
-            dir: name.to_string().into(),
+            dir: dir.into(),
+            contiguous,
             epochs: EpochTable::from_entries(epochs).unwrap_or_default(),
             clean: store.clean() && saved.is_some() && doubts.is_empty(),
             is_shut: store.unreadable.is_some(),
@@ -188,11 +196,6 @@ impl LogFacts {
             same_boot: store.newest.as_ref().is_some_and(|newest| is_boot(storage, newest.boot_id)),
             floor: Offset(0),
         }
-    }
-
-    /// The checkpoint says that base offsets are contiguous.
-    pub(super) fn contiguous(&self) -> bool {
-        self.saved.as_ref().is_some_and(|saved| saved.origin == Origin::Own)
     }
 
     /// The recovery point that the checkpoint names; `None` where no checkpoint knows the log.
@@ -213,7 +216,7 @@ impl LogFacts {
     pub(super) fn walk_rules(&self, base: Offset, upper: Option<Offset>) -> WalkRules {
         WalkRules {
             first_offset: Some(base),
-            contiguous: self.contiguous(),
+            contiguous: self.contiguous,
             offset_end: upper.unwrap_or(Offset::MAX),
             durable_below: self.durable_below().unwrap_or(Offset(0)),
         }

@@ -255,7 +255,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             }
             Ok((count, largest)) => {
                 self.log.log.records += count;
-                if self.log.facts.contiguous() && i64::try_from(count) != Ok(offsets) {
+                if self.log.facts.contiguous && i64::try_from(count) != Ok(offsets) {
                     note = Some(format!("the batch has {count} records for {offsets} offsets"));
                 } else if count > 0 && largest != batch.max_timestamp() {
                     let says = batch.max_timestamp();
@@ -387,13 +387,13 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             let next = self.upper.or(point).unwrap_or(end);
             let (path, position) = (self.path.to_owned(), Some(self.valid_end));
             match self.upper {
-                Some(next) if end < next && point.is_none() => {
+                Some(next) if end < next && point.is_none() && !self.log.facts.contiguous => {
                     let text = format!("offsets {end} to {} are in no segment: compacted, or missing", next - 1);
                     self.log.plan.has_holes = true;
                     self.log.add(Severity::Note, path, position, None, text);
                 }
-                Some(next) if end < next && self.log.facts.contiguous() => {
-                    if point.is_some_and(|point| end < point) {
+                Some(next) if end < next && self.log.facts.contiguous => {
+                    if point.is_none_or(|point| end < point) {
                         let text =
                             format!("the segment ends with offset {}, and the next one begins at {next}", end - 1);
                         self.log.lose(path, position, end, next, text);

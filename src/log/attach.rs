@@ -18,7 +18,7 @@ use edgelog_core::{
 use super::attachment::{Attachment, POLL_MAX, POLL_MIN};
 use super::old_format::behind_old_messages;
 use super::open_log::OpenLog;
-use super::origin::Origin;
+use super::origin::{Origin, is_written_here};
 use super::proof::raise_by_names;
 use super::role::{Attached, Role};
 use super::shared::{LogShared, is_gone};
@@ -47,8 +47,13 @@ pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
         raise_by_names(saved, &**storage, &dir, &bases);
     }
     let recovery_point = saved.as_ref().map_or(Offset(0), |saved| saved.durable.offset);
-    // A log that no checkpoint knows was copied from a broker, or its checkpoint is lost: its offsets need only rise.
-    let origin = saved.as_ref().map_or(Origin::Imported, |saved| saved.origin);
+    // A log that no checkpoint knows was copied from a broker, and its offsets need only rise; or its checkpoint is
+    // lost, and a hole is a loss.
+    let origin = match &saved {
+        Some(saved) => saved.origin,
+        None if is_written_here(&**storage, &dir, &bases) => Origin::Own,
+        None => Origin::Imported,
+    };
     let options = SegmentOptions::new(&params.config, Access::Read);
     let segment_at = |base| Arc::new(Segment::existing(storage, &dir, options, base));
     let (segments, mut attachment) = stand_at(&**storage, segment_at, origin, &bases, recovery_point)?;
@@ -463,7 +468,7 @@ impl LogShared {
             }
         }
         let is_damage = at.next_offset < self.recovery_point.load(Ordering::Acquire);
-        let has_holes = self.origin() == Origin::Imported;
+        let has_holes = self.origin() == Origin::Imported || at.id.is_none();
         if is_damage || (has_holes && at.in_vain <= 1) || at.in_vain % LIST_EVERY == LIST_EVERY - 1 {
             let bases = self.list_segments()?;
             match bases.iter().find(|&&base| base > at.segment.base_offset) {

@@ -54,7 +54,7 @@ pub(crate) use attach::attach;
 pub(crate) use attachment::FailedFlush;
 pub(crate) use host::LogHost;
 pub(crate) use open_log::OpenLog;
-pub(crate) use origin::{Origin, is_begun_here};
+pub(crate) use origin::{Origin, is_begun_here, is_written_here};
 pub(crate) use proof::raise_by_names;
 pub(crate) use recovery::open;
 pub(crate) use saved_log::{DurablePoint, SavedLog};

@@ -1,9 +1,9 @@
 //! How a log came to be, which decides what a valid continuation is.
 
-use edgelog_core::RecordBatch;
+use edgelog_core::{HEADER_LEN, Offset, RecordBatch};
 
-use crate::segment::file_names;
-use crate::storage::Storage;
+use crate::segment::{Window, file_names};
+use crate::storage::{Access, Storage};
 
 /// How a log came to be, which decides what a valid continuation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,4 +26,45 @@ impl Origin {
 /// Whether the log in `dir` was begun here, by a file that no copy of a broker's partition has.
 pub(crate) fn is_begun_here(storage: &dyn Storage, dir: &str) -> bool {
     storage.metadata(&format!("{dir}/{}", file_names::OWN_FILE)).is_ok()
+}
+
+/// Whether a log that no checkpoint knows, with segments at `bases` (ascending), was written here: a file of our own
+/// says that it was begun here, and its batches are such as are written here, each behind the one before it. Between
+/// two segments offsets may be missing: there a file is lost, or cut short. A hole inside of one is compaction's.
+pub(crate) fn is_written_here(storage: &dyn Storage, dir: &str, bases: &[Offset]) -> bool {
+    if !is_begun_here(storage, dir) {
+        return false;
+    }
+    let mut reached = Some(Offset(0));
+    bases.iter().all(|&base| {
+        let follows = reached.is_none_or(|reached| base >= reached);
+        reached = Some(base);
+        follows && has_own_batches(storage, &file_names::log_file(dir, base), &mut reached)
+    })
+}
+
+/// Whether the batches of a segment are such as are written here, from the offset `reached` on, which then is the one
+/// behind the last. Damage says nothing about who wrote them, nor about what follows it.
+fn has_own_batches(storage: &dyn Storage, path: &str, reached: &mut Option<Offset>) -> bool {
+    let opened = storage.open(path, Access::Read).and_then(|file| file.len().map(|len| (file, len)));
+    let Ok((file, len)) = opened else {
+        *reached = None;
+        return true;
+    };
+    let mut window = Window::new(file, len.min(i32::MAX as u64));
+    let mut position = 0;
+    while position < window.end() {
+        let size = RecordBatch::peek_size(window.at(position, HEADER_LEN)).unwrap_or(0);
+        let Ok(batch) = RecordBatch::parse(window.at(position, size)) else {
+            let is_room = window.first_nonzero(position).is_none();
+            *reached = reached.filter(|_| is_room);
+            return true;
+        };
+        if *reached != Some(batch.base_offset()) || !Origin::Own.can_hold(&batch) {
+            return false;
+        }
+        *reached = Some(batch.next_offset());
+        position += size as u64;
+    }
+    true
 }

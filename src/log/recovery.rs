@@ -24,7 +24,7 @@ use edgelog_core::{
 use super::appender::Appender;
 use super::old_format::refuse_old_messages;
 use super::open_log::OpenLog;
-use super::origin::{Origin, is_begun_here};
+use super::origin::{Origin, is_begun_here, is_written_here};
 use super::proof::raise_by_names;
 use super::read::LostRange;
 use super::role::{Role, Writer};
@@ -247,9 +247,8 @@ impl Recovery<'_> {
         // Without a checkpoint the names are left: a third segment is not begun before the first is durable.
         let saved_point = self.params.saved.as_ref().map_or_else(|| proved_by_names(bases), |saved| saved.durable);
         self.refuse_long_segments(bases, saved_point)?;
-        if self.is_copied && !bases.is_empty()
-            || self.params.saved.is_none() && !bases.is_empty() && !self.is_contiguous(bases)?
-        {
+        let is_unknown = self.params.saved.is_none() && !bases.is_empty();
+        if is_unknown && !is_written_here(&*self.log.storage, &self.log.dir, bases) {
             self.log.origin.store(Origin::Imported as u8, Ordering::Relaxed);
         }
         let mut segments: Vec<Arc<Segment>> = Vec::with_capacity(bases.len() + 1);
@@ -290,7 +289,16 @@ impl Recovery<'_> {
             (position, end) = (walked.position, walked.next_offset);
             reached = end.max(reached);
             segments.push(segment);
-            let goes_on = upper.is_some_and(|next| self.continues(end, next, saved_point.offset));
+            let goes_on = upper.is_some_and(|next| {
+                // Without a checkpoint nothing says that what is missing there was never acknowledged.
+                let is_unknown = !known && walked.to_the_end && end < next;
+                is_unknown || self.continues(end, next, saved_point.offset)
+            });
+            if let Some(next) = upper.filter(|&next| goes_on && end < next && self.log.origin() == Origin::Own) {
+                if self.report.lost.last().is_none_or(|range| range.next_offset < next) {
+                    self.report.lost.push(lost_range(&self.log.dir, segments.last(), end, next, position));
+                }
+            }
             if !goes_on {
                 ended_at = at;
                 if end < saved_point.offset {
@@ -429,34 +437,6 @@ impl Recovery<'_> {
     fn continues(&self, end: Offset, next: Offset, recovery_point: Offset) -> bool {
         let may_have_holes = self.log.origin() == Origin::Imported || bug(Bug::IgnoreContiguity);
         end == next || next <= recovery_point || may_have_holes || self.is_copied
-    }
-
-    /// A log that the checkpoint does not know: are its offsets those of a log written here, without a hole?
-    fn is_contiguous(&mut self, bases: &[Offset]) -> Result<bool> {
-        let mut expected = Some(bases[0]);
-        for &base in bases {
-            if expected.is_some_and(|expected| base != expected) {
-                return Ok(false);
-            }
-            expected = Some(base);
-            let segment = self.segment(base);
-            let len = segment.len()?;
-            let mut cursor = Cursor::new(&self.log.pool);
-            let mut position = Position(0);
-            while position < len {
-                let Ok(Ok(batch)) = cursor.batch(&segment, position, len) else {
-                    // The end of the log, or damage, which says nothing about who wrote it.
-                    expected = None;
-                    break;
-                };
-                if expected != Some(batch.base_offset()) || !Origin::Own.can_hold(&batch) {
-                    return Ok(false);
-                }
-                expected = Some(batch.next_offset());
-                position += batch.size() as u32;
-            }
-        }
-        Ok(true)
     }
 
     /// Walks a segment from its start: below the recovery point by headers, above it by every rule.
