@@ -303,7 +303,7 @@ impl Walker {
             return Step::Damage(damage);
         }
         // Read before the search moves the window.
-        let displaced = self.expected.and_then(|expected| displaced_batch(&mut self.window, position, expected));
+        let displaced = self.expected.and_then(|expected| self.displaced(position, expected));
         (damage.resumes_at, damage.unread_from) = self.search(position);
         match damage.resumes_at {
             Some(at) => {
@@ -332,6 +332,18 @@ impl Walker {
             *expected = next;
         }
         Step::Damage(damage)
+    }
+
+    /// The batch at `position`, where nothing but its base offset keeps it from being the one of the offset `expected`.
+    fn displaced(&mut self, position: u64, expected: Offset) -> Option<Candidate> {
+        if self.base_offset_at(position) == Some(expected) {
+            return None;
+        }
+        let batch = displaced_batch(&mut self.window, position, expected)?;
+        let size = (batch.end - position) as usize;
+        let mut bytes = self.window.at(position, size).get(..size)?.to_vec();
+        bytes[..8].copy_from_slice(&expected.0.to_be_bytes());
+        matches!(self.due(expected).judge(&bytes), Judgement::Continues { .. }).then_some(batch)
     }
 
     fn base_offset_at(&mut self, position: u64) -> Option<Offset> {
