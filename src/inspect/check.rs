@@ -620,9 +620,12 @@ impl LogCheck<'_, '_> {
             Ok(opened) => opened,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Flow::Changed),
             Err(error) => {
-                let text = format!("cannot be opened: {error}");
+                let text = format!("cannot be opened: {error}; edgelog leaves the log as it is");
                 let next = upper.or(self.facts.recovery_point()).unwrap_or(base);
-                self.lose(path.to_owned(), None, base, next, text);
+                let lost = Some((base.max(self.facts.log_start()), next)).filter(|(first, next)| first < next);
+                self.add(Severity::Lost, path.to_owned(), None, lost, text);
+                self.is_left_alone = true;
+                self.log.log_end_offset = self.log.log_end_offset.max(next);
                 return Ok(Flow::Continue);
             }
         };

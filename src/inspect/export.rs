@@ -107,8 +107,24 @@ impl ExportReport {
     /// that anything of it is lost.
     fn all_lost(storage: &Arc<dyn Storage>, name: &TopicPartition, range: ExportRange, error: Error) -> Result<Self> {
         let mut report = ExportReport::default();
-        report.lose_hidden(storage, name, range)?;
-        if report.lost.is_empty() { Err(error) } else { Ok(report) }
+        // A directory that cannot be listed is looked at in vain once more.
+        let hidden = report.lose_hidden(storage, name, range);
+        if report.lost.is_empty() && !report.lose_unreadable(name, &error) {
+            return hidden.and(Err(error));
+        }
+        Ok(report)
+    }
+
+    /// A file of the log cannot be read, whatever is in it. `false` where `error` says something else.
+    fn lose_unreadable(&mut self, name: &TopicPartition, error: &Error) -> bool {
+        let Error::Storage { path, source, .. } = error else { return false };
+        let is_its = path.strip_prefix(&name.to_string()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        if !is_its || matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::Interrupted) {
+            return false;
+        }
+        let (log, file, text) = (Some(name.clone()), path.clone(), format!("cannot be read: {source}"));
+        self.lose(Finding { severity: Severity::Lost, log, file, position: None, lost: None, text });
+        true
     }
 }
 
@@ -164,7 +180,7 @@ pub fn export_partition(
         Err(Error::Storage { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             return ExportReport::all_lost(storage, name, range, unknown());
         }
-        Err(error) => return Err(error),
+        Err(error) => return ExportReport::all_lost(storage, name, range, error),
     };
     facts.floor = listing.durable_below();
     let dir = name.to_string();
@@ -288,7 +304,12 @@ impl Exporter<'_> {
             Ok(file) => file,
             // Since it was listed, retention took it from the front, or a truncation from the end.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(self.reached.is_none()),
-            Err(error) => return Err(Error::storage("open", path)(error)),
+            Err(error) => {
+                let next = upper.or(self.facts.recovery_point()).unwrap_or(base);
+                self.lose(path, 0, base, next, format!("cannot be opened: {error}"));
+                self.reached = Some(next.max(base));
+                return Ok(true);
+            }
         };
         let contiguous = self.facts.contiguous;
         if let Some(reached) = self.reached.filter(|&reached| contiguous && reached < base) {
@@ -494,12 +515,9 @@ pub fn export_records(
 ) -> Result<ExportReport> {
     let mut attached = match Attached::begin(storage, name, range.from, range.isolation) {
         Ok(attached) => attached,
-        Err(error @ Error::UnknownTopicOrPartition { .. }) => {
-            return ExportReport::all_lost(storage, name, range, error);
-        }
-        Err(error) => return Err(error),
+        Err(error) => return ExportReport::all_lost(storage, name, range, error),
     };
-    let bytes_total = attached.log.size()?.1;
+    let bytes_total = attached.log.size().map_or(0, |(_, bytes)| bytes);
     let mut report = ExportReport::default();
     let (mut told, mut exchanged, mut doubted) = (0, 0, None);
     loop {
@@ -543,7 +561,11 @@ pub fn export_records(
                 }
                 continue;
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                // Nothing behind it is come to.
+                let is_told = report.lose_unreadable(name, &error);
+                return if is_told { Ok(report) } else { Err(error) };
+            }
         };
         exchanged = 0;
         if batch.base_offset() >= range.until {

@@ -246,7 +246,9 @@ pub(super) struct Listing {
 impl Listing {
     pub(super) fn read(storage: &dyn Storage, dir: &str) -> Result<Listing> {
         let names = storage.read_dir(dir).map_err(Error::storage("list", dir))?;
-        let names: Vec<String> = names.into_iter().filter(|entry| !entry.is_dir).map(|entry| entry.name).collect();
+        // As the engine: a directory in the place of a segment is a segment that cannot be opened.
+        let is_listed = |entry: &DirEntry| !entry.is_dir || file_names::parse_log_file(&entry.name).is_some();
+        let names: Vec<String> = names.into_iter().filter(is_listed).map(|entry| entry.name).collect();
         let mut listing = Listing::default();
         let log_bases = names.iter().filter_map(|name| file_names::parse_log_file(name));
         listing.segments.extend(log_bases.map(|base| (base, file_names::log_file(dir, base))));

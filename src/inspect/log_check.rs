@@ -52,7 +52,8 @@ pub(super) struct LogCheck<'a, 'p> {
     pub(super) is_last_attempt: bool,
     /// Of each segment, the offsets from its base to behind its last batch.
     pub(super) covered: Vec<(Offset, Offset)>,
-    /// Messages of format 0 or 1 are in it, or a segment is longer than one can be: whatever else is found, nothing is
+    /// A segment of it cannot be opened or is longer than one can be, or messages of format 0 or 1 are in it: whatever
+    /// else is found, nothing is
     /// done to it.
     pub(super) is_left_alone: bool,
     /// So often the check may still wait for an index that is perhaps being written.
