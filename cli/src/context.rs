@@ -185,10 +185,26 @@ impl Context {
         Ok(Target { topic, partition })
     }
 
+    /// The directory of the first partition of `topic`, and the file in it that Kafka's log cleaner left.
+    fn only_swap(&self, topic: &str) -> Option<(String, String)> {
+        let dir = format!("{topic}-0");
+        let names = fs::read_dir(self.dir.join(&dir)).ok()?.flatten();
+        let swaps = names.filter_map(|entry| entry.file_name().into_string().ok());
+        Some((dir, swaps.filter(|name| name.ends_with(".log.swap")).min()?))
+    }
+
     fn unknown_topic(&self, topics: &[Topic], name: &str) -> Failure {
         const NAMED_MAX: usize = 12;
         let names = || topics.iter().map(|topic| topic.name.as_str());
         let mut hint = String::new();
+        if let Some((dir, swap)) = self.only_swap(name) {
+            let segment = swap.trim_end_matches(".swap");
+            let text = format!(
+                "there is no topic {name} in {}: {dir} holds no segment, but {swap}, which Kafka's log cleaner left",
+                self.dir.display()
+            );
+            return Failure::new(text).hint(format!("Rename it to {segment} to have its records."));
+        }
         if let Some(nearest) = edgelog::core::config::nearest(name, names()) {
             let _ = write!(hint, "Did you mean {nearest}? ");
         }

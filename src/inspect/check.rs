@@ -24,10 +24,11 @@ use crate::log::{SavedLog, TopicPartition, offsets_in_words};
 use crate::segment::Window;
 use crate::segment::decompressor::Decompressor;
 use crate::segment::file_names;
-use crate::segment::walk::{Step, WalkRules, Walker};
+use crate::segment::held::{Held, left_of, lost_everywhere};
+use crate::segment::walk::Walker;
 use crate::storage::{Access, DirEntry, LEADS_NOWHERE, LOCK_FILE, Storage};
 use crate::store::{
-    PARTITIONS_MAX, RetentionHolds, are_settings_lost, is_in_the_way, read_config, settings_to_heal, survey,
+    PARTITIONS_MAX, RetentionHolds, are_settings_lost, is_in_the_way, only_swap, read_config, settings_to_heal, survey,
 };
 
 /// A log that keeps changing under the check is checked so often.
@@ -77,7 +78,9 @@ pub(super) fn check_store(
             findings.store(Severity::Note, &dir, text);
         }
         for (dir, reason) in &leftovers.left {
-            findings.store(Severity::Note, dir, format!("no log of this store, and left as it is: {reason}"));
+            let holds_records = only_swap(&**storage, dir).is_some();
+            let severity = if holds_records { Severity::Lost } else { Severity::Note };
+            findings.store(severity, dir, format!("no log of this store, and left as it is: {reason}"));
         }
         let is_named = |entry: &DirEntry| {
             leftovers
@@ -378,7 +381,7 @@ impl LogCheck<'_, '_> {
             self.add(Severity::Note, self.facts.dir.to_string(), None, None, text.to_owned());
         }
         let Some(&(first, _)) = listing.segments.first() else {
-            self.swap_files(&listing.swaps);
+            self.swap_files(&listing);
             return Ok(self.no_segments());
         };
         self.check_start(first, &listing);
@@ -405,7 +408,8 @@ impl LogCheck<'_, '_> {
             }
         }
         if extent == Extent::Whole {
-            self.swap_files(&listing.swaps);
+            self.settle_overlaps(&listing);
+            self.swap_files(&listing);
             self.check_epoch_file();
         }
         Ok(Ended::Done)
@@ -413,72 +417,86 @@ impl LogCheck<'_, '_> {
 
     /// Kafka's log cleaner writes a segment under a `.swap` name, removes those that it replaces, and renames it. A
     /// crash in between leaves its records in no other file.
-    fn swap_files(&mut self, swaps: &[(Offset, String)]) {
-        for (base, path) in swaps {
-            let held = self.offsets_held(*base, path, 0);
-            let missing = held.iter().filter(|&&(first, next)| !self.is_covered(first, next));
-            let missing = missing.copied().reduce(|(first, _), (_, next)| (first, next));
-            let Some((first, next)) = missing else {
+    fn swap_files(&mut self, listing: &Listing) {
+        for (base, path) in &listing.swaps {
+            let held = match Held::read(&**self.storage, path, *base, 0) {
+                Ok(held) => held,
+                Err(error) => {
+                    let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                    let text = format!(
+                        "left by Kafka's log cleaner, and it cannot be opened: {cause}. Whether it holds the only copy \
+                         of records is not known"
+                    );
+                    self.add(Severity::Lost, path.clone(), None, None, text);
+                    self.log.needs_decision = true;
+                    continue;
+                }
+            };
+            let missing = |ranges: &[(Offset, Offset)]| -> Vec<(Offset, Offset)> {
+                ranges.iter().flat_map(|&range| left_of(range, &self.covered)).collect()
+            };
+            let copied = missing(&held.ranges);
+            // What stood in the damage reached up to what holds behind it, or to an end that nobody knows.
+            let unknown = |&(first, next): &(Offset, Option<Offset>)| (first, next.unwrap_or(first.saturating_add(1)));
+            let damaged = missing(&held.damaged.iter().map(unknown).collect::<Vec<_>>());
+            if copied.is_empty() && damaged.is_empty() {
                 let text = "left by Kafka's log cleaner; the segments hold all of its offsets, and nothing reads it";
                 self.add(Severity::Note, path.clone(), None, None, text.to_owned());
                 continue;
-            };
-            let offsets = offsets_in_words(first, next);
+            }
             let segment = file_names::log_file(&self.facts.dir, *base);
-            let text = format!(
-                "left by Kafka's log cleaner; it holds {offsets}, which no segment has: rename it to {segment}"
-            );
+            let advice = if listing.segments.iter().any(|(taken, _)| taken == base) {
+                format!("put {segment} and the other segments whose offsets it holds aside, then rename it to {segment}")
+            } else {
+                format!("rename it to {segment}")
+            };
             // Where the checkpoint knows of these offsets, they were reported as lost.
-            self.add(Severity::Lost, path.clone(), None, None, text);
+            for (first, next) in copied {
+                let offsets = offsets_in_words(first, next);
+                let text = format!("left by Kafka's log cleaner; it holds {offsets}, which no segment has: {advice}");
+                self.add(Severity::Lost, path.clone(), None, None, text);
+            }
+            for (first, _) in damaged {
+                let text = format!(
+                    "left by Kafka's log cleaner; it is damaged where offset {first} was due, which no segment has, and \
+                     what else stood there is not known"
+                );
+                self.add(Severity::Lost, path.clone(), None, None, text);
+            }
             self.log.needs_decision = true;
         }
     }
 
+    /// Damage in one of several segments that overlap is no loss of what another one holds.
+    fn settle_overlaps(&mut self, listing: &Listing) {
+        if self.facts.contiguous || self.findings.worst != Some(Severity::Lost) {
+            return;
+        }
+        let spans: Vec<_> = listing.segments.iter().zip(&self.covered).collect();
+        let storage = &**self.storage;
+        self.findings.settle(|finding| {
+            let (Some(_), Some(range)) = (finding.position, finding.lost) else { return };
+            let others = spans.iter().filter(|((_, path), (base, end))| {
+                *path != finding.file && *base < range.1 && range.0 < *end
+            });
+            let others: Vec<_> = others.map(|((base, path), _)| (*base, path.as_str())).collect();
+            if others.is_empty() {
+                return;
+            }
+            finding.lost = lost_everywhere(storage, others.into_iter(), range);
+            if finding.lost.is_none() {
+                finding.severity = Severity::Heals;
+                finding.text.push_str("; another segment holds these offsets, and none is lost");
+            }
+        });
+    }
+
     /// The offsets of the batches that hold in a `.cut` file and that a salvage would append.
-    fn offsets_in_cut(&self, path: &str, len: u64) -> Vec<(Offset, Offset)> {
+    fn offsets_in_cut(&self, path: &str, len: u64) -> Option<(Offset, Offset)> {
         let file = self.storage.open(path, Access::Read).map_err(Error::storage("open", path));
-        let Ok(from) = file.and_then(|file| kept_before(&*file, len, path)) else { return Vec::new() };
+        let from = file.and_then(|file| kept_before(&*file, len, path)).ok()?;
         // Its name has the base offset of its segment; what was cut from it may have come from any time.
-        self.offsets_held(Offset(0), path, from)
-    }
-
-    /// The offsets of the batches that hold in a file from the byte `from` on, in ranges that follow each other.
-    fn offsets_held(&self, base: Offset, path: &str, from: u64) -> Vec<(Offset, Offset)> {
-        let file = self.storage.open(path, Access::Read).and_then(|file| file.len().map(|len| (file, len)));
-        let Ok((file, len)) = file else { return Vec::new() };
-        // What the checkpoint says is durable says nothing of a file that is no part of the log.
-        let rules = WalkRules {
-            first_offset: Some(base),
-            contiguous: false,
-            offset_end: Offset::MAX,
-            durable_below: Offset(0),
-        };
-        let mut walker = Walker::new(file, len.min(READABLE_BYTES_MAX), rules);
-        walker.start_at(from);
-        let mut held: Vec<(Offset, Offset)> = Vec::new();
-        loop {
-            match walker.next() {
-                Step::Batch { .. } => {
-                    let (first, next) = (walker.batch().base_offset(), walker.next_offset());
-                    match held.last_mut().filter(|last| last.1 == first) {
-                        Some(last) => last.1 = next,
-                        None => held.push((first, next)),
-                    }
-                }
-                Step::Damage(_) => {}
-                Step::Zeros { .. } | Step::End => return held,
-            }
-        }
-    }
-
-    /// Whether the segments reach over all of the offsets `first..next`.
-    fn is_covered(&self, mut first: Offset, next: Offset) -> bool {
-        for &(from, to) in &self.covered {
-            if from <= first {
-                first = first.max(to);
-            }
-        }
-        first >= next
+        Held::read(&**self.storage, path, Offset(0), from).ok()?.span()
     }
 
     /// Nothing is lost for good, and nothing can be read.
@@ -531,8 +549,7 @@ impl LogCheck<'_, '_> {
         for path in listing.cuts.iter().filter(|cut| !listing.displaced.contains(cut)) {
             let len = self.storage.metadata(path).map_or(0, |meta| meta.len);
             let mut text = format!("{len} bytes that were taken out of the log and kept; nothing reads them");
-            let held = self.offsets_in_cut(path, len);
-            if let Some((first, next)) = held.first().zip(held.last()).map(|(first, last)| (first.0, last.1)) {
+            if let Some((first, next)) = self.offsets_in_cut(path, len) {
                 let offsets = offsets_in_words(first, next);
                 let _ = write!(
                     text,
@@ -652,8 +669,8 @@ impl LogCheck<'_, '_> {
                 "the log ends at offset {end}, above its recovery point, and this segment begins at {base}: the next \
                  open keeps its {len} bytes aside"
             );
-            let held = self.offsets_held(*base, path, 0);
-            let Some((first, next)) = held.first().zip(held.last()).map(|(first, last)| (first.0, last.1)) else {
+            let held = Held::read(&**self.storage, path, *base, 0).unwrap_or_default();
+            let Some((first, next)) = held.span() else {
                 self.add(Severity::Heals, path.clone(), Some(0), None, text);
                 continue;
             };

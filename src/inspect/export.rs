@@ -23,6 +23,7 @@ use crate::segment::built_indexes::BuiltIndexes;
 use crate::segment::built_indexes::write_indexes;
 use crate::segment::decompressor::Decompressor;
 use crate::segment::file_names;
+use crate::segment::held::lost_everywhere;
 use crate::segment::sink::Sink;
 use crate::segment::walk::{Damage, Step, WalkRules, Walker};
 use crate::storage::{Access, DirectoryStorage, DirectoryStorageOptions, Storage, StoreMode};
@@ -211,8 +212,10 @@ pub fn export_partition(
         decompressor: Decompressor::default(),
         out: None,
         reached: None,
+        segments: &listing.segments,
+        spans: Vec::new(),
     };
-    let exported = exporter.run(&listing.segments, topic_id);
+    let exported = exporter.run(topic_id);
     let mut report = std::mem::take(&mut exporter.report);
     report.lose_hidden(storage, name, range)?;
     let placed = exported.and_then(|()| {
@@ -253,16 +256,21 @@ struct Exporter<'a> {
     out: Option<(Sink, BuiltIndexes)>,
     /// The offset behind the last batch seen, exported or not.
     reached: Option<Offset>,
+    segments: &'a [(Offset, String)],
+    /// Of each segment that was gone over, its base offset, the offset that it reaches, and its file.
+    spans: Vec<(Offset, Offset, String)>,
 }
 
 impl Exporter<'_> {
-    fn run(&mut self, segments: &[(Offset, String)], topic_id: Option<&str>) -> Result<()> {
+    fn run(&mut self, topic_id: Option<&str>) -> Result<()> {
+        let segments = self.segments;
         for (at, (base, path)) in segments.iter().enumerate() {
             let upper = segments.get(at + 1).map(|(next, _)| *next);
             if *base >= self.range.until {
                 break;
             }
             let goes_on = self.segment(*base, path, upper)?;
+            self.spans.push((*base, self.reached.unwrap_or(*base), path.clone()));
             self.seal()?;
             if !goes_on {
                 break;
@@ -290,8 +298,17 @@ impl Exporter<'_> {
     }
 
     fn lose(&mut self, path: &str, position: u64, first: Offset, next: Offset, text: String) {
-        let (first, next) = (first.max(self.range.from), next.min(self.range.until));
-        if first < next {
+        let range = (first.max(self.range.from), next.min(self.range.until));
+        let Some((first, next)) = Some(range).filter(|(first, next)| first < next) else { return };
+        // In a log whose segments may overlap, another one may hold them.
+        let mut others: Vec<(Offset, &str)> = Vec::new();
+        if !self.facts.contiguous {
+            let seen = self.spans.iter().filter(|(_, end, _)| *end > first);
+            others.extend(seen.map(|(base, _, path)| (*base, path.as_str())));
+            let behind = self.segments.iter().skip(self.spans.len() + 1);
+            others.extend(behind.map(|(base, path)| (*base, path.as_str())));
+        }
+        if let Some((first, next)) = lost_everywhere(self.storage, others.into_iter(), (first, next)) {
             let (log, file) = (Some(self.facts.name.clone()), path.to_owned());
             let (position, lost) = (Some(position), Some((first, next)));
             self.report.lose(Finding { severity: Severity::Lost, log, file, position, lost, text });
@@ -312,7 +329,8 @@ impl Exporter<'_> {
             }
         };
         let contiguous = self.facts.contiguous;
-        if let Some(reached) = self.reached.filter(|&reached| contiguous && reached < base) {
+        let reached = *self.reached.get_or_insert(base);
+        if contiguous && reached < base {
             let text = format!("the segment before ends before offset {reached}, and this one begins at {base}");
             self.lose(path, 0, reached, base, text);
         }

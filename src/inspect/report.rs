@@ -211,6 +211,14 @@ impl Findings {
         }
     }
 
+    /// Judges once more what was found, by what was found since.
+    pub(super) fn settle(&mut self, judge: impl FnMut(&mut Finding)) {
+        self.list.iter_mut().for_each(judge);
+        if self.more == 0 {
+            self.worst = self.list.iter().map(|finding| finding.severity).max();
+        }
+    }
+
     /// About the store itself.
     pub(super) fn store(&mut self, severity: Severity, file: &str, text: impl Into<String>) {
         let file = file.to_owned();

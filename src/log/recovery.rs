@@ -32,6 +32,7 @@ use super::saved_log::{DurablePoint, proved_by_names};
 use super::shared::LogShared;
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
+use crate::segment::held::{Held, lost_everywhere};
 use crate::segment::walk::{WalkRules, Walker};
 use crate::segment::{Cursor, Lent, Segment, SegmentWriter, TooLong, file_names};
 use crate::storage::{Access, Storage};
@@ -79,8 +80,14 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     let may_be_clean = report.doubts.is_empty() && params.odd.is_empty();
     let is_copied = params.saved.is_none() && !is_begun_here(&*params.storage, &dir);
     let writer = log.writer()?;
+    let swap_files = swap_files(&*params.storage, &dir)?;
+    let mut kept_free = Offset(0);
+    for (base, path) in &swap_files {
+        kept_free = kept_free.max(end_of_swap(&*params.storage, *base, path)?);
+    }
+    let learner = EpochLearner::default();
     let mut recovery =
-        Recovery { log: &log, writer, params, report: &mut report, learner: EpochLearner::default(), is_copied };
+        Recovery { log: &log, writer, params, report: &mut report, learner, is_copied, kept_free };
     if !may_be_clean || !recovery.open_clean(&listed)? {
         if params.store_is_clean {
             // The clean mark does not hold for this log, whose bytes are about to change: it goes first.
@@ -94,16 +101,29 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     report.leader_epoch = log.epochs.read().view().latest().map_or(LeaderEpoch(0), |entry| entry.epoch);
     report.failure = log.failure();
     if !report.clean {
-        report.swap_files = swap_files(&*params.storage, &dir)?;
+        report.swap_files = swap_files.into_iter().map(|(_, path)| path).collect();
     }
     Ok((log, report))
 }
 
-/// The names of segments that Kafka's log cleaner did not put in place.
-fn swap_files(storage: &dyn Storage, dir: &str) -> Result<Vec<String>> {
+/// Segments that Kafka's log cleaner did not put in place, with the base offsets in their names.
+fn swap_files(storage: &dyn Storage, dir: &str) -> Result<Vec<(Offset, String)>> {
     let names = storage.read_dir(dir).map_err(Error::storage("list", dir))?;
-    let swaps = names.iter().filter(|entry| file_names::parse_swap_file(&entry.name).is_some());
-    Ok(swaps.map(|entry| format!("{dir}/{}", entry.name)).collect())
+    let swaps = names.iter().filter_map(|entry| {
+        file_names::parse_swap_file(&entry.name).map(|base| (base, format!("{dir}/{}", entry.name)))
+    });
+    Ok(swaps.collect())
+}
+
+/// The offset behind those that such a file holds. They are not given out: the file may be the only copy of records,
+/// and has to fit in once it gets its name.
+///
+/// # Errors
+/// [`Error::Storage`] where the file cannot be opened: nobody knows then which offsets are free.
+fn end_of_swap(storage: &dyn Storage, base: Offset, path: &str) -> Result<Offset> {
+    let held = Held::read(storage, path, base, 0)?;
+    let damaged = held.damaged.last().map_or(Offset(0), |(first, next)| next.unwrap_or(first.saturating_add(1)));
+    Ok(held.span().map_or(base, |(_, next)| next).max(damaged).min(OFFSET_MAX))
 }
 
 /// Base offsets of the segments in a partition directory, ascending. Leftovers of what was interrupted are removed
@@ -170,6 +190,8 @@ struct Recovery<'a> {
     params: &'a OpenLog,
     report: &'a mut LogRecovery,
     learner: EpochLearner,
+    /// Offsets below this one are not given out: files of Kafka's log cleaner hold some of them.
+    kept_free: Offset,
     /// No checkpoint knows the log, and no file of our own says that it was begun here: what it holds was durable
     /// elsewhere, and no stop of ours has left anything behind its end.
     is_copied: bool,
@@ -221,7 +243,7 @@ impl Recovery<'_> {
             return Ok(false);
         }
         let active = self.segment(at.base_offset);
-        if active.len()? != at.position {
+        if active.len()? != at.position || self.kept_free > at.offset {
             return Ok(false);
         }
         let (resumed, ends_at) = self.log.resume_writer(&active, at.position)?;
@@ -281,6 +303,7 @@ impl Recovery<'_> {
         // The highest end of any segment: segments of an imported log may overlap.
         let mut reached = Offset(0);
         let mut ended_at = bases.len();
+        let mut spans = Vec::new();
         for (at, &base) in bases.iter().enumerate().skip(first) {
             let segment = self.segment(base);
             let upper = bases.get(at + 1).copied();
@@ -288,6 +311,7 @@ impl Recovery<'_> {
             self.report.recovered_records += walked.records;
             (position, end) = (walked.position, walked.next_offset);
             reached = end.max(reached);
+            spans.push((base, end));
             segments.push(segment);
             let goes_on = upper.is_some_and(|next| {
                 // Without a checkpoint nothing says that what is missing there was never acknowledged.
@@ -338,6 +362,11 @@ impl Recovery<'_> {
             segments.push(Arc::new(self.new_segment(reached)?));
             (position, end) = (Position(0), reached);
         }
+        if end < self.kept_free {
+            segments.push(Arc::new(self.new_segment(self.kept_free)?));
+            (position, end) = (Position(0), self.kept_free);
+        }
+        self.leave_out_what_overlaps(&spans);
         // What was deleted is not lost: a cut may bring some of the deleted segments back, and others not.
         let deleted = deleted.max(Offset(0));
         self.report.lost.retain(|range| range.next_offset > deleted);
@@ -379,6 +408,24 @@ impl Recovery<'_> {
         let Some(segment) = segment.filter(|_| self.log.origin() == Origin::Imported) else { return Ok(Offset(0)) };
         let claimed = self.valid_offsets_behind(segment, position)?;
         Ok(claimed.map_or(Offset(0), |(_, last)| last.saturating_add(1).min(OFFSET_MAX)))
+    }
+
+    /// In a log whose segments may overlap, damage in one of them is no loss of what another one holds.
+    /// `spans`: what the segments that were walked reach over.
+    fn leave_out_what_overlaps(&mut self, spans: &[(Offset, Offset)]) {
+        if self.log.origin() == Origin::Own {
+            return;
+        }
+        let files = spans.iter().map(|&(base, end)| (base, end, file_names::log_file(&self.log.dir, base)));
+        let files: Vec<_> = files.collect();
+        let storage = &*self.log.storage;
+        self.report.lost.retain_mut(|range| {
+            let others = files.iter().filter(|(_, end, path)| *end > range.first_offset && *path != range.file);
+            let others = others.map(|(base, _, path)| (*base, path.as_str()));
+            let left = lost_everywhere(storage, others, (range.first_offset, range.next_offset));
+            (range.first_offset, range.next_offset) = left.unwrap_or((range.next_offset, range.next_offset));
+            left.is_some()
+        });
     }
 
     /// Everything below was deleted, as far as the records, which end at `end`, bear it out.

@@ -10,6 +10,7 @@ mod damage;
 pub(crate) mod decompressor;
 pub(crate) mod file_names;
 mod gap;
+pub(crate) mod held;
 mod index_state;
 mod indexes;
 mod log_file;

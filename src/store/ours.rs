@@ -79,7 +79,8 @@ pub(crate) fn survey(
             found.unfinished.push(name.clone());
         } else if !known.contains_key(name) && !is_partition(storage, &name.to_string()) {
             let why = "it has a name like a partition's, and holds no log";
-            found.left.push((name.to_string(), why.to_owned()));
+            let why = only_swap(storage, &name.to_string()).unwrap_or_else(|| why.to_owned());
+            found.left.push((name.to_string(), why));
         }
     }
     found.judge(storage, partitions, known);
@@ -197,6 +198,17 @@ pub(crate) fn is_partition(storage: &dyn Storage, dir: &str) -> bool {
 fn is_cleared(storage: &dyn Storage, dir: &str) -> bool {
     let files = storage.read_dir(dir).unwrap_or_default();
     !files.is_empty() && !files.iter().any(|file| !file.is_dir && file_names::is_of_log(&file.name))
+}
+
+/// What there is to say of a directory that holds no segment, but one that Kafka's log cleaner did not put in place.
+pub(crate) fn only_swap(storage: &dyn Storage, dir: &str) -> Option<String> {
+    let files = storage.read_dir(dir).ok()?;
+    let is_swap = |file: &&DirEntry| file_names::parse_swap_file(&file.name).is_some();
+    let swap = files.iter().filter(is_swap).map(|file| file.name.as_str()).min()?;
+    let segment = swap.trim_end_matches(".swap");
+    (!is_partition(storage, dir)).then(|| {
+        format!("it holds no segment, but {swap}, which Kafka's log cleaner left: rename it to {segment} to have its records")
+    })
 }
 
 /// Which partition this store is deleting under the name `dir`; `None` where nothing proves that it is this store that

@@ -148,6 +148,10 @@ impl StoreShared {
         if !self.storage.is_link(&dir) && is_empty() {
             self.storage.remove_dir(&dir).map_err(Error::storage("remove directory", &dir))?;
         }
+        if let Some(reason) = ours::only_swap(&*self.storage, &dir) {
+            let source = std::io::Error::new(std::io::ErrorKind::AlreadyExists, reason);
+            return Err(Error::storage("create directory", &dir)(source));
+        }
         self.storage.rename(&made, &dir).map_err(Error::storage("rename", &made))?;
         created.push((dir.clone(), name.clone()));
         if configure_late {
