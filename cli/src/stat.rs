@@ -11,7 +11,7 @@ use edgelog::{Log, OffsetSpec, RetentionHolds, Store, TimestampMs};
 use serde::Serialize;
 
 use crate::context::{Context, Readable, writer_of};
-use crate::failure::{Failure, Outcome, damage, warn};
+use crate::failure::{Failure, Outcome, damage, tell_damage, warn};
 use crate::print::{self, Paint};
 use crate::time;
 
@@ -111,8 +111,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         stats.iter().find(is_its).is_some_and(|stat| stat.unsupported.is_some())
     };
     for lost in inspect::check_ends(&storage, &selection)?.iter().filter(|lost| !is_told(lost)) {
-        damage(lost);
-        readable.has_lost = true;
+        readable.has_lost |= tell_damage(lost);
     }
     Ok(readable.exit_code())
 }

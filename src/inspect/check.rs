@@ -598,7 +598,10 @@ impl LogCheck<'_, '_> {
             return;
         };
         let len = self.storage.metadata(path).map_or(0, |meta| meta.len);
-        let at = saved.durable;
+        let mut at = saved.durable;
+        if let Some(position) = self.facts.far_end {
+            (at.base_offset, at.position) = (*last, position);
+        }
         if *last == at.base_offset && len == u64::from(at.position) {
             return;
         }
@@ -663,7 +666,8 @@ impl LogCheck<'_, '_> {
     /// Segments behind the end of the log: the next open cuts them.
     fn behind_the_end(&mut self, segments: &[(Offset, String)]) {
         for (base, path) in segments {
-            let len = self.storage.metadata(path).map_or(0, |meta| meta.len);
+            let opened = self.storage.open(path, Access::Read).and_then(|file| file.len().map(|len| (file, len)));
+            let len = opened.map_or(0, |(file, len)| Window::new(file, len).tail_bytes(0));
             let end = self.log.log_end_offset;
             let mut text = format!(
                 "the log ends at offset {end}, above its recovery point, and this segment begins at {base}: the next \

@@ -25,7 +25,7 @@ use crate::segment::decompressor::Decompressor;
 use crate::segment::file_names;
 use crate::segment::held::lost_everywhere;
 use crate::segment::sink::Sink;
-use crate::segment::walk::{Damage, Step, WalkRules, Walker};
+use crate::segment::walk::{Cause, Damage, Step, WalkRules, Walker};
 use crate::storage::{Access, DirectoryStorage, DirectoryStorageOptions, Storage, StoreMode};
 use crate::store::Store;
 
@@ -362,7 +362,13 @@ impl Exporter<'_> {
                     }
                     self.damage(path, base, upper, &mut walker, &damage)?;
                 }
-                Step::Zeros { .. } | Step::End => break,
+                Step::Zeros { position } => {
+                    if let Some(next) = upper.filter(|&next| !contiguous && expected < next) {
+                        self.lose(path, position, expected, next, Cause::Hole.to_string());
+                    }
+                    break;
+                }
+                Step::End => break,
             }
             self.advance(walker.position() - before)?;
         }
@@ -446,7 +452,7 @@ impl Exporter<'_> {
         indexes.on_batch(sink.position(), next_offset - 1, written.max_timestamp());
         sink.write_stamped(bytes, base_offset, EXPORTED_EPOCH)?;
         self.report.batches += 1;
-        self.report.records += u64::try_from(written.record_count()).unwrap_or(0);
+        self.report.records += if written.is_control() { 0 } else { u64::try_from(written.record_count()).unwrap_or(0) };
         self.report.bytes += bytes.len() as u64;
         let first = self.report.offsets.map_or(base_offset, |(first, _)| first);
         self.report.offsets = Some((first, next_offset));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use edgelog_core::{EpochTable, LogConfig, Offset};
+use edgelog_core::{EpochTable, LogConfig, Offset, Position};
 
 use super::pause;
 use crate::error::{Error, Result};
@@ -145,6 +145,8 @@ pub(super) struct LogFacts {
     pub(super) saved: Option<SavedLog>,
     /// And what they do not.
     pub(super) doubts: Vec<String>,
+    /// See [`SavedLog::far_end`].
+    pub(super) far_end: Option<Position>,
     /// Base offsets are contiguous: the checkpoint says so, or, where none knows the log, what it holds.
     pub(super) contiguous: bool,
     pub(super) epochs: EpochTable,
@@ -166,6 +168,7 @@ impl LogFacts {
         let bases: Vec<Offset> = Listing::read(storage, &name.to_string())
             .map(|listing| listing.segments.iter().map(|(base, _)| *base).collect())
             .unwrap_or_default();
+        let far_end = store.saved(name).and_then(SavedLog::far_end);
         let supported = store.saved(name).map(|saved| saved.supported_by(&bases));
         let (mut saved, doubts) = supported.map_or((None, Vec::new()), |(saved, doubts)| (Some(saved), doubts));
         if let Some(saved) = &mut saved {
@@ -186,6 +189,7 @@ impl LogFacts {
         LogFacts {
             name: name.clone(),
             dir: dir.into(),
+            far_end,
             contiguous,
             epochs: EpochTable::from_entries(epochs).unwrap_or_default(),
             clean: store.clean() && saved.is_some() && doubts.is_empty(),
@@ -322,7 +326,7 @@ pub(super) fn kept_before(file: &dyn StorageFile, len: u64, path: &str) -> Resul
 mod tests {
     use super::*;
     use crate::storage::{Access, MemoryStorage};
-    use edgelog_core::{LeaderEpoch, Position};
+    use edgelog_core::LeaderEpoch;
 
     /// A recovery that was cut between its two renames left the segment under its newest `.cut` name; the older one,
     /// first by name, is the tail of an earlier recovery, and putting that in place would lose the segment.

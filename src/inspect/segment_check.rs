@@ -85,7 +85,7 @@ pub(super) fn valid_behind(walker: &mut Walker, damage: &Damage, epochs: EpochTa
             Step::Batch { .. } => {
                 let batch = walker.batch();
                 let (first, next) = (batch.base_offset(), walker.next_offset());
-                let records = u64::try_from(batch.record_count()).unwrap_or(0);
+                let records = if batch.is_control() { 0 } else { u64::try_from(batch.record_count()).unwrap_or(0) };
                 let before = found.unwrap_or(Behind { first, next, records: 0 });
                 found = Some(Behind { first: before.first, next, records: before.records + records });
             }
@@ -165,6 +165,12 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
                         let room = self.walker.end() - position;
                         let text = format!("{room} bytes of reserved room behind the last batch of a sealed segment");
                         self.add(Severity::Note, position, text);
+                    } else if let Some(upper) = self.upper.filter(|_| !self.log.facts.contiguous) {
+                        // As to a reader: room is reserved behind the last batch alone, and a hole has no bytes.
+                        let expected = self.walker.expected();
+                        let text = Cause::Hole.to_string();
+                        self.log.lose(self.path.to_owned(), Some(position), expected, upper, text);
+                        (self.plan.rewrite, self.plan.fill_to, self.told_to) = (true, Some(upper), upper);
                     }
                     Flow::Continue
                 }
@@ -218,7 +224,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         let epochs = self.log.facts.epochs.view();
         if let Some(expected) = epochs.epoch_for(base_offset).filter(|&expected| expected != epoch) {
             if left_behind {
-                let bytes = self.walker.end() - position;
+                let bytes = self.walker.tail_bytes(position);
                 let text = format!(
                     "a batch of leader epoch {epoch} where {expected} is the offset's: another history. The log ends \
                      at offset {base_offset}; the next open keeps the {bytes} bytes behind aside"
@@ -254,7 +260,8 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
                     Some(format!("offsets {base_offset} to {} hold no records: a gap that is known", next_offset - 1));
             }
             Ok((count, largest)) => {
-                self.log.log.records += count;
+                // Markers of transactions are no records: no reader sees them.
+                self.log.log.records += if batch.is_control() { 0 } else { count };
                 if self.log.facts.contiguous && i64::try_from(count) != Ok(offsets) {
                     note = Some(format!("the batch has {count} records for {offsets} offsets"));
                 } else if count > 0 && largest != batch.max_timestamp() {
@@ -319,7 +326,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         }
         if damage.next_offset.is_some_and(|resumed| resumed > bound) {
             self.plan.fill_to = Some(next);
-            let bytes = self.walker.end() - damage.resumes_at.unwrap_or(position);
+            let bytes = self.walker.tail_bytes(damage.resumes_at.unwrap_or(position));
             let text = format!("{bytes} bytes above the recovery point that do not continue the log");
             self.add(Severity::Heals, damage.resumes_at.unwrap_or(position), text);
             return Flow::EndOfLog;
@@ -331,7 +338,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
     /// has made it: what was acknowledged cannot be read.
     fn on_damaged_end(&mut self, damage: &Damage, mut text: String) -> Flow {
         let Damage { position, first_offset, .. } = *damage;
-        let bytes = self.walker.end() - position;
+        let bytes = self.walker.tail_bytes(position);
         let facts = &self.log.facts;
         let behind = valid_behind(&mut self.walker, damage, facts.epochs.view());
         let epoch = facts.epochs.view().latest().map_or(LeaderEpoch(0), |latest| latest.epoch);

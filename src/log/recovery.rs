@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use edgelog_core::limits::SEGMENT_BYTES_MAX;
 use edgelog_core::{
-    Candidate, Continuation, Effort, EpochLearner, LeaderEpoch, OFFSET_MAX, Offset, Position, Standing,
+    Candidate, Continuation, Effort, EpochLearner, LEADER_EPOCH_MAX, LeaderEpoch, OFFSET_MAX, Offset, Position, Standing,
 };
 
 use super::appender::Appender;
@@ -28,7 +28,7 @@ use super::origin::{Origin, is_begun_here, is_written_here};
 use super::proof::raise_by_names;
 use super::read::LostRange;
 use super::role::{Role, Writer};
-use super::saved_log::{DurablePoint, proved_by_names};
+use super::saved_log::{DurablePoint, SavedLog, proved_by_names};
 use super::shared::LogShared;
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
@@ -54,6 +54,7 @@ const STALE_INDEXES_MAX: usize = 32;
 pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     let dir: Arc<str> = params.name.to_string().into();
     let listed = list(&*params.storage, &dir)?;
+    let far_end = params.saved.as_ref().and_then(SavedLog::far_end);
     let supported = params.saved.as_ref().map(|saved| saved.supported_by(&listed));
     let (mut saved, doubts) = supported.map_or((None, Vec::new()), |(saved, doubts)| (Some(saved), doubts));
     if let Some(saved) = &mut saved {
@@ -88,7 +89,12 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     let learner = EpochLearner::default();
     let mut recovery =
         Recovery { log: &log, writer, params, report: &mut report, learner, is_copied, kept_free };
-    if !may_be_clean || !recovery.open_clean(&listed)? {
+    let is_open = may_be_clean
+        && match far_end {
+            Some(position) => recovery.open_far(&listed, position)?,
+            None => recovery.open_clean(&listed)?,
+        };
+    if !is_open {
         if params.store_is_clean {
             // The clean mark does not hold for this log, whose bytes are about to change: it goes first.
             params.host.upgrade().ok_or(Error::Closed)?.unmark()?;
@@ -260,6 +266,26 @@ impl Recovery<'_> {
             bases[..bases.len() - 1].iter().map(|&base| self.segment(base)).chain([active]).collect();
         let start = saved.log_start_offset.max(bases[0]).min(at.offset);
         self.log.begin(segments, resumed, at.position, start, at.offset)?;
+        self.report.clean = true;
+        Ok(true)
+    }
+
+    /// As [`open_clean`](Self::open_clean) for a log whose end lies behind the greatest offset that a checkpoint says:
+    /// by the place of that end, and by the headers of the last segment.
+    fn open_far(&mut self, bases: &[Offset], position: Position) -> Result<bool> {
+        let (true, Some(&last)) = (self.params.store_is_clean, bases.last()) else { return Ok(false) };
+        let active = self.segment(last);
+        if active.len()? != position {
+            return Ok(false);
+        }
+        let durable = DurablePoint { offset: Offset::MAX, base_offset: last, position };
+        let Some(walked) = self.walk_once(&active, durable, None, false)? else { return Ok(false) };
+        if walked.position != position || walked.next_offset <= OFFSET_MAX {
+            return Ok(false);
+        }
+        let segments = bases.iter().map(|&base| self.segment(base)).collect();
+        let start = self.params.saved.as_ref().map_or(bases[0], |saved| saved.log_start_offset.max(bases[0]));
+        self.log.begin(segments, position, start, walked.next_offset)?;
         self.report.clean = true;
         Ok(true)
     }
@@ -695,6 +721,18 @@ impl Recovery<'_> {
             return;
         }
         let mut epochs = self.log.epochs.write();
+        if epochs.view().latest().is_some_and(|latest| latest.epoch >= LEADER_EPOCH_MAX) {
+            // No checkpoint says a higher one. The history goes on in this epoch, unless something of it may be gone.
+            drop(epochs);
+            let is_another_boot = !self.params.same_boot && !self.params.store_is_clean && self.params.saved.is_some();
+            if is_another_boot || !self.report.cut.is_empty() || !self.report.lost.is_empty() {
+                self.log.fail(&format!(
+                    "its leader epoch is {LEADER_EPOCH_MAX}, the greatest, and what a stop took of it cannot be told from \
+                     what would be appended; its records can be copied to another topic"
+                ));
+            }
+            return;
+        }
         let epoch = match epochs.view().latest() {
             Some(latest) => latest.epoch.saturating_add(1),
             None if is_new => LeaderEpoch(0),

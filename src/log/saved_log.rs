@@ -73,6 +73,23 @@ impl SavedLog {
         odd
     }
 
+    /// Takes out offsets beyond the greatest one that a checkpoint says: a log that was copied here may end behind it,
+    /// and takes no more records. The place of its end in the last segment stays, for a clean close to be known by.
+    pub(super) fn leave_out_far_offsets(&mut self) {
+        if self.durable.offset > OFFSET_MAX {
+            (self.durable.offset, self.durable.base_offset) = (UNKNOWN, UNKNOWN);
+        }
+        if self.log_start_offset > OFFSET_MAX {
+            self.log_start_offset = UNKNOWN;
+        }
+        self.epochs.retain(|entry| entry.start_offset < OFFSET_MAX);
+    }
+
+    /// Where a log ends in its last segment whose offsets a checkpoint cannot say; `None` for any other log.
+    pub(crate) fn far_end(&self) -> Option<Position> {
+        (self.durable.offset == UNKNOWN && self.durable.position > 0).then_some(self.durable.position)
+    }
+
     /// The same, as far as the segments that begin at `bases` (ascending) bear it out, and what they do not. Where the
     /// recovery point is not borne out, it becomes the one that the segments' names prove.
     pub(crate) fn supported_by(&self, bases: &[Offset]) -> (SavedLog, Vec<String>) {

@@ -380,7 +380,9 @@ impl LogShared {
         let log_start_offset = self.log_start_offset.load(Ordering::Acquire);
         let durable = *self.writer().ok()?.durable.lock();
         let epochs = self.epochs.read().view().entries().to_vec();
-        Some(SavedLog { id: self.id, origin: self.origin(), log_start_offset, durable, epochs })
+        let mut saved = SavedLog { id: self.id, origin: self.origin(), log_start_offset, durable, epochs };
+        saved.leave_out_far_offsets();
+        Some(saved)
     }
 }
 

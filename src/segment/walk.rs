@@ -184,6 +184,11 @@ impl Walker {
         self.window.at(position, wanted)
     }
 
+    /// See [`Window::tail_bytes`].
+    pub(crate) fn tail_bytes(&mut self, position: u64) -> u64 {
+        self.window.tail_bytes(position)
+    }
+
     /// The first byte at or behind `position` that is not zero.
     pub(crate) fn first_nonzero(&mut self, position: u64) -> Option<u64> {
         self.window.first_nonzero(position)

@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
-use edgelog_core::SegmentBytes;
+use edgelog_core::{HEADER_LEN, RecordBatch, SegmentBytes};
 
 use crate::storage::StorageFile;
 
@@ -80,6 +80,37 @@ impl Window {
             position += bytes.len() as u64;
         }
         None
+    }
+
+    /// How many bytes from `position` on are no reserved room: zeros at the end are, but for those of a batch, by the
+    /// length that it says. (A record without headers ends with one.)
+    pub(crate) fn tail_bytes(&mut self, position: u64) -> u64 {
+        let (mut at, mut behind) = (position, position);
+        while at < self.end {
+            let bytes = self.at(at, 1);
+            if bytes.is_empty() {
+                break;
+            }
+            let len = bytes.len() as u64;
+            if let Some(last) = bytes.iter().rposition(|&byte| byte != 0) {
+                behind = at + last as u64 + 1;
+            }
+            at += len;
+        }
+        if self.unreadable_in(position, self.end).is_some() {
+            // What cannot be read is no zeros: it is worth keeping.
+            return self.end - position;
+        }
+        let mut at = position;
+        while at < behind {
+            let Ok(size) = RecordBatch::peek_size(self.at(at, HEADER_LEN)) else { break };
+            at += size as u64;
+            if at > self.end {
+                break;
+            }
+            behind = behind.max(at);
+        }
+        behind - position
     }
 
     fn read(&mut self, position: u64, len: usize) {

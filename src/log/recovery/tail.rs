@@ -10,7 +10,7 @@ use super::report::CutTail;
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::segment::{Cursor, Segment, Window, file_names};
-use crate::storage::{Access, StorageFile, remove_if_there};
+use crate::storage::{Access, remove_if_there};
 use crate::sync::Ordering;
 
 /// A torn tail is copied aside up to this many bytes; a longer one keeps its whole file aside.
@@ -27,7 +27,7 @@ impl Recovery<'_> {
         let len = file_len(segment)?;
         let reaches_behind = len > u64::from(segment.len()?);
         let tail =
-            if to_the_end && !reaches_behind { 0 } else { bytes_without_zeros(&**segment.file()?, position, len) };
+            if to_the_end && !reaches_behind { 0 } else { tail_bytes(segment, position, len)? };
         if tail == 0 {
             // Room that was reserved and never written: given back, so that nothing old can ever show through.
             segment.publish(position);
@@ -69,7 +69,7 @@ impl Recovery<'_> {
     /// failed append left there: the cut that took it off may not have lasted.
     pub(super) fn trim_sealed(&mut self, segment: &mut Arc<Segment>, position: Position) -> Result<()> {
         let len = file_len(segment)?;
-        if len > u64::from(position) && bytes_without_zeros(&**segment.file()?, position, len) > 0 {
+        if len > u64::from(position) && tail_bytes(segment, position, len)? > 0 {
             self.cut_tail(segment, position, false)?;
             // Whatever file it stands in now: like other sealed ones it gets its indexes when somebody reads there.
             *segment = self.segment(segment.base_offset);
@@ -149,7 +149,7 @@ impl Recovery<'_> {
         let log = self.log;
         let segment = self.segment(base_offset);
         let file = segment.path();
-        let bytes = bytes_without_zeros(&**segment.file()?, Position(0), file_len(&segment)?);
+        let bytes = tail_bytes(&segment, Position(0), file_len(&segment)?)?;
         let valid_offsets = self.valid_offsets_behind(&segment, Position(0))?;
         let kept_in = if bytes == 0 {
             segment.remove_files()?;
@@ -229,22 +229,7 @@ fn ignore_full(error: Error) -> Result<()> {
     if error.is_storage_full() { Ok(()) } else { Err(error) }
 }
 
-/// How many bytes from `position` on are left when zeros at the end are taken off.
-fn bytes_without_zeros(file: &dyn StorageFile, position: Position, len: u64) -> u64 {
-    const PIECE_BYTES: usize = 64 << 10;
-    let mut piece = vec![0; PIECE_BYTES];
-    let (mut at, mut last) = (u64::from(position), 0);
-    while at < len {
-        let wanted = piece.len().min(usize::try_from(len - at).unwrap_or(usize::MAX));
-        // Unreadable bytes are not zeros: they are worth keeping.
-        let Ok(read) = file.read_at(&mut piece[..wanted], at) else { return len - u64::from(position) };
-        if read == 0 {
-            break;
-        }
-        if let Some(found) = piece[..read].iter().rposition(|&byte| byte != 0) {
-            last = at + found as u64 + 1 - u64::from(position);
-        }
-        at += read as u64;
-    }
-    last
+/// How many bytes from `position` on are no reserved room.
+fn tail_bytes(segment: &Segment, position: Position, len: u64) -> Result<u64> {
+    Ok(Window::new(Arc::clone(segment.file()?), len).tail_bytes(u64::from(position)))
 }
