@@ -95,7 +95,16 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     }
     let writer = writer_of(ctx.dir());
     let holds = store.retention_holds()?;
-    let stats = readable.logs.iter().map(|log| stat(log, ctx.dir(), &holds)).collect::<Result<Vec<_>, _>>()?;
+    let mut stats = Vec::new();
+    for log in &readable.logs {
+        match stat(log, ctx.dir(), &holds) {
+            Ok(stat) => stats.push(stat),
+            Err(error) => {
+                damage(format_args!("{} cannot be read: {error}", log.name()));
+                readable.has_lost = true;
+            }
+        }
+    }
     if args.json {
         stats.iter().try_for_each(print::json_line)?;
     } else {

@@ -145,6 +145,8 @@ struct Lane {
     reader: Reader,
     /// Older records are passed over.
     not_before: Option<TimestampMs>,
+    /// What follows cannot be read.
+    is_ended: bool,
 }
 
 impl Lane {
@@ -172,7 +174,7 @@ impl Lane {
             }
             error => error.into(),
         })?;
-        Ok(Lane { log, reader, not_before })
+        Ok(Lane { log, reader, not_before, is_ended: false })
     }
 }
 
@@ -251,6 +253,9 @@ impl Tail {
 
     /// Prints the partition's next batch, or steps over what is in the way. `false` at the end.
     fn print_next(&mut self, at: usize, wait: Option<Duration>) -> Result<bool, Failure> {
+        if self.lanes[at].is_ended {
+            return Ok(false);
+        }
         let reader = &mut self.lanes[at].reader;
         let from = reader.position().offset;
         let next = match wait {
@@ -316,7 +321,17 @@ impl Tail {
             Error::Storage { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Err(Failure::new(format!("{name} is gone: the topic was deleted while it was read")))
             }
-            error => Err(error.into()),
+            error => {
+                let position = reader.position().offset;
+                let Some((finding, next)) = inspect::unreadable_segment(&self.storage, &name, &error, position) else {
+                    return Err(error.into());
+                };
+                match next {
+                    Some(next) => reader.seek(OffsetSpec::Offset(next))?,
+                    None => self.lanes[at].is_ended = true,
+                }
+                self.tell_finding(&finding)
+            }
         }
     }
 

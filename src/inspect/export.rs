@@ -97,9 +97,8 @@ impl ExportReport {
     /// Adds what no reader of the log meets.
     fn lose_hidden(&mut self, storage: &Arc<dyn Storage>, name: &TopicPartition, range: ExportRange) -> Result<()> {
         let hidden = check_hidden(storage, name)?;
-        let is_asked_for = |finding: &Finding| {
-            finding.lost.is_none_or(|(first, next)| first < range.until && next > range.from)
-        };
+        let is_asked_for =
+            |finding: &Finding| finding.lost.is_none_or(|(first, next)| first < range.until && next > range.from);
         hidden.into_iter().filter(is_asked_for).for_each(|finding| self.lose(finding));
         Ok(())
     }
@@ -110,23 +109,37 @@ impl ExportReport {
         let mut report = ExportReport::default();
         // A directory that cannot be listed is looked at in vain once more.
         let hidden = report.lose_hidden(storage, name, range);
-        if report.lost.is_empty() && !report.lose_unreadable(name, &error) {
-            return hidden.and(Err(error));
+        let unreadable = unreadable_segment(storage, name, &error, range.from);
+        match unreadable.filter(|_| report.lost.is_empty()) {
+            Some((finding, _)) => report.lose(Finding { lost: None, ..finding }),
+            None if report.lost.is_empty() => return hidden.and(Err(error)),
+            None => {}
         }
         Ok(report)
     }
+}
 
-    /// A file of the log cannot be read, whatever is in it. `false` where `error` says something else.
-    fn lose_unreadable(&mut self, name: &TopicPartition, error: &Error) -> bool {
-        let Error::Storage { path, source, .. } = error else { return false };
-        let is_its = path.strip_prefix(&name.to_string()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        if !is_its || matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::Interrupted) {
-            return false;
-        }
-        let (log, file, text) = (Some(name.clone()), path.clone(), format!("cannot be read: {source}"));
-        self.lose(Finding { severity: Severity::Lost, log, file, position: None, lost: None, text });
-        true
+/// What there is to say of a file of the log `name` that cannot be opened or read at all, by `error`: another user's, or
+/// no regular one. A reader of the log stood at `position`; with it comes the offset where the next segment begins, where
+/// there is one to go on with. `None` where `error` says something else.
+pub fn unreadable_segment(
+    storage: &Arc<dyn Storage>,
+    name: &TopicPartition,
+    error: &Error,
+    position: Offset,
+) -> Option<(Finding, Option<Offset>)> {
+    let (dir, Error::Storage { path, source, .. }) = (name.to_string(), error) else { return None };
+    let file = path.strip_prefix(&dir).filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
+    // No regular file is `Other`. What the machine has too little of just now says nothing of the file.
+    if !matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::IsADirectory | io::ErrorKind::Other) {
+        return None;
     }
+    let base = file_names::parse_log_file(file.trim_start_matches('/'));
+    let segments = Listing::read(&**storage, &dir).unwrap_or_default().segments;
+    let next = segments.iter().map(|(base, _)| *base).find(|&next| base.is_some_and(|base| next > base.max(position)));
+    let (log, text) = (Some(name.clone()), format!("cannot be opened: {source}"));
+    let lost = next.filter(|&next| position < next).map(|next| (position, next));
+    Some((Finding { severity: Severity::Lost, log, file: path.clone(), position: None, lost, text }, next))
 }
 
 /// The directory `path`, created where it is missing, as a place to export to.
@@ -452,7 +465,8 @@ impl Exporter<'_> {
         indexes.on_batch(sink.position(), next_offset - 1, written.max_timestamp());
         sink.write_stamped(bytes, base_offset, EXPORTED_EPOCH)?;
         self.report.batches += 1;
-        self.report.records += if written.is_control() { 0 } else { u64::try_from(written.record_count()).unwrap_or(0) };
+        self.report.records +=
+            if written.is_control() { 0 } else { u64::try_from(written.record_count()).unwrap_or(0) };
         self.report.bytes += bytes.len() as u64;
         let first = self.report.offsets.map_or(base_offset, |(first, _)| first);
         self.report.offsets = Some((first, next_offset));
@@ -586,9 +600,14 @@ pub fn export_records(
                 continue;
             }
             Err(error) => {
-                // Nothing behind it is come to.
-                let is_told = report.lose_unreadable(name, &error);
-                return if is_told { Ok(report) } else { Err(error) };
+                let position = attached.reader.position().offset;
+                let Some((finding, next)) = unreadable_segment(storage, name, &error, position) else {
+                    return Err(error);
+                };
+                report.lose(finding);
+                let Some(next) = next else { return Ok(report) };
+                attached.reader.seek(OffsetSpec::Offset(next))?;
+                continue;
             }
         };
         exchanged = 0;

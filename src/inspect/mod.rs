@@ -56,7 +56,7 @@ mod tests;
 
 pub use check::{check, check_ends, check_hidden};
 pub use dump::{DumpItem, DumpOptions, DumpReport, DumpText, dump};
-pub use export::{ExportRange, ExportReport, export_directory, export_partition, export_records};
+pub use export::{ExportRange, ExportReport, export_directory, export_partition, export_records, unreadable_segment};
 pub use facts::Selection;
 pub use repair::{RepairAction, RepairReport, SalvageReport, repair, salvage};
 pub use report::{CheckReport, CheckedLog, Finding, Progress, Severity};
