@@ -5,8 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use edgelog_core::{
-    CompressionType, DecodeError, HEADER_LEN, LeaderEpoch, NO_TIMESTAMP, OFFSET_MAX, Offset, Position, RecordBatch,
-    TimestampMs, stamp_base, stamp_max_timestamp,
+    CompressionType, DecodeError, HEADER_LEN, LEADER_EPOCH_MAX, LeaderEpoch, NO_TIMESTAMP, OFFSET_MAX, Offset,
+    Position, RecordBatch, TimestampMs, stamp_base, stamp_max_timestamp,
 };
 
 use super::appender::Appender;
@@ -311,7 +311,8 @@ impl LogShared {
     /// Raises the epoch, durably, over what a failed write may have left behind the end, and cuts that off:
     /// were the next batch to be lost in a crash, the debris must not pass for it.
     pub(super) fn fence_torn_tail(&self, appender: &mut Appender) -> Result<()> {
-        let epoch = appender.epoch + i32::from(!bug(Bug::SkipTornTailFence));
+        let raised = self.epoch_after(appender.epoch)?;
+        let epoch = if bug(Bug::SkipTornTailFence) { appender.epoch } else { raised };
         let before = self.epochs.read().clone();
         self.epochs.write().assign(epoch, appender.next_offset);
         if let Err(error) = self.host()?.checkpoint() {
@@ -323,6 +324,18 @@ impl LogShared {
         appender.writer.cut_behind_the_end()?;
         appender.torn = false;
         Ok(())
+    }
+
+    /// The leader epoch behind `epoch`.
+    ///
+    /// # Errors
+    /// Behind the greatest one that a checkpoint says there is none: nothing is written in it.
+    pub(super) fn epoch_after(&self, epoch: LeaderEpoch) -> Result<LeaderEpoch> {
+        if epoch < LEADER_EPOCH_MAX {
+            return Ok(epoch + 1);
+        }
+        let reason = format!("it is {LEADER_EPOCH_MAX}, the greatest; its records can be copied to another topic");
+        Err(Error::storage("raise the leader epoch of", &self.dir)(io::Error::other(reason)))
     }
 
     /// Sees to a segment that the batch fits into and to allocated room for it.

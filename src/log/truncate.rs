@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use edgelog_core::{Offset, Position};
+use edgelog_core::{LeaderEpoch, Offset, Position};
 
 use super::handle::Log;
 use super::saved_log::DurablePoint;
@@ -43,6 +43,8 @@ impl Log {
         if offset < start || offset > end {
             return Err(Error::OffsetOutOfRange { requested: offset, log_start_offset: start, log_end_offset: end });
         }
+        let epoch = log.epochs.read().view().latest().map_or(LeaderEpoch(0), |latest| latest.epoch);
+        log.epoch_after(epoch)?;
         log.host()?.allow_writing()?;
         // Everything durable first: the order of what follows is then the only thing that a power cut can break into.
         log.flush_until(end)?;
@@ -76,7 +78,8 @@ impl LogShared {
         let (position, end) = self.batch_start(&segment, offset)?;
 
         assert!(end <= offset && offset < appender.next_offset, "the batch of {offset} begins at {end}");
-        let epoch = appender.epoch + i32::from(!bug(Bug::TruncateInTheOldEpoch));
+        let raised = self.epoch_after(appender.epoch)?;
+        let epoch = if bug(Bug::TruncateInTheOldEpoch) { appender.epoch } else { raised };
         self.epochs.write().assign(epoch, end);
         *writer.durable.lock() = DurablePoint { offset: end, base_offset: segment.base_offset, position };
         // The batch may begin before the log start: all of its records are gone, so the log starts at its end.
