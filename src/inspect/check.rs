@@ -412,7 +412,21 @@ impl LogCheck<'_, '_> {
             self.swap_files(&listing);
             self.check_epoch_file();
         }
-        Ok(Ended::Done)
+        Ok(if self.has_missed_names(&listing)? { Ended::Changed } else { Ended::Done })
+    }
+
+    /// A name that comes to be while its directory is listed may be missed, and a later one not: whether what looks
+    /// like a hole is that.
+    fn has_missed_names(&self, listing: &Listing) -> Result<bool> {
+        if self.facts.clean || self.findings.worst <= Some(Severity::Note) {
+            return Ok(false);
+        }
+        let again = Listing::read(&**self.storage, &self.facts.dir)?.segments;
+        let is_missed = |segment: &(Offset, String)| {
+            listing.segments.last().is_some_and(|last| segment < last)
+                && listing.segments.binary_search(segment).is_err()
+        };
+        Ok(again.iter().any(is_missed))
     }
 
     /// Kafka's log cleaner writes a segment under a `.swap` name, removes those that it replaces, and renames it. A
@@ -422,7 +436,8 @@ impl LogCheck<'_, '_> {
             let held = match Held::read(&**self.storage, path, *base, 0) {
                 Ok(held) => held,
                 Err(error) => {
-                    let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                    let cause =
+                        std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
                     let text = format!(
                         "left by Kafka's log cleaner, and it cannot be opened: {cause}. Whether it holds the only copy \
                          of records is not known"
@@ -446,7 +461,9 @@ impl LogCheck<'_, '_> {
             }
             let segment = file_names::log_file(&self.facts.dir, *base);
             let advice = if listing.segments.iter().any(|(taken, _)| taken == base) {
-                format!("put {segment} and the other segments whose offsets it holds aside, then rename it to {segment}")
+                format!(
+                    "put {segment} and the other segments whose offsets it holds aside, then rename it to {segment}"
+                )
             } else {
                 format!("rename it to {segment}")
             };
@@ -476,9 +493,9 @@ impl LogCheck<'_, '_> {
         let storage = &**self.storage;
         self.findings.settle(|finding| {
             let (Some(_), Some(range)) = (finding.position, finding.lost) else { return };
-            let others = spans.iter().filter(|((_, path), (base, end))| {
-                *path != finding.file && *base < range.1 && range.0 < *end
-            });
+            let others = spans
+                .iter()
+                .filter(|((_, path), (base, end))| *path != finding.file && *base < range.1 && range.0 < *end);
             let others: Vec<_> = others.map(|((base, path), _)| (*base, path.as_str())).collect();
             if others.is_empty() {
                 return;
@@ -580,7 +597,8 @@ impl LogCheck<'_, '_> {
         let forgets = config.retention_ms >= 0 || config.retention_bytes >= 0;
         // Retention removes a segment's indexes before the segment itself.
         let has_orphans = !listing.orphans.is_empty();
-        if !self.facts.clean && forgets && !has_orphans {
+        // And before it removes anything, the checkpoint says where the log starts then.
+        if !self.facts.clean && forgets && !has_orphans && !self.facts.is_newest_known {
             let text = format!("the log begins at {first}; the checkpoint said {start}: retention has gone on since");
             self.add(Severity::Note, file, None, None, text);
         } else {

@@ -155,6 +155,8 @@ pub(super) struct LogFacts {
     pub(super) is_shut: bool,
     /// The store's clean mark stands.
     pub(super) clean: bool,
+    /// Both slots of the checkpoint hold: no newer one was lost.
+    pub(super) is_newest_known: bool,
     /// The machine has not booted since the checkpoint was written: all that was appended is in the page cache, and a
     /// crash of the writer tears the last append at most.
     pub(super) same_boot: bool,
@@ -189,6 +191,7 @@ impl LogFacts {
         LogFacts {
             name: name.clone(),
             dir: dir.into(),
+            is_newest_known: store.valid == [true, true],
             far_end,
             contiguous,
             epochs: EpochTable::from_entries(epochs).unwrap_or_default(),

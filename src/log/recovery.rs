@@ -18,7 +18,8 @@ use std::sync::Arc;
 
 use edgelog_core::limits::SEGMENT_BYTES_MAX;
 use edgelog_core::{
-    Candidate, Continuation, Effort, EpochLearner, LEADER_EPOCH_MAX, LeaderEpoch, OFFSET_MAX, Offset, Position, Standing,
+    Candidate, Continuation, Effort, EpochLearner, LEADER_EPOCH_MAX, LeaderEpoch, OFFSET_MAX, Offset, Position,
+    Standing,
 };
 
 use super::appender::Appender;
@@ -87,8 +88,7 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
         kept_free = kept_free.max(end_of_swap(&*params.storage, *base, path)?);
     }
     let learner = EpochLearner::default();
-    let mut recovery =
-        Recovery { log: &log, writer, params, report: &mut report, learner, is_copied, kept_free };
+    let mut recovery = Recovery { log: &log, writer, params, report: &mut report, learner, is_copied, kept_free };
     let is_open = may_be_clean
         && match far_end {
             Some(position) => recovery.open_far(&listed, position)?,
@@ -364,8 +364,10 @@ impl Recovery<'_> {
         }
         let deleted = self.deleted_below(bases, end, saved_point.offset);
         let mut start = deleted.max(bases.first().copied().unwrap_or(deleted.max(Offset(0)))).max(Offset(0));
-        if let Some(saved) = self.params.saved.as_ref().filter(|_| self.params.store_is_clean) {
-            // Retention is through with its work when the store is closed: what is missing then, it did not take.
+        let is_start_known = self.params.store_is_clean || self.params.is_newest_known;
+        if let Some(saved) = self.params.saved.as_ref().filter(|_| is_start_known) {
+            // The checkpoint says where the log starts before retention takes a segment: what else is missing, it did
+            // not take.
             if saved.log_start_offset < start {
                 self.report.lost.push(lost_range(&self.log.dir, None, saved.log_start_offset, start, Position(0)));
             }

@@ -78,6 +78,8 @@ pub(super) struct Recovering {
     pub(super) is_clean: bool,
     pub(super) same_boot: bool,
     pub(super) had_checkpoint: bool,
+    /// Both slots held: no newer one was lost.
+    pub(super) is_newest_known: bool,
     pub(super) saved: BTreeMap<TopicPartition, SavedLog>,
     /// What the checkpoint said of single logs, and no log comes to.
     pub(super) odd: Vec<(String, String)>,
@@ -279,6 +281,7 @@ impl StoreShared {
         let saved = recovering.saved.get(&name).cloned();
         let dir = name.to_string();
         let mut params = self.open_params(name, saved, recovering.is_clean, recovering.same_boot);
+        params.is_newest_known = recovering.is_newest_known;
         params.odd = recovering.odd.iter().filter(|(odd, _)| *odd == dir).map(|(_, what)| what.clone()).collect();
         log::open(&params)
     }
@@ -305,6 +308,7 @@ impl StoreShared {
             saved,
             odd: Vec::new(),
             store_is_clean,
+            is_newest_known: false,
             same_boot,
             new_id: random_id(),
         }

@@ -26,8 +26,7 @@ impl Recovery<'_> {
         let log = self.log;
         let len = file_len(segment)?;
         let reaches_behind = len > u64::from(segment.len()?);
-        let tail =
-            if to_the_end && !reaches_behind { 0 } else { tail_bytes(segment, position, len)? };
+        let tail = if to_the_end && !reaches_behind { 0 } else { tail_bytes(segment, position, len)? };
         if tail == 0 {
             // Room that was reserved and never written: given back, so that nothing old can ever show through.
             segment.publish(position);
