@@ -5,6 +5,7 @@ mod commands;
 mod damage;
 mod export;
 mod inspect;
+mod lost_segments;
 mod record;
 mod support;
 mod verdicts;

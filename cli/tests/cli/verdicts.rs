@@ -297,3 +297,243 @@ fn fsck_says_of_a_directory_what_the_open_does_with_it() {
         assert_eq!(fs::read_dir(place.store().join(dir)).unwrap().count(), 1, "{dir}");
     }
 }
+
+/// A batch of our own log that says another number of records than it has offsets is damage in every command, and not
+/// one whose base offset is wrong: repair takes it out, once.
+#[test]
+fn a_batch_with_a_wrong_count_is_no_displaced_one() {
+    let place = Place::new();
+    for lines in [&b"a\n"[..], b"b\nc\n", b"d\ne\nf\n", b"g\nh\n"] {
+        place.run_with(&["append", "t", "--quiet"], lines).exits(0);
+    }
+    let path = place.store().join("t-0").join(segment(0));
+    let bytes = fs::read(&path).unwrap();
+    let size = |at: usize| 12 + u32::from_be_bytes(bytes[at + 8..at + 12].try_into().unwrap()) as usize;
+    let third = size(0) + size(size(0));
+    let behind = third + size(third);
+    let fault = with(bytes[third..behind].to_vec(), 57, &2_i32.to_be_bytes());
+    fs::write(&path, [&bytes[..third], &fault, &bytes[behind..]].concat()).unwrap();
+    let fsck = place.run(&["fsck"]).exits(2);
+    assert!(fsck.stdout.contains("offsets 3 to 5 lost") && !fsck.stdout.contains("base offset"), "{}", fsck.stdout);
+    assert_eq!(offsets(&tail(&place).exits(2)), [0, 1, 2, 6, 7]);
+    let dry = place.run(&["repair", "--dry-run"]).exits(0);
+    assert!(dry.stdout.contains("without its damage (3 offsets"), "{}", dry.stdout);
+    place.run(&["repair"]).exits(0);
+    assert_eq!(offsets(&tail(&place).exits(0)), [0, 1, 2, 6, 7]);
+    let again = place.run(&["repair"]).exits(0);
+    assert!(again.stdout.contains("there is nothing to repair"), "{}", again.stdout);
+}
+
+/// What is no regular file in the place of a segment keeps every command's hands off, and comes back whole.
+#[test]
+fn something_else_in_the_place_of_a_segment_is_left_as_it_is() {
+    let kinds: [(&str, fn(&std::path::Path)); 2] = [
+        ("a directory", |path| fs::create_dir(path).unwrap()),
+        ("a link", |path| std::os::unix::fs::symlink("elsewhere", path).unwrap()),
+    ];
+    for (kind, put_there) in kinds {
+        for (at, exists) in [(0, true), (3, false)] {
+            let place = Place::new();
+            place.run_with(&["append", "t", "--quiet"], b"a\nb\nc\n").exits(0);
+            let path = place.store().join("t-0").join(segment(at));
+            if exists {
+                fs::rename(&path, place.path("away")).unwrap();
+            }
+            put_there(&path);
+            let what = format!("{kind} at {at}");
+            let fsck = place.run(&["fsck"]).exits(2);
+            assert!(fsck.stdout.contains("cannot be opened"), "{what}: {}", fsck.stdout);
+            tail(&place).exits(2);
+            place.run(&["export", "t", "--to", "-", "--format", "json"]).exits(2);
+            place.run(&["stat"]).exits(2);
+            place.run(&["repair", "--dry-run"]).exits(2);
+            let append = place.run_with(&["append", "t", "--quiet"], b"z\n");
+            assert!(append.code != Some(0) && append.stderr.contains("could not be opened"), "{}", append.stderr);
+            place.run(&["repair"]).exits(2);
+            if kind == "a directory" {
+                fs::remove_dir(&path).unwrap()
+            } else {
+                fs::remove_file(&path).unwrap()
+            }
+            if exists {
+                fs::rename(place.path("away"), &path).unwrap();
+            }
+            assert_eq!(offsets(&tail(&place).exits(0)), [0, 1, 2], "{what}");
+        }
+    }
+}
+
+/// The offsets of the only copy of records are given to no others, and it fits in when it gets its name.
+#[test]
+fn the_offsets_of_a_swap_file_are_not_given_out() {
+    let place = Place::new();
+    let swap = format!("{}.swap", segment(2));
+    put(&place, "t-0", &segment(0), &batch(0, &["a", "b"]));
+    put(&place, "t-0", &swap, &[batch(2, &["c", "d"]), batch(4, &["e", "f"])].concat());
+    for (line, offset) in [(b"g\n", 6), (b"h\n", 7)] {
+        place.run_with(&["append", "t", "--quiet"], line).exits(0);
+        let read = tail(&place).exits(0);
+        assert_eq!(offsets(&read).last(), Some(&offset));
+        assert!(read.stderr.contains(&swap) && read.stderr.contains("offsets 2 to 5"), "{}", read.stderr);
+    }
+    let dir = place.store().join("t-0");
+    fs::rename(dir.join(&swap), dir.join(segment(2))).unwrap();
+    assert_eq!(offsets(&tail(&place).exits(0)), (0..8).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_said_of_a_swap_file_is_true() {
+    let advice = format!("rename it to t-0/{}", segment(2));
+    let mut damaged = batch(2, &["c", "d"]);
+    *damaged.last_mut().unwrap() ^= 1;
+    let cases: [(i64, Vec<u8>, &str); 3] = [
+        (2, batch(2, &["c", "d"]), &advice),
+        (2, damaged, "damaged where offset 2 was due, which no segment has"),
+        (
+            0,
+            [batch(0, &["a", "b"]), batch(2, &["c", "d"])].concat(),
+            "it holds offsets 2 to 3, which no segment has: put",
+        ),
+    ];
+    for (base, bytes, told) in cases {
+        let place = Place::new();
+        put(&place, "t-0", &segment(0), &batch(0, &["a", "b"]));
+        put(&place, "t-0", &segment(4), &batch(4, &["e"]));
+        put(&place, "t-0", &format!("{}.swap", segment(base)), &bytes);
+        for done in [place.run(&["fsck"]).exits(2), place.run(&["repair", "--dry-run"]).exits(2)] {
+            assert!(done.stdout.contains(told) && !done.stdout.contains("hold all"), "{told}: {}", done.stdout);
+        }
+    }
+    let place = Place::new();
+    place.run_with(&["append", "u", "--quiet"], b"x\n").exits(0);
+    let swap = format!("{}.swap", segment(0));
+    put(&place, "t-0", &swap, &batch(0, &["a"]));
+    assert!(place.run(&["fsck"]).exits(2).stdout.contains(&swap));
+    for arguments in [&["append", "t"][..], &["tail", "t", "--no-follow"]] {
+        let done = place.run_with(arguments, b"y\n").exits(1);
+        assert!(done.stderr.contains(&swap) && done.stderr.to_lowercase().contains("rename it"), "{}", done.stderr);
+    }
+}
+
+/// Damage in one of two segments that overlap takes nothing that the other one holds.
+#[test]
+fn what_another_segment_holds_is_not_lost() {
+    let place = Place::new();
+    let singles = |from: i64, to: i64| (from..to).flat_map(|base| batch(base, &["v"])).collect::<Vec<u8>>();
+    put(&place, "t-0", &segment(0), &singles(0, 10));
+    let mut second = singles(5, 11);
+    let size = batch(5, &["v"]).len();
+    second[2 * size - 1] ^= 0xff;
+    put(&place, "t-0", &segment(5), &second);
+    let (all, with_new): (Vec<i64>, Vec<i64>) = ((0..11).collect(), (0..12).collect());
+    assert_eq!(offsets(&tail(&place).exits(0)), all);
+    let fsck = place.run(&["fsck"]).exits(1);
+    assert!(fsck.stdout.contains("another segment holds these offsets"), "{}", fsck.stdout);
+    let to = place.path("broker");
+    place.run(&["export", "t", "--to", to.to_str().unwrap(), "--for-broker"]).exits(0);
+    let append = place.run_with(&["append", "t", "--quiet"], b"new\n").exits(0);
+    assert!(!append.stderr.contains("LOST"), "{}", append.stderr);
+    assert_eq!(offsets(&tail(&place).exits(0)), with_new);
+    place.run(&["repair"]).exits(0);
+    assert_eq!(offsets(&tail(&place).exits(0)), with_new);
+}
+
+/// Zeros where the first batch of a segment was are damage to `fsck` as to a reader, also once another one follows.
+#[test]
+fn zeros_in_front_of_a_hole_are_no_reserved_room() {
+    let place = Place::new();
+    put(&place, "t-0", &segment(0), &batch(0, &["a", "b"]));
+    put(&place, "t-0", &segment(32), &batch(32, &["c", "d"]));
+    place.run_with(&["append", "u", "--quiet"], b"x\n").exits(0);
+    fs::write(place.store().join("t-0").join(segment(32)), [0; 5]).unwrap();
+    place.run_with(&["append", "t", "--quiet"], b"new\n").exits(0);
+    let to = place.path("broker");
+    let broker = place.run(&["export", "t", "--to", to.to_str().unwrap(), "--for-broker"]).exits(2);
+    let read = tail(&place).exits(2);
+    assert_eq!(offsets(&read), [0, 1, 34]);
+    let fsck = place.run(&["fsck"]).exits(2);
+    for text in [&broker.stderr, &read.stderr, &fsck.stdout] {
+        assert!(text.contains("offsets 32 to 33 lost"), "{text}");
+    }
+    place.run(&["repair"]).exits(0);
+    assert_eq!(offsets(&tail(&place).exits(0)), [0, 1, 34]);
+}
+
+/// A log at the greatest offsets, which a checkpoint cannot say, costs the store no clean close.
+#[test]
+fn a_log_at_the_greatest_offsets_closes_cleanly() {
+    for base in [i64::MAX - 1, i64::MAX - (1 << 32), i64::MAX - (1 << 31)] {
+        let place = Place::new();
+        put(&place, "far-0", &segment(base), &batch(base, &["v"]));
+        place.run_with(&["append", "t", "--quiet"], b"x\n").exits(0);
+        let open = place.run_with(&["append", "t", "--quiet"], b"y\n").exits(0);
+        assert!(open.stderr.contains("closed cleanly") && !open.stderr.contains("not closed"), "{}", open.stderr);
+        place.run(&["fsck"]).exits(0);
+        place.run(&["repair"]).exits(0);
+        let read = place.run(&["tail", "far", "--from-beginning", "--no-follow", "--json"]).exits(0);
+        assert_eq!(offsets(&read), [base]);
+        let full = place.run_with(&["append", "far"], b"z\n").exits(1);
+        assert!(full.stderr.contains("greatest offset"), "{}", full.stderr);
+    }
+}
+
+/// In the greatest epoch that a checkpoint says, the writer goes on as long as nothing of its history can be gone.
+#[test]
+fn the_greatest_leader_epoch_is_not_passed() {
+    let place = Place::new();
+    let mut bytes = [batch(0, &["a"]), batch(1, &["b"]), batch(2, &["c"])].concat();
+    let size = bytes.len() / 3;
+    for at in [0, size, 2 * size] {
+        bytes[at + 12..at + 16].copy_from_slice(&(i32::MAX / 2).to_be_bytes());
+    }
+    put(&place, "t-0", &segment(0), &bytes);
+    for _ in 0..2 {
+        let mut append = place.start(&["append", "t"]);
+        append.write("x\n");
+        append.line();
+        append.kill_9();
+        place.run_with(&["append", "t", "--quiet"], b"y\n").exits(0);
+        place.run(&["fsck"]).exits(0);
+    }
+    // Something is taken back: what would come now could not be told from it.
+    let mut append = place.start(&["append", "t"]);
+    append.write("x\n");
+    append.line();
+    append.kill_9();
+    let path = place.store().join("t-0").join(segment(0));
+    let mut bytes = fs::read(&path).unwrap();
+    let last = bytes.iter().rposition(|&byte| byte == b'x').unwrap();
+    bytes[last] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let append = place.run_with(&["append", "t", "--quiet"], b"z\n");
+    assert!(append.code != Some(0) && append.stderr.contains("leader epoch"), "{}", append.stderr);
+    assert_eq!(offsets(&tail(&place).exits(0)), (0..7).collect::<Vec<_>>());
+}
+
+/// Reserved room is no part of what is cut, and a last byte that is zero is.
+#[test]
+fn the_bytes_that_are_cut_are_counted_alike() {
+    let place = Place::new();
+    let size = killed_writer(&place, 3);
+    place.flip(&format!("t-0/{}", segment(0)), 2 * size + 70);
+    let fsck = place.run(&["fsck"]).exits(1);
+    assert!(fsck.stdout.contains(&format!("keeps the {size} bytes behind aside")), "{}", fsck.stdout);
+    let append = place.run_with(&["append", "t", "--quiet"], b"later\n").exits(0);
+    assert!(append.stderr.contains(&format!("t-0: {size} bytes behind offset 2")), "{}", append.stderr);
+    let cut = place.store().join("t-0").join(format!("{:020}-{}-0.cut", 0, 2 * size));
+    assert_eq!(fs::metadata(cut).unwrap().len(), size as u64);
+}
+
+#[test]
+fn markers_of_transactions_are_not_counted_as_records() {
+    let place = Place::new();
+    // Attribute bits 4 and 5: a control batch of a transaction.
+    let marker = with(batch(2, &["marker"]), 21, &0x30_i16.to_be_bytes());
+    put(&place, "t-0", &segment(0), &[batch(0, &["a", "b"]), marker, batch(3, &["c"])].concat());
+    let seen = tail(&place).exits(0).lines().len();
+    let fsck = place.run(&["fsck", "--json"]).exits(1);
+    assert_eq!((seen, fsck.json()[0]["logs"][0]["records"].as_u64()), (3, Some(3)));
+    let to = place.path("broker");
+    let broker = place.run(&["export", "t", "--to", to.to_str().unwrap(), "--for-broker"]).exits(0);
+    assert!(broker.stderr.contains("3 records"), "{}", broker.stderr);
+}
