@@ -115,11 +115,11 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         readable.has_lost = true;
     }
     let storage = inspect::open_directory(ctx.dir())?;
-    let is_told = |lost: &Finding| {
+    let is_named = |lost: &Finding| {
         let is_its = |stat: &&Stat| lost.file.starts_with(&format!("{}-{}/", stat.topic, stat.partition));
         stats.iter().find(is_its).is_some_and(|stat| stat.unsupported.is_some())
     };
-    for lost in inspect::check_ends(&storage, &selection)?.iter().filter(|lost| !is_told(lost)) {
+    for lost in inspect::check_ends(&storage, &selection)?.iter().filter(|lost| !is_named(lost)) {
         readable.has_lost |= tell_damage(lost);
     }
     Ok(readable.exit_code())

@@ -451,7 +451,7 @@ impl LogCheck<'_, '_> {
                 ranges.iter().flat_map(|&range| left_of(range, &self.covered)).collect()
             };
             let copied = missing(&held.ranges);
-            // What stood in the damage reached up to what holds behind it, or to an end that nobody knows.
+            // What stood in the damage reached up to what holds behind it, or to an end that is not known.
             let unknown = |&(first, next): &(Offset, Option<Offset>)| (first, next.unwrap_or(first.saturating_add(1)));
             let damaged = missing(&held.damaged.iter().map(unknown).collect::<Vec<_>>());
             if copied.is_empty() && damaged.is_empty() {

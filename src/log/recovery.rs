@@ -125,7 +125,7 @@ fn swap_files(storage: &dyn Storage, dir: &str) -> Result<Vec<(Offset, String)>>
 /// and has to fit in once it gets its name.
 ///
 /// # Errors
-/// [`Error::Storage`] where the file cannot be opened: nobody knows then which offsets are free.
+/// [`Error::Storage`] where the file cannot be opened: which offsets are free is not known then.
 fn end_of_swap(storage: &dyn Storage, base: Offset, path: &str) -> Result<Offset> {
     let held = Held::read(storage, path, base, 0)?;
     let damaged = held.damaged.last().map_or(Offset(0), |(first, next)| next.unwrap_or(first.saturating_add(1)));
@@ -729,7 +729,7 @@ impl Recovery<'_> {
             let is_another_boot = !self.params.same_boot && !self.params.store_is_clean && self.params.saved.is_some();
             if is_another_boot || !self.report.cut.is_empty() || !self.report.lost.is_empty() {
                 self.log.fail(&format!(
-                    "its leader epoch is {LEADER_EPOCH_MAX}, the greatest, and what a stop took of it cannot be told from \
+                    "its leader epoch is {LEADER_EPOCH_MAX}, the greatest, and what a stop took of it cannot be distinguished from \
                      what would be appended; its records can be copied to another topic"
                 ));
             }

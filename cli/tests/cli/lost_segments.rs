@@ -138,13 +138,13 @@ fn a_hole_and_the_checkpoint() {
             let place = batches(8);
             remove(&place, &place.segments("t-0")[at]);
             lose(&place);
-            let told = format!("offsets {lost} to {} lost", lost + 19);
+            let named = format!("offsets {lost} to {} lost", lost + 19);
             let left: Vec<u32> = (0..lost).chain(lost + 20..80).collect();
-            all_say(&place, &told, &left);
+            all_say(&place, &named, &left);
             // An open keeps it visible, and what stands behind it readable.
             let open = place.run_with(&["append", "u", "--quiet"], b"x\n").exits(0);
-            assert!(open.stderr.contains(&told), "{}", open.stderr);
-            all_say(&place, &told, &left);
+            assert!(open.stderr.contains(&named), "{}", open.stderr);
+            all_say(&place, &named, &left);
         }
     }
 }

@@ -395,13 +395,13 @@ fn what_is_said_of_a_swap_file_is_true() {
             "it holds offsets 2 to 3, which no segment has: put",
         ),
     ];
-    for (base, bytes, told) in cases {
+    for (base, bytes, said) in cases {
         let place = Place::new();
         put(&place, "t-0", &segment(0), &batch(0, &["a", "b"]));
         put(&place, "t-0", &segment(4), &batch(4, &["e"]));
         put(&place, "t-0", &format!("{}.swap", segment(base)), &bytes);
         for done in [place.run(&["fsck"]).exits(2), place.run(&["repair", "--dry-run"]).exits(2)] {
-            assert!(done.stdout.contains(told) && !done.stdout.contains("hold all"), "{told}: {}", done.stdout);
+            assert!(done.stdout.contains(said) && !done.stdout.contains("hold all"), "{said}: {}", done.stdout);
         }
     }
     let place = Place::new();
@@ -495,7 +495,7 @@ fn the_greatest_leader_epoch_is_not_passed() {
         place.run_with(&["append", "t", "--quiet"], b"y\n").exits(0);
         place.run(&["fsck"]).exits(0);
     }
-    // Something is taken back: what would come now could not be told from it.
+    // Something is cut: what would come now could not be distinguished from it.
     let mut append = place.start(&["append", "t"]);
     append.write("x\n");
     append.line();
