@@ -54,7 +54,7 @@ pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
         None if is_written_here(&**storage, &dir, &bases) => Origin::Own,
         None => Origin::Imported,
     };
-    let options = SegmentOptions::new(&params.config, Access::Read);
+    let options = SegmentOptions::new(&params.config, Access::Read, origin == Origin::Own);
     let segment_at = |base| Arc::new(Segment::existing(storage, &dir, options, base));
     let (segments, mut attachment) = stand_at(&**storage, segment_at, origin, &bases, recovery_point)?;
     attachment.proved = recovery_point;

@@ -91,10 +91,19 @@ impl LogShared {
         if from >= bound {
             return Ok(None);
         }
-        let options = ReaderOptions { check_crcs: false, ..ReaderOptions::default() };
-        let mut reader = Reader::new(Arc::clone(self), options);
+        let mut reader = Reader::new(Arc::clone(self), ReaderOptions::default());
         reader.seek(OffsetSpec::Offset(from))?;
-        while let Some(batch) = reader.next_batch()? {
+        loop {
+            let batch = match reader.next_batch() {
+                Ok(Some(batch)) => batch,
+                Ok(None) => return Ok(None),
+                // The reader that goes there passes over the same damage.
+                Err(error) if error.is_corrupt() => {
+                    reader.skip_damage()?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             if batch.view().max_timestamp() < timestamp {
                 continue;
             }
@@ -112,6 +121,5 @@ impl LogShared {
                 }
             }
         }
-        Ok(None)
     }
 }

@@ -145,8 +145,6 @@ pub struct Reader {
     epoch_range: Range<Offset>,
     /// Where damage was met: reading stays there until `skip_damage` or `seek`.
     damage: Option<Place>,
-    /// Segment and position from where on batches were hopped over by their headers alone.
-    hopped_from: Option<(Offset, Position)>,
     /// What is polled in the place of waiting, once somebody asked for it.
     signal: Option<Signal>,
 }
@@ -157,13 +155,36 @@ struct Place {
     position: Position,
     /// The base offset that must stand here, where it is known.
     expected: Option<Offset>,
+    reached: Reached,
 }
 
 impl Place {
     fn at_start(segment: Arc<Segment>) -> Place {
         let expected = Some(segment.base_offset);
-        Place { segment, position: Position(0), expected }
+        Place { segment, position: Position(0), expected, reached: Reached::Walked }
     }
+}
+
+/// How a reader came to its place. From wherever reading begins, it has to give what reading from the beginning of the
+/// segment gives: so no damage is judged but where a walk from there comes to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reached {
+    /// Batch by batch from the segment's start, each checked.
+    Walked,
+    /// As [`Walked`](Reached::Walked), and the walk found damage here.
+    Damaged,
+    /// By the offset index, or on from a batch that was passed over by its header.
+    Jumped,
+    /// By headers alone; the last batch that was passed over stands there.
+    Hopped(Position),
+}
+
+/// Where a walk through a segment ended.
+enum Walked {
+    /// At the batch that holds the offset looked for, or at the first one behind it.
+    Batch(Place),
+    /// At the segment's end, or at damage behind which nothing at or before that offset follows.
+    Stopped(Place),
 }
 
 /// Offsets that damage has taken, and where.
@@ -205,7 +226,6 @@ impl Reader {
             table_epoch: None,
             epoch_range: Offset(0)..Offset(0),
             damage: None,
-            hopped_from: None,
             signal: None,
         }
     }
@@ -375,10 +395,12 @@ impl Reader {
         let next_segment = self.log.segment_after(place.segment.base_offset);
         let upper =
             next_segment.as_ref().map_or(self.log.log_end_offset.load(Ordering::Acquire), |next| next.base_offset);
-        let found = self.log.resync(&place.segment, place.position, first_offset, upper)?;
+        let due = place.expected.unwrap_or(first_offset);
+        let found = self.log.resync(&place.segment, place.position, due, upper)?;
         let mut range = LostRange {
             first_offset,
-            next_offset: upper,
+            // A segment may overlap the next one: what was read is not read again.
+            next_offset: upper.max(first_offset),
             file: place.segment.path(),
             position: place.position,
             resumes_at: None,
@@ -387,7 +409,8 @@ impl Reader {
         if let Some((position, base_offset)) = found.batch {
             range.next_offset = base_offset.max(first_offset);
             range.resumes_at = Some(position);
-            self.place = Some(Place { segment: place.segment, position, expected: Some(base_offset) });
+            let (segment, expected, reached) = (place.segment, Some(base_offset), Reached::Walked);
+            self.place = Some(Place { segment, position, expected, reached });
         } else {
             self.place = next_segment.map(Place::at_start);
         }
@@ -475,12 +498,15 @@ impl Reader {
             Err(error) => return self.not_a_batch(error),
         };
         let (base_offset, next_offset, size) = (batch.base_offset(), batch.next_offset(), batch.size());
-        if next_offset <= self.position && follows(place.expected, base_offset, self.contiguous) {
-            if self.hopped_from.is_none_or(|(base_offset, _)| base_offset != segment.base_offset) {
-                self.hopped_from = Some((segment.base_offset, position));
-            }
-            let hopped = self.cursor.hop(segment, position, len, place.expected, self.position, self.contiguous)?;
-            (place.position, place.expected) = hopped;
+        if next_offset <= self.position
+            && place.reached != Reached::Damaged
+            && follows(place.expected, base_offset, self.contiguous)
+        {
+            let (contiguous, target) = (self.contiguous, self.position);
+            let hopped = self.cursor.hop(segment, position, len, place.expected, target, contiguous)?;
+            let last;
+            (place.position, place.expected, last) = hopped;
+            place.reached = Reached::Hopped(last);
             return Ok(Step::Moved);
         }
         let contiguous = self.contiguous;
@@ -490,7 +516,8 @@ impl Reader {
         let claimed = batch.partition_leader_epoch();
         let due = Reader::due(&self.log, contiguous, segment, expected.unwrap_or(base_offset));
         let misplaced = match due.check_place(&batch) {
-            Ok(()) if expected.is_none() && contiguous && base_offset > self.position => {
+            // An index names the last offset of a batch: none that reaches further stands at its word.
+            Ok(()) if expected.is_none() && (base_offset > self.position || next_offset > self.position + 1) => {
                 Some(DamageKind::WrongOffset { found: base_offset })
             }
             Ok(()) => None,
@@ -501,6 +528,9 @@ impl Reader {
         }
         if let Some(source) = misplaced {
             return Err(self.damaged(source));
+        }
+        if !contiguous && base_offset > self.position && self.check_hopped()? {
+            return Ok(Step::Moved);
         }
         // The CRC does not cover the epoch: where the table knows better, the table is right.
         if contiguous && !self.epoch_range.contains(&base_offset) {
@@ -514,11 +544,15 @@ impl Reader {
         let place = self.place.as_mut().expect("located above");
         place.position += size as u32;
         place.expected = Some(next_offset);
+        match place.reached {
+            Reached::Walked | Reached::Jumped => {}
+            Reached::Damaged => place.reached = Reached::Walked,
+            Reached::Hopped(_) => place.reached = Reached::Jumped,
+        }
         if next_offset <= from {
             // The batches behind it bear out that it ends before what it says.
             return Ok(Step::Moved);
         }
-        self.hopped_from = None;
         self.position = next_offset;
         self.epoch = Some(epoch);
         if control && !self.has_control {
@@ -560,28 +594,25 @@ impl Reader {
         }
     }
 
-    /// The batch at `position` of `segment`, where one holds in every way; `expected`: its base offset, where it is
-    /// known.
+    /// The batch at `position` of `segment`, where one holds in every way and `expected` is the offset that is due.
     fn batch_that_holds(
         &mut self,
         segment: &Segment,
         position: Position,
         end: Position,
-        expected: Option<Offset>,
-    ) -> Result<Option<Candidate>> {
-        let Ok(batch) = self.cursor.batch(segment, position, end)? else { return Ok(None) };
-        let next_offset = expected.unwrap_or(batch.base_offset());
-        let due = Continuation { check_crc: true, ..Reader::due(&self.log, self.contiguous, segment, next_offset) };
+        expected: Offset,
+    ) -> Option<Candidate> {
+        let due = Continuation { check_crc: true, ..Reader::due(&self.log, self.contiguous, segment, expected) };
         let mut effort = Effort::for_segment(u64::from(end));
         let mut bytes = Lent { cursor: &mut self.cursor, segment, end };
         match due.judge_at(&mut bytes, u64::from(position), &mut effort) {
-            Standing::Batch { batch, .. } => Ok(Some(batch)),
-            _ => Ok(None),
+            Standing::Batch { batch, .. } => Some(batch),
+            _ => None,
         }
     }
 
     /// Finds the segment that holds the position and, by its index, a batch at or before it.
-    fn locate(&self) -> Result<Place> {
+    fn locate(&mut self) -> Result<Place> {
         let start = self.log.log_start_offset.load(Ordering::Acquire);
         let out_of_range = || Error::OffsetOutOfRange {
             requested: self.position,
@@ -591,7 +622,10 @@ impl Reader {
         if self.position < start {
             return Err(out_of_range());
         }
-        let segment = self.log.segment_for(self.position).ok_or_else(out_of_range)?;
+        let mut segment = self.log.segment_for(self.position).ok_or_else(out_of_range)?;
+        if !self.contiguous {
+            segment = self.first_that_reaches(segment)?;
+        }
         if segment.base_offset > self.position {
             // Deletion may have come between the two looks: the first segment that it left lies behind the position.
             self.check_not_deleted()?;
@@ -601,8 +635,67 @@ impl Reader {
         if loaded {
             self.log.remember_loaded(&segment);
         }
-        let expected = (position == 0).then_some(segment.base_offset);
-        Ok(Place { segment, position, expected })
+        if position == 0 {
+            return Ok(Place::at_start(segment));
+        }
+        Ok(Place { segment, position, expected: None, reached: Reached::Jumped })
+    }
+
+    /// Segments that were not written here may overlap, and what two of them hold is read from the first one: the
+    /// first segment, up to `last`, that reaches beyond the reader's position.
+    fn first_that_reaches(&mut self, last: Arc<Segment>) -> Result<Arc<Segment>> {
+        let reaches = |segment: &&Arc<Segment>| segment.known_end().is_none_or(|end| end > self.position);
+        let before: Vec<_> = {
+            let segments = self.log.segments.read();
+            let end = segments.partition_point(|segment| segment.base_offset < last.base_offset);
+            segments[..end].iter().filter(reaches).cloned().collect()
+        };
+        for segment in before {
+            if self.end_of(&segment)? > self.position {
+                return Ok(segment);
+            }
+        }
+        Ok(last)
+    }
+
+    /// The offset behind the last batch of a sealed segment, as reading it comes to it. Looked for once.
+    fn end_of(&mut self, segment: &Arc<Segment>) -> Result<Offset> {
+        if let Some(end) = segment.known_end() {
+            return Ok(end);
+        }
+        match self.find_end_of(segment) {
+            Ok(end) => {
+                segment.set_known_end(end);
+                Ok(end)
+            }
+            // Retention took it, or it cannot be read: whoever reads it reports that.
+            Err(error) if is_gone(&error) || error.is_corrupt() => Ok(segment.base_offset),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn find_end_of(&mut self, segment: &Arc<Segment>) -> Result<Offset> {
+        self.log.open_for_reading(segment)?;
+        let (position, loaded) = segment.position_for(Offset::MAX, &self.log.pool)?;
+        if loaded {
+            self.log.remember_loaded(segment);
+        }
+        let len = segment.len()?;
+        let named = if position > 0 { self.cursor.batch(segment, position, len)?.ok() } else { None };
+        let named = named.map(|batch| batch.base_offset());
+        if let Some(expected) = named.filter(|&base_offset| base_offset >= segment.base_offset) {
+            let (mut at, mut expected) = (position, expected);
+            while at < len {
+                let Some(batch) = self.batch_that_holds(segment, at, len, expected) else { break };
+                (at, expected) = (Position(batch.end as u32), batch.next_offset);
+            }
+            if at >= len {
+                return Ok(expected);
+            }
+        }
+        let (Walked::Batch(place) | Walked::Stopped(place)) =
+            self.walk(Place::at_start(Arc::clone(segment)), Offset::MAX)?;
+        Ok(place.expected.unwrap_or(segment.base_offset))
     }
 
     /// An error where the position lies before the log start as it is now.
@@ -632,6 +725,7 @@ impl Reader {
             if self.contiguous {
                 return Err(self.damaged(DamageKind::SegmentEndsEarly { next: next.base_offset }));
             }
+            self.check_hopped()?;
             self.position = next.base_offset;
         }
         self.log.open_for_reading(&next)?;
@@ -682,22 +776,34 @@ impl Reader {
             offset: place.expected.unwrap_or(self.position).max(self.position),
             source,
         };
-        // Damage at an index's word may be the index's lie: then the walk from the segment's start finds the batch.
         self.damage = Some(place);
         self.cursor.release();
         error
     }
 
-    /// Sorts out an error. Returns to try again after an index that lied, or damage that took nothing which was
-    /// asked for; gives the error back where a segment was taken by retention or records are lost.
+    /// Sorts out an error. Returns to try again where a walk from the segment's start comes to another place; gives the
+    /// error back where a segment was taken by retention or records are lost.
     #[cold]
     fn mend(&mut self, error: Error) -> Result<()> {
-        if let Some(place) = self.damage.take() {
-            if place.expected.is_none() && place.position > 0 && self.walk_from_start(&place.segment)? {
+        if let (None, Error::CorruptRecord { .. }) = (&self.damage, &error) {
+            self.damage = self.place.take();
+        }
+        if let Some(damage) = self.damage.take() {
+            let is_walked = matches!(damage.reached, Reached::Walked | Reached::Damaged);
+            if damage.expected.is_none() {
+                self.correct_indexes(&damage.segment)?;
+            }
+            let from = if is_walked { damage.clone() } else { Place::at_start(Arc::clone(&damage.segment)) };
+            let place = match self.walk(from, self.position)? {
+                Walked::Batch(place) => place,
+                // Looked at there, so that the error says what stands there.
+                Walked::Stopped(place) => Place { reached: Reached::Damaged, ..place },
+            };
+            if !is_walked || place.position != damage.position {
+                self.place = Some(place);
                 return Ok(());
             }
-            let Some(place) = self.hop_again(place)? else { return Ok(()) };
-            self.damage = Some(place);
+            self.damage = Some(damage);
         } else if is_gone(&error) {
             // Retention took the segment between looking it up and opening it.
             self.place = None;
@@ -713,59 +819,64 @@ impl Reader {
                     log_end_offset: end,
                 });
             }
-        } else if let (Error::CorruptRecord { .. }, Some(place)) = (&error, self.place.take()) {
-            self.damage = Some(place);
         }
         Err(error)
     }
 
-    /// Damage among records before the reader's position concerns nobody, and may be what led here: the header of
-    /// a batch that was hopped over unchecked can name any length. Goes from batch to batch again, by their
-    /// CRCs now, to the one that holds the position. Gives the damage back where that is in the way.
-    fn hop_again(&mut self, damage: Place) -> Result<Option<Place>> {
-        let hopped = self.hopped_from.take().filter(|(base, _)| *base == damage.segment.base_offset);
-        let (mut at, mut expected) = match (hopped, damage.expected) {
-            (Some((_, hopped_from)), _) if hopped_from < damage.position => (hopped_from, None),
-            (_, Some(expected)) if expected < self.position => (damage.position, Some(expected)),
-            // An index led here: to a batch at or before the one that is looked for.
-            (_, None) if damage.position > 0 => (damage.position, None),
-            _ => return Ok(Some(damage)),
-        };
-        let segment = Arc::clone(&damage.segment);
+    /// Walks on from a place that a walk from the segment's start has come to: from batch to batch by their checksums,
+    /// and over damage as [`skip_damage`](Self::skip_damage) goes over it, up to the batch that holds `target`.
+    ///
+    /// A header that was believed unchecked can name any length and any offset; whatever was made of it is put right
+    /// here. Damage among records before `target` takes nothing that was asked for.
+    fn walk(&mut self, from: Place, target: Offset) -> Result<Walked> {
+        let Place { segment, position: mut at, expected, .. } = from;
+        let mut expected = expected.unwrap_or(segment.base_offset);
         let len = segment.len()?;
-        let next_segment = self.log.segment_after(segment.base_offset);
         let end = self.log.log_end_offset.load(Ordering::Acquire);
-        let upper = next_segment.map_or(end, |next| next.base_offset);
+        let upper = self.log.segment_after(segment.base_offset).map_or(end, |next| next.base_offset);
+        let place = |segment, position, expected| Place {
+            segment,
+            position,
+            expected: Some(expected),
+            reached: Reached::Walked,
+        };
         while at < len {
-            let found = self.batch_that_holds(&segment, at, len, expected)?;
-            if let Some(batch) = found.filter(|batch| batch.base_offset <= self.position) {
-                if batch.next_offset > self.position {
-                    self.place = Some(Place { segment, position: at, expected: None });
-                    return Ok(None);
+            if let Some(batch) = self.batch_that_holds(&segment, at, len, expected) {
+                if batch.next_offset > target {
+                    return Ok(Walked::Batch(place(segment, at, expected)));
                 }
-                (at, expected) = (Position(batch.end as u32), Some(batch.next_offset));
+                (at, expected) = (Position(batch.end as u32), batch.next_offset);
                 continue;
             }
-            let first_offset = expected.unwrap_or(segment.base_offset);
-            match self.log.resync(&segment, at, first_offset, upper)?.batch {
-                Some((position, base_offset)) if base_offset <= self.position => {
-                    (at, expected) = (position, Some(base_offset));
-                }
-                _ => return Ok(Some(Place { segment, position: at, expected })),
+            match self.log.resync(&segment, at, expected, upper)?.batch {
+                Some((position, base_offset)) if base_offset <= target => (at, expected) = (position, base_offset),
+                _ => break,
             }
         }
-        Ok(Some(damage))
+        Ok(Walked::Stopped(place(segment, at, expected)))
     }
 
-    /// The index led to a place that holds no batch. Rebuilds the segment's index and tells whether that
-    /// helped.
-    fn walk_from_start(&mut self, segment: &Segment) -> Result<bool> {
-        let lied = segment.correct_indexes(&self.log.pool)?;
-        if lied {
+    /// Before a hole is believed: does the batch hold that was passed over last? Where it does not, what seems to be
+    /// the hole's end is the damage's. Returns whether there was one to look at.
+    fn check_hopped(&mut self) -> Result<bool> {
+        let Some(place) = &mut self.place else { return Ok(false) };
+        let Place { segment, reached: Reached::Hopped(last), .. } = &*place else { return Ok(false) };
+        let len = segment.len()?;
+        let holds = match self.cursor.batch(segment, *last, len)? {
+            Ok(batch) if self.options.check_crcs => batch.verify_crc(),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        place.reached = Reached::Jumped;
+        holds.map(|()| true).map_err(|error| self.damaged(DamageKind::Batch(error)))
+    }
+
+    /// The index led to a place that holds no batch: later readers shall not be led there.
+    fn correct_indexes(&self, segment: &Segment) -> Result<()> {
+        if segment.correct_indexes(&self.log.pool)? {
             tracing::warn!(log = %self.log.name, file = segment.path(), "an index did not match its segment");
-            self.place = None;
         }
-        Ok(lied)
+        Ok(())
     }
 }
 

@@ -133,7 +133,8 @@ impl LogShared {
     }
 
     pub(super) fn segment_options(&self) -> SegmentOptions {
-        SegmentOptions::new(&self.config.read(), if self.is_attached() { Access::Read } else { Access::Write })
+        let access = if self.is_attached() { Access::Read } else { Access::Write };
+        SegmentOptions::new(&self.config.read(), access, self.origin() == Origin::Own)
     }
 
     /// A writer that goes on at `position` of `segment`, and the offset behind the last batch before it; `None` where no

@@ -12,7 +12,8 @@ use crate::storage::{Storage, remove_if_there};
 #[derive(Debug)]
 pub(crate) struct BuiltIndexes {
     base_offset: Offset,
-    indexer: SegmentIndexer,
+    /// The rule, to go on behind the last batch.
+    pub(super) indexer: SegmentIndexer,
     pub(crate) offsets: Vec<u8>,
     pub(crate) times: Vec<u8>,
 }

@@ -64,7 +64,7 @@ impl Cursor {
 
     /// Hops over the batches from `position` on that end at or before `target`, as long as each follows the one
     /// before (at `expected`, where that is known): at once where the log is `contiguous`, else anywhere behind.
-    /// Returns where it stopped and which offset is to follow there.
+    /// Returns where it stopped, which offset is to follow there, and where the last batch stands that it passed over.
     ///
     /// Whatever is odd is left for [`batch`](Cursor::batch) to look at.
     pub(crate) fn hop(
@@ -75,20 +75,22 @@ impl Cursor {
         mut expected: Option<Offset>,
         target: Offset,
         contiguous: bool,
-    ) -> Result<(Position, Option<Offset>)> {
+    ) -> Result<(Position, Option<Offset>, Position)> {
+        let mut last = position;
         loop {
             let bytes = self.bytes(segment, position, end, HEADER_LEN)?;
             let mut from = 0;
             while let Ok(batch) = RecordBatch::parse(&bytes[from..]) {
                 if batch.next_offset() > target || !follows(expected, batch.base_offset(), contiguous) {
-                    return Ok((position + from as u32, expected));
+                    return Ok((position + from as u32, expected, last));
                 }
                 expected = Some(batch.next_offset());
+                last = position + from as u32;
                 from += batch.size();
             }
             position += from as u32;
             if from == 0 || position >= end {
-                return Ok((position, expected));
+                return Ok((position, expected, last));
             }
         }
     }

@@ -118,9 +118,14 @@ impl Segment {
         self.load_indexes(pool)?;
         let (mut resumed, mut ends_at) = self.resume_from_indexes(position, pool);
         if ends_at.is_none() {
-            // The last entry names another place than a batch's, or there is damage behind it.
-            self.rebuild_into_memory(pool)?;
-            (resumed, ends_at) = self.resume_from_indexes(position, pool);
+            // The last entry names another place than a batch's, or there is damage behind it: batches behind damage
+            // count as well.
+            let (built, _, (end, next_offset)) = self.index_batches(pool, false)?;
+            let BuiltIndexes { indexer, offsets, times, .. } = built;
+            let counts = (offsets.len() / OFFSET_INDEX_ENTRY_LEN, times.len() / TIME_INDEX_ENTRY_LEN);
+            *self.indexes.write() = Indexes::Memory { offsets, times };
+            resumed = (indexer, (counts.0 as u32, counts.1 as u32));
+            ends_at = (end == position).then_some(next_offset);
         }
         let (indexer, counts) = resumed;
         self.largest_timestamp.store(indexer.largest_timestamp().0, Ordering::Release);
@@ -326,14 +331,20 @@ impl Segment {
 
     /// What the two indexes should hold, from the batches' headers. Goes on behind damage.
     fn rebuild_indexes(&self, pool: &Arc<BufferPool>) -> Result<(Vec<u8>, Vec<u8>)> {
-        let (built, _) = self.index_batches(pool, false)?;
+        let (mut built, ..) = self.index_batches(pool, false)?;
+        built.seal();
         // The batches know of records that no entry of a time index can name.
         self.largest_timestamp.fetch_max(built.largest_timestamp().0, Ordering::AcqRel);
         Ok((built.offsets, built.times))
     }
 
-    /// Walks the whole segment and gives what its two indexes should hold, and its last batch's timestamp.
-    fn index_batches(&self, pool: &Arc<BufferPool>, check_crcs: bool) -> Result<(BuiltIndexes, TimestampMs)> {
+    /// Walks the whole segment and gives what its two indexes should hold before they are sealed, its last batch's
+    /// timestamp, and where the walk ended: the position, and the offset that is due there.
+    fn index_batches(
+        &self,
+        pool: &Arc<BufferPool>,
+        check_crcs: bool,
+    ) -> Result<(BuiltIndexes, TimestampMs, (Position, Offset))> {
         let len = self.len()?;
         let mut built = BuiltIndexes::new(self.base_offset, self.options.interval_bytes);
         let mut cursor = Cursor::new(pool);
@@ -341,7 +352,7 @@ impl Segment {
         let (mut position, mut newest) = (Position(0), NO_TIMESTAMP);
         let mut due = Continuation {
             next_offset: self.base_offset,
-            contiguous: false,
+            contiguous: self.options.contiguous,
             offset_end: Offset::MAX,
             durable_below: Offset(0),
             epochs: None,
@@ -351,6 +362,10 @@ impl Segment {
             let mut bytes = Lent { cursor: &mut cursor, segment: self, end: len };
             let Standing::Batch { batch, .. } = due.judge_at(&mut bytes, u64::from(position), &mut effort) else {
                 cursor.release();
+                if !check_crcs {
+                    // A header that was believed may have led here.
+                    return self.index_batches(pool, true);
+                }
                 let Some((at, base_offset)) = self.resync(position, len, &due.plausible(), pool)?.batch else { break };
                 (position, due.next_offset) = (at, base_offset);
                 continue;
@@ -364,8 +379,7 @@ impl Segment {
             built.on_batch(u64::from(position), batch.next_offset - 1, max_timestamp);
             (position, due.next_offset) = (Position(batch.end as u32), batch.next_offset);
         }
-        built.seal();
-        Ok((built, newest))
+        Ok((built, newest, (position, due.next_offset)))
     }
 
     /// Largest timestamp of a sealed segment's records: the last entry of its time index.
@@ -382,7 +396,8 @@ impl Segment {
     /// Largest timestamp of the batches themselves, each held against its CRC, and the last batch's. Corrects the
     /// indexes where they said otherwise.
     pub(crate) fn checked_timestamps(&self, pool: &Arc<BufferPool>) -> Result<(TimestampMs, TimestampMs)> {
-        let (built, newest) = self.index_batches(pool, true)?;
+        let (mut built, newest, _) = self.index_batches(pool, true)?;
+        built.seal();
         let largest = built.largest_timestamp();
         self.replace_indexes(built.offsets, built.times);
         self.largest_timestamp.store(largest.0, Ordering::Release);

@@ -14,6 +14,7 @@ use crate::sync::{AtomicBool, AtomicI64, AtomicU32, Ordering, RwLock};
 
 const LEN_UNKNOWN: u32 = u32::MAX;
 pub(super) const TIMESTAMP_UNKNOWN: i64 = i64::MIN;
+const END_UNKNOWN: i64 = i64::MIN;
 
 /// What the segments of one log have in common.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +25,8 @@ pub(crate) struct SegmentOptions {
     pub(crate) interval_bytes: u32,
     /// `max.message.bytes`.
     pub(crate) batch_bytes_max: u32,
+    /// Base offsets are known to be contiguous: the log was written here. Else they need only rise.
+    pub(crate) contiguous: bool,
 }
 
 /// A segment with batches behind the last position that Kafka can count: its length.
@@ -36,11 +39,12 @@ impl fmt::Display for TooLong {
 }
 
 impl SegmentOptions {
-    pub(crate) fn new(config: &LogConfig, access: Access) -> SegmentOptions {
+    pub(crate) fn new(config: &LogConfig, access: Access, contiguous: bool) -> SegmentOptions {
         SegmentOptions {
             access,
             interval_bytes: config.index_interval_bytes,
             batch_bytes_max: config.max_message_bytes,
+            contiguous,
         }
     }
 }
@@ -57,6 +61,8 @@ pub(crate) struct Segment {
     /// written.
     pub(super) len: AtomicU32,
     pub(super) largest_timestamp: AtomicI64,
+    /// The offset behind the last batch, once a reader has looked for it.
+    known_end: AtomicI64,
     /// Sealed, and neither trimmed to its length nor flushed since.
     untrimmed: AtomicBool,
     /// The index files are missing, or say something else than the batches.
@@ -80,6 +86,7 @@ impl Segment {
             file: OnceLock::new(),
             len: AtomicU32::new(LEN_UNKNOWN),
             largest_timestamp: AtomicI64::new(TIMESTAMP_UNKNOWN),
+            known_end: AtomicI64::new(END_UNKNOWN),
             untrimmed: AtomicBool::new(false),
             stale: AtomicBool::new(false),
             indexes: RwLock::new(Indexes::Unloaded),
@@ -136,6 +143,17 @@ impl Segment {
             Ok(_) => Position(len),
             Err(published) => Position(published),
         })
+    }
+
+    /// The offset behind the last batch of a sealed segment, where a reader has found it.
+    pub(crate) fn known_end(&self) -> Option<Offset> {
+        let end = self.known_end.load(Ordering::Relaxed);
+        (end != END_UNKNOWN).then_some(Offset(end))
+    }
+
+    /// Keeps the offset behind the last batch of a sealed segment, which never changes.
+    pub(crate) fn set_known_end(&self, end: Offset) {
+        self.known_end.store(end.0, Ordering::Relaxed);
     }
 
     /// Lets readers see `len` bytes. Called by the one writer, after the bytes are in the file.

@@ -9,6 +9,7 @@ mod support;
 
 mod brokers_batches;
 mod fixtures;
+mod from_anywhere;
 mod housekeeping;
 mod inspect;
 mod judgement;
