@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use edgelog_core::limits::{READABLE_BYTES_MAX, SEGMENT_BYTES_MAX};
 use edgelog_core::{
-    DecodeError, EpochTableView, HEADER_LEN, LeaderEpoch, NO_LEADER_EPOCH, Offset, OldMessage, Position,
+    DecodeError, EpochTableView, HEADER_LEN, LeaderEpoch, NO_LEADER_EPOCH, Offset, OldMessage, Position, RecordBatch,
 };
 
 use super::indexes::IndexCheck;
@@ -16,7 +16,7 @@ use super::report::{Severity, behind_damage, not_looked_at, undecodable};
 use crate::codec::CodecError;
 use crate::error::Result;
 use crate::log::{Origin, offsets_in_words};
-use crate::segment::decompressor::RecordsFault;
+use crate::segment::decompressor::{Decompressor, RecordsFault};
 use crate::segment::walk::{Cause, Damage, Step, Walker};
 use crate::segment::{TooLong, file_names};
 
@@ -95,6 +95,16 @@ pub(super) fn valid_behind(walker: &mut Walker, damage: &Damage, epochs: EpochTa
     }
 }
 
+/// How many records of a batch lie before `reached`, the end of the segments before: where segments overlap, readers have
+/// those from there.
+fn records_before(reached: Offset, batch: &RecordBatch<'_>, decompressor: &mut Decompressor) -> u64 {
+    if batch.base_offset() >= reached {
+        return 0;
+    }
+    let Ok(records) = decompressor.records(batch) else { return 0 };
+    records.map_while(std::result::Result::ok).filter(|record| record.offset < reached).count() as u64
+}
+
 /// One segment being checked.
 pub(super) struct SegmentCheck<'s, 'a, 'p> {
     log: &'s mut LogCheck<'a, 'p>,
@@ -109,6 +119,8 @@ pub(super) struct SegmentCheck<'s, 'a, 'p> {
     /// Behind the last batch that holds.
     valid_end: u64,
     told_codec: bool,
+    /// Where the segments before this one end.
+    reached: Offset,
 }
 
 impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
@@ -120,6 +132,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         walker: Walker,
         indexes: IndexCheck,
     ) -> SegmentCheck<'s, 'a, 'p> {
+        let reached = log.log.log_end_offset;
         SegmentCheck {
             log,
             path,
@@ -131,6 +144,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             told_to: base_offset,
             valid_end: 0,
             told_codec: false,
+            reached,
         }
     }
 
@@ -261,7 +275,8 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             }
             Ok((count, largest)) => {
                 // Markers of transactions are no records: no reader sees them.
-                self.log.log.records += if batch.is_control() { 0 } else { count };
+                let seen = if batch.is_control() { count } else { records_before(self.reached, &batch, self.log.decompressor) };
+                self.log.log.records += count - seen;
                 if self.log.facts.contiguous && i64::try_from(count) != Ok(offsets) {
                     note = Some(format!("the batch has {count} records for {offsets} offsets"));
                 } else if count > 0 && largest != batch.max_timestamp() {
@@ -417,7 +432,8 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
                 _ => {}
             }
         }
-        self.log.log.log_end_offset = self.plan.fill_to.unwrap_or(end).max(end);
+        // A segment may lie within the one before.
+        self.log.log.log_end_offset = self.plan.fill_to.unwrap_or(end).max(end).max(self.reached);
         if let Some((position, offset, expected, found)) = self.wrong_epochs.first {
             let others = match self.wrong_epochs.batches {
                 1 => String::new(),

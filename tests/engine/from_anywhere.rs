@@ -281,5 +281,9 @@ fn where_segments_overlap_a_seek_reads_the_first_one_that_holds_the_offset() {
     let offsets = |from| read(&log, from).unwrap().0.iter().map(|&(offset, _)| offset).collect::<Vec<_>>();
     assert_eq!(offsets(OffsetSpec::Earliest), [12, 13, 14, 15, 16, 17]);
     assert_eq!(offsets(OffsetSpec::Offset(Offset(14))), [14, 15, 16, 17]);
+    let storage = edgelog::inspect::open_directory(dir.path()).unwrap();
+    let go_on = &mut |_| std::ops::ControlFlow::Continue(());
+    let report = edgelog::inspect::check(&storage, &edgelog::inspect::Selection::all(), go_on).unwrap();
+    assert_eq!((report.logs[0].records, report.logs[0].log_end_offset), (6, Offset(18)));
     attached_and_opened(dir.path(), "overlap", false);
 }
