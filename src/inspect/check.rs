@@ -147,24 +147,29 @@ pub(super) fn check_store(
 
 /// What no reader of the log `name` meets: records that the checkpoint knows to have been before the first segment;
 /// batches that Kafka's log cleaner left under another name; and valid batches behind damage above the recovery point,
-/// in the boot that wrote them. No crash leaves those, and what is in them was acknowledged. The findings have
+/// in the boot that wrote them, and batches that hold at offsets which no batch can have. No crash leaves those, and what
+/// is in them was acknowledged. The findings have
 /// [`Severity::Lost`], as those of [`check`].
 ///
 /// Reads names alone where the store was closed cleanly or the machine has booted since, else the log from the segment
-/// of its recovery point on.
+/// of its recovery point on, or its last segment where the checkpoint does not know it.
 ///
 /// # Errors
 /// As [`check`].
 pub fn check_hidden(storage: &Arc<dyn Storage>, name: &TopicPartition) -> Result<Vec<Finding>> {
     let mut facts = StoreFacts::read(&**storage)?;
     let log_facts = LogFacts::new(&**storage, name, &facts);
-    let point = log_facts.recovery_point().filter(|_| log_facts.same_boot && !log_facts.clean);
-    let extent = if point.is_some() { Extent::End } else { Extent::Names };
+    let known = log_facts.recovery_point();
+    let is_end_in_doubt = known.is_none() || (log_facts.same_boot && !log_facts.clean);
+    let extent = if is_end_in_doubt { Extent::End } else { Extent::Names };
+    let (log, findings) = check_part(storage, name, &mut facts, extent)?;
+    let point = known.unwrap_or(log.log_end_offset);
     let is_hidden = |finding: &Finding| {
-        let is_above = |(first, _)| point.is_some_and(|point| first >= point);
-        finding.severity == Severity::Lost && (finding.position.is_none() || finding.lost.is_some_and(is_above))
+        // Offsets that no batch can have are above all others; messages of an old format are the readers' to report.
+        let is_above = || finding.lost.map_or(!log.needs_decision, |(first, _)| first >= point);
+        finding.severity == Severity::Lost && (finding.position.is_none() || (is_end_in_doubt && is_above()))
     };
-    Ok(check_part(storage, name, &mut facts, extent)?.into_iter().filter(is_hidden).collect())
+    Ok(findings.into_iter().filter(is_hidden).collect())
 }
 
 /// What is missing of the logs that `selection` names, as far as the ends of their segments show it: each has to lead
@@ -180,7 +185,7 @@ pub fn check_ends(storage: &Arc<dyn Storage>, selection: &Selection) -> Result<V
     let mut facts = StoreFacts::read(&**storage)?;
     let mut lost = Vec::new();
     for name in selection.logs(storage)? {
-        lost.extend(check_part(storage, &name, &mut facts, Extent::Ends)?);
+        lost.extend(check_part(storage, &name, &mut facts, Extent::Ends)?.1);
     }
     lost.retain(|finding| finding.severity == Severity::Lost);
     Ok(lost)
@@ -191,11 +196,11 @@ fn check_part(
     name: &TopicPartition,
     facts: &mut StoreFacts,
     extent: Extent,
-) -> Result<Vec<Finding>> {
+) -> Result<(CheckedLog, Vec<Finding>)> {
     let progress = &mut |_| ControlFlow::Continue(());
     let mut meter = Meter::new(progress, 0);
-    let (_, findings, _) = check_log(storage, name, facts, extent, &mut meter, &mut Decompressor::default())?;
-    Ok(findings.list)
+    let (log, findings, _) = check_log(storage, name, facts, extent, &mut meter, &mut Decompressor::default())?;
+    Ok((log, findings.list))
 }
 
 /// Checks one log, again where its writer changed it meanwhile.
@@ -371,7 +376,7 @@ impl LogCheck<'_, '_> {
             }
             Extent::Ends => 0,
             Extent::End => {
-                let point = self.facts.recovery_point().unwrap_or(Offset(0));
+                let point = self.facts.recovery_point().unwrap_or(Offset::MAX);
                 listing.segments.partition_point(|(base, _)| *base <= point).saturating_sub(1)
             }
             Extent::Names => listing.segments.len(),

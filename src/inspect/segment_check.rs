@@ -356,6 +356,14 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         let bytes = self.walker.tail_bytes(position);
         let facts = &self.log.facts;
         let behind = valid_behind(&mut self.walker, damage, facts.epochs.view());
+        if let Cause::Decode(error @ DecodeError::BadOffset { .. }) = &damage.cause {
+            if self.walker.holds_but_for_its_offsets(position) {
+                // No crash leaves a batch that holds: what is in it was written, and cannot be read.
+                let text = format!("the CRC holds, and no record can be read: {error}; the log ends before it");
+                self.log.add(Severity::Lost, self.path.to_owned(), Some(position), None, text);
+                return Flow::EndOfLog;
+            }
+        }
         let epoch = facts.epochs.view().latest().map_or(LeaderEpoch(0), |latest| latest.epoch);
         let cut = file_names::cut_file(&facts.dir, self.plan.base_offset, Position(position as u32), epoch);
         let _ = write!(

@@ -366,6 +366,11 @@ impl Walker {
         }
     }
 
+    /// Whether a batch stands at `position` that holds in all but the offsets that it claims.
+    pub(crate) fn holds_but_for_its_offsets(&mut self, position: u64) -> bool {
+        displaced_batch(&mut self.window, position, Offset(0)).is_some()
+    }
+
     /// What a batch behind damage has to look like before its CRC is worth computing.
     fn plausible(&self) -> Plausible<'static> {
         let due = self.due(self.expected());

@@ -126,6 +126,35 @@ fn a_reader_in_a_log_with_holes_begins_at_the_record_asked_for_or_the_next() {
     check(&opened(dir.path()).1);
 }
 
+/// A batch at the greatest number holds, and no log can go on behind it: no record of it is given out, and that is said.
+#[test]
+fn a_batch_at_an_offset_that_none_can_have_is_reported_by_all() {
+    let max = i64::MAX;
+    for batches in [vec![batch(max - 1, 1000, b"value"), batch(max, 1000, b"value")], vec![batch(max, 1000, b"value")]]
+    {
+        let dir = TempDir::new();
+        let first = if batches.len() == 2 { max - 1 } else { max };
+        imported(dir.path(), &[(first, batches.concat())]);
+        let storage = inspect::open_directory(dir.path()).unwrap();
+        let name = "t-0".parse().unwrap();
+        let hidden = inspect::check_end(&storage, &name).unwrap();
+        assert!(hidden.len() == 1 && hidden[0].severity == Severity::Lost, "{hidden:?}");
+        assert!(hidden[0].text.contains("out of range"), "{hidden:?}");
+        let go_on = &mut |_| ControlFlow::Continue(());
+        let report = inspect::check(&storage, &Selection::all(), go_on).unwrap();
+        assert!(report.findings.contains(&hidden[0]), "{report:?}");
+        let mut seen = 0;
+        let mut tell = |_: &edgelog::Record<'_>, _| {
+            seen += 1;
+            Ok(())
+        };
+        let range = inspect::ExportRange::default();
+        let exported = inspect::export_records(&storage, &name, range, &mut tell, go_on).unwrap();
+        assert_eq!(exported.lost, hidden);
+        assert_eq!(seen, batches.len() - 1);
+    }
+}
+
 /// Segments, and the offsets of their records.
 type Case<'a> = (&'a [(i64, Vec<u8>)], &'a [i64]);
 
