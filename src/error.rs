@@ -321,6 +321,10 @@ pub enum DamageKind {
         /// The recovery point: where the durable part ended.
         recovery_point: Offset,
     },
+    /// The batch holds, and belongs to a transaction whose marker may be among what is damaged behind it: a reader of
+    /// committed records does not give it out.
+    #[error("the marker of their transaction is damaged or missing, so they are not known to be committed")]
+    OutcomeInDoubt,
     /// The medium could not read the bytes.
     #[error("unreadable: {0}")]
     Unreadable(#[source] io::Error),

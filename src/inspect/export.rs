@@ -17,7 +17,7 @@ use super::pause;
 use super::report::{Finding, Progress, Severity, undecodable};
 use super::segment_check::{behind_old_messages, ends_log, is_old_format};
 use super::shared::SharedStorage;
-use crate::error::{Error, Result};
+use crate::error::{DamageKind, Error, Result};
 use crate::log::{Log, OffsetSpec, Reader, TopicPartition};
 use crate::segment::built_indexes::BuiltIndexes;
 use crate::segment::built_indexes::write_indexes;
@@ -561,7 +561,10 @@ pub fn export_records(
     loop {
         let batch = match attached.reader.next_batch() {
             Ok(Some(batch)) => batch,
-            Err(Error::CorruptRecord { .. }) if doubted != Some(attached.reader.position().offset) => {
+            Err(Error::CorruptRecord { source, .. })
+                if !matches!(source, DamageKind::OutcomeInDoubt)
+                    && doubted != Some(attached.reader.position().offset) =>
+            {
                 // A file that a truncation exchanges may look like damage: a new reader sees what is there.
                 let position = attached.reader.position().offset;
                 doubted = Some(position);

@@ -58,6 +58,16 @@ impl Batch {
         self.view().last_offset()
     }
 
+    /// The segment and the byte in it where the batch stands.
+    pub(super) fn stands_at(&self) -> (Arc<Segment>, Position) {
+        (Arc::clone(&self.place.0), self.place.1)
+    }
+
+    /// Offset of the first record that was asked for.
+    pub(super) fn first_asked_for(&self) -> Offset {
+        self.from.max(self.base_offset())
+    }
+
     /// The leader epoch that the records were written in.
     pub fn leader_epoch(&self) -> LeaderEpoch {
         self.leader_epoch

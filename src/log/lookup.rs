@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use edgelog_core::config::IsolationLevel;
 use edgelog_core::{Offset, OffsetAndEpoch, TimestampMs};
 
 use super::origin::Origin;
@@ -12,20 +13,29 @@ use crate::error::Result;
 use crate::sync::Ordering;
 
 impl LogShared {
-    /// The offset of the first of the last `count` records below `bound`. In a log that this process writes and whose
-    /// offsets are contiguous, that is arithmetic; else the batches from further and further back are counted: what an
-    /// attached process sees of a log may end in a loss.
-    pub(super) fn offset_of_last(self: &Arc<Self>, count: u64, start: Offset, bound: Offset) -> Result<Offset> {
+    /// The offset of the first of the last `count` records below `bound` that a reader with `options` gives out. In
+    /// a log that this process writes, whose offsets are contiguous and of which nothing is left out, that is arithmetic;
+    /// else the records from further and further back are counted: what an attached process sees of a log may end in a
+    /// loss.
+    pub(super) fn offset_of_last(
+        self: &Arc<Self>,
+        count: u64,
+        start: Offset,
+        bound: Offset,
+        options: ReaderOptions,
+    ) -> Result<Offset> {
         let back = |count: u64| bound.saturating_sub(i64::try_from(count).unwrap_or(i64::MAX)).max(start);
         let mut from = back(count);
-        if (self.origin() == Origin::Own && !self.is_attached()) || count == 0 {
+        let leaves_out = options.isolation == IsolationLevel::ReadCommitted && self.may_have_transactions();
+        let is_whole = self.origin() == Origin::Own && !self.is_attached();
+        if is_whole && !leaves_out || count == 0 {
             return Ok(from);
         }
         let mut span = count;
         loop {
-            let (records, _) = self.count_records(from, bound, u64::MAX)?;
+            let (records, _) = self.count_records(from, bound, u64::MAX, options)?;
             if from == start || records >= count {
-                let (_, offset) = self.count_records(from, bound, records.saturating_sub(count))?;
+                let (_, offset) = self.count_records(from, bound, records.saturating_sub(count), options)?;
                 return Ok(offset.unwrap_or(from));
             }
             span = span.saturating_mul(4);
@@ -34,8 +44,14 @@ impl LogShared {
     }
 
     /// How many records lie between two offsets, up to and with the one behind `skip` others, and that one's offset.
-    fn count_records(self: &Arc<Self>, from: Offset, bound: Offset, skip: u64) -> Result<(u64, Option<Offset>)> {
-        let mut reader = Reader::new(Arc::clone(self), ReaderOptions::default());
+    fn count_records(
+        self: &Arc<Self>,
+        from: Offset,
+        bound: Offset,
+        skip: u64,
+        options: ReaderOptions,
+    ) -> Result<(u64, Option<Offset>)> {
+        let mut reader = Reader::new(Arc::clone(self), options);
         reader.seek(OffsetSpec::Offset(from))?;
         let mut count = 0;
         while reader.position().offset < bound {

@@ -17,7 +17,7 @@ use super::handle::Log;
 use super::origin::Origin;
 use super::shared::{LogShared, is_gone};
 use super::signal::Signal;
-use super::transactions::Stable;
+use super::transactions::{LeftOut, Stable};
 use super::types::{OffsetSpec, ReadUpTo};
 use crate::error::{DamageKind, Error, Result};
 use crate::segment::{Cursor, Lent, Resynced, Segment};
@@ -145,6 +145,8 @@ pub struct Reader {
     epoch_range: Range<Offset>,
     /// Where damage was met: reading stays there until `skip_damage` or `seek`.
     damage: Option<Place>,
+    /// Records of a transaction in doubt that reading stays at, and the place behind them.
+    in_doubt: Option<(LostRange, Option<Place>)>,
     /// What is polled in the place of waiting, once somebody asked for it.
     signal: Option<Signal>,
 }
@@ -226,6 +228,7 @@ impl Reader {
             table_epoch: None,
             epoch_range: Offset(0)..Offset(0),
             damage: None,
+            in_doubt: None,
             signal: None,
         }
     }
@@ -267,12 +270,13 @@ impl Reader {
             OffsetSpec::Timestamp(timestamp) => {
                 (self.log.offset_for_time(timestamp)?.map_or(bound, |found| found.offset.min(bound)), None)
             }
-            OffsetSpec::Last(count) => (self.log.offset_of_last(count, start, bound)?, None),
+            OffsetSpec::Last(count) => (self.log.offset_of_last(count, start, bound, self.options)?, None),
         };
         if offset < start || offset > end {
             return Err(Error::OffsetOutOfRange { requested: offset, log_start_offset: start, log_end_offset: end });
         }
         (self.position, self.epoch, self.place, self.damage) = (offset, epoch, None, None);
+        self.in_doubt = None;
         self.generation = self.log.generation.load(Ordering::Acquire);
         self.cursor.release();
         Ok(())
@@ -283,7 +287,8 @@ impl Reader {
     ///
     /// # Errors
     /// [`Error::CorruptRecord`] where the bytes there are damaged: the reader stays, and
-    /// [`skip_damage`](Reader::skip_damage) goes on behind. [`Error::OffsetOutOfRange`] where retention
+    /// [`skip_damage`](Reader::skip_damage) goes on behind. So does a reader of committed records at those of which
+    /// damage has hidden whether they are ([`DamageKind::OutcomeInDoubt`]). [`Error::OffsetOutOfRange`] where retention
     /// has taken the position, [`Error::FencedLeaderEpoch`] where its history was taken back.
     #[inline]
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
@@ -300,8 +305,12 @@ impl Reader {
                 self.look_again()?;
             }
             match self.step() {
-                Ok(Step::Batch(batch)) if self.stable.is_some() && self.log.is_aborted(&batch) => {}
-                Ok(Step::Batch(batch)) => return Ok(Some(batch)),
+                Ok(Step::Batch(batch)) if self.stable.is_none() => return Ok(Some(batch)),
+                Ok(Step::Batch(batch)) => match self.log.left_out(&batch) {
+                    None => return Ok(Some(batch)),
+                    Some(LeftOut::Aborted) => {}
+                    Some(LeftOut::InDoubt) => return Err(self.stay_before(&batch)),
+                },
                 Ok(Step::Moved) => {}
                 Ok(Step::End) if self.has_more_after_arming()? => {}
                 Ok(Step::End) => return Ok(None),
@@ -380,6 +389,10 @@ impl Reader {
     /// # Errors
     /// What reading a file can answer. Without damage, a range of no offsets is returned.
     pub fn skip_damage(&mut self) -> Result<LostRange> {
+        if let Some((range, behind)) = self.in_doubt.take() {
+            (self.position, self.place) = (range.next_offset, behind);
+            return Ok(range);
+        }
         let Some(place) = self.damage.take() else {
             return Ok(LostRange {
                 first_offset: self.position,
@@ -416,6 +429,27 @@ impl Reader {
         }
         self.position = range.next_offset;
         Ok(range)
+    }
+
+    /// A batch was read that is not given out: stands before it again, and says why.
+    #[cold]
+    fn stay_before(&mut self, batch: &Batch) -> Error {
+        let (segment, position) = batch.stands_at();
+        let (file, offset) = (segment.path(), batch.first_asked_for());
+        let behind = self.place.take();
+        let range = LostRange {
+            first_offset: offset,
+            next_offset: self.position,
+            file: file.clone(),
+            position,
+            resumes_at: behind.as_ref().map(|place| place.position),
+            unread_from: None,
+        };
+        self.position = offset;
+        let reached = behind.as_ref().map_or(Reached::Jumped, |place| place.reached);
+        self.place = Some(Place { segment, position, expected: Some(batch.base_offset()), reached });
+        self.in_doubt = Some((range, behind));
+        Error::CorruptRecord { file, position, offset, source: DamageKind::OutcomeInDoubt }
     }
 
     /// The offset at which this reader stops now.
@@ -463,7 +497,7 @@ impl Reader {
         // An attached log that begins anew is looked at again from the start of a segment: waits until that is done.
         self.log.refresh()?;
         self.generation = self.log.generation.load(Ordering::Acquire);
-        self.place = None;
+        (self.place, self.in_doubt) = (None, None);
         self.cursor.release();
         self.epoch_range = Offset(0)..Offset(0);
         if let Some(epoch) = self.epoch {

@@ -9,13 +9,13 @@ use super::batch::Batch;
 use super::origin::Origin;
 use super::read::{Reader, ReaderOptions};
 use super::shared::LogShared;
-use super::transactions::{Stable, Transactions};
+use super::transactions::{LeftOut, Stable, Transactions};
 use super::types::{OffsetSpec, ReadUpTo};
 use crate::error::{Error, Result};
 use crate::sync::Ordering;
 
-/// So many aborted transactions of one log are kept in memory, about 40 MB ...
-const ABORTED_MAX: usize = 1 << 20;
+/// So many transactions that are left out of one log are kept in memory, about 50 MB ...
+const LEFT_OUT_MAX: usize = 1 << 20;
 /// ... and so many that are open at a time.
 const OPEN_MAX: usize = 1 << 17;
 
@@ -23,10 +23,10 @@ impl Transactions {
     /// Lets go of what retention has taken; an error where too much is left.
     fn bound_memory(&mut self, log: &LogShared) -> Result<()> {
         let start = log.log_start_offset.load(Ordering::Acquire);
-        if self.aborted.len() > ABORTED_MAX {
-            self.aborted.retain(|(_, last_offset), _| *last_offset >= start);
+        if self.left_out.len() > LEFT_OUT_MAX {
+            self.left_out.retain(|(_, end), _| *end >= start);
         }
-        for (given, max) in [(self.aborted.len(), ABORTED_MAX), (self.open.len(), OPEN_MAX)] {
+        for (given, max) in [(self.left_out.len(), LEFT_OUT_MAX), (self.open.len(), OPEN_MAX)] {
             if given > max {
                 return Err(Error::TooManyTransactions { log: log.name.to_string(), given, max });
             }
@@ -46,13 +46,13 @@ impl Transactions {
             return Ok(());
         }
         let options =
-            ReaderOptions { up_to: ReadUpTo::LogEnd, check_crcs: false, isolation: IsolationLevel::ReadUncommitted };
+            ReaderOptions { up_to: ReadUpTo::LogEnd, check_crcs: true, isolation: IsolationLevel::ReadUncommitted };
         let mut reader = Reader::over_everything(Arc::clone(log), options);
         reader.seek(OffsetSpec::Offset(self.walked_to))?;
         while self.walked_to < end {
             match reader.next_batch() {
                 Ok(Some(batch)) => {
-                    self.note(&batch.view());
+                    self.note(&batch);
                     self.walked_to = self.walked_to.max(batch.last_offset() + 1);
                     self.bound_memory(log)?;
                 }
@@ -60,8 +60,12 @@ impl Transactions {
                     self.walked_to = end;
                 }
                 Err(error) if error.is_corrupt() => {
-                    self.doubt();
-                    self.walked_to = self.walked_to.max(reader.skip_damage()?.next_offset);
+                    let lost = reader.skip_damage()?;
+                    if lost.first_offset < lost.next_offset {
+                        self.doubt(lost.first_offset);
+                        self.bound_memory(log)?;
+                    }
+                    self.walked_to = self.walked_to.max(lost.next_offset);
                 }
                 Err(Error::OffsetOutOfRange { requested, log_start_offset, .. }) if requested < log_start_offset => {
                     reader.seek(OffsetSpec::Offset(log_start_offset))?;
@@ -87,9 +91,9 @@ impl LogShared {
         Ok(transactions.stable())
     }
 
-    /// Whether a batch that was read belongs to an aborted transaction.
-    pub(super) fn is_aborted(&self, batch: &Batch) -> bool {
+    /// Whether a batch that was read is of a transaction that is left out of the committed records, and why.
+    pub(super) fn left_out(&self, batch: &Batch) -> Option<LeftOut> {
         let view = batch.view();
-        view.is_transactional() && self.transactions.lock().is_aborted(view.producer_id(), view.base_offset())
+        view.is_transactional().then(|| self.transactions.lock().left_out(view.producer_id(), view.base_offset()))?
     }
 }

@@ -10,15 +10,20 @@
 //! | 2 | type, `i16`, big-endian: 0 abort, 1 commit |
 //!
 //! Kafka's brokers keep a `.txnindex` file of aborted transactions. A copied partition may lack it and nothing vouches
-//! for it, so the log itself is asked: one walk over the headers of its batches, when the first reader wants it, which
-//! goes on from where it ended as the log grows. CRCs are checked where a batch begins or ends a transaction.
+//! for it, so the log itself is asked: one walk over its batches, when the first reader wants it, which goes on from
+//! where it ended as the log grows. Each batch is held against its CRC, and damage is passed over as readers do it:
+//! what is not read cannot end a transaction.
 //!
-//! Damage may hide the end of a transaction. Records behind it stay readable: a transaction that is open at damage does
-//! not hold readers back unless more of it follows, and where its end is not found it counts as committed.
+//! Damage may hide a marker. Of a transaction that is open there, the records before are in doubt, whatever follows:
+//! readers of committed records get them reported and not given out. What the same producer writes behind the damage is
+//! decided by the next marker, and neither holds back the other records. A marker whose key does not say what it is
+//! counts as damage to its producer's transaction alone.
 
 use std::collections::{BTreeMap, HashMap};
 
-use edgelog_core::{Offset, RecordBatch};
+use edgelog_core::Offset;
+
+use super::batch::Batch;
 
 /// The transactions of one log, up to where it was looked at.
 #[derive(Debug, Default)]
@@ -29,16 +34,25 @@ pub(super) struct Transactions {
     pub(super) walked_to: Offset,
     /// By producer id.
     pub(super) open: HashMap<i64, Open>,
-    /// First offset of each aborted transaction, by producer id and the offset of the marker that ended it.
-    pub(super) aborted: BTreeMap<(i64, Offset), Offset>,
+    /// First offset of each transaction whose records are not given out as committed, and why, by producer id and the
+    /// offset of the marker or of the damage that ended it.
+    pub(super) left_out: BTreeMap<(i64, Offset), (Offset, LeftOut)>,
+}
+
+/// Why records of a transaction are no committed ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LeftOut {
+    Aborted,
+    /// Its marker may be among what is damaged.
+    InDoubt,
 }
 
 /// A transaction without an end so far.
 #[derive(Debug)]
 pub(super) struct Open {
     first_offset: Offset,
-    /// Readers stop here, behind the batch before; `None` where damage may have hidden the end.
-    holds_from: Option<Offset>,
+    /// Readers stop here, behind the batch before.
+    holds_from: Offset,
 }
 
 /// What a reader of committed records knows of the log.
@@ -51,47 +65,51 @@ pub(super) struct Stable {
 }
 
 impl Transactions {
-    /// Takes a batch in. The walk goes in the order of offsets.
-    pub(super) fn note(&mut self, batch: &RecordBatch<'_>) {
-        if !batch.is_transactional() {
+    /// Takes a batch in that holds. The walk goes in the order of offsets.
+    pub(super) fn note(&mut self, batch: &Batch) {
+        let view = batch.view();
+        if !view.is_transactional() {
             return;
         }
-        let producer_id = batch.producer_id();
-        // Where offsets have holes, the batch before ends below this one, and a reader stands there.
-        let holds_from = self.walked_to.min(batch.base_offset());
-        if batch.is_control() {
+        let producer_id = view.producer_id();
+        if view.is_control() {
             match marker(batch) {
-                _ if batch.verify_crc().is_err() => self.doubt(),
-                Some(Marker::Abort) => {
-                    if let Some(open) = self.open.remove(&producer_id) {
-                        self.aborted.insert((producer_id, batch.last_offset()), open.first_offset);
-                    }
-                }
-                Some(Marker::Commit) => drop(self.open.remove(&producer_id)),
-                None => {}
+                Marker::Abort => self.leave_out(producer_id, view.last_offset(), LeftOut::Aborted),
+                Marker::Commit => drop(self.open.remove(&producer_id)),
+                Marker::Other => {}
+                Marker::Unreadable => self.leave_out(producer_id, view.base_offset(), LeftOut::InDoubt),
             }
-        } else if let Some(open) = self.open.get_mut(&producer_id) {
-            open.holds_from.get_or_insert(holds_from);
-        } else if batch.record_count() > 0 && batch.verify_crc().is_ok() {
-            // A batch that compaction emptied has nothing to hide or to hold back.
-            let open = Open { first_offset: batch.base_offset(), holds_from: Some(holds_from) };
-            self.open.insert(producer_id, open);
+        } else if view.record_count() > 0 {
+            // A batch that compaction emptied has nothing to hide or to hold back. Where offsets have holes, the batch
+            // before ends below this one, and a reader stands there.
+            let holds_from = self.walked_to.min(view.base_offset());
+            let first_offset = view.base_offset();
+            self.open.entry(producer_id).or_insert(Open { first_offset, holds_from });
         }
     }
 
-    /// Damage: any open transaction may have ended in it.
-    pub(super) fn doubt(&mut self) {
-        self.open.values_mut().for_each(|open| open.holds_from = None);
+    fn leave_out(&mut self, producer_id: i64, end: Offset, why: LeftOut) {
+        if let Some(open) = self.open.remove(&producer_id) {
+            self.left_out.insert((producer_id, end), (open.first_offset, why));
+        }
     }
 
-    /// Whether a batch of a transaction is one of an aborted one.
-    pub(super) fn is_aborted(&self, producer_id: i64, base_offset: Offset) -> bool {
+    /// Damage took offsets from `lost_from` on: each open transaction may have ended in it.
+    pub(super) fn doubt(&mut self, lost_from: Offset) {
+        for (producer_id, open) in self.open.drain() {
+            self.left_out.insert((producer_id, lost_from), (open.first_offset, LeftOut::InDoubt));
+        }
+    }
+
+    /// Whether a batch of a transaction is left out, and why.
+    pub(super) fn left_out(&self, producer_id: i64, base_offset: Offset) -> Option<LeftOut> {
         let ends = (producer_id, base_offset)..=(producer_id, Offset::MAX);
-        self.aborted.range(ends).next().is_some_and(|(_, first_offset)| *first_offset <= base_offset)
+        let (_, (first_offset, why)) = self.left_out.range(ends).next()?;
+        (*first_offset <= base_offset).then_some(*why)
     }
 
     pub(super) fn stable(&self) -> Stable {
-        let open = self.open.values().filter_map(|open| open.holds_from).min();
+        let open = self.open.values().map(|open| open.holds_from).min();
         Stable { end: open.unwrap_or(self.walked_to).min(self.walked_to), walked_to: self.walked_to }
     }
 }
@@ -99,15 +117,21 @@ impl Transactions {
 enum Marker {
     Abort,
     Commit,
+    /// Of a type that ends no transaction.
+    Other,
+    Unreadable,
 }
 
-/// What a control batch says of the transaction; `None` where it says something else.
-fn marker(batch: &RecordBatch<'_>) -> Option<Marker> {
-    let record = batch.records().ok()?.next()?.ok()?;
-    let &[_, _, high, low] = record.key?.first_chunk::<4>()?;
-    match i16::from_be_bytes([high, low]) {
-        0 => Some(Marker::Abort),
-        1 => Some(Marker::Commit),
-        _ => None,
+/// What a control batch says of the transaction. Kafka never compresses one, and its clients read one that is.
+fn marker(batch: &Batch) -> Marker {
+    let records = batch.records().ok();
+    let Some(record) = records.and_then(|mut records| records.next()).and_then(Result::ok) else {
+        return Marker::Unreadable;
+    };
+    match record.key.and_then(|key| key.first_chunk::<4>()) {
+        Some(&[0..=0x7f, _, 0, 0]) => Marker::Abort,
+        Some(&[0..=0x7f, _, 0, 1]) => Marker::Commit,
+        Some(&[0..=0x7f, ..]) => Marker::Other,
+        _ => Marker::Unreadable,
     }
 }

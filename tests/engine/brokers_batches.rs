@@ -254,27 +254,103 @@ fn markers_of_other_kinds_and_batches_that_compaction_emptied_end_and_begin_noth
     assert_eq!(all(&log, IsolationLevel::ReadCommitted), ["plain"]);
 }
 
+/// Offsets of the committed records from `from` on, and the ranges that are reported in the place of others.
+fn committed_and_reported(log: &Log, from: OffsetSpec) -> (Vec<i64>, Vec<(i64, i64)>) {
+    let mut reader = committed(log, from);
+    let (mut seen, mut reported) = (Vec::new(), Vec::new());
+    loop {
+        match reader.next_batch() {
+            Ok(Some(batch)) => seen.extend(batch.records().unwrap().map(|record| record.unwrap().offset.0)),
+            Ok(None) => return (seen, reported),
+            Err(error) => {
+                assert!(error.is_corrupt(), "{error}");
+                // The reader stays until it is sent on.
+                assert_eq!(reader.next_batch().unwrap_err().to_string(), error.to_string());
+                let range = reader.skip_damage().unwrap();
+                reported.push((range.first_offset.0, range.next_offset.0));
+            }
+        }
+    }
+}
+
 #[test]
-fn a_marker_that_damage_took_does_not_hide_what_lies_behind() {
+fn a_marker_that_damage_took_leaves_its_records_in_doubt_and_hides_nothing_behind() {
     let before = [plain(0, &["before"]), of(7, plain(1, &["in doubt"]))].concat();
     let storage = copied(&[before.clone(), marker(2, 7, 1), plain(3, &["behind"])]);
     open(&storage).0.close().unwrap();
     let file = storage.open(LOG, Access::Write).unwrap();
     file.write_at(b"?", before.len() as u64 + 70).unwrap();
     let (_store, log) = open(&storage);
-    let mut reader = committed(&log, OffsetSpec::Earliest);
-    let mut seen = Vec::new();
-    loop {
-        match reader.next_batch() {
-            Ok(Some(batch)) => seen.push(batch.base_offset()),
-            Ok(None) => break,
-            Err(error) => {
-                assert!(error.is_corrupt(), "{error}");
-                reader.skip_damage().unwrap();
-            }
+    assert_eq!(committed_and_reported(&log, OffsetSpec::Earliest), (vec![0, 3], vec![(1, 2), (2, 3)]));
+    assert_eq!(committed_and_reported(&log, OffsetSpec::Offset(Offset(2))), (vec![3], vec![(2, 3)]));
+}
+
+/// Whatever its producer writes behind a damaged marker, and however the damage changes the header.
+#[test]
+fn the_records_before_a_damaged_marker_are_never_committed_ones() {
+    let behind = |producer| {
+        let other = [of(producer, plain(2, &["b"])), marker(3, producer, 1)].concat();
+        [other, plain(4, &["c"])].concat()
+    };
+    for place in [16, 21, 22, 23, 43, 50, 57, 66, 70] {
+        for (producer, expected) in [(7, [2, 4]), (8, [2, 4])] {
+            let mut damaged = marker(1, 7, 0);
+            damaged[place] ^= 1;
+            let storage = copied(&[of(7, plain(0, &["a"])), damaged, behind(producer)]);
+            let (_store, log) = open(&storage);
+            let (seen, reported) = committed_and_reported(&log, OffsetSpec::Earliest);
+            assert_eq!(seen, expected, "byte {place}, producer {producer}");
+            assert_eq!(reported, [(0, 1), (1, 2)], "byte {place}, producer {producer}");
         }
     }
-    assert_eq!(seen, [0, 1, 3]);
+}
+
+/// A marker that does not say what it is concerns its producer's transaction alone.
+#[test]
+fn a_marker_without_a_type_leaves_the_records_of_its_transaction_in_doubt() {
+    let short = changed(marker(2, 7, 0), |batch| {
+        batch.truncate(61);
+        // Length, attributes, time delta, offset delta, a key of one byte, no value, no headers.
+        batch.extend([14, 0, 0, 0, 2, 0, 1, 0]);
+    });
+    let of_others = [of(8, plain(1, &["b"])), short, marker(3, 8, 1), plain(4, &["c"])].concat();
+    let storage = copied(&[of(7, plain(0, &["a"])), of_others]);
+    let (_store, log) = open(&storage);
+    assert_eq!(committed_and_reported(&log, OffsetSpec::Earliest), (vec![1, 4], vec![(0, 1)]));
+}
+
+/// Kafka compresses no marker; its clients read one that is compressed.
+#[test]
+#[cfg(feature = "zstd")]
+fn a_compressed_marker_ends_its_transaction() {
+    for (kind, expected) in [(0, vec![2]), (1, vec![0, 2])] {
+        let plain_marker = marker(1, 7, kind);
+        let records = plain_marker[61..].to_vec();
+        let mut frame = b"\x28\xB5\x2F\xFD\x20".to_vec();
+        frame.push(records.len() as u8);
+        frame.extend(&((records.len() << 3 | 1) as u32).to_le_bytes()[..3]);
+        frame.extend(&records);
+        let packed = changed(plain_marker, |batch| {
+            set_attributes(batch, TRANSACTIONAL | CONTROL | ZSTD);
+            batch.truncate(61);
+            batch.extend_from_slice(&frame);
+        });
+        let storage = copied(&[of(7, plain(0, &["a"])), packed, plain(2, &["b"])]);
+        let (_store, log) = open(&storage);
+        assert_eq!(committed_and_reported(&log, OffsetSpec::Earliest), (expected, vec![]), "{kind}");
+    }
+}
+
+#[test]
+fn the_last_committed_records_are_counted_without_the_others() {
+    let aborted = of(7, plain(3, &["x", "y", "z"]));
+    let open_one = of(8, plain(8, &["later"]));
+    let storage = copied(&[plain(0, &["a", "b", "c"]), aborted, marker(6, 7, 0), plain(7, &["d"]), open_one]);
+    let (_store, log) = open(&storage);
+    for (count, expected) in [(0, vec![]), (1, vec![7]), (2, vec![2, 7]), (4, vec![0, 1, 2, 7]), (9, vec![0, 1, 2, 7])]
+    {
+        assert_eq!(committed_and_reported(&log, OffsetSpec::Last(count)).0, expected, "{count}");
+    }
 }
 
 #[test]
