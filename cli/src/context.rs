@@ -94,6 +94,11 @@ impl Context {
 
     /// Attaches read-only: works while another process writes the directory, and when none does.
     pub(crate) fn attach(&self) -> Result<Store, Failure> {
+        self.attach_with(Store::options())
+    }
+
+    /// As [`attach`](Context::attach), with keys of the store.
+    pub(crate) fn attach_with(&self, options: StoreOptions) -> Result<Store, Failure> {
         let dir = self.dir.display();
         let beginning =
             "`edgelog record` or `edgelog append TOPIC` makes one; --dir (or EDGELOG_DIR) names another place.";
@@ -109,7 +114,7 @@ impl Context {
             }
             Err(error) => return Err(Failure::new(format!("cannot read {dir}: {error}"))),
         }
-        Ok(Store::attach(&self.dir)?)
+        Ok(options.attach(&self.dir)?)
     }
 
     /// Opens for writing, creating the directory where it is missing. What a crash left behind is told on standard

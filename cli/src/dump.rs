@@ -25,7 +25,8 @@ Examples:
   edgelog dump --print-data-log cpu-0/*.log | less
   edgelog dump --json cpu-0/00000000000000000000.index | jq .position
 
-Exit codes: 0, or 2 where a file is damaged. Zeros behind the last batch of a live or crashed store's newest file are
+Exit codes: 0, or 2 where a file is damaged, or where records were asked for and a batch decompresses to more than
+edgelog.decompressed.bytes.max or its codec is not built in. Zeros behind the last batch of a live or crashed store's newest file are
 reserved room and no damage.")]
 pub(crate) struct Args {
     /// The files
@@ -40,6 +41,10 @@ pub(crate) struct Args {
     /// Records with their keys and values
     #[arg(long)]
     print_data_log: bool,
+    /// The most bytes that the records of one batch may decompress to, in the place of
+    /// edgelog.decompressed.bytes.max' default
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=2147483647))]
+    decompressed_bytes_max: Option<u32>,
     /// One JSON object a line: a batch, record, entry, or what is damaged
     #[arg(long)]
     json: bool,
@@ -47,6 +52,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let options = DumpOptions::default().deep(args.deep_iteration || args.print_data_log).data(args.print_data_log);
+    let options = options.decompressed_bytes_max(args.decompressed_bytes_max);
     let mut damaged = false;
     for path in args.files.iter().chain(&args.comma_separated) {
         let shown = path.display().to_string();
@@ -55,7 +61,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
             eprintln!("Non-consecutive offsets in {shown}");
             report.gaps.iter().for_each(|(before, after)| eprintln!("  {before} is followed by {after}"));
         }
-        damaged |= report.damaged;
+        // Records that were asked for and are not shown are never exit code 0.
+        damaged |= report.damaged || report.unread_batches > 0;
     }
     Ok(if damaged { ExitCode::from(DAMAGE) } else { ExitCode::SUCCESS })
 }

@@ -66,6 +66,10 @@ pub(crate) struct Args {
     /// Which records of transactions are written (json, csv); committed ones end where a transaction has no end yet
     #[arg(long, value_name = "LEVEL", default_value = "read_uncommitted", value_parser = ["read_uncommitted", "read_committed"])]
     isolation_level: String,
+    /// The most bytes that the records of one batch may decompress to, in the place of
+    /// edgelog.decompressed.bytes.max' default
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=2147483647))]
+    decompressed_bytes_max: Option<u32>,
     /// The id of the broker's topic, for partition.metadata (kafka)
     #[arg(long, value_name = "ID")]
     topic_id: Option<String>,
@@ -97,6 +101,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         ));
     }
     let range = ExportRange::between(args.from, args.until).isolation(isolation);
+    let range = range.decompressed_bytes_max(args.decompressed_bytes_max);
     let mut watch = Watch::new("exporting");
     let mut look = |progress| watch.look(progress);
     let exported = if format == Format::Kafka {

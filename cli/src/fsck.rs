@@ -27,10 +27,16 @@ Exit codes:
   0    sound; notes are no damage
   1    damage that the next open or `edgelog repair` heals without losing a record: a torn tail, an index, a
        checkpoint slot, a field outside the checksum (errors of the command itself are 1 as well, told as `error:`)
-  2    records are lost or cannot be read: each place and its offsets are named")]
+  2    records are lost or cannot be read: each place and its offsets are named. Also of batches that may well be
+       sound, and that decompress to more than edgelog.decompressed.bytes.max or whose codec is not built in: `tail`
+       and `export` cannot print them either")]
 pub(crate) struct Args {
     /// Only this topic, or topic-partition
     topic: Option<String>,
+    /// The most bytes that the records of one batch may decompress to, in the place of
+    /// edgelog.decompressed.bytes.max' default
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=2147483647))]
+    decompressed_bytes_max: Option<u32>,
     /// The report as one line of JSON
     #[arg(long)]
     json: bool,
@@ -43,6 +49,7 @@ pub(crate) struct Args {
 struct Report<'a> {
     worst: Option<&'static str>,
     lost_offsets: u64,
+    unread_batches: u64,
     more_findings: u64,
     findings: Vec<Found<'a>>,
     logs: Vec<Looked<'a>>,
@@ -109,7 +116,12 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let storage = inspected::open(ctx)?;
     let selection = inspected::select(&storage, args.topic.as_deref())?;
     let mut watch = Watch::new("checking");
-    let report = match inspect::check(&storage, &selection, &mut |progress| watch.look(progress)) {
+    let look = &mut |progress| watch.look(progress);
+    let checked = match args.decompressed_bytes_max {
+        Some(bytes) => inspect::check_within(&storage, &selection, bytes, look),
+        None => inspect::check(&storage, &selection, look),
+    };
+    let report = match checked {
         Ok(report) => report,
         Err(error) => return inspected::stopped(error),
     };
@@ -119,6 +131,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         print::json_line(&Report {
             worst: report.worst.map(Severity::name),
             lost_offsets: report.lost_offsets(),
+            unread_batches: report.unread_batches(),
             more_findings: report.more_findings,
             findings: report.findings.iter().filter(kept).map(Found::new).collect(),
             logs: report.logs.iter().map(Looked::new).collect(),
@@ -131,6 +144,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
 
 fn exit_code(report: &CheckReport) -> ExitCode {
     match report.worst {
+        _ if report.unread_batches() > 0 => ExitCode::from(DAMAGE),
         None | Some(Severity::Note) => ExitCode::SUCCESS,
         Some(Severity::Heals) => ExitCode::FAILURE,
         Some(Severity::Lost) => ExitCode::from(DAMAGE),
@@ -199,6 +213,14 @@ pub(crate) fn print_report(report: &CheckReport, quiet: bool) -> Result<(), Fail
             paint.bad("DATA LOST"),
             print::counted(report.lost_offsets(), "offset")
         )?,
+    }
+    if report.unread_batches() > 0 {
+        writeln!(
+            out,
+            "{}: the records of {} were not looked at, and no command here reads them; that is no damage.",
+            paint.warn("not read"),
+            print::counted(report.unread_batches(), "batch")
+        )?;
     }
     Ok(out.flush()?)
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use edgelog::core::TimestampType;
 use edgelog::inspect::{self, Finding, Selection};
 use edgelog::storage::Storage;
-use edgelog::{Batch, Error, IsolationLevel, Log, Offset, OffsetAndEpoch, OffsetSpec, Reader, Record, TimestampMs};
+use edgelog::{
+    Batch, Error, IsolationLevel, Log, Offset, OffsetAndEpoch, OffsetSpec, Reader, Record, Store, TimestampMs,
+};
 
 use crate::context::Context;
 use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, tell_damage, warn};
@@ -41,7 +43,9 @@ payload that is not UTF-8 is null, and its bytes stand in key_base64 or payload_
 {\"base64\": ...}.
 
 Damage: what is good on both sides is printed, the lost offsets and the place are named on standard error, and the exit code \
-is 2. A tail torn by a crash is no damage.")]
+is 2. So it is where records are sound perhaps and cannot be printed: of a batch that decompresses to more than \
+edgelog.decompressed.bytes.max or whose codec is not built in, and, reading committed records, of a transaction whose end is \
+damaged. A tail torn by a crash is no damage.")]
 pub(crate) struct Args {
     /// The topic, or topic-partition
     topic: String,
@@ -71,6 +75,10 @@ pub(crate) struct Args {
     /// end. A log that a broker wrote may have transactions
     #[arg(long, value_name = "LEVEL", default_value = "read_uncommitted", value_parser = ["read_uncommitted", "read_committed"])]
     isolation_level: String,
+    /// The most bytes that the records of one batch may decompress to, in the place of
+    /// edgelog.decompressed.bytes.max' default
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=2147483647))]
+    decompressed_bytes_max: Option<u32>,
     /// One JSON object a line
     #[arg(long)]
     json: bool,
@@ -108,7 +116,11 @@ pub(crate) fn isolation(name: &str) -> IsolationLevel {
 
 pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     interrupt::install()?;
-    let store = ctx.attach()?;
+    let mut options = Store::options();
+    if let Some(bytes) = args.decompressed_bytes_max {
+        options = options.set("edgelog.decompressed.bytes.max", &bytes.to_string())?;
+    }
+    let store = ctx.attach_with(options)?;
     let readable = ctx.readable(&store, &args.topic, args.partition)?;
     let storage = inspect::open_directory(ctx.dir())?;
     let open = |log| Lane::open(log, args, &storage);
@@ -154,7 +166,7 @@ impl Lane {
         let start = args.start();
         let options = log.reader_options().isolation(args.isolation());
         let (reader, not_before) = match log.reader_with(start, options) {
-            // Looking for a time reads batches, and met damage before there was a reader to step over it.
+            // Looking for a time reads batches, and a medium that does not answer ends that before there is a reader.
             Err(error) if error.is_corrupt() => (log.reader_with(OffsetSpec::Earliest, options), args.since),
             // What was asked for is lost, and said to be in the end.
             Err(Error::OffsetOutOfRange { requested, log_start_offset, .. })

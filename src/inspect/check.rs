@@ -10,6 +10,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use edgelog_core::config::StoreConfig;
 use edgelog_core::limits::READABLE_BYTES_MAX;
 use edgelog_core::{HEADER_LEN, LeaderEpoch, Offset, Position, RecordBatch};
 
@@ -52,12 +53,27 @@ pub fn check(
     selection: &Selection,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<CheckReport> {
-    Ok(check_store(storage, selection, progress)?.0)
+    check_within(storage, selection, StoreConfig::default().decompressed_bytes_max, progress)
+}
+
+/// As [`check`], with another bound in the place of `edgelog.decompressed.bytes.max`' default: no file of a store says
+/// what its programs set.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_within(
+    storage: &Arc<dyn Storage>,
+    selection: &Selection,
+    decompressed_bytes_max: u32,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<CheckReport> {
+    Ok(check_store(storage, selection, Decompressor::new(decompressed_bytes_max), progress)?.0)
 }
 
 pub(super) fn check_store(
     storage: &Arc<dyn Storage>,
     selection: &Selection,
+    mut decompressor: Decompressor,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<(CheckReport, StoreFacts, Vec<LogPlan>)> {
     let (names, entries) = list_logs(&**storage)?;
@@ -131,7 +147,6 @@ pub(super) fn check_store(
     let bytes_total = selected.iter().map(|name| bytes_of(&**storage, name)).sum();
     let mut meter = Meter::new(progress, bytes_total);
     let mut plans = Vec::new();
-    let mut decompressor = Decompressor::default();
     for name in selected {
         let whole = Extent::Whole;
         let (log, findings, plan) = check_log(storage, &name, &mut facts, whole, &mut meter, &mut decompressor)?;

@@ -31,6 +31,9 @@ pub struct DumpOptions {
     pub deep: bool,
     /// Keys and values of records (`--print-data-log`); implies `deep`.
     pub data: bool,
+    /// The most bytes that the records of a batch may decompress to; `None` is `edgelog.decompressed.bytes.max`'
+    /// default.
+    pub decompressed_bytes_max: Option<u32>,
 }
 
 impl DumpOptions {
@@ -38,6 +41,12 @@ impl DumpOptions {
     #[must_use]
     pub fn deep(self, deep: bool) -> DumpOptions {
         DumpOptions { deep, ..self }
+    }
+
+    /// The same, with another bound on what a batch may decompress to.
+    #[must_use]
+    pub fn decompressed_bytes_max(self, bytes: Option<u32>) -> DumpOptions {
+        DumpOptions { decompressed_bytes_max: bytes, ..self }
     }
 
     /// The same, with keys and values or without.
@@ -61,6 +70,8 @@ pub struct DumpReport {
     pub gaps: Vec<(Offset, Offset)>,
     /// Something in the file is damaged.
     pub damaged: bool,
+    /// Batches whose records were asked for and not looked at: no damage ([`DumpItem::NotDecompressed`]).
+    pub unread_batches: u64,
 }
 
 /// What is told of a file, in its order.
@@ -172,7 +183,8 @@ impl Dumper<'_> {
             WalkRules { first_offset: None, contiguous: false, offset_end: Offset::MAX, durable_below: Offset(0) };
         let mut walker = Walker::new(file, len, rules);
         walker.set_hints(hints);
-        let mut decompressor = Decompressor::default();
+        let bytes_max = self.options.decompressed_bytes_max;
+        let mut decompressor = bytes_max.map_or_else(Decompressor::default, Decompressor::new);
         loop {
             match walker.next() {
                 Step::Batch { position } => {
@@ -206,6 +218,7 @@ impl Dumper<'_> {
                 (self.tell)(DumpItem::Record { batch: *batch, record })?;
             }
         }
+        self.report.unread_batches += u64::from(matches!(fault, Some(RecordsFault::NotDecompressed(_))));
         let Some(reason) = fault.map(|fault| fault.to_string()) else { return Ok(()) };
         (self.tell)(if is_damaged {
             DumpItem::Invalid { position, bytes: 0, reason, goes_on: true }

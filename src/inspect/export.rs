@@ -48,11 +48,19 @@ pub struct ExportRange {
     pub until: Offset,
     /// Which records of transactions [`export_records`] gives out. Batches go to a broker as they are.
     pub isolation: IsolationLevel,
+    /// The most bytes that the records of a batch may decompress to; `None` is `edgelog.decompressed.bytes.max`'
+    /// default.
+    pub decompressed_bytes_max: Option<u32>,
 }
 
 impl Default for ExportRange {
     fn default() -> ExportRange {
-        ExportRange { from: Offset(0), until: Offset::MAX, isolation: IsolationLevel::ReadUncommitted }
+        ExportRange {
+            from: Offset(0),
+            until: Offset::MAX,
+            isolation: IsolationLevel::ReadUncommitted,
+            decompressed_bytes_max: None,
+        }
     }
 }
 
@@ -66,6 +74,12 @@ impl ExportRange {
     #[must_use]
     pub fn isolation(self, isolation: IsolationLevel) -> ExportRange {
         ExportRange { isolation, ..self }
+    }
+
+    /// The same, with another bound on what a batch may decompress to.
+    #[must_use]
+    pub fn decompressed_bytes_max(self, bytes: Option<u32>) -> ExportRange {
+        ExportRange { decompressed_bytes_max: bytes, ..self }
     }
 }
 
@@ -222,7 +236,7 @@ pub fn export_partition(
         bytes_told: 0,
         bytes_total,
         report: ExportReport::default(),
-        decompressor: Decompressor::default(),
+        decompressor: range.decompressed_bytes_max.map_or_else(Decompressor::default, Decompressor::new),
         out: None,
         reached: None,
         segments: &listing.segments,
@@ -551,7 +565,7 @@ pub fn export_records(
     tell: &mut dyn FnMut(&Record<'_>, TimestampType) -> io::Result<()>,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<ExportReport> {
-    let mut attached = match Attached::begin(storage, name, range.from, range.isolation) {
+    let mut attached = match Attached::begin(storage, name, range.from, range) {
         Ok(attached) => attached,
         Err(error) => return ExportReport::all_lost(storage, name, range, error),
     };
@@ -568,7 +582,7 @@ pub fn export_records(
                 // A file that a truncation exchanges may look like damage: a new reader sees what is there.
                 let position = attached.reader.position().offset;
                 doubted = Some(position);
-                attached = Attached::begin(storage, name, position, range.isolation)?;
+                attached = Attached::begin(storage, name, position, range)?;
                 if attached.reader.position().offset < position {
                     return Ok(report);
                 }
@@ -596,7 +610,7 @@ pub fn export_records(
                 exchanged += 1;
                 pause(EXCHANGED_PAUSE);
                 let position = attached.reader.position().offset;
-                attached = Attached::begin(storage, name, position, range.isolation)?;
+                attached = Attached::begin(storage, name, position, range)?;
                 if attached.reader.position().offset < position {
                     return Ok(report);
                 }
@@ -658,15 +672,10 @@ struct Attached {
 
 impl Attached {
     /// Attaches anew, at `from` or where the log comes nearest to it.
-    fn begin(
-        storage: &Arc<dyn Storage>,
-        name: &TopicPartition,
-        from: Offset,
-        isolation: IsolationLevel,
-    ) -> Result<Attached> {
+    fn begin(storage: &Arc<dyn Storage>, name: &TopicPartition, from: Offset, range: ExportRange) -> Result<Attached> {
         let mut attempt = 1;
         loop {
-            match Attached::try_begin(storage, name, from, isolation) {
+            match Attached::try_begin(storage, name, from, range) {
                 Err(Error::Storage { source, .. })
                     if source.kind() == io::ErrorKind::NotFound && attempt < EXCHANGED_MAX =>
                 {
@@ -682,10 +691,13 @@ impl Attached {
         storage: &Arc<dyn Storage>,
         name: &TopicPartition,
         from: Offset,
-        isolation: IsolationLevel,
+        range: ExportRange,
     ) -> Result<Attached> {
         let options = Store::options().set("edgelog.housekeeping", "tick")?.set("edgelog.storage", "file")?;
-        let options = options.set("isolation.level", isolation.name())?;
+        let mut options = options.set("isolation.level", range.isolation.name())?;
+        if let Some(bytes) = range.decompressed_bytes_max {
+            options = options.set("edgelog.decompressed.bytes.max", &bytes.to_string())?;
+        }
         let store = options.attach_on(SharedStorage(Arc::clone(storage)))?;
         let log = store.log(&name.topic, name.partition)?;
         let offsets = log.offsets();

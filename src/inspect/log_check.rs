@@ -79,6 +79,7 @@ impl<'a, 'p> LogCheck<'a, 'p> {
             bytes: 0,
             batches: 0,
             records: 0,
+            unread_batches: 0,
             log_start_offset: facts.log_start(),
             log_end_offset: facts.log_start(),
             worst: None,

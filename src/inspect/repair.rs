@@ -88,7 +88,7 @@ pub fn repair(
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<RepairReport> {
     if dry_run {
-        let (before, facts, plans) = check_store(storage, selection, progress)?;
+        let (before, facts, plans) = check_store(storage, selection, Decompressor::default(), progress)?;
         if facts.unreadable.is_some() {
             // What repair, and every open, meets as well.
             checkpoint::read(&**storage)?;
@@ -102,7 +102,7 @@ pub fn repair(
     let mut held = Held::take(&**storage)?;
     let mut actions = held.refusals();
     restore_displaced(&**storage, selection, &held, &mut actions)?;
-    let (before, mut facts, mut plans) = check_store(storage, selection, progress)?;
+    let (before, mut facts, mut plans) = check_store(storage, selection, Decompressor::default(), progress)?;
     held.keep_own(&mut plans);
     let sound = before.is_sound() && plans.is_empty() && facts.clean();
     if sound || (before.logs.is_empty() && !facts.exists) {
@@ -119,7 +119,7 @@ pub fn repair(
         held = Held::take(&**storage)?;
         rebuild_missing_indexes(storage, selection, &held, progress)?;
         let after;
-        (after, facts, plans) = check_store(storage, selection, progress)?;
+        (after, facts, plans) = check_store(storage, selection, Decompressor::default(), progress)?;
         held.keep_own(&mut plans);
         // What the engine learns from batches where a checkpoint is lost may show fields to be wrong only now.
         if after.is_sound() || plans.is_empty() || round == ROUNDS_MAX {
@@ -186,7 +186,7 @@ fn rebuild_missing_indexes(
     held: &Held,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<()> {
-    let (_, _, mut plans) = check_store(storage, selection, progress)?;
+    let (_, _, mut plans) = check_store(storage, selection, Decompressor::default(), progress)?;
     held.keep_own(&mut plans);
     for plan in &plans {
         for segment in plan.segments.iter().filter(|segment| segment.indexes && !segment.rewrite) {

@@ -142,6 +142,9 @@ pub struct CheckedLog {
     pub batches: u64,
     /// Records in them.
     pub records: u64,
+    /// Batches among them whose records were not looked at, and may well be sound: more comes out than
+    /// `edgelog.decompressed.bytes.max` allows, or the codec is not built in. A note says of which.
+    pub unread_batches: u64,
     /// First offset that the log holds.
     pub log_start_offset: Offset,
     /// The offset behind the last batch that holds and continues the log.
@@ -168,6 +171,11 @@ pub struct CheckReport {
 }
 
 impl CheckReport {
+    /// Batches whose records were not looked at, in all logs: they may well be sound, and no reader here gives them out.
+    pub fn unread_batches(&self) -> u64 {
+        self.logs.iter().map(|log| log.unread_batches).sum()
+    }
+
     /// Nothing but notes was found.
     pub fn is_sound(&self) -> bool {
         self.worst.is_none_or(|worst| worst == Severity::Note)

@@ -285,6 +285,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
                 }
             }
             Err(RecordsFault::NotDecompressed(error)) => {
+                self.log.log.unread_batches += 1;
                 // One note a segment says that a codec is missing; of a batch that is too large, each has its own.
                 let is_known = self.told_codec && matches!(error, CodecError::NotBuiltIn { .. });
                 note = (!is_known).then(|| not_looked_at(base_offset, next_offset, &error));

@@ -70,6 +70,32 @@ fn json_says_which_clock_stamped_a_record() {
     }
 }
 
+/// A batch that is not decompressed is no damage; records that are asked for and not shown are never exit code 0.
+#[test]
+fn a_batch_beyond_the_bound_is_reported_alike_by_all_and_read_with_a_greater_one() {
+    let place = Place::new();
+    place.run(&["topics", "create", "t", "--config", "compression.type=snappy"]).exits(0);
+    place.run_with(&["append", "t"], format!("{}\n", "a".repeat(2000)).as_bytes()).exits(0);
+    let log = place.store().join("t-0").join(segment(0)).display().to_string();
+    let commands: [&[&str]; 5] = [
+        &["tail", "t", "--from-beginning", "--no-follow", "--json"],
+        &["export", "t", "--to", "-", "--format", "json"],
+        &["fsck"],
+        &["fsck", "--json"],
+        &["dump", "--deep-iteration", &log],
+    ];
+    for command in commands {
+        place.run(command).exits(0);
+        let bounded = place.run(&[command, &["--decompressed-bytes-max", "1000"]].concat()).exits(2);
+        let said = format!("{}{}", bounded.stdout, bounded.stderr);
+        assert!(said.contains("edgelog.decompressed.bytes.max=1000") && said.contains("not looked at"), "{said}");
+        assert!(!said.contains("LOST"), "{said}");
+        place.run(&[command, &["--decompressed-bytes-max", "3000"]].concat()).exits(0);
+    }
+    // Without records nothing is left out.
+    place.run(&["dump", &log, "--decompressed-bytes-max", "1000"]).exits(0);
+}
+
 #[test]
 fn offsets_are_not_counted_as_records() {
     let place = Place::new();
