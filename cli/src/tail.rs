@@ -230,7 +230,8 @@ impl Tail {
         }
         if self.left != Some(0) {
             // What the checkpoint alone knows has no reader.
-            for name in self.selection.logs(&self.storage)? {
+            let asked = self.selection.as_ref().map(|selection| selection.logs(&self.storage));
+            for name in asked.transpose()?.unwrap_or_default() {
                 if self.lanes.iter().all(|lane| *lane.log.name() != name) {
                     for hidden in inspect::check_hidden(&self.storage, &name)? {
                         self.tell_finding(&hidden)?;

@@ -453,7 +453,7 @@ impl LogCheck<'_, '_> {
     /// crash in between leaves its records in no other file.
     fn swap_files(&mut self, listing: &Listing) {
         for (base, path) in &listing.swaps {
-            let held = match Held::read(&**self.storage, path, *base, 0) {
+            let held = match Held::read(&**self.storage, path, Some(*base), 0) {
                 Ok(held) => held,
                 Err(error) => {
                     let cause =
@@ -533,7 +533,7 @@ impl LogCheck<'_, '_> {
         let file = self.storage.open(path, Access::Read).map_err(Error::storage("open", path));
         let from = file.and_then(|file| kept_before(&*file, len, path)).ok()?;
         // Its name has the base offset of its segment; what was cut from it may have come from any time.
-        Held::read(&**self.storage, path, Offset(0), from).ok()?.span()
+        Held::read(&**self.storage, path, None, from).ok()?.span()
     }
 
     /// Nothing is lost for good, and nothing can be read.
@@ -711,7 +711,7 @@ impl LogCheck<'_, '_> {
                 "the log ends at offset {end}, above its recovery point, and this segment begins at {base}: the next \
                  open keeps its {len} bytes aside"
             );
-            let held = Held::read(&**self.storage, path, *base, 0).unwrap_or_default();
+            let held = Held::read(&**self.storage, path, Some(*base), 0).unwrap_or_default();
             let Some((first, next)) = held.span() else {
                 self.add(Severity::Heals, path.clone(), Some(0), None, text);
                 continue;

@@ -275,7 +275,11 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             }
             Ok((count, largest)) => {
                 // Markers of transactions are no records: no reader sees them.
-                let seen = if batch.is_control() { count } else { records_before(self.reached, &batch, self.log.decompressor) };
+                let seen = if batch.is_control() {
+                    count
+                } else {
+                    records_before(self.reached, &batch, self.log.decompressor)
+                };
                 self.log.log.records += count - seen;
                 if self.log.facts.contiguous && i64::try_from(count) != Ok(offsets) {
                     note = Some(format!("the batch has {count} records for {offsets} offsets"));

@@ -127,7 +127,7 @@ fn swap_files(storage: &dyn Storage, dir: &str) -> Result<Vec<(Offset, String)>>
 /// # Errors
 /// [`Error::Storage`] where the file cannot be opened: which offsets are free is not known then.
 fn end_of_swap(storage: &dyn Storage, base: Offset, path: &str) -> Result<Offset> {
-    let held = Held::read(storage, path, base, 0)?;
+    let held = Held::read(storage, path, Some(base), 0)?;
     let damaged = held.damaged.last().map_or(Offset(0), |(first, next)| next.unwrap_or(first.saturating_add(1)));
     Ok(held.span().map_or(base, |(_, next)| next).max(damaged).min(OFFSET_MAX))
 }
@@ -283,9 +283,11 @@ impl Recovery<'_> {
         if walked.position != position || walked.next_offset <= OFFSET_MAX {
             return Ok(false);
         }
-        let segments = bases.iter().map(|&base| self.segment(base)).collect();
+        let (resumed, _) = self.log.resume_writer(&active, position)?;
+        let sealed = bases[..bases.len() - 1].iter().map(|&base| self.segment(base));
+        let segments = sealed.chain([active]).collect();
         let start = self.params.saved.as_ref().map_or(bases[0], |saved| saved.log_start_offset.max(bases[0]));
-        self.log.begin(segments, position, start, walked.next_offset)?;
+        self.log.begin(segments, resumed, position, start, walked.next_offset)?;
         self.report.clean = true;
         Ok(true)
     }

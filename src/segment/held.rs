@@ -17,14 +17,15 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Looks at the file at `path` from the byte `from` on; its offsets begin at `base_offset` or behind.
+    /// Looks at the file at `path` from the byte `from` on; its offsets begin at `base_offset` or behind, or anywhere
+    /// where that is `None`.
     ///
     /// # Errors
     /// [`Error::Storage`](crate::Error::Storage) where the file cannot be opened.
-    pub(crate) fn read(storage: &dyn Storage, path: &str, base_offset: Offset, from: u64) -> Result<Held> {
+    pub(crate) fn read(storage: &dyn Storage, path: &str, base_offset: Option<Offset>, from: u64) -> Result<Held> {
         // What the checkpoint says is durable says nothing of a file that is no part of the log.
         let rules = WalkRules {
-            first_offset: Some(base_offset),
+            first_offset: base_offset,
             contiguous: false,
             offset_end: Offset::MAX,
             durable_below: Offset(0),
@@ -72,7 +73,7 @@ pub(crate) fn lost_everywhere<'s>(
 ) -> Option<(Offset, Offset)> {
     let mut left = vec![range];
     for (base, path) in others.filter(|(base, _)| *base < range.1) {
-        let Ok(held) = Held::read(storage, path, base, 0) else { continue };
+        let Ok(held) = Held::read(storage, path, Some(base), 0) else { continue };
         left = left.into_iter().flat_map(|range| left_of(range, &held.ranges)).collect();
     }
     left.first().zip(left.last()).map(|(first, last)| (first.0, last.1))

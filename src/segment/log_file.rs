@@ -204,9 +204,11 @@ impl Segment {
         self.stale.load(Ordering::Acquire)
     }
 
-    /// Whether both index files are there, whatever is in them.
+    /// Whether both index files are there. A sealed segment's time index has an entry: a power cut may have left the
+    /// name without it.
     pub(crate) fn has_index_files(&self) -> bool {
-        self.index_paths().iter().all(|path| self.storage.metadata(path).is_ok())
+        let [offsets, times] = self.index_paths();
+        self.storage.metadata(&offsets).is_ok() && self.storage.metadata(&times).is_ok_and(|meta| meta.len > 0)
     }
 
     /// Removes the index files, which are about to be overtaken.
