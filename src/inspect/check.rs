@@ -506,7 +506,7 @@ impl LogCheck<'_, '_> {
 
     /// Damage in one of several segments that overlap is no loss of what another one holds.
     fn settle_overlaps(&mut self, listing: &Listing) {
-        if self.facts.contiguous || self.findings.worst != Some(Severity::Lost) {
+        if self.facts.contiguous() || self.findings.worst != Some(Severity::Lost) {
             return;
         }
         let spans: Vec<_> = listing.segments.iter().zip(&self.covered).collect();
@@ -618,7 +618,7 @@ impl LogCheck<'_, '_> {
         // Retention removes a segment's indexes before the segment itself.
         let has_orphans = !listing.orphans.is_empty();
         // And before it removes anything, the checkpoint says where the log starts then.
-        if !self.facts.clean && forgets && !has_orphans && !self.facts.is_newest_known {
+        if !self.facts.clean && forgets && !has_orphans && self.facts.slots != [true; 2] {
             let text = format!("the log begins at {first}; the checkpoint said {start}: retention has gone on since");
             self.add(Severity::Note, file, None, None, text);
         } else {
@@ -657,7 +657,7 @@ impl LogCheck<'_, '_> {
     /// batches lead up to the next one, by their headers from the last one on that its index names.
     fn ends_well(&self, base: Offset, path: &str, upper: Option<Offset>) -> bool {
         let Some(next) = upper else { return self.facts.clean };
-        if !self.facts.contiguous {
+        if !self.facts.contiguous() {
             // Holes are legal.
             return true;
         }

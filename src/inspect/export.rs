@@ -329,7 +329,7 @@ impl Exporter<'_> {
         let Some((first, next)) = Some(range).filter(|(first, next)| first < next) else { return };
         // In a log whose segments may overlap, another one may hold them.
         let mut others: Vec<(Offset, &str)> = Vec::new();
-        if !self.facts.contiguous {
+        if !self.facts.contiguous() {
             let seen = self.spans.iter().filter(|(_, end, _)| *end > first);
             others.extend(seen.map(|(base, _, path)| (*base, path.as_str())));
             let behind = self.segments.iter().skip(self.spans.len() + 1);
@@ -355,7 +355,7 @@ impl Exporter<'_> {
                 return Ok(true);
             }
         };
-        let contiguous = self.facts.contiguous;
+        let contiguous = self.facts.contiguous();
         let reached = *self.reached.get_or_insert(base);
         if contiguous && reached < base {
             let text = format!("the segment before ends before offset {reached}, and this one begins at {base}");

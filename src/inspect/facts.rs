@@ -147,16 +147,16 @@ pub(super) struct LogFacts {
     pub(super) doubts: Vec<String>,
     /// See [`SavedLog::far_end`].
     pub(super) far_end: Option<Position>,
-    /// Base offsets are contiguous: the checkpoint says so, or, where none knows the log, what it holds.
-    pub(super) contiguous: bool,
+    /// As the checkpoint says, or, where none knows the log, what it holds.
+    pub(super) origin: Origin,
     pub(super) epochs: EpochTable,
     pub(super) config: LogConfig,
     /// The checkpoint cannot be read, so that nothing opens the store.
     pub(super) is_shut: bool,
     /// The store's clean mark stands.
     pub(super) clean: bool,
-    /// Both slots of the checkpoint hold: no newer one was lost.
-    pub(super) is_newest_known: bool,
+    /// Which slots of the checkpoint hold: where both do, no newer one was lost.
+    pub(super) slots: [bool; 2],
     /// The machine has not booted since the checkpoint was written: all that was appended is in the page cache, and a
     /// crash of the writer tears the last append at most.
     pub(super) same_boot: bool,
@@ -178,9 +178,10 @@ impl LogFacts {
         }
         let epochs = saved.as_ref().map(|saved| saved.epochs.clone()).unwrap_or_default();
         let dir = name.to_string();
-        let contiguous = match &saved {
-            Some(saved) => saved.origin == Origin::Own,
-            None => is_written_here(storage, &dir, &bases),
+        let origin = match &saved {
+            Some(saved) => saved.origin,
+            None if is_written_here(storage, &dir, &bases) => Origin::Own,
+            None => Origin::Imported,
         };
         let mut config = LogConfig::default();
         let first = TopicPartition::new(name.topic.as_str(), 0).to_string();
@@ -191,9 +192,9 @@ impl LogFacts {
         LogFacts {
             name: name.clone(),
             dir: dir.into(),
-            is_newest_known: store.valid == [true, true],
+            slots: store.valid,
             far_end,
-            contiguous,
+            origin,
             epochs: EpochTable::from_entries(epochs).unwrap_or_default(),
             clean: store.clean() && saved.is_some() && doubts.is_empty(),
             is_shut: store.unreadable.is_some(),
@@ -203,6 +204,11 @@ impl LogFacts {
             same_boot: store.newest.as_ref().is_some_and(|newest| is_boot(storage, newest.boot_id)),
             floor: Offset(0),
         }
+    }
+
+    /// Base offsets are contiguous.
+    pub(super) fn contiguous(&self) -> bool {
+        self.origin == Origin::Own
     }
 
     /// The recovery point that the checkpoint names; `None` where no checkpoint knows the log.
@@ -223,7 +229,7 @@ impl LogFacts {
     pub(super) fn walk_rules(&self, base: Offset, upper: Option<Offset>) -> WalkRules {
         WalkRules {
             first_offset: Some(base),
-            contiguous: self.contiguous,
+            contiguous: self.contiguous(),
             offset_end: upper.unwrap_or(Offset::MAX),
             durable_below: self.durable_below().unwrap_or(Offset(0)),
         }

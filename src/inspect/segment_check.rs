@@ -179,7 +179,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
                         let room = self.walker.end() - position;
                         let text = format!("{room} bytes of reserved room behind the last batch of a sealed segment");
                         self.add(Severity::Note, position, text);
-                    } else if let Some(upper) = self.upper.filter(|_| !self.log.facts.contiguous) {
+                    } else if let Some(upper) = self.upper.filter(|_| !self.log.facts.contiguous()) {
                         // As to a reader: room is reserved behind the last batch alone, and a hole has no bytes.
                         let expected = self.walker.expected();
                         let text = Cause::Hole.to_string();
@@ -281,7 +281,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
                     records_before(self.reached, &batch, self.log.decompressor)
                 };
                 self.log.log.records += count - seen;
-                if self.log.facts.contiguous && i64::try_from(count) != Ok(offsets) {
+                if self.log.facts.contiguous() && i64::try_from(count) != Ok(offsets) {
                     note = Some(format!("the batch has {count} records for {offsets} offsets"));
                 } else if count > 0 && largest != batch.max_timestamp() {
                     let says = batch.max_timestamp();
@@ -422,12 +422,12 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             let next = self.upper.or(point).unwrap_or(end);
             let (path, position) = (self.path.to_owned(), Some(self.valid_end));
             match self.upper {
-                Some(next) if end < next && point.is_none() && !self.log.facts.contiguous => {
+                Some(next) if end < next && point.is_none() && !self.log.facts.contiguous() => {
                     let text = format!("offsets {end} to {} are in no segment: compacted, or missing", next - 1);
                     self.log.plan.has_holes = true;
                     self.log.add(Severity::Note, path, position, None, text);
                 }
-                Some(next) if end < next && self.log.facts.contiguous => {
+                Some(next) if end < next && self.log.facts.contiguous() => {
                     if point.is_none_or(|point| end < point) {
                         let text =
                             format!("the segment ends with offset {}, and the next one begins at {next}", end - 1);

@@ -29,8 +29,8 @@ pub(crate) struct OpenLog {
     pub(crate) odd: Vec<String>,
     /// The checkpoint carries a clean mark that holds for the store.
     pub(crate) store_is_clean: bool,
-    /// No newer checkpoint was lost: before retention takes anything, the checkpoint says so.
-    pub(crate) is_newest_known: bool,
+    /// Which slots of the checkpoint hold: where both do, no newer one was lost.
+    pub(crate) slots: [bool; 2],
     /// The machine has not booted since the checkpoint was written.
     pub(crate) same_boot: bool,
     /// Identity for a log that the checkpoint does not know.

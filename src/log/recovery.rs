@@ -319,13 +319,7 @@ impl Recovery<'_> {
         let first = if known { bases.partition_point(|&base| base <= saved_point.offset).saturating_sub(1) } else { 0 };
         segments.extend(bases[..first.min(bases.len())].iter().map(|&base| self.segment(base)));
         if let Some(sealed) = segments.last_mut().filter(|sealed| sealed.base_offset == saved_point.base_offset) {
-            // The recovery point was the very end of this segment: what room it still has was never given back.
-            // No further than the file reaches, whatever a medium that lied has made of it.
-            let position = saved_point.position.min(sealed.len()?);
-            self.trim_sealed(sealed, position)?;
-            if let Err(error) = sealed.trim_and_flush() {
-                self.log.fail(&error.to_string());
-            }
+            self.trim_at_point(sealed, saved_point.position)?;
         }
         let (mut position, mut end) = (Position(0), saved_point.offset);
         // The highest end of any segment: segments of an imported log may overlap.
@@ -341,15 +335,12 @@ impl Recovery<'_> {
             reached = end.max(reached);
             spans.push((base, end));
             segments.push(segment);
-            let goes_on = upper.is_some_and(|next| {
-                // Without a checkpoint nothing says that what is missing there was never acknowledged.
-                let is_unknown = !known && walked.to_the_end && end < next;
-                is_unknown || self.continues(end, next, saved_point.offset)
-            });
-            if let Some(next) = upper.filter(|&next| goes_on && end < next && self.log.origin() == Origin::Own) {
-                if self.report.lost.last().is_none_or(|range| range.next_offset < next) {
-                    self.report.lost.push(lost_range(&self.log.dir, segments.last(), end, next, position));
-                }
+            // Without a checkpoint nothing says that what is missing at a segment's end was never acknowledged.
+            let is_unknown = !known && walked.to_the_end;
+            let goes_on =
+                upper.is_some_and(|next| is_unknown && end < next || self.continues(end, next, saved_point.offset));
+            if let Some(next) = upper.filter(|_| goes_on) {
+                self.report_missing_end(segments.last(), position, end, next);
             }
             if !goes_on {
                 ended_at = at;
@@ -366,14 +357,7 @@ impl Recovery<'_> {
         }
         let deleted = self.deleted_below(bases, end, saved_point.offset);
         let mut start = deleted.max(bases.first().copied().unwrap_or(deleted.max(Offset(0)))).max(Offset(0));
-        let is_start_known = self.params.store_is_clean || self.params.is_newest_known;
-        if let Some(saved) = self.params.saved.as_ref().filter(|_| is_start_known) {
-            // The checkpoint says where the log starts before retention takes a segment: what else is missing, it did
-            // not take.
-            if saved.log_start_offset < start {
-                self.report.lost.push(lost_range(&self.log.dir, None, saved.log_start_offset, start, Position(0)));
-            }
-        }
+        self.report_missing_start(start);
         if segments.is_empty() || end < saved_point.offset {
             // Durable records are gone. Their offsets are not given out again: a new segment begins behind them.
             let lost_from = if segments.is_empty() { start } else { end };
@@ -397,12 +381,7 @@ impl Recovery<'_> {
             (position, end) = (Position(0), self.kept_free);
         }
         self.leave_out_what_overlaps(&spans);
-        // What was deleted is not lost: a cut may bring some of the deleted segments back, and others not.
-        let deleted = deleted.max(Offset(0));
-        self.report.lost.retain(|range| range.next_offset > deleted);
-        for range in &mut self.report.lost {
-            range.first_offset = range.first_offset.max(deleted);
-        }
+        self.leave_out_deleted(deleted.max(Offset(0)));
         let durable = self.make_durable(&segments, saved_point);
         self.raise_epoch(end, bases.is_empty() && self.params.saved.is_none());
         let active = segments.last().expect("a log has a segment");
@@ -438,6 +417,44 @@ impl Recovery<'_> {
         let Some(segment) = segment.filter(|_| self.log.origin() == Origin::Imported) else { return Ok(Offset(0)) };
         let claimed = self.valid_offsets_behind(segment, position)?;
         Ok(claimed.map_or(Offset(0), |(_, last)| last.saturating_add(1).min(OFFSET_MAX)))
+    }
+
+    /// The recovery point was the very end of this segment: what room it still has was never given back.
+    fn trim_at_point(&mut self, sealed: &mut Arc<Segment>, position: Position) -> Result<()> {
+        // No further than the file reaches, whatever a medium that lied has made of it.
+        let position = position.min(sealed.len()?);
+        self.trim_sealed(sealed, position)?;
+        if let Err(error) = sealed.trim_and_flush() {
+            self.log.fail(&error.to_string());
+        }
+        Ok(())
+    }
+
+    /// What was deleted is not lost: a cut may bring some of the deleted segments back, and others not.
+    fn leave_out_deleted(&mut self, deleted: Offset) {
+        self.report.lost.retain(|range| range.next_offset > deleted);
+        for range in &mut self.report.lost {
+            range.first_offset = range.first_offset.max(deleted);
+        }
+    }
+
+    /// The checkpoint says where the log starts before retention takes a segment: what else is missing in front of
+    /// `start`, it did not take.
+    fn report_missing_start(&mut self, start: Offset) {
+        let is_start_known = self.params.store_is_clean || self.params.slots == [true; 2];
+        let saved = self.params.saved.as_ref().filter(|_| is_start_known);
+        if let Some(saved) = saved.filter(|saved| saved.log_start_offset < start) {
+            self.report.lost.push(lost_range(&self.log.dir, None, saved.log_start_offset, start, Position(0)));
+        }
+    }
+
+    /// The log goes on at `next` behind a segment that ends at `end`: in one that was written here, what lies between
+    /// is lost, unless damage was reported up to there.
+    fn report_missing_end(&mut self, segment: Option<&Arc<Segment>>, position: Position, end: Offset, next: Offset) {
+        let is_reported = self.report.lost.last().is_some_and(|range| range.next_offset >= next);
+        if self.log.origin() == Origin::Own && end < next && !is_reported {
+            self.report.lost.push(lost_range(&self.log.dir, segment, end, next, position));
+        }
     }
 
     /// In a log whose segments may overlap, damage in one of them is no loss of what another one holds.

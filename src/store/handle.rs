@@ -137,7 +137,7 @@ impl Store {
             is_clean: (found.agree || bug(Bug::TrustOneCleanSlot)) && saved.clean,
             same_boot: saved.boot_id == boot_id && boot_id != [0; 16],
             had_checkpoint: found.newest.is_some(),
-            is_newest_known: found.valid == [true, true],
+            slots: found.valid,
             saved: saved.logs.clone(),
             odd: found.odd,
         };

@@ -78,8 +78,8 @@ pub(super) struct Recovering {
     pub(super) is_clean: bool,
     pub(super) same_boot: bool,
     pub(super) had_checkpoint: bool,
-    /// Both slots held: no newer one was lost.
-    pub(super) is_newest_known: bool,
+    /// Which slots held.
+    pub(super) slots: [bool; 2],
     pub(super) saved: BTreeMap<TopicPartition, SavedLog>,
     /// What the checkpoint said of single logs, and no log comes to.
     pub(super) odd: Vec<(String, String)>,
@@ -281,7 +281,7 @@ impl StoreShared {
         let saved = recovering.saved.get(&name).cloned();
         let dir = name.to_string();
         let mut params = self.open_params(name, saved, recovering.is_clean, recovering.same_boot);
-        params.is_newest_known = recovering.is_newest_known;
+        params.slots = recovering.slots;
         params.odd = recovering.odd.iter().filter(|(odd, _)| *odd == dir).map(|(_, what)| what.clone()).collect();
         log::open(&params)
     }
@@ -308,7 +308,7 @@ impl StoreShared {
             saved,
             odd: Vec::new(),
             store_is_clean,
-            is_newest_known: false,
+            slots: [false; 2],
             same_boot,
             new_id: random_id(),
         }

@@ -95,7 +95,7 @@ impl StoreShared {
             is_clean: false,
             same_boot: false,
             had_checkpoint: true,
-            is_newest_known: false,
+            slots: [false; 2],
             saved: BTreeMap::new(),
             odd: Vec::new(),
         };

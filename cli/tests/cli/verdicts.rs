@@ -353,11 +353,7 @@ fn a_batch_with_a_wrong_count_is_no_displaced_one() {
 /// What is no regular file in the place of a segment keeps every command's hands off, and comes back whole.
 #[test]
 fn something_else_in_the_place_of_a_segment_is_left_as_it_is() {
-    let kinds: [(&str, fn(&std::path::Path)); 2] = [
-        ("a directory", |path| fs::create_dir(path).unwrap()),
-        ("a link", |path| std::os::unix::fs::symlink("elsewhere", path).unwrap()),
-    ];
-    for (kind, put_there) in kinds {
+    for kind in ["directory", "link"] {
         for (at, exists) in [(0, true), (3, false)] {
             let place = Place::new();
             place.run_with(&["append", "t", "--quiet"], b"a\nb\nc\n").exits(0);
@@ -365,8 +361,12 @@ fn something_else_in_the_place_of_a_segment_is_left_as_it_is() {
             if exists {
                 fs::rename(&path, place.path("away")).unwrap();
             }
-            put_there(&path);
-            let what = format!("{kind} at {at}");
+            if kind == "directory" {
+                fs::create_dir(&path).unwrap();
+            } else {
+                std::os::unix::fs::symlink("elsewhere", &path).unwrap();
+            }
+            let what = format!("a {kind} at {at}");
             let fsck = place.run(&["fsck"]).exits(2);
             assert!(fsck.stdout.contains("cannot be opened"), "{what}: {}", fsck.stdout);
             tail(&place).exits(2);
@@ -376,11 +376,8 @@ fn something_else_in_the_place_of_a_segment_is_left_as_it_is() {
             let append = place.run_with(&["append", "t", "--quiet"], b"z\n");
             assert!(append.code != Some(0) && append.stderr.contains("could not be opened"), "{}", append.stderr);
             place.run(&["repair"]).exits(2);
-            if kind == "a directory" {
-                fs::remove_dir(&path).unwrap()
-            } else {
-                fs::remove_file(&path).unwrap()
-            }
+            let removed = if kind == "directory" { fs::remove_dir(&path) } else { fs::remove_file(&path) };
+            removed.unwrap();
             if exists {
                 fs::rename(place.path("away"), &path).unwrap();
             }
