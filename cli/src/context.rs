@@ -162,7 +162,9 @@ impl Context {
             Err(_) if !missing.is_empty() => {}
             Err(error) => return Err(error),
         }
-        missing.iter().for_each(|name| readable.miss(name));
+        for name in &missing {
+            readable.miss(name);
+        }
         Ok(readable)
     }
 

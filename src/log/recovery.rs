@@ -384,16 +384,10 @@ impl Recovery<'_> {
         self.leave_out_deleted(deleted.max(Offset(0)));
         let durable = self.make_durable(&segments, saved_point);
         self.raise_epoch(end, bases.is_empty() && self.params.saved.is_none());
-        let active = segments.last().expect("a log has a segment");
+        let active = Arc::clone(segments.last().expect("a log has a segment"));
         active.publish(position);
         active.rebuild_into_memory(&self.log.pool)?;
-        if position > 0 || active.has_index_files() {
-            active.set_stale();
-        }
-        // The crash may have come before the indexes of what was sealed last were written.
-        let sealed = segments.iter().rev().skip(1).take(STALE_INDEXES_MAX);
-        sealed.take_while(|segment| !segment.has_index_files()).for_each(|segment| segment.set_stale());
-        let active = Arc::clone(segments.last().expect("a log has a segment"));
+        Self::mark_stale_indexes(&segments, position);
         let (resumed, ends_at) = self.log.resume_writer(&active, position)?;
         if self.log.origin() == Origin::Imported {
             // Nor is an offset that the last batch says to have, whatever the checkpoint says.
@@ -409,6 +403,17 @@ impl Recovery<'_> {
             self.log.high_watermark.store(known, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// Of the last segment, whose batches end at `position`, and of sealed ones: the crash may have come before the
+    /// indexes of what was sealed last were written.
+    fn mark_stale_indexes(segments: &[Arc<Segment>], position: Position) {
+        let Some((active, sealed)) = segments.split_last() else { return };
+        if position > 0 || active.has_index_files() {
+            active.set_stale();
+        }
+        let sealed = sealed.iter().rev().take(STALE_INDEXES_MAX);
+        sealed.take_while(|segment| !segment.has_index_files()).for_each(|segment| segment.set_stale());
     }
 
     /// The offset behind all that the valid batches from `position` on say of themselves, where offsets need only rise:

@@ -71,13 +71,13 @@ pub(super) fn read_settings(storage: &dyn Storage, dir: &str) -> Settings {
         Ok(Some(pairs)) if pairs.is_sound() => {
             let heal = match (&marker, &copy) {
                 (Err(error), _) => Some((OWN_FILE, format!("it was damaged ({error})"))),
-                (Ok(_), Some(copy)) if *copy == pairs.pairs => None,
+                (Ok(_), Some(copy)) if *copy == pairs.overrides => None,
                 (Ok(_), Some(_)) => Some((OWN_FILE, "it had other keys".to_owned())),
                 (Ok(_), None) => Some((OWN_FILE, "it was missing".to_owned())),
             };
-            return Settings::Known { overrides: pairs.pairs, heal };
+            return Settings::Known { overrides: pairs.overrides, heal };
         }
-        Ok(Some(pairs)) if !pairs.ended && !pairs.pairs.is_empty() => {
+        Ok(Some(pairs)) if !pairs.ended && !pairs.overrides.is_empty() => {
             "it was torn (its last line does not end with a line feed)".to_owned()
         }
         Ok(Some(_)) => "it holds no settings".to_owned(),
@@ -97,7 +97,7 @@ pub(super) fn read_settings(storage: &dyn Storage, dir: &str) -> Settings {
 /// # Errors
 /// `InvalidData` where the file is not whole; else those of reading it.
 pub(super) fn read_marker(storage: &dyn Storage, dir: &str) -> io::Result<Option<Marker>> {
-    let Some(Pairs { mut pairs, checked, .. }) = read_pairs(storage, &format!("{dir}/{OWN_FILE}"))? else {
+    let Some(Pairs { overrides: mut pairs, checked, .. }) = read_pairs(storage, &format!("{dir}/{OWN_FILE}"))? else {
         return Ok(None);
     };
     let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
@@ -146,7 +146,7 @@ fn replace(storage: &dyn Storage, dir: &str, name: &str, lines: &str) -> Result<
 
 /// What a file of `key=value` lines holds.
 struct Pairs {
-    pairs: Overrides,
+    overrides: Overrides,
     /// Its checksum is there, and holds.
     checked: bool,
     /// Its last line has an end.
@@ -157,7 +157,7 @@ impl Pairs {
     /// A file without a checksum was written by hand, or is what a torn one has left: it counts where it has keys, and
     /// where its last line is whole. Cut in the middle of a number, that line says another one.
     fn is_sound(&self) -> bool {
-        self.checked || (!self.pairs.is_empty() && self.ended) || bug(Bug::TrustAnEmptySettingsFile)
+        self.checked || (!self.overrides.is_empty() && self.ended) || bug(Bug::TrustAnEmptySettingsFile)
     }
 }
 
@@ -194,7 +194,7 @@ fn read_pairs(storage: &dyn Storage, path: &str) -> io::Result<Option<Pairs>> {
         let pair = line.split_once('=').ok_or_else(|| invalid(format!("line {} is no key=value", number + 1)))?;
         pairs.insert(pair.0.trim().to_owned(), pair.1.trim().to_owned());
     }
-    Ok(Some(Pairs { pairs, checked, ended: text.ends_with('\n') }))
+    Ok(Some(Pairs { overrides: pairs, checked, ended: text.ends_with('\n') }))
 }
 
 /// The keys that a topic's files hold, for tools that look at its first partition, `dir`; none where there are none.

@@ -137,7 +137,7 @@ fn a_batch_at_an_offset_that_none_can_have_is_reported_by_all() {
         imported(dir.path(), &[(first, batches.concat())]);
         let storage = inspect::open_directory(dir.path()).unwrap();
         let name = "t-0".parse().unwrap();
-        let hidden = inspect::check_end(&storage, &name).unwrap();
+        let hidden = inspect::check_hidden(&storage, &name).unwrap();
         assert!(hidden.len() == 1 && hidden[0].severity == Severity::Lost, "{hidden:?}");
         assert!(hidden[0].text.contains("out of range"), "{hidden:?}");
         let go_on = &mut |_| ControlFlow::Continue(());
