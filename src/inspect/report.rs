@@ -171,7 +171,7 @@ pub struct CheckReport {
 }
 
 impl CheckReport {
-    /// Batches whose records were not looked at, in all logs: they may well be sound, and no reader here gives them out.
+    /// Batches whose records were not looked at, in all logs: they may well be sound, and no reader gives them out.
     pub fn unread_batches(&self) -> u64 {
         self.logs.iter().map(|log| log.unread_batches).sum()
     }

@@ -95,8 +95,8 @@ pub(super) fn valid_behind(walker: &mut Walker, damage: &Damage, epochs: EpochTa
     }
 }
 
-/// How many records of a batch lie before `reached`, the end of the segments before: where segments overlap, readers have
-/// those from there.
+/// How many records of a batch lie before `reached`, the end of the segments before: where segments overlap, readers
+/// have those from there.
 fn records_before(reached: Offset, batch: &RecordBatch<'_>, decompressor: &mut Decompressor) -> u64 {
     if batch.base_offset() >= reached {
         return 0;

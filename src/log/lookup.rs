@@ -6,9 +6,9 @@ use edgelog_core::config::IsolationLevel;
 use edgelog_core::{Offset, OffsetAndEpoch, TimestampMs};
 
 use super::origin::Origin;
-use super::read::{Reader, ReaderOptions};
+use super::read::Reader;
 use super::shared::LogShared;
-use super::types::{OffsetSpec, ReadUpTo};
+use super::types::{OffsetSpec, ReadUpTo, ReaderOptions};
 use crate::error::Result;
 use crate::sync::Ordering;
 

@@ -31,6 +31,7 @@ mod origin;
 mod preallocate;
 mod proof;
 mod read;
+mod readable;
 mod recovery;
 mod retention;
 mod role;
@@ -45,9 +46,9 @@ mod types;
 pub use batch::{Batch, Records};
 pub use batch_builder::BatchBuilder;
 pub use handle::Log;
-pub use read::{LostRange, Reader, ReaderOptions};
+pub use read::{LostRange, Reader};
 pub use recovery::{CutTail, LogRecovery};
-pub use types::{AppendInfo, Durability, LogOffsets, NewRecord, OffsetSpec, ReadUpTo, TopicPartition};
+pub use types::{AppendInfo, Durability, LogOffsets, NewRecord, OffsetSpec, ReadUpTo, ReaderOptions, TopicPartition};
 
 pub(crate) use attach::attach;
 #[cfg(feature = "bridge")]

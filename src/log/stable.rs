@@ -7,10 +7,10 @@ use edgelog_core::config::IsolationLevel;
 
 use super::batch::Batch;
 use super::origin::Origin;
-use super::read::{Reader, ReaderOptions};
+use super::read::Reader;
 use super::shared::LogShared;
 use super::transactions::{LeftOut, Stable, Transactions};
-use super::types::{OffsetSpec, ReadUpTo};
+use super::types::{OffsetSpec, ReadUpTo, ReaderOptions};
 use crate::error::{Error, Result};
 use crate::sync::Ordering;
 

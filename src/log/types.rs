@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use edgelog_core::config::IsolationLevel;
 use edgelog_core::{Header, LeaderEpoch, Offset, OffsetAndEpoch, TimestampMs};
 
 use crate::error::{Error, Result};
@@ -197,6 +198,50 @@ pub enum ReadUpTo {
     LogEnd,
     /// Only what no power cut can take back: the recovery point.
     Durable,
+}
+
+/// How a reader reads.
+///
+/// ```
+/// # use edgelog::{ReadUpTo, ReaderOptions};
+/// let options = ReaderOptions::default().up_to(ReadUpTo::Durable).check_crcs(false);
+/// # assert!(!options.check_crcs);
+/// ```
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct ReaderOptions {
+    /// How far it may read.
+    pub up_to: ReadUpTo,
+    /// Whether each batch's CRC-32C is checked before it is handed out (`check.crcs`, default true).
+    pub check_crcs: bool,
+    /// Whether records of aborted transactions are left out (`isolation.level`, default `read_uncommitted`).
+    pub isolation: IsolationLevel,
+}
+
+impl Default for ReaderOptions {
+    fn default() -> ReaderOptions {
+        ReaderOptions { up_to: ReadUpTo::HighWatermark, check_crcs: true, isolation: IsolationLevel::ReadUncommitted }
+    }
+}
+
+impl ReaderOptions {
+    /// The same, reading up to there.
+    #[must_use]
+    pub fn up_to(self, up_to: ReadUpTo) -> ReaderOptions {
+        ReaderOptions { up_to, ..self }
+    }
+
+    /// The same, with each batch's CRC-32C checked or not.
+    #[must_use]
+    pub fn check_crcs(self, check_crcs: bool) -> ReaderOptions {
+        ReaderOptions { check_crcs, ..self }
+    }
+
+    /// The same, with or without the records of aborted transactions.
+    #[must_use]
+    pub fn isolation(self, isolation: IsolationLevel) -> ReaderOptions {
+        ReaderOptions { isolation, ..self }
+    }
 }
 
 /// The four offsets of a log at one moment: `log_start_offset <= high_watermark <= log_end_offset`, and

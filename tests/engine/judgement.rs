@@ -126,7 +126,8 @@ fn a_reader_in_a_log_with_holes_begins_at_the_record_asked_for_or_the_next() {
     check(&opened(dir.path()).1);
 }
 
-/// A batch at the greatest number holds, and no log can go on behind it: no record of it is given out, and that is said.
+/// A batch at the greatest number holds, and no log can go on behind it: none of its records is given out, and all say
+/// so.
 #[test]
 fn a_batch_at_an_offset_that_none_can_have_is_reported_by_all() {
     let max = i64::MAX;
