@@ -481,9 +481,7 @@ impl LogCheck<'_, '_> {
             }
             let segment = file_names::log_file(&self.facts.dir, *base);
             let advice = if listing.segments.iter().any(|(taken, _)| taken == base) {
-                format!(
-                    "put {segment} and the other segments whose offsets it holds aside, then rename it to {segment}"
-                )
+                format!("put {segment} and what else it replaces aside, then rename it to {segment}")
             } else {
                 format!("rename it to {segment}")
             };
@@ -495,8 +493,8 @@ impl LogCheck<'_, '_> {
             }
             for (first, _) in damaged {
                 let text = format!(
-                    "left by Kafka's log cleaner; it is damaged where offset {first} was due, which no segment has, and \
-                     what else stood there is not known"
+                    "left by Kafka's log cleaner; it is damaged where offset {first} was due, which no segment \
+                     has, and what else stood there is not known"
                 );
                 self.add(Severity::Lost, path.clone(), None, None, text);
             }

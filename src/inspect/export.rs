@@ -133,9 +133,9 @@ impl ExportReport {
     }
 }
 
-/// What there is to say of a file of the log `name` that cannot be opened or read at all, by `error`: another user's, or
-/// no regular one. A reader of the log stood at `position`; with it comes the offset where the next segment begins, where
-/// there is one to go on with. `None` where `error` says something else.
+/// What there is to say of a file of the log `name` that cannot be opened or read at all, by `error`: another user's,
+/// or no regular one. A reader of the log stood at `position`; with it comes the offset where the next segment begins,
+/// where there is one to go on with. `None` where `error` says something else.
 pub fn unreadable_segment(
     storage: &Arc<dyn Storage>,
     name: &TopicPartition,

@@ -753,8 +753,8 @@ impl Recovery<'_> {
             let is_another_boot = !self.params.same_boot && !self.params.store_is_clean && self.params.saved.is_some();
             if is_another_boot || !self.report.cut.is_empty() || !self.report.lost.is_empty() {
                 self.log.fail(&format!(
-                    "its leader epoch is {LEADER_EPOCH_MAX}, the greatest, and what a stop took of it cannot be distinguished from \
-                     what would be appended; its records can be copied to another topic"
+                    "its leader epoch is {LEADER_EPOCH_MAX}, the greatest, and what a stop took of it cannot be \
+                     distinguished from what would be appended; its records can be copied to another topic"
                 ));
             }
             return;

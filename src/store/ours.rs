@@ -207,7 +207,10 @@ pub(crate) fn only_swap(storage: &dyn Storage, dir: &str) -> Option<String> {
     let swap = files.iter().filter(is_swap).map(|file| file.name.as_str()).min()?;
     let segment = swap.trim_end_matches(".swap");
     (!is_partition(storage, dir)).then(|| {
-        format!("it holds no segment, but {swap}, which Kafka's log cleaner left: rename it to {segment} to have its records")
+        format!(
+            "it holds no segment, but {swap}, which Kafka's log cleaner left: rename it to {segment} to have its \
+             records"
+        )
     })
 }
 
