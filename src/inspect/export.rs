@@ -185,7 +185,8 @@ pub fn export_directory(path: impl AsRef<std::path::Path>) -> Result<Arc<dyn Sto
 /// # Errors
 /// [`Error::Storage`], with `AlreadyExists` where `target` has such a directory already, or one with `.part` behind its
 /// name, in which it is written, and with `Interrupted` where `progress` stopped it;
-/// [`Error::UnknownTopicOrPartition`], also where the log has no segment. Nothing is then left under the directory's name.
+/// [`Error::UnknownTopicOrPartition`], also where the log has no segment. Nothing is then left under the directory's
+/// name.
 ///
 /// # Durability
 /// On return, the directory is on the medium.

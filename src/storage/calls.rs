@@ -1,9 +1,9 @@
-//! System calls that more than one file of this floor makes.
+//! System calls of this floor, with all that belongs to one call.
 
-use std::fs::{File, FileType, OpenOptions};
+use std::fs::{self, File, FileType, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -68,4 +68,65 @@ pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
         Err(Errno::INVAL) => Ok(()),
         result => Ok(result?),
     }
+}
+
+/// The permissions of a directory whose files have `mode`: who may read may enter.
+pub(super) fn directory_mode(mode: u32) -> u32 {
+    mode | (mode & 0o444) >> 2
+}
+
+/// Creates `directory`, with these permissions, and those above it, each one durable before it returns, and adds those
+/// that were not there to `created`.
+pub(super) fn create_durably(directory: &Path, mode: Option<u32>, created: &mut Vec<PathBuf>) -> io::Result<()> {
+    let create = || {
+        let mut builder = fs::DirBuilder::new();
+        if let Some(mode) = mode {
+            builder.mode(mode);
+        }
+        builder.create(directory)
+    };
+    match create() {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let Some(parent) = directory.parent() else { return Err(error) };
+            create_durably(parent, None, created)?;
+            match create() {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+        }
+        // A read-only file system says so before it says that the directory is there.
+        Err(_) if directory.is_dir() => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    created.push(directory.to_owned());
+    directory.parent().map_or(Ok(()), sync_directory)
+}
+
+/// As far as the file reaches.
+pub(super) fn read_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], position + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+pub(super) fn write_all_at(file: &File, bytes: &[u8], position: u64) -> io::Result<()> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match file.write_at(&bytes[written..], position + written as u64) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(wrote) => written += wrote,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

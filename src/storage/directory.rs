@@ -15,7 +15,9 @@ use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 
-use super::calls::{check_kind, open_regular, retry, sync_directory};
+use super::calls::{
+    check_kind, create_durably, directory_mode, open_regular, read_at, retry, sync_directory, write_all_at,
+};
 use super::device::Device;
 use super::lock::{self, DirectoryLock, HeldDirectory, HeldLock, PlainLock, WriterLock};
 use super::map_budget::MapBudget;
@@ -147,39 +149,6 @@ impl DirectoryStorage {
         let file = self.shared.files.lock().by_path[path].upgrade().unwrap();
         file.failed.store(errno, Ordering::Release);
     }
-}
-
-/// The permissions of a directory whose files have `mode`: who may read may enter.
-fn directory_mode(mode: u32) -> u32 {
-    mode | (mode & 0o444) >> 2
-}
-
-/// Creates `directory`, with these permissions, and those above it, each one durable before it returns.
-fn create_durably(directory: &Path, mode: Option<u32>, created: &mut Vec<PathBuf>) -> io::Result<()> {
-    let create = || {
-        let mut builder = fs::DirBuilder::new();
-        if let Some(mode) = mode {
-            builder.mode(mode);
-        }
-        builder.create(directory)
-    };
-    match create() {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let Some(parent) = directory.parent() else { return Err(error) };
-            create_durably(parent, None, created)?;
-            match create() {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => {}
-            }
-        }
-        // A read-only file system says so before it says that the directory is there.
-        Err(_) if directory.is_dir() => return Ok(()),
-        Err(error) => return Err(error),
-    }
-    created.push(directory.to_owned());
-    directory.parent().map_or(Ok(()), sync_directory)
 }
 
 /// What all handles of one storage share.
@@ -666,9 +635,9 @@ impl DataFile {
         if self.writable.load(Ordering::Acquire) { self.check_place() } else { Ok(()) }
     }
 
-    /// Returns where what was flushed is found again: the file's name, through whatever directory it leads, still stands
-    /// for this file, in a data directory that is still this process's. That the file has some name is not enough: it
-    /// may have been moved away with its directory, or be a copy that somebody keeps.
+    /// Returns where what was flushed is found again: the file's name, through whatever directory it leads, still
+    /// stands for this file, in a data directory that is still this process's. That the file has some name is not
+    /// enough: it may have been moved away with its directory, or be a copy that somebody keeps.
     fn check_place(&self) -> io::Result<()> {
         self.shared.check_lock()?;
         if self.has_its_name()? {
@@ -855,20 +824,6 @@ impl DirectoryFile {
     }
 }
 
-/// As far as the file reaches.
-fn read_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], position + filled as u64) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
-}
-
 impl StorageFile for DirectoryFile {
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.descriptor()?.metadata()?.len())
@@ -934,17 +889,4 @@ impl StorageFile for DirectoryFile {
     fn check_place(&self) -> io::Result<()> {
         self.file.check_place()
     }
-}
-
-fn write_all_at(file: &File, bytes: &[u8], position: u64) -> io::Result<()> {
-    let mut written = 0;
-    while written < bytes.len() {
-        match file.write_at(&bytes[written..], position + written as u64) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(wrote) => written += wrote,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }

@@ -10,8 +10,8 @@
 //! 3. Whoever gets past `.lock` with a lock on another file than the writer's has made that file, so the name does not
 //!    stand for the writer's file any more. [`WriterLock::check`] sees that.
 //! 4. While a writer recovers, `.lock` says so behind its process id: the exclusive lock of 2 is then no flag.
-//! 5. A partition's directory that a link leads to stands outside of the data directory: it has a lock of its own, as the
-//!    data directory has ([`DirectoryLock`]).
+//! 5. A partition's directory that a link leads to stands outside of the data directory: it has a lock of its own, as
+//!    the data directory has ([`DirectoryLock`]).
 //!
 //! Where a directory cannot be locked (some network file systems), the lock on `.lock` is all there is, and 3 is what a
 //! writer learns of another one by.

@@ -135,8 +135,8 @@ pub trait Storage: Send + Sync + fmt::Debug {
     }
 
     /// Takes the lock of the directory to which the link `dir` leads: it stands outside of the data directory, whose
-    /// lock keeps nobody out of it. `store_file` is the name of a file that stands in every data directory. `None` where
-    /// `dir` is no link, and where directories cannot be locked.
+    /// lock keeps nobody out of it. `store_file` is the name of a file that stands in every data directory. `None`
+    /// where `dir` is no link, and where directories cannot be locked.
     ///
     /// # Errors
     /// `WouldBlock` where another store is writing that directory; also where it stands in another data directory,

@@ -51,7 +51,7 @@ pub(crate) fn survey(
         if deleted_partition(&entry.name).is_some() {
             let marker = read_marker(storage, &entry.name).ok().flatten();
             if is_cleared(storage, &entry.name) {
-                let why = "its log was deleted, and what is left in it is not the log's";
+                let why = "it looks like a log that is being deleted, and holds nothing of a log";
                 found.left.push((entry.name.clone(), why.to_owned()));
             } else if let Some(name) = deleted_by_us(storage, &entry.name, marker.as_ref(), known) {
                 markers.extend(marker.map(|marker| (name.clone(), marker.creation)));
@@ -273,8 +273,8 @@ fn is_unfinished(
 }
 
 /// Removes a partition's directory with the files of its log. Files that no log has stay, and the directory with them.
-/// Of a link, what it leads to is removed as well, and the link alone where that is not proven to be the partition's, or
-/// is in use by others.
+/// Of a link, what it leads to is removed as well, and the link alone where that is not proven to be the partition's,
+/// or is in use by others.
 ///
 /// The file that proves the directory to be ours goes last, and for good only after the others: a power cut leaves a
 /// directory that the next open removes.

@@ -211,8 +211,8 @@ impl StoreShared {
         Ok(())
     }
 
-    /// The locks of directories that are written here and stand elsewhere. Those that are not written here, since another
-    /// store writes them, or another log of this one, or since they are away, are left unopened.
+    /// The locks of directories that are written here and stand elsewhere. Those that are not written here, since
+    /// another store writes them, or another log of this one, or since they are away, are left unopened.
     fn claim_directories(
         &self,
         names: &[TopicPartition],

@@ -433,8 +433,8 @@ impl StoreShared {
     }
 
     /// Writes the files of settings again that were found lost or damaged, and those that topics of an older version do
-    /// not have. The report gets what was lost and is there again, by path, and why it was written; and what could not be
-    /// written.
+    /// not have. The report gets what was lost and is there again, by path, and why it was written; and what could not
+    /// be written.
     pub(super) fn heal_settings(&self, loaded: &Loaded, report: &mut RecoveryReport) {
         let mut all_recorded = true;
         let is_refused = |name: &TopicPartition| self.unopened.read().contains_key(name);

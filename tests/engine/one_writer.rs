@@ -143,8 +143,8 @@ fn a_flush_of_a_file_that_was_removed_is_no_acknowledgement() {
     }
 }
 
-/// The file that is written to goes on having a name, and the one that readers open is another or none: a partition that
-/// is moved away, or moved and copied back; a segment likewise, or unlinked where a hard link remains.
+/// The file that is written to goes on having a name, and the one that readers open is another or none: a partition
+/// that is moved away, or moved and copied back; a segment likewise, or unlinked where a hard link remains.
 #[test]
 fn a_writer_whose_partition_or_segment_is_moved_acknowledges_nothing() {
     let log_name = "00000000000000000000.log";
@@ -371,7 +371,8 @@ fn a_link_into_another_data_directory_is_read_and_not_written() {
     assert_eq!(append(&store, Durability::Sync).unwrap(), 1);
 }
 
-/// A second name of a partition's directory was written as a log of its own, and deleting it took the first one's files.
+/// A second name of a partition's directory was written as a log of its own, and deleting it took the first one's
+/// files.
 #[test]
 fn one_directory_under_two_names_is_one_log() {
     for (link, target) in [("x-0", "t-0"), ("t-1", "t-0"), ("x-0", "disk"), ("a-0", "disk")] {

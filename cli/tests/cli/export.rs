@@ -110,6 +110,9 @@ fn nothing_is_exported_into_the_data_directory() {
             assert!(refused.stderr.contains("inside the data directory"), "{}", refused.stderr);
         }
     }
+    // Standard output is nowhere inside, whatever the working directory.
+    let mut inside_of_it = place.command(&["export", "t", "--to", "-", "--format", "json"]);
+    assert!(inside_of_it.current_dir(place.store()).output().unwrap().status.success());
     assert!(fs::read(&log).unwrap() == before && inside[1..].iter().all(|to| !to.exists()));
 }
 
