@@ -116,8 +116,11 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     }
     let storage = inspect::open_directory(ctx.dir())?;
     let is_named = |lost: &Finding| {
-        let is_its = |stat: &&Stat| lost.file.starts_with(&format!("{}-{}/", stat.topic, stat.partition));
-        stats.iter().find(is_its).is_some_and(|stat| stat.unsupported.is_some())
+        let is_its = |stat: &&Stat| {
+            lost.log.as_ref().is_some_and(|log| log.topic == stat.topic && log.partition == stat.partition)
+        };
+        // A log that could not be read at all has none, and was named.
+        stats.iter().find(is_its).is_none_or(|stat| stat.unsupported.is_some())
     };
     for lost in inspect::check_ends(&storage, &selection)?.iter().filter(|lost| !is_named(lost)) {
         readable.has_lost |= tell_damage(lost);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edgelog::core::TimestampType;
-use edgelog::inspect::{self, Finding, Selection};
+use edgelog::inspect::{self, Finding};
 use edgelog::storage::Storage;
 use edgelog::{
     Batch, Error, IsolationLevel, Log, Offset, OffsetAndEpoch, OffsetSpec, Reader, Record, Store, TimestampMs,
@@ -126,13 +126,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let open = |log| Lane::open(log, args, &storage);
     let lanes = readable.logs.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let (printer, left, has_lost) = (Printer::new(args), args.max_records, readable.has_lost);
-    let target = ctx.find_in(&store.topics()?, &args.topic, args.partition).ok();
-    let selection = target.map(|target| {
-        let mut selection = Selection::topic(target.topic.name.as_str());
-        selection.partition = target.partition;
-        selection
-    });
-    let mut tail = Tail { lanes, storage, selection, printer, left, has_lost };
+    let mut tail = Tail { lanes, storage, printer, left, has_lost };
     // Where nothing can be read there is nothing to follow.
     let follows = !args.no_follow && !tail.lanes.is_empty();
     let ended = tail.run(follows);
@@ -200,8 +194,6 @@ struct Tail {
     lanes: Vec<Lane>,
     storage: Arc<dyn Storage>,
     /// The logs that were named.
-    /// What was asked for; `None` where nothing of it can be read.
-    selection: Option<Selection>,
     printer: Printer,
     left: Option<u64>,
     has_lost: bool,
@@ -225,17 +217,6 @@ impl Tail {
             for hidden in inspect::check_hidden(&self.storage, log.name())? {
                 if self.left != Some(0) || hidden.lost.is_none_or(|(first, _)| first < position) {
                     self.tell_finding(&hidden)?;
-                }
-            }
-        }
-        if self.left != Some(0) {
-            // What the checkpoint alone knows has no reader.
-            let asked = self.selection.as_ref().map(|selection| selection.logs(&self.storage));
-            for name in asked.transpose()?.unwrap_or_default() {
-                if self.lanes.iter().all(|lane| *lane.log.name() != name) {
-                    for hidden in inspect::check_hidden(&self.storage, &name)? {
-                        self.tell_finding(&hidden)?;
-                    }
                 }
             }
         }

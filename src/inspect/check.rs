@@ -162,9 +162,8 @@ pub(super) fn check_store(
 
 /// What no reader of the log `name` meets: records that the checkpoint knows to have been before the first segment;
 /// batches that Kafka's log cleaner left under another name; and valid batches behind damage above the recovery point,
-/// in the boot that wrote them, and batches that hold at offsets which no batch can have. No crash leaves those, and what
-/// is in them was acknowledged. The findings have
-/// [`Severity::Lost`], as those of [`check`].
+/// in the boot that wrote them, and batches that hold at offsets which no batch can have. No crash leaves those, and
+/// what is in them was acknowledged. The findings have [`Severity::Lost`], as those of [`check`].
 ///
 /// Reads names alone where the store was closed cleanly or the machine has booted since, else the log from the segment
 /// of its recovery point on, or its last segment where the checkpoint does not know it.

@@ -362,7 +362,8 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         let facts = &self.log.facts;
         let behind = valid_behind(&mut self.walker, damage, facts.epochs.view());
         if let Cause::Decode(error @ DecodeError::BadOffset { .. }) = &damage.cause {
-            if self.walker.holds_but_for_its_offsets(position) {
+            let is_known_here = facts.same_boot || facts.saved.is_none();
+            if is_known_here && self.walker.holds_but_for_its_offsets(position) {
                 // No crash leaves a batch that holds: what is in it was written, and cannot be read.
                 let text = format!("the CRC holds, and no record can be read: {error}; the log ends before it");
                 self.log.add(Severity::Lost, self.path.to_owned(), Some(position), None, text);

@@ -13,10 +13,10 @@ use crate::error::Result;
 use crate::sync::Ordering;
 
 impl LogShared {
-    /// The offset of the first of the last `count` records below `bound` that a reader with `options` gives out. In
-    /// a log that this process writes, whose offsets are contiguous and of which nothing is left out, that is arithmetic;
-    /// else the records from further and further back are counted: what an attached process sees of a log may end in a
-    /// loss.
+    /// The offset of the first of the last `count` records below `bound` that a reader with `options` gives out.
+    ///
+    /// That is arithmetic in a log that this process writes, where offsets are contiguous and nothing is left out. Else
+    /// records are counted from further and further back: what an attached process sees may end in a loss.
     pub(super) fn offset_of_last(
         self: &Arc<Self>,
         count: u64,

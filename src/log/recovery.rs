@@ -16,7 +16,7 @@
 use std::io;
 use std::sync::Arc;
 
-use edgelog_core::limits::SEGMENT_BYTES_MAX;
+use edgelog_core::limits::{HOLE_MAX, SEGMENT_BYTES_MAX};
 use edgelog_core::{
     Candidate, Continuation, Effort, EpochLearner, LEADER_EPOCH_MAX, LeaderEpoch, OFFSET_MAX, Offset, Position,
     Standing,
@@ -361,7 +361,7 @@ impl Recovery<'_> {
         if segments.is_empty() || end < saved_point.offset {
             // Durable records are gone. Their offsets are not given out again: a new segment begins behind them.
             let lost_from = if segments.is_empty() { start } else { end };
-            let base_offset = saved_point.offset.max(self.claimed_behind(segments.last(), position)?);
+            let base_offset = self.claimed_behind(segments.last(), position, saved_point.offset)?;
             let reported = self.report.lost.last().is_some_and(|range| range.next_offset == base_offset);
             if lost_from < base_offset && !reported {
                 self.report.lost.push(lost_range(&self.log.dir, segments.last(), lost_from, base_offset, position));
@@ -416,12 +416,14 @@ impl Recovery<'_> {
         sealed.take_while(|segment| !segment.has_index_files()).for_each(|segment| segment.set_stale());
     }
 
-    /// The offset behind all that the valid batches from `position` on say of themselves, where offsets need only rise:
-    /// readers may come to believe one of them, and an offset that it has is not given out again.
-    fn claimed_behind(&self, segment: Option<&Arc<Segment>>, position: Position) -> Result<Offset> {
-        let Some(segment) = segment.filter(|_| self.log.origin() == Origin::Imported) else { return Ok(Offset(0)) };
-        let claimed = self.valid_offsets_behind(segment, position)?;
-        Ok(claimed.map_or(Offset(0), |(_, last)| last.saturating_add(1).min(OFFSET_MAX)))
+    /// The offset behind `point`, and, where offsets need only rise, behind all that the valid batches from `position`
+    /// on say of themselves: readers may come to believe one of them, and an offset that it has is not given out again.
+    fn claimed_behind(&self, segment: Option<&Arc<Segment>>, position: Position, point: Offset) -> Result<Offset> {
+        let Some(segment) = segment.filter(|_| self.log.origin() == Origin::Imported) else { return Ok(point) };
+        let claimed = self.valid_offsets_behind(segment, position)?.map(|(_, last)| last);
+        // Nobody believes a wider hole.
+        let claimed = claimed.filter(|last| last.saturating_since(point) < HOLE_MAX);
+        Ok(claimed.map_or(point, |last| last.saturating_add(1).min(OFFSET_MAX).max(point)))
     }
 
     /// The recovery point was the very end of this segment: what room it still has was never given back.
@@ -506,8 +508,8 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Before anything of the log is changed: no segment has batches behind the last position that Kafka can count. What
-    /// is behind could be neither indexed nor appended to.
+    /// Before anything of the log is changed: no segment has batches behind the last position that Kafka can count.
+    /// What is behind could be neither indexed nor appended to.
     fn refuse_long_segments(&self, bases: &[Offset], saved: DurablePoint) -> Result<()> {
         for (at, &base) in bases.iter().enumerate() {
             let segment = self.segment(base);

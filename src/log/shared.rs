@@ -137,8 +137,8 @@ impl LogShared {
         SegmentOptions::new(&self.config.read(), access, self.origin() == Origin::Own)
     }
 
-    /// A writer that goes on at `position` of `segment`, and the offset behind the last batch before it; `None` where no
-    /// batch ends there.
+    /// A writer that goes on at `position` of `segment`, and the offset behind the last batch before it; `None` where
+    /// no batch ends there.
     pub(super) fn resume_writer(
         &self,
         segment: &Arc<Segment>,

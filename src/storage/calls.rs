@@ -2,8 +2,9 @@
 
 use std::fs::{self, File, FileType, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -68,6 +69,14 @@ pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
         Err(Errno::INVAL) => Ok(()),
         result => Ok(result?),
     }
+}
+
+/// Tells files apart that had one name one after the other. An inode number alone is used again at once on
+/// some file systems, so the time of birth is mixed in where the file system keeps it.
+pub(super) fn identity(metadata: &fs::Metadata) -> u64 {
+    let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let born = born.map_or(0, |time| time.as_nanos() as u64);
+    metadata.ino() ^ born.wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
 /// The permissions of a directory whose files have `mode`: who may read may enter.

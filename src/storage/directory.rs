@@ -9,14 +9,13 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{self, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::UNIX_EPOCH;
 
 use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 
 use super::calls::{
-    check_kind, create_durably, directory_mode, open_regular, read_at, retry, sync_directory, write_all_at,
+    check_kind, create_durably, directory_mode, identity, open_regular, read_at, retry, sync_directory, write_all_at,
 };
 use super::device::Device;
 use super::lock::{self, DirectoryLock, HeldDirectory, HeldLock, PlainLock, WriterLock};
@@ -214,7 +213,7 @@ impl Files {
         for (old, new) in moved {
             let Some(file) = self.by_path.remove(&old) else { continue };
             if let Some(file) = file.upgrade() {
-                *file.path.lock() = Some(new.clone());
+                *file.path.lock() = Some(Name { full: file.shared.root.join(&new), path: new.clone() });
             }
             self.by_path.insert(new, file);
         }
@@ -437,7 +436,7 @@ impl Storage for DirectoryStorage {
             let file = Arc::new(DataFile {
                 shared: Arc::clone(shared),
                 device,
-                path: Mutex::new(Some(path.to_owned())),
+                path: Mutex::new(Some(Name { path: path.to_owned(), full: full_path.clone() })),
                 identity,
                 device_number: metadata.dev(),
                 writable: AtomicBool::new(writes),
@@ -518,14 +517,6 @@ impl Storage for DirectoryStorage {
     }
 }
 
-/// Tells files apart that had one name one after the other. An inode number alone is used again at once on
-/// some file systems, so the time of birth is mixed in where the file system keeps it.
-fn identity(metadata: &fs::Metadata) -> u64 {
-    let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    let born = born.map_or(0, |time| time.as_nanos() as u64);
-    metadata.ino() ^ born.wrapping_mul(0x9E37_79B9_7F4A_7C15)
-}
-
 /// The sixteen bytes of a UUID, with or without its dashes.
 fn parse_uuid(text: &str) -> Option<[u8; 16]> {
     let digits: String = text.chars().filter(|c| *c != '-').collect();
@@ -535,12 +526,18 @@ fn parse_uuid(text: &str) -> Option<[u8; 16]> {
     u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes)
 }
 
+/// A file's name inside the data directory, and the whole of it: a flush looks it up, and allocates nothing.
+struct Name {
+    path: String,
+    full: PathBuf,
+}
+
 /// One file of the directory, whatever its name is by now and however many handles it has.
 struct DataFile {
     shared: Arc<Shared>,
     device: Arc<Device>,
     /// Its name inside the data directory; `None` once it has none.
-    path: Mutex<Option<String>>,
+    path: Mutex<Option<Name>>,
     identity: u64,
     /// The number of the file system that it is on.
     device_number: u64,
@@ -588,7 +585,8 @@ impl DataFile {
 
     fn open_by_name(&self, flags: OFlags) -> io::Result<File> {
         loop {
-            let Some(path) = self.path.lock().clone() else { return Err(io::ErrorKind::NotFound.into()) };
+            let path = self.path.lock().as_ref().map(|name| name.path.clone());
+            let Some(path) = path else { return Err(io::ErrorKind::NotFound.into()) };
             let writes = self.writable.load(Ordering::Acquire);
             let mut options = OpenOptions::new();
             options.read(true).write(writes);
@@ -598,7 +596,7 @@ impl DataFile {
                 Ok(_) => io::ErrorKind::NotFound.into(), // another file took the name
                 Err(error) => error,
             };
-            if self.path.lock().as_deref() == Some(&path) {
+            if self.path.lock().as_ref().is_some_and(|name| name.path == path) {
                 return Err(error);
             } // else it was renamed meanwhile
         }
@@ -640,25 +638,26 @@ impl DataFile {
     /// enough: it may have been moved away with its directory, or be a copy that somebody keeps.
     fn check_place(&self) -> io::Result<()> {
         self.shared.check_lock()?;
-        if self.has_its_name()? {
+        if self.has_its_name() {
             return Ok(());
         }
         // A call that renames or removes the file here has the lock until the new name is known.
         let _no_rename = self.shared.files.lock();
-        if self.has_its_name()? {
+        if self.has_its_name() {
             return Ok(());
         }
         Err(io::Error::other(format!("the file or its directory was moved or removed {WHILE_IN_USE}")))
     }
 
     /// Whether the name leads to the file; also where the file has none any more, by a call that was made here.
-    fn has_its_name(&self) -> io::Result<bool> {
-        let Some(path) = self.path.lock().clone() else { return Ok(true) };
-        match fs::symlink_metadata(self.shared.resolve(&path)?) {
-            Ok(there) => Ok(there.dev() == self.device_number && identity(&there) == self.identity),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+    fn has_its_name(&self) -> bool {
+        let name = self.path.lock();
+        let Some(name) = &*name else { return true };
+        match fs::symlink_metadata(&name.full) {
+            Ok(there) => there.dev() == self.device_number && identity(&there) == self.identity,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => false,
             // A medium that answers for neither: what is written next learns that by itself.
-            Err(_) => Ok(true),
+            Err(_) => true,
         }
     }
 
@@ -806,7 +805,10 @@ impl DataFile {
 
 impl fmt::Debug for DataFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DataFile").field("path", &*self.path.lock()).field("map", &self.map).finish_non_exhaustive()
+        f.debug_struct("DataFile")
+            .field("path", &self.path.lock().as_ref().map(|name| &name.path))
+            .field("map", &self.map)
+            .finish_non_exhaustive()
     }
 }
 

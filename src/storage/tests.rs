@@ -700,8 +700,8 @@ fn a_flag_is_seen_by_everybody_until_it_is_lowered() {
 
 #[test]
 fn a_store_is_not_written_on_a_file_system_that_loses_flushed_files() {
-    let directory = TestDir::new();
     for (kind, name) in [(0x4D44, "vfat"), (0x2011_BAB0, "exfat")] {
+        let directory = TestDir::new();
         let storage = directory.open(DirectoryStorageOptions::default());
         storage.pretend(kind);
         let refused = storage.lock().unwrap_err();

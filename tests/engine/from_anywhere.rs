@@ -209,7 +209,8 @@ fn damage(dir: &Path, random: &mut Random) -> String {
 fn attached_and_opened(dir: &Path, what: &str, is_own: bool) {
     let store = Store::attach(dir).unwrap();
     if let Ok(log) = store.log("t", 0) {
-        check(&log, &format!("{what}, attached"), is_own);
+        // What an attached process sees may end in a loss: the last records are those that are there.
+        check(&log, &format!("{what}, attached"), false);
     }
     drop(store);
     let store = ticking().open(dir).unwrap();

@@ -540,9 +540,9 @@ class Run:
         if broken:
             raise broken
         return (
-            f"{cache}, {said or 'nothing compared'}; in {phase} after {counts['writes']} writes and {counts['flushes']} "
-            f"flushes; {acknowledged} acknowledged; {counts['unflushed']} writes in the cache, {counts['torn']} torn, "
-            f"{counts['dropped_sectors']} sectors dropped"
+            f"{cache}, {said or 'nothing compared'}; in {phase} after {counts['writes']} writes and "
+            f"{counts['flushes']} flushes; {acknowledged} acknowledged; {counts['unflushed']} writes in the cache, "
+            f"{counts['torn']} torn, {counts['dropped_sectors']} sectors dropped"
         )
 
     def arm(self):

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use edgelog_core::{Effort, LeaderEpoch, Offset, Position, Resync, find_batch};
+use edgelog_core::{Effort, LeaderEpoch, Offset, Plausible, Position, Resync, find_batch};
 
 use super::Recovery;
 use super::report::CutTail;
@@ -180,18 +180,20 @@ impl Recovery<'_> {
         let len = segment.len()?;
         let mut window = Window::new(Arc::clone(segment.file()?), u64::from(len));
         let mut effort = Effort::for_segment(u64::from(len));
-        let (mut at, mut next, mut range) = (position, segment.base_offset, None);
+        let (mut at, mut next, mut range) = (position, None, None);
         for _ in 0..SEARCHES_MAX {
             let mut cursor = Cursor::new(&self.log.pool);
             while let Ok(Ok(batch)) = cursor.batch(segment, at, len) {
-                if batch.base_offset() < next || batch.verify_crc().is_err() {
+                if next.is_some_and(|next| batch.base_offset() < next) || batch.verify_crc().is_err() {
                     break;
                 }
                 range = Some((range.map_or(batch.base_offset(), |(first, _)| first), batch.last_offset()));
-                (at, next) = (at + batch.size() as u32, batch.next_offset());
+                (at, next) = (at + batch.size() as u32, Some(batch.next_offset()));
             }
             cursor.release();
-            let plausible = self.log.due(next, Offset::MAX).plausible();
+            // The first may have any offset: one that did not get its own yet has 0.
+            let due = self.log.due(next.unwrap_or(Offset(0)), Offset::MAX).plausible();
+            let plausible = Plausible { offset_min: next.unwrap_or(Plausible::ANY_OFFSET), ..due };
             match find_batch(&mut window, u64::from(at) + 1, &plausible, &mut effort.search) {
                 Resync::Found(found) => at = Position(found.position as u32),
                 _ => break,
