@@ -154,7 +154,7 @@ fn what_a_failed_append_left_does_not_outlast_a_truncation() {
 fn what_a_failed_append_left_does_not_pass_for_the_next_one() {
     let images = [Image::OldestKept, Image::Alternate, Image::NewestLost, Image::Random(1), Image::Random(2)];
     for after in 0..4 {
-        for calls_before in 0..4 {
+        for calls_before in 0..12 {
             at_every_effect(16, &images, |cut| {
                 let mut ops = vec![Op::Create { topic: 0 }];
                 // What a failed write leaves follows from the number of the call.
