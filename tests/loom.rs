@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use edgelog::canary::{Bug, switch_on};
 use edgelog::clock::ManualClock;
 use edgelog::storage::{Access, DirEntry, FileMeta, Lease, MemoryStorage, Storage, StorageFile, StorageLock};
-use edgelog::{Durability, Error, Log, NewRecord, NewTopic, OffsetSpec, Reader, Store};
+use edgelog::{Durability, Error, Log, NewRecord, NewTopic, Offset, OffsetSpec, Reader, Store, TimestampMs};
 use loom::sync::atomic::AtomicU32;
 use loom::thread;
 
@@ -225,7 +225,8 @@ fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> thread
 
 /// A store with a log of which `records` were appended already.
 fn store(storage: &WatchedStorage, records: i64) -> (Store, Log) {
-    let options = Store::options().set("edgelog.housekeeping", "tick").unwrap().clock(ManualClock::new(1000));
+    let options =
+        Store::options().set("edgelog.housekeeping", "tick").unwrap().clock(ManualClock::new(TimestampMs(1000)));
     let store = options.open_on(storage.clone()).unwrap();
     store.create_topic(&NewTopic::new("t").config("segment.bytes", "4096").config("retention.ms", "-1")).unwrap();
     let log = store.log("t", 0).unwrap();
@@ -241,7 +242,7 @@ fn value(offset: i64) -> Vec<u8> {
 }
 
 fn append(log: &Log, offset: i64, durability: Durability) {
-    let info = log.append_with(NewRecord::value(&value(offset)).with_timestamp(1000), durability).unwrap();
+    let info = log.append_with(NewRecord::value(&value(offset)).with_timestamp(TimestampMs(1000)), durability).unwrap();
     assert_eq!(info.base_offset, offset);
 }
 
@@ -255,7 +256,7 @@ fn read(reader: &mut Reader, expected: &mut i64) {
 fn take(batch: &edgelog::Batch, expected: &mut i64) {
     for record in batch.records().unwrap() {
         let record = record.unwrap();
-        assert_eq!((record.offset, record.value), (*expected, Some(&value(*expected)[..])));
+        assert_eq!((record.offset, record.value), (Offset(*expected), Some(&value(*expected)[..])));
         *expected += 1;
     }
 }
@@ -342,13 +343,17 @@ fn group_commit() {
     let storage = WatchedStorage::new();
     let (_store, log) = store(&storage, 0);
     let commit = |log: Log, storage: WatchedStorage| {
-        let info = log.append_with(NewRecord::value(&value(0)).with_timestamp(1000), Durability::Sync).unwrap();
+        let info =
+            log.append_with(NewRecord::value(&value(0)).with_timestamp(TimestampMs(1000)), Durability::Sync).unwrap();
         let offsets = log.offsets();
         assert!(offsets.recovery_point > info.last_offset && offsets.high_watermark > info.last_offset, "{offsets:?}");
         let flushed = storage.flushed("t-0/00000000000000000000.log");
-        assert!(flushed >= (info.last_offset as u64 + 1) * 1200, "acknowledged {info:?} with {flushed} bytes flushed");
+        assert!(
+            flushed >= (info.last_offset.0 as u64 + 1) * 1200,
+            "acknowledged {info:?} with {flushed} bytes flushed"
+        );
         // What is said to be durable is.
-        assert!(flushed >= offsets.recovery_point as u64 * 1200, "{offsets:?} with {flushed} bytes flushed");
+        assert!(flushed >= offsets.recovery_point.0 as u64 * 1200, "{offsets:?} with {flushed} bytes flushed");
     };
     let other = {
         let (log, storage) = (log.clone(), storage.clone());
@@ -381,7 +386,7 @@ fn appenders_share_a_flush_over_a_roll() {
         let storage = WatchedStorage::new();
         let (_store, log) = store(&storage, 2);
         let commit = |log: Log| {
-            let record = NewRecord::value(&[7; 1200]).with_timestamp(1000);
+            let record = NewRecord::value(&[7; 1200]).with_timestamp(TimestampMs(1000));
             let info = log.append_with(record, Durability::Sync).unwrap();
             assert!(log.offsets().recovery_point > info.last_offset);
             info.last_offset
@@ -391,7 +396,7 @@ fn appenders_share_a_flush_over_a_roll() {
             spawn(move || commit(log))
         };
         let (one, two) = (commit(log), other.join().unwrap());
-        assert_eq!((one.min(two), one.max(two)), (2, 3));
+        assert_eq!((one.min(two), one.max(two)), (Offset(2), Offset(3)));
         for base_offset in [0, 3] {
             let path = format!("t-0/{base_offset:020}.log");
             assert_eq!(storage.flushed(&path), storage.written(&path));
@@ -406,7 +411,7 @@ fn readers_are_told_what_was_deleted() {
         let (_store, log) = store(&WatchedStorage::new(), 7);
         let mut reader = log.reader(OffsetSpec::Earliest).unwrap();
         let deleter = spawn(move || {
-            log.delete_records_before(6).unwrap();
+            log.delete_records_before(Offset(6)).unwrap();
         });
         let mut expected = 0;
         loop {
@@ -424,8 +429,8 @@ fn readers_are_told_what_was_deleted() {
 }
 
 fn append_or_closed(log: &Log) -> i64 {
-    match log.append_with(NewRecord::value(&value(0)).with_timestamp(1000), Durability::Os) {
-        Ok(info) => info.last_offset + 1,
+    match log.append_with(NewRecord::value(&value(0)).with_timestamp(TimestampMs(1000)), Durability::Os) {
+        Ok(info) => (info.last_offset + 1).0,
         Err(Error::Closed) => 0,
         Err(error) => panic!("{error}"),
     }

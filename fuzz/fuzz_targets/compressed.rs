@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::io::Write as _;
 
-use edgelog::core::{CRC_START, HEADER_LEN, RecordBatchBuilder, crc32c};
+use edgelog::core::{CRC_START, HEADER_LEN, RecordBatchBuilder, TimestampMs, crc32c};
 use edgelog::storage::MemoryStorage;
 use edgelog::{Durability, NewTopic, OffsetSpec, Store};
 use edgelog_fuzz::options;
@@ -42,7 +42,7 @@ fuzz_target!(|input: Input<'_>| match input {
         let mut taken: Vec<Vec<u8>> = Vec::new();
         for value in values.chunks(usize::from(value_len) + 1).take(64) {
             let value = value.repeat(1 + usize::from(repeat % 16));
-            if builder.append(1000, None, Some(&value), &[]).is_ok() {
+            if builder.append(TimestampMs(1000), None, Some(&value), &[]).is_ok() {
                 taken.push(value);
             }
         }
@@ -62,7 +62,7 @@ fuzz_target!(|input: Input<'_>| match input {
 
 fn empty_header() -> Vec<u8> {
     let mut builder = RecordBatchBuilder::new(vec![0; 256]);
-    builder.append(1000, None, Some(b"v"), &[]).expect("it fits");
+    builder.append(TimestampMs(1000), None, Some(b"v"), &[]).expect("it fits");
     builder.finish()[..HEADER_LEN].to_vec()
 }
 

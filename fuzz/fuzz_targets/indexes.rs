@@ -3,7 +3,9 @@
 //! sound store say, every record is found by its offset: an index is never evidence.
 
 use edgelog::OffsetSpec;
-use edgelog::core::{OFFSET_INDEX_ENTRY_LEN, OffsetIndex, TIME_INDEX_ENTRY_LEN, TimeIndex};
+use edgelog::core::{
+    OFFSET_INDEX_ENTRY_LEN, Offset, OffsetIndex, Position, TIME_INDEX_ENTRY_LEN, TimeIndex, TimestampMs,
+};
 use edgelog_fuzz::{Files, RECORDS, TIME_BASE, options, read_from, value};
 use libfuzzer_sys::{arbitrary, fuzz_target};
 
@@ -39,19 +41,19 @@ fuzz_target!(|input: Input| match input {
 });
 
 fn offset_index(bytes: &[u8], base_offset: i64, target: i64) {
-    let index = OffsetIndex::new(bytes, base_offset);
+    let index = OffsetIndex::new(bytes, Offset(base_offset));
     assert_eq!(index.len(), bytes.len() / OFFSET_INDEX_ENTRY_LEN);
     let entries: Vec<_> = index.entries().collect();
     assert_eq!((entries.len(), entries.last().copied()), (index.len(), index.last()));
-    let (by_offset, by_position) = (index.lookup(target), index.lookup_position(target as u32));
+    let (by_offset, by_position) = (index.lookup(Offset(target)), index.lookup_position(Position(target as u32)));
     if index.check().is_ok() {
         // Sorted: the walk is the obvious way.
         let walked = entries.iter().rev().find(|entry| entry.offset <= target);
-        assert_eq!(by_offset.position, walked.map_or(0, |entry| entry.position));
+        assert_eq!(by_offset.position, walked.map_or(0, |entry| entry.position.0));
         let walked = entries.iter().rev().find(|entry| entry.position <= target as u32);
-        assert_eq!(by_position.position, walked.map_or(0, |entry| entry.position));
+        assert_eq!(by_position.position, walked.map_or(0, |entry| entry.position.0));
         for entry in &entries {
-            assert!(entry.encode(base_offset).iter().eq(bytes_of(bytes, &entries, *entry)));
+            assert!(entry.encode(Offset(base_offset)).iter().eq(bytes_of(bytes, &entries, *entry)));
         }
     }
 }
@@ -66,14 +68,14 @@ fn bytes_of<'a>(
 }
 
 fn time_index(bytes: &[u8], base_offset: i64, target: i64) {
-    let index = TimeIndex::new(bytes, base_offset);
+    let index = TimeIndex::new(bytes, Offset(base_offset));
     assert_eq!(index.len(), bytes.len() / TIME_INDEX_ENTRY_LEN);
     let entries: Vec<_> = index.entries().collect();
     assert_eq!((entries.len(), entries.last().copied()), (index.len(), index.last()));
-    let found = index.lookup(target);
+    let found = index.lookup(TimestampMs(target));
     if index.check().is_ok() {
         let walked = entries.iter().rev().find(|entry| entry.timestamp <= target);
-        assert_eq!(found.offset, walked.map_or(base_offset, |entry| entry.offset));
+        assert_eq!(found.offset, walked.map_or(base_offset, |entry| entry.offset.0));
     }
 }
 
@@ -96,10 +98,10 @@ fn files(edits: &[Edit], offsets: &[u8]) {
     let log = store.log("t", 0).expect("it is there");
     for &offset in offsets {
         let offset = i64::from(offset) % RECORDS;
-        let read = read_from(&log, OffsetSpec::Offset(offset));
+        let read = read_from(&log, OffsetSpec::Offset(Offset(offset)));
         let expected: Vec<_> = (offset..RECORDS).map(|offset| (offset, value(offset))).collect();
         assert_eq!((read.records, read.lost), (expected, Vec::new()));
-        if let Some(found) = log.offset_for_time(TIME_BASE + offset).expect("a sound log") {
+        if let Some(found) = log.offset_for_time(TimestampMs(TIME_BASE + offset)).expect("a sound log") {
             assert!(found.offset >= offset, "offset {} is older than asked for", found.offset);
         }
     }

@@ -3,7 +3,8 @@
 //! our own builder, decode to the same.
 
 use edgelog::core::{
-    CRC_START, CompressionType, HEADER_LEN, Header, RecordBatch, RecordBatchBuilder, crc32c, encode_one, stamp_base,
+    CRC_START, CompressionType, HEADER_LEN, Header, LeaderEpoch, Offset, RecordBatch, RecordBatchBuilder, TimestampMs,
+    crc32c, encode_one, stamp_base,
 };
 use libfuzzer_sys::{arbitrary, fuzz_target};
 
@@ -50,9 +51,9 @@ fn look_at(bytes: &[u8]) {
     assert_eq!(batch.verify_crc().is_ok(), batch.compute_crc() == batch.crc());
     // Neither base offset nor epoch is under the checksum.
     let mut moved = batch.bytes().to_vec();
-    stamp_base(&mut moved, 7, 3);
+    stamp_base(&mut moved, Offset(7), LeaderEpoch(3));
     if let Ok(moved) = RecordBatch::parse(&moved) {
-        assert_eq!((moved.base_offset(), moved.partition_leader_epoch()), (7, 3));
+        assert_eq!((moved.base_offset(), moved.partition_leader_epoch()), (Offset(7), LeaderEpoch(3)));
         assert_eq!(moved.verify_crc().is_ok(), batch.verify_crc().is_ok());
     }
     if batch.compression() != CompressionType::None {
@@ -80,11 +81,11 @@ fn round_trip(given: &[Given<'_>]) {
         let headers: Vec<Header<'_>> =
             one.headers.iter().map(|(key, value)| Header { value: *value, ..Header::new(key, b"") }).collect();
         // What does not fit, or lies too far from the first in time, is refused and leaves the batch as it was.
-        if builder.append(one.timestamp, one.key, one.value, &headers).is_ok() {
+        if builder.append(TimestampMs(one.timestamp), one.key, one.value, &headers).is_ok() {
             taken.push(one);
         }
         let mut alone = vec![0; 1 << 16];
-        if let Ok(size) = encode_one(&mut alone, one.timestamp, one.key, one.value, &headers) {
+        if let Ok(size) = encode_one(&mut alone, TimestampMs(one.timestamp), one.key, one.value, &headers) {
             let batch = RecordBatch::parse(&alone[..size]).expect("what was encoded parses");
             assert_eq!((batch.verify_crc(), batch.record_count()), (Ok(()), 1));
         }
@@ -93,14 +94,14 @@ fn round_trip(given: &[Given<'_>]) {
         return;
     }
     let bytes = builder.finish();
-    stamp_base(bytes, 100, 1);
+    stamp_base(bytes, Offset(100), LeaderEpoch(1));
     let batch = RecordBatch::parse(bytes).expect("what was encoded parses");
     assert_eq!(batch.verify_crc(), Ok(()));
     assert_eq!(batch.record_count() as usize, taken.len());
     let records = batch.records().expect("not compressed");
     for (n, (record, one)) in records.zip(&taken).enumerate() {
         let record = record.expect("what was encoded decodes");
-        assert_eq!((record.offset, record.timestamp), (100 + n as i64, one.timestamp));
+        assert_eq!((record.offset, record.timestamp), (Offset(100 + n as i64), TimestampMs(one.timestamp)));
         assert_eq!((record.key, record.value), (one.key, one.value));
         let headers: Vec<_> = record.headers().map(|header| (header.key_str(), header.value)).collect();
         let expected: Vec<_> = one.headers.iter().map(|(key, value)| (Some(*key), *value)).collect();

@@ -5,8 +5,8 @@
 //! rise.
 
 use edgelog::core::{
-    CRC_START, Candidate, Continuation, Effort, HEADER_LEN, Plausible, RecordBatch, Resync, ScanRules, ScanStep,
-    Standing, crc32c, encode_one, find_batch, resync, scan_step, stamp_base,
+    CRC_START, Candidate, Continuation, Effort, HEADER_LEN, LeaderEpoch, Offset, Plausible, RecordBatch, Resync,
+    ScanRules, ScanStep, Standing, TimestampMs, crc32c, encode_one, find_batch, resync, scan_step, stamp_base,
 };
 use libfuzzer_sys::{arbitrary, fuzz_target};
 
@@ -33,8 +33,8 @@ fuzz_target!(|input: Input| {
     for (n, &len) in lens.iter().enumerate() {
         let mut batch = [0; 512];
         let value = vec![len ^ 0x5a; usize::from(len)];
-        let size = encode_one(&mut batch, 1000, Some(b"k"), Some(&value), &[]).expect("it fits");
-        stamp_base(&mut batch, n as i64, 0);
+        let size = encode_one(&mut batch, TimestampMs(1000), Some(b"k"), Some(&value), &[]).expect("it fits");
+        stamp_base(&mut batch, Offset(n as i64), LeaderEpoch(0));
         starts.push(whole.len());
         whole.extend_from_slice(&batch[..size]);
     }
@@ -68,10 +68,10 @@ fuzz_target!(|input: Input| {
 
 fn judge(bytes: &[u8], contiguous: bool) {
     let mut due = Continuation {
-        next_offset: 0,
+        next_offset: Offset(0),
         contiguous,
-        offset_end: i64::MAX,
-        durable_below: 0,
+        offset_end: Offset(i64::MAX),
+        durable_below: Offset(0),
         epochs: None,
         check_crc: true,
     };
@@ -97,8 +97,13 @@ fn judge(bytes: &[u8], contiguous: bool) {
 }
 
 fn scan(bytes: &[u8], whole: &[u8], starts: &[usize], contiguous: bool) {
-    let mut rules =
-        ScanRules { expected_offset: Some(0), contiguous, epochs: None, batch_bytes_max: 1 << 16, check_crc: true };
+    let mut rules = ScanRules {
+        expected_offset: Some(Offset(0)),
+        contiguous,
+        epochs: None,
+        batch_bytes_max: 1 << 16,
+        check_crc: true,
+    };
     let mut position = 0;
     loop {
         let rest = &bytes[position..];
@@ -135,8 +140,13 @@ fn scan(bytes: &[u8], whole: &[u8], starts: &[usize], contiguous: bool) {
 }
 
 fn search(bytes: &[u8], whole: &[u8], starts: &[usize], from: usize, contiguous: bool, budget: u64) {
-    let plausible =
-        Plausible { offset_min: 0, offset_end: i64::MAX, durable_below: 0, contiguous, epochs: None };
+    let plausible = Plausible {
+        offset_min: Offset(0),
+        offset_end: Offset(i64::MAX),
+        durable_below: Offset(0),
+        contiguous,
+        epochs: None,
+    };
     let first_whole = starts
         .windows(2)
         .map(|pair| (pair[0], pair[1]))

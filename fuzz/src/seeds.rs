@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use edgelog::core::{HEADER_LEN, RecordBatchBuilder, encode_one};
+use edgelog::core::{HEADER_LEN, RecordBatchBuilder, TimestampMs, encode_one};
 use edgelog_fuzz::Files;
 
 fn write(target: &str, name: &str, bytes: &[u8]) {
@@ -33,11 +33,14 @@ fn choice(variant: u64, variants: u64) -> [u8; 4] {
 
 fn main() {
     let mut one = vec![0; 512];
-    let size = encode_one(&mut one, 1_700_000_000_000, Some(b"key"), Some(b"value"), &[]).expect("it fits");
+    let size =
+        encode_one(&mut one, TimestampMs(1_700_000_000_000), Some(b"key"), Some(b"value"), &[]).expect("it fits");
     one.truncate(size);
     let mut builder = RecordBatchBuilder::new(vec![0; 4096]);
     for n in 0..5 {
-        builder.append(1_700_000_000_000 + n, None, Some(b"the same value over and over"), &[]).expect("it fits");
+        builder
+            .append(TimestampMs(1_700_000_000_000 + n), None, Some(b"the same value over and over"), &[])
+            .expect("it fits");
     }
     let payload = builder.payload().to_vec();
     let five = builder.finish().to_vec();
