@@ -160,7 +160,7 @@ fn refuse_inside(to: &Path, dir: &Path) -> Result<(), Failure> {
     while existing.symlink_metadata().is_err() && existing.pop() {}
     let is_whole = existing == std::path::absolute(to)?;
     let place = if is_whole && existing.is_file() {
-        // A name that is replaced stands where its directory is, whatever it leads to.
+        // A name that is replaced stands where its directory is, also where it is a link.
         existing.parent().unwrap_or(Path::new("/")).canonicalize()
     } else {
         existing.canonicalize()

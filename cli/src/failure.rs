@@ -144,7 +144,7 @@ pub(crate) fn refuse_stray_options<T: Default + PartialEq>(options: &T, command:
 
 /// Prints what clap has to say of the command line. Its own exit code for a wrong one, 2, means damage here.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
-    // Where standard output or error is closed there is nobody to tell.
+    // Where standard output or error is closed there is no reader of the message.
     let _ = error.print();
     if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

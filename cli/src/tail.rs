@@ -364,7 +364,7 @@ struct Printer {
 
 /// A longer key does not push all other lines' values to the right.
 const KEY_WIDTH_MAX: usize = 24;
-/// One beyond this is wider than that, whatever is in it, and is written piece by piece.
+/// One beyond this is always wider than that, and is written piece by piece.
 const KEY_BYTES_PADDED: usize = 4 * KEY_WIDTH_MAX;
 
 impl Printer {

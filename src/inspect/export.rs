@@ -219,10 +219,10 @@ pub fn export_partition(
     }
     if listing.segments.is_empty() {
         // As for a reader.
-        return Err(Error::UnknownTopicOrPartition { name: name.to_string() });
+        return Err(unknown());
     }
     let part = format!("{dir}.part");
-    // What has that name already was made by somebody else, or by an export that was killed: it stays.
+    // What has that name already was made by another program, or by an export that was killed: it stays.
     target.create_dir(&part).map_err(Error::storage("create directory", &part))?;
     let sizes = listing.segments.iter().filter_map(|(_, path)| storage.metadata(path).ok());
     let bytes_total = sizes.map(|meta| meta.len).sum();

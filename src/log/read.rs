@@ -658,7 +658,7 @@ impl Reader {
                 segment.set_known_end(end);
                 Ok(end)
             }
-            // Retention took it, or it cannot be read: whoever reads it reports that.
+            // Retention took it, or it cannot be read: the reader reports that.
             Err(error) if is_gone(&error) || error.is_corrupt() => Ok(segment.base_offset),
             Err(error) => Err(error),
         }

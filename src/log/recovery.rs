@@ -390,7 +390,7 @@ impl Recovery<'_> {
         Self::mark_stale_indexes(&segments, position);
         let (resumed, ends_at) = self.log.resume_writer(&active, position)?;
         if self.log.origin() == Origin::Imported {
-            // Nor is an offset that the last batch says to have, whatever the checkpoint says.
+            // Nor is an offset that the last batch says to have, also where the checkpoint says less.
             end = ends_at.map_or(end, |ends_at| ends_at.max(end));
         }
         self.log.begin(segments, resumed, position, start.min(end), end)?;
@@ -421,7 +421,7 @@ impl Recovery<'_> {
     fn claimed_behind(&self, segment: Option<&Arc<Segment>>, position: Position, point: Offset) -> Result<Offset> {
         let Some(segment) = segment.filter(|_| self.log.origin() == Origin::Imported) else { return Ok(point) };
         let claimed = self.valid_offsets_behind(segment, position)?.map(|(_, last)| last);
-        // Nobody believes a wider hole.
+        // No reader believes a wider hole.
         let claimed = claimed.filter(|last| last.saturating_since(point) < HOLE_MAX);
         Ok(claimed.map_or(point, |last| last.saturating_add(1).min(OFFSET_MAX).max(point)))
     }

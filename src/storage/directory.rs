@@ -240,7 +240,7 @@ impl Shared {
         if self.read_only { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
     }
 
-    /// Whether `directory` is the data directory, by whatever name.
+    /// Whether `directory` is the data directory, by any name.
     fn is_root(&self, directory: &Path) -> bool {
         let id = |path: &Path| fs::metadata(path).map(|there| (there.dev(), there.ino())).ok();
         id(directory).is_some_and(|there| Some(there) == id(&self.root))
@@ -633,9 +633,9 @@ impl DataFile {
         if self.writable.load(Ordering::Acquire) { self.check_place() } else { Ok(()) }
     }
 
-    /// Returns where what was flushed is found again: the file's name, through whatever directory it leads, still
+    /// Returns where what was flushed is found again: the file's name, through the directory that it leads to, still
     /// stands for this file, in a data directory that is still this process's. That the file has some name is not
-    /// enough: it may have been moved away with its directory, or be a copy that somebody keeps.
+    /// enough: it may have been moved away with its directory, or be a copy that is kept.
     fn check_place(&self) -> io::Result<()> {
         self.shared.check_lock()?;
         if self.has_its_name() {

@@ -353,7 +353,7 @@ pub(super) fn sees_flag(path: &Path, lock_file: Option<&Path>) -> io::Result<boo
     }
 }
 
-/// Whether somebody holds the lock file at `path`.
+/// Whether the lock file at `path` is held.
 pub(super) fn is_held(path: &Path) -> bool {
     let file = open_lock_file(path, false, 0);
     file.is_ok_and(|file| {

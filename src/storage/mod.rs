@@ -127,7 +127,7 @@ pub trait Storage: Send + Sync + fmt::Debug {
         false
     }
 
-    /// What tells the directory `dir` from every other one, whatever names they have: the same for two names of one
+    /// What distinguishes the directory `dir` from every other one: the same for two names of one
     /// directory. `None` where no directory has two names, as by default, and where it cannot be known.
     fn directory_id(&self, dir: &str) -> Option<(u64, u64)> {
         let _ = dir;
@@ -135,7 +135,7 @@ pub trait Storage: Send + Sync + fmt::Debug {
     }
 
     /// Takes the lock of the directory to which the link `dir` leads: it stands outside of the data directory, whose
-    /// lock keeps nobody out of it. `store_file` is the name of a file that stands in every data directory. `None`
+    /// lock does not cover it. `store_file` is the name of a file that stands in every data directory. `None`
     /// where `dir` is no link, and where directories cannot be locked.
     ///
     /// # Errors

@@ -194,7 +194,7 @@ pub(crate) fn is_partition(storage: &dyn Storage, dir: &str) -> bool {
     files.iter().any(|file| !file.is_dir && (file.name == OWN_FILE || is_segment(file)))
 }
 
-/// Whether the directory `dir` holds something, and nothing of a log: it is not removed, whatever its name.
+/// Whether the directory `dir` holds something, and nothing of a log: it is not removed under any name.
 fn is_cleared(storage: &dyn Storage, dir: &str) -> bool {
     let files = storage.read_dir(dir).unwrap_or_default();
     !files.is_empty() && !files.iter().any(|file| !file.is_dir && file_names::is_of_log(&file.name))

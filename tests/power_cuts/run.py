@@ -78,7 +78,7 @@ TOPICS = {
 }
 # How often a writer gets `sync`, `os`, `flush` and `open`; chosen for each boot.
 ORDERS = ((35, 52, 10, 1), (5, 90, 4, 1), (80, 15, 4, 1), (2, 96, 1, 1))
-# After how many hundredths of a second the machine writes back what nobody flushed; its own default is 3000.
+# After how many hundredths of a second the machine writes back what was not flushed; its own default is 3000.
 WRITEBACK = (10, 20, 50, 3000)
 # Created and deleted again and again, under the same name.
 FLEETING = "fleeting"
@@ -370,7 +370,7 @@ class Store:
         """The names of the topics, but for the one that shows that a writer is there."""
         names = {json.loads(line)["topic"] for line in self.must("topics", "--json").splitlines()} - {"first"}
         if not names <= set(self.topics):
-            raise Broken(f"store{self.number}: topics that nobody created: {names - set(self.topics)}")
+            raise Broken(f"store{self.number}: topics that were never created: {names - set(self.topics)}")
         return names
 
     def ends_agree(self, before, after):

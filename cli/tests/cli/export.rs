@@ -56,7 +56,7 @@ fn nothing_but_a_file_is_replaced() {
     assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
     assert_eq!(export(&place, Path::new("/dev/stdout"), "json").exits(0).lines().len(), 3);
     export(&place, &fifo, "kafka").exits(1);
-    // A file is replaced, and nothing is left beside it.
+    // A file is replaced, and no other file is left.
     export(&place, &target, "json").exits(0);
     assert!(fs::read_to_string(&target).unwrap().lines().count() == 3 && !place.path("target.part").exists());
 }
@@ -110,7 +110,7 @@ fn nothing_is_exported_into_the_data_directory() {
             assert!(refused.stderr.contains("inside the data directory"), "{}", refused.stderr);
         }
     }
-    // Standard output is nowhere inside, whatever the working directory.
+    // Standard output is nowhere inside, from any working directory.
     let mut inside_of_it = place.command(&["export", "t", "--to", "-", "--format", "json"]);
     assert!(inside_of_it.current_dir(place.store()).output().unwrap().status.success());
     assert!(fs::read(&log).unwrap() == before && inside[1..].iter().all(|to| !to.exists()));
@@ -126,26 +126,26 @@ fn a_partition_that_cannot_be_read_is_named_by_whatever_reads() {
         if !is_whole {
             fs::create_dir(&gone).unwrap();
         }
-        let told = |done: Done| {
+        let reported = |done: Done| {
             let done = done.exits(2);
             let damage: Vec<_> =
                 done.stderr.lines().filter(|line| line.starts_with("damage:")).map(str::to_owned).collect();
             (damage, done)
         };
-        let (damage, tail) = told(place.run(&["tail", "t", "--from-beginning", "--no-follow"]));
+        let (damage, tail) = reported(place.run(&["tail", "t", "--from-beginning", "--no-follow"]));
         assert!(damage.len() == 1 && damage[0].contains("t-2 cannot be read"), "{damage:?}");
         assert_eq!(tail.lines().len(), 6);
         for arguments in [&["stat"][..], &["stat", "t"], &["topics"], &["tail", "t-2", "--no-follow"], &["tail", "t-2"]]
         {
-            assert_eq!(told(place.run(arguments)).0, damage, "{arguments:?}");
+            assert_eq!(reported(place.run(arguments)).0, damage, "{arguments:?}");
         }
         for format in ["json", "csv", "kafka"] {
             let to = place.path(format);
-            assert_eq!(told(export(&place, &to, format)).0, damage, "{format}");
+            assert_eq!(reported(export(&place, &to, format)).0, damage, "{format}");
             assert!(to.exists() && !place.path("kafka/t-2").exists());
         }
         let only = place.run(&["export", "t-2", "--to", "-", "--format", "json"]);
-        assert_eq!(told(only).0, damage);
+        assert_eq!(reported(only).0, damage);
         // The others can be read, with exit code 0.
         place.run(&["tail", "t-1", "--no-follow"]).exits(0);
     }
