@@ -1,13 +1,14 @@
 //! System calls of this floor, with all that belongs to one call.
 
-use std::fs::{self, File, FileType, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+
+use super::status::{Status, not_regular};
 
 /// Calls again what a signal interrupted.
 pub(super) fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
@@ -21,7 +22,7 @@ pub(super) fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rusti
 
 /// Opens the regular file at `path`. A symbolic link there is not followed, and a FIFO or a device is not waited for:
 /// each is an error that says what is there.
-pub(super) fn open_regular(mut options: OpenOptions, path: &Path, flags: OFlags) -> io::Result<File> {
+pub(super) fn open_regular(mut options: OpenOptions, path: &Path, flags: OFlags) -> io::Result<(File, Status)> {
     options.custom_flags((flags | OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32);
     let file = match options.open(path) {
         Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
@@ -32,33 +33,12 @@ pub(super) fn open_regular(mut options: OpenOptions, path: &Path, flags: OFlags)
         }
         file => file?,
     };
-    let kind = file.metadata()?.file_type();
-    if kind.is_dir() {
+    let status = Status::of(&file)?;
+    if status.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
-    check_kind(kind)?;
-    Ok(file)
-}
-
-/// Returns where a name stands for a regular file or a directory.
-///
-/// # Errors
-/// What else it stands for.
-pub(super) fn check_kind(kind: FileType) -> io::Result<()> {
-    if kind.is_file() || kind.is_dir() {
-        return Ok(());
-    }
-    let name = match () {
-        () if kind.is_symlink() => "symbolic link",
-        () if kind.is_fifo() => "FIFO",
-        () if kind.is_socket() => "socket",
-        () => "device",
-    };
-    Err(not_regular(name))
-}
-
-fn not_regular(what: &str) -> io::Error {
-    io::Error::other(format!("it is a {what}, and not a regular file"))
+    status.check_kind()?;
+    Ok((file, status))
 }
 
 /// Makes the names in `directory` durable.
@@ -69,14 +49,6 @@ pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
         Err(Errno::INVAL) => Ok(()),
         result => Ok(result?),
     }
-}
-
-/// Tells files apart that had one name one after the other. An inode number alone is used again at once on
-/// some file systems, so the time of birth is mixed in where the file system keeps it.
-pub(super) fn identity(metadata: &fs::Metadata) -> u64 {
-    let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    let born = born.map_or(0, |time| time.as_nanos() as u64);
-    metadata.ino() ^ born.wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
 /// The permissions of a directory whose files have `mode`: who may read may enter.

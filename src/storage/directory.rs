@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{self, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -14,13 +14,12 @@ use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 
-use super::calls::{
-    check_kind, create_durably, directory_mode, identity, open_regular, read_at, retry, sync_directory, write_all_at,
-};
+use super::calls::{create_durably, directory_mode, open_regular, read_at, retry, sync_directory, write_all_at};
 use super::device::Device;
 use super::lock::{self, DirectoryLock, HeldDirectory, HeldLock, PlainLock, WriterLock};
 use super::map_budget::MapBudget;
 use super::mapped_file::MappedFile;
+use super::status::Status;
 use super::{Access, DirEntry, FileMeta, LOCK_FILE, Lease, Storage, StorageFile, StorageLock, write_again};
 use crate::error::WHILE_IN_USE;
 
@@ -107,7 +106,7 @@ impl DirectoryStorage {
         }
         // Where a pipe has that name, opening it as a directory does not wait.
         let directory = OpenOptions::new().read(true).custom_flags(OFlags::DIRECTORY.bits() as i32).open(&root)?;
-        let device = directory.metadata()?.dev();
+        let device = Status::of(&directory)?.device;
         let home = Arc::new(Device::look(&directory, &root, options.store_mode.stores(), options.read_only)?);
         Ok(Self {
             shared: Arc::new(Shared {
@@ -242,7 +241,7 @@ impl Shared {
 
     /// Whether `directory` is the data directory, by any name.
     fn is_root(&self, directory: &Path) -> bool {
-        let id = |path: &Path| fs::metadata(path).map(|there| (there.dev(), there.ino())).ok();
+        let id = |path: &Path| Status::of_target(path).map(|there| (there.device, there.inode)).ok();
         id(directory).is_some_and(|there| Some(there) == id(&self.root))
     }
 
@@ -321,7 +320,7 @@ impl Storage for DirectoryStorage {
     fn lock(&self) -> io::Result<Box<dyn StorageLock>> {
         self.shared.check_writable()?;
         let root = File::open(&self.shared.root)?;
-        let device = self.shared.device_of(&root, &self.shared.root, root.metadata()?.dev())?;
+        let device = self.shared.device_of(&root, &self.shared.root, Status::of(&root)?.device)?;
         if let Err(unsafe_there) = device.check_safe() {
             // A store that is refused leaves nothing. What has something in it by now stays.
             self.shared.created.iter().rev().for_each(|directory| drop(fs::remove_dir(directory)));
@@ -350,7 +349,7 @@ impl Storage for DirectoryStorage {
     }
 
     fn is_link(&self, dir: &str) -> bool {
-        fs::symlink_metadata(self.shared.root.join(dir)).is_ok_and(|metadata| metadata.is_symlink())
+        Status::of_name(&self.shared.root.join(dir)).is_ok_and(|there| there.is_link())
     }
 
     fn leads_nowhere(&self, dir: &str) -> bool {
@@ -358,8 +357,8 @@ impl Storage for DirectoryStorage {
     }
 
     fn directory_id(&self, dir: &str) -> Option<(u64, u64)> {
-        let metadata = fs::metadata(self.shared.resolve(dir).ok()?).ok().filter(fs::Metadata::is_dir)?;
-        Some((metadata.dev(), metadata.ino()))
+        let there = Status::of_target(&self.shared.resolve(dir).ok()?).ok().filter(Status::is_dir)?;
+        Some((there.device, there.inode))
     }
 
     fn lock_linked(&self, dir: &str, store_file: &str) -> io::Result<Option<Box<dyn StorageLock>>> {
@@ -392,7 +391,7 @@ impl Storage for DirectoryStorage {
     fn remove_dir(&self, dir: &str) -> io::Result<()> {
         self.shared.check_writable()?;
         let path = self.shared.resolve(dir)?;
-        if !fs::symlink_metadata(&path)?.is_symlink() {
+        if !Status::of_name(&path)?.is_link() {
             return fs::remove_dir(path);
         }
         fs::remove_dir(fs::canonicalize(&path)?)?;
@@ -409,13 +408,12 @@ impl Storage for DirectoryStorage {
         let mut open = shared.room_for_descriptor();
         let mut options = OpenOptions::new();
         options.read(true).write(writes).create_new(access == Access::CreateNew).mode(shared.file_mode);
-        let descriptor = open_regular(options, &full_path, OFlags::empty())?;
-        let metadata = descriptor.metadata()?;
-        let device = shared.device_of(&descriptor, &full_path, metadata.dev())?;
+        let (descriptor, status) = open_regular(options, &full_path, OFlags::empty())?;
+        let device = shared.device_of(&descriptor, &full_path, status.device)?;
         if writes && shared.writer.lock().strong_count() > 0 {
             device.check_safe()?;
         }
-        let identity = identity(&metadata);
+        let identity = status.identity;
         let mut files = shared.files.lock();
         let known = files.by_path.get(path).and_then(Weak::upgrade).filter(|file| file.identity == identity);
         let file = if let Some(file) = known {
@@ -438,14 +436,14 @@ impl Storage for DirectoryStorage {
                 device,
                 path: Mutex::new(Some(Name { path: path.to_owned(), full: full_path.clone() })),
                 identity,
-                device_number: metadata.dev(),
+                device_number: status.device,
                 writable: AtomicBool::new(writes),
                 descriptor: Mutex::new(Some(Arc::new(descriptor))),
                 last_used: AtomicU64::new(0),
                 dirty: AtomicBool::new(false),
                 failed: AtomicI32::new(0),
                 flushing: Mutex::new(()),
-                map: MappedFile::new(Arc::clone(&shared.budget), metadata.len(), writes, shared.lends),
+                map: MappedFile::new(Arc::clone(&shared.budget), status.len, writes, shared.lends),
             });
             open.push(Arc::downgrade(&file));
             files.insert(path, &file);
@@ -457,12 +455,12 @@ impl Storage for DirectoryStorage {
 
     fn metadata(&self, path: &str) -> io::Result<FileMeta> {
         let full_path = self.shared.resolve(path)?;
-        let mut metadata = fs::symlink_metadata(&full_path)?;
-        if metadata.is_symlink() && !path.contains('/') {
-            metadata = fs::metadata(&full_path).ok().filter(fs::Metadata::is_dir).unwrap_or(metadata);
+        let mut status = Status::of_name(&full_path)?;
+        if status.is_link() && !path.contains('/') {
+            status = Status::of_target(&full_path).ok().filter(Status::is_dir).unwrap_or(status);
         }
-        check_kind(metadata.file_type())?;
-        Ok(FileMeta { len: metadata.len(), identity: identity(&metadata) })
+        status.check_kind()?;
+        Ok(FileMeta { len: status.len, identity: status.identity })
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -592,7 +590,7 @@ impl DataFile {
             options.read(true).write(writes);
             let opened = open_regular(options, &self.shared.resolve(&path)?, flags);
             let error = match opened {
-                Ok(file) if identity(&file.metadata()?) == self.identity => return Ok(file),
+                Ok((file, status)) if status.identity == self.identity => return Ok(file),
                 Ok(_) => io::ErrorKind::NotFound.into(), // another file took the name
                 Err(error) => error,
             };
@@ -653,8 +651,8 @@ impl DataFile {
     fn has_its_name(&self) -> bool {
         let name = self.path.lock();
         let Some(name) = &*name else { return true };
-        match fs::symlink_metadata(&name.full) {
-            Ok(there) => there.dev() == self.device_number && identity(&there) == self.identity,
+        match Status::of_name(&name.full) {
+            Ok(there) => there.device == self.device_number && there.identity == self.identity,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => false,
             // A medium that answers for neither: what is written next learns that by itself.
             Err(_) => true,
@@ -713,7 +711,7 @@ impl DataFile {
         }
         let file = self.descriptor()?;
         let _size = self.map.lock_size();
-        let old_len = file.metadata()?.len();
+        let old_len = Status::of(&file)?.len;
         // The raw call: where the file system cannot do it, nothing else is an allocation.
         match retry(|| rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, len)) {
             Ok(()) => {
@@ -772,7 +770,7 @@ impl DataFile {
         const PIECE_BYTES: usize = 256 << 10;
         let cached = self.descriptor()?;
         let direct = self.open_by_name(OFlags::DIRECT)?;
-        let len = cached.metadata()?.len();
+        let len = Status::of(&cached)?.len;
         let mut memory = vec![0; PIECE_BYTES + BLOCK_BYTES];
         let aligned = memory.as_ptr().align_offset(BLOCK_BYTES);
         let piece = memory.get_mut(aligned..aligned + PIECE_BYTES).ok_or(io::ErrorKind::OutOfMemory)?;
@@ -828,7 +826,7 @@ impl DirectoryFile {
 
 impl StorageFile for DirectoryFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.file.descriptor()?.metadata()?.len())
+        Ok(Status::of(&*self.file.descriptor()?)?.len)
     }
 
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {

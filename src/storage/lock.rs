@@ -16,9 +16,9 @@
 //! Where a directory cannot be locked (some network file systems), the lock on `.lock` is all there is, and 3 is what a
 //! writer learns of another one by.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
@@ -29,6 +29,7 @@ use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 
 use super::calls::{open_regular, retry};
+use super::status::Status;
 use super::{ForkGuard, StorageLock};
 use crate::canary::{Bug, bug};
 use crate::error::WHILE_IN_USE;
@@ -67,17 +68,17 @@ struct Locked {
 
 impl Locked {
     fn new(file: File) -> io::Result<Locked> {
-        let metadata = file.metadata()?;
-        Ok(Locked { file, device: metadata.dev(), inode: metadata.ino() })
+        let Status { device, inode, .. } = Status::of(&file)?;
+        Ok(Locked { file, device, inode })
     }
 
-    fn is(&self, there: &fs::Metadata) -> bool {
-        (self.device, self.inode) == (there.dev(), there.ino())
+    fn is(&self, there: &Status) -> bool {
+        (self.device, self.inode) == (there.device, there.inode)
     }
 
     /// Whether the file at `path` is this one.
     fn has_name(&self, path: &Path) -> bool {
-        fs::symlink_metadata(path).is_ok_and(|there| self.is(&there))
+        Status::of_name(path).is_ok_and(|there| self.is(&there))
     }
 }
 
@@ -153,7 +154,7 @@ impl WriterLock {
     fn look(&self, state: &mut State) -> io::Result<()> {
         let Some(file) = &state.file else { return Ok(()) };
         if let Some(directory) = &self.directory {
-            match fs::metadata(&self.root) {
+            match Status::of_target(&self.root) {
                 Ok(there) if directory.is(&there) => {}
                 Ok(_) => {
                     let text = format!("another directory has taken the data directory's name {WHILE_IN_USE}");
@@ -390,7 +391,7 @@ fn lock_file(path: &Path, mode: u32) -> io::Result<Locked> {
 fn open_lock_file(path: &Path, writes: bool, mode: u32) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(writes).create(writes).truncate(false).mode(mode);
-    open_regular(options, path, OFlags::empty())
+    Ok(open_regular(options, path, OFlags::empty())?.0)
 }
 
 /// Locks the data directory, where directories can be locked. `lock_file` is its lock file, which this process holds.

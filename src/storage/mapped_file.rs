@@ -42,6 +42,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rustix::io::Errno;
 
 use super::map_budget::{Charge, Evict, MapBudget};
+use super::status::Status;
 use super::{Lease, Region};
 
 /// The greatest length of a window, and the granule that no window crosses.
@@ -258,7 +259,7 @@ impl MappedFile {
     fn measure(&self, open: Opener<'_>) -> io::Result<u64> {
         let file = open()?;
         let _size = self.lock_size();
-        let len = file.metadata()?.len();
+        let len = Status::of(&file)?.len;
         self.len.store(len, Ordering::Release);
         Ok(len)
     }

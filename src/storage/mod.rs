@@ -33,6 +33,7 @@ mod map_budget;
 mod mapped_file;
 mod memory;
 pub(crate) mod small_file;
+mod status;
 #[cfg(test)]
 mod tests;
 
