@@ -210,6 +210,12 @@ impl Continuation<'_> {
     #[inline]
     pub fn check_place(&self, batch: &RecordBatch<'_>) -> Result<(), DecodeError> {
         let (base_offset, last_offset) = (batch.base_offset(), batch.last_offset());
+        let is_due = base_offset == self.next_offset;
+        let is_inside = last_offset < self.offset_end && base_offset >= self.durable_below;
+        // Nearly every batch: none of the rules below can be broken.
+        if is_due && is_inside && self.contiguous && batch.is_whole() {
+            return Ok(());
+        }
         let hole = base_offset.saturating_since(self.next_offset);
         if !follows(Some(self.next_offset), base_offset, self.contiguous) || hole > HOLE_MAX {
             return Err(DecodeError::NotContiguous { expected: self.next_offset, found: base_offset });
@@ -232,7 +238,6 @@ impl Continuation<'_> {
         // is the start of the next segment may be known by its name alone, and segments may overlap there.
         // A batch that compaction has thinned out is judged by what follows it: `judge_at`.
         // One that stands at the very offset that is due is no damage if its checksum holds: then the point is wrong.
-        let is_due = base_offset == self.next_offset;
         let is_exact = base_offset >= self.durable_below
             || !is_due && (self.contiguous || (self.durable_below != self.offset_end && batch.is_whole()));
         if self.next_offset < self.durable_below && last_offset >= self.durable_below && is_exact {

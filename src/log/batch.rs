@@ -7,18 +7,17 @@ use edgelog_core::{CompressionType, LeaderEpoch, Offset, Position, Record, Recor
 
 use crate::codec::{self, CodecError};
 use crate::error::{DamageKind, Error, Result};
-use crate::segment::{BufferPool, PooledBuffer, Segment};
-use crate::storage::Lease;
+use crate::segment::{BatchBytes, BufferPool, PooledBuffer, Segment};
 
 /// A record batch, borrowed from its segment for as long as it lives.
 #[derive(Debug)]
 pub struct Batch {
-    lease: Lease,
+    bytes: BatchBytes,
+    base_offset: Offset,
+    last_offset: Offset,
     /// Records below this offset were not asked for.
     from: Offset,
     leader_epoch: LeaderEpoch,
-    /// Where it stands: the segment, and the byte in it.
-    place: (Arc<Segment>, Position),
     /// Where a compressed batch gets its buffer, and the bytes that it may take.
     pool: Option<(Arc<BufferPool>, usize)>,
     /// The decompressed records, once somebody asked.
@@ -26,41 +25,41 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The batch that `lease` is, which stands at `place`, from offset `from` on. A compressed one needs the pool.
+    /// The batch of these offsets that `bytes` is, from offset `from` on. A compressed one needs the pool.
     #[inline]
     pub(super) fn new(
-        lease: Lease,
-        place: (Arc<Segment>, Position),
+        bytes: BatchBytes,
+        (base_offset, last_offset): (Offset, Offset),
         from: Offset,
         leader_epoch: LeaderEpoch,
         pool: Option<(Arc<BufferPool>, usize)>,
     ) -> Batch {
-        Batch { lease, from, leader_epoch, place, pool, payload: OnceCell::new() }
+        Batch { bytes, base_offset, last_offset, from, leader_epoch, pool, payload: OnceCell::new() }
     }
 
     /// The batch as Kafka's bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.lease
+        &self.bytes
     }
 
     /// Header fields and, where it is not compressed, records: the core's view.
     pub fn view(&self) -> RecordBatch<'_> {
-        RecordBatch::parse(&self.lease).expect("the reader parsed these bytes, and they do not change")
+        RecordBatch::parse(&self.bytes).expect("the reader parsed these bytes, and they do not change")
     }
 
     /// Offset of the first record in the batch (which may lie before where the reader was asked to start).
     pub fn base_offset(&self) -> Offset {
-        self.view().base_offset()
+        self.base_offset
     }
 
     /// Offset of the last record.
     pub fn last_offset(&self) -> Offset {
-        self.view().last_offset()
+        self.last_offset
     }
 
     /// The segment and the byte in it where the batch stands.
     pub(super) fn stands_at(&self) -> (Arc<Segment>, Position) {
-        (Arc::clone(&self.place.0), self.place.1)
+        (Arc::clone(self.bytes.segment()), self.bytes.position())
     }
 
     /// Offset of the first record that was asked for.
@@ -103,9 +102,10 @@ impl Batch {
         Ok(self.payload.get().expect("set above"))
     }
 
+    #[inline]
     fn place(&self) -> Place<'_> {
-        let (base_offset, last_offset) = (self.base_offset(), self.last_offset());
-        Place { segment: &self.place.0, position: self.place.1, base_offset, last_offset }
+        let Batch { base_offset, last_offset, .. } = *self;
+        Place { segment: self.bytes.segment(), position: self.bytes.position(), base_offset, last_offset }
     }
 
     #[cold]

@@ -488,6 +488,7 @@ impl Reader {
             Err(error) => return self.not_a_batch(error),
         };
         let (base_offset, next_offset, size) = (batch.base_offset(), batch.next_offset(), batch.size());
+        let offsets = (base_offset, batch.last_offset());
         if next_offset <= self.position
             && place.reached != Reached::Damaged
             && follows(place.expected, base_offset, self.contiguous)
@@ -527,10 +528,10 @@ impl Reader {
             (self.table_epoch, self.epoch_range) = self.log.epoch_around(base_offset);
         }
         let epoch = if contiguous { self.table_epoch.unwrap_or(claimed) } else { claimed };
-        let lease = self.cursor.lease(position, size);
         let next_offset = if contiguous { next_offset } else { self.next_in_imported(due, position, len)? };
         let place = self.place.as_ref().expect("located above");
-        let (segment, from) = (Arc::clone(&place.segment), self.position);
+        let bytes = self.cursor.keep(&place.segment, position, size);
+        let from = self.position;
         let place = self.place.as_mut().expect("located above");
         place.position += size as u32;
         place.expected = Some(next_offset);
@@ -550,7 +551,7 @@ impl Reader {
             return Ok(Step::Moved);
         }
         let pool = compressed.then(|| (Arc::clone(&self.log.pool), self.log.decompressed_bytes_max));
-        Ok(Step::Batch(Batch::new(lease, (segment, position), from, epoch, pool)))
+        Ok(Step::Batch(Batch::new(bytes, offsets, from, epoch, pool)))
     }
 
     /// What the batch of `next_offset` is held to. Where base offsets are contiguous, they and the records' count say

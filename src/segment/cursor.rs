@@ -1,6 +1,7 @@
 //! Walks the batches of segments by borrowing a stretch at a time: lent by the map where it can, copied where
 //! not.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use edgelog_core::{DecodeError, HEADER_LEN, Offset, Position, RecordBatch, SegmentBytes, follows};
@@ -28,6 +29,54 @@ struct Stretch {
     lease: Lease,
     base_offset: Offset,
     position: Position,
+    /// What the batches that were given out of it share, from the first one on.
+    loan: Option<Arc<Loan>>,
+}
+
+/// A borrowed stretch and the segment that it is of, kept by the batches in it: one count for both, since each batch
+/// that is read alone pays for its counts.
+#[derive(Debug)]
+pub(crate) struct Loan {
+    lease: Lease,
+    segment: Arc<Segment>,
+    position: Position,
+}
+
+/// The bytes of one batch, borrowed, and where they stand.
+#[derive(Debug)]
+pub(crate) struct BatchBytes {
+    loan: Arc<Loan>,
+    position: Position,
+    size: usize,
+}
+
+impl BatchBytes {
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        &self.loan.segment
+    }
+
+    /// The first byte's place in the segment.
+    pub(crate) fn position(&self) -> Position {
+        self.position
+    }
+}
+
+impl Deref for BatchBytes {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        let start = (self.position - self.loan.position) as usize;
+        &self.loan.lease[start..start + self.size]
+    }
+}
+
+impl Stretch {
+    #[cold]
+    fn lend_to_batches(&mut self, segment: &Arc<Segment>) -> Arc<Loan> {
+        let loan = Loan { lease: self.lease.clone(), segment: Arc::clone(segment), position: self.position };
+        Arc::clone(self.loan.insert(Arc::new(loan)))
+    }
 }
 
 impl Cursor {
@@ -52,12 +101,16 @@ impl Cursor {
         end: Position,
     ) -> Result<std::result::Result<RecordBatch<'_>, DecodeError>> {
         let available = (end - position) as usize;
-        let needed = match RecordBatch::parse(self.bytes(segment, position, end, HEADER_LEN)?) {
-            // Parsed a second time below only to please the borrow checker: a returned borrow would bind the other
-            // branch.
-            Ok(batch) => batch.size(),
-            Err(DecodeError::Truncated { needed, .. }) if needed <= available => needed,
-            Err(error) => return Ok(Err(error)),
+        let head = self.bytes(segment, position, end, HEADER_LEN)?;
+        let needed = match RecordBatch::peek_size(head) {
+            // Nearly every batch. What else is wrong with it is judged once, below.
+            Ok(size) if size <= available.min(STRETCH_BYTES_MIN) => size,
+            // Before so much is read, the whole header has to hold.
+            _ => match RecordBatch::parse(head) {
+                Ok(batch) => batch.size(),
+                Err(DecodeError::Truncated { needed, .. }) if needed <= available => needed,
+                Err(error) => return Ok(Err(error)),
+            },
         };
         Ok(RecordBatch::parse(self.bytes(segment, position, end, needed)?))
     }
@@ -95,11 +148,16 @@ impl Cursor {
         }
     }
 
-    /// The same batch as a lease of its own, after [`batch`](Cursor::batch) found it.
-    pub(crate) fn lease(&self, position: Position, size: usize) -> Lease {
-        let stretch = self.stretch.as_ref().expect("a batch was found in it");
-        let start = (position - stretch.position) as usize;
-        stretch.lease.slice(start..start + size)
+    /// The bytes of the batch that [`batch`](Cursor::batch) found there, for as long as they are wanted.
+    #[inline]
+    pub(crate) fn keep(&mut self, segment: &Arc<Segment>, position: Position, size: usize) -> BatchBytes {
+        let stretch = self.stretch.as_mut().expect("a batch was found in it");
+        debug_assert!(stretch.base_offset == segment.base_offset && stretch.position <= position);
+        let loan = match &stretch.loan {
+            Some(loan) => Arc::clone(loan),
+            None => stretch.lend_to_batches(segment),
+        };
+        BatchBytes { loan, position, size }
     }
 
     /// Bytes from `position` on, at least `wanted` of them where there are as many below `end`.
@@ -137,7 +195,7 @@ impl Cursor {
             Some(lease) => lease,
             None => self.copy(segment, position, generous, wanted)?,
         };
-        self.stretch = Some(Stretch { lease, base_offset: segment.base_offset, position });
+        self.stretch = Some(Stretch { lease, base_offset: segment.base_offset, position, loan: None });
         Ok(())
     }
 

@@ -21,7 +21,7 @@ mod window;
 mod writer;
 
 pub(crate) use buffer::{BufferPool, PooledBuffer};
-pub(crate) use cursor::{Cursor, Lent};
+pub(crate) use cursor::{BatchBytes, Cursor, Lent};
 pub(crate) use damage::Resynced;
 pub(crate) use indexes::INDEX_BYTES_MAX;
 pub(crate) use log_file::{Segment, SegmentOptions, TooLong};
