@@ -5,13 +5,13 @@ use std::io;
 use std::sync::Arc;
 
 use edgelog_core::{
-    CompressionType, DecodeError, HEADER_LEN, LEADER_EPOCH_MAX, LeaderEpoch, NO_TIMESTAMP, OFFSET_MAX, Offset,
-    Position, RecordBatch, TimestampMs, stamp_base, stamp_max_timestamp,
+    DecodeError, LEADER_EPOCH_MAX, LeaderEpoch, NO_TIMESTAMP, OFFSET_MAX, Offset, Position, RecordBatch, TimestampMs,
+    stamp_base, stamp_max_timestamp,
 };
 
 use super::appender::Appender;
 use super::batch_builder::BatchBuilder;
-use super::encode::{COMPRESS_BYTES_MIN, Outcome, Scratch, compress_batch, with_scratch};
+use super::encode::{Outcome, with_scratch};
 use super::handle::Log;
 use super::role::Writer;
 use super::shared::{LogShared, state};
@@ -54,15 +54,8 @@ impl Log {
         let log = &*self.shared;
         let timestamp = record.timestamp.unwrap_or_else(|| log.clock.now());
         let outcome = with_scratch(|scratch| {
-            let size = log.encode(&mut scratch.encoded, timestamp, &record)?;
-            let codec = log.compression();
-            if codec != CompressionType::None && size >= HEADER_LEN + COMPRESS_BYTES_MIN && log.may_compress(size) {
-                let Scratch { encoded, compressed } = scratch;
-                if let Some(size) = compress_batch(codec, &mut encoded[..size], compressed)? {
-                    return log.append_batch_bytes(&mut compressed[..size], 0, timestamp, durability);
-                }
-            }
-            log.append_batch_bytes(&mut scratch.encoded[..size], 0, timestamp, durability)
+            let batch = log.encode(scratch, timestamp, &record)?;
+            log.append_batch_bytes(batch, 0, timestamp, durability)
         });
         outcome.map_err(|error| *error)
     }
@@ -102,21 +95,10 @@ impl Log {
             });
         };
         let max_timestamp = batch.max_timestamp();
-        let codec = log.compression();
-        let is_plain = codec == CompressionType::None || !log.may_compress(batch.bytes().len());
-        let info: Outcome<AppendInfo> = if is_plain {
-            log.append_batch_bytes(batch.bytes(), last_offset_delta, max_timestamp, durability)
-        } else {
-            with_scratch(|scratch| match compress_batch(codec, batch.bytes(), &mut scratch.compressed)? {
-                Some(size) => log.append_batch_bytes(
-                    &mut scratch.compressed[..size],
-                    last_offset_delta,
-                    max_timestamp,
-                    durability,
-                ),
-                None => log.append_batch_bytes(batch.bytes(), last_offset_delta, max_timestamp, durability),
-            })
-        };
+        let info: Outcome<AppendInfo> = with_scratch(|scratch| {
+            let bytes = log.compress(batch.bytes(), &mut scratch.compressed)?;
+            log.append_batch_bytes(bytes, last_offset_delta, max_timestamp, durability)
+        });
         let info = info.map_err(|error| *error)?;
         batch.clear();
         Ok(info)

@@ -22,7 +22,7 @@ pub(super) type Outcome<T> = std::result::Result<T, Box<Error>>;
 /// A thread keeps its encoding buffer up to this size.
 const SCRATCH_KEPT_MAX: usize = 1 << 20;
 /// Compressing less than this cannot pay: the smallest frame costs about as much.
-pub(super) const COMPRESS_BYTES_MIN: usize = 64;
+const COMPRESS_BYTES_MIN: usize = 64;
 
 /// A thread's own buffers: the encoded batch, and its compressed form.
 #[derive(Default)]
@@ -57,13 +57,13 @@ impl Drop for Lent<'_> {
     }
 }
 
-/// Compresses an encoded batch; `None` where that does not make it smaller.
-pub(super) fn compress_batch(codec: CompressionType, batch: &mut [u8], out: &mut Vec<u8>) -> Result<Option<usize>> {
+/// Compresses an encoded batch into `out`; false where that does not make it smaller.
+fn compress_batch(codec: CompressionType, batch: &[u8], out: &mut Vec<u8>) -> Result<bool> {
     out.clear();
     out.extend_from_slice(&batch[..HEADER_LEN]);
     codec::compress(codec, &batch[HEADER_LEN..], out)?;
     if out.len() >= batch.len() {
-        return Ok(None);
+        return Ok(false);
     }
     let batch_length = (out.len() - LOG_OVERHEAD) as u32;
     out[8..12].copy_from_slice(&batch_length.to_be_bytes());
@@ -71,7 +71,7 @@ pub(super) fn compress_batch(codec: CompressionType, batch: &mut [u8], out: &mut
     out[22] |= codec.id();
     let crc = crc32c(&out[CRC_START..]);
     out[17..21].copy_from_slice(&crc.to_be_bytes());
-    Ok(Some(out.len()))
+    Ok(true)
 }
 
 impl LogShared {
@@ -99,33 +99,40 @@ impl LogShared {
         Ok(max_timestamp.unwrap_or(NO_TIMESTAMP))
     }
 
-    /// Whether a batch of `size` bytes could be decompressed again.
+    /// Encodes one record as a batch, compressed as `compression.type` says.
     #[inline]
-    pub(super) fn may_compress(&self, size: usize) -> bool {
-        size - HEADER_LEN <= self.decompressed_bytes_max
-    }
-
-    /// Encodes a one-record batch into `buffer`, which grows as needed, and returns the batch's size.
-    #[inline]
-    pub(super) fn encode(
+    pub(super) fn encode<'s>(
         &self,
-        buffer: &mut Vec<u8>,
+        scratch: &'s mut Scratch,
         timestamp: TimestampMs,
         record: &NewRecord<'_>,
-    ) -> Outcome<usize> {
+    ) -> Outcome<&'s mut [u8]> {
+        let Scratch { encoded, compressed } = scratch;
         loop {
-            match encode_one(buffer, timestamp, record.key, record.value, record.headers) {
+            match encode_one(encoded, timestamp, record.key, record.value, record.headers) {
                 Ok(size) => {
                     let max = self.hot.batch_bytes_max.load(Ordering::Relaxed) as usize;
                     if size > max {
                         return Err(Error::RecordTooLarge { given: size, max }.into());
                     }
-                    return Ok(size);
+                    return self.compress(&mut encoded[..size], compressed);
                 }
-                Err(EncodeError::BufferTooSmall { needed, .. }) => self.grow(buffer, needed)?,
+                Err(EncodeError::BufferTooSmall { needed, .. }) => self.grow(encoded, needed)?,
                 Err(error) => return Err(Error::from(error).into()),
             }
         }
+    }
+
+    /// An encoded batch as it is appended: compressed, in `out`, where `compression.type` says so, that makes it
+    /// smaller, and it can be decompressed again.
+    #[inline]
+    pub(super) fn compress<'s>(&self, batch: &'s mut [u8], out: &'s mut Vec<u8>) -> Outcome<&'s mut [u8]> {
+        let codec = self.compression();
+        let payload = batch.len() - HEADER_LEN;
+        let pays = codec != CompressionType::None
+            && (COMPRESS_BYTES_MIN..=self.decompressed_bytes_max).contains(&payload)
+            && compress_batch(codec, batch, out)?;
+        Ok(if pays { out } else { batch })
     }
 
     #[cold]
