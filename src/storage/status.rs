@@ -2,8 +2,8 @@
 //!
 //! The times of its last changes are not asked for, which is the point of this file. Since Linux 6.13 a file whose
 //! times were read gets a new, exact time with its next write, and the flush behind that write takes a third longer
-//! (ext4: 165 us without, 235 us with). `std::fs::Metadata` always reads them. A follower in another process that looked
-//! at a file's length would make the writer's flushes as slow.
+//! (ext4: 165 us without, 235 us with). `std::fs::Metadata` always reads them. A follower in another process that
+//! looked at a file's length would make the writer's flushes as slow.
 
 use std::fs::{self, File};
 use std::io;
