@@ -34,19 +34,23 @@ use crate::storage::{DirectoryStorage, DirectoryStorageOptions, Storage, Storage
 use crate::{Store, TopicPartition};
 
 mod admin;
+#[path = "../kafka/backoff.rs"]
 mod backoff;
 #[cfg(test)]
 #[path = "../../tests/crash/beside.rs"]
 mod beside;
+#[path = "../kafka/cluster.rs"]
 mod cluster;
 mod collect;
 mod config;
+#[path = "../kafka/connection.rs"]
 mod connection;
 mod error;
 mod event;
 mod failed;
 mod lane;
 mod letter;
+#[path = "../kafka/line.rs"]
 mod line;
 mod metrics;
 mod note;
@@ -54,14 +58,19 @@ mod partition;
 mod place;
 mod position;
 mod run;
+#[path = "../kafka/sasl.rs"]
 mod sasl;
+#[path = "../kafka/security.rs"]
 mod security;
 mod settle;
+#[path = "../kafka/shape.rs"]
 mod shape;
 mod stamp;
 mod status;
+#[path = "../kafka/stream.rs"]
 mod stream;
 mod targets;
+#[path = "../kafka/tls.rs"]
 mod tls;
 mod transaction;
 mod uplink;
