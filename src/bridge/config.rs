@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{BridgeError, Result};
-use super::security::{Security, TokenCallback};
-use super::tls::TlsClient;
+use crate::kafka::{Security, TlsClient, TokenCallback};
 
 /// A key of the bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

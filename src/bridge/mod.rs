@@ -34,56 +34,38 @@ use crate::storage::{DirectoryStorage, DirectoryStorageOptions, Storage, Storage
 use crate::{Store, TopicPartition};
 
 mod admin;
-#[path = "../kafka/backoff.rs"]
-mod backoff;
 #[cfg(test)]
 #[path = "../../tests/crash/beside.rs"]
 mod beside;
-#[path = "../kafka/cluster.rs"]
-mod cluster;
 mod collect;
 mod config;
-#[path = "../kafka/connection.rs"]
-mod connection;
 mod error;
 mod event;
 mod failed;
 mod lane;
 mod letter;
-#[path = "../kafka/line.rs"]
-mod line;
 mod metrics;
 mod note;
 mod partition;
 mod place;
 mod position;
 mod run;
-#[path = "../kafka/sasl.rs"]
-mod sasl;
-#[path = "../kafka/security.rs"]
-mod security;
 mod settle;
-#[path = "../kafka/shape.rs"]
-mod shape;
 mod stamp;
 mod status;
-#[path = "../kafka/stream.rs"]
-mod stream;
 mod targets;
-#[path = "../kafka/tls.rs"]
-mod tls;
 mod transaction;
 mod uplink;
 
+#[cfg(fuzzing)]
+pub use crate::kafka::decode_answer;
+pub use crate::kafka::{Code, StopHandle};
 pub use admin::{Admin, ClusterPosition, PositionOf, forget};
-pub use backoff::StopHandle;
 pub use config::{BRIDGE_KEYS, BridgeConfig, BridgeKey};
-pub use error::{BridgeError, Code, Result};
+pub use error::{BridgeError, Result};
 pub use event::BridgeEvent;
 pub use metrics::{BridgeMetrics, ConnectionState, DurationHistogram, LogMetrics, MetricsHandle};
 pub use position::Decision;
-#[cfg(fuzzing)]
-pub use shape::decode_answer;
 pub use status::{LogStatus, status};
 
 use failed::FailedFlushes;

@@ -1,9 +1,9 @@
 //! One connection to one broker: frames, correlation, versions, timeouts, and saying who we are.
 //!
 //! A frame is a length (i32, big-endian) and that many bytes: a header with the correlation id, and the body. Several
-//! requests may be under way; a broker answers in the order in which it was asked. After any error the connection is of
-//! no use any more and is dropped, with all that was under way: what was sent may or may not have been carried out, and
-//! the caller knows what that means for its request.
+//! requests may be in flight; a broker answers them in their order. After any error the connection is of no use any
+//! more and is dropped, with all that was in flight: what was sent may or may not have been carried out, and the caller
+//! knows what that means for its request.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read};
@@ -11,62 +11,63 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::{
     ApiVersionsRequest, RequestHeader, ResponseHeader, SaslAuthenticateRequest, SaslHandshakeRequest,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use parking_lot::Mutex;
 
-use super::backoff::StopHandle;
-use super::error::{BridgeError, Code, Result};
-use super::line::{Line, Waited};
+use super::api::{self, ApiRequest};
+use super::error::{KafkaError, Result, check};
+use super::error_code::Code;
+use super::link::{LinkEstimator, Waited};
 use super::sasl::Exchange;
 use super::security::{Sasl, Security};
-use super::shape::{self, Answered, Speaks};
+use super::stop::StopHandle;
 use super::stream::{self, Stream};
 use super::tls::{self, TlsClient};
 
-/// No answer to a request of ours comes near this ...
+/// No response to a request of ours comes near this ...
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
-/// ... nor to one that is asked before the login this: until then the other end may be any program.
-const EARLY_RESPONSE_BYTES_MAX: usize = 1 << 20;
-/// A broker's quotas throttle for a second or so, and for no longer than their windows last together.
+/// ... nor, before the login is complete, this: until then the other end may be any program.
+const LOGIN_RESPONSE_BYTES_MAX: usize = 1 << 20;
+/// A broker throttles for no longer than its quota windows last together, 11 s by default (`quota.window.num` of
+/// `quota.window.size.seconds`). What asks for more than this is no broker to be trusted with how long we are silent.
 const THROTTLE_MAX: Duration = Duration::from_secs(60);
-/// Room is made for so much of an answer at a time.
+/// Room is made for so much of a response at a time.
 const READ_BYTES: usize = 64 << 10;
-/// How often a wait looks whether somebody asked to stop.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often a wait looks whether a stop was requested.
+const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The version of ApiVersions that is asked with: the first that tells finalized features (Kafka 2.7).
+/// The version of ApiVersions that is asked with: the first that has finalized features (Kafka 2.7).
 const API_VERSIONS_VERSION: i16 = ApiVersionsRequest::SPOKEN.1;
-const UNSUPPORTED_VERSION: i16 = 35;
-const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
-/// The version of `SaslHandshake` behind which words go into `SaslAuthenticate`; and the newest of that, which tells
-/// how long the session lasts.
+/// The version of `SaslHandshake` behind which mechanisms speak in `SaslAuthenticate`; and the newest of that, which
+/// says how long the session lasts.
 const SASL_HANDSHAKE_VERSION: i16 = SaslHandshakeRequest::SPOKEN.1;
 const SASL_AUTHENTICATE_VERSION: i16 = SaslAuthenticateRequest::SPOKEN.1;
-/// No mechanism has so many words.
-const SASL_WORDS_MAX: usize = 8;
+/// No mechanism takes so many round trips.
+const SASL_ROUND_TRIPS_MAX: usize = 8;
 /// A broker lets a session be renewed once in a second.
 const SESSION_MIN: Duration = Duration::from_millis(1100);
 
 /// What is the same for all connections.
 #[derive(Debug, Clone)]
-pub(super) struct Transport {
+pub(crate) struct Transport {
     pub(super) client_id: String,
     pub(super) connect_timeout: Duration,
     pub(super) request_timeout: Duration,
     pub(super) stop: StopHandle,
-    /// What all connections together know of the line.
-    pub(super) line: Line,
-    /// What brokers said of themselves: not asked again for each connection.
-    known: Known,
+    /// What all connections together know of the link.
+    pub(super) link: LinkEstimator,
+    /// Not asked again for each connection.
+    versions: VersionCache,
     tls: Option<Arc<TlsClient>>,
     sasl: Option<Arc<Sasl>>,
 }
 
 impl Transport {
-    pub(super) fn new(
+    pub(crate) fn new(
         client_id: &str,
         connect_timeout: Duration,
         request_timeout: Duration,
@@ -75,30 +76,39 @@ impl Transport {
     ) -> Transport {
         let tls = security.protocol.has_tls().then(|| Arc::new(TlsClient::new(security.tls.clone())));
         let sasl = security.protocol.has_sasl().then(|| Arc::new(security.sasl.clone()));
-        let (client_id, line) = (client_id.to_owned(), Line::default());
-        Transport { client_id, connect_timeout, request_timeout, stop, line, known: Known::default(), tls, sasl }
+        let (client_id, link) = (client_id.to_owned(), LinkEstimator::default());
+        Transport {
+            client_id,
+            connect_timeout,
+            request_timeout,
+            stop,
+            link,
+            versions: VersionCache::default(),
+            tls,
+            sasl,
+        }
     }
 
     fn connect(&self, host: &str, port: u16) -> io::Result<Stream> {
-        let socket = stream::connect(host, port, self.connect_timeout, LOOK)?;
+        let socket = stream::connect(host, port, self.connect_timeout, STOP_CHECK_INTERVAL)?;
         let Some(tls) = &self.tls else { return Ok(Stream::Plain(socket)) };
         let deadline = Instant::now() + self.request_timeout;
         Ok(Stream::Tls(Box::new(tls.connect(socket, host, deadline, &self.stop)?)))
     }
 
-    fn failed(&self, address: &str, source: io::Error) -> BridgeError {
+    fn failed(&self, address: &str, source: io::Error) -> KafkaError {
         let address = address.to_owned();
-        let Some(tls) = &self.tls else { return BridgeError::Connection { address, source } };
+        let Some(tls) = &self.tls else { return KafkaError::Connection { address, source } };
         // Whatever it was, files that were exchanged meanwhile, or the system's certificates, may be the remedy.
         tls.forget();
         match tls::explain(&source) {
-            Some(reason) => BridgeError::Tls { address, reason },
-            None => BridgeError::Connection { address, source },
+            Some(reason) => KafkaError::Tls { address, reason },
+            None => KafkaError::Connection { address, source },
         }
     }
 }
 
-/// What a broker said of itself.
+/// What a broker says of itself in ApiVersions.
 #[derive(Debug, Clone, Default)]
 struct Versions {
     apis: HashMap<i16, (i16, i16)>,
@@ -107,38 +117,38 @@ struct Versions {
 }
 
 /// What each broker speaks, by its address. One that was exchanged for another version closes a connection on which it
-/// is asked what it does not know: after the second in a row without any answer, it is asked again.
+/// gets a request that it does not know: after the second in a row without any response, it is asked again.
 #[derive(Debug, Clone, Default)]
-struct Known {
+struct VersionCache {
     brokers: Arc<Mutex<HashMap<String, (Versions, u32)>>>,
 }
 
-impl Known {
+impl VersionCache {
     const SILENT_MAX: u32 = 2;
 
     fn of(&self, address: &str) -> Option<Versions> {
         self.brokers.lock().get(address).map(|(versions, _)| versions.clone())
     }
 
-    /// Said by itself, or confirmed by an answer.
+    /// Said by itself, or confirmed by a response.
     fn learn(&self, address: &str, versions: &Versions) {
         self.brokers.lock().insert(address.to_owned(), (versions.clone(), 0));
     }
 
-    /// A connection to it ended without any answer.
+    /// A connection to it ended without any response.
     fn doubt(&self, address: &str) {
         let mut brokers = self.brokers.lock();
         let Some((_, silent)) = brokers.get_mut(address) else { return };
         *silent += 1;
-        if *silent >= Known::SILENT_MAX {
+        if *silent >= VersionCache::SILENT_MAX {
             brokers.remove(address);
         }
     }
 }
 
-/// A request whose answer is not read yet.
+/// A request whose response is not read yet.
 #[derive(Debug, Clone, Copy)]
-struct Asked {
+struct InFlight {
     correlation: i32,
     version: i16,
     header_version: i16,
@@ -147,8 +157,8 @@ struct Asked {
     at: Instant,
 }
 
-/// An answer's body, with the version that it is written in.
-type Answer = (i16, Bytes);
+/// A response's body, with the version that it is written in.
+type Body = (i16, Bytes);
 
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -157,19 +167,19 @@ pub(super) struct Connection {
     transport: Transport,
     next_correlation: i32,
     versions: Versions,
-    /// They are what was known before, and nothing was answered yet.
+    /// They are what was known before, and there was no response yet.
     is_assumed: bool,
-    /// What is under way, oldest first.
-    asked: VecDeque<Asked>,
-    /// Answers that were read before somebody wanted them.
-    early: VecDeque<Answer>,
-    /// Bytes of the requests that have no answer yet.
-    under_way: usize,
-    /// An answer may have so many bytes.
+    /// Oldest first.
+    in_flight: VecDeque<InFlight>,
+    /// Responses that were read before the caller asked for them.
+    buffered: VecDeque<Body>,
+    /// Bytes of the requests in flight.
+    in_flight_bytes: usize,
+    /// A response may have so many bytes.
     response_bytes_max: usize,
-    /// When the last answer came: time for the next one begins there.
-    heard: Instant,
-    /// Who we are has to be said again from then on.
+    /// Time for the next response begins there.
+    last_response_at: Instant,
+    /// We have to authenticate again from then on.
     session_until: Option<Instant>,
     /// The broker asked not to be spoken to before then.
     muted_until: Option<Instant>,
@@ -194,20 +204,20 @@ impl Connection {
             transport: transport.clone(),
             next_correlation: 0,
             versions: Versions::default(),
-            asked: VecDeque::new(),
-            under_way: 0,
-            response_bytes_max: EARLY_RESPONSE_BYTES_MAX,
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            response_bytes_max: LOGIN_RESPONSE_BYTES_MAX,
             is_assumed: false,
-            early: VecDeque::new(),
-            heard: Instant::now(),
+            buffered: VecDeque::new(),
+            last_response_at: Instant::now(),
             session_until: None,
             muted_until: None,
         };
-        if let Some(versions) = connection.transport.known.of(&connection.address) {
+        if let Some(versions) = connection.transport.versions.of(&connection.address) {
             (connection.versions, connection.is_assumed) = (versions, true);
         } else {
             connection.learn_versions()?;
-            connection.transport.known.learn(&connection.address, &connection.versions);
+            connection.transport.versions.learn(&connection.address, &connection.versions);
         }
         connection.authenticate()?;
         connection.response_bytes_max = RESPONSE_BYTES_MAX;
@@ -228,29 +238,27 @@ impl Connection {
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
         let mut frame = self.exchange(API_VERSIONS_VERSION, &request)?;
         // A broker that does not know the version answers in version 0, whose first field is the error.
-        if frame.starts_with(&UNSUPPORTED_VERSION.to_be_bytes()) {
+        if frame.starts_with(&ResponseError::UnsupportedVersion.code().to_be_bytes()) {
             let address = &self.address;
-            return Err(BridgeError::Unsupported(format!(
+            return Err(KafkaError::Unsupported(format!(
                 "{address} is older than Kafka 2.7; exactly-once delivery needs 4.0 with transaction.version=2"
             )));
         }
-        let answer = self.decode::<ApiVersionsRequest>(&mut frame, API_VERSIONS_VERSION)?;
-        if answer.error_code != 0 {
-            return Err(BridgeError::broker("ApiVersions", answer.error_code, None));
-        }
+        let response = self.decode::<ApiVersionsRequest>(&mut frame, API_VERSIONS_VERSION)?;
+        check("ApiVersions", response.error_code)?;
         self.versions.apis =
-            answer.api_keys.iter().map(|api| (api.api_key, (api.min_version, api.max_version))).collect();
-        let feature = answer.finalized_features.iter().find(|feature| &*feature.name == "transaction.version");
+            response.api_keys.iter().map(|api| (api.api_key, (api.min_version, api.max_version))).collect();
+        let feature = response.finalized_features.iter().find(|feature| &*feature.name == "transaction.version");
         self.versions.transaction_version = feature.map_or(0, |feature| feature.max_version_level);
         Ok(())
     }
 
     /// The newest version of a request that both sides speak.
-    pub(super) fn version<R: Speaks>(&self) -> Result<i16> {
+    pub(super) fn version<R: ApiRequest>(&self) -> Result<i16> {
         let (min, max) = self.versions.apis.get(&R::KEY).copied().unwrap_or((0, -1));
         let version = max.min(R::SPOKEN.1);
         if version < min.max(R::SPOKEN.0) {
-            return Err(BridgeError::Unsupported(format!(
+            return Err(KafkaError::Unsupported(format!(
                 "{} speaks versions {min} to {max} of request {}, {} to {} are needed: Kafka 4.0 or later",
                 self.address,
                 R::KEY,
@@ -261,101 +269,103 @@ impl Connection {
         Ok(version)
     }
 
-    /// Says who we are, where that is asked for: at the beginning, and before the session ends (KIP-368).
+    /// Authenticates, where SASL is asked for: at the beginning, and before the session ends (KIP-368).
     fn authenticate(&mut self) -> Result<()> {
         let Some(sasl) = self.transport.sasl.clone() else { return Ok(()) };
         let mechanism = sasl.mechanism.expect("a mechanism is set where SASL is");
         let began = Instant::now();
         let address = self.address.clone();
-        let refused = |reason: String| BridgeError::Authentication {
+        let refused = |reason: String| KafkaError::Authentication {
             address: address.clone(),
             mechanism: mechanism.name(),
             reason,
         };
         let handshake = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str(mechanism.name()));
         let mut frame = self.exchange(SASL_HANDSHAKE_VERSION, &handshake)?;
-        let answer = self.decode::<SaslHandshakeRequest>(&mut frame, SASL_HANDSHAKE_VERSION)?;
-        if answer.error_code == UNSUPPORTED_SASL_MECHANISM {
-            let offered: Vec<&str> = answer.mechanisms.iter().map(|name| &**name).collect();
+        let response = self.decode::<SaslHandshakeRequest>(&mut frame, SASL_HANDSHAKE_VERSION)?;
+        if response.error_code == ResponseError::UnsupportedSaslMechanism.code() {
+            let offered: Vec<&str> = response.mechanisms.iter().map(|name| &**name).collect();
             return Err(refused(format!("it takes {}: see sasl.mechanism", offered.join(", "))));
         }
-        if answer.error_code != 0 {
-            return Err(refused(Code(answer.error_code).to_string()));
+        if response.error_code != 0 {
+            return Err(refused(Code(response.error_code).to_string()));
         }
         let credentials = sasl.credentials().map_err(refused)?;
         let (mut exchange, first) = Exchange::begin(mechanism, &credentials).map_err(refused)?;
         let mut say = Some(first);
         let mut lifetime_ms = 0;
-        for _ in 0..SASL_WORDS_MAX {
-            let Some(said) = say else {
+        for _ in 0..SASL_ROUND_TRIPS_MAX {
+            let Some(message) = say else {
                 let lifetime = u64::try_from(lifetime_ms).ok().filter(|ms| *ms > 0).map(Duration::from_millis);
                 // While there is still time to do so between two requests.
                 self.session_until = lifetime.map(|lifetime| began + (lifetime * 17 / 20).max(SESSION_MIN));
                 return Ok(());
             };
-            let request = SaslAuthenticateRequest::default().with_auth_bytes(said.into());
+            let request = SaslAuthenticateRequest::default().with_auth_bytes(message.into());
             let mut frame = self.exchange(SASL_AUTHENTICATE_VERSION, &request)?;
-            let answer = self.decode::<SaslAuthenticateRequest>(&mut frame, SASL_AUTHENTICATE_VERSION)?;
-            if answer.error_code != 0 {
-                let code = Code(answer.error_code);
-                return Err(refused(answer.error_message.map_or_else(|| code.to_string(), |words| words.to_string())));
+            let response = self.decode::<SaslAuthenticateRequest>(&mut frame, SASL_AUTHENTICATE_VERSION)?;
+            if response.error_code != 0 {
+                let code = Code(response.error_code);
+                return Err(refused(
+                    response.error_message.map_or_else(|| code.to_string(), |words| words.to_string()),
+                ));
             }
-            lifetime_ms = answer.session_lifetime_ms;
-            say = exchange.answer(&answer.auth_bytes).map_err(refused)?;
+            lifetime_ms = response.session_lifetime_ms;
+            say = exchange.answer(&response.auth_bytes).map_err(refused)?;
         }
-        Err(refused("it never ends".to_owned()))
+        Err(refused(format!("it did not end after {SASL_ROUND_TRIPS_MAX} round trips")))
     }
 
-    /// Sends a request and waits for the answer. Nothing else may be under way.
-    pub(super) fn request<R: Speaks>(&mut self, request: &R) -> Result<R::Response> {
+    /// Sends a request and waits for the response. Nothing else may be in flight.
+    pub(super) fn request<R: ApiRequest>(&mut self, request: &R) -> Result<R::Response> {
         self.send(request)?;
         self.receive::<R>()
     }
 
-    /// Sends a request; [`receive`](Connection::receive) gets the answer, after those to earlier ones.
-    pub(super) fn send<R: Speaks>(&mut self, request: &R) -> Result<()> {
+    /// Sends a request; [`receive`](Connection::receive) gets the response, after those to earlier ones.
+    pub(super) fn send<R: ApiRequest>(&mut self, request: &R) -> Result<()> {
         let version = self.version::<R>()?;
         if self.session_until.is_some_and(|until| Instant::now() >= until) {
-            // Between requests: what is under way comes first.
-            while !self.asked.is_empty() {
-                let answer = self.read_answer()?;
-                self.early.push_back(answer);
+            // Between requests: what is in flight comes first.
+            while !self.in_flight.is_empty() {
+                let body = self.read_response()?;
+                self.buffered.push_back(body);
             }
             self.authenticate()?;
         }
         if let Some(until) = self.muted_until.take() {
             self.transport.stop.wait(until.saturating_duration_since(Instant::now()));
         }
-        self.ask(version, request)
+        self.write_request(version, request)
     }
 
-    /// Waits for the answer to the oldest request that has none yet, which was an `R`.
-    pub(super) fn receive<R: Speaks>(&mut self) -> Result<R::Response> {
-        let (version, mut body) = match self.early.pop_front() {
-            Some(answer) => answer,
-            None => self.read_answer()?,
+    /// Waits for the response to the oldest request in flight, which was an `R`.
+    pub(super) fn receive<R: ApiRequest>(&mut self) -> Result<R::Response> {
+        let (version, mut body) = match self.buffered.pop_front() {
+            Some(body) => body,
+            None => self.read_response()?,
         };
         self.decode::<R>(&mut body, version)
     }
 
-    fn decode<R: Answered>(&self, body: &mut Bytes, version: i16) -> Result<R::Response> {
-        shape::decode::<R>(body, version).map_err(|reason| self.nonsense(&reason))
+    fn decode<R: ApiRequest>(&self, body: &mut Bytes, version: i16) -> Result<R::Response> {
+        api::decode::<R>(body, version).map_err(|reason| self.malformed(&reason))
     }
 
-    /// The broker said that it was asked too much: the next request waits.
+    /// The broker throttles us: the next request waits.
     pub(super) fn mute_for(&mut self, throttle_time_ms: i32) {
         if let Ok(ms @ 1..) = u64::try_from(throttle_time_ms) {
             self.muted_until = Some(Instant::now() + Duration::from_millis(ms).min(THROTTLE_MAX));
         }
     }
 
-    /// One request and the body of its answer.
+    /// One request and the body of its response.
     fn exchange<R: Request>(&mut self, version: i16, request: &R) -> Result<Bytes> {
-        self.ask(version, request)?;
-        Ok(self.read_answer()?.1)
+        self.write_request(version, request)?;
+        Ok(self.read_response()?.1)
     }
 
-    fn ask<R: Request>(&mut self, version: i16, request: &R) -> Result<()> {
+    fn write_request<R: Request>(&mut self, version: i16, request: &R) -> Result<()> {
         let correlation = self.next_correlation;
         self.next_correlation = self.next_correlation.wrapping_add(1);
         let header = RequestHeader::default()
@@ -365,68 +375,71 @@ impl Connection {
             .with_client_id(Some(StrBytes::from_string(self.transport.client_id.clone())));
         let mut frame = BytesMut::new();
         frame.put_i32(0);
-        header.encode(&mut frame, R::header_version(version)).map_err(|error| self.nonsense(&error))?;
-        request.encode(&mut frame, version).map_err(|error| self.nonsense(&error))?;
+        header.encode(&mut frame, R::header_version(version)).map_err(|error| self.malformed(&error))?;
+        request.encode(&mut frame, version).map_err(|error| self.malformed(&error))?;
         let len = i32::try_from(frame.len() - 4).expect("a request is far below 2 GiB");
         frame[..4].copy_from_slice(&len.to_be_bytes());
         let (bytes, began) = (frame.len(), Instant::now());
-        self.under_way += bytes;
+        self.in_flight_bytes += bytes;
         let header_version = R::Response::header_version(version);
-        self.asked.push_back(Asked { correlation, version, header_version, bytes, began, at: began });
+        self.in_flight.push_back(InFlight { correlation, version, header_version, bytes, began, at: began });
         self.write(&frame)?;
-        self.asked.back_mut().expect("pushed above").at = Instant::now();
+        self.in_flight.back_mut().expect("pushed above").at = Instant::now();
         Ok(())
     }
 
-    fn read_answer(&mut self) -> Result<Answer> {
-        let Some(&asked) = self.asked.front() else {
-            return Err(self.failed(io::Error::new(io::ErrorKind::NotConnected, "nothing was asked")));
+    fn read_response(&mut self) -> Result<Body> {
+        let Some(&request) = self.in_flight.front() else {
+            return Err(self.failed(io::Error::new(io::ErrorKind::NotConnected, "nothing is in flight")));
         };
         // What was written may still be on its way: a slow line is no dead one.
-        let time = self.transport.request_timeout + self.transport.line.sending(asked.bytes);
-        let deadline = asked.at.max(self.heard) + time;
+        let time = self.transport.request_timeout + self.transport.link.sending(request.bytes);
+        let deadline = request.at.max(self.last_response_at) + time;
         let mut len = [0; 4];
         self.read(&mut len, deadline)?;
         // A record of TLS, most of all an alert.
         if matches!(len, [0x14..=0x17, 3, ..]) {
-            return Err(self.nonsense(&"TLS, and security.protocol says otherwise"));
+            return Err(self.malformed(&"TLS, and security.protocol says otherwise"));
         }
         let len = i32::from_be_bytes(len);
         let Some(len) = usize::try_from(len).ok().filter(|len| (4..=self.response_bytes_max).contains(len)) else {
             let max = self.response_bytes_max;
-            return Err(self.nonsense(&format!("a frame of {len} bytes, 4 to {max} are taken")));
+            return Err(self.malformed(&format!("a frame of {len} bytes, 4 to {max} are taken")));
         };
         // Memory follows what has come: a length alone takes none.
-        let mut answer = BytesMut::new();
-        while answer.len() < len {
-            let at = answer.len();
-            answer.resize(len.min(at + READ_BYTES), 0);
-            self.read(&mut answer[at..], deadline)?;
+        let mut response = BytesMut::new();
+        while response.len() < len {
+            let at = response.len();
+            response.resize(len.min(at + READ_BYTES), 0);
+            self.read(&mut response[at..], deadline)?;
         }
         let now = Instant::now();
-        let waited =
-            if asked.began < self.heard { Waited::Behind(now - self.heard) } else { Waited::Alone(now - asked.began) };
-        self.heard = now;
-        let mut answer = answer.freeze();
-        if asked.header_version > 0 {
-            shape::check_header(&answer).map_err(|reason| self.nonsense(&reason))?;
+        let waited = if request.began < self.last_response_at {
+            Waited::Behind(now - self.last_response_at)
+        } else {
+            Waited::Alone(now - request.began)
+        };
+        self.last_response_at = now;
+        let mut response = response.freeze();
+        if request.header_version > 0 {
+            api::check_header(&response).map_err(|reason| self.malformed(&reason))?;
         }
         let header =
-            ResponseHeader::decode(&mut answer, asked.header_version).map_err(|error| self.nonsense(&error))?;
-        if header.correlation_id != asked.correlation {
-            let (found, expected) = (header.correlation_id, asked.correlation);
-            return Err(self.nonsense(&format!("the answer to request {found}, asked was {expected}")));
+            ResponseHeader::decode(&mut response, request.header_version).map_err(|error| self.malformed(&error))?;
+        if header.correlation_id != request.correlation {
+            let (found, expected) = (header.correlation_id, request.correlation);
+            return Err(self.malformed(&format!("the response to request {found}, {expected} was expected")));
         }
-        self.asked.pop_front();
-        self.under_way -= asked.bytes;
-        self.transport.line.answered(asked.bytes, waited);
+        self.in_flight.pop_front();
+        self.in_flight_bytes -= request.bytes;
+        self.transport.link.answered(request.bytes, waited);
         if std::mem::take(&mut self.is_assumed) {
-            self.transport.known.learn(&self.address, &self.versions);
+            self.transport.versions.learn(&self.address, &self.versions);
         }
-        Ok((asked.version, answer))
+        Ok((request.version, response))
     }
 
-    /// A slow line is no dead one: the time begins anew with each piece that it takes.
+    /// A slow line is no dead one: the timeout starts again with every write that it takes.
     fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         let timeout = self.transport.request_timeout;
         let mut deadline = Instant::now() + timeout;
@@ -466,38 +479,63 @@ impl Connection {
         }
     }
 
-    fn failed(&self, source: io::Error) -> BridgeError {
+    fn failed(&self, source: io::Error) -> KafkaError {
         self.transport.failed(&self.address, source)
     }
 
-    fn nonsense(&self, reason: &dyn std::fmt::Display) -> BridgeError {
-        BridgeError::Protocol { address: self.address.clone(), reason: reason.to_string() }
+    fn malformed(&self, reason: &dyn std::fmt::Display) -> KafkaError {
+        KafkaError::Protocol { address: self.address.clone(), reason: reason.to_string() }
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
         if self.is_assumed {
-            self.transport.known.doubt(&self.address);
+            self.transport.versions.doubt(&self.address);
         }
-        if self.under_way > 0 {
+        if self.in_flight_bytes > 0 {
             self.stream.close_at_once();
-            let oldest = self.asked.front();
-            let since = oldest.map_or(Duration::ZERO, |asked| asked.began.max(self.heard).elapsed());
-            self.transport.line.died(self.under_way, oldest.map_or(0, |asked| asked.bytes), since);
+            let oldest = self.in_flight.front();
+            let since = oldest.map_or(Duration::ZERO, |request| request.began.max(self.last_response_at).elapsed());
+            self.transport.link.died(self.in_flight_bytes, oldest.map_or(0, |request| request.bytes), since);
         }
     }
 }
 
-/// The answer's own error, where it has one.
-pub(super) fn check(doing: &str, code: i16) -> Result<()> {
-    if code == 0 { Ok(()) } else { Err(BridgeError::broker(doing, code, None)) }
-}
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+    use std::thread;
 
-/// As [`check`], for a code that says more than retry or not.
-pub(super) fn code_of(error: &BridgeError) -> Option<Code> {
-    match error {
-        BridgeError::Broker { code, .. } => Some(*code),
-        _ => None,
+    use kafka_protocol::messages::{MetadataRequest, MetadataResponse};
+
+    use super::super::test_broker::{listen, padded, plaintext};
+    use super::*;
+
+    /// The other end may be any program: 64 MiB were taken from it.
+    #[test]
+    fn a_response_before_the_login_is_complete_has_at_most_a_mebibyte() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let other = thread::spawn(move || listener.accept().unwrap().0.write_all(&((1 << 20) + 1_u32).to_be_bytes()));
+        let error = Connection::open("127.0.0.1", port, &plaintext()).unwrap_err().to_string();
+        assert!(error.contains("a frame of 1048577 bytes, 4 to 1048576 are taken"), "{error}");
+        other.join().unwrap().unwrap();
+
+        let port = listen(|_, version| Some(padded(&MetadataResponse::default(), version, 2 << 20)));
+        let mut connection = Connection::open("127.0.0.1", port, &plaintext()).unwrap();
+        connection.request(&MetadataRequest::default()).unwrap();
+    }
+
+    /// A broker could have silenced us for 24 days.
+    #[test]
+    fn a_throttle_lasts_a_minute_at_most() {
+        let port = listen(|_, _| None);
+        let mut connection = Connection::open("127.0.0.1", port, &plaintext()).unwrap();
+        connection.mute_for(0);
+        assert_eq!(connection.muted_until, None);
+        connection.mute_for(i32::MAX);
+        assert!(connection.muted_until.unwrap() <= Instant::now() + Duration::from_secs(60));
     }
 }

@@ -32,7 +32,7 @@ impl fmt::Debug for Secret {
 
 /// `security.protocol`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub(crate) enum Protocol {
     Plaintext,
     Ssl,
     SaslPlaintext,
@@ -40,18 +40,18 @@ pub(super) enum Protocol {
 }
 
 impl Protocol {
-    pub(super) fn has_tls(self) -> bool {
+    pub(crate) fn has_tls(self) -> bool {
         matches!(self, Protocol::Ssl | Protocol::SaslSsl)
     }
 
-    pub(super) fn has_sasl(self) -> bool {
+    pub(crate) fn has_sasl(self) -> bool {
         matches!(self, Protocol::SaslPlaintext | Protocol::SaslSsl)
     }
 }
 
 /// `sasl.mechanism`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mechanism {
+pub(crate) enum Mechanism {
     Plain,
     ScramSha256,
     ScramSha512,
@@ -74,11 +74,11 @@ impl Mechanism {
 }
 
 /// Asks the program for a token, before each authentication.
-type TokenSource = dyn Fn() -> std::result::Result<String, String> + Send + Sync;
+pub(crate) type TokenSource = dyn Fn() -> std::result::Result<String, String> + Send + Sync;
 
 /// The program's own way to a token.
 #[derive(Clone)]
-pub(super) struct TokenCallback(pub(super) Arc<TokenSource>);
+pub(crate) struct TokenCallback(pub(crate) Arc<TokenSource>);
 
 impl fmt::Debug for TokenCallback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -88,7 +88,7 @@ impl fmt::Debug for TokenCallback {
 
 /// What the configuration says of TLS.
 #[derive(Debug, Clone)]
-pub(super) struct Tls {
+pub(crate) struct Tls {
     pub(super) ca_location: Option<PathBuf>,
     pub(super) certificate_location: Option<PathBuf>,
     pub(super) key_location: Option<PathBuf>,
@@ -100,13 +100,13 @@ pub(super) struct Tls {
 
 /// What the configuration says of SASL.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Sasl {
+pub(crate) struct Sasl {
     pub(super) mechanism: Option<Mechanism>,
     username: String,
     password: Option<Secret>,
     password_file: Option<PathBuf>,
     token_file: Option<PathBuf>,
-    pub(super) token_callback: Option<TokenCallback>,
+    pub(crate) token_callback: Option<TokenCallback>,
 }
 
 /// Who we are, at this moment.
@@ -117,10 +117,10 @@ pub(super) enum Credentials {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Security {
-    pub(super) protocol: Protocol,
-    pub(super) tls: Tls,
-    pub(super) sasl: Sasl,
+pub(crate) struct Security {
+    pub(crate) protocol: Protocol,
+    pub(crate) tls: Tls,
+    pub(crate) sasl: Sasl,
 }
 
 impl Default for Security {
@@ -138,7 +138,7 @@ impl Default for Security {
 
 impl Security {
     /// Sets a key of security. `None` where it is none.
-    pub(super) fn set(&mut self, key: &str, value: &str) -> Option<std::result::Result<(), String>> {
+    pub(crate) fn set(&mut self, key: &str, value: &str) -> Option<std::result::Result<(), String>> {
         Some(self.set_known(key, value)?.map_err(str::to_owned))
     }
 
@@ -196,7 +196,7 @@ impl Security {
     }
 
     /// Whether what is needed is set: the key that is not, and why.
-    pub(super) fn check(&self) -> std::result::Result<(), (&'static str, &'static str)> {
+    pub(crate) fn check(&self) -> std::result::Result<(), (&'static str, &'static str)> {
         match (&self.tls.certificate_location, &self.tls.key_location) {
             (Some(_), None) => return Err(("ssl.key.location", "ssl.certificate.location is of no use without it")),
             (None, Some(_)) => return Err(("ssl.certificate.location", "ssl.key.location is of no use without it")),

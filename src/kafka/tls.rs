@@ -23,8 +23,8 @@ use rustls::{
     SignatureScheme,
 };
 
-use super::backoff::StopHandle;
 use super::security::Tls;
+use super::stop::StopHandle;
 
 /// A file of certificates is never longer: the system's all together are a quarter of it.
 const PEM_BYTES_MAX: u64 = 1 << 20;
@@ -35,7 +35,7 @@ const WRITE_BYTES_MAX: usize = 16 << 10;
 type Kept = (Files, Arc<ClientConfig>);
 
 /// What all connections share.
-pub(super) struct TlsClient {
+pub(crate) struct TlsClient {
     settings: Tls,
     kept: Mutex<Option<Kept>>,
 }
@@ -55,7 +55,7 @@ impl fmt::Debug for TlsClient {
 }
 
 impl TlsClient {
-    pub(super) fn new(settings: Tls) -> TlsClient {
+    pub(crate) fn new(settings: Tls) -> TlsClient {
         TlsClient { settings, kept: Mutex::new(None) }
     }
 
@@ -63,7 +63,7 @@ impl TlsClient {
     ///
     /// # Errors
     /// The key whose file cannot be read or used, and why.
-    pub(super) fn load(&self) -> Result<(), (&'static str, String)> {
+    pub(crate) fn load(&self) -> Result<(), (&'static str, String)> {
         self.config().map(drop)
     }
 
