@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{BridgeError, Result};
-use crate::kafka::{Security, TlsClient, TokenCallback};
+use crate::kafka::{Protocol, Security, TlsClient, TokenCallback};
 
 /// A key of the bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,12 @@ const fn key(key: &'static str, default: &'static str, doc: &'static str) -> Bri
 
 /// Every key, in the order of the documentation.
 pub const BRIDGE_KEYS: &[BridgeKey] = &[
-    key("bootstrap.servers", "", "Brokers to begin with, as host:port,host:port. Required."),
+    key(
+        "bootstrap.servers",
+        "",
+        "Brokers to begin with, as host:port,host:port. Each may name the value of security.protocol, as in \
+         SSL://host:port. Required.",
+    ),
     key(
         "edgelog.device.id",
         "",
@@ -281,6 +286,8 @@ pub(super) struct Creation {
 #[derive(Debug, Clone)]
 pub struct BridgeConfig {
     pub(super) bootstrap: Vec<(String, u16)>,
+    /// Those of `bootstrap.servers` that name a protocol, as they stand there.
+    pub(super) with_protocol: Vec<(String, Protocol)>,
     pub(super) device: String,
     pub(super) topics: Vec<String>,
     pub(super) to: String,
@@ -317,6 +324,7 @@ impl Default for BridgeConfig {
         let ms = Duration::from_millis;
         BridgeConfig {
             bootstrap: Vec::new(),
+            with_protocol: Vec::new(),
             device: String::new(),
             topics: Vec::new(),
             to: "{topic}".to_owned(),
@@ -374,7 +382,7 @@ impl BridgeConfig {
 
     fn set_known(&mut self, key: &str, value: &str) -> std::result::Result<(), String> {
         match key {
-            "bootstrap.servers" => self.bootstrap = parse_servers(value)?,
+            "bootstrap.servers" => (self.bootstrap, self.with_protocol) = parse_servers(value)?,
             "edgelog.device.id" => self.device = parse_id(value)?,
             "edgelog.bridge.topics" => {
                 self.topics =
@@ -500,6 +508,11 @@ impl BridgeConfig {
         let wrong =
             |key: &str, reason: &str| BridgeError::InvalidConfig { key: key.to_owned(), reason: reason.to_owned() };
         self.security.check().map_err(|(key, reason)| wrong(key, reason))?;
+        let protocol = self.security.protocol;
+        if let Some((server, _)) = self.with_protocol.iter().find(|(_, named)| *named != protocol) {
+            let reason = format!("{server} contradicts security.protocol={}; one of them is wrong", protocol.name());
+            return Err(wrong("bootstrap.servers", &reason));
+        }
         if self.security.protocol.has_tls() {
             TlsClient::new(self.security.tls.clone()).load().map_err(|(key, reason)| wrong(key, &reason))?;
         }
@@ -539,12 +552,22 @@ fn missing(key: &str) -> BridgeError {
     BridgeError::InvalidConfig { key: key.to_owned(), reason: "it has to be set; there is no default".to_owned() }
 }
 
-fn parse_servers(value: &str) -> std::result::Result<Vec<(String, u16)>, String> {
-    let mut servers = Vec::new();
+/// Hosts and ports; and those of the servers that name a protocol, as Kafka's own listeners do.
+type Servers = (Vec<(String, u16)>, Vec<(String, Protocol)>);
+
+fn parse_servers(value: &str) -> std::result::Result<Servers, String> {
+    let (mut servers, mut with_protocol) = (Vec::new(), Vec::new());
     for server in value.split(',').map(str::trim).filter(|server| !server.is_empty()) {
-        // As Kafka's own listeners are written; the protocol is security.protocol's.
-        let protocols = ["PLAINTEXT://", "SSL://", "SASL_PLAINTEXT://", "SASL_SSL://"];
-        let address = protocols.iter().find_map(|protocol| server.strip_prefix(protocol)).unwrap_or(server);
+        let address = match server.split_once("://") {
+            None => server,
+            Some((name, address)) => {
+                let protocol = Protocol::named(name).ok_or_else(|| {
+                    format!("{server} names {name}, which is not PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL")
+                })?;
+                with_protocol.push((server.to_owned(), protocol));
+                address
+            }
+        };
         let parsed = address.rsplit_once(':').and_then(|(host, port)| {
             let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
             (!host.is_empty()).then_some(())?;
@@ -555,7 +578,7 @@ fn parse_servers(value: &str) -> std::result::Result<Vec<(String, u16)>, String>
     if servers.is_empty() {
         return Err("no broker is named".to_owned());
     }
-    Ok(servers)
+    Ok((servers, with_protocol))
 }
 
 fn parse_id(value: &str) -> std::result::Result<String, String> {
@@ -648,6 +671,22 @@ mod tests {
         assert!(config.validate().unwrap_err().to_string().starts_with("edgelog.device.id"));
         config.set("edgelog.device.id", "d1").unwrap();
         config.validate().unwrap();
+        // What a server names is what is spoken.
+        for (servers, protocol, contradicts) in [
+            ("a:1,PLAINTEXT://b:1", "PLAINTEXT", None),
+            ("plaintext://b:1", "PLAINTEXT", None),
+            ("a:1,SSL://b:1", "PLAINTEXT", Some("SSL://b:1 contradicts security.protocol=PLAINTEXT")),
+            ("PLAINTEXT://a:1", "SSL", Some("PLAINTEXT://a:1 contradicts security.protocol=SSL")),
+        ] {
+            let mut named = config.clone();
+            named.set_lines(&format!("bootstrap.servers={servers}\nsecurity.protocol={protocol}")).unwrap();
+            let said = named.validate().err().map(|error| error.to_string());
+            assert_eq!(said.is_some(), contradicts.is_some(), "{servers} {protocol}: {said:?}");
+            if let (Some(said), Some(contradicts)) = (said, contradicts) {
+                assert!(said.starts_with("bootstrap.servers") && said.contains(contradicts), "{said}");
+            }
+        }
+        assert!(refused("bootstrap.servers", "http://a:1").contains("SASL_SSL"));
         // A login that would not take place is no login.
         let mut unprotected = config.clone();
         unprotected.set("sasl.username", "me").unwrap();

@@ -31,6 +31,6 @@ pub(crate) use error::{KafkaError, Result, Words, check};
 pub(crate) use error_code::Class;
 pub use error_code::Code;
 pub(crate) use retry::Backoff;
-pub(crate) use security::{Security, TokenCallback};
+pub(crate) use security::{Protocol, Security, TokenCallback};
 pub use stop::StopHandle;
 pub(crate) use tls::TlsClient;

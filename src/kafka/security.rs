@@ -40,6 +40,23 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
+    const ALL: [Protocol; 4] = [Protocol::Plaintext, Protocol::Ssl, Protocol::SaslPlaintext, Protocol::SaslSsl];
+
+    /// Its name in Kafka's configuration.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Protocol::Plaintext => "PLAINTEXT",
+            Protocol::Ssl => "SSL",
+            Protocol::SaslPlaintext => "SASL_PLAINTEXT",
+            Protocol::SaslSsl => "SASL_SSL",
+        }
+    }
+
+    /// By its name, in capitals or not.
+    pub(crate) fn named(name: &str) -> Option<Protocol> {
+        Protocol::ALL.into_iter().find(|protocol| protocol.name().eq_ignore_ascii_case(name))
+    }
+
     pub(crate) fn has_tls(self) -> bool {
         matches!(self, Protocol::Ssl | Protocol::SaslSsl)
     }
@@ -146,13 +163,10 @@ impl Security {
         let path = || Some(PathBuf::from(value)).filter(|path| !path.as_os_str().is_empty());
         match key {
             "security.protocol" => {
-                self.protocol = match value.to_ascii_uppercase().as_str() {
-                    "PLAINTEXT" => Protocol::Plaintext,
-                    "SSL" => Protocol::Ssl,
-                    "SASL_PLAINTEXT" => Protocol::SaslPlaintext,
-                    "SASL_SSL" => Protocol::SaslSsl,
-                    _ => return Some(Err("it is PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL")),
-                }
+                let Some(protocol) = Protocol::named(value) else {
+                    return Some(Err("it is PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"));
+                };
+                self.protocol = protocol;
             }
             "ssl.ca.location" => self.tls.ca_location = path(),
             "ssl.certificate.location" => self.tls.certificate_location = path(),
