@@ -519,6 +519,13 @@ impl BridgeConfig {
         Ok(())
     }
 
+    /// What of this configuration is less safe than it could be, each with what can be done about it: certificates that
+    /// are not looked at, passwords and tokens without encryption, files of secrets that others may read. A bridge logs
+    /// them once, when it is made.
+    pub fn warnings(&self) -> Vec<String> {
+        self.security.warnings().into_iter().map(|(key, what)| format!("{key}: {what}")).collect()
+    }
+
     /// Lets `source` be asked for the token of `sasl.mechanism=OAUTHBEARER`: for each connection, and again before its
     /// session ends. What it fails with is told, and it is asked again later; it must not hold a secret.
     ///

@@ -122,6 +122,9 @@ impl Bridge {
 
     fn new(dir: &Path, store: Arc<Store>, config: BridgeConfig) -> Result<Bridge> {
         let (storage, lock) = lock_note(dir)?;
+        for warning in config.warnings() {
+            tracing::warn!(warning, "the bridge's configuration is less safe than it could be");
+        }
         let failed_flushes = FailedFlushes::open(Arc::clone(&storage))?;
         let note = Note::open(storage)?;
         let stop = StopHandle::default();

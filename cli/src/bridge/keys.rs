@@ -1,12 +1,15 @@
 //! Where the bridge's commands take their keys from.
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use edgelog::bridge::BridgeConfig;
 
 use crate::append::parse_pair;
-use crate::failure::Failure;
+use crate::failure::{Failure, warn};
+
+const PASSWORD: &str = "sasl.password";
 
 /// Where keys come from.
 #[derive(clap::Args, Default, PartialEq, Eq)]
@@ -33,12 +36,31 @@ impl KeyArgs {
             let path_text = path.display();
             let text = fs::read_to_string(path).map_err(|error| Failure::new(format!("{path_text}: {error}")))?;
             config.set_lines(&text).map_err(|error| Failure::from(error).context(path_text))?;
+            warn_of_file(path, &text);
         }
         for (key, value) in &self.set {
             config.set(key, value)?;
         }
+        if self.set.iter().any(|(key, _)| key == PASSWORD) {
+            warn(format_args!(
+                "{PASSWORD}: every user of this machine sees the command line; edgelog.sasl.password.file names a file instead"
+            ));
+        }
         set_options(&mut config, [("bootstrap.servers", &self.bootstrap), ("edgelog.device.id", &self.device)])?;
+        for warning in config.warnings() {
+            warn(format_args!("{warning}"));
+        }
         Ok(config)
+    }
+}
+
+/// A file of keys that others may read, with the password in it.
+fn warn_of_file(path: &Path, text: &str) {
+    let key_of = |line: &str| line.split_once('=').map(|(key, _)| key.trim().to_owned());
+    let mode = fs::metadata(path).map_or(0, |file| file.permissions().mode() & 0o777);
+    if mode & 0o077 != 0 && text.lines().filter_map(key_of).any(|key| key == PASSWORD) {
+        let path = path.display();
+        warn(format_args!("{PASSWORD}: others may use {path} (mode {mode:04o}); chmod 600 {path}"));
     }
 }
 
