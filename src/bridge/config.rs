@@ -1,5 +1,6 @@
 //! The bridge's keys: Kafka's and librdkafka's where they have one, `edgelog.` before those that are ours.
 
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -488,6 +489,28 @@ impl BridgeConfig {
         Ok(())
     }
 
+    /// Sets keys from environment variables: `EDGELOG_BRIDGE_` and a key in capitals, with `_` for each dot, as in
+    /// `EDGELOG_BRIDGE_SASL_PASSWORD`. All others of the `variables` are passed over.
+    ///
+    /// # Errors
+    /// As [`set`](BridgeConfig::set), with the variable's name in the place of the key's.
+    pub fn set_environment(&mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<()> {
+        for (name, value) in variables {
+            let Some(name) = name.to_str().filter(|name| name.starts_with(VARIABLE_PREFIX)) else { continue };
+            let wrong = |reason: String| BridgeError::InvalidConfig { key: name.to_owned(), reason };
+            let Some(row) = BRIDGE_KEYS.iter().find(|row| variable_of(row.key) == name) else {
+                let names: Vec<String> = BRIDGE_KEYS.iter().map(|row| variable_of(row.key)).collect();
+                return Err(wrong(match edgelog_core::config::nearest(name, names.iter().map(String::as_str)) {
+                    Some(nearest) => format!("there is no such key; did you mean {nearest}?"),
+                    None => "there is no such key".to_owned(),
+                }));
+            };
+            let value = value.to_str().ok_or_else(|| wrong("it is not UTF-8".to_owned()))?;
+            self.set_known(row.key, value.trim()).map_err(wrong)?;
+        }
+        Ok(())
+    }
+
     /// Whether everything is set that has no default, and the certificates that are named can be read.
     ///
     /// # Errors
@@ -553,6 +576,13 @@ impl BridgeConfig {
     pub fn group_id(&self, log: &crate::TopicPartition) -> String {
         format!("{}:{log}", self.transactional_id())
     }
+}
+
+/// What the names of environment variables begin with that hold a key.
+const VARIABLE_PREFIX: &str = "EDGELOG_BRIDGE_";
+
+fn variable_of(key: &str) -> String {
+    format!("{VARIABLE_PREFIX}{}", key.replace('.', "_").to_ascii_uppercase())
 }
 
 fn missing(key: &str) -> BridgeError {
@@ -666,6 +696,33 @@ mod tests {
         assert!(refused("bootstrap.server", "x:1").contains("did you mean bootstrap.servers"));
         assert!(refused("edgelog.device.id", "a:b").contains("letters"));
         assert!(refused("bootstrap.servers", "host").contains("host:port"));
+    }
+
+    #[test]
+    fn the_environment_sets_every_key_and_names_its_variable_where_it_is_wrong() {
+        let set = |config: &mut BridgeConfig, name: &str, value: &str| {
+            config.set_environment([("PATH".into(), "/bin".into()), (name.into(), value.into())])
+        };
+        // Two keys would have one variable where they differ in a dot and an underscore alone.
+        let names: std::collections::BTreeSet<String> = BRIDGE_KEYS.iter().map(|row| variable_of(row.key)).collect();
+        assert_eq!(names.len(), BRIDGE_KEYS.len());
+        let mut config = BridgeConfig::default();
+        set(&mut config, "EDGELOG_BRIDGE_EDGELOG_DEVICE_ID", "d7").unwrap();
+        set(&mut config, "EDGELOG_BRIDGE_BOOTSTRAP_SERVERS", " h:1,g:2 ").unwrap();
+        set(&mut config, "EDGELOG_BRIDGE_EDGELOG_BRIDGE_TO", "x.{topic}").unwrap();
+        assert_eq!((config.device.as_str(), config.to.as_str(), config.bootstrap.len()), ("d7", "x.{topic}", 2));
+        for (name, value, words) in [
+            ("EDGELOG_BRIDGE_BOOTSTRAP_SERVER", "h:1", "did you mean EDGELOG_BRIDGE_BOOTSTRAP_SERVERS?"),
+            ("EDGELOG_BRIDGE_SECURITY_PROTOCOL", "geheim", "SASL_SSL"),
+            ("EDGELOG_BRIDGE_SSL_KEY_PASSWORT", "geheim", "no such key"),
+        ] {
+            let said = set(&mut config, name, value).unwrap_err().to_string();
+            assert!(said.starts_with(&format!("{name}: ")) && said.contains(words), "{said}");
+            assert!(!said.contains("geheim"), "{said}");
+        }
+        let unreadable = std::os::unix::ffi::OsStringExt::from_vec(b"d\xFF".to_vec());
+        let said = config.set_environment([("EDGELOG_BRIDGE_CLIENT_ID".into(), unreadable)]).unwrap_err();
+        assert!(said.to_string().contains("not UTF-8"), "{said}");
     }
 
     #[test]

@@ -14,7 +14,8 @@ const PASSWORD: &str = "sasl.password";
 /// Where keys come from.
 #[derive(clap::Args, Default, PartialEq, Eq)]
 pub(super) struct KeyArgs {
-    /// Read keys from a file of key=value lines; what stands on the command line wins
+    /// Read keys from a file of key=value lines. The environment wins over it (`EDGELOG_BRIDGE_` and the key in
+    /// capitals, with _ for each dot), and the command line over both
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Set a key; may be repeated. `edgelog bridge keys` lists them
@@ -38,12 +39,13 @@ impl KeyArgs {
             config.set_lines(&text).map_err(|error| Failure::from(error).context(path_text))?;
             warn_of_file(path, &text);
         }
+        config.set_environment(std::env::vars_os())?;
         for (key, value) in &self.set {
             config.set(key, value)?;
         }
         if self.set.iter().any(|(key, _)| key == PASSWORD) {
             warn(format_args!(
-                "{PASSWORD}: every user of this machine sees the command line; edgelog.sasl.password.file names a file instead"
+                "{PASSWORD}: every user of this machine sees the command line; EDGELOG_BRIDGE_SASL_PASSWORD holds it in the environment, and edgelog.sasl.password.file names a file"
             ));
         }
         set_options(&mut config, [("bootstrap.servers", &self.bootstrap), ("edgelog.device.id", &self.device)])?;

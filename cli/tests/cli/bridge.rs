@@ -31,3 +31,27 @@ fn a_password_that_others_can_see_is_warned_of_once_and_not_shown() {
     let set = format!("sasl.password={PASSWORD}");
     assert_eq!(warned(keys.to_owned(), 0o644, &["--set", &set]), 1, "others see the command line");
 }
+
+#[test]
+fn the_command_line_wins_over_the_environment_and_that_over_the_file() {
+    let place = Place::new();
+    let file = place.path("bridge.properties");
+    fs::write(&file, "bootstrap.servers=SSL://b:1\nsecurity.protocol=PLAINTEXT\nedgelog.device.id=d\n").unwrap();
+    let said = |variable: Option<(&str, &str)>, more: &[&str]| {
+        let arguments = [&["bridge", "status", "--config", file.to_str().unwrap()], more].concat();
+        let mut command = place.command(&arguments);
+        command.envs(variable);
+        let done = command.output().unwrap();
+        assert_eq!(done.status.code(), Some(1));
+        String::from_utf8(done.stderr).unwrap()
+    };
+    let of_file = said(None, &[]);
+    assert!(of_file.contains("SSL://b:1 contradicts security.protocol=PLAINTEXT"), "{of_file}");
+    let variable = Some(("EDGELOG_BRIDGE_BOOTSTRAP_SERVERS", "SASL_SSL://b:1"));
+    let of_environment = said(variable, &[]);
+    assert!(of_environment.contains("SASL_SSL://b:1 contradicts"), "{of_environment}");
+    let of_command_line = said(variable, &["--bootstrap", "SASL_PLAINTEXT://b:1"]);
+    assert!(of_command_line.contains("SASL_PLAINTEXT://b:1 contradicts"), "{of_command_line}");
+    let mistyped = said(Some(("EDGELOG_BRIDGE_BOOTSTRAP_SERVER", "b:1")), &[]);
+    assert!(mistyped.contains("EDGELOG_BRIDGE_BOOTSTRAP_SERVER: there is no such key"), "{mistyped}");
+}
