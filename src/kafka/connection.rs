@@ -17,6 +17,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use parking_lot::Mutex;
+use zeroize::Zeroize;
 
 use super::api::{self, ApiRequest};
 use super::error::{KafkaError, Result, check};
@@ -301,7 +302,7 @@ impl Connection {
                 self.session_until = lifetime.map(|lifetime| began + (lifetime * 17 / 20).max(SESSION_MIN));
                 return Ok(());
             };
-            let request = SaslAuthenticateRequest::default().with_auth_bytes(message.into());
+            let request = SaslAuthenticateRequest::default().with_auth_bytes(Bytes::from_owner(message));
             let mut frame = self.exchange(SASL_AUTHENTICATE_VERSION, &request)?;
             let response = self.decode::<SaslAuthenticateRequest>(&mut frame, SASL_AUTHENTICATE_VERSION)?;
             if response.error_code != 0 {
@@ -373,9 +374,13 @@ impl Connection {
             .with_request_api_version(version)
             .with_correlation_id(correlation)
             .with_client_id(Some(StrBytes::from_string(self.transport.client_id.clone())));
-        let mut frame = BytesMut::new();
+        // Made as large as it becomes: a frame that grows leaves copies of what it holds behind.
+        let header_version = R::header_version(version);
+        let sizes = header.compute_size(header_version).and_then(|len| Ok(len + request.compute_size(version)?));
+        let len = sizes.map_err(|error| self.malformed(&error))?;
+        let mut frame = BytesMut::with_capacity(4 + len);
         frame.put_i32(0);
-        header.encode(&mut frame, R::header_version(version)).map_err(|error| self.malformed(&error))?;
+        header.encode(&mut frame, header_version).map_err(|error| self.malformed(&error))?;
         request.encode(&mut frame, version).map_err(|error| self.malformed(&error))?;
         let len = i32::try_from(frame.len() - 4).expect("a request is far below 2 GiB");
         frame[..4].copy_from_slice(&len.to_be_bytes());
@@ -383,7 +388,12 @@ impl Connection {
         self.in_flight_bytes += bytes;
         let header_version = R::Response::header_version(version);
         self.in_flight.push_back(InFlight { correlation, version, header_version, bytes, began, at: began });
-        self.write(&frame)?;
+        let written = self.write(&frame);
+        if R::KEY == SaslAuthenticateRequest::KEY {
+            // There may be a password in it.
+            frame.as_mut().zeroize();
+        }
+        written?;
         self.in_flight.back_mut().expect("pushed above").at = Instant::now();
         Ok(())
     }

@@ -7,19 +7,22 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 /// A token or a password in a file is never longer.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 
 const PASSWORD_FILE: &str = "edgelog.sasl.password.file";
 const TOKEN_FILE: &str = "edgelog.sasl.oauthbearer.token.file";
 
-/// What must not be seen in a log, an error or a Debug output.
+/// What must not be seen in a log, an error or a Debug output. Clones share the text, so that it stands in memory once;
+/// it is overwritten when the last of them is dropped.
 #[derive(Clone)]
-pub(super) struct Secret(String);
+pub(super) struct Secret(Arc<Zeroizing<String>>);
 
 impl Secret {
     pub(super) fn new(text: impl Into<String>) -> Secret {
-        Secret(text.into())
+        Secret(Arc::new(Zeroizing::new(text.into())))
     }
 
     /// The text itself: for what goes to a broker.
@@ -327,8 +330,9 @@ impl Sasl {
 /// The text of a file without the line break at its end.
 fn read_secret(path: &PathBuf) -> std::result::Result<Secret, String> {
     let failed = |error: &dyn fmt::Display| format!("{}: {error}", path.display());
-    let mut text = String::new();
     let file = fs::File::open(path).map_err(|error| failed(&error))?;
+    // Text that outgrows its room is copied, and what it leaves behind is not overwritten.
+    let mut text = Zeroizing::new(String::with_capacity(SECRET_BYTES_MAX as usize + 1));
     file.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| failed(&error))?;
     if text.len() as u64 > SECRET_BYTES_MAX {
         return Err(failed(&format!("more than {SECRET_BYTES_MAX} bytes")));

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use edgelog::bridge::BridgeConfig;
+use zeroize::Zeroizing;
 
 use crate::append::parse_pair;
 use crate::failure::{Failure, warn};
@@ -36,6 +37,7 @@ impl KeyArgs {
         if let Some(path) = &self.config {
             let path_text = path.display();
             let text = fs::read_to_string(path).map_err(|error| Failure::new(format!("{path_text}: {error}")))?;
+            let text = Zeroizing::new(text);
             config.set_lines(&text).map_err(|error| Failure::from(error).context(path_text))?;
             warn_of_file(path, &text);
         }
