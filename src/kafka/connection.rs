@@ -33,8 +33,8 @@ use super::tls::{self, TlsClient};
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
 /// ... nor, before the login is complete, this: until then the other end may be any program.
 const LOGIN_RESPONSE_BYTES_MAX: usize = 1 << 20;
-/// A broker throttles for no longer than its quota windows last together, 11 s by default (`quota.window.num` of
-/// `quota.window.size.seconds`). What asks for more than this is no broker to be trusted with how long we are silent.
+/// A broker that throttles does not read from the connection meanwhile (KIP-219): waiting here only spares it a request
+/// that would time out. So a wait ends after this, whatever number came: one of 32 bits could silence us for 24 days.
 const THROTTLE_MAX: Duration = Duration::from_secs(60);
 /// Room is made for so much of a response at a time.
 const READ_BYTES: usize = 64 << 10;
