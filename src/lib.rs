@@ -112,6 +112,8 @@ mod codec;
 mod error;
 mod events;
 pub mod inspect;
+#[cfg(feature = "bridge")]
+mod kafka;
 mod log;
 mod segment;
 pub mod storage;

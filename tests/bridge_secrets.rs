@@ -1,9 +1,13 @@
 //! A bridge's password and token are seen by its broker and by nobody else: not in what it logs at the lowest level, in
-//! what it prints of itself, in its events or in its errors.
+//! what it prints of itself, in its events or in its errors. In memory it stands once, and is overwritten when it is
+//! dropped.
 
 use std::fmt::{Debug, Write as _};
+use std::fs;
 use std::io::{Read, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -61,9 +65,8 @@ fn read_frame(socket: &mut TcpStream) -> Option<Vec<u8>> {
     Some(frame)
 }
 
-/// Versions, a mechanism that is taken, and a refusal that quotes what it was told. Returns the frames that it got.
-fn refuse(mut socket: TcpStream, mechanism: &str) -> Vec<Vec<u8>> {
-    let mut got = Vec::new();
+/// Versions, a mechanism that is taken, and a refusal. Hands on the frames that it got.
+fn refuse(mut socket: TcpStream, mechanism: &str, mut got: impl FnMut(Vec<u8>)) {
     while let Some(frame) = read_frame(&mut socket) {
         let (api, correlation) = (i16::from_be_bytes([frame[0], frame[1]]), frame[4..8].to_vec());
         let mut body = correlation;
@@ -81,20 +84,27 @@ fn refuse(mut socket: TcpStream, mechanism: &str) -> Vec<Vec<u8>> {
                 body.extend([1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
             }
         }
-        got.push(frame);
+        got(frame);
         let _ = socket.write_all(&(body.len() as u32).to_be_bytes());
         let _ = socket.write_all(&body);
     }
-    got
 }
 
-/// What a bridge says whose broker refuses it, and what the broker was told.
-fn run_refused(mechanism: &'static str, set: impl FnOnce(&mut BridgeConfig)) -> (String, Vec<Vec<u8>>) {
-    let dir = std::env::temp_dir().join(format!("edgelog-secrets-{}-{mechanism}", std::process::id()));
+/// Runs a bridge whose broker refuses it, and returns all that it says. `got` sees each frame that the broker gets;
+/// `at_refusal` is called when the bridge reports that.
+fn run_refused(
+    mechanism: &'static str,
+    set: impl FnOnce(&mut BridgeConfig),
+    got: impl FnMut(Vec<u8>) + Send + 'static,
+    mut at_refusal: impl FnMut() + Send + 'static,
+) -> String {
+    static RUNS: AtomicUsize = AtomicUsize::new(0);
+    let run = RUNS.fetch_add(1, Ordering::Relaxed);
+    let dir = std::env::temp_dir().join(format!("edgelog-secrets-{}-{run}", std::process::id()));
     drop(Store::open(&dir).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let broker = thread::spawn(move || refuse(listener.accept().unwrap().0, mechanism));
+    let broker = thread::spawn(move || refuse(listener.accept().unwrap().0, mechanism, got));
 
     let heard = Heard::default();
     let mut config = BridgeConfig::default();
@@ -116,6 +126,7 @@ fn run_refused(mechanism: &'static str, set: impl FnOnce(&mut BridgeConfig)) -> 
         bridge = bridge.observe(move |event| {
             events.add(event);
             if matches!(event, BridgeEvent::Retrying { .. }) {
+                at_refusal();
                 stop.stop();
             }
         });
@@ -123,10 +134,18 @@ fn run_refused(mechanism: &'static str, set: impl FnOnce(&mut BridgeConfig)) -> 
         heard.add(&bridge.run());
         heard.add(&bridge);
     });
-    let got = broker.join().unwrap();
-    std::fs::remove_dir_all(&dir).unwrap();
-    let said = heard.0.lock().unwrap().clone();
-    (said, got)
+    broker.join().unwrap();
+    fs::remove_dir_all(&dir).unwrap();
+    heard.0.lock().unwrap().clone()
+}
+
+/// What a bridge says whose broker refuses it, and the frames that the broker got.
+fn said_and_got(mechanism: &'static str, set: impl FnOnce(&mut BridgeConfig)) -> (String, Vec<Vec<u8>>) {
+    let frames = Arc::<Mutex<Vec<Vec<u8>>>>::default();
+    let got = Arc::clone(&frames);
+    let said = run_refused(mechanism, set, move |frame| got.lock().unwrap().push(frame), || {});
+    let frames = std::mem::take(&mut *frames.lock().unwrap());
+    (said, frames)
 }
 
 fn was_told(got: &[Vec<u8>], secret: &str) -> bool {
@@ -135,7 +154,7 @@ fn was_told(got: &[Vec<u8>], secret: &str) -> bool {
 
 #[test]
 fn a_password_is_seen_by_the_broker_alone() {
-    let (said, got) = run_refused("PLAIN", |config| {
+    let (said, got) = said_and_got("PLAIN", |config| {
         config.set("sasl.username", "somebody").unwrap();
         config.set("sasl.password", PASSWORD).unwrap();
         // Refused keys and values, too.
@@ -153,10 +172,113 @@ fn a_password_is_seen_by_the_broker_alone() {
 
 #[test]
 fn a_token_from_the_program_is_seen_by_the_broker_alone() {
-    let (said, got) = run_refused("OAUTHBEARER", |config| {
+    let (said, got) = said_and_got("OAUTHBEARER", |config| {
         config.set_oauthbearer_token_callback(|| Ok(TOKEN.to_owned()));
     });
     assert!(was_told(&got, TOKEN), "the broker was not told, so nothing is shown");
     assert!(said.contains("authentication (OAUTHBEARER): refused"), "{said}");
     assert!(!said.contains(MARK), "{said}");
+}
+
+/// A password that no part of this program holds, so that who searches for it does not find itself.
+mod hidden {
+    use super::*;
+
+    const LEN: usize = 64;
+    /// What memory is searched for: what is freed loses its first bytes in any case.
+    const SEARCHED: usize = 24;
+
+    fn byte(n: usize) -> u8 {
+        b'a' + (n * n * 7 + n * 3 + 5) as u8 % 26
+    }
+
+    fn is_at(bytes: &[u8], at: usize) -> bool {
+        bytes.len() - at >= LEN - SEARCHED && (SEARCHED..LEN).all(|n| bytes[at + n - SEARCHED] == byte(n))
+    }
+
+    pub(super) fn is_in(bytes: &[u8]) -> bool {
+        (0..bytes.len()).any(|at| is_at(bytes, at))
+    }
+
+    pub(super) fn wipe(bytes: &mut [u8]) {
+        bytes.fill(0);
+        std::hint::black_box(bytes);
+    }
+
+    /// Lets it be used, and then no more.
+    pub(super) fn lend(to: impl FnOnce(&str)) {
+        let password = String::from_utf8((0..LEN).map(byte).collect()).unwrap();
+        to(&password);
+        wipe(&mut password.into_bytes());
+    }
+
+    /// How often it stands in the memory of this process.
+    pub(super) fn count() -> usize {
+        const CHUNK: usize = 1 << 20;
+        let memory = fs::File::open("/proc/self/mem").unwrap();
+        let mut buffer = vec![0; CHUNK + LEN];
+        let own = buffer.as_ptr_range();
+        let own = own.start as usize..own.end as usize;
+        let mut found = 0;
+        for line in fs::read_to_string("/proc/self/maps").unwrap().lines() {
+            let (range, rest) = line.split_once(' ').unwrap();
+            if !rest.starts_with("rw") {
+                continue;
+            }
+            let bound = |text: &str| usize::from_str_radix(text, 16).unwrap();
+            let (start, end) = range.split_once('-').map(|(start, end)| (bound(start), bound(end))).unwrap();
+            for at in (start..end).step_by(CHUNK) {
+                // What is mapped now may be gone in a moment.
+                let len = (end - at).min(CHUNK + LEN);
+                let Ok(read) = memory.read_at(&mut buffer[..len], at as u64) else { continue };
+                let here = (0..read.min(CHUNK)).filter(|&n| !own.contains(&(at + n)) && is_at(&buffer[..read], n));
+                found += here.count();
+            }
+        }
+        wipe(&mut buffer);
+        found
+    }
+}
+
+/// Runs with the hidden password; returns how often it stood in memory when the broker had refused it, and afterwards.
+fn run_with_hidden(mechanism: &'static str, set: impl FnOnce(&mut BridgeConfig)) -> (usize, usize) {
+    let (was_told, at_refusal) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+    let (told, counted) = (Arc::clone(&was_told), Arc::clone(&at_refusal));
+    let got = move |mut frame: Vec<u8>| {
+        told.fetch_or(hidden::is_in(&frame), Ordering::SeqCst);
+        hidden::wipe(&mut frame);
+    };
+    run_refused(mechanism, set, got, move || counted.store(hidden::count(), Ordering::SeqCst));
+    assert!(was_told.load(Ordering::SeqCst), "the broker was not told, so nothing is shown");
+    (at_refusal.load(Ordering::SeqCst), hidden::count())
+}
+
+#[test]
+fn a_password_stands_in_memory_once_and_is_overwritten() {
+    let mut seen = 0;
+    hidden::lend(|password| {
+        let copy = password.to_owned();
+        seen = hidden::count();
+        hidden::wipe(&mut copy.into_bytes());
+    });
+    assert_eq!((seen, hidden::count()), (2, 0), "it is not seen where it stands");
+
+    let set = run_with_hidden("PLAIN", |config| {
+        config.set("sasl.username", "u").unwrap();
+        hidden::lend(|password| config.set("sasl.password", password).unwrap());
+    });
+    assert_eq!(set, (1, 0), "as a key");
+
+    let file = std::env::temp_dir().join(format!("edgelog-secrets-{}-password", std::process::id()));
+    hidden::lend(|password| fs::write(&file, password).unwrap());
+    let read = run_with_hidden("PLAIN", |config| {
+        config.set("sasl.username", "u").unwrap();
+        config.set("edgelog.sasl.password.file", file.to_str().unwrap()).unwrap();
+    });
+    assert_eq!(read, (0, 0), "in a file, read for each connection");
+    let token = run_with_hidden("OAUTHBEARER", |config| {
+        config.set("edgelog.sasl.oauthbearer.token.file", file.to_str().unwrap()).unwrap();
+    });
+    assert_eq!(token, (0, 0), "as a token");
+    fs::remove_file(&file).unwrap();
 }

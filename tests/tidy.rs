@@ -25,9 +25,12 @@ const FLOORS: &[&[&str]] = &[
     &["log"],
     &["store"],
     &["inspect"],
-    &["producer", "consumer", "group", "dead_letter"],
+    &["kafka", "producer", "consumer", "group", "dead_letter"],
     &["bridge"],
 ];
+
+/// What a floor holds that knows nothing of the floors between it and the lowest one: a protocol knows no logs.
+const ON_THE_GROUND: &[&str] = &["kafka"];
 
 /// Folders that hold our sources, from the root of the workspace.
 const SOURCE_DIRS: &[&str] = &["src", "no_std_core", "cli", "tests", "benches", "examples", "fuzz", ".ci", "ffi"];
@@ -191,6 +194,10 @@ fn upward_imports(krate: &Crate, imports: &[Import]) -> Findings {
         };
         if below > floor {
             findings.add(from, *line, &format!("`{path}` is defined by {}, a floor above", to.display()));
+        }
+        let room = top_module(from);
+        if ON_THE_GROUND.contains(&room) && below > 0 && room != top_module(to) {
+            findings.add(from, *line, &format!("`{path}` is of {}, which `{room}` knows nothing of", to.display()));
         }
     }
     findings
@@ -439,6 +446,17 @@ fn a_planted_upward_import_is_found() {
         assert_eq!(findings.lines().count(), 1, "{form}: {findings}");
         assert!(findings.contains("segment.rs:2"), "{form}: {findings}");
     }
+    // A protocol that knows the store below it.
+    let (krate, imports) = planted(&[
+        ("lib.rs", "mod error; mod kafka; mod store;"),
+        ("error.rs", "pub struct Error;"),
+        ("store.rs", "pub struct Store;"),
+        ("kafka/mod.rs", "mod link; mod tls;"),
+        ("kafka/link.rs", "use super::tls::Tls; use crate::error::Error; pub struct Link;"),
+        ("kafka/tls.rs", "pub struct Tls;\nuse crate::store::Store;"),
+    ]);
+    let findings = upward_imports(&krate, &imports).0;
+    assert!(findings.contains("tls.rs:2") && findings.lines().count() == 1, "{findings}");
     let (krate, imports) = planted(&[("lib.rs", "mod attic;"), ("attic.rs", "")]);
     assert!(upward_imports(&krate, &imports).0.contains("`attic` has no floor"));
 }

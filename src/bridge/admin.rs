@@ -14,10 +14,7 @@ use kafka_protocol::messages::{InitProducerIdRequest, ListGroupsRequest, Transac
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use super::backoff::{Backoff, StopHandle};
-use super::cluster::{Cluster, Coordinated, Role};
 use super::config::{BridgeConfig, Delivery};
-use super::connection::{Transport, check, code_of};
 use super::error::Result;
 use super::lane::READING;
 use super::lock_note;
@@ -27,6 +24,7 @@ use super::place::{Committed, ask_for_positions, commit_request};
 use super::position::{BatchMark, Decision, Position, Ruling};
 use super::transaction::ask_to_claim;
 use crate::error::Error;
+use crate::kafka::{self, Backoff, Cluster, Code, CoordinatorKey, Role, StopHandle, Transport, check};
 use crate::{Log, OffsetSpec, Store, TopicPartition};
 
 /// How long the cluster would let a transaction of ours be open; none is opened.
@@ -114,7 +112,7 @@ impl Admin {
         let mut found = Vec::new();
         for (log, group) in self.groups()? {
             let doing = format!("reading the position of {log}");
-            let of = Coordinated::Group(group.clone());
+            let of = CoordinatorKey::Group(group.clone());
             for committed in self.persist(|cluster| ask_for_positions(cluster, &of, false, &doing))? {
                 let holds = PositionOf::of(&committed);
                 let Committed { topic: target_topic, partition: target_partition, offset, .. } = committed;
@@ -167,14 +165,12 @@ impl Admin {
             let ruling = Ruling { decision, end };
             let to = (position.target_topic.as_str(), position.target_partition);
             let request = commit_request(&position.group, to, position.offset, ruling.metadata());
-            let (of, doing) = (Coordinated::Group(position.group.clone()), format!("deciding about {}", position.log));
+            let (of, doing) =
+                (CoordinatorKey::Group(position.group.clone()), format!("deciding about {}", position.log));
             self.persist(|cluster| {
                 let answer = cluster.ask_coordinator(&of, &request)?;
                 let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
-                let code = told.map_or(-1, |partition| partition.error_code);
-                if matches!(code, 15 | 16) {
-                    cluster.forget_coordinator(&of);
-                }
+                let code = told.map_or(Code::UNNAMED.0, |partition| partition.error_code);
                 check(&doing, code).map_err(|error| error.needing_id(&of))
             })?;
             position.holds = PositionOf::Decided { decision, log_id: end.map(|end| end.log_id) };
@@ -212,21 +208,21 @@ impl Admin {
         let request = InitProducerIdRequest::default()
             .with_transactional_id(Some(TransactionalId(StrBytes::from_string(id.clone()))))
             .with_transaction_timeout_ms(TRANSACTION_TIMEOUT_MS);
-        let of = Coordinated::Transaction(id);
+        let of = CoordinatorKey::Transaction(id);
         self.persist(|cluster| ask_to_claim(cluster, &of, &request)).map(drop)
     }
 
     /// Asks again for a while, as long as the answer may be another one later.
-    fn persist<T>(&mut self, mut ask: impl FnMut(&mut Cluster) -> Result<T>) -> Result<T> {
+    fn persist<T>(&mut self, mut ask: impl FnMut(&mut Cluster) -> kafka::Result<T>) -> Result<T> {
         let deadline = Instant::now() + self.config.request_timeout;
         let mut backoff = Backoff::new(self.config.backoff, self.config.backoff_max);
         loop {
             let error = match ask(&mut self.cluster) {
                 Err(error) if error.is_retriable() && !error.is_refusal() && Instant::now() < deadline => error,
-                other => return other,
+                other => return Ok(other?),
             };
             self.cluster.stop().wait(backoff.pause());
-            if code_of(&error).is_none() {
+            if error.code().is_none() {
                 let _ = self.cluster.topics(&[]);
             }
         }

@@ -13,9 +13,9 @@ use std::collections::HashMap;
 
 use bytes::BytesMut;
 use edgelog_core::{CompressionType, EncodeError, HEADER_LEN, Header, Offset, RecordBatchBuilder, TimestampMs};
+use kafka_protocol::error::ResponseError;
 
 use super::config::{BridgeConfig, ExpiredRule, LostRule};
-use super::error::Code;
 use super::lane::Lane;
 use super::letter::{self, Loss, Refusal, TIMESTAMP_HEADER};
 use super::partition::remote_name;
@@ -23,6 +23,7 @@ use super::position::{BatchMark, RangeEnd};
 use super::stamp;
 use crate::codec;
 use crate::error::Error;
+use crate::kafka::Code;
 use crate::{Batch, OffsetSpec, Reader, Record};
 
 /// A stored batch below this is coalesced with its neighbours.
@@ -34,7 +35,7 @@ const SMALL_COUNT_MAX: usize = 4096;
 /// What one log may add before it is another one's turn.
 const TURN_BYTES: usize = 512 << 10;
 /// The broker's code for a batch beyond `max.message.bytes`, which is told here of a record that no batch can hold.
-const MESSAGE_TOO_LARGE: Code = Code(10);
+const MESSAGE_TOO_LARGE: Code = Code::of(ResponseError::MessageTooLarge);
 
 /// A batch for one partition of the target, not yet stamped.
 #[derive(Debug)]

@@ -1,11 +1,11 @@
 //! The bridge's keys: Kafka's and librdkafka's where they have one, `edgelog.` before those that are ours.
 
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{BridgeError, Result};
-use super::security::{Security, TokenCallback};
-use super::tls::TlsClient;
+use crate::kafka::{Protocol, Security, TlsClient, TokenCallback};
 
 /// A key of the bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,12 @@ const fn key(key: &'static str, default: &'static str, doc: &'static str) -> Bri
 
 /// Every key, in the order of the documentation.
 pub const BRIDGE_KEYS: &[BridgeKey] = &[
-    key("bootstrap.servers", "", "Brokers to begin with, as host:port,host:port. Required."),
+    key(
+        "bootstrap.servers",
+        "",
+        "Brokers to begin with, as host:port,host:port. Each may name the value of security.protocol, as in \
+         SSL://host:port. Required.",
+    ),
     key(
         "edgelog.device.id",
         "",
@@ -282,6 +287,8 @@ pub(super) struct Creation {
 #[derive(Debug, Clone)]
 pub struct BridgeConfig {
     pub(super) bootstrap: Vec<(String, u16)>,
+    /// Those of `bootstrap.servers` that name a protocol, as they stand there.
+    pub(super) with_protocol: Vec<(String, Protocol)>,
     pub(super) device: String,
     pub(super) topics: Vec<String>,
     pub(super) to: String,
@@ -318,6 +325,7 @@ impl Default for BridgeConfig {
         let ms = Duration::from_millis;
         BridgeConfig {
             bootstrap: Vec::new(),
+            with_protocol: Vec::new(),
             device: String::new(),
             topics: Vec::new(),
             to: "{topic}".to_owned(),
@@ -375,7 +383,7 @@ impl BridgeConfig {
 
     fn set_known(&mut self, key: &str, value: &str) -> std::result::Result<(), String> {
         match key {
-            "bootstrap.servers" => self.bootstrap = parse_servers(value)?,
+            "bootstrap.servers" => (self.bootstrap, self.with_protocol) = parse_servers(value)?,
             "edgelog.device.id" => self.device = parse_id(value)?,
             "edgelog.bridge.topics" => {
                 self.topics =
@@ -481,6 +489,28 @@ impl BridgeConfig {
         Ok(())
     }
 
+    /// Sets keys from environment variables: `EDGELOG_BRIDGE_` and a key in capitals, with `_` for each dot, as in
+    /// `EDGELOG_BRIDGE_SASL_PASSWORD`. All others of the `variables` are passed over.
+    ///
+    /// # Errors
+    /// As [`set`](BridgeConfig::set), with the variable's name in the place of the key's.
+    pub fn set_environment(&mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<()> {
+        for (name, value) in variables {
+            let Some(name) = name.to_str().filter(|name| name.starts_with(VARIABLE_PREFIX)) else { continue };
+            let wrong = |reason: String| BridgeError::InvalidConfig { key: name.to_owned(), reason };
+            let Some(row) = BRIDGE_KEYS.iter().find(|row| variable_of(row.key) == name) else {
+                let names: Vec<String> = BRIDGE_KEYS.iter().map(|row| variable_of(row.key)).collect();
+                return Err(wrong(match edgelog_core::config::nearest(name, names.iter().map(String::as_str)) {
+                    Some(nearest) => format!("there is no such key; did you mean {nearest}?"),
+                    None => "there is no such key".to_owned(),
+                }));
+            };
+            let value = value.to_str().ok_or_else(|| wrong("it is not UTF-8".to_owned()))?;
+            self.set_known(row.key, value.trim()).map_err(wrong)?;
+        }
+        Ok(())
+    }
+
     /// Whether everything is set that has no default, and the certificates that are named can be read.
     ///
     /// # Errors
@@ -501,10 +531,22 @@ impl BridgeConfig {
         let wrong =
             |key: &str, reason: &str| BridgeError::InvalidConfig { key: key.to_owned(), reason: reason.to_owned() };
         self.security.check().map_err(|(key, reason)| wrong(key, reason))?;
+        let protocol = self.security.protocol;
+        if let Some((server, _)) = self.with_protocol.iter().find(|(_, named)| *named != protocol) {
+            let reason = format!("{server} contradicts security.protocol={}; one of them is wrong", protocol.name());
+            return Err(wrong("bootstrap.servers", &reason));
+        }
         if self.security.protocol.has_tls() {
             TlsClient::new(self.security.tls.clone()).load().map_err(|(key, reason)| wrong(key, &reason))?;
         }
         Ok(())
+    }
+
+    /// What of this configuration is less safe than it could be, each with what can be done about it: certificates that
+    /// are not looked at, passwords and tokens without encryption, files of secrets that others may read. A bridge logs
+    /// them once, when it is made.
+    pub fn warnings(&self) -> Vec<String> {
+        self.security.warnings().into_iter().map(|(key, what)| format!("{key}: {what}")).collect()
     }
 
     /// Lets `source` be asked for the token of `sasl.mechanism=OAUTHBEARER`: for each connection, and again before its
@@ -536,16 +578,33 @@ impl BridgeConfig {
     }
 }
 
+/// What the names of environment variables begin with that hold a key.
+const VARIABLE_PREFIX: &str = "EDGELOG_BRIDGE_";
+
+fn variable_of(key: &str) -> String {
+    format!("{VARIABLE_PREFIX}{}", key.replace('.', "_").to_ascii_uppercase())
+}
+
 fn missing(key: &str) -> BridgeError {
     BridgeError::InvalidConfig { key: key.to_owned(), reason: "it has to be set; there is no default".to_owned() }
 }
 
-fn parse_servers(value: &str) -> std::result::Result<Vec<(String, u16)>, String> {
-    let mut servers = Vec::new();
+/// Hosts and ports; and those of the servers that name a protocol, as Kafka's own listeners do.
+type Servers = (Vec<(String, u16)>, Vec<(String, Protocol)>);
+
+fn parse_servers(value: &str) -> std::result::Result<Servers, String> {
+    let (mut servers, mut with_protocol) = (Vec::new(), Vec::new());
     for server in value.split(',').map(str::trim).filter(|server| !server.is_empty()) {
-        // As Kafka's own listeners are written; the protocol is security.protocol's.
-        let protocols = ["PLAINTEXT://", "SSL://", "SASL_PLAINTEXT://", "SASL_SSL://"];
-        let address = protocols.iter().find_map(|protocol| server.strip_prefix(protocol)).unwrap_or(server);
+        let address = match server.split_once("://") {
+            None => server,
+            Some((name, address)) => {
+                let protocol = Protocol::named(name).ok_or_else(|| {
+                    format!("{server} names {name}, which is not PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL")
+                })?;
+                with_protocol.push((server.to_owned(), protocol));
+                address
+            }
+        };
         let parsed = address.rsplit_once(':').and_then(|(host, port)| {
             let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
             (!host.is_empty()).then_some(())?;
@@ -556,7 +615,7 @@ fn parse_servers(value: &str) -> std::result::Result<Vec<(String, u16)>, String>
     if servers.is_empty() {
         return Err("no broker is named".to_owned());
     }
-    Ok(servers)
+    Ok((servers, with_protocol))
 }
 
 fn parse_id(value: &str) -> std::result::Result<String, String> {
@@ -640,6 +699,33 @@ mod tests {
     }
 
     #[test]
+    fn the_environment_sets_every_key_and_names_its_variable_where_it_is_wrong() {
+        let set = |config: &mut BridgeConfig, name: &str, value: &str| {
+            config.set_environment([("PATH".into(), "/bin".into()), (name.into(), value.into())])
+        };
+        // Two keys would have one variable where they differ in a dot and an underscore alone.
+        let names: std::collections::BTreeSet<String> = BRIDGE_KEYS.iter().map(|row| variable_of(row.key)).collect();
+        assert_eq!(names.len(), BRIDGE_KEYS.len());
+        let mut config = BridgeConfig::default();
+        set(&mut config, "EDGELOG_BRIDGE_EDGELOG_DEVICE_ID", "d7").unwrap();
+        set(&mut config, "EDGELOG_BRIDGE_BOOTSTRAP_SERVERS", " h:1,g:2 ").unwrap();
+        set(&mut config, "EDGELOG_BRIDGE_EDGELOG_BRIDGE_TO", "x.{topic}").unwrap();
+        assert_eq!((config.device.as_str(), config.to.as_str(), config.bootstrap.len()), ("d7", "x.{topic}", 2));
+        for (name, value, words) in [
+            ("EDGELOG_BRIDGE_BOOTSTRAP_SERVER", "h:1", "did you mean EDGELOG_BRIDGE_BOOTSTRAP_SERVERS?"),
+            ("EDGELOG_BRIDGE_SECURITY_PROTOCOL", "geheim", "SASL_SSL"),
+            ("EDGELOG_BRIDGE_SSL_KEY_PASSWORT", "geheim", "no such key"),
+        ] {
+            let said = set(&mut config, name, value).unwrap_err().to_string();
+            assert!(said.starts_with(&format!("{name}: ")) && said.contains(words), "{said}");
+            assert!(!said.contains("geheim"), "{said}");
+        }
+        let unreadable = std::os::unix::ffi::OsStringExt::from_vec(b"d\xFF".to_vec());
+        let said = config.set_environment([("EDGELOG_BRIDGE_CLIENT_ID".into(), unreadable)]).unwrap_err();
+        assert!(said.to_string().contains("not UTF-8"), "{said}");
+    }
+
+    #[test]
     fn a_device_has_to_be_named() {
         let mut config = BridgeConfig::default();
         let lines = "# comment\n! one more\n\nbootstrap.servers = PLAINTEXT://[::1]:9092, b:1\n\
@@ -649,6 +735,22 @@ mod tests {
         assert!(config.validate().unwrap_err().to_string().starts_with("edgelog.device.id"));
         config.set("edgelog.device.id", "d1").unwrap();
         config.validate().unwrap();
+        // What a server names is what is spoken.
+        for (servers, protocol, contradicts) in [
+            ("a:1,PLAINTEXT://b:1", "PLAINTEXT", None),
+            ("plaintext://b:1", "PLAINTEXT", None),
+            ("a:1,SSL://b:1", "PLAINTEXT", Some("SSL://b:1 contradicts security.protocol=PLAINTEXT")),
+            ("PLAINTEXT://a:1", "SSL", Some("PLAINTEXT://a:1 contradicts security.protocol=SSL")),
+        ] {
+            let mut named = config.clone();
+            named.set_lines(&format!("bootstrap.servers={servers}\nsecurity.protocol={protocol}")).unwrap();
+            let said = named.validate().err().map(|error| error.to_string());
+            assert_eq!(said.is_some(), contradicts.is_some(), "{servers} {protocol}: {said:?}");
+            if let (Some(said), Some(contradicts)) = (said, contradicts) {
+                assert!(said.starts_with("bootstrap.servers") && said.contains(contradicts), "{said}");
+            }
+        }
+        assert!(refused("bootstrap.servers", "http://a:1").contains("SASL_SSL"));
         // A login that would not take place is no login.
         let mut unprotected = config.clone();
         unprotected.set("sasl.username", "me").unwrap();

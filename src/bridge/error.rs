@@ -3,9 +3,8 @@
 use std::fmt;
 use std::io;
 
-use kafka_protocol::error::ResponseError;
-
 use crate::error::Error;
+use crate::kafka::{Class, Code, KafkaError, Words};
 
 /// What the bridge's calls return.
 pub type Result<T> = std::result::Result<T, BridgeError>;
@@ -150,35 +149,28 @@ impl BridgeError {
         }
     }
 
-    /// Whether it is only a person who can mend it; the same may succeed once somebody did.
-    pub(super) fn is_refusal(&self) -> bool {
+    /// The broker's code; `None` where no broker answered one.
+    pub(super) fn code(&self) -> Option<Code> {
         match self {
-            BridgeError::Tls { .. } | BridgeError::Authentication { .. } => true,
-            BridgeError::Broker { code, .. } => code.class() == Class::Refused,
-            _ => false,
+            BridgeError::Broker { code, .. } => Some(*code),
+            _ => None,
         }
-    }
-
-    /// Where it is a refusal for lack of a right: with the right that is needed.
-    pub(super) fn needing(mut self, operation: &str, on: &str) -> BridgeError {
-        if let BridgeError::Broker { code: Code(29 | 30 | 53), message, .. } = &mut self {
-            *message = Some(format!("the user needs {operation} on {on}"));
-        }
-        self
-    }
-
-    pub(super) fn broker(doing: impl Into<String>, code: i16, message: Option<&str>) -> BridgeError {
-        let message = message.filter(|message| !message.is_empty()).map(str::to_owned);
-        BridgeError::Broker { doing: doing.into(), code: Code(code), message }
     }
 }
 
-/// The broker's words behind its code.
-struct Words<'a>(&'a Option<String>);
-
-impl fmt::Display for Words<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_ref().map_or(Ok(()), |words| write!(f, " ({words})"))
+impl From<KafkaError> for BridgeError {
+    fn from(error: KafkaError) -> BridgeError {
+        match error {
+            KafkaError::Connection { address, source } => BridgeError::Connection { address, source },
+            KafkaError::Tls { address, reason } => BridgeError::Tls { address, reason },
+            KafkaError::Authentication { address, mechanism, reason } => {
+                BridgeError::Authentication { address, mechanism, reason }
+            }
+            KafkaError::Protocol { address, reason } => BridgeError::Protocol { address, reason },
+            KafkaError::Broker { doing, code, message } => BridgeError::Broker { doing, code, message },
+            KafkaError::Unsupported(what) => BridgeError::Unsupported(what),
+            KafkaError::Stopped => BridgeError::Stopped,
+        }
     }
 }
 
@@ -196,67 +188,5 @@ impl fmt::Display for Names<'_> {
             }
             _ => write!(f, "; the store has {}", named.join(", ")),
         }
-    }
-}
-
-/// One of Kafka's error codes, printed with its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Code(pub i16);
-
-impl fmt::Display for Code {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match ResponseError::try_from_code(self.0) {
-            Some(ResponseError::Unknown(_)) | None => write!(f, "{}", self.0),
-            Some(known) => write!(f, "{} {known:?}", self.0),
-        }
-    }
-}
-
-/// What to do about an error code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Class {
-    /// The same request again, perhaps to somebody else.
-    Retriable,
-    /// The transaction is lost; abort it, learn the position again and go on.
-    Abortable,
-    /// Our epoch is not the current one: our own transaction timed out, or somebody fenced us. Asking for our own id
-    /// tells which.
-    Epoch,
-    /// Nothing is wrong but with this topic, partition or group.
-    Topic,
-    /// As `Retriable`, once a person has granted what is missing: tried again, slowly.
-    Refused,
-    /// Nothing is wrong but with a record of this batch, or with its size.
-    Batch,
-    /// A person has to change something.
-    Fatal,
-}
-
-impl Code {
-    pub(super) fn class(self) -> Class {
-        match self.0 {
-            // Answered while leaders or coordinators move, load or wait for their replicas; 2 when bytes were damaged
-            // on the way, since they were checked here; 51 and 88 while a transaction is being completed.
-            2 | 5..=9 | 13..=16 | 19 | 20 | 41 | 51 | 56 | 74 | 75 | 88 | 89 | 103 | 129 => Class::Retriable,
-            -1 | 45 | 46 | 48 | 49 | 59 | 120 => Class::Abortable,
-            47 | 90 => Class::Epoch,
-            53 => Class::Refused,
-            3 | 17 | 22 | 25 | 29 | 30 | 44 | 76 | 100 => Class::Topic,
-            10 | 18 | 32 | 87 => Class::Batch,
-            _ => Class::Fatal,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_code_is_printed_with_its_name() {
-        assert_eq!(Code(90).to_string(), "90 ProducerFenced");
-        assert_eq!(Code(9999).to_string(), "9999");
-        let error = BridgeError::broker("EndTxn", 48, Some("words"));
-        assert_eq!(error.to_string(), "EndTxn: the broker answers 48 InvalidTxnState (words)");
     }
 }

@@ -5,18 +5,17 @@ use std::time::{Duration, Instant};
 
 use edgelog_core::config::IsolationLevel;
 use edgelog_core::{LeaderEpoch, Offset, OffsetAndEpoch, TimestampMs};
+use kafka_protocol::error::ResponseError;
 use uuid::Uuid;
 
-use super::backoff::Backoff;
-use super::cluster::Coordinated;
 use super::config::{BridgeConfig, RefusedRule};
-use super::error::Code;
 use super::failed::FailedFlushes;
 use super::letter::Refusal;
 use super::note::{Entry, Intent};
 use super::position::{BatchMark, Position, RangeEnd};
 use super::stamp::Producer;
 use crate::error::Error;
+use crate::kafka::{Backoff, Code, CoordinatorKey};
 use crate::{Log, OffsetSpec, ReadUpTo, Reader, ReaderOptions, TopicPartition};
 
 /// Where a log's records go.
@@ -29,15 +28,15 @@ pub(super) struct Target {
 /// What a broker allows where it does not tell: 1 MiB and the 12 bytes before a batch's length.
 pub(super) const MAX_MESSAGE_BYTES_DEFAULT: usize = 1_048_588;
 
-const MESSAGE_TOO_LARGE: Code = Code(10);
-const RECORD_LIST_TOO_LARGE: Code = Code(18);
-const INVALID_TIMESTAMP: Code = Code(32);
+const MESSAGE_TOO_LARGE: Code = Code::of(ResponseError::MessageTooLarge);
+const RECORD_LIST_TOO_LARGE: Code = Code::of(ResponseError::RecordListTooLarge);
+const INVALID_TIMESTAMP: Code = Code::of(ResponseError::InvalidTimestamp);
 
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) name: TopicPartition,
     pub(super) log: Log,
-    pub(super) group: Coordinated,
+    pub(super) group: CoordinatorKey,
     pub(super) remote: String,
     pub(super) target: Option<Target>,
     /// The offset to be sent next: everything below is committed in the cluster.
@@ -70,7 +69,7 @@ pub(super) struct Lane {
 
 impl Lane {
     /// A log on its way to the topic `remote`, of which nothing is known yet.
-    pub(super) fn new(name: TopicPartition, log: Log, group: Coordinated, remote: String) -> Lane {
+    pub(super) fn new(name: TopicPartition, log: Log, group: CoordinatorKey, remote: String) -> Lane {
         Lane {
             name,
             log,

@@ -15,7 +15,7 @@ use std::fmt::{self, Write as _};
 use bytes::BytesMut;
 use edgelog_core::{EncodeError, HEADER_LEN, Header, Offset, RecordBatchBuilder, TimestampMs};
 
-use super::error::Code;
+use crate::kafka::Code;
 use crate::{Record, TopicPartition};
 
 /// The header in which a record keeps the timestamp that it was appended with, where it got another one.

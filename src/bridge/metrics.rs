@@ -8,11 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use edgelog_core::{Offset, TimestampMs};
 use parking_lot::Mutex;
 
-use super::connection::code_of;
-use super::error::Result;
 use super::event::BridgeEvent;
 use super::lane::{Lane, READING};
 use crate::clock::{Clock, SystemClock};
+use crate::kafka;
 use crate::{Log, OffsetSpec, TopicPartition};
 
 /// Upper bounds of the classes that transactions' durations are counted in, in seconds.
@@ -165,10 +164,10 @@ impl MetricsHandle {
     }
 
     /// A request was answered, or was not.
-    pub(super) fn heard<T>(&self, outcome: &Result<T>) {
+    pub(super) fn heard<T>(&self, outcome: &kafka::Result<T>) {
         let metrics = &mut self.shared.lock().metrics;
         match outcome {
-            Err(error) if code_of(error).is_none() => {
+            Err(error) if error.code().is_none() => {
                 // Else it has nothing to do with the line.
                 if error.is_retriable() {
                     metrics.connection = ConnectionState::Failing { reason: error.to_string() };

@@ -34,47 +34,38 @@ use crate::storage::{DirectoryStorage, DirectoryStorageOptions, Storage, Storage
 use crate::{Store, TopicPartition};
 
 mod admin;
-mod backoff;
 #[cfg(test)]
 #[path = "../../tests/crash/beside.rs"]
 mod beside;
-mod cluster;
 mod collect;
 mod config;
-mod connection;
 mod error;
 mod event;
 mod failed;
 mod lane;
 mod letter;
-mod line;
 mod metrics;
 mod note;
 mod partition;
 mod place;
 mod position;
 mod run;
-mod sasl;
-mod security;
 mod settle;
-mod shape;
 mod stamp;
 mod status;
-mod stream;
 mod targets;
-mod tls;
 mod transaction;
 mod uplink;
 
+#[cfg(fuzzing)]
+pub use crate::kafka::decode_answer;
+pub use crate::kafka::{Code, StopHandle};
 pub use admin::{Admin, ClusterPosition, PositionOf, forget};
-pub use backoff::StopHandle;
 pub use config::{BRIDGE_KEYS, BridgeConfig, BridgeKey};
-pub use error::{BridgeError, Code, Result};
+pub use error::{BridgeError, Result};
 pub use event::BridgeEvent;
 pub use metrics::{BridgeMetrics, ConnectionState, DurationHistogram, LogMetrics, MetricsHandle};
 pub use position::Decision;
-#[cfg(fuzzing)]
-pub use shape::decode_answer;
 pub use status::{LogStatus, status};
 
 use failed::FailedFlushes;
@@ -131,6 +122,9 @@ impl Bridge {
 
     fn new(dir: &Path, store: Arc<Store>, config: BridgeConfig) -> Result<Bridge> {
         let (storage, lock) = lock_note(dir)?;
+        for warning in config.warnings() {
+            tracing::warn!(warning, "the bridge's configuration is less safe than it could be");
+        }
         let failed_flushes = FailedFlushes::open(Arc::clone(&storage))?;
         let note = Note::open(storage)?;
         let stop = StopHandle::default();

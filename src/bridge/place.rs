@@ -4,23 +4,23 @@
 use std::time::Instant;
 
 use edgelog_core::Offset;
+use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::{GroupId, OffsetCommitRequest, OffsetFetchRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
-use super::cluster::{Cluster, Coordinated, RemoteTopic};
 use super::config::{LostRule, NewLogRule, RecreatedRule, SetBackRule};
-use super::connection::{check, code_of};
-use super::error::{BridgeError, Class, Code, Result};
+use super::error::{BridgeError, Result};
 use super::lane::{Lane, Target, Verdict, judge};
 use super::note::Entry;
 use super::partition;
 use super::position::{Decision, Position, Ruling};
 use super::settle::Settled;
 use super::uplink::{Patience, Uplink};
+use crate::kafka::{self, Class, Cluster, Code, CoordinatorKey, KafkaError, RemoteTopic, check};
 
-const UNSTABLE_OFFSET_COMMIT: Code = Code(88);
+const UNSTABLE_OFFSET_COMMIT: Code = Code::of(ResponseError::UnstableOffsetCommit);
 
 /// A position that the cluster holds: under which partition, and what stands beside it.
 #[derive(Debug, Clone)]
@@ -34,21 +34,18 @@ pub(super) struct Committed {
 /// The positions that the cluster holds for a group; with `stable`, behind transactions that are open.
 pub(super) fn ask_for_positions(
     cluster: &mut Cluster,
-    group: &Coordinated,
+    group: &CoordinatorKey,
     stable: bool,
     doing: &str,
-) -> Result<Vec<Committed>> {
-    let Coordinated::Group(group_id) = group else { unreachable!("positions are kept by groups") };
+) -> kafka::Result<Vec<Committed>> {
+    let CoordinatorKey::Group(group_id) = group else { unreachable!("positions are kept by groups") };
     let asked = OffsetFetchRequestGroup::default()
         .with_group_id(GroupId(StrBytes::from_string(group_id.clone())))
         .with_topics(None);
     let request = OffsetFetchRequest::default().with_groups(vec![asked]).with_require_stable(stable);
     let answer = cluster.ask_coordinator(group, &request)?;
     let told = answer.groups.into_iter().next();
-    let told = told.ok_or_else(|| BridgeError::broker(doing, -1, Some("the answer names no group")))?;
-    if matches!(told.error_code, 15 | 16) {
-        cluster.forget_coordinator(group);
-    }
+    let told = told.ok_or_else(|| KafkaError::broker(doing, Code::UNNAMED, Some("the answer names no group")))?;
     check(doing, told.error_code).map_err(|error| error.needing_id(group))?;
     let mut found = Vec::new();
     for topic in told.topics {
@@ -96,7 +93,7 @@ impl Uplink {
         let (mut open_since, open_max) = (None, self.config.request_timeout);
         let found = self.persist(Patience::Asked, |cluster| {
             let asked = ask_for_positions(cluster, &group, stable, &doing);
-            let is_open = asked.as_ref().is_err_and(|error| code_of(error) == Some(UNSTABLE_OFFSET_COMMIT));
+            let is_open = asked.as_ref().is_err_and(|error| error.code() == Some(UNSTABLE_OFFSET_COMMIT));
             open_since = open_since.filter(|_| is_open).or_else(|| is_open.then(Instant::now));
             let is_for_too_long = open_since.is_some_and(|since: Instant| since.elapsed() >= open_max);
             if is_for_too_long { Ok(None) } else { asked.map(Some) }
@@ -131,7 +128,7 @@ impl Uplink {
                 Err(error) => Err(error),
             };
             let found = match placed {
-                Err(error) if code_of(&error).is_some_and(|code| code.class() == Class::Topic) => {
+                Err(error) if error.code().is_some_and(|code| code.class() == Class::Topic) => {
                     self.lanes[n].waits = Some(error.to_string());
                     continue;
                 }
@@ -232,7 +229,7 @@ impl Uplink {
 
     /// A lane whose position the cluster keeps open. The others go on.
     fn kept_open(&self, n: usize) -> Found {
-        let Coordinated::Group(group) = &self.lanes[n].group else { unreachable!("positions are kept by groups") };
+        let CoordinatorKey::Group(group) = &self.lanes[n].group else { unreachable!("positions are kept by groups") };
         Found::Wait(format!(
             "the cluster keeps its position (group {group}) in an open transaction for more than \
              request.timeout.ms={}; where that stays, kafka-transactions.sh finds and aborts it in __consumer_offsets",
@@ -279,7 +276,7 @@ impl Uplink {
         self.find_lanes()?;
         for n in 0..self.lanes.len() {
             let committed = match self.fetch_positions(n, false) {
-                Err(error) if code_of(&error).is_some_and(|code| code.class() == Class::Topic) => continue,
+                Err(error) if error.code().is_some_and(|code| code.class() == Class::Topic) => continue,
                 other => other?.unwrap_or_default(),
             };
             for committed in committed {

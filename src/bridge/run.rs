@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use edgelog_core::Offset;
 
-use super::cluster::Coordinated;
 use super::collect::{Collected, Terms, collect};
 use super::config::FencedRule;
 use super::error::{BridgeError, Result};
@@ -22,6 +21,7 @@ use super::transaction::Ended;
 use super::uplink::Uplink;
 use crate::TopicPartition;
 use crate::clock::{Clock, SystemClock};
+use crate::kafka::CoordinatorKey;
 
 /// How often an idle bridge looks for records.
 const LOOK_FOR_RECORDS: Duration = Duration::from_secs(1);
@@ -178,7 +178,7 @@ impl Uplink {
     fn collect(&mut self) -> Collected {
         let interval = self.config.interval;
         self.lanes.iter_mut().for_each(|lane| lane.make_durable(interval, &mut self.failed_flushes));
-        let (line, mut collected) = (self.cluster.line().clone(), Collected::default());
+        let (line, mut collected) = (self.cluster.link().clone(), Collected::default());
         // The others and one that searches take turns. Three of them: the first may only begin a search.
         for _ in 0..3 {
             let only = self.searching().filter(|_| !self.others_turn);
@@ -252,7 +252,7 @@ impl Uplink {
                     Err(error) => return Err(error.into()),
                 };
                 let remote = partition::remote_name(&self.config.to, &self.config.device, &name.topic);
-                let group = Coordinated::Group(self.config.group_id(&name));
+                let group = CoordinatorKey::Group(self.config.group_id(&name));
                 let mut lane = Lane::new(name, log, group, remote);
                 lane.inherit_failed_flush(&self.failed_flushes);
                 self.lanes.push(lane);

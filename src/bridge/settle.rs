@@ -2,17 +2,19 @@
 //! tell: one look at the place where its first batch is, or is not.
 
 use edgelog_core::{HEADER_LEN, RecordBatch};
+use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::FetchRequest;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 
-use super::cluster::Role;
-use super::connection::check;
-use super::error::{BridgeError, Result};
+use super::error::Result;
 use super::note::Intent;
 use super::uplink::{Patience, Uplink};
+use crate::kafka::{Code, KafkaError, Role, check};
 
 const READ_COMMITTED: i8 = 1;
-const OFFSET_OUT_OF_RANGE: i16 = 1;
+const OFFSET_OUT_OF_RANGE: i16 = ResponseError::OffsetOutOfRange.code();
+const LEADER_NOT_AVAILABLE: Code = Code::of(ResponseError::LeaderNotAvailable);
+const UNSTABLE_OFFSET_COMMIT: Code = Code::of(ResponseError::UnstableOffsetCommit);
 /// A session that is not wanted.
 const NO_SESSION: i32 = -1;
 
@@ -49,19 +51,19 @@ impl Uplink {
             let found = topics.get(&remote).and_then(|topic| topic.as_ref().ok());
             let leader = found.and_then(|topic| topic.leaders.get(number as usize)).copied().unwrap_or(-1);
             let Some(found) = found.filter(|_| leader >= 0) else {
-                return Err(BridgeError::broker(doing.as_str(), 5, None));
+                return Err(KafkaError::broker(doing.as_str(), LEADER_NOT_AVAILABLE, None));
             };
             request.topics = vec![topic.clone().with_topic_id(found.id)];
             let answer = cluster.request(leader, Role::Data, &request)?;
             check(&doing, answer.error_code)?;
             let told = answer.responses.into_iter().flat_map(|topic| topic.partitions).next();
-            let told = told.ok_or_else(|| BridgeError::broker(doing.as_str(), 5, None))?;
+            let told = told.ok_or_else(|| KafkaError::broker(doing.as_str(), LEADER_NOT_AVAILABLE, None))?;
             if told.error_code != OFFSET_OUT_OF_RANGE {
                 check(&doing, told.error_code)
                     .map_err(|error| error.needing("Read", &format!("the topic {remote}")))?;
                 // An older transaction of somebody else is still open: what lies behind it is not decided for readers.
                 if told.last_stable_offset <= intent.first_offset.0 {
-                    return Err(BridgeError::broker(doing.as_str(), 88, None));
+                    return Err(KafkaError::broker(doing.as_str(), UNSTABLE_OFFSET_COMMIT, None));
                 }
             }
             Ok(told)

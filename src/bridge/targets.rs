@@ -4,25 +4,26 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use edgelog_core::partition_for_key;
+use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::{CreateTopicsRequest, DescribeConfigsRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
 use super::BridgeEvent;
-use super::cluster::{Cluster, RemoteTopic, Role};
 use super::collect::Side;
 use super::config::PartitionRule;
-use super::connection::{check, code_of};
-use super::error::{BridgeError, Code, Result};
+use super::error::Result;
 use super::lane::{MAX_MESSAGE_BYTES_DEFAULT, TimeBounds};
 use super::partition::remote_name;
 use super::uplink::{Patience, Uplink};
 use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
+use crate::kafka::{self, Cluster, Code, KafkaError, RemoteTopic, Role, check};
 
-const UNKNOWN_TOPIC_OR_PARTITION: Code = Code(3);
-const TOPIC_ALREADY_EXISTS: i16 = 36;
+const UNKNOWN_TOPIC_OR_PARTITION: Code = Code::of(ResponseError::UnknownTopicOrPartition);
+const TOPIC_ALREADY_EXISTS: i16 = ResponseError::TopicAlreadyExists.code();
+const LEADER_NOT_AVAILABLE: Code = Code::of(ResponseError::LeaderNotAvailable);
 /// How long brokers may take to know a topic that was created.
 const CREATED_WITHIN: Duration = Duration::from_secs(30);
 
@@ -69,15 +70,15 @@ impl Uplink {
             }
             // Leaders that are just being chosen: a moment.
             match found.values().find_map(|topic| topic.as_ref().err().filter(|error| error.is_retriable())) {
-                Some(BridgeError::Broker { doing, code, .. }) => Err(BridgeError::broker(doing.as_str(), code.0, None)),
+                Some(KafkaError::Broker { doing, code, .. }) => Err(KafkaError::broker(doing.as_str(), *code, None)),
                 _ => Ok(found),
             }
         };
         let mut found = self.persist(Patience::Asked, &mut look)?;
         let mut not_created = HashMap::new();
         if self.config.creation.wanted {
-            let is_absent = |topic: &Result<RemoteTopic>| {
-                topic.as_ref().err().and_then(code_of) == Some(UNKNOWN_TOPIC_OR_PARTITION)
+            let is_absent = |topic: &kafka::Result<RemoteTopic>| {
+                topic.as_ref().err().and_then(KafkaError::code) == Some(UNKNOWN_TOPIC_OR_PARTITION)
             };
             let absent: Vec<String> =
                 found.iter().filter(|(_, topic)| is_absent(topic)).map(|(name, _)| name.clone()).collect();
@@ -90,7 +91,9 @@ impl Uplink {
                     let missing =
                         |name: &&String| !not_created.contains_key(*name) && found.get(*name).is_none_or(is_absent);
                     match absent.iter().find(missing) {
-                        Some(name) => Err(BridgeError::broker(format!("creating the topic {name}"), 5, None)),
+                        Some(name) => {
+                            Err(KafkaError::broker(format!("creating the topic {name}"), LEADER_NOT_AVAILABLE, None))
+                        }
                         None => Ok(found),
                     }
                 })?;
@@ -213,7 +216,7 @@ impl Uplink {
             let node = cluster.any_node();
             let answer = cluster.request(node, Role::Data, &request)?;
             let told = answer.topics.iter().map(|topic| check("creating topics", topic.error_code));
-            match told.filter_map(Result::err).find(BridgeError::is_retriable) {
+            match told.filter_map(kafka::Result::err).find(KafkaError::is_retriable) {
                 Some(error) => Err(error),
                 None => Ok(answer),
             }
@@ -224,7 +227,7 @@ impl Uplink {
             .map(|topic| {
                 let name = topic.name.0.to_string();
                 let doing = format!("creating the topic {name}");
-                let error = BridgeError::broker(doing, topic.error_code, topic.error_message.as_deref());
+                let error = KafkaError::broker(doing, Code(topic.error_code), topic.error_message.as_deref());
                 let error = error.needing("Create", &format!("the topic {name}"));
                 (name, error.to_string())
             })
@@ -266,8 +269,9 @@ impl Uplink {
         for result in answer.results {
             let name = result.resource_name.to_string();
             if result.error_code != 0 {
-                let error = BridgeError::broker("DescribeConfigs", result.error_code, result.error_message.as_deref())
-                    .needing("DescribeConfigs", &format!("the topic {name}"));
+                let error =
+                    KafkaError::broker("DescribeConfigs", Code(result.error_code), result.error_message.as_deref())
+                        .needing("DescribeConfigs", &format!("the topic {name}"));
                 self.tell(&BridgeEvent::RulesUnknown { topic: name, reason: error.to_string() });
                 continue;
             }

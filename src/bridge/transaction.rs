@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use edgelog_core::Offset;
+use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
@@ -25,23 +26,23 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use super::backoff::Backoff;
-use super::cluster::{Cluster, Coordinated, Role};
 use super::collect::{Collected, Kind, Piece};
 use super::config::Delivery;
-use super::connection::{check, code_of};
-use super::error::{BridgeError, Class, Code, Result};
+use super::error::{BridgeError, Result};
 use super::event::BridgeEvent;
 use super::lane::{Lane, Refused};
 use super::letter::{Loss, Refusal};
 use super::place::{Which, commit_request};
 use super::position::RangeEnd;
-use super::shape::Speaks;
 use super::stamp::{self, Producer};
 use super::uplink::{Patience, Uplink};
+use crate::kafka::{self, Backoff, Class, Cluster, Code, CoordinatorKey, CoordinatorRequest, KafkaError, Role, check};
 
 /// The version from which on Produce names topics by their ids.
 const PRODUCE_BY_ID: i16 = 13;
+const NO_LEADER: Code = Code::of(ResponseError::LeaderNotAvailable);
+/// The cluster has no such transactional id any more.
+const FORGOTTEN_ID: Code = Code::of(ResponseError::InvalidProducerIdMapping);
 /// A leader that was just elected may not know its topic yet: so many tries before it is believed.
 const UNKNOWN_TOPIC_TRIES: u32 = 10;
 
@@ -79,9 +80,15 @@ enum Lost {
     Fatal(BridgeError),
 }
 
+impl From<KafkaError> for Lost {
+    fn from(error: KafkaError) -> Lost {
+        BridgeError::from(error).into()
+    }
+}
+
 impl From<BridgeError> for Lost {
     fn from(error: BridgeError) -> Lost {
-        match code_of(&error).map(Code::class) {
+        match error.code().map(Code::class) {
             Some(Class::Abortable | Class::Topic | Class::Batch) => Lost::Abort(error),
             Some(Class::Epoch) => Lost::Epoch(error),
             _ if error.is_retriable() => Lost::Late(error),
@@ -146,21 +153,28 @@ impl Producing {
 /// Asks for an epoch of the transactional id.
 pub(super) fn ask_to_claim(
     cluster: &mut Cluster,
-    of: &Coordinated,
+    of: &CoordinatorKey,
     request: &InitProducerIdRequest,
-) -> Result<InitProducerIdResponse> {
+) -> kafka::Result<InitProducerIdResponse> {
     let answer = cluster.ask_coordinator(of, request)?;
-    if matches!(answer.error_code, 15 | 16) {
-        cluster.forget_coordinator(of);
-    }
     check("claiming the transactional id", answer.error_code).map_err(|error| error.needing_id(of))?;
     Ok(answer)
+}
+
+/// Whether a broker does not know the topic, by its name or its id.
+fn is_unknown_topic(code: Code) -> bool {
+    matches!(code.named(), Some(ResponseError::UnknownTopicOrPartition | ResponseError::UnknownTopicId))
+}
+
+/// Whether our epoch is not the current one.
+fn is_fenced(error: &BridgeError) -> bool {
+    error.code().is_some_and(|code| code.class() == Class::Epoch)
 }
 
 /// What a coordinator says to the one position that it was asked to take.
 fn code_of_position(answer: &TxnOffsetCommitResponse) -> i16 {
     let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
-    told.map_or(-1, |partition| partition.error_code)
+    told.map_or(Code::UNNAMED.0, |partition| partition.error_code)
 }
 
 impl Uplink {
@@ -304,7 +318,7 @@ impl Uplink {
         producing: &mut Producing,
         positions: &mut Vec<RangeEnd>,
         producer: Producer,
-    ) -> std::result::Result<Option<BridgeError>, Lost> {
+    ) -> std::result::Result<Option<KafkaError>, Lost> {
         let (sent, mut failure) = self.send_heads(&producing.queues).map_err(Lost::from)?;
         let batches = sent.iter().map(|(_, partitions)| partitions.len()).sum::<usize>();
         let is_last = self.in_transactions() && batches == producing.batches_left();
@@ -345,34 +359,34 @@ impl Uplink {
     }
 
     /// Waits for another try after a round in which something went wrong; or says why there is none.
-    fn prepare_another_try(&mut self, error: BridgeError, producing: &mut Producing) -> std::result::Result<(), Lost> {
-        if code_of(&error).is_none() && self.is_too_much(&producing.queues) {
-            return Err(Lost::Smaller(error));
+    fn prepare_another_try(&mut self, error: KafkaError, producing: &mut Producing) -> std::result::Result<(), Lost> {
+        if error.code().is_none() && self.is_too_much(&producing.queues) {
+            return Err(Lost::Smaller(error.into()));
         }
         producing.failing_tries += 1;
         let others_are_done = producing.first_batches.keys().any(|lane| !producing.is_left(*lane));
-        if producing.failing_tries >= FAILING_TRIES && (others_are_done || code_of(&error).is_some()) {
+        if producing.failing_tries >= FAILING_TRIES && (others_are_done || error.code().is_some()) {
             // Theirs is the trouble: the others go on without them.
             let first = self.backoff();
             let left = self.lanes.iter_mut().enumerate().filter(|(n, _)| producing.is_left(*n));
             left.for_each(|(_, lane)| lane.rest(first.clone()));
-            return Err(Lost::Abort(error));
+            return Err(Lost::Abort(error.into()));
         }
-        if matches!(code_of(&error), Some(Code(3 | 100))) {
+        if error.code().is_some_and(is_unknown_topic) {
             producing.unknown_topic_tries += 1;
             if producing.unknown_topic_tries > UNKNOWN_TOPIC_TRIES {
-                return Err(Lost::Abort(error));
+                return Err(Lost::Abort(error.into()));
             }
         }
         if producing.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return Err(Lost::Late(error));
+            return Err(Lost::Late(error.into()));
         }
         self.tell(&BridgeEvent::Retrying { reason: error.to_string() });
-        self.cluster.stop().check_grace().map_err(Lost::Fatal)?;
+        self.cluster.stop().check_grace()?;
         self.cluster.stop().wait_before_retry(producing.backoff.pause_after(&error));
         // Who leads may have changed; but a connection that died once says nothing of that. Where nobody can be asked,
         // the next round says so.
-        if code_of(&error).is_some() || producing.failing_tries % 2 == 0 {
+        if error.code().is_some() || producing.failing_tries % 2 == 0 {
             let _ = self.look_up_leaders();
         }
         Ok(())
@@ -409,16 +423,16 @@ impl Uplink {
     /// Sends each leader what is next for its partitions: several requests, each with one batch of a partition (a
     /// broker takes no more of them in one) and as much as a request may carry. Returns what was sent, and what went
     /// wrong and may go well at another try.
-    fn send_heads(&mut self, queues: &Queues) -> Result<(Sent, Option<BridgeError>)> {
+    fn send_heads(&mut self, queues: &Queues) -> kafka::Result<(Sent, Option<KafkaError>)> {
         let (mut sent, mut failure) = (Sent::new(), None);
         for (leader, partitions) in self.by_leader(queues) {
             let Some(leader) = leader else {
-                failure.get_or_insert(BridgeError::broker("looking for a partition's leader", 5, None));
+                failure.get_or_insert(KafkaError::broker("looking for a partition's leader", NO_LEADER, None));
                 continue;
             };
             let before = sent.len();
             let mut next = vec![0; partitions.len()];
-            let request_bytes_max = self.cluster.line().request_bytes_max();
+            let request_bytes_max = self.cluster.link().request_bytes_max();
             // All of it dies with the connection: no more than that carries.
             let mut left = request_bytes_max.saturating_mul(2);
             while sent.len() - before < UNDER_WAY_MAX && left > 0 {
@@ -480,13 +494,13 @@ impl Uplink {
 
     /// Whether a batch that is sent next is more than connections carry, and can be less.
     fn is_too_much(&self, queues: &Queues) -> bool {
-        let max = self.cluster.line().request_bytes_max();
+        let max = self.cluster.link().request_bytes_max();
         let mut heads = queues.values().filter_map(VecDeque::front);
         heads.any(|head| head.records > 1 && head.bytes.len() > max.saturating_mul(2))
     }
 
     /// Sends one Produce with a batch for each of these partitions.
-    fn send_batches(&mut self, leader: i32, batches: &[(&(String, i32), &Bytes)]) -> Result<()> {
+    fn send_batches(&mut self, leader: i32, batches: &[(&(String, i32), &Bytes)]) -> kafka::Result<()> {
         let version = self.cluster.version::<ProduceRequest>(leader, Role::Data)?;
         let mut topics: BTreeMap<&str, Vec<PartitionProduceData>> = BTreeMap::new();
         for (partition, batch) in batches {
@@ -525,7 +539,7 @@ impl Uplink {
         partitions: &[(String, i32)],
         producing: &mut Producing,
         behind: &mut HashSet<(String, i32)>,
-    ) -> std::result::Result<Option<BridgeError>, Lost> {
+    ) -> std::result::Result<Option<KafkaError>, Lost> {
         let mut retry = None;
         for partition in partitions.iter().filter(|partition| !behind.contains(*partition)).cloned().collect::<Vec<_>>()
         {
@@ -538,7 +552,8 @@ impl Uplink {
             let told = topic.and_then(|topic| topic.partition_responses.iter().find(|told| told.index == partition.1));
             let doing = format!("Produce to {}-{}", partition.0, partition.1);
             let Some(told) = told else {
-                return Err(Lost::Abort(BridgeError::broker(doing, -1, Some("the answer does not name it"))));
+                let error = KafkaError::broker(doing, Code::UNNAMED, Some("the answer does not name it"));
+                return Err(Lost::Abort(error.into()));
             };
             if told.error_code == 0 {
                 let queue = producing.queues.get_mut(partition).expect("it was asked for");
@@ -549,10 +564,10 @@ impl Uplink {
                 }
                 continue;
             }
-            let error = BridgeError::broker(doing, told.error_code, told.error_message.as_deref());
+            let error = KafkaError::broker(doing, Code(told.error_code), told.error_message.as_deref());
             let code = Code(told.error_code);
             let error = match code.class() {
-                Class::Refused => error.needing_id(&Coordinated::Transaction(self.config.transactional_id())),
+                Class::Refused => error.needing_id(&CoordinatorKey::Transaction(self.config.transactional_id())),
                 _ => error.needing("Write", &format!("the topic {}", partition.0)),
             };
             match code.class() {
@@ -562,21 +577,21 @@ impl Uplink {
                 }
                 Class::Topic => {
                     // Perhaps a leader that does not know its topic yet.
-                    if matches!(code, Code(3 | 100)) && !self.is_recreated(&partition.0) {
+                    if is_unknown_topic(code) && !self.is_recreated(&partition.0) {
                         behind.insert(partition.clone());
                         retry = Some(error);
                         continue;
                     }
                     self.let_wait(partition, &producing.queues, &error.to_string());
-                    return Err(Lost::Abort(error));
+                    return Err(Lost::Abort(error.into()));
                 }
                 Class::Batch => {
                     self.look_for_refused(partition, &producing.queues, &error);
-                    return Err(Lost::Smaller(error));
+                    return Err(Lost::Smaller(error.into()));
                 }
-                Class::Abortable | Class::Refused => return Err(Lost::Abort(error)),
-                Class::Epoch => return Err(Lost::Epoch(error)),
-                Class::Fatal => return Err(Lost::Fatal(error)),
+                Class::Abortable | Class::Refused => return Err(Lost::Abort(error.into())),
+                Class::Epoch => return Err(Lost::Epoch(error.into())),
+                Class::Fatal => return Err(Lost::Fatal(error.into())),
             }
         }
         Ok(retry)
@@ -591,10 +606,10 @@ impl Uplink {
 
     /// The first batch for this partition was refused: its log tries less of it next. Where it is one of the bridge's
     /// own records, the log waits.
-    fn look_for_refused(&mut self, partition: &(String, i32), queues: &Queues, error: &BridgeError) {
+    fn look_for_refused(&mut self, partition: &(String, i32), queues: &Queues, error: &KafkaError) {
         let head = queues[partition].front().expect("its head was sent");
         let lane = &mut self.lanes[head.lane];
-        let (code, reason) = (code_of(error).unwrap_or(Code(-1)), error.to_string());
+        let (code, reason) = (error.code().unwrap_or(Code::UNNAMED), error.to_string());
         match &head.kind {
             Kind::Records => {
                 let refusal = Refusal { offset: head.offsets.0, code, reason };
@@ -611,7 +626,7 @@ impl Uplink {
         let lane = &self.lanes[end.lane];
         let target = lane.target.expect("a lane that sends has a target");
         let position = lane.position_at(end.offset, end.mark);
-        let Coordinated::Group(group_id) = &lane.group else { unreachable!("positions are kept by groups") };
+        let CoordinatorKey::Group(group_id) = &lane.group else { unreachable!("positions are kept by groups") };
         let partition = TxnOffsetCommitRequestPartition::default()
             .with_partition_index(target.partition)
             .with_committed_offset(end.offset.0)
@@ -637,17 +652,17 @@ impl Uplink {
     fn commit_position_plainly(&mut self, end: &RangeEnd) -> std::result::Result<(), Lost> {
         let lane = &self.lanes[end.lane];
         let target = lane.target.expect("a lane that sends has a target");
-        let Coordinated::Group(group_id) = &lane.group else { unreachable!("positions are kept by groups") };
+        let CoordinatorKey::Group(group_id) = &lane.group else { unreachable!("positions are kept by groups") };
         let metadata = lane.position_at(end.offset, end.mark).metadata();
         let request = commit_request(group_id, (&lane.remote, target.partition), end.offset, metadata);
         self.ask_to_commit(end.lane, &request, |answer| {
             let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
-            told.map_or(-1, |partition| partition.error_code)
+            told.map_or(Code::UNNAMED.0, |partition| partition.error_code)
         })
     }
 
     /// Asks a lane's group to take a position, until there is an answer or the transaction's time is over.
-    fn ask_to_commit<R: Speaks>(
+    fn ask_to_commit<R: CoordinatorRequest>(
         &mut self,
         lane: usize,
         request: &R,
@@ -655,15 +670,12 @@ impl Uplink {
     ) -> std::result::Result<(), Lost> {
         let Lane { group, name, remote, .. } = &self.lanes[lane];
         let group = group.clone();
-        let Coordinated::Group(group_id) = &group else { unreachable!("positions are kept by groups") };
+        let CoordinatorKey::Group(group_id) = &group else { unreachable!("positions are kept by groups") };
         let doing = format!("committing the position of {name}");
         let needed = format!("the group {group_id} and the topic {remote}");
         let deadline = Instant::now() + self.transaction_timeout;
         let committed = self.persist(Patience::Until(deadline), |cluster| {
             let code = code(&cluster.ask_coordinator(&group, request)?);
-            if matches!(code, 15 | 16) {
-                cluster.forget_coordinator(&group);
-            }
             check(&doing, code).map_err(|error| error.needing("Read", &needed))
         });
         committed.map_err(|error| self.let_wait_for_topic(lane, error))
@@ -671,7 +683,7 @@ impl Uplink {
 
     /// An error that concerns one lane's topic or group lets that lane wait.
     fn let_wait_for_topic(&mut self, lane: usize, error: BridgeError) -> Lost {
-        if code_of(&error).is_some_and(|code| code.class() == Class::Topic) {
+        if error.code().is_some_and(|code| code.class() == Class::Topic) {
             self.lanes[lane].waits = Some(error.to_string());
         }
         error.into()
@@ -685,13 +697,10 @@ impl Uplink {
             .with_producer_id(producer.id.into())
             .with_producer_epoch(producer.epoch)
             .with_committed(committed);
-        let transaction = Coordinated::Transaction(self.config.transactional_id());
+        let transaction = CoordinatorKey::Transaction(self.config.transactional_id());
         let doing = if committed { "committing a transaction" } else { "aborting a transaction" };
         let answer = self.persist(Patience::Grace, |cluster| {
             let answer = cluster.ask_coordinator(&transaction, &request)?;
-            if matches!(answer.error_code, 15 | 16) {
-                cluster.forget_coordinator(&transaction);
-            }
             check(doing, answer.error_code).map_err(|error| error.needing_id(&transaction))?;
             Ok(answer)
         });
@@ -726,16 +735,16 @@ impl Uplink {
         match self.ask_for_epoch(self.producer, &mut was_unanswered) {
             // The cluster may have given out the epoch in an answer that was lost, and what asks again has an older one
             // then. Nobody is fenced blindly for that: as at a start, the positions have to be those of the logs here.
-            Err(error) if matches!(code_of(&error), Some(Code(47 | 90))) && was_unanswered => {
+            Err(error) if is_fenced(&error) && was_unanswered => {
                 self.producer = None;
                 self.learn_positions(Which::All)?;
                 self.init_producer(None)
             }
-            Err(error) if matches!(code_of(&error), Some(Code(47 | 90))) => {
+            Err(error) if is_fenced(&error) => {
                 Err(BridgeError::Fenced { transactional_id: self.config.transactional_id() })
             }
             // The cluster has forgotten the id, as it does after a week of silence: so nobody else has it.
-            Err(error) if code_of(&error) == Some(Code(49)) => self.init_producer(None),
+            Err(error) if error.code() == Some(FORGOTTEN_ID) => self.init_producer(None),
             other => other,
         }
     }
@@ -758,11 +767,11 @@ impl Uplink {
         if let Some(own) = own {
             request = request.with_producer_id(own.id.into()).with_producer_epoch(own.epoch);
         }
-        let transaction = Coordinated::Transaction(self.config.transactional_id());
+        let transaction = CoordinatorKey::Transaction(self.config.transactional_id());
         let patience = if own.is_some() { Patience::Grace } else { Patience::Asked };
         let answer = self.persist(patience, |cluster| {
             let answer = ask_to_claim(cluster, &transaction, &request);
-            *was_unanswered |= answer.as_ref().is_err_and(|error| code_of(error).is_none());
+            *was_unanswered |= answer.as_ref().is_err_and(|error| error.code().is_none());
             answer
         })?;
         self.producer = Some(Producer { id: answer.producer_id.0, epoch: answer.producer_epoch });
@@ -794,7 +803,7 @@ impl Uplink {
 
     /// For how long a transaction should be allowed to be open.
     fn timeout_wanted(&self) -> Duration {
-        self.config.transaction_timeout.unwrap_or_else(|| self.cluster.line().transaction_timeout())
+        self.config.transaction_timeout.unwrap_or_else(|| self.cluster.link().transaction_timeout())
     }
 
     /// Tells the cluster of another transaction timeout, where the line has become another one.

@@ -4,18 +4,18 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::backoff::{Backoff, StopHandle};
-use super::cluster::{Cluster, RemoteTopic};
+use kafka_protocol::error::ResponseError;
+
 use super::collect::Side;
 use super::config::BridgeConfig;
-use super::connection::{Transport, code_of};
-use super::error::{Code, Result};
+use super::error::Result;
 use super::event::{BridgeEvent, Observer};
 use super::failed::FailedFlushes;
 use super::lane::Lane;
 use super::metrics::MetricsHandle;
 use super::note::Note;
 use super::stamp::Producer;
+use crate::kafka::{self, Backoff, Cluster, Code, RemoteTopic, StopHandle, Transport};
 use crate::{Store, TopicPartition};
 
 /// For how long something is tried again.
@@ -118,8 +118,9 @@ impl Uplink {
     pub(super) fn persist<T>(
         &mut self,
         patience: Patience,
-        mut ask: impl FnMut(&mut Cluster) -> Result<T>,
+        mut ask: impl FnMut(&mut Cluster) -> kafka::Result<T>,
     ) -> Result<T> {
+        use ResponseError::{ConcurrentTransactions, UnstableOffsetCommit};
         let mut backoff = self.backoff();
         // A transaction that is being completed takes milliseconds.
         let mut soon = Backoff::new(Duration::from_millis(10), self.config.backoff_max);
@@ -129,7 +130,7 @@ impl Uplink {
             self.metrics.heard(&outcome);
             let error = match outcome {
                 Err(error) if error.is_retriable() => error,
-                other => return other,
+                other => return Ok(other?),
             };
             let stop = self.cluster.stop().clone();
             match patience {
@@ -138,16 +139,16 @@ impl Uplink {
                 Patience::Until(deadline) => {
                     stop.check_grace()?;
                     if Instant::now() >= deadline {
-                        return Err(error);
+                        return Err(error.into());
                     }
                 }
             }
             self.tell(&BridgeEvent::Retrying { reason: error.to_string() });
-            let code = code_of(&error);
-            let completing = matches!(code, Some(Code(51 | 88)));
+            let code = error.code().and_then(Code::named);
+            let completing = matches!(code, Some(ConcurrentTransactions | UnstableOffsetCommit));
             stop.wait_before_retry(if completing { soon.pause() } else { backoff.pause_after(&error) });
             tries += 1;
-            let may_have_moved = code.map_or(tries % 2 == 0, |code| matches!(code.0, 5..=9 | 13..=16));
+            let may_have_moved = code.map_or(tries % 2 == 0, says_that_it_moved);
             if !error.is_refusal() && may_have_moved {
                 // Connections that die on a bad line say nothing of where brokers are, when they do so once. Where
                 // nobody answers, the next try says so.
@@ -160,4 +161,21 @@ impl Uplink {
     pub(super) fn write_note(&mut self) -> Result<()> {
         if std::mem::take(&mut self.note_is_behind) { self.note.write() } else { Ok(()) }
     }
+}
+
+/// Whether a broker answers this while leaders or coordinators move.
+fn says_that_it_moved(error: ResponseError) -> bool {
+    use ResponseError as Error;
+    matches!(
+        error,
+        Error::LeaderNotAvailable
+            | Error::NotLeaderOrFollower
+            | Error::RequestTimedOut
+            | Error::BrokerNotAvailable
+            | Error::ReplicaNotAvailable
+            | Error::NetworkException
+            | Error::CoordinatorLoadInProgress
+            | Error::CoordinatorNotAvailable
+            | Error::NotCoordinator
+    )
 }

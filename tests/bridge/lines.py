@@ -2,7 +2,7 @@
 """The bridge on a bad line: few bytes a second, long round trips, and connections that die.
 
     lines.py run STORE --expect FILE [--seed N] [--only NAME,...]
-    EDGELOG_BRIDGE_LINE=satellite lines.py ...: with time as it is, which takes half an hour
+    EDGELOG_TEST_LINE=satellite lines.py ...: with time as it is, which takes half an hour
 
 With time ten times as fast it is a test, with bounds that hold on a busy machine: what counts there is that it ends,
 and what it sends and throws away for that. With time as it is, it is a measurement of half an hour.
@@ -28,7 +28,7 @@ LINES = {
 
 def bad_line(world):
     """Batches of a size that no connection lives to carry arrive in pieces, and the line is used."""
-    name = os.environ.get("EDGELOG_BRIDGE_LINE", "scaled")
+    name = os.environ.get("EDGELOG_TEST_LINE", "scaled")
     rate, latency, lifetime, backlog_bytes, slowdown_max, resent_max = LINES[name]
     to, store = "line", world.scratch / "line"
     world.broker.create_topic(to, 1, retention_ms=-1)

@@ -21,7 +21,6 @@ use std::time::Duration;
 use edgelog_core::{Offset, RecordBatch, TimestampMs};
 use uuid::Uuid;
 
-use super::cluster::Coordinated;
 use super::collect::{Collected, Kind, Side as SideTopic, Terms, collect};
 use super::config::BridgeConfig;
 use super::failed::FailedFlushes;
@@ -30,6 +29,7 @@ use super::note::{Entry, Note};
 use super::position::Position;
 use super::stamp::Producer;
 use crate::clock::ManualClock;
+use crate::kafka::CoordinatorKey;
 use crate::storage::Storage;
 use crate::{Durability, Log, NewRecord, NewTopic, OffsetSpec, Store, TopicPartition};
 
@@ -177,7 +177,7 @@ impl Uplink {
             if process.store.lasting_id(&name).ok().flatten() != Some(log.id()) {
                 continue;
             }
-            let mut lane = Lane::new(name.clone(), log, Coordinated::Group("g".into()), REMOTE.into());
+            let mut lane = Lane::new(name.clone(), log, CoordinatorKey::Group("g".into()), REMOTE.into());
             lane.target = Some(Target { partition: 0, topic_id: TOPIC_ID });
             lane.inherit_failed_flush(&process.failed);
             let committed = self.known.cluster.get(&name).and_then(|delivered| delivered.position);

@@ -1,6 +1,8 @@
 //! The real binary, from the outside: what a person or a script sees.
 
 mod append_tail;
+#[cfg(feature = "bridge")]
+mod bridge;
 mod commands;
 mod damage;
 mod export;

@@ -1,10 +1,10 @@
 //! What is collected of a log, held to the obvious: its records, one by one.
 
-use super::super::cluster::Coordinated;
 use super::super::config::RefusedRule;
 use super::super::lane::{Refused, Target, Verdict, judge};
 use super::super::position::Position;
 use super::*;
+use crate::kafka::CoordinatorKey;
 use crate::storage::{Access, MemoryStorage, Storage};
 use crate::{NewRecord, NewTopic, Store, TopicPartition};
 use edgelog_core::RecordBatch;
@@ -33,7 +33,7 @@ fn lane_on(storage: MemoryStorage, config: &[(&str, &str)], batch_bytes_max: usi
         topic = topic.config(key, value);
     }
     store.create_topic(&topic).unwrap();
-    let (name, group) = (TopicPartition::new("t", 0), Coordinated::Group("g".to_owned()));
+    let (name, group) = (TopicPartition::new("t", 0), CoordinatorKey::Group("g".to_owned()));
     let target = Some(Target { partition: 0, topic_id: uuid::Uuid::nil() });
     let mut lane = Lane::new(name, store.log("t", 0).unwrap(), group, "t".to_owned());
     (lane.batch_bytes_max, lane.target) = (batch_bytes_max, target);
@@ -418,7 +418,7 @@ fn a_batch_that_cannot_be_decompressed_here_goes_as_it_is() {
     drop(whole);
     store.close().unwrap();
     let store = Store::options().set("edgelog.decompressed.bytes.max", "1000").unwrap().open_on(storage).unwrap();
-    let (name, group) = (TopicPartition::new("t", 0), Coordinated::Group("g".to_owned()));
+    let (name, group) = (TopicPartition::new("t", 0), CoordinatorKey::Group("g".to_owned()));
     let mut lane = Lane::new(name, store.log("t", 0).unwrap(), group, "t".to_owned());
     lane.batch_bytes_max = 1 << 20;
     lane.target = Some(Target { partition: 0, topic_id: uuid::Uuid::nil() });

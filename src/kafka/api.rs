@@ -1,11 +1,6 @@
-//! The shape of each answer that the bridge reads: walked before anything is decoded.
-//!
-//! The codec makes room for as many elements as the length of an array says, before it reads the first of them. A
-//! length that is wrong would ask for terabytes, and memory that is not there ends the whole program: no error, no
-//! unwinding. So nothing is decoded whose every length was not seen to be covered by bytes that are there.
-//!
-//! The shapes are those of the versions that are spoken; a tag that none of them knows is skipped by its length.
+//! The requests that are made, each with the versions of it that are spoken and the schema of its response.
 
+use bytes::Bytes;
 use kafka_protocol::messages::{
     ApiVersionsRequest, CreateTopicsRequest, DescribeConfigsRequest, EndTxnRequest, FetchRequest,
     FindCoordinatorRequest, InitProducerIdRequest, ListGroupsRequest, MetadataRequest, OffsetCommitRequest,
@@ -13,76 +8,39 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable, Request};
 
-/// What an answer may hold beside text and records: each byte of it becomes some 20 in memory. Enough for 20,000
-/// partitions in the topics of one device.
-const STRUCTURE_BYTES_MAX: usize = 1 << 20;
+use super::schema::Field::{Array, Fixed, Numbers, OldTexts, Since, Struct, Text, Until};
+use super::schema::{ResponseSchema, of, tagged};
 
-/// A request whose answer can be walked.
-pub(super) trait Answered: Request {
-    const ANSWER: Shape;
-}
-
-/// A request that the bridge makes, with the versions of it that it can speak.
-pub(super) trait Speaks: Answered {
-    /// Oldest and newest.
+/// A request with its versions, and the check of its response.
+pub(crate) trait ApiRequest: Request {
+    /// The oldest and the newest version of it that is spoken.
     const SPOKEN: (i16, i16);
-}
-
-/// Fields in their order, then those with tags.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Shape {
-    fields: &'static [Field],
-    /// `None` where the message is of the time before tags.
-    tagged: Option<&'static [(u32, Field)]>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Field {
-    /// So many bytes.
-    Fixed(usize),
-    /// A compact string, compact bytes, or records: a length, and that many bytes.
-    Text,
-    /// A compact array.
-    Array(&'static Shape),
-    /// A compact array of values of so many bytes each.
-    Numbers(usize),
-    Struct(&'static Shape),
-    /// Only up to this version, and only from this one on.
-    Until(i16, &'static Field),
-    Since(i16, &'static Field),
-    /// An array of strings, both of the time before compact ones.
-    OldTexts,
-}
-
-use Field::{Array, Fixed, Numbers, OldTexts, Since, Struct, Text, Until};
-
-const fn of(fields: &'static [Field]) -> Shape {
-    Shape { fields, tagged: Some(&[]) }
-}
-
-const fn tagged(fields: &'static [Field], tagged: &'static [(u32, Field)]) -> Shape {
-    Shape { fields, tagged: Some(tagged) }
+    /// What its response looks like: walked before it is decoded.
+    const RESPONSE: ResponseSchema;
 }
 
 /// What stands before the answers to requests that know tags: the correlation id.
-const HEADER: Shape = of(&[Fixed(4)]);
-const NODE: Shape = of(&[Fixed(4), Text, Fixed(4), Text]);
-const LEADER: Shape = of(&[Fixed(4 + 4)]);
-const EPOCH_AND_OFFSET: Shape = of(&[Fixed(4 + 8)]);
-const FEATURE: Shape = of(&[Text, Fixed(2 + 2)]);
+const HEADER: ResponseSchema = of(&[Fixed(4)]);
+const NODE: ResponseSchema = of(&[Fixed(4), Text, Fixed(4), Text]);
+const LEADER: ResponseSchema = of(&[Fixed(4 + 4)]);
+const EPOCH_AND_OFFSET: ResponseSchema = of(&[Fixed(4 + 8)]);
+const FEATURE: ResponseSchema = of(&[Text, Fixed(2 + 2)]);
 /// What became of each partition's offset.
-const COMMITTED: Shape = of(&[Fixed(4), Array(&of(&[Text, Array(&of(&[Fixed(4 + 2)]))]))]);
+const COMMITTED: ResponseSchema = of(&[Fixed(4), Array(&of(&[Text, Array(&of(&[Fixed(4 + 2)]))]))]);
 
-macro_rules! answered {
-    ($($request:ty: $shape:expr),+ $(,)?) => {
-        $(impl Answered for $request { const ANSWER: Shape = $shape; })+
+macro_rules! requests {
+    ($($request:ty, $min:literal to $max:literal => $schema:expr),+ $(,)?) => {
+        $(impl ApiRequest for $request {
+            const SPOKEN: (i16, i16) = ($min, $max);
+            const RESPONSE: ResponseSchema = $schema;
+        })+
 
-        /// Reads an answer as the bridge does, to the request of that key; `version` counts from the oldest one that is
-        /// spoken. For fuzzing.
+        /// Reads a response as the bridge does, to the request of that key; `version` counts from the oldest one that
+        /// is spoken. For fuzzing.
         #[cfg(fuzzing)]
         pub fn decode_answer(api_key: i16, version: i16, answer: &[u8]) {
             let _ = check_header(answer);
-            let mut answer = bytes::Bytes::copy_from_slice(answer);
+            let mut answer = Bytes::copy_from_slice(answer);
             $(if api_key == <$request>::KEY {
                 let (oldest, newest) = <$request>::SPOKEN;
                 let _ = decode::<$request>(&mut answer, (oldest + version).min(newest));
@@ -91,14 +49,17 @@ macro_rules! answered {
     };
 }
 
-answered! {
-    ApiVersionsRequest: tagged(
+// Newest: what kafka-protocol encodes and a broker was seen to take. Oldest: what transactions of version 2 need, or
+// the first that carries the fields used here. Produce 9 to 11 is for at-least-once alone: a cluster with those
+// transactions has 12.
+requests! {
+    ApiVersionsRequest, 3 to 3 => tagged(
         &[Fixed(2), Array(&of(&[Fixed(2 + 2 + 2)])), Fixed(4)],
         &[(0, Array(&FEATURE)), (1, Fixed(8)), (2, Array(&FEATURE)), (3, Fixed(1))],
     ),
-    SaslHandshakeRequest: Shape { fields: &[Fixed(2), OldTexts], tagged: None },
-    SaslAuthenticateRequest: of(&[Fixed(2), Text, Text, Fixed(8)]),
-    MetadataRequest: of(&[
+    SaslHandshakeRequest, 1 to 1 => ResponseSchema { fields: &[Fixed(2), OldTexts], tagged: None },
+    SaslAuthenticateRequest, 2 to 2 => of(&[Fixed(2), Text, Text, Fixed(8)]),
+    MetadataRequest, 12 to 12 => of(&[
         Fixed(4),
         Array(&NODE),
         Text,
@@ -111,9 +72,9 @@ answered! {
             Fixed(4),
         ])),
     ]),
-    FindCoordinatorRequest: of(&[Fixed(4), Array(&of(&[Text, Fixed(4), Text, Fixed(4 + 2), Text]))]),
-    InitProducerIdRequest: of(&[Fixed(4 + 2 + 8 + 2)]),
-    ProduceRequest: tagged(
+    FindCoordinatorRequest, 4 to 6 => of(&[Fixed(4), Array(&of(&[Text, Fixed(4), Text, Fixed(4 + 2), Text]))]),
+    InitProducerIdRequest, 4 to 5 => of(&[Fixed(4 + 2 + 8 + 2)]),
+    ProduceRequest, 9 to 13 => tagged(
         &[
             Array(&of(&[
                 Until(12, &Text),
@@ -127,10 +88,10 @@ answered! {
         ],
         &[(0, Array(&NODE))],
     ),
-    TxnOffsetCommitRequest: COMMITTED,
-    OffsetCommitRequest: COMMITTED,
-    EndTxnRequest: of(&[Fixed(4 + 2 + 8 + 2)]),
-    OffsetFetchRequest: of(&[
+    TxnOffsetCommitRequest, 5 to 5 => COMMITTED,
+    OffsetCommitRequest, 8 to 9 => COMMITTED,
+    EndTxnRequest, 5 to 5 => of(&[Fixed(4 + 2 + 8 + 2)]),
+    OffsetFetchRequest, 8 to 9 => of(&[
         Fixed(4),
         Array(&of(&[
             Text,
@@ -138,8 +99,8 @@ answered! {
             Fixed(2),
         ])),
     ]),
-    ListGroupsRequest: of(&[Fixed(4 + 2), Array(&of(&[Text, Text, Text, Since(5, &Text)]))]),
-    DescribeConfigsRequest: of(&[
+    ListGroupsRequest, 4 to 5 => of(&[Fixed(4 + 2), Array(&of(&[Text, Text, Text, Since(5, &Text)]))]),
+    DescribeConfigsRequest, 4 to 4 => of(&[
         Fixed(4),
         Array(&of(&[
             Fixed(2),
@@ -149,7 +110,7 @@ answered! {
             Array(&of(&[Text, Text, Fixed(1 + 1 + 1), Array(&of(&[Text, Text, Fixed(1)])), Fixed(1), Text])),
         ])),
     ]),
-    FetchRequest: tagged(
+    FetchRequest, 13 to 16 => tagged(
         &[
             Fixed(4 + 2 + 4),
             Array(&of(&[
@@ -162,7 +123,7 @@ answered! {
         ],
         &[(0, Array(&NODE))],
     ),
-    CreateTopicsRequest: of(&[
+    CreateTopicsRequest, 5 to 7 => of(&[
         Fixed(4),
         Array(&tagged(
             &[
@@ -178,107 +139,20 @@ answered! {
     ]),
 }
 
-/// Decodes the answer to an `R` that was asked in `version`.
-pub(super) fn decode<R: Answered>(answer: &mut bytes::Bytes, version: i16) -> Result<R::Response, String> {
-    Walk::begin(answer, version).shape(&R::ANSWER)?;
-    R::Response::decode(answer, version).map_err(|error| error.to_string())
+/// Decodes the response to an `R` that was sent in `version`.
+pub(super) fn decode<R: ApiRequest>(response: &mut Bytes, version: i16) -> Result<R::Response, String> {
+    R::RESPONSE.walk(response, version)?;
+    R::Response::decode(response, version).map_err(|error| error.to_string())
 }
 
-/// Whether the header of an answer that knows tags can be decoded.
-pub(super) fn check_header(answer: &[u8]) -> Result<(), String> {
-    Walk::begin(answer, 0).shape(&HEADER)
-}
-
-struct Walk<'a> {
-    left: &'a [u8],
-    version: i16,
-    structure_left: usize,
-}
-
-impl<'a> Walk<'a> {
-    fn begin(answer: &'a [u8], version: i16) -> Walk<'a> {
-        Walk { left: answer, version, structure_left: STRUCTURE_BYTES_MAX }
-    }
-
-    fn shape(&mut self, shape: &Shape) -> Result<(), String> {
-        shape.fields.iter().try_for_each(|field| self.field(field))?;
-        let Some(known) = shape.tagged else { return Ok(()) };
-        for _ in 0..self.varint()? {
-            let (tag, len) = (self.varint()?, self.varint()?);
-            let Some((_, field)) = known.iter().find(|(known, _)| *known == tag) else {
-                self.skip(len as usize)?;
-                continue;
-            };
-            let before = self.left.len();
-            self.field(field)?;
-            let taken = before - self.left.len();
-            if taken != len as usize {
-                return Err(format!("tag {tag} takes {taken} bytes and says {len}"));
-            }
-        }
-        Ok(())
-    }
-
-    fn field(&mut self, field: &Field) -> Result<(), String> {
-        match *field {
-            Fixed(len) => self.structure(len).map(drop),
-            Text => match self.varint()? {
-                0 => Ok(()),
-                len => self.skip(len as usize - 1),
-            },
-            Array(element) => (1..self.varint()?).try_for_each(|_| self.shape(element)),
-            Numbers(len) => (1..self.varint()?).try_for_each(|_| self.structure(len).map(drop)),
-            Struct(shape) => self.shape(shape),
-            Until(last, field) if self.version <= last => self.field(field),
-            Since(first, field) if self.version >= first => self.field(field),
-            Until(..) | Since(..) => Ok(()),
-            OldTexts => {
-                let count = u32::from_be_bytes(self.structure(4)?.try_into().expect("four bytes"));
-                (0..count).try_for_each(|_| {
-                    let len = u16::from_be_bytes(self.structure(2)?.try_into().expect("two bytes"));
-                    self.skip(len as usize)
-                })
-            }
-        }
-    }
-
-    /// An unsigned number of at most 32 bits, seven to a byte.
-    fn varint(&mut self) -> Result<u32, String> {
-        let mut value = 0;
-        for n in 0..5 {
-            let byte = self.structure(1)?[0];
-            value |= u32::from(byte & 0x7F) << (7 * n);
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err("a number of more than five bytes".to_owned())
-    }
-
-    fn structure(&mut self, len: usize) -> Result<&'a [u8], String> {
-        let Some(left) = self.structure_left.checked_sub(len) else {
-            return Err(format!("more than {STRUCTURE_BYTES_MAX} bytes beside text and records"));
-        };
-        self.structure_left = left;
-        let (taken, left) = self.left.split_at_checked(len).ok_or_else(|| self.ends_before(len))?;
-        self.left = left;
-        Ok(taken)
-    }
-
-    /// Text and records, and tags that nobody knows.
-    fn skip(&mut self, len: usize) -> Result<(), String> {
-        self.left = self.left.get(len..).ok_or_else(|| self.ends_before(len))?;
-        Ok(())
-    }
-
-    fn ends_before(&self, len: usize) -> String {
-        format!("{len} bytes should follow where {} are left", self.left.len())
-    }
+/// Whether the header of a response that knows tags can be decoded.
+pub(super) fn check_header(response: &[u8]) -> Result<(), String> {
+    HEADER.walk(response, 0).map(drop)
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::{BufMut, Bytes, BytesMut};
+    use bytes::{BufMut, BytesMut};
     use kafka_protocol::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
     use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
     use kafka_protocol::messages::describe_configs_response::{
@@ -311,6 +185,7 @@ mod tests {
     };
     use kafka_protocol::protocol::{Encodable, StrBytes};
 
+    use super::super::schema::STRUCTURE_BYTES_MAX;
     use super::*;
 
     fn text(text: &'static str) -> StrBytes {
@@ -323,7 +198,7 @@ mod tests {
 
     /// The answer walks to its very end and is decoded, and no part of it is; and wherever the largest number stands in
     /// it, no room is made for what is not there.
-    fn holds<R: Answered>(answer: &R::Response, (first, last): (i16, i16))
+    fn holds<R: ApiRequest>(answer: &R::Response, (first, last): (i16, i16))
     where
         R::Response: Encodable,
     {
@@ -331,9 +206,8 @@ mod tests {
             let mut bytes = BytesMut::new();
             answer.encode(&mut bytes, version).unwrap();
             let bytes = bytes.freeze();
-            let mut walk = Walk::begin(&bytes, version);
-            walk.shape(&R::ANSWER).unwrap();
-            assert!(walk.left.is_empty(), "version {version} of {}: {} bytes left", R::KEY, walk.left.len());
+            let left = R::RESPONSE.walk(&bytes, version).unwrap();
+            assert_eq!(left, 0, "version {version} of {}: bytes are left", R::KEY);
             decode::<R>(&mut bytes.clone(), version).unwrap();
             for len in 0..bytes.len() {
                 assert!(decode::<R>(&mut bytes.slice(..len), version).is_err(), "{len} bytes of {}", R::KEY);
@@ -347,7 +221,7 @@ mod tests {
         }
     }
 
-    fn spoken<R: Speaks>(answer: &R::Response)
+    fn spoken<R: ApiRequest>(answer: &R::Response)
     where
         R::Response: Encodable,
     {
@@ -355,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn every_answer_has_the_shape_that_the_codec_gives_it() {
+    fn every_answer_has_the_schema_that_the_codec_gives_it() {
         spoken::<ApiVersionsRequest>(
             &ApiVersionsResponse::default()
                 .with_api_keys(vec![ApiVersion::default(); 3])
@@ -394,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn every_answer_about_records_has_the_shape_that_the_codec_gives_it() {
+    fn every_answer_about_records_has_the_schema_that_the_codec_gives_it() {
         let node = NodeEndpoint::default().with_host(text("h"));
         let partition = PartitionProduceResponse::default()
             .with_record_errors(vec![BatchIndexAndErrorMessage::default()])
@@ -427,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn every_answer_about_positions_and_rules_has_the_shape_that_the_codec_gives_it() {
+    fn every_answer_about_positions_and_rules_has_the_schema_that_the_codec_gives_it() {
         let partitions = vec![TxnOffsetCommitResponsePartition::default(); 2];
         spoken::<TxnOffsetCommitRequest>(&TxnOffsetCommitResponse::default().with_topics(vec![
             TxnOffsetCommitResponseTopic::default().with_name(topic("t")).with_partitions(partitions),

@@ -22,9 +22,10 @@ use rustls::{
     AlertDescription, CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore,
     SignatureScheme,
 };
+use zeroize::Zeroizing;
 
-use super::backoff::StopHandle;
 use super::security::Tls;
+use super::stop::StopHandle;
 
 /// A file of certificates is never longer: the system's all together are a quarter of it.
 const PEM_BYTES_MAX: u64 = 1 << 20;
@@ -35,7 +36,7 @@ const WRITE_BYTES_MAX: usize = 16 << 10;
 type Kept = (Files, Arc<ClientConfig>);
 
 /// What all connections share.
-pub(super) struct TlsClient {
+pub(crate) struct TlsClient {
     settings: Tls,
     kept: Mutex<Option<Kept>>,
 }
@@ -45,7 +46,7 @@ pub(super) struct TlsClient {
 struct Files {
     ca: Option<Vec<u8>>,
     certificate: Option<Vec<u8>>,
-    key: Option<Vec<u8>>,
+    key: Option<Zeroizing<Vec<u8>>>,
 }
 
 impl fmt::Debug for TlsClient {
@@ -55,7 +56,7 @@ impl fmt::Debug for TlsClient {
 }
 
 impl TlsClient {
-    pub(super) fn new(settings: Tls) -> TlsClient {
+    pub(crate) fn new(settings: Tls) -> TlsClient {
         TlsClient { settings, kept: Mutex::new(None) }
     }
 
@@ -63,7 +64,7 @@ impl TlsClient {
     ///
     /// # Errors
     /// The key whose file cannot be read or used, and why.
-    pub(super) fn load(&self) -> Result<(), (&'static str, String)> {
+    pub(crate) fn load(&self) -> Result<(), (&'static str, String)> {
         self.config().map(drop)
     }
 
@@ -102,7 +103,7 @@ impl TlsClient {
         let files = Files {
             ca: read("ssl.ca.location", self.settings.ca_location.as_deref())?,
             certificate: read("ssl.certificate.location", self.settings.certificate_location.as_deref())?,
-            key: read("ssl.key.location", self.settings.key_location.as_deref())?,
+            key: read("ssl.key.location", self.settings.key_location.as_deref())?.map(Zeroizing::new),
         };
         let mut kept = self.kept.lock();
         if let Some((_, config)) = kept.as_ref().filter(|(of, _)| *of == files) {
@@ -281,7 +282,9 @@ fn read(key: &'static str, path: Option<&Path>) -> Result<Option<Vec<u8>>, (&'st
     let Some(path) = path else { return Ok(None) };
     let failed = |error: &dyn fmt::Display| (key, format!("{}: {error}", path.display()));
     let file = fs::File::open(path).map_err(|error| failed(&error))?;
-    let mut bytes = Vec::new();
+    // All of it at once: a key that outgrows its room leaves copies behind.
+    let len = file.metadata().map_err(|error| failed(&error))?.len().min(PEM_BYTES_MAX);
+    let mut bytes = Vec::with_capacity(len as usize + 1);
     file.take(PEM_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
     if bytes.len() as u64 > PEM_BYTES_MAX {
         return Err(failed(&format!("more than {PEM_BYTES_MAX} bytes")));

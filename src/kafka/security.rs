@@ -3,19 +3,26 @@
 use std::fmt;
 use std::fs;
 use std::io::Read;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use zeroize::Zeroizing;
 
 /// A token or a password in a file is never longer.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 
-/// What must not be seen in a log, an error or a Debug output.
+const PASSWORD_FILE: &str = "edgelog.sasl.password.file";
+const TOKEN_FILE: &str = "edgelog.sasl.oauthbearer.token.file";
+
+/// What must not be seen in a log, an error or a Debug output. Clones share the text, so that it stands in memory once;
+/// it is overwritten when the last of them is dropped.
 #[derive(Clone)]
-pub(super) struct Secret(String);
+pub(super) struct Secret(Arc<Zeroizing<String>>);
 
 impl Secret {
     pub(super) fn new(text: impl Into<String>) -> Secret {
-        Secret(text.into())
+        Secret(Arc::new(Zeroizing::new(text.into())))
     }
 
     /// The text itself: for what goes to a broker.
@@ -32,7 +39,7 @@ impl fmt::Debug for Secret {
 
 /// `security.protocol`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub(crate) enum Protocol {
     Plaintext,
     Ssl,
     SaslPlaintext,
@@ -40,18 +47,35 @@ pub(super) enum Protocol {
 }
 
 impl Protocol {
-    pub(super) fn has_tls(self) -> bool {
+    const ALL: [Protocol; 4] = [Protocol::Plaintext, Protocol::Ssl, Protocol::SaslPlaintext, Protocol::SaslSsl];
+
+    /// Its name in Kafka's configuration.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Protocol::Plaintext => "PLAINTEXT",
+            Protocol::Ssl => "SSL",
+            Protocol::SaslPlaintext => "SASL_PLAINTEXT",
+            Protocol::SaslSsl => "SASL_SSL",
+        }
+    }
+
+    /// By its name, in capitals or not.
+    pub(crate) fn named(name: &str) -> Option<Protocol> {
+        Protocol::ALL.into_iter().find(|protocol| protocol.name().eq_ignore_ascii_case(name))
+    }
+
+    pub(crate) fn has_tls(self) -> bool {
         matches!(self, Protocol::Ssl | Protocol::SaslSsl)
     }
 
-    pub(super) fn has_sasl(self) -> bool {
+    pub(crate) fn has_sasl(self) -> bool {
         matches!(self, Protocol::SaslPlaintext | Protocol::SaslSsl)
     }
 }
 
 /// `sasl.mechanism`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mechanism {
+pub(crate) enum Mechanism {
     Plain,
     ScramSha256,
     ScramSha512,
@@ -74,11 +98,11 @@ impl Mechanism {
 }
 
 /// Asks the program for a token, before each authentication.
-type TokenSource = dyn Fn() -> std::result::Result<String, String> + Send + Sync;
+pub(crate) type TokenSource = dyn Fn() -> std::result::Result<String, String> + Send + Sync;
 
 /// The program's own way to a token.
 #[derive(Clone)]
-pub(super) struct TokenCallback(pub(super) Arc<TokenSource>);
+pub(crate) struct TokenCallback(pub(crate) Arc<TokenSource>);
 
 impl fmt::Debug for TokenCallback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -88,7 +112,7 @@ impl fmt::Debug for TokenCallback {
 
 /// What the configuration says of TLS.
 #[derive(Debug, Clone)]
-pub(super) struct Tls {
+pub(crate) struct Tls {
     pub(super) ca_location: Option<PathBuf>,
     pub(super) certificate_location: Option<PathBuf>,
     pub(super) key_location: Option<PathBuf>,
@@ -100,13 +124,13 @@ pub(super) struct Tls {
 
 /// What the configuration says of SASL.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Sasl {
+pub(crate) struct Sasl {
     pub(super) mechanism: Option<Mechanism>,
     username: String,
     password: Option<Secret>,
     password_file: Option<PathBuf>,
     token_file: Option<PathBuf>,
-    pub(super) token_callback: Option<TokenCallback>,
+    pub(crate) token_callback: Option<TokenCallback>,
 }
 
 /// Who we are, at this moment.
@@ -117,10 +141,10 @@ pub(super) enum Credentials {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Security {
-    pub(super) protocol: Protocol,
-    pub(super) tls: Tls,
-    pub(super) sasl: Sasl,
+pub(crate) struct Security {
+    pub(crate) protocol: Protocol,
+    pub(crate) tls: Tls,
+    pub(crate) sasl: Sasl,
 }
 
 impl Default for Security {
@@ -138,7 +162,7 @@ impl Default for Security {
 
 impl Security {
     /// Sets a key of security. `None` where it is none.
-    pub(super) fn set(&mut self, key: &str, value: &str) -> Option<std::result::Result<(), String>> {
+    pub(crate) fn set(&mut self, key: &str, value: &str) -> Option<std::result::Result<(), String>> {
         Some(self.set_known(key, value)?.map_err(str::to_owned))
     }
 
@@ -146,13 +170,10 @@ impl Security {
         let path = || Some(PathBuf::from(value)).filter(|path| !path.as_os_str().is_empty());
         match key {
             "security.protocol" => {
-                self.protocol = match value.to_ascii_uppercase().as_str() {
-                    "PLAINTEXT" => Protocol::Plaintext,
-                    "SSL" => Protocol::Ssl,
-                    "SASL_PLAINTEXT" => Protocol::SaslPlaintext,
-                    "SASL_SSL" => Protocol::SaslSsl,
-                    _ => return Some(Err("it is PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL")),
-                }
+                let Some(protocol) = Protocol::named(value) else {
+                    return Some(Err("it is PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"));
+                };
+                self.protocol = protocol;
             }
             "ssl.ca.location" => self.tls.ca_location = path(),
             "ssl.certificate.location" => self.tls.certificate_location = path(),
@@ -178,8 +199,8 @@ impl Security {
             }
             "sasl.username" => value.clone_into(&mut self.sasl.username),
             "sasl.password" => self.sasl.password = Some(Secret::new(value)),
-            "edgelog.sasl.password.file" => self.sasl.password_file = path(),
-            "edgelog.sasl.oauthbearer.token.file" => self.sasl.token_file = path(),
+            PASSWORD_FILE => self.sasl.password_file = path(),
+            TOKEN_FILE => self.sasl.token_file = path(),
             "ssl.key.password" => {
                 return Some(Err("encrypted keys are not read; `openssl pkey -in KEY -out NEWKEY` decrypts one, and \
                                  the file's mode protects it"));
@@ -196,7 +217,7 @@ impl Security {
     }
 
     /// Whether what is needed is set: the key that is not, and why.
-    pub(super) fn check(&self) -> std::result::Result<(), (&'static str, &'static str)> {
+    pub(crate) fn check(&self) -> std::result::Result<(), (&'static str, &'static str)> {
         match (&self.tls.certificate_location, &self.tls.key_location) {
             (Some(_), None) => return Err(("ssl.key.location", "ssl.certificate.location is of no use without it")),
             (None, Some(_)) => return Err(("ssl.certificate.location", "ssl.key.location is of no use without it")),
@@ -208,8 +229,8 @@ impl Security {
                 ("sasl.mechanism", sasl.mechanism.is_some()),
                 ("sasl.username", !sasl.username.is_empty()),
                 ("sasl.password", sasl.password.is_some()),
-                ("edgelog.sasl.password.file", sasl.password_file.is_some()),
-                ("edgelog.sasl.oauthbearer.token.file", sasl.token_file.is_some()),
+                (PASSWORD_FILE, sasl.password_file.is_some()),
+                (TOKEN_FILE, sasl.token_file.is_some()),
             ];
             return match set.iter().find(|(_, is_set)| *is_set) {
                 Some((key, _)) => Err((key, "security.protocol has no SASL: SASL_SSL (or SASL_PLAINTEXT) has")),
@@ -222,7 +243,7 @@ impl Security {
         };
         if mechanism == Mechanism::OAuthBearer {
             return match (&sasl.token_file, &sasl.token_callback) {
-                (None, None) => Err(("edgelog.sasl.oauthbearer.token.file", "OAUTHBEARER needs it, or a callback")),
+                (None, None) => Err((TOKEN_FILE, "OAUTHBEARER needs it, or a callback")),
                 _ => Ok(()),
             };
         }
@@ -235,6 +256,55 @@ impl Security {
             _ => Ok(()),
         }
     }
+}
+
+impl Security {
+    /// What is less safe than it could be: the key, and what can be done about it.
+    pub(crate) fn warnings(&self) -> Vec<(&'static str, String)> {
+        let (tls, sasl) = (&self.tls, &self.sasl);
+        let mut warnings = Vec::new();
+        if self.protocol.has_tls() {
+            if !tls.checks_certificate {
+                let what = "false takes any certificate, so that any host on the way can read and change what is sent; \
+                            set ssl.ca.location to the certificate of the brokers' CA, and true here";
+                warnings.push(("enable.ssl.certificate.verification", what.to_owned()));
+            } else if !tls.checks_name {
+                let what = "none takes a certificate that a trusted CA has signed for any other host; set https, and \
+                            names in bootstrap.servers that stand in the brokers' certificates";
+                warnings.push(("ssl.endpoint.identification.algorithm", what.to_owned()));
+            }
+        } else if self.protocol.has_sasl() {
+            let what = match sasl.mechanism {
+                Some(Mechanism::Plain) => {
+                    "SASL_PLAINTEXT with PLAIN sends the password unencrypted; set SASL_SSL, or a \
+                                           SCRAM mechanism"
+                }
+                Some(Mechanism::OAuthBearer) => "SASL_PLAINTEXT sends the token unencrypted; set SASL_SSL",
+                Some(Mechanism::ScramSha256 | Mechanism::ScramSha512) | None => "",
+            };
+            if !what.is_empty() {
+                warnings.push(("security.protocol", what.to_owned()));
+            }
+        }
+        let key = tls.key_location.as_ref().filter(|_| self.protocol.has_tls());
+        let files = [
+            ("ssl.key.location", key),
+            (PASSWORD_FILE, sasl.password_file.as_ref()),
+            (TOKEN_FILE, sasl.token_file.as_ref()),
+        ];
+        for (key, file) in files {
+            warnings.extend(file.and_then(|path| readable_by_others(path)).map(|what| (key, what)));
+        }
+        warnings
+    }
+}
+
+/// What to do about a file that others than its owner may read, write or execute; `None` where that is not so, or where
+/// the file cannot be looked at: who reads it next says why.
+fn readable_by_others(path: &Path) -> Option<String> {
+    let mode = fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    let path = path.display();
+    (mode & 0o077 != 0).then(|| format!("others may use {path} (mode {mode:04o}); chmod 600 {path}"))
 }
 
 impl Sasl {
@@ -260,8 +330,9 @@ impl Sasl {
 /// The text of a file without the line break at its end.
 fn read_secret(path: &PathBuf) -> std::result::Result<Secret, String> {
     let failed = |error: &dyn fmt::Display| format!("{}: {error}", path.display());
-    let mut text = String::new();
     let file = fs::File::open(path).map_err(|error| failed(&error))?;
+    // Text that outgrows its room is copied, and what it leaves behind is not overwritten.
+    let mut text = Zeroizing::new(String::with_capacity(SECRET_BYTES_MAX as usize + 1));
     file.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| failed(&error))?;
     if text.len() as u64 > SECRET_BYTES_MAX {
         return Err(failed(&format!("more than {SECRET_BYTES_MAX} bytes")));
@@ -271,4 +342,62 @@ fn read_secret(path: &PathBuf) -> std::result::Result<Secret, String> {
         return Err(failed(&"the file is empty"));
     }
     Ok(Secret::new(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn security(keys: &[(&str, &str)]) -> Security {
+        let mut security = Security::default();
+        for (key, value) in keys {
+            security.set(key, value).expect("a key of security").unwrap();
+        }
+        security
+    }
+
+    fn warned(keys: &[(&str, &str)]) -> Vec<&'static str> {
+        security(keys).warnings().into_iter().map(|(key, _)| key).collect()
+    }
+
+    #[test]
+    fn what_is_less_safe_than_it_could_be_is_warned_of() {
+        const UNVERIFIED: (&str, &str) = ("enable.ssl.certificate.verification", "false");
+        const UNIDENTIFIED: (&str, &str) = ("ssl.endpoint.identification.algorithm", "none");
+        const TLS: (&str, &str) = ("security.protocol", "SASL_SSL");
+        const NO_TLS: (&str, &str) = ("security.protocol", "SASL_PLAINTEXT");
+        let by = |mechanism| ("sasl.mechanism", mechanism);
+        assert_eq!(warned(&[]), [""; 0]);
+        assert_eq!(warned(&[TLS, by("PLAIN")]), [""; 0]);
+        assert_eq!(warned(&[TLS, UNIDENTIFIED]), [UNIDENTIFIED.0]);
+        assert_eq!(warned(&[TLS, UNVERIFIED]), [UNVERIFIED.0]);
+        assert_eq!(warned(&[TLS, UNVERIFIED, UNIDENTIFIED]), [UNVERIFIED.0], "the greater one says it");
+        assert_eq!(warned(&[UNVERIFIED, UNIDENTIFIED]), [""; 0], "there is no TLS to weaken");
+        for (mechanism, warns) in
+            [("PLAIN", true), ("OAUTHBEARER", true), ("SCRAM-SHA-256", false), ("SCRAM-SHA-512", false)]
+        {
+            let expected: &[&str] = if warns { &["security.protocol"] } else { &[] };
+            assert_eq!(warned(&[NO_TLS, by(mechanism)]), expected, "{mechanism}");
+        }
+    }
+
+    #[test]
+    fn a_secret_s_file_that_others_may_read_is_warned_of() {
+        let path = std::env::temp_dir().join(format!("edgelog-secret-{}", std::process::id()));
+        fs::write(&path, "geheim").unwrap();
+        let name = path.to_str().unwrap();
+        for key in ["ssl.key.location", PASSWORD_FILE, TOKEN_FILE] {
+            for (mode, warns) in [(0o600, false), (0o400, false), (0o640, true), (0o604, true), (0o700, false)] {
+                fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+                let warnings = security(&[("security.protocol", "SASL_SSL"), (key, name)]).warnings();
+                assert_eq!(warnings.len(), usize::from(warns), "{key} {mode:o}: {warnings:?}");
+                for (warned, what) in warnings {
+                    assert_eq!(warned, key);
+                    assert!(what.contains(&format!("(mode {mode:04o}); chmod 600 {name}")), "{what}");
+                }
+            }
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(security(&[(PASSWORD_FILE, name)]).warnings().is_empty(), "who reads it next says why");
+    }
 }

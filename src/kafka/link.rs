@@ -1,5 +1,5 @@
 //! What is known of the line to the cluster: how long a round trip takes, how many bytes go through in a second, and
-//! how much connections carry before they die. Learned from what is asked and answered anyway; shared by all
+//! how much connections carry before they die. Learned from requests and responses that are made anyway; shared by all
 //! connections.
 //!
 //! On a line whose connections live for a minute, a request that takes longer to send never gets an answer. So none is
@@ -36,12 +36,12 @@ const TIMEOUT_MIN: Duration = Duration::from_secs(10);
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct Line {
-    shared: Arc<Mutex<Known>>,
+pub(crate) struct LinkEstimator {
+    shared: Arc<Mutex<Estimate>>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct Estimate {
     /// What is waited for: the worst of the last round trips.
     round_trip: Option<Duration>,
     /// What is no transmission: the best of them.
@@ -55,7 +55,7 @@ struct Known {
     deaths: f64,
 }
 
-impl Known {
+impl Estimate {
     fn bytes_per_second(&self) -> Option<usize> {
         (self.sending > 0.0).then(|| ((self.sent / self.sending) as usize).max(1))
     }
@@ -86,59 +86,59 @@ pub(super) enum Waited {
     Behind(Duration),
 }
 
-impl Line {
+impl LinkEstimator {
     /// A request of so many bytes was answered.
     pub(super) fn answered(&self, bytes: usize, waited: Waited) {
-        let mut known = self.shared.lock();
+        let mut estimate = self.shared.lock();
         match waited {
             Waited::Alone(after) if bytes <= SMALL_BYTES => {
                 // Rises at once and falls slowly; the other way about.
-                let fallen = known.round_trip.map_or(after, |before| (before * 7 + after) / 8);
-                known.round_trip = Some(fallen.max(after));
-                let risen = known.shortest.map_or(after, |before| before + before / 16);
-                known.shortest = Some(risen.min(after));
+                let fallen = estimate.round_trip.map_or(after, |before| (before * 7 + after) / 8);
+                estimate.round_trip = Some(fallen.max(after));
+                let risen = estimate.shortest.map_or(after, |before| before + before / 16);
+                estimate.shortest = Some(risen.min(after));
             }
             _ if bytes >= LARGE_BYTES => {
                 let sending = match waited {
-                    Waited::Alone(after) => after.saturating_sub(known.shortest.unwrap_or_default()),
+                    Waited::Alone(after) => after.saturating_sub(estimate.shortest.unwrap_or_default()),
                     Waited::Behind(after) => after,
                 };
-                known.sent = known.sent * 0.75 + number(bytes);
-                known.sending = known.sending * 0.75 + sending.as_secs_f64().max(0.001);
+                estimate.sent = estimate.sent * 0.75 + number(bytes);
+                estimate.sending = estimate.sending * 0.75 + sending.as_secs_f64().max(0.001);
             }
             _ => {}
         }
-        known.acknowledged += number(bytes);
-        if known.acknowledged > REMEMBERED_BYTES {
-            known.deaths *= REMEMBERED_BYTES / known.acknowledged;
-            known.acknowledged = REMEMBERED_BYTES;
+        estimate.acknowledged += number(bytes);
+        if estimate.acknowledged > REMEMBERED_BYTES {
+            estimate.deaths *= REMEMBERED_BYTES / estimate.acknowledged;
+            estimate.acknowledged = REMEMBERED_BYTES;
         }
     }
 
-    /// A connection died, or fell silent, while `under_way` bytes of requests had no answer, the first of them, of
+    /// A connection died, or fell silent, while `in_flight` bytes of requests had no response, the first of them, of
     /// `oldest` bytes, sent so long ago. Some part of them went through: where it is not known how much does in a
     /// second, a part of the first one.
-    pub(super) fn died(&self, under_way: usize, oldest: usize, since: Duration) {
+    pub(super) fn died(&self, in_flight: usize, oldest: usize, since: Duration) {
         // Small requests die on connections that carry no others, and tell nothing of what those would have carried.
-        if under_way <= SMALL_BYTES {
+        if in_flight <= SMALL_BYTES {
             return;
         }
-        let mut known = self.shared.lock();
-        let through = known.bytes_per_second().map_or(oldest / 4, |rate| {
+        let mut estimate = self.shared.lock();
+        let through = estimate.bytes_per_second().map_or(oldest / 4, |rate| {
             let ms = usize::try_from(since.as_millis()).unwrap_or(usize::MAX);
-            under_way.min(rate.saturating_mul(ms) / 1000)
+            in_flight.min(rate.saturating_mul(ms) / 1000)
         });
-        known.acknowledged = known.acknowledged * 0.75 + number(through);
-        known.deaths = known.deaths * 0.75 + 1.0;
+        estimate.acknowledged = estimate.acknowledged * 0.75 + number(through);
+        estimate.deaths = estimate.deaths * 0.75 + 1.0;
     }
 
     /// What a request may carry, in bytes.
-    pub(super) fn request_bytes_max(&self) -> usize {
+    pub(crate) fn request_bytes_max(&self) -> usize {
         self.shared.lock().carried().map_or(usize::MAX, |carried| carried / 2).max(1)
     }
 
     /// What one of several requests that are under way together should carry, in bytes.
-    pub(super) fn piece_bytes_max(&self) -> usize {
+    pub(crate) fn piece_bytes_max(&self) -> usize {
         match self.request_bytes_max() {
             usize::MAX => usize::MAX,
             max => (max / PIECES).max(max.min(PIECE_BYTES_MIN)),
@@ -155,7 +155,7 @@ impl Line {
     /// What a transaction may carry that has `timeout` to end, in bytes: half of the time, so that one or two
     /// connections may die meanwhile; as much as two requests where it is not known how much goes through. One piece
     /// may take longer: its own way does not count, since the transaction begins when it has arrived.
-    pub(super) fn transaction_bytes_max(&self, timeout: Duration) -> usize {
+    pub(crate) fn transaction_bytes_max(&self, timeout: Duration) -> usize {
         const ONE_PIECE_BYTES: usize = 1 << 20;
         let rate = self.shared.lock().bytes_per_second();
         let Some(rate) = rate else { return self.request_bytes_max().saturating_mul(2) };
@@ -164,7 +164,7 @@ impl Line {
     }
 
     /// How long a transaction may take: longer on a line with long round trips.
-    pub(super) fn transaction_timeout(&self) -> Duration {
+    pub(crate) fn transaction_timeout(&self) -> Duration {
         let round_trip = self.shared.lock().round_trip.unwrap_or_default();
         (round_trip * ROUND_TRIPS).clamp(TIMEOUT_MIN, TIMEOUT_MAX)
     }
@@ -178,46 +178,46 @@ mod tests {
 
     #[test]
     fn requests_shrink_until_one_is_answered_and_grow_while_connections_live() {
-        let line = Line::default();
-        assert_eq!((line.request_bytes_max(), line.piece_bytes_max()), (usize::MAX, usize::MAX));
+        let link = LinkEstimator::default();
+        assert_eq!((link.request_bytes_max(), link.piece_bytes_max()), (usize::MAX, usize::MAX));
         let (mut size, mut deaths) = (1 << 20, 0);
         // Connections carry 70,000 bytes.
         while size > 70_000 {
-            line.died(size, size, SECOND);
-            size = line.request_bytes_max();
+            link.died(size, size, SECOND);
+            size = link.request_bytes_max();
             deaths += 1;
         }
         assert!(deaths < 8, "{deaths}");
         for round in 0..20 {
             let fit = 70_000 / size;
-            (0..fit).for_each(|_| line.answered(size, Waited::Alone(SECOND)));
-            line.died(size, size, SECOND);
-            size = line.request_bytes_max();
+            (0..fit).for_each(|_| link.answered(size, Waited::Alone(SECOND)));
+            link.died(size, size, SECOND);
+            size = link.request_bytes_max();
             assert!((8_000..70_000).contains(&size), "round {round}: {size}");
         }
         // The line is mended.
         for _ in 0..200 {
-            line.answered(size, Waited::Alone(SECOND));
-            size = line.request_bytes_max().min(1 << 20);
+            link.answered(size, Waited::Alone(SECOND));
+            size = link.request_bytes_max().min(1 << 20);
         }
         assert_eq!(size, 1 << 20);
         // It turns bad again.
-        (0..12).for_each(|_| line.died(line.request_bytes_max(), 0, SECOND / 20));
-        assert!(line.request_bytes_max() < 70_000, "{}", line.request_bytes_max());
+        (0..12).for_each(|_| link.died(link.request_bytes_max(), 0, SECOND / 20));
+        assert!(link.request_bytes_max() < 70_000, "{}", link.request_bytes_max());
         // However bad it is, something is tried.
-        (0..200).for_each(|_| line.died(line.request_bytes_max(), 0, SECOND / 1000));
-        assert!((200..=SMALL_BYTES).contains(&line.request_bytes_max()), "{}", line.request_bytes_max());
+        (0..200).for_each(|_| link.died(link.request_bytes_max(), 0, SECOND / 1000));
+        assert!((200..=SMALL_BYTES).contains(&link.request_bytes_max()), "{}", link.request_bytes_max());
     }
 
     /// Several requests under way on connections that carry less than the first of them: none was ever answered, and
     /// all together were taken for what goes through.
     #[test]
     fn what_is_under_way_behind_a_request_that_never_gets_through_says_nothing() {
-        let line = Line::default();
+        let link = LinkEstimator::default();
         let (first, all) = (66_000, 1_070_000);
         let mut deaths = 0;
-        while line.request_bytes_max() > 30_000 {
-            line.died(all, first, SECOND);
+        while link.request_bytes_max() > 30_000 {
+            link.died(all, first, SECOND);
             deaths += 1;
         }
         assert!(deaths < 3, "{deaths}");
@@ -227,7 +227,7 @@ mod tests {
     /// average: with requests of what the line is said to carry, most of what is sent is acknowledged.
     #[test]
     fn what_connections_carry_is_found_from_lifetimes_that_scatter() {
-        let (line, mut state) = (Line::default(), 7_u64);
+        let (link, mut state) = (LinkEstimator::default(), 7_u64);
         let mut random = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             number((state >> 44) as usize) / number(1 << 20)
@@ -235,20 +235,20 @@ mod tests {
         let (mut sent, mut acknowledged) = (0.0, 0.0);
         for death in 0..400 {
             let mut left = -72_000.0 * (1.0 - random()).ln();
-            let mut bytes = number(line.request_bytes_max().min(1 << 20));
+            let mut bytes = number(link.request_bytes_max().min(1 << 20));
             while left >= bytes {
                 let took = Duration::from_secs_f64(bytes / 1200.0);
-                line.answered(bytes as usize, Waited::Alone(took));
+                link.answered(bytes as usize, Waited::Alone(took));
                 if death > 20 {
                     (sent, acknowledged) = (sent + bytes, acknowledged + bytes);
                 }
                 left -= bytes;
-                bytes = number(line.request_bytes_max().min(1 << 20));
+                bytes = number(link.request_bytes_max().min(1 << 20));
             }
-            line.died(bytes as usize, bytes as usize, Duration::from_secs_f64(left / 1200.0));
+            link.died(bytes as usize, bytes as usize, Duration::from_secs_f64(left / 1200.0));
             if death > 20 {
                 sent += left;
-                let max = line.request_bytes_max();
+                let max = link.request_bytes_max();
                 assert!((6_000..200_000).contains(&max), "{max}");
             }
         }
@@ -257,46 +257,46 @@ mod tests {
 
     #[test]
     fn a_transaction_has_time_for_its_round_trips_and_carries_what_goes_through_in_a_part_of_it() {
-        let line = Line::default();
-        assert_eq!(line.transaction_timeout(), TIMEOUT_MIN);
-        assert_eq!(line.transaction_bytes_max(60 * SECOND), usize::MAX);
-        line.answered(100, Waited::Alone(3 * SECOND));
-        assert_eq!(line.transaction_timeout(), 48 * SECOND);
-        line.answered(100, Waited::Alone(9 * SECOND));
-        assert_eq!(line.transaction_timeout(), TIMEOUT_MAX);
+        let link = LinkEstimator::default();
+        assert_eq!(link.transaction_timeout(), TIMEOUT_MIN);
+        assert_eq!(link.transaction_bytes_max(60 * SECOND), usize::MAX);
+        link.answered(100, Waited::Alone(3 * SECOND));
+        assert_eq!(link.transaction_timeout(), 48 * SECOND);
+        link.answered(100, Waited::Alone(9 * SECOND));
+        assert_eq!(link.transaction_timeout(), TIMEOUT_MAX);
         // A piece of the smallest kind, with its batch a little smaller than it might be, is measured.
-        let pieces = Line::default();
+        let pieces = LinkEstimator::default();
         pieces.answered(100, Waited::Alone(SECOND));
         pieces.answered(PIECE_BYTES_MIN - 500, Waited::Behind(8 * SECOND));
         assert_eq!(pieces.transaction_bytes_max(60 * SECOND), (PIECE_BYTES_MIN - 500) / 8 * 30);
         // Nothing larger was answered yet.
-        assert_eq!((line.request_bytes_max(), line.transaction_bytes_max(60 * SECOND)), (FIRST_BYTES, 2 * FIRST_BYTES));
+        assert_eq!((link.request_bytes_max(), link.transaction_bytes_max(60 * SECOND)), (FIRST_BYTES, 2 * FIRST_BYTES));
         // A thousand bytes in a second.
-        line.answered(30_000, Waited::Behind(30 * SECOND));
-        assert_eq!(line.transaction_bytes_max(60 * SECOND), 30_000);
-        assert!(line.sending(5_000) >= 9 * SECOND && line.sending(5_000) <= 11 * SECOND);
-        assert_eq!(line.sending(30_000), 60 * SECOND);
+        link.answered(30_000, Waited::Behind(30 * SECOND));
+        assert_eq!(link.transaction_bytes_max(60 * SECOND), 30_000);
+        assert!(link.sending(5_000) >= 9 * SECOND && link.sending(5_000) <= 11 * SECOND);
+        assert_eq!(link.sending(30_000), 60 * SECOND);
         // A request alone: the shortest round trip is no transmission, and the longest says nothing of it.
-        line.answered(30_000, Waited::Alone(34 * SECOND));
-        assert!((59..=62).contains(&line.sending(30_000).as_secs()), "{:?}", line.sending(30_000));
-        line.died(20_000, 20_000, 5 * SECOND);
-        let carried = line.request_bytes_max();
+        link.answered(30_000, Waited::Alone(34 * SECOND));
+        assert!((59..=62).contains(&link.sending(30_000).as_secs()), "{:?}", link.sending(30_000));
+        link.died(20_000, 20_000, 5 * SECOND);
+        let carried = link.request_bytes_max();
         assert!((24_000..27_000).contains(&carried), "{carried}");
-        assert!((29_000..30_000).contains(&line.transaction_bytes_max(60 * SECOND)));
-        assert_eq!(line.transaction_bytes_max(10 * SECOND), PIECE_BYTES_MIN);
-        assert_eq!(line.piece_bytes_max(), PIECE_BYTES_MIN);
+        assert!((29_000..30_000).contains(&link.transaction_bytes_max(60 * SECOND)));
+        assert_eq!(link.transaction_bytes_max(10 * SECOND), PIECE_BYTES_MIN);
+        assert_eq!(link.piece_bytes_max(), PIECE_BYTES_MIN);
     }
 
     #[test]
     fn a_line_of_long_round_trips_gets_little_at_first_and_everything_once_it_has_carried_as_much() {
-        let line = Line::default();
-        line.answered(100, Waited::Alone(SECOND / 10));
-        assert_eq!((line.request_bytes_max(), line.piece_bytes_max()), (usize::MAX, usize::MAX));
-        let line = Line::default();
-        line.answered(100, Waited::Alone(SECOND));
+        let link = LinkEstimator::default();
+        link.answered(100, Waited::Alone(SECOND / 10));
+        assert_eq!((link.request_bytes_max(), link.piece_bytes_max()), (usize::MAX, usize::MAX));
+        let link = LinkEstimator::default();
+        link.answered(100, Waited::Alone(SECOND));
         let mut requests = 0;
-        while line.request_bytes_max() < usize::MAX {
-            line.answered(line.piece_bytes_max(), Waited::Behind(SECOND / 100));
+        while link.request_bytes_max() < usize::MAX {
+            link.answered(link.piece_bytes_max(), Waited::Behind(SECOND / 100));
             requests += 1;
         }
         assert!((8..40).contains(&requests), "{requests}");

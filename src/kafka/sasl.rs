@@ -10,7 +10,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::rand::SecureRandom;
 use ring::{digest, hmac, pbkdf2, rand};
 
-use super::security::{Credentials, Mechanism};
+use zeroize::Zeroizing;
+
+use super::security::{Credentials, Mechanism, Secret};
 
 /// Kafka allows 4,096 to 16,384 rounds. A server that asks for more than this wants to keep us busy.
 const ITERATIONS_MAX: u32 = 1 << 20;
@@ -21,6 +23,18 @@ const NONCE_BYTES: usize = 24;
 const GS2_HEADER: &str = "n,,";
 
 type Result<T> = std::result::Result<T, String>;
+
+/// What is said to the server: a password or a token may stand in it.
+pub(super) type Message = Zeroizing<Vec<u8>>;
+
+/// The parts in a row, without a copy of any of them on the way.
+fn message(parts: &[&str]) -> Message {
+    let mut message = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+    for part in parts {
+        message.extend_from_slice(part.as_bytes());
+    }
+    Zeroizing::new(message)
+}
 
 /// One authentication, from our side.
 pub(super) struct Exchange(State);
@@ -41,14 +55,14 @@ struct Scram {
     rounds: pbkdf2::Algorithm,
     hmac: hmac::Algorithm,
     digest: &'static digest::Algorithm,
-    password: String,
+    password: Secret,
     nonce: String,
     first_bare: String,
 }
 
 impl Exchange {
     /// Begins; returns what is to be said first.
-    pub(super) fn begin(mechanism: Mechanism, credentials: &Credentials) -> Result<(Exchange, Vec<u8>)> {
+    pub(super) fn begin(mechanism: Mechanism, credentials: &Credentials) -> Result<(Exchange, Message)> {
         match (mechanism, credentials) {
             (Mechanism::OAuthBearer, Credentials::Token(token)) => {
                 let token = token.reveal();
@@ -56,21 +70,21 @@ impl Exchange {
                 if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
                     return Err("the token is empty, or has characters that no token has".to_owned());
                 }
-                Ok((Exchange(State::Bearer), format!("{GS2_HEADER}\x01auth=Bearer {token}\x01\x01").into_bytes()))
+                Ok((Exchange(State::Bearer), message(&[GS2_HEADER, "\x01auth=Bearer ", token, "\x01\x01"])))
             }
             (Mechanism::Plain, Credentials::Password { username, password }) => {
                 let password = password.reveal();
                 if username.contains('\0') || password.contains('\0') {
                     return Err("PLAIN cannot carry a name or a password with a null byte".to_owned());
                 }
-                Ok((Exchange(State::Last), format!("\0{username}\0{password}").into_bytes()))
+                Ok((Exchange(State::Last), message(&["\0", username, "\0", password])))
             }
             (Mechanism::ScramSha256 | Mechanism::ScramSha512, Credentials::Password { username, password }) => {
                 let mut nonce = [0; NONCE_BYTES];
                 rand::SystemRandom::new()
                     .fill(&mut nonce)
                     .map_err(|_| "the system has no random numbers".to_owned())?;
-                Ok(begin_scram(mechanism, username, password.reveal(), BASE64.encode(nonce)))
+                Ok(begin_scram(mechanism, username, password.clone(), BASE64.encode(nonce)))
             }
             _ => Err(format!("{} has other credentials", mechanism.name())),
         }
@@ -78,17 +92,17 @@ impl Exchange {
 
     /// Takes what the server said, and returns what is to be answered; `None` at the end, where it has proved what it
     /// has to.
-    pub(super) fn answer(&mut self, said: &[u8]) -> Result<Option<Vec<u8>>> {
+    pub(super) fn answer(&mut self, said: &[u8]) -> Result<Option<Message>> {
         match std::mem::replace(&mut self.0, State::Done) {
             State::Bearer if !said.is_empty() => {
                 self.0 = State::Last;
-                Ok(Some(vec![1]))
+                Ok(Some(message(&["\x01"])))
             }
             State::Last | State::Bearer => Ok(None),
             State::ScramFirst(scram) => {
-                let (server_signature, message) = scram.prove(text_of(said)?)?;
+                let (server_signature, proof) = scram.prove(text_of(said)?)?;
                 self.0 = State::ScramFinal { server_signature };
-                Ok(Some(message.into_bytes()))
+                Ok(Some(message(&[&proof])))
             }
             State::ScramFinal { server_signature } => {
                 let said = text_of(said)?;
@@ -109,7 +123,7 @@ impl Exchange {
     }
 }
 
-fn begin_scram(mechanism: Mechanism, username: &str, password: &str, nonce: String) -> (Exchange, Vec<u8>) {
+fn begin_scram(mechanism: Mechanism, username: &str, password: Secret, nonce: String) -> (Exchange, Message) {
     let (rounds, hmac, digest) = if mechanism == Mechanism::ScramSha256 {
         (pbkdf2::PBKDF2_HMAC_SHA256, hmac::HMAC_SHA256, &digest::SHA256)
     } else {
@@ -117,8 +131,8 @@ fn begin_scram(mechanism: Mechanism, username: &str, password: &str, nonce: Stri
     };
     let name = username.replace('=', "=3D").replace(',', "=2C");
     let first_bare = format!("n={name},r={nonce}");
-    let first = format!("{GS2_HEADER}{first_bare}").into_bytes();
-    let scram = Scram { rounds, hmac, digest, password: password.to_owned(), nonce, first_bare };
+    let first = message(&[GS2_HEADER, &first_bare]);
+    let scram = Scram { rounds, hmac, digest, password, nonce, first_bare };
     (Exchange(State::ScramFirst(scram)), first)
 }
 
@@ -142,8 +156,8 @@ impl Scram {
             ));
         };
 
-        let mut salted = vec![0; self.digest.output_len()];
-        pbkdf2::derive(self.rounds, iterations, &salt, self.password.as_bytes(), &mut salted);
+        let mut salted = Zeroizing::new(vec![0; self.digest.output_len()]);
+        pbkdf2::derive(self.rounds, iterations, &salt, self.password.reveal().as_bytes(), &mut salted);
         let sign = |key: &[u8], text: &str| hmac::sign(&hmac::Key::new(self.hmac, key), text.as_bytes());
         let client_key = sign(&salted, "Client Key");
         let server_key = sign(&salted, "Server Key");
@@ -168,7 +182,6 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::security::Secret;
     use super::*;
 
     fn password(username: &str, password: &str) -> Credentials {
@@ -180,8 +193,8 @@ mod tests {
 
     fn rfc_7677() -> Exchange {
         let (exchange, first) =
-            begin_scram(Mechanism::ScramSha256, "user", "pencil", "rOprNGfwEbeRWgbNEkqO".to_owned());
-        assert_eq!(first, b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO");
+            begin_scram(Mechanism::ScramSha256, "user", Secret::new("pencil"), "rOprNGfwEbeRWgbNEkqO".to_owned());
+        assert_eq!(*first, b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO");
         exchange
     }
 
@@ -190,7 +203,7 @@ mod tests {
         let mut exchange = rfc_7677();
         let said = exchange.answer(SERVER_FIRST.as_bytes()).unwrap().unwrap();
         assert_eq!(
-            String::from_utf8(said).unwrap(),
+            std::str::from_utf8(&said).unwrap(),
             "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
              p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="
         );
@@ -225,13 +238,13 @@ mod tests {
         let (_, first) = Exchange::begin(Mechanism::ScramSha512, &password("a=b,c", "x")).unwrap();
         assert!(first.starts_with(b"n,,n=a=3Db=2Cc,r="), "{}", String::from_utf8_lossy(&first));
         let (mut exchange, first) = Exchange::begin(Mechanism::Plain, &password("me", "geheim")).unwrap();
-        assert_eq!(first, b"\0me\0geheim");
+        assert_eq!(*first, b"\0me\0geheim");
         assert!(exchange.answer(b"").unwrap().is_none());
         assert!(Exchange::begin(Mechanism::Plain, &password("me", "a\0b")).is_err());
         let token = |text: &str| Credentials::Token(Secret::new(text));
         let (mut exchange, first) = Exchange::begin(Mechanism::OAuthBearer, &token("abc.def")).unwrap();
-        assert_eq!(first, b"n,,\x01auth=Bearer abc.def\x01\x01");
-        assert_eq!(exchange.answer(b"{\"status\":\"invalid_token\"}").unwrap().unwrap(), [1]);
+        assert_eq!(*first, b"n,,\x01auth=Bearer abc.def\x01\x01");
+        assert_eq!(exchange.answer(b"{\"status\":\"invalid_token\"}").unwrap().unwrap().as_slice(), [1]);
         for wrong in ["", "a b", "a\x01b", "a\nb"] {
             assert!(Exchange::begin(Mechanism::OAuthBearer, &token(wrong)).is_err(), "{wrong:?}");
         }

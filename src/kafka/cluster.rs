@@ -1,0 +1,171 @@
+//! A cluster: its topics and who leads them, its brokers, and its coordinators.
+
+use std::collections::HashMap;
+
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::{MetadataRequest, MetadataResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
+
+use super::api::ApiRequest;
+use super::brokers::{Brokers, Role};
+use super::connection::Transport;
+use super::coordinator::{CoordinatorKey, CoordinatorRequest, Coordinators};
+use super::error::{KafkaError, Result, check};
+use super::error_code::Code;
+use super::link::LinkEstimator;
+use super::stop::StopHandle;
+
+/// The transactions of exactly-once delivery are those of this feature level (KIP-890).
+const TRANSACTION_VERSION_MIN: i16 = 2;
+
+/// A topic of the cluster.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RemoteTopic {
+    pub(crate) id: Uuid,
+    /// Leader of each partition; -1 where there is none now.
+    pub(crate) leaders: Vec<i32>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    brokers: Brokers,
+    coordinators: Coordinators,
+}
+
+impl Cluster {
+    pub(crate) fn new(bootstrap: Vec<(String, u16)>, transport: Transport) -> Cluster {
+        Cluster { brokers: Brokers::new(bootstrap, transport), coordinators: Coordinators::default() }
+    }
+
+    pub(crate) fn stop(&self) -> &StopHandle {
+        self.brokers.stop()
+    }
+
+    pub(crate) fn link(&self) -> &LinkEstimator {
+        self.brokers.link()
+    }
+
+    /// The topics that exist among those named, with their leaders, and who may not be asked about. Asks any broker:
+    /// one that is connected, one that is known, and then those of `bootstrap.servers`.
+    pub(crate) fn topics(&mut self, names: &[&str]) -> Result<HashMap<String, Result<RemoteTopic>>> {
+        let topics = names.iter().map(|name| {
+            MetadataRequestTopic::default().with_name(Some(TopicName(StrBytes::from_string((*name).to_owned()))))
+        });
+        // Topics are created by people: what a mistyped name creates is there for good.
+        let request =
+            MetadataRequest::default().with_topics(Some(topics.collect())).with_allow_auto_topic_creation(false);
+        let answer = self.ask_any(&request)?;
+        if answer.error_code != 0 {
+            return Err(KafkaError::broker("Metadata", Code(answer.error_code), None));
+        }
+        if answer.brokers.is_empty() {
+            let none = Code::of(ResponseError::BrokerNotAvailable);
+            return Err(KafkaError::broker("Metadata", none, Some("no broker is available")));
+        }
+        let address = |host: &StrBytes, port: i32| Some((host.to_string(), u16::try_from(port).ok()?));
+        let brokers = answer.brokers.iter();
+        let addresses = brokers.filter_map(|broker| Some((broker.node_id.0, address(&broker.host, broker.port)?)));
+        self.brokers.replace(addresses.collect());
+        let mut found = HashMap::new();
+        for topic in &answer.topics {
+            let Some(name) = topic.name.as_ref().map(|name| name.0.to_string()) else { continue };
+            let doing = format!("looking up the topic {name}");
+            let looked = check(&doing, topic.error_code);
+            let described =
+                looked.map_err(|error| error.needing("Write and Read", &format!("the topic {name}"))).map(|()| {
+                    let mut leaders = vec![-1; topic.partitions.len()];
+                    for partition in &topic.partitions {
+                        let index = usize::try_from(partition.partition_index).unwrap_or(usize::MAX);
+                        if let Some(leader) = leaders.get_mut(index) {
+                            *leader = if partition.error_code == 0 { partition.leader_id.0 } else { -1 };
+                        }
+                    }
+                    RemoteTopic { id: topic.topic_id, leaders }
+                });
+            found.insert(name, described);
+        }
+        Ok(found)
+    }
+
+    fn ask_any(&mut self, request: &MetadataRequest) -> Result<MetadataResponse> {
+        let mut last = None;
+        for node in self.brokers.candidates() {
+            match self.brokers.request(node, Role::Data, request) {
+                Ok(response) => return Ok(response),
+                // Who is not accepted by one is accepted by none, and perhaps locked out for trying.
+                Err(error @ (KafkaError::Stopped | KafkaError::Authentication { .. })) => return Err(error),
+                Err(error) if error.is_retriable() => last = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last.expect("there is at least one bootstrap server"))
+    }
+
+    /// Refuses a cluster whose transactions are not those of KIP-890.
+    pub(crate) fn check_features(&mut self) -> Result<()> {
+        let Some((found, address)) = self.brokers.transaction_version() else { return Ok(()) };
+        if found >= TRANSACTION_VERSION_MIN {
+            return Ok(());
+        }
+        Err(KafkaError::Unsupported(format!(
+            "the cluster at {address} has transaction.version={found}, exactly-once delivery needs \
+             {TRANSACTION_VERSION_MIN}; Kafka 4.0 and later have it: \
+             kafka-features.sh --bootstrap-server {address} upgrade --feature \
+             transaction.version={TRANSACTION_VERSION_MIN}; or set edgelog.bridge.delivery=at-least-once"
+        )))
+    }
+
+    /// Asks one broker, connecting first where that is needed. Drops the connection when it fails.
+    pub(crate) fn request<R: ApiRequest>(&mut self, node: i32, role: Role, request: &R) -> Result<R::Response> {
+        self.brokers.request(node, role, request)
+    }
+
+    /// Sends a request, connecting first where that is needed; [`receive`](Cluster::receive) gets the response, after
+    /// those to earlier ones. An error loses all that is in flight there.
+    pub(crate) fn send<R: ApiRequest>(&mut self, node: i32, role: Role, request: &R) -> Result<()> {
+        self.brokers.send(node, role, request)
+    }
+
+    /// Waits for the response to the oldest request in flight to this broker, which was an `R`. An error loses all that
+    /// is in flight there.
+    pub(crate) fn receive<R: ApiRequest>(&mut self, node: i32, role: Role) -> Result<R::Response> {
+        self.brokers.receive::<R>(node, role)
+    }
+
+    /// The next request to this broker in this role waits, as it asked for.
+    pub(crate) fn mute(&mut self, node: i32, role: Role, throttle_time_ms: i32) {
+        self.brokers.mute(node, role, throttle_time_ms);
+    }
+
+    /// Which version of a request the broker would be asked in.
+    pub(crate) fn version<R: ApiRequest>(&mut self, node: i32, role: Role) -> Result<i16> {
+        self.brokers.version::<R>(node, role)
+    }
+
+    /// All brokers that the cluster has named.
+    pub(crate) fn nodes(&self) -> Vec<i32> {
+        self.brokers.nodes()
+    }
+
+    /// Any broker: one that is connected where there is one.
+    pub(crate) fn any_node(&self) -> i32 {
+        self.brokers.any_node()
+    }
+
+    /// The broker that coordinates a group or a transactional id, where no broker has to be asked.
+    pub(crate) fn known_coordinator(&self, key: &CoordinatorKey) -> Option<i32> {
+        self.coordinators.known(key)
+    }
+
+    /// Asks the coordinator of a group or a transactional id; one that says that it is not the coordinator is looked up
+    /// again and asked again, once.
+    pub(crate) fn ask_coordinator<R: CoordinatorRequest>(
+        &mut self,
+        key: &CoordinatorKey,
+        request: &R,
+    ) -> Result<R::Response> {
+        self.coordinators.ask(&mut self.brokers, key, request)
+    }
+}

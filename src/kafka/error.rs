@@ -1,0 +1,110 @@
+//! What can go wrong between a client and a broker.
+
+use std::fmt;
+use std::io;
+
+use kafka_protocol::error::ResponseError;
+
+use super::error_code::{Class, Code};
+
+pub(crate) type Result<T> = std::result::Result<T, KafkaError>;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KafkaError {
+    #[error("{address}: {source}")]
+    Connection {
+        address: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{address}: TLS: {reason}")]
+    Tls { address: String, reason: String },
+    /// The reason never holds a password or a token.
+    #[error("{address}: authentication ({mechanism}): {reason}")]
+    Authentication { address: String, mechanism: &'static str, reason: String },
+    /// What came is no response of Kafka's.
+    #[error("{address} answered what is no answer of Kafka's: {reason}")]
+    Protocol { address: String, reason: String },
+    #[error("{doing}: the broker answers {code}{}", Words(message))]
+    Broker { doing: String, code: Code, message: Option<String> },
+    /// The cluster lacks what is needed.
+    #[error("{0}")]
+    Unsupported(String),
+    #[error("stopped")]
+    Stopped,
+}
+
+impl KafkaError {
+    pub(crate) fn broker(doing: impl Into<String>, code: Code, message: Option<&str>) -> KafkaError {
+        let message = message.filter(|message| !message.is_empty()).map(str::to_owned);
+        KafkaError::Broker { doing: doing.into(), code, message }
+    }
+
+    /// The broker's code; `None` where no broker answered one.
+    pub(crate) fn code(&self) -> Option<Code> {
+        match self {
+            KafkaError::Broker { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// Whether the same may succeed later without any change of ours.
+    pub(crate) fn is_retriable(&self) -> bool {
+        matches!(self.class(), Class::Retriable | Class::Refused)
+    }
+
+    /// Whether only a person can mend it; the same may succeed after that.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.class() == Class::Refused
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            KafkaError::Connection { .. } | KafkaError::Protocol { .. } => Class::Retriable,
+            KafkaError::Tls { .. } | KafkaError::Authentication { .. } => Class::Refused,
+            KafkaError::Broker { code, .. } => code.class(),
+            KafkaError::Unsupported(_) | KafkaError::Stopped => Class::Fatal,
+        }
+    }
+
+    /// Names the right that is needed, where the broker refuses for lack of one.
+    pub(crate) fn needing(mut self, operation: &str, on: &str) -> KafkaError {
+        use ResponseError::{GroupAuthorizationFailed, TopicAuthorizationFailed, TransactionalIdAuthorizationFailed};
+        if let KafkaError::Broker { code, message, .. } = &mut self {
+            if let Some(TopicAuthorizationFailed | GroupAuthorizationFailed | TransactionalIdAuthorizationFailed) =
+                code.named()
+            {
+                *message = Some(format!("the user needs {operation} on {on}"));
+            }
+        }
+        self
+    }
+}
+
+/// Fails with the code of a response, where that is an error.
+pub(crate) fn check(doing: &str, code: i16) -> Result<()> {
+    if code == 0 { Ok(()) } else { Err(KafkaError::broker(doing, Code(code), None)) }
+}
+
+/// The broker's words behind its code.
+pub(crate) struct Words<'a>(pub(crate) &'a Option<String>);
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |words| write!(f, " ({words})"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_its_code_and_the_right_that_is_missing() {
+        let error = |code| KafkaError::broker("EndTxn", Code(code), Some("words"));
+        assert_eq!(error(48).to_string(), "EndTxn: the broker answers 48 InvalidTxnState (words)");
+        let without_a_right = error(53).needing("Write", "the topic t").to_string();
+        assert!(without_a_right.ends_with("(the user needs Write on the topic t)"), "{without_a_right}");
+        assert!(error(48).needing("Write", "the topic t").to_string().ends_with("(words)"));
+    }
+}
