@@ -1,6 +1,7 @@
 //! One local log on its way to one target partition: where it stands, and whether a position that somebody remembers is
 //! one of this log's.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use edgelog_core::config::IsolationLevel;
@@ -9,7 +10,6 @@ use uuid::Uuid;
 
 use super::backoff::Backoff;
 use super::cluster::Coordinated;
-use super::config::{BridgeConfig, RefusedRule};
 use super::error::Code;
 use super::failed::FailedFlushes;
 use super::letter::Refusal;
@@ -31,7 +31,6 @@ pub(super) const MAX_MESSAGE_BYTES_DEFAULT: usize = 1_048_588;
 
 const MESSAGE_TOO_LARGE: Code = Code(10);
 const RECORD_LIST_TOO_LARGE: Code = Code(18);
-const INVALID_TIMESTAMP: Code = Code(32);
 
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -58,6 +57,10 @@ pub(super) struct Lane {
     pub(super) rests: Option<Rest>,
     /// What the target refused a batch of, and is looked for.
     search: Option<Search>,
+    /// Records that the target is known to refuse.
+    refused: BTreeMap<Offset, Refusal>,
+    /// The target is compacted: it refuses records without a key.
+    pub(super) wants_keys: bool,
     /// Batches of this size and more were refused as too large, whatever the target's configuration says.
     refused_bytes: usize,
     /// What the target would delete on arrival: records with an earlier time than this long ago.
@@ -86,6 +89,8 @@ impl Lane {
             waits: None,
             rests: None,
             search: None,
+            refused: BTreeMap::new(),
+            wants_keys: false,
             refused_bytes: usize::MAX,
             retention_ms: None,
             times: None,
@@ -140,8 +145,6 @@ struct Search {
     until: Offset,
     /// So many records are tried next.
     records_max: u64,
-    /// The record was found.
-    found: Option<Refusal>,
 }
 
 impl Lane {
@@ -212,9 +215,14 @@ impl Lane {
         }
     }
 
-    /// The record that was found to be refused, where it is the next one.
-    pub(super) fn refused(&self) -> Option<&Refusal> {
-        self.search.as_ref()?.found.as_ref()
+    /// What is known of the record at this offset, where the target is known to refuse it.
+    pub(super) fn refusal_of(&self, offset: Offset) -> Option<&Refusal> {
+        self.refused.get(&offset)
+    }
+
+    /// Whether the target is known to refuse a record from `first` to before `next`.
+    pub(super) fn refuses_within(&self, first: Offset, next: Offset) -> bool {
+        first < next && self.refused.range(first..next).next().is_some()
     }
 
     /// What a batch of several records may take.
@@ -224,41 +232,41 @@ impl Lane {
 
     /// A batch was refused that stands for these offsets: half of it is tried next. Of one with a single record, that
     /// record is the one.
-    pub(super) fn narrow(&mut self, piece: &Refused, config: &BridgeConfig) {
+    pub(super) fn narrow(&mut self, piece: &Refused) {
         let (from, next) = piece.offsets;
         if piece.records <= 1 {
-            self.refuse(&piece.refusal, config);
+            self.refuse(piece.refusal.clone());
+            if let Some(search) = &mut self.search {
+                (search.from, search.records_max) = (piece.refusal.offset, 1);
+            }
             return;
         }
         if matches!(piece.refusal.code, MESSAGE_TOO_LARGE | RECORD_LIST_TOO_LARGE) {
             self.refused_bytes = self.refused_bytes.min(piece.bytes.div_ceil(2) + 1);
         }
         let until = self.search.as_ref().map_or(next, |search| search.until.max(next));
-        self.search = Some(Search { from, until, records_max: u64::from(piece.records / 2), found: None });
+        self.search = Some(Search { from, until, records_max: u64::from(piece.records / 2) });
     }
 
-    /// One record is refused: it becomes a dead letter, or the log waits.
-    pub(super) fn refuse(&mut self, refusal: &Refusal, config: &BridgeConfig) {
-        let rule = if refusal.code == INVALID_TIMESTAMP { config.on_refused_timestamp } else { config.on_refused };
-        let until = self.search.as_ref().map_or(Offset(0), |search| search.until).max(refusal.offset + 1);
-        let found = match rule {
-            RefusedRule::DeadLetter => Some(refusal.clone()),
-            RefusedRule::Stop => {
-                self.waits = Some(refusal.to_string());
-                None
-            }
-        };
-        self.search = Some(Search { from: refusal.offset, until, records_max: 1, found });
+    /// The target refuses this record: what becomes of it is decided when it is next. Whether that was not known.
+    pub(super) fn refuse(&mut self, refusal: Refusal) -> bool {
+        self.refused.insert(refusal.offset, refusal).is_none()
+    }
+
+    /// Nothing is sent until the target takes this record, or another rule is set. It is tried again then.
+    pub(super) fn wait_for(&mut self, refusal: &Refusal) {
+        self.waits = Some(refusal.to_string());
+        self.refused.clear();
     }
 
     /// A transaction with a range of this lane was committed.
     pub(super) fn advance(&mut self, end: &RangeEnd) {
         if let Some(search) = self.search.as_mut().filter(|search| self.position >= search.from) {
             search.records_max = search.records_max.saturating_mul(2);
-            search.found = None;
         }
         (self.position, self.mark, self.committed_at) = (end.offset, Some(end.mark), Some(Instant::now()));
         self.obeys = false;
+        self.refused = self.refused.split_off(&end.offset);
         self.search.take_if(|search| search.until <= end.offset);
         self.rests = None;
     }

@@ -115,6 +115,7 @@ impl Uplink {
                 lane.batch_bytes_max = rules.max_message_bytes.unwrap_or(MAX_MESSAGE_BYTES_DEFAULT);
                 lane.retention_ms = rules.retention_ms;
                 lane.times = rules.times;
+                lane.wants_keys = rules.wants_keys;
             }
         }
         self.sides = self
@@ -290,6 +291,7 @@ impl Uplink {
                     max_message_bytes: value("max.message.bytes").and_then(|bytes| bytes.parse().ok()),
                     retention_ms: retention_ms.filter(|ms: &i64| deletes && *ms >= 0),
                     times: takes_times.then_some(times),
+                    wants_keys: value("cleanup.policy").is_some_and(|policy| policy.contains("compact")),
                 },
             );
         }
@@ -302,4 +304,6 @@ struct TargetRules {
     max_message_bytes: Option<usize>,
     retention_ms: Option<i64>,
     times: Option<TimeBounds>,
+    /// It is compacted: records without a key are refused.
+    wants_keys: bool,
 }
