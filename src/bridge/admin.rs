@@ -19,8 +19,8 @@ use super::cluster::{Cluster, Coordinated, Role};
 use super::config::{BridgeConfig, Delivery};
 use super::connection::{Transport, check, code_of};
 use super::error::Result;
+use super::home::Home;
 use super::lane::READING;
-use super::lock_note;
 use super::note::Note;
 use super::partition::matches;
 use super::place::{Committed, ask_for_positions, commit_request};
@@ -281,8 +281,8 @@ fn end_of(log: &Log) -> Result<Position> {
 pub fn forget(dir: impl AsRef<Path>, topics: &[String]) -> Result<Vec<TopicPartition>> {
     let dir = dir.as_ref();
     drop(Store::attach(dir)?);
-    let (storage, _lock) = lock_note(dir)?;
-    let mut note = Note::open(Arc::clone(&storage))?;
+    let home = Home::open(dir)?;
+    let mut note = Note::open(Arc::clone(&home.storage))?;
     let is_chosen = |log: &TopicPartition| topics.iter().any(|pattern| matches(pattern, &log.topic));
     let gone: Vec<TopicPartition> = note.entries.keys().filter(|log| is_chosen(log)).cloned().collect();
     note.entries.retain(|log, _| !is_chosen(log));

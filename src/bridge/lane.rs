@@ -2,6 +2,7 @@
 //! one of this log's.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edgelog_core::config::IsolationLevel;
@@ -13,11 +14,12 @@ use super::cluster::Coordinated;
 use super::error::Code;
 use super::failed::FailedFlushes;
 use super::letter::Refusal;
+use super::log_position::LogPosition;
 use super::note::{Entry, Intent};
 use super::position::{BatchMark, Position, RangeEnd};
 use super::stamp::Producer;
 use crate::error::Error;
-use crate::{Log, OffsetSpec, ReadUpTo, Reader, ReaderOptions, TopicPartition};
+use crate::{Log, OffsetSpec, ReadUpTo, Reader, ReaderOptions, Store, TopicPartition};
 
 /// Where a log's records go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,10 +34,25 @@ pub(super) const MAX_MESSAGE_BYTES_DEFAULT: usize = 1_048_588;
 const MESSAGE_TOO_LARGE: Code = Code(10);
 const RECORD_LIST_TOO_LARGE: Code = Code(18);
 
+/// Whether a log is the one that it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    Here,
+    /// Another log has its name since, and has not been begun with.
+    Replaced,
+    /// There is no log of its name any more.
+    Gone,
+}
+
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) name: TopicPartition,
     pub(super) log: Log,
+    /// What the log belongs to.
+    pub(super) store: Option<Arc<Store>>,
+    pub(super) presence: Presence,
+    /// It was known once where to go on.
+    pub(super) was_placed: bool,
     pub(super) group: Coordinated,
     pub(super) remote: String,
     pub(super) target: Option<Target>,
@@ -77,6 +94,9 @@ impl Lane {
         Lane {
             name,
             log,
+            store: None,
+            presence: Presence::Here,
+            was_placed: false,
             group,
             remote,
             target: None,
@@ -184,9 +204,50 @@ impl Lane {
         }
     }
 
-    /// Whether the log has records that are durable and were not sent, and does not wait.
-    pub(super) fn is_behind(&self) -> bool {
-        self.waits.is_none() && self.reader.is_some() && self.position < self.log.offsets().recovery_point
+    /// How far the log is delivered.
+    pub(super) fn delivered(&self) -> LogPosition {
+        if self.presence == Presence::Gone {
+            return LogPosition::unreadable(self.name.clone(), self.waits.clone().unwrap_or_default());
+        }
+        let offsets = self.log.offsets();
+        let committed = self.reader.as_ref().map(|_| self.position);
+        let (start, end) = (offsets.log_start_offset, offsets.recovery_point);
+        LogPosition::of(self.name.clone(), (start, end), committed, self.waits.clone())
+    }
+
+    /// How many offsets are durable and were not sent, as far as that is known.
+    pub(super) fn not_sent(&self) -> u64 {
+        self.delivered().lag.unwrap_or(0)
+    }
+
+    /// Whether it is not known yet where to go on, and nothing says why.
+    pub(super) fn is_unplaced(&self) -> bool {
+        self.waits.is_none() && self.reader.is_none()
+    }
+
+    /// Whether the handle of the log can be used no more, since another log has had its name.
+    pub(super) fn is_cut_off(&self) -> bool {
+        let looked = self.waits.as_ref().map(|_| self.log.reader_with(OffsetSpec::Latest, READING));
+        self.presence == Presence::Gone || matches!(looked, Some(Err(Error::LogReplaced { .. })))
+    }
+
+    /// The log is not there any more.
+    pub(super) fn lose(&mut self) {
+        let reason = match self.delivered().lag {
+            Some(0) => "it was deleted here; all of it that was durable had been sent".to_owned(),
+            Some(lag) => format!("it was deleted here, and {lag} of its records had not been sent"),
+            None => "it was deleted here, and what of it had been sent is not known".to_owned(),
+        };
+        (self.presence, self.reader, self.rests, self.waits) = (Presence::Gone, None, None, Some(reason));
+    }
+
+    /// Goes on with this handle of the log; `is_other`: it is of another log of the same name.
+    pub(super) fn take_over(&mut self, log: Log, is_other: bool) {
+        self.log = log;
+        self.presence = if is_other { Presence::Replaced } else { Presence::Here };
+        (self.waits, self.reader, self.rests, self.search) = (None, None, None, None);
+        (self.mark, self.obeys, self.committed_at, self.flushed_at) = (None, false, None, None);
+        self.refused.clear();
     }
 
     /// When a lane that rests goes on.
@@ -331,6 +392,7 @@ impl Lane {
     /// Begins to read at a position that was judged to be ours.
     pub(super) fn start_at(&mut self, position: &Position) -> crate::Result<()> {
         (self.position, self.mark) = (position.offset, Some(position.mark));
+        (self.presence, self.was_placed) = (Presence::Here, true);
         let reader = match self.log.reader_with(OffsetSpec::Offset(position.offset), READING) {
             // What lies between is a loss, which is found when something is collected.
             Err(Error::OffsetOutOfRange { log_start_offset, .. }) if log_start_offset > position.offset => {
@@ -346,6 +408,7 @@ impl Lane {
     pub(super) fn start_at_the_beginning(&mut self) -> crate::Result<()> {
         let reader = self.log.reader_with(OffsetSpec::Earliest, READING)?;
         (self.position, self.mark) = (reader.position().offset, None);
+        (self.presence, self.was_placed) = (Presence::Here, true);
         self.reader = Some(reader);
         Ok(())
     }

@@ -76,9 +76,6 @@ impl Uplink {
         let mut found = self.persist(Patience::Asked, &mut look)?;
         let mut not_created = HashMap::new();
         if self.config.creation.wanted {
-            let is_absent = |topic: &Result<RemoteTopic>| {
-                topic.as_ref().err().and_then(code_of) == Some(UNKNOWN_TOPIC_OR_PARTITION)
-            };
             let absent: Vec<String> =
                 found.iter().filter(|(_, topic)| is_absent(topic)).map(|(name, _)| name.clone()).collect();
             if !absent.is_empty() {
@@ -297,6 +294,10 @@ impl Uplink {
         }
         Ok(rules)
     }
+}
+
+fn is_absent(topic: &Result<RemoteTopic>) -> bool {
+    topic.as_ref().err().and_then(code_of) == Some(UNKNOWN_TOPIC_OR_PARTITION)
 }
 
 #[derive(Debug)]

@@ -278,7 +278,10 @@ impl Uplink {
             let entry = lane.intending(end, producer, first_batches.remove(&end.lane));
             self.note.entries.insert(lane.name.clone(), entry);
         }
-        self.note.write().map_err(Lost::Fatal)?;
+        if let Err(error) = self.note.write() {
+            // A note that was removed with its store is no reason to end: what of the store is there again is noticed.
+            return Err(if self.home.is_replaced() { Lost::Abort(error) } else { Lost::Fatal(error) });
+        }
         self.end(true)
     }
 

@@ -1,6 +1,7 @@
 //! The real binary, from the outside: what a person or a script sees.
 
 mod append_tail;
+mod bridge;
 mod commands;
 mod damage;
 mod export;

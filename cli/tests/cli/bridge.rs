@@ -1,0 +1,101 @@
+//! `edgelog bridge` where no cluster answers: what it says then, how often, and how soon it ends.
+
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::support::{Done, Place, Running};
+
+/// An address at which nothing listens: it was free a moment ago.
+fn dead_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+/// A store with three records in the topic `t`.
+fn place() -> Place {
+    let place = Place::new();
+    place.run_with(&["append", "t"], b"a\nb\nc\n").exits(0);
+    place
+}
+
+const SOON: [&str; 4] = ["--set", "reconnect.backoff.ms=1", "--set", "reconnect.backoff.max.ms=5"];
+
+fn run_until_timeout(place: &Place, more: &[&str]) -> Done {
+    let bootstrap = dead_address();
+    let run = ["bridge", "--device", "d", "--bootstrap", &bootstrap, "--topics", "t"];
+    place.run(&[&run, &SOON[..], &["--until-caught-up", "--timeout", "500ms"], more].concat())
+}
+
+#[test]
+fn a_topic_that_is_not_there_is_an_error_with_the_names_that_are() {
+    let place = place();
+    let run = ["bridge", "--device", "d", "--bootstrap", "127.0.0.1:1", "--topics", "typo", "--until-caught-up"];
+    let done = place.run(&run).exits(1);
+    assert!(
+        done.stderr.contains("no topic here matches edgelog.bridge.topics=typo; the store has t"),
+        "{}",
+        done.stderr
+    );
+}
+
+#[test]
+fn an_outage_is_one_line_and_what_was_not_sent_is_the_last_one() {
+    let done = run_until_timeout(&place(), &[]).exits(1);
+    let lines: Vec<&str> = done.stderr.lines().collect();
+    let [first, last] = lines[..] else { panic!("{}", done.stderr) };
+    assert!(first.contains("trying again") && first.contains("refused"), "{first}");
+    assert_eq!(last, "error: the time of --timeout is over: up to 3 records of 1 log were not sent: t-0 up to 3");
+    assert!(!done.stderr.contains("has everything"));
+}
+
+#[test]
+fn each_try_is_reported_where_that_is_asked_for_and_none_where_quiet_is() {
+    let place = place();
+    let verbose = run_until_timeout(&place, &["-v"]).exits(1);
+    assert!(verbose.stderr.matches("trying again").count() > 3, "{}", verbose.stderr);
+    let quiet = run_until_timeout(&place, &["--quiet"]).exits(1);
+    assert_eq!(quiet.stderr.lines().count(), 1, "{}", quiet.stderr);
+    let json = run_until_timeout(&place, &["--json"]).exits(1);
+    assert!(json.json().iter().all(|event| event["event"] == "retrying"), "{}", json.stdout);
+}
+
+/// The messages that a service manager got, up to one that is this.
+fn until(socket: &UnixDatagram, wanted: &str) -> Vec<String> {
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let mut messages = Vec::new();
+    let mut buffer = [0; 4096];
+    while messages.last().is_none_or(|last| last != wanted) {
+        let len = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("{error} behind {messages:?}"));
+        messages.push(String::from_utf8(buffer[..len].to_vec()).unwrap());
+    }
+    messages
+}
+
+#[test]
+fn a_service_manager_hears_that_it_is_up_how_it_stands_and_that_it_lives() {
+    let place = place();
+    let path = place.path("notify");
+    let abstract_name = format!("edgelog-cli-{}-notify", std::process::id());
+    let address = <SocketAddr as SocketAddrExt>::from_abstract_name(&abstract_name).unwrap();
+    let sockets = [
+        (path.display().to_string(), UnixDatagram::bind(&path).unwrap()),
+        (format!("@{abstract_name}"), UnixDatagram::bind_addr(&address).unwrap()),
+    ];
+    for (name, socket) in sockets {
+        let bootstrap = dead_address();
+        let mut command = place.command(&["bridge", "--device", "d", "--bootstrap", &bootstrap, "--topics", "t"]);
+        command.env("NOTIFY_SOCKET", name).env("WATCHDOG_USEC", "200000").env_remove("WATCHDOG_PID");
+        let bridge = Running::new(command);
+        // It is up before any broker answers.
+        assert_eq!(until(&socket, "READY=1"), ["READY=1"]);
+        let messages = [until(&socket, "WATCHDOG=1"), until(&socket, "WATCHDOG=1")].concat();
+        let status = messages.iter().find(|message| message.starts_with("STATUS=")).expect("it says how it stands");
+        assert!(!status.contains("all is sent"), "{status}");
+        bridge.signal(Signal::TERM);
+        until(&socket, "STOPPING=1");
+        bridge.wait().exits(0);
+    }
+}
