@@ -50,6 +50,7 @@ Examples:
   edgelog bridge --config bridge.properties --metrics-file /var/lib/node_exporter/edgelog.prom
   edgelog bridge status
   edgelog bridge status --device press-17 --bootstrap kafka:9092
+  edgelog bridge status --max-lag 1000
   edgelog bridge adopt --device press-17 --bootstrap kafka:9092
   edgelog bridge keys
 
@@ -59,7 +60,8 @@ Exit codes:
   0    the cluster has everything that is durable here, or Ctrl-C or SIGTERM stopped a run without --until-caught-up
   1    an error, told on standard error; a service manager may start the bridge again. With --until-caught-up also:
        no topic here is one that is to be sent, or the time of --timeout is over
-  2    --until-caught-up: some logs cannot be sent, each named with the reason; the others are in the cluster
+  2    --until-caught-up: some logs cannot be sent, each named with the reason; the others are in the cluster.
+       `status --max-lag`: a log is further behind, or it is not known how far
   3    fenced by another copy of this device, or the cluster's position is not one of the logs here: a person has to
        decide (`edgelog bridge adopt`, `reset`). With --until-caught-up or edgelog.bridge.on.fenced=exit; else it waits
   130  interrupted before it had caught up")]

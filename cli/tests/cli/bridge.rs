@@ -62,6 +62,37 @@ fn each_try_is_reported_where_that_is_asked_for_and_none_where_quiet_is() {
     assert!(json.json().iter().all(|event| event["event"] == "retrying"), "{}", json.stdout);
 }
 
+/// One that refuses, and one that takes the connection and never answers.
+#[test]
+fn status_and_adopt_end_soon_where_no_broker_answers() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = place();
+    for bootstrap in [dead_address(), silent.local_addr().unwrap().to_string()] {
+        for command in [&["status"][..], &["adopt", "--yes"], &["reset", "--yes"]] {
+            let named = ["--device", "d", "--bootstrap", &bootstrap];
+            // A request would be waited for, and asked again, for ten minutes.
+            let patient = ["--set", "request.timeout.ms=600000", "--set", "socket.connection.setup.timeout.ms=200"];
+            let done = place.run(&[&["bridge"], command, &named, &patient, &SOON[..]].concat()).exits(1);
+            assert!(done.stderr.contains(&format!("error: {bootstrap}: ")), "{}", done.stderr);
+            let timeout = ["--set", "request.timeout.ms=600000", "--timeout", "200ms"];
+            place.run(&[&["bridge"], command, &named, &timeout, &SOON[..]].concat()).exits(1);
+        }
+    }
+}
+
+#[test]
+fn status_is_a_health_check_by_the_lag_of_each_log() {
+    let place = place();
+    let done = place.run(&["bridge", "status", "--max-lag", "5"]).exits(2);
+    assert!(done.stderr.contains("how far it is behind is not known"), "{}", done.stderr);
+    // A bridge that has reached no broker yet has named its logs.
+    run_until_timeout(&place, &[]).exits(1);
+    place.run(&["bridge", "status", "--max-lag", "3"]).exits(0);
+    let done = place.run(&["bridge", "status", "--max-lag", "2", "--json"]).exits(2);
+    assert_eq!(done.json()[0]["lag"], 3);
+    assert!(done.stderr.contains("more than 2 records behind: t-0"), "{}", done.stderr);
+}
+
 /// The messages that a service manager got, up to one that is this.
 fn until(socket: &UnixDatagram, wanted: &str) -> Vec<String> {
     socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
