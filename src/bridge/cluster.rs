@@ -85,6 +85,11 @@ impl BridgeError {
     }
 }
 
+/// Whether it is of the form that Kafka makes: nothing else is written down or shown.
+pub(super) fn is_cluster_id(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+}
+
 /// A topic of the cluster.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RemoteTopic {
@@ -100,6 +105,8 @@ pub(super) struct Cluster {
     nodes: HashMap<i32, (String, u16)>,
     connections: HashMap<(i32, Role), Connection>,
     coordinators: HashMap<Coordinated, i32>,
+    /// The id that the cluster has given itself.
+    pub(super) id: Option<String>,
     /// What they coordinate was not answered when it was asked for last.
     unanswered: HashSet<Coordinated>,
 }
@@ -112,6 +119,7 @@ impl Cluster {
             nodes: HashMap::new(),
             connections: HashMap::new(),
             coordinators: HashMap::new(),
+            id: None,
             unanswered: HashSet::new(),
         }
     }
@@ -152,6 +160,7 @@ impl Cluster {
             self.connections.remove(&key);
         }
         self.nodes = nodes;
+        self.id = answer.cluster_id.as_ref().map(ToString::to_string).filter(|id| is_cluster_id(id));
         let mut found = HashMap::new();
         for topic in &answer.topics {
             let Some(name) = topic.name.as_ref().map(|name| name.0.to_string()) else { continue };

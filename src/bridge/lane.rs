@@ -55,6 +55,8 @@ pub(super) struct Lane {
     pub(super) was_placed: bool,
     pub(super) group: Coordinated,
     pub(super) remote: String,
+    /// The id of the cluster that the target is in.
+    pub(super) cluster: Option<String>,
     pub(super) target: Option<Target>,
     /// The offset to be sent next: everything below is committed in the cluster.
     pub(super) position: Offset,
@@ -99,6 +101,7 @@ impl Lane {
             was_placed: false,
             group,
             remote,
+            cluster: None,
             target: None,
             position: Offset(0),
             mark: None,
@@ -434,7 +437,8 @@ impl Lane {
     pub(super) fn entry(&self, intent: Option<Intent>) -> Entry {
         let target = self.target.expect("a lane that sends has a target");
         let done = self.mark.map(|mark| self.position_at(self.position, mark));
-        Entry { remote: self.remote.clone(), partition: target.partition, done, intent }
+        let cluster = self.cluster.clone();
+        Entry { remote: self.remote.clone(), partition: target.partition, done, intent, cluster }
     }
 
     /// The position that a transaction up to `offset` commits.

@@ -302,13 +302,31 @@ impl Uplink {
         match self.config.on_recreated {
             RecreatedRule::Restart => Ok(Found::Beginning),
             RecreatedRule::Resume => self.weigh(n, position),
-            RecreatedRule::Stop => Ok(Found::Wait(format!(
-                "the target topic {remote} is another one than the position was committed for: it was deleted and \
-                 re-created; edgelog.bridge.on.recreated=restart sends all that is here again, and resume goes on at \
-                 {}",
-                position.offset
-            ))),
+            RecreatedRule::Stop => {
+                let what = self.other_cluster(n).unwrap_or_else(|| {
+                    format!(
+                        "the target topic {remote} is another one than the position was committed for: it was deleted \
+                         and re-created"
+                    )
+                });
+                Ok(Found::Wait(format!(
+                    "{what}; edgelog.bridge.on.recreated=restart sends all that is here again, and resume goes on at \
+                     {}",
+                    position.offset
+                )))
+            }
         }
+    }
+
+    /// Says so where another cluster than this one has acknowledged the log.
+    fn other_cluster(&self, n: usize) -> Option<String> {
+        let (before, now) = (self.note.entries.get(&self.lanes[n].name)?.cluster.as_ref()?, self.cluster.id.as_ref()?);
+        (before != now).then(|| {
+            format!(
+                "this is another cluster (id {now}) than the one that has acknowledged its records (id {before}): that \
+                 one was wiped, or bootstrap.servers names another"
+            )
+        })
     }
 
     /// Whether a lane goes on at a position that somebody remembers.

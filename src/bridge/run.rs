@@ -43,6 +43,7 @@ impl Uplink {
     /// every log that does not wait. Returns how far each is delivered.
     pub(super) fn run(&mut self, until_caught_up: bool) -> Result<Vec<LogPosition>> {
         let _span = tracing::info_span!("edgelog_bridge", device = self.config.device).entered();
+        self.until_caught_up = until_caught_up;
         let outcome = self.run_on(until_caught_up);
         // Whatever happened: what was acknowledged is noted, and the metrics say where each log stands.
         let noted = self.write_note();

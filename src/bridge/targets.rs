@@ -25,6 +25,8 @@ const UNKNOWN_TOPIC_OR_PARTITION: Code = Code(3);
 const TOPIC_ALREADY_EXISTS: i16 = 36;
 /// How long brokers may take to know a topic that was created.
 const CREATED_WITHIN: Duration = Duration::from_secs(30);
+/// How long a broker may take after its start to know the topics that there are.
+const KNOWN_WITHIN: Duration = Duration::from_secs(5);
 
 impl Uplink {
     /// The topics that the lanes go to, and those for the bridge's own records.
@@ -93,6 +95,9 @@ impl Uplink {
                 })?;
             }
         }
+        if !self.config.creation.wanted {
+            self.wait_for_targets(&mut found, look);
+        }
         self.remote.clear();
         let mut missing = BTreeMap::new();
         for (name, topic) in found {
@@ -104,6 +109,7 @@ impl Uplink {
         missing.extend(not_created);
         let rules = self.target_rules()?;
         for lane in &mut self.lanes {
+            lane.cluster.clone_from(&self.cluster.id);
             if !self.remote.contains_key(&lane.remote) {
                 let reason = missing.get(&lane.remote).map_or("the cluster does not name it", String::as_str);
                 lane.waits = Some(format!("its target topic {} cannot be used: {reason}", lane.remote));
@@ -131,6 +137,33 @@ impl Uplink {
             })
             .collect();
         Ok(())
+    }
+
+    /// Asks again for a while for targets that are absent, where the bridge would end without them: a broker that was
+    /// just started may not know all topics yet.
+    fn wait_for_targets(
+        &mut self,
+        found: &mut HashMap<String, Result<RemoteTopic>>,
+        mut look: impl FnMut(&mut Cluster) -> Result<HashMap<String, Result<RemoteTopic>>>,
+    ) {
+        let targets: BTreeSet<String> = self.lanes.iter().map(|lane| lane.remote.clone()).collect();
+        let absent = |found: &HashMap<String, Result<RemoteTopic>>| {
+            targets.iter().find(|name| found.get(*name).is_none_or(is_absent)).cloned()
+        };
+        if !self.until_caught_up || absent(found).is_none() {
+            self.known_by = None;
+            return;
+        }
+        let patience = KNOWN_WITHIN.min(self.config.request_timeout);
+        let deadline = *self.known_by.get_or_insert_with(|| Instant::now() + patience);
+        let _ = self.persist(Patience::Until(deadline), |cluster| {
+            *found = look(cluster)?;
+            match absent(found) {
+                // In words of its own, since the broker's answer is none that is asked for again.
+                Some(name) => Err(BridgeError::broker(format!("looking up the topic {name}"), 5, Some("it is absent"))),
+                None => Ok(()),
+            }
+        });
     }
 
     /// Tells, once, of rules by which the target refuses records for their time: what becomes of them is decided when

@@ -46,6 +46,10 @@ pub(super) struct Uplink {
     pub(super) remote: HashMap<String, RemoteTopic>,
     /// The topics for dead letters and losses; or why one cannot be used.
     pub(super) sides: HashMap<String, std::result::Result<Side, String>>,
+    /// The bridge ends once it has caught up.
+    pub(super) until_caught_up: bool,
+    /// Until when absent targets are asked for again before the bridge ends without them.
+    pub(super) known_by: Option<Instant>,
     pub(super) note: Note,
     pub(super) failed_flushes: FailedFlushes,
     /// What the note says in memory is not on the medium yet.
@@ -89,6 +93,8 @@ impl Uplink {
             unreadable: BTreeMap::new(),
             remote: HashMap::new(),
             sides: HashMap::new(),
+            until_caught_up: false,
+            known_by: None,
             note,
             failed_flushes,
             note_is_behind: false,

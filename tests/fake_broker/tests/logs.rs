@@ -279,3 +279,45 @@ fn a_new_topic_is_sent_without_waiting_for_the_next_look_at_logs_that_wait() {
     bridge.until("sent", |event| matches!(event, BridgeEvent::Committed { records: 1, .. }));
     assert_eq!(cluster.values("u"), ["first"]);
 }
+
+#[test]
+fn a_broker_that_does_not_know_its_topics_yet_is_asked_again_before_a_log_is_given_up() {
+    let (cluster, device) = (Cluster::new(&["t"]), Device::new());
+    let sent = values("record", 10);
+    device.append(&sent, |_| true);
+    cluster.front.forget_topics(3);
+    let (positions, events) = device.send(cluster.config(&[]));
+    assert!(positions[0].is_delivered(), "{positions:?} {events:?}");
+    assert_eq!((cluster.values("t"), cluster.front.done()), (sent, 3));
+    // One that never knows the topic lets the log wait.
+    cluster.front.forget_topics(usize::MAX);
+    let (positions, _) = device.send(cluster.config(&[("request.timeout.ms", "100")]));
+    assert!(positions[0].waits.as_ref().is_some_and(|reason| reason.contains("UnknownTopic")), "{positions:?}");
+}
+
+#[test]
+fn a_cluster_that_was_wiped_is_called_one() {
+    let (first, device) = (Cluster::new(&["t"]), Device::new());
+    first.broker.with_state(|state| state.cluster_id = "AAAAcluster-1".to_owned());
+    let sent = values("record", 10);
+    device.append(&sent, |_| true);
+    device.send(first.config(&[]));
+    assert_eq!(first.values("t"), sent);
+    // Its topics have other ids.
+    let second = Cluster::new(&["another", "t"]);
+    second.broker.with_state(|state| state.cluster_id = "BBBBcluster-2".to_owned());
+    let (positions, _) = device.send(second.config(&[]));
+    let reason = positions[0].waits.as_ref().expect("it waits");
+    for words in ["another cluster", "AAAAcluster-1", "BBBBcluster-2", "edgelog.bridge.on.recreated=restart"] {
+        assert!(reason.contains(words), "{reason}");
+    }
+    let (positions, _) = device.send(second.config(&[("edgelog.bridge.on.recreated", "restart")]));
+    assert!(positions[0].is_delivered(), "{positions:?}");
+    assert_eq!(second.values("t"), sent);
+    // A topic that was deleted and created again in the same cluster is called that.
+    let third = Cluster::new(&["another", "more", "t"]);
+    third.broker.with_state(|state| state.cluster_id = "BBBBcluster-2".to_owned());
+    let (positions, _) = device.send(third.config(&[]));
+    let reason = positions[0].waits.as_ref().expect("it waits");
+    assert!(reason.contains("deleted and re-created") && !reason.contains("another cluster"), "{reason}");
+}
