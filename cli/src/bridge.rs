@@ -1,15 +1,16 @@
 //! `bridge`: send logs to a Kafka cluster, exactly once, and say where that stands.
 
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use edgelog::bridge::{BRIDGE_KEYS, Bridge, BridgeConfig, BridgeError, BridgeEvent, MetricsHandle, StopHandle};
-use edgelog::{Offset, TopicPartition};
-use serde::Serialize;
+use edgelog::bridge::{
+    BRIDGE_KEYS, Bridge, BridgeConfig, BridgeError, BridgeMetrics, ConnectionState, MetricsHandle, StopHandle,
+};
 
 use crate::context::Context;
 use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, refuse_stray_options, warn};
@@ -19,9 +20,14 @@ use crate::progress::CatchUp;
 use crate::time;
 
 mod keys;
+mod notify;
+mod outage;
 mod positions;
+mod report;
 
 use keys::{KeyArgs, set_options};
+use notify::Notifier;
+use report::{Manner, Reporter, not_sent, report_positions};
 
 /// Another copy of this device, or a log that is not this device's: a person has to decide. Not to be restarted.
 const DECIDE: u8 = 3;
@@ -44,6 +50,7 @@ Examples:
   edgelog bridge --config bridge.properties --metrics-file /var/lib/node_exporter/edgelog.prom
   edgelog bridge status
   edgelog bridge status --device press-17 --bootstrap kafka:9092
+  edgelog bridge status --max-lag 1000
   edgelog bridge adopt --device press-17 --bootstrap kafka:9092
   edgelog bridge keys
 
@@ -51,8 +58,10 @@ Consumers must set isolation.level=read_committed. Target topics have to exist.
 
 Exit codes:
   0    the cluster has everything that is durable here, or Ctrl-C or SIGTERM stopped a run without --until-caught-up
-  1    an error, told on standard error; a service manager may start the bridge again
-  2    --until-caught-up: some logs cannot be sent, each named with the reason; the others are in the cluster
+  1    an error, told on standard error; a service manager may start the bridge again. With --until-caught-up also:
+       no topic here is one that is to be sent, or the time of --timeout is over
+  2    --until-caught-up: some logs cannot be sent, each named with the reason; the others are in the cluster.
+       `status --max-lag`: a log is further behind, or it is not known how far
   3    fenced by another copy of this device, or the cluster's position is not one of the logs here: a person has to
        decide (`edgelog bridge adopt`, `reset`). With --until-caught-up or edgelog.bridge.on.fenced=exit; else it waits
   130  interrupted before it had caught up")]
@@ -86,9 +95,19 @@ struct Run {
     /// End when the cluster has everything that is durable here
     #[arg(long)]
     until_caught_up: bool,
+    /// With --until-caught-up: end after so long, with exit code 1 where something was not sent (30s, 5m)
+    #[arg(long, value_name = "DURATION", value_parser = time::parse_period, requires = "until_caught_up")]
+    timeout: Option<Duration>,
     /// Tell what happens on standard output, one JSON object a line
     #[arg(long)]
     json: bool,
+    /// Report only what needs a person
+    #[arg(short, long, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Report each transaction and each try. Without, transactions are reported on a terminal alone, and failures once
+    /// a minute, after an hour once an hour
+    #[arg(short, long)]
+    verbose: bool,
     /// Keep a file with metrics in Prometheus' text format, written anew every five seconds (for the
     /// textfile collector of Prometheus' node exporter, which reads names that end in .prom)
     #[arg(long, value_name = "FILE")]
@@ -141,15 +160,20 @@ fn send(args: &Run, ctx: &Context) -> Outcome {
     // Says what to do where there is no store.
     drop(ctx.attach()?);
     interrupt::install_patiently()?;
-    let (json, catch_up) = (args.json, CatchUp::new());
-    let shown = catch_up.clone();
-    let mut bridge = Bridge::attach(ctx.dir(), config)?.observe(move |event| tell(event, json, &shown));
-    let metrics = bridge.metrics();
+    let (manner, catch_up) = (Manner::new(args.json, args.quiet, args.verbose), CatchUp::new());
+    let bridge = Bridge::attach(ctx.dir(), config)?;
+    let (metrics, stop) = (bridge.metrics(), bridge.stop_handle());
+    let mut reporter = Reporter::new(manner, metrics.clone(), catch_up.clone());
+    let mut bridge = bridge.observe(move |event| reporter.report(event));
+    let timed_out = AtomicBool::new(false);
     let mut outside = Outside {
-        stop: bridge.stop_handle(),
-        metrics: metrics.clone(),
+        stop,
+        metrics,
         file: args.metrics_file.as_deref().map(MetricsFile::new),
-        catch_up: (!json && io::stderr().is_terminal()).then_some(catch_up),
+        catch_up: (manner == Manner::Terminal).then_some(catch_up),
+        notifier: Notifier::from_environment(),
+        deadline: args.timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+        timed_out: &timed_out,
     };
     let (ended, has_ended) = mpsc::channel::<()>();
     let outcome = std::thread::scope(|scope| {
@@ -160,13 +184,18 @@ fn send(args: &Run, ctx: &Context) -> Outcome {
         outcome
     });
     match outcome {
-        Ok(_) if interrupt::raised() && args.until_caught_up => Ok(ExitCode::from(INTERRUPTED)),
-        Ok(waiting) if waiting.is_empty() => Ok(ExitCode::SUCCESS),
-        Ok(waiting) => {
-            if !json {
-                tell_left(&metrics, waiting.len());
+        Ok(_) if !args.until_caught_up => Ok(ExitCode::SUCCESS),
+        Ok(positions) => {
+            let is_caught_up = positions.iter().all(|log| log.waits.is_none() && log.is_delivered());
+            if is_caught_up || !interrupt::raised() && !timed_out.load(Ordering::Relaxed) {
+                report_positions(&positions, args.json);
+                return Ok(if is_caught_up { ExitCode::SUCCESS } else { ExitCode::from(DAMAGE) });
             }
-            Ok(ExitCode::from(DAMAGE))
+            if interrupt::raised() {
+                return Ok(ExitCode::from(INTERRUPTED));
+            }
+            let left = not_sent(&positions).unwrap_or_else(|| "it is not known what was sent".to_owned());
+            Err(Failure::new(format!("the time of --timeout is over: {left}")))
         }
         Err(error) if error.needs_decision() => {
             eprintln!("{} {error}", Paint::stderr().bad("error:"));
@@ -176,17 +205,6 @@ fn send(args: &Run, ctx: &Context) -> Outcome {
     }
 }
 
-/// The last line where logs wait: how much was not sent.
-fn tell_left(metrics: &MetricsHandle, logs: usize) {
-    let metrics = metrics.read();
-    let waiting = || metrics.logs.iter().filter(|log| log.waits.is_some());
-    // Where the cluster's position is not known, some of it may have been sent before.
-    let up_to = if waiting().any(|log| log.position.is_none()) { "up to " } else { "" };
-    let records = print::counted(waiting().map(|log| log.lag_records).sum(), "record");
-    let logs = print::counted(logs as u64, "log");
-    warn(format_args!("{up_to}{records} of {logs} were not sent, for the reasons above"));
-}
-
 /// What goes on beside the bridge: listening for Ctrl-C, the bar, and the metrics' file.
 struct Outside<'a> {
     stop: StopHandle,
@@ -194,14 +212,28 @@ struct Outside<'a> {
     file: Option<MetricsFile<'a>>,
     /// On a terminal.
     catch_up: Option<CatchUp>,
+    /// Where a service manager listens.
+    notifier: Option<Notifier>,
+    /// The bridge is stopped then.
+    deadline: Option<Instant>,
+    timed_out: &'a AtomicBool,
 }
 
 impl Outside<'_> {
     fn look_after(&mut self, has_ended: &mpsc::Receiver<()>) {
         let mut looked: Option<Instant> = None;
+        if let Some(notifier) = &self.notifier {
+            // Before the cluster answers: a network that comes later is no reason to start the service again.
+            notifier.ready();
+        }
         // Looks at both, since neither can be waited for together with the other.
         while has_ended.try_recv() == Err(mpsc::TryRecvError::Empty) {
-            if interrupt::sleep(Duration::from_millis(100)) {
+            let is_over = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if interrupt::sleep(Duration::from_millis(100)) || is_over {
+                self.timed_out.store(is_over, Ordering::Relaxed);
+                if let Some(notifier) = &self.notifier {
+                    notifier.stopping();
+                }
                 self.stop.stop();
                 let _ = has_ended.recv();
                 break;
@@ -214,6 +246,11 @@ impl Outside<'_> {
                 file.write_when_due(&self.metrics);
             }
             self.show();
+            if let Some(notifier) = &mut self.notifier {
+                // Looks into the logs: where these do not answer, the watchdog hears nothing.
+                notifier.status(status_of(&self.metrics.read()));
+                notifier.watch(Instant::now());
+            }
         }
         if let Some(catch_up) = &self.catch_up {
             catch_up.clear();
@@ -228,13 +265,31 @@ impl Outside<'_> {
         let Some(catch_up) = &self.catch_up else { return };
         let metrics = self.metrics.read();
         let sending = || metrics.logs.iter().filter(|log| log.waits.is_none());
-        let left: u64 = sending().map(|log| log.lag_records).sum();
+        let left: u64 = sending().filter_map(|log| log.lag_records).sum();
         if left < LEFT_SHOWN_MIN && !catch_up.is_shown() {
             return;
         }
         let age = sending().filter_map(|log| log.lag_age).max().unwrap_or_default();
         let label = format!("{} behind, {} sent", time::elapsed(age), print::bytes(metrics.sent_bytes()));
         catch_up.show(label, metrics.sent_records(), left);
+    }
+}
+
+/// How the bridge stands, in a line.
+fn status_of(metrics: &BridgeMetrics) -> String {
+    let mut text = match (&metrics.connection, metrics.lag_records()) {
+        (ConnectionState::NotYet, _) => "the cluster was not asked yet".to_owned(),
+        (_, 0) if metrics.logs.iter().all(|log| log.lag_records.is_some()) => "all is sent".to_owned(),
+        (_, 0) => "how much is to be sent is not known".to_owned(),
+        (_, left) => format!("{} behind", print::counted(left, "record")),
+    };
+    if let ConnectionState::Failing { reason } = &metrics.connection {
+        text = format!("{text}; the cluster does not answer: {reason}");
+    }
+    match metrics.logs.iter().filter(|log| log.waits.is_some()).count() as u64 {
+        0 => text,
+        1 => format!("{text}; 1 log waits"),
+        waiting => format!("{text}; {waiting} logs wait"),
     }
 }
 
@@ -265,89 +320,6 @@ impl MetricsFile<'_> {
             if !std::mem::replace(&mut self.was_told, true) {
                 warn(format_args!("metrics cannot be written: {}: {error}", self.path.display()));
             }
-        }
-    }
-}
-
-#[derive(Serialize)]
-#[serde(tag = "event", rename_all = "kebab-case")]
-enum Told<'a> {
-    Committed { records: u64, bytes: u64, positions: Vec<ToldPosition> },
-    CaughtUp,
-    Aborted { reason: &'a str },
-    Retrying { reason: &'a str },
-    DeadLetter { log: String, offset: i64, topic: &'a str, reason: &'a str },
-    Lost { log: String, first_offset: i64, next_offset: i64, reason: &'a str },
-    Waiting { log: String, reason: &'a str },
-    Rewrites { topic: &'a str, reason: &'a str },
-    RulesUnknown { topic: &'a str, reason: &'a str },
-}
-
-#[derive(Serialize)]
-struct ToldPosition {
-    log: String,
-    offset: i64,
-}
-
-fn positions_of(positions: &[(TopicPartition, Offset)]) -> Vec<ToldPosition> {
-    positions.iter().map(|(log, offset)| ToldPosition { log: log.to_string(), offset: offset.0 }).collect()
-}
-
-fn tell(event: &BridgeEvent, json: bool, catch_up: &CatchUp) {
-    // The bar says it.
-    if catch_up.is_shown() && matches!(event, BridgeEvent::Committed { .. }) {
-        return;
-    }
-    catch_up.suspend(|| tell_plainly(event, json));
-}
-
-fn tell_plainly(event: &BridgeEvent, json: bool) {
-    if json {
-        let told = match event {
-            BridgeEvent::Committed { records, bytes, positions } => {
-                Told::Committed { records: *records, bytes: *bytes, positions: positions_of(positions) }
-            }
-            BridgeEvent::CaughtUp => Told::CaughtUp,
-            BridgeEvent::Aborted { reason } => Told::Aborted { reason },
-            BridgeEvent::Retrying { reason } => Told::Retrying { reason },
-            BridgeEvent::DeadLetter { log, offset, topic, reason } => {
-                Told::DeadLetter { log: log.to_string(), offset: offset.0, topic, reason }
-            }
-            BridgeEvent::Lost { log, first_offset, next_offset, reason } => {
-                let (first_offset, next_offset) = (*first_offset, *next_offset);
-                Told::Lost { log: log.to_string(), first_offset: first_offset.0, next_offset: next_offset.0, reason }
-            }
-            BridgeEvent::Waiting { log, reason } => Told::Waiting { log: log.to_string(), reason },
-            BridgeEvent::Rewrites { topic, reason } => Told::Rewrites { topic, reason },
-            BridgeEvent::RulesUnknown { topic, reason } => Told::RulesUnknown { topic, reason },
-            _ => return,
-        };
-        // Whoever read this has gone: the bridge works on.
-        let _ = print::json_line(&told).and_then(|()| io::stdout().flush());
-    } else {
-        match event {
-            BridgeEvent::Committed { records, bytes, .. } => {
-                eprintln!("sent {}, {}", print::counted(*records, "record"), print::bytes(*bytes));
-            }
-            BridgeEvent::CaughtUp => eprintln!("the cluster has everything that is durable here"),
-            BridgeEvent::Aborted { reason } => {
-                warn(format_args!("a transaction was aborted, and is sent again: {reason}"));
-            }
-            BridgeEvent::Retrying { reason } => warn(format_args!("trying again: {reason}")),
-            BridgeEvent::DeadLetter { log, offset, topic, reason } => {
-                warn(format_args!("the record of {log} at offset {offset} is a dead letter in {topic}: {reason}"));
-            }
-            BridgeEvent::Lost { log, first_offset, next_offset, reason } => {
-                warn(format_args!("offsets {first_offset} to {next_offset} of {log} are lost: {reason}"));
-            }
-            BridgeEvent::Waiting { log, reason } => warn(format_args!("nothing of {log} is sent: {reason}")),
-            BridgeEvent::Rewrites { topic, reason } => warn(format_args!("{topic} has {reason}")),
-            BridgeEvent::RulesUnknown { topic, reason } => {
-                warn(format_args!(
-                    "the configuration of the target topic {topic} may not be read, Kafka's defaults are taken: {reason}"
-                ));
-            }
-            _ => {}
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use edgelog_core::Offset;
 use kafka_protocol::messages::{InitProducerIdRequest, ListGroupsRequest, TransactionalId};
@@ -16,8 +16,8 @@ use uuid::Uuid;
 
 use super::config::{BridgeConfig, Delivery};
 use super::error::Result;
+use super::home::Home;
 use super::lane::READING;
-use super::lock_note;
 use super::note::Note;
 use super::partition::matches;
 use super::place::{Committed, ask_for_positions, commit_request};
@@ -82,6 +82,12 @@ pub enum PositionOf {
 pub struct Admin {
     config: BridgeConfig,
     cluster: Cluster,
+    /// So long each call may take; without one, as long as connecting and asking may.
+    timeout: Option<Duration>,
+    /// When the call that is under way began.
+    began: Instant,
+    /// A broker has answered.
+    is_answered: bool,
 }
 
 impl std::fmt::Debug for Admin {
@@ -91,17 +97,24 @@ impl std::fmt::Debug for Admin {
 }
 
 impl Admin {
-    /// For the device and the cluster that `config` names; the topics need not be set. Does not connect yet. What fails
-    /// is tried again for `request.timeout.ms`.
+    /// For the device and the cluster that `config` names; the topics need not be set. Does not connect yet. Where no
+    /// broker answers, calls fail within `socket.connection.setup.timeout.ms`; what fails later is tried again for
+    /// `request.timeout.ms`.
     ///
     /// # Errors
     /// [`BridgeError::InvalidConfig`](super::BridgeError::InvalidConfig).
     pub fn new(config: BridgeConfig) -> Result<Admin> {
         config.validate_device()?;
-        let (connect, request) = (config.connect_timeout, config.request_timeout);
-        let transport = Transport::new(&config.client_id, connect, request, &config.security, StopHandle::default());
-        let cluster = Cluster::new(config.bootstrap.clone(), transport);
-        Ok(Admin { config, cluster })
+        let cluster = cluster_within(&config, config.connect_timeout);
+        Ok(Admin { config, cluster, timeout: None, began: Instant::now(), is_answered: false })
+    }
+
+    /// Lets no call take longer than about `timeout`, whether brokers answer or not. (Looking up a host's name takes
+    /// the system as long as it takes.)
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Admin {
+        (self.cluster, self.timeout) = (cluster_within(&self.config, timeout), Some(timeout));
+        self
     }
 
     /// Every position that the cluster keeps of the device's logs, by log.
@@ -109,6 +122,11 @@ impl Admin {
     /// # Errors
     /// A cluster that does not answer, or refuses.
     pub fn positions(&mut self) -> Result<Vec<ClusterPosition>> {
+        self.began = Instant::now();
+        self.read_positions()
+    }
+
+    fn read_positions(&mut self) -> Result<Vec<ClusterPosition>> {
         let mut found = Vec::new();
         for (log, group) in self.groups()? {
             let doing = format!("reading the position of {log}");
@@ -141,16 +159,17 @@ impl Admin {
         decision: Decision,
         store: Option<&Path>,
     ) -> Result<Vec<ClusterPosition>> {
+        self.began = Instant::now();
         let store = store.map(Store::attach).transpose()?;
         let is_chosen = |position: &ClusterPosition| topics.iter().any(|pattern| matches(pattern, &position.log.topic));
-        if !self.positions()?.iter().any(is_chosen) {
+        if !self.read_positions()?.iter().any(is_chosen) {
             return Ok(Vec::new());
         }
         if self.config.delivery == Delivery::ExactlyOnce {
             self.fence()?;
         }
         // Nobody moves them any more.
-        let mut decided = self.positions()?;
+        let mut decided = self.read_positions()?;
         decided.retain(is_chosen);
         let mut done = Vec::new();
         for mut position in decided {
@@ -214,11 +233,18 @@ impl Admin {
 
     /// Asks again for a while, as long as the answer may be another one later.
     fn persist<T>(&mut self, mut ask: impl FnMut(&mut Cluster) -> kafka::Result<T>) -> Result<T> {
-        let deadline = Instant::now() + self.config.request_timeout;
+        let asked = Instant::now();
         let mut backoff = Backoff::new(self.config.backoff, self.config.backoff_max);
         loop {
-            let error = match ask(&mut self.cluster) {
-                Err(error) if error.is_retriable() && !error.is_refusal() && Instant::now() < deadline => error,
+            let outcome = ask(&mut self.cluster);
+            self.is_answered |= !outcome.as_ref().is_err_and(|error| error.code().is_none());
+            let is_over = match self.timeout {
+                Some(timeout) => self.began.elapsed() >= timeout,
+                None if self.is_answered => asked.elapsed() >= self.config.request_timeout,
+                None => self.began.elapsed() >= self.config.connect_timeout,
+            };
+            let error = match outcome {
+                Err(error) if error.is_retriable() && !error.is_refusal() && !is_over => error,
                 other => return Ok(other?),
             };
             self.cluster.stop().wait(backoff.pause());
@@ -249,6 +275,15 @@ impl PositionOf {
     }
 }
 
+/// The cluster, of which no answer is waited for longer than `patience`. Brokers to begin with that do not answer share
+/// that time.
+fn cluster_within(config: &BridgeConfig, patience: Duration) -> Cluster {
+    let servers = u32::try_from(config.bootstrap.len()).unwrap_or(1).max(1);
+    let (connect, request) = (config.connect_timeout.min(patience / servers), config.request_timeout.min(patience));
+    let transport = Transport::new(&config.client_id, connect, request, &config.security, StopHandle::default());
+    Cluster::new(config.bootstrap.clone(), transport)
+}
+
 /// Where what is durable of a log ends: another copy of it that went its own way has another batch there, or none.
 fn end_of(log: &Log) -> Result<Position> {
     let offset = log.reader_with(OffsetSpec::Latest, READING)?.position().offset;
@@ -277,8 +312,8 @@ fn end_of(log: &Log) -> Result<Position> {
 pub fn forget(dir: impl AsRef<Path>, topics: &[String]) -> Result<Vec<TopicPartition>> {
     let dir = dir.as_ref();
     drop(Store::attach(dir)?);
-    let (storage, _lock) = lock_note(dir)?;
-    let mut note = Note::open(Arc::clone(&storage))?;
+    let home = Home::open(dir)?;
+    let mut note = Note::open(Arc::clone(&home.storage))?;
     let is_chosen = |log: &TopicPartition| topics.iter().any(|pattern| matches(pattern, &log.topic));
     let gone: Vec<TopicPartition> = note.entries.keys().filter(|log| is_chosen(log)).cloned().collect();
     note.entries.retain(|log, _| !is_chosen(log));

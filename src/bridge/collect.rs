@@ -15,7 +15,7 @@ use bytes::BytesMut;
 use edgelog_core::{CompressionType, EncodeError, HEADER_LEN, Header, Offset, RecordBatchBuilder, TimestampMs};
 use kafka_protocol::error::ResponseError;
 
-use super::config::{BridgeConfig, ExpiredRule, LostRule};
+use super::config::{BridgeConfig, ExpiredRule, LostRule, RefusedRule};
 use super::lane::Lane;
 use super::letter::{self, Loss, Refusal, TIMESTAMP_HEADER};
 use super::partition::remote_name;
@@ -36,6 +36,9 @@ const SMALL_COUNT_MAX: usize = 4096;
 const TURN_BYTES: usize = 512 << 10;
 /// The broker's code for a batch beyond `max.message.bytes`, which is told here of a record that no batch can hold.
 const MESSAGE_TOO_LARGE: Code = Code::of(ResponseError::MessageTooLarge);
+/// Its code for a record's time, and the one for a record that breaks another rule of its topic.
+const INVALID_TIMESTAMP: Code = Code::of(ResponseError::InvalidTimestamp);
+const INVALID_RECORD: Code = Code::of(ResponseError::InvalidRecord);
 
 /// A batch for one partition of the target, not yet stamped.
 #[derive(Debug)]
@@ -46,8 +49,33 @@ pub(super) struct Piece {
     pub(super) kind: Kind,
     pub(super) wire: BytesMut,
     pub(super) records: i32,
+    pub(super) runs: Runs,
     /// The local offsets that it stands for: from the first to before the next.
     pub(super) offsets: (Offset, Offset),
+}
+
+/// The local offsets of a batch's records: of each run of consecutive ones, the index and the offset of its first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Runs(Vec<(u32, Offset)>);
+
+impl Runs {
+    /// Records whose offsets are consecutive.
+    fn from(first: Offset) -> Runs {
+        Runs(vec![(0, first)])
+    }
+
+    /// The record at `index`, behind all before, has this offset.
+    fn push(&mut self, index: u32, offset: Offset) {
+        if self.offset_of(index) != Some(offset) {
+            self.0.push((index, offset));
+        }
+    }
+
+    /// The offset of the record at `index`, where there are so many records.
+    pub(super) fn offset_of(&self, index: u32) -> Option<Offset> {
+        let (first, offset) = self.0.iter().rev().find(|(first, _)| *first <= index)?;
+        Some(*offset + i64::from(index - first))
+    }
 }
 
 /// What a piece holds.
@@ -168,7 +196,7 @@ fn take_turn(n: usize, lane: &mut Lane, bytes_max: usize, terms: &Terms<'_>, col
             false
         }
         Some(Halt::Refused(refusal)) => {
-            lane.refuse(&refusal, terms.config);
+            lane.wait_for(&refusal);
             false
         }
     }
@@ -179,7 +207,7 @@ enum Halt {
     /// A batch was cut: the transaction holds what it may.
     Full,
     Wait(String),
-    /// No batch of the target can hold this record.
+    /// The target refuses this record, and the log waits for that.
     Refused(Refusal),
 }
 
@@ -261,12 +289,6 @@ impl Turn<'_> {
             self.flush()?;
             return Err(Halt::Wait(format!("the batch at offset {at} is part of another producer's transaction")));
         }
-        // Found, and nothing is left before it: else what lies before comes first.
-        let found = self.lane.refused().filter(|_| self.lane.is_searching());
-        if let Some(refusal) = found.filter(|refusal| (from..=batch.last_offset()).contains(&refusal.offset)) {
-            self.flush()?;
-            return self.bury(&batch, refusal);
-        }
         let records = u64::try_from(view.record_count()).unwrap_or(0);
         let restamps = match self.lane.retention_ms {
             Some(retention_ms) if is_expired(view.max_timestamp(), retention_ms, self.terms.now) => {
@@ -309,7 +331,11 @@ impl Turn<'_> {
     /// Whether a batch goes as it is, of which records before `from` were not asked for.
     fn passes(&self, batch: &Batch, from: Offset) -> bool {
         let view = batch.view();
-        stamp::goes_as_it_is(&view) && view.base_offset() >= from && view.size() <= self.piece_bytes_max()
+        stamp::goes_as_it_is(&view)
+            && view.base_offset() >= from
+            && view.size() <= self.piece_bytes_max()
+            && !self.lane.refuses_within(from, batch.last_offset() + 1)
+            && !(self.lane.wants_keys && lacks_keys(batch, from))
     }
 
     /// What a batch of several records may take.
@@ -322,20 +348,27 @@ impl Turn<'_> {
         let view = batch.view();
         let first = view.base_offset().max(from);
         let (next, mark) = mark_of(batch);
-        self.push(Kind::Records, BytesMut::from(batch.bytes()), view.record_count(), (first, next));
+        self.push(BytesMut::from(batch.bytes()), view.record_count(), Runs::from(view.base_offset()), (first, next));
         self.reach(next, mark);
     }
 
-    fn push(&mut self, kind: Kind, wire: BytesMut, records: i32, offsets: (Offset, Offset)) {
+    /// A batch of the log's records.
+    fn push(&mut self, wire: BytesMut, records: i32, runs: Runs, offsets: (Offset, Offset)) {
         let target = self.lane.target.expect("a lane that sends has a target");
-        self.push_to((self.lane.remote.clone(), target.partition), kind, wire, records, offsets);
+        let (lane, to) = (self.n, (self.lane.remote.clone(), target.partition));
+        self.push_piece(Piece { lane, to, kind: Kind::Records, wire, records, runs, offsets });
     }
 
-    fn push_to(&mut self, to: (String, i32), kind: Kind, wire: BytesMut, records: i32, offsets: (Offset, Offset)) {
-        self.bytes += wire.len();
-        self.collected.bytes += wire.len();
-        self.records_left = self.records_left.saturating_sub(u64::try_from(records).unwrap_or(0));
-        self.collected.pieces.push(Piece { lane: self.n, to, kind, wire, records, offsets });
+    /// One record of the bridge's own.
+    fn push_own(&mut self, to: (String, i32), kind: Kind, wire: BytesMut, offsets: (Offset, Offset)) {
+        self.push_piece(Piece { lane: self.n, to, kind, wire, records: 1, runs: Runs::default(), offsets });
+    }
+
+    fn push_piece(&mut self, piece: Piece) {
+        self.bytes += piece.wire.len();
+        self.collected.bytes += piece.wire.len();
+        self.records_left = self.records_left.saturating_sub(u64::try_from(piece.records).unwrap_or(0));
+        self.collected.pieces.push(piece);
     }
 
     /// Pieces stand for everything below `next`.
@@ -366,7 +399,8 @@ impl Turn<'_> {
     /// in the range.
     fn coalesce(&mut self, batches: &[Batch], share: Share) -> Result<(), Halt> {
         let len = COALESCED_BYTES.min(self.piece_bytes_max()).max(HEADER_LEN);
-        let mut making = Making { builder: RecordBatchBuilder::new(vec![0; len]), len, first: self.next };
+        let builder = RecordBatchBuilder::new(vec![0; len]);
+        let mut making = Making { builder, len, first: self.next, runs: Runs::default() };
         let taken = self.take_records(batches, share, &mut making);
         self.finish(&mut making);
         taken
@@ -394,13 +428,11 @@ impl Turn<'_> {
                 if taken > 0 && (taken >= share.records_max || bytes >= share.bytes_max) {
                     return Err(Halt::Full);
                 }
-                let own_time = record.timestamp.to_string();
-                let mut headers: Vec<Header<'_>> = record.headers().collect();
-                if share.restamps {
-                    headers.push(Header::new(TIMESTAMP_HEADER, own_time.as_bytes()));
+                if let Some(refusal) = self.append_unless_refused(making, &record, share.restamps)? {
+                    self.finish(making);
+                    self.bury(&record, mark, refusal)?;
+                    making.first = self.next;
                 }
-                let timestamp = if share.restamps { self.terms.now } else { record.timestamp };
-                self.append(making, timestamp, &record, &headers)?;
                 taken += 1;
                 self.reach(record.offset + 1, mark);
             }
@@ -409,17 +441,34 @@ impl Turn<'_> {
         Ok(())
     }
 
-    fn append(
+    /// Appends a record to the batch in the making; or says why the target will refuse it, and appends nothing.
+    fn append_unless_refused(
         &mut self,
         making: &mut Making,
-        timestamp: TimestampMs,
         record: &Record<'_>,
-        headers: &[Header<'_>],
-    ) -> Result<(), Halt> {
+        restamps: bool,
+    ) -> Result<Option<Refusal>, Halt> {
+        if let Some(known) = self.lane.refusal_of(record.offset) {
+            return Ok(Some(known.clone()));
+        }
+        if self.lane.wants_keys && record.key.is_none() {
+            let reason = "the target's cleanup.policy is compact, and the record has no key";
+            return Ok(Some(foreseen(record.offset, INVALID_RECORD, reason)));
+        }
+        let own_time = record.timestamp.to_string();
+        let mut headers: Vec<Header<'_>> = record.headers().collect();
+        if restamps {
+            headers.push(Header::new(TIMESTAMP_HEADER, own_time.as_bytes()));
+        }
+        let timestamp = if restamps { self.terms.now } else { record.timestamp };
         let single_bytes_max = self.lane.batch_bytes_max;
         loop {
-            match making.builder.append(timestamp, record.key, record.value, headers) {
-                Ok(_) => return Ok(()),
+            match making.builder.append(timestamp, record.key, record.value, &headers) {
+                Ok(_) => {
+                    let index = making.builder.record_count().saturating_sub(1).unsigned_abs();
+                    making.runs.push(index, record.offset);
+                    return Ok(None);
+                }
                 // Deltas from a batch's first timestamp have a range, as its bytes have.
                 Err(EncodeError::BufferTooSmall { .. } | EncodeError::TimestampOutOfRange { .. })
                     if !making.builder.is_empty() =>
@@ -433,7 +482,7 @@ impl Turn<'_> {
                     let reason = format!(
                         "it needs a batch of {needed} bytes, and the target's max.message.bytes is {single_bytes_max}"
                     );
-                    return Err(Halt::Refused(Refusal { offset: record.offset, code: MESSAGE_TOO_LARGE, reason }));
+                    return Ok(Some(foreseen(record.offset, MESSAGE_TOO_LARGE, &reason)));
                 }
                 Err(error) => {
                     return Err(Halt::Wait(format!("the record at offset {} cannot be sent: {error}", record.offset)));
@@ -444,7 +493,7 @@ impl Turn<'_> {
 
     /// The builder's records as a piece, compressed as the log is where that makes it smaller.
     fn finish(&mut self, making: &mut Making) {
-        let Making { builder, len, first } = making;
+        let Making { builder, len, first, runs } = making;
         let records = builder.record_count();
         if records == 0 {
             return;
@@ -465,21 +514,21 @@ impl Turn<'_> {
         // A record larger than the others may be has made it longer.
         builder.buffer_mut().truncate(*len);
         let offsets = (std::mem::replace(first, self.next), self.next);
-        self.push(Kind::Records, wire, records, offsets);
+        self.push(wire, records, std::mem::take(runs), offsets);
     }
 
-    /// A dead letter in the place of a record that was refused.
-    fn bury(&mut self, batch: &Batch, refusal: &Refusal) -> Result<(), Halt> {
+    /// A dead letter in the place of a record that the target refuses; or the log waits before it.
+    fn bury(&mut self, record: &Record<'_>, mark: BatchMark, refusal: Refusal) -> Result<(), Halt> {
+        let config = self.terms.config;
+        let rule = if refusal.code == INVALID_TIMESTAMP { config.on_refused_timestamp } else { config.on_refused };
+        if rule == RefusedRule::Stop {
+            return Err(Halt::Refused(refusal));
+        }
         let (log, offset) = (&self.lane.name, refusal.offset);
-        let unreadable = |error: Error| Halt::Wait(format!("the record at offset {offset} cannot be read: {error}"));
-        let mut records = batch.records().map_err(unreadable)?;
-        let record = records.find(|record| record.as_ref().map_or(true, |record| record.offset >= offset));
-        let Some(record) = record.transpose().map_err(unreadable)? else { return Ok(()) };
-        let side = self.side(&self.terms.config.dead_letters);
+        let side = self.side(&config.dead_letters);
         let (topic, side) = side.map_err(|halt| halt.because(&refusal.to_string()))?;
         let target = format!("{}-{}", self.lane.remote, self.lane.target.map_or(-1, |target| target.partition));
-        let device = &self.terms.config.device;
-        let made = letter::dead_letter(device, log, &target, &record, refusal, self.terms.now);
+        let made = letter::dead_letter(&config.device, log, &target, record, &refusal, self.terms.now);
         let wire = made.map_err(|error| Halt::Wait(format!("the dead letter of offset {offset}: {error}")))?;
         if wire.len() > side.batch_bytes_max {
             return Err(Halt::Wait(format!(
@@ -488,11 +537,10 @@ impl Turn<'_> {
                 side.batch_bytes_max
             )));
         }
-        let (next, mark) = (record.offset + 1, mark_of(batch).1);
-        let offsets = (self.next, next);
-        self.push_to((topic, side.partition), Kind::DeadLetter(refusal.clone()), wire, 1, offsets);
+        let (to, next) = ((topic, side.partition), offset + 1);
+        self.push_own(to, Kind::DeadLetter(refusal), wire, (self.next, next));
         self.reach(next, mark);
-        Err(Halt::Full)
+        Ok(())
     }
 
     fn pass_over_damage(&mut self, reader: &mut Reader, error: &Error) -> Result<(), Halt> {
@@ -517,7 +565,8 @@ impl Turn<'_> {
         let wire = letter::loss(&config.device, &self.lane.name, &group, &lost, self.terms.now)
             .map_err(|error| Halt::Wait(format!("{lost}: {error}")))?;
         let (offsets, mark) = ((self.next, next), BatchMark::behind_a_gap(self.lane.log.leader_epoch()));
-        self.push_to((topic, side.partition), Kind::Loss(lost), wire, 1, offsets);
+        let to = (topic, side.partition);
+        self.push_own(to, Kind::Loss(lost), wire, offsets);
         self.reach(next, mark);
         self.seen = next;
         Ok(())
@@ -550,6 +599,18 @@ struct Making {
     len: usize,
     /// The first offset that it stands for.
     first: Offset,
+    runs: Runs,
+}
+
+/// A refusal that needs no broker to be known.
+fn foreseen(offset: Offset, code: Code, reason: &str) -> Refusal {
+    Refusal { offset, code, reason: format!("{code}: {reason}") }
+}
+
+/// Whether a record from `from` on has no key. What cannot be read here, the target judges.
+fn lacks_keys(batch: &Batch, from: Offset) -> bool {
+    let Ok(mut records) = batch.records() else { return false };
+    records.any(|record| record.is_ok_and(|record| record.offset >= from && record.key.is_none()))
 }
 
 fn is_expired(timestamp: TimestampMs, retention_ms: i64, now: TimestampMs) -> bool {

@@ -61,6 +61,14 @@ pub enum BridgeEvent {
         /// What is in the way.
         reason: String,
     },
+    /// Another log has the name of one that was sent: its topic was deleted and created again, or the store removed and
+    /// made again. What becomes of it, `edgelog.bridge.on.new.log` says.
+    LogReplaced {
+        /// The log.
+        log: TopicPartition,
+        /// How many offsets of the one before were durable and had not been sent.
+        not_sent: u64,
+    },
     /// The target topic's rules change what is sent to it, or refuse some of it; told once.
     Rewrites {
         /// The target topic.

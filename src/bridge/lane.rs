@@ -1,6 +1,8 @@
 //! One local log on its way to one target partition: where it stands, and whether a position that somebody remembers is
 //! one of this log's.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edgelog_core::config::IsolationLevel;
@@ -8,15 +10,15 @@ use edgelog_core::{LeaderEpoch, Offset, OffsetAndEpoch, TimestampMs};
 use kafka_protocol::error::ResponseError;
 use uuid::Uuid;
 
-use super::config::{BridgeConfig, RefusedRule};
 use super::failed::FailedFlushes;
 use super::letter::Refusal;
+use super::log_position::LogPosition;
 use super::note::{Entry, Intent};
 use super::position::{BatchMark, Position, RangeEnd};
 use super::stamp::Producer;
 use crate::error::Error;
 use crate::kafka::{Backoff, Code, CoordinatorKey};
-use crate::{Log, OffsetSpec, ReadUpTo, Reader, ReaderOptions, TopicPartition};
+use crate::{Log, OffsetSpec, ReadUpTo, Reader, ReaderOptions, Store, TopicPartition};
 
 /// Where a log's records go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,14 +32,30 @@ pub(super) const MAX_MESSAGE_BYTES_DEFAULT: usize = 1_048_588;
 
 const MESSAGE_TOO_LARGE: Code = Code::of(ResponseError::MessageTooLarge);
 const RECORD_LIST_TOO_LARGE: Code = Code::of(ResponseError::RecordListTooLarge);
-const INVALID_TIMESTAMP: Code = Code::of(ResponseError::InvalidTimestamp);
+
+/// Whether a log is the one that it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    Here,
+    /// Another log has its name since, and has not been begun with.
+    Replaced,
+    /// There is no log of its name any more.
+    Gone,
+}
 
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) name: TopicPartition,
     pub(super) log: Log,
+    /// What the log belongs to.
+    pub(super) store: Option<Arc<Store>>,
+    pub(super) presence: Presence,
+    /// It was known once where to go on.
+    pub(super) was_placed: bool,
     pub(super) group: CoordinatorKey,
     pub(super) remote: String,
+    /// The id of the cluster that the target is in.
+    pub(super) cluster: Option<String>,
     pub(super) target: Option<Target>,
     /// The offset to be sent next: everything below is committed in the cluster.
     pub(super) position: Offset,
@@ -57,6 +75,10 @@ pub(super) struct Lane {
     pub(super) rests: Option<Rest>,
     /// What the target refused a batch of, and is looked for.
     search: Option<Search>,
+    /// Records that the target is known to refuse.
+    refused: BTreeMap<Offset, Refusal>,
+    /// The target is compacted: it refuses records without a key.
+    pub(super) wants_keys: bool,
     /// Batches of this size and more were refused as too large, whatever the target's configuration says.
     refused_bytes: usize,
     /// What the target would delete on arrival: records with an earlier time than this long ago.
@@ -73,8 +95,12 @@ impl Lane {
         Lane {
             name,
             log,
+            store: None,
+            presence: Presence::Here,
+            was_placed: false,
             group,
             remote,
+            cluster: None,
             target: None,
             position: Offset(0),
             mark: None,
@@ -85,6 +111,8 @@ impl Lane {
             waits: None,
             rests: None,
             search: None,
+            refused: BTreeMap::new(),
+            wants_keys: false,
             refused_bytes: usize::MAX,
             retention_ms: None,
             times: None,
@@ -139,8 +167,6 @@ struct Search {
     until: Offset,
     /// So many records are tried next.
     records_max: u64,
-    /// The record was found.
-    found: Option<Refusal>,
 }
 
 impl Lane {
@@ -180,9 +206,50 @@ impl Lane {
         }
     }
 
-    /// Whether the log has records that are durable and were not sent, and does not wait.
-    pub(super) fn is_behind(&self) -> bool {
-        self.waits.is_none() && self.reader.is_some() && self.position < self.log.offsets().recovery_point
+    /// How far the log is delivered.
+    pub(super) fn delivered(&self) -> LogPosition {
+        if self.presence == Presence::Gone {
+            return LogPosition::unreadable(self.name.clone(), self.waits.clone().unwrap_or_default());
+        }
+        let offsets = self.log.offsets();
+        let committed = self.reader.as_ref().map(|_| self.position);
+        let (start, end) = (offsets.log_start_offset, offsets.recovery_point);
+        LogPosition::of(self.name.clone(), (start, end), committed, self.waits.clone())
+    }
+
+    /// How many offsets are durable and were not sent, as far as that is known.
+    pub(super) fn not_sent(&self) -> u64 {
+        self.delivered().lag.unwrap_or(0)
+    }
+
+    /// Whether it is not known yet where to go on, and nothing says why.
+    pub(super) fn is_unplaced(&self) -> bool {
+        self.waits.is_none() && self.reader.is_none()
+    }
+
+    /// Whether the handle of the log can be used no more, since another log has had its name.
+    pub(super) fn is_cut_off(&self) -> bool {
+        let looked = self.waits.as_ref().map(|_| self.log.reader_with(OffsetSpec::Latest, READING));
+        self.presence == Presence::Gone || matches!(looked, Some(Err(Error::LogReplaced { .. })))
+    }
+
+    /// The log is not there any more.
+    pub(super) fn lose(&mut self) {
+        let reason = match self.delivered().lag {
+            Some(0) => "it was deleted here; all of it that was durable had been sent".to_owned(),
+            Some(lag) => format!("it was deleted here, and {lag} of its records had not been sent"),
+            None => "it was deleted here, and what of it had been sent is not known".to_owned(),
+        };
+        (self.presence, self.reader, self.rests, self.waits) = (Presence::Gone, None, None, Some(reason));
+    }
+
+    /// Goes on with this handle of the log; `is_other`: it is of another log of the same name.
+    pub(super) fn take_over(&mut self, log: Log, is_other: bool) {
+        self.log = log;
+        self.presence = if is_other { Presence::Replaced } else { Presence::Here };
+        (self.waits, self.reader, self.rests, self.search) = (None, None, None, None);
+        (self.mark, self.obeys, self.committed_at, self.flushed_at) = (None, false, None, None);
+        self.refused.clear();
     }
 
     /// When a lane that rests goes on.
@@ -211,9 +278,14 @@ impl Lane {
         }
     }
 
-    /// The record that was found to be refused, where it is the next one.
-    pub(super) fn refused(&self) -> Option<&Refusal> {
-        self.search.as_ref()?.found.as_ref()
+    /// What is known of the record at this offset, where the target is known to refuse it.
+    pub(super) fn refusal_of(&self, offset: Offset) -> Option<&Refusal> {
+        self.refused.get(&offset)
+    }
+
+    /// Whether the target is known to refuse a record from `first` to before `next`.
+    pub(super) fn refuses_within(&self, first: Offset, next: Offset) -> bool {
+        first < next && self.refused.range(first..next).next().is_some()
     }
 
     /// What a batch of several records may take.
@@ -223,41 +295,41 @@ impl Lane {
 
     /// A batch was refused that stands for these offsets: half of it is tried next. Of one with a single record, that
     /// record is the one.
-    pub(super) fn narrow(&mut self, piece: &Refused, config: &BridgeConfig) {
+    pub(super) fn narrow(&mut self, piece: &Refused) {
         let (from, next) = piece.offsets;
         if piece.records <= 1 {
-            self.refuse(&piece.refusal, config);
+            self.refuse(piece.refusal.clone());
+            if let Some(search) = &mut self.search {
+                (search.from, search.records_max) = (piece.refusal.offset, 1);
+            }
             return;
         }
         if matches!(piece.refusal.code, MESSAGE_TOO_LARGE | RECORD_LIST_TOO_LARGE) {
             self.refused_bytes = self.refused_bytes.min(piece.bytes.div_ceil(2) + 1);
         }
         let until = self.search.as_ref().map_or(next, |search| search.until.max(next));
-        self.search = Some(Search { from, until, records_max: u64::from(piece.records / 2), found: None });
+        self.search = Some(Search { from, until, records_max: u64::from(piece.records / 2) });
     }
 
-    /// One record is refused: it becomes a dead letter, or the log waits.
-    pub(super) fn refuse(&mut self, refusal: &Refusal, config: &BridgeConfig) {
-        let rule = if refusal.code == INVALID_TIMESTAMP { config.on_refused_timestamp } else { config.on_refused };
-        let until = self.search.as_ref().map_or(Offset(0), |search| search.until).max(refusal.offset + 1);
-        let found = match rule {
-            RefusedRule::DeadLetter => Some(refusal.clone()),
-            RefusedRule::Stop => {
-                self.waits = Some(refusal.to_string());
-                None
-            }
-        };
-        self.search = Some(Search { from: refusal.offset, until, records_max: 1, found });
+    /// The target refuses this record: what becomes of it is decided when it is next. Whether that was not known.
+    pub(super) fn refuse(&mut self, refusal: Refusal) -> bool {
+        self.refused.insert(refusal.offset, refusal).is_none()
+    }
+
+    /// Nothing is sent until the target takes this record, or another rule is set. It is tried again then.
+    pub(super) fn wait_for(&mut self, refusal: &Refusal) {
+        self.waits = Some(refusal.to_string());
+        self.refused.clear();
     }
 
     /// A transaction with a range of this lane was committed.
     pub(super) fn advance(&mut self, end: &RangeEnd) {
         if let Some(search) = self.search.as_mut().filter(|search| self.position >= search.from) {
             search.records_max = search.records_max.saturating_mul(2);
-            search.found = None;
         }
         (self.position, self.mark, self.committed_at) = (end.offset, Some(end.mark), Some(Instant::now()));
         self.obeys = false;
+        self.refused = self.refused.split_off(&end.offset);
         self.search.take_if(|search| search.until <= end.offset);
         self.rests = None;
     }
@@ -322,6 +394,7 @@ impl Lane {
     /// Begins to read at a position that was judged to be ours.
     pub(super) fn start_at(&mut self, position: &Position) -> crate::Result<()> {
         (self.position, self.mark) = (position.offset, Some(position.mark));
+        (self.presence, self.was_placed) = (Presence::Here, true);
         let reader = match self.log.reader_with(OffsetSpec::Offset(position.offset), READING) {
             // What lies between is a loss, which is found when something is collected.
             Err(Error::OffsetOutOfRange { log_start_offset, .. }) if log_start_offset > position.offset => {
@@ -337,6 +410,7 @@ impl Lane {
     pub(super) fn start_at_the_beginning(&mut self) -> crate::Result<()> {
         let reader = self.log.reader_with(OffsetSpec::Earliest, READING)?;
         (self.position, self.mark) = (reader.position().offset, None);
+        (self.presence, self.was_placed) = (Presence::Here, true);
         self.reader = Some(reader);
         Ok(())
     }
@@ -362,7 +436,8 @@ impl Lane {
     pub(super) fn entry(&self, intent: Option<Intent>) -> Entry {
         let target = self.target.expect("a lane that sends has a target");
         let done = self.mark.map(|mark| self.position_at(self.position, mark));
-        Entry { remote: self.remote.clone(), partition: target.partition, done, intent }
+        let cluster = self.cluster.clone();
+        Entry { remote: self.remote.clone(), partition: target.partition, done, intent, cluster }
     }
 
     /// The position that a transaction up to `offset` commits.

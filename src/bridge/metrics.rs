@@ -9,7 +9,7 @@ use edgelog_core::{Offset, TimestampMs};
 use parking_lot::Mutex;
 
 use super::event::BridgeEvent;
-use super::lane::{Lane, READING};
+use super::lane::{Lane, Presence, READING};
 use crate::clock::{Clock, SystemClock};
 use crate::kafka;
 use crate::{Log, OffsetSpec, TopicPartition};
@@ -92,14 +92,14 @@ pub struct LogMetrics {
     pub dead_letters: u64,
     /// Offsets that were lost here before they were sent, and told as lost.
     pub lost_records: u64,
-    /// The offset that is sent next; `None` until the cluster has been asked.
+    /// The offset that is sent next; `None` until the cluster has been asked, and where its answer is of another log.
     pub position: Option<Offset>,
-    /// The end of what may be sent: what is durable here.
-    pub end_offset: Offset,
-    /// Records from the position to that end.
-    pub lag_records: u64,
-    /// The age of the oldest record that is not sent, by its timestamp; nothing where there is none, or where it has no
-    /// timestamp or cannot be read.
+    /// The end of what may be sent: what is durable here. `None` where the log cannot be read.
+    pub end_offset: Option<Offset>,
+    /// Offsets from the position to that end; `None` where one of them is not known.
+    pub lag_records: Option<u64>,
+    /// The age of the oldest record that is not sent, by its timestamp; `None` where there is none, where it has no
+    /// timestamp or cannot be read, and where the lag is not known.
     pub lag_age: Option<Duration>,
     /// Why nothing of it is sent until somebody does something.
     pub waits: Option<String>,
@@ -108,8 +108,8 @@ pub struct LogMetrics {
 #[derive(Debug)]
 struct State {
     metrics: BridgeMetrics,
-    /// In the order of `metrics.logs`.
-    logs: Vec<Log>,
+    /// In the order of `metrics.logs`; `None` where there is no such log any more.
+    logs: Vec<Option<Log>>,
 }
 
 impl MetricsHandle {
@@ -140,7 +140,9 @@ impl MetricsHandle {
         };
         let now = SystemClock.now();
         for (found, log) in metrics.logs.iter_mut().zip(&logs) {
-            found.look_up_lag(log, now);
+            if let Some(log) = log {
+                found.look_up_lag(log, now);
+            }
         }
         metrics
     }
@@ -151,9 +153,10 @@ impl MetricsHandle {
         for lane in lanes {
             let at = metrics.logs.binary_search_by(|found| found.log.cmp(&lane.name)).unwrap_or_else(|at| {
                 metrics.logs.insert(at, LogMetrics::new(lane));
-                logs.insert(at, lane.log.clone());
+                logs.insert(at, None);
                 at
             });
+            logs[at] = (lane.presence != Presence::Gone).then(|| lane.log.clone());
             let found = &mut metrics.logs[at];
             found.target_partition = lane.target.map(|target| target.partition);
             found.position = lane.reader.as_ref().map(|_| lane.position);
@@ -226,22 +229,24 @@ impl LogMetrics {
             dead_letters: 0,
             lost_records: 0,
             position: None,
-            end_offset: Offset(0),
-            lag_records: 0,
+            end_offset: None,
+            lag_records: None,
             lag_age: None,
             waits: None,
         }
     }
 
+    /// Says nothing of a log that cannot be read: the bridge reports why.
     fn look_up_lag(&mut self, log: &Log, now: TimestampMs) {
-        self.end_offset = log.offsets().recovery_point;
         let from = self.position.map_or(OffsetSpec::Earliest, OffsetSpec::Offset);
         let reader = log.reader_with(from, READING).or_else(|_| log.reader_with(OffsetSpec::Earliest, READING));
-        // Where a log cannot be read, its lag is not known; the bridge tells why.
         let Ok(mut reader) = reader else { return };
-        self.lag_records = reader.lag();
-        let ahead = i64::try_from(self.lag_records).unwrap_or(i64::MAX);
-        self.end_offset = reader.position().offset.saturating_add(ahead);
+        let lag = reader.lag();
+        self.end_offset = Some(reader.position().offset.saturating_add(i64::try_from(lag).unwrap_or(i64::MAX)));
+        if self.position.is_none() {
+            return;
+        }
+        self.lag_records = Some(lag);
         let Ok(Some(batch)) = reader.next_batch() else { return };
         let timestamp = batch.view().base_timestamp();
         if timestamp >= 0 {
@@ -278,9 +283,9 @@ impl BridgeMetrics {
         self.logs.iter().map(|log| log.sent_bytes).sum()
     }
 
-    /// Records that are to be sent, of all logs; those of logs that wait as well.
+    /// Offsets that are to be sent, of all logs whose lag is known; those of logs that wait as well.
     pub fn lag_records(&self) -> u64 {
-        self.logs.iter().map(|log| log.lag_records).sum()
+        self.logs.iter().filter_map(|log| log.lag_records).sum()
     }
 
     /// The metrics in Prometheus' text format (version 0.0.4). Seconds and bytes are the units; counters begin at 0
@@ -330,10 +335,15 @@ impl Exposition<'_> {
                 Some(log.lost_records as f64)
             }),
             ("position", "gauge", "The offset that is sent next.", |log| log.position.map(|offset| offset.0 as f64)),
-            ("end_offset", "gauge", "The end of what is durable here.", |log| Some(log.end_offset.0 as f64)),
-            ("lag_records", "gauge", "Records from the position to that end.", |log| Some(log.lag_records as f64)),
+            ("end_offset", "gauge", "The end of what is durable here.", |log| {
+                log.end_offset.map(|offset| offset.0 as f64)
+            }),
+            ("lag_records", "gauge", "Records from the position to that end.", |log| {
+                log.lag_records.map(|lag| lag as f64)
+            }),
             ("lag_seconds", "gauge", "The age of the oldest record that is not sent; 0 where there is none.", |log| {
-                Some(log.lag_age.unwrap_or_default().as_secs_f64())
+                let age = log.lag_age.or_else(|| (log.lag_records == Some(0)).then_some(Duration::ZERO));
+                age.map(|age| age.as_secs_f64())
             }),
             ("waiting", "gauge", "Whether nothing is sent until somebody does something.", |log| {
                 Some(f64::from(u8::from(log.waits.is_some())))
@@ -406,8 +416,8 @@ mod tests {
             dead_letters: 1,
             lost_records: 0,
             position: None,
-            end_offset: Offset(70),
-            lag_records: 7,
+            end_offset: Some(Offset(70)),
+            lag_records: Some(7),
             lag_age: Some(Duration::from_millis(1500)),
             waits: Some("no such topic".to_owned()),
         }
@@ -509,6 +519,21 @@ mod tests {
         assert_eq!(value("lag_seconds", &cpu), Some(1.5));
         assert_eq!(value("waiting", &cpu), Some(1.0));
         let target = [("target_topic", "factory"), ("target_partition", "")];
+        // What is not known has no sample: a 0 would say that all is sent.
+        for (lag_records, lag_age, records, seconds) in [
+            (None, None, None, None),
+            (Some(5), None, Some(5.0), None),
+            (Some(0), None, Some(0.0), Some(0.0)),
+            (Some(5), Some(Duration::from_secs(3)), Some(5.0), Some(3.0)),
+        ] {
+            let unknown = LogMetrics { end_offset: None, lag_records, lag_age, ..log("unknown", 0) };
+            let samples = parse(&BridgeMetrics { logs: vec![unknown], ..metrics.clone() }.to_prometheus());
+            let of = |name: &str| {
+                let found = samples.iter().find(|((sample, _), _)| *sample == format!("edgelog_bridge_{name}"));
+                found.map(|(_, value)| *value)
+            };
+            assert_eq!((of("end_offset"), of("lag_records"), of("lag_seconds")), (None, records, seconds));
+        }
         assert_eq!(value("log_info", &[&cpu[..], &target[..]].concat()), Some(1.0));
         let bucket = |bound| value("transaction_duration_seconds_bucket", &[("le", bound)]);
         assert_eq!((bucket("0.025"), bucket("60"), bucket("+Inf")), (Some(1.0), Some(2.0), Some(3.0)));

@@ -16,8 +16,8 @@
 //!     config.set("edgelog.bridge.topics", "cpu,net.*")?;
 //!     config.set("edgelog.bridge.to", "factory.{topic}")?;
 //!     let mut bridge = Bridge::attach("./edgelog-data", config)?;
-//!     let waiting = bridge.run_until_caught_up()?;
-//!     assert!(waiting.is_empty(), "some logs cannot be sent: {waiting:?}");
+//!     let positions = bridge.run_until_caught_up()?;
+//!     assert!(positions.iter().all(|log| log.is_delivered()), "some logs cannot be sent: {positions:?}");
 //!     Ok(())
 //! }
 //! ```
@@ -29,9 +29,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::error::Error;
-use crate::storage::{DirectoryStorage, DirectoryStorageOptions, Storage, StorageLock};
-use crate::{Store, TopicPartition};
+use crate::Store;
 
 mod admin;
 #[cfg(test)]
@@ -42,8 +40,11 @@ mod config;
 mod error;
 mod event;
 mod failed;
+mod home;
 mod lane;
 mod letter;
+mod local_logs;
+mod log_position;
 mod metrics;
 mod note;
 mod partition;
@@ -64,16 +65,13 @@ pub use admin::{Admin, ClusterPosition, PositionOf, forget};
 pub use config::{BRIDGE_KEYS, BridgeConfig, BridgeKey};
 pub use error::{BridgeError, Result};
 pub use event::BridgeEvent;
+pub use log_position::LogPosition;
 pub use metrics::{BridgeMetrics, ConnectionState, DurationHistogram, LogMetrics, MetricsHandle};
 pub use position::Decision;
 pub use status::{LogStatus, status};
 
-use failed::FailedFlushes;
-use note::Note;
+use home::Home;
 use uplink::Uplink;
-
-/// Held for as long as a bridge works for a store.
-const LOCK_FILE: &str = ".bridge.lock";
 
 /// Sends a store's logs to a Kafka cluster; see the [module](self).
 ///
@@ -83,7 +81,6 @@ const LOCK_FILE: &str = ".bridge.lock";
 pub struct Bridge {
     uplink: Uplink,
     stop: StopHandle,
-    _lock: Box<dyn StorageLock>,
 }
 
 impl fmt::Debug for Bridge {
@@ -121,15 +118,12 @@ impl Bridge {
     }
 
     fn new(dir: &Path, store: Arc<Store>, config: BridgeConfig) -> Result<Bridge> {
-        let (storage, lock) = lock_note(dir)?;
         for warning in config.warnings() {
             tracing::warn!(warning, "the bridge's configuration is less safe than it could be");
         }
-        let failed_flushes = FailedFlushes::open(Arc::clone(&storage))?;
-        let note = Note::open(storage)?;
         let stop = StopHandle::default();
-        let uplink = Uplink::new(config, store, note, failed_flushes, stop.clone(), Box::new(|_| {}));
-        Ok(Bridge { uplink, stop, _lock: lock })
+        let uplink = Uplink::new(config, store, Home::open(dir)?, stop.clone())?;
+        Ok(Bridge { uplink, stop })
     }
 
     /// Lets `observer` be told what happens, on the thread that runs the bridge.
@@ -160,25 +154,14 @@ impl Bridge {
         self.uplink.run(false).map(drop)
     }
 
-    /// Sends until the cluster has everything that is durable here, and returns the logs of which that is not so, with
-    /// what is in their way. Outages are waited out, however long. Also returns when somebody asks to stop.
+    /// Sends until the cluster has everything that is durable here of every log that does not wait, and returns how far
+    /// each log is delivered: those that do not wait have a lag of 0, the others say why they wait. Outages are waited
+    /// out, however long. Also returns when it is asked to stop, and the lags are then what they are.
     ///
     /// # Errors
     /// As [`run`](Bridge::run); [`BridgeError::Fenced`] and [`BridgeError::Conflict`] in any case;
     /// [`BridgeError::NoTopics`] where the store has no topic that is to be sent, which [`run`](Bridge::run) waits for.
-    pub fn run_until_caught_up(&mut self) -> Result<Vec<(TopicPartition, String)>> {
+    pub fn run_until_caught_up(&mut self) -> Result<Vec<LogPosition>> {
         self.uplink.run(true)
     }
-}
-
-/// The files of a data directory, for the one bridge that works for it.
-fn lock_note(dir: &Path) -> Result<(Arc<dyn Storage>, Box<dyn StorageLock>)> {
-    let name = dir.display().to_string();
-    let opened = DirectoryStorage::open(dir, DirectoryStorageOptions::default());
-    let storage = opened.map_err(Error::storage("open data directory", &name))?;
-    let lock = storage.lock_file(LOCK_FILE).map_err(|source| match source.kind() {
-        std::io::ErrorKind::WouldBlock => BridgeError::Locked(source),
-        _ => BridgeError::Note { operation: "lock", file: LOCK_FILE.to_owned(), source },
-    })?;
-    Ok((Arc::new(storage), lock))
 }

@@ -9,7 +9,7 @@
 //! bridge's own, between tabs, `-` for what there is not:
 //!
 //! ```text
-//! TARGET PARTITION DONE META INTENT META PRODUCER EPOCH FIRST
+//! TARGET PARTITION DONE META INTENT META PRODUCER EPOCH FIRST [CLUSTER]
 //! ```
 //!
 //! `DONE` is the offset that is to be sent next, `INTENT` the one that was about to be committed, each with the
@@ -31,9 +31,10 @@ use super::position::Position;
 use super::stamp::Producer;
 use crate::TopicPartition;
 use crate::error::Error;
+use crate::kafka::is_cluster_id;
 use crate::storage::{Storage, remove_if_there};
 use crate::store::retention_holds::{
-    BRIDGE, HeldLog, HolderFile, OLD_NOTE_FILES, Stored, old_fields_of, read_holder, read_old_note,
+    BRIDGE, HeldLog, HolderFile, OLD_NOTE_FIELDS, OLD_NOTE_FILES, Stored, old_fields_of, read_holder, read_old_note,
 };
 
 /// What is known of one log.
@@ -44,6 +45,8 @@ pub(super) struct Entry {
     pub(super) partition: i32,
     pub(super) done: Option<Position>,
     pub(super) intent: Option<Intent>,
+    /// The id of the cluster that acknowledged it; versions before this one did not write it.
+    pub(super) cluster: Option<String>,
 }
 
 /// A commit that was about to be asked for.
@@ -139,6 +142,9 @@ impl Entry {
             }
             None => write!(own, "\t-\t-\t-"),
         };
+        if let Some(cluster) = &self.cluster {
+            let _ = write!(own, "\t{cluster}");
+        }
         let (log_id, offset) =
             self.done.map_or((LogId::ZERO, 0), |done| (LogId::from_bytes(done.log_id), done.offset.0));
         HeldLog { log_id, offset: Offset(offset), own: own.into_bytes() }
@@ -146,6 +152,10 @@ impl Entry {
 }
 
 fn parse_line(line: &str) -> Option<(TopicPartition, Entry)> {
+    let (line, cluster) = match line.match_indices('\t').nth(OLD_NOTE_FIELDS - 1) {
+        Some((at, _)) => (&line[..at], Some(line[at + 1..].to_owned()).filter(|id| is_cluster_id(id))),
+        None => (line, None),
+    };
     let [log, remote, partition, done, done_meta, intent, intent_meta, producer, epoch, first] = old_fields_of(line)?;
     let position = |offset: &str, metadata: &str| match offset {
         "-" => Some(None),
@@ -170,6 +180,7 @@ fn parse_line(line: &str) -> Option<(TopicPartition, Entry)> {
         partition: partition.parse().ok()?,
         done: position(done, done_meta)?,
         intent,
+        cluster,
     };
     Some((log.parse().ok()?, entry))
 }
@@ -194,7 +205,8 @@ mod tests {
         let producer = Producer { id: 5, epoch: 6 };
         let elsewhere = (offset.0 % 2 == 0).then(|| ("dead-letters".to_owned(), 2));
         let intent = Intent { to: position(offset + 1), producer, first_offset: Offset(44), elsewhere };
-        Entry { remote: "r".to_owned(), partition: 1, done: Some(position(offset)), intent: Some(intent) }
+        let cluster = (offset.0 % 3 == 0).then(|| "uZX-_1".to_owned());
+        Entry { remote: "r".to_owned(), partition: 1, done: Some(position(offset)), intent: Some(intent), cluster }
     }
 
     fn open(storage: &Arc<dyn Storage>) -> Note {

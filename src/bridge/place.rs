@@ -12,7 +12,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::config::{LostRule, NewLogRule, RecreatedRule, SetBackRule};
 use super::error::{BridgeError, Result};
-use super::lane::{Lane, Target, Verdict, judge};
+use super::lane::{Lane, Presence, Target, Verdict, judge};
 use super::note::Entry;
 use super::partition;
 use super::position::{Decision, Position, Ruling};
@@ -113,6 +113,9 @@ impl Uplink {
             let sends = self.lanes[n].waits.is_none() && self.lanes[n].reader.is_some();
             if which == Which::Waiting && sends || which == Which::Sending && self.lanes[n].waits.is_some() {
                 any_ours = true;
+                continue;
+            }
+            if self.lanes[n].presence == Presence::Gone {
                 continue;
             }
             let Some(topic) = self.remote.get(&self.lanes[n].remote).cloned() else { continue };
@@ -296,13 +299,31 @@ impl Uplink {
         match self.config.on_recreated {
             RecreatedRule::Restart => Ok(Found::Beginning),
             RecreatedRule::Resume => self.weigh(n, position),
-            RecreatedRule::Stop => Ok(Found::Wait(format!(
-                "the target topic {remote} is another one than the position was committed for: it was deleted and \
-                 re-created; edgelog.bridge.on.recreated=restart sends all that is here again, and resume goes on at \
-                 {}",
-                position.offset
-            ))),
+            RecreatedRule::Stop => {
+                let what = self.other_cluster(n).unwrap_or_else(|| {
+                    format!(
+                        "the target topic {remote} is another one than the position was committed for: it was deleted \
+                         and re-created"
+                    )
+                });
+                Ok(Found::Wait(format!(
+                    "{what}; edgelog.bridge.on.recreated=restart sends all that is here again, and resume goes on at \
+                     {}",
+                    position.offset
+                )))
+            }
         }
+    }
+
+    /// Says so where another cluster than this one has acknowledged the log.
+    fn other_cluster(&self, n: usize) -> Option<String> {
+        let (before, now) = (self.note.entries.get(&self.lanes[n].name)?.cluster.as_ref()?, self.cluster.id()?);
+        (before != now).then(|| {
+            format!(
+                "this is another cluster (id {now}) than the one that has acknowledged its records (id {before}): that \
+                 one was wiped, or bootstrap.servers names another"
+            )
+        })
     }
 
     /// Whether a lane goes on at a position that somebody remembers.
@@ -310,7 +331,7 @@ impl Uplink {
         let lane = &self.lanes[n];
         match judge(&lane.log, &position)? {
             Verdict::Ours => Ok(Found::Ours(position)),
-            Verdict::Foreign(reason) => Ok(self.begun_anew(&reason)),
+            Verdict::Foreign(reason) => Ok(self.begun_anew(n, &reason)),
             Verdict::Diverged(reason) => Err(BridgeError::Conflict { log: lane.name.to_string(), reason }),
             Verdict::Damaged(_) if self.config.on_lost == LostRule::Report => Ok(Found::Ours(position)),
             Verdict::Damaged(reason) => Ok(Found::Wait(reason)),
@@ -318,9 +339,15 @@ impl Uplink {
     }
 
     /// What becomes of a log that is another one than a position is of.
-    fn begun_anew(&self, reason: &str) -> Found {
+    fn begun_anew(&self, n: usize, reason: &str) -> Found {
         match self.config.on_new_log {
             NewLogRule::Restart => Found::Beginning,
+            // It was this device's own while this bridge ran, and no other one's.
+            NewLogRule::Stop if self.lanes[n].presence == Presence::Replaced => Found::Wait(
+                "it was deleted and created again here, and the cluster's position is of the log that it was before; \
+                 edgelog.bridge.on.new.log=restart sends this one from its beginning"
+                    .to_owned(),
+            ),
             NewLogRule::Stop => Found::Foreign(format!(
                 "{reason}; where this one was begun anew on purpose, edgelog.bridge.on.new.log=restart sends it"
             )),
@@ -347,7 +374,7 @@ impl Uplink {
         let Some(entry) = known else { return Ok(Found::Beginning) };
         let newest = entry.intent.as_ref().map(|intent| intent.to).or(entry.done).expect("one of both is there");
         if newest.log_id != lane.log.id() {
-            return Ok(self.begun_anew("the note beside the store is of a log of another identity"));
+            return Ok(self.begun_anew(n, "the note beside the store is of a log of another identity"));
         }
         if newest.topic_id != topic.id {
             // What an open intent would have added went with the topic.

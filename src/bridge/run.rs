@@ -13,38 +13,56 @@ use super::config::FencedRule;
 use super::error::{BridgeError, Result};
 use super::event::BridgeEvent;
 use super::lane::Lane;
-use super::note::Entry;
-use super::partition;
+use super::log_position::LogPosition;
 use super::place::Which;
 use super::position::{BatchMark, RangeEnd};
 use super::transaction::Ended;
 use super::uplink::Uplink;
 use crate::TopicPartition;
 use crate::clock::{Clock, SystemClock};
-use crate::kafka::CoordinatorKey;
 
 /// How often an idle bridge looks for records.
 const LOOK_FOR_RECORDS: Duration = Duration::from_secs(1);
 
+/// What was done since something was sent last.
+#[derive(Debug, Clone, Copy, Default)]
+struct Reported {
+    /// The note was written.
+    is_noted: bool,
+    /// `CaughtUp` was reported.
+    is_caught_up: bool,
+}
+
+/// Whether the cluster has everything that is durable here of every log that does not wait.
+fn is_caught_up(positions: &[LogPosition]) -> bool {
+    positions.iter().all(|position| position.waits.is_some() || position.is_delivered())
+}
+
 impl Uplink {
-    /// Sends until somebody asks to stop, or, where asked for, until the cluster has everything that is durable here.
-    /// Returns the logs that wait, with the reason.
-    pub(super) fn run(&mut self, until_caught_up: bool) -> Result<Vec<(TopicPartition, String)>> {
+    /// Sends until it is asked to stop, or, where asked for, until the cluster has everything that is durable here of
+    /// every log that does not wait. Returns how far each is delivered.
+    pub(super) fn run(&mut self, until_caught_up: bool) -> Result<Vec<LogPosition>> {
         let _span = tracing::info_span!("edgelog_bridge", device = self.config.device).entered();
+        self.until_caught_up = until_caught_up;
         let outcome = self.run_on(until_caught_up);
         // Whatever happened: what was acknowledged is noted, and the metrics say where each log stands.
         let noted = self.write_note();
         self.metrics.place(&self.lanes);
-        match outcome {
-            Ok(()) | Err(BridgeError::Stopped) => {}
+        let positions = match outcome {
+            Ok(positions) => positions,
+            Err(BridgeError::Stopped) => self.positions(),
             Err(error) => return Err(error),
-        }
+        };
         noted?;
-        Ok(self.waiting())
+        debug_assert!(
+            !until_caught_up || self.cluster.stop().is_stopped() || is_caught_up(&positions),
+            "called caught up: {positions:?}"
+        );
+        Ok(positions)
     }
 
     /// Sends; where a person has to decide, and that may be waited for, waits.
-    fn run_on(&mut self, until_caught_up: bool) -> Result<()> {
+    fn run_on(&mut self, until_caught_up: bool) -> Result<Vec<LogPosition>> {
         let may_wait = !until_caught_up && self.config.on_fenced == FencedRule::Wait;
         let stop = self.cluster.stop().clone();
         loop {
@@ -56,7 +74,7 @@ impl Uplink {
             loop {
                 stop.wait(self.config.retry);
                 if stop.is_stopped() {
-                    return Ok(());
+                    return Ok(self.positions());
                 }
                 // Who begins claims nothing unless the positions are those of the logs here. That they are says
                 // nothing to one who was fenced: both copies would take turns for ever.
@@ -78,64 +96,42 @@ impl Uplink {
         self.write_note()
     }
 
-    fn send(&mut self, until_caught_up: bool) -> Result<()> {
+    fn send(&mut self, until_caught_up: bool) -> Result<Vec<LogPosition>> {
         let stop = self.cluster.stop().clone();
         if until_caught_up {
             self.check_topics()?;
         }
         self.begin()?;
         let mut looked = Instant::now();
-        // Since something was sent last: whether the note was written, and whether `CaughtUp` was reported.
-        let (mut is_noted, mut is_reported) = (false, false);
+        let mut reported = Reported::default();
         let mut backoff = self.backoff();
         loop {
             if stop.is_stopped() {
-                return Ok(());
+                return Ok(self.positions());
             }
-            if !until_caught_up && looked.elapsed() >= self.config.retry {
+            let is_due = looked.elapsed() >= self.config.retry;
+            if self.notice_changes()? || is_due && (!until_caught_up || self.lanes.iter().any(Lane::is_unplaced)) {
                 looked = Instant::now();
-                if self.producer.is_none() {
-                    self.begin()?;
-                } else {
-                    self.find_lanes()?;
-                    self.learn_positions(Which::Waiting)?;
-                }
+                self.look_again()?;
             }
             self.tell_waiting();
             self.metrics.place(&self.lanes);
             let since = Instant::now();
             self.follow_the_line()?;
-            let mut collected = self.positions_alone(Lane::obeyed_position);
+            let collected = self.collect_next();
             if collected.is_empty() {
-                collected = self.collect();
-            }
-            if collected.is_empty() {
-                self.tell_waiting();
-                let recommit = self.config.recommit;
-                collected = self.positions_alone(|lane| lane.stale_position(recommit));
-            }
-            if collected.is_empty() {
-                let resting = self.lanes.iter().filter_map(Lane::rests_until).min();
-                // Nothing was collected, which does not say that there is nothing: what a log still has is asked of it.
-                if resting.is_none() && !self.lanes.iter().any(Lane::is_behind) {
-                    if !is_noted {
-                        self.write_note()?;
-                    }
-                    let waits = self.lanes.iter().any(|lane| lane.waits.is_some());
-                    if !waits && !is_reported {
-                        self.tell(&BridgeEvent::CaughtUp);
-                    }
-                    (is_noted, is_reported) = (true, !waits);
+                if let Some(positions) = self.report_idle(&mut reported)? {
                     if until_caught_up {
-                        return Ok(());
+                        return Ok(positions);
                     }
                 }
+                let resting = self.lanes.iter().filter_map(Lane::rests_until).min();
                 let pause = LOOK_FOR_RECORDS.min(self.config.interval.max(Duration::from_millis(1)));
                 let pause = if until_caught_up { pause } else { pause.min(self.config.retry) };
                 stop.wait(resting.map_or(pause, |until| until.saturating_duration_since(since).min(pause)));
                 continue;
             }
-            (is_noted, is_reported) = (false, false);
+            reported = Reported::default();
             self.metrics.place(&self.lanes);
             let bytes = collected.bytes;
             let ended = self.transact(collected)?;
@@ -160,6 +156,48 @@ impl Uplink {
                 }
             }
         }
+    }
+
+    /// Looks again at all logs that do not send.
+    fn look_again(&mut self) -> Result<()> {
+        if self.producer.is_none() {
+            return self.begin();
+        }
+        self.find_lanes()?;
+        self.learn_positions(Which::Waiting)
+    }
+
+    /// What the next transaction carries: positions in the places of decisions first, then records, then positions that
+    /// the cluster would forget.
+    fn collect_next(&mut self) -> Collected {
+        let mut collected = self.positions_alone(Lane::obeyed_position);
+        if collected.is_empty() {
+            collected = self.collect();
+        }
+        if collected.is_empty() {
+            self.tell_waiting();
+            let recommit = self.config.recommit;
+            collected = self.positions_alone(|lane| lane.stale_position(recommit));
+        }
+        collected
+    }
+
+    /// Nothing was collected, which does not say that there is nothing: what each log still has is asked of it. Where
+    /// none that does not wait has anything, writes the note, and returns how far each is delivered.
+    fn report_idle(&mut self, reported: &mut Reported) -> Result<Option<Vec<LogPosition>>> {
+        let positions = self.positions();
+        if !is_caught_up(&positions) {
+            return Ok(None);
+        }
+        if !reported.is_noted {
+            self.write_note()?;
+        }
+        let waits = positions.iter().any(|position| position.waits.is_some());
+        if !waits && !reported.is_caught_up {
+            self.tell(&BridgeEvent::CaughtUp);
+        }
+        *reported = Reported { is_noted: true, is_caught_up: !waits };
+        Ok(Some(positions))
     }
 
     /// Positions that are to be committed without records: those that the cluster would forget after some days, and
@@ -218,75 +256,20 @@ impl Uplink {
         self.warn_of_times()
     }
 
-    /// Whether any topic of the store is one that is to be sent. Where none is, a name is likely wrong.
-    fn check_topics(&self) -> Result<()> {
-        let topics = self.store.topics()?;
-        if topics.iter().any(|topic| self.is_asked_for(&topic.name)) {
-            return Ok(());
-        }
-        let names = topics.into_iter().map(|topic| topic.name).filter(|name| !name.starts_with("__")).collect();
-        Err(BridgeError::NoTopics { patterns: self.config.topics.join(","), names })
-    }
-
-    /// Whether a local topic is to be sent. Kafka's own, whose records mean nothing elsewhere, begin with `__`.
-    fn is_asked_for(&self, topic: &str) -> bool {
-        !topic.starts_with("__") && self.config.topics.iter().any(|pattern| partition::matches(pattern, topic))
-    }
-
-    /// The local logs that are to be sent, with the target of each.
-    pub(super) fn find_lanes(&mut self) -> Result<()> {
-        for topic in self.store.topics()? {
-            let name = &topic.name;
-            if !self.is_asked_for(name) {
-                continue;
-            }
-            for &number in &topic.partition_ids {
-                let name = TopicPartition::new(name.as_str(), number);
-                if self.lanes.iter().any(|lane| lane.name == name) {
-                    continue;
-                }
-                let log = match self.store.log(&name.topic, number) {
-                    Ok(log) => log,
-                    // In the making, or unmaking.
-                    Err(crate::Error::UnknownTopicOrPartition { .. }) => continue,
-                    Err(error) => return Err(error.into()),
-                };
-                let remote = partition::remote_name(&self.config.to, &self.config.device, &name.topic);
-                let group = CoordinatorKey::Group(self.config.group_id(&name));
-                let mut lane = Lane::new(name, log, group, remote);
-                lane.inherit_failed_flush(&self.failed_flushes);
-                self.lanes.push(lane);
-            }
-        }
-        // Before anybody is reached: from here on, retention keeps what is to be sent.
-        self.hold_lanes()?;
-        self.metrics.place(&self.lanes);
-        self.look_up_targets()
-    }
-
-    /// Names every lane in the note. (A damaged note holds everything, and stays as evidence.)
-    fn hold_lanes(&mut self) -> Result<()> {
-        if self.note.is_damaged {
-            return Ok(());
-        }
-        for lane in &self.lanes {
-            if !self.note.entries.contains_key(&lane.name) {
-                let entry = Entry { remote: lane.remote.clone(), partition: -1, done: None, intent: None };
-                self.note.entries.insert(lane.name.clone(), entry);
-                self.note_is_behind = true;
-            }
-        }
-        self.write_note()
-    }
-
     fn waiting(&self) -> Vec<(TopicPartition, String)> {
-        self.lanes.iter().filter_map(|lane| Some((lane.name.clone(), lane.waits.clone()?))).collect()
+        let waiting = self.lanes.iter().filter_map(|lane| Some((lane.name.clone(), lane.waits.clone()?)));
+        let unreadable = self.unreadable.iter().map(|(log, reason)| (log.clone(), reason.clone()));
+        waiting.chain(unreadable).collect()
     }
 
     /// Tells which logs wait, each once for each reason.
     fn tell_waiting(&mut self) {
         let waiting = self.waiting();
         self.told.retain(|log, _| waiting.iter().any(|(waiting, _)| waiting == log));
+        if waiting.iter().any(|(log, reason)| self.told.get(log) != Some(reason)) {
+            // What hears of it may look at the metrics.
+            self.metrics.place(&self.lanes);
+        }
         for (log, reason) in waiting {
             if self.told.get(&log) != Some(&reason) {
                 self.told.insert(log.clone(), reason.clone());

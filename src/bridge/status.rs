@@ -53,10 +53,14 @@ pub fn status(dir: impl AsRef<Path>) -> Result<Vec<LogStatus>> {
     let holds = store.retention_holds()?;
     let mut found = Vec::new();
     for (name, entry) in &note.entries {
-        let acknowledged = entry.done.map(|position| position.offset);
+        let mut acknowledged = entry.done.map(|position| position.offset);
         let mut held_by = Vec::new();
         let (high_watermark, held_from, lag) = match store.log(&name.topic, name.partition) {
             Ok(log) => {
+                // Of a log that had the name before, and says nothing of this one.
+                if entry.done.is_some_and(|done| done.log_id != log.id()) {
+                    acknowledged = None;
+                }
                 let mut reader = log.reader(OffsetSpec::Earliest)?;
                 if let Some(offset) = acknowledged.filter(|offset| *offset > reader.position().offset) {
                     // A position beyond the end is a conflict that the next run reports; here there is no lag.

@@ -26,6 +26,8 @@ const TOPIC_ALREADY_EXISTS: i16 = ResponseError::TopicAlreadyExists.code();
 const LEADER_NOT_AVAILABLE: Code = Code::of(ResponseError::LeaderNotAvailable);
 /// How long brokers may take to know a topic that was created.
 const CREATED_WITHIN: Duration = Duration::from_secs(30);
+/// How long a broker may take after its start to know the topics that there are.
+const KNOWN_WITHIN: Duration = Duration::from_secs(5);
 
 impl Uplink {
     /// The topics that the lanes go to, and those for the bridge's own records.
@@ -77,9 +79,6 @@ impl Uplink {
         let mut found = self.persist(Patience::Asked, &mut look)?;
         let mut not_created = HashMap::new();
         if self.config.creation.wanted {
-            let is_absent = |topic: &kafka::Result<RemoteTopic>| {
-                topic.as_ref().err().and_then(KafkaError::code) == Some(UNKNOWN_TOPIC_OR_PARTITION)
-            };
             let absent: Vec<String> =
                 found.iter().filter(|(_, topic)| is_absent(topic)).map(|(name, _)| name.clone()).collect();
             if !absent.is_empty() {
@@ -99,6 +98,9 @@ impl Uplink {
                 })?;
             }
         }
+        if !self.config.creation.wanted {
+            self.wait_for_targets(&mut found, look);
+        }
         self.remote.clear();
         let mut missing = BTreeMap::new();
         for (name, topic) in found {
@@ -110,6 +112,7 @@ impl Uplink {
         missing.extend(not_created);
         let rules = self.target_rules()?;
         for lane in &mut self.lanes {
+            lane.cluster = self.cluster.id().map(str::to_owned);
             if !self.remote.contains_key(&lane.remote) {
                 let reason = missing.get(&lane.remote).map_or("the cluster does not name it", String::as_str);
                 lane.waits = Some(format!("its target topic {} cannot be used: {reason}", lane.remote));
@@ -118,6 +121,7 @@ impl Uplink {
                 lane.batch_bytes_max = rules.max_message_bytes.unwrap_or(MAX_MESSAGE_BYTES_DEFAULT);
                 lane.retention_ms = rules.retention_ms;
                 lane.times = rules.times;
+                lane.wants_keys = rules.wants_keys;
             }
         }
         self.sides = self
@@ -136,6 +140,36 @@ impl Uplink {
             })
             .collect();
         Ok(())
+    }
+
+    /// Asks again for a while for targets that are absent, where the bridge would end without them: a broker that was
+    /// just started may not know all topics yet.
+    fn wait_for_targets(
+        &mut self,
+        found: &mut HashMap<String, kafka::Result<RemoteTopic>>,
+        mut look: impl FnMut(&mut Cluster) -> kafka::Result<HashMap<String, kafka::Result<RemoteTopic>>>,
+    ) {
+        let targets: BTreeSet<String> = self.lanes.iter().map(|lane| lane.remote.clone()).collect();
+        let absent = |found: &HashMap<String, kafka::Result<RemoteTopic>>| {
+            targets.iter().find(|name| found.get(*name).is_none_or(is_absent)).cloned()
+        };
+        if !self.until_caught_up || absent(found).is_none() {
+            self.known_by = None;
+            return;
+        }
+        let patience = KNOWN_WITHIN.min(self.config.request_timeout);
+        let deadline = *self.known_by.get_or_insert_with(|| Instant::now() + patience);
+        let _ = self.persist(Patience::Until(deadline), |cluster| {
+            *found = look(cluster)?;
+            match absent(found) {
+                // In words of its own, since the broker's answer is none that is asked for again.
+                Some(name) => {
+                    let doing = format!("looking up the topic {name}");
+                    Err(KafkaError::broker(doing, LEADER_NOT_AVAILABLE, Some("it is absent")))
+                }
+                None => Ok(()),
+            }
+        });
     }
 
     /// Tells, once, of rules by which the target refuses records for their time: what becomes of them is decided when
@@ -294,6 +328,7 @@ impl Uplink {
                     max_message_bytes: value("max.message.bytes").and_then(|bytes| bytes.parse().ok()),
                     retention_ms: retention_ms.filter(|ms: &i64| deletes && *ms >= 0),
                     times: takes_times.then_some(times),
+                    wants_keys: value("cleanup.policy").is_some_and(|policy| policy.contains("compact")),
                 },
             );
         }
@@ -301,9 +336,15 @@ impl Uplink {
     }
 }
 
+fn is_absent(topic: &kafka::Result<RemoteTopic>) -> bool {
+    topic.as_ref().err().and_then(KafkaError::code) == Some(UNKNOWN_TOPIC_OR_PARTITION)
+}
+
 #[derive(Debug)]
 struct TargetRules {
     max_message_bytes: Option<usize>,
     retention_ms: Option<i64>,
     times: Option<TimeBounds>,
+    /// It is compacted: records without a key are refused.
+    wants_keys: bool,
 }

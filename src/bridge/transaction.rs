@@ -16,6 +16,7 @@ use bytes::Bytes;
 use edgelog_core::Offset;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::produce_response::{BatchIndexAndErrorMessage, PartitionProduceResponse};
 use kafka_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
@@ -26,7 +27,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use super::collect::{Collected, Kind, Piece};
+use super::collect::{Collected, Kind, Piece, Runs};
 use super::config::Delivery;
 use super::error::{BridgeError, Result};
 use super::event::BridgeEvent;
@@ -102,8 +103,22 @@ struct Wire {
     lane: usize,
     kind: Kind,
     records: u32,
+    runs: Runs,
     offsets: (Offset, Offset),
     bytes: Bytes,
+}
+
+impl Wire {
+    /// The records of it that the target says it refuses, by name: of a batch of which one is refused, it takes none.
+    fn refusals(&self, told: &PartitionProduceResponse, doing: &str) -> Vec<Refusal> {
+        let of = |named: &BatchIndexAndErrorMessage| {
+            let index = u32::try_from(named.batch_index).ok().filter(|index| *index < self.records)?;
+            let words = named.batch_index_error_message.as_deref().or(told.error_message.as_deref());
+            let reason = KafkaError::broker(doing, Code(told.error_code), words).to_string();
+            Some(Refusal { offset: self.runs.offset_of(index)?, code: Code(told.error_code), reason })
+        };
+        told.record_errors.iter().filter_map(of).collect()
+    }
 }
 
 /// Where the first batch of a lane came to lie: topic, partition and offset.
@@ -277,7 +292,10 @@ impl Uplink {
             let entry = lane.intending(end, producer, first_batches.remove(&end.lane));
             self.note.entries.insert(lane.name.clone(), entry);
         }
-        self.note.write().map_err(Lost::Fatal)?;
+        if let Err(error) = self.note.write() {
+            // A note that was removed with its store is no reason to end: what of the store is there again is noticed.
+            return Err(if self.home.is_replaced() { Lost::Abort(error) } else { Lost::Fatal(error) });
+        }
         self.end(true)
     }
 
@@ -403,9 +421,9 @@ impl Uplink {
             let sequence = sequences.entry(piece.to.clone()).or_default();
             stamp::stamp(&mut piece.wire, producer, *sequence, in_transactions);
             *sequence = stamp::sequence_after(*sequence, piece.records);
-            let Piece { lane, to, kind, wire, records, offsets } = piece;
+            let Piece { lane, to, kind, wire, records, runs, offsets } = piece;
             let (records, bytes) = (records.unsigned_abs(), wire.freeze());
-            queues.entry(to).or_default().push_back(Wire { lane, kind, records, offsets, bytes });
+            queues.entry(to).or_default().push_back(Wire { lane, kind, records, runs, offsets, bytes });
         }
         queues
     }
@@ -564,7 +582,7 @@ impl Uplink {
                 }
                 continue;
             }
-            let error = KafkaError::broker(doing, Code(told.error_code), told.error_message.as_deref());
+            let error = KafkaError::broker(doing.as_str(), Code(told.error_code), told.error_message.as_deref());
             let code = Code(told.error_code);
             let error = match code.class() {
                 Class::Refused => error.needing_id(&CoordinatorKey::Transaction(self.config.transactional_id())),
@@ -586,7 +604,7 @@ impl Uplink {
                     return Err(Lost::Abort(error.into()));
                 }
                 Class::Batch => {
-                    self.look_for_refused(partition, &producing.queues, &error);
+                    self.look_for_refused(partition, &producing.queues, &error, (told, &doing));
                     return Err(Lost::Smaller(error.into()));
                 }
                 Class::Abortable | Class::Refused => return Err(Lost::Abort(error.into())),
@@ -604,17 +622,29 @@ impl Uplink {
         }
     }
 
-    /// The first batch for this partition was refused: its log tries less of it next. Where it is one of the bridge's
-    /// own records, the log waits.
-    fn look_for_refused(&mut self, partition: &(String, i32), queues: &Queues, error: &KafkaError) {
+    /// The first batch for this partition was refused. Its log leaves the records out that the target names; where it
+    /// names none, it tries less of the batch next. Where it is one of the bridge's own records, the log waits.
+    fn look_for_refused(
+        &mut self,
+        partition: &(String, i32),
+        queues: &Queues,
+        error: &KafkaError,
+        (told, doing): (&PartitionProduceResponse, &str),
+    ) {
         let head = queues[partition].front().expect("its head was sent");
         let lane = &mut self.lanes[head.lane];
         let (code, reason) = (error.code().unwrap_or(Code::UNNAMED), error.to_string());
         match &head.kind {
             Kind::Records => {
-                let refusal = Refusal { offset: head.offsets.0, code, reason };
-                let Wire { offsets, records, .. } = *head;
-                lane.narrow(&Refused { offsets, records, bytes: head.bytes.len(), refusal }, &self.config);
+                let mut any_new = false;
+                for refusal in head.refusals(told, doing) {
+                    any_new |= lane.refuse(refusal);
+                }
+                if !any_new {
+                    let refusal = Refusal { offset: head.offsets.0, code, reason };
+                    let Wire { offsets, records, .. } = *head;
+                    lane.narrow(&Refused { offsets, records, bytes: head.bytes.len(), refusal });
+                }
             }
             Kind::DeadLetter(refusal) => lane.waits = Some(format!("{refusal}; and so is its dead letter: {reason}")),
             Kind::Loss(lost) => lane.waits = Some(format!("{lost}; and what tells that is refused: {reason}")),

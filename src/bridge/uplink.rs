@@ -1,6 +1,6 @@
 //! What a bridge knows while it works: its logs, the cluster, its own files; and asking again until there is an answer.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use super::config::BridgeConfig;
 use super::error::Result;
 use super::event::{BridgeEvent, Observer};
 use super::failed::FailedFlushes;
+use super::home::Home;
 use super::lane::Lane;
 use super::metrics::MetricsHandle;
 use super::note::Note;
@@ -32,12 +33,23 @@ pub(super) enum Patience {
 pub(super) struct Uplink {
     pub(super) config: BridgeConfig,
     pub(super) store: Arc<Store>,
+    pub(super) home: Home,
     pub(super) cluster: Cluster,
     pub(super) lanes: Vec<Lane>,
+    /// When was looked whether they are still the ones they were.
+    pub(super) looked_at_logs: Option<Instant>,
+    /// Since when the data directory is not the one that was locked.
+    pub(super) home_missed: Option<Instant>,
+    /// Logs that are to be sent and cannot be read at all, and why.
+    pub(super) unreadable: BTreeMap<TopicPartition, String>,
     /// The target topics that exist.
     pub(super) remote: HashMap<String, RemoteTopic>,
     /// The topics for dead letters and losses; or why one cannot be used.
     pub(super) sides: HashMap<String, std::result::Result<Side, String>>,
+    /// The bridge ends once it has caught up.
+    pub(super) until_caught_up: bool,
+    /// Until when absent targets are asked for again before the bridge ends without them.
+    pub(super) known_by: Option<Instant>,
     pub(super) note: Note,
     pub(super) failed_flushes: FailedFlushes,
     /// What the note says in memory is not on the medium yet.
@@ -60,26 +72,29 @@ pub(super) struct Uplink {
 }
 
 impl Uplink {
-    pub(super) fn new(
-        config: BridgeConfig,
-        store: Arc<Store>,
-        note: Note,
-        failed_flushes: FailedFlushes,
-        stop: StopHandle,
-        observer: Observer,
-    ) -> Uplink {
+    /// # Errors
+    /// What reading the bridge's own files can answer.
+    pub(super) fn new(config: BridgeConfig, store: Arc<Store>, home: Home, stop: StopHandle) -> Result<Uplink> {
+        let failed_flushes = FailedFlushes::open(Arc::clone(&home.storage))?;
+        let note = Note::open(Arc::clone(&home.storage))?;
         let (connect, request) = (config.connect_timeout, config.request_timeout);
         let transport = Transport::new(&config.client_id, connect, request, &config.security, stop);
         let cluster = Cluster::new(config.bootstrap.clone(), transport);
         let bytes_max = config.transaction_bytes;
         let metrics = MetricsHandle::new(&config.device);
-        Uplink {
+        Ok(Uplink {
             config,
             store,
+            home,
             cluster,
             lanes: Vec::new(),
+            looked_at_logs: None,
+            home_missed: None,
+            unreadable: BTreeMap::new(),
             remote: HashMap::new(),
             sides: HashMap::new(),
+            until_caught_up: false,
+            known_by: None,
             note,
             failed_flushes,
             note_is_behind: false,
@@ -88,11 +103,11 @@ impl Uplink {
             sequences: HashMap::new(),
             transaction_timeout: Duration::ZERO,
             others_turn: true,
-            observer,
+            observer: Box::new(|_| {}),
             metrics,
             warned: HashSet::new(),
             told: HashMap::new(),
-        }
+        })
     }
 
     pub(super) fn observe(&mut self, observer: Observer) {
@@ -159,7 +174,12 @@ impl Uplink {
 
     /// Makes the note say what is known, where it does not.
     pub(super) fn write_note(&mut self) -> Result<()> {
-        if std::mem::take(&mut self.note_is_behind) { self.note.write() } else { Ok(()) }
+        if !std::mem::take(&mut self.note_is_behind) {
+            return Ok(());
+        }
+        let written = self.note.write();
+        // Where it was removed with its store, there is nothing that it would have to say.
+        if written.is_err() && self.home.is_replaced() { Ok(()) } else { written }
     }
 }
 

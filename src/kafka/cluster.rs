@@ -20,6 +20,11 @@ use super::stop::StopHandle;
 /// The transactions of exactly-once delivery are those of this feature level (KIP-890).
 const TRANSACTION_VERSION_MIN: i16 = 2;
 
+/// Whether it is of the form that Kafka makes: nothing else is written down or shown.
+pub(crate) fn is_cluster_id(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+}
+
 /// A topic of the cluster.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RemoteTopic {
@@ -32,11 +37,18 @@ pub(crate) struct RemoteTopic {
 pub(crate) struct Cluster {
     brokers: Brokers,
     coordinators: Coordinators,
+    /// The id that the cluster has given itself.
+    id: Option<String>,
 }
 
 impl Cluster {
     pub(crate) fn new(bootstrap: Vec<(String, u16)>, transport: Transport) -> Cluster {
-        Cluster { brokers: Brokers::new(bootstrap, transport), coordinators: Coordinators::default() }
+        Cluster { brokers: Brokers::new(bootstrap, transport), coordinators: Coordinators::default(), id: None }
+    }
+
+    /// The id that the cluster has given itself, once it was asked for topics.
+    pub(crate) fn id(&self) -> Option<&str> {
+        self.id.as_deref()
     }
 
     pub(crate) fn stop(&self) -> &StopHandle {
@@ -68,6 +80,7 @@ impl Cluster {
         let brokers = answer.brokers.iter();
         let addresses = brokers.filter_map(|broker| Some((broker.node_id.0, address(&broker.host, broker.port)?)));
         self.brokers.replace(addresses.collect());
+        self.id = answer.cluster_id.as_ref().map(ToString::to_string).filter(|id| is_cluster_id(id));
         let mut found = HashMap::new();
         for topic in &answer.topics {
             let Some(name) = topic.name.as_ref().map(|name| name.0.to_string()) else { continue };

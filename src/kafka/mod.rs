@@ -24,7 +24,7 @@ mod tls;
 #[cfg(fuzzing)]
 pub use api::decode_answer;
 pub(crate) use brokers::Role;
-pub(crate) use cluster::{Cluster, RemoteTopic};
+pub(crate) use cluster::{Cluster, RemoteTopic, is_cluster_id};
 pub(crate) use connection::Transport;
 pub(crate) use coordinator::{CoordinatorKey, CoordinatorRequest};
 pub(crate) use error::{KafkaError, Result, Words, check};

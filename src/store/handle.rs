@@ -1,5 +1,7 @@
 //! The handle of a store that programs hold: opening, attaching, and what a store is asked.
 
+#[cfg(feature = "bridge")]
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -213,6 +215,14 @@ impl Store {
     #[cfg(feature = "bridge")]
     pub(crate) fn lasting_id(&self, name: &TopicPartition) -> Result<Option<[u8; 16]>> {
         Ok(self.shared.read_saved(name)?.map(|saved| saved.id))
+    }
+
+    /// As [`lasting_id`](Store::lasting_id), of all logs that the checkpoint names now.
+    #[cfg(feature = "bridge")]
+    pub(crate) fn lasting_ids(&self) -> Result<BTreeMap<TopicPartition, [u8; 16]>> {
+        let mut followed = self.shared.followed.lock();
+        let logs = &followed.now(&*self.shared.storage)?.logs;
+        Ok(logs.iter().map(|(name, saved)| (name.clone(), saved.id)).collect())
     }
 
     /// Who still needs records of which log: from there on, nothing is deleted for its age. Read from the holders'

@@ -58,7 +58,7 @@ pub(crate) const OLD_NOTE_FILES: [&str; 2] = ["edgelog.bridge.0", "edgelog.bridg
 /// An old note beyond this is none: 10,000 logs with the longest names stay below.
 const OLD_NOTE_BYTES_MAX: u64 = 16 << 20;
 /// Fields of a line of the old note.
-const OLD_NOTE_FIELDS: usize = 10;
+pub(crate) const OLD_NOTE_FIELDS: usize = 10;
 const MAGIC: &[u8; 8] = b"EDGEHOLD";
 const VERSION: u16 = 1;
 /// Room of a slot, so that a full disk does not stop a holder of usual size.

@@ -124,6 +124,7 @@ class Run:
     """A running bridge, whose lines are read as it prints them."""
 
     def __init__(self, arguments, seconds_max=RUN_SECONDS_MAX):
+        self.arguments = arguments
         self.process = subprocess.Popen(
             arguments,
             stdin=subprocess.DEVNULL,
@@ -160,7 +161,21 @@ class Run:
         code = self.process.wait()
         self.alarm.cancel()
         self.reader.join()
+        if code in (0, UNABLE) and {"--json", "--until-caught-up"} <= set(self.arguments):
+            self.hold_to_positions(code)
         return code
+
+    def hold_to_positions(self, code):
+        """Caught up means delivered: a log that does not wait has a lag of 0, and only where none waits all is well."""
+        last = self.events[-1] if self.events else {}
+        if last.get("event") != "positions" or not last["logs"]:
+            raise Broken(f"it ended with {code} without saying how far each log is delivered: {last}")
+        behind = [log for log in last["logs"] if log["waits"] is None and log["lag"] != 0]
+        waits = any(log["waits"] is not None for log in last["logs"])
+        said = any(event["event"] == "caught-up" for event in self.events[-2:])
+        if behind or waits != (code == UNABLE) or said == waits:
+            raise Broken(f"it ended with {code}, and says that it has caught up: {said}; {last}")
+        TALLY["positions"] += len(last["logs"])
 
     def expect(self, code):
         found = self.wait()

@@ -132,9 +132,8 @@ def expired(world):
                 data = bytearray(segment.read_bytes())
                 data[undamaged + 70] ^= 0xFF
                 segment.write_bytes(data)
-            # Another bridge commits there too: it is the next one of this device. One that is refused is aborted first.
-            aborted = [(px.PRODUCE, px.LET_THROUGH), (px.END_TXN, px.LET_THROUGH)] if what == "dead-" else []
-            armed = [*aborted, (px.PRODUCE, px.LET_THROUGH), (px.END_TXN, fault)]
+            # Another bridge commits there too: it is the next one of this device.
+            armed = [(px.PRODUCE, px.LET_THROUGH), (px.END_TXN, fault)]
             injected = sum(broker.proxy.injected.values())
             broker.proxy.arm(armed)
             run = Run(arguments(label))

@@ -108,7 +108,7 @@ def killed(world):
         if run.process.poll() is None and left == 0 and kills < KILLS_MAX:
             run.kill()
             kills += 1
-            if run.events and run.events[-1]["event"] == "caught-up":
+            if run.events and run.events[-1]["event"] in ("caught-up", "positions"):
                 break
             continue
         run.expect(0)

@@ -1,24 +1,30 @@
 //! What stands between the bridge and krafka's FakeBroker, and speaks the versions of requests that FakeBroker lacks:
-//! FindCoordinator 4 for its 2, OffsetFetch 8 for its 5, and DescribeConfigs 4, of which it has none: each topic has no
-//! rules here. Everything else goes through as it is. It also cuts answers in halves, which FakeBroker does not.
+//! FindCoordinator 4 for its 2, OffsetFetch 8 for its 5, and DescribeConfigs 4, of which it has none: topics have the
+//! rules that are set here. Everything else goes through as it is. It also cuts answers in halves, refuses records as
+//! the leader of a compacted topic does, and knows no topics for a while, which FakeBroker does not.
 
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use edgelog::core::RecordBatch;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
-use kafka_protocol::messages::describe_configs_response::DescribeConfigsResult;
+use kafka_protocol::messages::describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult};
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartitions, OffsetFetchResponseTopics,
 };
+use kafka_protocol::messages::produce_response::{
+    BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
+};
 use kafka_protocol::messages::{
     ApiVersionsRequest, ApiVersionsResponse, DescribeConfigsRequest, DescribeConfigsResponse, FindCoordinatorRequest,
-    FindCoordinatorResponse, MetadataRequest, MetadataResponse, OffsetFetchRequest, OffsetFetchResponse, RequestHeader,
-    ResponseHeader,
+    FindCoordinatorResponse, MetadataRequest, MetadataResponse, OffsetFetchRequest, OffsetFetchResponse, ProduceRequest,
+    ProduceResponse, RequestHeader, ResponseHeader,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 
@@ -34,8 +40,19 @@ struct Faults {
     halved: Option<i16>,
     /// The next answer to a request of this key is made of these bytes, behind its header.
     forged: Option<(i16, Vec<u8>)>,
+    /// So many answers to Metadata know no topic.
+    forgetful: usize,
+    /// What each topic's configuration says.
+    rules: HashMap<String, Vec<(String, String)>>,
+    /// The topic that takes no record without a key, and whether a refusal names the records.
+    keyed: Option<(String, bool)>,
     done: usize,
 }
+
+/// What is said of the other partitions that a refused Produce is for.
+const NOT_YET: i16 = 5;
+const INVALID_RECORD: i16 = 87;
+const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 
 impl Front {
     pub fn of(broker: SocketAddr) -> Front {
@@ -62,7 +79,23 @@ impl Front {
         self.faults.lock().unwrap().forged = Some((key, body.to_vec()));
     }
 
-    /// How many answers were cut or forged.
+    /// The next so many answers to Metadata know no topic, as those of a broker that was just started.
+    pub fn forget_topics(&self, answers: usize) {
+        self.faults.lock().unwrap().forgetful = answers;
+    }
+
+    /// Lets a topic's configuration say so.
+    pub fn set_rule(&self, topic: &str, key: &str, value: &str) {
+        let mut faults = self.faults.lock().unwrap();
+        faults.rules.entry(topic.to_owned()).or_default().push((key.to_owned(), value.to_owned()));
+    }
+
+    /// Refuses batches for this topic with a record without a key, and names these records, or does not.
+    pub fn refuse_without_key(&self, topic: &str, names: bool) {
+        self.faults.lock().unwrap().keyed = Some((topic.to_owned(), names));
+    }
+
+    /// How many answers were cut or forged, and batches refused.
     pub fn done(&self) -> usize {
         self.faults.lock().unwrap().done
     }
@@ -87,7 +120,11 @@ impl Pair {
                 MetadataRequest::KEY => self.metadata(&frame, version)?,
                 FindCoordinatorRequest::KEY => self.coordinator(&frame, version)?,
                 OffsetFetchRequest::KEY => self.positions(&frame, version)?,
-                DescribeConfigsRequest::KEY => rules(&frame, version),
+                DescribeConfigsRequest::KEY => self.rules(&frame, version),
+                ProduceRequest::KEY => match self.refusal(&frame, version) {
+                    Some(refusal) => refusal,
+                    None => self.pass(&frame)?,
+                },
                 _ => self.pass(&frame)?,
             };
             let mut faults = self.faults.lock().unwrap();
@@ -142,6 +179,15 @@ impl Pair {
             broker.host = StrBytes::from_string(self.address.ip().to_string());
             broker.port = i32::from(self.address.port());
         }
+        let mut faults = self.faults.lock().unwrap();
+        if faults.forgetful > 0 && !said.topics.is_empty() {
+            (faults.forgetful, faults.done) = (faults.forgetful - 1, faults.done + 1);
+            for topic in &mut said.topics {
+                topic.error_code = UNKNOWN_TOPIC_OR_PARTITION;
+                topic.partitions.clear();
+            }
+        }
+        drop(faults);
         Ok(encode(&header, &said, version))
     }
 
@@ -202,17 +248,69 @@ impl Pair {
         let mut answer = self.pass(&frame)?;
         Ok(decode(&mut answer, version))
     }
+
+    fn rules(&self, frame: &[u8], version: i16) -> Bytes {
+        let (header, asked) = decode_request::<DescribeConfigsRequest>(frame, version);
+        let faults = self.faults.lock().unwrap();
+        let results = asked.resources.into_iter().map(|resource| {
+            let rules = faults.rules.get(&*resource.resource_name).into_iter().flatten();
+            let configs = rules.map(|(key, value)| {
+                DescribeConfigsResourceResult::default()
+                    .with_name(StrBytes::from_string(key.clone()))
+                    .with_value(Some(StrBytes::from_string(value.clone())))
+            });
+            DescribeConfigsResult::default()
+                .with_resource_type(resource.resource_type)
+                .with_resource_name(resource.resource_name)
+                .with_configs(configs.collect())
+        });
+        let header = ResponseHeader::default().with_correlation_id(header.correlation_id);
+        encode(&header, &DescribeConfigsResponse::default().with_results(results.collect()), version)
+    }
+
+    /// What the leader of a compacted topic answers to a batch with records without a key; `None` where all have one.
+    fn refusal(&self, frame: &[u8], version: i16) -> Option<Bytes> {
+        let mut faults = self.faults.lock().unwrap();
+        let (keyed, names) = faults.keyed.clone()?;
+        let (header, asked) = decode_request::<ProduceRequest>(frame, version);
+        let mut is_refused = false;
+        let topics: Vec<_> = asked
+            .topic_data
+            .into_iter()
+            .map(|topic| {
+                let partitions = topic.partition_data.iter().map(|partition| {
+                    let records = partition.records.as_deref().filter(|_| *topic.name.0 == *keyed);
+                    let without_key = records.map(without_key).unwrap_or_default();
+                    is_refused |= !without_key.is_empty();
+                    let code = if without_key.is_empty() { NOT_YET } else { INVALID_RECORD };
+                    let named = without_key.into_iter().filter(|_| names).map(|index| {
+                        BatchIndexAndErrorMessage::default()
+                            .with_batch_index(index)
+                            .with_batch_index_error_message(Some(StrBytes::from_static_str("it has no key")))
+                    });
+                    PartitionProduceResponse::default()
+                        .with_index(partition.index)
+                        .with_error_code(code)
+                        .with_base_offset(-1)
+                        .with_record_errors(named.collect())
+                        .with_error_message(Some(StrBytes::from_static_str("One or more records have been rejected")))
+                });
+                let partitions = partitions.collect();
+                TopicProduceResponse::default().with_name(topic.name).with_partition_responses(partitions)
+            })
+            .collect();
+        faults.done += usize::from(is_refused);
+        let header = ResponseHeader::default().with_correlation_id(header.correlation_id);
+        is_refused.then(|| encode(&header, &ProduceResponse::default().with_responses(topics), version))
+    }
 }
 
-fn rules(frame: &[u8], version: i16) -> Bytes {
-    let (header, asked) = decode_request::<DescribeConfigsRequest>(frame, version);
-    let results = asked.resources.into_iter().map(|resource| {
-        DescribeConfigsResult::default()
-            .with_resource_type(resource.resource_type)
-            .with_resource_name(resource.resource_name)
-    });
-    let header = ResponseHeader::default().with_correlation_id(header.correlation_id);
-    encode(&header, &DescribeConfigsResponse::default().with_results(results.collect()), version)
+/// The records of a batch that have no key, by their indexes.
+fn without_key(batch: &[u8]) -> Vec<i32> {
+    let batch = RecordBatch::parse(batch).expect("the bridge made it");
+    let records = batch.records().expect("it is not compressed");
+    let found = records.enumerate().filter(|(_, record)| record.as_ref().is_ok_and(|record| record.key.is_none()));
+    found.map(|(index, _)| index as i32).collect()
 }
 
 fn decode_request<R: Request>(frame: &[u8], version: i16) -> (RequestHeader, R) {

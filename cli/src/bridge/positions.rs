@@ -4,15 +4,17 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use edgelog::TopicPartition;
-use edgelog::bridge::{Admin, ClusterPosition, Decision, LogStatus, PositionOf, forget};
+use edgelog::bridge::{Admin, BridgeConfig, ClusterPosition, Decision, LogStatus, PositionOf, forget};
 use serde::Serialize;
 
 use super::keys::KeyArgs;
 use crate::context::Context;
-use crate::failure::{Failure, Outcome, confirm, warn};
+use crate::failure::{DAMAGE, Failure, Outcome, confirm, warn};
 use crate::print::{self, Align, Table};
+use crate::time;
 
 /// Show where logs stand: in the cluster, and as the note beside the store says
 ///
@@ -25,6 +27,12 @@ pub(super) struct Status {
     /// One JSON object a line, a log each
     #[arg(long)]
     json: bool,
+    /// Exit with 2 where a log of the store is more records behind, or it is not known how many: a health check
+    #[arg(long, value_name = "RECORDS")]
+    max_lag: Option<u64>,
+    /// Give up after so long [default: where no broker answers, socket.connection.setup.timeout.ms]
+    #[arg(long, value_name = "DURATION", value_parser = time::parse_period)]
+    timeout: Option<Duration>,
 }
 
 // What a person decides about. No doc comment: clap would take it for the help of whoever has these arguments.
@@ -38,6 +46,9 @@ struct About {
     /// Do not ask
     #[arg(long)]
     yes: bool,
+    /// Give up after so long [default: where no broker answers, socket.connection.setup.timeout.ms]
+    #[arg(long, value_name = "DURATION", value_parser = time::parse_period)]
+    timeout: Option<Duration>,
 }
 
 /// Let everything be sent again from the beginning, and nothing be kept for a bridge any more
@@ -80,11 +91,11 @@ pub(super) fn status(args: &Status, ctx: &Context) -> Outcome {
     let asks_cluster = config.names_brokers();
     let mut rows: BTreeMap<TopicPartition, (Vec<ClusterPosition>, Option<LogStatus>)> = BTreeMap::new();
     if asks_cluster {
-        for position in Admin::new(config)?.positions()? {
+        for position in admin_of(config, args.timeout)?.positions()? {
             rows.entry(position.log.clone()).or_default().0.push(position);
         }
     }
-    let has_note = !asks_cluster || ctx.is_named();
+    let has_note = !asks_cluster || ctx.is_named() || args.max_lag.is_some();
     if has_note {
         drop(ctx.attach()?);
         for noted in edgelog::bridge::status(ctx.dir())? {
@@ -107,7 +118,27 @@ pub(super) fn status(args: &Status, ctx: &Context) -> Outcome {
     } else {
         table_of(&rows, asks_cluster, has_note).print()?;
     }
-    Ok(ExitCode::SUCCESS)
+    let Some(max_lag) = args.max_lag else { return Ok(ExitCode::SUCCESS) };
+    // A log that is not there any more has no records to send.
+    let noted = || rows.values().filter_map(|(_, noted)| noted.as_ref()).filter(|log| log.high_watermark.is_some());
+    let behind: Vec<String> =
+        noted().filter(|log| log.lag.is_none_or(|lag| lag > max_lag)).map(|log| log.log.to_string()).collect();
+    if noted().next().is_none() {
+        warn("no bridge has sent anything yet: how far it is behind is not known");
+    } else if behind.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    } else {
+        warn(format_args!("more than {} behind: {}", print::counted(max_lag, "record"), behind.join(", ")));
+    }
+    Ok(ExitCode::from(DAMAGE))
+}
+
+fn admin_of(config: BridgeConfig, timeout: Option<Duration>) -> Result<Admin, Failure> {
+    let admin = Admin::new(config)?;
+    Ok(match timeout {
+        Some(timeout) => admin.with_timeout(timeout),
+        None => admin,
+    })
 }
 
 #[derive(Serialize)]
@@ -252,7 +283,7 @@ pub(super) fn reset(args: &Reset, ctx: &Context) -> Outcome {
         return Err(Failure::new("neither brokers nor a store are named")
             .hint("--bootstrap and --device name what the cluster has to forget, --dir the store whose note has to."));
     }
-    let mut admin = asks_cluster.then(|| Admin::new(config)).transpose()?;
+    let mut admin = asks_cluster.then(|| admin_of(config, args.about.timeout)).transpose()?;
     if !args.about.yes {
         let logs = match &mut admin {
             Some(admin) => counted_logs(&admin.positions()?),
@@ -274,7 +305,7 @@ pub(super) fn reset(args: &Reset, ctx: &Context) -> Outcome {
 
 pub(super) fn adopt(args: &Adopt, ctx: &Context) -> Outcome {
     let (config, topics) = (args.about.keys.config()?, chosen(&args.about.topics));
-    let mut admin = Admin::new(config)?;
+    let mut admin = admin_of(config, args.about.timeout)?;
     let store = ctx.is_named().then(|| ctx.dir());
     if store.is_some() {
         drop(ctx.attach()?);

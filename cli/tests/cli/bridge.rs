@@ -1,57 +1,132 @@
-//! Defends where `bridge` takes its keys from, and what it says of them. No broker is reached: a key that is missing or
-//! wrong ends each of these runs.
+//! `edgelog bridge` where no cluster answers: what it says then, how often, and how soon it ends.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
-use crate::support::Place;
+use rustix::process::Signal;
 
-const PASSWORD: &str = "geheim";
+use crate::support::{Done, Place, Running};
 
-#[test]
-fn a_password_that_others_can_see_is_warned_of_once_and_not_shown() {
+/// An address at which nothing listens: it was free a moment ago.
+fn dead_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+/// A store with three records in the topic `t`.
+fn place() -> Place {
     let place = Place::new();
-    let file = place.path("bridge.properties");
-    let name = file.to_str().unwrap();
-    let keys = "bootstrap.servers=b:1\nsecurity.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\nsasl.username=u\n";
-    // No device is named, which is found when all keys are known.
-    let warned = |text: String, mode: u32, more: &[&str]| {
-        fs::write(&file, text).unwrap();
-        fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
-        let done = place.run(&[&["bridge", "status", "--config", name], more].concat()).exits(1);
-        assert!(done.stderr.contains("edgelog.device.id"), "{}", done.stderr);
-        assert!(!done.stderr.contains(PASSWORD), "{}", done.stderr);
-        assert_eq!(done.stderr.matches("warning: security.protocol: SASL_PLAINTEXT").count(), 1, "{}", done.stderr);
-        done.stderr.matches("warning: sasl.password: ").count()
-    };
-    let with_password = format!("{keys}sasl.password = {PASSWORD}\n");
-    assert_eq!(warned(with_password.clone(), 0o600, &[]), 0);
-    assert_eq!(warned(with_password, 0o640, &[]), 1, "others may read the file");
-    assert_eq!(warned(keys.to_owned(), 0o644, &[]), 0, "there is no password in it");
-    let set = format!("sasl.password={PASSWORD}");
-    assert_eq!(warned(keys.to_owned(), 0o644, &["--set", &set]), 1, "others see the command line");
+    place.run_with(&["append", "t"], b"a\nb\nc\n").exits(0);
+    place
+}
+
+const SOON: [&str; 4] = ["--set", "reconnect.backoff.ms=1", "--set", "reconnect.backoff.max.ms=5"];
+
+fn run_until_timeout(place: &Place, more: &[&str]) -> Done {
+    let bootstrap = dead_address();
+    let run = ["bridge", "--device", "d", "--bootstrap", &bootstrap, "--topics", "t"];
+    place.run(&[&run, &SOON[..], &["--until-caught-up", "--timeout", "500ms"], more].concat())
 }
 
 #[test]
-fn the_command_line_wins_over_the_environment_and_that_over_the_file() {
-    let place = Place::new();
-    let file = place.path("bridge.properties");
-    fs::write(&file, "bootstrap.servers=SSL://b:1\nsecurity.protocol=PLAINTEXT\nedgelog.device.id=d\n").unwrap();
-    let said = |variable: Option<(&str, &str)>, more: &[&str]| {
-        let arguments = [&["bridge", "status", "--config", file.to_str().unwrap()], more].concat();
-        let mut command = place.command(&arguments);
-        command.envs(variable);
-        let done = command.output().unwrap();
-        assert_eq!(done.status.code(), Some(1));
-        String::from_utf8(done.stderr).unwrap()
-    };
-    let of_file = said(None, &[]);
-    assert!(of_file.contains("SSL://b:1 contradicts security.protocol=PLAINTEXT"), "{of_file}");
-    let variable = Some(("EDGELOG_BRIDGE_BOOTSTRAP_SERVERS", "SASL_SSL://b:1"));
-    let of_environment = said(variable, &[]);
-    assert!(of_environment.contains("SASL_SSL://b:1 contradicts"), "{of_environment}");
-    let of_command_line = said(variable, &["--bootstrap", "SASL_PLAINTEXT://b:1"]);
-    assert!(of_command_line.contains("SASL_PLAINTEXT://b:1 contradicts"), "{of_command_line}");
-    let mistyped = said(Some(("EDGELOG_BRIDGE_BOOTSTRAP_SERVER", "b:1")), &[]);
-    assert!(mistyped.contains("EDGELOG_BRIDGE_BOOTSTRAP_SERVER: there is no such key"), "{mistyped}");
+fn a_topic_that_is_not_there_is_an_error_with_the_names_that_are() {
+    let place = place();
+    let run = ["bridge", "--device", "d", "--bootstrap", "127.0.0.1:1", "--topics", "typo", "--until-caught-up"];
+    let done = place.run(&run).exits(1);
+    assert!(
+        done.stderr.contains("no topic here matches edgelog.bridge.topics=typo; the store has t"),
+        "{}",
+        done.stderr
+    );
+}
+
+#[test]
+fn an_outage_is_one_line_and_what_was_not_sent_is_the_last_one() {
+    let done = run_until_timeout(&place(), &[]).exits(1);
+    let lines: Vec<&str> = done.stderr.lines().collect();
+    let [first, last] = lines[..] else { panic!("{}", done.stderr) };
+    assert!(first.contains("trying again") && first.contains("refused"), "{first}");
+    assert_eq!(last, "error: the time of --timeout is over: up to 3 records of 1 log were not sent: t-0 up to 3");
+    assert!(!done.stderr.contains("has everything"));
+}
+
+#[test]
+fn each_try_is_reported_where_that_is_asked_for_and_none_where_quiet_is() {
+    let place = place();
+    let verbose = run_until_timeout(&place, &["-v"]).exits(1);
+    assert!(verbose.stderr.matches("trying again").count() > 3, "{}", verbose.stderr);
+    let quiet = run_until_timeout(&place, &["--quiet"]).exits(1);
+    assert_eq!(quiet.stderr.lines().count(), 1, "{}", quiet.stderr);
+    let json = run_until_timeout(&place, &["--json"]).exits(1);
+    assert!(json.json().iter().all(|event| event["event"] == "retrying"), "{}", json.stdout);
+}
+
+/// One that refuses, and one that takes the connection and never answers.
+#[test]
+fn status_and_adopt_end_soon_where_no_broker_answers() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = place();
+    for bootstrap in [dead_address(), silent.local_addr().unwrap().to_string()] {
+        for command in [&["status"][..], &["adopt", "--yes"], &["reset", "--yes"]] {
+            let named = ["--device", "d", "--bootstrap", &bootstrap];
+            // A request would be waited for, and asked again, for ten minutes.
+            let patient = ["--set", "request.timeout.ms=600000", "--set", "socket.connection.setup.timeout.ms=200"];
+            let done = place.run(&[&["bridge"], command, &named, &patient, &SOON[..]].concat()).exits(1);
+            assert!(done.stderr.contains(&format!("error: {bootstrap}: ")), "{}", done.stderr);
+            let timeout = ["--set", "request.timeout.ms=600000", "--timeout", "200ms"];
+            place.run(&[&["bridge"], command, &named, &timeout, &SOON[..]].concat()).exits(1);
+        }
+    }
+}
+
+#[test]
+fn status_is_a_health_check_by_the_lag_of_each_log() {
+    let place = place();
+    let done = place.run(&["bridge", "status", "--max-lag", "5"]).exits(2);
+    assert!(done.stderr.contains("how far it is behind is not known"), "{}", done.stderr);
+    // A bridge that has reached no broker yet has named its logs.
+    run_until_timeout(&place, &[]).exits(1);
+    place.run(&["bridge", "status", "--max-lag", "3"]).exits(0);
+    let done = place.run(&["bridge", "status", "--max-lag", "2", "--json"]).exits(2);
+    assert_eq!(done.json()[0]["lag"], 3);
+    assert!(done.stderr.contains("more than 2 records behind: t-0"), "{}", done.stderr);
+}
+
+/// The messages that a service manager got, up to one that is this.
+fn until(socket: &UnixDatagram, wanted: &str) -> Vec<String> {
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let mut messages = Vec::new();
+    let mut buffer = [0; 4096];
+    while messages.last().is_none_or(|last| last != wanted) {
+        let len = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("{error} behind {messages:?}"));
+        messages.push(String::from_utf8(buffer[..len].to_vec()).unwrap());
+    }
+    messages
+}
+
+#[test]
+fn a_service_manager_hears_that_it_is_up_how_it_stands_and_that_it_lives() {
+    let place = place();
+    let path = place.path("notify");
+    let abstract_name = format!("edgelog-cli-{}-notify", std::process::id());
+    let address = <SocketAddr as SocketAddrExt>::from_abstract_name(&abstract_name).unwrap();
+    let sockets = [
+        (path.display().to_string(), UnixDatagram::bind(&path).unwrap()),
+        (format!("@{abstract_name}"), UnixDatagram::bind_addr(&address).unwrap()),
+    ];
+    for (name, socket) in sockets {
+        let bootstrap = dead_address();
+        let mut command = place.command(&["bridge", "--device", "d", "--bootstrap", &bootstrap, "--topics", "t"]);
+        command.env("NOTIFY_SOCKET", name).env("WATCHDOG_USEC", "200000").env_remove("WATCHDOG_PID");
+        let bridge = Running::new(command);
+        // It is up before any broker answers.
+        assert_eq!(until(&socket, "READY=1"), ["READY=1"]);
+        let messages = [until(&socket, "WATCHDOG=1"), until(&socket, "WATCHDOG=1")].concat();
+        let status = messages.iter().find(|message| message.starts_with("STATUS=")).expect("it says how it stands");
+        assert!(!status.contains("all is sent"), "{status}");
+        bridge.signal(Signal::TERM);
+        until(&socket, "STOPPING=1");
+        bridge.wait().exits(0);
+    }
 }

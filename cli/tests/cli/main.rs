@@ -3,6 +3,8 @@
 mod append_tail;
 #[cfg(feature = "bridge")]
 mod bridge;
+#[cfg(feature = "bridge")]
+mod bridge_keys;
 mod commands;
 mod damage;
 mod export;

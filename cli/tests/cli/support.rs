@@ -136,7 +136,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    fn new(mut command: Command) -> Running {
+    pub(crate) fn new(mut command: Command) -> Running {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stdout = lines_of(child.stdout.take().unwrap());
         let stderr = lines_of(child.stderr.take().unwrap());

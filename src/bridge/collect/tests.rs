@@ -1,6 +1,5 @@
 //! What is collected of a log, held to the obvious: its records, one by one.
 
-use super::super::config::RefusedRule;
 use super::super::lane::{Refused, Target, Verdict, judge};
 use super::super::position::Position;
 use super::*;
@@ -183,7 +182,7 @@ fn send_to(lanes: &mut [Lane], config: &BridgeConfig, refuses: impl Fn(u8) -> bo
             let refusal = Refusal { offset: piece.offsets.0, code: Code(87), reason: "no".to_owned() };
             let records = piece.records.unsigned_abs();
             let refused = Refused { offsets: piece.offsets, records, bytes: piece.wire.len(), refusal };
-            lanes[piece.lane].narrow(&refused, config);
+            lanes[piece.lane].narrow(&refused);
             lanes[piece.lane].rewind().unwrap();
             aborted += 1;
             continue;
@@ -236,6 +235,72 @@ fn the_records_that_the_target_refuses_are_found_by_halves_and_become_dead_lette
     }
 }
 
+/// A target that is compacted, or whose batches are small, is known to refuse some records before anything is sent.
+#[test]
+fn records_that_will_be_refused_are_dead_letters_without_a_transaction_that_is_aborted() {
+    for (stored_in, is_compacted) in [(1, true), (10, true), (100, true), (10, false)] {
+        let (_store, mut all) = lane(&[], 1 << 20);
+        let is_bad = |n: u8| n % 9 == 4;
+        for first in (0..100_u8).step_by(stored_in) {
+            let mut batch = all.log.batch();
+            for n in first..first + stored_in as u8 {
+                let value = vec![n; if is_bad(n) && !is_compacted { 30_000 } else { 200 }];
+                let record = NewRecord::value(&value).with_timestamp(TimestampMs(5));
+                let record = if is_bad(n) && is_compacted { record } else { record.with_key(b"key") };
+                batch.push(record).unwrap();
+            }
+            all.log.append_batch(&mut batch).unwrap();
+        }
+        (all.wants_keys, all.batch_bytes_max) = (is_compacted, 20_000);
+        all.start_at_the_beginning().unwrap();
+        let mut lanes = [all];
+        let collected = collect_all(&mut lanes);
+        assert_eq!((collected.ends[0].offset, lanes[0].waits.as_ref()), (Offset(100), None));
+        let mut sent = Vec::new();
+        for piece in &collected.pieces {
+            match &piece.kind {
+                Kind::Records => sent.extend(values_of(piece).into_iter().map(i64::from)),
+                Kind::DeadLetter(refusal) => {
+                    assert_eq!(piece.offsets, (refusal.offset, refusal.offset + 1));
+                    let words = if is_compacted { "87 InvalidRecord" } else { "10 MessageTooLarge" };
+                    assert!(refusal.reason.starts_with(words), "{refusal}");
+                    sent.push(-refusal.offset.0);
+                }
+                Kind::Loss(lost) => panic!("{lost}"),
+            }
+        }
+        let expected = |n: u8| if is_bad(n) { -i64::from(n) } else { n.into() };
+        assert_eq!(sent, (0..100).map(expected).collect::<Vec<_>>(), "{stored_in} {is_compacted}");
+        // Where that was chosen, what lies before the first of them is sent, and the log waits there.
+        let stops = BridgeConfig { on_refused: RefusedRule::Stop, ..BridgeConfig::default() };
+        lanes[0].start_at_the_beginning().unwrap();
+        let (arrived, aborted) = send_to(&mut lanes, &stops, |_| false);
+        assert_eq!((arrived, aborted), ((0..4).collect::<Vec<i64>>(), 0));
+        assert!(lanes[0].waits.as_ref().unwrap().contains("the record at offset 4 is refused"));
+    }
+}
+
+/// The broker counts records from the beginning of a batch, in which offsets may be missing.
+#[test]
+fn a_record_that_the_broker_names_by_its_index_is_found_by_its_offset() {
+    let mut runs = Runs::default();
+    for (index, offset) in [7, 8, 9, 20, 21, 40].into_iter().enumerate() {
+        runs.push(index as u32, Offset(offset));
+    }
+    assert_eq!(runs.0, [(0, Offset(7)), (3, Offset(20)), (5, Offset(40))]);
+    let offsets: Vec<i64> = (0..6).map(|index| runs.offset_of(index).unwrap().0).collect();
+    assert_eq!(offsets, [7, 8, 9, 20, 21, 40]);
+    assert_eq!(Runs::default().offset_of(0), None);
+    // As the pieces of a log have them.
+    let (_store, mut all) = lane(&[], 1 << 20);
+    fill(&all, 100, 100);
+    all.refuse(Refusal { offset: Offset(50), code: Code(87), reason: "no".to_owned() });
+    all.start_at_the_beginning().unwrap();
+    let collected = collect_all(&mut [all]);
+    let runs: Vec<&Runs> = collected.pieces.iter().map(|piece| &piece.runs).collect();
+    assert_eq!(runs, [&Runs::from(Offset(0)), &Runs::default(), &Runs::from(Offset(51))]);
+}
+
 #[test]
 fn what_lies_before_a_refused_record_in_its_stored_batch_is_sent() {
     let (_store, mut all) = lane(&[], 1 << 20);
@@ -259,7 +324,7 @@ fn a_dead_letter_has_the_record_and_says_where_it_was_and_why_it_was_refused() {
     let record = NewRecord::value(b"value").with_key(b"key").with_headers(&headers).with_timestamp(TimestampMs(1234));
     log.log.append(record).unwrap();
     log.start_at_the_beginning().unwrap();
-    log.refuse(&Refusal { offset: Offset(0), code: Code(87), reason: "words".to_owned() }, &BridgeConfig::default());
+    log.refuse(Refusal { offset: Offset(0), code: Code(87), reason: "words".to_owned() });
     let mut lanes = [log];
     let config = BridgeConfig { device: "d".to_owned(), ..BridgeConfig::default() };
     let collected = collect_with(&mut lanes, &config, 4 << 20, TimestampMs(99));

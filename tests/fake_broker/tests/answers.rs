@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use edgelog::bridge::{Bridge, BridgeConfig, BridgeError, BridgeEvent};
+use edgelog::bridge::{Bridge, BridgeConfig, BridgeError, BridgeEvent, LogPosition};
 use edgelog::{NewRecord, NewTopic, Store};
 use edgelog_fake_broker::Front;
 use krafka::error::ErrorCode;
@@ -95,10 +95,11 @@ impl World {
         let told = events.clone();
         let mut bridge = Bridge::attach(&self.store, self.config()).unwrap();
         bridge = bridge.observe(move |event| told.lock().unwrap().push(event.clone()));
-        let waiting = bridge.run_until_caught_up();
+        let positions = bridge.run_until_caught_up();
         let events = events.lock().unwrap().clone();
-        let waiting = waiting.unwrap_or_else(|error| panic!("{doing}: {error}\n{events:?}"));
-        assert!(waiting.is_empty(), "{doing}: {waiting:?}\n{events:?}");
+        let positions = positions.unwrap_or_else(|error| panic!("{doing}: {error}\n{events:?}"));
+        let is_delivered = |log: &LogPosition| log.is_delivered() && log.waits.is_none();
+        assert!(!positions.is_empty() && positions.iter().all(is_delivered), "{doing}: {positions:?}\n{events:?}");
         let found = self.broker.committed_records("t").expect("its own records");
         let found: Vec<_> = found
             .iter()
@@ -234,9 +235,11 @@ fn a_position_that_stays_open_lets_its_log_wait_and_ends_nothing() {
         asked.fetch_add(1, Ordering::Relaxed);
         Control::Error(ErrorCode::UnstableOffsetCommit)
     });
-    let waiting = Bridge::attach(&world.store, world.config()).unwrap().run_until_caught_up().unwrap();
-    let [(log, reason)] = &waiting[..] else { panic!("{waiting:?}") };
-    assert_eq!(log.to_string(), "t-0");
+    let positions = Bridge::attach(&world.store, world.config()).unwrap().run_until_caught_up().unwrap();
+    let [LogPosition { log, committed_offset: None, lag: None, held, waits: Some(reason), .. }] = &positions[..] else {
+        panic!("{positions:?}")
+    };
+    assert_eq!((log.to_string().as_str(), *held), ("t-0", Some(RECORDS as u64)));
     assert!(reason.contains("edgelog:d:t-0") && reason.contains("request.timeout.ms=400"), "{reason}");
     let asked = count.load(Ordering::Relaxed);
     assert!(asked >= 2, "asked {asked} times");

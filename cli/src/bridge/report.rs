@@ -1,0 +1,275 @@
+//! What a bridge that runs reports: each event as a line of JSON, or what a person wants to know of them.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Instant;
+
+use edgelog::bridge::{BridgeEvent, LogPosition, MetricsHandle};
+use edgelog::{Offset, TopicPartition};
+use serde::Serialize;
+
+use super::outage::{Due, Outage};
+use crate::failure::warn;
+use crate::print;
+use crate::progress::CatchUp;
+use crate::time;
+
+/// So many logs are named in a line.
+const LOGS_NAMED_MAX: usize = 8;
+
+/// How much is reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manner {
+    Json,
+    /// What needs a person.
+    Quiet,
+    /// What changes. In a log, which is kept, no line for each transaction.
+    Log,
+    /// To a person who looks on: each transaction as well.
+    Terminal,
+    /// Everything, each try too.
+    Verbose,
+}
+
+impl Manner {
+    pub(super) fn new(json: bool, quiet: bool, verbose: bool) -> Manner {
+        match (json, quiet, verbose) {
+            (true, ..) => Manner::Json,
+            (_, true, _) => Manner::Quiet,
+            (_, _, true) => Manner::Verbose,
+            // A service manager's journal is no terminal; the variables that it sets are inherited by terminals, too.
+            _ if io::stderr().is_terminal() => Manner::Terminal,
+            _ => Manner::Log,
+        }
+    }
+
+    fn has_transactions(self) -> bool {
+        matches!(self, Manner::Terminal | Manner::Verbose)
+    }
+}
+
+/// Reports what happens.
+pub(super) struct Reporter {
+    manner: Manner,
+    metrics: MetricsHandle,
+    catch_up: CatchUp,
+    outage: Outage,
+    /// That all is sent was reported, and nothing since that puts it in question.
+    caught_up_reported: bool,
+}
+
+impl Reporter {
+    pub(super) fn new(manner: Manner, metrics: MetricsHandle, catch_up: CatchUp) -> Reporter {
+        Reporter { manner, metrics, catch_up, outage: Outage::default(), caught_up_reported: false }
+    }
+
+    pub(super) fn report(&mut self, event: &BridgeEvent) {
+        // The bar says it.
+        let is_shown = self.catch_up.is_shown() && matches!(event, BridgeEvent::Committed { .. });
+        let catch_up = self.catch_up.clone();
+        catch_up.suspend(|| match self.manner {
+            Manner::Json => report_json(event),
+            _ => self.report_plainly(event, is_shown),
+        });
+    }
+
+    fn report_plainly(&mut self, event: &BridgeEvent, is_shown: bool) {
+        let is_quiet = self.manner == Manner::Quiet;
+        match event {
+            BridgeEvent::Committed { records, bytes, positions } => {
+                self.report_success();
+                if self.manner.has_transactions() && !is_shown {
+                    report_committed(*records, *bytes, positions.len(), self.manner);
+                }
+            }
+            BridgeEvent::CaughtUp => {
+                self.report_success();
+                let is_known = std::mem::replace(&mut self.caught_up_reported, true);
+                if !is_quiet && (self.manner.has_transactions() || !is_known) {
+                    eprintln!("the cluster has everything that is durable here");
+                }
+            }
+            BridgeEvent::Aborted { reason } => {
+                self.report_failure(format_args!("a transaction was aborted, and is sent again: {reason}"), reason);
+            }
+            BridgeEvent::Retrying { reason } => self.report_failure(format_args!("trying again: {reason}"), reason),
+            BridgeEvent::DeadLetter { log, offset, topic, reason } => {
+                warn(format_args!("the record of {log} at offset {offset} is a dead letter in {topic}: {reason}"));
+            }
+            BridgeEvent::Lost { log, first_offset, next_offset, reason } => {
+                warn(format_args!("offsets {first_offset} to {next_offset} of {log} are lost: {reason}"));
+            }
+            BridgeEvent::LogReplaced { log, not_sent } => {
+                let before = match not_sent {
+                    0 => "all of the one before had been sent".to_owned(),
+                    count => format!("{} of the one before had not been sent", print::counted(*count, "record")),
+                };
+                warn(format_args!("{log} was deleted and created again here: it is another log now, and {before}"));
+            }
+            BridgeEvent::Waiting { log, reason } => {
+                self.caught_up_reported = false;
+                warn(format_args!("nothing of {log} is sent: {reason}"));
+            }
+            BridgeEvent::Rewrites { topic, reason } if !is_quiet => warn(format_args!("{topic} has {reason}")),
+            BridgeEvent::RulesUnknown { topic, reason } if !is_quiet => {
+                warn(format_args!(
+                    "the configuration of the target topic {topic} may not be read, Kafka's defaults are taken: {reason}"
+                ));
+            }
+            _ => {}
+        }
+    }
+
+    /// Something failed, and is tried again.
+    fn report_failure(&mut self, line: std::fmt::Arguments<'_>, reason: &str) {
+        match self.manner {
+            Manner::Quiet => return,
+            Manner::Verbose => return warn(line),
+            _ => {}
+        }
+        match self.outage.fail(Instant::now()) {
+            Due::Nothing => {}
+            Due::Failure => warn(line),
+            Due::Still(lasts) => {
+                warn(format_args!("nothing was committed for {}: {reason}; {}", time::elapsed(lasts), self.behind()));
+            }
+        }
+    }
+
+    fn report_success(&mut self) {
+        if let Some(lasted) = self.outage.end(Instant::now()) {
+            self.caught_up_reported = false;
+            eprintln!("it goes on, after {}", time::elapsed(lasted));
+        }
+    }
+
+    fn behind(&self) -> String {
+        let metrics = self.metrics.read();
+        if metrics.logs.iter().all(|log| log.lag_records.is_none()) {
+            return "how far it is behind is not known".to_owned();
+        }
+        let records = print::counted(metrics.lag_records(), "record");
+        match metrics.logs.iter().filter_map(|log| log.lag_age).max() {
+            Some(age) => format!("{records} behind, the oldest {} old", time::elapsed(age)),
+            None => format!("{records} behind"),
+        }
+    }
+}
+
+fn report_committed(records: u64, bytes: u64, logs: usize, manner: Manner) {
+    match records {
+        // Positions alone, or the bridge's own records, which have lines of their own.
+        0 if manner == Manner::Verbose => {
+            eprintln!("committed the positions of {}", print::counted(logs as u64, "log"));
+        }
+        0 => {}
+        records => eprintln!("sent {}, {}", print::counted(records, "record"), print::bytes(bytes)),
+    }
+}
+
+/// What was not sent, and of which logs; `None` where all of it was.
+pub(super) fn not_sent(positions: &[LogPosition]) -> Option<String> {
+    let left: Vec<&LogPosition> = positions.iter().filter(|log| !log.is_delivered()).collect();
+    if left.is_empty() {
+        return None;
+    }
+    // Where the cluster's position is not known, some of it may have been sent before.
+    let of = |log: &LogPosition| match (log.lag, log.held) {
+        (Some(lag), _) => format!("{} {}", log.log, print::grouped(lag)),
+        (None, Some(held)) => format!("{} up to {}", log.log, print::grouped(held)),
+        (None, None) => format!("{} (it cannot be read)", log.log),
+    };
+    let mut named: Vec<String> = left.iter().take(LOGS_NAMED_MAX).map(|log| of(log)).collect();
+    if left.len() > named.len() {
+        named.push(format!("and {} more", left.len() - named.len()));
+    }
+    let count: u64 = left.iter().filter_map(|log| log.lag.or(log.held)).sum();
+    let up_to = if left.iter().any(|log| log.lag.is_none()) { "up to " } else { "" };
+    let was = if count == 1 { "was" } else { "were" };
+    let (records, logs) = (print::counted(count, "record"), print::counted(left.len() as u64, "log"));
+    Some(format!("{up_to}{records} of {logs} {was} not sent: {}", named.join(", ")))
+}
+
+/// The last line: how far each log is delivered.
+pub(super) fn report_positions(positions: &[LogPosition], json: bool) {
+    if json {
+        let logs = positions.iter().map(|log| LineDelivered {
+            log: log.log.to_string(),
+            end_offset: log.end_offset.map(|offset| offset.0),
+            committed_offset: log.committed_offset.map(|offset| offset.0),
+            lag: log.lag,
+            waits: log.waits.as_deref(),
+        });
+        return print_json(&Line::Positions { logs: logs.collect() });
+    }
+    let waiting = positions.iter().filter(|log| log.waits.is_some()).count() as u64;
+    match not_sent(positions) {
+        Some(line) => warn(format_args!("{line}, for the reasons above")),
+        None if waiting > 0 => {
+            warn(format_args!("{} cannot go on, for the reasons above", print::counted(waiting, "log")));
+        }
+        None => {}
+    }
+}
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+enum Line<'a> {
+    Committed { records: u64, bytes: u64, positions: Vec<LinePosition> },
+    CaughtUp,
+    Aborted { reason: &'a str },
+    Retrying { reason: &'a str },
+    DeadLetter { log: String, offset: i64, topic: &'a str, reason: &'a str },
+    Lost { log: String, first_offset: i64, next_offset: i64, reason: &'a str },
+    LogReplaced { log: String, not_sent: u64 },
+    Waiting { log: String, reason: &'a str },
+    Rewrites { topic: &'a str, reason: &'a str },
+    RulesUnknown { topic: &'a str, reason: &'a str },
+    Positions { logs: Vec<LineDelivered<'a>> },
+}
+
+#[derive(Serialize)]
+struct LinePosition {
+    log: String,
+    offset: i64,
+}
+
+#[derive(Serialize)]
+struct LineDelivered<'a> {
+    log: String,
+    end_offset: Option<i64>,
+    committed_offset: Option<i64>,
+    lag: Option<u64>,
+    waits: Option<&'a str>,
+}
+
+fn positions_of(positions: &[(TopicPartition, Offset)]) -> Vec<LinePosition> {
+    positions.iter().map(|(log, offset)| LinePosition { log: log.to_string(), offset: offset.0 }).collect()
+}
+
+fn report_json(event: &BridgeEvent) {
+    print_json(&match event {
+        BridgeEvent::Committed { records, bytes, positions } => {
+            Line::Committed { records: *records, bytes: *bytes, positions: positions_of(positions) }
+        }
+        BridgeEvent::CaughtUp => Line::CaughtUp,
+        BridgeEvent::Aborted { reason } => Line::Aborted { reason },
+        BridgeEvent::Retrying { reason } => Line::Retrying { reason },
+        BridgeEvent::DeadLetter { log, offset, topic, reason } => {
+            Line::DeadLetter { log: log.to_string(), offset: offset.0, topic, reason }
+        }
+        BridgeEvent::Lost { log, first_offset, next_offset, reason } => {
+            let (first_offset, next_offset) = (first_offset.0, next_offset.0);
+            Line::Lost { log: log.to_string(), first_offset, next_offset, reason }
+        }
+        BridgeEvent::LogReplaced { log, not_sent } => Line::LogReplaced { log: log.to_string(), not_sent: *not_sent },
+        BridgeEvent::Waiting { log, reason } => Line::Waiting { log: log.to_string(), reason },
+        BridgeEvent::Rewrites { topic, reason } => Line::Rewrites { topic, reason },
+        BridgeEvent::RulesUnknown { topic, reason } => Line::RulesUnknown { topic, reason },
+        _ => return,
+    });
+}
+
+/// Where it is not read any more, the bridge works on.
+fn print_json(line: &Line<'_>) {
+    let _ = print::json_line(line).and_then(|()| io::stdout().flush());
+}

@@ -1,0 +1,323 @@
+//! What a bridge says of logs that are not what they were, of records that are refused, and of clusters that do not
+//! know what they knew: held to a FakeBroker.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use edgelog::bridge::{Bridge, BridgeConfig, BridgeError, BridgeEvent, MetricsHandle, StopHandle};
+use edgelog::{NewRecord, NewTopic, Store};
+use edgelog_fake_broker::Front;
+use krafka::testing::FakeBroker;
+use tokio::runtime::Runtime;
+
+const DEAD: &str = "edgelog.dead.letters";
+/// Reached only where something hangs.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A cluster, which has the topics for what is sent and for dead letters.
+struct Cluster {
+    broker: FakeBroker,
+    front: Front,
+    /// What the broker runs on: dropped behind it.
+    _runtime: Runtime,
+}
+
+impl Cluster {
+    fn new(topics: &[&str]) -> Cluster {
+        let runtime = Runtime::new().expect("threads");
+        let broker = runtime.block_on(FakeBroker::start()).expect("loopback");
+        broker.set_transaction_version(2);
+        for topic in topics {
+            broker.create_topic(topic, 1);
+        }
+        let front = Front::of(broker.broker_addr(0).expect("it listens"));
+        Cluster { broker, front, _runtime: runtime }
+    }
+
+    fn config(&self, more: &[(&str, &str)]) -> BridgeConfig {
+        let mut config = BridgeConfig::default();
+        let address = self.front.address.to_string();
+        let keys = [
+            ("bootstrap.servers", address.as_str()),
+            ("edgelog.device.id", "d"),
+            ("edgelog.bridge.topics", "*"),
+            ("edgelog.bridge.interval.ms", "20"),
+            ("request.timeout.ms", "2000"),
+            ("reconnect.backoff.ms", "5"),
+            ("reconnect.backoff.max.ms", "20"),
+        ];
+        for (key, value) in keys.iter().chain(more) {
+            config.set(key, value).unwrap();
+        }
+        config
+    }
+
+    /// The values that a reader of what is committed finds.
+    fn values(&self, topic: &str) -> Vec<String> {
+        let found = self.broker.committed_records(topic).expect("its own records");
+        let value = |value: Option<&[u8]>| String::from_utf8_lossy(value.expect("a value")).into_owned();
+        found.iter().map(|record| value(record.value.as_deref())).collect()
+    }
+}
+
+/// A device's store.
+struct Device(PathBuf);
+
+impl Device {
+    fn new() -> Device {
+        static DEVICES: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("edgelog-fake-logs-{}-{}", std::process::id(), DEVICES.fetch_add(1, Ordering::Relaxed));
+        Device(std::env::temp_dir().join(name))
+    }
+
+    /// Appends records to the topic `t`, those with a key where `has_key` says so.
+    fn append(&self, values: &[String], has_key: impl Fn(usize) -> bool) {
+        let store = Store::open(&self.0).unwrap();
+        store.create_topic_if_absent(&NewTopic::new("t")).unwrap();
+        let log = store.log("t", 0).unwrap();
+        for (n, value) in values.iter().enumerate() {
+            let record = NewRecord::value(value.as_bytes());
+            log.append(if has_key(n) { record.with_key(b"key") } else { record }).unwrap();
+        }
+        store.close().unwrap();
+    }
+
+    /// Sends all of it; returns what happened.
+    fn send(&self, config: BridgeConfig) -> (Vec<edgelog::bridge::LogPosition>, Vec<BridgeEvent>) {
+        let events = Arc::<Mutex<Vec<BridgeEvent>>>::default();
+        let heard = events.clone();
+        let mut bridge = Bridge::attach(&self.0, config).unwrap();
+        bridge = bridge.observe(move |event| heard.lock().unwrap().push(event.clone()));
+        let positions = bridge.run_until_caught_up().unwrap();
+        let events = events.lock().unwrap().clone();
+        (positions, events)
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn values(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("{prefix} {n}")).collect()
+}
+
+/// A bridge that runs on a thread of its own.
+struct Running {
+    events: Receiver<BridgeEvent>,
+    metrics: MetricsHandle,
+    stop: StopHandle,
+    thread: Option<JoinHandle<Result<(), BridgeError>>>,
+}
+
+impl Running {
+    fn new(device: &Device, config: BridgeConfig) -> Running {
+        let (heard, events) = channel();
+        let mut bridge =
+            Bridge::attach(&device.0, config).unwrap().observe(move |event| drop(heard.send(event.clone())));
+        let (metrics, stop) = (bridge.metrics(), bridge.stop_handle());
+        let run = move || bridge.run().inspect_err(|error| println!("the bridge ended: {error}"));
+        Running { events, metrics, stop, thread: Some(std::thread::spawn(run)) }
+    }
+
+    /// The events up to one for which this holds.
+    fn until(&self, what: &str, is_it: impl Fn(&BridgeEvent) -> bool) -> Vec<BridgeEvent> {
+        let mut before = Vec::new();
+        loop {
+            let event = self.events.recv_timeout(DEADLINE);
+            before.push(event.unwrap_or_else(|error| panic!("{what}: {error} behind {before:?}")));
+            if before.last().is_some_and(&is_it) {
+                return before;
+            }
+        }
+    }
+
+    fn until_caught_up(&self) {
+        self.until("caught up", |event| matches!(event, BridgeEvent::CaughtUp));
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.stop();
+        let ended = self.thread.take().expect("it is joined once").join();
+        if !std::thread::panicking() {
+            ended.unwrap().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_refused_record_costs_one_aborted_transaction_where_the_target_names_it_and_none_where_it_is_foreseen() {
+    // How the refusal is known, and how many transactions may be aborted for 64 of 500 records.
+    for (how, aborted_max) in [("foreseen", 0), ("named", 1), ("searched", 64 * 9)] {
+        let (cluster, device) = (Cluster::new(&["t", DEAD]), Device::new());
+        let sent = values("record", 500);
+        let has_key = |n: usize| n % 8 != 3 || n >= 512;
+        device.append(&sent, has_key);
+        cluster.front.refuse_without_key("t", how == "named");
+        if how == "foreseen" {
+            cluster.front.set_rule("t", "cleanup.policy", "compact,delete");
+        }
+        let (positions, events) = device.send(cluster.config(&[]));
+        assert!(positions.iter().all(|log| log.is_delivered() && log.waits.is_none()), "{how}: {positions:?}");
+        let kept = |wanted: bool| {
+            let kept = sent.iter().enumerate().filter(move |(n, _)| has_key(*n) == wanted);
+            kept.map(|(_, value)| value.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(cluster.values("t"), kept(true), "{how}");
+        assert_eq!(cluster.values(DEAD), kept(false), "{how}");
+        let count = |is_it: fn(&BridgeEvent) -> bool| events.iter().filter(|event| is_it(event)).count();
+        let aborted = count(|event| matches!(event, BridgeEvent::Aborted { .. }));
+        let committed = count(|event| matches!(event, BridgeEvent::Committed { .. }));
+        println!("{how}: {aborted} aborted, {committed} committed, for {} of 500 records", kept(false).len());
+        assert!(aborted <= aborted_max, "{how}: {aborted} transactions were aborted");
+        assert_eq!(cluster.front.done() > 0, how != "foreseen", "{how}");
+        if how != "searched" {
+            assert_eq!(committed, 1, "{how}");
+        }
+    }
+}
+
+#[test]
+fn a_record_beyond_the_target_s_limit_is_a_dead_letter_and_aborts_nothing() {
+    let (cluster, device) = (Cluster::new(&["t", DEAD]), Device::new());
+    cluster.front.set_rule("t", "max.message.bytes", "3000");
+    let mut sent = values("record", 20);
+    sent[7] = "x".repeat(5000);
+    device.append(&sent, |_| true);
+    let (positions, events) = device.send(cluster.config(&[]));
+    assert!(positions[0].is_delivered(), "{positions:?}");
+    assert_eq!(cluster.values(DEAD), [sent.remove(7)]);
+    assert_eq!(cluster.values("t"), sent);
+    assert!(!events.iter().any(|event| matches!(event, BridgeEvent::Aborted { .. })), "{events:?}");
+    // Where the log is to wait instead, its position says so, and no event says that all is there.
+    let other = Device::new();
+    other.append(&["y".repeat(5000)], |_| true);
+    let config = cluster.config(&[("edgelog.bridge.on.refused", "stop"), ("edgelog.device.id", "e")]);
+    let (positions, events) = other.send(config);
+    assert_eq!((positions[0].lag, positions[0].waits.is_some()), (Some(1), true), "{positions:?}");
+    assert!(!events.iter().any(|event| matches!(event, BridgeEvent::CaughtUp)), "{events:?}");
+}
+
+#[test]
+fn a_topic_that_is_deleted_and_created_again_under_a_bridge_is_sent_from_its_beginning_where_that_was_chosen() {
+    let (cluster, device) = (Cluster::new(&["t"]), Device::new());
+    let (old, new) = (values("old", 10), values("new", 15));
+    device.append(&old, |_| true);
+    let bridge = Running::new(&device, cluster.config(&[("edgelog.bridge.on.new.log", "restart")]));
+    bridge.until_caught_up();
+    let store = Store::open(&device.0).unwrap();
+    store.delete_topic("t").unwrap();
+    store.close().unwrap();
+    device.append(&new, |_| true);
+    bridge.until("replaced", |event| matches!(event, BridgeEvent::LogReplaced { not_sent: 0, .. }));
+    bridge.until_caught_up();
+    assert_eq!(cluster.values("t"), [old, new].concat());
+    assert_eq!(bridge.metrics.read().logs[0].lag_records, Some(0));
+}
+
+#[test]
+fn a_topic_that_is_deleted_and_created_again_under_a_bridge_waits_with_the_reason_and_has_no_lag_of_0() {
+    let (cluster, device) = (Cluster::new(&["t"]), Device::new());
+    let old = values("old", 10);
+    device.append(&old, |_| true);
+    let bridge = Running::new(&device, cluster.config(&[]));
+    bridge.until_caught_up();
+    let store = Store::open(&device.0).unwrap();
+    store.delete_topic("t").unwrap();
+    bridge.until("deleted", |event| matches!(event, BridgeEvent::Waiting { reason, .. } if reason.contains("deleted")));
+    let metrics = bridge.metrics.read();
+    assert_eq!((metrics.logs[0].lag_records, metrics.logs[0].end_offset), (None, None));
+    assert!(!metrics.to_prometheus().contains("edgelog_bridge_lag_records{"));
+    store.close().unwrap();
+    device.append(&values("new", 15), |_| true);
+    let words = "deleted and created again";
+    bridge.until(words, |event| matches!(event, BridgeEvent::Waiting { reason, .. } if reason.contains(words)));
+    let log = bridge.metrics.read().logs[0].clone();
+    assert_eq!((log.lag_records, log.waits.is_some()), (None, true));
+    assert_eq!(cluster.values("t"), old);
+}
+
+#[test]
+fn a_store_that_is_removed_and_made_again_under_a_bridge_is_sent_and_locked_for_it() {
+    let (cluster, device) = (Cluster::new(&["t"]), Device::new());
+    let (old, new) = (values("old", 10), values("new", 15));
+    device.append(&old, |_| true);
+    let config = cluster.config(&[("edgelog.bridge.on.new.log", "restart")]);
+    let bridge = Running::new(&device, config.clone());
+    bridge.until_caught_up();
+    std::fs::remove_dir_all(&device.0).unwrap();
+    device.append(&new, |_| true);
+    bridge.until("replaced", |event| matches!(event, BridgeEvent::LogReplaced { .. }));
+    bridge.until_caught_up();
+    assert_eq!(cluster.values("t"), [old, new].concat());
+    // What it keeps there is kept in the new directory: its lock, and what retention has to keep.
+    assert!(matches!(Bridge::attach(&device.0, config), Err(BridgeError::Locked(_))));
+    drop(bridge);
+    let noted = edgelog::bridge::status(&device.0).unwrap();
+    assert_eq!((noted[0].acknowledged.map(|offset| offset.0), noted[0].lag), (Some(15), Some(0)));
+}
+
+#[test]
+fn a_new_topic_is_sent_without_waiting_for_the_next_look_at_logs_that_wait() {
+    let (cluster, device) = (Cluster::new(&["t", "u"]), Device::new());
+    device.append(&values("t", 3), |_| true);
+    // A minute is far beyond what this test takes.
+    let bridge = Running::new(&device, cluster.config(&[("edgelog.bridge.retry.ms", "86400000")]));
+    bridge.until_caught_up();
+    let store = Store::open(&device.0).unwrap();
+    store.create_topic(&NewTopic::new("u")).unwrap();
+    store.log("u", 0).unwrap().append(NewRecord::value(b"first")).unwrap();
+    store.close().unwrap();
+    bridge.until("sent", |event| matches!(event, BridgeEvent::Committed { records: 1, .. }));
+    assert_eq!(cluster.values("u"), ["first"]);
+}
+
+#[test]
+fn a_broker_that_does_not_know_its_topics_yet_is_asked_again_before_a_log_is_given_up() {
+    let (cluster, device) = (Cluster::new(&["t"]), Device::new());
+    let sent = values("record", 10);
+    device.append(&sent, |_| true);
+    cluster.front.forget_topics(3);
+    let (positions, events) = device.send(cluster.config(&[]));
+    assert!(positions[0].is_delivered(), "{positions:?} {events:?}");
+    assert_eq!((cluster.values("t"), cluster.front.done()), (sent, 3));
+    // One that never knows the topic lets the log wait.
+    cluster.front.forget_topics(usize::MAX);
+    let (positions, _) = device.send(cluster.config(&[("request.timeout.ms", "100")]));
+    assert!(positions[0].waits.as_ref().is_some_and(|reason| reason.contains("UnknownTopic")), "{positions:?}");
+}
+
+#[test]
+fn a_cluster_that_was_wiped_is_called_one() {
+    let (first, device) = (Cluster::new(&["t"]), Device::new());
+    first.broker.with_state(|state| state.cluster_id = "AAAAcluster-1".to_owned());
+    let sent = values("record", 10);
+    device.append(&sent, |_| true);
+    device.send(first.config(&[]));
+    assert_eq!(first.values("t"), sent);
+    // Its topics have other ids.
+    let second = Cluster::new(&["another", "t"]);
+    second.broker.with_state(|state| state.cluster_id = "BBBBcluster-2".to_owned());
+    let (positions, _) = device.send(second.config(&[]));
+    let reason = positions[0].waits.as_ref().expect("it waits");
+    for words in ["another cluster", "AAAAcluster-1", "BBBBcluster-2", "edgelog.bridge.on.recreated=restart"] {
+        assert!(reason.contains(words), "{reason}");
+    }
+    let (positions, _) = device.send(second.config(&[("edgelog.bridge.on.recreated", "restart")]));
+    assert!(positions[0].is_delivered(), "{positions:?}");
+    assert_eq!(second.values("t"), sent);
+    // A topic that was deleted and created again in the same cluster is called that.
+    let third = Cluster::new(&["another", "more", "t"]);
+    third.broker.with_state(|state| state.cluster_id = "BBBBcluster-2".to_owned());
+    let (positions, _) = device.send(third.config(&[]));
+    let reason = positions[0].waits.as_ref().expect("it waits");
+    assert!(reason.contains("deleted and re-created") && !reason.contains("another cluster"), "{reason}");
+}
