@@ -95,14 +95,15 @@ pub(super) fn valid_behind(walker: &mut Walker, damage: &Damage, epochs: EpochTa
     }
 }
 
-/// How many records of a batch lie before `reached`, the end of the segments before: where segments overlap, readers
-/// have those from there.
-fn records_before(reached: Offset, batch: &RecordBatch<'_>, decompressor: &mut Decompressor) -> u64 {
-    if batch.base_offset() >= reached {
+/// How many records of a batch lie before `reached`, the end of the segments before, or from `next` on, where the log
+/// goes on behind the batch: where segments overlap, readers have those from there.
+fn records_elsewhere(reached: Offset, next: Offset, batch: &RecordBatch<'_>, decompressor: &mut Decompressor) -> u64 {
+    if batch.base_offset() >= reached && batch.next_offset() <= next {
         return 0;
     }
     let Ok(records) = decompressor.records(batch) else { return 0 };
-    records.map_while(std::result::Result::ok).filter(|record| record.offset < reached).count() as u64
+    let offsets = records.map_while(std::result::Result::ok).map(|record| record.offset);
+    offsets.filter(|&offset| offset < reached || offset >= next).count() as u64
 }
 
 /// One segment being checked.
@@ -278,7 +279,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
                 let seen = if batch.is_control() {
                     count
                 } else {
-                    records_before(self.reached, &batch, self.log.decompressor)
+                    records_elsewhere(self.reached, next_offset, &batch, self.log.decompressor)
                 };
                 self.log.log.records += count - seen;
                 if self.log.facts.contiguous() && i64::try_from(count) != Ok(offsets) {

@@ -528,7 +528,10 @@ impl Reader {
         }
         let epoch = if contiguous { self.table_epoch.unwrap_or(claimed) } else { claimed };
         let lease = self.cursor.lease(position, size);
-        let next_offset = if contiguous { next_offset } else { self.next_in_imported(due, position, len)? };
+        let says = next_offset;
+        let next_offset = if contiguous { says } else { self.next_in_imported(due, position, len)? };
+        // What lies behind where it ends, though it says otherwise, is read from where the log goes on.
+        let until = if next_offset < says { next_offset } else { Offset::MAX };
         let place = self.place.as_ref().expect("located above");
         let (segment, from) = (Arc::clone(&place.segment), self.position);
         let place = self.place.as_mut().expect("located above");
@@ -550,7 +553,7 @@ impl Reader {
             return Ok(Step::Moved);
         }
         let pool = compressed.then(|| (Arc::clone(&self.log.pool), self.log.decompressed_bytes_max));
-        Ok(Step::Batch(Batch::new(lease, (segment, position), from, epoch, pool)))
+        Ok(Step::Batch(Batch::new(lease, (segment, position), from..until, epoch, pool)))
     }
 
     /// What the batch of `next_offset` is held to. Where base offsets are contiguous, they and the records' count say
