@@ -44,8 +44,8 @@ mod tail;
 
 pub use report::{CutTail, LogRecovery};
 
-/// So many sealed segments without index files, from the newest back, get new ones; those of more (an imported
-/// log) are made when somebody reads there.
+/// Of so many sealed segments, from the newest back, index files that are missing or short are written again. Those of
+/// more (an imported log) are made when somebody reads there.
 const STALE_INDEXES_MAX: usize = 32;
 
 /// Opens a log for writing, whatever the last stop left behind.
@@ -387,7 +387,7 @@ impl Recovery<'_> {
         let active = Arc::clone(segments.last().expect("a log has a segment"));
         active.publish(position);
         active.rebuild_into_memory(&self.log.pool)?;
-        Self::mark_stale_indexes(&segments, position);
+        self.mark_stale_indexes(&segments, position);
         let (resumed, ends_at) = self.log.resume_writer(&active, position)?;
         if self.log.origin() == Origin::Imported {
             // Nor is an offset that the last batch says to have, also where the checkpoint says less.
@@ -406,14 +406,14 @@ impl Recovery<'_> {
     }
 
     /// Of the last segment, whose batches end at `position`, and of sealed ones: the crash may have come before the
-    /// indexes of what was sealed last were written.
-    fn mark_stale_indexes(segments: &[Arc<Segment>], position: Position) {
+    /// indexes of what was sealed last were written, or reached the medium.
+    fn mark_stale_indexes(&self, segments: &[Arc<Segment>], position: Position) {
         let Some((active, sealed)) = segments.split_last() else { return };
         if position > 0 || active.has_index_files() {
             active.set_stale();
         }
         let sealed = sealed.iter().rev().take(STALE_INDEXES_MAX);
-        sealed.take_while(|segment| !segment.has_index_files()).for_each(|segment| segment.set_stale());
+        sealed.filter(|segment| !segment.has_whole_indexes(&self.log.pool)).for_each(|segment| segment.set_stale());
     }
 
     /// The offset behind `point`, and, where offsets need only rise, behind all that the valid batches from `position`
