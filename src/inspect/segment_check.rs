@@ -161,7 +161,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
     /// Whether what stands at the walk's place was durable: then what is wrong there is damage, and no end of the log.
     fn is_durable(&self) -> bool {
         // A log that no checkpoint knows is taken as it is.
-        self.log.facts.durable_below().is_none_or(|point| self.walker.expected() < point)
+        self.log.facts.recovery_point().is_none_or(|point| self.walker.expected() < point)
     }
 
     fn walk(&mut self) -> Result<Flow> {
@@ -317,7 +317,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             return self.on_old_format(damage);
         }
         let Damage { position, first_offset, .. } = *damage;
-        let point = self.log.facts.durable_below();
+        let point = self.log.facts.recovery_point();
         let is_last = self.upper.is_none();
         let mut text = damage.cause.to_string();
         text.push_str(&behind_damage(damage.unread_from, None));
@@ -418,7 +418,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             self.add(Severity::Lost, SEGMENT_BYTES_MAX, text);
             self.log.is_left_alone = true;
         }
-        let point = self.log.facts.durable_below();
+        let point = self.log.facts.recovery_point();
         let end = self.told_to;
         if let Flow::Continue = flow {
             let next = self.upper.or(point).unwrap_or(end);

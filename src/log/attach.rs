@@ -19,7 +19,7 @@ use super::attachment::{Attachment, POLL_MAX, POLL_MIN};
 use super::old_format::behind_old_messages;
 use super::open_log::OpenLog;
 use super::origin::{Origin, is_written_here};
-use super::proof::raise_by_names;
+use super::proof::believed;
 use super::role::{Attached, Role};
 use super::shared::{LogShared, is_gone};
 use super::types::{ReadUpTo, TopicPartition};
@@ -42,10 +42,7 @@ const LIST_EVERY: u32 = 16;
 pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
     let (storage, dir): (_, Arc<str>) = (&params.storage, params.name.to_string().into());
     let bases = list_segments(&**storage, &dir, &params.name)?;
-    let mut saved = params.saved.as_ref().map(|saved| saved.supported_by(&bases).0);
-    if let Some(saved) = &mut saved {
-        raise_by_names(saved, &**storage, &dir, &bases);
-    }
+    let saved = params.saved.as_ref().and_then(|saved| believed(saved, &**storage, &dir, &bases).0);
     let recovery_point = saved.as_ref().map_or(Offset(0), |saved| saved.durable.offset);
     // A log that no checkpoint knows was copied from a broker, and its offsets need only rise; or its checkpoint is
     // lost, and a hole is a loss.

@@ -26,7 +26,7 @@ use super::appender::Appender;
 use super::old_format::refuse_old_messages;
 use super::open_log::OpenLog;
 use super::origin::{Origin, is_begun_here, is_written_here};
-use super::proof::raise_by_names;
+use super::proof::believed;
 use super::read::LostRange;
 use super::role::{Role, Writer};
 use super::saved_log::{DurablePoint, SavedLog, proved_by_names};
@@ -56,11 +56,10 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     let dir: Arc<str> = params.name.to_string().into();
     let listed = list(&*params.storage, &dir)?;
     let far_end = params.saved.as_ref().and_then(SavedLog::far_end);
-    let supported = params.saved.as_ref().map(|saved| saved.supported_by(&listed));
-    let (mut saved, doubts) = supported.map_or((None, Vec::new()), |(saved, doubts)| (Some(saved), doubts));
-    if let Some(saved) = &mut saved {
-        raise_by_names(saved, &*params.storage, &dir, &listed);
-    }
+    let (saved, doubts) = match &params.saved {
+        Some(saved) => believed(saved, &*params.storage, &dir, &listed),
+        None => (None, Vec::new()),
+    };
     let params = &OpenLog { saved: saved.clone(), ..params.clone() };
     let origin = saved.as_ref().map_or(Origin::Own, |saved| saved.origin);
     let log = Arc::new(LogShared::new(params, saved.as_ref(), origin, Role::Writer(Writer::default())));
