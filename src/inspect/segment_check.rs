@@ -151,6 +151,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
 
     pub(super) fn run(mut self) -> Result<Flow> {
         let flow = self.walk()?;
+        self.log.epoch_before = self.walker.epoch_before();
         Ok(self.finish(flow))
     }
 

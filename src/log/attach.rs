@@ -108,6 +108,7 @@ fn stand_at(
         identity,
         position: Position(0),
         next_offset,
+        epoch_before: None,
         offset_end: end_of_segment(origin, next_offset, bases),
         in_vain: 0,
         searched: None,
@@ -352,7 +353,26 @@ impl LogShared {
             return Ok(false);
         }
         // Nothing good follows: the loss reaches up to the recovery point, and readers are led into it.
-        (at.position, at.next_offset) = (at.position.max(len), recovery_point);
+        (at.position, at.next_offset, at.epoch_before) = (at.position.max(len), recovery_point, None);
+        self.publish(at);
+        Ok(true)
+    }
+
+    /// Goes on behind damage at the attachment's place with the next good batch of the segment, whose batches end at
+    /// `len`. `false` where none of this history follows.
+    fn resume_behind(&self, at: &mut Attachment, len: Position, offset_end: Offset) -> Result<bool> {
+        let plausible = self.due(at.next_offset, offset_end).plausible();
+        let Some((position, next_offset)) = at.segment.resync(at.position, len, &plausible, &self.pool)?.batch else {
+            return Ok(false);
+        };
+        if at.id.is_some() && next_offset >= self.recovery_point.load(Ordering::Acquire) {
+            let epochs = self.epochs.read().clone();
+            let due = Continuation { epochs: Some(epochs.view()), ..self.due(next_offset, offset_end) };
+            if let Standing::Stale = judge_in_file(at, position, due)? {
+                return Ok(false);
+            }
+        }
+        (at.position, at.next_offset, at.epoch_before) = (position, next_offset, None);
         self.publish(at);
         Ok(true)
     }
@@ -386,7 +406,7 @@ impl LogShared {
         });
         let behind = behind.map_err(Error::storage("read", &at.segment.path()))?;
         let Some((position, next_offset)) = behind else { return Ok(false) };
-        (at.position, at.next_offset) = (position, next_offset.max(at.next_offset));
+        (at.position, at.next_offset, at.epoch_before) = (position, next_offset.max(at.next_offset), None);
         self.publish(at);
         Ok(true)
     }
@@ -399,7 +419,11 @@ impl LogShared {
         let mut may_ask = true;
         loop {
             let epochs = self.epochs.read();
-            let due = Continuation { epochs: at.id.map(|_| epochs.view()), ..self.due(at.next_offset, at.offset_end) };
+            let due = Continuation {
+                epochs: at.id.map(|_| epochs.view()),
+                epoch_before: at.epoch_before,
+                ..self.due(at.next_offset, at.offset_end)
+            };
             let batch = match due.judge(&bytes[from..]) {
                 Judgement::Continues { right_epoch: Some(_), .. } | Judgement::Stale { .. } if may_ask => {
                     // An epoch lasts in the checkpoint before its first batch: one that is not known here may be new,
@@ -430,6 +454,7 @@ impl LogShared {
                     _ => break,
                 }
             }
+            at.epoch_before = Some(batch.partition_leader_epoch());
             if at.id.is_none() {
                 let (epoch, offset) = (batch.partition_leader_epoch(), batch.base_offset());
                 at.learner.learn(&mut self.epochs.write(), epoch, offset);

@@ -566,6 +566,7 @@ impl Reader {
             offset_end: if contiguous { Offset::MAX } else { log.base_after(segment.base_offset) },
             durable_below: if contiguous { Offset(0) } else { log.recovery_point.load(Ordering::Acquire) },
             epochs: None,
+            epoch_before: None,
             check_crc: false,
         }
     }

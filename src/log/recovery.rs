@@ -87,7 +87,10 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
         kept_free = kept_free.max(end_of_swap(&*params.storage, *base, path)?);
     }
     let learner = EpochLearner::default();
-    let mut recovery = Recovery { log: &log, writer, params, report: &mut report, learner, is_copied, kept_free };
+    let report_of = &mut report;
+    let epoch_before = None;
+    let mut recovery =
+        Recovery { log: &log, writer, params, report: report_of, learner, epoch_before, is_copied, kept_free };
     let is_open = may_be_clean
         && match far_end {
             Some(position) => recovery.open_far(&listed, position)?,
@@ -195,6 +198,8 @@ struct Recovery<'a> {
     params: &'a OpenLog,
     report: &'a mut LogRecovery,
     learner: EpochLearner,
+    /// The epoch field of the batch that the walk came over last; `None` behind damage.
+    epoch_before: Option<LeaderEpoch>,
     /// Offsets below this one are not given out: files of Kafka's log cleaner hold some of them.
     kept_free: Offset,
     /// No checkpoint knows the log, and no file of our own says that it was begun here: what it holds was durable
@@ -564,6 +569,7 @@ impl Recovery<'_> {
         let mut walked =
             Walked { position: Position(0), next_offset: segment.base_offset, records: 0, to_the_end: false };
         while walked.position < len {
+        let epoch_before = self.epoch_before;
             let is_below = walked.next_offset < saved.offset;
             let mut due = self.due(walked.next_offset, saved, next_base);
             due.check_crc |= checks_all;
@@ -580,7 +586,13 @@ impl Recovery<'_> {
                     is_moved || batch.next_offset > saved.offset
                 })
             });
-            if is_below && is_odd && !is_checked {
+            let looks_again = if is_below {
+                is_odd && !is_checked
+            } else {
+                !matches!(stepped, Ok(Some(_))) && !checks_all && self.stands_at_point(segment, &walked, saved)?
+            };
+            if looks_again {
+                self.epoch_before = epoch_before;
                 return Ok(None);
             }
             let Ok(Some(stepped)) = stepped else {
@@ -606,6 +618,7 @@ impl Recovery<'_> {
         }
         walked.to_the_end = true;
         Ok(Some(walked))
+            self.epoch_before = Some(stepped.epoch);
     }
 
     /// What the batch that is due at `next_offset` is held to; [`step`](Self::step) adds the epochs.
@@ -629,11 +642,12 @@ impl Recovery<'_> {
         len: Position,
         due: Continuation<'_>,
     ) -> std::result::Result<Option<Stepped>, ()> {
+            epoch_before: None,
         let epochs = self.log.epochs.read();
         // Without a checkpoint there is no table to hold a batch against; below the recovery point none is needed.
         let check_epoch =
             self.params.saved.is_some() && due.next_offset >= due.durable_below && !bug(Bug::GoOnAfterStaleTail);
-        let due = Continuation { epochs: check_epoch.then(|| epochs.view()), ..due };
+        let due = Continuation { epochs: check_epoch.then(|| epochs.view()), epoch_before: self.epoch_before, ..due };
         let mut effort = Effort::for_segment(u64::from(len));
         let mut bytes = Lent { cursor, segment, end: len };
         match due.judge_at(&mut bytes, u64::from(position), &mut effort) {
@@ -665,6 +679,7 @@ impl Recovery<'_> {
         // Damaged bytes between two batches, or in a segment that another one overlaps, may have taken no offset.
         if walked.next_offset < next_offset {
             self.report.lost.push(LostRange {
+        self.epoch_before = None;
                 first_offset: walked.next_offset,
                 next_offset,
                 file: segment.path(),

@@ -388,6 +388,7 @@ impl Segment {
             offset_end: Offset::MAX,
             durable_below: Offset(0),
             epochs: None,
+            epoch_before: None,
             check_crc: check_crcs,
         };
         while position < len {
