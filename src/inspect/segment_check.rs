@@ -334,8 +334,11 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             (self.told_to, self.valid_end) = (next, position + u64::from(size));
             return Flow::Continue;
         }
-        // Above the recovery point nothing is known to have been durable, and so nothing to be lost.
-        let bound = point.filter(|_| is_last).unwrap_or(Offset::MAX);
+        // Above the recovery point a history that was truncated ends the log; what else follows, it goes on with.
+        let epochs = self.log.facts.epochs.view();
+        let above = damage.resumes_at.filter(|_| is_last && damage.next_offset >= point);
+        let is_left_behind = above.is_some_and(|at| self.walker.is_stale_at(at, epochs));
+        let bound = point.filter(|_| is_left_behind).unwrap_or(Offset::MAX);
         let behind = self.upper.or(point).unwrap_or(first_offset);
         let next = damage.next_offset.unwrap_or(behind).min(bound);
         text.push_str(&behind_damage(None, damage.resumes_at));
@@ -346,7 +349,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             self.plan.fill_to = Some(next);
             return Flow::Continue;
         }
-        if damage.next_offset.is_some_and(|resumed| resumed > bound) {
+        if is_left_behind {
             self.plan.fill_to = Some(next);
             let bytes = self.walker.tail_bytes(damage.resumes_at.unwrap_or(position));
             let text = format!("{bytes} bytes above the recovery point that do not continue the log");
@@ -362,6 +365,9 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         let Damage { position, first_offset, .. } = *damage;
         let bytes = self.walker.tail_bytes(position);
         let facts = &self.log.facts;
+        let is_suspect = facts.same_boot && matches!(damage.cause, Cause::Decode(DecodeError::BadCrc { .. }));
+        let whole =
+            is_suspect.then(|| self.walker.written_whole(position, first_offset, facts.epochs.view())).flatten();
         let behind = valid_behind(&mut self.walker, damage, facts.epochs.view());
         if let Cause::Decode(error @ DecodeError::BadOffset { .. }) = &damage.cause {
             let is_known_here = facts.same_boot || facts.saved.is_none();
@@ -379,7 +385,13 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             "; the log ends at offset {first_offset}, and the next open keeps the {bytes} bytes behind aside"
         );
         let Some(behind) = behind else {
-            self.add(Severity::Heals, position, text);
+            if let Some(next) = whole {
+                text.push_str(". The batch was written whole: no stop of its writer leaves it like this");
+                self.log.lose(self.path.to_owned(), Some(position), first_offset, next, text);
+            } else {
+                text.push_str(": an unfinished append, or damage to the last batch");
+                self.add(Severity::Heals, position, text);
+            }
             return Flow::EndOfLog;
         };
         let Behind { first, next, records } = behind;

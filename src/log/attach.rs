@@ -341,13 +341,8 @@ impl LogShared {
             Err(error) if is_gone(&error) => return Ok(false),
             Err(error) => return Err(error),
         };
-        if at.position < len {
-            let plausible = self.due(at.next_offset, Offset::MAX).plausible();
-            if let Some(batch) = at.segment.resync(at.position, len, &plausible, &self.pool)?.batch {
-                (at.position, at.next_offset) = batch;
-                self.publish(at);
-                return Ok(true);
-            }
+        if at.position < len && self.resume_behind(at, len, Offset::MAX)? {
+            return Ok(true);
         }
         if !is_durable {
             return Ok(false);
@@ -449,17 +444,17 @@ impl LogShared {
             let mut next_offset = batch.next_offset();
             if !due.contiguous && (batch.base_offset() > due.next_offset || !batch.is_whole()) {
                 // What stands behind it may contradict its offsets.
-                match judge_in_file(at, due)? {
+                match judge_in_file(at, at.position, due)? {
                     Standing::Batch { batch, .. } => next_offset = batch.next_offset,
                     _ => break,
                 }
             }
-            at.epoch_before = Some(batch.partition_leader_epoch());
             if at.id.is_none() {
                 let (epoch, offset) = (batch.partition_leader_epoch(), batch.base_offset());
                 at.learner.learn(&mut self.epochs.write(), epoch, offset);
             }
             at.next_offset = next_offset;
+            at.epoch_before = Some(batch.partition_leader_epoch());
             at.position += batch.size() as u32;
             from += batch.size();
             // Published one by one: what is read of the checkpoint in between may begin the log again.
@@ -514,10 +509,7 @@ impl LogShared {
             at.segment.file()?.len().map_err(Error::storage("look at", &path))?.min(READABLE_BYTES_MAX) as u32
         );
         if at.position < len {
-            let plausible = self.due(at.next_offset, base.max(at.next_offset)).plausible();
-            if let Some(batch) = at.segment.resync(at.position, len, &plausible, &self.pool)?.batch {
-                (at.position, at.next_offset) = batch;
-                self.publish(at);
+            if self.resume_behind(at, len, base.max(at.next_offset))? {
                 return Ok(());
             }
             if !is_zero(at, len)? {
@@ -574,13 +566,13 @@ impl LogShared {
     }
 }
 
-/// Judges the batch at the attachment's place by what stands behind it in the file.
-fn judge_in_file(at: &Attachment, due: Continuation<'static>) -> Result<Standing> {
+/// Judges the batch at `position` of the attachment's segment by what stands behind it in the file.
+fn judge_in_file(at: &Attachment, position: Position, due: Continuation<'_>) -> Result<Standing> {
     let path = at.segment.path();
     let file = at.segment.file()?;
     let len = file.len().map_err(Error::storage("look at", &path))?.min(READABLE_BYTES_MAX);
     let mut window = Window::new(Arc::clone(file), len);
-    Ok(due.judge_at(&mut window, u64::from(at.position), &mut Effort::for_segment(len)))
+    Ok(due.judge_at(&mut window, u64::from(position), &mut Effort::for_segment(len)))
 }
 
 /// Whether nothing was ever written from the attachment's place to `len`.

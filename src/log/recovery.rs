@@ -19,7 +19,7 @@ use std::sync::Arc;
 use edgelog_core::limits::{HOLE_MAX, SEGMENT_BYTES_MAX};
 use edgelog_core::{
     Candidate, Continuation, Effort, EpochLearner, LEADER_EPOCH_MAX, LeaderEpoch, OFFSET_MAX, Offset, Position,
-    Standing,
+    Standing, written_whole,
 };
 
 use super::appender::Appender;
@@ -35,7 +35,7 @@ use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::segment::held::{Held, lost_everywhere};
 use crate::segment::walk::{WalkRules, Walker};
-use crate::segment::{Cursor, Lent, Segment, SegmentWriter, TooLong, file_names};
+use crate::segment::{Cursor, Lent, Segment, SegmentWriter, TooLong, Window, file_names};
 use crate::storage::{Access, Storage};
 use crate::sync::Ordering;
 
@@ -45,7 +45,7 @@ mod tail;
 pub use report::{CutTail, LogRecovery};
 
 /// Of so many sealed segments, from the newest back, index files that are missing or short are written again. Those of
-/// more (an imported log) are made when somebody reads there.
+/// more (an imported log) are made when a reader comes there.
 const STALE_INDEXES_MAX: usize = 32;
 
 /// Opens a log for writing, whatever the last stop left behind.
@@ -351,6 +351,9 @@ impl Recovery<'_> {
                 if end < saved_point.offset {
                     break;
                 }
+                if let Some(next) = self.written_whole(segments.last(), position, end)? {
+                    self.report.lost.push(lost_range(&self.log.dir, segments.last(), end, next, position));
+                }
                 self.cut_tail(segments.last_mut().expect("just pushed"), position, walked.to_the_end)?;
                 break;
             }
@@ -566,10 +569,10 @@ impl Recovery<'_> {
         let log = self.log;
         let len = segment.len()?;
         let mut cursor = Cursor::new(&log.pool);
+        let epoch_before = self.epoch_before;
         let mut walked =
             Walked { position: Position(0), next_offset: segment.base_offset, records: 0, to_the_end: false };
         while walked.position < len {
-        let epoch_before = self.epoch_before;
             let is_below = walked.next_offset < saved.offset;
             let mut due = self.due(walked.next_offset, saved, next_base);
             due.check_crc |= checks_all;
@@ -615,10 +618,20 @@ impl Recovery<'_> {
             }
             walked.position += stepped.size;
             walked.next_offset = stepped.next_offset;
+            self.epoch_before = Some(stepped.epoch);
         }
         walked.to_the_end = true;
         Ok(Some(walked))
-            self.epoch_before = Some(stepped.epoch);
+    }
+
+    /// Whether the walk stands at the recovery point in front of something: what is odd there may begin below, with a
+    /// batch of which only the header was looked at.
+    fn stands_at_point(&self, segment: &Segment, walked: &Walked, saved: DurablePoint) -> Result<bool> {
+        if self.is_whole() || walked.next_offset != saved.offset || walked.position == 0 {
+            return Ok(false);
+        }
+        let mut window = Window::new(Arc::clone(segment.file()?), u64::from(segment.len()?));
+        Ok(window.first_nonzero(u64::from(walked.position)).is_some())
     }
 
     /// What the batch that is due at `next_offset` is held to; [`step`](Self::step) adds the epochs.
@@ -629,6 +642,7 @@ impl Recovery<'_> {
             offset_end: next_base.unwrap_or(Offset::MAX),
             durable_below: saved.offset,
             epochs: None,
+            epoch_before: None,
             check_crc: (next_offset >= saved.offset || self.is_whole()) && !bug(Bug::SkipCrc),
         }
     }
@@ -642,7 +656,6 @@ impl Recovery<'_> {
         len: Position,
         due: Continuation<'_>,
     ) -> std::result::Result<Option<Stepped>, ()> {
-            epoch_before: None,
         let epochs = self.log.epochs.read();
         // Without a checkpoint there is no table to hold a batch against; below the recovery point none is needed.
         let check_epoch =
@@ -657,7 +670,8 @@ impl Recovery<'_> {
         }
     }
 
-    /// Below the recovery point: finds the next good batch of the segment and reports what is lost before it.
+    /// Below the recovery point: finds the next good batch of the segment and reports what is lost before it. Where the
+    /// damage reaches over the point, that is the batch that readers go on with, too.
     fn hop_damage(
         &mut self,
         segment: &Arc<Segment>,
@@ -665,10 +679,18 @@ impl Recovery<'_> {
         saved: DurablePoint,
         next_base: Option<Offset>,
     ) -> Result<bool> {
+        self.epoch_before = None;
         let upper = next_base.unwrap_or(if self.is_whole() { Offset::MAX } else { saved.offset });
-        let mut found = self.log.resync(segment, walked.position, walked.next_offset, upper)?;
-        let is_above = found.batch.is_none_or(|(_, base)| base >= saved.offset);
-        if is_above && self.goes_on_at(segment, walked.position, saved)? {
+        let durable_below = if self.is_whole() { Offset(0) } else { saved.offset };
+        let due = Continuation { durable_below, ..self.due(walked.next_offset, saved, next_base) };
+        let mut found = segment.resync(walked.position, segment.len()?, &due.plausible(), &self.log.pool)?;
+        if let Some((at, base)) = found.batch.filter(|(_, base)| !self.is_whole() && *base >= saved.offset) {
+            let due = self.due(base, saved, next_base);
+            let is_of_this_history =
+                matches!(self.step(&mut Cursor::new(&self.log.pool), segment, at, segment.len()?, due), Ok(Some(_)));
+            found.batch = found.batch.filter(|_| is_of_this_history);
+        }
+        if found.batch.is_none() && self.goes_on_at(segment, walked.position, saved)? {
             found.batch = Some((saved.position, saved.offset));
         }
         if found.batch.is_none() && next_base.is_none() && self.is_whole() {
@@ -679,7 +701,6 @@ impl Recovery<'_> {
         // Damaged bytes between two batches, or in a segment that another one overlaps, may have taken no offset.
         if walked.next_offset < next_offset {
             self.report.lost.push(LostRange {
-        self.epoch_before = None;
                 first_offset: walked.next_offset,
                 next_offset,
                 file: segment.path(),
@@ -708,6 +729,18 @@ impl Recovery<'_> {
         }
         let mut cursor = Cursor::new(&self.log.pool);
         Ok(self.step(&mut cursor, segment, saved.position, len, self.due(saved.offset, saved, None)).is_ok())
+    }
+
+    /// The offset behind the batch that is due as `end` at `position` and does not hold, where no stop of a writer has
+    /// left it so: its records were there, and perhaps acknowledged.
+    fn written_whole(&self, segment: Option<&Arc<Segment>>, position: Position, end: Offset) -> Result<Option<Offset>> {
+        let Some(segment) = segment.filter(|_| self.params.same_boot && self.params.saved.is_some()) else {
+            return Ok(None);
+        };
+        let epochs = self.log.epochs.read();
+        let due = Continuation { epochs: Some(epochs.view()), ..self.due(end, DurablePoint::default(), None) };
+        let mut window = Window::new(Arc::clone(segment.file()?), u64::from(segment.len()?));
+        Ok(written_whole(&mut window, u64::from(position), &due).map(|batch| batch.next_offset))
     }
 
     /// Without a checkpoint the batches' own epochs make the table, as far as they rise.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use edgelog_core::limits::READABLE_BYTES_MAX;
 use edgelog_core::{
-    Candidate, Continuation, DecodeError, Effort, EpochTableView, HEADER_LEN, Judgement, Offset, Plausible,
-    RecordBatch, Resync, Standing, batch_at, displaced_batch, resync,
+    Candidate, Continuation, DecodeError, Effort, EpochTableView, HEADER_LEN, Judgement, LeaderEpoch, Offset,
+    Plausible, RecordBatch, Resync, Standing, batch_at, displaced_batch, resync, written_whole,
 };
 
 use super::Window;
