@@ -348,13 +348,9 @@ impl Recovery<'_> {
             }
             if !goes_on {
                 ended_at = at;
-                if end < saved_point.offset {
-                    break;
+                if end >= saved_point.offset {
+                    self.end_here(segments.last_mut().expect("just pushed"), &walked)?;
                 }
-                if let Some(next) = self.written_whole(segments.last(), position, end)? {
-                    self.report.lost.push(lost_range(&self.log.dir, segments.last(), end, next, position));
-                }
-                self.cut_tail(segments.last_mut().expect("just pushed"), position, walked.to_the_end)?;
                 break;
             }
             self.trim_sealed(segments.last_mut().expect("just pushed"), position)?;
@@ -410,6 +406,15 @@ impl Recovery<'_> {
             self.log.high_watermark.store(known, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// Ends the log in `segment`, above the recovery point, where the walk has stopped.
+    fn end_here(&mut self, segment: &mut Arc<Segment>, walked: &Walked) -> Result<()> {
+        let Walked { position, next_offset, to_the_end, .. } = *walked;
+        if let Some(next) = self.written_whole(segment, position, next_offset)? {
+            self.report.lost.push(lost_range(&self.log.dir, Some(segment), next_offset, next, position));
+        }
+        self.cut_tail(segment, position, to_the_end)
     }
 
     /// Of the last segment, whose batches end at `position`, and of sealed ones: the crash may have come before the
@@ -733,10 +738,10 @@ impl Recovery<'_> {
 
     /// The offset behind the batch that is due as `end` at `position` and does not hold, where no stop of a writer has
     /// left it so: its records were there, and perhaps acknowledged.
-    fn written_whole(&self, segment: Option<&Arc<Segment>>, position: Position, end: Offset) -> Result<Option<Offset>> {
-        let Some(segment) = segment.filter(|_| self.params.same_boot && self.params.saved.is_some()) else {
+    fn written_whole(&self, segment: &Segment, position: Position, end: Offset) -> Result<Option<Offset>> {
+        if !self.params.same_boot || self.params.saved.is_none() {
             return Ok(None);
-        };
+        }
         let epochs = self.log.epochs.read();
         let due = Continuation { epochs: Some(epochs.view()), ..self.due(end, DurablePoint::default(), None) };
         let mut window = Window::new(Arc::clone(segment.file()?), u64::from(segment.len()?));

@@ -252,25 +252,27 @@ impl Segment {
     /// `None` where the index files do not reach far enough; else whether their last entries alone say that they do.
     fn ends_of_indexes(&self) -> Option<bool> {
         let [offsets, times] = self.index_paths();
-        let (len, offsets) = (self.len().ok()?, self.last_entry::<OFFSET_INDEX_ENTRY_LEN>(&offsets)?);
-        let times = self.last_entry::<TIME_INDEX_ENTRY_LEN>(&times)?;
-        let Some(newest) = times.and_then(|entry| TimeIndex::new(&entry, self.base_offset).last()) else {
+        let offsets = self.last_entry(&offsets, OFFSET_INDEX_ENTRY_LEN)?;
+        let times = self.last_entry(&times, TIME_INDEX_ENTRY_LEN)?;
+        let len = self.len().ok()?;
+        let last = OffsetIndex::new(&offsets, self.base_offset).last();
+        let Some(newest) = TimeIndex::new(&times, self.base_offset).last() else {
             return (len == 0).then_some(true);
         };
-        let last = offsets.and_then(|entry| OffsetIndex::new(&entry, self.base_offset).last());
         self.is_indexed_to(last, len).then_some(last.is_none_or(|last| newest.offset >= last.offset))
     }
 
-    /// The last entry of an index file, `None` within where it has none; `None` where it is no file of whole entries.
-    fn last_entry<const LEN: usize>(&self, path: &str) -> Option<Option<[u8; LEN]>> {
+    /// The last entry of an index file, or nothing where it is empty; `None` where it is no file of whole entries.
+    fn last_entry(&self, path: &str, entry_len: usize) -> Option<Vec<u8>> {
         let file = self.storage.open(path, Access::Read).ok()?;
         let len = file.len().ok()?;
-        if len % LEN as u64 != 0 {
+        if len % entry_len as u64 != 0 {
             return None;
         }
-        let Some(at) = len.checked_sub(LEN as u64) else { return Some(None) };
-        let mut entry = [0; LEN];
-        (file.read_at(&mut entry, at).ok()? == LEN).then_some(Some(entry))
+        // Of whole entries there are none, or one at least.
+        let mut entry = vec![0; if len == 0 { 0 } else { entry_len }];
+        let at = len.saturating_sub(entry_len as u64);
+        (file.read_at(&mut entry, at).ok()? == entry.len()).then_some(entry)
     }
 
     /// Whether an offset index with this last entry reaches as far as batches that end at `len`. A batch that begins

@@ -89,12 +89,14 @@ fn attached(dir: &Path) -> (Vec<i64>, Vec<(i64, i64)>) {
     read(&Store::attach(dir).unwrap().log("t", 0).unwrap())
 }
 
+/// Damages the segment, whose batches stand at the places given: the last one below the recovery point, and the next.
+type Damage = fn(&mut Vec<u8>, &[usize], usize, usize);
+
 /// An open hid what was sound behind damage that reaches over the recovery point: it put it aside, or left it in the
 /// file behind the end without a word.
 #[test]
 fn damage_over_the_recovery_point_leaves_both_sides_readable() {
     let (last_below, first_above) = (BELOW as usize - 1, BELOW as usize);
-    type Damage = fn(&mut Vec<u8>, &[usize], usize, usize);
     let damages: [(&str, Damage); 4] = [
         ("records of both", |bytes, at, below, above| {
             bytes[at[below] + 70] ^= 0x40;
