@@ -272,7 +272,7 @@ fn a_torn_append_of_a_killed_writer_is_no_loss() {
     assert!(append.stderr.contains("of unfinished appends") && !append.stderr.contains("VALID"), "{}", append.stderr);
 }
 
-/// A kill leaves no batch whose last byte is there and another one is not: what was changed later is reported as a loss.
+/// A kill leaves no batch whose last byte is there and another one is not: what was changed later is a loss.
 #[test]
 fn a_damaged_last_batch_of_a_killed_writer_is_a_loss_to_all() {
     let place = Place::new();
