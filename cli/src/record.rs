@@ -243,9 +243,7 @@ impl<'a> Recorder<'a> {
             let cut = if cut == 0 {
                 "nothing cut".to_owned()
             } else {
-                let what =
-                    if report.set_aside_offsets() == 0 { "of unfinished appends" } else { "behind the ends of logs" };
-                format!("{} {what} cut and put aside", print::bytes(cut))
+                format!("{} {} cut and put aside", print::bytes(cut), report.cut_in_words())
             };
             let text = format!("not closed cleanly; recovered {recovered} above the recovery points, {cut}");
             writeln!(out, "{} {dir}: {}", paint.strong("edgelog"), paint.warn(text))?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edgelog::core::TimestampType;
-use edgelog::inspect::{self, Finding};
+use edgelog::inspect::{self, Finding, HiddenCheck};
 use edgelog::storage::Storage;
 use edgelog::{
     Batch, Error, IsolationLevel, Log, Offset, OffsetAndEpoch, OffsetSpec, Reader, Record, Store, TimestampMs,
@@ -45,7 +45,8 @@ payload that is not UTF-8 is null, and its bytes stand in key_base64 or payload_
 Damage: what is good on both sides is printed, the lost offsets and the place are named on standard error, and the exit code \
 is 2. So it is where records are sound perhaps and cannot be printed: of a batch that decompresses to more than \
 edgelog.decompressed.bytes.max or whose codec is not built in, and, reading committed records, of a transaction whose end is \
-damaged. A tail torn by a crash is no damage.")]
+damaged. A tail torn by a crash is no damage, and a .log.swap file that Kafka's log cleaner left is a warning: nothing that the \
+log holds is missing, and `edgelog fsck` exits with 2 where it is the only copy of records.")]
 pub(crate) struct Args {
     /// The topic, or topic-partition
     topic: String,
@@ -123,7 +124,8 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let store = ctx.attach_with(options)?;
     let readable = ctx.readable(&store, &args.topic, args.partition)?;
     let storage = inspect::open_directory(ctx.dir())?;
-    let open = |log| Lane::open(log, args, &storage);
+    let mut hidden = None;
+    let open = |log| Lane::open(log, args, &storage, &mut hidden);
     let lanes = readable.logs.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let (printer, left, has_lost) = (Printer::new(args), args.max_records, readable.has_lost);
     let mut tail = Tail { lanes, storage, printer, left, has_lost };
@@ -156,7 +158,13 @@ struct Lane {
 }
 
 impl Lane {
-    fn open(log: Log, args: &Args, storage: &Arc<dyn Storage>) -> Result<Lane, Failure> {
+    /// `hidden`: kept from one partition to the next.
+    fn open(
+        log: Log,
+        args: &Args,
+        storage: &Arc<dyn Storage>,
+        hidden: &mut Option<HiddenCheck>,
+    ) -> Result<Lane, Failure> {
         let start = args.start();
         let options = log.reader_options().isolation(args.isolation());
         let (reader, not_before) = match log.reader_with(start, options) {
@@ -164,7 +172,7 @@ impl Lane {
             Err(error) if error.is_corrupt() => (log.reader_with(OffsetSpec::Earliest, options), args.since),
             // What was asked for is lost, and said to be in the end.
             Err(Error::OffsetOutOfRange { requested, log_start_offset, .. })
-                if requested < log_start_offset && is_missing(&log, requested, storage)? =>
+                if requested < log_start_offset && is_missing(&log, requested, storage, hidden)? =>
             {
                 (log.reader_with(OffsetSpec::Earliest, options), None)
             }
@@ -185,9 +193,18 @@ impl Lane {
 }
 
 /// Whether the record at `offset` was there and is lost, where no reader comes to.
-fn is_missing(log: &Log, offset: Offset, storage: &Arc<dyn Storage>) -> Result<bool, Failure> {
+fn is_missing(
+    log: &Log,
+    offset: Offset,
+    storage: &Arc<dyn Storage>,
+    hidden: &mut Option<HiddenCheck>,
+) -> Result<bool, Failure> {
+    let check = match hidden {
+        Some(check) => check,
+        None => hidden.insert(HiddenCheck::new(storage)?),
+    };
     let holds = |(first, next)| (first..next).contains(&offset);
-    Ok(inspect::check_hidden(storage, log.name())?.iter().any(|hidden| hidden.lost.is_some_and(holds)))
+    Ok(check.of(log.name())?.iter().any(|hidden| hidden.lost.is_some_and(holds)))
 }
 
 struct Tail {
@@ -210,11 +227,12 @@ impl Tail {
                 }
             }
         }
+        let mut check = HiddenCheck::new(&self.storage)?;
         for at in 0..self.lanes.len() {
             // Before the first segment, and where damage stands above the recovery point, a reader meets nothing.
             let Lane { log, reader, .. } = &self.lanes[at];
             let position = reader.position().offset;
-            for hidden in inspect::check_hidden(&self.storage, log.name())? {
+            for hidden in check.of(log.name())? {
                 if self.left != Some(0) || hidden.lost.is_none_or(|(first, _)| first < position) {
                     self.tell_finding(&hidden)?;
                 }

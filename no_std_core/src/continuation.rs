@@ -8,6 +8,7 @@
 //! | a batch that holds, at the next offset, in the offset's epoch | continues | continues |
 //! | the same, but its epoch field is -1 or above the latest | continues, field damaged | continues, field damaged |
 //! | the same, but of an epoch before the offset's | continues, field damaged | stale: a truncated history |
+//! | the same, but the table contradicts what the batch before bears out | continues | continues, the table is wrong |
 //! | a batch over the start of an epoch | continues | damage |
 //! | a batch over the recovery point | continues if its checksum holds: the point is wrong | - |
 //! | a batch of another offset, or no batch | damage | damage: the log ends |
@@ -36,6 +37,8 @@ pub struct Continuation<'a> {
     pub durable_below: Offset,
     /// The epochs of the log; `None` where no checkpoint knows them: then any epoch continues it.
     pub epochs: Option<EpochTableView<'a>>,
+    /// The epoch field of the batch that ends where this one is due; `None` where it is not known.
+    pub epoch_before: Option<LeaderEpoch>,
     /// Whether the CRC is computed.
     pub check_crc: bool,
 }
@@ -260,7 +263,9 @@ impl Continuation<'_> {
         let expected = match epoch_of(epochs, &batch) {
             Ok(expected) => expected,
             // The bytes were durable: an epoch table that contradicts them does not make them damage.
-            Err(_) if is_durable => return Judgement::Continues { batch, right_epoch: None },
+            Err(_) if is_durable || self.contradicts(*epochs, &batch) => {
+                return Judgement::Continues { batch, right_epoch: None };
+            }
             Err(error) => return Judgement::Damage(error),
         };
         let latest = epochs.latest().map_or(NO_LEADER_EPOCH, |latest| latest.epoch);
@@ -268,9 +273,26 @@ impl Continuation<'_> {
             Judgement::Continues { batch, right_epoch: None }
         } else if is_durable || found > latest || found < 0 {
             Judgement::Continues { batch, right_epoch: Some(expected) }
+        } else if self.contradicts(*epochs, &batch) {
+            Judgement::Continues { batch, right_epoch: None }
         } else {
             Judgement::Stale { batch, expected }
         }
+    }
+
+    /// Whether the epochs cannot be those of the log: no batch of an epoch stands before that epoch's first offset, and
+    /// where no epoch begins between this batch and the one before it, both are of the same history. No truncation
+    /// leaves what contradicts either.
+    #[cold]
+    fn contradicts(&self, epochs: EpochTableView<'_>, batch: &RecordBatch<'_>) -> bool {
+        let (found, base_offset) = (batch.partition_leader_epoch(), batch.base_offset());
+        let begins_behind =
+            epochs.entries().iter().any(|entry| entry.epoch == found && entry.start_offset > base_offset);
+        let last_before = base_offset.saturating_sub(1);
+        let is_borne_out = self.epoch_before == Some(found)
+            && base_offset == self.next_offset
+            && epochs.epoch_for(last_before) == epochs.epoch_for(base_offset);
+        begins_behind || is_borne_out
     }
 }
 
@@ -372,8 +394,38 @@ mod tests {
             offset_end: Offset::MAX,
             durable_below: Offset(15),
             epochs: Some(EpochTableView(&EPOCHS)),
+            epoch_before: None,
             check_crc: true,
         }
+    }
+
+    /// No epoch is believed that the batches do not bear out.
+    #[test]
+    fn an_epoch_that_the_batches_contradict_takes_none_of_them() {
+        let judge = |due: Continuation<'_>, base, epoch| match due.judge(&batch(Offset(base), LeaderEpoch(epoch))) {
+            Judgement::Continues { .. } => "continues",
+            Judgement::Stale { .. } => "stale",
+            other => panic!("{other:?}"),
+        };
+        let entry = |epoch, start| EpochEntry { epoch: LeaderEpoch(epoch), start_offset: Offset(start) };
+        // The epoch's first offset is another one: a batch of it stands before.
+        for moved in [&[entry(0, 40)][..], &[entry(0, 0), entry(1, 40)], &[entry(0, i64::MAX - 9)]] {
+            let latest = moved[moved.len() - 1].epoch.0;
+            let due = Continuation { epochs: Some(EpochTableView(moved)), ..due(Offset(25)) };
+            assert_eq!(judge(due, 25, latest), "continues", "{moved:?}");
+        }
+        // Its number is another one: the batch before, in the same epoch by the table, has the same field.
+        let (renumbered, truncated) = ([entry(7, 0)], [entry(3, 0), entry(7, 25)]);
+        let before = |epochs, before| Continuation {
+            epochs: Some(EpochTableView(epochs)),
+            epoch_before: Some(LeaderEpoch(before)),
+            ..due(Offset(25))
+        };
+        assert_eq!(judge(before(&renumbered, 3), 25, 3), "continues");
+        assert_eq!(judge(before(&renumbered, 7), 25, 3), "stale");
+        assert_eq!(judge(Continuation { epoch_before: None, ..before(&renumbered, 3) }, 25, 3), "stale");
+        // A truncation to here.
+        assert_eq!(judge(before(&truncated, 3), 25, 3), "stale");
     }
 
     /// The table at the top of this file, row by row.

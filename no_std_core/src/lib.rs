@@ -68,6 +68,7 @@ mod roll;
 mod segment_indexer;
 mod segment_scan;
 mod time_index;
+mod torn;
 mod units;
 pub mod varint;
 
@@ -99,6 +100,7 @@ pub use roll::{RollParams, RollReason};
 pub use segment_indexer::SegmentIndexer;
 pub use segment_scan::{ScanRules, ScanStep, follows, scan_step};
 pub use time_index::{TIME_INDEX_ENTRY_LEN, TimeIndex, TimeIndexEntry};
+pub use torn::written_whole;
 pub use units::{
     LeaderEpoch, NO_LEADER_EPOCH, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP, OFFSET_MAX, Offset,
     OffsetAndEpoch, Position, TimestampMs, first_nonzero,

@@ -277,7 +277,7 @@ pub fn batch_at(
     crc_holds(bytes, &candidate, header.crc.get()).then_some(candidate)
 }
 
-fn plausible_candidate(
+pub(crate) fn plausible_candidate(
     header: &RecordBatchHeader,
     position: u64,
     end: u64,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use edgelog_core::config::StoreConfig;
 use edgelog_core::limits::READABLE_BYTES_MAX;
-use edgelog_core::{HEADER_LEN, LeaderEpoch, Offset, Position, RecordBatch};
+use edgelog_core::{LeaderEpoch, Offset, Position};
 
 use super::facts::{Listing, LogFacts, Selection, StoreFacts, kept_before, list_logs};
 use super::indexes::IndexCheck;
@@ -22,11 +22,11 @@ use super::report::{CheckReport, CheckedLog, Finding, Findings, Progress, Severi
 use super::segment_check::{Flow, SegmentCheck};
 use crate::error::{Error, Result};
 use crate::log::{SavedLog, TopicPartition, offsets_in_words};
-use crate::segment::Window;
 use crate::segment::decompressor::Decompressor;
 use crate::segment::file_names;
 use crate::segment::held::{Held, left_of, lost_everywhere};
 use crate::segment::walk::Walker;
+use crate::segment::{HeaderWalk, Window};
 use crate::storage::{Access, DirEntry, LEADS_NOWHERE, LOCK_FILE, Storage};
 use crate::store::{
     PARTITIONS_MAX, RetentionHolds, are_settings_lost, is_in_the_way, only_swap, read_config, settings_to_heal, survey,
@@ -161,29 +161,52 @@ pub(super) fn check_store(
 }
 
 /// What no reader of the log `name` meets: records that the checkpoint knows to have been before the first segment;
-/// batches that Kafka's log cleaner left under another name; and valid batches behind damage above the recovery point,
-/// in the boot that wrote them, and batches that hold at offsets which no batch can have. No crash leaves those, and
-/// what is in them was acknowledged. The findings have [`Severity::Lost`], as those of [`check`].
+/// batches that Kafka's log cleaner left under another name; what was damaged above the recovery point in the boot that
+/// wrote it, where no stop of the writer explains it, and the valid batches behind it; and batches that hold at offsets
+/// which no batch can have. The findings have [`Severity::Lost`], as those of [`check`].
 ///
 /// Reads names alone where the store was closed cleanly or the machine has booted since, else the log from the segment
-/// of its recovery point on, or its last segment where the checkpoint does not know it.
+/// of its recovery point on, or its last segment where the checkpoint does not know it. For more than one log there is
+/// [`HiddenCheck`].
 ///
 /// # Errors
 /// As [`check`].
 pub fn check_hidden(storage: &Arc<dyn Storage>, name: &TopicPartition) -> Result<Vec<Finding>> {
-    let mut facts = StoreFacts::read(&**storage)?;
-    let log_facts = LogFacts::new(&**storage, name, &facts);
-    let known = log_facts.recovery_point();
-    let is_end_in_doubt = known.is_none() || (log_facts.same_boot && !log_facts.clean);
-    let extent = if is_end_in_doubt { Extent::End } else { Extent::Names };
-    let (log, findings) = check_part(storage, name, &mut facts, extent)?;
-    let point = known.unwrap_or(log.log_end_offset);
-    let is_hidden = |finding: &Finding| {
-        // Offsets that no batch can have are above all others; messages of an old format are the readers' to report.
-        let is_above = || finding.lost.map_or(!log.needs_decision, |(first, _)| first >= point);
-        finding.severity == Severity::Lost && (finding.position.is_none() || (is_end_in_doubt && is_above()))
-    };
-    Ok(findings.into_iter().filter(is_hidden).collect())
+    HiddenCheck::new(storage)?.of(name)
+}
+
+/// [`check_hidden`] for several logs of a store: the checkpoint, which has all of them, is read once.
+#[derive(Debug)]
+pub struct HiddenCheck {
+    storage: Arc<dyn Storage>,
+    facts: StoreFacts,
+}
+
+impl HiddenCheck {
+    /// Reads the checkpoint of the store on `storage`.
+    ///
+    /// # Errors
+    /// As [`check`].
+    pub fn new(storage: &Arc<dyn Storage>) -> Result<HiddenCheck> {
+        Ok(HiddenCheck { storage: Arc::clone(storage), facts: StoreFacts::read(&**storage)? })
+    }
+
+    /// What no reader of the log `name` meets. See [`check_hidden`].
+    ///
+    /// # Errors
+    /// As [`check`].
+    pub fn of(&mut self, name: &TopicPartition) -> Result<Vec<Finding>> {
+        let (log, findings, facts) = check_part(&self.storage, name, &mut self.facts, Extent::Hidden)?;
+        let is_end_in_doubt = facts.is_end_in_doubt();
+        let point = facts.recovery_point().unwrap_or(log.log_end_offset);
+        let is_hidden = |finding: &Finding| {
+            // Offsets that no batch can have are above all others; messages of an old format are the readers' to
+            // report.
+            let is_above = || finding.lost.map_or(!log.needs_decision, |(first, _)| first >= point);
+            finding.severity == Severity::Lost && (finding.position.is_none() || (is_end_in_doubt && is_above()))
+        };
+        Ok(findings.into_iter().filter(is_hidden).collect())
+    }
 }
 
 /// What is missing of the logs that `selection` names, as far as the ends of their segments show it: each has to lead
@@ -210,11 +233,11 @@ fn check_part(
     name: &TopicPartition,
     facts: &mut StoreFacts,
     extent: Extent,
-) -> Result<(CheckedLog, Vec<Finding>)> {
+) -> Result<(CheckedLog, Vec<Finding>, LogFacts)> {
     let progress = &mut |_| ControlFlow::Continue(());
     let mut meter = Meter::new(progress, 0);
-    let (log, findings, _) = check_log(storage, name, facts, extent, &mut meter, &mut Decompressor::default())?;
-    Ok((log, findings.list))
+    let (log, findings, plan) = check_log(storage, name, facts, extent, &mut meter, &mut Decompressor::default())?;
+    Ok((log, findings.list, plan.facts))
 }
 
 /// Checks one log, again where its writer changed it meanwhile.
@@ -336,16 +359,14 @@ fn bytes_of(storage: &dyn Storage, name: &TopicPartition) -> u64 {
 }
 
 /// The offset behind the batches that follow each other from `position` on, by their headers.
-fn batches_end_at(window: &mut Window, mut position: u64) -> Option<Offset> {
+fn batches_end_at(headers: &mut HeaderWalk, position: u64) -> Option<Offset> {
+    headers.start_at(position);
     let mut reached = None;
-    while position < window.end() {
-        let Ok(size) = RecordBatch::peek_size(window.at(position, HEADER_LEN)) else { break };
-        let Ok(batch) = RecordBatch::parse(window.at(position, size)) else { break };
+    while let Some(batch) = headers.next() {
         if reached.is_some_and(|reached| reached != batch.base_offset()) {
             return None;
         }
         reached = Some(batch.next_offset());
-        position += size as u64;
     }
     reached
 }
@@ -360,6 +381,8 @@ enum Extent {
     Ends,
     /// No segment: what their names say.
     Names,
+    /// What no reader may meet: the end, where that is in doubt, else the names.
+    Hidden,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -379,8 +402,11 @@ impl LogCheck<'_, '_> {
             Err(Error::Storage { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(self.no_dir()),
             Err(error) => return Err(error),
         };
-        self.facts.floor = listing.durable_below();
-        self.plan.facts.floor = self.facts.floor;
+        let extent = match extent {
+            Extent::Hidden if self.facts.is_end_in_doubt() => Extent::End,
+            Extent::Hidden => Extent::Names,
+            extent => extent,
+        };
         // What a file of Kafka's log cleaner holds is held against all segments.
         let extent = if listing.swaps.is_empty() { extent } else { Extent::Whole };
         let from = match extent {
@@ -393,7 +419,7 @@ impl LogCheck<'_, '_> {
                 let point = self.facts.recovery_point().unwrap_or(Offset::MAX);
                 listing.segments.partition_point(|(base, _)| *base <= point).saturating_sub(1)
             }
-            Extent::Names => listing.segments.len(),
+            Extent::Names | Extent::Hidden => listing.segments.len(),
         };
         if self.facts.saved.is_none() && !self.facts.is_shut && !listing.segments.is_empty() {
             let text = "the checkpoint does not know this log; the next open takes it over as it is";
@@ -658,12 +684,10 @@ impl LogCheck<'_, '_> {
             // Holes are legal.
             return true;
         }
-        let Ok(file) = self.storage.open(path, Access::Read) else { return false };
-        let Ok(len) = file.len() else { return false };
-        let mut window = Window::new(file, len.min(i32::MAX as u64));
+        let Ok(mut headers) = HeaderWalk::open(&**self.storage, path) else { return false };
         let [index, time_index] = file_names::index_files(&self.facts.dir, base);
         let indexed = IndexCheck::load(&**self.storage, index, time_index, base).positions().last().copied();
-        indexed.into_iter().chain([0]).any(|from| batches_end_at(&mut window, from) == Some(next))
+        indexed.into_iter().chain([0]).any(|from| batches_end_at(&mut headers, from) == Some(next))
     }
 
     fn check_segment(&mut self, base: Offset, path: &str, upper: Option<Offset>) -> Result<Flow> {
@@ -689,6 +713,7 @@ impl LogCheck<'_, '_> {
         let rules = self.facts.walk_rules(base, upper);
         let mut walker = Walker::new(file, len.min(READABLE_BYTES_MAX), rules);
         walker.set_hints(indexes.positions());
+        walker.set_epoch_before(self.epoch_before.take());
         self.log.segments += 1;
         self.log.bytes += indexes.bytes;
         let flow = SegmentCheck::new(self, path, base, upper, walker, indexes).run()?;

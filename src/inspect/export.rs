@@ -202,7 +202,7 @@ pub fn export_partition(
         let reason = "a topic id is 22 characters of base64url, as `kafka-topics --describe` prints it";
         return Err(Error::storage("use topic id", id)(io::Error::new(io::ErrorKind::InvalidInput, reason)));
     }
-    let mut facts = LogFacts::new(&**storage, name, &StoreFacts::read(&**storage)?);
+    let facts = LogFacts::new(&**storage, name, &StoreFacts::read(&**storage)?);
     let unknown = || Error::UnknownTopicOrPartition { name: name.to_string() };
     let listing = match Listing::read(&**storage, &facts.dir) {
         Ok(listing) => listing,
@@ -211,7 +211,6 @@ pub fn export_partition(
         }
         Err(error) => return ExportReport::all_lost(storage, name, range, error),
     };
-    facts.floor = listing.durable_below();
     let dir = name.to_string();
     let exists = target.read_dir("").map_err(Error::storage("list", "."))?.iter().any(|entry| entry.name == dir);
     if exists {
@@ -368,7 +367,7 @@ impl Exporter<'_> {
         loop {
             let before = walker.position();
             let expected = walker.expected();
-            let durable = self.facts.durable_below().is_none_or(|point| expected < point);
+            let durable = self.facts.recovery_point().is_none_or(|point| expected < point);
             let is_above = self.facts.recovery_point().is_some_and(|point| expected >= point);
             match walker.next() {
                 Step::Batch { position } => {
@@ -384,7 +383,7 @@ impl Exporter<'_> {
                     self.batch(path, position, base, &batch, offsets)?;
                 }
                 Step::Damage(damage) => {
-                    let point = self.facts.durable_below();
+                    let point = self.facts.recovery_point();
                     if ends_log(point, durable, upper.is_none(), &damage) && !is_old_format(&damage) {
                         return Ok(false);
                     }

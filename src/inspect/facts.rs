@@ -7,7 +7,7 @@ use edgelog_core::{EpochTable, LogConfig, Offset, Position};
 
 use super::pause;
 use crate::error::{Error, Result};
-use crate::log::{Origin, SavedLog, TopicPartition, is_written_here, raise_by_names};
+use crate::log::{Origin, SavedLog, TopicPartition, believed, is_written_here};
 use crate::segment::file_names;
 use crate::segment::walk::WalkRules;
 pub(super) use crate::storage::framed::read_whole;
@@ -160,8 +160,6 @@ pub(super) struct LogFacts {
     /// The machine has not booted since the checkpoint was written: all that was appended is in the page cache, and a
     /// crash of the writer tears the last append at most.
     pub(super) same_boot: bool,
-    /// Everything below is durable by the names of the segments alone, see [`Listing::durable_below`].
-    pub(super) floor: Offset,
 }
 
 impl LogFacts {
@@ -171,11 +169,10 @@ impl LogFacts {
             .map(|listing| listing.segments.iter().map(|(base, _)| *base).collect())
             .unwrap_or_default();
         let far_end = store.saved(name).and_then(SavedLog::far_end);
-        let supported = store.saved(name).map(|saved| saved.supported_by(&bases));
-        let (mut saved, doubts) = supported.map_or((None, Vec::new()), |(saved, doubts)| (Some(saved), doubts));
-        if let Some(saved) = &mut saved {
-            raise_by_names(saved, storage, &name.to_string(), &bases);
-        }
+        let (saved, doubts) = match store.saved(name) {
+            Some(saved) => believed(saved, storage, &name.to_string(), &bases),
+            None => (None, Vec::new()),
+        };
         let epochs = saved.as_ref().map(|saved| saved.epochs.clone()).unwrap_or_default();
         let dir = name.to_string();
         let origin = match &saved {
@@ -202,7 +199,6 @@ impl LogFacts {
             doubts,
             config,
             same_boot: store.newest.as_ref().is_some_and(|newest| is_boot(storage, newest.boot_id)),
-            floor: Offset(0),
         }
     }
 
@@ -211,14 +207,15 @@ impl LogFacts {
         self.origin == Origin::Own
     }
 
-    /// The recovery point that the checkpoint names; `None` where no checkpoint knows the log.
+    /// The recovery point, by the checkpoint or by the names of the segments: everything below was durable. `None`
+    /// where no checkpoint knows the log.
     pub(super) fn recovery_point(&self) -> Option<Offset> {
         self.saved.as_ref().map(|saved| saved.durable.offset)
     }
 
-    /// Everything below was durable; `None` where no checkpoint knows the log.
-    pub(super) fn durable_below(&self) -> Option<Offset> {
-        self.recovery_point().map(|point| point.max(self.floor))
+    /// Whether more than names says where the log ends: no checkpoint knows it, or its writer was stopped in this boot.
+    pub(super) fn is_end_in_doubt(&self) -> bool {
+        self.saved.is_none() || (self.same_boot && !self.clean)
     }
 
     pub(super) fn log_start(&self) -> Offset {
@@ -231,7 +228,7 @@ impl LogFacts {
             first_offset: Some(base),
             contiguous: self.contiguous(),
             offset_end: upper.unwrap_or(Offset::MAX),
-            durable_below: self.durable_below().unwrap_or(Offset(0)),
+            durable_below: self.recovery_point().unwrap_or(Offset(0)),
         }
     }
 }
@@ -296,13 +293,6 @@ impl Listing {
         listing.cuts.sort_unstable();
         listing.swaps.sort_unstable();
         Ok(listing)
-    }
-
-    /// A segment begins only when everything below the one before it is durable: what the checkpoint does not say yet,
-    /// or no more where its newer slot is lost, the names of the last two segments say.
-    pub(super) fn durable_below(&self) -> Offset {
-        let before_last = self.segments.len().checked_sub(2).and_then(|at| self.segments.get(at));
-        before_last.map_or(Offset(0), |(base, _)| *base)
     }
 }
 

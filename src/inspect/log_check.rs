@@ -4,7 +4,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use edgelog_core::{EpochTable, Offset};
+use edgelog_core::{EpochTable, LeaderEpoch, Offset};
 
 use super::facts::LogFacts;
 use super::plan::LogPlan;
@@ -52,6 +52,8 @@ pub(super) struct LogCheck<'a, 'p> {
     pub(super) is_last_attempt: bool,
     /// Of each segment, the offsets from its base to behind its last batch.
     pub(super) covered: Vec<(Offset, Offset)>,
+    /// What the last batch of the segment before says its epoch is; `None` behind damage.
+    pub(super) epoch_before: Option<LeaderEpoch>,
     /// A segment of it cannot be opened or is longer than one can be, or messages of format 0 or 1 are in it: whatever
     /// else is found, nothing is
     /// done to it.
@@ -98,6 +100,7 @@ impl<'a, 'p> LogCheck<'a, 'p> {
             storage,
             is_last_attempt: false,
             covered: Vec::new(),
+            epoch_before: None,
             is_left_alone: false,
             pauses_left: PAUSES_MAX,
             facts,

@@ -54,7 +54,7 @@ mod shared;
 #[cfg(test)]
 mod tests;
 
-pub use check::{check, check_ends, check_hidden, check_within};
+pub use check::{HiddenCheck, check, check_ends, check_hidden, check_within};
 pub use dump::{DumpItem, DumpOptions, DumpReport, DumpText, dump};
 pub use export::{ExportRange, ExportReport, export_directory, export_partition, export_records, unreadable_segment};
 pub use facts::Selection;

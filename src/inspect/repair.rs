@@ -317,11 +317,7 @@ fn prepare(storage: &dyn Storage, checkpoint: &mut Checkpoint, plan: &LogPlan) {
     if let (Some(saved), Some(believed)) = (saved_of(checkpoint, name), &plan.facts.saved) {
         // What the segments do not bear out is not written again.
         (saved.durable, saved.log_start_offset) = (believed.durable, believed.log_start_offset);
-    }
-    let point = durable_point(plan);
-    if let Some(saved) = saved_of(checkpoint, name).filter(|saved| saved.durable.offset < point) {
-        // The checkpoint lags behind: without this, the next open would take damage below for the log's end.
-        saved.durable = DurablePoint { offset: point, base_offset: point, position: Position(0) };
+        saved.epochs.clone_from(&believed.epochs);
     }
     let (Some(start), Some(saved)) = (plan.new_start, saved_of(checkpoint, name)) else { return };
     saved.log_start_offset = saved.log_start_offset.max(start);
@@ -342,11 +338,7 @@ fn identity(storage: &dyn Storage, facts: &LogFacts) -> [u8; 16] {
 
 /// Up to here a log's segments are put right; what lies above is recovery's to judge.
 fn durable_point(plan: &LogPlan) -> Offset {
-    match (plan.facts.recovery_point(), plan.facts.durable_below()) {
-        // Where a history that was taken back stands above the recovery point, the log ends before it.
-        (Some(point), Some(durable)) => durable.min(plan.end).max(point),
-        _ => plan.end,
-    }
+    plan.facts.recovery_point().unwrap_or(plan.end)
 }
 
 fn repair_log(

@@ -95,14 +95,15 @@ pub(super) fn valid_behind(walker: &mut Walker, damage: &Damage, epochs: EpochTa
     }
 }
 
-/// How many records of a batch lie before `reached`, the end of the segments before: where segments overlap, readers
-/// have those from there.
-fn records_before(reached: Offset, batch: &RecordBatch<'_>, decompressor: &mut Decompressor) -> u64 {
-    if batch.base_offset() >= reached {
+/// How many records of a batch lie before `reached`, the end of the segments before, or from `next` on, where the log
+/// goes on behind the batch: where segments overlap, readers have those from there.
+fn records_elsewhere(reached: Offset, next: Offset, batch: &RecordBatch<'_>, decompressor: &mut Decompressor) -> u64 {
+    if batch.base_offset() >= reached && batch.next_offset() <= next {
         return 0;
     }
     let Ok(records) = decompressor.records(batch) else { return 0 };
-    records.map_while(std::result::Result::ok).filter(|record| record.offset < reached).count() as u64
+    let offsets = records.map_while(std::result::Result::ok).map(|record| record.offset);
+    offsets.filter(|&offset| offset < reached || offset >= next).count() as u64
 }
 
 /// One segment being checked.
@@ -150,6 +151,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
 
     pub(super) fn run(mut self) -> Result<Flow> {
         let flow = self.walk()?;
+        self.log.epoch_before = self.walker.epoch_before();
         Ok(self.finish(flow))
     }
 
@@ -160,7 +162,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
     /// Whether what stands at the walk's place was durable: then what is wrong there is damage, and no end of the log.
     fn is_durable(&self) -> bool {
         // A log that no checkpoint knows is taken as it is.
-        self.log.facts.durable_below().is_none_or(|point| self.walker.expected() < point)
+        self.log.facts.recovery_point().is_none_or(|point| self.walker.expected() < point)
     }
 
     fn walk(&mut self) -> Result<Flow> {
@@ -278,7 +280,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
                 let seen = if batch.is_control() {
                     count
                 } else {
-                    records_before(self.reached, &batch, self.log.decompressor)
+                    records_elsewhere(self.reached, next_offset, &batch, self.log.decompressor)
                 };
                 self.log.log.records += count - seen;
                 if self.log.facts.contiguous() && i64::try_from(count) != Ok(offsets) {
@@ -316,7 +318,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             return self.on_old_format(damage);
         }
         let Damage { position, first_offset, .. } = *damage;
-        let point = self.log.facts.durable_below();
+        let point = self.log.facts.recovery_point();
         let is_last = self.upper.is_none();
         let mut text = damage.cause.to_string();
         text.push_str(&behind_damage(damage.unread_from, None));
@@ -332,8 +334,11 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             (self.told_to, self.valid_end) = (next, position + u64::from(size));
             return Flow::Continue;
         }
-        // Above the recovery point nothing is known to have been durable, and so nothing to be lost.
-        let bound = point.filter(|_| is_last).unwrap_or(Offset::MAX);
+        // Above the recovery point a history that was truncated ends the log; what else follows, it goes on with.
+        let epochs = self.log.facts.epochs.view();
+        let above = damage.resumes_at.filter(|_| is_last && damage.next_offset >= point);
+        let is_left_behind = above.is_some_and(|at| self.walker.is_stale_at(at, epochs));
+        let bound = point.filter(|_| is_left_behind).unwrap_or(Offset::MAX);
         let behind = self.upper.or(point).unwrap_or(first_offset);
         let next = damage.next_offset.unwrap_or(behind).min(bound);
         text.push_str(&behind_damage(None, damage.resumes_at));
@@ -344,7 +349,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             self.plan.fill_to = Some(next);
             return Flow::Continue;
         }
-        if damage.next_offset.is_some_and(|resumed| resumed > bound) {
+        if is_left_behind {
             self.plan.fill_to = Some(next);
             let bytes = self.walker.tail_bytes(damage.resumes_at.unwrap_or(position));
             let text = format!("{bytes} bytes above the recovery point that do not continue the log");
@@ -360,6 +365,9 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         let Damage { position, first_offset, .. } = *damage;
         let bytes = self.walker.tail_bytes(position);
         let facts = &self.log.facts;
+        let is_suspect = facts.same_boot && matches!(damage.cause, Cause::Decode(DecodeError::BadCrc { .. }));
+        let whole =
+            is_suspect.then(|| self.walker.written_whole(position, first_offset, facts.epochs.view())).flatten();
         let behind = valid_behind(&mut self.walker, damage, facts.epochs.view());
         if let Cause::Decode(error @ DecodeError::BadOffset { .. }) = &damage.cause {
             let is_known_here = facts.same_boot || facts.saved.is_none();
@@ -377,7 +385,13 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             "; the log ends at offset {first_offset}, and the next open keeps the {bytes} bytes behind aside"
         );
         let Some(behind) = behind else {
-            self.add(Severity::Heals, position, text);
+            if let Some(next) = whole {
+                text.push_str(". The batch was written whole: no stop of its writer leaves it like this");
+                self.log.lose(self.path.to_owned(), Some(position), first_offset, next, text);
+            } else {
+                text.push_str(": an unfinished append, or damage to the last batch");
+                self.add(Severity::Heals, position, text);
+            }
             return Flow::EndOfLog;
         };
         let Behind { first, next, records } = behind;
@@ -417,7 +431,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             self.add(Severity::Lost, SEGMENT_BYTES_MAX, text);
             self.log.is_left_alone = true;
         }
-        let point = self.log.facts.durable_below();
+        let point = self.log.facts.recovery_point();
         let end = self.told_to;
         if let Flow::Continue = flow {
             let next = self.upper.or(point).unwrap_or(end);

@@ -19,7 +19,7 @@ use super::attachment::{Attachment, POLL_MAX, POLL_MIN};
 use super::old_format::behind_old_messages;
 use super::open_log::OpenLog;
 use super::origin::{Origin, is_written_here};
-use super::proof::raise_by_names;
+use super::proof::believed;
 use super::role::{Attached, Role};
 use super::shared::{LogShared, is_gone};
 use super::types::{ReadUpTo, TopicPartition};
@@ -42,10 +42,7 @@ const LIST_EVERY: u32 = 16;
 pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
     let (storage, dir): (_, Arc<str>) = (&params.storage, params.name.to_string().into());
     let bases = list_segments(&**storage, &dir, &params.name)?;
-    let mut saved = params.saved.as_ref().map(|saved| saved.supported_by(&bases).0);
-    if let Some(saved) = &mut saved {
-        raise_by_names(saved, &**storage, &dir, &bases);
-    }
+    let saved = params.saved.as_ref().and_then(|saved| believed(saved, &**storage, &dir, &bases).0);
     let recovery_point = saved.as_ref().map_or(Offset(0), |saved| saved.durable.offset);
     // A log that no checkpoint knows was copied from a broker, and its offsets need only rise; or its checkpoint is
     // lost, and a hole is a loss.
@@ -111,6 +108,7 @@ fn stand_at(
         identity,
         position: Position(0),
         next_offset,
+        epoch_before: None,
         offset_end: end_of_segment(origin, next_offset, bases),
         in_vain: 0,
         searched: None,
@@ -343,19 +341,33 @@ impl LogShared {
             Err(error) if is_gone(&error) => return Ok(false),
             Err(error) => return Err(error),
         };
-        if at.position < len {
-            let plausible = self.due(at.next_offset, Offset::MAX).plausible();
-            if let Some(batch) = at.segment.resync(at.position, len, &plausible, &self.pool)?.batch {
-                (at.position, at.next_offset) = batch;
-                self.publish(at);
-                return Ok(true);
-            }
+        if at.position < len && self.resume_behind(at, len, Offset::MAX)? {
+            return Ok(true);
         }
         if !is_durable {
             return Ok(false);
         }
         // Nothing good follows: the loss reaches up to the recovery point, and readers are led into it.
-        (at.position, at.next_offset) = (at.position.max(len), recovery_point);
+        (at.position, at.next_offset, at.epoch_before) = (at.position.max(len), recovery_point, None);
+        self.publish(at);
+        Ok(true)
+    }
+
+    /// Goes on behind damage at the attachment's place with the next good batch of the segment, whose batches end at
+    /// `len`. `false` where none of this history follows.
+    fn resume_behind(&self, at: &mut Attachment, len: Position, offset_end: Offset) -> Result<bool> {
+        let plausible = self.due(at.next_offset, offset_end).plausible();
+        let Some((position, next_offset)) = at.segment.resync(at.position, len, &plausible, &self.pool)?.batch else {
+            return Ok(false);
+        };
+        if at.id.is_some() && next_offset >= self.recovery_point.load(Ordering::Acquire) {
+            let epochs = self.epochs.read().clone();
+            let due = Continuation { epochs: Some(epochs.view()), ..self.due(next_offset, offset_end) };
+            if let Standing::Stale = judge_in_file(at, position, due)? {
+                return Ok(false);
+            }
+        }
+        (at.position, at.next_offset, at.epoch_before) = (position, next_offset, None);
         self.publish(at);
         Ok(true)
     }
@@ -389,7 +401,7 @@ impl LogShared {
         });
         let behind = behind.map_err(Error::storage("read", &at.segment.path()))?;
         let Some((position, next_offset)) = behind else { return Ok(false) };
-        (at.position, at.next_offset) = (position, next_offset.max(at.next_offset));
+        (at.position, at.next_offset, at.epoch_before) = (position, next_offset.max(at.next_offset), None);
         self.publish(at);
         Ok(true)
     }
@@ -402,7 +414,11 @@ impl LogShared {
         let mut may_ask = true;
         loop {
             let epochs = self.epochs.read();
-            let due = Continuation { epochs: at.id.map(|_| epochs.view()), ..self.due(at.next_offset, at.offset_end) };
+            let due = Continuation {
+                epochs: at.id.map(|_| epochs.view()),
+                epoch_before: at.epoch_before,
+                ..self.due(at.next_offset, at.offset_end)
+            };
             let batch = match due.judge(&bytes[from..]) {
                 Judgement::Continues { right_epoch: Some(_), .. } | Judgement::Stale { .. } if may_ask => {
                     // An epoch lasts in the checkpoint before its first batch: one that is not known here may be new,
@@ -428,7 +444,7 @@ impl LogShared {
             let mut next_offset = batch.next_offset();
             if !due.contiguous && (batch.base_offset() > due.next_offset || !batch.is_whole()) {
                 // What stands behind it may contradict its offsets.
-                match judge_in_file(at, due)? {
+                match judge_in_file(at, at.position, due)? {
                     Standing::Batch { batch, .. } => next_offset = batch.next_offset,
                     _ => break,
                 }
@@ -438,6 +454,7 @@ impl LogShared {
                 at.learner.learn(&mut self.epochs.write(), epoch, offset);
             }
             at.next_offset = next_offset;
+            at.epoch_before = Some(batch.partition_leader_epoch());
             at.position += batch.size() as u32;
             from += batch.size();
             // Published one by one: what is read of the checkpoint in between may begin the log again.
@@ -492,10 +509,7 @@ impl LogShared {
             at.segment.file()?.len().map_err(Error::storage("look at", &path))?.min(READABLE_BYTES_MAX) as u32
         );
         if at.position < len {
-            let plausible = self.due(at.next_offset, base.max(at.next_offset)).plausible();
-            if let Some(batch) = at.segment.resync(at.position, len, &plausible, &self.pool)?.batch {
-                (at.position, at.next_offset) = batch;
-                self.publish(at);
+            if self.resume_behind(at, len, base.max(at.next_offset))? {
                 return Ok(());
             }
             if !is_zero(at, len)? {
@@ -552,13 +566,13 @@ impl LogShared {
     }
 }
 
-/// Judges the batch at the attachment's place by what stands behind it in the file.
-fn judge_in_file(at: &Attachment, due: Continuation<'static>) -> Result<Standing> {
+/// Judges the batch at `position` of the attachment's segment by what stands behind it in the file.
+fn judge_in_file(at: &Attachment, position: Position, due: Continuation<'_>) -> Result<Standing> {
     let path = at.segment.path();
     let file = at.segment.file()?;
     let len = file.len().map_err(Error::storage("look at", &path))?.min(READABLE_BYTES_MAX);
     let mut window = Window::new(Arc::clone(file), len);
-    Ok(due.judge_at(&mut window, u64::from(at.position), &mut Effort::for_segment(len)))
+    Ok(due.judge_at(&mut window, u64::from(position), &mut Effort::for_segment(len)))
 }
 
 /// Whether nothing was ever written from the attachment's place to `len`.

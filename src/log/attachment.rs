@@ -25,6 +25,8 @@ pub(super) struct Attachment {
     pub(super) identity: u64,
     pub(super) position: Position,
     pub(super) next_offset: Offset,
+    /// The epoch field of the batch that ends here; `None` behind damage.
+    pub(super) epoch_before: Option<LeaderEpoch>,
     /// Where the next segment begins, in a log whose offsets need only rise; else `Offset::MAX`.
     pub(super) offset_end: Offset,
     pub(super) in_vain: u32,

@@ -1,6 +1,7 @@
 //! A batch that a reader hands out, and its records. It keeps alive what it borrows.
 
 use std::cell::OnceCell;
+use std::ops::Range;
 use std::sync::Arc;
 
 use edgelog_core::{CompressionType, LeaderEpoch, Offset, Position, Record, RecordBatch};
@@ -15,8 +16,8 @@ pub struct Batch {
     bytes: BatchBytes,
     base_offset: Offset,
     last_offset: Offset,
-    /// Records below this offset were not asked for.
-    from: Offset,
+    /// Records outside of these offsets were not asked for, or are the next segment's.
+    asked: Range<Offset>,
     leader_epoch: LeaderEpoch,
     /// Where a compressed batch gets its buffer, and the bytes that it may take.
     pool: Option<(Arc<BufferPool>, usize)>,
@@ -25,16 +26,17 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The batch of these offsets that `bytes` is, from offset `from` on. A compressed one needs the pool.
+    /// The batch of these offsets that `bytes` is, with its records of the offsets `asked`. A compressed one needs the
+    /// pool.
     #[inline]
     pub(super) fn new(
         bytes: BatchBytes,
         (base_offset, last_offset): (Offset, Offset),
-        from: Offset,
+        asked: Range<Offset>,
         leader_epoch: LeaderEpoch,
         pool: Option<(Arc<BufferPool>, usize)>,
     ) -> Batch {
-        Batch { bytes, base_offset, last_offset, from, leader_epoch, pool, payload: OnceCell::new() }
+        Batch { bytes, base_offset, last_offset, asked, leader_epoch, pool, payload: OnceCell::new() }
     }
 
     /// The batch as Kafka's bytes.
@@ -64,7 +66,7 @@ impl Batch {
 
     /// Offset of the first record that was asked for.
     pub(super) fn first_asked_for(&self) -> Offset {
-        self.from.max(self.base_offset())
+        self.asked.start.max(self.base_offset())
     }
 
     /// The leader epoch that the records were written in.
@@ -89,7 +91,7 @@ impl Batch {
             CompressionType::None => batch.records_in(batch.payload()),
             codec => batch.records_in(self.decompressed(codec, batch.payload())?),
         };
-        Ok(Records { inner, from: self.from, place: self.place() })
+        Ok(Records { inner, asked: self.asked.clone(), place: self.place() })
     }
 
     fn decompressed(&self, codec: CompressionType, payload: &[u8]) -> Result<&[u8]> {
@@ -150,7 +152,7 @@ impl Place<'_> {
 #[derive(Debug, Clone)]
 pub struct Records<'a> {
     inner: edgelog_core::Records<'a>,
-    from: Offset,
+    asked: Range<Offset>,
     place: Place<'a>,
 }
 
@@ -161,7 +163,7 @@ impl<'a> Iterator for Records<'a> {
     fn next(&mut self) -> Option<Result<Record<'a>>> {
         loop {
             match self.inner.next()? {
-                Ok(record) if record.offset < self.from => {}
+                Ok(record) if !self.asked.contains(&record.offset) => {}
                 Ok(record) => return Some(Ok(record)),
                 Err(error) => return Some(Err(self.place.corrupt(error.into()))),
             }

@@ -95,10 +95,7 @@ impl LogShared {
             debug_assert_eq!(writer.durable.lock().offset, end, "nothing is appended to a closed log");
         }
         let segments = self.segments.read().clone();
-        for segment in segments.iter().rev() {
-            if !segment.has_unwritten_indexes() {
-                break;
-            }
+        for segment in segments.iter().rev().filter(|segment| segment.has_unwritten_indexes()) {
             // On a full disk there is no room for what can be rebuilt.
             if let Err(error) = segment.write_indexes(&self.pool) {
                 tracing::debug!(log = %self.name, %error, "indexes were not written and will be rebuilt");

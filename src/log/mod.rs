@@ -56,7 +56,7 @@ pub(crate) use attachment::FailedFlush;
 pub(crate) use host::LogHost;
 pub(crate) use open_log::OpenLog;
 pub(crate) use origin::{Origin, is_begun_here, is_written_here};
-pub(crate) use proof::raise_by_names;
+pub(crate) use proof::believed;
 pub(crate) use recovery::open;
 pub(crate) use saved_log::{DurablePoint, SavedLog};
 pub(crate) use shared::LogShared;

@@ -1,9 +1,9 @@
 //! How a log came to be, which decides what a valid continuation is.
 
-use edgelog_core::{HEADER_LEN, Offset, RecordBatch};
+use edgelog_core::{Offset, RecordBatch};
 
-use crate::segment::{Window, file_names};
-use crate::storage::{Access, Storage};
+use crate::segment::{HeaderWalk, file_names};
+use crate::storage::Storage;
 
 /// How a log came to be, which decides what a valid continuation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,9 +28,13 @@ pub(crate) fn is_begun_here(storage: &dyn Storage, dir: &str) -> bool {
     storage.metadata(&format!("{dir}/{}", file_names::OWN_FILE)).is_ok()
 }
 
+/// So many bytes of each segment say who wrote it: a compacted log shows its holes long before.
+const LOOK_BYTES: u64 = 1 << 20;
+
 /// Whether a log that no checkpoint knows, with segments at `bases` (ascending), was written here: a file of our own
-/// says that it was begun here, and its batches are such as are written here, each behind the one before it. Between
-/// two segments offsets may be missing: there a file is lost, or cut short. A hole inside of one is compaction's.
+/// says that it was begun here, and the first batches of each segment are such as are written here, each behind the one
+/// before it. Between two segments offsets may be missing: there a file is lost, or cut short. A hole inside of one is
+/// compaction's.
 pub(crate) fn is_written_here(storage: &dyn Storage, dir: &str, bases: &[Offset]) -> bool {
     if !is_begun_here(storage, dir) {
         return false;
@@ -44,27 +48,25 @@ pub(crate) fn is_written_here(storage: &dyn Storage, dir: &str, bases: &[Offset]
 }
 
 /// Whether the batches of a segment are such as are written here, from the offset `reached` on, which then is the one
-/// behind the last. Damage says nothing about who wrote them, nor about what follows it.
+/// behind the last; `None` where that was not come to. Damage says nothing about who wrote them, nor about what follows
+/// it.
 fn has_own_batches(storage: &dyn Storage, path: &str, reached: &mut Option<Offset>) -> bool {
-    let opened = storage.open(path, Access::Read).and_then(|file| file.len().map(|len| (file, len)));
-    let Ok((file, len)) = opened else {
+    let Ok(mut headers) = HeaderWalk::open(storage, path) else {
         *reached = None;
         return true;
     };
-    let mut window = Window::new(file, len.min(i32::MAX as u64));
-    let mut position = 0;
-    while position < window.end() {
-        let size = RecordBatch::peek_size(window.at(position, HEADER_LEN)).unwrap_or(0);
-        let Ok(batch) = RecordBatch::parse(window.at(position, size)) else {
-            let is_room = window.first_nonzero(position).is_none();
-            *reached = reached.filter(|_| is_room);
-            return true;
-        };
+    let mut looked_at = 0;
+    while let Some(batch) = headers.next() {
         if *reached != Some(batch.base_offset()) || !Origin::Own.can_hold(&batch) {
             return false;
         }
         *reached = Some(batch.next_offset());
-        position += size as u64;
+        looked_at += batch.size() as u64;
+        if looked_at >= LOOK_BYTES {
+            *reached = None;
+            return true;
+        }
     }
+    *reached = reached.filter(|_| headers.is_at_end());
     true
 }

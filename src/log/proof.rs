@@ -1,5 +1,6 @@
-//! What the names of a log's segments prove to be durable, where the checkpoint says less: it is written after a roll
-//! and may be older than what it lies next to, as the slot is that a torn write leaves.
+//! What of a log's entry in the checkpoint is believed by all who open, attach to or check the log: what its segments
+//! bear out, and, where the checkpoint says less, what their names prove. It is written after a roll and may be older
+//! than what it lies next to, as the slot is that a torn write leaves.
 
 use edgelog_core::{EpochTable, HEADER_LEN, LeaderEpoch, Offset};
 
@@ -7,12 +8,24 @@ use super::saved_log::{SavedLog, proved_by_names};
 use crate::segment::file_names;
 use crate::storage::{Access, Storage};
 
+/// What of `saved` the segments that begin at `bases` (ascending) bear out, and what they do not.
+pub(crate) fn believed(
+    saved: &SavedLog,
+    storage: &dyn Storage,
+    dir: &str,
+    bases: &[Offset],
+) -> (Option<SavedLog>, Vec<String>) {
+    let (mut saved, doubts) = saved.supported_by(bases);
+    raise_by_names(&mut saved, storage, dir, bases);
+    (Some(saved), doubts)
+}
+
 /// Raises the recovery point to what the names of the segments that begin at `bases` (ascending) prove: a segment
 /// begins only when everything below the one before it is durable.
 ///
 /// A truncation lowers the point first and removes segments afterwards. Names that a stop has left in between prove
 /// nothing, and their batches are of an epoch before the checkpoint's.
-pub(crate) fn raise_by_names(saved: &mut SavedLog, storage: &dyn Storage, dir: &str, bases: &[Offset]) {
+fn raise_by_names(saved: &mut SavedLog, storage: &dyn Storage, dir: &str, bases: &[Offset]) {
     let proved = proved_by_names(bases);
     if bases.len() < 2 || proved.offset <= saved.durable.offset {
         return;

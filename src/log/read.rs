@@ -528,7 +528,10 @@ impl Reader {
             (self.table_epoch, self.epoch_range) = self.log.epoch_around(base_offset);
         }
         let epoch = if contiguous { self.table_epoch.unwrap_or(claimed) } else { claimed };
-        let next_offset = if contiguous { next_offset } else { self.next_in_imported(due, position, len)? };
+        let says = next_offset;
+        let next_offset = if contiguous { says } else { self.next_in_imported(due, position, len)? };
+        // What lies behind where it ends, though it says otherwise, is read from where the log goes on.
+        let until = if next_offset < says { next_offset } else { Offset::MAX };
         let place = self.place.as_ref().expect("located above");
         let bytes = self.cursor.keep(&place.segment, position, size);
         let from = self.position;
@@ -551,7 +554,7 @@ impl Reader {
             return Ok(Step::Moved);
         }
         let pool = compressed.then(|| (Arc::clone(&self.log.pool), self.log.decompressed_bytes_max));
-        Ok(Step::Batch(Batch::new(bytes, offsets, from, epoch, pool)))
+        Ok(Step::Batch(Batch::new(bytes, offsets, from..until, epoch, pool)))
     }
 
     /// What the batch of `next_offset` is held to. Where base offsets are contiguous, they and the records' count say
@@ -564,6 +567,7 @@ impl Reader {
             offset_end: if contiguous { Offset::MAX } else { log.base_after(segment.base_offset) },
             durable_below: if contiguous { Offset(0) } else { log.recovery_point.load(Ordering::Acquire) },
             epochs: None,
+            epoch_before: None,
             check_crc: false,
         }
     }

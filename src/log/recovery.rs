@@ -19,14 +19,14 @@ use std::sync::Arc;
 use edgelog_core::limits::{HOLE_MAX, SEGMENT_BYTES_MAX};
 use edgelog_core::{
     Candidate, Continuation, Effort, EpochLearner, LEADER_EPOCH_MAX, LeaderEpoch, OFFSET_MAX, Offset, Position,
-    Standing,
+    Standing, written_whole,
 };
 
 use super::appender::Appender;
 use super::old_format::refuse_old_messages;
 use super::open_log::OpenLog;
 use super::origin::{Origin, is_begun_here, is_written_here};
-use super::proof::raise_by_names;
+use super::proof::believed;
 use super::read::LostRange;
 use super::role::{Role, Writer};
 use super::saved_log::{DurablePoint, SavedLog, proved_by_names};
@@ -35,7 +35,7 @@ use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::segment::held::{Held, lost_everywhere};
 use crate::segment::walk::{WalkRules, Walker};
-use crate::segment::{Cursor, Lent, Segment, SegmentWriter, TooLong, file_names};
+use crate::segment::{Cursor, Lent, Segment, SegmentWriter, TooLong, Window, file_names};
 use crate::storage::{Access, Storage};
 use crate::sync::Ordering;
 
@@ -44,8 +44,8 @@ mod tail;
 
 pub use report::{CutTail, LogRecovery};
 
-/// So many sealed segments without index files, from the newest back, get new ones; those of more (an imported
-/// log) are made when somebody reads there.
+/// Of so many sealed segments, from the newest back, index files that are missing or short are written again. Those of
+/// more (an imported log) are made when a reader comes there.
 const STALE_INDEXES_MAX: usize = 32;
 
 /// Opens a log for writing, whatever the last stop left behind.
@@ -56,11 +56,10 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     let dir: Arc<str> = params.name.to_string().into();
     let listed = list(&*params.storage, &dir)?;
     let far_end = params.saved.as_ref().and_then(SavedLog::far_end);
-    let supported = params.saved.as_ref().map(|saved| saved.supported_by(&listed));
-    let (mut saved, doubts) = supported.map_or((None, Vec::new()), |(saved, doubts)| (Some(saved), doubts));
-    if let Some(saved) = &mut saved {
-        raise_by_names(saved, &*params.storage, &dir, &listed);
-    }
+    let (saved, doubts) = match &params.saved {
+        Some(saved) => believed(saved, &*params.storage, &dir, &listed),
+        None => (None, Vec::new()),
+    };
     let params = &OpenLog { saved: saved.clone(), ..params.clone() };
     let origin = saved.as_ref().map_or(Origin::Own, |saved| saved.origin);
     let log = Arc::new(LogShared::new(params, saved.as_ref(), origin, Role::Writer(Writer::default())));
@@ -88,7 +87,10 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
         kept_free = kept_free.max(end_of_swap(&*params.storage, *base, path)?);
     }
     let learner = EpochLearner::default();
-    let mut recovery = Recovery { log: &log, writer, params, report: &mut report, learner, is_copied, kept_free };
+    let report_of = &mut report;
+    let epoch_before = None;
+    let mut recovery =
+        Recovery { log: &log, writer, params, report: report_of, learner, epoch_before, is_copied, kept_free };
     let is_open = may_be_clean
         && match far_end {
             Some(position) => recovery.open_far(&listed, position)?,
@@ -196,6 +198,8 @@ struct Recovery<'a> {
     params: &'a OpenLog,
     report: &'a mut LogRecovery,
     learner: EpochLearner,
+    /// The epoch field of the batch that the walk came over last; `None` behind damage.
+    epoch_before: Option<LeaderEpoch>,
     /// Offsets below this one are not given out: files of Kafka's log cleaner hold some of them.
     kept_free: Offset,
     /// No checkpoint knows the log, and no file of our own says that it was begun here: what it holds was durable
@@ -344,10 +348,9 @@ impl Recovery<'_> {
             }
             if !goes_on {
                 ended_at = at;
-                if end < saved_point.offset {
-                    break;
+                if end >= saved_point.offset {
+                    self.end_here(segments.last_mut().expect("just pushed"), &walked)?;
                 }
-                self.cut_tail(segments.last_mut().expect("just pushed"), position, walked.to_the_end)?;
                 break;
             }
             self.trim_sealed(segments.last_mut().expect("just pushed"), position)?;
@@ -387,7 +390,7 @@ impl Recovery<'_> {
         let active = Arc::clone(segments.last().expect("a log has a segment"));
         active.publish(position);
         active.rebuild_into_memory(&self.log.pool)?;
-        Self::mark_stale_indexes(&segments, position);
+        self.mark_stale_indexes(&segments, position);
         let (resumed, ends_at) = self.log.resume_writer(&active, position)?;
         if self.log.origin() == Origin::Imported {
             // Nor is an offset that the last batch says to have, also where the checkpoint says less.
@@ -405,15 +408,24 @@ impl Recovery<'_> {
         Ok(())
     }
 
+    /// Ends the log in `segment`, above the recovery point, where the walk has stopped.
+    fn end_here(&mut self, segment: &mut Arc<Segment>, walked: &Walked) -> Result<()> {
+        let Walked { position, next_offset, to_the_end, .. } = *walked;
+        if let Some(next) = self.written_whole(segment, position, next_offset)? {
+            self.report.lost.push(lost_range(&self.log.dir, Some(segment), next_offset, next, position));
+        }
+        self.cut_tail(segment, position, to_the_end)
+    }
+
     /// Of the last segment, whose batches end at `position`, and of sealed ones: the crash may have come before the
-    /// indexes of what was sealed last were written.
-    fn mark_stale_indexes(segments: &[Arc<Segment>], position: Position) {
+    /// indexes of what was sealed last were written, or reached the medium.
+    fn mark_stale_indexes(&self, segments: &[Arc<Segment>], position: Position) {
         let Some((active, sealed)) = segments.split_last() else { return };
         if position > 0 || active.has_index_files() {
             active.set_stale();
         }
         let sealed = sealed.iter().rev().take(STALE_INDEXES_MAX);
-        sealed.take_while(|segment| !segment.has_index_files()).for_each(|segment| segment.set_stale());
+        sealed.filter(|segment| !segment.has_whole_indexes(&self.log.pool)).for_each(|segment| segment.set_stale());
     }
 
     /// The offset behind `point`, and, where offsets need only rise, behind all that the valid batches from `position`
@@ -562,6 +574,7 @@ impl Recovery<'_> {
         let log = self.log;
         let len = segment.len()?;
         let mut cursor = Cursor::new(&log.pool);
+        let epoch_before = self.epoch_before;
         let mut walked =
             Walked { position: Position(0), next_offset: segment.base_offset, records: 0, to_the_end: false };
         while walked.position < len {
@@ -581,7 +594,13 @@ impl Recovery<'_> {
                     is_moved || batch.next_offset > saved.offset
                 })
             });
-            if is_below && is_odd && !is_checked {
+            let looks_again = if is_below {
+                is_odd && !is_checked
+            } else {
+                !matches!(stepped, Ok(Some(_))) && !checks_all && self.stands_at_point(segment, &walked, saved)?
+            };
+            if looks_again {
+                self.epoch_before = epoch_before;
                 return Ok(None);
             }
             let Ok(Some(stepped)) = stepped else {
@@ -604,9 +623,20 @@ impl Recovery<'_> {
             }
             walked.position += stepped.size;
             walked.next_offset = stepped.next_offset;
+            self.epoch_before = Some(stepped.epoch);
         }
         walked.to_the_end = true;
         Ok(Some(walked))
+    }
+
+    /// Whether the walk stands at the recovery point in front of something: what is odd there may begin below, with a
+    /// batch of which only the header was looked at.
+    fn stands_at_point(&self, segment: &Segment, walked: &Walked, saved: DurablePoint) -> Result<bool> {
+        if self.is_whole() || walked.next_offset != saved.offset || walked.position == 0 {
+            return Ok(false);
+        }
+        let mut window = Window::new(Arc::clone(segment.file()?), u64::from(segment.len()?));
+        Ok(window.first_nonzero(u64::from(walked.position)).is_some())
     }
 
     /// What the batch that is due at `next_offset` is held to; [`step`](Self::step) adds the epochs.
@@ -617,6 +647,7 @@ impl Recovery<'_> {
             offset_end: next_base.unwrap_or(Offset::MAX),
             durable_below: saved.offset,
             epochs: None,
+            epoch_before: None,
             check_crc: (next_offset >= saved.offset || self.is_whole()) && !bug(Bug::SkipCrc),
         }
     }
@@ -634,7 +665,7 @@ impl Recovery<'_> {
         // Without a checkpoint there is no table to hold a batch against; below the recovery point none is needed.
         let check_epoch =
             self.params.saved.is_some() && due.next_offset >= due.durable_below && !bug(Bug::GoOnAfterStaleTail);
-        let due = Continuation { epochs: check_epoch.then(|| epochs.view()), ..due };
+        let due = Continuation { epochs: check_epoch.then(|| epochs.view()), epoch_before: self.epoch_before, ..due };
         let mut effort = Effort::for_segment(u64::from(len));
         let mut bytes = Lent { cursor, segment, end: len };
         match due.judge_at(&mut bytes, u64::from(position), &mut effort) {
@@ -644,7 +675,8 @@ impl Recovery<'_> {
         }
     }
 
-    /// Below the recovery point: finds the next good batch of the segment and reports what is lost before it.
+    /// Below the recovery point: finds the next good batch of the segment and reports what is lost before it. Where the
+    /// damage reaches over the point, that is the batch that readers go on with, too.
     fn hop_damage(
         &mut self,
         segment: &Arc<Segment>,
@@ -652,10 +684,18 @@ impl Recovery<'_> {
         saved: DurablePoint,
         next_base: Option<Offset>,
     ) -> Result<bool> {
+        self.epoch_before = None;
         let upper = next_base.unwrap_or(if self.is_whole() { Offset::MAX } else { saved.offset });
-        let mut found = self.log.resync(segment, walked.position, walked.next_offset, upper)?;
-        let is_above = found.batch.is_none_or(|(_, base)| base >= saved.offset);
-        if is_above && self.goes_on_at(segment, walked.position, saved)? {
+        let durable_below = if self.is_whole() { Offset(0) } else { saved.offset };
+        let due = Continuation { durable_below, ..self.due(walked.next_offset, saved, next_base) };
+        let mut found = segment.resync(walked.position, segment.len()?, &due.plausible(), &self.log.pool)?;
+        if let Some((at, base)) = found.batch.filter(|(_, base)| !self.is_whole() && *base >= saved.offset) {
+            let due = self.due(base, saved, next_base);
+            let is_of_this_history =
+                matches!(self.step(&mut Cursor::new(&self.log.pool), segment, at, segment.len()?, due), Ok(Some(_)));
+            found.batch = found.batch.filter(|_| is_of_this_history);
+        }
+        if found.batch.is_none() && self.goes_on_at(segment, walked.position, saved)? {
             found.batch = Some((saved.position, saved.offset));
         }
         if found.batch.is_none() && next_base.is_none() && self.is_whole() {
@@ -694,6 +734,18 @@ impl Recovery<'_> {
         }
         let mut cursor = Cursor::new(&self.log.pool);
         Ok(self.step(&mut cursor, segment, saved.position, len, self.due(saved.offset, saved, None)).is_ok())
+    }
+
+    /// The offset behind the batch that is due as `end` at `position` and does not hold, where no stop of a writer has
+    /// left it so: its records were there, and perhaps acknowledged.
+    fn written_whole(&self, segment: &Segment, position: Position, end: Offset) -> Result<Option<Offset>> {
+        if !self.params.same_boot || self.params.saved.is_none() {
+            return Ok(None);
+        }
+        let epochs = self.log.epochs.read();
+        let due = Continuation { epochs: Some(epochs.view()), ..self.due(end, DurablePoint::default(), None) };
+        let mut window = Window::new(Arc::clone(segment.file()?), u64::from(segment.len()?));
+        Ok(written_whole(&mut window, u64::from(position), &due).map(|batch| batch.next_offset))
     }
 
     /// Without a checkpoint the batches' own epochs make the table, as far as they rise.

@@ -193,11 +193,9 @@ impl LogShared {
         if segments.iter().rev().take(2).any(|segment| segment.is_untrimmed()) {
             self.flush_now()?;
         }
-        // From the newest back: those that were written before are behind the first that needs nothing.
-        for segment in segments.iter().rev().filter(|segment| segment.base_offset < active_base) {
-            if !segment.has_unwritten_indexes() {
-                break;
-            }
+        // From the newest back: what was sealed last, and what a reader found to be wrong in any of the others.
+        let is_due = |segment: &&Arc<Segment>| segment.base_offset < active_base && segment.has_unwritten_indexes();
+        for segment in segments.iter().rev().filter(is_due) {
             segment.write_indexes(&self.pool)?;
             any = true;
         }

@@ -123,6 +123,17 @@ impl SavedLog {
         if is_beyond || start == UNKNOWN {
             log.log_start_offset = first.unwrap_or(log.durable.offset);
         }
+        let known = is_point_known.then_some(point);
+        let is_out_of_reach = |entry: &EpochEntry| last.max(known).is_some_and(|last| entry.start_offset > reach(last));
+        if let Some(entry) = log.epochs.iter().copied().find(is_out_of_reach) {
+            doubts.push(format!(
+                "the checkpoint says that leader epoch {} began at offset {}, {} is the furthest",
+                entry.epoch,
+                entry.start_offset,
+                reach(last.max(known).unwrap_or(entry.start_offset))
+            ));
+            log.epochs.retain(|entry| !is_out_of_reach(entry));
+        }
         (log, doubts)
     }
 }
@@ -235,6 +246,17 @@ mod tests {
         });
         let (log, doubts) = both.supported_by(&bases);
         assert_eq!((log.durable.offset, log.log_start_offset, doubts.len()), (Offset(40), Offset(0), 2), "{doubts:?}");
+    }
+
+    #[test]
+    fn an_epoch_that_begins_where_no_segment_reaches_is_not_believed() {
+        let bases = [0, 40, 90].map(Offset);
+        let far = changed(|log| log.epochs[1].start_offset = Offset(1 << 62));
+        let (log, doubts) = far.supported_by(&bases);
+        assert_eq!((&log.epochs[..], doubts.len()), (&sample().epochs[..1], 1), "{doubts:?}");
+        // One that began behind what is durable is none of these: no record of it may have outlasted a stop.
+        let ahead = changed(|log| log.epochs[1].start_offset = Offset(5000));
+        assert_eq!(ahead.supported_by(&bases), (ahead.clone(), Vec::new()));
     }
 
     #[test]

@@ -279,6 +279,7 @@ impl LogShared {
             offset_end,
             durable_below: self.recovery_point.load(Ordering::Acquire),
             epochs: None,
+            epoch_before: None,
             check_crc: true,
         }
     }

@@ -242,6 +242,48 @@ impl Segment {
         Ok(true)
     }
 
+    /// Whether the index files of a sealed segment reach as far as its batches do: a power cut may have left their
+    /// names alone, or the first entries. Looks at their last entries; at more only where the segment's newest record
+    /// stands far before its end.
+    pub(crate) fn has_whole_indexes(&self, pool: &Arc<BufferPool>) -> bool {
+        self.ends_of_indexes().is_some_and(|is_certain| is_certain || self.read_index_files(pool).is_some())
+    }
+
+    /// `None` where the index files do not reach far enough; else whether their last entries alone say that they do.
+    fn ends_of_indexes(&self) -> Option<bool> {
+        let [offsets, times] = self.index_paths();
+        let offsets = self.last_entry(&offsets, OFFSET_INDEX_ENTRY_LEN)?;
+        let times = self.last_entry(&times, TIME_INDEX_ENTRY_LEN)?;
+        let len = self.len().ok()?;
+        let last = OffsetIndex::new(&offsets, self.base_offset).last();
+        let Some(newest) = TimeIndex::new(&times, self.base_offset).last() else {
+            return (len == 0).then_some(true);
+        };
+        self.is_indexed_to(last, len).then_some(last.is_none_or(|last| newest.offset >= last.offset))
+    }
+
+    /// The last entry of an index file, or nothing where it is empty; `None` where it is no file of whole entries.
+    fn last_entry(&self, path: &str, entry_len: usize) -> Option<Vec<u8>> {
+        let file = self.storage.open(path, Access::Read).ok()?;
+        let len = file.len().ok()?;
+        if len % entry_len as u64 != 0 {
+            return None;
+        }
+        // Of whole entries there are none, or one at least.
+        let mut entry = vec![0; if len == 0 { 0 } else { entry_len }];
+        let at = len.saturating_sub(entry_len as u64);
+        (file.read_at(&mut entry, at).ok()? == entry.len()).then_some(entry)
+    }
+
+    /// Whether an offset index with this last entry reaches as far as batches that end at `len`. A batch that begins
+    /// further than one interval behind the last entry would have made an entry of its own, so what lies behind that is
+    /// an interval and one batch at most.
+    fn is_indexed_to(&self, last: Option<OffsetIndexEntry>, len: Position) -> bool {
+        let indexed = last.map_or(0, |last| last.position.0);
+        let reach = u64::from(self.options.interval_bytes) + u64::from(self.options.batch_bytes_max);
+        last.is_none_or(|last| last.position < len) && u64::from(len) <= u64::from(indexed) + reach
+    }
+
     /// What the index files hold, if they look like indexes of this segment at all. Whether an entry points
     /// at the batch it names is seen when it is used.
     pub(super) fn read_index_files(&self, pool: &Arc<BufferPool>) -> Option<Indexes> {
@@ -252,15 +294,7 @@ impl Segment {
         offset_index.check().ok()?;
         TimeIndex::new(times.bytes(), self.base_offset).check().ok()?;
         // No batches without a time, or hardly any: an empty file is more likely one that a power cut left behind.
-        if offset_index.last().is_some_and(|last| last.position >= len) || (times.bytes().is_empty() && len > 0) {
-            return None;
-        }
-        // A batch that begins further than one interval behind the last entry would have made an entry of its own, so
-        // what lies behind the last entry is an interval and one batch at most. A shorter index has lost entries.
-        let indexed = offset_index.last().map_or(0, |last| last.position.0);
-        if u64::from(len)
-            > u64::from(indexed) + u64::from(self.options.interval_bytes) + u64::from(self.options.batch_bytes_max)
-        {
+        if !self.is_indexed_to(offset_index.last(), len) || (times.bytes().is_empty() && len > 0) {
             return None;
         }
         // A power cut may have brought back what was written before a truncation, or kept the first entries alone.
@@ -356,6 +390,7 @@ impl Segment {
             offset_end: Offset::MAX,
             durable_below: Offset(0),
             epochs: None,
+            epoch_before: None,
             check_crc: check_crcs,
         };
         while position < len {

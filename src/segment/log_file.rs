@@ -204,11 +204,9 @@ impl Segment {
         self.stale.load(Ordering::Acquire)
     }
 
-    /// Whether both index files are there. A sealed segment's time index has an entry: a power cut may have left the
-    /// name without it.
+    /// Whether both index files are there.
     pub(crate) fn has_index_files(&self) -> bool {
-        let [offsets, times] = self.index_paths();
-        self.storage.metadata(&offsets).is_ok() && self.storage.metadata(&times).is_ok_and(|meta| meta.len > 0)
+        self.index_paths().iter().all(|path| self.storage.metadata(path).is_ok())
     }
 
     /// Removes the index files, which are about to be overtaken.

@@ -135,14 +135,19 @@ impl Rewriter<'_> {
         }
         self.cut(position, damage.resumes_at.unwrap_or(self.walker.end()))?;
         let (Some(at), Some(next)) = (damage.resumes_at, damage.next_offset) else { return Ok(false) };
-        let bound = if self.of.is_last { self.of.point } else { Offset::MAX };
-        self.gap(first_offset, next.min(bound))?;
-        if next > bound {
-            // What follows stands above the recovery point and does not continue the log: recovery keeps it aside.
-            self.note_point();
+        let point = self.of.point;
+        if next < point || first_offset >= point {
+            self.gap(first_offset, next)?;
+            return Ok(true);
+        }
+        self.gap(first_offset, point)?;
+        self.note_point();
+        if self.of.is_last && self.walker.is_stale_at(at, self.of.epochs) {
+            // What follows is of another history: recovery keeps it aside.
             self.copy_rest(at)?;
             return Ok(false);
         }
+        self.gap(point, next)?;
         Ok(true)
     }
 

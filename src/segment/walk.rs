@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use edgelog_core::limits::READABLE_BYTES_MAX;
 use edgelog_core::{
-    Candidate, Continuation, DecodeError, Effort, EpochTableView, HEADER_LEN, Judgement, Offset, Plausible,
-    RecordBatch, Resync, Standing, batch_at, displaced_batch, resync,
+    Candidate, Continuation, DecodeError, Effort, EpochTableView, HEADER_LEN, Judgement, LeaderEpoch, Offset,
+    Plausible, RecordBatch, Resync, Standing, batch_at, displaced_batch, resync, written_whole,
 };
 
 use super::Window;
@@ -90,6 +90,8 @@ pub(crate) struct Walker {
     expected: Option<Offset>,
     /// Size of the batch that the last step found.
     found: usize,
+    /// What that batch says its epoch is, and what the one that ends where it begins does; `None` behind damage.
+    epochs: (Option<LeaderEpoch>, Option<LeaderEpoch>),
     effort: Effort,
     /// Places of batches that an index names: tried when the search's effort is spent.
     hints: Vec<u64>,
@@ -104,6 +106,7 @@ impl Walker {
             position: 0,
             expected: rules.first_offset,
             found: 0,
+            epochs: (None, None),
             effort: Effort::for_segment(len),
             hints: Vec::new(),
         }
@@ -160,23 +163,44 @@ impl Walker {
 
     /// The batch that the last [`next`](Walker::next) found.
     pub(crate) fn batch(&self) -> RecordBatch<'_> {
-        let bytes = self.window.seen(self.position - self.found as u64, self.found);
-        RecordBatch::parse(bytes).expect("the step before parsed these bytes")
+        self.batch_at(self.position - self.found as u64, self.found)
+    }
+
+    fn batch_at(&self, position: u64, size: usize) -> RecordBatch<'_> {
+        RecordBatch::parse(self.window.seen(position, size)).expect("the step before parsed these bytes")
+    }
+
+    /// The epoch field of the batch that ends where the walk stands; `None` behind damage.
+    pub(crate) fn epoch_before(&self) -> Option<LeaderEpoch> {
+        self.epochs.0
+    }
+
+    /// Goes on behind a batch, of another file, with this epoch field.
+    pub(crate) fn set_epoch_before(&mut self, epoch: Option<LeaderEpoch>) {
+        self.epochs.0 = epoch;
     }
 
     /// Above the recovery point: whether the batch that the last step found is of a history that was truncated.
     pub(crate) fn is_stale(&self, epochs: EpochTableView<'_>) -> bool {
-        let batch = self.batch();
-        let due = Continuation {
-            next_offset: batch.base_offset(),
-            contiguous: false,
-            offset_end: Offset::MAX,
-            durable_below: Offset(0),
-            epochs: Some(epochs),
-            check_crc: false,
-        };
-        // Offsets before the table's first entry are older than all that it knows.
-        epochs.epoch_for(batch.base_offset()).is_some() && matches!(due.judge(batch.bytes()), Judgement::Stale { .. })
+        is_stale(&self.batch(), epochs, self.epochs.1)
+    }
+
+    /// As [`is_stale`](Self::is_stale), for the batch behind damage at `position`.
+    pub(crate) fn is_stale_at(&mut self, position: u64, epochs: EpochTableView<'_>) -> bool {
+        let size = self.claimed_size(position);
+        RecordBatch::parse(self.window.at(position, size)).is_ok_and(|batch| is_stale(&batch, epochs, None))
+    }
+
+    /// The offset behind the batch that is due as `offset` at `position`, where its checksum does not hold and no kill
+    /// of the writer has left it so. See [`written_whole`].
+    pub(crate) fn written_whole(
+        &mut self,
+        position: u64,
+        offset: Offset,
+        epochs: EpochTableView<'_>,
+    ) -> Option<Offset> {
+        let due = Continuation { epochs: Some(epochs), ..self.due(offset) };
+        written_whole(&mut self.window, position, &due).map(|batch| batch.next_offset)
     }
 
     /// Bytes from `position` on, some of `wanted` at least where there are any.
@@ -218,6 +242,9 @@ impl Walker {
         match self.look(position) {
             Look::Batch(size, next_offset) => {
                 self.found = size;
+                let batch = self.batch_at(position, size);
+                let (epoch, base_offset) = (batch.partition_leader_epoch(), batch.base_offset());
+                self.epochs = (Some(epoch), self.epochs.0.filter(|_| self.expected == Some(base_offset)));
                 self.position += size as u64;
                 if self.expected.is_some() {
                     self.expected = Some(next_offset);
@@ -274,6 +301,7 @@ impl Walker {
             offset_end: self.rules.offset_end,
             durable_below: self.rules.durable_below,
             epochs: None,
+            epoch_before: None,
             check_crc: true,
         }
     }
@@ -307,6 +335,7 @@ impl Walker {
         if !search {
             return Step::Damage(damage);
         }
+        self.epochs = (None, None);
         // Read before the search moves the window.
         let displaced = self.expected.and_then(|expected| self.displaced(position, expected));
         (damage.resumes_at, damage.unread_from) = self.search(position);
@@ -392,6 +421,21 @@ impl Walker {
         let window = &mut self.window;
         hints.find(|&at| batch_at(window, at, &plausible, &mut budget).is_some())
     }
+}
+
+/// Whether `batch`, behind one of the epoch `before`, is of a history that was truncated.
+fn is_stale(batch: &RecordBatch<'_>, epochs: EpochTableView<'_>, before: Option<LeaderEpoch>) -> bool {
+    let due = Continuation {
+        next_offset: batch.base_offset(),
+        contiguous: false,
+        offset_end: Offset::MAX,
+        durable_below: Offset(0),
+        epochs: Some(epochs),
+        epoch_before: before,
+        check_crc: false,
+    };
+    // Offsets before the table's first entry are older than all that it knows.
+    epochs.epoch_for(batch.base_offset()).is_some() && matches!(due.judge(batch.bytes()), Judgement::Stale { .. })
 }
 
 enum Look {

@@ -34,7 +34,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::ptr;
 use std::slice;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, compiler_fence};
 use std::sync::{Arc, OnceLock, Weak};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
@@ -58,6 +58,9 @@ const GRANULES_AHEAD: usize = 3;
 
 /// The unit of the record of what is populated. Where pages are larger, one page is many of these.
 const PAGE_BYTES: usize = 4 << 10;
+
+/// So many bytes of what is stored go last: those in which a batch has its base offset and its length.
+const HEAD_BYTES: usize = 16;
 
 /// How a mapped file gets at the descriptor behind it, which may have to be opened again.
 pub(super) type Opener<'a> = &'a dyn Fn() -> io::Result<Arc<File>>;
@@ -371,13 +374,20 @@ impl fmt::Debug for MappedFile {
 
 impl Writer {
     /// Writes `bytes` if all of them go into the window at hand, and says so.
+    ///
+    /// The first ones go last: a process that is killed in between leaves no length of a batch without the rest of it.
     #[inline]
     fn store(&mut self, bytes: &[u8], position: u64) -> bool {
         let Some(window) = &self.window else { return false };
         if position < self.start || position > self.end || bytes.len() as u64 > self.end - position {
             return false;
         }
-        window.store(bytes, (position - self.start) as usize);
+        let (head, rest) = bytes.split_at(bytes.len().min(HEAD_BYTES));
+        let at = (position - self.start) as usize;
+        window.store(rest, at + head.len());
+        // Within one process the order in which the instructions stand is enough: what was stored is in the page cache.
+        compiler_fence(Ordering::Release);
+        window.store(head, at);
         true
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::log::{LogRecovery, TopicPartition, offsets_in_words};
+use crate::log::{CutTail, LogRecovery, TopicPartition, offsets_in_words};
 
 /// The outcome of [`Store::open`](crate::Store::open).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -62,10 +62,25 @@ impl RecoveryReport {
         ranges.map(|(first, last)| u64::try_from(last.saturating_since(first)).unwrap_or(0).saturating_add(1)).sum()
     }
 
-    /// Offsets that were durable once and are lost to damage.
+    /// Offsets that were there once and are lost to damage.
     pub fn lost_offsets(&self) -> u64 {
         let ranges = self.logs.iter().flat_map(|log| &log.lost);
         ranges.map(|range| u64::try_from(range.next_offset - range.first_offset).unwrap_or(0)).sum()
+    }
+
+    /// What was cut, in words. Torn bytes are an unfinished append, or damage to the last batch, which look alike.
+    /// Whole batches are neither, nor is one that was written whole and is lost.
+    pub fn cut_in_words(&self) -> &'static str {
+        let is_lost = |log: &LogRecovery, cut: &CutTail| {
+            log.lost.iter().any(|lost| lost.file == cut.file && lost.position == cut.position)
+        };
+        if self.set_aside_offsets() > 0 {
+            "behind the ends of logs"
+        } else if self.logs.iter().all(|log| log.cut.iter().all(|cut| is_lost(log, cut))) {
+            "of damaged last batches"
+        } else {
+            "of unfinished appends, or of damaged last batches,"
+        }
     }
 
     /// Whether there is anything to say also of a store that was closed cleanly.
@@ -116,9 +131,7 @@ impl fmt::Display for RecoveryReport {
             f.write_str("; the checkpoint was lost and made anew from the segments")?;
         }
         if self.cut_bytes() > 0 {
-            // Torn bytes are unfinished appends. Whole batches are not, whatever stands before them.
-            let what = if self.set_aside_offsets() == 0 { "of unfinished appends" } else { "behind the ends of logs" };
-            write!(f, "; {} bytes {what} cut and kept aside", self.cut_bytes())?;
+            write!(f, "; {} bytes {} cut and kept aside", self.cut_bytes(), self.cut_in_words())?;
         }
         match self.set_aside_offsets() {
             0 => {}

@@ -13,6 +13,7 @@ const RECORDS: i64 = 20;
 const LOG_START: usize = 3 + 17;
 const RECOVERY_POINT: usize = 3 + 25;
 const EPOCH: usize = 3 + 49;
+const EPOCH_START: usize = 3 + 53;
 
 fn open(storage: &MemoryStorage) -> Store {
     Store::options().set("edgelog.housekeeping", "tick").unwrap().open_on(storage.clone()).unwrap()
@@ -161,5 +162,32 @@ fn a_flipped_bit_in_an_epoch_field_costs_the_store_no_checkpoint() {
         let report = store.recovery_report();
         assert!(report.clean, "bit {bit}: {report}");
         assert_eq!(["a", "b"].map(|topic| store.log(topic, 0).unwrap().id()), ids, "bit {bit}");
+    }
+}
+
+/// An epoch whose number or first offset no batch bears out took what was acknowledged above the recovery point for a
+/// truncated history.
+#[test]
+pub(crate) fn an_epoch_that_no_segment_supports_hides_no_record() {
+    let (far, near, number) = ((i64::MAX - (1 << 32) - 1).to_be_bytes(), RECORDS.to_be_bytes(), 7_i32.to_be_bytes());
+    for edit_of in [(EPOCH_START, &far[..]), (EPOCH_START, &near), (EPOCH, &number)] {
+        let (storage, _) = two_logs();
+        let store = open(&storage);
+        assert_eq!(store.log("a", 0).unwrap().append(NewRecord::value(b"!")).unwrap().base_offset, RECORDS);
+        store.abandon();
+        edit(&storage, false, &[edit_of]);
+        let expected = [&all()[..], b"!"].concat();
+        let attached = Store::options().attach_on(storage.clone()).unwrap();
+        assert_eq!(values(&attached.log("a", 0).unwrap()), expected, "{edit_of:?}, attached");
+        let shared: Arc<dyn Storage> = Arc::new(storage.clone());
+        let found = check(&shared, &Selection::all(), &mut |_| ControlFlow::Continue(())).unwrap();
+        let of_a = found.logs.iter().find(|log| log.name.topic == "a").unwrap();
+        assert_eq!((of_a.records, of_a.log_end_offset.0), (RECORDS as u64 + 1, RECORDS + 1), "{:?}", found.findings);
+        let store = open(&storage);
+        let report = store.recovery_report();
+        let log = store.log("a", 0).unwrap();
+        assert_eq!(values(&log), expected, "{edit_of:?}: {report}");
+        assert!(report.logs.iter().all(|log| log.cut.is_empty()), "{report}");
+        assert_eq!(log.append(NewRecord::value(b"next")).unwrap().base_offset, RECORDS + 1);
     }
 }

@@ -646,4 +646,5 @@ pub(crate) const ALL: &[fn()] = &[
     a_deletion_that_a_cut_stops_is_finished_and_reported_as_one,
     super::odd_logs::a_log_whose_checkpoint_says_what_cannot_be_costs_no_other_log,
     super::odd_logs::a_recovery_point_or_a_log_start_that_no_segment_reaches_is_not_believed,
+    super::odd_logs::an_epoch_that_no_segment_supports_hides_no_record,
 ];

@@ -288,3 +288,28 @@ fn where_segments_overlap_a_seek_reads_the_first_one_that_holds_the_offset() {
     assert_eq!((report.logs[0].records, report.logs[0].log_end_offset), (6, Offset(18)));
     attached_and_opened(dir.path(), "overlap", false);
 }
+
+/// Its last records were given out twice: by it, and by the segment that begins before them.
+#[test]
+fn a_thinned_batch_that_the_next_segment_overlaps_gives_no_record_twice() {
+    for records in [3, 5, 8] {
+        let dir = TempDir::new();
+        let mut time = 1000;
+        let mut times = || {
+            time += 1;
+            time
+        };
+        write(dir.path(), 0, &batch(0, &mut times, &[0, 5, 9], 9));
+        write(dir.path(), 5, &simple(5, records));
+        let expected: Vec<i64> = std::iter::once(0).chain(5..5 + i64::from(records)).collect();
+        let storage = edgelog::inspect::open_directory(dir.path()).unwrap();
+        let go_on = &mut |_| std::ops::ControlFlow::Continue(());
+        let report = edgelog::inspect::check(&storage, &edgelog::inspect::Selection::all(), go_on).unwrap();
+        let store = Store::attach(dir.path()).unwrap();
+        let seen = read(&store.log("t", 0).unwrap(), OffsetSpec::Earliest).unwrap().0;
+        assert_eq!(seen.iter().map(|&(offset, _)| offset).collect::<Vec<_>>(), expected);
+        assert_eq!(report.logs[0].records, expected.len() as u64);
+        drop(store);
+        attached_and_opened(dir.path(), "thinned and overlapped", false);
+    }
+}

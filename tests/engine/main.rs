@@ -8,6 +8,7 @@ mod faults;
 mod support;
 
 mod brokers_batches;
+mod end_of_log;
 mod fixtures;
 mod from_anywhere;
 mod housekeeping;

@@ -272,6 +272,28 @@ fn a_torn_append_of_a_killed_writer_is_no_loss() {
     assert!(append.stderr.contains("of unfinished appends") && !append.stderr.contains("VALID"), "{}", append.stderr);
 }
 
+/// A kill leaves no batch whose last byte is there and another one is not: what was changed later is a loss.
+#[test]
+fn a_damaged_last_batch_of_a_killed_writer_is_a_loss_to_all() {
+    let place = Place::new();
+    let size = killed_writer(&place, 3);
+    let log = format!("t-0/{}", segment(0));
+    place.flip(&log, 3 * size - 10);
+    let said = format!("{log} at {}: offset 2 lost: ", 2 * size);
+    let fsck = place.run(&["fsck"]).exits(2);
+    assert!(fsck.stdout.contains(&said) && fsck.stdout.contains("written whole"), "{}", fsck.stdout);
+    let read = tail(&place).exits(2);
+    assert_eq!(offsets(&read), [0, 1]);
+    let json = place.run(&["export", "t", "--to", "-", "--format", "json"]).exits(2);
+    for done in [&read, &json] {
+        assert!(done.stderr.contains(&said) && done.stderr.contains("written whole"), "{}", done.stderr);
+    }
+    let append = place.run_with(&["append", "t", "--quiet"], b"later\n").exits(0);
+    let lost = format!("{log} at {}: offset 2 lost", 2 * size);
+    assert!(append.stderr.contains(&lost) && append.stderr.contains("LOST to damage"), "{}", append.stderr);
+    assert!(!append.stderr.contains("unfinished") && append.stderr.contains("kept in t-0/"), "{}", append.stderr);
+}
+
 #[test]
 fn a_swap_file_of_kafkas_cleaner_is_named_and_a_rename_makes_use_of_it() {
     let place = Place::new();
@@ -539,7 +561,7 @@ fn the_bytes_that_are_cut_are_counted_alike() {
     let place = Place::new();
     let size = killed_writer(&place, 3);
     place.flip(&format!("t-0/{}", segment(0)), 2 * size + 70);
-    let fsck = place.run(&["fsck"]).exits(1);
+    let fsck = place.run(&["fsck"]).exits(2);
     assert!(fsck.stdout.contains(&format!("keeps the {size} bytes behind aside")), "{}", fsck.stdout);
     let append = place.run_with(&["append", "t", "--quiet"], b"later\n").exits(0);
     assert!(append.stderr.contains(&format!("t-0: {size} bytes behind offset 2")), "{}", append.stderr);

@@ -25,7 +25,8 @@ pub struct LogRecovery {
     pub leader_epoch: LeaderEpoch,
     /// Bytes behind the end that are no part of the log any more, and where they are kept.
     pub cut: Vec<CutTail>,
-    /// Offsets below the recovery point that are lost to damage.
+    /// Offsets that are lost to damage: those below the recovery point, and, where the machine has not booted since,
+    /// those of a batch that was written whole and does not hold now, at the end of the log.
     pub lost: Vec<LostRange>,
     /// What the checkpoint says of the log and its segments do not bear out: it was not believed.
     pub doubts: Vec<String>,
