@@ -110,6 +110,7 @@ pub mod canary;
 pub mod clock;
 mod codec;
 mod error;
+pub mod escape;
 mod events;
 pub mod inspect;
 mod log;

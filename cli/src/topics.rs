@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use edgelog::core::config::{ConfigKey, KEYS, Scope, ValueType};
+use edgelog::escape::{escaped, shown_name};
 use edgelog::{NewTopic, Store, Topic};
 use serde::Serialize;
 
@@ -170,14 +171,15 @@ fn list(args: &List, ctx: &Context) -> Outcome {
     if !args.json && topics.is_empty() {
         eprintln!(
             "no topics in {} yet: `edgelog append TOPIC` or `edgelog topics create TOPIC` makes one",
-            ctx.dir().display()
+            ctx.shown_dir()
         );
     } else if !args.json {
         table.print()?;
         for (name, reason) in topics.iter().filter_map(|topic| Some((&topic.name, topic.retention_suspended.as_ref()?)))
         {
             warn(format_args!(
-                "{name}: nothing is deleted by retention.ms or retention.bytes until the topic is altered: {reason}"
+                "{name}: nothing is deleted by retention.ms or retention.bytes until the topic is altered: {}",
+                escaped(reason)
             ));
         }
     }
@@ -242,7 +244,7 @@ fn whole_topic(ctx: &Context, store: &Store, name: &str) -> Result<Topic, Failur
     let target = ctx.find(store, name)?;
     match target.partition {
         None => Ok(target.topic),
-        Some(_) => Err(Failure::new(format!("{name} is one partition; this works on the whole topic"))
+        Some(_) => Err(Failure::new(format!("{} is one partition; this works on the whole topic", shown_name(name)))
             .hint(format!("Say {} for the topic.", target.topic.name))),
     }
 }
@@ -275,8 +277,9 @@ fn describe(args: &Describe, ctx: &Context) -> Result<(), Failure> {
         if let Some(reason) = &topic.retention_suspended {
             writeln!(
                 out,
-                "{}: {reason}\n",
-                paint.bad("nothing is deleted by retention.ms or retention.bytes until the topic is altered")
+                "{}: {}\n",
+                paint.bad("nothing is deleted by retention.ms or retention.bytes until the topic is altered"),
+                escaped(reason)
             )?;
         }
     }

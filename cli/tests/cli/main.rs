@@ -3,6 +3,7 @@
 mod append_tail;
 mod commands;
 mod damage;
+mod escaped;
 mod export;
 mod inspect;
 mod lost_segments;
