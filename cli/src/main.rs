@@ -33,6 +33,7 @@ mod progress;
 mod record;
 mod repair;
 mod screen;
+mod setting;
 mod stat;
 mod tail;
 mod telemetry;

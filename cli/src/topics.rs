@@ -9,10 +9,10 @@ use edgelog::escape::{escaped, shown_name};
 use edgelog::{NewTopic, Store, Topic};
 use serde::Serialize;
 
-use crate::append::parse_pair;
 use crate::context::{Context, Readable};
 use crate::failure::{DAMAGE, Failure, Outcome, confirm, refuse_stray_options, warn};
 use crate::print::{self, Align, Paint, Table};
+use crate::setting::parse_setting;
 
 /// List, create, delete, alter and describe topics
 ///
@@ -22,7 +22,7 @@ use crate::print::{self, Align, Paint, Table};
 Examples:
   edgelog topics
   edgelog topics create readings --partitions 4 --config compression.type=snappy
-  edgelog topics alter readings --config retention.ms=86400000 --unset retention.bytes
+  edgelog topics alter readings --config retention.ms=7d --unset retention.bytes
   edgelog topics describe readings
   edgelog topics delete readings --yes")]
 pub(crate) struct Args {
@@ -57,8 +57,9 @@ struct Create {
     /// How many partitions; records with one key stay in order in one of them
     #[arg(long, short, value_name = "N", default_value_t = 1)]
     partitions: u32,
-    /// Set a key of its configuration; may be repeated. `topics describe` lists the keys
-    #[arg(long = "config", short, value_name = "KEY=VALUE", value_parser = parse_pair)]
+    /// Set a key of its configuration; may be repeated. Times and sizes may have units: retention.ms=7d,
+    /// segment.bytes=16MiB. `topics describe` lists the keys
+    #[arg(long = "config", short, value_name = "KEY=VALUE", value_parser = parse_setting)]
     config: Vec<(String, String)>,
     /// Succeed also where it exists already
     #[arg(long)]
@@ -80,8 +81,8 @@ struct Delete {
 struct Alter {
     /// The topic
     name: String,
-    /// Set this key; may be repeated
-    #[arg(long = "config", short, value_name = "KEY=VALUE", value_parser = parse_pair, required_unless_present = "unset")]
+    /// Set this key; may be repeated. Times and sizes may have units
+    #[arg(long = "config", short, value_name = "KEY=VALUE", value_parser = parse_setting, required_unless_present = "unset")]
     config: Vec<(String, String)>,
     /// Set this key back to its default; may be repeated
     #[arg(long, value_name = "KEY")]
