@@ -5,17 +5,18 @@
 
 use std::fmt::Write as _;
 
-use edgelog::core::config::{ConfigKey, KEYS, Scope, ValueType};
+use edgelog::edgelog_core::config::{ConfigKey, KEYS, Scope, ValueType};
 
 fn main() -> std::io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["--write", page] => std::fs::write(page, with_tables(&std::fs::read_to_string(page)?)),
-        _ => {
-            tables().iter().for_each(|(heading, table)| println!("## {heading}\n\n{table}"));
-            Ok(())
-        }
+    if let [option, page] = &arguments[..] {
+        assert_eq!(option, "--write", "the one option there is");
+        return std::fs::write(page, with_tables(&std::fs::read_to_string(page)?));
     }
+    for (heading, table) in tables() {
+        println!("## {heading}\n\n{table}");
+    }
+    Ok(())
 }
 
 /// Every table that this build knows, under its heading.

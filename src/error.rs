@@ -11,13 +11,14 @@ use crate::escape::{escaped, shown_name};
 /// In every error that says that what is written is not, or may not be, what the names lead to any more.
 pub(crate) const WHILE_IN_USE: &str = "while it was in use";
 
-/// What this crate's calls return.
-pub type Result<T> = std::result::Result<T, Error>;
+/// What this crate's calls return. With an error type it is the one of the standard library, so that `use edgelog::*`
+/// leaves a program's own `Result<T, E>` as they are.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Everything that can go wrong, named as Kafka names it, with the evidence at hand.
 ///
-/// [`Error::kafka_code`] gives Kafka's own number for it where one exists. [`Display`](std::fmt::Display) is one line: names
-/// of files, topics and keys are [escaped](crate::escape).
+/// [`Error::kafka_code`] gives Kafka's own number for it where one exists. [`Display`](std::fmt::Display) is one line:
+/// names of files, topics and keys are [escaped](crate::escape).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

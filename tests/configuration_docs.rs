@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use edgelog::core::config::KEYS;
+use edgelog::edgelog_core::config::KEYS;
 
 #[allow(dead_code)] // its `main`
 #[path = "../examples/configuration_table.rs"]

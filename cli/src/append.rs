@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use edgelog::core::partition_for_key;
+use edgelog::edgelog_core::partition_for_key;
 use edgelog::escape::{escaped_path, shown_name};
 use edgelog::{AppendInfo, BatchBuilder, Durability, Header, Log, NewRecord, NewTopic, Offset, Store};
 use serde::Serialize;

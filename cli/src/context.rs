@@ -214,7 +214,7 @@ impl Context {
         let names = || topics.iter().map(|topic| topic.name.as_str());
         let mut hint = String::new();
         let found_swap = self.only_swap(name);
-        let nearest = edgelog::core::config::nearest(name, names());
+        let nearest = edgelog::edgelog_core::config::nearest(name, names());
         let name = shown_name(name);
         if let Some((dir, swap)) = found_swap {
             let (dir, swap) = (shown_name(&dir).to_string(), shown_name(&swap).to_string());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use edgelog::Record;
-use edgelog::core::RecordBatch;
+use edgelog::edgelog_core::RecordBatch;
 use edgelog::escape::escaped_path;
 use edgelog::inspect::{self, DumpItem, DumpOptions, DumpReport, DumpText};
 use serde::ser::SerializeMap;

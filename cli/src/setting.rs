@@ -111,7 +111,7 @@ fn elsewhere(key: &str) -> Option<(&'static str, &'static str)> {
 
 #[cfg(test)]
 mod tests {
-    use edgelog::core::config::{KEYS, Scope};
+    use edgelog::edgelog_core::config::{KEYS, Scope};
 
     use super::*;
 

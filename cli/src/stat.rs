@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use edgelog::core::DecodeError;
+use edgelog::edgelog_core::DecodeError;
 use edgelog::escape::{escaped, escaped_path, shown_name};
 use edgelog::inspect::{self, Finding, Selection};
 use edgelog::{Log, OffsetSpec, RetentionHolds, Store, TimestampMs};
@@ -185,8 +185,8 @@ fn stat(log: &Log, root: &Path, holds: &RetentionHolds) -> Result<Stat, Failure>
 /// What there is to say of a segment that begins with a message of format 0 or 1.
 fn old_format_in(path: &Path) -> Option<String> {
     let mut header = Vec::new();
-    File::open(path).ok()?.take(edgelog::core::HEADER_LEN as u64).read_to_end(&mut header).ok()?;
-    match edgelog::core::RecordBatch::parse(&header) {
+    File::open(path).ok()?.take(edgelog::edgelog_core::HEADER_LEN as u64).read_to_end(&mut header).ok()?;
+    match edgelog::edgelog_core::RecordBatch::parse(&header) {
         Err(error @ DecodeError::OldFormat { .. }) => Some(error.to_string()),
         _ => None,
     }
@@ -196,7 +196,7 @@ fn old_format_in(path: &Path) -> Option<String> {
 fn first_timestamp(
     log: &Log,
     from: OffsetSpec,
-    time: impl Fn(edgelog::core::RecordBatch<'_>) -> TimestampMs,
+    time: impl Fn(edgelog::edgelog_core::RecordBatch<'_>) -> TimestampMs,
 ) -> Option<TimestampMs> {
     let batch = log.reader(from).ok()?.next_batch().ok()??;
     Some(time(batch.view()))

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edgelog::core::TimestampType;
+use edgelog::edgelog_core::TimestampType;
 use edgelog::escape::escaped_bytes;
 use edgelog::inspect::{self, Finding};
 use edgelog::storage::Storage;

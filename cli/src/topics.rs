@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use edgelog::core::config::{ConfigKey, KEYS, Scope, ValueType};
+use edgelog::edgelog_core::config::{ConfigKey, KEYS, Scope, ValueType};
 use edgelog::escape::{escaped, shown_name};
 use edgelog::{NewTopic, Store, Topic};
 use serde::Serialize;

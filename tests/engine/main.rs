@@ -8,6 +8,7 @@ mod faults;
 mod support;
 
 mod brokers_batches;
+mod everything;
 mod fixtures;
 mod from_anywhere;
 mod housekeeping;
