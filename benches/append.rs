@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, measurement::WallTime};
-use edgelog::core::{LeaderEpoch, Offset, RecordBatchBuilder, TimestampMs, encode_one, stamp_base};
+use edgelog::edgelog_core::{LeaderEpoch, Offset, RecordBatchBuilder, TimestampMs, encode_one, stamp_base};
 use edgelog::{Durability, Log, NewRecord};
 use memmap2::MmapMut;
 

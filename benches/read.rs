@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, SamplingMode, Throughput};
-use edgelog::core::RecordBatch;
+use edgelog::edgelog_core::RecordBatch;
 use edgelog::{Durability, Log, NewRecord, Offset, OffsetSpec, ReaderOptions, TimestampMs};
 
 use common::{BATCH, Fresh, Latencies, Random, Results, SIZES, TOPIC, Values, append_bytes, batches_of, files_of};

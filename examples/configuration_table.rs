@@ -1,17 +1,59 @@
-//! Prints the tables of `docs/configuration.md` from the key table itself; a test holds the page to them.
+//! Prints the tables of `docs/configuration.md` from the tables of keys themselves; a test holds the page to them.
 //!
-//!     cargo run --example configuration_table
+//!     cargo run --example configuration_table --features bridge
+//!     cargo run --example configuration_table --features bridge -- --write docs/configuration.md
 
 use std::fmt::Write as _;
 
-use edgelog::core::config::{ConfigKey, KEYS, Scope, ValueType};
+use edgelog::edgelog_core::config::{ConfigKey, KEYS, Scope, ValueType};
 
-fn main() {
-    print!("{}\n{}", table(Scope::Topic), table(Scope::Store));
+fn main() -> std::io::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [option, page] = &arguments[..] {
+        assert_eq!(option, "--write", "the one option there is");
+        return std::fs::write(page, with_tables(&std::fs::read_to_string(page)?));
+    }
+    for (heading, table) in tables() {
+        println!("## {heading}\n\n{table}");
+    }
+    Ok(())
+}
+
+/// Every table that this build knows, under its heading.
+pub(crate) fn tables() -> Vec<(&'static str, String)> {
+    vec![
+        ("Topic keys", table(Scope::Topic)),
+        ("Store keys", table(Scope::Store)),
+        #[cfg(feature = "bridge")]
+        ("Bridge keys", bridge_table()),
+    ]
+}
+
+/// `page` with the first table behind each of the headings replaced.
+fn with_tables(page: &str) -> String {
+    let mut page = page.to_owned();
+    for (heading, table) in tables() {
+        let heading = format!("## {heading}\n");
+        let Some(from) = page.find(&heading).and_then(|at| Some(at + page[at..].find("\n|")? + 1)) else { continue };
+        let len = page[from..].find("\n\n").map_or(page.len() - from, |len| len + 1);
+        page.replace_range(from..from + len, &table);
+    }
+    page
+}
+
+/// The keys of the bridge as a Markdown table.
+#[cfg(feature = "bridge")]
+fn bridge_table() -> String {
+    let mut out = String::from("| key | default | what it does |\n|---|---|---|\n");
+    for row in edgelog::bridge::BRIDGE_KEYS {
+        let default = if row.default.is_empty() { String::new() } else { format!("`{}`", row.default) };
+        let _ = writeln!(out, "| `{}` | {default} | {} |", row.key, row.doc);
+    }
+    out
 }
 
 /// The keys of one scope as a Markdown table.
-pub(crate) fn table(scope: Scope) -> String {
+fn table(scope: Scope) -> String {
     let mut out = String::from("| key | values | default | Kafka's default | what it does |\n|---|---|---|---|---|\n");
     for row in KEYS.iter().filter(|row| row.scope == scope) {
         let kafka = row.kafka_default.map_or_else(|| "no such key".to_owned(), |text| value(row, text));

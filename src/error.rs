@@ -6,16 +6,19 @@ use std::sync::Arc;
 use edgelog_core::{ConfigError, DecodeError, EncodeError, LeaderEpoch, Offset, Position, TimestampMs};
 
 use crate::codec::CodecError;
+use crate::escape::{escaped, shown_name};
 
 /// In every error that says that what is written is not, or may not be, what the names lead to any more.
 pub(crate) const WHILE_IN_USE: &str = "while it was in use";
 
-/// What this crate's calls return.
-pub type Result<T> = std::result::Result<T, Error>;
+/// What this crate's calls return. With an error type it is the one of the standard library, so that `use edgelog::*`
+/// leaves a program's own `Result<T, E>` as they are.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Everything that can go wrong, named as Kafka names it, with the evidence at hand.
 ///
-/// [`Error::kafka_code`] gives Kafka's own number for it where one exists.
+/// [`Error::kafka_code`] gives Kafka's own number for it where one exists. [`Display`](std::fmt::Display) is one line:
+/// names of files, topics and keys are [escaped](crate::escape).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -81,7 +84,7 @@ pub enum Error {
     },
 
     /// No topic or partition has this name.
-    #[error("no topic-partition {name} in this store")]
+    #[error("no topic-partition {} in this store", shown_name(name))]
     UnknownTopicOrPartition {
         /// The name that was asked for.
         name: String,
@@ -117,7 +120,7 @@ pub enum Error {
     },
 
     /// A topic name breaks Kafka's rules.
-    #[error("{name:?} is no topic name: {reason}")]
+    #[error("\"{}\" is no topic name: {reason}", shown_name(name))]
     InvalidTopic {
         /// The name as given.
         name: String,
@@ -166,7 +169,7 @@ pub enum Error {
     },
 
     /// A configuration key or value that cannot be.
-    #[error("{key}={value}: {source}")]
+    #[error("{}={}: {source}", shown_name(key), shown_name(value))]
     InvalidConfig {
         /// The key as given.
         key: String,
@@ -178,7 +181,7 @@ pub enum Error {
     },
 
     /// A file operation failed.
-    #[error("{operation} {path}: {source}")]
+    #[error("{operation} {}: {source}", escaped(path))]
     Storage {
         /// What was being done.
         operation: &'static str,
@@ -446,6 +449,26 @@ impl From<EncodeError> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_from_outside_are_escaped_and_cut() {
+        let name = format!("x\u{1b}[2J\n{}", "y".repeat(60_000));
+        let errors = [
+            Error::storage("open", &name[..20])(io::ErrorKind::NotFound.into()),
+            Error::UnknownTopicOrPartition { name: name.clone() },
+            Error::InvalidTopic { name: name.clone(), reason: "it is too long" },
+            Error::InvalidConfig {
+                key: name.clone(),
+                value: name.clone(),
+                source: ConfigError::UnknownKey { nearest: None },
+            },
+        ];
+        for error in errors {
+            let text = error.to_string();
+            assert!(text.contains(r"x\u{1b}[2J\nyyy") && text.chars().all(crate::escape::is_plain), "{text}");
+            assert!(text.len() < 700, "{} bytes", text.len());
+        }
+    }
 
     #[test]
     fn classes_say_what_a_caller_can_do() {

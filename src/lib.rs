@@ -68,12 +68,49 @@
 //!
 //! # Threads and processes
 //!
-//! A [`Store`], a [`Log`] and their clones are used from any thread. Appenders take turns, readers wait for
-//! nobody. Housekeeping (interval flushes, retention, room ahead of writers, the checkpoint) is one thread
-//! for the whole store, or with `edgelog.housekeeping=tick` the host's own calls of [`Store::tick`]. One
-//! process writes a data directory; any number attach and read. In the child of a `fork`, handles answer
-//! [`Error::Forked`]. A `tracing` subscriber may call the store and the log that an event is about: events are emitted
-//! when their thread holds no lock of the engine.
+//! A [`Store`] and a [`Log`] are used from any thread. A `Log` is cheap to clone; threads share a `Store` in an `Arc`:
+//!
+//! ```
+//! use std::path::Path;
+//! use std::sync::Arc;
+//! use std::thread;
+//!
+//! use edgelog::{NewRecord, NewTopic, Store};
+//!
+//! fn four_writers(dir: &Path) -> edgelog::Result<()> {
+//!     let store = Arc::new(Store::open(dir)?);
+//!     store.create_topic_if_absent(&NewTopic::new("ticks"))?;
+//!     let log = store.log("ticks", 0)?;
+//!
+//!     let append = || {
+//!         let log = log.clone();
+//!         thread::spawn(move || log.append(NewRecord::value(b"tick")))
+//!     };
+//!     let writers = [append(), append(), append(), append()];
+//!     let topics = thread::spawn({
+//!         let store = Arc::clone(&store);
+//!         move || store.topics()
+//!     });
+//!     for writer in writers {
+//!         writer.join().expect("it does not panic")?;
+//!     }
+//!     println!("{} records in {} topic", log.offsets().log_end_offset, topics.join().expect("nor this")?.len());
+//!     store.close() // for all of them: an append answers `Error::Closed` from here on
+//! }
+//! # fn main() -> edgelog::Result<()> {
+//! #     let dir = std::env::temp_dir().join(format!("edgelog-doc-threads-{}", std::process::id()));
+//! #     four_writers(&dir)?;
+//! #     assert_eq!(Store::open(&dir)?.log("ticks", 0)?.offsets().log_end_offset, 4);
+//! #     std::fs::remove_dir_all(&dir).expect("nothing else uses it");
+//! #     Ok(())
+//! # }
+//! ```
+//!
+//! Appends to one log are made one after the other, and readers wait for no append. Housekeeping (interval flushes,
+//! retention, room ahead of writers, the checkpoint) is one thread for the whole store, or with
+//! `edgelog.housekeeping=tick` the host's own calls of [`Store::tick`]. One process writes a data directory; any number
+//! attach and read. In the child of a `fork`, handles answer [`Error::Forked`]. A `tracing` subscriber may call the
+//! store and the log that an event is about: events are emitted when their thread holds no lock of the engine.
 //!
 //! # Features
 //!
@@ -83,11 +120,11 @@
 //! | `lz4` | reading lz4 batches, as other Kafka clients write them | the `lz4_flex` crate, pure Rust |
 //! | `zstd` | reading zstd batches | no crate: a decoder of our own, which only reads |
 //! | `gzip` | reading gzip batches | the `flate2` crate, pure Rust |
-//! | `bridge` | sending logs to Kafka, exactly once: the module `bridge` | the `kafka-protocol` crate, pure Rust |
+//! | `bridge` | sending logs to Kafka: the module `bridge` | `kafka-protocol`, `rustls`, `ring` (a C compiler) |
 //!
 //! Features only add. Without any, batches are written and read uncompressed, and a compressed batch still
 //! can be read as bytes; its records answer [`Error::Compression`] with the feature's name. The format itself,
-//! without files or threads and without `std`, is the package `edgelog-core`, here as [`core`].
+//! without files or threads and without `std`, is the package `edgelog-core`, here as [`edgelog_core`].
 //!
 //! # Guarantees
 //!
@@ -110,6 +147,7 @@ pub mod canary;
 pub mod clock;
 mod codec;
 mod error;
+pub mod escape;
 mod events;
 pub mod inspect;
 #[cfg(feature = "bridge")]
@@ -122,7 +160,7 @@ mod sync;
 mod zeros;
 
 pub use codec::CodecError;
-pub use edgelog_core as core;
+pub use edgelog_core;
 pub use edgelog_core::config::IsolationLevel;
 pub use edgelog_core::{
     CompressionType, Header, LeaderEpoch, LogConfig, Offset, OffsetAndEpoch, Record, StoreConfig, TimestampMs,

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use edgelog::clock::ManualClock;
-use edgelog::core::RecordBatch;
+use edgelog::edgelog_core::RecordBatch;
 use edgelog::storage::{Access, DirEntry, FileMeta, MemoryStorage, Storage, StorageFile, StorageLock};
 use edgelog::{Durability, Error, Header, Log, NewRecord, NewTopic, Offset, OffsetSpec, TimestampMs};
 use processors::on_every_processor;

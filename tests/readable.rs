@@ -14,7 +14,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use edgelog::core::RecordBatch;
+use edgelog::edgelog_core::RecordBatch;
 use edgelog::inspect::{self, Selection};
 use edgelog::{Durability, Log, NewRecord, NewTopic, Offset, OffsetSpec, ReadUpTo, ReaderOptions, Store, TimestampMs};
 use rustix::process::{Resource, Rlimit, setrlimit};

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use edgelog::core::{LeaderEpoch, RecordBatch, RecordBatchBuilder, TimestampMs, crc32c, stamp_base};
+use edgelog::edgelog_core::{LeaderEpoch, RecordBatch, RecordBatchBuilder, TimestampMs, crc32c, stamp_base};
 use edgelog::inspect::{self, CheckReport, DumpOptions, ExportRange, Finding, Selection, Severity};
 use edgelog::storage::{Access, MemoryStorage, Storage};
 use edgelog::{Durability, Error, Log, NewRecord, NewTopic, Offset, OffsetSpec, Store, TopicPartition};

@@ -365,7 +365,7 @@ pub(crate) fn files_of(dir: &Path, ending: &str) -> Vec<PathBuf> {
 pub(crate) fn batches_of(bytes: &[u8]) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut at = 0;
-    while let Ok(size) = edgelog::core::RecordBatch::peek_size(&bytes[at..]) {
+    while let Ok(size) = edgelog::edgelog_core::RecordBatch::peek_size(&bytes[at..]) {
         if at + size > bytes.len() {
             break;
         }

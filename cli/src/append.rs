@@ -8,7 +8,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use edgelog::core::partition_for_key;
+use edgelog::edgelog_core::partition_for_key;
+use edgelog::escape::{escaped_path, shown_name};
 use edgelog::{AppendInfo, BatchBuilder, Durability, Header, Log, NewRecord, NewTopic, Offset, Store};
 use serde::Serialize;
 
@@ -133,19 +134,17 @@ fn target(args: &Args, ctx: &Context, store: &Store) -> Result<Target, Failure> 
     }
     if let Some((topic, number)) = names_partition {
         let partitions = u64::from(number) + 1;
-        return Err(Failure::new(format!("there is no topic {}, and no topic {topic} with a partition {number}", args.topic)).hint(
+        let (name, topic) = (shown_name(&args.topic), shown_name(topic));
+        return Err(Failure::new(format!("there is no topic {name}, and no topic {topic} with a partition {number}")).hint(
             format!(
-                "Say which one is meant: `edgelog topics create {}` or `edgelog topics create {topic} --partitions {partitions}`.",
-                args.topic
+                "Say which one is meant: `edgelog topics create {name}` or `edgelog topics create {topic} --partitions {partitions}`.",
             ),
         ));
     }
     if let Some(partition @ 1..) = args.partition {
-        return Err(Failure::new(format!("there is no topic {} yet", args.topic)).hint(format!(
-            "`edgelog topics create {} --partitions {}` makes it.",
-            args.topic,
-            u64::from(partition) + 1
-        )));
+        let name = shown_name(&args.topic);
+        return Err(Failure::new(format!("there is no topic {name} yet"))
+            .hint(format!("`edgelog topics create {name} --partitions {}` makes it.", u64::from(partition) + 1)));
     }
     store.create_topic(&NewTopic::new(&args.topic))?;
     if !args.quiet {
@@ -171,7 +170,7 @@ impl Input {
                 Ok(Input { reader: Box::new(io::stdin()), name: "standard input".to_owned(), len: None, is_terminal })
             }
             Some(path) => {
-                let name = path.display().to_string();
+                let name = escaped_path(path).to_string();
                 let failed = |error: io::Error| Failure::from(error).context(format!("read {name}"));
                 let file = File::open(path).map_err(failed)?;
                 let meta = file.metadata().map_err(failed)?;

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use edgelog::escape::{Escaped, Text, escaped, escaped_path, shown_name};
 use edgelog::{Log, RecoveryReport, Store, StoreOptions, Topic, TopicPartition};
 
 use crate::failure::{DAMAGE, Failure, damage, warn};
@@ -61,7 +62,7 @@ impl Readable {
                     edgelog::Error::UnknownTopicOrPartition { .. } => "its segment files are gone".to_owned(),
                     error => error.to_string(),
                 };
-                damage(format_args!("{topic}-{partition} cannot be read: {text}"));
+                damage(format_args!("{topic}-{partition} cannot be read: {}", escaped(text)));
             }
         }
     }
@@ -92,6 +93,11 @@ impl Context {
         &self.dir
     }
 
+    /// The data directory's name for people.
+    pub(crate) fn shown_dir(&self) -> Escaped<Text<'_>> {
+        escaped_path(&self.dir)
+    }
+
     /// Attaches read-only: works while another process writes the directory, and when none does.
     pub(crate) fn attach(&self) -> Result<Store, Failure> {
         self.attach_with(Store::options())
@@ -99,7 +105,7 @@ impl Context {
 
     /// As [`attach`](Context::attach), with keys of the store.
     pub(crate) fn attach_with(&self, options: StoreOptions) -> Result<Store, Failure> {
-        let dir = self.dir.display();
+        let dir = self.shown_dir();
         let beginning =
             "`edgelog record` or `edgelog append TOPIC` makes one; --dir (or EDGELOG_DIR) names another place.";
         match fs::read_dir(&self.dir) {
@@ -127,11 +133,11 @@ impl Context {
 
     /// As [`open`](Context::open) where the caller tells the recovery report.
     pub(crate) fn open_with(&self, options: StoreOptions) -> Result<Store, Failure> {
-        let label = format!("opening {}", self.dir.display());
+        let label = format!("opening {}", self.shown_dir());
         progress::while_doing(&label, || options.open(&self.dir)).map_err(|error| match error {
             edgelog::Error::DataDirLocked(source) => {
                 let holder = writer_of(&self.dir).map(|writer| format!("process {writer}")).unwrap_or(source.to_string());
-                Failure::new(format!("{} is in use: {holder} has it open for writing", self.dir.display())).hint(
+                Failure::new(format!("{} is in use: {holder} has it open for writing", self.shown_dir())).hint(
                     "One process writes a data directory; any number may read it meanwhile: `tail`, `stat` and `topics` work now.\n\
                      To write, stop that process first, or choose another directory with --dir.",
                 )
@@ -178,7 +184,10 @@ impl Context {
         let (topic, partition) = match (named(name), split()) {
             (Some(topic), _) => (topic, partition),
             (None, Some((_, number))) if partition.is_some_and(|asked| asked != number) => {
-                return Err(Failure::new(format!("{name} names a partition, and --partition another one")));
+                return Err(Failure::new(format!(
+                    "{} names a partition, and --partition another one",
+                    shown_name(name)
+                )));
             }
             (None, Some((topic, number))) => (topic, Some(number)),
             (None, None) => return Err(self.unknown_topic(topics, name)),
@@ -204,15 +213,19 @@ impl Context {
         const NAMED_MAX: usize = 12;
         let names = || topics.iter().map(|topic| topic.name.as_str());
         let mut hint = String::new();
-        if let Some((dir, swap)) = self.only_swap(name) {
+        let found_swap = self.only_swap(name);
+        let nearest = edgelog::edgelog_core::config::nearest(name, names());
+        let name = shown_name(name);
+        if let Some((dir, swap)) = found_swap {
+            let (dir, swap) = (shown_name(&dir).to_string(), shown_name(&swap).to_string());
             let segment = swap.trim_end_matches(".swap");
             let text = format!(
                 "there is no topic {name} in {}: {dir} holds no segment, but {swap}, which Kafka's log cleaner left",
-                self.dir.display()
+                self.shown_dir()
             );
             return Failure::new(text).hint(format!("Rename it to {segment} to have its records."));
         }
-        if let Some(nearest) = edgelog::core::config::nearest(name, names()) {
+        if let Some(nearest) = nearest {
             let _ = write!(hint, "Did you mean {nearest}? ");
         }
         if topics.is_empty() {
@@ -228,7 +241,7 @@ impl Context {
                 more => write!(hint, " and {more} more (`edgelog topics`)."),
             };
         }
-        Failure::new(format!("there is no topic {name} in {}", self.dir.display())).hint(hint)
+        Failure::new(format!("there is no topic {name} in {}", self.shown_dir())).hint(hint)
     }
 }
 
@@ -263,5 +276,6 @@ pub(crate) fn writer_of(dir: &Path) -> Option<String> {
         return Some("outside this container".to_owned());
     }
     let name = fs::read_to_string(format!("/proc/{holder}/comm")).unwrap_or_default();
-    Some(if name.is_empty() { holder } else { format!("{holder} ({})", name.trim_end()) })
+    // A process chooses its own name.
+    Some(if name.is_empty() { holder } else { format!("{holder} ({})", escaped(name.trim_end())) })
 }

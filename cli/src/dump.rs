@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use edgelog::Record;
-use edgelog::core::RecordBatch;
+use edgelog::edgelog_core::RecordBatch;
+use edgelog::escape::escaped_path;
 use edgelog::inspect::{self, DumpItem, DumpOptions, DumpReport, DumpText};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::failure::{DAMAGE, Failure, Outcome};
 use crate::json_record::Base64;
+use crate::screen::Screen;
 
 /// Print a file's batches and records, or index entries, as kafka-dump-log does
 ///
@@ -24,6 +26,9 @@ Examples:
   edgelog dump cpu-0/00000000000000000000.log
   edgelog dump --print-data-log cpu-0/*.log | less
   edgelog dump --json cpu-0/00000000000000000000.index | jq .position
+
+Keys and values are written to a pipe or a file as they are, as Kafka's tool does; on a terminal, control characters and bytes
+that are not UTF-8 are escaped.
 
 Exit codes: 0, or 2 where a file is damaged, or where records were asked for and a batch decompresses to more than
 edgelog.decompressed.bytes.max or its codec is not built in. Zeros behind the last batch of a live or crashed store's newest file are
@@ -58,7 +63,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         let shown = path.display().to_string();
         let report = if args.json { dump_json(path, &shown, options) } else { dump_text(path, &shown, options) }?;
         if !report.gaps.is_empty() && !args.json {
-            eprintln!("Non-consecutive offsets in {shown}");
+            eprintln!("Non-consecutive offsets in {}", escaped_path(path));
             report.gaps.iter().for_each(|(before, after)| eprintln!("  {before} is followed by {after}"));
         }
         // Records that were asked for and are not shown are never exit code 0.
@@ -74,7 +79,7 @@ fn dump(
     tell: &mut dyn FnMut(DumpItem<'_>) -> io::Result<()>,
 ) -> Result<DumpReport, Failure> {
     let name = path.file_name().and_then(|name| name.to_str());
-    let Some(name) = name else { return Err(Failure::new(format!("{} is no file to dump", path.display()))) };
+    let Some(name) = name else { return Err(Failure::new(format!("{} is no file to dump", escaped_path(path)))) };
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let storage = inspect::open_directory(parent)?;
     match inspect::dump(&*storage, name, options, tell) {
@@ -85,14 +90,14 @@ fn dump(
 }
 
 fn dump_text(path: &Path, shown: &str, options: DumpOptions) -> Result<DumpReport, Failure> {
-    let mut text = DumpText::new(BufWriter::new(io::stdout().lock()), shown, options)?;
+    let mut text = DumpText::new(BufWriter::new(Screen::text(io::stdout().lock())), shown, options)?;
     let report = dump(path, options, &mut |item| text.tell(&item))?;
     text.finish()?;
     Ok(report)
 }
 
 fn dump_json(path: &Path, shown: &str, options: DumpOptions) -> Result<DumpReport, Failure> {
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = BufWriter::new(Screen::json(io::stdout().lock()));
     let report = dump(path, options, &mut |item| {
         match &item {
             DumpItem::Record { record, .. } => {

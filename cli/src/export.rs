@@ -1,7 +1,7 @@
 //! `export`: a log as files for a broker, as JSON lines, or as CSV.
 
 use std::fs::{self, File, FileType, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
+use edgelog::escape::escaped_path;
 use edgelog::inspect::{self, ExportRange, ExportReport};
 use edgelog::storage::Storage;
 use edgelog::{Error, IsolationLevel, Offset, Record, TopicPartition};
@@ -22,6 +23,7 @@ use crate::failure::{DAMAGE, Failure, Outcome, tell_damage};
 use crate::inspected::{self, Watch};
 use crate::json_record::Base64;
 use crate::print;
+use crate::screen::Screen;
 use crate::{interrupt, json_record, tail};
 
 /// Export a topic as files for a Kafka broker, as JSON lines, or as CSV
@@ -42,6 +44,8 @@ anew. To move it under a broker: create the topic there (same partitions, retent
 json: one object a line with the field names of `kcat -J`, as `edgelog tail --json` prints them.
 csv: offset,timestamp,key,value,headers. Null is an empty field, an empty text is \"\". What is not UTF-8 is written as
 base64:..., and so is text that begins with base64: itself. headers is a JSON array [name, value, name, value].
+
+json and csv hold keys and values as they are; on a terminal, control characters are escaped.
 
 TO is written under another name, with .part behind it, and renamed when it is whole. A pipe or a device is written to as it
 is; nothing else but a file is replaced. TO is not inside the data directory. Exit codes: 0; 2 where damage was met.")]
@@ -85,6 +89,13 @@ enum Format {
     Csv,
 }
 
+impl Format {
+    /// `out` for records of this form: escaped where it is a terminal.
+    fn on<W: Write + IsTerminal>(self, out: W) -> Screen<W> {
+        if self == Format::Json { Screen::json(out) } else { Screen::text(out) }
+    }
+}
+
 pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let format = args.format.unwrap_or(Format::Kafka);
     if args.topic_id.is_some() && format != Format::Kafka {
@@ -112,7 +123,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         let id = args.topic_id.as_deref();
         each(&logs, |name| inspect::export_partition(&storage, name, &target, range, id, &mut look))
     } else {
-        let mut out = Output::create(&args.to)?;
+        let mut out = Output::create(&args.to, format)?;
         if format == Format::Csv {
             out.writer().write_all(b"offset,timestamp,key,value,headers\n")?;
         }
@@ -134,7 +145,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         Err(Error::Storage { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Err(source.into()),
         Err(Error::Storage { source, path, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
             let place = args.to.join(path);
-            Err(Failure::new(format!("{} is there already", place.display()))
+            Err(Failure::new(format!("{} is there already", escaped_path(&place)))
                 .hint("Remove it, or export to another place."))
         }
         Err(error) => inspected::stopped(error),
@@ -172,8 +183,8 @@ fn refuse_inside(to: &Path, dir: &Path) -> Result<(), Failure> {
         if place.starts_with(&inside) {
             return Err(Failure::new(format!(
                 "{} is inside the data directory, in {}",
-                to.display(),
-                inside.display()
+                escaped_path(to),
+                escaped_path(&inside)
             ))
             .hint("Export to another place: nothing is written where the store's own files are."));
         }
@@ -203,9 +214,9 @@ fn tell(args: &Args, format: Format, reports: &Reports<'_>, has_lost: bool) -> E
             None => String::new(),
         };
         let to = match format {
-            Format::Kafka => args.to.join(name.to_string()).display().to_string(),
+            Format::Kafka => escaped_path(&args.to.join(name.to_string())).to_string(),
             _ if args.to == Path::new("-") => "standard output".to_owned(),
-            _ => args.to.display().to_string(),
+            _ => escaped_path(&args.to).to_string(),
         };
         eprintln!("{name}: {records}{offsets}, {} to {to}", print::bytes(report.bytes));
     }
@@ -214,9 +225,9 @@ fn tell(args: &Args, format: Format, reports: &Reports<'_>, has_lost: bool) -> E
 
 /// Standard output, a pipe or a device, or a file that gets its name when it is whole.
 enum Output {
-    Stdout(BufWriter<io::Stdout>),
+    Stdout(BufWriter<Screen<io::Stdout>>),
     /// It stays what it is, and takes what is written at once.
-    Stream(BufWriter<File>, PathBuf),
+    Stream(BufWriter<Screen<File>>, PathBuf),
     File {
         writer: BufWriter<File>,
         part: PathBuf,
@@ -226,12 +237,13 @@ enum Output {
 }
 
 impl Output {
-    fn create(path: &Path) -> Result<Output, Failure> {
+    fn create(path: &Path, format: Format) -> Result<Output, Failure> {
         if path == Path::new("-") || path == Path::new("/dev/stdout") {
-            return Ok(Output::Stdout(BufWriter::new(io::stdout())));
+            return Ok(Output::Stdout(BufWriter::new(format.on(io::stdout()))));
         }
-        let cannot =
-            |path: &Path, why: &dyn std::fmt::Display| Failure::new(format!("cannot write {}: {why}", path.display()));
+        let cannot = |path: &Path, why: &dyn std::fmt::Display| {
+            Failure::new(format!("cannot write {}: {why}", escaped_path(path)))
+        };
         if let Some(kind) = what_is_there(path).map_err(|error| cannot(path, &error))? {
             if kind.is_fifo() || kind.is_char_device() {
                 let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -246,7 +258,7 @@ impl Output {
                 }
                 // From here on, who writes waits for who reads.
                 rustix::fs::fcntl_setfl(&file, OFlags::empty()).map_err(io::Error::from)?;
-                return Ok(Output::Stream(BufWriter::new(file), path.to_owned()));
+                return Ok(Output::Stream(BufWriter::new(format.on(file)), path.to_owned()));
             }
             if !kind.is_file() {
                 let what = match () {
@@ -266,7 +278,7 @@ impl Output {
         let file = OpenOptions::new().write(true).create_new(true).open(&part).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => {
                 let left = "An export that was killed may have left it. Remove it, or export to another place.";
-                Failure::new(format!("{} is there already", part.display())).hint(left)
+                Failure::new(format!("{} is there already", escaped_path(&part))).hint(left)
             }
             _ => cannot(&part, &error),
         })?;
@@ -286,7 +298,7 @@ impl Output {
             Output::Stdout(out) => out.flush()?,
             Output::Stream(out, path) => out
                 .flush()
-                .map_err(|error| Failure::from(error).context(format_args!("cannot write {}", path.display())))?,
+                .map_err(|error| Failure::from(error).context(format_args!("cannot write {}", escaped_path(path))))?,
             Output::File { writer, part, path, is_whole } => {
                 let mut place = || {
                     writer.flush()?;
@@ -296,7 +308,7 @@ impl Output {
                     }
                     fs::rename(&*part, &*path)
                 };
-                place().map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))?;
+                place().map_err(|error| Failure::new(format!("cannot write {}: {error}", escaped_path(path))))?;
                 *is_whole = true;
             }
         }

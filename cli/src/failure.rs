@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, BufRead, IsTerminal};
 use std::process::ExitCode;
 
+use edgelog::escape::{Escaped, escaped};
 use edgelog::inspect::{Finding, Severity};
 
 use crate::print::Paint;
@@ -15,6 +16,14 @@ pub(crate) type Outcome = Result<ExitCode, Failure>;
 pub(crate) const DAMAGE: u8 = 2;
 /// Stopped by Ctrl-C before the work was done.
 pub(crate) const INTERRUPTED: u8 = 130;
+
+/// A line on standard error has at most so many characters: a whole path, and a list of topics.
+pub(crate) const LINE_CHARS_MAX: usize = 4096;
+
+/// Words for standard error, which a terminal or a log shows: no line of them is more than text.
+pub(crate) fn said<T: fmt::Display>(words: T) -> Escaped<T> {
+    escaped(words).at_most(LINE_CHARS_MAX).with_lines()
+}
 
 /// Why a command failed, and what a person can do about it.
 #[derive(Debug)]
@@ -106,7 +115,7 @@ fn hint_of(error: &edgelog::Error) -> Option<&'static str> {
 impl From<edgelog::Error> for Failure {
     fn from(error: edgelog::Error) -> Failure {
         Failure {
-            message: error.to_string(),
+            message: escaped(&error).to_string(),
             hint: hint_of(&error).map(str::to_owned),
             is_damage: error.is_corrupt(),
             is_broken_pipe: false,
@@ -121,9 +130,9 @@ pub(crate) fn exit(outcome: Outcome) -> ExitCode {
         Err(failure) if failure.is_broken_pipe => ExitCode::SUCCESS,
         Err(failure) => {
             let paint = Paint::stderr();
-            eprintln!("{} {}", paint.bad("error:"), failure.message);
+            eprintln!("{} {}", paint.bad("error:"), said(&failure.message));
             if let Some(hint) = &failure.hint {
-                eprintln!("{hint}");
+                eprintln!("{}", said(hint));
             }
             if failure.is_damage { ExitCode::from(DAMAGE) } else { ExitCode::FAILURE }
         }
@@ -154,7 +163,7 @@ pub(crate) fn confirm(what: &str) -> Result<(), Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::new(format!("this would {what}")).hint("Say --yes to do it."));
     }
-    eprint!("This will {what}. Go on? [y/N] ");
+    eprint!("This will {}. Go on? [y/N] ", said(what));
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
     if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(Failure::new("nothing was done")) }
@@ -162,7 +171,7 @@ pub(crate) fn confirm(what: &str) -> Result<(), Failure> {
 
 /// Tells what is damaged or lost; the command goes on, and exits with [`DAMAGE`].
 pub(crate) fn damage(message: impl fmt::Display) {
-    eprintln!("{} {message}", Paint::stderr().bad("damage:"));
+    eprintln!("{} {}", Paint::stderr().bad("damage:"), said(message));
 }
 
 /// Reports a finding of a command that prints records and goes on; whether some were not printed, so that it exits with
@@ -171,9 +180,9 @@ pub(crate) fn tell_damage(finding: &Finding) -> bool {
     // What stands under another name takes nothing from what is in it: the commands that judge a store say how bad it is.
     let is_no_segment = finding.file.ends_with(".log.swap");
     if finding.severity == Severity::Lost && !is_no_segment {
-        damage(finding);
+        damage(escaped(finding));
     } else {
-        warn(finding);
+        warn(escaped(finding));
     }
     // A note is about records that are sound perhaps, and that cannot be decompressed here.
     finding.severity != Severity::Heals && !is_no_segment
@@ -181,5 +190,5 @@ pub(crate) fn tell_damage(finding: &Finding) -> bool {
 
 /// Tells something that does not stop the command.
 pub(crate) fn warn(message: impl fmt::Display) {
-    eprintln!("{} {message}", Paint::stderr().warn("warning:"));
+    eprintln!("{} {}", Paint::stderr().warn("warning:"), said(message));
 }

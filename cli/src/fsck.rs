@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use edgelog::escape::escaped;
 use edgelog::inspect::{self, CheckReport, CheckedLog, Finding, Severity};
 use serde::Serialize;
 
@@ -171,7 +172,7 @@ pub(crate) fn print_report(report: &CheckReport, quiet: bool) -> Result<(), Fail
             Some(Severity::Lost) => "DATA LOST",
         };
         table.row([
-            log.name.to_string(),
+            escaped(&log.name).to_string(),
             log.log_start_offset.to_string(),
             log.log_end_offset.to_string(),
             print::grouped(log.records),
@@ -184,7 +185,9 @@ pub(crate) fn print_report(report: &CheckReport, quiet: bool) -> Result<(), Fail
     let mut out = io::stdout().lock();
     for finding in report.findings.iter().filter(|finding| !quiet || finding.severity > Severity::Note) {
         let severity = finding.severity.name();
-        match finding.severity {
+        let level = finding.severity;
+        let finding = escaped(finding);
+        match level {
             Severity::Note => writeln!(out, "{} {finding}", paint.dim(format_args!("{severity:<5}")))?,
             Severity::Heals => writeln!(out, "{} {finding}", paint.warn(format_args!("{severity:<5}")))?,
             Severity::Lost => writeln!(out, "{} {finding}", paint.bad(format_args!("{severity:<5}")))?,

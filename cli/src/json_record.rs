@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 use edgelog::Record;
-use edgelog::core::TimestampType;
+use edgelog::edgelog_core::TimestampType;
 use serde::{Serialize, Serializer};
 
 /// Bytes in base64, as a JSON text that is never whole in memory.

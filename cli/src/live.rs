@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use edgelog::escape::{escaped, escaped_path};
+
 use crate::channel::Channel;
 use crate::failure::Failure;
 use crate::print::{self, Paint};
@@ -131,7 +133,7 @@ impl Live {
             }
         }
         if let Some(failure) = view.failure {
-            write!(out, "; not recorded: {failure}")?;
+            write!(out, "; not recorded: {}", escaped(failure))?;
         }
         writeln!(out)?;
         Ok(out.flush()?)
@@ -187,12 +189,13 @@ impl Live {
         if view.skipped > 0 {
             let _ = write!(status, " | {} samples skipped", view.skipped);
         }
-        let _ = write!(status, " | {}", view.dir.display());
+        let _ = write!(status, " | {}", escaped_path(view.dir));
         if !view.is_last {
             status.push_str(" | Ctrl-C stops");
         }
         lines.push(paint.dim(clip(&status, width)).to_string());
         if let Some(failure) = view.failure {
+            let failure = escaped(failure);
             let text = format!("{} of {} samples not recorded in full: {failure}", view.failed, view.samples);
             lines.push(paint.bad(clip(&text, width)).to_string());
         }

@@ -2,7 +2,8 @@
 //!
 //! Each command is one file with its `Args` and a `run(args, &Context)`. What they share: [`context`] (the data
 //! directory, finding topics, opening), [`failure`] (errors that say what to do next, exit codes), [`print`]
-//! (tables, colours, numbers), [`interrupt`] (Ctrl-C), [`progress`] and [`time`].
+//! (tables, colours, numbers), [`screen`] (bytes of records on a terminal), [`interrupt`] (Ctrl-C), [`progress`] and
+//! [`time`].
 
 #![allow(clippy::cast_precision_loss)] // Rates and percentages are for people to read.
 #![allow(clippy::struct_excessive_bools)] // The flags of a command are booleans.
@@ -10,6 +11,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use edgelog::escape::escaped_bytes;
 
 mod append;
 #[cfg(feature = "bridge")]
@@ -30,6 +32,8 @@ mod print;
 mod progress;
 mod record;
 mod repair;
+mod screen;
+mod setting;
 mod stat;
 mod tail;
 mod telemetry;
@@ -89,8 +93,21 @@ enum Command {
     Man(man::Args),
 }
 
+/// Reads the command line. An error repeats arguments, and a script's may be names that others chose: it is the error of
+/// the same arguments escaped.
+fn parse() -> Result<Cli, clap::Error> {
+    Cli::try_parse().map_err(|error| {
+        let shown = std::env::args_os().map(|argument| {
+            let shown = escaped_bytes(argument.as_encoded_bytes()).at_most(failure::LINE_CHARS_MAX);
+            shown.to_string()
+        });
+        let same = Cli::try_parse_from(shown).err();
+        same.unwrap_or_else(|| clap::Error::raw(error.kind(), format!("{}\n", failure::said(error.render()))))
+    })
+}
+
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => return failure::usage(&error),
     };

@@ -27,7 +27,8 @@ pub(crate) fn run(args: &Args, command: clap::Command) -> Outcome {
         io::stdout().lock().write_all(&page)?;
         return Ok(ExitCode::SUCCESS);
     };
-    write_pages(command, out).map_err(|error| Failure::from(error).context(format!("write {}", out.display())))?;
+    write_pages(command, out)
+        .map_err(|error| Failure::from(error).context(format!("write {}", edgelog::escape::escaped_path(out))))?;
     Ok(ExitCode::SUCCESS)
 }
 

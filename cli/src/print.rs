@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
+use crate::screen::Screen;
+
 /// Colours, or none where the stream is no terminal or `NO_COLOR` is set.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Paint {
@@ -84,7 +86,7 @@ pub(crate) fn offsets_in_words(first: edgelog::Offset, next: edgelog::Offset) ->
 
 /// A line of JSON on standard output.
 pub(crate) fn json_line(value: &impl Serialize) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = Screen::json(io::stdout().lock());
     serde_json::to_writer(&mut out, value)?;
     out.write_all(b"\n")?;
     out.flush()
@@ -196,38 +198,6 @@ impl Table {
     }
 }
 
-/// Bytes as text that a terminal cannot take for commands: control characters and what is not UTF-8 are escaped. Written
-/// piece by piece, since a value may be as large as memory allows once.
-pub(crate) struct Escaped<'a>(pub(crate) &'a [u8]);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_plain = |c: char| c == '\t' || !(c.is_control() || is_direction_mark(c));
-        for chunk in self.0.utf8_chunks() {
-            let mut rest = chunk.valid();
-            while let Some(character) = rest.chars().next() {
-                let plain = rest.find(|c| !is_plain(c)).unwrap_or(rest.len());
-                f.write_str(&rest[..plain])?;
-                rest = &rest[plain..];
-                if plain == 0 {
-                    write!(f, "{}", character.escape_default())?;
-                    rest = &rest[character.len_utf8()..];
-                }
-            }
-            for byte in chunk.invalid() {
-                write!(f, "\\x{byte:02x}")?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Characters that turn the direction of the text around them: shown as they are, they can make a line read as
-/// another.
-fn is_direction_mark(character: char) -> bool {
-    matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,30 +219,5 @@ mod tests {
         table.row(["a".to_owned(), "1000".to_owned(), String::new()]);
         table.row(["longer".to_owned(), "7".to_owned(), "x".to_owned()]);
         assert_eq!(table.render(Paint { on: false }), "TOPIC    END  NOTE\na       1000\nlonger     7  x\n");
-    }
-
-    #[test]
-    fn a_terminal_gets_no_commands_from_records() {
-        let text = Escaped(b"ok \x1b[2J\xff\xc3\xa9 \x07\t\\").to_string();
-        assert_eq!(text, "ok \\u{1b}[2J\\xff\u{e9} \\u{7}\t\\");
-    }
-
-    /// Keeps how much was written at a time.
-    struct Largest(usize);
-
-    impl fmt::Write for Largest {
-        fn write_str(&mut self, text: &str) -> fmt::Result {
-            self.0 = self.0.max(text.len());
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn a_large_value_is_escaped_in_pieces() {
-        for byte in [1, 0xff] {
-            let mut largest = Largest(0);
-            write!(largest, "{}", Escaped(&vec![byte; 1 << 20])).unwrap();
-            assert!((1..64).contains(&largest.0), "{} at a time", largest.0);
-        }
     }
 }

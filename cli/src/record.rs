@@ -231,7 +231,7 @@ impl<'a> Recorder<'a> {
     fn tell_start(&self, report: &RecoveryReport) -> Result<(), Failure> {
         let paint = Paint::stdout();
         let mut out = io::stdout().lock();
-        let dir = self.ctx.dir().display();
+        let dir = self.ctx.shown_dir();
         let is_new = report.clean && report.logs.is_empty();
         if is_new {
             writeln!(out, "{} {dir}: a new store", paint.strong("edgelog"))?;
@@ -321,7 +321,7 @@ impl<'a> Recorder<'a> {
         if let Some(first) = self.channels.first() {
             let dir = match self.ctx.dir().to_str() {
                 Some("./edgelog-data") | None => String::new(),
-                Some(dir) => format!(" --dir {dir}"),
+                Some(_) => format!(" --dir {}", self.ctx.shown_dir()),
             };
             let name = &first.log.name().topic;
             writeln!(out, "{}", paint.dim(format_args!("look at it: edgelog tail {name}{dir}, edgelog stat{dir}")))?;

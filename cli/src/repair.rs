@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use edgelog::escape::escaped;
 use edgelog::inspect::{self, RepairReport};
 use serde::Serialize;
 
@@ -102,12 +103,12 @@ fn print_report(report: &RepairReport, dry_run: bool) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     for action in &report.actions {
         let prefix = if dry_run { "would " } else { "" };
-        writeln!(out, "{}: {prefix}{}", paint.strong(&action.file), action.text)?;
+        writeln!(out, "{}: {prefix}{}", paint.strong(escaped(&action.file)), escaped(&action.text))?;
     }
     if let Some(recovery) =
         report.recovery.as_ref().filter(|recovery| recovery.cut_bytes() > 0 || recovery.lost_offsets() > 0)
     {
-        writeln!(out, "opening the store: {recovery}")?;
+        writeln!(out, "opening the store: {}", escaped(recovery).with_lines())?;
     }
     if is_beyond_repair(report) {
         out.flush()?;
@@ -173,7 +174,7 @@ fn salvage(file: &str, json: bool, ctx: &Context) -> Outcome {
         let (new, old) = (format!("{first} to {}", next - 1), format!("{old_first} to {}", old_next - 1));
         writeln!(out, "{}: {records} appended again, at offsets {new}; they were offsets {old}", report.log)?;
     } else {
-        writeln!(out, "{}: no batch in {inside} holds", report.log)?;
+        writeln!(out, "{}: no batch in {} holds", report.log, escaped(inside))?;
     }
     if report.refused > 0 {
         writeln!(
@@ -185,7 +186,7 @@ fn salvage(file: &str, json: bool, ctx: &Context) -> Outcome {
     if report.invalid_bytes > 0 {
         writeln!(out, "{} are no batch", print::bytes(report.invalid_bytes))?;
     }
-    writeln!(out, "the file is {} now", report.renamed_to)?;
+    writeln!(out, "the file is {} now", escaped(&report.renamed_to))?;
     out.flush()?;
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use edgelog::core::DecodeError;
+use edgelog::edgelog_core::DecodeError;
+use edgelog::escape::{escaped, escaped_path, shown_name};
 use edgelog::inspect::{self, Finding, Selection};
 use edgelog::{Log, OffsetSpec, RetentionHolds, Store, TimestampMs};
 use serde::Serialize;
@@ -157,7 +158,7 @@ fn stat(log: &Log, root: &Path, holds: &RetentionHolds) -> Result<Stat, Failure>
     };
     let dir = root.join(name.to_string());
     let mut log_files_bytes = 0;
-    for entry in fs::read_dir(&dir).map_err(|error| Failure::from(error).context(dir.display()))?.flatten() {
+    for entry in fs::read_dir(&dir).map_err(|error| Failure::from(error).context(escaped_path(&dir)))?.flatten() {
         // A file may go between the listing and here.
         let Ok(meta) = entry.metadata() else { continue };
         let file = entry.file_name().to_string_lossy().into_owned();
@@ -184,8 +185,8 @@ fn stat(log: &Log, root: &Path, holds: &RetentionHolds) -> Result<Stat, Failure>
 /// What there is to say of a segment that begins with a message of format 0 or 1.
 fn old_format_in(path: &Path) -> Option<String> {
     let mut header = Vec::new();
-    File::open(path).ok()?.take(edgelog::core::HEADER_LEN as u64).read_to_end(&mut header).ok()?;
-    match edgelog::core::RecordBatch::parse(&header) {
+    File::open(path).ok()?.take(edgelog::edgelog_core::HEADER_LEN as u64).read_to_end(&mut header).ok()?;
+    match edgelog::edgelog_core::RecordBatch::parse(&header) {
         Err(error @ DecodeError::OldFormat { .. }) => Some(error.to_string()),
         _ => None,
     }
@@ -195,7 +196,7 @@ fn old_format_in(path: &Path) -> Option<String> {
 fn first_timestamp(
     log: &Log,
     from: OffsetSpec,
-    time: impl Fn(edgelog::core::RecordBatch<'_>) -> TimestampMs,
+    time: impl Fn(edgelog::edgelog_core::RecordBatch<'_>) -> TimestampMs,
 ) -> Option<TimestampMs> {
     let batch = log.reader(from).ok()?.next_batch().ok()??;
     Some(time(batch.view()))
@@ -206,7 +207,7 @@ fn print_all(stats: &[Stat], ctx: &Context, store: &Store, writer: Option<&str>)
     let mut out = io::stdout().lock();
     let disk: u64 = stats.iter().map(|stat| stat.disk_bytes).sum();
     let logs = print::counted(stats.len() as u64, "log");
-    write!(out, "{}  {logs}, {} on disk", paint.strong(ctx.dir().display()), print::bytes(disk))?;
+    write!(out, "{}  {logs}, {} on disk", paint.strong(ctx.shown_dir()), print::bytes(disk))?;
     if let Ok(space) = rustix::fs::statvfs(ctx.dir()) {
         write!(out, " ({} free)", print::bytes(space.f_bavail.saturating_mul(space.f_frsize)))?;
     }
@@ -256,15 +257,16 @@ fn print_one(out: &mut impl Write, stat: &Stat, paint: Paint, is_written: bool) 
         line(out, "times", &text)?;
     }
     if let Some(held_from) = stat.held_from.filter(|offset| offset < end) {
-        let holders = stat.held_by.join(", ");
+        let holders: Vec<String> = stat.held_by.iter().map(|holder| shown_name(holder).to_string()).collect();
+        let holders = holders.join(", ");
         let text = format!("from offset {held_from} on, whatever its age: still needed by {holders}");
         line(out, "kept", &text)?;
     }
     for cut in &stat.cut_files {
-        line(out, "put aside", &format!("{} ({})", cut.file, print::bytes(cut.bytes)))?;
+        line(out, "put aside", &format!("{} ({})", escaped(&cut.file), print::bytes(cut.bytes)))?;
     }
     for swap in &stat.swap_files {
-        let (file, bytes) = (&swap.file, print::bytes(swap.bytes));
+        let (file, bytes) = (escaped(&swap.file), print::bytes(swap.bytes));
         let text = format!("{file} ({bytes}), by Kafka's log cleaner: `edgelog fsck` says whether it is the only copy");
         line(out, "left over", &text)?;
     }

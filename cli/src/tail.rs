@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edgelog::core::TimestampType;
+use edgelog::edgelog_core::TimestampType;
+use edgelog::escape::escaped_bytes;
 use edgelog::inspect::{self, Finding, HiddenCheck};
 use edgelog::storage::Storage;
 use edgelog::{
@@ -17,7 +18,8 @@ use crate::context::Context;
 use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, tell_damage, warn};
 use crate::interrupt;
 use crate::json_record;
-use crate::print::{Escaped, Paint};
+use crate::print::Paint;
+use crate::screen::Screen;
 use crate::time;
 
 /// Print records, and follow
@@ -35,7 +37,8 @@ Examples:
   edgelog tail orders --raw --no-follow --from-beginning > orders.txt
 
 Lines: partition:offset, time, key, value, headers. Control characters and bytes that are not UTF-8 are escaped; a null value \
-reads (null).
+reads (null). --raw and --json write to a pipe or a file as the records are; on a terminal, what it could take for a command \
+is escaped.
 
 --json prints one object a line with the field names of `kcat -J`: topic, partition, offset, tstype, ts, headers, key, \
 payload. headers is a flat array [name, value, name, value] and left out where there are none. Null stays null. A key or \
@@ -373,7 +376,7 @@ enum Format {
 struct Printer {
     format: Format,
     paint: Paint,
-    out: BufWriter<StdoutLock<'static>>,
+    out: BufWriter<Screen<StdoutLock<'static>>>,
     line: String,
     error: Option<io::Error>,
     /// Widths of place and key so far: they grow, so that lines stay aligned while the stream goes on.
@@ -392,7 +395,13 @@ impl Printer {
             (_, true) => Format::Raw,
             _ => Format::Text,
         };
-        let out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
+        let out = io::stdout().lock();
+        let out = match format {
+            Format::Json => Screen::json(out),
+            Format::Raw => Screen::text(out),
+            Format::Text => Screen::as_is(out),
+        };
+        let out = BufWriter::with_capacity(64 << 10, out);
         Printer { format, paint: Paint::stdout(), out, line: String::new(), error: None, widths: (0, 0) }
     }
 
@@ -419,21 +428,21 @@ impl Printer {
         write!(out, "{:>width$}  {}", paint.dim(&*line), paint.dim(time::rfc3339(record.timestamp)), width = widths.0)?;
         if let Some(key) = record.key.filter(|key| key.len() > KEY_BYTES_PADDED) {
             widths.1 = KEY_WIDTH_MAX;
-            write!(out, "  {}", paint.key(Escaped(key)))?;
+            write!(out, "  {}", paint.key(escaped_bytes(key)))?;
         } else if let Some(key) = record.key {
             line.clear();
-            let _ = write!(line, "{}", Escaped(key));
+            let _ = write!(line, "{}", escaped_bytes(key));
             widths.1 = widths.1.max(line.chars().count().min(KEY_WIDTH_MAX));
             write!(out, "  {:<width$}", paint.key(&*line), width = widths.1)?;
         } else if widths.1 > 0 {
             write!(out, "  {:<width$}", "", width = widths.1)?;
         }
         match record.value {
-            Some(value) => write!(out, "  {}", Escaped(value))?,
+            Some(value) => write!(out, "  {}", escaped_bytes(value))?,
             None => write!(out, "  {}", paint.dim("(null)"))?,
         }
         for header in record.headers() {
-            let (key, value) = (Escaped(header.key), Escaped(header.value.unwrap_or(b"(null)")));
+            let (key, value) = (escaped_bytes(header.key), escaped_bytes(header.value.unwrap_or(b"(null)")));
             write!(out, "  {}", paint.dim(format_args!("{key}={value}")))?;
         }
         out.write_all(b"\n")

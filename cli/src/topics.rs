@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use edgelog::core::config::{ConfigKey, KEYS, Scope, ValueType};
+use edgelog::edgelog_core::config::{ConfigKey, KEYS, Scope, ValueType};
+use edgelog::escape::{escaped, shown_name};
 use edgelog::{NewTopic, Store, Topic};
 use serde::Serialize;
 
-use crate::append::parse_pair;
 use crate::context::{Context, Readable};
 use crate::failure::{DAMAGE, Failure, Outcome, confirm, refuse_stray_options, warn};
 use crate::print::{self, Align, Paint, Table};
+use crate::setting::parse_setting;
 
 /// List, create, delete, alter and describe topics
 ///
@@ -21,7 +22,7 @@ use crate::print::{self, Align, Paint, Table};
 Examples:
   edgelog topics
   edgelog topics create readings --partitions 4 --config compression.type=snappy
-  edgelog topics alter readings --config retention.ms=86400000 --unset retention.bytes
+  edgelog topics alter readings --config retention.ms=7d --unset retention.bytes
   edgelog topics describe readings
   edgelog topics delete readings --yes")]
 pub(crate) struct Args {
@@ -56,8 +57,9 @@ struct Create {
     /// How many partitions; records with one key stay in order in one of them
     #[arg(long, short, value_name = "N", default_value_t = 1)]
     partitions: u32,
-    /// Set a key of its configuration; may be repeated. `topics describe` lists the keys
-    #[arg(long = "config", short, value_name = "KEY=VALUE", value_parser = parse_pair)]
+    /// Set a key of its configuration; may be repeated. Times and sizes may have units: retention.ms=7d,
+    /// segment.bytes=16MiB. `topics describe` lists the keys
+    #[arg(long = "config", short, value_name = "KEY=VALUE", value_parser = parse_setting)]
     config: Vec<(String, String)>,
     /// Succeed also where it exists already
     #[arg(long)]
@@ -79,8 +81,8 @@ struct Delete {
 struct Alter {
     /// The topic
     name: String,
-    /// Set this key; may be repeated
-    #[arg(long = "config", short, value_name = "KEY=VALUE", value_parser = parse_pair, required_unless_present = "unset")]
+    /// Set this key; may be repeated. Times and sizes may have units
+    #[arg(long = "config", short, value_name = "KEY=VALUE", value_parser = parse_setting, required_unless_present = "unset")]
     config: Vec<(String, String)>,
     /// Set this key back to its default; may be repeated
     #[arg(long, value_name = "KEY")]
@@ -170,14 +172,15 @@ fn list(args: &List, ctx: &Context) -> Outcome {
     if !args.json && topics.is_empty() {
         eprintln!(
             "no topics in {} yet: `edgelog append TOPIC` or `edgelog topics create TOPIC` makes one",
-            ctx.dir().display()
+            ctx.shown_dir()
         );
     } else if !args.json {
         table.print()?;
         for (name, reason) in topics.iter().filter_map(|topic| Some((&topic.name, topic.retention_suspended.as_ref()?)))
         {
             warn(format_args!(
-                "{name}: nothing is deleted by retention.ms or retention.bytes until the topic is altered: {reason}"
+                "{name}: nothing is deleted by retention.ms or retention.bytes until the topic is altered: {}",
+                escaped(reason)
             ));
         }
     }
@@ -242,7 +245,7 @@ fn whole_topic(ctx: &Context, store: &Store, name: &str) -> Result<Topic, Failur
     let target = ctx.find(store, name)?;
     match target.partition {
         None => Ok(target.topic),
-        Some(_) => Err(Failure::new(format!("{name} is one partition; this works on the whole topic"))
+        Some(_) => Err(Failure::new(format!("{} is one partition; this works on the whole topic", shown_name(name)))
             .hint(format!("Say {} for the topic.", target.topic.name))),
     }
 }
@@ -275,8 +278,9 @@ fn describe(args: &Describe, ctx: &Context) -> Result<(), Failure> {
         if let Some(reason) = &topic.retention_suspended {
             writeln!(
                 out,
-                "{}: {reason}\n",
-                paint.bad("nothing is deleted by retention.ms or retention.bytes until the topic is altered")
+                "{}: {}\n",
+                paint.bad("nothing is deleted by retention.ms or retention.bytes until the topic is altered"),
+                escaped(reason)
             )?;
         }
     }

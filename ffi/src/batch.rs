@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use edgelog::core::Headers;
+use edgelog::edgelog_core::Headers;
 use edgelog::{Batch, Records};
 
 use crate::abi::edgelog_bytes;

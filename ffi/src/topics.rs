@@ -1,7 +1,7 @@
 //! The noun `edgelog_topics`: which topics there are, and how they are configured.
 
 use edgelog::Topic;
-use edgelog::core::config::KEYS;
+use edgelog::edgelog_core::config::KEYS;
 
 use crate::abi::{edgelog_bytes, grows};
 use crate::boundary::{Handle, Home, OutStruct, free, with};

@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::io::Write as _;
 
-use edgelog::core::{CRC_START, HEADER_LEN, RecordBatchBuilder, TimestampMs, crc32c};
+use edgelog::edgelog_core::{CRC_START, HEADER_LEN, RecordBatchBuilder, TimestampMs, crc32c};
 use edgelog::storage::MemoryStorage;
 use edgelog::{Durability, NewTopic, OffsetSpec, Store};
 use edgelog_fuzz::options;

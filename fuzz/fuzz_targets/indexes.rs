@@ -3,7 +3,7 @@
 //! sound store say, every record is found by its offset: an index is never evidence.
 
 use edgelog::OffsetSpec;
-use edgelog::core::{
+use edgelog::edgelog_core::{
     OFFSET_INDEX_ENTRY_LEN, Offset, OffsetIndex, Position, TIME_INDEX_ENTRY_LEN, TimeIndex, TimestampMs,
 };
 use edgelog_fuzz::{Files, RECORDS, TIME_BASE, options, read_from, value};
@@ -60,8 +60,8 @@ fn offset_index(bytes: &[u8], base_offset: i64, target: i64) {
 
 fn bytes_of<'a>(
     bytes: &'a [u8],
-    entries: &[edgelog::core::OffsetIndexEntry],
-    entry: edgelog::core::OffsetIndexEntry,
+    entries: &[edgelog::edgelog_core::OffsetIndexEntry],
+    entry: edgelog::edgelog_core::OffsetIndexEntry,
 ) -> &'a [u8] {
     let n = entries.iter().position(|other| *other == entry).expect("it is one of them");
     &bytes[n * OFFSET_INDEX_ENTRY_LEN..][..OFFSET_INDEX_ENTRY_LEN]

@@ -2,7 +2,7 @@
 //! One record batch. Any bytes parse or are refused; what parses keeps its promises, and its records, encoded again by
 //! our own builder, decode to the same.
 
-use edgelog::core::{
+use edgelog::edgelog_core::{
     CRC_START, CompressionType, HEADER_LEN, Header, LeaderEpoch, Offset, RecordBatch, RecordBatchBuilder, TimestampMs,
     crc32c, encode_one, stamp_base,
 };

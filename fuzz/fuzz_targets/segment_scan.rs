@@ -4,7 +4,7 @@
 //! walk that judges each batch with what stands behind it, and searches behind damage, comes to an end, and its offsets
 //! rise.
 
-use edgelog::core::{
+use edgelog::edgelog_core::{
     CRC_START, Candidate, Continuation, Effort, HEADER_LEN, LeaderEpoch, Offset, Plausible, RecordBatch, Resync,
     ScanRules, ScanStep, Standing, TimestampMs, crc32c, encode_one, find_batch, resync, scan_step, stamp_base,
 };

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use edgelog::core::{HEADER_LEN, RecordBatchBuilder, TimestampMs, encode_one};
+use edgelog::edgelog_core::{HEADER_LEN, RecordBatchBuilder, TimestampMs, encode_one};
 use edgelog_fuzz::Files;
 
 fn write(target: &str, name: &str, bytes: &[u8]) {

@@ -1,6 +1,6 @@
 //! Record batches in bytes, found the obvious way.
 
-use edgelog::core::RecordBatch;
+use edgelog::edgelog_core::RecordBatch;
 
 /// A batch that holds, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,6 +1,6 @@
 //! The searches: every cut once, every cut during the recovery from a cut, random schedules, every fault at every call.
 
-use edgelog::core::TimestampMs;
+use edgelog::edgelog_core::TimestampMs;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use edgelog::CodecError;
 #[cfg(any(feature = "snappy", feature = "zstd"))]
 use edgelog::NewTopic;
-use edgelog::core::{CRC_START, DecodeError, Offset, RecordBatchBuilder, TimestampMs, crc32c};
+use edgelog::edgelog_core::{CRC_START, DecodeError, Offset, RecordBatchBuilder, TimestampMs, crc32c};
 use edgelog::inspect::{self, CheckReport, ExportRange, Selection};
 #[cfg(feature = "zstd")]
 use edgelog::inspect::{DumpItem, DumpOptions, Severity};

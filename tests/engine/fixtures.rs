@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{TempDir, copy_dir, ticking};
 use edgelog::inspect::{self, Selection, Severity};
-use edgelog::{Log, NewRecord, Offset, OffsetSpec, ReadUpTo, ReaderOptions, Store, TimestampMs};
+use edgelog::{Error, Log, NewRecord, Offset, OffsetSpec, ReadUpTo, ReaderOptions, Store, TimestampMs};
 
 /// The stores of all versions: where each is, and the list of its records.
 fn stores() -> Vec<(PathBuf, Vec<String>)> {
@@ -207,5 +207,42 @@ fn an_imported_partition_is_read_whole_before_its_first_open_and_sound_after_it(
         assert_eq!(records(&store), *list, "{}", from.display());
         store.close().unwrap();
         assert_sound(dir.path());
+    }
+}
+
+/// Where a slot of the checkpoint has its CRC, the length of its payload, its version, its features and its size.
+const SLOT: [std::ops::Range<usize>; 5] = [8..12, 12..16, 16..18, 24..28, 28..32];
+
+/// Changes both slots of the checkpoint in `dir`, so that they hold and are of a newer version.
+fn make_newer(dir: &Path, field: usize, value: &[u8]) {
+    let [crc, payload, _, _, size] = SLOT;
+    let path = dir.join("edgelog.checkpoint");
+    let mut bytes = fs::read(&path).unwrap();
+    let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap()) as usize;
+    let size = number(&bytes[size]);
+    for slot in bytes.chunks_mut(size).filter(|slot| slot.starts_with(b"EDGELOG1")) {
+        slot[SLOT[field].clone()].copy_from_slice(value);
+        let end = 64 + number(&slot[payload.clone()]);
+        let sum = crc32fast::hash(&slot[12..end]);
+        slot[crc.clone()].copy_from_slice(&sum.to_be_bytes());
+    }
+    fs::write(&path, bytes).unwrap();
+}
+
+#[test]
+fn a_store_of_a_newer_version_is_refused_before_a_byte_is_changed() {
+    for (from, _) in stores().iter().filter(|(from, _)| !is_imported(from)) {
+        for (field, value) in [(2, &2_u16.to_be_bytes()[..]), (3, &1_u32.to_be_bytes())] {
+            let (newer, opened) = (TempDir::new(), TempDir::new());
+            copy_dir(from, newer.path());
+            make_newer(newer.path(), field, value);
+            copy_dir(newer.path(), opened.path());
+            // It names the process that tried last.
+            fs::remove_file(newer.path().join(".lock")).unwrap_or_default();
+            for refused in [ticking().open(opened.path()), Store::attach(opened.path())] {
+                assert!(matches!(refused, Err(Error::UnsupportedVersion { .. })), "{}: {refused:?}", from.display());
+            }
+            assert_same(newer.path(), opened.path());
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::{Random, TempDir, ticking};
-use edgelog::core::{CRC_START, LeaderEpoch, RecordBatch, RecordBatchBuilder, crc32c, stamp_base};
+use edgelog::edgelog_core::{CRC_START, LeaderEpoch, RecordBatch, RecordBatchBuilder, crc32c, stamp_base};
 use edgelog::{Error, Log, NewRecord, NewTopic, Offset, OffsetSpec, Store, TimestampMs};
 
 /// Offsets with the times of their records, and the offsets that are named as lost, in ranges.

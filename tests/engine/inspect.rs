@@ -143,7 +143,7 @@ fn crashed_store(records: i64) -> Disk {
 /// Where the batches of a segment start, with base offset and the offset behind.
 fn batches(bytes: &[u8]) -> Vec<(usize, i64, i64)> {
     let (mut at, mut found) = (0, Vec::new());
-    while let Ok(batch) = edgelog::core::RecordBatch::parse(&bytes[at..]) {
+    while let Ok(batch) = edgelog::edgelog_core::RecordBatch::parse(&bytes[at..]) {
         found.push((at, batch.base_offset().0, batch.next_offset().0));
         at += batch.size();
     }
@@ -727,7 +727,7 @@ fn damage_is_left_out_of_exports_and_told() {
     assert_eq!(target.check().worst, Some(Severity::Heals), "{:#?}", target.check());
     let mut offsets = Vec::new();
     let mut tell = |record: &edgelog::Record<'_>, kind| {
-        assert_eq!(kind, edgelog::core::TimestampType::CreateTime);
+        assert_eq!(kind, edgelog::edgelog_core::TimestampType::CreateTime);
         offsets.push(record.offset);
         Ok(())
     };

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::support::{TempDir, ticking};
-use edgelog::core::{LeaderEpoch, RecordBatch, RecordBatchBuilder, crc32c, encode_one, stamp_base};
+use edgelog::edgelog_core::{LeaderEpoch, RecordBatch, RecordBatchBuilder, crc32c, encode_one, stamp_base};
 use edgelog::inspect::{self, Selection, Severity};
 use edgelog::storage::{DirectoryStorage, DirectoryStorageOptions, Storage};
 use edgelog::{Error, Log, LostRange, NewRecord, NewTopic, Offset, OffsetSpec, Store, TimestampMs};

@@ -3,7 +3,7 @@
 
 use crate::faults::FaultyStorage;
 use crate::support::{Place, TempDir, copy_dir, ticking};
-use edgelog::core::{LeaderEpoch, OFFSET_MAX, Offset, Position, RecordBatchBuilder, TimestampMs, stamp_base};
+use edgelog::edgelog_core::{LeaderEpoch, OFFSET_MAX, Offset, Position, RecordBatchBuilder, TimestampMs, stamp_base};
 use edgelog::storage::{Access, MemoryStorage, Storage};
 use edgelog::{Durability, Error, Header, Log, NewRecord, NewTopic, OffsetSpec, Store};
 

@@ -9,6 +9,7 @@ mod support;
 
 mod brokers_batches;
 mod end_of_log;
+mod everything;
 mod fixtures;
 mod from_anywhere;
 mod housekeeping;

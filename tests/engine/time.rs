@@ -3,7 +3,7 @@
 
 use crate::support::{Place, Random, ticking};
 use edgelog::clock::ManualClock;
-use edgelog::core::{CRC_START, Offset, RecordBatch, RecordBatchBuilder, TimestampMs, crc32c};
+use edgelog::edgelog_core::{CRC_START, Offset, RecordBatch, RecordBatchBuilder, TimestampMs, crc32c};
 use edgelog::storage::{Access, MemoryStorage, Storage};
 use edgelog::{Durability, Log, NewRecord, NewTopic, OffsetSpec, Store};
 

@@ -11,7 +11,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use edgelog::core::RecordBatch;
+use edgelog::edgelog_core::RecordBatch;
 use edgelog::storage::MemoryStorage;
 use edgelog::{Store, StoreOptions};
 

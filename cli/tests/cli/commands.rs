@@ -125,6 +125,26 @@ fn topics_are_made_changed_described_and_deleted() {
         typo.stderr
     );
 
+    // Units are the command line's own: what is kept is Kafka's form.
+    place.run(&["topics", "create", "sized", "-c", "segment.bytes=4MiB", "-c", "retention.ms=1d"]).exits(0);
+    let altered = place.run(&["topics", "alter", "sized", "-c", "flush.ms=500ms"]).exits(0);
+    assert!(altered.stderr.contains("flush.ms=500\n"), "{}", altered.stderr);
+    let settings = std::fs::read_to_string(place.store().join("sized-0/topic.properties")).unwrap();
+    for line in ["segment.bytes=4194304", "retention.ms=86400000", "flush.ms=500"] {
+        assert!(settings.lines().any(|kept| kept == line), "{line}: {settings}");
+    }
+    for (setting, hint) in [
+        ("linger.ms=5", "a key of Kafka's producers"),
+        ("log.retention.hours=1", "a topic's is retention.ms"),
+        ("edgelog.bridge.to=x", "edgelog bridge keys"),
+        ("segment.bytes=16M", "16MiB"),
+        ("retention.ms=7x", "7d"),
+    ] {
+        let refused = place.run(&["topics", "alter", "sized", "-c", setting]).exits(1);
+        assert!(refused.stderr.contains(hint), "{setting}: {}", refused.stderr);
+    }
+    place.run(&["topics", "delete", "sized", "--yes"]).exits(0);
+
     let unsure = place.run(&["topics", "delete", "readings"]).exits(1);
     assert!(unsure.stderr.contains("--yes"), "{}", unsure.stderr);
     let part = place.run(&["topics", "delete", "readings-1", "--yes"]).exits(1);

@@ -7,6 +7,7 @@ mod bridge;
 mod bridge_keys;
 mod commands;
 mod damage;
+mod escaped;
 mod export;
 mod inspect;
 mod lost_segments;

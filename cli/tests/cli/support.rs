@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
+
+use rustix::fs::OFlags;
 
 /// Long enough for the slowest machine under load: reached only where something hangs.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -44,7 +47,11 @@ impl Place {
 
     /// Runs to the end with this on standard input.
     pub(crate) fn run_with(&self, arguments: &[&str], input: &[u8]) -> Done {
-        let mut command = self.command(arguments);
+        Place::run_command(self.command(arguments), input)
+    }
+
+    /// As [`run_with`](Place::run_with), of a command that has more to it than text.
+    pub(crate) fn run_command(mut command: Command, input: &[u8]) -> Done {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         let input = input.to_vec();
@@ -54,7 +61,33 @@ impl Place {
         });
         let output = child.wait_with_output().unwrap();
         writer.join().unwrap();
-        Done::new(arguments, &output)
+        let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
+        Done::new(&arguments.join(" "), &output)
+    }
+
+    /// What a terminal gets as standard output of a command that ends by itself, without colours. Line ends are line
+    /// feeds.
+    pub(crate) fn run_on_terminal(&self, arguments: &[&str]) -> Vec<u8> {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let mut master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+        let mut open = fs::OpenOptions::new();
+        let terminal = open.read(true).write(true).custom_flags(OFlags::NOCTTY.bits() as i32).open(name).unwrap();
+        let mut command = self.command(arguments);
+        command.env("NO_COLOR", "1").stdin(Stdio::null()).stdout(terminal).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        // The command has its own handle now. When that is closed too, reading ends with an error.
+        drop(command);
+        let mut shown = Vec::new();
+        let mut part = [0; 4096];
+        while let Ok(read @ 1..) = rustix::io::read(&mut master, &mut part) {
+            shown.extend_from_slice(&part[..read]);
+        }
+        child.wait().unwrap();
+        shown.retain(|&byte| byte != b'\r');
+        shown
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Done {
@@ -100,9 +133,9 @@ pub(crate) struct Done {
 }
 
 impl Done {
-    fn new(arguments: &[&str], output: &Output) -> Done {
+    fn new(arguments: &str, output: &Output) -> Done {
         Done {
-            what: format!("edgelog {}", arguments.join(" ")),
+            what: format!("edgelog {arguments}"),
             code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),

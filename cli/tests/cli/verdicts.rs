@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use edgelog::core::{LeaderEpoch, Offset, RecordBatchBuilder, TimestampMs, crc32c, stamp_base};
+use edgelog::edgelog_core::{LeaderEpoch, Offset, RecordBatchBuilder, TimestampMs, crc32c, stamp_base};
 
 use crate::support::{Done, Place};
 
