@@ -13,7 +13,7 @@ use edgelog::bridge::{
 };
 
 use crate::context::Context;
-use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, refuse_stray_options, warn};
+use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, refuse_stray_options, said, warn};
 use crate::interrupt;
 use crate::print::{self, Paint};
 use crate::progress::CatchUp;
@@ -198,7 +198,7 @@ fn send(args: &Run, ctx: &Context) -> Outcome {
             Err(Failure::new(format!("the time of --timeout is over: {left}")))
         }
         Err(error) if error.needs_decision() => {
-            eprintln!("{} {error}", Paint::stderr().bad("error:"));
+            eprintln!("{} {}", Paint::stderr().bad("error:"), said(&error));
             Ok(ExitCode::from(DECIDE))
         }
         Err(error) => Err(error.into()),

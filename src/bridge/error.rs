@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::error::Error;
+use crate::escape::{shown_name, shown_sentence};
 use crate::kafka::{Class, Code, KafkaError, Words};
 
 /// What the bridge's calls return.
@@ -14,7 +15,7 @@ pub type Result<T> = std::result::Result<T, BridgeError>;
 #[non_exhaustive]
 pub enum BridgeError {
     /// A configuration key or value that cannot be, or that this version does not have.
-    #[error("{key}: {reason}")]
+    #[error("{}: {}", shown_name(key), shown_sentence(reason))]
     InvalidConfig {
         /// The key as given.
         key: String,
@@ -40,7 +41,7 @@ pub enum BridgeError {
     Locked(#[source] io::Error),
 
     /// The bridge's note, or its lock, cannot be read or written.
-    #[error("{operation} {file}: {source}")]
+    #[error("{operation} {}: {source}", shown_name(file))]
     Note {
         /// What was being done.
         operation: &'static str,
@@ -52,7 +53,7 @@ pub enum BridgeError {
     },
 
     /// A connection failed. Retried by itself; seen only where nothing may be retried.
-    #[error("{address}: {source}")]
+    #[error("{}: {source}", shown_name(address))]
     Connection {
         /// Host and port.
         address: String,
@@ -63,7 +64,7 @@ pub enum BridgeError {
 
     /// TLS with a broker failed: its certificate or ours, or it speaks no TLS. Told and tried again, slowly, since
     /// certificates are renewed and clocks set.
-    #[error("{address}: TLS: {reason}")]
+    #[error("{}: TLS: {}", shown_name(address), shown_sentence(reason))]
     Tls {
         /// Host and port.
         address: String,
@@ -72,7 +73,7 @@ pub enum BridgeError {
     },
 
     /// A broker does not accept who we say we are. Told and tried again, slowly: passwords and tokens are rotated.
-    #[error("{address}: authentication ({mechanism}): {reason}")]
+    #[error("{}: authentication ({mechanism}): {}", shown_name(address), shown_sentence(reason))]
     Authentication {
         /// Host and port.
         address: String,
@@ -83,7 +84,7 @@ pub enum BridgeError {
     },
 
     /// A broker answered something that is no answer of Kafka's.
-    #[error("{address} answered what is no answer of Kafka's: {reason}")]
+    #[error("{} answered what is no answer of Kafka's: {}", shown_name(address), shown_sentence(reason))]
     Protocol {
         /// Host and port.
         address: String,
@@ -92,7 +93,7 @@ pub enum BridgeError {
     },
 
     /// A broker refused.
-    #[error("{doing}: the broker answers {code}{}", Words(message))]
+    #[error("{}: the broker answers {code}{}", shown_sentence(doing), Words(message))]
     Broker {
         /// What was being done.
         doing: String,

@@ -27,6 +27,8 @@ use std::fmt::{self, Write as _};
 use edgelog_core::{LeaderEpoch, Offset};
 use uuid::Uuid;
 
+use crate::escape::shown_sentence;
+
 /// What the metadata of a version that this one reads begins with.
 const VERSION: &str = "edgelog/1";
 
@@ -130,7 +132,10 @@ impl Ruling {
     /// Reads what [`metadata`](Ruling::metadata) has written; `None` where there is no decision.
     pub(super) fn parse(metadata: &str) -> Option<Result<Ruling, String>> {
         let said = metadata.strip_prefix(VERSION)?.strip_prefix(" decided=")?;
-        Some(Ruling::parse_words(said).ok_or_else(|| format!("it holds a decision that is not understood: {said}")))
+        Some(
+            Ruling::parse_words(said)
+                .ok_or_else(|| format!("it holds a decision that is not understood: {}", shown_sentence(said))),
+        )
     }
 
     fn parse_words(said: &str) -> Option<Ruling> {

@@ -6,26 +6,27 @@ use std::io;
 use kafka_protocol::error::ResponseError;
 
 use super::error_code::{Class, Code};
+use crate::escape::{shown_name, shown_sentence};
 
 pub(crate) type Result<T> = std::result::Result<T, KafkaError>;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KafkaError {
-    #[error("{address}: {source}")]
+    #[error("{}: {source}", shown_name(address))]
     Connection {
         address: String,
         #[source]
         source: io::Error,
     },
-    #[error("{address}: TLS: {reason}")]
+    #[error("{}: TLS: {}", shown_name(address), shown_sentence(reason))]
     Tls { address: String, reason: String },
     /// The reason never holds a password or a token.
-    #[error("{address}: authentication ({mechanism}): {reason}")]
+    #[error("{}: authentication ({mechanism}): {}", shown_name(address), shown_sentence(reason))]
     Authentication { address: String, mechanism: &'static str, reason: String },
     /// What came is no response of Kafka's.
-    #[error("{address} answered what is no answer of Kafka's: {reason}")]
+    #[error("{} answered what is no answer of Kafka's: {}", shown_name(address), shown_sentence(reason))]
     Protocol { address: String, reason: String },
-    #[error("{doing}: the broker answers {code}{}", Words(message))]
+    #[error("{}: the broker answers {code}{}", shown_sentence(doing), Words(message))]
     Broker { doing: String, code: Code, message: Option<String> },
     /// The cluster lacks what is needed.
     #[error("{0}")]
@@ -91,7 +92,7 @@ pub(crate) struct Words<'a>(pub(crate) &'a Option<String>);
 
 impl fmt::Display for Words<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_ref().map_or(Ok(()), |words| write!(f, " ({words})"))
+        self.0.as_ref().map_or(Ok(()), |words| write!(f, " ({})", shown_sentence(words)))
     }
 }
 

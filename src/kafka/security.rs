@@ -193,7 +193,13 @@ impl Security {
             "sasl.mechanism" | "sasl.mechanisms" => {
                 let found = Mechanism::ALL.into_iter().find(|mechanism| mechanism.name() == value);
                 let Some(mechanism) = found else {
-                    return Some(Err("it is PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"));
+                    return Some(Err(match value {
+                        "AWS_MSK_IAM" => {
+                            "AWS_MSK_IAM is not built in; an MSK cluster can offer SCRAM-SHA-512 or mutual TLS, too"
+                        }
+                        "GSSAPI" => "GSSAPI (Kerberos) is not built in; there are PLAIN, SCRAM and OAUTHBEARER",
+                        _ => "it is PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER",
+                    }));
                 };
                 self.sasl.mechanism = Some(mechanism);
             }
@@ -204,6 +210,10 @@ impl Security {
             "ssl.key.password" => {
                 return Some(Err("encrypted keys are not read; `openssl pkey -in KEY -out NEWKEY` decrypts one, and \
                                  the file's mode protects it"));
+            }
+            _ if key == "sasl.oauthbearer.method" || key.starts_with("sasl.oauthbearer.token.") => {
+                return Some(Err("tokens are not fetched from an OIDC provider; another program writes them to \
+                                 edgelog.sasl.oauthbearer.token.file, or hands them over by a callback"));
             }
             "sasl.jaas.config" => return Some(Err("it is Java's; sasl.username and sasl.password say the same")),
             _ if key.starts_with("ssl.keystore.") || key.starts_with("ssl.truststore.") => {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::support::{TempDir, ticking};
-use edgelog::core::RecordBatch;
+use edgelog::edgelog_core::RecordBatch;
 use edgelog::inspect::{self, CheckReport, Finding, Selection, Severity};
 use edgelog::storage::Storage;
 use edgelog::{Log, NewRecord, NewTopic, OffsetSpec, Store};
