@@ -693,7 +693,9 @@ impl Recovery<'_> {
             let due = self.due(base, saved, next_base);
             let is_of_this_history =
                 matches!(self.step(&mut Cursor::new(&self.log.pool), segment, at, segment.len()?, due), Ok(Some(_)));
-            found.batch = found.batch.filter(|_| is_of_this_history);
+            // Before the place of the point stands what was below it, whatever its base offset says.
+            let is_behind = segment.base_offset != saved.base_offset || at >= saved.position;
+            found.batch = found.batch.filter(|_| is_of_this_history && is_behind);
         }
         if found.batch.is_none() && self.goes_on_at(segment, walked.position, saved)? {
             found.batch = Some((saved.position, saved.offset));
