@@ -32,7 +32,7 @@ use crate::segment::rewrite::{Rewrite, Rewritten, rewrite_segment};
 use crate::segment::walk::{Step, WalkRules, Walker};
 use crate::storage::{Access, LOCK_FILE, Storage, StorageLock};
 use crate::store::checkpoint::{self, Checkpoint, CheckpointFile};
-use crate::store::{RecoveryReport, Store, claim, random_id, shared_directories};
+use crate::store::{RecoveryReport, Store, claim, others_of, random_id, shared_directories};
 
 /// Repair goes over the store so often at most.
 const ROUNDS_MAX: usize = 3;
@@ -144,7 +144,7 @@ impl Held {
         let shared = shared_directories(storage, &logs);
         let (mut directories, mut refused) = (Vec::new(), Vec::new());
         for name in logs {
-            match claim(storage, &name, shared.get(&name).map_or(&[], Vec::as_slice)) {
+            match claim(storage, &name, &others_of(&shared, &name)) {
                 Ok(lock) => directories.extend(lock),
                 Err(error) => refused.push((name, error.to_string())),
             }

@@ -736,7 +736,8 @@ impl DataFile {
     /// stores then fault in a few at a time. (On ext4 a page costs the writer a sixteenth of what it costs to fault in
     /// one that is not there, and all together a fifth of `MADV_POPULATE_WRITE`.)
     fn prepare(self: &Arc<Self>, range: Range<u64>) {
-        static ZEROS: [u8; 4 << 10] = [0; 4 << 10];
+        // Made here, and no page of the library's file.
+        let zeros = vec![0; 4 << 10];
         let Ok(file) = self.descriptor() else { return };
         let mut at = range.start;
         let end = range.end.min(self.map.reserved());
@@ -744,8 +745,8 @@ impl DataFile {
             let mut slices = [io::IoSlice::new(&[]); 64];
             let mut left = end - at;
             for slice in &mut slices {
-                let len = left.min(ZEROS.len() as u64);
-                *slice = io::IoSlice::new(&ZEROS[..len as usize]);
+                let len = left.min(zeros.len() as u64);
+                *slice = io::IoSlice::new(&zeros[..len as usize]);
                 left -= len;
             }
             let written = rustix::io::pwritev(&file, &slices, at);

@@ -20,6 +20,6 @@ pub use report::RecoveryReport;
 pub use retention_holds::{RetentionHold, RetentionHolds};
 pub use topic::{NewTopic, PARTITIONS_MAX, Topic};
 
-pub(crate) use ours::{claim, is_partition, only_swap, shared_directories, survey};
+pub(crate) use ours::{claim, is_partition, only_swap, others_of, shared_directories, survey};
 pub(crate) use settings::{are_settings_lost, is_in_the_way, read_config, settings_to_heal};
 pub(crate) use shared::random_id;

@@ -124,25 +124,19 @@ impl Leftovers {
     }
 }
 
-/// Partitions whose directories have more than one name, each with the others of the same directory.
-pub(crate) fn shared_directories(
-    storage: &dyn Storage,
-    logs: &[TopicPartition],
-) -> BTreeMap<TopicPartition, Vec<TopicPartition>> {
-    let mut by_id: BTreeMap<(u64, u64), Vec<&TopicPartition>> = BTreeMap::new();
-    for name in logs {
-        if let Some(id) = storage.directory_id(&name.to_string()) {
-            by_id.entry(id).or_default().push(name);
-        }
-    }
-    let mut shared = BTreeMap::new();
-    for names in by_id.values().filter(|names| names.len() > 1) {
-        for &name in names {
-            let others = names.iter().filter(|&&other| other != name).map(|&other| other.clone());
-            shared.insert(name.clone(), others.collect());
-        }
-    }
-    shared
+/// The partitions whose directories have more than one name, those of one directory together.
+pub(crate) fn shared_directories(storage: &dyn Storage, logs: &[TopicPartition]) -> Vec<Vec<TopicPartition>> {
+    let mut ids: Vec<_> =
+        logs.iter().filter_map(|name| Some((storage.directory_id(&name.to_string())?, name))).collect();
+    ids.sort_unstable();
+    let shared = ids.chunk_by(|a, b| a.0 == b.0).filter(|same| same.len() > 1);
+    shared.map(|same| same.iter().map(|&(_, name)| name.clone()).collect()).collect()
+}
+
+/// The other names of a partition's directory.
+pub(crate) fn others_of(shared: &[Vec<TopicPartition>], name: &TopicPartition) -> Vec<TopicPartition> {
+    let its = shared.iter().filter(|names| names.contains(name));
+    its.flatten().filter(|&other| other != name).cloned().collect()
 }
 
 /// Takes a partition's directory for writing: the lock of one that stands elsewhere, behind a link. `others` are the

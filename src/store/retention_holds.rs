@@ -101,7 +101,7 @@ pub struct RetentionHold {
 #[derive(Debug, Default)]
 pub struct RetentionHolds {
     /// By holder; `None` where its file cannot be read.
-    holders: BTreeMap<String, Option<HeldLogs>>,
+    holders: Vec<(String, Option<HeldLogs>)>,
     /// Files that cannot be read, and why.
     pub(crate) unreadable: Vec<(String, String)>,
 }
@@ -129,7 +129,7 @@ impl RetentionHolds {
     /// `forgive` says for an error of a single file why that cannot be read.
     fn read_with(storage: &dyn Storage, forgive: impl Fn(Error) -> Result<String>) -> Result<RetentionHolds> {
         let names = storage.read_dir("").map_err(Error::storage("list", "."))?;
-        let (mut holders, mut unreadable) = (BTreeMap::new(), Vec::new());
+        let (mut holders, mut unreadable) = (Vec::new(), Vec::new());
         let damaged = || "it is damaged, or of a newer version".to_owned();
         for holder in names.iter().filter(|entry| !entry.is_dir).filter_map(|entry| holder_of(&entry.name)) {
             let logs = match read_holder(storage, holder) {
@@ -139,9 +139,9 @@ impl RetentionHolds {
                 Err(error) => Err(forgive(error)?),
             };
             let logs = logs.map_err(|reason| unreadable.push((file_of(holder), reason))).ok();
-            holders.insert(holder.to_owned(), logs);
+            holders.push((holder.to_owned(), logs));
         }
-        if !holders.contains_key(BRIDGE) {
+        if !holders.iter().any(|(holder, _)| holder == BRIDGE) {
             let logs = match read_old_note(storage) {
                 Ok(Stored::Nothing) => return Ok(RetentionHolds { holders, unreadable }),
                 Ok(Stored::Whole(lines)) => {
@@ -151,8 +151,9 @@ impl RetentionHolds {
                 Err(error) => Err(forgive(error)?),
             };
             let logs = logs.map_err(|reason| unreadable.push((OLD_NOTE_FILES[0].to_owned(), reason))).ok();
-            holders.insert(BRIDGE.to_owned(), logs);
+            holders.push((BRIDGE.to_owned(), logs));
         }
+        holders.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         Ok(RetentionHolds { holders, unreadable })
     }
 

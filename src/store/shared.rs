@@ -153,14 +153,14 @@ impl StoreShared {
         let loaded = self.load_topics(&known)?;
         let names: Vec<TopicPartition> =
             self.topics.read().iter().flat_map(|(name, topic)| topic.names(name)).collect();
-        let mut claims = self.claim_directories(&names, recovering, &mut report);
+        let claims = self.claim_directories(&names, recovering, &mut report);
         self.heal_settings(&loaded, &mut report);
         report.suspended = loaded.suspended;
         report.checkpoint_lost = !recovering.had_checkpoint && !names.is_empty();
         if report.checkpoint_lost || (!recovering.had_checkpoint && names.is_empty()) {
             report.clean = names.is_empty();
         }
-        for name in names {
+        for (name, claim) in names.into_iter().zip(claims) {
             if self.unopened.read().contains_key(&name) {
                 continue;
             }
@@ -178,7 +178,7 @@ impl StoreShared {
                     continue;
                 }
             };
-            log.keep_directory(claims.remove(&name));
+            log.keep_directory(claim);
             self.logs.write().insert(log.name.clone(), log);
             report.logs.push(outcome);
         }
@@ -211,23 +211,24 @@ impl StoreShared {
         Ok(())
     }
 
-    /// The locks of directories that are written here and stand elsewhere. Those that are not written here, since
-    /// another store writes them, or another log of this one, or since they are away, are left unopened.
+    /// Of each log the lock of its directory, where that is written here and stands elsewhere. Those that are not
+    /// written here, since another store writes them, or another log of this one, or since they are away, are left
+    /// unopened.
     fn claim_directories(
         &self,
         names: &[TopicPartition],
         recovering: &Recovering,
         report: &mut RecoveryReport,
-    ) -> BTreeMap<TopicPartition, Box<dyn StorageLock>> {
+    ) -> Vec<Option<Box<dyn StorageLock>>> {
         let shared = ours::shared_directories(&*self.storage, names);
-        let mut claims = BTreeMap::new();
-        for name in names {
-            match ours::claim(&*self.storage, name, shared.get(name).map_or(&[], Vec::as_slice)) {
-                Ok(claim) => claims.extend(claim.map(|lock| (name.clone(), lock))),
-                Err(error) => self.leave_unopened(name.clone(), error, recovering, report),
-            }
-        }
-        claims
+        let claim = |name: &TopicPartition| {
+            let claim = ours::claim(&*self.storage, name, &ours::others_of(&shared, name));
+            claim.unwrap_or_else(|error| {
+                self.leave_unopened(name.clone(), error, recovering, report);
+                None
+            })
+        };
+        names.iter().map(claim).collect()
     }
 
     /// Notes that a log is there and is not opened: what the checkpoint says of it stays.
