@@ -47,6 +47,9 @@ pub use report::{CutTail, LogRecovery};
 /// Of so many sealed segments, from the newest back, index files that are missing or short are written again. Those of
 /// more (an imported log) are made when a reader comes there.
 const STALE_INDEXES_MAX: usize = 32;
+/// Of so many of these the files are opened, to see that they are whole; of the others their lengths are asked for. An
+/// open after a crash opens a few files, whatever the number of segments.
+const INDEXES_OPENED_MAX: usize = 5;
 
 /// Opens a log for writing, whatever the last stop left behind.
 ///
@@ -424,8 +427,12 @@ impl Recovery<'_> {
         if position > 0 || active.has_index_files() {
             active.set_stale();
         }
-        let sealed = sealed.iter().rev().take(STALE_INDEXES_MAX);
-        sealed.filter(|segment| !segment.has_whole_indexes(&self.log.pool)).for_each(|segment| segment.set_stale());
+        for (n, segment) in sealed.iter().rev().take(STALE_INDEXES_MAX).enumerate() {
+            let opens = n < INDEXES_OPENED_MAX;
+            if !(segment.has_index_entries() && (!opens || segment.has_whole_indexes(&self.log.pool))) {
+                segment.set_stale();
+            }
+        }
     }
 
     /// The offset behind `point`, and, where offsets need only rise, behind all that the valid batches from `position`

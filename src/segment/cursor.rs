@@ -29,7 +29,9 @@ struct Stretch {
     lease: Lease,
     base_offset: Offset,
     position: Position,
-    /// What the batches that were given out of it share, from the first one on.
+    /// A batch of it was given out.
+    is_lent: bool,
+    /// What the batches that were given out of it share, from the second one on.
     loan: Option<Arc<Loan>>,
 }
 
@@ -45,14 +47,24 @@ pub(crate) struct Loan {
 /// The bytes of one batch, borrowed, and where they stand.
 #[derive(Debug)]
 pub(crate) struct BatchBytes {
-    loan: Arc<Loan>,
+    lent: LentBatch,
     position: Position,
     size: usize,
 }
 
+#[derive(Debug)]
+enum LentBatch {
+    /// The first of its stretch, and for a reader that follows an appender the only one: nothing is allocated for it.
+    Alone(Lease, Arc<Segment>),
+    Shared(Arc<Loan>),
+}
+
 impl BatchBytes {
     pub(crate) fn segment(&self) -> &Arc<Segment> {
-        &self.loan.segment
+        match &self.lent {
+            LentBatch::Alone(_, segment) => segment,
+            LentBatch::Shared(loan) => &loan.segment,
+        }
     }
 
     /// The first byte's place in the segment.
@@ -66,8 +78,13 @@ impl Deref for BatchBytes {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        let start = (self.position - self.loan.position) as usize;
-        &self.loan.lease[start..start + self.size]
+        match &self.lent {
+            LentBatch::Alone(lease, _) => lease,
+            LentBatch::Shared(loan) => {
+                let start = (self.position - loan.position) as usize;
+                &loan.lease[start..start + self.size]
+            }
+        }
     }
 }
 
@@ -153,11 +170,16 @@ impl Cursor {
     pub(crate) fn keep(&mut self, segment: &Arc<Segment>, position: Position, size: usize) -> BatchBytes {
         let stretch = self.stretch.as_mut().expect("a batch was found in it");
         debug_assert!(stretch.base_offset == segment.base_offset && stretch.position <= position);
-        let loan = match &stretch.loan {
-            Some(loan) => Arc::clone(loan),
-            None => stretch.lend_to_batches(segment),
+        let lent = match &stretch.loan {
+            Some(loan) => LentBatch::Shared(Arc::clone(loan)),
+            None if stretch.is_lent => LentBatch::Shared(stretch.lend_to_batches(segment)),
+            None => {
+                stretch.is_lent = true;
+                let start = (position - stretch.position) as usize;
+                LentBatch::Alone(stretch.lease.slice(start..start + size), Arc::clone(segment))
+            }
         };
-        BatchBytes { loan, position, size }
+        BatchBytes { lent, position, size }
     }
 
     /// Bytes from `position` on, at least `wanted` of them where there are as many below `end`.
@@ -195,7 +217,7 @@ impl Cursor {
             Some(lease) => lease,
             None => self.copy(segment, position, generous, wanted)?,
         };
-        self.stretch = Some(Stretch { lease, base_offset: segment.base_offset, position, loan: None });
+        self.stretch = Some(Stretch { lease, base_offset: segment.base_offset, position, is_lent: false, loan: None });
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use edgelog_core::limits::{READABLE_BYTES_MAX, SEGMENT_BYTES_MAX};
-use edgelog_core::{LogConfig, Offset, Position, TimestampMs};
+use edgelog_core::{LogConfig, OFFSET_INDEX_ENTRY_LEN, Offset, Position, TIME_INDEX_ENTRY_LEN, TimestampMs};
 
 use super::file_names;
 use super::index_state::Indexes;
@@ -207,6 +207,15 @@ impl Segment {
     /// Whether both index files are there.
     pub(crate) fn has_index_files(&self) -> bool {
         self.index_paths().iter().all(|path| self.storage.metadata(path).is_ok())
+    }
+
+    /// Whether both index files have whole entries, as far as their lengths show. A sealed segment's time index has one
+    /// at least.
+    pub(crate) fn has_index_entries(&self) -> bool {
+        let [offsets, times] = self.index_paths();
+        let len_of = |path: &str| self.storage.metadata(path).ok().map(|file| file.len);
+        len_of(&offsets).is_some_and(|len| len % OFFSET_INDEX_ENTRY_LEN as u64 == 0)
+            && len_of(&times).is_some_and(|len| len > 0 && len % TIME_INDEX_ENTRY_LEN as u64 == 0)
     }
 
     /// Removes the index files, which are about to be overtaken.
