@@ -70,7 +70,8 @@ fn a_pipe_gets_records_byte_for_byte() {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let output = place.command(&arguments).output().unwrap();
         let has = |part: &[u8]| output.stdout.windows(part.len()).any(|window| window == part);
-        let is_whole = match arguments[0] {
+        let command = arguments[0];
+        let is_whole = match command {
             "tail" if arguments.contains(&"--raw") => output.stdout == [EVIL, b"\n"].concat(),
             // As Kafka's tool, which takes keys and values for UTF-8.
             "dump" if !arguments.contains(&"--json") => has(EVIL_KEY),
