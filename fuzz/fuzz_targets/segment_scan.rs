@@ -73,6 +73,7 @@ fn judge(bytes: &[u8], contiguous: bool) {
         offset_end: Offset(i64::MAX),
         durable_below: Offset(0),
         epochs: None,
+        epoch_before: None,
         check_crc: true,
     };
     let mut effort = Effort::for_segment(bytes.len() as u64);
