@@ -3,26 +3,11 @@
  *   pair DIRECTORY CASE
  */
 #define _POSIX_C_SOURCE 200809L
-#include <edgelog.h>
+#include "../../ffi/benches/bench.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { VALUE = 100, BATCH = 100, LOG_BYTES = 64 << 20, SYNCS = 300, SINGLES = 200000, LOOKUPS = 200000 };
-
-static void check(edgelog_result result) {
-    if (result == EDGELOG_OK) return;
-    fprintf(stderr, "%s: %s\n", edgelog_result_name(result), edgelog_last_error());
-    exit(1);
-}
-
-static double now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
-}
 
 /* 64 different values, made before anything is measured. */
 static char values[64][VALUE + 1];

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Two versions of edgelog in turn on one machine: is this one slower than a commit before?
+"""Two versions of edgelog, one after the other, on one machine: is this one slower than a commit before?
 
     benches/pair/run.py COMMIT [--rounds N] [--case NAME ...] [--dir DIRECTORY]
 

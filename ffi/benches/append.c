@@ -4,26 +4,11 @@
  *   append DIRECTORY ROUNDS [FIGURE]
  */
 #define _POSIX_C_SOURCE 200809L
-#include <edgelog.h>
+#include "bench.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { RECORDS = 20000, BATCH = 100 };
-
-static void check(edgelog_result result) {
-    if (result == EDGELOG_OK) return;
-    fprintf(stderr, "%s: %s\n", edgelog_result_name(result), edgelog_last_error());
-    exit(1);
-}
-
-static double now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
-}
 
 static edgelog_new_record record_of(const char *value, size_t len) {
     edgelog_new_record record = EDGELOG_INIT(edgelog_new_record);
