@@ -159,11 +159,11 @@ impl Uplink {
                 }
             }
             self.tell(&BridgeEvent::Retrying { reason: error.to_string() });
-            let code = error.code().and_then(Code::named);
-            let completing = matches!(code, Some(ConcurrentTransactions | UnstableOffsetCommit));
+            let code = error.code();
+            let completing = matches!(code.and_then(Code::named), Some(ConcurrentTransactions | UnstableOffsetCommit));
             stop.wait_before_retry(if completing { soon.pause() } else { backoff.pause_after(&error) });
             tries += 1;
-            let may_have_moved = code.map_or(tries % 2 == 0, says_that_it_moved);
+            let may_have_moved = code.map_or(tries % 2 == 0, Code::is_of_a_move);
             if !error.is_refusal() && may_have_moved {
                 // Connections that die on a bad line say nothing of where brokers are, when they do so once. Where
                 // nobody answers, the next try says so.
@@ -181,21 +181,4 @@ impl Uplink {
         // Where it was removed with its store, there is nothing that it would have to say.
         if written.is_err() && self.home.is_replaced() { Ok(()) } else { written }
     }
-}
-
-/// Whether a broker answers this while leaders or coordinators move.
-fn says_that_it_moved(error: ResponseError) -> bool {
-    use ResponseError as Error;
-    matches!(
-        error,
-        Error::LeaderNotAvailable
-            | Error::NotLeaderOrFollower
-            | Error::RequestTimedOut
-            | Error::BrokerNotAvailable
-            | Error::ReplicaNotAvailable
-            | Error::NetworkException
-            | Error::CoordinatorLoadInProgress
-            | Error::CoordinatorNotAvailable
-            | Error::NotCoordinator
-    )
 }

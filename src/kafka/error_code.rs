@@ -21,23 +21,33 @@ impl Code {
         ResponseError::try_from_code(self.0)
     }
 
+    /// Whether a broker answers this while leaders or coordinators move or load: another one may be it now.
+    pub(crate) fn is_of_a_move(self) -> bool {
+        use ResponseError as Error;
+        let Some(error) = self.named() else { return false };
+        matches!(
+            error,
+            Error::LeaderNotAvailable
+                | Error::NotLeaderOrFollower
+                | Error::RequestTimedOut
+                | Error::BrokerNotAvailable
+                | Error::ReplicaNotAvailable
+                | Error::NetworkException
+                | Error::CoordinatorLoadInProgress
+                | Error::CoordinatorNotAvailable
+                | Error::NotCoordinator
+        )
+    }
+
     pub(crate) fn class(self) -> Class {
         use ResponseError as Error;
         let Some(error) = self.named() else { return Class::Fatal };
         match error {
-            // Answered while leaders or coordinators move, load, or wait for their replicas. CorruptMessage: the bytes
-            // were checked here, so they were damaged on the way. ConcurrentTransactions and UnstableOffsetCommit:
-            // while a transaction is being completed.
+            _ if self.is_of_a_move() => Class::Retriable,
+            // Answered while leaders wait for their replicas. CorruptMessage: the bytes were checked here, so they were
+            // damaged on the way. ConcurrentTransactions and UnstableOffsetCommit: while a transaction is being
+            // completed.
             Error::CorruptMessage
-            | Error::LeaderNotAvailable
-            | Error::NotLeaderOrFollower
-            | Error::RequestTimedOut
-            | Error::BrokerNotAvailable
-            | Error::ReplicaNotAvailable
-            | Error::NetworkException
-            | Error::CoordinatorLoadInProgress
-            | Error::CoordinatorNotAvailable
-            | Error::NotCoordinator
             | Error::NotEnoughReplicas
             | Error::NotEnoughReplicasAfterAppend
             | Error::NotController
