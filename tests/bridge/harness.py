@@ -56,7 +56,8 @@ def consumer_classes():
 class Broker(kafka.Broker):
     """A broker behind a proxy whose address never changes."""
 
-    def __init__(self, home, *, features=(), format_options=(), **properties):
+    def __init__(self, home, *, features=(), format_options=(), lib=kafka.LIB, **properties):
+        self.LIB = lib
         self.proxy = px.Proxy()
         PROXIES.append(self.proxy)
         # Where bridges connect to.

@@ -523,16 +523,6 @@ def one_topic_cannot(world):
     return "3 told, 1 sent"
 
 
-def old_transactions(world):
-    """A cluster below transaction.version 2 is refused, with the command that raises it."""
-    with Broker(tempfile.mkdtemp(dir=world.scratch), features=["transaction.version=1"]) as broker:
-        broker.start()
-        run = Run(command(world.store, broker, "old", "x", topics="plain")).expect(1)
-        if b"upgrade --feature transaction.version=2" not in run.errors:
-            raise Broken(f"the refusal does not name the command: {bytes(run.errors)}")
-    return "refused"
-
-
 TESTS = {
     "plain": plain,
     "killed": killed,
@@ -548,7 +538,6 @@ TESTS = {
     "forgotten": forgotten,
     "topic_recreated": topic_recreated,
     "one_topic_cannot": one_topic_cannot,
-    "old_transactions": old_transactions,
 }
 
 

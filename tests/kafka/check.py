@@ -86,9 +86,9 @@ def die_with_parent():
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def java(main, *args, heap="256m", jvm=(), classes=None):
+def java(main, *args, heap="256m", jvm=(), classes=None, lib=LIB):
     """Runs one of Kafka's tools and returns (exit code, stdout, stderr), as bytes."""
-    path = f"{LIB}/*:{classes}" if classes else f"{LIB}/*"
+    path = f"{lib}/*:{classes}" if classes else f"{lib}/*"
     command = [*JAVA, f"-Xmx{heap}", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", *jvm, "-cp", path, main]
     done = subprocess.run(
         [*command, *map(str, args)],
@@ -315,6 +315,8 @@ broker.heartbeat.interval.ms=200
     QUORUM_OPTIONS = ("--standalone",)
     HOST = "127.0.0.1"
     REPLICAS = 1
+    # Its own jars. Tools and consumers are those of LIB, whatever the broker's version.
+    LIB = LIB
 
     # How often a broker of this process has forgotten what it had committed.
     left_out_markers = 0
@@ -328,7 +330,7 @@ broker.heartbeat.interval.ms=200
         self.properties = self.home / "server.properties"
         self.properties.write_text(self.PROPERTIES.format(data=self.data))
         options = (*self.QUORUM_OPTIONS, *self.FORMAT_OPTIONS)
-        java_ok("kafka.tools.StorageTool", "format", *options, "-t", CLUSTER_ID, "-c", self.properties)
+        java_ok("kafka.tools.StorageTool", "format", *options, "-t", CLUSTER_ID, "-c", self.properties, lib=self.LIB)
         atexit.register(self.kill)
 
     def start(self):
@@ -344,7 +346,7 @@ broker.heartbeat.interval.ms=200
                 f"{level}log.kafka.network.DataPlaneAcceptor=info",
                 f"{level}log.kafka.coordinator.transaction.TransactionMarkerChannelManager=info",
                 "-cp",
-                f"{LIB}/*",
+                f"{self.LIB}/*",
                 "kafka.Kafka",
                 str(self.properties),
             ],
