@@ -189,6 +189,18 @@ class Run:
         return sum(event["records"] for event in self.events if event["event"] == "committed")
 
 
+def held_back(change, store, broker, *more, **sets):
+    """A bridge that has looked at its targets and is let on only behind `change`, however long that takes."""
+    broker.proxy.arm([(px.INIT_PRODUCER_ID, px.SWALLOW_REQUEST)] * 20)
+    injected = sum(broker.proxy.injected.values())
+    run = Run(command(store, broker, *more, **sets, **{"request.timeout.ms": 5000}))
+    if not broker.proxy.wait_injected(injected + 1, 60):
+        raise Broken("it did not begin")
+    change()
+    broker.proxy.arm([])
+    return run
+
+
 class Example:
     """A program of examples/, run with the bridge's settings. What it says, errors included, is read as it says it."""
 

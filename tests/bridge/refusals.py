@@ -13,7 +13,21 @@ import sys
 import tempfile
 import time
 
-from harness import EDGELOG, UNABLE, Broken, Broker, Run, append, command, in_parallel, kafka, main, px, values_of
+from harness import (
+    EDGELOG,
+    UNABLE,
+    Broken,
+    Broker,
+    Run,
+    append,
+    command,
+    held_back,
+    in_parallel,
+    kafka,
+    main,
+    px,
+    values_of,
+)
 
 # Records that are older are refused where a test is about that.
 AGE_MAX_MS = 5000
@@ -96,15 +110,12 @@ def refused_by_name(world, lines):
     store, sets = world.scratch / label, side_topics(label)
     append(store, "t", lines, "-K", ":")
     create(world.broker, label, f"{label}.dead", min_compaction_lag_ms=86_400_000)
-    world.broker.proxy.arm([(px.INIT_PRODUCER_ID, px.SWALLOW_REQUEST)] * 20)
-    injected = sum(world.broker.proxy.injected.values())
-    run = Run(command(store, world.broker, label, label, topics="t", **sets, **{"request.timeout.ms": 5000}))
-    if not world.broker.proxy.wait_injected(injected + 1, 60):
-        raise Broken("it did not begin")
-    alter(world.broker, label, "cleanup.policy=compact")
-    # Only now is it let on, however long that took.
-    world.broker.proxy.arm([])
-    run.expect(0)
+    run = held_back(
+        lambda: alter(world.broker, label, "cleanup.policy=compact"),
+        *(store, world.broker, label, label),
+        topics="t",
+        **sets,
+    ).expect(0)
     good, dead = in_parallel(
         lambda: world.broker.consume_all(label), lambda: world.broker.consume_all(f"{label}.dead")
     )
@@ -129,14 +140,8 @@ def too_large(world):
         create(world.broker, f"{label}.dead")
         if grows:
             # The limit falls behind the bridge's look at it: it was told of a larger one.
-            world.broker.proxy.arm([(px.INIT_PRODUCER_ID, px.SWALLOW_REQUEST)] * 20)
-            injected = sum(world.broker.proxy.injected.values())
-            run = Run(command(store, world.broker, label, label, topics="t", **sets, **{"request.timeout.ms": 5000}))
-            if not world.broker.proxy.wait_injected(injected + 1, 60):
-                raise Broken("it did not begin")
-            alter(world.broker, label, "max.message.bytes=3000")
-            # Only now is it let on, however long that took.
-            world.broker.proxy.arm([])
+            shrink = functools.partial(alter, world.broker, label, "max.message.bytes=3000")
+            run = held_back(shrink, store, world.broker, label, label, topics="t", **sets)
         else:
             run = Run(command(store, world.broker, label, label, topics="t", **sets))
         run.expect(0)
