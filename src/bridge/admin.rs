@@ -5,6 +5,7 @@
 //! `edgelog.bridge.retry.ms`, finds the decision and goes on as it says. Its first transaction puts positions into the
 //! places of all decisions that it obeyed.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,11 +21,13 @@ use super::home::Home;
 use super::lane::READING;
 use super::note::Note;
 use super::partition::matches;
-use super::place::{Committed, ask_for_positions, commit_request};
 use super::position::{BatchMark, Decision, Position, Ruling};
 use super::transaction::ask_to_claim;
 use crate::error::Error;
-use crate::kafka::{self, Backoff, Cluster, Code, CoordinatorKey, Role, StopHandle, Transport, check};
+use crate::kafka::{
+    self, Backoff, Cluster, Code, CoordinatorKey, GroupOffset, Role, StopHandle, Transport, check, commit_request,
+    keep_worse,
+};
 use crate::{Log, OffsetSpec, Store, TopicPartition};
 
 /// How long the cluster would let a transaction of ours be open; none is opened.
@@ -127,13 +130,31 @@ impl Admin {
     }
 
     fn read_positions(&mut self) -> Result<Vec<ClusterPosition>> {
+        let groups = self.groups()?;
+        let mut left: Vec<&str> = groups.iter().map(|(_, group)| group.as_str()).collect();
+        let mut offsets = HashMap::new();
+        // All at once, and those again alone that had no answer.
+        self.persist(|cluster| {
+            let mut failure = None;
+            let mut answers = cluster.group_offsets(&left, false);
+            left.retain(|group| match answers.remove(*group) {
+                Some(Ok(found)) => {
+                    offsets.insert((*group).to_owned(), found);
+                    false
+                }
+                Some(Err(error)) => {
+                    keep_worse(&mut failure, error);
+                    true
+                }
+                None => true,
+            });
+            failure.map_or(Ok(()), Err)
+        })?;
         let mut found = Vec::new();
-        for (log, group) in self.groups()? {
-            let doing = format!("reading the position of {log}");
-            let of = CoordinatorKey::Group(group.clone());
-            for committed in self.persist(|cluster| ask_for_positions(cluster, &of, false, &doing))? {
+        for (log, group) in &groups {
+            for committed in offsets.remove(group).unwrap_or_default() {
                 let holds = PositionOf::of(&committed);
-                let Committed { topic: target_topic, partition: target_partition, offset, .. } = committed;
+                let GroupOffset { topic: target_topic, partition: target_partition, offset, .. } = committed;
                 let (log, group) = (log.clone(), group.clone());
                 found.push(ClusterPosition { log, group, target_topic, target_partition, offset, holds });
             }
@@ -171,6 +192,7 @@ impl Admin {
         // Nobody moves them any more.
         let mut decided = self.read_positions()?;
         decided.retain(is_chosen);
+        let mut requests = Vec::new();
         let mut done = Vec::new();
         for mut position in decided {
             let end = match &store {
@@ -184,17 +206,27 @@ impl Admin {
             let ruling = Ruling { decision, end };
             let to = (position.target_topic.as_str(), position.target_partition);
             let request = commit_request(&position.group, to, position.offset, ruling.metadata());
-            let (of, doing) =
-                (CoordinatorKey::Group(position.group.clone()), format!("deciding about {}", position.log));
-            self.persist(|cluster| {
-                let answer = cluster.ask_coordinator(&of, &request)?;
-                let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
-                let code = told.map_or(Code::UNNAMED.0, |partition| partition.error_code);
-                check(&doing, code).map_err(|error| error.needing_id(&of))
-            })?;
+            requests.push((CoordinatorKey::Group(position.group.clone()), request, position.log.clone()));
             position.holds = PositionOf::Decided { decision, log_id: end.map(|end| end.log_id) };
             done.push(position);
         }
+        self.persist(|cluster| {
+            let asked: Vec<_> = requests.iter().map(|(of, request, _)| (of, request)).collect();
+            let mut answers = cluster.ask_coordinators(&asked).into_iter();
+            let mut failure = None;
+            requests.retain(|(of, _, log)| {
+                let answer = answers.next().expect("one answer for each request");
+                let decided = answer.and_then(|answer| {
+                    let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
+                    let code = told.map_or(Code::UNNAMED.0, |partition| partition.error_code);
+                    check(&format!("deciding about {log}"), code).map_err(|error| error.needing_id(of))
+                });
+                let Err(error) = decided else { return false };
+                keep_worse(&mut failure, error);
+                true
+            });
+            failure.map_or(Ok(()), Err)
+        })?;
         Ok(done)
     }
 
@@ -256,7 +288,7 @@ impl Admin {
 }
 
 impl PositionOf {
-    fn of(committed: &Committed) -> PositionOf {
+    fn of(committed: &GroupOffset) -> PositionOf {
         match Ruling::parse(&committed.metadata) {
             Some(Ok(Ruling { decision, end })) => {
                 return PositionOf::Decided { decision, log_id: end.map(|end| end.log_id) };

@@ -94,6 +94,8 @@ pub(super) struct Collected {
     pub(super) pieces: Vec<Piece>,
     pub(super) ends: Vec<RangeEnd>,
     pub(super) bytes: usize,
+    /// Whose turn it is next.
+    pub(super) next_lane: usize,
 }
 
 impl Collected {
@@ -125,29 +127,42 @@ pub(super) struct Terms<'a> {
     pub(super) bytes_max: usize,
     /// What a request may carry, in bytes.
     pub(super) request_bytes_max: usize,
+    /// The positions of so many lanes can be committed in a transaction's time.
+    pub(super) lanes_max: usize,
+    /// The lane whose turn is the first.
+    pub(super) first: usize,
     pub(super) now: TimestampMs,
     /// Nothing but this lane, which looks for what was refused; `None`: all that do not.
     pub(super) only: Option<usize>,
 }
 
-/// Reads from all lanes in turn until there is no more, or `bytes_max` are reached (by at most one batch each).
+/// Reads from all lanes in turn until there is no more, or `bytes_max` are reached (by at most one batch each), or
+/// `lanes_max` have something in it.
 /// What a lane cannot send is told in its `waits`; what it had before that is sent.
 pub(super) fn collect(lanes: &mut [Lane], terms: &Terms<'_>) -> Collected {
-    let mut collected = Collected::default();
+    let first = if terms.first < lanes.len() { terms.first } else { 0 };
+    let (mut collected, mut passed_over) = (Collected::default(), None);
     let mut more = true;
     while more && collected.bytes < terms.bytes_max {
         more = false;
-        for (n, lane) in lanes.iter_mut().enumerate() {
+        for n in (first..lanes.len()).chain(0..first) {
             if collected.bytes >= terms.bytes_max {
+                passed_over.get_or_insert(n);
                 break;
             }
+            let lane = &mut lanes[n];
             if terms.only.map_or(lane.is_searching(), |only| only != n) {
+                continue;
+            }
+            if collected.ends.len() >= terms.lanes_max && !collected.ends.iter().any(|end| end.lane == n) {
+                passed_over.get_or_insert(n);
                 continue;
             }
             let turn_max = (terms.bytes_max - collected.bytes).min(TURN_BYTES);
             more |= take_turn(n, lane, turn_max, terms, &mut collected);
         }
     }
+    collected.next_lane = passed_over.unwrap_or(first);
     collected
 }
 

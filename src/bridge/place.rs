@@ -1,107 +1,85 @@
 //! Where each log stands: what the cluster has committed of it, what the note beside the store says where the cluster
 //! has forgotten, and whether either is of the log that is here.
 
+use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
-use edgelog_core::Offset;
 use kafka_protocol::error::ResponseError;
-use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
-use kafka_protocol::messages::{GroupId, OffsetCommitRequest, OffsetFetchRequest, TopicName};
-use kafka_protocol::protocol::StrBytes;
 
 use super::config::{LostRule, NewLogRule, RecreatedRule, SetBackRule};
 use super::error::{BridgeError, Result};
-use super::lane::{Lane, Presence, Target, Verdict, judge};
+use super::lane::{Presence, Target, Verdict, judge};
 use super::note::Entry;
 use super::partition;
 use super::position::{Decision, Position, Ruling};
 use super::settle::Settled;
 use super::uplink::{Patience, Uplink};
-use crate::kafka::{self, Class, Cluster, Code, CoordinatorKey, KafkaError, RemoteTopic, check};
+use crate::kafka::{Class, Code, CoordinatorKey, GroupOffset, KafkaError, RemoteTopic, keep_worse};
 
 const UNSTABLE_OFFSET_COMMIT: Code = Code::of(ResponseError::UnstableOffsetCommit);
 
-/// A position that the cluster holds: under which partition, and what stands beside it.
-#[derive(Debug, Clone)]
-pub(super) struct Committed {
-    pub(super) topic: String,
-    pub(super) partition: i32,
-    pub(super) offset: Offset,
-    pub(super) metadata: String,
-}
-
-/// The positions that the cluster holds for a group; with `stable`, behind transactions that are open.
-pub(super) fn ask_for_positions(
-    cluster: &mut Cluster,
-    group: &CoordinatorKey,
-    stable: bool,
-    doing: &str,
-) -> kafka::Result<Vec<Committed>> {
-    let CoordinatorKey::Group(group_id) = group else { unreachable!("positions are kept by groups") };
-    let asked = OffsetFetchRequestGroup::default()
-        .with_group_id(GroupId(StrBytes::from_string(group_id.clone())))
-        .with_topics(None);
-    let request = OffsetFetchRequest::default().with_groups(vec![asked]).with_require_stable(stable);
-    let answer = cluster.ask_coordinator(group, &request)?;
-    let told = answer.groups.into_iter().next();
-    let told = told.ok_or_else(|| KafkaError::broker(doing, Code::UNNAMED, Some("the answer names no group")))?;
-    check(doing, told.error_code).map_err(|error| error.needing_id(group))?;
-    let mut found = Vec::new();
-    for topic in told.topics {
-        for partition in topic.partitions {
-            check(doing, partition.error_code)?;
-            if partition.committed_offset >= 0 {
-                found.push(Committed {
-                    topic: topic.name.0.to_string(),
-                    partition: partition.partition_index,
-                    offset: Offset(partition.committed_offset),
-                    metadata: partition.metadata.map(|metadata| metadata.to_string()).unwrap_or_default(),
-                });
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// The request that commits a position, or what stands in its place, without a transaction.
-pub(super) fn commit_request(
-    group_id: &str,
-    (topic, partition): (&str, i32),
-    offset: Offset,
-    metadata: String,
-) -> OffsetCommitRequest {
-    let partition = OffsetCommitRequestPartition::default()
-        .with_partition_index(partition)
-        .with_committed_offset(offset.0)
-        .with_committed_metadata(Some(StrBytes::from_string(metadata)));
-    let topic = OffsetCommitRequestTopic::default()
-        .with_name(TopicName(StrBytes::from_string(topic.to_owned())))
-        .with_partitions(vec![partition]);
-    // Generation -1 and no member, as by default: nobody consumes in this group.
-    OffsetCommitRequest::default()
-        .with_group_id(GroupId(StrBytes::from_string(group_id.to_owned())))
-        .with_topics(vec![topic])
+/// What the cluster said of one log's group.
+#[derive(Debug)]
+pub(super) enum Fetched {
+    /// What the group has committed for its target topic.
+    Offsets(Vec<GroupOffset>),
+    /// A transaction keeps them open for longer than an answer may take: a cluster completes one that was ended within
+    /// milliseconds.
+    KeptOpen,
+    /// This log's group is refused; the others have nothing to do with it.
+    Refused(BridgeError),
 }
 
 impl Uplink {
-    /// The positions that the cluster holds for one lane's group under its target topic. `None` where a transaction
-    /// keeps them open for longer than an answer may take: a cluster completes one that was ended within milliseconds.
-    pub(super) fn fetch_positions(&mut self, lane: usize, stable: bool) -> Result<Option<Vec<Committed>>> {
-        let Lane { group, remote, name, .. } = &self.lanes[lane];
-        let (group, remote, doing) = (group.clone(), remote.clone(), format!("reading the position of {name}"));
-        let (mut open_since, open_max) = (None, self.config.request_timeout);
-        let found = self.persist(Patience::Asked, |cluster| {
-            let asked = ask_for_positions(cluster, &group, stable, &doing);
-            let is_open = asked.as_ref().is_err_and(|error| error.code() == Some(UNSTABLE_OFFSET_COMMIT));
-            open_since = open_since.filter(|_| is_open).or_else(|| is_open.then(Instant::now));
-            let is_for_too_long = open_since.is_some_and(|since: Instant| since.elapsed() >= open_max);
-            if is_for_too_long { Ok(None) } else { asked.map(Some) }
+    /// The positions that the cluster holds for the groups of these lanes under their target topics: all asked for at
+    /// once, and again for those alone that have none yet.
+    pub(super) fn fetch_positions(&mut self, lanes: &[usize], stable: bool) -> Result<BTreeMap<usize, Fetched>> {
+        let mut left: Vec<(usize, String)> = lanes
+            .iter()
+            .map(|&n| {
+                let CoordinatorKey::Group(group) = &self.lanes[n].group else { unreachable!("groups keep positions") };
+                (n, group.clone())
+            })
+            .collect();
+        let mut found = BTreeMap::new();
+        if left.is_empty() {
+            return Ok(found);
+        }
+        let (mut open_since, open_max) = (HashMap::new(), self.config.request_timeout);
+        self.persist(Patience::Asked, |cluster| {
+            let groups: Vec<&str> = left.iter().map(|(_, group)| group.as_str()).collect();
+            let mut offsets = cluster.group_offsets(&groups, stable);
+            let mut failure: Option<KafkaError> = None;
+            left.retain(|(n, group)| {
+                let offsets = offsets.remove(group).expect("every group has an answer or an error");
+                let is_open = offsets.as_ref().is_err_and(|error| error.code() == Some(UNSTABLE_OFFSET_COMMIT));
+                let since = is_open.then(|| *open_since.entry(*n).or_insert_with(Instant::now));
+                match offsets {
+                    Ok(offsets) => drop(found.insert(*n, Fetched::Offsets(offsets))),
+                    Err(_) if since.is_some_and(|since| since.elapsed() >= open_max) => {
+                        found.insert(*n, Fetched::KeptOpen);
+                    }
+                    Err(error) if error.code().is_some_and(|code| code.class() == Class::Topic) => {
+                        found.insert(*n, Fetched::Refused(error.into()));
+                    }
+                    Err(error) => {
+                        if !is_open {
+                            open_since.remove(n);
+                        }
+                        keep_worse(&mut failure, error);
+                        return true;
+                    }
+                }
+                false
+            });
+            failure.map_or(Ok(()), Err)
         })?;
-        Ok(found.map(|mut found| {
-            found.retain(|committed| committed.topic == remote);
-            found
-        }))
+        for (n, fetched) in &mut found {
+            if let Fetched::Offsets(offsets) = fetched {
+                offsets.retain(|committed| committed.topic == self.lanes[*n].remote);
+            }
+        }
+        Ok(found)
     }
 
     /// Learns where lanes stand. Before InitProducerId it only compares; after it, lanes begin to read there.
@@ -109,26 +87,31 @@ impl Uplink {
         let is_holder = self.producer.is_some();
         let mut foreign = None;
         let mut any_ours = false;
-        for n in 0..self.lanes.len() {
-            let sends = self.lanes[n].waits.is_none() && self.lanes[n].reader.is_some();
-            if which == Which::Waiting && sends || which == Which::Sending && self.lanes[n].waits.is_some() {
+        let identities = self.store.lasting_ids()?;
+        let mut asked = Vec::new();
+        for (n, lane) in self.lanes.iter_mut().enumerate() {
+            let sends = lane.waits.is_none() && lane.reader.is_some();
+            if which == Which::Waiting && sends || which == Which::Sending && lane.waits.is_some() {
                 any_ours = true;
                 continue;
             }
-            if self.lanes[n].presence == Presence::Gone {
+            if lane.presence == Presence::Gone || !self.remote.contains_key(&lane.remote) {
                 continue;
             }
-            let Some(topic) = self.remote.get(&self.lanes[n].remote).cloned() else { continue };
-            (self.lanes[n].waits, self.lanes[n].obeys) = (None, false);
-            if self.store.lasting_id(&self.lanes[n].name)? != Some(self.lanes[n].log.id()) {
+            (lane.waits, lane.obeys) = (None, false);
+            if identities.get(&lane.name) == Some(&lane.log.id()) {
+                asked.push(n);
+            } else {
                 let reason = "the store's checkpoint has no identity for it: open the store for writing once";
-                self.lanes[n].waits = Some(reason.to_owned());
-                continue;
+                lane.waits = Some(reason.to_owned());
             }
-            let placed = match self.fetch_positions(n, is_holder) {
-                Ok(Some(committed)) => self.place(n, &topic, &committed, is_holder, is_holder),
-                Ok(None) => Ok(self.kept_open(n)),
-                Err(error) => Err(error),
+        }
+        for (n, fetched) in self.fetch_positions(&asked, is_holder)? {
+            let topic = self.remote[&self.lanes[n].remote].clone();
+            let placed = match fetched {
+                Fetched::Offsets(committed) => self.place(n, &topic, &committed, is_holder, is_holder),
+                Fetched::KeptOpen => Ok(self.kept_open(n)),
+                Fetched::Refused(error) => Err(error),
             };
             let found = match placed {
                 Err(error) if error.code().is_some_and(|code| code.class() == Class::Topic) => {
@@ -180,7 +163,7 @@ impl Uplink {
         &mut self,
         n: usize,
         topic: &RemoteTopic,
-        committed: &[Committed],
+        committed: &[GroupOffset],
         is_holder: bool,
         is_stable: bool,
     ) -> Result<Found> {
@@ -216,8 +199,11 @@ impl Uplink {
         let Some(done) = done.filter(|done| done.offset > position.offset) else { return self.weigh(n, position) };
         if !is_stable {
             // A transaction is committed before its positions are: what it acknowledged may be on its way there.
-            let Some(stable) = self.fetch_positions(n, true)? else { return Ok(self.kept_open(n)) };
-            return self.place(n, topic, &stable, is_holder, true);
+            return match self.fetch_positions(&[n], true)?.remove(&n) {
+                Some(Fetched::Offsets(stable)) => self.place(n, topic, &stable, is_holder, true),
+                Some(Fetched::Refused(error)) => Err(error),
+                Some(Fetched::KeptOpen) | None => Ok(self.kept_open(n)),
+            };
         }
         match self.config.on_set_back {
             SetBackRule::Follow => self.weigh(n, position),
@@ -277,11 +263,9 @@ impl Uplink {
     /// Whether a person has decided that the bridge of this store goes on.
     pub(super) fn is_decided(&mut self) -> Result<bool> {
         self.find_lanes()?;
-        for n in 0..self.lanes.len() {
-            let committed = match self.fetch_positions(n, false) {
-                Err(error) if error.code().is_some_and(|code| code.class() == Class::Topic) => continue,
-                other => other?.unwrap_or_default(),
-            };
+        let all: Vec<usize> = (0..self.lanes.len()).collect();
+        for (n, fetched) in self.fetch_positions(&all, false)? {
+            let Fetched::Offsets(committed) = fetched else { continue };
             for committed in committed {
                 if let Some(Ok(ruling)) = Ruling::parse(&committed.metadata) {
                     if self.is_meant(n, &ruling)? {

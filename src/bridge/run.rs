@@ -20,6 +20,7 @@ use super::transaction::Ended;
 use super::uplink::Uplink;
 use crate::TopicPartition;
 use crate::clock::{Clock, SystemClock};
+use crate::kafka::CoordinatorKey;
 
 /// How often an idle bridge looks for records.
 const LOOK_FOR_RECORDS: Duration = Duration::from_secs(1);
@@ -206,6 +207,7 @@ impl Uplink {
         let mut collected = Collected::default();
         if self.producer.is_some() {
             let found = self.lanes.iter().enumerate().filter_map(|(n, lane)| Some((n, of(lane)?)));
+            let found = found.take(self.cluster.link().offsets_max(self.transaction_timeout));
             collected.ends.extend(found.map(|(lane, (offset, mark))| RangeEnd { lane, offset, mark }));
         }
         collected
@@ -225,10 +227,13 @@ impl Uplink {
                 sides: &self.sides,
                 bytes_max: self.bytes_max.min(line.transaction_bytes_max(self.transaction_timeout)),
                 request_bytes_max: line.piece_bytes_max(),
+                lanes_max: line.offsets_max(self.transaction_timeout),
+                first: self.first_lane,
                 now: SystemClock.now(),
                 only,
             };
             collected = collect(&mut self.lanes, &terms);
+            self.first_lane = collected.next_lane;
             self.others_turn = only.is_some();
             if !collected.is_empty() || only.is_none() && self.searching().is_none() {
                 break;
@@ -245,6 +250,7 @@ impl Uplink {
     /// Everything before the first transaction.
     fn begin(&mut self) -> Result<()> {
         self.find_lanes()?;
+        self.find_coordinators();
         self.learn_positions(Which::All)?;
         self.tell_waiting();
         if self.lanes.iter().all(|lane| lane.waits.is_some()) {
@@ -254,6 +260,16 @@ impl Uplink {
         self.init_producer(None)?;
         self.learn_positions(Which::All)?;
         self.warn_of_times()
+    }
+
+    /// Looks up all coordinators together, which one after the other would cost a round trip each. Where that fails,
+    /// each is looked up again when it is asked.
+    fn find_coordinators(&mut self) {
+        let transaction = self.in_transactions().then(|| CoordinatorKey::Transaction(self.config.transactional_id()));
+        let keys: Vec<&CoordinatorKey> = self.lanes.iter().map(|lane| &lane.group).chain(&transaction).collect();
+        if let Some(error) = self.cluster.find_coordinators(&keys) {
+            self.tell(&BridgeEvent::Retrying { reason: error.to_string() });
+        }
     }
 
     fn waiting(&self) -> Vec<(TopicPartition, String)> {

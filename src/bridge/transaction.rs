@@ -21,8 +21,8 @@ use kafka_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
 use kafka_protocol::messages::{
-    EndTxnRequest, GroupId, InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse, TopicName,
-    TransactionalId, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
+    EndTxnRequest, GroupId, InitProducerIdRequest, InitProducerIdResponse, OffsetCommitRequest, ProduceRequest,
+    ProduceResponse, TopicName, TransactionalId, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -33,11 +33,14 @@ use super::error::{BridgeError, Result};
 use super::event::BridgeEvent;
 use super::lane::{Lane, Refused};
 use super::letter::{Loss, Refusal};
-use super::place::{Which, commit_request};
+use super::place::Which;
 use super::position::RangeEnd;
 use super::stamp::{self, Producer};
 use super::uplink::{Patience, Uplink};
-use crate::kafka::{self, Backoff, Class, Cluster, Code, CoordinatorKey, CoordinatorRequest, KafkaError, Role, check};
+use crate::kafka::{
+    self, Backoff, Class, Cluster, Code, CoordinatorKey, CoordinatorRequest, IN_FLIGHT_MAX, KafkaError, Role, check,
+    commit_request, keep_worse,
+};
 
 /// The version from which on Produce names topics by their ids.
 const PRODUCE_BY_ID: i16 = 13;
@@ -280,12 +283,20 @@ impl Uplink {
     fn send_and_commit(&mut self, collected: Collected, producer: Producer) -> std::result::Result<(), Lost> {
         let ends = collected.ends.clone();
         let mut unanswered = ends.clone();
+        let is_opened = !collected.pieces.is_empty();
         let mut first_batches = self.produce(collected, producer, &mut unanswered)?;
         if !self.in_transactions() {
-            return ends.iter().try_for_each(|end| self.commit_position_plainly(end));
+            let requests = ends.iter().map(|end| (end.lane, self.plain_position_request(end))).collect();
+            return self.ask_to_commit(requests, |answer| {
+                let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
+                told.map_or(Code::UNNAMED.0, |partition| partition.error_code)
+            });
         }
-        for end in &unanswered {
-            self.commit_position(end, producer)?;
+        // Without records, the first position opens the transaction: what comes beside that is refused.
+        let first = if is_opened { 0 } else { 1.min(unanswered.len()) };
+        for ends in [&unanswered[..first], &unanswered[first..]] {
+            let requests = ends.iter().map(|end| (end.lane, self.position_request(end, producer))).collect();
+            self.ask_to_commit(requests, code_of_position)?;
         }
         for end in &ends {
             let lane = &self.lanes[end.lane];
@@ -487,7 +498,7 @@ impl Uplink {
     /// asked for which.
     fn send_positions(&mut self, positions: &[RangeEnd], producer: Producer) -> Vec<(i32, RangeEnd)> {
         let mut asked = Vec::new();
-        for end in positions {
+        for end in positions.iter().take(IN_FLIGHT_MAX) {
             let request = self.position_request(end, producer);
             // Who is not known cannot be asked for either: records are under way to whom that would be asked.
             let Some(node) = self.cluster.known_coordinator(&self.lanes[end.lane].group) else { continue };
@@ -672,51 +683,66 @@ impl Uplink {
             .with_topics(vec![topic])
     }
 
-    /// Puts a lane's new position into the transaction, and asks until there is an answer.
-    fn commit_position(&mut self, end: &RangeEnd, producer: Producer) -> std::result::Result<(), Lost> {
-        let request = self.position_request(end, producer);
-        self.ask_to_commit(end.lane, &request, code_of_position)
-    }
-
-    /// Commits a lane's new position without a transaction, behind records that were acknowledged.
-    fn commit_position_plainly(&mut self, end: &RangeEnd) -> std::result::Result<(), Lost> {
+    /// What commits a lane's new position without a transaction, behind records that were acknowledged.
+    fn plain_position_request(&self, end: &RangeEnd) -> OffsetCommitRequest {
         let lane = &self.lanes[end.lane];
         let target = lane.target.expect("a lane that sends has a target");
         let CoordinatorKey::Group(group_id) = &lane.group else { unreachable!("positions are kept by groups") };
         let metadata = lane.position_at(end.offset, end.mark).metadata();
-        let request = commit_request(group_id, (&lane.remote, target.partition), end.offset, metadata);
-        self.ask_to_commit(end.lane, &request, |answer| {
-            let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
-            told.map_or(Code::UNNAMED.0, |partition| partition.error_code)
-        })
+        commit_request(group_id, (&lane.remote, target.partition), end.offset, metadata)
     }
 
-    /// Asks a lane's group to take a position, until there is an answer or the transaction's time is over.
+    /// Asks lanes' groups to take positions, all at once, and those again that did not, until each has answered or the
+    /// transaction's time is over.
     fn ask_to_commit<R: CoordinatorRequest>(
         &mut self,
-        lane: usize,
-        request: &R,
+        requests: Vec<(usize, R)>,
         code: impl Fn(&R::Response) -> i16,
     ) -> std::result::Result<(), Lost> {
-        let Lane { group, name, remote, .. } = &self.lanes[lane];
-        let group = group.clone();
-        let CoordinatorKey::Group(group_id) = &group else { unreachable!("positions are kept by groups") };
-        let doing = format!("committing the position of {name}");
-        let needed = format!("the group {group_id} and the topic {remote}");
+        struct Left<R> {
+            lane: usize,
+            group: CoordinatorKey,
+            request: R,
+            doing: String,
+            needed: String,
+        }
+        let left = |(lane, request)| {
+            let Lane { group, name, remote, .. } = &self.lanes[lane];
+            let CoordinatorKey::Group(group_id) = group else { unreachable!("positions are kept by groups") };
+            let doing = format!("committing the position of {name}");
+            let needed = format!("the group {group_id} and the topic {remote}");
+            Left { lane, group: group.clone(), request, doing, needed }
+        };
+        let mut left: Vec<Left<R>> = requests.into_iter().map(left).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        let mut refused = Vec::new();
         let deadline = Instant::now() + self.transaction_timeout;
         let committed = self.persist(Patience::Until(deadline), |cluster| {
-            let code = code(&cluster.ask_coordinator(&group, request)?);
-            check(&doing, code).map_err(|error| error.needing("Read", &needed))
+            let requests: Vec<_> = left.iter().map(|left| (&left.group, &left.request)).collect();
+            let mut answers = cluster.ask_coordinators(&requests).into_iter();
+            let mut failure = None;
+            refused.clear();
+            left.retain(|left| {
+                let answer = answers.next().expect("one answer for each request");
+                let committed = answer.and_then(|answer| {
+                    check(&left.doing, code(&answer)).map_err(|error| error.needing("Read", &left.needed))
+                });
+                let Err(error) = committed else { return false };
+                if error.code().is_some_and(|code| code.class() == Class::Topic) {
+                    refused.push((left.lane, error.to_string()));
+                }
+                keep_worse(&mut failure, error);
+                true
+            });
+            failure.map_or(Ok(()), Err)
         });
-        committed.map_err(|error| self.let_wait_for_topic(lane, error))
-    }
-
-    /// An error that concerns one lane's topic or group lets that lane wait.
-    fn let_wait_for_topic(&mut self, lane: usize, error: BridgeError) -> Lost {
-        if error.code().is_some_and(|code| code.class() == Class::Topic) {
-            self.lanes[lane].waits = Some(error.to_string());
+        // What concerns one lane's topic or group lets that lane wait.
+        for (lane, reason) in refused {
+            self.lanes[lane].waits = Some(reason);
         }
-        error.into()
+        committed.map_err(Lost::from)
     }
 
     /// Ends the transaction, and asks until there is an answer. The epoch that is current from then on comes with it.
@@ -833,7 +859,8 @@ impl Uplink {
 
     /// For how long a transaction should be allowed to be open.
     fn timeout_wanted(&self) -> Duration {
-        self.config.transaction_timeout.unwrap_or_else(|| self.cluster.link().transaction_timeout())
+        let sending = self.lanes.iter().filter(|lane| lane.waits.is_none()).count();
+        self.config.transaction_timeout.unwrap_or_else(|| self.cluster.link().transaction_timeout(sending))
     }
 
     /// Tells the cluster of another transaction timeout, where the line has become another one.

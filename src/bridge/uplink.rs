@@ -61,6 +61,8 @@ pub(super) struct Uplink {
     pub(super) sequences: HashMap<(String, i32), i32>,
     /// For how long the cluster lets a transaction be open, as it was told last.
     pub(super) transaction_timeout: Duration,
+    /// Whose turn it is first in the next transaction: one that is full before all had theirs goes on there.
+    pub(super) first_lane: usize,
     /// What was refused was looked into last: it is the turn of the others.
     pub(super) others_turn: bool,
     pub(super) observer: Observer,
@@ -102,6 +104,7 @@ impl Uplink {
             bytes_max,
             sequences: HashMap::new(),
             transaction_timeout: Duration::ZERO,
+            first_lane: 0,
             others_turn: true,
             observer: Box::new(|_| {}),
             metrics,

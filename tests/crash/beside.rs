@@ -174,7 +174,7 @@ impl Uplink {
                 continue;
             }
             let Ok(log) = process.store.log(topic, 0) else { continue };
-            if process.store.lasting_id(&name).ok().flatten() != Some(log.id()) {
+            if process.store.lasting_ids().ok().and_then(|ids| ids.get(&name).copied()) != Some(log.id()) {
                 continue;
             }
             let mut lane = Lane::new(name.clone(), log, CoordinatorKey::Group("g".into()), REMOTE.into());
@@ -252,6 +252,8 @@ impl Uplink {
             sides: &sides,
             bytes_max: 16 << 10,
             request_bytes_max: 16 << 10,
+            lanes_max: usize::MAX,
+            first: 0,
             now: TimestampMs(TIME),
             only: None,
         };

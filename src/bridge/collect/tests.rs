@@ -17,8 +17,44 @@ fn collect_with(lanes: &mut [Lane], config: &BridgeConfig, bytes_max: usize, now
     let side = Ok(Side { partition: 3, batch_bytes_max: 1 << 20 });
     let sides = [&config.dead_letters, &config.losses].map(|name| (name.clone(), side.clone())).into();
     let only = lanes.iter().position(Lane::is_searching);
-    let terms = Terms { config, sides: &sides, bytes_max, request_bytes_max: usize::MAX, now, only };
+    let (request_bytes_max, lanes_max) = (usize::MAX, usize::MAX);
+    let terms = Terms { config, sides: &sides, bytes_max, request_bytes_max, lanes_max, first: 0, now, only };
     collect(lanes, &terms)
+}
+
+/// Two of five logs at a time: the next transaction goes on with those that had no turn.
+#[test]
+fn no_log_waits_for_ever_behind_others_that_fill_every_transaction() {
+    let (_stores, mut lanes): (Vec<Store>, Vec<Lane>) = (0..5).map(|_| lane(&[], 1 << 20)).unzip();
+    let config = BridgeConfig::default();
+    let sides = HashMap::new();
+    let (mut first, mut turns) = (0, Vec::new());
+    for lane in &mut lanes {
+        fill(lane, 3, 10);
+        lane.start_at_the_beginning().unwrap();
+    }
+    for round in 0..5 {
+        let (bytes_max, request_bytes_max, now) = (4 << 20, usize::MAX, TimestampMs(0));
+        let terms = Terms {
+            config: &config,
+            sides: &sides,
+            bytes_max,
+            request_bytes_max,
+            lanes_max: 2,
+            first,
+            now,
+            only: None,
+        };
+        let collected = collect(&mut lanes, &terms);
+        first = collected.next_lane;
+        turns.extend(collected.ends.iter().map(|end| end.lane));
+        commit(&mut lanes, &collected);
+        if round < 3 {
+            // Those that had their turn have more.
+            collected.ends.iter().for_each(|end| drop(fill(&lanes[end.lane], 1, 10)));
+        }
+    }
+    assert_eq!(turns, [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]);
 }
 
 fn lane(config: &[(&str, &str)], batch_bytes_max: usize) -> (Store, Lane) {
