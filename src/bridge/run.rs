@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use edgelog_core::Offset;
 
-use super::collect::{Collected, Terms, collect};
+use super::accumulator::{DrainLimits, TransactionPlan, collect};
+use super::committed_offset::{BatchMark, RangeEnd};
 use super::config::FencedRule;
 use super::error::{BridgeError, Result};
 use super::event::BridgeEvent;
-use super::lane::Lane;
 use super::log_position::LogPosition;
-use super::place::Which;
-use super::position::{BatchMark, RangeEnd};
+use super::partition_sender::PartitionSender;
+use super::start_offset::Which;
 use super::transaction::Ended;
 use super::uplink::Uplink;
 use crate::TopicPartition;
@@ -47,8 +47,8 @@ impl Uplink {
         self.until_caught_up = until_caught_up;
         let outcome = self.run_on(until_caught_up);
         // Whatever happened: what was acknowledged is noted, and the metrics say where each log stands.
-        let noted = self.write_note();
-        self.metrics.place(&self.lanes);
+        let noted = self.write_progress();
+        self.metrics.place(&self.senders);
         let positions = match outcome {
             Ok(positions) => positions,
             Err(BridgeError::Stopped) => self.positions(),
@@ -89,12 +89,12 @@ impl Uplink {
     /// Lets all logs wait for a person.
     fn stand_back(&mut self, error: &BridgeError) -> Result<()> {
         self.producer = None;
-        for lane in &mut self.lanes {
-            (lane.waits, lane.reader, lane.obeys) = (Some(error.to_string()), None, false);
+        for sender in &mut self.senders {
+            (sender.waits, sender.reader, sender.obeys) = (Some(error.to_string()), None, false);
         }
-        self.tell_waiting();
-        self.metrics.place(&self.lanes);
-        self.write_note()
+        self.report_waiting();
+        self.metrics.place(&self.senders);
+        self.write_progress()
     }
 
     fn send(&mut self, until_caught_up: bool) -> Result<Vec<LogPosition>> {
@@ -111,12 +111,14 @@ impl Uplink {
                 return Ok(self.positions());
             }
             let is_due = looked.elapsed() >= self.config.retry;
-            if self.notice_changes()? || is_due && (!until_caught_up || self.lanes.iter().any(Lane::is_unplaced)) {
+            if self.notice_changes()?
+                || is_due && (!until_caught_up || self.senders.iter().any(PartitionSender::is_unplaced))
+            {
                 looked = Instant::now();
                 self.look_again()?;
             }
-            self.tell_waiting();
-            self.metrics.place(&self.lanes);
+            self.report_waiting();
+            self.metrics.place(&self.senders);
             let since = Instant::now();
             self.follow_the_line()?;
             let collected = self.collect_next();
@@ -126,14 +128,14 @@ impl Uplink {
                         return Ok(positions);
                     }
                 }
-                let resting = self.lanes.iter().filter_map(Lane::rests_until).min();
+                let resting = self.senders.iter().filter_map(PartitionSender::rests_until).min();
                 let pause = LOOK_FOR_RECORDS.min(self.config.interval.max(Duration::from_millis(1)));
                 let pause = if until_caught_up { pause } else { pause.min(self.config.retry) };
                 stop.wait(resting.map_or(pause, |until| until.saturating_duration_since(since).min(pause)));
                 continue;
             }
             reported = Reported::default();
-            self.metrics.place(&self.lanes);
+            self.metrics.place(&self.senders);
             let bytes = collected.bytes;
             let ended = self.transact(collected)?;
             self.adapt(ended, bytes);
@@ -146,8 +148,8 @@ impl Uplink {
                 }
                 Ended::Again => {
                     // Nobody moved the positions, and the next try is another one.
-                    for lane in &mut self.lanes {
-                        lane.rewind()?;
+                    for sender in &mut self.senders {
+                        sender.rewind()?;
                     }
                 }
                 Ended::Late | Ended::Aborted => {
@@ -164,21 +166,21 @@ impl Uplink {
         if self.producer.is_none() {
             return self.begin();
         }
-        self.find_lanes()?;
+        self.find_senders()?;
         self.learn_positions(Which::Waiting)
     }
 
     /// What the next transaction carries: positions in the places of decisions first, then records, then positions that
     /// the cluster would forget.
-    fn collect_next(&mut self) -> Collected {
-        let mut collected = self.positions_alone(Lane::obeyed_position);
+    fn collect_next(&mut self) -> TransactionPlan {
+        let mut collected = self.positions_alone(PartitionSender::obeyed_position);
         if collected.is_empty() {
             collected = self.collect();
         }
         if collected.is_empty() {
-            self.tell_waiting();
+            self.report_waiting();
             let recommit = self.config.recommit;
-            collected = self.positions_alone(|lane| lane.stale_position(recommit));
+            collected = self.positions_alone(|sender| sender.stale_position(recommit));
         }
         collected
     }
@@ -191,11 +193,11 @@ impl Uplink {
             return Ok(None);
         }
         if !reported.is_noted {
-            self.write_note()?;
+            self.write_progress()?;
         }
         let waits = positions.iter().any(|position| position.waits.is_some());
         if !waits && !reported.is_caught_up {
-            self.tell(&BridgeEvent::CaughtUp);
+            self.report(&BridgeEvent::CaughtUp);
         }
         *reported = Reported { is_noted: true, is_caught_up: !waits };
         Ok(Some(positions))
@@ -203,37 +205,37 @@ impl Uplink {
 
     /// Positions that are to be committed without records: those that the cluster would forget after some days, and
     /// those in whose place a decision stands.
-    fn positions_alone(&self, of: impl Fn(&Lane) -> Option<(Offset, BatchMark)>) -> Collected {
-        let mut collected = Collected::default();
+    fn positions_alone(&self, of: impl Fn(&PartitionSender) -> Option<(Offset, BatchMark)>) -> TransactionPlan {
+        let mut collected = TransactionPlan::default();
         if self.producer.is_some() {
-            let found = self.lanes.iter().enumerate().filter_map(|(n, lane)| Some((n, of(lane)?)));
+            let found = self.senders.iter().enumerate().filter_map(|(n, sender)| Some((n, of(sender)?)));
             let found = found.take(self.cluster.link().offsets_max(self.transaction_timeout));
-            collected.ends.extend(found.map(|(lane, (offset, mark))| RangeEnd { lane, offset, mark }));
+            collected.ends.extend(found.map(|(sender, (offset, mark))| RangeEnd { sender, offset, mark }));
         }
         collected
     }
 
     /// What the next transaction carries. Where a log's batch was refused, ranges of it are tried in transactions of
     /// their own, in turn with what the others have.
-    fn collect(&mut self) -> Collected {
+    fn collect(&mut self) -> TransactionPlan {
         let interval = self.config.interval;
-        self.lanes.iter_mut().for_each(|lane| lane.make_durable(interval, &mut self.failed_flushes));
-        let (line, mut collected) = (self.cluster.link().clone(), Collected::default());
+        self.senders.iter_mut().for_each(|sender| sender.make_durable(interval, &mut self.failed_flushes));
+        let (line, mut collected) = (self.cluster.link().clone(), TransactionPlan::default());
         // The others and one that searches take turns. Three of them: the first may only begin a search.
         for _ in 0..3 {
             let only = self.searching().filter(|_| !self.others_turn);
-            let terms = Terms {
+            let terms = DrainLimits {
                 config: &self.config,
                 sides: &self.sides,
                 bytes_max: self.bytes_max.min(line.transaction_bytes_max(self.transaction_timeout)),
                 request_bytes_max: line.piece_bytes_max(),
-                lanes_max: line.offsets_max(self.transaction_timeout),
-                first: self.first_lane,
+                senders_max: line.offsets_max(self.transaction_timeout),
+                first: self.first_sender,
                 now: SystemClock.now(),
                 only,
             };
-            collected = collect(&mut self.lanes, &terms);
-            self.first_lane = collected.next_lane;
+            collected = collect(&mut self.senders, &terms);
+            self.first_sender = collected.next_sender;
             self.others_turn = only.is_some();
             if !collected.is_empty() || only.is_none() && self.searching().is_none() {
                 break;
@@ -242,18 +244,18 @@ impl Uplink {
         collected
     }
 
-    /// The first lane that looks for what the target refused, and does not rest.
+    /// The first sender that looks for what the target refused, and does not rest.
     fn searching(&self) -> Option<usize> {
-        self.lanes.iter().position(|lane| lane.is_searching() && !lane.sits_out())
+        self.senders.iter().position(|sender| sender.is_searching() && !sender.sits_out())
     }
 
     /// Everything before the first transaction.
     fn begin(&mut self) -> Result<()> {
-        self.find_lanes()?;
+        self.find_senders()?;
         self.find_coordinators();
         self.learn_positions(Which::All)?;
-        self.tell_waiting();
-        if self.lanes.iter().all(|lane| lane.waits.is_some()) {
+        self.report_waiting();
+        if self.senders.iter().all(|sender| sender.waits.is_some()) {
             // Nothing to send: no reason to fence anybody.
             return Ok(());
         }
@@ -266,30 +268,30 @@ impl Uplink {
     /// each is looked up again when it is asked.
     fn find_coordinators(&mut self) {
         let transaction = self.in_transactions().then(|| CoordinatorKey::Transaction(self.config.transactional_id()));
-        let keys: Vec<&CoordinatorKey> = self.lanes.iter().map(|lane| &lane.group).chain(&transaction).collect();
+        let keys: Vec<&CoordinatorKey> = self.senders.iter().map(|sender| &sender.group).chain(&transaction).collect();
         if let Some(error) = self.cluster.find_coordinators(&keys) {
-            self.tell(&BridgeEvent::Retrying { reason: error.to_string() });
+            self.report(&BridgeEvent::Retrying { reason: error.to_string() });
         }
     }
 
     fn waiting(&self) -> Vec<(TopicPartition, String)> {
-        let waiting = self.lanes.iter().filter_map(|lane| Some((lane.name.clone(), lane.waits.clone()?)));
+        let waiting = self.senders.iter().filter_map(|sender| Some((sender.name.clone(), sender.waits.clone()?)));
         let unreadable = self.unreadable.iter().map(|(log, reason)| (log.clone(), reason.clone()));
         waiting.chain(unreadable).collect()
     }
 
     /// Tells which logs wait, each once for each reason.
-    fn tell_waiting(&mut self) {
+    fn report_waiting(&mut self) {
         let waiting = self.waiting();
         self.told.retain(|log, _| waiting.iter().any(|(waiting, _)| waiting == log));
         if waiting.iter().any(|(log, reason)| self.told.get(log) != Some(reason)) {
             // What hears of it may look at the metrics.
-            self.metrics.place(&self.lanes);
+            self.metrics.place(&self.senders);
         }
         for (log, reason) in waiting {
             if self.told.get(&log) != Some(&reason) {
                 self.told.insert(log.clone(), reason.clone());
-                self.tell(&BridgeEvent::Waiting { log, reason });
+                self.report(&BridgeEvent::Waiting { log, reason });
             }
         }
     }

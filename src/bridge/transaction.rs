@@ -27,15 +27,16 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use super::collect::{Collected, Kind, Piece, Runs};
+use super::accumulator::{Kind, ProducerBatch, Runs, TransactionPlan};
+use super::committed_offset::RangeEnd;
 use super::config::Delivery;
+use super::dead_letter::Refusal;
 use super::error::{BridgeError, Result};
 use super::event::BridgeEvent;
-use super::lane::{Lane, Refused};
-use super::letter::{Loss, Refusal};
-use super::place::Which;
-use super::position::RangeEnd;
-use super::stamp::{self, Producer};
+use super::loss_record::Loss;
+use super::partition_sender::{PartitionSender, Refused};
+use super::producer_header::{self, Producer};
+use super::start_offset::Which;
 use super::uplink::{Patience, Uplink};
 use crate::kafka::{
     self, Backoff, Class, Cluster, Code, CoordinatorKey, CoordinatorRequest, IN_FLIGHT_MAX, KafkaError, Role, check,
@@ -103,7 +104,7 @@ impl From<BridgeError> for Lost {
 
 /// A stamped batch for one partition.
 struct Wire {
-    lane: usize,
+    sender: usize,
     kind: Kind,
     records: u32,
     runs: Runs,
@@ -124,17 +125,17 @@ impl Wire {
     }
 }
 
-/// Where the first batch of a lane came to lie: topic, partition and offset.
+/// Where the first batch of a sender came to lie: topic, partition and offset.
 type FirstBatches = HashMap<usize, ((String, i32), Offset)>;
 
 /// What still has to go to one partition of the target, in order.
 type Queues = BTreeMap<(String, i32), VecDeque<Wire>>;
 
-/// Records and bytes of each lane's own; not those of letters.
-fn sent_by_lane(collected: &Collected) -> BTreeMap<usize, (u64, u64)> {
+/// Records and bytes of each sender's own; not those of letters.
+fn sent_by_sender(collected: &TransactionPlan) -> BTreeMap<usize, (u64, u64)> {
     let mut sent: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
     for piece in collected.pieces.iter().filter(|piece| piece.kind == Kind::Records) {
-        let (records, bytes) = sent.entry(piece.lane).or_default();
+        let (records, bytes) = sent.entry(piece.sender).or_default();
         *records += u64::from(piece.records.unsigned_abs());
         *bytes += piece.wire.len() as u64;
     }
@@ -157,9 +158,9 @@ struct Producing {
 }
 
 impl Producing {
-    /// Whether something of this lane was not acknowledged yet.
-    fn is_left(&self, lane: usize) -> bool {
-        self.queues.values().flatten().any(|wire| wire.lane == lane)
+    /// Whether something of this sender was not acknowledged yet.
+    fn is_left(&self, sender: usize) -> bool {
+        self.queues.values().flatten().any(|wire| wire.sender == sender)
     }
 
     /// Batches that were not acknowledged yet.
@@ -197,23 +198,23 @@ fn code_of_position(answer: &TxnOffsetCommitResponse) -> i16 {
 
 impl Uplink {
     /// Carries out one transaction.
-    pub(super) fn transact(&mut self, collected: Collected) -> Result<Ended> {
+    pub(super) fn transact(&mut self, collected: TransactionPlan) -> Result<Ended> {
         let producer = self.producer.expect("a transaction has a producer");
         let records = collected.records();
         let bytes = collected.bytes;
         let ends = collected.ends.clone();
         let told = self.events_of(&collected);
-        let sent = sent_by_lane(&collected);
+        let sent = sent_by_sender(&collected);
         let began = Instant::now();
         let _span = tracing::debug_span!("transaction", records, bytes).entered();
         let (error, ended) = match self.send_and_commit(collected, producer) {
             Ok(()) => {
                 self.take_as_done(&ends);
                 self.count_committed(&sent, began.elapsed());
-                let positions = ends.iter().map(|end| (self.lanes[end.lane].name.clone(), end.offset)).collect();
-                self.tell(&BridgeEvent::Committed { records, bytes: bytes as u64, positions });
+                let positions = ends.iter().map(|end| (self.senders[end.sender].name.clone(), end.offset)).collect();
+                self.report(&BridgeEvent::Committed { records, bytes: bytes as u64, positions });
                 for event in &told {
-                    self.tell(event);
+                    self.report(event);
                 }
                 return Ok(Ended::Committed);
             }
@@ -225,7 +226,7 @@ impl Uplink {
                 return Err(error);
             }
             Err(Lost::Epoch(error)) => {
-                self.tell(&BridgeEvent::Aborted { reason: error.to_string() });
+                self.report(&BridgeEvent::Aborted { reason: error.to_string() });
                 self.claim_own_id()?;
                 return Ok(Ended::Late);
             }
@@ -233,16 +234,16 @@ impl Uplink {
             Err(Lost::Smaller(error)) => (error, Ended::Again),
             Err(Lost::Late(error)) => (error, Ended::Late),
         };
-        self.tell(&BridgeEvent::Aborted { reason: error.to_string() });
+        self.report(&BridgeEvent::Aborted { reason: error.to_string() });
         self.abort()?;
         Ok(ended)
     }
 
     /// Counts what was sent, and of each log where it stands now.
     fn count_committed(&self, sent: &BTreeMap<usize, (u64, u64)>, took: Duration) {
-        let lanes = sent.iter().map(|(lane, (records, bytes))| (&self.lanes[*lane].name, *records, *bytes));
-        self.metrics.committed(&lanes.collect::<Vec<_>>(), took);
-        self.metrics.place(&self.lanes);
+        let senders = sent.iter().map(|(sender, (records, bytes))| (&self.senders[*sender].name, *records, *bytes));
+        self.metrics.committed(&senders.collect::<Vec<_>>(), took);
+        self.metrics.place(&self.senders);
         let records = sent.values().map(|(records, _)| records).sum::<u64>();
         let bytes = sent.values().map(|(_, bytes)| bytes).sum::<u64>();
         let seconds = took.as_secs_f64();
@@ -250,9 +251,9 @@ impl Uplink {
     }
 
     /// What is told, beside the commit, once it is committed.
-    fn events_of(&self, collected: &Collected) -> Vec<BridgeEvent> {
-        let event = |piece: &Piece| {
-            let log = self.lanes[piece.lane].name.clone();
+    fn events_of(&self, collected: &TransactionPlan) -> Vec<BridgeEvent> {
+        let event = |piece: &ProducerBatch| {
+            let log = self.senders[piece.sender].name.clone();
             match &piece.kind {
                 Kind::Records => None,
                 Kind::DeadLetter(refusal) => {
@@ -273,20 +274,20 @@ impl Uplink {
     /// The cluster has these positions.
     fn take_as_done(&mut self, ends: &[RangeEnd]) {
         for end in ends {
-            let lane = &mut self.lanes[end.lane];
-            lane.advance(end);
-            self.note.entries.insert(lane.name.clone(), lane.entry(None));
+            let sender = &mut self.senders[end.sender];
+            sender.advance(end);
+            self.progress.entries.insert(sender.name.clone(), sender.progress(None));
         }
-        self.note_is_behind = true;
+        self.progress_is_behind = true;
     }
 
-    fn send_and_commit(&mut self, collected: Collected, producer: Producer) -> std::result::Result<(), Lost> {
+    fn send_and_commit(&mut self, collected: TransactionPlan, producer: Producer) -> std::result::Result<(), Lost> {
         let ends = collected.ends.clone();
         let mut unanswered = ends.clone();
         let is_opened = !collected.pieces.is_empty();
         let mut first_batches = self.produce(collected, producer, &mut unanswered)?;
         if !self.in_transactions() {
-            let requests = ends.iter().map(|end| (end.lane, self.plain_position_request(end))).collect();
+            let requests = ends.iter().map(|end| (end.sender, self.plain_position_request(end))).collect();
             return self.ask_to_commit(requests, |answer| {
                 let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
                 told.map_or(Code::UNNAMED.0, |partition| partition.error_code)
@@ -295,26 +296,26 @@ impl Uplink {
         // Without records, the first position opens the transaction: what comes beside that is refused.
         let first = if is_opened { 0 } else { 1.min(unanswered.len()) };
         for ends in [&unanswered[..first], &unanswered[first..]] {
-            let requests = ends.iter().map(|end| (end.lane, self.position_request(end, producer))).collect();
+            let requests = ends.iter().map(|end| (end.sender, self.position_request(end, producer))).collect();
             self.ask_to_commit(requests, code_of_position)?;
         }
         for end in &ends {
-            let lane = &self.lanes[end.lane];
-            let entry = lane.intending(end, producer, first_batches.remove(&end.lane));
-            self.note.entries.insert(lane.name.clone(), entry);
+            let sender = &self.senders[end.sender];
+            let entry = sender.progress_before_commit(end, producer, first_batches.remove(&end.sender));
+            self.progress.entries.insert(sender.name.clone(), entry);
         }
-        if let Err(error) = self.note.write() {
+        if let Err(error) = self.progress.write() {
             // A note that was removed with its store is no reason to end: what of the store is there again is noticed.
             return Err(if self.home.is_replaced() { Lost::Abort(error) } else { Lost::Fatal(error) });
         }
         self.end(true)
     }
 
-    /// Sends every batch, several Produces under way at once, and returns the offset that each lane's first one got.
+    /// Sends every batch, several Produces under way at once, and returns the offset that each sender's first one got.
     /// Takes those positions out of `positions` that are part of the transaction, too, when it returns.
     fn produce(
         &mut self,
-        collected: Collected,
+        collected: TransactionPlan,
         producer: Producer,
         positions: &mut Vec<RangeEnd>,
     ) -> std::result::Result<FirstBatches, Lost> {
@@ -393,12 +394,12 @@ impl Uplink {
             return Err(Lost::Smaller(error.into()));
         }
         producing.failing_tries += 1;
-        let others_are_done = producing.first_batches.keys().any(|lane| !producing.is_left(*lane));
+        let others_are_done = producing.first_batches.keys().any(|sender| !producing.is_left(*sender));
         if producing.failing_tries >= FAILING_TRIES && (others_are_done || error.code().is_some()) {
             // Theirs is the trouble: the others go on without them.
             let first = self.backoff();
-            let left = self.lanes.iter_mut().enumerate().filter(|(n, _)| producing.is_left(*n));
-            left.for_each(|(_, lane)| lane.rest(first.clone()));
+            let left = self.senders.iter_mut().enumerate().filter(|(n, _)| producing.is_left(*n));
+            left.for_each(|(_, sender)| sender.rest(first.clone()));
             return Err(Lost::Abort(error.into()));
         }
         if error.code().is_some_and(is_unknown_topic) {
@@ -410,7 +411,7 @@ impl Uplink {
         if producing.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Err(Lost::Late(error.into()));
         }
-        self.tell(&BridgeEvent::Retrying { reason: error.to_string() });
+        self.report(&BridgeEvent::Retrying { reason: error.to_string() });
         self.cluster.stop().check_grace()?;
         self.cluster.stop().wait_before_retry(producing.backoff.pause_after(&error));
         // Who leads may have changed; but a connection that died once says nothing of that. Where nobody can be asked,
@@ -421,7 +422,7 @@ impl Uplink {
         Ok(())
     }
 
-    fn stamp_all(&mut self, collected: Collected, producer: Producer) -> Queues {
+    fn stamp_all(&mut self, collected: TransactionPlan, producer: Producer) -> Queues {
         let mut queues = Queues::new();
         let in_transactions = self.in_transactions();
         if in_transactions {
@@ -430,11 +431,11 @@ impl Uplink {
         let sequences = &mut self.sequences;
         for mut piece in collected.pieces {
             let sequence = sequences.entry(piece.to.clone()).or_default();
-            stamp::stamp(&mut piece.wire, producer, *sequence, in_transactions);
-            *sequence = stamp::sequence_after(*sequence, piece.records);
-            let Piece { lane, to, kind, wire, records, runs, offsets } = piece;
+            producer_header::set_producer_state(&mut piece.wire, producer, *sequence, in_transactions);
+            *sequence = producer_header::sequence_after(*sequence, piece.records);
+            let ProducerBatch { sender, to, kind, wire, records, runs, offsets } = piece;
             let (records, bytes) = (records.unsigned_abs(), wire.freeze());
-            queues.entry(to).or_default().push_back(Wire { lane, kind, records, runs, offsets, bytes });
+            queues.entry(to).or_default().push_back(Wire { sender, kind, records, runs, offsets, bytes });
         }
         queues
     }
@@ -501,7 +502,7 @@ impl Uplink {
         for end in positions.iter().take(IN_FLIGHT_MAX) {
             let request = self.position_request(end, producer);
             // Who is not known cannot be asked for either: records are under way to whom that would be asked.
-            let Some(node) = self.cluster.known_coordinator(&self.lanes[end.lane].group) else { continue };
+            let Some(node) = self.cluster.known_coordinator(&self.senders[end.sender].group) else { continue };
             if self.cluster.send(node, Role::Coordinator, &request).is_err() {
                 break;
             }
@@ -516,7 +517,7 @@ impl Uplink {
         for (node, end) in asked {
             let answer = self.cluster.receive::<TxnOffsetCommitRequest>(*node, Role::Coordinator);
             if answer.is_ok_and(|answer| code_of_position(&answer) == 0) {
-                positions.retain(|left| left.lane != end.lane);
+                positions.retain(|left| left.sender != end.sender);
             }
         }
     }
@@ -552,11 +553,11 @@ impl Uplink {
         self.cluster.send(leader, Role::Data, &request)
     }
 
-    /// The id under which the lanes know a topic: never that of one that was created since under the same name. No
-    /// lane knows those of the bridge's own records.
+    /// The id under which the senders know a topic: never that of one that was created since under the same name. No
+    /// sender knows those of the bridge's own records.
     fn topic_id(&self, name: &str) -> Uuid {
-        let lane = self.lanes.iter().find(|lane| lane.remote == name && lane.target.is_some());
-        let known = lane.and_then(|lane| lane.target).map(|target| target.topic_id);
+        let sender = self.senders.iter().find(|sender| sender.remote == name && sender.target.is_some());
+        let known = sender.and_then(|sender| sender.target).map(|target| target.topic_id);
         known.or_else(|| self.remote.get(name).map(|topic| topic.id)).unwrap_or_default()
     }
 
@@ -587,7 +588,7 @@ impl Uplink {
             if told.error_code == 0 {
                 let queue = producing.queues.get_mut(partition).expect("it was asked for");
                 let wire = queue.pop_front().expect("its head was sent");
-                producing.first_batches.entry(wire.lane).or_insert((partition.clone(), Offset(told.base_offset)));
+                producing.first_batches.entry(wire.sender).or_insert((partition.clone(), Offset(told.base_offset)));
                 if queue.is_empty() {
                     producing.queues.remove(partition);
                 }
@@ -626,10 +627,10 @@ impl Uplink {
         Ok(retry)
     }
 
-    /// Lets all lanes wait that have something for this partition.
+    /// Lets all senders wait that have something for this partition.
     fn let_wait(&mut self, partition: &(String, i32), queues: &Queues, reason: &str) {
         for wire in &queues[partition] {
-            self.lanes[wire.lane].waits = Some(reason.to_owned());
+            self.senders[wire.sender].waits = Some(reason.to_owned());
         }
     }
 
@@ -643,37 +644,37 @@ impl Uplink {
         (told, doing): (&PartitionProduceResponse, &str),
     ) {
         let head = queues[partition].front().expect("its head was sent");
-        let lane = &mut self.lanes[head.lane];
+        let sender = &mut self.senders[head.sender];
         let (code, reason) = (error.code().unwrap_or(Code::UNNAMED), error.to_string());
         match &head.kind {
             Kind::Records => {
                 let mut any_new = false;
                 for refusal in head.refusals(told, doing) {
-                    any_new |= lane.refuse(refusal);
+                    any_new |= sender.refuse(refusal);
                 }
                 if !any_new {
                     let refusal = Refusal { offset: head.offsets.0, code, reason };
                     let Wire { offsets, records, .. } = *head;
-                    lane.narrow(&Refused { offsets, records, bytes: head.bytes.len(), refusal });
+                    sender.narrow(&Refused { offsets, records, bytes: head.bytes.len(), refusal });
                 }
             }
-            Kind::DeadLetter(refusal) => lane.waits = Some(format!("{refusal}; and so is its dead letter: {reason}")),
-            Kind::Loss(lost) => lane.waits = Some(format!("{lost}; and what tells that is refused: {reason}")),
+            Kind::DeadLetter(refusal) => sender.waits = Some(format!("{refusal}; and so is its dead letter: {reason}")),
+            Kind::Loss(lost) => sender.waits = Some(format!("{lost}; and what tells that is refused: {reason}")),
         }
     }
 
-    /// What puts a lane's new position into the transaction.
+    /// What puts a sender's new position into the transaction.
     fn position_request(&self, end: &RangeEnd, producer: Producer) -> TxnOffsetCommitRequest {
-        let lane = &self.lanes[end.lane];
-        let target = lane.target.expect("a lane that sends has a target");
-        let position = lane.position_at(end.offset, end.mark);
-        let CoordinatorKey::Group(group_id) = &lane.group else { unreachable!("positions are kept by groups") };
+        let sender = &self.senders[end.sender];
+        let target = sender.target.expect("a sender that sends has a target");
+        let position = sender.position_at(end.offset, end.mark);
+        let CoordinatorKey::Group(group_id) = &sender.group else { unreachable!("positions are kept by groups") };
         let partition = TxnOffsetCommitRequestPartition::default()
             .with_partition_index(target.partition)
             .with_committed_offset(end.offset.0)
             .with_committed_metadata(Some(StrBytes::from_string(position.metadata())));
         let topic = TxnOffsetCommitRequestTopic::default()
-            .with_name(TopicName(StrBytes::from_string(lane.remote.clone())))
+            .with_name(TopicName(StrBytes::from_string(sender.remote.clone())))
             .with_partitions(vec![partition]);
         TxnOffsetCommitRequest::default()
             .with_transactional_id(self.transactional_id())
@@ -683,35 +684,35 @@ impl Uplink {
             .with_topics(vec![topic])
     }
 
-    /// What commits a lane's new position without a transaction, behind records that were acknowledged.
+    /// What commits a sender's new position without a transaction, behind records that were acknowledged.
     fn plain_position_request(&self, end: &RangeEnd) -> OffsetCommitRequest {
-        let lane = &self.lanes[end.lane];
-        let target = lane.target.expect("a lane that sends has a target");
-        let CoordinatorKey::Group(group_id) = &lane.group else { unreachable!("positions are kept by groups") };
-        let metadata = lane.position_at(end.offset, end.mark).metadata();
-        commit_request(group_id, (&lane.remote, target.partition), end.offset, metadata)
+        let sender = &self.senders[end.sender];
+        let target = sender.target.expect("a sender that sends has a target");
+        let CoordinatorKey::Group(group_id) = &sender.group else { unreachable!("positions are kept by groups") };
+        let metadata = sender.position_at(end.offset, end.mark).metadata();
+        commit_request(group_id, (&sender.remote, target.partition), end.offset, metadata)
     }
 
-    /// Asks lanes' groups to take positions, all at once, and those again that did not, until each has answered or the
-    /// transaction's time is over.
+    /// Asks senders' groups to take positions, all at once, and those again that did not, until each has answered or
+    /// the transaction's time is over.
     fn ask_to_commit<R: CoordinatorRequest>(
         &mut self,
         requests: Vec<(usize, R)>,
         code: impl Fn(&R::Response) -> i16,
     ) -> std::result::Result<(), Lost> {
         struct Left<R> {
-            lane: usize,
+            sender: usize,
             group: CoordinatorKey,
             request: R,
             doing: String,
             needed: String,
         }
-        let left = |(lane, request)| {
-            let Lane { group, name, remote, .. } = &self.lanes[lane];
+        let left = |(sender, request)| {
+            let PartitionSender { group, name, remote, .. } = &self.senders[sender];
             let CoordinatorKey::Group(group_id) = group else { unreachable!("positions are kept by groups") };
             let doing = format!("committing the position of {name}");
             let needed = format!("the group {group_id} and the topic {remote}");
-            Left { lane, group: group.clone(), request, doing, needed }
+            Left { sender, group: group.clone(), request, doing, needed }
         };
         let mut left: Vec<Left<R>> = requests.into_iter().map(left).collect();
         if left.is_empty() {
@@ -719,7 +720,7 @@ impl Uplink {
         }
         let mut refused = Vec::new();
         let deadline = Instant::now() + self.transaction_timeout;
-        let committed = self.persist(Patience::Until(deadline), |cluster| {
+        let committed = self.retry(Patience::Until(deadline), |cluster| {
             let requests: Vec<_> = left.iter().map(|left| (&left.group, &left.request)).collect();
             let mut answers = cluster.ask_coordinators(&requests).into_iter();
             let mut failure = None;
@@ -731,16 +732,16 @@ impl Uplink {
                 });
                 let Err(error) = committed else { return false };
                 if error.code().is_some_and(|code| code.class() == Class::Topic) {
-                    refused.push((left.lane, error.to_string()));
+                    refused.push((left.sender, error.to_string()));
                 }
                 keep_worse(&mut failure, error);
                 true
             });
             failure.map_or(Ok(()), Err)
         });
-        // What concerns one lane's topic or group lets that lane wait.
-        for (lane, reason) in refused {
-            self.lanes[lane].waits = Some(reason);
+        // What concerns one sender's topic or group lets that sender wait.
+        for (sender, reason) in refused {
+            self.senders[sender].waits = Some(reason);
         }
         committed.map_err(Lost::from)
     }
@@ -755,7 +756,7 @@ impl Uplink {
             .with_committed(committed);
         let transaction = CoordinatorKey::Transaction(self.config.transactional_id());
         let doing = if committed { "committing a transaction" } else { "aborting a transaction" };
-        let answer = self.persist(Patience::Grace, |cluster| {
+        let answer = self.retry(Patience::Grace, |cluster| {
             let answer = cluster.ask_coordinator(&transaction, &request)?;
             check(doing, answer.error_code).map_err(|error| error.needing_id(&transaction))?;
             Ok(answer)
@@ -825,7 +826,7 @@ impl Uplink {
         }
         let transaction = CoordinatorKey::Transaction(self.config.transactional_id());
         let patience = if own.is_some() { Patience::Grace } else { Patience::Asked };
-        let answer = self.persist(patience, |cluster| {
+        let answer = self.retry(patience, |cluster| {
             let answer = ask_to_claim(cluster, &transaction, &request);
             *was_unanswered |= answer.as_ref().is_err_and(|error| error.code().is_none());
             answer
@@ -837,7 +838,7 @@ impl Uplink {
     /// A producer id that nobody had before: what an earlier one sent is nobody's business.
     fn init_idempotent_producer(&mut self) -> Result<()> {
         let request = InitProducerIdRequest::default().with_transactional_id(None);
-        let answer = self.persist(Patience::Asked, |cluster| {
+        let answer = self.retry(Patience::Asked, |cluster| {
             let node = cluster.any_node();
             let answer = cluster.request(node, Role::Coordinator, &request)?;
             check("asking for a producer id", answer.error_code)?;
@@ -859,7 +860,7 @@ impl Uplink {
 
     /// For how long a transaction should be allowed to be open.
     fn timeout_wanted(&self) -> Duration {
-        let sending = self.lanes.iter().filter(|lane| lane.waits.is_none()).count();
+        let sending = self.senders.iter().filter(|sender| sender.waits.is_none()).count();
         self.config.transaction_timeout.unwrap_or_else(|| self.cluster.link().transaction_timeout(sending))
     }
 

@@ -113,9 +113,10 @@ impl Brokers {
         Ok(response)
     }
 
-    /// Sends each of these requests to its broker and returns what each was answered, in their order: one round trip for
-    /// as many as may be in flight, not one for each. Nothing else may be in flight there. An error loses all that is
-    /// in flight to its broker, and nothing more of the exchange is sent there; other brokers' answers are their own.
+    /// Sends each of these requests to its broker and returns what each was answered, in their order: one round trip
+    /// for as many as may be in flight, not one for each. Nothing else may be in flight there. An error loses all that
+    /// is in flight to its broker, and nothing more of the exchange is sent there; other brokers' answers are their
+    /// own.
     pub(super) fn exchange<R: ApiRequest>(
         &mut self,
         role: Role,

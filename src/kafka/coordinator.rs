@@ -1,8 +1,8 @@
 //! The coordinators of groups and transactional ids: which broker it is, and asking it.
 //!
-//! A device has a group for each of its logs, and there may be hundreds. So coordinators are looked up with many keys in
-//! a request, and requests to them go out together: what is asked of all costs a round trip or two, and not one or two
-//! for each.
+//! A device has a group for each of its logs, and there may be hundreds. So coordinators are looked up with many keys
+//! in a request, and requests to them go out together: what is asked of all costs a round trip or two, and not one or
+//! two for each.
 
 use std::collections::{HashMap, HashSet};
 
