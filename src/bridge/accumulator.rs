@@ -21,6 +21,7 @@ use super::dead_letter::{self, Refusal, TIMESTAMP_HEADER};
 use super::loss_record::{self, Loss};
 use super::partition::remote_name;
 use super::partition_sender::PartitionSender;
+use super::pause_reason::PauseReason;
 use super::producer_header;
 use crate::codec;
 use crate::error::Error;
@@ -139,7 +140,7 @@ pub(super) struct DrainLimits<'a> {
 
 /// Reads from all senders in turn until there is no more, or `bytes_max` are reached (by at most one batch each), or
 /// `senders_max` have something in it.
-/// What a sender cannot send is told in its `waits`; what it had before that is sent.
+/// A sender that cannot go on is paused; what it had before that is sent.
 pub(super) fn collect(senders: &mut [PartitionSender], terms: &DrainLimits<'_>) -> TransactionPlan {
     let first = if terms.first < senders.len() { terms.first } else { 0 };
     let (mut collected, mut passed_over) = (TransactionPlan::default(), None);
@@ -213,8 +214,8 @@ fn take_turn(
     match halt {
         None => any,
         Some(StopReason::Full) => false,
-        Some(StopReason::Wait(reason)) => {
-            sender.waits = Some(reason);
+        Some(StopReason::Pause(reason)) => {
+            sender.paused = Some(reason);
             false
         }
         Some(StopReason::Refused(refusal)) => {
@@ -228,19 +229,26 @@ fn take_turn(
 enum StopReason {
     /// A batch was cut: the transaction holds what it may.
     Full,
-    Wait(String),
+    Pause(PauseReason),
     /// The target refuses this record, and the log waits for that.
     Refused(Refusal),
 }
 
-impl StopReason {
-    /// With what led to it in front.
-    fn because(self, what: &str) -> StopReason {
-        match self {
-            StopReason::Wait(reason) => StopReason::Wait(format!("{what}; {reason}")),
-            other => other,
-        }
-    }
+/// The log cannot be read here.
+fn unreadable(error: &Error) -> StopReason {
+    StopReason::Pause(PauseReason::LocalLog { reason: error.to_string() })
+}
+
+fn refused(reason: String) -> StopReason {
+    StopReason::Pause(PauseReason::RecordRefused { reason })
+}
+
+fn not_sendable(reason: String) -> StopReason {
+    StopReason::Pause(PauseReason::RecordNotSendable { reason })
+}
+
+fn lost(reason: String) -> StopReason {
+    StopReason::Pause(PauseReason::Lost { reason })
 }
 
 struct Drain<'a> {
@@ -288,7 +296,7 @@ impl Drain<'_> {
                 }
                 Err(Error::OffsetOutOfRange { requested, log_start_offset, .. }) if requested < log_start_offset => {
                     self.flush()?;
-                    reader.seek(OffsetSpec::Earliest).map_err(|error| StopReason::Wait(error.to_string()))?;
+                    reader.seek(OffsetSpec::Earliest).map_err(|error| unreadable(&error))?;
                 }
                 Err(error) if error.is_corrupt() && self.terms.config.on_lost == LostRule::Report => {
                     self.flush()?;
@@ -296,7 +304,7 @@ impl Drain<'_> {
                 }
                 Err(error) => {
                     self.flush()?;
-                    return Err(StopReason::Wait(error.to_string()));
+                    return Err(unreadable(&error));
                 }
             }
         }
@@ -309,9 +317,7 @@ impl Drain<'_> {
         let (at, size) = (view.base_offset(), view.size());
         if producer_header::belongs_to_a_transaction(&view) {
             self.flush()?;
-            return Err(StopReason::Wait(format!(
-                "the batch at offset {at} is part of another producer's transaction"
-            )));
+            return Err(not_sendable(format!("the batch at offset {at} is part of another producer's transaction")));
         }
         let records = u64::try_from(view.record_count()).unwrap_or(0);
         let restamps = match self.sender.retention_ms {
@@ -321,10 +327,7 @@ impl Drain<'_> {
                     ExpiredRule::Restamp => true,
                     ExpiredRule::Stop => {
                         self.flush()?;
-                        return Err(StopReason::Wait(format!(
-                            "records at offset {at} are older than the target's retention.ms={retention_ms}, which \
-                             would delete them on arrival; raise it there, or set edgelog.bridge.expired"
-                        )));
+                        return Err(StopReason::Pause(PauseReason::Expired { offset: at, retention_ms }));
                     }
                 }
             }
@@ -439,8 +442,7 @@ impl Drain<'_> {
         let (mut taken, bytes_before) = (0, self.bytes);
         for batch in batches {
             let at = batch.base_offset();
-            let unreadable =
-                |error: Error| StopReason::Wait(format!("the batch at offset {at} cannot be read: {error}"));
+            let unreadable = |error: &Error| not_sendable(format!("the batch at offset {at} cannot be read: {error}"));
             let (next, mark) = mark_of(batch);
             let records = match batch.records() {
                 // Readers of the target may have the decoder, or the memory, that is missing here.
@@ -450,10 +452,10 @@ impl Drain<'_> {
                     making.first = self.next;
                     continue;
                 }
-                records => records.map_err(unreadable)?,
+                records => records.map_err(|error| unreadable(&error))?,
             };
             for record in records {
-                let record = record.map_err(unreadable)?;
+                let record = record.map_err(|error| unreadable(&error))?;
                 let bytes = self.bytes - bytes_before + making.builder.size();
                 if taken > 0 && (taken >= share.records_max || bytes >= share.bytes_max) {
                     return Err(StopReason::Full);
@@ -515,10 +517,8 @@ impl Drain<'_> {
                     return Ok(Some(foreseen(record.offset, MESSAGE_TOO_LARGE, &reason)));
                 }
                 Err(error) => {
-                    return Err(StopReason::Wait(format!(
-                        "the record at offset {} cannot be sent: {error}",
-                        record.offset
-                    )));
+                    let offset = record.offset;
+                    return Err(not_sendable(format!("the record at offset {offset} cannot be sent: {error}")));
                 }
             }
         }
@@ -559,12 +559,12 @@ impl Drain<'_> {
         }
         let (log, offset) = (&self.sender.name, refusal.offset);
         let side = self.side(&config.dead_letters);
-        let (topic, side) = side.map_err(|halt| halt.because(&refusal.to_string()))?;
+        let (topic, side) = side.map_err(|reason| refused(format!("{refusal}; {reason}")))?;
         let target = format!("{}-{}", self.sender.remote, self.sender.target.map_or(-1, |target| target.partition));
         let made = dead_letter::dead_letter(&config.device, log, &target, record, &refusal, self.terms.now);
-        let wire = made.map_err(|error| StopReason::Wait(format!("the dead letter of offset {offset}: {error}")))?;
+        let wire = made.map_err(|error| refused(format!("the dead letter of offset {offset}: {error}")))?;
         if wire.len() > side.batch_bytes_max {
-            return Err(StopReason::Wait(format!(
+            return Err(refused(format!(
                 "{refusal}; its dead letter has {} bytes, and max.message.bytes of {topic} is {}",
                 wire.len(),
                 side.batch_bytes_max
@@ -577,41 +577,40 @@ impl Drain<'_> {
     }
 
     fn pass_over_damage(&mut self, reader: &mut Reader, error: &Error) -> Result<(), StopReason> {
-        let told = |error: &Error| StopReason::Wait(error.to_string());
         let durable = self.sender.log.offsets().recovery_point;
-        let lost = reader.skip_damage().map_err(|error| told(&error))?;
+        let lost = reader.skip_damage().map_err(|error| unreadable(&error))?;
         if lost.next_offset <= lost.first_offset || lost.next_offset > durable {
-            return Err(told(error));
+            return Err(unreadable(error));
         }
         self.lose(lost.next_offset, "damage", error.to_string())
     }
 
     /// A record that tells the loss of all offsets from the end of the range to `next`.
     fn lose(&mut self, next: Offset, reason: &'static str, detail: String) -> Result<(), StopReason> {
-        let lost = Loss { first_offset: self.next, next_offset: next, reason, detail };
+        let loss = Loss { first_offset: self.next, next_offset: next, reason, detail };
         if self.terms.config.on_lost == LostRule::Stop {
-            return Err(StopReason::Wait(lost.to_string()));
+            return Err(lost(loss.to_string()));
         }
-        let (topic, side) = self.side(&self.terms.config.losses).map_err(|halt| halt.because(&lost.to_string()))?;
+        let (topic, side) = self.side(&self.terms.config.losses).map_err(|reason| lost(format!("{loss}; {reason}")))?;
         let config = self.terms.config;
         let group = config.group_id(&self.sender.name);
-        let wire = loss_record::loss_record(&config.device, &self.sender.name, &group, &lost, self.terms.now)
-            .map_err(|error| StopReason::Wait(format!("{lost}: {error}")))?;
+        let wire = loss_record::loss_record(&config.device, &self.sender.name, &group, &loss, self.terms.now)
+            .map_err(|error| lost(format!("{loss}: {error}")))?;
         let (offsets, mark) = ((self.next, next), BatchMark::behind_a_gap(self.sender.log.leader_epoch()));
         let to = (topic, side.partition);
-        self.push_own(to, Kind::Loss(lost), wire, offsets);
+        self.push_own(to, Kind::Loss(loss), wire, offsets);
         self.reach(next, mark);
         self.seen = next;
         Ok(())
     }
 
     /// The topic that a template for the bridge's own records names.
-    fn side(&self, template: &str) -> Result<(String, &InternalTopic), StopReason> {
+    fn side(&self, template: &str) -> Result<(String, &InternalTopic), String> {
         let topic = remote_name(template, &self.terms.config.device, &self.sender.name.topic);
         match self.terms.sides.get(&topic) {
             Some(Ok(side)) => Ok((topic, side)),
-            Some(Err(reason)) => Err(StopReason::Wait(format!("the topic {topic} cannot be used: {reason}"))),
-            None => Err(StopReason::Wait(format!("the topic {topic} cannot be used: the cluster does not name it"))),
+            Some(Err(reason)) => Err(format!("the topic {topic} cannot be used: {reason}")),
+            None => Err(format!("the topic {topic} cannot be used: the cluster does not name it")),
         }
     }
 }

@@ -19,7 +19,7 @@ const UNSTABLE_OFFSET_COMMIT: Code = Code::of(ResponseError::UnstableOffsetCommi
 const NO_SESSION: i32 = -1;
 
 /// How it ended.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum InDoubtOutcome {
     Committed,
     Aborted,

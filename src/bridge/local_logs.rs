@@ -13,6 +13,7 @@ use super::home::Home;
 use super::log_position::LogPosition;
 use super::partition;
 use super::partition_sender::{PartitionSender, Presence};
+use super::pause_reason::PauseReason;
 use super::progress_file::{LogProgress, ProgressFile};
 use super::uplink::Uplink;
 use crate::error::Error;
@@ -47,8 +48,7 @@ impl Uplink {
         self.unreadable.clear();
         for missing in self.store.missing_partitions()? {
             if self.is_asked_for(&missing.topic) && !self.senders.iter().any(|sender| sender.name == missing) {
-                self.unreadable
-                    .insert(missing, "its directory is gone, and the store's checkpoint names it".to_owned());
+                self.unreadable.insert(missing, PauseReason::DirectoryMissing);
             }
         }
         for topic in self.store.topics()? {
@@ -64,8 +64,7 @@ impl Uplink {
                 let log = match self.store.log(&name.topic, number) {
                     Ok(log) => log,
                     Err(Error::UnknownTopicOrPartition { .. }) => {
-                        let reason = "it has no segment files now: its topic is being created or deleted";
-                        self.unreadable.insert(name, reason.to_owned());
+                        self.unreadable.insert(name, PauseReason::NoSegmentFiles);
                         continue;
                     }
                     Err(error) => return Err(error.into()),
@@ -140,7 +139,7 @@ impl Uplink {
                     changed |= self.take_over(n, *id, &store);
                 }
                 None if sender.presence != Presence::Gone && self.has_no_directory(&sender.name) => {
-                    self.senders[n].lose();
+                    self.senders[n].mark_deleted();
                     changed = true;
                 }
                 None => {}
@@ -172,7 +171,7 @@ impl Uplink {
             Ok(log) if log.id() == id => log,
             Ok(_) | Err(Error::UnknownTopicOrPartition { .. }) => return false,
             Err(error) => {
-                self.senders[n].waits = Some(error.to_string());
+                self.senders[n].paused = Some(PauseReason::LocalLog { reason: error.to_string() });
                 return false;
             }
         };

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::event::BridgeEvent;
 use super::partition_sender::{PartitionSender, Presence, READING};
+use super::pause_reason::PauseReason;
 use crate::clock::{Clock, SystemClock};
 use crate::kafka;
 use crate::{Log, OffsetSpec, TopicPartition};
@@ -101,8 +102,8 @@ pub struct LogMetrics {
     /// The age of the oldest record that is not sent, by its timestamp; `None` where there is none, where it has no
     /// timestamp or cannot be read, and where the lag is not known.
     pub lag_age: Option<Duration>,
-    /// Why nothing of it is sent until somebody does something.
-    pub waits: Option<String>,
+    /// Why nothing of it is sent until a person does something.
+    pub waits: Option<PauseReason>,
 }
 
 #[derive(Debug)]
@@ -160,8 +161,8 @@ impl MetricsHandle {
             let found = &mut metrics.logs[at];
             found.target_partition = sender.target.map(|target| target.partition);
             found.position = sender.reader.as_ref().map(|_| sender.position);
-            if found.waits != sender.waits {
-                found.waits.clone_from(&sender.waits);
+            if found.waits != sender.paused {
+                found.waits.clone_from(&sender.paused);
             }
         }
     }
@@ -419,7 +420,7 @@ mod tests {
             end_offset: Some(Offset(70)),
             lag_records: Some(7),
             lag_age: Some(Duration::from_millis(1500)),
-            waits: Some("no such topic".to_owned()),
+            waits: Some(PauseReason::NoIdentity),
         }
     }
 

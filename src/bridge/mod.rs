@@ -50,6 +50,7 @@ mod loss_record;
 mod metrics;
 mod partition;
 mod partition_sender;
+mod pause_reason;
 mod producer_header;
 mod progress_file;
 mod run;
@@ -69,6 +70,7 @@ pub use error::{BridgeError, Result};
 pub use event::BridgeEvent;
 pub use log_position::LogPosition;
 pub use metrics::{BridgeMetrics, ConnectionState, DurationHistogram, LogMetrics, MetricsHandle};
+pub use pause_reason::PauseReason;
 pub use status::{LogStatus, status};
 
 use home::Home;

@@ -14,6 +14,7 @@ use super::committed_offset::{BatchMark, CommittedOffset, RangeEnd};
 use super::dead_letter::Refusal;
 use super::failed::FailedFlushes;
 use super::log_position::LogPosition;
+use super::pause_reason::PauseReason;
 use super::producer_header::Producer;
 use super::progress_file::{LogProgress, PendingCommit};
 use crate::error::Error;
@@ -70,7 +71,7 @@ pub(super) struct PartitionSender {
     /// When this process made it durable last, while another one writes it.
     flushed_at: Option<Instant>,
     /// Why nothing is sent of this log until a person does something.
-    pub(super) waits: Option<String>,
+    pub(super) paused: Option<PauseReason>,
     /// Where its partition failed and others did not: left out until then.
     pub(super) rests: Option<Rest>,
     /// What the target refused a batch of, and is looked for.
@@ -108,7 +109,7 @@ impl PartitionSender {
             committed_at: None,
             reader: None,
             flushed_at: None,
-            waits: None,
+            paused: None,
             rests: None,
             search: None,
             refused: BTreeMap::new(),
@@ -172,7 +173,7 @@ struct Search {
 impl PartitionSender {
     /// Whether nothing is collected of this sender now.
     pub(super) fn sits_out(&self) -> bool {
-        self.waits.is_some() || self.rests.as_ref().is_some_and(|rest| Instant::now() < rest.until)
+        self.paused.is_some() || self.rests.as_ref().is_some_and(|rest| Instant::now() < rest.until)
     }
 
     /// While another process writes the log: makes durable what it shows, so that it may be sent; once at most in
@@ -194,7 +195,7 @@ impl PartitionSender {
             Ok(_) => {}
             Err(error) => {
                 self.flushed_at = None;
-                self.waits = Some(error.to_string());
+                self.paused = Some(PauseReason::LocalLog { reason: error.to_string() });
             }
         }
     }
@@ -209,12 +210,13 @@ impl PartitionSender {
     /// How far the log is delivered.
     pub(super) fn delivered(&self) -> LogPosition {
         if self.presence == Presence::Gone {
-            return LogPosition::unreadable(self.name.clone(), self.waits.clone().unwrap_or_default());
+            let reason = self.paused.clone().unwrap_or(PauseReason::Deleted { not_sent: None });
+            return LogPosition::unreadable(self.name.clone(), reason);
         }
         let offsets = self.log.offsets();
         let committed = self.reader.as_ref().map(|_| self.position);
         let (start, end) = (offsets.log_start_offset, offsets.recovery_point);
-        LogPosition::of(self.name.clone(), (start, end), committed, self.waits.clone())
+        LogPosition::of(self.name.clone(), (start, end), committed, self.paused.clone())
     }
 
     /// How many offsets are durable and were not sent, as far as that is known.
@@ -224,37 +226,33 @@ impl PartitionSender {
 
     /// Whether it is not known yet where to go on, and nothing says why.
     pub(super) fn is_unplaced(&self) -> bool {
-        self.waits.is_none() && self.reader.is_none()
+        self.paused.is_none() && self.reader.is_none()
     }
 
     /// Whether the handle of the log can be used no more, since another log has had its name.
     pub(super) fn is_cut_off(&self) -> bool {
-        let looked = self.waits.as_ref().map(|_| self.log.reader_with(OffsetSpec::Latest, READING));
+        let looked = self.paused.as_ref().map(|_| self.log.reader_with(OffsetSpec::Latest, READING));
         self.presence == Presence::Gone || matches!(looked, Some(Err(Error::LogReplaced { .. })))
     }
 
     /// The log is not there any more.
-    pub(super) fn lose(&mut self) {
-        let reason = match self.delivered().lag {
-            Some(0) => "it was deleted here; all of it that was durable had been sent".to_owned(),
-            Some(lag) => format!("it was deleted here, and {lag} of its records had not been sent"),
-            None => "it was deleted here, and what of it had been sent is not known".to_owned(),
-        };
-        (self.presence, self.reader, self.rests, self.waits) = (Presence::Gone, None, None, Some(reason));
+    pub(super) fn mark_deleted(&mut self) {
+        let reason = PauseReason::Deleted { not_sent: self.delivered().lag };
+        (self.presence, self.reader, self.rests, self.paused) = (Presence::Gone, None, None, Some(reason));
     }
 
     /// Goes on with this handle of the log; `is_other`: it is of another log of the same name.
     pub(super) fn take_over(&mut self, log: Log, is_other: bool) {
         self.log = log;
         self.presence = if is_other { Presence::Replaced } else { Presence::Here };
-        (self.waits, self.reader, self.rests, self.search) = (None, None, None, None);
+        (self.paused, self.reader, self.rests, self.search) = (None, None, None, None);
         (self.mark, self.obeys, self.committed_at, self.flushed_at) = (None, false, None, None);
         self.refused.clear();
     }
 
     /// When a sender that rests goes on.
     pub(super) fn rests_until(&self) -> Option<Instant> {
-        let rest = self.rests.as_ref().filter(|_| self.waits.is_none())?;
+        let rest = self.rests.as_ref().filter(|_| self.paused.is_none())?;
         Some(rest.until).filter(|until| Instant::now() < *until)
     }
 
@@ -318,7 +316,7 @@ impl PartitionSender {
 
     /// Nothing is sent until the target takes this record, or another rule is set. It is tried again then.
     pub(super) fn wait_for(&mut self, refusal: &Refusal) {
-        self.waits = Some(refusal.to_string());
+        self.paused = Some(PauseReason::RecordRefused { reason: refusal.to_string() });
         self.refused.clear();
     }
 

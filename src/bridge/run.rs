@@ -15,6 +15,7 @@ use super::error::{BridgeError, Result};
 use super::event::BridgeEvent;
 use super::log_position::LogPosition;
 use super::partition_sender::PartitionSender;
+use super::pause_reason::PauseReason;
 use super::start_offset::Which;
 use super::transaction::Ended;
 use super::uplink::Uplink;
@@ -89,8 +90,9 @@ impl Uplink {
     /// Lets all logs wait for a person.
     fn stand_back(&mut self, error: &BridgeError) -> Result<()> {
         self.producer = None;
+        let reason = PauseReason::DecisionNeeded { reason: error.to_string() };
         for sender in &mut self.senders {
-            (sender.waits, sender.reader, sender.obeys) = (Some(error.to_string()), None, false);
+            (sender.paused, sender.reader, sender.obeys) = (Some(reason.clone()), None, false);
         }
         self.report_waiting();
         self.metrics.place(&self.senders);
@@ -155,7 +157,7 @@ impl Uplink {
                 Ended::Late | Ended::Aborted => {
                     stop.wait_before_retry(backoff.pause());
                     self.look_up_targets()?;
-                    self.learn_positions(Which::Sending)?;
+                    self.learn_starts(Which::Sending)?;
                 }
             }
         }
@@ -167,7 +169,7 @@ impl Uplink {
             return self.begin();
         }
         self.find_senders()?;
-        self.learn_positions(Which::Waiting)
+        self.learn_starts(Which::Waiting)
     }
 
     /// What the next transaction carries: positions in the places of decisions first, then records, then positions that
@@ -253,14 +255,14 @@ impl Uplink {
     fn begin(&mut self) -> Result<()> {
         self.find_senders()?;
         self.find_coordinators();
-        self.learn_positions(Which::All)?;
+        self.learn_starts(Which::All)?;
         self.report_waiting();
-        if self.senders.iter().all(|sender| sender.waits.is_some()) {
+        if self.senders.iter().all(|sender| sender.paused.is_some()) {
             // Nothing to send: no reason to fence anybody.
             return Ok(());
         }
         self.init_producer(None)?;
-        self.learn_positions(Which::All)?;
+        self.learn_starts(Which::All)?;
         self.warn_of_times()
     }
 
@@ -274,8 +276,8 @@ impl Uplink {
         }
     }
 
-    fn waiting(&self) -> Vec<(TopicPartition, String)> {
-        let waiting = self.senders.iter().filter_map(|sender| Some((sender.name.clone(), sender.waits.clone()?)));
+    fn waiting(&self) -> Vec<(TopicPartition, PauseReason)> {
+        let waiting = self.senders.iter().filter_map(|sender| Some((sender.name.clone(), sender.paused.clone()?)));
         let unreadable = self.unreadable.iter().map(|(log, reason)| (log.clone(), reason.clone()));
         waiting.chain(unreadable).collect()
     }
@@ -283,14 +285,14 @@ impl Uplink {
     /// Tells which logs wait, each once for each reason.
     fn report_waiting(&mut self) {
         let waiting = self.waiting();
-        self.told.retain(|log, _| waiting.iter().any(|(waiting, _)| waiting == log));
-        if waiting.iter().any(|(log, reason)| self.told.get(log) != Some(reason)) {
+        self.reported.retain(|log, _| waiting.iter().any(|(waiting, _)| waiting == log));
+        if waiting.iter().any(|(log, reason)| self.reported.get(log) != Some(reason)) {
             // What hears of it may look at the metrics.
             self.metrics.place(&self.senders);
         }
         for (log, reason) in waiting {
-            if self.told.get(&log) != Some(&reason) {
-                self.told.insert(log.clone(), reason.clone());
+            if self.reported.get(&log) != Some(&reason) {
+                self.reported.insert(log.clone(), reason.clone());
                 self.report(&BridgeEvent::Waiting { log, reason });
             }
         }

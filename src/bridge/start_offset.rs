@@ -1,22 +1,339 @@
-//! Where each log stands: what the cluster has committed of it, what the note beside the store says where the cluster
-//! has forgotten, and whether either is of the log that is here.
+//! Where the records of a log are sent from: decided from what the cluster has committed of it, what the progress file
+//! beside the store says, the target topic, whose history an offset is of, and the configuration.
+//!
+//! [`resolve_start`] decides, and does nothing else: what it needs is handed in, and what it lacks it asks for. Its
+//! tests are a table of all cases that there are. `learn_starts` gets the values, for all logs at once, and carries out
+//! what was decided.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use kafka_protocol::error::ResponseError;
+use uuid::Uuid;
 
 use super::committed_offset::{CommittedOffset, Decision, OperatorDecision};
-use super::config::{LostRule, NewLogRule, RecreatedRule, SetBackRule};
+use super::config::{BridgeConfig, LostRule, NewLogRule, PartitionRule, RecreatedRule, SetBackRule};
 use super::error::{BridgeError, Result};
 use super::in_doubt::InDoubtOutcome;
 use super::partition;
 use super::partition_sender::{Ownership, Presence, Target, check_ownership};
-use super::progress_file::LogProgress;
+use super::pause_reason::PauseReason;
+use super::progress_file::{LogProgress, PendingCommit};
 use super::uplink::{Patience, Uplink};
-use crate::kafka::{Class, Code, CoordinatorKey, GroupOffset, KafkaError, RemoteTopic, keep_worse};
+use crate::kafka::{Class, Code, CoordinatorKey, GroupOffset, KafkaError, keep_worse};
 
 const UNSTABLE_OFFSET_COMMIT: Code = Code::of(ResponseError::UnstableOffsetCommit);
+
+/// When the committed offsets were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReadAs {
+    /// A transaction that is open may move them.
+    Current,
+    /// Behind transactions that were open.
+    Stable,
+    /// Behind InitProducerId: nobody but this bridge can move them any more.
+    Holder,
+}
+
+/// What the progress file says of the log.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Progress<'a> {
+    /// The file cannot be read.
+    Damaged,
+    Nothing,
+    Known(&'a LogProgress),
+}
+
+/// The target topic as the cluster has it now.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TargetTopic<'a> {
+    pub(super) name: &'a str,
+    pub(super) id: Uuid,
+    pub(super) partitions: usize,
+    /// The id of the cluster.
+    pub(super) cluster: Option<&'a str>,
+}
+
+/// What a start is resolved from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StartFacts<'a> {
+    pub(super) log_id: [u8; 16],
+    /// The number of the local partition.
+    pub(super) partition: u32,
+    /// The log was deleted and created again here while the bridge ran.
+    pub(super) is_recreated: bool,
+    pub(super) topic: TargetTopic<'a>,
+    /// What the log's group has committed for the target topic.
+    pub(super) committed: &'a [GroupOffset],
+    pub(super) read_as: ReadAs,
+    pub(super) progress: Progress<'a>,
+    /// What became of the pending commit, once that was asked for.
+    pub(super) in_doubt: Option<&'a InDoubtOutcome>,
+}
+
+/// What the configuration says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StartPolicy<'a> {
+    pub(super) on_set_back: SetBackRule,
+    pub(super) on_recreated: RecreatedRule,
+    pub(super) on_new_log: NewLogRule,
+    pub(super) on_lost: LostRule,
+    pub(super) partition: PartitionRule,
+    /// The target topic is the device's own.
+    pub(super) is_own_topic: bool,
+    pub(super) device: &'a str,
+}
+
+impl StartPolicy<'_> {
+    pub(super) fn of(config: &BridgeConfig) -> StartPolicy<'_> {
+        StartPolicy {
+            on_set_back: config.on_set_back,
+            on_recreated: config.on_recreated,
+            on_new_log: config.on_new_log,
+            on_lost: config.on_lost,
+            partition: config.partition,
+            is_own_topic: config.to.contains("{device}"),
+            device: &config.device,
+        }
+    }
+}
+
+/// Where a log goes on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// Behind an offset of this log's own.
+    At(CommittedOffset),
+    /// At the first record that the log holds: the cluster has nothing of it.
+    Beginning,
+    /// A person has decided that it goes on there, or at its first record.
+    Decided(Option<CommittedOffset>),
+    /// Nowhere: the offset is of another log. Where that is so of every log, this is another device's id.
+    AnotherLog(PauseReason),
+    Paused(PauseReason),
+    /// The offset is of another copy of this device: nothing at all may be sent.
+    Conflict(String),
+    /// The committed offsets have to be read again behind transactions that are open.
+    ReadStable,
+    /// What became of this commit has to be found out.
+    FindOutcome(PendingCommit),
+}
+
+/// A start, and the target partition, where one was found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Resolved {
+    pub(super) partition: Option<i32>,
+    pub(super) start: Start,
+}
+
+/// What tells whose history an offset is of: it reads the batch of the log that ends there.
+pub(super) type CheckOwnership<'a> = dyn Fn(&CommittedOffset) -> crate::Result<Ownership> + 'a;
+
+/// Where a log goes on.
+///
+/// # Errors
+/// What `ownership` answers.
+pub(super) fn resolve_start(
+    facts: &StartFacts<'_>,
+    policy: &StartPolicy<'_>,
+    ownership: &CheckOwnership<'_>,
+) -> crate::Result<Resolved> {
+    let resolver = Resolver { facts, policy, ownership };
+    let at_partition = |known| match resolver.choose_partition(known) {
+        Ok(partition) => Ok(partition),
+        Err(reason) => Err(Resolved { partition: None, start: Start::Paused(reason) }),
+    };
+    match facts.committed {
+        [committed] => match at_partition(Some(committed.partition)) {
+            Ok(partition) => {
+                let start = resolver.by_committed(committed)?;
+                Ok(Resolved { partition: Some(partition), start })
+            }
+            Err(paused) => Ok(paused),
+        },
+        [] => {
+            if matches!(facts.progress, Progress::Damaged) {
+                return Ok(Resolved { partition: None, start: Start::Paused(PauseReason::ProgressDamaged) });
+            }
+            let known = resolver.progress().filter(|log| log.acknowledged.is_some() || log.pending.is_some());
+            match at_partition(known.map(|known| known.partition)) {
+                Ok(partition) => {
+                    let start = known.map_or(Ok(Start::Beginning), |known| resolver.by_progress(known))?;
+                    Ok(Resolved { partition: Some(partition), start })
+                }
+                Err(paused) => Ok(paused),
+            }
+        }
+        several => {
+            let partitions = several.iter().map(|committed| committed.partition).collect();
+            let reason = PauseReason::SeveralPartitions { topic: facts.topic.name.to_owned(), partitions };
+            Ok(Resolved { partition: None, start: Start::Paused(reason) })
+        }
+    }
+}
+
+struct Resolver<'a> {
+    facts: &'a StartFacts<'a>,
+    policy: &'a StartPolicy<'a>,
+    ownership: &'a CheckOwnership<'a>,
+}
+
+impl<'a> Resolver<'a> {
+    /// What the progress file says of the log on its way to this target.
+    fn progress(&self) -> Option<&'a LogProgress> {
+        match self.facts.progress {
+            Progress::Known(log) if log.remote == self.facts.topic.name => Some(log),
+            _ => None,
+        }
+    }
+
+    /// Where there is an offset, the log stays with its partition, also when partitions are added.
+    fn choose_partition(&self, known: Option<i32>) -> std::result::Result<i32, PauseReason> {
+        let (count, topic) = (self.facts.topic.partitions, self.facts.topic.name.to_owned());
+        match known {
+            Some(partition) if usize::try_from(partition).is_ok_and(|partition| partition < count) => Ok(partition),
+            Some(partition) => Err(PauseReason::PartitionMissing { topic, partition, count }),
+            None => {
+                let StartPolicy { partition: rule, is_own_topic, device, .. } = *self.policy;
+                partition::choose(rule, is_own_topic, device, self.facts.partition, count)
+                    .map_err(|reason| PauseReason::TargetUnusable { topic, reason })
+            }
+        }
+    }
+
+    fn by_committed(&self, committed: &GroupOffset) -> crate::Result<Start> {
+        match OperatorDecision::parse(&committed.metadata) {
+            Some(Ok(decision)) => return self.by_decision(&decision),
+            Some(Err(reason)) => return Ok(Start::Paused(PauseReason::DecisionNotUnderstood { reason })),
+            None => {}
+        }
+        let offset = match CommittedOffset::parse(committed.offset, &committed.metadata) {
+            Ok(offset) => offset,
+            Err(reason) => return Ok(Start::Paused(PauseReason::OffsetNotUsable { reason })),
+        };
+        if offset.topic_id != self.facts.topic.id {
+            return self.in_recreated_topic(offset);
+        }
+        let is_of_these = |known: &CommittedOffset| known.log_id == offset.log_id && known.topic_id == offset.topic_id;
+        let acknowledged = self.progress().and_then(|log| log.acknowledged).filter(is_of_these);
+        let Some(acknowledged) = acknowledged.filter(|acknowledged| acknowledged.offset > offset.offset) else {
+            return self.if_ours(offset);
+        };
+        if self.facts.read_as == ReadAs::Current {
+            // A transaction is committed before its offsets are: what it acknowledged may be on its way there.
+            return Ok(Start::ReadStable);
+        }
+        match self.policy.on_set_back {
+            SetBackRule::Follow => self.if_ours(offset),
+            SetBackRule::Resume => self.if_ours(acknowledged),
+            SetBackRule::Stop => {
+                Ok(Start::Paused(PauseReason::SetBack { committed: offset.offset, acknowledged: acknowledged.offset }))
+            }
+        }
+    }
+
+    fn by_decision(&self, decided: &OperatorDecision) -> crate::Result<Start> {
+        if !is_for_this_log(decided, self.ownership)? {
+            return Ok(Start::Conflict("a person has decided that another copy of this device goes on".to_owned()));
+        }
+        let (Decision::Adopt, Some(log)) = (decided.decision, self.progress()) else {
+            return Ok(Start::Decided(None));
+        };
+        let mut at = log.acknowledged;
+        // What is open is resolved when nobody can move it any more; where that cannot be seen, it is sent again.
+        let is_holder = self.facts.read_as == ReadAs::Holder;
+        let pending = log.pending.as_ref().filter(|pending| pending.to.topic_id == self.facts.topic.id);
+        if let Some(pending) = pending.filter(|_| is_holder) {
+            match self.facts.in_doubt {
+                None => return Ok(Start::FindOutcome(pending.clone())),
+                Some(InDoubtOutcome::Committed) => at = Some(pending.to),
+                Some(InDoubtOutcome::Aborted | InDoubtOutcome::Gone(_)) => {}
+            }
+        }
+        let is_ours = at.as_ref().is_some_and(|at| matches!((self.ownership)(at), Ok(Ownership::Ours)));
+        Ok(Start::Decided(at.filter(|_| is_ours)))
+    }
+
+    /// The cluster has no offset: the log is new there, or its offset expired.
+    fn by_progress(&self, known: &LogProgress) -> crate::Result<Start> {
+        let newest = known.pending.as_ref().map(|pending| pending.to).or(known.acknowledged);
+        let newest = newest.expect("what is known has an offset");
+        if newest.log_id != self.facts.log_id {
+            return Ok(self.if_of_another_log("the note beside the store is of a log of another identity"));
+        }
+        if newest.topic_id != self.facts.topic.id {
+            // What a pending commit would have added went with the topic.
+            return match (known.acknowledged, self.policy.on_recreated) {
+                (None, RecreatedRule::Resume) => Ok(Start::Beginning),
+                (acknowledged, _) => self.in_recreated_topic(acknowledged.unwrap_or(newest)),
+            };
+        }
+        let mut at = known.acknowledged;
+        if let Some(pending) = &known.pending {
+            match self.facts.in_doubt {
+                // Resolved when nobody can move it any more.
+                _ if self.facts.read_as != ReadAs::Holder => return Ok(Start::Beginning),
+                None => return Ok(Start::FindOutcome(pending.clone())),
+                Some(InDoubtOutcome::Committed) => at = Some(pending.to),
+                Some(InDoubtOutcome::Aborted) => {}
+                Some(InDoubtOutcome::Gone(reason)) => {
+                    return Ok(Start::Paused(PauseReason::InDoubt { reason: reason.clone() }));
+                }
+            }
+        }
+        at.map_or(Ok(Start::Beginning), |at| self.if_ours(at))
+    }
+
+    /// The offset is of a topic that was deleted and created again since.
+    fn in_recreated_topic(&self, offset: CommittedOffset) -> crate::Result<Start> {
+        match self.policy.on_recreated {
+            RecreatedRule::Restart => Ok(Start::Beginning),
+            RecreatedRule::Resume => self.if_ours(offset),
+            RecreatedRule::Stop => {
+                let topic = self.facts.topic.name.to_owned();
+                let (offset, clusters) = (offset.offset, self.other_clusters());
+                Ok(Start::Paused(PauseReason::TargetRecreated { topic, offset, clusters }))
+            }
+        }
+    }
+
+    /// The cluster that has acknowledged the log and this one, where they are not the same.
+    fn other_clusters(&self) -> Option<(String, String)> {
+        let Progress::Known(log) = self.facts.progress else { return None };
+        let (before, now) = (log.cluster.as_deref()?, self.facts.topic.cluster?);
+        (before != now).then(|| (before.to_owned(), now.to_owned()))
+    }
+
+    fn if_ours(&self, offset: CommittedOffset) -> crate::Result<Start> {
+        Ok(match (self.ownership)(&offset)? {
+            Ownership::Ours => Start::At(offset),
+            Ownership::Foreign(reason) => self.if_of_another_log(&reason),
+            Ownership::Diverged(reason) => Start::Conflict(reason),
+            Ownership::Damaged(_) if self.policy.on_lost == LostRule::Report => Start::At(offset),
+            Ownership::Damaged(reason) => Start::Paused(PauseReason::LocalLog { reason }),
+        })
+    }
+
+    fn if_of_another_log(&self, reason: &str) -> Start {
+        match self.policy.on_new_log {
+            NewLogRule::Restart => Start::Beginning,
+            // It was this device's own while this bridge ran, and no other one's.
+            NewLogRule::Stop if self.facts.is_recreated => Start::Paused(PauseReason::LogRecreated),
+            NewLogRule::Stop => Start::AnotherLog(PauseReason::AnotherLog {
+                reason: format!(
+                    "{reason}; where this one was begun anew on purpose, edgelog.bridge.on.new.log=restart sends it"
+                ),
+            }),
+        }
+    }
+}
+
+/// Whether a decision is for the copy of the log that is here.
+fn is_for_this_log(decided: &OperatorDecision, ownership: &CheckOwnership<'_>) -> crate::Result<bool> {
+    match &decided.end {
+        None => Ok(true),
+        Some(end) => Ok(matches!(ownership(end)?, Ownership::Ours)),
+    }
+}
 
 /// What the cluster said of one log's group.
 #[derive(Debug)]
@@ -30,16 +347,24 @@ pub(super) enum Fetched {
     Refused(BridgeError),
 }
 
+/// Which logs are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    All,
+    /// Those that are not paused: what one is paused for is not over because a transaction is.
+    Sending,
+    /// Those that do not send.
+    Waiting,
+}
+
 impl Uplink {
-    /// The positions that the cluster holds for the groups of these senders under their target topics: all asked for at
+    /// The offsets that the cluster holds for the groups of these senders under their target topics: all asked for at
     /// once, and again for those alone that have none yet.
-    pub(super) fn fetch_positions(&mut self, senders: &[usize], stable: bool) -> Result<BTreeMap<usize, Fetched>> {
+    fn fetch_offsets(&mut self, senders: &[usize], stable: bool) -> Result<BTreeMap<usize, Fetched>> {
         let mut left: Vec<(usize, String)> = senders
             .iter()
             .map(|&n| {
-                let CoordinatorKey::Group(group) = &self.senders[n].group else {
-                    unreachable!("groups keep positions")
-                };
+                let CoordinatorKey::Group(group) = &self.senders[n].group else { unreachable!("groups keep offsets") };
                 (n, group.clone())
             })
             .collect();
@@ -84,74 +409,30 @@ impl Uplink {
         Ok(found)
     }
 
-    /// Learns where senders stand. Before InitProducerId it only compares; after it, senders begin to read there.
-    pub(super) fn learn_positions(&mut self, which: Which) -> Result<()> {
-        let is_holder = self.producer.is_some();
+    /// Learns where senders go on. Before InitProducerId it only compares; after it, they begin to read there.
+    pub(super) fn learn_starts(&mut self, which: Which) -> Result<()> {
+        let read_as = if self.producer.is_some() { ReadAs::Holder } else { ReadAs::Current };
         let mut foreign = None;
-        let mut any_ours = false;
-        let identities = self.store.lasting_ids()?;
-        let mut asked = Vec::new();
-        for (n, sender) in self.senders.iter_mut().enumerate() {
-            let sends = sender.waits.is_none() && sender.reader.is_some();
-            if which == Which::Waiting && sends || which == Which::Sending && sender.waits.is_some() {
-                any_ours = true;
-                continue;
-            }
-            if sender.presence == Presence::Gone || !self.remote.contains_key(&sender.remote) {
-                continue;
-            }
-            (sender.waits, sender.obeys) = (None, false);
-            if identities.get(&sender.name) == Some(&sender.log.id()) {
-                asked.push(n);
-            } else {
-                let reason = "the store's checkpoint has no identity for it: open the store for writing once";
-                sender.waits = Some(reason.to_owned());
+        let (asked, mut any_ours) = self.choose_senders(which)?;
+        let fetched = self.fetch_offsets(&asked, read_as == ReadAs::Holder)?;
+        let mut starts = Vec::new();
+        let mut unstable = Vec::new();
+        for (n, fetched) in fetched {
+            match self.resolve(n, fetched, read_as)? {
+                Start::ReadStable => unstable.push(n),
+                start => starts.push((n, start)),
             }
         }
-        for (n, fetched) in self.fetch_positions(&asked, is_holder)? {
-            let topic = self.remote[&self.senders[n].remote].clone();
-            let placed = match fetched {
-                Fetched::Offsets(committed) => self.place(n, &topic, &committed, is_holder, is_holder),
-                Fetched::KeptOpen => Ok(self.kept_open(n)),
-                Fetched::Refused(error) => Err(error),
-            };
-            let found = match placed {
-                Err(error) if error.code().is_some_and(|code| code.class() == Class::Topic) => {
-                    self.senders[n].waits = Some(error.to_string());
-                    continue;
-                }
-                found => found?,
-            };
-            let sender = &mut self.senders[n];
-            match found {
-                Found::Ours(position) => {
-                    any_ours = true;
-                    if is_holder {
-                        sender.start_at(&position)?;
-                    }
-                }
-                Found::Beginning if is_holder => sender.start_at_the_beginning()?,
-                Found::Beginning => {}
-                Found::Decided(position) => {
-                    any_ours = true;
-                    if is_holder {
-                        match &position {
-                            Some(position) => sender.start_at(position)?,
-                            None => sender.start_at_the_beginning()?,
-                        }
-                        sender.obeys = true;
-                        // What it was before is no evidence of a cluster that was set back.
-                        let entry = self.progress.entries.entry(sender.name.clone()).or_default();
-                        (entry.acknowledged, entry.pending) = (position, None);
-                        self.progress_is_behind = true;
-                    }
-                }
-                Found::Foreign(reason) => {
-                    foreign.get_or_insert_with(|| (sender.name.to_string(), reason.clone()));
-                    sender.waits = Some(reason);
-                }
-                Found::Wait(reason) => sender.waits = Some(reason),
+        for (n, fetched) in self.fetch_offsets(&unstable, true)? {
+            let start = self.resolve(n, fetched, ReadAs::Stable)?;
+            starts.push((n, start));
+        }
+        for (n, start) in starts {
+            if let Start::AnotherLog(reason) = &start {
+                foreign.get_or_insert_with(|| (self.senders[n].name.to_string(), reason.to_string()));
             }
+            any_ours |= matches!(start, Start::At(_) | Start::Decided(_));
+            self.begin_at(n, start, read_as == ReadAs::Holder)?;
         }
         match foreign {
             // One log that was begun anew is its own affair. Where none is known, this is another device's id.
@@ -160,117 +441,121 @@ impl Uplink {
         }
     }
 
-    /// Where one sender goes on; `is_stable`: the positions were read behind transactions that are open.
-    fn place(
-        &mut self,
-        n: usize,
-        topic: &RemoteTopic,
-        committed: &[GroupOffset],
-        is_holder: bool,
-        is_stable: bool,
-    ) -> Result<Found> {
-        let sender = &self.senders[n];
-        let noted = self.progress.entries.get(&sender.name).filter(|entry| entry.remote == sender.remote).cloned();
-        let [committed] = committed else {
-            if committed.len() > 1 {
-                let partitions: Vec<i32> = committed.iter().map(|committed| committed.partition).collect();
-                return Ok(Found::Wait(format!(
-                    "its group has positions for several partitions of {}: {partitions:?}",
-                    sender.remote
-                )));
+    /// The senders that are looked at, and whether any other one sends or is paused by what is not looked at.
+    fn choose_senders(&mut self, which: Which) -> Result<(Vec<usize>, bool)> {
+        let identities = self.store.lasting_ids()?;
+        let (mut chosen, mut any_other) = (Vec::new(), false);
+        for (n, sender) in self.senders.iter_mut().enumerate() {
+            let sends = sender.paused.is_none() && sender.reader.is_some();
+            if which == Which::Waiting && sends || which == Which::Sending && sender.paused.is_some() {
+                any_other = true;
+                continue;
             }
-            return self.place_by_note(n, topic, noted.as_ref(), is_holder);
+            if sender.presence == Presence::Gone || !self.remote.contains_key(&sender.remote) {
+                continue;
+            }
+            (sender.paused, sender.obeys) = (None, false);
+            if identities.get(&sender.name) == Some(&sender.log.id()) {
+                chosen.push(n);
+            } else {
+                sender.paused = Some(PauseReason::NoIdentity);
+            }
+        }
+        Ok((chosen, any_other))
+    }
+
+    /// Where one sender goes on.
+    fn resolve(&mut self, n: usize, fetched: Fetched, read_as: ReadAs) -> Result<Start> {
+        let committed = match fetched {
+            Fetched::Offsets(committed) => committed,
+            Fetched::KeptOpen => {
+                let CoordinatorKey::Group(group) = &self.senders[n].group else { unreachable!("groups keep offsets") };
+                let waited_ms = u64::try_from(self.config.request_timeout.as_millis()).unwrap_or(u64::MAX);
+                return Ok(Start::Paused(PauseReason::OffsetKeptOpen { group: group.clone(), waited_ms }));
+            }
+            Fetched::Refused(error) => {
+                return Ok(Start::Paused(PauseReason::ClusterRefuses { reason: error.to_string() }));
+            }
         };
-        if let Err(reason) = self.aim(n, topic, Some(committed.partition)) {
-            return Ok(Found::Wait(reason));
-        }
-        match OperatorDecision::parse(&committed.metadata) {
-            Some(Ok(ruling)) => return self.obey(n, topic, noted.as_ref(), &ruling, is_holder),
-            Some(Err(reason)) => return Ok(Found::Wait(reason)),
-            None => {}
-        }
-        let position = match CommittedOffset::parse(committed.offset, &committed.metadata) {
-            Ok(position) => position,
-            Err(reason) => return Ok(Found::Wait(format!("the cluster's position is not obeyed: {reason}"))),
-        };
-        if position.topic_id != topic.id {
-            return self.place_in_recreated(n, position);
-        }
-        let is_of_these = |done: &CommittedOffset| done.log_id == position.log_id && done.topic_id == position.topic_id;
-        let done = noted.and_then(|entry| entry.acknowledged).filter(is_of_these);
-        let Some(done) = done.filter(|done| done.offset > position.offset) else { return self.weigh(n, position) };
-        if !is_stable {
-            // A transaction is committed before its positions are: what it acknowledged may be on its way there.
-            return match self.fetch_positions(&[n], true)?.remove(&n) {
-                Some(Fetched::Offsets(stable)) => self.place(n, topic, &stable, is_holder, true),
-                Some(Fetched::Refused(error)) => Err(error),
-                Some(Fetched::KeptOpen) | None => Ok(self.kept_open(n)),
+        let mut in_doubt = None;
+        loop {
+            let sender = &self.senders[n];
+            let topic = &self.remote[&sender.remote];
+            let facts = StartFacts {
+                log_id: sender.log.id(),
+                partition: sender.name.partition,
+                is_recreated: sender.presence == Presence::Replaced,
+                topic: TargetTopic {
+                    name: &sender.remote,
+                    id: topic.id,
+                    partitions: topic.leaders.len(),
+                    cluster: self.cluster.id(),
+                },
+                committed: &committed,
+                read_as,
+                progress: match self.progress.entries.get(&sender.name) {
+                    _ if self.progress.is_damaged => Progress::Damaged,
+                    None => Progress::Nothing,
+                    Some(log) => Progress::Known(log),
+                },
+                in_doubt: in_doubt.as_ref(),
             };
-        }
-        match self.config.on_set_back {
-            SetBackRule::Follow => self.weigh(n, position),
-            SetBackRule::Resume => self.weigh(n, done),
-            SetBackRule::Stop => Ok(Found::Wait(format!(
-                "the cluster's position is {}, and it had acknowledged {}: it was set back; \
-                 edgelog.bridge.on.set.back=follow sends what it lost again, and resume goes on at {}",
-                position.offset, done.offset, done.offset
-            ))),
-        }
-    }
-
-    /// A sender whose position the cluster keeps open. The others go on.
-    fn kept_open(&self, n: usize) -> Found {
-        let CoordinatorKey::Group(group) = &self.senders[n].group else { unreachable!("positions are kept by groups") };
-        Found::Wait(format!(
-            "the cluster keeps its position (group {group}) in an open transaction for more than \
-             request.timeout.ms={}; where that stays, kafka-transactions.sh finds and aborts it in __consumer_offsets",
-            self.config.request_timeout.as_millis()
-        ))
-    }
-
-    /// Where a sender goes on of which a person has decided.
-    fn obey(
-        &mut self,
-        n: usize,
-        topic: &RemoteTopic,
-        noted: Option<&LogProgress>,
-        ruling: &OperatorDecision,
-        is_holder: bool,
-    ) -> Result<Found> {
-        if !self.is_meant(n, ruling)? {
-            let reason = "a person has decided that another copy of this device goes on".to_owned();
-            return Err(BridgeError::Conflict { log: self.senders[n].name.to_string(), reason });
-        }
-        let (Decision::Adopt, Some(entry)) = (ruling.decision, noted) else { return Ok(Found::Decided(None)) };
-        let mut at = entry.acknowledged;
-        // What is open is settled when nobody can move it any more; where that cannot be seen, it is sent again.
-        if let Some(intent) = entry.pending.as_ref().filter(|intent| is_holder && intent.to.topic_id == topic.id) {
-            if matches!(self.resolve_in_doubt(n, intent)?, InDoubtOutcome::Committed) {
-                at = Some(intent.to);
+            let check = |offset: &CommittedOffset| check_ownership(&sender.log, offset);
+            let topic_id = topic.id;
+            let resolved = resolve_start(&facts, &StartPolicy::of(&self.config), &check)?;
+            if let Some(partition) = resolved.partition {
+                self.senders[n].target = Some(Target { partition, topic_id });
+            }
+            match resolved.start {
+                Start::FindOutcome(pending) => match self.resolve_in_doubt(n, &pending) {
+                    Ok(outcome) => in_doubt = Some(outcome),
+                    Err(error) if error.code().is_some_and(|code| code.class() == Class::Topic) => {
+                        return Ok(Start::Paused(PauseReason::ClusterRefuses { reason: error.to_string() }));
+                    }
+                    Err(error) => return Err(error),
+                },
+                Start::Conflict(reason) => {
+                    return Err(BridgeError::Conflict { log: self.senders[n].name.to_string(), reason });
+                }
+                start => return Ok(start),
             }
         }
-        let log = &self.senders[n].log;
-        let is_ours = at.as_ref().is_some_and(|at| matches!(check_ownership(log, at), Ok(Ownership::Ours)));
-        Ok(Found::Decided(at.filter(|_| is_ours)))
     }
 
-    /// Whether a decision is for the store that is here.
-    fn is_meant(&self, n: usize, ruling: &OperatorDecision) -> Result<bool> {
-        match &ruling.end {
-            None => Ok(true),
-            Some(end) => Ok(matches!(check_ownership(&self.senders[n].log, end)?, Ownership::Ours)),
+    /// Carries out what was resolved for one sender; where this bridge is not the `holder` yet, nothing is read.
+    fn begin_at(&mut self, n: usize, start: Start, is_holder: bool) -> Result<()> {
+        let sender = &mut self.senders[n];
+        match start {
+            Start::Paused(reason) | Start::AnotherLog(reason) => sender.paused = Some(reason),
+            _ if !is_holder => {}
+            Start::At(offset) => sender.start_at(&offset)?,
+            Start::Beginning => sender.start_at_the_beginning()?,
+            Start::Decided(offset) => {
+                match &offset {
+                    Some(offset) => sender.start_at(offset)?,
+                    None => sender.start_at_the_beginning()?,
+                }
+                sender.obeys = true;
+                // What it was before is no evidence of a cluster that was set back.
+                let log = self.progress.entries.entry(sender.name.clone()).or_default();
+                (log.acknowledged, log.pending) = (offset, None);
+                self.progress_is_behind = true;
+            }
+            Start::Conflict(_) | Start::ReadStable | Start::FindOutcome(_) => unreachable!("resolved before"),
         }
+        Ok(())
     }
 
     /// Whether a person has decided that the bridge of this store goes on.
     pub(super) fn is_decided(&mut self) -> Result<bool> {
         self.find_senders()?;
         let all: Vec<usize> = (0..self.senders.len()).collect();
-        for (n, fetched) in self.fetch_positions(&all, false)? {
+        for (n, fetched) in self.fetch_offsets(&all, false)? {
             let Fetched::Offsets(committed) = fetched else { continue };
+            let check = |offset: &CommittedOffset| check_ownership(&self.senders[n].log, offset);
             for committed in committed {
-                if let Some(Ok(ruling)) = OperatorDecision::parse(&committed.metadata) {
-                    if self.is_meant(n, &ruling)? {
+                if let Some(Ok(decided)) = OperatorDecision::parse(&committed.metadata) {
+                    if is_for_this_log(&decided, &check)? {
                         return Ok(true);
                     }
                 }
@@ -278,152 +563,7 @@ impl Uplink {
         }
         Ok(false)
     }
-
-    /// Where a sender goes on whose position is of a topic that was deleted and created again since.
-    fn place_in_recreated(&self, n: usize, position: CommittedOffset) -> Result<Found> {
-        let remote = &self.senders[n].remote;
-        match self.config.on_recreated {
-            RecreatedRule::Restart => Ok(Found::Beginning),
-            RecreatedRule::Resume => self.weigh(n, position),
-            RecreatedRule::Stop => {
-                let what = self.other_cluster(n).unwrap_or_else(|| {
-                    format!(
-                        "the target topic {remote} is another one than the position was committed for: it was deleted \
-                         and re-created"
-                    )
-                });
-                Ok(Found::Wait(format!(
-                    "{what}; edgelog.bridge.on.recreated=restart sends all that is here again, and resume goes on at \
-                     {}",
-                    position.offset
-                )))
-            }
-        }
-    }
-
-    /// Says so where another cluster than this one has acknowledged the log.
-    fn other_cluster(&self, n: usize) -> Option<String> {
-        let (before, now) = (self.progress.entries.get(&self.senders[n].name)?.cluster.as_ref()?, self.cluster.id()?);
-        (before != now).then(|| {
-            format!(
-                "this is another cluster (id {now}) than the one that has acknowledged its records (id {before}): that \
-                 one was wiped, or bootstrap.servers names another"
-            )
-        })
-    }
-
-    /// Whether a sender goes on at a position that somebody remembers.
-    fn weigh(&self, n: usize, position: CommittedOffset) -> Result<Found> {
-        let sender = &self.senders[n];
-        match check_ownership(&sender.log, &position)? {
-            Ownership::Ours => Ok(Found::Ours(position)),
-            Ownership::Foreign(reason) => Ok(self.begun_anew(n, &reason)),
-            Ownership::Diverged(reason) => Err(BridgeError::Conflict { log: sender.name.to_string(), reason }),
-            Ownership::Damaged(_) if self.config.on_lost == LostRule::Report => Ok(Found::Ours(position)),
-            Ownership::Damaged(reason) => Ok(Found::Wait(reason)),
-        }
-    }
-
-    /// What becomes of a log that is another one than a position is of.
-    fn begun_anew(&self, n: usize, reason: &str) -> Found {
-        match self.config.on_new_log {
-            NewLogRule::Restart => Found::Beginning,
-            // It was this device's own while this bridge ran, and no other one's.
-            NewLogRule::Stop if self.senders[n].presence == Presence::Replaced => Found::Wait(
-                "it was deleted and created again here, and the cluster's position is of the log that it was before; \
-                 edgelog.bridge.on.new.log=restart sends this one from its beginning"
-                    .to_owned(),
-            ),
-            NewLogRule::Stop => Found::Foreign(format!(
-                "{reason}; where this one was begun anew on purpose, edgelog.bridge.on.new.log=restart sends it"
-            )),
-        }
-    }
-
-    /// Where a sender goes on of which the cluster knows nothing: it is new there, or its position expired.
-    fn place_by_note(
-        &mut self,
-        n: usize,
-        topic: &RemoteTopic,
-        noted: Option<&LogProgress>,
-        is_holder: bool,
-    ) -> Result<Found> {
-        if self.progress.is_damaged {
-            let reason = "the cluster has no position of it, and the note beside the store is damaged";
-            return Ok(Found::Wait(reason.to_owned()));
-        }
-        let known = noted.filter(|entry| entry.acknowledged.is_some() || entry.pending.is_some());
-        if let Err(reason) = self.aim(n, topic, known.map(|entry| entry.partition)) {
-            return Ok(Found::Wait(reason));
-        }
-        let sender = &self.senders[n];
-        let Some(entry) = known else { return Ok(Found::Beginning) };
-        let newest =
-            entry.pending.as_ref().map(|intent| intent.to).or(entry.acknowledged).expect("one of both is there");
-        if newest.log_id != sender.log.id() {
-            return Ok(self.begun_anew(n, "the note beside the store is of a log of another identity"));
-        }
-        if newest.topic_id != topic.id {
-            // What an open intent would have added went with the topic.
-            return match (entry.acknowledged, self.config.on_recreated) {
-                (None, RecreatedRule::Resume) => Ok(Found::Beginning),
-                (done, _) => self.place_in_recreated(n, done.unwrap_or(newest)),
-            };
-        }
-        let mut at = entry.acknowledged;
-        if let Some(intent) = &entry.pending {
-            if !is_holder {
-                // InDoubtOutcome when nobody can move it any more.
-                return Ok(Found::Beginning);
-            }
-            match self.resolve_in_doubt(n, intent)? {
-                InDoubtOutcome::Committed => at = Some(intent.to),
-                InDoubtOutcome::Aborted => {}
-                InDoubtOutcome::Gone(reason) => return Ok(Found::Wait(reason)),
-            }
-        }
-        let Some(position) = at else { return Ok(Found::Beginning) };
-        self.weigh(n, position)
-    }
-
-    /// Fixes the target partition: where there is a position, it stays with it, also when partitions are added.
-    fn aim(&mut self, n: usize, topic: &RemoteTopic, known: Option<i32>) -> std::result::Result<(), String> {
-        let sender = &self.senders[n];
-        let count = topic.leaders.len();
-        let partition = match known {
-            Some(partition) if usize::try_from(partition).is_ok_and(|partition| partition < count) => partition,
-            Some(partition) => {
-                return Err(format!("its position is for partition {partition}, and {} has {count}", sender.remote));
-            }
-            None => {
-                let owned = self.config.to.contains("{device}");
-                let (rule, device) = (self.config.partition, &self.config.device);
-                partition::choose(rule, owned, device, sender.name.partition, count)
-                    .map_err(|reason| format!("its target topic {} cannot be used: {reason}", sender.remote))?
-            }
-        };
-        self.senders[n].target = Some(Target { partition, topic_id: topic.id });
-        Ok(())
-    }
 }
 
-/// Which senders are looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Which {
-    All,
-    /// Those that do not wait: what one waits for is not over because a transaction is.
-    Sending,
-    /// Those that do not send.
-    Waiting,
-}
-
-/// Where a sender stands.
-enum Found {
-    Ours(CommittedOffset),
-    /// The cluster has nothing of this log.
-    Beginning,
-    /// A person has decided that it goes on here, or at the beginning.
-    Decided(Option<CommittedOffset>),
-    Foreign(String),
-    Wait(String),
-}
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ use super::config::PartitionRule;
 use super::error::Result;
 use super::partition::remote_name;
 use super::partition_sender::{MAX_MESSAGE_BYTES_DEFAULT, TimeBounds};
+use super::pause_reason::PauseReason;
 use super::uplink::{Patience, Uplink};
 use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
@@ -115,7 +116,8 @@ impl Uplink {
             sender.cluster = self.cluster.id().map(str::to_owned);
             if !self.remote.contains_key(&sender.remote) {
                 let reason = missing.get(&sender.remote).map_or("the cluster does not name it", String::as_str);
-                sender.waits = Some(format!("its target topic {} cannot be used: {reason}", sender.remote));
+                let (topic, reason) = (sender.remote.clone(), reason.to_owned());
+                sender.paused = Some(PauseReason::TargetUnusable { topic, reason });
             }
             if let Some(rules) = rules.get(&sender.remote) {
                 sender.batch_bytes_max = rules.max_message_bytes.unwrap_or(MAX_MESSAGE_BYTES_DEFAULT);
@@ -177,7 +179,7 @@ impl Uplink {
     pub(super) fn warn_of_times(&mut self) -> Result<()> {
         let now = SystemClock.now();
         let mut found = Vec::new();
-        for sender in self.senders.iter().filter(|sender| sender.reader.is_some() && sender.waits.is_none()) {
+        for sender in self.senders.iter().filter(|sender| sender.reader.is_some() && sender.paused.is_none()) {
             let Some(times) = &sender.times else { continue };
             let from = sender.position.max(sender.log.offsets().log_start_offset);
             match times.refused_of(&sender.log, from, now) {

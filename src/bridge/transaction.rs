@@ -35,6 +35,7 @@ use super::error::{BridgeError, Result};
 use super::event::BridgeEvent;
 use super::loss_record::Loss;
 use super::partition_sender::{PartitionSender, Refused};
+use super::pause_reason::PauseReason;
 use super::producer_header::{self, Producer};
 use super::start_offset::Which;
 use super::uplink::{Patience, Uplink};
@@ -612,7 +613,7 @@ impl Uplink {
                         retry = Some(error);
                         continue;
                     }
-                    self.let_wait(partition, &producing.queues, &error.to_string());
+                    self.pause_senders(partition, &producing.queues, &error.to_string());
                     return Err(Lost::Abort(error.into()));
                 }
                 Class::Batch => {
@@ -627,10 +628,10 @@ impl Uplink {
         Ok(retry)
     }
 
-    /// Lets all senders wait that have something for this partition.
-    fn let_wait(&mut self, partition: &(String, i32), queues: &Queues, reason: &str) {
+    /// Pauses all senders that have something for this partition.
+    fn pause_senders(&mut self, partition: &(String, i32), queues: &Queues, reason: &str) {
         for wire in &queues[partition] {
-            self.senders[wire.sender].waits = Some(reason.to_owned());
+            self.senders[wire.sender].paused = Some(PauseReason::ClusterRefuses { reason: reason.to_owned() });
         }
     }
 
@@ -658,8 +659,14 @@ impl Uplink {
                     sender.narrow(&Refused { offsets, records, bytes: head.bytes.len(), refusal });
                 }
             }
-            Kind::DeadLetter(refusal) => sender.waits = Some(format!("{refusal}; and so is its dead letter: {reason}")),
-            Kind::Loss(lost) => sender.waits = Some(format!("{lost}; and what tells that is refused: {reason}")),
+            Kind::DeadLetter(refusal) => {
+                let reason = format!("{refusal}; and so is its dead letter: {reason}");
+                sender.paused = Some(PauseReason::RecordRefused { reason });
+            }
+            Kind::Loss(lost) => {
+                let reason = format!("{lost}; and what tells that is refused: {reason}");
+                sender.paused = Some(PauseReason::Lost { reason });
+            }
         }
     }
 
@@ -741,7 +748,7 @@ impl Uplink {
         });
         // What concerns one sender's topic or group lets that sender wait.
         for (sender, reason) in refused {
-            self.senders[sender].waits = Some(reason);
+            self.senders[sender].paused = Some(PauseReason::ClusterRefuses { reason });
         }
         committed.map_err(Lost::from)
     }
@@ -794,7 +801,7 @@ impl Uplink {
             // then. Nobody is fenced blindly for that: as at a start, the positions have to be those of the logs here.
             Err(error) if is_fenced(&error) && was_unanswered => {
                 self.producer = None;
-                self.learn_positions(Which::All)?;
+                self.learn_starts(Which::All)?;
                 self.init_producer(None)
             }
             Err(error) if is_fenced(&error) => {
@@ -860,7 +867,7 @@ impl Uplink {
 
     /// For how long a transaction should be allowed to be open.
     fn timeout_wanted(&self) -> Duration {
-        let sending = self.senders.iter().filter(|sender| sender.waits.is_none()).count();
+        let sending = self.senders.iter().filter(|sender| sender.paused.is_none()).count();
         self.config.transaction_timeout.unwrap_or_else(|| self.cluster.link().transaction_timeout(sending))
     }
 

@@ -14,6 +14,7 @@ use super::failed::FailedFlushes;
 use super::home::Home;
 use super::metrics::MetricsHandle;
 use super::partition_sender::PartitionSender;
+use super::pause_reason::PauseReason;
 use super::producer_header::Producer;
 use super::progress_file::ProgressFile;
 use crate::kafka::{self, Backoff, Cluster, Code, RemoteTopic, StopHandle, Transport};
@@ -41,7 +42,7 @@ pub(super) struct Uplink {
     /// Since when the data directory is not the one that was locked.
     pub(super) home_missed: Option<Instant>,
     /// Logs that are to be sent and cannot be read at all, and why.
-    pub(super) unreadable: BTreeMap<TopicPartition, String>,
+    pub(super) unreadable: BTreeMap<TopicPartition, PauseReason>,
     /// The target topics that exist.
     pub(super) remote: HashMap<String, RemoteTopic>,
     /// The topics for dead letters and losses; or why one cannot be used.
@@ -69,8 +70,8 @@ pub(super) struct Uplink {
     pub(super) metrics: MetricsHandle,
     /// Of which target's rules was warned.
     pub(super) warned: HashSet<(String, String)>,
-    /// Why a log waits, as it was told last.
-    pub(super) told: HashMap<TopicPartition, String>,
+    /// Why a log is paused, as it was reported last.
+    pub(super) reported: HashMap<TopicPartition, PauseReason>,
 }
 
 impl Uplink {
@@ -109,7 +110,7 @@ impl Uplink {
             observer: Box::new(|_| {}),
             metrics,
             warned: HashSet::new(),
-            told: HashMap::new(),
+            reported: HashMap::new(),
         })
     }
 
@@ -121,7 +122,7 @@ impl Uplink {
         match event {
             BridgeEvent::Retrying { reason } => tracing::debug!(reason, "the bridge tries again"),
             BridgeEvent::Aborted { reason } => tracing::info!(reason, "a transaction of the bridge was aborted"),
-            BridgeEvent::Waiting { log, reason } => tracing::warn!(%log, reason, "nothing of this log is sent"),
+            BridgeEvent::Waiting { log, reason } => tracing::warn!(%log, %reason, "nothing of this log is sent"),
             _ => tracing::debug!(?event, "bridge"),
         }
         self.metrics.count(event);

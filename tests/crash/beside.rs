@@ -241,9 +241,9 @@ impl Uplink {
             self.counts.beyond_checkpoint += usize::from(sender.log.offsets().recovery_point > before);
             self.counts.settled += usize::from(had_failed && sender.log.failed_flush().is_none());
             let is_failed = self.disk.sees_flag(&sender.name.to_string()).unwrap_or(false);
-            self.counts.stopped += usize::from(is_failed && sender.waits.is_some());
+            self.counts.stopped += usize::from(is_failed && sender.paused.is_some());
             let shows_more = sender.log.offsets().log_end_offset > sender.log.offsets().recovery_point;
-            if is_failed && shows_more && sender.waits.is_none() {
+            if is_failed && shows_more && sender.paused.is_none() {
                 return Err("a bridge goes on with a log whose writer has failed".into());
             }
         }
@@ -260,7 +260,7 @@ impl Uplink {
         let collected = collect(&mut process.senders, &terms);
         for sender in &mut process.senders {
             // A minute later it is looked at again.
-            if sender.waits.take().is_some() {
+            if sender.paused.take().is_some() {
                 let _ = sender.rewind();
             }
         }

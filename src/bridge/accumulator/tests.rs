@@ -130,7 +130,7 @@ fn small_batches_become_one_and_no_record_changes() {
         sender.start_at_the_beginning().unwrap();
         let mut senders = [sender];
         let collected = collect_all(&mut senders);
-        assert_eq!(senders[0].waits, None);
+        assert_eq!(senders[0].paused, None);
         assert_eq!((collected.pieces.len(), collected.ends.len(), collected.ends[0].offset), (1, 1, Offset(500)));
         assert_eq!(records_of(&collected), sent);
         commit(&mut senders, &collected);
@@ -165,7 +165,7 @@ fn a_large_batch_goes_as_it_is_and_one_beyond_the_target_s_limit_becomes_several
     senders[0].batch_bytes_max = 500;
     senders[0].start_at_the_beginning().unwrap();
     assert!(collect_with(&mut senders, &config, 4 << 20, TimestampMs(0)).is_empty());
-    assert!(senders[0].waits.as_ref().unwrap().contains("max.message.bytes"), "{:?}", senders[0].waits);
+    assert!(senders[0].paused.as_ref().unwrap().to_string().contains("max.message.bytes"), "{:?}", senders[0].paused);
 }
 
 /// Commits what was collected, as far as the senders are concerned.
@@ -262,14 +262,14 @@ fn the_records_that_the_target_refuses_are_found_by_halves_and_become_dead_lette
             (0..100_u8).map(|n| if refused.contains(&n) { -i64::from(n) } else { n.into() }).collect();
         assert_eq!(arrived, expected);
         assert!(aborted <= 16 * refused.len() as u32, "{aborted} aborted");
-        assert!(!senders[0].is_searching() && senders[0].waits.is_none());
+        assert!(!senders[0].is_searching() && senders[0].paused.is_none());
 
         // Where that was chosen, the log waits at the record instead, and goes on once it is taken.
         let stops = BridgeConfig { on_refused: RefusedRule::Stop, ..BridgeConfig::default() };
         senders[0].start_at_the_beginning().unwrap();
         let (arrived, _) = send_to(&mut senders, &stops, |value| refused.contains(&value));
         assert_eq!(arrived, (0..i64::from(refused[0])).collect::<Vec<_>>());
-        assert!(senders[0].waits.take().unwrap().contains("is refused: no"));
+        assert!(senders[0].paused.take().unwrap().to_string().contains("is refused: no"));
         senders[0].rewind().unwrap();
         let (arrived, _) = send_to(&mut senders, &stops, |_| false);
         assert_eq!(arrived, (i64::from(refused[0])..100).collect::<Vec<_>>());
@@ -296,7 +296,7 @@ fn records_that_will_be_refused_are_dead_letters_without_a_transaction_that_is_a
         all.start_at_the_beginning().unwrap();
         let mut senders = [all];
         let collected = collect_all(&mut senders);
-        assert_eq!((collected.ends[0].offset, senders[0].waits.as_ref()), (Offset(100), None));
+        assert_eq!((collected.ends[0].offset, senders[0].paused.as_ref()), (Offset(100), None));
         let mut sent = Vec::new();
         for piece in &collected.pieces {
             match &piece.kind {
@@ -317,7 +317,7 @@ fn records_that_will_be_refused_are_dead_letters_without_a_transaction_that_is_a
         senders[0].start_at_the_beginning().unwrap();
         let (arrived, aborted) = send_to(&mut senders, &stops, |_| false);
         assert_eq!((arrived, aborted), ((0..4).collect::<Vec<i64>>(), 0));
-        assert!(senders[0].waits.as_ref().unwrap().contains("the record at offset 4 is refused"));
+        assert!(senders[0].paused.as_ref().unwrap().to_string().contains("the record at offset 4 is refused"));
     }
 }
 
@@ -413,7 +413,7 @@ fn what_was_deleted_before_it_was_sent_is_told_in_its_place_or_stops_the_log() {
         senders[0].start_at(&position).unwrap();
         let stops = BridgeConfig { on_lost: LostRule::Stop, ..BridgeConfig::default() };
         assert!(collect_with(&mut senders, &stops, 4 << 20, TimestampMs(0)).is_empty());
-        let reason = senders[0].waits.take().unwrap();
+        let reason = senders[0].paused.take().unwrap().to_string();
         assert!(reason.contains("deleted here before they were sent"), "{reason}");
         let collected = collect_with(&mut senders, &BridgeConfig::default(), 1, TimestampMs(0));
         let lost = Kind::Loss(Loss {
@@ -447,7 +447,7 @@ fn what_damage_has_taken_is_told_and_what_lies_behind_is_sent() {
     let mut senders = [log];
     let stops = BridgeConfig { on_lost: LostRule::Stop, ..BridgeConfig::default() };
     assert_eq!(send_to(&mut senders, &stops, |_| false).0, [0, 1, 2, 3]);
-    assert!(senders[0].waits.take().unwrap().contains("damaged"));
+    assert!(senders[0].paused.take().unwrap().to_string().contains("damaged"));
     let arrived = send_to(&mut senders, &BridgeConfig::default(), |_| false).0;
     assert_eq!(arrived, [-4, -5, 5, 6, 7, 8, 9]);
 }
@@ -495,7 +495,7 @@ fn what_the_target_would_delete_on_arrival_is_not_sent() {
     let mut senders = [sender];
     let collected = collect_with(&mut senders, &BridgeConfig::default(), 4 << 20, TimestampMs(4_000));
     assert_eq!(collected.ends[0].offset, 2);
-    assert!(senders[0].waits.as_ref().unwrap().contains("retention.ms=3000"));
+    assert!(senders[0].paused.as_ref().unwrap().to_string().contains("retention.ms=3000"));
 }
 
 /// A batch that this device cannot decompress goes to the cluster as it is, also among small ones.
@@ -530,7 +530,7 @@ fn a_batch_that_cannot_be_decompressed_here_goes_as_it_is() {
     sender.target = Some(Target { partition: 0, topic_id: uuid::Uuid::nil() });
     sender.start_at_the_beginning().unwrap();
     let collected = collect_all(std::slice::from_mut(&mut sender));
-    assert_eq!(sender.waits, None);
+    assert_eq!(sender.paused, None);
     assert!(records_of(&collected) == sent, "the records are those that were appended");
     assert_eq!(collected.ends[0].offset, 5);
     let offsets: Vec<_> = collected.pieces.iter().map(|piece| (piece.offsets.0.0, piece.offsets.1.0)).collect();
