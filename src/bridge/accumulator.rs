@@ -6,7 +6,7 @@
 //! the target, or the line, allows becomes several. A range ends where a stored batch ends, but where a batch is more
 //! than a transaction may carry, or than is tried at once while the record that the target refuses is looked for.
 //!
-//! Offsets that are not here any more are part of a range as well: the record that tells the loss stands for them. So
+//! Offsets that are not here any more are part of a range as well: the record that reports the loss stands for them. So
 //! does a dead letter for a record that the target refused.
 
 use std::collections::HashMap;
@@ -36,7 +36,7 @@ const COALESCED_BYTES: usize = 256 << 10;
 const SMALL_COUNT_MAX: usize = 4096;
 /// What one log may add before it is another one's turn.
 const TURN_BYTES: usize = 512 << 10;
-/// The broker's code for a batch beyond `max.message.bytes`, which is told here of a record that no batch can hold.
+/// The broker's code for a batch beyond `max.message.bytes`, which is used here for a record that no batch can hold.
 const MESSAGE_TOO_LARGE: Code = Code::of(ResponseError::MessageTooLarge);
 /// Its code for a record's time, and the one for a record that breaks another rule of its topic.
 const INVALID_TIMESTAMP: Code = Code::of(ResponseError::InvalidTimestamp);
@@ -277,7 +277,7 @@ impl Drain<'_> {
             let from = reader.position().offset;
             if from > self.seen {
                 self.flush()?;
-                self.lose(from, "retention", "deleted here before they were sent".to_owned())?;
+                self.report_loss(from, "retention", "deleted here before they were sent".to_owned())?;
                 continue;
             }
             match reader.next_batch() {
@@ -462,7 +462,7 @@ impl Drain<'_> {
                 }
                 if let Some(refusal) = self.append_unless_refused(making, &record, share.restamps)? {
                     self.finish(making);
-                    self.bury(&record, mark, refusal)?;
+                    self.write_dead_letter(&record, mark, refusal)?;
                     making.first = self.next;
                 }
                 taken += 1;
@@ -550,8 +550,8 @@ impl Drain<'_> {
         self.push(wire, records, std::mem::take(runs), offsets);
     }
 
-    /// A dead letter in the place of a record that the target refuses; or the log waits before it.
-    fn bury(&mut self, record: &Record<'_>, mark: BatchMark, refusal: Refusal) -> Result<(), StopReason> {
+    /// A dead letter in the place of a record that the target refuses; or the log is paused before it.
+    fn write_dead_letter(&mut self, record: &Record<'_>, mark: BatchMark, refusal: Refusal) -> Result<(), StopReason> {
         let config = self.terms.config;
         let rule = if refusal.code == INVALID_TIMESTAMP { config.on_refused_timestamp } else { config.on_refused };
         if rule == RefusedRule::Stop {
@@ -582,11 +582,11 @@ impl Drain<'_> {
         if lost.next_offset <= lost.first_offset || lost.next_offset > durable {
             return Err(unreadable(error));
         }
-        self.lose(lost.next_offset, "damage", error.to_string())
+        self.report_loss(lost.next_offset, "damage", error.to_string())
     }
 
-    /// A record that tells the loss of all offsets from the end of the range to `next`.
-    fn lose(&mut self, next: Offset, reason: &'static str, detail: String) -> Result<(), StopReason> {
+    /// A record that reports the loss of all offsets from the end of the range to `next`.
+    fn report_loss(&mut self, next: Offset, reason: &'static str, detail: String) -> Result<(), StopReason> {
         let loss = Loss { first_offset: self.next, next_offset: next, reason, detail };
         if self.terms.config.on_lost == LostRule::Stop {
             return Err(lost(loss.to_string()));

@@ -21,8 +21,8 @@ use super::error::Result;
 use super::home::Home;
 use super::partition::matches;
 use super::partition_sender::READING;
+use super::producer_id::ask_to_claim;
 use super::progress_file::ProgressFile;
-use super::transaction::ask_to_claim;
 use crate::error::Error;
 use crate::kafka::{
     self, Backoff, Cluster, Code, CoordinatorKey, GroupOffset, Role, StopHandle, Transport, check, commit_request,

@@ -83,7 +83,7 @@ impl Uplink {
         self.look_up_targets()
     }
 
-    /// Names every sender in the note. (A damaged note holds everything, and stays as evidence.)
+    /// Names every sender in the progress file. (A damaged file holds everything, and stays as evidence.)
     fn hold_senders(&mut self) -> Result<()> {
         if self.progress.is_damaged {
             return Ok(());

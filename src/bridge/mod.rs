@@ -52,6 +52,7 @@ mod partition;
 mod partition_sender;
 mod pause_reason;
 mod producer_header;
+mod producer_id;
 mod progress_file;
 mod run;
 mod start_offset;

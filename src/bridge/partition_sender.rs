@@ -80,7 +80,7 @@ pub(super) struct PartitionSender {
     refused: BTreeMap<Offset, Refusal>,
     /// The target is compacted: it refuses records without a key.
     pub(super) wants_keys: bool,
-    /// Batches of this size and more were refused as too large, whatever the target's configuration says.
+    /// Batches of this size and more were refused as too large, although the target's configuration allows them.
     refused_bytes: usize,
     /// What the target would delete on arrival: records with an earlier time than this long ago.
     pub(super) retention_ms: Option<i64>,
@@ -309,9 +309,9 @@ impl PartitionSender {
         self.search = Some(Search { from, until, records_max: u64::from(piece.records / 2) });
     }
 
-    /// The target refuses this record: what becomes of it is decided when it is next. Whether that was not known.
-    pub(super) fn refuse(&mut self, refusal: Refusal) -> bool {
-        self.refused.insert(refusal.offset, refusal).is_none()
+    /// The target refuses this record: what becomes of it is decided when it is next.
+    pub(super) fn refuse(&mut self, refusal: Refusal) {
+        self.refused.insert(refusal.offset, refusal);
     }
 
     /// Nothing is sent until the target takes this record, or another rule is set. It is tried again then.
@@ -340,7 +340,7 @@ impl PartitionSender {
         Some((self.position, self.mark?))
     }
 
-    /// The position that goes in the place of a decision that was obeyed, before anything else.
+    /// The offset that takes the place of a decision that was applied, before anything else is sent.
     pub(super) fn obeyed_position(&self) -> Option<(Offset, BatchMark)> {
         if !self.obeys || self.sits_out() || self.reader.is_none() {
             return None;
@@ -352,6 +352,41 @@ impl PartitionSender {
     pub(super) fn rewind(&mut self) -> crate::Result<()> {
         let Some(reader) = &mut self.reader else { return Ok(()) };
         reader.seek(OffsetSpec::Offset(self.position)).or_else(|_| reader.seek(OffsetSpec::Earliest))
+    }
+}
+
+/// What a transaction has found out about a sender.
+#[derive(Debug)]
+pub(super) enum SenderChange {
+    /// The cluster has committed its range.
+    Committed(RangeEnd),
+    Paused(PauseReason),
+    /// Its partition failed and others did not: it is left out for a while, longer each time.
+    BackOff(Backoff),
+    /// The target refused a batch, and named these records. Where it named none that was not known, less of the batch
+    /// is tried next.
+    Refused {
+        named: Vec<Refusal>,
+        batch: Refused,
+    },
+}
+
+impl PartitionSender {
+    pub(super) fn apply(&mut self, change: SenderChange) {
+        match change {
+            SenderChange::Committed(end) => self.advance(&end),
+            SenderChange::Paused(reason) => self.paused = Some(reason),
+            SenderChange::BackOff(first) => self.rest(first),
+            SenderChange::Refused { named, batch } => {
+                let known = self.refused.len();
+                for refusal in named {
+                    self.refuse(refusal);
+                }
+                if self.refused.len() == known {
+                    self.narrow(&batch);
+                }
+            }
+        }
     }
 }
 
@@ -379,7 +414,7 @@ pub(super) enum Ownership {
     Damaged(String),
 }
 
-/// Only what no power cut can take back; and damage is an error whatever `check.crcs` says, since what is sent is what
+/// Only what no power cut can undo; and damage is an error whatever `check.crcs` says, since what is sent is what
 /// was appended.
 pub(super) const READING: ReaderOptions = ReaderOptions {
     up_to: ReadUpTo::Durable,
@@ -455,7 +490,7 @@ pub(super) fn check_ownership(log: &Log, position: &CommittedOffset) -> crate::R
     let mut reader = match log.reader_with(OffsetSpec::Offset(offset - 1), options) {
         Ok(_) if mark.is_behind_a_gap() => return check_epoch(log, offset, mark.leader_epoch),
         Ok(reader) => reader,
-        // The batch was delivered and deleted, or deleted with what followed: its epoch still tells whether that
+        // The batch was delivered and deleted, or deleted with what followed: its epoch still says whether that
         // history is this one.
         Err(Error::OffsetOutOfRange { log_start_offset, .. }) if offset <= log_start_offset => {
             return check_epoch(log, offset, mark.leader_epoch);

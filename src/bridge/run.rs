@@ -1,9 +1,10 @@
 //! A bridge at work: who we are, where each log stands in the cluster, and transaction after transaction from then on.
 //!
 //! The order in which a bridge begins matters. The positions that the cluster holds are compared with the logs *before*
-//! InitProducerId, which fences whoever used the id: a wrong copy, a restored backup or a log that was cut back stops
-//! there. They are read again after it, when nobody else can move them any more.
+//! InitProducerId, which fences the producer that used the id: a wrong copy, a restored backup or a log that was cut
+//! back stops there. They are read again after it, when nobody else can move them any more.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use edgelog_core::Offset;
@@ -14,10 +15,10 @@ use super::config::FencedRule;
 use super::error::{BridgeError, Result};
 use super::event::BridgeEvent;
 use super::log_position::LogPosition;
-use super::partition_sender::PartitionSender;
+use super::partition_sender::{PartitionSender, SenderChange};
 use super::pause_reason::PauseReason;
 use super::start_offset::Which;
-use super::transaction::Ended;
+use super::transaction::{Ended, TransactionResult};
 use super::uplink::Uplink;
 use crate::TopicPartition;
 use crate::clock::{Clock, SystemClock};
@@ -29,7 +30,7 @@ const LOOK_FOR_RECORDS: Duration = Duration::from_secs(1);
 /// What was done since something was sent last.
 #[derive(Debug, Clone, Copy, Default)]
 struct Reported {
-    /// The note was written.
+    /// The progress file was written.
     is_noted: bool,
     /// `CaughtUp` was reported.
     is_caught_up: bool,
@@ -139,7 +140,8 @@ impl Uplink {
             reported = Reported::default();
             self.metrics.place(&self.senders);
             let bytes = collected.bytes;
-            let ended = self.transact(collected)?;
+            let result = self.run_transaction(collected);
+            let ended = self.apply(result)?;
             self.adapt(ended, bytes);
             match ended {
                 Ended::Committed => {
@@ -161,6 +163,39 @@ impl Uplink {
                 }
             }
         }
+    }
+
+    /// Applies what became of a transaction: to the senders, to what the progress file says, and to the transaction,
+    /// which is aborted where it could not be committed.
+    fn apply(&mut self, result: TransactionResult) -> Result<Ended> {
+        let TransactionResult { outcome, changes, sent, events, took } = result;
+        for (n, change) in changes {
+            let sender = &mut self.senders[n];
+            let is_committed = matches!(change, SenderChange::Committed(_));
+            sender.apply(change);
+            if is_committed {
+                self.progress.entries.insert(sender.name.clone(), sender.progress(None));
+                self.progress_is_behind = true;
+            }
+        }
+        if outcome.is_ok() {
+            self.count_committed(&sent, took);
+        }
+        for event in &events {
+            self.report(event);
+        }
+        outcome.map_or_else(|lost| self.give_up(lost), |()| Ok(Ended::Committed))
+    }
+
+    /// Counts what was sent, and of each log where it stands now.
+    fn count_committed(&self, sent: &BTreeMap<usize, (u64, u64)>, took: Duration) {
+        let senders = sent.iter().map(|(sender, (records, bytes))| (&self.senders[*sender].name, *records, *bytes));
+        self.metrics.committed(&senders.collect::<Vec<_>>(), took);
+        self.metrics.place(&self.senders);
+        let records = sent.values().map(|(records, _)| records).sum::<u64>();
+        let bytes = sent.values().map(|(_, bytes)| bytes).sum::<u64>();
+        let seconds = took.as_secs_f64();
+        tracing::info!(sent_records = records, sent_bytes = bytes, transaction_duration_seconds = seconds, "committed");
     }
 
     /// Looks again at all logs that do not send.
@@ -188,7 +223,7 @@ impl Uplink {
     }
 
     /// Nothing was collected, which does not say that there is nothing: what each log still has is asked of it. Where
-    /// none that does not wait has anything, writes the note, and returns how far each is delivered.
+    /// none that does not wait has anything, writes the progress file, and returns how far each is delivered.
     fn report_idle(&mut self, reported: &mut Reported) -> Result<Option<Vec<LogPosition>>> {
         let positions = self.positions();
         if !is_caught_up(&positions) {

@@ -1,5 +1,5 @@
 //! Where the records of a log are sent from: decided from what the cluster has committed of it, what the progress file
-//! beside the store says, the target topic, whose history an offset is of, and the configuration.
+//! says, the target topic, whose history an offset is of, and the configuration.
 //!
 //! [`resolve_start`] decides, and does nothing else: what it needs is handed in, and what it lacks it asks for. Its
 //! tests are a table of all cases that there are. `learn_starts` gets the values, for all logs at once, and carries out
@@ -31,7 +31,7 @@ pub(super) enum ReadAs {
     Current,
     /// Behind transactions that were open.
     Stable,
-    /// Behind InitProducerId: nobody but this bridge can move them any more.
+    /// Behind InitProducerId: only this bridge can move them.
     Holder,
 }
 
@@ -125,7 +125,7 @@ pub(super) struct Resolved {
     pub(super) start: Start,
 }
 
-/// What tells whose history an offset is of: it reads the batch of the log that ends there.
+/// Finds out whose history an offset is of: it reads the batch of the log that ends there.
 pub(super) type CheckOwnership<'a> = dyn Fn(&CommittedOffset) -> crate::Result<Ownership> + 'a;
 
 /// Where a log goes on.
@@ -239,7 +239,7 @@ impl<'a> Resolver<'a> {
             return Ok(Start::Decided(None));
         };
         let mut at = log.acknowledged;
-        // What is open is resolved when nobody can move it any more; where that cannot be seen, it is sent again.
+        // What is open is resolved once only this bridge can move it; where that cannot be seen, it is sent again.
         let is_holder = self.facts.read_as == ReadAs::Holder;
         let pending = log.pending.as_ref().filter(|pending| pending.to.topic_id == self.facts.topic.id);
         if let Some(pending) = pending.filter(|_| is_holder) {
@@ -270,7 +270,7 @@ impl<'a> Resolver<'a> {
         let mut at = known.acknowledged;
         if let Some(pending) = &known.pending {
             match self.facts.in_doubt {
-                // Resolved when nobody can move it any more.
+                // Resolved once only this bridge can move it.
                 _ if self.facts.read_as != ReadAs::Holder => return Ok(Start::Beginning),
                 None => return Ok(Start::FindOutcome(pending.clone())),
                 Some(InDoubtOutcome::Committed) => at = Some(pending.to),
@@ -435,7 +435,8 @@ impl Uplink {
             self.begin_at(n, start, read_as == ReadAs::Holder)?;
         }
         match foreign {
-            // One log that was begun anew is its own affair. Where none is known, this is another device's id.
+            // One log that was created again concerns itself alone. Where none is this device's, this is another
+            // device's id.
             Some((log, reason)) if !any_ours => Err(BridgeError::Conflict { log, reason }),
             _ => Ok(()),
         }

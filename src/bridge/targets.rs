@@ -43,7 +43,7 @@ impl Uplink {
         names.flat_map(|topic| [of(&self.config.dead_letters, topic), of(&self.config.losses, topic)]).collect()
     }
 
-    /// Learns leaders anew. Topic ids of senders stay what they are: see [`is_recreated`](Uplink::is_recreated).
+    /// Looks up leaders again. Topic ids of senders stay what they are: see [`is_recreated`](Uplink::is_recreated).
     pub(super) fn look_up_leaders(&mut self) -> Result<()> {
         let names = self.remote_names();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -184,7 +184,7 @@ impl Uplink {
             let from = sender.position.max(sender.log.offsets().log_start_offset);
             match times.refused_of(&sender.log, from, now) {
                 Ok(reasons) => found.extend(reasons.into_iter().map(|reason| (sender.remote.clone(), reason))),
-                // Damage and losses are told when they are come to.
+                // Damage and losses are reported when they are reached.
                 Err(error) if error.is_corrupt() || matches!(error, Error::OffsetOutOfRange { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -271,7 +271,7 @@ impl Uplink {
     }
 
     /// What the target topics' configurations say of what is sent there. Where asking is forbidden, the defaults are
-    /// taken, and that is told.
+    /// taken, and that is reported.
     fn target_rules(&mut self) -> Result<HashMap<String, TargetRules>> {
         const TOPIC_RESOURCE: i8 = 2;
         const KEYS: [&str; 7] = [

@@ -23,9 +23,9 @@ use crate::{Store, TopicPartition};
 /// For how long something is tried again.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Patience {
-    /// Until somebody asks to stop.
+    /// Until a stop is requested.
     Asked,
-    /// Until somebody asked to stop and what is under way has had its time.
+    /// Until a stop was requested and what is in flight has had its time.
     Grace,
     /// As `Grace`, and no longer than until then.
     Until(Instant),
@@ -53,14 +53,14 @@ pub(super) struct Uplink {
     pub(super) known_by: Option<Instant>,
     pub(super) progress: ProgressFile,
     pub(super) failed_flushes: FailedFlushes,
-    /// What the note says in memory is not on the medium yet.
+    /// What the progress file says in memory is not on the disk yet.
     pub(super) progress_is_behind: bool,
     pub(super) producer: Option<Producer>,
     /// What a transaction may carry, in bytes.
     pub(super) bytes_max: usize,
     /// The next sequence number of each partition, where they go on behind the last (at-least-once).
     pub(super) sequences: HashMap<(String, i32), i32>,
-    /// For how long the cluster lets a transaction be open, as it was told last.
+    /// For how long the cluster lets a transaction be open, as it was asked for last.
     pub(super) transaction_timeout: Duration,
     /// Whose turn it is first in the next transaction: one that is full before all had theirs goes on there.
     pub(super) first_sender: usize,
@@ -170,13 +170,13 @@ impl Uplink {
             let may_have_moved = code.map_or(tries % 2 == 0, Code::is_of_a_move);
             if !error.is_refusal() && may_have_moved {
                 // Connections that die on a bad line say nothing of where brokers are, when they do so once. Where
-                // nobody answers, the next try says so.
+                // no broker answers, the next try says so.
                 let _ = self.cluster.topics(&[]);
             }
         }
     }
 
-    /// Makes the note say what is known, where it does not.
+    /// Makes the progress file say what is known, where it does not.
     pub(super) fn write_progress(&mut self) -> Result<()> {
         if !std::mem::take(&mut self.progress_is_behind) {
             return Ok(());
