@@ -5,6 +5,7 @@
 //! `edgelog.bridge.retry.ms`, finds the decision and goes on as it says. Its first transaction puts positions into the
 //! places of all decisions that it obeyed.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,17 +15,19 @@ use kafka_protocol::messages::{InitProducerIdRequest, ListGroupsRequest, Transac
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
+use super::committed_offset::{BatchMark, CommittedOffset, Decision, OperatorDecision};
 use super::config::{BridgeConfig, Delivery};
 use super::error::Result;
 use super::home::Home;
-use super::lane::READING;
-use super::note::Note;
 use super::partition::matches;
-use super::place::{Committed, ask_for_positions, commit_request};
-use super::position::{BatchMark, Decision, Position, Ruling};
-use super::transaction::ask_to_claim;
+use super::partition_sender::READING;
+use super::producer_id::ask_to_claim;
+use super::progress_file::ProgressFile;
 use crate::error::Error;
-use crate::kafka::{self, Backoff, Cluster, Code, CoordinatorKey, Role, StopHandle, Transport, check};
+use crate::kafka::{
+    self, Backoff, Cluster, Code, CoordinatorKey, GroupOffset, Role, StopHandle, Transport, check, commit_request,
+    keep_worse,
+};
 use crate::{Log, OffsetSpec, Store, TopicPartition};
 
 /// How long the cluster would let a transaction of ours be open; none is opened.
@@ -127,13 +130,31 @@ impl Admin {
     }
 
     fn read_positions(&mut self) -> Result<Vec<ClusterPosition>> {
+        let groups = self.groups()?;
+        let mut left: Vec<&str> = groups.iter().map(|(_, group)| group.as_str()).collect();
+        let mut offsets = HashMap::new();
+        // All at once, and those again alone that had no answer.
+        self.retry(|cluster| {
+            let mut failure = None;
+            let mut answers = cluster.group_offsets(&left, false);
+            left.retain(|group| match answers.remove(*group) {
+                Some(Ok(found)) => {
+                    offsets.insert((*group).to_owned(), found);
+                    false
+                }
+                Some(Err(error)) => {
+                    keep_worse(&mut failure, error);
+                    true
+                }
+                None => true,
+            });
+            failure.map_or(Ok(()), Err)
+        })?;
         let mut found = Vec::new();
-        for (log, group) in self.groups()? {
-            let doing = format!("reading the position of {log}");
-            let of = CoordinatorKey::Group(group.clone());
-            for committed in self.persist(|cluster| ask_for_positions(cluster, &of, false, &doing))? {
+        for (log, group) in &groups {
+            for committed in offsets.remove(group).unwrap_or_default() {
                 let holds = PositionOf::of(&committed);
-                let Committed { topic: target_topic, partition: target_partition, offset, .. } = committed;
+                let GroupOffset { topic: target_topic, partition: target_partition, offset, .. } = committed;
                 let (log, group) = (log.clone(), group.clone());
                 found.push(ClusterPosition { log, group, target_topic, target_partition, offset, holds });
             }
@@ -171,6 +192,7 @@ impl Admin {
         // Nobody moves them any more.
         let mut decided = self.read_positions()?;
         decided.retain(is_chosen);
+        let mut requests = Vec::new();
         let mut done = Vec::new();
         for mut position in decided {
             let end = match &store {
@@ -181,20 +203,30 @@ impl Admin {
                     Err(error) => return Err(error.into()),
                 },
             };
-            let ruling = Ruling { decision, end };
+            let ruling = OperatorDecision { decision, end };
             let to = (position.target_topic.as_str(), position.target_partition);
             let request = commit_request(&position.group, to, position.offset, ruling.metadata());
-            let (of, doing) =
-                (CoordinatorKey::Group(position.group.clone()), format!("deciding about {}", position.log));
-            self.persist(|cluster| {
-                let answer = cluster.ask_coordinator(&of, &request)?;
-                let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
-                let code = told.map_or(Code::UNNAMED.0, |partition| partition.error_code);
-                check(&doing, code).map_err(|error| error.needing_id(&of))
-            })?;
+            requests.push((CoordinatorKey::Group(position.group.clone()), request, position.log.clone()));
             position.holds = PositionOf::Decided { decision, log_id: end.map(|end| end.log_id) };
             done.push(position);
         }
+        self.retry(|cluster| {
+            let asked: Vec<_> = requests.iter().map(|(of, request, _)| (of, request)).collect();
+            let mut answers = cluster.ask_coordinators(&asked).into_iter();
+            let mut failure = None;
+            requests.retain(|(of, _, log)| {
+                let answer = answers.next().expect("one answer for each request");
+                let decided = answer.and_then(|answer| {
+                    let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
+                    let code = told.map_or(Code::UNNAMED.0, |partition| partition.error_code);
+                    check(&format!("deciding about {log}"), code).map_err(|error| error.needing_id(of))
+                });
+                let Err(error) = decided else { return false };
+                keep_worse(&mut failure, error);
+                true
+            });
+            failure.map_or(Ok(()), Err)
+        })?;
         Ok(done)
     }
 
@@ -202,14 +234,14 @@ impl Admin {
     fn groups(&mut self) -> Result<Vec<(TopicPartition, String)>> {
         let prefix = format!("{}:", self.config.transactional_id());
         let request = ListGroupsRequest::default();
-        let nodes = self.persist(|cluster| {
+        let nodes = self.retry(|cluster| {
             cluster.topics(&[])?;
             Ok(cluster.nodes())
         })?;
         let mut found = Vec::new();
         for node in nodes {
             // Each broker names those that it coordinates.
-            let answer = self.persist(|cluster| {
+            let answer = self.retry(|cluster| {
                 let answer = cluster.request(node, Role::Coordinator, &request)?;
                 check("listing groups", answer.error_code)?;
                 Ok(answer)
@@ -228,11 +260,11 @@ impl Admin {
             .with_transactional_id(Some(TransactionalId(StrBytes::from_string(id.clone()))))
             .with_transaction_timeout_ms(TRANSACTION_TIMEOUT_MS);
         let of = CoordinatorKey::Transaction(id);
-        self.persist(|cluster| ask_to_claim(cluster, &of, &request)).map(drop)
+        self.retry(|cluster| ask_to_claim(cluster, &of, &request)).map(drop)
     }
 
     /// Asks again for a while, as long as the answer may be another one later.
-    fn persist<T>(&mut self, mut ask: impl FnMut(&mut Cluster) -> kafka::Result<T>) -> Result<T> {
+    fn retry<T>(&mut self, mut ask: impl FnMut(&mut Cluster) -> kafka::Result<T>) -> Result<T> {
         let asked = Instant::now();
         let mut backoff = Backoff::new(self.config.backoff, self.config.backoff_max);
         loop {
@@ -256,15 +288,15 @@ impl Admin {
 }
 
 impl PositionOf {
-    fn of(committed: &Committed) -> PositionOf {
-        match Ruling::parse(&committed.metadata) {
-            Some(Ok(Ruling { decision, end })) => {
+    fn of(committed: &GroupOffset) -> PositionOf {
+        match OperatorDecision::parse(&committed.metadata) {
+            Some(Ok(OperatorDecision { decision, end })) => {
                 return PositionOf::Decided { decision, log_id: end.map(|end| end.log_id) };
             }
             Some(Err(reason)) => return PositionOf::Unknown { reason },
             None => {}
         }
-        match Position::parse(committed.offset, &committed.metadata) {
+        match CommittedOffset::parse(committed.offset, &committed.metadata) {
             Ok(position) => PositionOf::Log {
                 log_id: position.log_id,
                 leader_epoch: position.mark.leader_epoch.0,
@@ -285,7 +317,7 @@ fn cluster_within(config: &BridgeConfig, patience: Duration) -> Cluster {
 }
 
 /// Where what is durable of a log ends: another copy of it that went its own way has another batch there, or none.
-fn end_of(log: &Log) -> Result<Position> {
+fn end_of(log: &Log) -> Result<CommittedOffset> {
     let offset = log.reader_with(OffsetSpec::Latest, READING)?.position().offset;
     let gap = BatchMark::behind_a_gap(log.leader_epoch());
     let mark = if offset > log.offsets().log_start_offset {
@@ -295,7 +327,7 @@ fn end_of(log: &Log) -> Result<Position> {
     } else {
         gap
     };
-    Ok(Position { offset, log_id: log.id(), mark, topic_id: Uuid::nil() })
+    Ok(CommittedOffset { offset, log_id: log.id(), mark, topic_id: Uuid::nil() })
 }
 
 /// Takes the logs of all topics that match one of `topics` out of the note beside the store in `dir`, and returns them:
@@ -313,14 +345,14 @@ pub fn forget(dir: impl AsRef<Path>, topics: &[String]) -> Result<Vec<TopicParti
     let dir = dir.as_ref();
     drop(Store::attach(dir)?);
     let home = Home::open(dir)?;
-    let mut note = Note::open(Arc::clone(&home.storage))?;
+    let mut progress = ProgressFile::open(Arc::clone(&home.storage))?;
     let is_chosen = |log: &TopicPartition| topics.iter().any(|pattern| matches(pattern, &log.topic));
-    let gone: Vec<TopicPartition> = note.entries.keys().filter(|log| is_chosen(log)).cloned().collect();
-    note.entries.retain(|log, _| !is_chosen(log));
-    if note.is_damaged || !gone.is_empty() {
+    let gone: Vec<TopicPartition> = progress.entries.keys().filter(|log| is_chosen(log)).cloned().collect();
+    progress.entries.retain(|log, _| !is_chosen(log));
+    if progress.is_damaged || !gone.is_empty() {
         // Both files: what the older one says is not to come back.
-        note.write()?;
-        note.write()?;
+        progress.write()?;
+        progress.write()?;
     }
     Ok(gone)
 }

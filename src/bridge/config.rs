@@ -161,7 +161,8 @@ pub const BRIDGE_KEYS: &[BridgeKey] = &[
         "transaction.timeout.ms",
         "",
         "The cluster aborts a transaction that takes longer, in milliseconds (1000 to 900000). Where it is not set, it \
-         follows the line: twelve round trips, at least 10000 and at most 60000.",
+         follows the line: sixteen round trips and time for the offsets of all logs, at least 10000 and at most \
+         60000.",
     ),
     key("request.timeout.ms", "30000", "How long an answer may take, in milliseconds."),
     key("socket.connection.setup.timeout.ms", "10000", "How long connecting to one address may take, in milliseconds."),

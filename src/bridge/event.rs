@@ -2,6 +2,7 @@
 
 use edgelog_core::Offset;
 
+use super::pause_reason::PauseReason;
 use crate::TopicPartition;
 
 /// Who is told what happens.
@@ -54,12 +55,12 @@ pub enum BridgeEvent {
         /// What, and why.
         reason: String,
     },
-    /// Nothing of this log is sent until somebody does something; it is looked at again every minute.
+    /// Nothing of this log is sent until a person does something; it is looked at again every minute.
     Waiting {
         /// The log.
         log: TopicPartition,
         /// What is in the way.
-        reason: String,
+        reason: PauseReason,
     },
     /// Another log has the name of one that was sent: its topic was deleted and created again, or the store removed and
     /// made again. What becomes of it, `edgelog.bridge.on.new.log` says.

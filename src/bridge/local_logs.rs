@@ -10,10 +10,11 @@ use super::error::{BridgeError, Result};
 use super::event::BridgeEvent;
 use super::failed::FailedFlushes;
 use super::home::Home;
-use super::lane::{Lane, Presence};
 use super::log_position::LogPosition;
-use super::note::{Entry, Note};
 use super::partition;
+use super::partition_sender::{PartitionSender, Presence};
+use super::pause_reason::PauseReason;
+use super::progress_file::{LogProgress, ProgressFile};
 use super::uplink::Uplink;
 use crate::error::Error;
 use crate::kafka::CoordinatorKey;
@@ -42,13 +43,12 @@ impl Uplink {
     }
 
     /// The local logs that are to be sent, with the target of each.
-    pub(super) fn find_lanes(&mut self) -> Result<()> {
+    pub(super) fn find_senders(&mut self) -> Result<()> {
         self.look_at_identities()?;
         self.unreadable.clear();
         for missing in self.store.missing_partitions()? {
-            if self.is_asked_for(&missing.topic) && !self.lanes.iter().any(|lane| lane.name == missing) {
-                self.unreadable
-                    .insert(missing, "its directory is gone, and the store's checkpoint names it".to_owned());
+            if self.is_asked_for(&missing.topic) && !self.senders.iter().any(|sender| sender.name == missing) {
+                self.unreadable.insert(missing, PauseReason::DirectoryMissing);
             }
         }
         for topic in self.store.topics()? {
@@ -58,52 +58,52 @@ impl Uplink {
             }
             for &number in &topic.partition_ids {
                 let name = TopicPartition::new(name.as_str(), number);
-                if self.lanes.iter().any(|lane| lane.name == name) {
+                if self.senders.iter().any(|sender| sender.name == name) {
                     continue;
                 }
                 let log = match self.store.log(&name.topic, number) {
                     Ok(log) => log,
                     Err(Error::UnknownTopicOrPartition { .. }) => {
-                        let reason = "it has no segment files now: its topic is being created or deleted";
-                        self.unreadable.insert(name, reason.to_owned());
+                        self.unreadable.insert(name, PauseReason::NoSegmentFiles);
                         continue;
                     }
                     Err(error) => return Err(error.into()),
                 };
                 let remote = partition::remote_name(&self.config.to, &self.config.device, &name.topic);
                 let group = CoordinatorKey::Group(self.config.group_id(&name));
-                let mut lane = Lane::new(name, log, group, remote);
-                lane.store = Some(Arc::clone(&self.store));
-                lane.inherit_failed_flush(&self.failed_flushes);
-                self.lanes.push(lane);
+                let mut sender = PartitionSender::new(name, log, group, remote);
+                sender.store = Some(Arc::clone(&self.store));
+                sender.inherit_failed_flush(&self.failed_flushes);
+                self.senders.push(sender);
             }
         }
         // Before anybody is reached: from here on, retention keeps what is to be sent.
-        self.hold_lanes()?;
-        self.metrics.place(&self.lanes);
+        self.hold_senders()?;
+        self.metrics.place(&self.senders);
         self.look_up_targets()
     }
 
-    /// Names every lane in the note. (A damaged note holds everything, and stays as evidence.)
-    fn hold_lanes(&mut self) -> Result<()> {
-        if self.note.is_damaged {
+    /// Names every sender in the progress file. (A damaged file holds everything, and stays as evidence.)
+    fn hold_senders(&mut self) -> Result<()> {
+        if self.progress.is_damaged {
             return Ok(());
         }
-        for lane in &self.lanes {
-            if !self.note.entries.contains_key(&lane.name) {
-                let entry = Entry { remote: lane.remote.clone(), partition: -1, ..Entry::default() };
-                self.note.entries.insert(lane.name.clone(), entry);
-                self.note_is_behind = true;
+        for sender in &self.senders {
+            if !self.progress.entries.contains_key(&sender.name) {
+                let entry = LogProgress { remote: sender.remote.clone(), partition: -1, ..LogProgress::default() };
+                self.progress.entries.insert(sender.name.clone(), entry);
+                self.progress_is_behind = true;
             }
         }
-        self.write_note()
+        self.write_progress()
     }
 
     /// How far each log is delivered.
     pub(super) fn positions(&self) -> Vec<LogPosition> {
         let unreadable =
             self.unreadable.iter().map(|(log, reason)| LogPosition::unreadable(log.clone(), reason.clone()));
-        let mut positions: Vec<LogPosition> = self.lanes.iter().map(Lane::delivered).chain(unreadable).collect();
+        let mut positions: Vec<LogPosition> =
+            self.senders.iter().map(PartitionSender::delivered).chain(unreadable).collect();
         positions.sort_by(|a, b| a.log.cmp(&b.log));
         positions
     }
@@ -126,11 +126,11 @@ impl Uplink {
         let is_away = !is_moved && self.home.is_replaced();
         let mut changed = is_moved;
         let mut store = None;
-        for n in 0..self.lanes.len() {
-            let lane = &self.lanes[n];
-            match known.get(&lane.name) {
+        for n in 0..self.senders.len() {
+            let sender = &self.senders[n];
+            match known.get(&sender.name) {
                 Some(_) if is_away => {}
-                Some(id) if !is_moved && *id == lane.log.id() && !lane.is_cut_off() => {}
+                Some(id) if !is_moved && *id == sender.log.id() && !sender.is_cut_off() => {}
                 Some(id) => {
                     let store = match &store {
                         Some(store) => Arc::clone(store),
@@ -138,8 +138,8 @@ impl Uplink {
                     };
                     changed |= self.take_over(n, *id, &store);
                 }
-                None if lane.presence != Presence::Gone && self.has_no_directory(&lane.name) => {
-                    self.lanes[n].lose();
+                None if sender.presence != Presence::Gone && self.has_no_directory(&sender.name) => {
+                    self.senders[n].mark_deleted();
                     changed = true;
                 }
                 None => {}
@@ -147,7 +147,7 @@ impl Uplink {
         }
         self.store = store.unwrap_or_else(|| Arc::clone(&self.store));
         let is_new = |log: &TopicPartition| {
-            let is_known = self.unreadable.contains_key(log) || self.lanes.iter().any(|lane| lane.name == *log);
+            let is_known = self.unreadable.contains_key(log) || self.senders.iter().any(|sender| sender.name == *log);
             !is_known && self.is_asked_for(&log.topic)
         };
         Ok(changed || known.keys().any(is_new))
@@ -155,7 +155,7 @@ impl Uplink {
 
     /// The store as it is now. One that is attached keeps its logs by name, and with them what was there before.
     fn store_of_now(&self) -> Result<Arc<Store>> {
-        let is_attached = self.lanes.iter().any(|lane| lane.log.is_attached());
+        let is_attached = self.senders.iter().any(|sender| sender.log.is_attached());
         if is_attached { Ok(Arc::new(Store::attach(&self.home.dir)?)) } else { Ok(Arc::clone(&self.store)) }
     }
 
@@ -166,23 +166,23 @@ impl Uplink {
 
     /// Goes on with the log that has this name now. `false` where it is not there yet.
     fn take_over(&mut self, n: usize, id: [u8; 16], store: &Arc<Store>) -> bool {
-        let name = self.lanes[n].name.clone();
+        let name = self.senders[n].name.clone();
         let log = match store.log(&name.topic, name.partition) {
             Ok(log) if log.id() == id => log,
             Ok(_) | Err(Error::UnknownTopicOrPartition { .. }) => return false,
             Err(error) => {
-                self.lanes[n].waits = Some(error.to_string());
+                self.senders[n].paused = Some(PauseReason::LocalLog { reason: error.to_string() });
                 return false;
             }
         };
-        let lane = &mut self.lanes[n];
-        let is_other = lane.was_placed && log.id() != lane.log.id();
-        let not_sent = lane.not_sent();
-        lane.take_over(log, is_other);
-        lane.store = Some(Arc::clone(store));
-        lane.inherit_failed_flush(&self.failed_flushes);
+        let sender = &mut self.senders[n];
+        let is_other = sender.was_placed && log.id() != sender.log.id();
+        let not_sent = sender.not_sent();
+        sender.take_over(log, is_other);
+        sender.store = Some(Arc::clone(store));
+        sender.inherit_failed_flush(&self.failed_flushes);
         if is_other {
-            self.tell(&BridgeEvent::LogReplaced { log: name, not_sent });
+            self.report(&BridgeEvent::LogReplaced { log: name, not_sent });
         }
         true
     }
@@ -200,8 +200,8 @@ impl Uplink {
         self.home = Home::open(&self.home.dir)?;
         self.home_missed = None;
         self.failed_flushes = FailedFlushes::open(Arc::clone(&self.home.storage))?;
-        self.note = Note::open(Arc::clone(&self.home.storage))?;
-        self.note_is_behind = false;
+        self.progress = ProgressFile::open(Arc::clone(&self.home.storage))?;
+        self.progress_is_behind = false;
         Ok(true)
     }
 }

@@ -2,6 +2,7 @@
 
 use edgelog_core::Offset;
 
+use super::pause_reason::PauseReason;
 use crate::TopicPartition;
 
 /// How far one log is delivered; see [`Bridge::run_until_caught_up`](super::Bridge::run_until_caught_up).
@@ -19,7 +20,7 @@ pub struct LogPosition {
     /// How many offsets are durable here, sent or not: what the lag is at most. `None` where the log cannot be read.
     pub held: Option<u64>,
     /// Why nothing of it is sent until a person does something.
-    pub waits: Option<String>,
+    pub waits: Option<PauseReason>,
 }
 
 impl LogPosition {
@@ -28,7 +29,7 @@ impl LogPosition {
         log: TopicPartition,
         (log_start_offset, end_offset): (Offset, Offset),
         committed_offset: Option<Offset>,
-        waits: Option<String>,
+        waits: Option<PauseReason>,
     ) -> LogPosition {
         let lag = committed_offset.map(|committed| between(committed, end_offset));
         let held = Some(between(log_start_offset, end_offset));
@@ -36,7 +37,7 @@ impl LogPosition {
     }
 
     /// A log of which nothing can be read here.
-    pub(super) fn unreadable(log: TopicPartition, waits: String) -> LogPosition {
+    pub(super) fn unreadable(log: TopicPartition, waits: PauseReason) -> LogPosition {
         LogPosition { log, end_offset: None, committed_offset: None, lag: None, held: None, waits: Some(waits) }
     }
 
@@ -60,7 +61,7 @@ mod tests {
         assert_eq!((of(None).lag, of(None).held, of(None).is_delivered()), (None, Some(7), false));
         assert_eq!((of(Some(Offset(8))).lag, of(Some(Offset(8))).is_delivered()), (Some(2), false));
         assert!(of(Some(Offset(10))).is_delivered());
-        let gone = LogPosition::unreadable(TopicPartition::new("t", 0), "gone".to_owned());
+        let gone = LogPosition::unreadable(TopicPartition::new("t", 0), PauseReason::DirectoryMissing);
         assert!(!gone.is_delivered());
     }
 }

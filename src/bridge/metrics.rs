@@ -9,7 +9,8 @@ use edgelog_core::{Offset, TimestampMs};
 use parking_lot::Mutex;
 
 use super::event::BridgeEvent;
-use super::lane::{Lane, Presence, READING};
+use super::partition_sender::{PartitionSender, Presence, READING};
+use super::pause_reason::PauseReason;
 use crate::clock::{Clock, SystemClock};
 use crate::kafka;
 use crate::{Log, OffsetSpec, TopicPartition};
@@ -101,8 +102,8 @@ pub struct LogMetrics {
     /// The age of the oldest record that is not sent, by its timestamp; `None` where there is none, where it has no
     /// timestamp or cannot be read, and where the lag is not known.
     pub lag_age: Option<Duration>,
-    /// Why nothing of it is sent until somebody does something.
-    pub waits: Option<String>,
+    /// Why nothing of it is sent until a person does something.
+    pub waits: Option<PauseReason>,
 }
 
 #[derive(Debug)]
@@ -147,21 +148,21 @@ impl MetricsHandle {
         metrics
     }
 
-    /// Where the lanes stand.
-    pub(super) fn place(&self, lanes: &[Lane]) {
+    /// Where the senders stand.
+    pub(super) fn place(&self, senders: &[PartitionSender]) {
         let State { metrics, logs } = &mut *self.shared.lock();
-        for lane in lanes {
-            let at = metrics.logs.binary_search_by(|found| found.log.cmp(&lane.name)).unwrap_or_else(|at| {
-                metrics.logs.insert(at, LogMetrics::new(lane));
+        for sender in senders {
+            let at = metrics.logs.binary_search_by(|found| found.log.cmp(&sender.name)).unwrap_or_else(|at| {
+                metrics.logs.insert(at, LogMetrics::new(sender));
                 logs.insert(at, None);
                 at
             });
-            logs[at] = (lane.presence != Presence::Gone).then(|| lane.log.clone());
+            logs[at] = (sender.presence != Presence::Gone).then(|| sender.log.clone());
             let found = &mut metrics.logs[at];
-            found.target_partition = lane.target.map(|target| target.partition);
-            found.position = lane.reader.as_ref().map(|_| lane.position);
-            if found.waits != lane.waits {
-                found.waits.clone_from(&lane.waits);
+            found.target_partition = sender.target.map(|target| target.partition);
+            found.position = sender.reader.as_ref().map(|_| sender.position);
+            if found.waits != sender.paused {
+                found.waits.clone_from(&sender.paused);
             }
         }
     }
@@ -219,10 +220,10 @@ impl MetricsHandle {
 }
 
 impl LogMetrics {
-    fn new(lane: &Lane) -> LogMetrics {
+    fn new(sender: &PartitionSender) -> LogMetrics {
         LogMetrics {
-            log: lane.name.clone(),
-            target_topic: lane.remote.clone(),
+            log: sender.name.clone(),
+            target_topic: sender.remote.clone(),
             target_partition: None,
             sent_records: 0,
             sent_bytes: 0,
@@ -419,7 +420,7 @@ mod tests {
             end_offset: Some(Offset(70)),
             lag_records: Some(7),
             lag_age: Some(Duration::from_millis(1500)),
-            waits: Some("no such topic".to_owned()),
+            waits: Some(PauseReason::NoIdentity),
         }
     }
 

@@ -31,28 +31,31 @@ use std::sync::Arc;
 
 use crate::Store;
 
+mod accumulator;
 mod admin;
 #[cfg(test)]
 #[path = "../../tests/crash/beside.rs"]
 mod beside;
-mod collect;
+mod committed_offset;
 mod config;
+mod dead_letter;
 mod error;
 mod event;
 mod failed;
 mod home;
-mod lane;
-mod letter;
+mod in_doubt;
 mod local_logs;
 mod log_position;
+mod loss_record;
 mod metrics;
-mod note;
 mod partition;
-mod place;
-mod position;
+mod partition_sender;
+mod pause_reason;
+mod producer_header;
+mod producer_id;
+mod progress_file;
 mod run;
-mod settle;
-mod stamp;
+mod start_offset;
 mod status;
 mod targets;
 mod transaction;
@@ -62,12 +65,13 @@ mod uplink;
 pub use crate::kafka::decode_answer;
 pub use crate::kafka::{Code, StopHandle};
 pub use admin::{Admin, ClusterPosition, PositionOf, forget};
+pub use committed_offset::Decision;
 pub use config::{BRIDGE_KEYS, BridgeConfig, BridgeKey};
 pub use error::{BridgeError, Result};
 pub use event::BridgeEvent;
 pub use log_position::LogPosition;
 pub use metrics::{BridgeMetrics, ConnectionState, DurationHistogram, LogMetrics, MetricsHandle};
-pub use position::Decision;
+pub use pause_reason::PauseReason;
 pub use status::{LogStatus, status};
 
 use home::Home;

@@ -1,25 +1,28 @@
 //! A bridge at work: who we are, where each log stands in the cluster, and transaction after transaction from then on.
 //!
 //! The order in which a bridge begins matters. The positions that the cluster holds are compared with the logs *before*
-//! InitProducerId, which fences whoever used the id: a wrong copy, a restored backup or a log that was cut back stops
-//! there. They are read again after it, when nobody else can move them any more.
+//! InitProducerId, which fences the producer that used the id: a wrong copy, a restored backup or a log that was cut
+//! back stops there. They are read again after it, when nobody else can move them any more.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use edgelog_core::Offset;
 
-use super::collect::{Collected, Terms, collect};
+use super::accumulator::{DrainLimits, TransactionPlan, collect};
+use super::committed_offset::{BatchMark, RangeEnd};
 use super::config::FencedRule;
 use super::error::{BridgeError, Result};
 use super::event::BridgeEvent;
-use super::lane::Lane;
 use super::log_position::LogPosition;
-use super::place::Which;
-use super::position::{BatchMark, RangeEnd};
-use super::transaction::Ended;
+use super::partition_sender::{PartitionSender, SenderChange};
+use super::pause_reason::PauseReason;
+use super::start_offset::Which;
+use super::transaction::{Ended, TransactionResult};
 use super::uplink::Uplink;
 use crate::TopicPartition;
 use crate::clock::{Clock, SystemClock};
+use crate::kafka::CoordinatorKey;
 
 /// How often an idle bridge looks for records.
 const LOOK_FOR_RECORDS: Duration = Duration::from_secs(1);
@@ -27,7 +30,7 @@ const LOOK_FOR_RECORDS: Duration = Duration::from_secs(1);
 /// What was done since something was sent last.
 #[derive(Debug, Clone, Copy, Default)]
 struct Reported {
-    /// The note was written.
+    /// The progress file was written.
     is_noted: bool,
     /// `CaughtUp` was reported.
     is_caught_up: bool,
@@ -46,8 +49,8 @@ impl Uplink {
         self.until_caught_up = until_caught_up;
         let outcome = self.run_on(until_caught_up);
         // Whatever happened: what was acknowledged is noted, and the metrics say where each log stands.
-        let noted = self.write_note();
-        self.metrics.place(&self.lanes);
+        let noted = self.write_progress();
+        self.metrics.place(&self.senders);
         let positions = match outcome {
             Ok(positions) => positions,
             Err(BridgeError::Stopped) => self.positions(),
@@ -88,12 +91,13 @@ impl Uplink {
     /// Lets all logs wait for a person.
     fn stand_back(&mut self, error: &BridgeError) -> Result<()> {
         self.producer = None;
-        for lane in &mut self.lanes {
-            (lane.waits, lane.reader, lane.obeys) = (Some(error.to_string()), None, false);
+        let reason = PauseReason::DecisionNeeded { reason: error.to_string() };
+        for sender in &mut self.senders {
+            (sender.paused, sender.reader, sender.obeys) = (Some(reason.clone()), None, false);
         }
-        self.tell_waiting();
-        self.metrics.place(&self.lanes);
-        self.write_note()
+        self.report_waiting();
+        self.metrics.place(&self.senders);
+        self.write_progress()
     }
 
     fn send(&mut self, until_caught_up: bool) -> Result<Vec<LogPosition>> {
@@ -110,12 +114,14 @@ impl Uplink {
                 return Ok(self.positions());
             }
             let is_due = looked.elapsed() >= self.config.retry;
-            if self.notice_changes()? || is_due && (!until_caught_up || self.lanes.iter().any(Lane::is_unplaced)) {
+            if self.notice_changes()?
+                || is_due && (!until_caught_up || self.senders.iter().any(PartitionSender::is_unplaced))
+            {
                 looked = Instant::now();
                 self.look_again()?;
             }
-            self.tell_waiting();
-            self.metrics.place(&self.lanes);
+            self.report_waiting();
+            self.metrics.place(&self.senders);
             let since = Instant::now();
             self.follow_the_line()?;
             let collected = self.collect_next();
@@ -125,16 +131,17 @@ impl Uplink {
                         return Ok(positions);
                     }
                 }
-                let resting = self.lanes.iter().filter_map(Lane::rests_until).min();
+                let resting = self.senders.iter().filter_map(PartitionSender::rests_until).min();
                 let pause = LOOK_FOR_RECORDS.min(self.config.interval.max(Duration::from_millis(1)));
                 let pause = if until_caught_up { pause } else { pause.min(self.config.retry) };
                 stop.wait(resting.map_or(pause, |until| until.saturating_duration_since(since).min(pause)));
                 continue;
             }
             reported = Reported::default();
-            self.metrics.place(&self.lanes);
+            self.metrics.place(&self.senders);
             let bytes = collected.bytes;
-            let ended = self.transact(collected)?;
+            let result = self.run_transaction(collected);
+            let ended = self.apply(result)?;
             self.adapt(ended, bytes);
             match ended {
                 Ended::Committed => {
@@ -145,17 +152,50 @@ impl Uplink {
                 }
                 Ended::Again => {
                     // Nobody moved the positions, and the next try is another one.
-                    for lane in &mut self.lanes {
-                        lane.rewind()?;
+                    for sender in &mut self.senders {
+                        sender.rewind()?;
                     }
                 }
                 Ended::Late | Ended::Aborted => {
                     stop.wait_before_retry(backoff.pause());
                     self.look_up_targets()?;
-                    self.learn_positions(Which::Sending)?;
+                    self.learn_starts(Which::Sending)?;
                 }
             }
         }
+    }
+
+    /// Applies what became of a transaction: to the senders, to what the progress file says, and to the transaction,
+    /// which is aborted where it could not be committed.
+    fn apply(&mut self, result: TransactionResult) -> Result<Ended> {
+        let TransactionResult { outcome, changes, sent, events, took } = result;
+        for (n, change) in changes {
+            let sender = &mut self.senders[n];
+            let is_committed = matches!(change, SenderChange::Committed(_));
+            sender.apply(change);
+            if is_committed {
+                self.progress.entries.insert(sender.name.clone(), sender.progress(None));
+                self.progress_is_behind = true;
+            }
+        }
+        if outcome.is_ok() {
+            self.count_committed(&sent, took);
+        }
+        for event in &events {
+            self.report(event);
+        }
+        outcome.map_or_else(|lost| self.give_up(lost), |()| Ok(Ended::Committed))
+    }
+
+    /// Counts what was sent, and of each log where it stands now.
+    fn count_committed(&self, sent: &BTreeMap<usize, (u64, u64)>, took: Duration) {
+        let senders = sent.iter().map(|(sender, (records, bytes))| (&self.senders[*sender].name, *records, *bytes));
+        self.metrics.committed(&senders.collect::<Vec<_>>(), took);
+        self.metrics.place(&self.senders);
+        let records = sent.values().map(|(records, _)| records).sum::<u64>();
+        let bytes = sent.values().map(|(_, bytes)| bytes).sum::<u64>();
+        let seconds = took.as_secs_f64();
+        tracing::info!(sent_records = records, sent_bytes = bytes, transaction_duration_seconds = seconds, "committed");
     }
 
     /// Looks again at all logs that do not send.
@@ -163,38 +203,38 @@ impl Uplink {
         if self.producer.is_none() {
             return self.begin();
         }
-        self.find_lanes()?;
-        self.learn_positions(Which::Waiting)
+        self.find_senders()?;
+        self.learn_starts(Which::Waiting)
     }
 
     /// What the next transaction carries: positions in the places of decisions first, then records, then positions that
     /// the cluster would forget.
-    fn collect_next(&mut self) -> Collected {
-        let mut collected = self.positions_alone(Lane::obeyed_position);
+    fn collect_next(&mut self) -> TransactionPlan {
+        let mut collected = self.positions_alone(PartitionSender::obeyed_position);
         if collected.is_empty() {
             collected = self.collect();
         }
         if collected.is_empty() {
-            self.tell_waiting();
+            self.report_waiting();
             let recommit = self.config.recommit;
-            collected = self.positions_alone(|lane| lane.stale_position(recommit));
+            collected = self.positions_alone(|sender| sender.stale_position(recommit));
         }
         collected
     }
 
     /// Nothing was collected, which does not say that there is nothing: what each log still has is asked of it. Where
-    /// none that does not wait has anything, writes the note, and returns how far each is delivered.
+    /// none that does not wait has anything, writes the progress file, and returns how far each is delivered.
     fn report_idle(&mut self, reported: &mut Reported) -> Result<Option<Vec<LogPosition>>> {
         let positions = self.positions();
         if !is_caught_up(&positions) {
             return Ok(None);
         }
         if !reported.is_noted {
-            self.write_note()?;
+            self.write_progress()?;
         }
         let waits = positions.iter().any(|position| position.waits.is_some());
         if !waits && !reported.is_caught_up {
-            self.tell(&BridgeEvent::CaughtUp);
+            self.report(&BridgeEvent::CaughtUp);
         }
         *reported = Reported { is_noted: true, is_caught_up: !waits };
         Ok(Some(positions))
@@ -202,33 +242,37 @@ impl Uplink {
 
     /// Positions that are to be committed without records: those that the cluster would forget after some days, and
     /// those in whose place a decision stands.
-    fn positions_alone(&self, of: impl Fn(&Lane) -> Option<(Offset, BatchMark)>) -> Collected {
-        let mut collected = Collected::default();
+    fn positions_alone(&self, of: impl Fn(&PartitionSender) -> Option<(Offset, BatchMark)>) -> TransactionPlan {
+        let mut collected = TransactionPlan::default();
         if self.producer.is_some() {
-            let found = self.lanes.iter().enumerate().filter_map(|(n, lane)| Some((n, of(lane)?)));
-            collected.ends.extend(found.map(|(lane, (offset, mark))| RangeEnd { lane, offset, mark }));
+            let found = self.senders.iter().enumerate().filter_map(|(n, sender)| Some((n, of(sender)?)));
+            let found = found.take(self.cluster.link().offsets_max(self.transaction_timeout));
+            collected.ends.extend(found.map(|(sender, (offset, mark))| RangeEnd { sender, offset, mark }));
         }
         collected
     }
 
     /// What the next transaction carries. Where a log's batch was refused, ranges of it are tried in transactions of
     /// their own, in turn with what the others have.
-    fn collect(&mut self) -> Collected {
+    fn collect(&mut self) -> TransactionPlan {
         let interval = self.config.interval;
-        self.lanes.iter_mut().for_each(|lane| lane.make_durable(interval, &mut self.failed_flushes));
-        let (line, mut collected) = (self.cluster.link().clone(), Collected::default());
+        self.senders.iter_mut().for_each(|sender| sender.make_durable(interval, &mut self.failed_flushes));
+        let (line, mut collected) = (self.cluster.link().clone(), TransactionPlan::default());
         // The others and one that searches take turns. Three of them: the first may only begin a search.
         for _ in 0..3 {
             let only = self.searching().filter(|_| !self.others_turn);
-            let terms = Terms {
+            let terms = DrainLimits {
                 config: &self.config,
                 sides: &self.sides,
                 bytes_max: self.bytes_max.min(line.transaction_bytes_max(self.transaction_timeout)),
                 request_bytes_max: line.piece_bytes_max(),
+                senders_max: line.offsets_max(self.transaction_timeout),
+                first: self.first_sender,
                 now: SystemClock.now(),
                 only,
             };
-            collected = collect(&mut self.lanes, &terms);
+            collected = collect(&mut self.senders, &terms);
+            self.first_sender = collected.next_sender;
             self.others_turn = only.is_some();
             if !collected.is_empty() || only.is_none() && self.searching().is_none() {
                 break;
@@ -237,43 +281,54 @@ impl Uplink {
         collected
     }
 
-    /// The first lane that looks for what the target refused, and does not rest.
+    /// The first sender that looks for what the target refused, and does not rest.
     fn searching(&self) -> Option<usize> {
-        self.lanes.iter().position(|lane| lane.is_searching() && !lane.sits_out())
+        self.senders.iter().position(|sender| sender.is_searching() && !sender.sits_out())
     }
 
     /// Everything before the first transaction.
     fn begin(&mut self) -> Result<()> {
-        self.find_lanes()?;
-        self.learn_positions(Which::All)?;
-        self.tell_waiting();
-        if self.lanes.iter().all(|lane| lane.waits.is_some()) {
+        self.find_senders()?;
+        self.find_coordinators();
+        self.learn_starts(Which::All)?;
+        self.report_waiting();
+        if self.senders.iter().all(|sender| sender.paused.is_some()) {
             // Nothing to send: no reason to fence anybody.
             return Ok(());
         }
         self.init_producer(None)?;
-        self.learn_positions(Which::All)?;
+        self.learn_starts(Which::All)?;
         self.warn_of_times()
     }
 
-    fn waiting(&self) -> Vec<(TopicPartition, String)> {
-        let waiting = self.lanes.iter().filter_map(|lane| Some((lane.name.clone(), lane.waits.clone()?)));
+    /// Looks up all coordinators together, which one after the other would cost a round trip each. Where that fails,
+    /// each is looked up again when it is asked.
+    fn find_coordinators(&mut self) {
+        let transaction = self.in_transactions().then(|| CoordinatorKey::Transaction(self.config.transactional_id()));
+        let keys: Vec<&CoordinatorKey> = self.senders.iter().map(|sender| &sender.group).chain(&transaction).collect();
+        if let Some(error) = self.cluster.find_coordinators(&keys) {
+            self.report(&BridgeEvent::Retrying { reason: error.to_string() });
+        }
+    }
+
+    fn waiting(&self) -> Vec<(TopicPartition, PauseReason)> {
+        let waiting = self.senders.iter().filter_map(|sender| Some((sender.name.clone(), sender.paused.clone()?)));
         let unreadable = self.unreadable.iter().map(|(log, reason)| (log.clone(), reason.clone()));
         waiting.chain(unreadable).collect()
     }
 
     /// Tells which logs wait, each once for each reason.
-    fn tell_waiting(&mut self) {
+    fn report_waiting(&mut self) {
         let waiting = self.waiting();
-        self.told.retain(|log, _| waiting.iter().any(|(waiting, _)| waiting == log));
-        if waiting.iter().any(|(log, reason)| self.told.get(log) != Some(reason)) {
+        self.reported.retain(|log, _| waiting.iter().any(|(waiting, _)| waiting == log));
+        if waiting.iter().any(|(log, reason)| self.reported.get(log) != Some(reason)) {
             // What hears of it may look at the metrics.
-            self.metrics.place(&self.lanes);
+            self.metrics.place(&self.senders);
         }
         for (log, reason) in waiting {
-            if self.told.get(&log) != Some(&reason) {
-                self.told.insert(log.clone(), reason.clone());
-                self.tell(&BridgeEvent::Waiting { log, reason });
+            if self.reported.get(&log) != Some(&reason) {
+                self.reported.insert(log.clone(), reason.clone());
+                self.report(&BridgeEvent::Waiting { log, reason });
             }
         }
     }

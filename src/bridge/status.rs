@@ -6,7 +6,7 @@ use std::sync::Arc;
 use edgelog_core::Offset;
 
 use super::error::Result;
-use super::note::Note;
+use super::progress_file::ProgressFile;
 use crate::error::Error;
 use crate::storage::{DirectoryStorage, DirectoryStorageOptions};
 use crate::{OffsetSpec, Store, TopicPartition};
@@ -49,16 +49,16 @@ pub fn status(dir: impl AsRef<Path>) -> Result<Vec<LogStatus>> {
     let options = DirectoryStorageOptions { read_only: true, ..DirectoryStorageOptions::default() };
     let name = dir.display().to_string();
     let storage = DirectoryStorage::open(dir, options).map_err(Error::storage("open data directory", &name))?;
-    let note = Note::open(Arc::new(storage))?;
+    let progress = ProgressFile::open(Arc::new(storage))?;
     let holds = store.retention_holds()?;
     let mut found = Vec::new();
-    for (name, entry) in &note.entries {
-        let mut acknowledged = entry.done.map(|position| position.offset);
+    for (name, entry) in &progress.entries {
+        let mut acknowledged = entry.acknowledged.map(|position| position.offset);
         let mut held_by = Vec::new();
         let (high_watermark, held_from, lag) = match store.log(&name.topic, name.partition) {
             Ok(log) => {
                 // Of a log that had the name before, and says nothing of this one.
-                if entry.done.is_some_and(|done| done.log_id != log.id()) {
+                if entry.acknowledged.is_some_and(|done| done.log_id != log.id()) {
                     acknowledged = None;
                 }
                 let mut reader = log.reader(OffsetSpec::Earliest)?;
@@ -79,7 +79,7 @@ pub fn status(dir: impl AsRef<Path>) -> Result<Vec<LogStatus>> {
             remote: entry.remote.clone(),
             remote_partition: Some(entry.partition).filter(|&partition| partition >= 0),
             acknowledged,
-            committing: entry.intent.as_ref().map(|intent| intent.to.offset),
+            committing: entry.pending.as_ref().map(|intent| intent.to.offset),
             high_watermark,
             held_from,
             held_by,

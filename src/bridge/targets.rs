@@ -11,11 +11,12 @@ use kafka_protocol::messages::{CreateTopicsRequest, DescribeConfigsRequest, Topi
 use kafka_protocol::protocol::StrBytes;
 
 use super::BridgeEvent;
-use super::collect::Side;
+use super::accumulator::InternalTopic;
 use super::config::PartitionRule;
 use super::error::Result;
-use super::lane::{MAX_MESSAGE_BYTES_DEFAULT, TimeBounds};
 use super::partition::remote_name;
+use super::partition_sender::{MAX_MESSAGE_BYTES_DEFAULT, TimeBounds};
+use super::pause_reason::PauseReason;
 use super::uplink::{Patience, Uplink};
 use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
@@ -30,19 +31,19 @@ const CREATED_WITHIN: Duration = Duration::from_secs(30);
 const KNOWN_WITHIN: Duration = Duration::from_secs(5);
 
 impl Uplink {
-    /// The topics that the lanes go to, and those for the bridge's own records.
+    /// The topics that the senders go to, and those for the bridge's own records.
     fn remote_names(&self) -> Vec<String> {
-        let targets = self.lanes.iter().map(|lane| lane.remote.clone());
+        let targets = self.senders.iter().map(|sender| sender.remote.clone());
         targets.chain(self.side_names()).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     fn side_names(&self) -> BTreeSet<String> {
         let of = |template: &str, topic: &str| remote_name(template, &self.config.device, topic);
-        let names = self.lanes.iter().map(|lane| &lane.name.topic);
+        let names = self.senders.iter().map(|sender| &sender.name.topic);
         names.flat_map(|topic| [of(&self.config.dead_letters, topic), of(&self.config.losses, topic)]).collect()
     }
 
-    /// Learns leaders anew. Topic ids of lanes stay what they are: see [`is_recreated`](Uplink::is_recreated).
+    /// Looks up leaders again. Topic ids of senders stay what they are: see [`is_recreated`](Uplink::is_recreated).
     pub(super) fn look_up_leaders(&mut self) -> Result<()> {
         let names = self.remote_names();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -51,13 +52,13 @@ impl Uplink {
         Ok(())
     }
 
-    /// Whether the topic of this name is another one than the lanes know.
+    /// Whether the topic of this name is another one than the senders know.
     pub(super) fn is_recreated(&self, name: &str) -> bool {
         let Some(found) = self.remote.get(name) else { return false };
-        self.lanes
+        self.senders
             .iter()
-            .filter(|lane| lane.remote == name)
-            .any(|lane| lane.target.is_some_and(|target| target.topic_id != found.id))
+            .filter(|sender| sender.remote == name)
+            .any(|sender| sender.target.is_some_and(|target| target.topic_id != found.id))
     }
 
     /// Learns which target topics there are, and their rules. Lanes without one wait.
@@ -76,7 +77,7 @@ impl Uplink {
                 _ => Ok(found),
             }
         };
-        let mut found = self.persist(Patience::Asked, &mut look)?;
+        let mut found = self.retry(Patience::Asked, &mut look)?;
         let mut not_created = HashMap::new();
         if self.config.creation.wanted {
             let absent: Vec<String> =
@@ -85,7 +86,7 @@ impl Uplink {
                 not_created = self.create(&absent)?;
                 // Brokers learn of it a moment later.
                 let deadline = Instant::now() + CREATED_WITHIN;
-                found = self.persist(Patience::Until(deadline), |cluster| {
+                found = self.retry(Patience::Until(deadline), |cluster| {
                     let found = look(cluster)?;
                     let missing =
                         |name: &&String| !not_created.contains_key(*name) && found.get(*name).is_none_or(is_absent);
@@ -111,17 +112,18 @@ impl Uplink {
         }
         missing.extend(not_created);
         let rules = self.target_rules()?;
-        for lane in &mut self.lanes {
-            lane.cluster = self.cluster.id().map(str::to_owned);
-            if !self.remote.contains_key(&lane.remote) {
-                let reason = missing.get(&lane.remote).map_or("the cluster does not name it", String::as_str);
-                lane.waits = Some(format!("its target topic {} cannot be used: {reason}", lane.remote));
+        for sender in &mut self.senders {
+            sender.cluster = self.cluster.id().map(str::to_owned);
+            if !self.remote.contains_key(&sender.remote) {
+                let reason = missing.get(&sender.remote).map_or("the cluster does not name it", String::as_str);
+                let (topic, reason) = (sender.remote.clone(), reason.to_owned());
+                sender.paused = Some(PauseReason::TargetUnusable { topic, reason });
             }
-            if let Some(rules) = rules.get(&lane.remote) {
-                lane.batch_bytes_max = rules.max_message_bytes.unwrap_or(MAX_MESSAGE_BYTES_DEFAULT);
-                lane.retention_ms = rules.retention_ms;
-                lane.times = rules.times;
-                lane.wants_keys = rules.wants_keys;
+            if let Some(rules) = rules.get(&sender.remote) {
+                sender.batch_bytes_max = rules.max_message_bytes.unwrap_or(MAX_MESSAGE_BYTES_DEFAULT);
+                sender.retention_ms = rules.retention_ms;
+                sender.times = rules.times;
+                sender.wants_keys = rules.wants_keys;
             }
         }
         self.sides = self
@@ -129,7 +131,7 @@ impl Uplink {
             .into_iter()
             .map(|name| {
                 let missing = || missing.get(&name).map_or("the cluster does not name it", String::as_str).to_owned();
-                let side = self.remote.get(&name).ok_or_else(missing).map(|topic| Side {
+                let side = self.remote.get(&name).ok_or_else(missing).map(|topic| InternalTopic {
                     partition: partition_for_key(self.config.device.as_bytes(), topic.leaders.len() as u32) as i32,
                     batch_bytes_max: rules
                         .get(&name)
@@ -149,7 +151,7 @@ impl Uplink {
         found: &mut HashMap<String, kafka::Result<RemoteTopic>>,
         mut look: impl FnMut(&mut Cluster) -> kafka::Result<HashMap<String, kafka::Result<RemoteTopic>>>,
     ) {
-        let targets: BTreeSet<String> = self.lanes.iter().map(|lane| lane.remote.clone()).collect();
+        let targets: BTreeSet<String> = self.senders.iter().map(|sender| sender.remote.clone()).collect();
         let absent = |found: &HashMap<String, kafka::Result<RemoteTopic>>| {
             targets.iter().find(|name| found.get(*name).is_none_or(is_absent)).cloned()
         };
@@ -159,7 +161,7 @@ impl Uplink {
         }
         let patience = KNOWN_WITHIN.min(self.config.request_timeout);
         let deadline = *self.known_by.get_or_insert_with(|| Instant::now() + patience);
-        let _ = self.persist(Patience::Until(deadline), |cluster| {
+        let _ = self.retry(Patience::Until(deadline), |cluster| {
             *found = look(cluster)?;
             match absent(found) {
                 // In words of its own, since the broker's answer is none that is asked for again.
@@ -177,12 +179,12 @@ impl Uplink {
     pub(super) fn warn_of_times(&mut self) -> Result<()> {
         let now = SystemClock.now();
         let mut found = Vec::new();
-        for lane in self.lanes.iter().filter(|lane| lane.reader.is_some() && lane.waits.is_none()) {
-            let Some(times) = &lane.times else { continue };
-            let from = lane.position.max(lane.log.offsets().log_start_offset);
-            match times.refused_of(&lane.log, from, now) {
-                Ok(reasons) => found.extend(reasons.into_iter().map(|reason| (lane.remote.clone(), reason))),
-                // Damage and losses are told when they are come to.
+        for sender in self.senders.iter().filter(|sender| sender.reader.is_some() && sender.paused.is_none()) {
+            let Some(times) = &sender.times else { continue };
+            let from = sender.position.max(sender.log.offsets().log_start_offset);
+            match times.refused_of(&sender.log, from, now) {
+                Ok(reasons) => found.extend(reasons.into_iter().map(|reason| (sender.remote.clone(), reason))),
+                // Damage and losses are reported when they are reached.
                 Err(error) if error.is_corrupt() || matches!(error, Error::OffsetOutOfRange { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -213,7 +215,7 @@ impl Uplink {
 
     fn warn_once(&mut self, topic: String, reason: String) {
         if self.warned.insert((topic.clone(), reason.clone())) {
-            self.tell(&BridgeEvent::Rewrites { topic, reason });
+            self.report(&BridgeEvent::Rewrites { topic, reason });
         }
     }
 
@@ -222,8 +224,8 @@ impl Uplink {
         let creation = &self.config.creation;
         let text = |text: &str| StrBytes::from_string(text.to_owned());
         let topics = names.iter().map(|name| {
-            let lanes = self.lanes.iter().filter(|lane| lane.remote == *name);
-            let of_same_number = lanes.map(|lane| lane.name.partition as i32 + 1).max();
+            let senders = self.senders.iter().filter(|sender| sender.remote == *name);
+            let of_same_number = senders.map(|sender| sender.name.partition as i32 + 1).max();
             let topic = CreatableTopic::default()
                 .with_name(TopicName(text(name)))
                 .with_replication_factor(creation.replication_factor);
@@ -246,7 +248,7 @@ impl Uplink {
         });
         let timeout_ms = i32::try_from(self.config.request_timeout.as_millis()).unwrap_or(i32::MAX);
         let request = CreateTopicsRequest::default().with_topics(topics.collect()).with_timeout_ms(timeout_ms);
-        let answer = self.persist(Patience::Asked, |cluster| {
+        let answer = self.retry(Patience::Asked, |cluster| {
             let node = cluster.any_node();
             let answer = cluster.request(node, Role::Data, &request)?;
             let told = answer.topics.iter().map(|topic| check("creating topics", topic.error_code));
@@ -269,7 +271,7 @@ impl Uplink {
     }
 
     /// What the target topics' configurations say of what is sent there. Where asking is forbidden, the defaults are
-    /// taken, and that is told.
+    /// taken, and that is reported.
     fn target_rules(&mut self) -> Result<HashMap<String, TargetRules>> {
         const TOPIC_RESOURCE: i8 = 2;
         const KEYS: [&str; 7] = [
@@ -295,7 +297,7 @@ impl Uplink {
             return Ok(HashMap::new());
         }
         let request = DescribeConfigsRequest::default().with_resources(resources);
-        let answer = self.persist(Patience::Asked, |cluster| {
+        let answer = self.retry(Patience::Asked, |cluster| {
             let node = cluster.any_node();
             cluster.request(node, Role::Data, &request)
         })?;
@@ -306,7 +308,7 @@ impl Uplink {
                 let error =
                     KafkaError::broker("DescribeConfigs", Code(result.error_code), result.error_message.as_deref())
                         .needing("DescribeConfigs", &format!("the topic {name}"));
-                self.tell(&BridgeEvent::RulesUnknown { topic: name, reason: error.to_string() });
+                self.report(&BridgeEvent::RulesUnknown { topic: name, reason: error.to_string() });
                 continue;
             }
             let value = |key: &str| {

@@ -1,4 +1,4 @@
-//! One transaction, top to bottom: every batch and every position acknowledged, then the note, then the commit.
+//! One transaction, top to bottom: every batch and every offset acknowledged, then the progress file, then the commit.
 //!
 //! 1. The commit is asked for only when every Produce and every TxnOffsetCommit answered 0: a cluster commits the
 //!    position also where a batch is missing. (Positions are asked for while the last batches are on their way, once
@@ -9,7 +9,7 @@
 //!    answer is there: Produce by its sequence, EndTxn by its epoch.
 //! 4. Sequences begin at 0 in every transaction, since each end of one raises the epoch (transactions of version 2).
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,29 +21,30 @@ use kafka_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
 use kafka_protocol::messages::{
-    EndTxnRequest, GroupId, InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse, TopicName,
-    TransactionalId, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
+    EndTxnRequest, GroupId, OffsetCommitRequest, ProduceRequest, ProduceResponse, TopicName, TxnOffsetCommitRequest,
+    TxnOffsetCommitResponse,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use super::collect::{Collected, Kind, Piece, Runs};
-use super::config::Delivery;
+use super::accumulator::{Kind, ProducerBatch, Runs, TransactionPlan};
+use super::committed_offset::RangeEnd;
+use super::dead_letter::Refusal;
 use super::error::{BridgeError, Result};
 use super::event::BridgeEvent;
-use super::lane::{Lane, Refused};
-use super::letter::{Loss, Refusal};
-use super::place::{Which, commit_request};
-use super::position::RangeEnd;
-use super::stamp::{self, Producer};
+use super::loss_record::Loss;
+use super::partition_sender::{PartitionSender, Refused, SenderChange};
+use super::pause_reason::PauseReason;
+use super::producer_header::{self, Producer};
 use super::uplink::{Patience, Uplink};
-use crate::kafka::{self, Backoff, Class, Cluster, Code, CoordinatorKey, CoordinatorRequest, KafkaError, Role, check};
+use crate::kafka::{
+    self, Backoff, Class, Code, CoordinatorKey, CoordinatorRequest, IN_FLIGHT_MAX, KafkaError, Role, check,
+    commit_request, keep_worse,
+};
 
 /// The version from which on Produce names topics by their ids.
 const PRODUCE_BY_ID: i16 = 13;
 const NO_LEADER: Code = Code::of(ResponseError::LeaderNotAvailable);
-/// The cluster has no such transactional id any more.
-const FORGOTTEN_ID: Code = Code::of(ResponseError::InvalidProducerIdMapping);
 /// A leader that was just elected may not know its topic yet: so many tries before it is believed.
 const UNKNOWN_TOPIC_TRIES: u32 = 10;
 
@@ -53,22 +54,38 @@ const UNDER_WAY_MAX: usize = 5;
 /// So many tries in a row fail before a partition is left out for a while.
 const FAILING_TRIES: u32 = 6;
 
-/// How a transaction ended, where nothing failed for good.
+/// How a transaction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
     Committed,
     /// Nothing of it counts, and positions are what they were: something smaller is tried at once, since the target
     /// refused a batch, or a request was more than the line carries.
     Again,
-    /// Nothing of it counts; positions have to be learned anew.
+    /// Nothing of it counts; the committed offsets have to be read again.
     Aborted,
     /// As `Aborted`, for lack of time.
     Late,
 }
 
+/// What became of a transaction: what the loop does about it.
+pub(super) struct TransactionResult {
+    /// That the cluster has committed it, or why not. It is not aborted yet then.
+    pub(super) outcome: std::result::Result<(), Lost>,
+    /// What was found out about senders.
+    pub(super) changes: SenderChanges,
+    /// What the plan carried for each sender: records and bytes of its own.
+    pub(super) sent: BTreeMap<usize, (u64, u64)>,
+    /// What is reported once it is committed.
+    pub(super) events: Vec<BridgeEvent>,
+    pub(super) took: Duration,
+}
+
+/// By sender, in the order in which they were found out.
+type SenderChanges = Vec<(usize, SenderChange)>;
+
 /// Why a transaction cannot be committed.
-enum Lost {
-    /// It has to be aborted; where the cause lies with one log, that log has been told to wait.
+pub(super) enum Lost {
+    /// It has to be aborted; where the cause lies with one log, that log is paused.
     Abort(BridgeError),
     /// It has to be aborted, and something smaller tried: the target refuses a batch, and the batch's log looks for the
     /// record; or a request is more than connections carry.
@@ -100,7 +117,7 @@ impl From<BridgeError> for Lost {
 
 /// A stamped batch for one partition.
 struct Wire {
-    lane: usize,
+    sender: usize,
     kind: Kind,
     records: u32,
     runs: Runs,
@@ -121,17 +138,17 @@ impl Wire {
     }
 }
 
-/// Where the first batch of a lane came to lie: topic, partition and offset.
+/// Where the first batch of a sender came to lie: topic, partition and offset.
 type FirstBatches = HashMap<usize, ((String, i32), Offset)>;
 
 /// What still has to go to one partition of the target, in order.
 type Queues = BTreeMap<(String, i32), VecDeque<Wire>>;
 
-/// Records and bytes of each lane's own; not those of letters.
-fn sent_by_lane(collected: &Collected) -> BTreeMap<usize, (u64, u64)> {
+/// Records and bytes of each sender's own records; not those of dead letters.
+fn sent_by_sender(collected: &TransactionPlan) -> BTreeMap<usize, (u64, u64)> {
     let mut sent: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
     for piece in collected.pieces.iter().filter(|piece| piece.kind == Kind::Records) {
-        let (records, bytes) = sent.entry(piece.lane).or_default();
+        let (records, bytes) = sent.entry(piece.sender).or_default();
         *records += u64::from(piece.records.unsigned_abs());
         *bytes += piece.wire.len() as u64;
     }
@@ -142,7 +159,8 @@ fn sent_by_lane(collected: &Collected) -> BTreeMap<usize, (u64, u64)> {
 type Sent = Vec<(i32, Vec<(String, i32)>)>;
 
 /// The Produces of one transaction: what is left to send, what was answered, and how well it goes.
-struct Producing {
+struct Producing<'a> {
+    changes: &'a mut SenderChanges,
     queues: Queues,
     first_batches: FirstBatches,
     /// When the cluster ends the transaction; known once it was opened.
@@ -153,10 +171,47 @@ struct Producing {
     unknown_topic_tries: u32,
 }
 
-impl Producing {
-    /// Whether something of this lane was not acknowledged yet.
-    fn is_left(&self, lane: usize) -> bool {
-        self.queues.values().flatten().any(|wire| wire.lane == lane)
+impl Producing<'_> {
+    /// Whether something of this sender was not acknowledged yet.
+    fn is_left(&self, sender: usize) -> bool {
+        self.queues.values().flatten().any(|wire| wire.sender == sender)
+    }
+
+    /// Pauses all senders that have something for this partition.
+    fn pause_senders(&mut self, partition: &(String, i32), reason: &str) {
+        for wire in &self.queues[partition] {
+            let reason = PauseReason::ClusterRefuses { reason: reason.to_owned() };
+            self.changes.push((wire.sender, SenderChange::Paused(reason)));
+        }
+    }
+
+    /// The first batch for this partition was refused. Its log leaves the records out that the target names; where it
+    /// names none, it tries less of the batch next. Where it is one of the bridge's own records, the log is paused.
+    fn look_for_refused(
+        &mut self,
+        partition: &(String, i32),
+        error: &KafkaError,
+        (response, doing): (&PartitionProduceResponse, &str),
+    ) {
+        let head = self.queues[partition].front().expect("its head was sent");
+        let (code, reason) = (error.code().unwrap_or(Code::UNNAMED), error.to_string());
+        let change = match &head.kind {
+            Kind::Records => {
+                let refusal = Refusal { offset: head.offsets.0, code, reason };
+                let Wire { offsets, records, .. } = *head;
+                let batch = Refused { offsets, records, bytes: head.bytes.len(), refusal };
+                SenderChange::Refused { named: head.refusals(response, doing), batch }
+            }
+            Kind::DeadLetter(refusal) => {
+                let reason = format!("{refusal}; and so is its dead letter: {reason}");
+                SenderChange::Paused(PauseReason::RecordRefused { reason })
+            }
+            Kind::Loss(lost) => {
+                let reason = format!("{lost}; and what tells that is refused: {reason}");
+                SenderChange::Paused(PauseReason::Lost { reason })
+            }
+        };
+        self.changes.push((head.sender, change));
     }
 
     /// Batches that were not acknowledged yet.
@@ -165,25 +220,9 @@ impl Producing {
     }
 }
 
-/// Asks for an epoch of the transactional id.
-pub(super) fn ask_to_claim(
-    cluster: &mut Cluster,
-    of: &CoordinatorKey,
-    request: &InitProducerIdRequest,
-) -> kafka::Result<InitProducerIdResponse> {
-    let answer = cluster.ask_coordinator(of, request)?;
-    check("claiming the transactional id", answer.error_code).map_err(|error| error.needing_id(of))?;
-    Ok(answer)
-}
-
 /// Whether a broker does not know the topic, by its name or its id.
 fn is_unknown_topic(code: Code) -> bool {
     matches!(code.named(), Some(ResponseError::UnknownTopicOrPartition | ResponseError::UnknownTopicId))
-}
-
-/// Whether our epoch is not the current one.
-fn is_fenced(error: &BridgeError) -> bool {
-    error.code().is_some_and(|code| code.class() == Class::Epoch)
 }
 
 /// What a coordinator says to the one position that it was asked to take.
@@ -193,63 +232,54 @@ fn code_of_position(answer: &TxnOffsetCommitResponse) -> i16 {
 }
 
 impl Uplink {
-    /// Carries out one transaction.
-    pub(super) fn transact(&mut self, collected: Collected) -> Result<Ended> {
+    /// Sends what is planned and commits it, or finds out why that cannot be. Changes no sender: that is the loop's.
+    pub(super) fn run_transaction(&mut self, plan: TransactionPlan) -> TransactionResult {
         let producer = self.producer.expect("a transaction has a producer");
-        let records = collected.records();
-        let bytes = collected.bytes;
-        let ends = collected.ends.clone();
-        let told = self.events_of(&collected);
-        let sent = sent_by_lane(&collected);
-        let began = Instant::now();
+        let (sent, mut events, began) = (sent_by_sender(&plan), self.events_of(&plan), Instant::now());
+        let (records, bytes, ends) = (plan.records(), plan.bytes, plan.ends.clone());
         let _span = tracing::debug_span!("transaction", records, bytes).entered();
-        let (error, ended) = match self.send_and_commit(collected, producer) {
+        let mut changes = SenderChanges::new();
+        let outcome = self.send_and_commit(plan, producer, &mut changes);
+        match &outcome {
             Ok(()) => {
-                self.take_as_done(&ends);
-                self.count_committed(&sent, began.elapsed());
-                let positions = ends.iter().map(|end| (self.lanes[end.lane].name.clone(), end.offset)).collect();
-                self.tell(&BridgeEvent::Committed { records, bytes: bytes as u64, positions });
-                for event in &told {
-                    self.tell(event);
-                }
-                return Ok(Ended::Committed);
+                changes.extend(ends.iter().map(|end| (end.sender, SenderChange::Committed(*end))));
+                let positions = ends.iter().map(|end| (self.senders[end.sender].name.clone(), end.offset)).collect();
+                events.insert(0, BridgeEvent::Committed { records, bytes: bytes as u64, positions });
             }
-            Err(Lost::Fatal(error)) => {
-                // What is open holds back whoever reads there, until it times out.
+            Err(Lost::Abort(error) | Lost::Smaller(error) | Lost::Late(error) | Lost::Epoch(error)) => {
+                events = vec![BridgeEvent::Aborted { reason: error.to_string() }];
+            }
+            Err(Lost::Fatal(_)) => events.clear(),
+        }
+        TransactionResult { outcome, changes, sent, events, took: began.elapsed() }
+    }
+
+    /// Ends a transaction that cannot be committed. Returns how it ended, where nothing failed for good.
+    pub(super) fn give_up(&mut self, lost: Lost) -> Result<Ended> {
+        let ended = match lost {
+            Lost::Fatal(error) => {
+                // What is open holds back readers there, until it times out.
                 if self.in_transactions() && !matches!(error, BridgeError::Fenced { .. }) {
                     let _ = self.end(false);
                 }
                 return Err(error);
             }
-            Err(Lost::Epoch(error)) => {
-                self.tell(&BridgeEvent::Aborted { reason: error.to_string() });
+            Lost::Epoch(_) => {
                 self.claim_own_id()?;
                 return Ok(Ended::Late);
             }
-            Err(Lost::Abort(error)) => (error, Ended::Aborted),
-            Err(Lost::Smaller(error)) => (error, Ended::Again),
-            Err(Lost::Late(error)) => (error, Ended::Late),
+            Lost::Abort(_) => Ended::Aborted,
+            Lost::Smaller(_) => Ended::Again,
+            Lost::Late(_) => Ended::Late,
         };
-        self.tell(&BridgeEvent::Aborted { reason: error.to_string() });
         self.abort()?;
         Ok(ended)
     }
 
-    /// Counts what was sent, and of each log where it stands now.
-    fn count_committed(&self, sent: &BTreeMap<usize, (u64, u64)>, took: Duration) {
-        let lanes = sent.iter().map(|(lane, (records, bytes))| (&self.lanes[*lane].name, *records, *bytes));
-        self.metrics.committed(&lanes.collect::<Vec<_>>(), took);
-        self.metrics.place(&self.lanes);
-        let records = sent.values().map(|(records, _)| records).sum::<u64>();
-        let bytes = sent.values().map(|(_, bytes)| bytes).sum::<u64>();
-        let seconds = took.as_secs_f64();
-        tracing::info!(sent_records = records, sent_bytes = bytes, transaction_duration_seconds = seconds, "committed");
-    }
-
-    /// What is told, beside the commit, once it is committed.
-    fn events_of(&self, collected: &Collected) -> Vec<BridgeEvent> {
-        let event = |piece: &Piece| {
-            let log = self.lanes[piece.lane].name.clone();
+    /// What is reported with the commit, once it is committed.
+    fn events_of(&self, collected: &TransactionPlan) -> Vec<BridgeEvent> {
+        let event = |piece: &ProducerBatch| {
+            let log = self.senders[piece.sender].name.clone();
             match &piece.kind {
                 Kind::Records => None,
                 Kind::DeadLetter(refusal) => {
@@ -267,47 +297,52 @@ impl Uplink {
         collected.pieces.iter().filter_map(event).collect()
     }
 
-    /// The cluster has these positions.
-    fn take_as_done(&mut self, ends: &[RangeEnd]) {
-        for end in ends {
-            let lane = &mut self.lanes[end.lane];
-            lane.advance(end);
-            self.note.entries.insert(lane.name.clone(), lane.entry(None));
-        }
-        self.note_is_behind = true;
-    }
-
-    fn send_and_commit(&mut self, collected: Collected, producer: Producer) -> std::result::Result<(), Lost> {
+    fn send_and_commit(
+        &mut self,
+        collected: TransactionPlan,
+        producer: Producer,
+        changes: &mut SenderChanges,
+    ) -> std::result::Result<(), Lost> {
         let ends = collected.ends.clone();
         let mut unanswered = ends.clone();
-        let mut first_batches = self.produce(collected, producer, &mut unanswered)?;
+        let is_opened = !collected.pieces.is_empty();
+        let mut first_batches = self.produce(collected, producer, &mut unanswered, changes)?;
         if !self.in_transactions() {
-            return ends.iter().try_for_each(|end| self.commit_position_plainly(end));
+            let requests = ends.iter().map(|end| (end.sender, self.plain_position_request(end))).collect();
+            return self.ask_to_commit(requests, changes, |answer| {
+                let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
+                told.map_or(Code::UNNAMED.0, |partition| partition.error_code)
+            });
         }
-        for end in &unanswered {
-            self.commit_position(end, producer)?;
+        // Without records, the first offset opens the transaction: others that arrive with it are refused.
+        let first = if is_opened { 0 } else { 1.min(unanswered.len()) };
+        for ends in [&unanswered[..first], &unanswered[first..]] {
+            let requests = ends.iter().map(|end| (end.sender, self.position_request(end, producer))).collect();
+            self.ask_to_commit(requests, changes, code_of_position)?;
         }
         for end in &ends {
-            let lane = &self.lanes[end.lane];
-            let entry = lane.intending(end, producer, first_batches.remove(&end.lane));
-            self.note.entries.insert(lane.name.clone(), entry);
+            let sender = &self.senders[end.sender];
+            let entry = sender.progress_before_commit(end, producer, first_batches.remove(&end.sender));
+            self.progress.entries.insert(sender.name.clone(), entry);
         }
-        if let Err(error) = self.note.write() {
-            // A note that was removed with its store is no reason to end: what of the store is there again is noticed.
+        if let Err(error) = self.progress.write() {
+            // A file that was removed with its store is no reason to end: the store that is there again is noticed.
             return Err(if self.home.is_replaced() { Lost::Abort(error) } else { Lost::Fatal(error) });
         }
         self.end(true)
     }
 
-    /// Sends every batch, several Produces under way at once, and returns the offset that each lane's first one got.
+    /// Sends every batch, several Produces under way at once, and returns the offset that each sender's first one got.
     /// Takes those positions out of `positions` that are part of the transaction, too, when it returns.
     fn produce(
         &mut self,
-        collected: Collected,
+        collected: TransactionPlan,
         producer: Producer,
         positions: &mut Vec<RangeEnd>,
+        changes: &mut SenderChanges,
     ) -> std::result::Result<FirstBatches, Lost> {
         let mut producing = Producing {
+            changes,
             queues: self.stamp_all(collected, producer),
             first_batches: FirstBatches::new(),
             deadline: None,
@@ -329,11 +364,11 @@ impl Uplink {
         Ok(producing.first_batches)
     }
 
-    /// One round: sends what is next for each partition and hears all the answers, whatever is found in one of them,
-    /// before anything else is said on those connections. Returns what went wrong and may go well at another try.
+    /// One round: sends what is next for each partition and receives all the answers, also behind one with an error,
+    /// before anything else is sent on those connections. Returns what went wrong and may go well at another try.
     fn produce_heads(
         &mut self,
-        producing: &mut Producing,
+        producing: &mut Producing<'_>,
         positions: &mut Vec<RangeEnd>,
         producer: Producer,
     ) -> std::result::Result<Option<KafkaError>, Lost> {
@@ -377,17 +412,21 @@ impl Uplink {
     }
 
     /// Waits for another try after a round in which something went wrong; or says why there is none.
-    fn prepare_another_try(&mut self, error: KafkaError, producing: &mut Producing) -> std::result::Result<(), Lost> {
+    fn prepare_another_try(
+        &mut self,
+        error: KafkaError,
+        producing: &mut Producing<'_>,
+    ) -> std::result::Result<(), Lost> {
         if error.code().is_none() && self.is_too_much(&producing.queues) {
             return Err(Lost::Smaller(error.into()));
         }
         producing.failing_tries += 1;
-        let others_are_done = producing.first_batches.keys().any(|lane| !producing.is_left(*lane));
+        let others_are_done = producing.first_batches.keys().any(|sender| !producing.is_left(*sender));
         if producing.failing_tries >= FAILING_TRIES && (others_are_done || error.code().is_some()) {
             // Theirs is the trouble: the others go on without them.
             let first = self.backoff();
-            let left = self.lanes.iter_mut().enumerate().filter(|(n, _)| producing.is_left(*n));
-            left.for_each(|(_, lane)| lane.rest(first.clone()));
+            let left: BTreeSet<usize> = producing.queues.values().flatten().map(|wire| wire.sender).collect();
+            producing.changes.extend(left.into_iter().map(|n| (n, SenderChange::BackOff(first.clone()))));
             return Err(Lost::Abort(error.into()));
         }
         if error.code().is_some_and(is_unknown_topic) {
@@ -399,10 +438,10 @@ impl Uplink {
         if producing.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Err(Lost::Late(error.into()));
         }
-        self.tell(&BridgeEvent::Retrying { reason: error.to_string() });
+        self.report(&BridgeEvent::Retrying { reason: error.to_string() });
         self.cluster.stop().check_grace()?;
         self.cluster.stop().wait_before_retry(producing.backoff.pause_after(&error));
-        // Who leads may have changed; but a connection that died once says nothing of that. Where nobody can be asked,
+        // Who leads may have changed; but a connection that died once says nothing of that. Where no broker answers,
         // the next round says so.
         if error.code().is_some() || producing.failing_tries % 2 == 0 {
             let _ = self.look_up_leaders();
@@ -410,7 +449,7 @@ impl Uplink {
         Ok(())
     }
 
-    fn stamp_all(&mut self, collected: Collected, producer: Producer) -> Queues {
+    fn stamp_all(&mut self, collected: TransactionPlan, producer: Producer) -> Queues {
         let mut queues = Queues::new();
         let in_transactions = self.in_transactions();
         if in_transactions {
@@ -419,11 +458,11 @@ impl Uplink {
         let sequences = &mut self.sequences;
         for mut piece in collected.pieces {
             let sequence = sequences.entry(piece.to.clone()).or_default();
-            stamp::stamp(&mut piece.wire, producer, *sequence, in_transactions);
-            *sequence = stamp::sequence_after(*sequence, piece.records);
-            let Piece { lane, to, kind, wire, records, runs, offsets } = piece;
+            producer_header::set_producer_state(&mut piece.wire, producer, *sequence, in_transactions);
+            *sequence = producer_header::sequence_after(*sequence, piece.records);
+            let ProducerBatch { sender, to, kind, wire, records, runs, offsets } = piece;
             let (records, bytes) = (records.unsigned_abs(), wire.freeze());
-            queues.entry(to).or_default().push_back(Wire { lane, kind, records, runs, offsets, bytes });
+            queues.entry(to).or_default().push_back(Wire { sender, kind, records, runs, offsets, bytes });
         }
         queues
     }
@@ -487,10 +526,10 @@ impl Uplink {
     /// asked for which.
     fn send_positions(&mut self, positions: &[RangeEnd], producer: Producer) -> Vec<(i32, RangeEnd)> {
         let mut asked = Vec::new();
-        for end in positions {
+        for end in positions.iter().take(IN_FLIGHT_MAX) {
             let request = self.position_request(end, producer);
             // Who is not known cannot be asked for either: records are under way to whom that would be asked.
-            let Some(node) = self.cluster.known_coordinator(&self.lanes[end.lane].group) else { continue };
+            let Some(node) = self.cluster.known_coordinator(&self.senders[end.sender].group) else { continue };
             if self.cluster.send(node, Role::Coordinator, &request).is_err() {
                 break;
             }
@@ -505,7 +544,7 @@ impl Uplink {
         for (node, end) in asked {
             let answer = self.cluster.receive::<TxnOffsetCommitRequest>(*node, Role::Coordinator);
             if answer.is_ok_and(|answer| code_of_position(&answer) == 0) {
-                positions.retain(|left| left.lane != end.lane);
+                positions.retain(|left| left.sender != end.sender);
             }
         }
     }
@@ -541,11 +580,11 @@ impl Uplink {
         self.cluster.send(leader, Role::Data, &request)
     }
 
-    /// The id under which the lanes know a topic: never that of one that was created since under the same name. No
-    /// lane knows those of the bridge's own records.
+    /// The id under which the senders know a topic: never that of one that was created since under the same name. No
+    /// sender knows those of the bridge's own records.
     fn topic_id(&self, name: &str) -> Uuid {
-        let lane = self.lanes.iter().find(|lane| lane.remote == name && lane.target.is_some());
-        let known = lane.and_then(|lane| lane.target).map(|target| target.topic_id);
+        let sender = self.senders.iter().find(|sender| sender.remote == name && sender.target.is_some());
+        let known = sender.and_then(|sender| sender.target).map(|target| target.topic_id);
         known.or_else(|| self.remote.get(name).map(|topic| topic.id)).unwrap_or_default()
     }
 
@@ -555,7 +594,7 @@ impl Uplink {
         &mut self,
         answer: &ProduceResponse,
         partitions: &[(String, i32)],
-        producing: &mut Producing,
+        producing: &mut Producing<'_>,
         behind: &mut HashSet<(String, i32)>,
     ) -> std::result::Result<Option<KafkaError>, Lost> {
         let mut retry = None;
@@ -576,7 +615,7 @@ impl Uplink {
             if told.error_code == 0 {
                 let queue = producing.queues.get_mut(partition).expect("it was asked for");
                 let wire = queue.pop_front().expect("its head was sent");
-                producing.first_batches.entry(wire.lane).or_insert((partition.clone(), Offset(told.base_offset)));
+                producing.first_batches.entry(wire.sender).or_insert((partition.clone(), Offset(told.base_offset)));
                 if queue.is_empty() {
                     producing.queues.remove(partition);
                 }
@@ -600,11 +639,11 @@ impl Uplink {
                         retry = Some(error);
                         continue;
                     }
-                    self.let_wait(partition, &producing.queues, &error.to_string());
+                    producing.pause_senders(partition, &error.to_string());
                     return Err(Lost::Abort(error.into()));
                 }
                 Class::Batch => {
-                    self.look_for_refused(partition, &producing.queues, &error, (told, &doing));
+                    producing.look_for_refused(partition, &error, (told, &doing));
                     return Err(Lost::Smaller(error.into()));
                 }
                 Class::Abortable | Class::Refused => return Err(Lost::Abort(error.into())),
@@ -615,54 +654,18 @@ impl Uplink {
         Ok(retry)
     }
 
-    /// Lets all lanes wait that have something for this partition.
-    fn let_wait(&mut self, partition: &(String, i32), queues: &Queues, reason: &str) {
-        for wire in &queues[partition] {
-            self.lanes[wire.lane].waits = Some(reason.to_owned());
-        }
-    }
-
-    /// The first batch for this partition was refused. Its log leaves the records out that the target names; where it
-    /// names none, it tries less of the batch next. Where it is one of the bridge's own records, the log waits.
-    fn look_for_refused(
-        &mut self,
-        partition: &(String, i32),
-        queues: &Queues,
-        error: &KafkaError,
-        (told, doing): (&PartitionProduceResponse, &str),
-    ) {
-        let head = queues[partition].front().expect("its head was sent");
-        let lane = &mut self.lanes[head.lane];
-        let (code, reason) = (error.code().unwrap_or(Code::UNNAMED), error.to_string());
-        match &head.kind {
-            Kind::Records => {
-                let mut any_new = false;
-                for refusal in head.refusals(told, doing) {
-                    any_new |= lane.refuse(refusal);
-                }
-                if !any_new {
-                    let refusal = Refusal { offset: head.offsets.0, code, reason };
-                    let Wire { offsets, records, .. } = *head;
-                    lane.narrow(&Refused { offsets, records, bytes: head.bytes.len(), refusal });
-                }
-            }
-            Kind::DeadLetter(refusal) => lane.waits = Some(format!("{refusal}; and so is its dead letter: {reason}")),
-            Kind::Loss(lost) => lane.waits = Some(format!("{lost}; and what tells that is refused: {reason}")),
-        }
-    }
-
-    /// What puts a lane's new position into the transaction.
+    /// What puts a sender's new position into the transaction.
     fn position_request(&self, end: &RangeEnd, producer: Producer) -> TxnOffsetCommitRequest {
-        let lane = &self.lanes[end.lane];
-        let target = lane.target.expect("a lane that sends has a target");
-        let position = lane.position_at(end.offset, end.mark);
-        let CoordinatorKey::Group(group_id) = &lane.group else { unreachable!("positions are kept by groups") };
+        let sender = &self.senders[end.sender];
+        let target = sender.target.expect("a sender that sends has a target");
+        let position = sender.position_at(end.offset, end.mark);
+        let CoordinatorKey::Group(group_id) = &sender.group else { unreachable!("positions are kept by groups") };
         let partition = TxnOffsetCommitRequestPartition::default()
             .with_partition_index(target.partition)
             .with_committed_offset(end.offset.0)
             .with_committed_metadata(Some(StrBytes::from_string(position.metadata())));
         let topic = TxnOffsetCommitRequestTopic::default()
-            .with_name(TopicName(StrBytes::from_string(lane.remote.clone())))
+            .with_name(TopicName(StrBytes::from_string(sender.remote.clone())))
             .with_partitions(vec![partition]);
         TxnOffsetCommitRequest::default()
             .with_transactional_id(self.transactional_id())
@@ -672,51 +675,67 @@ impl Uplink {
             .with_topics(vec![topic])
     }
 
-    /// Puts a lane's new position into the transaction, and asks until there is an answer.
-    fn commit_position(&mut self, end: &RangeEnd, producer: Producer) -> std::result::Result<(), Lost> {
-        let request = self.position_request(end, producer);
-        self.ask_to_commit(end.lane, &request, code_of_position)
+    /// What commits a sender's new position without a transaction, behind records that were acknowledged.
+    fn plain_position_request(&self, end: &RangeEnd) -> OffsetCommitRequest {
+        let sender = &self.senders[end.sender];
+        let target = sender.target.expect("a sender that sends has a target");
+        let CoordinatorKey::Group(group_id) = &sender.group else { unreachable!("positions are kept by groups") };
+        let metadata = sender.position_at(end.offset, end.mark).metadata();
+        commit_request(group_id, (&sender.remote, target.partition), end.offset, metadata)
     }
 
-    /// Commits a lane's new position without a transaction, behind records that were acknowledged.
-    fn commit_position_plainly(&mut self, end: &RangeEnd) -> std::result::Result<(), Lost> {
-        let lane = &self.lanes[end.lane];
-        let target = lane.target.expect("a lane that sends has a target");
-        let CoordinatorKey::Group(group_id) = &lane.group else { unreachable!("positions are kept by groups") };
-        let metadata = lane.position_at(end.offset, end.mark).metadata();
-        let request = commit_request(group_id, (&lane.remote, target.partition), end.offset, metadata);
-        self.ask_to_commit(end.lane, &request, |answer| {
-            let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
-            told.map_or(Code::UNNAMED.0, |partition| partition.error_code)
-        })
-    }
-
-    /// Asks a lane's group to take a position, until there is an answer or the transaction's time is over.
+    /// Asks senders' groups to take positions, all at once, and those again that did not, until each has answered or
+    /// the transaction's time is over.
     fn ask_to_commit<R: CoordinatorRequest>(
         &mut self,
-        lane: usize,
-        request: &R,
+        requests: Vec<(usize, R)>,
+        changes: &mut SenderChanges,
         code: impl Fn(&R::Response) -> i16,
     ) -> std::result::Result<(), Lost> {
-        let Lane { group, name, remote, .. } = &self.lanes[lane];
-        let group = group.clone();
-        let CoordinatorKey::Group(group_id) = &group else { unreachable!("positions are kept by groups") };
-        let doing = format!("committing the position of {name}");
-        let needed = format!("the group {group_id} and the topic {remote}");
-        let deadline = Instant::now() + self.transaction_timeout;
-        let committed = self.persist(Patience::Until(deadline), |cluster| {
-            let code = code(&cluster.ask_coordinator(&group, request)?);
-            check(&doing, code).map_err(|error| error.needing("Read", &needed))
-        });
-        committed.map_err(|error| self.let_wait_for_topic(lane, error))
-    }
-
-    /// An error that concerns one lane's topic or group lets that lane wait.
-    fn let_wait_for_topic(&mut self, lane: usize, error: BridgeError) -> Lost {
-        if error.code().is_some_and(|code| code.class() == Class::Topic) {
-            self.lanes[lane].waits = Some(error.to_string());
+        struct Left<R> {
+            sender: usize,
+            group: CoordinatorKey,
+            request: R,
+            doing: String,
+            needed: String,
         }
-        error.into()
+        let left = |(sender, request)| {
+            let PartitionSender { group, name, remote, .. } = &self.senders[sender];
+            let CoordinatorKey::Group(group_id) = group else { unreachable!("positions are kept by groups") };
+            let doing = format!("committing the position of {name}");
+            let needed = format!("the group {group_id} and the topic {remote}");
+            Left { sender, group: group.clone(), request, doing, needed }
+        };
+        let mut left: Vec<Left<R>> = requests.into_iter().map(left).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        let mut refused = Vec::new();
+        let deadline = Instant::now() + self.transaction_timeout;
+        let committed = self.retry(Patience::Until(deadline), |cluster| {
+            let requests: Vec<_> = left.iter().map(|left| (&left.group, &left.request)).collect();
+            let mut answers = cluster.ask_coordinators(&requests).into_iter();
+            let mut failure = None;
+            refused.clear();
+            left.retain(|left| {
+                let answer = answers.next().expect("one answer for each request");
+                let committed = answer.and_then(|answer| {
+                    check(&left.doing, code(&answer)).map_err(|error| error.needing("Read", &left.needed))
+                });
+                let Err(error) = committed else { return false };
+                if error.code().is_some_and(|code| code.class() == Class::Topic) {
+                    refused.push((left.sender, error.to_string()));
+                }
+                keep_worse(&mut failure, error);
+                true
+            });
+            failure.map_or(Ok(()), Err)
+        });
+        // What concerns one sender's topic or group lets that sender wait.
+        for (sender, reason) in refused {
+            changes.push((sender, SenderChange::Paused(PauseReason::ClusterRefuses { reason })));
+        }
+        committed.map_err(Lost::from)
     }
 
     /// Ends the transaction, and asks until there is an answer. The epoch that is current from then on comes with it.
@@ -729,7 +748,7 @@ impl Uplink {
             .with_committed(committed);
         let transaction = CoordinatorKey::Transaction(self.config.transactional_id());
         let doing = if committed { "committing a transaction" } else { "aborting a transaction" };
-        let answer = self.persist(Patience::Grace, |cluster| {
+        let answer = self.retry(Patience::Grace, |cluster| {
             let answer = cluster.ask_coordinator(&transaction, &request)?;
             check(doing, answer.error_code).map_err(|error| error.needing_id(&transaction))?;
             Ok(answer)
@@ -742,7 +761,7 @@ impl Uplink {
         Ok(())
     }
 
-    /// Aborts whatever is open, and sees to it that nothing of it can still arrive. Without transactions there is
+    /// Aborts what is open, and makes sure that nothing of it can still arrive. Without transactions there is
     /// nothing to abort; what arrived stays there, and is sent again.
     pub(super) fn abort(&mut self) -> Result<()> {
         if !self.in_transactions() {
@@ -753,94 +772,6 @@ impl Uplink {
             Err(Lost::Fatal(error)) => Err(error),
             Err(_) => self.claim_own_id(),
         }
-    }
-
-    /// Asks for the epoch behind our own: a transaction of ours that timed out leaves that to us, and somebody who
-    /// fenced us does not. Never asks as if we were new, or two copies would fence each other for ever.
-    pub(super) fn claim_own_id(&mut self) -> Result<()> {
-        if !self.in_transactions() {
-            return self.init_producer(None);
-        }
-        let mut was_unanswered = false;
-        match self.ask_for_epoch(self.producer, &mut was_unanswered) {
-            // The cluster may have given out the epoch in an answer that was lost, and what asks again has an older one
-            // then. Nobody is fenced blindly for that: as at a start, the positions have to be those of the logs here.
-            Err(error) if is_fenced(&error) && was_unanswered => {
-                self.producer = None;
-                self.learn_positions(Which::All)?;
-                self.init_producer(None)
-            }
-            Err(error) if is_fenced(&error) => {
-                Err(BridgeError::Fenced { transactional_id: self.config.transactional_id() })
-            }
-            // The cluster has forgotten the id, as it does after a week of silence: so nobody else has it.
-            Err(error) if error.code() == Some(FORGOTTEN_ID) => self.init_producer(None),
-            other => other,
-        }
-    }
-
-    /// Gets the producer id and an epoch that nobody had before; ends what an earlier holder left open.
-    pub(super) fn init_producer(&mut self, own: Option<Producer>) -> Result<()> {
-        self.ask_for_epoch(own, &mut false)
-    }
-
-    /// As `init_producer`; tells whether an answer did not come before the one that counts.
-    fn ask_for_epoch(&mut self, own: Option<Producer>, was_unanswered: &mut bool) -> Result<()> {
-        self.transaction_timeout = self.timeout_wanted();
-        if !self.in_transactions() {
-            return self.init_idempotent_producer();
-        }
-        let timeout_ms = self.transaction_timeout.as_millis() as i32;
-        let mut request = InitProducerIdRequest::default()
-            .with_transactional_id(Some(self.transactional_id()))
-            .with_transaction_timeout_ms(timeout_ms);
-        if let Some(own) = own {
-            request = request.with_producer_id(own.id.into()).with_producer_epoch(own.epoch);
-        }
-        let transaction = CoordinatorKey::Transaction(self.config.transactional_id());
-        let patience = if own.is_some() { Patience::Grace } else { Patience::Asked };
-        let answer = self.persist(patience, |cluster| {
-            let answer = ask_to_claim(cluster, &transaction, &request);
-            *was_unanswered |= answer.as_ref().is_err_and(|error| error.code().is_none());
-            answer
-        })?;
-        self.producer = Some(Producer { id: answer.producer_id.0, epoch: answer.producer_epoch });
-        Ok(())
-    }
-
-    /// A producer id that nobody had before: what an earlier one sent is nobody's business.
-    fn init_idempotent_producer(&mut self) -> Result<()> {
-        let request = InitProducerIdRequest::default().with_transactional_id(None);
-        let answer = self.persist(Patience::Asked, |cluster| {
-            let node = cluster.any_node();
-            let answer = cluster.request(node, Role::Coordinator, &request)?;
-            check("asking for a producer id", answer.error_code)?;
-            Ok(answer)
-        })?;
-        self.sequences.clear();
-        self.producer = Some(Producer { id: answer.producer_id.0, epoch: answer.producer_epoch });
-        Ok(())
-    }
-
-    /// Whether records and positions go in transactions, or as they come (`edgelog.bridge.delivery`).
-    pub(super) fn in_transactions(&self) -> bool {
-        self.config.delivery == Delivery::ExactlyOnce
-    }
-
-    fn transactional_id(&self) -> TransactionalId {
-        TransactionalId(StrBytes::from_string(self.config.transactional_id()))
-    }
-
-    /// For how long a transaction should be allowed to be open.
-    fn timeout_wanted(&self) -> Duration {
-        self.config.transaction_timeout.unwrap_or_else(|| self.cluster.link().transaction_timeout())
-    }
-
-    /// Tells the cluster of another transaction timeout, where the line has become another one.
-    pub(super) fn follow_the_line(&mut self) -> Result<()> {
-        let (wanted, told) = (self.timeout_wanted(), self.transaction_timeout);
-        let is_far = wanted > told * 3 / 2 || wanted < told / 3;
-        if self.producer.is_some() && self.in_transactions() && is_far { self.claim_own_id() } else { Ok(()) }
     }
 
     /// What the next transaction may carry after one with `bytes` that failed for lack of time, or succeeded.

@@ -6,25 +6,26 @@ use std::time::{Duration, Instant};
 
 use kafka_protocol::error::ResponseError;
 
-use super::collect::Side;
+use super::accumulator::InternalTopic;
 use super::config::BridgeConfig;
 use super::error::Result;
 use super::event::{BridgeEvent, Observer};
 use super::failed::FailedFlushes;
 use super::home::Home;
-use super::lane::Lane;
 use super::metrics::MetricsHandle;
-use super::note::Note;
-use super::stamp::Producer;
+use super::partition_sender::PartitionSender;
+use super::pause_reason::PauseReason;
+use super::producer_header::Producer;
+use super::progress_file::ProgressFile;
 use crate::kafka::{self, Backoff, Cluster, Code, RemoteTopic, StopHandle, Transport};
 use crate::{Store, TopicPartition};
 
 /// For how long something is tried again.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Patience {
-    /// Until somebody asks to stop.
+    /// Until a stop is requested.
     Asked,
-    /// Until somebody asked to stop and what is under way has had its time.
+    /// Until a stop was requested and what is in flight has had its time.
     Grace,
     /// As `Grace`, and no longer than until then.
     Until(Instant),
@@ -35,40 +36,42 @@ pub(super) struct Uplink {
     pub(super) store: Arc<Store>,
     pub(super) home: Home,
     pub(super) cluster: Cluster,
-    pub(super) lanes: Vec<Lane>,
+    pub(super) senders: Vec<PartitionSender>,
     /// When was looked whether they are still the ones they were.
     pub(super) looked_at_logs: Option<Instant>,
     /// Since when the data directory is not the one that was locked.
     pub(super) home_missed: Option<Instant>,
     /// Logs that are to be sent and cannot be read at all, and why.
-    pub(super) unreadable: BTreeMap<TopicPartition, String>,
+    pub(super) unreadable: BTreeMap<TopicPartition, PauseReason>,
     /// The target topics that exist.
     pub(super) remote: HashMap<String, RemoteTopic>,
     /// The topics for dead letters and losses; or why one cannot be used.
-    pub(super) sides: HashMap<String, std::result::Result<Side, String>>,
+    pub(super) sides: HashMap<String, std::result::Result<InternalTopic, String>>,
     /// The bridge ends once it has caught up.
     pub(super) until_caught_up: bool,
     /// Until when absent targets are asked for again before the bridge ends without them.
     pub(super) known_by: Option<Instant>,
-    pub(super) note: Note,
+    pub(super) progress: ProgressFile,
     pub(super) failed_flushes: FailedFlushes,
-    /// What the note says in memory is not on the medium yet.
-    pub(super) note_is_behind: bool,
+    /// What the progress file says in memory is not on the disk yet.
+    pub(super) progress_is_behind: bool,
     pub(super) producer: Option<Producer>,
     /// What a transaction may carry, in bytes.
     pub(super) bytes_max: usize,
     /// The next sequence number of each partition, where they go on behind the last (at-least-once).
     pub(super) sequences: HashMap<(String, i32), i32>,
-    /// For how long the cluster lets a transaction be open, as it was told last.
+    /// For how long the cluster lets a transaction be open, as it was asked for last.
     pub(super) transaction_timeout: Duration,
+    /// Whose turn it is first in the next transaction: one that is full before all had theirs goes on there.
+    pub(super) first_sender: usize,
     /// What was refused was looked into last: it is the turn of the others.
     pub(super) others_turn: bool,
     pub(super) observer: Observer,
     pub(super) metrics: MetricsHandle,
     /// Of which target's rules was warned.
     pub(super) warned: HashSet<(String, String)>,
-    /// Why a log waits, as it was told last.
-    pub(super) told: HashMap<TopicPartition, String>,
+    /// Why a log is paused, as it was reported last.
+    pub(super) reported: HashMap<TopicPartition, PauseReason>,
 }
 
 impl Uplink {
@@ -76,7 +79,7 @@ impl Uplink {
     /// What reading the bridge's own files can answer.
     pub(super) fn new(config: BridgeConfig, store: Arc<Store>, home: Home, stop: StopHandle) -> Result<Uplink> {
         let failed_flushes = FailedFlushes::open(Arc::clone(&home.storage))?;
-        let note = Note::open(Arc::clone(&home.storage))?;
+        let progress = ProgressFile::open(Arc::clone(&home.storage))?;
         let (connect, request) = (config.connect_timeout, config.request_timeout);
         let transport = Transport::new(&config.client_id, connect, request, &config.security, stop);
         let cluster = Cluster::new(config.bootstrap.clone(), transport);
@@ -87,7 +90,7 @@ impl Uplink {
             store,
             home,
             cluster,
-            lanes: Vec::new(),
+            senders: Vec::new(),
             looked_at_logs: None,
             home_missed: None,
             unreadable: BTreeMap::new(),
@@ -95,18 +98,19 @@ impl Uplink {
             sides: HashMap::new(),
             until_caught_up: false,
             known_by: None,
-            note,
+            progress,
             failed_flushes,
-            note_is_behind: false,
+            progress_is_behind: false,
             producer: None,
             bytes_max,
             sequences: HashMap::new(),
             transaction_timeout: Duration::ZERO,
+            first_sender: 0,
             others_turn: true,
             observer: Box::new(|_| {}),
             metrics,
             warned: HashSet::new(),
-            told: HashMap::new(),
+            reported: HashMap::new(),
         })
     }
 
@@ -114,11 +118,11 @@ impl Uplink {
         self.observer = observer;
     }
 
-    pub(super) fn tell(&mut self, event: &BridgeEvent) {
+    pub(super) fn report(&mut self, event: &BridgeEvent) {
         match event {
             BridgeEvent::Retrying { reason } => tracing::debug!(reason, "the bridge tries again"),
             BridgeEvent::Aborted { reason } => tracing::info!(reason, "a transaction of the bridge was aborted"),
-            BridgeEvent::Waiting { log, reason } => tracing::warn!(%log, reason, "nothing of this log is sent"),
+            BridgeEvent::Waiting { log, reason } => tracing::warn!(%log, %reason, "nothing of this log is sent"),
             _ => tracing::debug!(?event, "bridge"),
         }
         self.metrics.count(event);
@@ -130,7 +134,7 @@ impl Uplink {
     }
 
     /// Asks again for as long as the answer may be another one later.
-    pub(super) fn persist<T>(
+    pub(super) fn retry<T>(
         &mut self,
         patience: Patience,
         mut ask: impl FnMut(&mut Cluster) -> kafka::Result<T>,
@@ -158,7 +162,7 @@ impl Uplink {
                     }
                 }
             }
-            self.tell(&BridgeEvent::Retrying { reason: error.to_string() });
+            self.report(&BridgeEvent::Retrying { reason: error.to_string() });
             let code = error.code();
             let completing = matches!(code.and_then(Code::named), Some(ConcurrentTransactions | UnstableOffsetCommit));
             stop.wait_before_retry(if completing { soon.pause() } else { backoff.pause_after(&error) });
@@ -166,18 +170,18 @@ impl Uplink {
             let may_have_moved = code.map_or(tries % 2 == 0, Code::is_of_a_move);
             if !error.is_refusal() && may_have_moved {
                 // Connections that die on a bad line say nothing of where brokers are, when they do so once. Where
-                // nobody answers, the next try says so.
+                // no broker answers, the next try says so.
                 let _ = self.cluster.topics(&[]);
             }
         }
     }
 
-    /// Makes the note say what is known, where it does not.
-    pub(super) fn write_note(&mut self) -> Result<()> {
-        if !std::mem::take(&mut self.note_is_behind) {
+    /// Makes the progress file say what is known, where it does not.
+    pub(super) fn write_progress(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.progress_is_behind) {
             return Ok(());
         }
-        let written = self.note.write();
+        let written = self.progress.write();
         // Where it was removed with its store, there is nothing that it would have to say.
         if written.is_err() && self.home.is_replaced() { Ok(()) } else { written }
     }

@@ -3,7 +3,7 @@
 //! Coordinators are spoken to over connections of their own: a broker that throttles a producer holds back what comes
 //! later on the same connection, and an EndTxn that waits behind it meets a transaction that timed out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use kafka_protocol::error::ResponseError;
 
@@ -11,7 +11,7 @@ use super::api::ApiRequest;
 use super::connection::{Connection, Transport};
 use super::error::{KafkaError, Result};
 use super::error_code::Code;
-use super::link::LinkEstimator;
+use super::link::{IN_FLIGHT_MAX, LinkEstimator};
 use super::stop::StopHandle;
 
 /// What a connection is for.
@@ -105,13 +105,53 @@ impl Brokers {
     /// Waits for the response to the oldest request in flight to this broker, which was an `R`. An error loses all that
     /// is in flight there.
     pub(super) fn receive<R: ApiRequest>(&mut self, node: i32, role: Role) -> Result<R::Response> {
-        const DIED: Code = Code::of(ResponseError::NetworkException);
         let Some(mut connection) = self.connections.remove(&(node, role)) else {
-            return Err(KafkaError::broker("waiting for an answer", DIED, Some("the connection died")));
+            return Err(lost_with_its_connection());
         };
         let response = connection.receive::<R>()?;
         self.connections.insert((node, role), connection);
         Ok(response)
+    }
+
+    /// Sends each of these requests to its broker and returns what each was answered, in their order: one round trip
+    /// for as many as may be in flight, not one for each. Nothing else may be in flight there. An error loses all that
+    /// is in flight to its broker, and nothing more of the exchange is sent there; other brokers' answers are their
+    /// own.
+    pub(super) fn exchange<R: ApiRequest>(
+        &mut self,
+        role: Role,
+        in_flight_max: usize,
+        requests: &[(i32, &R)],
+    ) -> Vec<Result<R::Response>> {
+        let mut responses: Vec<Option<Result<R::Response>>> = requests.iter().map(|_| None).collect();
+        // By broker, the requests that are still to be sent and those in flight.
+        let mut queues: BTreeMap<i32, (VecDeque<usize>, VecDeque<usize>)> = BTreeMap::new();
+        for (n, (node, _)) in requests.iter().enumerate() {
+            queues.entry(*node).or_default().0.push_back(n);
+        }
+        let max = in_flight_max.clamp(1, IN_FLIGHT_MAX);
+        while !queues.is_empty() {
+            // Every broker gets what it may have before any is waited for.
+            queues.retain(|node, (queue, in_flight)| {
+                while in_flight.len() < max {
+                    let Some(n) = queue.pop_front() else { break };
+                    if let Err(error) = self.send(*node, role, requests[n].1) {
+                        responses[n] = Some(Err(error));
+                        return false;
+                    }
+                    in_flight.push_back(n);
+                }
+                true
+            });
+            queues.retain(|node, (queue, in_flight)| {
+                let Some(n) = in_flight.pop_front() else { return false };
+                let response = self.receive::<R>(*node, role);
+                let is_whole = response.is_ok();
+                responses[n] = Some(response);
+                is_whole && !(queue.is_empty() && in_flight.is_empty())
+            });
+        }
+        responses.into_iter().map(|response| response.unwrap_or_else(|| Err(lost_with_its_connection()))).collect()
     }
 
     /// The next request to this broker in this role waits, as it asked for.
@@ -144,4 +184,10 @@ impl Brokers {
         };
         Connection::open(&host, port, &self.transport)
     }
+}
+
+/// The connection on which a request was sent, or would have been, ended without its answer.
+pub(super) fn lost_with_its_connection() -> KafkaError {
+    const DIED: Code = Code::of(ResponseError::NetworkException);
+    KafkaError::broker("waiting for an answer", DIED, Some("the connection died"))
 }

@@ -12,8 +12,9 @@ use super::api::ApiRequest;
 use super::brokers::{Brokers, Role};
 use super::connection::Transport;
 use super::coordinator::{CoordinatorKey, CoordinatorRequest, Coordinators};
-use super::error::{KafkaError, Result, check};
+use super::error::{KafkaError, Result, check, keep_worse};
 use super::error_code::Code;
+use super::group_offsets::{self, GroupOffset};
 use super::link::LinkEstimator;
 use super::stop::StopHandle;
 
@@ -180,5 +181,30 @@ impl Cluster {
         request: &R,
     ) -> Result<R::Response> {
         self.coordinators.ask(&mut self.brokers, key, request)
+    }
+
+    /// As [`ask_coordinator`](Cluster::ask_coordinator), for many keys at once: what each request was answered, in
+    /// their order.
+    pub(crate) fn ask_coordinators<R: CoordinatorRequest>(
+        &mut self,
+        requests: &[(&CoordinatorKey, &R)],
+    ) -> Vec<Result<R::Response>> {
+        self.coordinators.ask_all(&mut self.brokers, requests)
+    }
+
+    /// Looks up the coordinators of these keys, where they are not known. Whichever is not found is looked up again
+    /// when it is asked; returns a reason of those that another try may mend.
+    pub(crate) fn find_coordinators(&mut self, keys: &[&CoordinatorKey]) -> Option<KafkaError> {
+        let missing = self.coordinators.find_all(&mut self.brokers, keys);
+        let mut kept = None;
+        for error in missing.into_values().filter(|error| error.is_retriable() && !error.is_refusal()) {
+            keep_worse(&mut kept, error);
+        }
+        kept
+    }
+
+    /// What each of these groups has committed, by its name; with `stable`, behind transactions that are open.
+    pub(crate) fn group_offsets(&mut self, groups: &[&str], stable: bool) -> HashMap<String, Result<Vec<GroupOffset>>> {
+        group_offsets::fetch(&mut self.coordinators, &mut self.brokers, groups, stable)
     }
 }

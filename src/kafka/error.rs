@@ -87,6 +87,15 @@ pub(crate) fn check(doing: &str, code: i16) -> Result<()> {
     if code == 0 { Ok(()) } else { Err(KafkaError::broker(doing, Code(code), None)) }
 }
 
+/// Of several failures, keeps the one that another try does not mend; else the one that ended a connection, with which
+/// others were lost; else the first.
+pub(crate) fn keep_worse(kept: &mut Option<KafkaError>, error: KafkaError) {
+    let rank = |error: &KafkaError| (error.is_retriable(), error.code().is_some());
+    if kept.as_ref().is_none_or(|kept| rank(&error) < rank(kept)) {
+        *kept = Some(error);
+    }
+}
+
 /// The broker's words behind its code.
 pub(crate) struct Words<'a>(pub(crate) &'a Option<String>);
 
@@ -99,6 +108,26 @@ impl fmt::Display for Words<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_several_failures_the_one_is_kept_that_says_most() {
+        let broker = |error: ResponseError| KafkaError::broker("asking", Code(error.code()), None);
+        let died = || KafkaError::Connection { address: "a:1".to_owned(), source: io::ErrorKind::UnexpectedEof.into() };
+        let moved = || broker(ResponseError::NotCoordinator);
+        let lost = || broker(ResponseError::NetworkException);
+        let fatal = || broker(ResponseError::InvalidRequest);
+        for (errors, kept) in [
+            ([moved(), lost(), lost()], moved()),
+            ([lost(), died(), moved()], died()),
+            ([lost(), died(), fatal()], fatal()),
+        ] {
+            let mut found = None;
+            for error in errors {
+                keep_worse(&mut found, error);
+            }
+            assert_eq!(found.map(|error| error.to_string()), Some(kept.to_string()));
+        }
+    }
 
     #[test]
     fn a_refusal_names_its_code_and_the_right_that_is_missing() {

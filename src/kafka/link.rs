@@ -32,6 +32,17 @@ const LONG_ROUND_TRIP: Duration = Duration::from_millis(250);
 const FIRST_BYTES: usize = 16 << 10;
 /// Round trips that a transaction may have to wait for: its three requests, asked again where connections died.
 const ROUND_TRIPS: u32 = 16;
+/// So many requests of one exchange are in flight to a broker: what waits to be read there fits the buffers of both
+/// ends, so that neither waits for the other to read first.
+pub(crate) const IN_FLIGHT_MAX: usize = 256;
+/// The bytes of a request that commits an offset.
+const COMMIT_BYTES: usize = 400;
+/// How long a coordinator takes for one at least: it writes each to its log before it answers.
+const COMMIT_TIME_MIN: Duration = Duration::from_millis(20);
+/// The time that any transaction has is enough for so many offsets.
+const FEW_OFFSETS: usize = 50;
+/// A transaction has so many times as long as its offsets should take.
+const COMMIT_SLACK: usize = 4;
 const TIMEOUT_MIN: Duration = Duration::from_secs(10);
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
@@ -46,6 +57,8 @@ struct Estimate {
     round_trip: Option<Duration>,
     /// What is no transmission: the best of them.
     shortest: Option<Duration>,
+    /// How long the answer to a small request takes behind the answer before it: what a broker needs for one.
+    behind: Option<Duration>,
     /// Bytes of the last large requests, and the seconds that those took, the later ones counting more: a mean of their
     /// rates would take the luck of one for the line's.
     sent: f64,
@@ -97,6 +110,9 @@ impl LinkEstimator {
                 estimate.round_trip = Some(fallen.max(after));
                 let risen = estimate.shortest.map_or(after, |before| before + before / 16);
                 estimate.shortest = Some(risen.min(after));
+            }
+            Waited::Behind(after) if bytes <= SMALL_BYTES => {
+                estimate.behind = Some(estimate.behind.map_or(after, |before| (before * 7 + after) / 8));
             }
             _ if bytes >= LARGE_BYTES => {
                 let sending = match waited {
@@ -163,10 +179,28 @@ impl LinkEstimator {
         (rate.saturating_mul(seconds) / 2).max(self.piece_bytes_max().min(ONE_PIECE_BYTES))
     }
 
-    /// How long a transaction may take: longer on a line with long round trips.
-    pub(crate) fn transaction_timeout(&self) -> Duration {
+    /// How long a transaction that commits so many offsets may take: longer on a line with long round trips, and with
+    /// many offsets.
+    pub(crate) fn transaction_timeout(&self, offsets: usize) -> Duration {
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let round_trip = self.shared.lock().round_trip.unwrap_or_default();
-        (round_trip * ROUND_TRIPS).clamp(TIMEOUT_MIN, TIMEOUT_MAX)
+        let waits = round_trip.saturating_mul(ROUND_TRIPS.saturating_add(number(offsets / IN_FLIGHT_MAX)));
+        let many = offsets.saturating_sub(FEW_OFFSETS).saturating_mul(COMMIT_SLACK);
+        waits.saturating_add(self.commit_time().saturating_mul(number(many))).clamp(TIMEOUT_MIN, TIMEOUT_MAX)
+    }
+
+    /// How many offsets a transaction may commit that has `timeout` to end; one in any case.
+    pub(crate) fn offsets_max(&self, timeout: Duration) -> usize {
+        let ms = |time: Duration| usize::try_from(time.as_millis()).unwrap_or(usize::MAX);
+        let in_time = ms(timeout) / COMMIT_SLACK / ms(self.commit_time()).max(1);
+        in_time.saturating_add(in_time.min(FEW_OFFSETS)).max(1)
+    }
+
+    /// How long it takes to commit one offset behind others.
+    fn commit_time(&self) -> Duration {
+        let estimate = self.shared.lock();
+        let sending = estimate.bytes_per_second().map_or(0, |rate| COMMIT_BYTES * 1000 / rate);
+        COMMIT_TIME_MIN.max(estimate.behind.unwrap_or_default()).max(Duration::from_millis(sending as u64))
     }
 }
 
@@ -258,12 +292,12 @@ mod tests {
     #[test]
     fn a_transaction_has_time_for_its_round_trips_and_carries_what_goes_through_in_a_part_of_it() {
         let link = LinkEstimator::default();
-        assert_eq!(link.transaction_timeout(), TIMEOUT_MIN);
+        assert_eq!(link.transaction_timeout(1), TIMEOUT_MIN);
         assert_eq!(link.transaction_bytes_max(60 * SECOND), usize::MAX);
         link.answered(100, Waited::Alone(3 * SECOND));
-        assert_eq!(link.transaction_timeout(), 48 * SECOND);
+        assert_eq!(link.transaction_timeout(1), 48 * SECOND);
         link.answered(100, Waited::Alone(9 * SECOND));
-        assert_eq!(link.transaction_timeout(), TIMEOUT_MAX);
+        assert_eq!(link.transaction_timeout(1), TIMEOUT_MAX);
         // A piece of the smallest kind, with its batch a little smaller than it might be, is measured.
         let pieces = LinkEstimator::default();
         pieces.answered(100, Waited::Alone(SECOND));
@@ -285,6 +319,29 @@ mod tests {
         assert!((29_000..30_000).contains(&link.transaction_bytes_max(60 * SECOND)));
         assert_eq!(link.transaction_bytes_max(10 * SECOND), PIECE_BYTES_MIN);
         assert_eq!(link.piece_bytes_max(), PIECE_BYTES_MIN);
+    }
+
+    /// Without that, 20 logs on a line of 0.7 s had a transaction that timed out.
+    #[test]
+    fn a_transaction_has_time_for_the_offsets_that_it_may_commit() {
+        let link = LinkEstimator::default();
+        assert_eq!(link.transaction_timeout(50), TIMEOUT_MIN);
+        link.answered(100, Waited::Alone(SECOND * 7 / 10));
+        assert_eq!(link.transaction_timeout(1), SECOND * 112 / 10);
+        assert_eq!(link.transaction_timeout(200), SECOND * 232 / 10);
+        assert_eq!(link.transaction_timeout(100_000), TIMEOUT_MAX);
+        // Those that the timeout counts are those that may be in it.
+        for offsets in [1, 60, 200, 400, 600] {
+            let timeout = link.transaction_timeout(offsets);
+            assert!(link.offsets_max(timeout) >= offsets, "{offsets} in {timeout:?}");
+        }
+        assert_eq!(link.offsets_max(TIMEOUT_MAX), 800);
+        // Slow coordinators, or a slow line: fewer.
+        (0..50).for_each(|_| link.answered(100, Waited::Behind(SECOND / 10)));
+        assert_eq!(link.offsets_max(TIMEOUT_MAX), 200);
+        link.answered(5_000, Waited::Behind(20 * SECOND));
+        assert_eq!(link.offsets_max(TIMEOUT_MAX), 18);
+        assert_eq!(link.offsets_max(SECOND), 1);
     }
 
     #[test]

@@ -17,6 +17,11 @@ use super::stop::StopHandle;
 /// Listens until the test ends, on the port that it returns. `respond` gets each request's key and version, and gives
 /// the response's body; `None` closes the connection.
 pub(super) fn listen(respond: impl Fn(ApiKey, i16) -> Option<Bytes> + Clone + Send + 'static) -> u16 {
+    listen_to(move |key, version, _| respond(key, version))
+}
+
+/// As [`listen`]; `respond` gets each request's body as well.
+pub(super) fn listen_to(respond: impl Fn(ApiKey, i16, Bytes) -> Option<Bytes> + Clone + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
     let port = listener.local_addr().expect("it listens").port();
     thread::spawn(move || {
@@ -29,7 +34,7 @@ pub(super) fn listen(respond: impl Fn(ApiKey, i16) -> Option<Bytes> + Clone + Se
     port
 }
 
-fn serve(mut client: TcpStream, respond: impl Fn(ApiKey, i16) -> Option<Bytes>) -> io::Result<()> {
+fn serve(mut client: TcpStream, respond: impl Fn(ApiKey, i16, Bytes) -> Option<Bytes>) -> io::Result<()> {
     loop {
         let mut len = [0; 4];
         client.read_exact(&mut len)?;
@@ -39,7 +44,7 @@ fn serve(mut client: TcpStream, respond: impl Fn(ApiKey, i16) -> Option<Bytes>) 
         let key = ApiKey::try_from(key).expect("a request of Kafka's");
         let mut request = Bytes::from(frame);
         let header = RequestHeader::decode(&mut request, key.request_header_version(version)).expect("a header");
-        let body = if key == ApiKey::ApiVersions { Some(all_versions()) } else { respond(key, version) };
+        let body = if key == ApiKey::ApiVersions { Some(all_versions()) } else { respond(key, version, request) };
         let Some(body) = body else { return Ok(()) };
         let mut response = BytesMut::new();
         let answered = ResponseHeader::default().with_correlation_id(header.correlation_id);

@@ -18,7 +18,6 @@ use super::topic::{NewTopic, Topic};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 #[cfg(feature = "bridge")]
-use crate::log::LogHost;
 use crate::log::{Log, TopicPartition};
 use crate::storage::{DirectoryStorage, DirectoryStorageOptions, LOCK_FILE, Storage, StoreMode};
 use crate::sync::{Mutex, Ordering};
@@ -210,14 +209,8 @@ impl Store {
         Err(Error::UnknownTopicOrPartition { name: name.to_string() })
     }
 
-    /// The identity that the checkpoint has for a log: the one that lasts. `None` where it has none, as for files that
-    /// were put here and not yet opened for writing.
-    #[cfg(feature = "bridge")]
-    pub(crate) fn lasting_id(&self, name: &TopicPartition) -> Result<Option<[u8; 16]>> {
-        Ok(self.shared.read_saved(name)?.map(|saved| saved.id))
-    }
-
-    /// As [`lasting_id`](Store::lasting_id), of all logs that the checkpoint names now.
+    /// The identities that the checkpoint has for logs now: those that last. It has none for files that were put here
+    /// and not yet opened for writing.
     #[cfg(feature = "bridge")]
     pub(crate) fn lasting_ids(&self) -> Result<BTreeMap<TopicPartition, [u8; 16]>> {
         let mut followed = self.shared.followed.lock();

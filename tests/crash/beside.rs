@@ -21,13 +21,13 @@ use std::time::Duration;
 use edgelog_core::{Offset, RecordBatch, TimestampMs};
 use uuid::Uuid;
 
-use super::collect::{Collected, Kind, Side as SideTopic, Terms, collect};
+use super::accumulator::{DrainLimits, InternalTopic as SideTopic, Kind, TransactionPlan, collect};
+use super::committed_offset::CommittedOffset;
 use super::config::BridgeConfig;
 use super::failed::FailedFlushes;
-use super::lane::{Lane, Target, Verdict, judge};
-use super::note::{Entry, Note};
-use super::position::Position;
-use super::stamp::Producer;
+use super::partition_sender::{Ownership, PartitionSender, Target, check_ownership};
+use super::producer_header::Producer;
+use super::progress_file::{LogProgress, ProgressFile};
 use crate::clock::ManualClock;
 use crate::kafka::CoordinatorKey;
 use crate::storage::Storage;
@@ -65,10 +65,10 @@ enum Mistake {
 struct Delivered {
     /// Every record that ever left the device, committed or not.
     sent: BTreeMap<Offset, Vec<u8>>,
-    position: Option<Position>,
+    position: Option<CommittedOffset>,
 }
 
-type Entries = BTreeMap<TopicPartition, Entry>;
+type Entries = BTreeMap<TopicPartition, LogProgress>;
 
 /// What is known when the power goes.
 #[derive(Debug, Clone, Default)]
@@ -84,9 +84,9 @@ struct Known {
 struct Process {
     disk: SimDisk,
     store: Store,
-    note: Note,
+    progress: ProgressFile,
     failed: FailedFlushes,
-    lanes: Vec<Lane>,
+    senders: Vec<PartitionSender>,
 }
 
 /// Everything but the writer.
@@ -150,11 +150,11 @@ impl Uplink {
         let Ok(store) = options(&ManualClock::new(TimestampMs(TIME))).attach_on(disk.clone()) else { return Ok(()) };
         let storage: Arc<dyn Storage> = Arc::new(disk.clone());
         let Ok(failed) = FailedFlushes::open(Arc::clone(&storage)) else { return Ok(()) };
-        let Ok(note) = Note::open(storage) else { return Ok(()) };
-        if note.is_damaged && self.known.is_noted {
+        let Ok(progress) = ProgressFile::open(storage) else { return Ok(()) };
+        if progress.is_damaged && self.known.is_noted {
             return Err("a bridge that starts finds its note damaged".into());
         }
-        self.process = Some(Process { disk, store, note, failed, lanes: Vec::new() });
+        self.process = Some(Process { disk, store, progress, failed, senders: Vec::new() });
         Ok(())
     }
 
@@ -165,58 +165,58 @@ impl Uplink {
     }
 
     /// The logs that there are by now, each where the cluster says, or where the note says that has the cluster's word.
-    fn find_lanes(&mut self) -> Result<(), String> {
+    fn find_senders(&mut self) -> Result<(), String> {
         let by_note = self.rng.chance(30);
         let Some(process) = &mut self.process else { return Ok(()) };
         for topic in TOPICS {
             let name = name(topic);
-            if process.lanes.iter().any(|lane| lane.name == name) {
+            if process.senders.iter().any(|sender| sender.name == name) {
                 continue;
             }
             let Ok(log) = process.store.log(topic, 0) else { continue };
-            if process.store.lasting_id(&name).ok().flatten() != Some(log.id()) {
+            if process.store.lasting_ids().ok().and_then(|ids| ids.get(&name).copied()) != Some(log.id()) {
                 continue;
             }
-            let mut lane = Lane::new(name.clone(), log, CoordinatorKey::Group("g".into()), REMOTE.into());
-            lane.target = Some(Target { partition: 0, topic_id: TOPIC_ID });
-            lane.inherit_failed_flush(&process.failed);
+            let mut sender = PartitionSender::new(name.clone(), log, CoordinatorKey::Group("g".into()), REMOTE.into());
+            sender.target = Some(Target { partition: 0, topic_id: TOPIC_ID });
+            sender.inherit_failed_flush(&process.failed);
             let committed = self.known.cluster.get(&name).and_then(|delivered| delivered.position);
-            let entry = process.note.entries.get(&name);
+            let entry = process.progress.entries.get(&name);
             // The cluster has forgotten the position, and tells of the transaction that was intended alone.
-            let noted = entry.and_then(|entry| match &entry.intent {
+            let noted = entry.and_then(|entry| match &entry.pending {
                 Some(intent) if committed.is_some_and(|at| at.offset >= intent.to.offset) => Some(intent.to),
-                _ => entry.done,
+                _ => entry.acknowledged,
             });
             if noted != committed {
                 return Err(format!("the note goes on at {noted:?}, the cluster at {committed:?}"));
             }
             let started = match if by_note { noted } else { committed } {
-                Some(position) => match judge(&lane.log, &position) {
-                    Ok(Verdict::Ours) => lane.start_at(&position),
+                Some(position) => match check_ownership(&sender.log, &position) {
+                    Ok(Ownership::Ours) => sender.start_at(&position),
                     // As for damage: looked at again later.
                     Err(_) => continue,
                     Ok(other) => return Err(format!("a bridge that starts finds {position:?} to be {other:?}")),
                 },
-                None => lane.start_at_the_beginning(),
+                None => sender.start_at_the_beginning(),
             };
             if started.is_ok() {
-                process.note.entries.entry(name).or_insert_with(|| Entry {
+                process.progress.entries.entry(name).or_insert_with(|| LogProgress {
                     remote: REMOTE.into(),
                     partition: -1,
-                    ..Entry::default()
+                    ..LogProgress::default()
                 });
-                process.lanes.push(lane);
+                process.senders.push(sender);
             }
         }
         Ok(())
     }
 
     /// Whether the note was written; a bridge that cannot write it ends.
-    fn write_note(&mut self) -> bool {
-        let Some(entries) = self.process.as_ref().map(|process| process.note.entries.clone()) else { return false };
+    fn write_progress(&mut self) -> bool {
+        let Some(entries) = self.process.as_ref().map(|process| process.progress.entries.clone()) else { return false };
         self.known.notes.push(entries.clone());
         self.mark("writing the note");
-        let written = self.process.as_mut().is_some_and(|process| process.note.write().is_ok());
+        let written = self.process.as_mut().is_some_and(|process| process.progress.write().is_ok());
         if written {
             (self.known.notes, self.known.is_noted) = (vec![entries], true);
             self.mark("the note is written");
@@ -230,45 +230,47 @@ impl Uplink {
         if self.process.is_none() {
             self.start()?;
         }
-        self.find_lanes()?;
+        self.find_senders()?;
         let Some(process) = &mut self.process else { return Ok(()) };
         let sides = SideTopic { partition: 0, batch_bytes_max: 1 << 20 };
         let sides = HashMap::from([("edgelog.losses".to_owned(), Ok(sides))]);
-        for lane in &mut process.lanes {
-            let had_failed = lane.log.failed_flush().is_some();
-            let before = lane.log.offsets().recovery_point;
-            lane.make_durable(Duration::ZERO, &mut process.failed);
-            self.counts.beyond_checkpoint += usize::from(lane.log.offsets().recovery_point > before);
-            self.counts.settled += usize::from(had_failed && lane.log.failed_flush().is_none());
-            let is_failed = self.disk.sees_flag(&lane.name.to_string()).unwrap_or(false);
-            self.counts.stopped += usize::from(is_failed && lane.waits.is_some());
-            let shows_more = lane.log.offsets().log_end_offset > lane.log.offsets().recovery_point;
-            if is_failed && shows_more && lane.waits.is_none() {
+        for sender in &mut process.senders {
+            let had_failed = sender.log.failed_flush().is_some();
+            let before = sender.log.offsets().recovery_point;
+            sender.make_durable(Duration::ZERO, &mut process.failed);
+            self.counts.beyond_checkpoint += usize::from(sender.log.offsets().recovery_point > before);
+            self.counts.settled += usize::from(had_failed && sender.log.failed_flush().is_none());
+            let is_failed = self.disk.sees_flag(&sender.name.to_string()).unwrap_or(false);
+            self.counts.stopped += usize::from(is_failed && sender.paused.is_some());
+            let shows_more = sender.log.offsets().log_end_offset > sender.log.offsets().recovery_point;
+            if is_failed && shows_more && sender.paused.is_none() {
                 return Err("a bridge goes on with a log whose writer has failed".into());
             }
         }
-        let terms = Terms {
+        let terms = DrainLimits {
             config: &self.config,
             sides: &sides,
             bytes_max: 16 << 10,
             request_bytes_max: 16 << 10,
+            senders_max: usize::MAX,
+            first: 0,
             now: TimestampMs(TIME),
             only: None,
         };
-        let collected = collect(&mut process.lanes, &terms);
-        for lane in &mut process.lanes {
+        let collected = collect(&mut process.senders, &terms);
+        for sender in &mut process.senders {
             // A minute later it is looked at again.
-            if lane.waits.take().is_some() {
-                let _ = lane.rewind();
+            if sender.paused.take().is_some() {
+                let _ = sender.rewind();
             }
         }
         if collected.is_empty() { Ok(()) } else { self.send(&collected) }
     }
 
-    fn send(&mut self, collected: &Collected) -> Result<(), String> {
+    fn send(&mut self, collected: &TransactionPlan) -> Result<(), String> {
         let process = self.process.as_mut().expect("it has collected");
         for piece in &collected.pieces {
-            let delivered = self.known.cluster.entry(process.lanes[piece.lane].name.clone()).or_default();
+            let delivered = self.known.cluster.entry(process.senders[piece.sender].name.clone()).or_default();
             if piece.kind != Kind::Records {
                 continue;
             }
@@ -287,20 +289,20 @@ impl Uplink {
         let producer = Producer { id: 1, epoch: self.epoch };
         let mut positions = Vec::new();
         for end in &collected.ends {
-            let lane = &process.lanes[end.lane];
-            let to = lane.position_at(end.offset, end.mark);
-            let mut entry = lane.intending(end, producer, Some(((REMOTE.into(), 0), Offset(5))));
+            let sender = &process.senders[end.sender];
+            let to = sender.position_at(end.offset, end.mark);
+            let mut entry = sender.progress_before_commit(end, producer, Some(((REMOTE.into(), 0), Offset(5))));
             if self.mistake == Mistake::DoneFirst {
-                (entry.done, entry.intent) = (Some(to), None);
+                (entry.acknowledged, entry.pending) = (Some(to), None);
             }
-            process.note.entries.insert(lane.name.clone(), entry);
-            positions.push((lane.name.clone(), to));
+            process.progress.entries.insert(sender.name.clone(), entry);
+            positions.push((sender.name.clone(), to));
         }
         self.mark("sent");
         if self.mistake == Mistake::CommitFirst {
             self.commit(&positions);
         }
-        if !self.write_note() {
+        if !self.write_progress() {
             return Ok(());
         }
         // It dies, or cannot reach anybody: the cluster aborts what is open.
@@ -316,18 +318,18 @@ impl Uplink {
         }
         let process = self.process.as_mut().expect("it has written its note");
         for end in &collected.ends {
-            let lane = &mut process.lanes[end.lane];
-            lane.advance(end);
-            process.note.entries.insert(lane.name.clone(), lane.entry(None));
+            let sender = &mut process.senders[end.sender];
+            sender.advance(end);
+            process.progress.entries.insert(sender.name.clone(), sender.progress(None));
         }
         // When it has caught up.
         if self.rng.chance(40) {
-            self.write_note();
+            self.write_progress();
         }
         Ok(())
     }
 
-    fn commit(&mut self, positions: &[(TopicPartition, Position)]) {
+    fn commit(&mut self, positions: &[(TopicPartition, CommittedOffset)]) {
         for (name, to) in positions {
             self.known.cluster.get_mut(name).expect("something was sent").position = Some(*to);
         }
@@ -485,17 +487,17 @@ fn run(seed: u64, mistake: Mistake) -> Result<Run, String> {
 fn verify(core: &Core, known: &Known, image: Image) -> Result<(), String> {
     let disk = SimDisk::from_core(core.image(image));
     let storage: Arc<dyn Storage> = Arc::new(disk.clone());
-    let note = Note::open(storage).map_err(|error| format!("the note: {error}"))?;
-    if note.is_damaged && known.is_noted {
+    let progress = ProgressFile::open(storage).map_err(|error| format!("the note: {error}"))?;
+    if progress.is_damaged && known.is_noted {
         return Err("the note is damaged".into());
     }
-    if !known.notes.contains(&note.entries) {
-        return Err(format!("the note is none of the last: {:?}, not of {:?}", note.entries, known.notes));
+    if !known.notes.contains(&progress.entries) {
+        return Err(format!("the note is none of the last: {:?}, not of {:?}", progress.entries, known.notes));
     }
     for (log, Delivered { position, .. }) in &known.cluster {
-        let entry = note.entries.get(log);
-        let done = entry.and_then(|entry| entry.done);
-        let intended = entry.and_then(|entry| entry.intent.as_ref()).map(|intent| intent.to);
+        let entry = progress.entries.get(log);
+        let done = entry.and_then(|entry| entry.acknowledged);
+        let intended = entry.and_then(|entry| entry.pending.as_ref()).map(|intent| intent.to);
         if done != *position && intended != *position {
             return Err(format!("the cluster has committed {position:?}, and the note has {done:?} and {intended:?}"));
         }
@@ -527,8 +529,8 @@ fn verify(core: &Core, known: &Known, image: Image) -> Result<(), String> {
             }
         }
         if let Some(position) = position {
-            let verdict = judge(&log, position).map_err(gone)?;
-            if verdict != Verdict::Ours {
+            let verdict = check_ownership(&log, position).map_err(gone)?;
+            if verdict != Ownership::Ours {
                 return Err(format!("the committed {position:?} is {verdict:?}"));
             }
         }

@@ -193,45 +193,57 @@ impl Pair {
 
     fn coordinator(&mut self, frame: &[u8], version: i16) -> io::Result<Bytes> {
         let (header, asked) = decode_request::<FindCoordinatorRequest>(frame, version);
-        let key = asked.coordinator_keys.into_iter().next().unwrap_or_default();
-        let older = FindCoordinatorRequest::default().with_key(key.clone()).with_key_type(asked.key_type);
-        let (header, found) = self.ask(&header, &older, 2)?;
-        let coordinator = Coordinator::default()
-            .with_key(key)
-            .with_node_id(found.node_id)
-            .with_host(StrBytes::from_string(self.address.ip().to_string()))
-            .with_port(i32::from(self.address.port()))
-            .with_error_code(found.error_code)
-            .with_error_message(found.error_message);
-        let answer = FindCoordinatorResponse::default().with_coordinators(vec![coordinator]);
-        Ok(encode(&header, &answer, version))
+        let mut coordinators = Vec::new();
+        let mut answered = ResponseHeader::default().with_correlation_id(header.correlation_id);
+        for key in asked.coordinator_keys {
+            let older = FindCoordinatorRequest::default().with_key(key.clone()).with_key_type(asked.key_type);
+            let found;
+            (answered, found) = self.ask(&header, &older, 2)?;
+            coordinators.push(
+                Coordinator::default()
+                    .with_key(key)
+                    .with_node_id(found.node_id)
+                    .with_host(StrBytes::from_string(self.address.ip().to_string()))
+                    .with_port(i32::from(self.address.port()))
+                    .with_error_code(found.error_code)
+                    .with_error_message(found.error_message),
+            );
+        }
+        let answer = FindCoordinatorResponse::default().with_coordinators(coordinators);
+        Ok(encode(&answered, &answer, version))
     }
 
     fn positions(&mut self, frame: &[u8], version: i16) -> io::Result<Bytes> {
         let (header, asked) = decode_request::<OffsetFetchRequest>(frame, version);
-        let group = asked.groups.into_iter().next().unwrap_or_default();
-        let topic = |topic: kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopics| {
-            OffsetFetchRequestTopic::default().with_name(topic.name).with_partition_indexes(topic.partition_indexes)
-        };
-        let topics = group.topics.map(|topics| topics.into_iter().map(topic).collect());
-        let older = OffsetFetchRequest::default().with_group_id(group.group_id.clone()).with_topics(topics);
-        let (header, found) = self.ask(&header, &older, 5)?;
-        let topics = found.topics.into_iter().map(|topic| {
-            let partitions = topic.partitions.into_iter().map(|partition| {
-                OffsetFetchResponsePartitions::default()
-                    .with_partition_index(partition.partition_index)
-                    .with_committed_offset(partition.committed_offset)
-                    .with_committed_leader_epoch(partition.committed_leader_epoch)
-                    .with_metadata(partition.metadata)
-                    .with_error_code(partition.error_code)
+        let mut groups = Vec::new();
+        let mut answered = ResponseHeader::default().with_correlation_id(header.correlation_id);
+        for group in asked.groups {
+            let topic = |topic: kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopics| {
+                OffsetFetchRequestTopic::default().with_name(topic.name).with_partition_indexes(topic.partition_indexes)
+            };
+            let topics = group.topics.map(|topics| topics.into_iter().map(topic).collect());
+            let older = OffsetFetchRequest::default().with_group_id(group.group_id.clone()).with_topics(topics);
+            let found;
+            (answered, found) = self.ask(&header, &older, 5)?;
+            let topics = found.topics.into_iter().map(|topic| {
+                let partitions = topic.partitions.into_iter().map(|partition| {
+                    OffsetFetchResponsePartitions::default()
+                        .with_partition_index(partition.partition_index)
+                        .with_committed_offset(partition.committed_offset)
+                        .with_committed_leader_epoch(partition.committed_leader_epoch)
+                        .with_metadata(partition.metadata)
+                        .with_error_code(partition.error_code)
+                });
+                OffsetFetchResponseTopics::default().with_name(topic.name).with_partitions(partitions.collect())
             });
-            OffsetFetchResponseTopics::default().with_name(topic.name).with_partitions(partitions.collect())
-        });
-        let group = OffsetFetchResponseGroup::default()
-            .with_group_id(group.group_id)
-            .with_topics(topics.collect())
-            .with_error_code(found.error_code);
-        Ok(encode(&header, &OffsetFetchResponse::default().with_groups(vec![group]), version))
+            groups.push(
+                OffsetFetchResponseGroup::default()
+                    .with_group_id(group.group_id)
+                    .with_topics(topics.collect())
+                    .with_error_code(found.error_code),
+            );
+        }
+        Ok(encode(&answered, &OffsetFetchResponse::default().with_groups(groups), version))
     }
 
     /// The same in an older version.

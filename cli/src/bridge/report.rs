@@ -197,7 +197,7 @@ pub(super) fn report_positions(positions: &[LogPosition], json: bool) {
             end_offset: log.end_offset.map(|offset| offset.0),
             committed_offset: log.committed_offset.map(|offset| offset.0),
             lag: log.lag,
-            waits: log.waits.as_deref(),
+            waits: log.waits.as_ref().map(ToString::to_string),
         });
         return print_json(&Line::Positions { logs: logs.collect() });
     }
@@ -221,10 +221,10 @@ enum Line<'a> {
     DeadLetter { log: String, offset: i64, topic: &'a str, reason: &'a str },
     Lost { log: String, first_offset: i64, next_offset: i64, reason: &'a str },
     LogReplaced { log: String, not_sent: u64 },
-    Waiting { log: String, reason: &'a str },
+    Waiting { log: String, reason: String },
     Rewrites { topic: &'a str, reason: &'a str },
     RulesUnknown { topic: &'a str, reason: &'a str },
-    Positions { logs: Vec<LineDelivered<'a>> },
+    Positions { logs: Vec<LineDelivered> },
 }
 
 #[derive(Serialize)]
@@ -234,12 +234,12 @@ struct LinePosition {
 }
 
 #[derive(Serialize)]
-struct LineDelivered<'a> {
+struct LineDelivered {
     log: String,
     end_offset: Option<i64>,
     committed_offset: Option<i64>,
     lag: Option<u64>,
-    waits: Option<&'a str>,
+    waits: Option<String>,
 }
 
 fn positions_of(positions: &[(TopicPartition, Offset)]) -> Vec<LinePosition> {
@@ -262,7 +262,7 @@ fn report_json(event: &BridgeEvent) {
             Line::Lost { log: log.to_string(), first_offset, next_offset, reason }
         }
         BridgeEvent::LogReplaced { log, not_sent } => Line::LogReplaced { log: log.to_string(), not_sent: *not_sent },
-        BridgeEvent::Waiting { log, reason } => Line::Waiting { log: log.to_string(), reason },
+        BridgeEvent::Waiting { log, reason } => Line::Waiting { log: log.to_string(), reason: reason.to_string() },
         BridgeEvent::Rewrites { topic, reason } => Line::Rewrites { topic, reason },
         BridgeEvent::RulesUnknown { topic, reason } => Line::RulesUnknown { topic, reason },
         _ => return,

@@ -239,6 +239,7 @@ fn a_position_that_stays_open_lets_its_log_wait_and_ends_nothing() {
     let [LogPosition { log, committed_offset: None, lag: None, held, waits: Some(reason), .. }] = &positions[..] else {
         panic!("{positions:?}")
     };
+    let reason = reason.to_string();
     assert_eq!((log.to_string().as_str(), *held), ("t-0", Some(RECORDS as u64)));
     assert!(reason.contains("edgelog:d:t-0") && reason.contains("request.timeout.ms=400"), "{reason}");
     let asked = count.load(Ordering::Relaxed);

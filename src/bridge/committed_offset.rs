@@ -1,18 +1,18 @@
-//! What stands beside a position that the cluster keeps: enough to tell whose position it is.
+//! The offset that the cluster keeps of a log, and the metadata beside it, which says of which log and history it is.
 //!
-//! A position is an offset of a local log, committed for the target partition in a group of that log's own. Its
-//! metadata is one line of text:
+//! It is an offset of a local log, committed for the target partition in a group of that log's own. Its metadata is one
+//! line of text:
 //!
 //! ```text
 //! edgelog/1 log=<32 hex> epoch=<decimal> crc=<8 hex> topic=<32 hex>
 //! ```
 //!
 //! `log` is the log's identity, `epoch` and `crc` are the leader epoch and the CRC-32C field of the stored batch that
-//! holds the record before the position (`crc` is 0 where that record was lost), `topic` is the target topic's id.
-//! Another copy of the log that went its own way has another batch there; a log that was lost and begun anew has
+//! holds the record before the offset (`crc` is 0 where that record was lost), `topic` is the target topic's id.
+//! Another copy of the log that went its own way has another batch there; a log that was lost and created again has
 //! another identity.
 //!
-//! What a person decides stands in the same place, until a bridge has obeyed it:
+//! An operator's decision stands in the same place, until a bridge has applied it:
 //!
 //! ```text
 //! edgelog/1 decided=adopt|restart
@@ -44,7 +44,7 @@ pub enum Decision {
     Restart,
 }
 
-/// The stored batch that ends at a position, or that holds the record before it.
+/// The stored batch that ends at an offset, or that holds the record before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BatchMark {
     pub(super) leader_epoch: LeaderEpoch,
@@ -52,7 +52,7 @@ pub(super) struct BatchMark {
 }
 
 impl BatchMark {
-    /// For a position with nothing before it that could be compared: the offsets there were lost.
+    /// For an offset with nothing before it that could be compared: what was there is lost.
     pub(super) fn behind_a_gap(leader_epoch: LeaderEpoch) -> BatchMark {
         BatchMark { leader_epoch, crc: 0 }
     }
@@ -65,14 +65,14 @@ impl BatchMark {
 /// Where a log's range ends.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RangeEnd {
-    pub(super) lane: usize,
+    pub(super) sender: usize,
     pub(super) offset: Offset,
     pub(super) mark: BatchMark,
 }
 
-/// A position with what tells whose it is.
+/// An offset with its metadata: Kafka's `OffsetAndMetadata`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Position {
+pub(super) struct CommittedOffset {
     /// The offset that is to be sent next.
     pub(super) offset: Offset,
     pub(super) log_id: [u8; 16],
@@ -80,9 +80,9 @@ pub(super) struct Position {
     pub(super) topic_id: Uuid,
 }
 
-impl Position {
-    /// Reads what [`metadata`](Position::metadata) has written, or says what is wrong with it.
-    pub(super) fn parse(offset: Offset, metadata: &str) -> Result<Position, String> {
+impl CommittedOffset {
+    /// Reads what [`metadata`](CommittedOffset::metadata) has written, or says what is wrong with it.
+    pub(super) fn parse(offset: Offset, metadata: &str) -> Result<CommittedOffset, String> {
         let mut words = metadata.split(' ');
         match words.next() {
             Some(VERSION) => {}
@@ -97,7 +97,7 @@ impl Position {
         };
         let (log, epoch, crc, topic) = (field("log")?, field("epoch")?, field("crc")?, field("topic")?);
         let bad = |name: &str| format!("its metadata has no valid {name}");
-        Ok(Position {
+        Ok(CommittedOffset {
             offset,
             log_id: Uuid::try_parse(log).map_err(|_| bad("log"))?.into_bytes(),
             mark: BatchMark {
@@ -120,25 +120,25 @@ impl Position {
     }
 }
 
-/// What a person decided about a log, in the place of its position.
+/// What an operator decided about a log, in the place of its committed offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ruling {
+pub(super) struct OperatorDecision {
     pub(super) decision: Decision,
     /// Where the one copy of the log ends, or ended, that it is meant for; no topic's id. `None`: for any.
-    pub(super) end: Option<Position>,
+    pub(super) end: Option<CommittedOffset>,
 }
 
-impl Ruling {
-    /// Reads what [`metadata`](Ruling::metadata) has written; `None` where there is no decision.
-    pub(super) fn parse(metadata: &str) -> Option<Result<Ruling, String>> {
+impl OperatorDecision {
+    /// Reads what [`metadata`](OperatorDecision::metadata) has written; `None` where there is no decision.
+    pub(super) fn parse(metadata: &str) -> Option<Result<OperatorDecision, String>> {
         let said = metadata.strip_prefix(VERSION)?.strip_prefix(" decided=")?;
         Some(
-            Ruling::parse_words(said)
+            OperatorDecision::parse_words(said)
                 .ok_or_else(|| format!("it holds a decision that is not understood: {}", shown_sentence(said))),
         )
     }
 
-    fn parse_words(said: &str) -> Option<Ruling> {
+    fn parse_words(said: &str) -> Option<OperatorDecision> {
         let mut words = said.split(' ');
         let decision = match words.next()? {
             "adopt" => Decision::Adopt,
@@ -146,13 +146,15 @@ impl Ruling {
             _ => return None,
         };
         let mut field = |name: &str| words.next()?.strip_prefix(name)?.strip_prefix('=');
-        let Some(log) = field("log") else { return (!said.contains(' ')).then_some(Ruling { decision, end: None }) };
+        let Some(log) = field("log") else {
+            return (!said.contains(' ')).then_some(OperatorDecision { decision, end: None });
+        };
         let mark = BatchMark {
             leader_epoch: field("epoch")?.parse().ok()?,
             crc: u32::from_str_radix(field("crc")?, 16).ok()?,
         };
         let (log_id, offset) = (Uuid::try_parse(log).ok()?.into_bytes(), field("end")?.parse().ok()?);
-        Some(Ruling { decision, end: Some(Position { offset, log_id, mark, topic_id: Uuid::nil() }) })
+        Some(OperatorDecision { decision, end: Some(CommittedOffset { offset, log_id, mark, topic_id: Uuid::nil() }) })
     }
 
     /// The line that is committed.
@@ -162,7 +164,7 @@ impl Ruling {
             Decision::Restart => "restart",
         };
         let mut line = format!("{VERSION} decided={word}");
-        if let Some(Position { offset, log_id, mark, .. }) = &self.end {
+        if let Some(CommittedOffset { offset, log_id, mark, .. }) = &self.end {
             let (epoch, crc) = (mark.leader_epoch, mark.crc);
             let _ = write!(line, " log={} epoch={epoch} crc={crc:08x} end={offset}", Hex(log_id));
         }
@@ -186,40 +188,41 @@ mod tests {
     #[test]
     fn metadata_is_read_back_and_foreign_metadata_is_not_obeyed() {
         let mark = BatchMark { leader_epoch: LeaderEpoch(3), crc: 0x0000_beef };
-        let position = Position { offset: Offset(7), log_id: [0xab; 16], mark, topic_id: Uuid::from_u128(5) };
+        let position = CommittedOffset { offset: Offset(7), log_id: [0xab; 16], mark, topic_id: Uuid::from_u128(5) };
         let line = position.metadata();
         assert_eq!(
             line,
             "edgelog/1 log=abababababababababababababababab epoch=3 crc=0000beef \
              topic=00000000000000000000000000000005"
         );
-        assert_eq!(Position::parse(Offset(7), &line), Ok(position));
+        assert_eq!(CommittedOffset::parse(Offset(7), &line), Ok(position));
         for end in 0..line.len() - 31 {
-            assert!(Position::parse(Offset(7), &line[..end]).is_err(), "{}", &line[..end]);
+            assert!(CommittedOffset::parse(Offset(7), &line[..end]).is_err(), "{}", &line[..end]);
         }
-        assert_eq!(Ruling::parse(&line), None);
-        assert!(Position::parse(Offset(7), "").unwrap_err().contains("no metadata"));
-        assert!(Position::parse(Offset(7), "edgelog/2 x").unwrap_err().contains("newer"));
+        assert_eq!(OperatorDecision::parse(&line), None);
+        assert!(CommittedOffset::parse(Offset(7), "").unwrap_err().contains("no metadata"));
+        assert!(CommittedOffset::parse(Offset(7), "edgelog/2 x").unwrap_err().contains("newer"));
     }
 
     #[test]
     fn a_decision_is_read_back_and_half_of_one_is_not_obeyed() {
         let mark = BatchMark { leader_epoch: LeaderEpoch(3), crc: 0x0000_beef };
-        let end = Position { offset: Offset(12), log_id: [0xab; 16], mark, topic_id: Uuid::nil() };
-        for ruling in
-            [Ruling { decision: Decision::Restart, end: None }, Ruling { decision: Decision::Adopt, end: Some(end) }]
-        {
+        let end = CommittedOffset { offset: Offset(12), log_id: [0xab; 16], mark, topic_id: Uuid::nil() };
+        for ruling in [
+            OperatorDecision { decision: Decision::Restart, end: None },
+            OperatorDecision { decision: Decision::Adopt, end: Some(end) },
+        ] {
             let line = ruling.metadata();
-            assert_eq!(Ruling::parse(&line), Some(Ok(ruling)), "{line}");
-            assert!(Position::parse(Offset(7), &line).is_err());
+            assert_eq!(OperatorDecision::parse(&line), Some(Ok(ruling)), "{line}");
+            assert!(CommittedOffset::parse(Offset(7), &line).is_err());
             for cut in "edgelog/1 decided=".len()..line.len() {
-                let found = Ruling::parse(&line[..cut]).unwrap();
-                let is_whole = found == Ok(Ruling { end: None, ..ruling });
+                let found = OperatorDecision::parse(&line[..cut]).unwrap();
+                let is_whole = found == Ok(OperatorDecision { end: None, ..ruling });
                 assert!(
                     found.is_err() || is_whole && &line[..cut] == "edgelog/1 decided=adopt" || cut + 1 == line.len()
                 );
             }
         }
-        assert!(Ruling::parse("edgelog/1 decided=sell").unwrap().is_err());
+        assert!(OperatorDecision::parse("edgelog/1 decided=sell").unwrap().is_err());
     }
 }

@@ -1,5 +1,5 @@
-//! One local log on its way to one target partition: where it stands, and whether a position that somebody remembers is
-//! one of this log's.
+//! One local log on its way to one target partition: where it stands, and whether an offset that was committed is of
+//! this log and its history.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,12 +10,13 @@ use edgelog_core::{LeaderEpoch, Offset, OffsetAndEpoch, TimestampMs};
 use kafka_protocol::error::ResponseError;
 use uuid::Uuid;
 
+use super::committed_offset::{BatchMark, CommittedOffset, RangeEnd};
+use super::dead_letter::Refusal;
 use super::failed::FailedFlushes;
-use super::letter::Refusal;
 use super::log_position::LogPosition;
-use super::note::{Entry, Intent};
-use super::position::{BatchMark, Position, RangeEnd};
-use super::stamp::Producer;
+use super::pause_reason::PauseReason;
+use super::producer_header::Producer;
+use super::progress_file::{LogProgress, PendingCommit};
 use crate::error::Error;
 use crate::kafka::{Backoff, Code, CoordinatorKey};
 use crate::{Log, OffsetSpec, ReadUpTo, Reader, ReaderOptions, Store, TopicPartition};
@@ -27,7 +28,7 @@ pub(super) struct Target {
     pub(super) topic_id: Uuid,
 }
 
-/// What a broker allows where it does not tell: 1 MiB and the 12 bytes before a batch's length.
+/// What a broker allows where it does not say so: 1 MiB and the 12 bytes before a batch's length.
 pub(super) const MAX_MESSAGE_BYTES_DEFAULT: usize = 1_048_588;
 
 const MESSAGE_TOO_LARGE: Code = Code::of(ResponseError::MessageTooLarge);
@@ -44,7 +45,7 @@ pub(super) enum Presence {
 }
 
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct PartitionSender {
     pub(super) name: TopicPartition,
     pub(super) log: Log,
     /// What the log belongs to.
@@ -61,16 +62,16 @@ pub(super) struct Lane {
     pub(super) position: Offset,
     /// The batch that ends there, where one is committed.
     pub(super) mark: Option<BatchMark>,
-    /// A person's decision stands in the cluster in the place of that position.
+    /// An operator's decision stands in the cluster in the place of that offset.
     pub(super) obeys: bool,
     /// When that was committed, where it was by this bridge.
     committed_at: Option<Instant>,
     /// Stands at the first offset that no transaction under way holds.
     pub(super) reader: Option<Reader>,
-    /// When it was made durable from here last, beside the program that writes it.
+    /// When this process made it durable last, while another one writes it.
     flushed_at: Option<Instant>,
-    /// Why nothing is sent of this log until somebody does something.
-    pub(super) waits: Option<String>,
+    /// Why nothing is sent of this log until a person does something.
+    pub(super) paused: Option<PauseReason>,
     /// Where its partition failed and others did not: left out until then.
     pub(super) rests: Option<Rest>,
     /// What the target refused a batch of, and is looked for.
@@ -79,7 +80,7 @@ pub(super) struct Lane {
     refused: BTreeMap<Offset, Refusal>,
     /// The target is compacted: it refuses records without a key.
     pub(super) wants_keys: bool,
-    /// Batches of this size and more were refused as too large, whatever the target's configuration says.
+    /// Batches of this size and more were refused as too large, although the target's configuration allows them.
     refused_bytes: usize,
     /// What the target would delete on arrival: records with an earlier time than this long ago.
     pub(super) retention_ms: Option<i64>,
@@ -89,10 +90,10 @@ pub(super) struct Lane {
     pub(super) batch_bytes_max: usize,
 }
 
-impl Lane {
+impl PartitionSender {
     /// A log on its way to the topic `remote`, of which nothing is known yet.
-    pub(super) fn new(name: TopicPartition, log: Log, group: CoordinatorKey, remote: String) -> Lane {
-        Lane {
+    pub(super) fn new(name: TopicPartition, log: Log, group: CoordinatorKey, remote: String) -> PartitionSender {
+        PartitionSender {
             name,
             log,
             store: None,
@@ -108,7 +109,7 @@ impl Lane {
             committed_at: None,
             reader: None,
             flushed_at: None,
-            waits: None,
+            paused: None,
             rests: None,
             search: None,
             refused: BTreeMap::new(),
@@ -152,7 +153,7 @@ impl TimeBounds {
     }
 }
 
-/// A pause of one lane's own.
+/// A pause of one sender's own.
 #[derive(Debug, Clone)]
 pub(super) struct Rest {
     until: Instant,
@@ -169,13 +170,13 @@ struct Search {
     records_max: u64,
 }
 
-impl Lane {
-    /// Whether nothing is collected of this lane now.
+impl PartitionSender {
+    /// Whether nothing is collected of this sender now.
     pub(super) fn sits_out(&self) -> bool {
-        self.waits.is_some() || self.rests.as_ref().is_some_and(|rest| Instant::now() < rest.until)
+        self.paused.is_some() || self.rests.as_ref().is_some_and(|rest| Instant::now() < rest.until)
     }
 
-    /// Beside the program that writes the log: makes durable what it shows, so that it may be sent; once at most in
+    /// While another process writes the log: makes durable what it shows, so that it may be sent; once at most in
     /// each `interval`, since the writer waits for the same device. A log that its writer could not write or flush
     /// waits, and so does one that could not be flushed from here.
     pub(super) fn make_durable(&mut self, interval: Duration, failed: &mut FailedFlushes) {
@@ -194,7 +195,7 @@ impl Lane {
             Ok(_) => {}
             Err(error) => {
                 self.flushed_at = None;
-                self.waits = Some(error.to_string());
+                self.paused = Some(PauseReason::LocalLog { reason: error.to_string() });
             }
         }
     }
@@ -209,12 +210,13 @@ impl Lane {
     /// How far the log is delivered.
     pub(super) fn delivered(&self) -> LogPosition {
         if self.presence == Presence::Gone {
-            return LogPosition::unreadable(self.name.clone(), self.waits.clone().unwrap_or_default());
+            let reason = self.paused.clone().unwrap_or(PauseReason::Deleted { not_sent: None });
+            return LogPosition::unreadable(self.name.clone(), reason);
         }
         let offsets = self.log.offsets();
         let committed = self.reader.as_ref().map(|_| self.position);
         let (start, end) = (offsets.log_start_offset, offsets.recovery_point);
-        LogPosition::of(self.name.clone(), (start, end), committed, self.waits.clone())
+        LogPosition::of(self.name.clone(), (start, end), committed, self.paused.clone())
     }
 
     /// How many offsets are durable and were not sent, as far as that is known.
@@ -224,41 +226,37 @@ impl Lane {
 
     /// Whether it is not known yet where to go on, and nothing says why.
     pub(super) fn is_unplaced(&self) -> bool {
-        self.waits.is_none() && self.reader.is_none()
+        self.paused.is_none() && self.reader.is_none()
     }
 
     /// Whether the handle of the log can be used no more, since another log has had its name.
     pub(super) fn is_cut_off(&self) -> bool {
-        let looked = self.waits.as_ref().map(|_| self.log.reader_with(OffsetSpec::Latest, READING));
+        let looked = self.paused.as_ref().map(|_| self.log.reader_with(OffsetSpec::Latest, READING));
         self.presence == Presence::Gone || matches!(looked, Some(Err(Error::LogReplaced { .. })))
     }
 
     /// The log is not there any more.
-    pub(super) fn lose(&mut self) {
-        let reason = match self.delivered().lag {
-            Some(0) => "it was deleted here; all of it that was durable had been sent".to_owned(),
-            Some(lag) => format!("it was deleted here, and {lag} of its records had not been sent"),
-            None => "it was deleted here, and what of it had been sent is not known".to_owned(),
-        };
-        (self.presence, self.reader, self.rests, self.waits) = (Presence::Gone, None, None, Some(reason));
+    pub(super) fn mark_deleted(&mut self) {
+        let reason = PauseReason::Deleted { not_sent: self.delivered().lag };
+        (self.presence, self.reader, self.rests, self.paused) = (Presence::Gone, None, None, Some(reason));
     }
 
     /// Goes on with this handle of the log; `is_other`: it is of another log of the same name.
     pub(super) fn take_over(&mut self, log: Log, is_other: bool) {
         self.log = log;
         self.presence = if is_other { Presence::Replaced } else { Presence::Here };
-        (self.waits, self.reader, self.rests, self.search) = (None, None, None, None);
+        (self.paused, self.reader, self.rests, self.search) = (None, None, None, None);
         (self.mark, self.obeys, self.committed_at, self.flushed_at) = (None, false, None, None);
         self.refused.clear();
     }
 
-    /// When a lane that rests goes on.
+    /// When a sender that rests goes on.
     pub(super) fn rests_until(&self) -> Option<Instant> {
-        let rest = self.rests.as_ref().filter(|_| self.waits.is_none())?;
+        let rest = self.rests.as_ref().filter(|_| self.paused.is_none())?;
         Some(rest.until).filter(|until| Instant::now() < *until)
     }
 
-    /// Leaves this lane out for a while, longer each time.
+    /// Leaves this sender out for a while, longer each time.
     pub(super) fn rest(&mut self, first: Backoff) {
         let mut backoff = self.rests.take().map_or(first, |rest| rest.backoff);
         self.rests = Some(Rest { until: Instant::now() + backoff.pause(), backoff });
@@ -311,18 +309,18 @@ impl Lane {
         self.search = Some(Search { from, until, records_max: u64::from(piece.records / 2) });
     }
 
-    /// The target refuses this record: what becomes of it is decided when it is next. Whether that was not known.
-    pub(super) fn refuse(&mut self, refusal: Refusal) -> bool {
-        self.refused.insert(refusal.offset, refusal).is_none()
+    /// The target refuses this record: what becomes of it is decided when it is next.
+    pub(super) fn refuse(&mut self, refusal: Refusal) {
+        self.refused.insert(refusal.offset, refusal);
     }
 
     /// Nothing is sent until the target takes this record, or another rule is set. It is tried again then.
     pub(super) fn wait_for(&mut self, refusal: &Refusal) {
-        self.waits = Some(refusal.to_string());
+        self.paused = Some(PauseReason::RecordRefused { reason: refusal.to_string() });
         self.refused.clear();
     }
 
-    /// A transaction with a range of this lane was committed.
+    /// A transaction with a range of this sender was committed.
     pub(super) fn advance(&mut self, end: &RangeEnd) {
         if let Some(search) = self.search.as_mut().filter(|search| self.position >= search.from) {
             search.records_max = search.records_max.saturating_mul(2);
@@ -342,7 +340,7 @@ impl Lane {
         Some((self.position, self.mark?))
     }
 
-    /// The position that goes in the place of a decision that was obeyed, before anything else.
+    /// The offset that takes the place of a decision that was applied, before anything else is sent.
     pub(super) fn obeyed_position(&self) -> Option<(Offset, BatchMark)> {
         if !self.obeys || self.sits_out() || self.reader.is_none() {
             return None;
@@ -357,6 +355,41 @@ impl Lane {
     }
 }
 
+/// What a transaction has found out about a sender.
+#[derive(Debug)]
+pub(super) enum SenderChange {
+    /// The cluster has committed its range.
+    Committed(RangeEnd),
+    Paused(PauseReason),
+    /// Its partition failed and others did not: it is left out for a while, longer each time.
+    BackOff(Backoff),
+    /// The target refused a batch, and named these records. Where it named none that was not known, less of the batch
+    /// is tried next.
+    Refused {
+        named: Vec<Refusal>,
+        batch: Refused,
+    },
+}
+
+impl PartitionSender {
+    pub(super) fn apply(&mut self, change: SenderChange) {
+        match change {
+            SenderChange::Committed(end) => self.advance(&end),
+            SenderChange::Paused(reason) => self.paused = Some(reason),
+            SenderChange::BackOff(first) => self.rest(first),
+            SenderChange::Refused { named, batch } => {
+                let known = self.refused.len();
+                for refusal in named {
+                    self.refuse(refusal);
+                }
+                if self.refused.len() == known {
+                    self.narrow(&batch);
+                }
+            }
+        }
+    }
+}
+
 /// A batch that the target refused.
 #[derive(Debug)]
 pub(super) struct Refused {
@@ -367,32 +400,32 @@ pub(super) struct Refused {
     pub(super) refusal: Refusal,
 }
 
-/// Whose position it is.
+/// Of which log and history a committed offset is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Ownership {
     /// This log's, and the batch that ends there is the same here.
     Ours,
-    /// Another log's: this one was begun anew, or this is another device.
+    /// Another log's: this one was created again, or this is another device.
     Foreign(String),
-    /// This log's identity, and another history: another copy of this device went on without this one, or this one was
-    /// set back.
+    /// Of this log by its identity, and of another history: another copy of this device went on without this one, or
+    /// this one was set back.
     Diverged(String),
     /// This log's by its identity; the batch before it is damaged here, so that no more can be said.
     Damaged(String),
 }
 
-/// Only what no power cut can take back; and damage is an error whatever `check.crcs` says, since what is sent is what
+/// Only what no power cut can undo; and damage is an error whatever `check.crcs` says, since what is sent is what
 /// was appended.
 pub(super) const READING: ReaderOptions = ReaderOptions {
     up_to: ReadUpTo::Durable,
     check_crcs: true,
-    // Batches of transactions stop the lane: they are not passed over.
+    // Batches of transactions stop the sender: they are not passed over.
     isolation: IsolationLevel::ReadUncommitted,
 };
 
-impl Lane {
-    /// Begins to read at a position that was judged to be ours.
-    pub(super) fn start_at(&mut self, position: &Position) -> crate::Result<()> {
+impl PartitionSender {
+    /// Begins to read at an offset that is this log's.
+    pub(super) fn start_at(&mut self, position: &CommittedOffset) -> crate::Result<()> {
         (self.position, self.mark) = (position.offset, Some(position.mark));
         (self.presence, self.was_placed) = (Presence::Here, true);
         let reader = match self.log.reader_with(OffsetSpec::Offset(position.offset), READING) {
@@ -415,52 +448,52 @@ impl Lane {
         Ok(())
     }
 
-    /// What the note says of this lane before a transaction up to `end` is committed, of which its first batch got that
-    /// place and offset in the target, if it has one.
-    pub(super) fn intending(
+    /// What the progress file says of this sender before a transaction up to `end` is committed, of which its first
+    /// batch got that place and offset in the target, if it has one.
+    pub(super) fn progress_before_commit(
         &self,
         end: &RangeEnd,
         producer: Producer,
         first: Option<((String, i32), Offset)>,
-    ) -> Entry {
-        let target = self.target.expect("a lane that sends has a target");
-        self.entry(first.map(|(place, first_offset)| {
+    ) -> LogProgress {
+        let target = self.target.expect("a sender that sends has a target");
+        self.progress(first.map(|(place, first_offset)| {
             let is_target = place.0 == self.remote && place.1 == target.partition;
             let elsewhere = Some(place).filter(|_| !is_target);
-            Intent { to: self.position_at(end.offset, end.mark), producer, first_offset, elsewhere }
+            PendingCommit { to: self.position_at(end.offset, end.mark), producer, first_offset, elsewhere }
         }))
     }
 
-    /// What the note says of this lane. Done is where it stands, and not what the note said before: that bridge may
-    /// have died between the commit and its note.
-    pub(super) fn entry(&self, intent: Option<Intent>) -> Entry {
-        let target = self.target.expect("a lane that sends has a target");
-        let done = self.mark.map(|mark| self.position_at(self.position, mark));
+    /// What the progress file says of this sender. Acknowledged is where it stands, and not what the file said before:
+    /// that bridge may have died between the commit and writing the file.
+    pub(super) fn progress(&self, pending: Option<PendingCommit>) -> LogProgress {
+        let target = self.target.expect("a sender that sends has a target");
+        let acknowledged = self.mark.map(|mark| self.position_at(self.position, mark));
         let cluster = self.cluster.clone();
-        Entry { remote: self.remote.clone(), partition: target.partition, done, intent, cluster }
+        LogProgress { remote: self.remote.clone(), partition: target.partition, acknowledged, pending, cluster }
     }
 
     /// The position that a transaction up to `offset` commits.
-    pub(super) fn position_at(&self, offset: Offset, mark: BatchMark) -> Position {
+    pub(super) fn position_at(&self, offset: Offset, mark: BatchMark) -> CommittedOffset {
         let topic_id = self.target.map_or(Uuid::nil(), |target| target.topic_id);
-        Position { offset, log_id: self.log.id(), mark, topic_id }
+        CommittedOffset { offset, log_id: self.log.id(), mark, topic_id }
     }
 }
 
-/// Whose position it is. Reads the batch that ends there.
-pub(super) fn judge(log: &Log, position: &Position) -> crate::Result<Verdict> {
+/// Of which log and history an offset is. Reads the batch that ends there.
+pub(super) fn check_ownership(log: &Log, position: &CommittedOffset) -> crate::Result<Ownership> {
     if position.log_id != log.id() {
-        return Ok(Verdict::Foreign("it belongs to a log of another identity".to_owned()));
+        return Ok(Ownership::Foreign("it belongs to a log of another identity".to_owned()));
     }
-    let Position { offset, mark, .. } = *position;
+    let CommittedOffset { offset, mark, .. } = *position;
     let options = ReaderOptions { up_to: ReadUpTo::LogEnd, ..READING };
     let mut reader = match log.reader_with(OffsetSpec::Offset(offset - 1), options) {
-        Ok(_) if mark.is_behind_a_gap() => return judge_by_epoch(log, offset, mark.leader_epoch),
+        Ok(_) if mark.is_behind_a_gap() => return check_epoch(log, offset, mark.leader_epoch),
         Ok(reader) => reader,
-        // The batch was delivered and deleted, or deleted with what followed: its epoch still tells whether that
+        // The batch was delivered and deleted, or deleted with what followed: its epoch still says whether that
         // history is this one.
         Err(Error::OffsetOutOfRange { log_start_offset, .. }) if offset <= log_start_offset => {
-            return judge_by_epoch(log, offset, mark.leader_epoch);
+            return check_epoch(log, offset, mark.leader_epoch);
         }
         Err(Error::OffsetOutOfRange { log_end_offset, .. }) => return Ok(ends_below(log_end_offset, offset)),
         Err(error) => return Err(error),
@@ -470,32 +503,32 @@ pub(super) fn judge(log: &Log, position: &Position) -> crate::Result<Verdict> {
             let here = BatchMark { leader_epoch: batch.leader_epoch(), crc: batch.view().crc() };
             let end = batch.last_offset() + 1;
             if end >= offset && here == mark {
-                return Ok(Verdict::Ours);
+                return Ok(Ownership::Ours);
             }
-            Ok(Verdict::Diverged(format!(
+            Ok(Ownership::Diverged(format!(
                 "the batch before offset {offset} there has CRC {:08x} and leader epoch {}, here one that ends at \
                  {end} has CRC {:08x} and epoch {}",
                 mark.crc, mark.leader_epoch, here.crc, here.leader_epoch
             )))
         }
         Ok(None) => Ok(ends_below(log.offsets().log_end_offset, offset)),
-        Err(error) if error.is_corrupt() => Ok(Verdict::Damaged(error.to_string())),
+        Err(error) if error.is_corrupt() => Ok(Ownership::Damaged(error.to_string())),
         Err(error) => Err(error),
     }
 }
 
-fn judge_by_epoch(log: &Log, offset: Offset, leader_epoch: LeaderEpoch) -> crate::Result<Verdict> {
+fn check_epoch(log: &Log, offset: Offset, leader_epoch: LeaderEpoch) -> crate::Result<Ownership> {
     match log.check_position(OffsetAndEpoch { offset, leader_epoch }) {
-        Ok(()) => Ok(Verdict::Ours),
+        Ok(()) => Ok(Ownership::Ours),
         Err(error @ (Error::FencedLeaderEpoch { .. } | Error::UnknownLeaderEpoch { .. })) => {
-            Ok(Verdict::Diverged(error.to_string()))
+            Ok(Ownership::Diverged(error.to_string()))
         }
         Err(error) => Err(error),
     }
 }
 
-fn ends_below(log_end_offset: Offset, offset: Offset) -> Verdict {
-    Verdict::Diverged(format!("the log ends at offset {log_end_offset}, and {offset} was committed"))
+fn ends_below(log_end_offset: Offset, offset: Offset) -> Ownership {
+    Ownership::Diverged(format!("the log ends at offset {log_end_offset}, and {offset} was committed"))
 }
 
 #[cfg(test)]
@@ -515,29 +548,29 @@ mod tests {
     }
 
     /// The position behind the record at `offset` - 1.
-    fn position_of(log: &Log, offset: Offset) -> Position {
+    fn position_of(log: &Log, offset: Offset) -> CommittedOffset {
         let batch = log.reader(OffsetSpec::Offset(offset - 1)).unwrap().next_batch().unwrap().unwrap();
         let mark = BatchMark { leader_epoch: batch.leader_epoch(), crc: batch.view().crc() };
-        Position { offset, log_id: log.id(), mark, topic_id: Uuid::nil() }
+        CommittedOffset { offset, log_id: log.id(), mark, topic_id: Uuid::nil() }
     }
 
     #[test]
     fn a_position_is_ours_only_where_the_same_batch_ends_there() {
         let (_store, log) = log_of(&["a", "b", "c"]);
         let position = position_of(&log, Offset(2));
-        assert_eq!(judge(&log, &position).unwrap(), Verdict::Ours);
+        assert_eq!(check_ownership(&log, &position).unwrap(), Ownership::Ours);
 
         let (_other_store, other) = log_of(&["a", "b", "c"]);
-        assert!(matches!(judge(&other, &position).unwrap(), Verdict::Foreign(_)));
+        assert!(matches!(check_ownership(&other, &position).unwrap(), Ownership::Foreign(_)));
         // As if it were a copy of the same log.
-        let as_copy = |log: &Log| Position { log_id: log.id(), ..position };
-        assert_eq!(judge(&other, &as_copy(&other)).unwrap(), Verdict::Ours);
+        let as_copy = |log: &Log| CommittedOffset { log_id: log.id(), ..position };
+        assert_eq!(check_ownership(&other, &as_copy(&other)).unwrap(), Ownership::Ours);
         let (_diverged_store, diverged) = log_of(&["a", "B", "c"]);
-        assert!(matches!(judge(&diverged, &as_copy(&diverged)).unwrap(), Verdict::Diverged(_)));
+        assert!(matches!(check_ownership(&diverged, &as_copy(&diverged)).unwrap(), Ownership::Diverged(_)));
         let (_short_store, short) = log_of(&["a"]);
-        assert!(matches!(judge(&short, &as_copy(&short)).unwrap(), Verdict::Diverged(_)));
+        assert!(matches!(check_ownership(&short, &as_copy(&short)).unwrap(), Ownership::Diverged(_)));
         let (_empty_store, empty) = log_of(&[]);
-        assert!(matches!(judge(&empty, &as_copy(&empty)).unwrap(), Verdict::Diverged(_)));
+        assert!(matches!(check_ownership(&empty, &as_copy(&empty)).unwrap(), Ownership::Diverged(_)));
     }
 
     #[test]
@@ -545,10 +578,13 @@ mod tests {
         let (_store, log) = log_of(&["a", "b", "c"]);
         let (one, two) = (position_of(&log, Offset(1)), position_of(&log, Offset(2)));
         log.delete_records_before(Offset(2)).unwrap();
-        assert_eq!(judge(&log, &two).unwrap(), Verdict::Ours);
+        assert_eq!(check_ownership(&log, &two).unwrap(), Ownership::Ours);
         let later = BatchMark { leader_epoch: two.mark.leader_epoch + 1, ..two.mark };
-        assert!(matches!(judge(&log, &Position { mark: later, ..two }).unwrap(), Verdict::Diverged(_)));
-        assert_eq!(judge(&log, &one).unwrap(), Verdict::Ours);
+        assert!(matches!(
+            check_ownership(&log, &CommittedOffset { mark: later, ..two }).unwrap(),
+            Ownership::Diverged(_)
+        ));
+        assert_eq!(check_ownership(&log, &one).unwrap(), Ownership::Ours);
     }
 
     #[test]

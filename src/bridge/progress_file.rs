@@ -1,8 +1,8 @@
-//! The bridge's own note beside the store: which positions the cluster has acknowledged (*done*), and which transaction
-//! was about to be committed (*intent*).
+//! The bridge's progress file in the data directory: which offsets the cluster has acknowledged, and which transaction
+//! was about to be committed (the *pending commit*). To users it is the bridge's note.
 //!
-//! The cluster owns the positions; the note is for when it has forgotten them (committed offsets expire), and to notice
-//! a cluster that was set back. It is written, and is durable, before a transaction is committed.
+//! The cluster owns the committed offsets; the file is for when it has forgotten them (committed offsets expire), and
+//! to notice a cluster that was set back. It is written, and is durable, before a transaction is committed.
 //!
 //! It is the bridge's retention hold (see `store::retention_holds`, which has the form of the file): what was not
 //! delivered is not deleted for its age. For each log, the offset that the cluster has not acknowledged yet, and of the
@@ -13,11 +13,11 @@
 //! ```
 //!
 //! `DONE` is the offset that is to be sent next, `INTENT` the one that was about to be committed, each with the
-//! position's metadata (see `position`). `PRODUCER`, `EPOCH` and `FIRST` say which producer was about to commit, and
-//! the
-//! offset that the target gave the first batch; `FIRST@TOPIC-PARTITION` where that is not in the target partition.
+//! metadata of the committed offset (see `committed_offset`). `PRODUCER`, `EPOCH` and `FIRST` say which producer was
+//! about to commit, and the offset that the target gave the first batch; `FIRST@TOPIC-PARTITION` where that is not in
+//! the target partition.
 //!
-//! A note of an earlier version (`edgelog.bridge.0` and `.1`) is read where there is none of this form, and goes when
+//! A file of an earlier version (`edgelog.bridge.0` and `.1`) is read where there is none of this form, and goes when
 //! the first of this form is durable.
 
 use std::collections::BTreeMap;
@@ -26,9 +26,9 @@ use std::sync::Arc;
 
 use edgelog_core::{LogId, Offset};
 
+use super::committed_offset::CommittedOffset;
 use super::error::{BridgeError, Result};
-use super::position::Position;
-use super::stamp::Producer;
+use super::producer_header::Producer;
 use crate::TopicPartition;
 use crate::error::Error;
 use crate::kafka::is_cluster_id;
@@ -39,42 +39,42 @@ use crate::store::retention_holds::{
 
 /// What is known of one log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct LogProgress {
     pub(super) remote: String,
     /// -1 until something was about to be committed.
     pub(super) partition: i32,
-    pub(super) done: Option<Position>,
-    pub(super) intent: Option<Intent>,
+    pub(super) acknowledged: Option<CommittedOffset>,
+    pub(super) pending: Option<PendingCommit>,
     /// The id of the cluster that acknowledged it; versions before this one did not write it.
     pub(super) cluster: Option<String>,
 }
 
 /// A commit that was about to be asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Intent {
-    pub(super) to: Position,
+pub(super) struct PendingCommit {
+    pub(super) to: CommittedOffset,
     pub(super) producer: Producer,
     /// The offset that the transaction's first batch of this log got.
     pub(super) first_offset: Offset,
-    /// Where that batch is, unless it is in the target partition: a dead letter, or what tells a loss.
+    /// Where that batch is, unless it is in the target partition: a dead letter, or a loss record.
     pub(super) elsewhere: Option<(String, i32)>,
 }
 
 #[derive(Debug)]
-pub(super) struct Note {
+pub(super) struct ProgressFile {
     storage: Arc<dyn Storage>,
-    pub(super) entries: BTreeMap<TopicPartition, Entry>,
+    pub(super) entries: BTreeMap<TopicPartition, LogProgress>,
     /// Open for writing from the first write on.
     file: Option<HolderFile>,
-    /// A note of an earlier version is there.
+    /// A file of an earlier version is there.
     has_old: bool,
-    /// A file is there and cannot be read: what the note knew is lost.
+    /// A file is there and cannot be read: what it said is lost.
     pub(super) is_damaged: bool,
 }
 
-impl Note {
-    /// Reads the note; an empty one where there is none. Writes nothing.
-    pub(super) fn open(storage: Arc<dyn Storage>) -> Result<Note> {
+impl ProgressFile {
+    /// Reads the file; an empty one where there is none. Writes nothing.
+    pub(super) fn open(storage: Arc<dyn Storage>) -> Result<ProgressFile> {
         let old = read_old_note(&*storage).map_err(failed)?;
         let has_old = !matches!(old, Stored::Nothing);
         let lines: Stored<Vec<String>> = match read_holder(&*storage, BRIDGE).map_err(failed)? {
@@ -92,10 +92,10 @@ impl Note {
             Stored::Whole(lines) => lines.iter().map(|line| parse_line(line)).collect(),
         };
         let is_damaged = entries.is_none();
-        Ok(Note { storage, entries: entries.unwrap_or_default(), file: None, has_old, is_damaged })
+        Ok(ProgressFile { storage, entries: entries.unwrap_or_default(), file: None, has_old, is_damaged })
     }
 
-    /// Writes the note; durable on return.
+    /// Writes the file; durable on return.
     pub(super) fn write(&mut self) -> Result<()> {
         let logs = self.entries.iter().map(|(log, entry)| (log.clone(), entry.held())).collect();
         let file = match &mut self.file {
@@ -122,18 +122,18 @@ fn failed(error: Error) -> BridgeError {
     }
 }
 
-impl Entry {
+impl LogProgress {
     /// As the file of the holder has it.
     fn held(&self) -> HeldLog {
         let mut own = format!("{}\t{}", self.remote, self.partition);
-        for position in [self.done, self.intent.as_ref().map(|intent| intent.to)] {
+        for position in [self.acknowledged, self.pending.as_ref().map(|intent| intent.to)] {
             let _ = match position {
                 Some(position) => write!(own, "\t{}\t{}", position.offset, position.metadata()),
                 None => write!(own, "\t-\t-"),
             };
         }
-        let _ = match &self.intent {
-            Some(Intent { producer, first_offset, elsewhere, .. }) => {
+        let _ = match &self.pending {
+            Some(PendingCommit { producer, first_offset, elsewhere, .. }) => {
                 let _ = write!(own, "\t{}\t{}\t{first_offset}", producer.id, producer.epoch);
                 match elsewhere {
                     Some((topic, partition)) => write!(own, "@{topic}-{partition}"),
@@ -146,12 +146,12 @@ impl Entry {
             let _ = write!(own, "\t{cluster}");
         }
         let (log_id, offset) =
-            self.done.map_or((LogId::ZERO, 0), |done| (LogId::from_bytes(done.log_id), done.offset.0));
+            self.acknowledged.map_or((LogId::ZERO, 0), |done| (LogId::from_bytes(done.log_id), done.offset.0));
         HeldLog { log_id, offset: Offset(offset), own: own.into_bytes() }
     }
 }
 
-fn parse_line(line: &str) -> Option<(TopicPartition, Entry)> {
+fn parse_line(line: &str) -> Option<(TopicPartition, LogProgress)> {
     let (line, cluster) = match line.match_indices('\t').nth(OLD_NOTE_FIELDS - 1) {
         Some((at, _)) => (&line[..at], Some(line[at + 1..].to_owned()).filter(|id| is_cluster_id(id))),
         None => (line, None),
@@ -159,9 +159,9 @@ fn parse_line(line: &str) -> Option<(TopicPartition, Entry)> {
     let [log, remote, partition, done, done_meta, intent, intent_meta, producer, epoch, first] = old_fields_of(line)?;
     let position = |offset: &str, metadata: &str| match offset {
         "-" => Some(None),
-        offset => Some(Some(Position::parse(offset.parse().ok()?, metadata).ok()?)),
+        offset => Some(Some(CommittedOffset::parse(offset.parse().ok()?, metadata).ok()?)),
     };
-    let intent = match position(intent, intent_meta)? {
+    let pending = match position(intent, intent_meta)? {
         None => None,
         Some(to) => {
             let (first, elsewhere) = match first.split_once('@') {
@@ -172,14 +172,14 @@ fn parse_line(line: &str) -> Option<(TopicPartition, Entry)> {
                 None => (first, None),
             };
             let producer = Producer { id: producer.parse().ok()?, epoch: epoch.parse().ok()? };
-            Some(Intent { to, producer, first_offset: first.parse().ok()?, elsewhere })
+            Some(PendingCommit { to, producer, first_offset: first.parse().ok()?, elsewhere })
         }
     };
-    let entry = Entry {
+    let entry = LogProgress {
         remote: remote.to_owned(),
         partition: partition.parse().ok()?,
-        done: position(done, done_meta)?,
-        intent,
+        acknowledged: position(done, done_meta)?,
+        pending,
         cluster,
     };
     Some((log.parse().ok()?, entry))
@@ -190,39 +190,45 @@ mod tests {
     use edgelog_core::LeaderEpoch;
     const FILE: &str = "edgelog.bridge.hold";
 
-    use super::super::position::BatchMark;
+    use super::super::committed_offset::BatchMark;
     use super::*;
     use crate::storage::framed::frame;
     use crate::storage::{Access, MemoryStorage};
     use uuid::Uuid;
 
-    fn position(offset: Offset) -> Position {
+    fn position(offset: Offset) -> CommittedOffset {
         let mark = BatchMark { leader_epoch: LeaderEpoch(2), crc: 9 };
-        Position { offset, log_id: [1; 16], mark, topic_id: Uuid::from_u128(3) }
+        CommittedOffset { offset, log_id: [1; 16], mark, topic_id: Uuid::from_u128(3) }
     }
 
-    fn entry(offset: Offset) -> Entry {
+    fn entry(offset: Offset) -> LogProgress {
         let producer = Producer { id: 5, epoch: 6 };
         let elsewhere = (offset.0 % 2 == 0).then(|| ("dead-letters".to_owned(), 2));
-        let intent = Intent { to: position(offset + 1), producer, first_offset: Offset(44), elsewhere };
+        let intent = PendingCommit { to: position(offset + 1), producer, first_offset: Offset(44), elsewhere };
         let cluster = (offset.0 % 3 == 0).then(|| "uZX-_1".to_owned());
-        Entry { remote: "r".to_owned(), partition: 1, done: Some(position(offset)), intent: Some(intent), cluster }
+        LogProgress {
+            remote: "r".to_owned(),
+            partition: 1,
+            acknowledged: Some(position(offset)),
+            pending: Some(intent),
+            cluster,
+        }
     }
 
-    fn open(storage: &Arc<dyn Storage>) -> Note {
-        Note::open(Arc::clone(storage)).unwrap()
+    fn open(storage: &Arc<dyn Storage>) -> ProgressFile {
+        ProgressFile::open(Arc::clone(storage)).unwrap()
     }
 
     #[test]
     fn what_is_written_is_read_back_and_a_damaged_slot_leaves_the_one_before() {
         let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
         let log = TopicPartition::new("a-b", 7);
-        let mut note = open(&storage);
-        assert!(note.entries.is_empty() && !note.is_damaged);
+        let mut progress = open(&storage);
+        assert!(progress.entries.is_empty() && !progress.is_damaged);
         for n in 0..5 {
-            note.entries.insert(log.clone(), entry(Offset(n)));
-            note.write().unwrap();
-            assert_eq!(open(&storage).entries, note.entries);
+            progress.entries.insert(log.clone(), entry(Offset(n)));
+            progress.write().unwrap();
+            assert_eq!(open(&storage).entries, progress.entries);
         }
         let file = storage.open(FILE, Access::Write).unwrap();
         let slot_len = file.len().unwrap() / 2;
@@ -248,10 +254,10 @@ mod tests {
         };
         put(OLD_NOTE_FILES[0], &frame(8, &body));
         put(OLD_NOTE_FILES[1], &frame(9, &body)[..50]);
-        let mut note = open(&storage);
-        assert_eq!((note.entries.get(&log), note.is_damaged), (Some(&entry(Offset(5))), false));
-        note.entries.insert(log.clone(), entry(Offset(6)));
-        note.write().unwrap();
+        let mut progress = open(&storage);
+        assert_eq!((progress.entries.get(&log), progress.is_damaged), (Some(&entry(Offset(5))), false));
+        progress.entries.insert(log.clone(), entry(Offset(6)));
+        progress.write().unwrap();
         assert_eq!(open(&storage).entries[&log], entry(Offset(6)));
         let names: Vec<String> = storage.read_dir("").unwrap().into_iter().map(|entry| entry.name).collect();
         assert_eq!(names, [FILE]);

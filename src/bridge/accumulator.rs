@@ -6,7 +6,7 @@
 //! the target, or the line, allows becomes several. A range ends where a stored batch ends, but where a batch is more
 //! than a transaction may carry, or than is tried at once while the record that the target refuses is looked for.
 //!
-//! Offsets that are not here any more are part of a range as well: the record that tells the loss stands for them. So
+//! Offsets that are not here any more are part of a range as well: the record that reports the loss stands for them. So
 //! does a dead letter for a record that the target refused.
 
 use std::collections::HashMap;
@@ -15,12 +15,14 @@ use bytes::BytesMut;
 use edgelog_core::{CompressionType, EncodeError, HEADER_LEN, Header, Offset, RecordBatchBuilder, TimestampMs};
 use kafka_protocol::error::ResponseError;
 
+use super::committed_offset::{BatchMark, RangeEnd};
 use super::config::{BridgeConfig, ExpiredRule, LostRule, RefusedRule};
-use super::lane::Lane;
-use super::letter::{self, Loss, Refusal, TIMESTAMP_HEADER};
+use super::dead_letter::{self, Refusal, TIMESTAMP_HEADER};
+use super::loss_record::{self, Loss};
 use super::partition::remote_name;
-use super::position::{BatchMark, RangeEnd};
-use super::stamp;
+use super::partition_sender::PartitionSender;
+use super::pause_reason::PauseReason;
+use super::producer_header;
 use crate::codec;
 use crate::error::Error;
 use crate::kafka::Code;
@@ -34,7 +36,7 @@ const COALESCED_BYTES: usize = 256 << 10;
 const SMALL_COUNT_MAX: usize = 4096;
 /// What one log may add before it is another one's turn.
 const TURN_BYTES: usize = 512 << 10;
-/// The broker's code for a batch beyond `max.message.bytes`, which is told here of a record that no batch can hold.
+/// The broker's code for a batch beyond `max.message.bytes`, which is used here for a record that no batch can hold.
 const MESSAGE_TOO_LARGE: Code = Code::of(ResponseError::MessageTooLarge);
 /// Its code for a record's time, and the one for a record that breaks another rule of its topic.
 const INVALID_TIMESTAMP: Code = Code::of(ResponseError::InvalidTimestamp);
@@ -42,8 +44,8 @@ const INVALID_RECORD: Code = Code::of(ResponseError::InvalidRecord);
 
 /// A batch for one partition of the target, not yet stamped.
 #[derive(Debug)]
-pub(super) struct Piece {
-    pub(super) lane: usize,
+pub(super) struct ProducerBatch {
+    pub(super) sender: usize,
     /// The topic and partition that it goes to.
     pub(super) to: (String, i32),
     pub(super) kind: Kind,
@@ -89,14 +91,16 @@ pub(super) enum Kind {
 
 /// What one transaction carries.
 #[derive(Debug, Default)]
-pub(super) struct Collected {
+pub(super) struct TransactionPlan {
     /// In the order of each log's offsets.
-    pub(super) pieces: Vec<Piece>,
+    pub(super) pieces: Vec<ProducerBatch>,
     pub(super) ends: Vec<RangeEnd>,
     pub(super) bytes: usize,
+    /// Whose turn it is next.
+    pub(super) next_sender: usize,
 }
 
-impl Collected {
+impl TransactionPlan {
     pub(super) fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
@@ -110,64 +114,83 @@ impl Collected {
 
 /// A topic for the bridge's own records.
 #[derive(Debug, Clone)]
-pub(super) struct Side {
+pub(super) struct InternalTopic {
     pub(super) partition: i32,
     pub(super) batch_bytes_max: usize,
 }
 
 /// On what terms is collected.
 #[derive(Debug)]
-pub(super) struct Terms<'a> {
+pub(super) struct DrainLimits<'a> {
     pub(super) config: &'a BridgeConfig,
     /// The topics for dead letters and losses; or why one cannot be used.
-    pub(super) sides: &'a HashMap<String, Result<Side, String>>,
+    pub(super) sides: &'a HashMap<String, Result<InternalTopic, String>>,
     /// What a transaction may carry, in bytes.
     pub(super) bytes_max: usize,
     /// What a request may carry, in bytes.
     pub(super) request_bytes_max: usize,
+    /// The positions of so many senders can be committed in a transaction's time.
+    pub(super) senders_max: usize,
+    /// The sender whose turn is the first.
+    pub(super) first: usize,
     pub(super) now: TimestampMs,
-    /// Nothing but this lane, which looks for what was refused; `None`: all that do not.
+    /// Nothing but this sender, which looks for what was refused; `None`: all that do not.
     pub(super) only: Option<usize>,
 }
 
-/// Reads from all lanes in turn until there is no more, or `bytes_max` are reached (by at most one batch each).
-/// What a lane cannot send is told in its `waits`; what it had before that is sent.
-pub(super) fn collect(lanes: &mut [Lane], terms: &Terms<'_>) -> Collected {
-    let mut collected = Collected::default();
+/// Reads from all senders in turn until there is no more, or `bytes_max` are reached (by at most one batch each), or
+/// `senders_max` have something in it.
+/// A sender that cannot go on is paused; what it had before that is sent.
+pub(super) fn collect(senders: &mut [PartitionSender], terms: &DrainLimits<'_>) -> TransactionPlan {
+    let first = if terms.first < senders.len() { terms.first } else { 0 };
+    let (mut collected, mut passed_over) = (TransactionPlan::default(), None);
     let mut more = true;
     while more && collected.bytes < terms.bytes_max {
         more = false;
-        for (n, lane) in lanes.iter_mut().enumerate() {
+        for n in (first..senders.len()).chain(0..first) {
             if collected.bytes >= terms.bytes_max {
+                passed_over.get_or_insert(n);
                 break;
             }
-            if terms.only.map_or(lane.is_searching(), |only| only != n) {
+            let sender = &mut senders[n];
+            if terms.only.map_or(sender.is_searching(), |only| only != n) {
+                continue;
+            }
+            if collected.ends.len() >= terms.senders_max && !collected.ends.iter().any(|end| end.sender == n) {
+                passed_over.get_or_insert(n);
                 continue;
             }
             let turn_max = (terms.bytes_max - collected.bytes).min(TURN_BYTES);
-            more |= take_turn(n, lane, turn_max, terms, &mut collected);
+            more |= take_turn(n, sender, turn_max, terms, &mut collected);
         }
     }
+    collected.next_sender = passed_over.unwrap_or(first);
     collected
 }
 
-/// One lane's turn; whether it may have more.
-fn take_turn(n: usize, lane: &mut Lane, bytes_max: usize, terms: &Terms<'_>, collected: &mut Collected) -> bool {
-    if lane.sits_out() {
+/// One sender's turn; whether it may have more.
+fn take_turn(
+    n: usize,
+    sender: &mut PartitionSender,
+    bytes_max: usize,
+    terms: &DrainLimits<'_>,
+    collected: &mut TransactionPlan,
+) -> bool {
+    if sender.sits_out() {
         return false;
     }
-    let Some(mut reader) = lane.reader.take() else { return false };
-    let before = collected.ends.iter().find(|end| end.lane == n).map_or(lane.position, |end| end.offset);
-    let sent = u64::try_from(before - lane.position).unwrap_or(0);
-    let mut turn = Turn {
+    let Some(mut reader) = sender.reader.take() else { return false };
+    let before = collected.ends.iter().find(|end| end.sender == n).map_or(sender.position, |end| end.offset);
+    let sent = u64::try_from(before - sender.position).unwrap_or(0);
+    let mut turn = Drain {
         n,
-        lane,
+        sender,
         terms,
         small: Vec::new(),
         small_bytes: 0,
         small_records: 0,
         bytes: 0,
-        records_left: lane.records_max().saturating_sub(sent),
+        records_left: sender.records_max().saturating_sub(sent),
         next: before,
         seen: before,
         end: None,
@@ -181,50 +204,57 @@ fn take_turn(n: usize, lane: &mut Lane, bytes_max: usize, terms: &Terms<'_>, col
     }
     let (end, any) = (turn.end, turn.end.is_some());
     if let Some((offset, mark)) = end {
-        let end = RangeEnd { lane: n, offset, mark };
-        match collected.ends.iter_mut().find(|end| end.lane == n) {
+        let end = RangeEnd { sender: n, offset, mark };
+        match collected.ends.iter_mut().find(|end| end.sender == n) {
             Some(before) => *before = end,
             None => collected.ends.push(end),
         }
     }
-    lane.reader = Some(reader);
+    sender.reader = Some(reader);
     match halt {
         None => any,
-        Some(Halt::Full) => false,
-        Some(Halt::Wait(reason)) => {
-            lane.waits = Some(reason);
+        Some(StopReason::Full) => false,
+        Some(StopReason::Pause(reason)) => {
+            sender.paused = Some(reason);
             false
         }
-        Some(Halt::Refused(refusal)) => {
-            lane.wait_for(&refusal);
+        Some(StopReason::Refused(refusal)) => {
+            sender.wait_for(&refusal);
             false
         }
     }
 }
 
 /// Why a turn ended before its time.
-enum Halt {
+enum StopReason {
     /// A batch was cut: the transaction holds what it may.
     Full,
-    Wait(String),
+    Pause(PauseReason),
     /// The target refuses this record, and the log waits for that.
     Refused(Refusal),
 }
 
-impl Halt {
-    /// With what led to it in front.
-    fn because(self, what: &str) -> Halt {
-        match self {
-            Halt::Wait(reason) => Halt::Wait(format!("{what}; {reason}")),
-            other => other,
-        }
-    }
+/// The log cannot be read here.
+fn unreadable(error: &Error) -> StopReason {
+    StopReason::Pause(PauseReason::LocalLog { reason: error.to_string() })
 }
 
-struct Turn<'a> {
+fn refused(reason: String) -> StopReason {
+    StopReason::Pause(PauseReason::RecordRefused { reason })
+}
+
+fn not_sendable(reason: String) -> StopReason {
+    StopReason::Pause(PauseReason::RecordNotSendable { reason })
+}
+
+fn lost(reason: String) -> StopReason {
+    StopReason::Pause(PauseReason::Lost { reason })
+}
+
+struct Drain<'a> {
     n: usize,
-    lane: &'a Lane,
-    terms: &'a Terms<'a>,
+    sender: &'a PartitionSender,
+    terms: &'a DrainLimits<'a>,
     /// Small batches that are to become one.
     small: Vec<Batch>,
     small_bytes: usize,
@@ -238,16 +268,16 @@ struct Turn<'a> {
     seen: Offset,
     /// Behind the last offset that a piece stands for.
     end: Option<(Offset, BatchMark)>,
-    collected: &'a mut Collected,
+    collected: &'a mut TransactionPlan,
 }
 
-impl Turn<'_> {
-    fn read(&mut self, reader: &mut Reader, bytes_max: usize) -> Result<(), Halt> {
+impl Drain<'_> {
+    fn read(&mut self, reader: &mut Reader, bytes_max: usize) -> Result<(), StopReason> {
         while self.bytes + self.small_bytes < bytes_max && self.small_records < self.records_left {
             let from = reader.position().offset;
             if from > self.seen {
                 self.flush()?;
-                self.lose(from, "retention", "deleted here before they were sent".to_owned())?;
+                self.report_loss(from, "retention", "deleted here before they were sent".to_owned())?;
                 continue;
             }
             match reader.next_batch() {
@@ -260,13 +290,13 @@ impl Turn<'_> {
                     // Markers of transactions, or a hole: the log gives out nothing below where its reader stands.
                     let next = reader.position().offset;
                     if next > self.next {
-                        self.reach(next, BatchMark::behind_a_gap(self.lane.log.leader_epoch()));
+                        self.reach(next, BatchMark::behind_a_gap(self.sender.log.leader_epoch()));
                     }
                     break;
                 }
                 Err(Error::OffsetOutOfRange { requested, log_start_offset, .. }) if requested < log_start_offset => {
                     self.flush()?;
-                    reader.seek(OffsetSpec::Earliest).map_err(|error| Halt::Wait(error.to_string()))?;
+                    reader.seek(OffsetSpec::Earliest).map_err(|error| unreadable(&error))?;
                 }
                 Err(error) if error.is_corrupt() && self.terms.config.on_lost == LostRule::Report => {
                     self.flush()?;
@@ -274,7 +304,7 @@ impl Turn<'_> {
                 }
                 Err(error) => {
                     self.flush()?;
-                    return Err(Halt::Wait(error.to_string()));
+                    return Err(unreadable(&error));
                 }
             }
         }
@@ -282,25 +312,22 @@ impl Turn<'_> {
     }
 
     /// Adds a stored batch, of which records before `from` were not asked for.
-    fn add(&mut self, batch: Batch, from: Offset) -> Result<(), Halt> {
+    fn add(&mut self, batch: Batch, from: Offset) -> Result<(), StopReason> {
         let view = batch.view();
         let (at, size) = (view.base_offset(), view.size());
-        if stamp::belongs_to_a_transaction(&view) {
+        if producer_header::belongs_to_a_transaction(&view) {
             self.flush()?;
-            return Err(Halt::Wait(format!("the batch at offset {at} is part of another producer's transaction")));
+            return Err(not_sendable(format!("the batch at offset {at} is part of another producer's transaction")));
         }
         let records = u64::try_from(view.record_count()).unwrap_or(0);
-        let restamps = match self.lane.retention_ms {
+        let restamps = match self.sender.retention_ms {
             Some(retention_ms) if is_expired(view.max_timestamp(), retention_ms, self.terms.now) => {
                 match self.terms.config.expired {
                     ExpiredRule::Send => false,
                     ExpiredRule::Restamp => true,
                     ExpiredRule::Stop => {
                         self.flush()?;
-                        return Err(Halt::Wait(format!(
-                            "records at offset {at} are older than the target's retention.ms={retention_ms}, which \
-                             would delete them on arrival; raise it there, or set edgelog.bridge.expired"
-                        )));
+                        return Err(StopReason::Pause(PauseReason::Expired { offset: at, retention_ms }));
                     }
                 }
             }
@@ -331,16 +358,16 @@ impl Turn<'_> {
     /// Whether a batch goes as it is, of which records before `from` were not asked for.
     fn passes(&self, batch: &Batch, from: Offset) -> bool {
         let view = batch.view();
-        stamp::goes_as_it_is(&view)
+        producer_header::goes_as_it_is(&view)
             && view.base_offset() >= from
             && view.size() <= self.piece_bytes_max()
-            && !self.lane.refuses_within(from, batch.last_offset() + 1)
-            && !(self.lane.wants_keys && lacks_keys(batch, from))
+            && !self.sender.refuses_within(from, batch.last_offset() + 1)
+            && !(self.sender.wants_keys && lacks_keys(batch, from))
     }
 
     /// What a batch of several records may take.
     fn piece_bytes_max(&self) -> usize {
-        self.lane.piece_bytes_max().min(self.terms.request_bytes_max)
+        self.sender.piece_bytes_max().min(self.terms.request_bytes_max)
     }
 
     /// One stored batch as it is.
@@ -354,17 +381,17 @@ impl Turn<'_> {
 
     /// A batch of the log's records.
     fn push(&mut self, wire: BytesMut, records: i32, runs: Runs, offsets: (Offset, Offset)) {
-        let target = self.lane.target.expect("a lane that sends has a target");
-        let (lane, to) = (self.n, (self.lane.remote.clone(), target.partition));
-        self.push_piece(Piece { lane, to, kind: Kind::Records, wire, records, runs, offsets });
+        let target = self.sender.target.expect("a sender that sends has a target");
+        let (sender, to) = (self.n, (self.sender.remote.clone(), target.partition));
+        self.push_piece(ProducerBatch { sender, to, kind: Kind::Records, wire, records, runs, offsets });
     }
 
     /// One record of the bridge's own.
     fn push_own(&mut self, to: (String, i32), kind: Kind, wire: BytesMut, offsets: (Offset, Offset)) {
-        self.push_piece(Piece { lane: self.n, to, kind, wire, records: 1, runs: Runs::default(), offsets });
+        self.push_piece(ProducerBatch { sender: self.n, to, kind, wire, records: 1, runs: Runs::default(), offsets });
     }
 
-    fn push_piece(&mut self, piece: Piece) {
+    fn push_piece(&mut self, piece: ProducerBatch) {
         self.bytes += piece.wire.len();
         self.collected.bytes += piece.wire.len();
         self.records_left = self.records_left.saturating_sub(u64::try_from(piece.records).unwrap_or(0));
@@ -378,7 +405,7 @@ impl Turn<'_> {
     }
 
     /// Makes pieces of the small batches.
-    fn flush(&mut self) -> Result<(), Halt> {
+    fn flush(&mut self) -> Result<(), StopReason> {
         let small = std::mem::take(&mut self.small);
         (self.small_bytes, self.small_records) = (0, 0);
         match &small[..] {
@@ -397,20 +424,25 @@ impl Turn<'_> {
 
     /// Makes these batches' records new pieces, up to a share of them. What lies before a record that cannot be sent is
     /// in the range.
-    fn coalesce(&mut self, batches: &[Batch], share: Share) -> Result<(), Halt> {
+    fn coalesce(&mut self, batches: &[Batch], share: Share) -> Result<(), StopReason> {
         let len = COALESCED_BYTES.min(self.piece_bytes_max()).max(HEADER_LEN);
         let builder = RecordBatchBuilder::new(vec![0; len]);
-        let mut making = Making { builder, len, first: self.next, runs: Runs::default() };
+        let mut making = BatchInProgress { builder, len, first: self.next, runs: Runs::default() };
         let taken = self.take_records(batches, share, &mut making);
         self.finish(&mut making);
         taken
     }
 
-    fn take_records(&mut self, batches: &[Batch], share: Share, making: &mut Making) -> Result<(), Halt> {
+    fn take_records(
+        &mut self,
+        batches: &[Batch],
+        share: Share,
+        making: &mut BatchInProgress,
+    ) -> Result<(), StopReason> {
         let (mut taken, bytes_before) = (0, self.bytes);
         for batch in batches {
             let at = batch.base_offset();
-            let unreadable = |error: Error| Halt::Wait(format!("the batch at offset {at} cannot be read: {error}"));
+            let unreadable = |error: &Error| not_sendable(format!("the batch at offset {at} cannot be read: {error}"));
             let (next, mark) = mark_of(batch);
             let records = match batch.records() {
                 // Readers of the target may have the decoder, or the memory, that is missing here.
@@ -420,17 +452,17 @@ impl Turn<'_> {
                     making.first = self.next;
                     continue;
                 }
-                records => records.map_err(unreadable)?,
+                records => records.map_err(|error| unreadable(&error))?,
             };
             for record in records {
-                let record = record.map_err(unreadable)?;
+                let record = record.map_err(|error| unreadable(&error))?;
                 let bytes = self.bytes - bytes_before + making.builder.size();
                 if taken > 0 && (taken >= share.records_max || bytes >= share.bytes_max) {
-                    return Err(Halt::Full);
+                    return Err(StopReason::Full);
                 }
                 if let Some(refusal) = self.append_unless_refused(making, &record, share.restamps)? {
                     self.finish(making);
-                    self.bury(&record, mark, refusal)?;
+                    self.write_dead_letter(&record, mark, refusal)?;
                     making.first = self.next;
                 }
                 taken += 1;
@@ -444,14 +476,14 @@ impl Turn<'_> {
     /// Appends a record to the batch in the making; or says why the target will refuse it, and appends nothing.
     fn append_unless_refused(
         &mut self,
-        making: &mut Making,
+        making: &mut BatchInProgress,
         record: &Record<'_>,
         restamps: bool,
-    ) -> Result<Option<Refusal>, Halt> {
-        if let Some(known) = self.lane.refusal_of(record.offset) {
+    ) -> Result<Option<Refusal>, StopReason> {
+        if let Some(known) = self.sender.refusal_of(record.offset) {
             return Ok(Some(known.clone()));
         }
-        if self.lane.wants_keys && record.key.is_none() {
+        if self.sender.wants_keys && record.key.is_none() {
             let reason = "the target's cleanup.policy is compact, and the record has no key";
             return Ok(Some(foreseen(record.offset, INVALID_RECORD, reason)));
         }
@@ -461,7 +493,7 @@ impl Turn<'_> {
             headers.push(Header::new(TIMESTAMP_HEADER, own_time.as_bytes()));
         }
         let timestamp = if restamps { self.terms.now } else { record.timestamp };
-        let single_bytes_max = self.lane.batch_bytes_max;
+        let single_bytes_max = self.sender.batch_bytes_max;
         loop {
             match making.builder.append(timestamp, record.key, record.value, &headers) {
                 Ok(_) => {
@@ -485,20 +517,21 @@ impl Turn<'_> {
                     return Ok(Some(foreseen(record.offset, MESSAGE_TOO_LARGE, &reason)));
                 }
                 Err(error) => {
-                    return Err(Halt::Wait(format!("the record at offset {} cannot be sent: {error}", record.offset)));
+                    let offset = record.offset;
+                    return Err(not_sendable(format!("the record at offset {offset} cannot be sent: {error}")));
                 }
             }
         }
     }
 
     /// The builder's records as a piece, compressed as the log is where that makes it smaller.
-    fn finish(&mut self, making: &mut Making) {
-        let Making { builder, len, first, runs } = making;
+    fn finish(&mut self, making: &mut BatchInProgress) {
+        let BatchInProgress { builder, len, first, runs } = making;
         let records = builder.record_count();
         if records == 0 {
             return;
         }
-        let codec = self.lane.log.config().compression_type;
+        let codec = self.sender.log.config().compression_type;
         let mut compressed = vec![0; HEADER_LEN];
         let is_compressed = codec != CompressionType::None
             && codec::compress(codec, builder.payload(), &mut compressed).is_ok()
@@ -517,21 +550,21 @@ impl Turn<'_> {
         self.push(wire, records, std::mem::take(runs), offsets);
     }
 
-    /// A dead letter in the place of a record that the target refuses; or the log waits before it.
-    fn bury(&mut self, record: &Record<'_>, mark: BatchMark, refusal: Refusal) -> Result<(), Halt> {
+    /// A dead letter in the place of a record that the target refuses; or the log is paused before it.
+    fn write_dead_letter(&mut self, record: &Record<'_>, mark: BatchMark, refusal: Refusal) -> Result<(), StopReason> {
         let config = self.terms.config;
         let rule = if refusal.code == INVALID_TIMESTAMP { config.on_refused_timestamp } else { config.on_refused };
         if rule == RefusedRule::Stop {
-            return Err(Halt::Refused(refusal));
+            return Err(StopReason::Refused(refusal));
         }
-        let (log, offset) = (&self.lane.name, refusal.offset);
+        let (log, offset) = (&self.sender.name, refusal.offset);
         let side = self.side(&config.dead_letters);
-        let (topic, side) = side.map_err(|halt| halt.because(&refusal.to_string()))?;
-        let target = format!("{}-{}", self.lane.remote, self.lane.target.map_or(-1, |target| target.partition));
-        let made = letter::dead_letter(&config.device, log, &target, record, &refusal, self.terms.now);
-        let wire = made.map_err(|error| Halt::Wait(format!("the dead letter of offset {offset}: {error}")))?;
+        let (topic, side) = side.map_err(|reason| refused(format!("{refusal}; {reason}")))?;
+        let target = format!("{}-{}", self.sender.remote, self.sender.target.map_or(-1, |target| target.partition));
+        let made = dead_letter::dead_letter(&config.device, log, &target, record, &refusal, self.terms.now);
+        let wire = made.map_err(|error| refused(format!("the dead letter of offset {offset}: {error}")))?;
         if wire.len() > side.batch_bytes_max {
-            return Err(Halt::Wait(format!(
+            return Err(refused(format!(
                 "{refusal}; its dead letter has {} bytes, and max.message.bytes of {topic} is {}",
                 wire.len(),
                 side.batch_bytes_max
@@ -543,42 +576,41 @@ impl Turn<'_> {
         Ok(())
     }
 
-    fn pass_over_damage(&mut self, reader: &mut Reader, error: &Error) -> Result<(), Halt> {
-        let told = |error: &Error| Halt::Wait(error.to_string());
-        let durable = self.lane.log.offsets().recovery_point;
-        let lost = reader.skip_damage().map_err(|error| told(&error))?;
+    fn pass_over_damage(&mut self, reader: &mut Reader, error: &Error) -> Result<(), StopReason> {
+        let durable = self.sender.log.offsets().recovery_point;
+        let lost = reader.skip_damage().map_err(|error| unreadable(&error))?;
         if lost.next_offset <= lost.first_offset || lost.next_offset > durable {
-            return Err(told(error));
+            return Err(unreadable(error));
         }
-        self.lose(lost.next_offset, "damage", error.to_string())
+        self.report_loss(lost.next_offset, "damage", error.to_string())
     }
 
-    /// A record that tells the loss of all offsets from the end of the range to `next`.
-    fn lose(&mut self, next: Offset, reason: &'static str, detail: String) -> Result<(), Halt> {
-        let lost = Loss { first_offset: self.next, next_offset: next, reason, detail };
+    /// A record that reports the loss of all offsets from the end of the range to `next`.
+    fn report_loss(&mut self, next: Offset, reason: &'static str, detail: String) -> Result<(), StopReason> {
+        let loss = Loss { first_offset: self.next, next_offset: next, reason, detail };
         if self.terms.config.on_lost == LostRule::Stop {
-            return Err(Halt::Wait(lost.to_string()));
+            return Err(lost(loss.to_string()));
         }
-        let (topic, side) = self.side(&self.terms.config.losses).map_err(|halt| halt.because(&lost.to_string()))?;
+        let (topic, side) = self.side(&self.terms.config.losses).map_err(|reason| lost(format!("{loss}; {reason}")))?;
         let config = self.terms.config;
-        let group = config.group_id(&self.lane.name);
-        let wire = letter::loss(&config.device, &self.lane.name, &group, &lost, self.terms.now)
-            .map_err(|error| Halt::Wait(format!("{lost}: {error}")))?;
-        let (offsets, mark) = ((self.next, next), BatchMark::behind_a_gap(self.lane.log.leader_epoch()));
+        let group = config.group_id(&self.sender.name);
+        let wire = loss_record::loss_record(&config.device, &self.sender.name, &group, &loss, self.terms.now)
+            .map_err(|error| lost(format!("{loss}: {error}")))?;
+        let (offsets, mark) = ((self.next, next), BatchMark::behind_a_gap(self.sender.log.leader_epoch()));
         let to = (topic, side.partition);
-        self.push_own(to, Kind::Loss(lost), wire, offsets);
+        self.push_own(to, Kind::Loss(loss), wire, offsets);
         self.reach(next, mark);
         self.seen = next;
         Ok(())
     }
 
     /// The topic that a template for the bridge's own records names.
-    fn side(&self, template: &str) -> Result<(String, &Side), Halt> {
-        let topic = remote_name(template, &self.terms.config.device, &self.lane.name.topic);
+    fn side(&self, template: &str) -> Result<(String, &InternalTopic), String> {
+        let topic = remote_name(template, &self.terms.config.device, &self.sender.name.topic);
         match self.terms.sides.get(&topic) {
             Some(Ok(side)) => Ok((topic, side)),
-            Some(Err(reason)) => Err(Halt::Wait(format!("the topic {topic} cannot be used: {reason}"))),
-            None => Err(Halt::Wait(format!("the topic {topic} cannot be used: the cluster does not name it"))),
+            Some(Err(reason)) => Err(format!("the topic {topic} cannot be used: {reason}")),
+            None => Err(format!("the topic {topic} cannot be used: the cluster does not name it")),
         }
     }
 }
@@ -593,7 +625,7 @@ struct Share {
 }
 
 /// A piece in the making.
-struct Making {
+struct BatchInProgress {
     builder: RecordBatchBuilder<Vec<u8>>,
     /// Of the builder's buffer, where no single record needs more.
     len: usize,

@@ -1,4 +1,5 @@
-//! A stored batch as it goes onto the wire: the bytes behind the header as they are, the header made a transaction's.
+//! A stored batch as it is sent: the header gets the producer's id, epoch and sequence, the bytes behind it stay as
+//! they are.
 
 use bytes::BytesMut;
 use edgelog_core::{HEADER_LEN, Offset, restamped_crc, stamp_base};
@@ -36,7 +37,7 @@ pub(super) fn belongs_to_a_transaction(batch: &RecordBatch<'_>) -> bool {
 
 /// Makes the batch this producer's, in a transaction or not, with base offset 0 as a broker wants it. The payload is
 /// not read: the CRC follows from the change of the header alone, and damage stays visible to the broker.
-pub(super) fn stamp(batch: &mut BytesMut, producer: Producer, base_sequence: i32, in_transaction: bool) {
+pub(super) fn set_producer_state(batch: &mut BytesMut, producer: Producer, base_sequence: i32, in_transaction: bool) {
     let (header, payload) = batch.split_at_mut(HEADER_LEN);
     let header: &mut [u8; HEADER_LEN] = header.try_into().expect("split at the header's length");
     let before = *header;
@@ -73,7 +74,7 @@ mod tests {
             let stored = bytes.clone();
             assert!(goes_as_it_is(&RecordBatch::parse(&stored).unwrap()));
 
-            stamp(&mut bytes, Producer { id: 77, epoch: 4 }, 99, true);
+            set_producer_state(&mut bytes, Producer { id: 77, epoch: 4 }, 99, true);
             let batch = RecordBatch::parse(&bytes).unwrap();
             batch.verify_crc().unwrap();
             assert_eq!((batch.base_offset(), batch.partition_leader_epoch()), (Offset(0), LeaderEpoch(-1)));
@@ -85,7 +86,7 @@ mod tests {
             let mut damaged = stored.clone();
             let last = damaged.len() - 1;
             damaged[last] ^= 1;
-            stamp(&mut damaged, Producer { id: 77, epoch: 4 }, 99, true);
+            set_producer_state(&mut damaged, Producer { id: 77, epoch: 4 }, 99, true);
             assert!(RecordBatch::parse(&damaged).unwrap().verify_crc().is_err());
         }
     }
