@@ -127,6 +127,50 @@ fn a_large_batch_goes_as_it_is_and_one_beyond_the_target_s_limit_becomes_several
     assert!(lanes[0].waits.as_ref().unwrap().contains("max.message.bytes"), "{:?}", lanes[0].waits);
 }
 
+/// Appends batches of 20 records of 1000 bytes, which snappy makes no smaller.
+fn fill_batches(lane: &Lane, count: usize) {
+    let mut seed = 1_u64;
+    for _ in 0..count {
+        let mut batch = lane.log.batch();
+        for _ in 0..20 {
+            let value: Vec<u8> = std::iter::repeat_with(|| {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (seed >> 56) as u8
+            })
+            .take(1000)
+            .collect();
+            batch.push(NewRecord::value(&value).with_timestamp(TimestampMs(5))).unwrap();
+        }
+        lane.log.append_batch(&mut batch).unwrap();
+    }
+}
+
+#[test]
+fn batches_without_compression_are_joined_where_two_fit_into_one() {
+    let (_store, mut lane) = lane(&[], 1 << 20);
+    fill_batches(&lane, 26);
+    lane.start_at_the_beginning().unwrap();
+    let mut lanes = [lane];
+    let collected = collect_all(&mut lanes);
+    // Twelve of them in each: no piece is the rest of a batch.
+    assert_eq!(collected.pieces.iter().map(|piece| piece.records).collect::<Vec<_>>(), [240, 240, 40]);
+    assert!(collected.pieces.iter().all(|piece| piece.wire.len() <= COALESCED_BYTES));
+    assert_eq!((collected.ends[0].offset, records_of(&collected).len()), (Offset(520), 520));
+}
+
+#[test]
+#[cfg(feature = "snappy")]
+fn batches_are_not_joined_where_they_would_have_to_be_compressed() {
+    let (_store, mut lane) = lane(&[("compression.type", "snappy")], 1 << 20);
+    fill_batches(&lane, 26);
+    lane.start_at_the_beginning().unwrap();
+    let mut reader = lane.log.reader(crate::OffsetSpec::Earliest).unwrap();
+    for piece in &collect_all(&mut [lane]).pieces {
+        assert_eq!(&piece.wire[..], reader.next_batch().unwrap().unwrap().bytes());
+    }
+    assert!(reader.next_batch().unwrap().is_none());
+}
+
 /// Commits what was collected, as far as the lanes are concerned.
 fn commit(lanes: &mut [Lane], collected: &Collected) {
     collected.ends.iter().for_each(|end| lanes[end.lane].advance(end));
