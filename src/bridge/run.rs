@@ -21,9 +21,6 @@ use super::uplink::Uplink;
 use crate::TopicPartition;
 use crate::clock::{Clock, SystemClock};
 
-/// How often an idle bridge looks for records.
-const LOOK_FOR_RECORDS: Duration = Duration::from_secs(1);
-
 /// What was done since something was sent last.
 #[derive(Debug, Clone, Copy, Default)]
 struct Reported {
@@ -126,7 +123,7 @@ impl Uplink {
                     }
                 }
                 let resting = self.lanes.iter().filter_map(Lane::rests_until).min();
-                let pause = LOOK_FOR_RECORDS.min(self.config.interval.max(Duration::from_millis(1)));
+                let pause = self.pace.look();
                 let pause = if until_caught_up { pause } else { pause.min(self.config.retry) };
                 stop.wait(resting.map_or(pause, |until| until.saturating_duration_since(since).min(pause)));
                 continue;
@@ -136,11 +133,12 @@ impl Uplink {
             let bytes = collected.bytes;
             let ended = self.transact(collected)?;
             self.adapt(ended, bytes);
+            self.pace.begin(since.saturating_duration_since(self.began));
             match ended {
                 Ended::Committed => {
                     backoff = self.backoff();
                     if !until_caught_up && bytes < self.config.batch_bytes {
-                        stop.wait(self.config.interval.saturating_sub(since.elapsed()));
+                        stop.wait(self.pace.due().saturating_sub(self.began.elapsed()));
                     }
                 }
                 Ended::Again => {
@@ -214,7 +212,9 @@ impl Uplink {
     /// What the next transaction carries. Where a log's batch was refused, ranges of it are tried in transactions of
     /// their own, in turn with what the others have.
     fn collect(&mut self) -> Collected {
-        let interval = self.config.interval;
+        // What a transaction may carry now is made durable for it; else an interval lies between two flushes of a log.
+        let is_due = self.began.elapsed() >= self.pace.due();
+        let interval = if is_due { Duration::ZERO } else { self.config.interval };
         self.lanes.iter_mut().for_each(|lane| lane.make_durable(interval, &mut self.failed_flushes));
         let (line, mut collected) = (self.cluster.link().clone(), Collected::default());
         // The others and one that searches take turns. Three of them: the first may only begin a search.

@@ -15,6 +15,7 @@ use super::home::Home;
 use super::lane::Lane;
 use super::metrics::MetricsHandle;
 use super::note::Note;
+use super::pace::Pace;
 use super::stamp::Producer;
 use crate::kafka::{self, Backoff, Cluster, Code, RemoteTopic, StopHandle, Transport};
 use crate::{Store, TopicPartition};
@@ -48,6 +49,9 @@ pub(super) struct Uplink {
     pub(super) sides: HashMap<String, std::result::Result<Side, String>>,
     /// The bridge ends once it has caught up.
     pub(super) until_caught_up: bool,
+    /// When transactions may begin, in the time since it began itself.
+    pub(super) pace: Pace,
+    pub(super) began: Instant,
     /// Until when absent targets are asked for again before the bridge ends without them.
     pub(super) known_by: Option<Instant>,
     pub(super) note: Note,
@@ -82,6 +86,7 @@ impl Uplink {
         let cluster = Cluster::new(config.bootstrap.clone(), transport);
         let bytes_max = config.transaction_bytes;
         let metrics = MetricsHandle::new(&config.device);
+        let pace = Pace::new(config.interval);
         Ok(Uplink {
             config,
             store,
@@ -94,6 +99,8 @@ impl Uplink {
             remote: HashMap::new(),
             sides: HashMap::new(),
             until_caught_up: false,
+            pace,
+            began: Instant::now(),
             known_by: None,
             note,
             failed_flushes,
