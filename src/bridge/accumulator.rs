@@ -2,8 +2,9 @@
 //! batches that a broker takes.
 //!
 //! A stored batch of decent size goes as it is, undecoded. Small ones are coalesced, records unchanged, into one with
-//! the log's own compression; so are batches that a broker would not take as they are, and one that is larger than
-//! the target, or the line, allows becomes several. A range ends where a stored batch ends, but where a batch is more
+//! the log's own compression: a Produce carries one batch for a partition, and each takes a broker some time, however
+//! small it is. So are batches that a broker would not take as they are, and one that is larger than the target, or the
+//! line, allows becomes several. A range ends where a stored batch ends, but where a batch is more
 //! than a transaction may carry, or than is tried at once while the record that the target refuses is looked for.
 //!
 //! Offsets that are not here any more are part of a range as well: the record that reports the loss stands for them. So
@@ -30,6 +31,8 @@ use crate::{Batch, OffsetSpec, Reader, Record};
 
 /// A stored batch below this is coalesced with its neighbours.
 const SMALL_BYTES: usize = 16 << 10;
+/// So is one below this that is not compressed and will not be: copying it takes less than a request of its own does.
+const SMALL_PLAIN_BYTES: usize = COALESCED_BYTES / 2;
 /// Coalesced batches hold so many bytes before compression.
 const COALESCED_BYTES: usize = 256 << 10;
 /// So many small batches are held at once: each holds a piece of a map.
@@ -338,13 +341,15 @@ impl Drain<'_> {
             let bytes_max = self.terms.bytes_max.saturating_sub(self.collected.bytes);
             return self.coalesce(&[batch], Share { bytes_max, records_max: self.records_left, restamps });
         }
-        let is_small = size < SMALL_BYTES;
-        if !is_small {
+        let is_plain = [view.compression(), self.sender.log.config().compression_type] == [CompressionType::None; 2];
+        let is_small = size < if is_plain { SMALL_PLAIN_BYTES } else { SMALL_BYTES };
+        if !is_small || self.small_bytes + size > COALESCED_BYTES {
+            // No batch of what is left over: it would be one more.
             self.flush()?;
-            if self.passes(&batch, from) {
-                self.pass(&batch, from);
-                return Ok(());
-            }
+        }
+        if !is_small && self.passes(&batch, from) {
+            self.pass(&batch, from);
+            return Ok(());
         }
         self.small_bytes += size;
         self.small_records += records;

@@ -51,7 +51,8 @@ pub const BRIDGE_KEYS: &[BridgeKey] = &[
     key(
         "edgelog.bridge.interval.ms",
         "10000",
-        "While there is less than edgelog.bridge.batch.bytes to send, at most one transaction in so many milliseconds.",
+        "While there is less than edgelog.bridge.batch.bytes to send, one transaction in so many milliseconds. What \
+         comes after silence is sent at once; up to five more that a silence has saved follow soon after.",
     ),
     key("edgelog.bridge.batch.bytes", "1048576", "So much is sent without waiting for the interval, in bytes."),
     key(

@@ -48,6 +48,7 @@ mod local_logs;
 mod log_position;
 mod loss_record;
 mod metrics;
+mod pace;
 mod partition;
 mod partition_sender;
 mod pause_reason;
@@ -97,9 +98,9 @@ impl Bridge {
     /// A bridge for the store in the directory `dir`, which another process may be writing: it attaches read-only, and
     /// writes nothing there but its note and its lock. Does not connect yet.
     ///
-    /// Makes durable what it is about to send, by [`Log::flush_up_to`](crate::Log::flush_up_to), at most once in each
-    /// `edgelog.bridge.interval.ms`; where nobody has the store open for writing, sent is what its checkpoint names. A
-    /// log whose writer has met an error waits until the store was opened again.
+    /// Makes durable what it is about to send, by [`Log::flush_up_to`](crate::Log::flush_up_to), at most once for each
+    /// transaction (`edgelog.bridge.interval.ms`); where nobody has the store open for writing, sent is what its
+    /// checkpoint names. A log whose writer has met an error waits until the store was opened again.
     ///
     /// # Errors
     /// [`BridgeError::InvalidConfig`]; [`BridgeError::Locked`] where another bridge works for this store;

@@ -24,9 +24,6 @@ use crate::TopicPartition;
 use crate::clock::{Clock, SystemClock};
 use crate::kafka::CoordinatorKey;
 
-/// How often an idle bridge looks for records.
-const LOOK_FOR_RECORDS: Duration = Duration::from_secs(1);
-
 /// What was done since something was sent last.
 #[derive(Debug, Clone, Copy, Default)]
 struct Reported {
@@ -132,7 +129,7 @@ impl Uplink {
                     }
                 }
                 let resting = self.senders.iter().filter_map(PartitionSender::rests_until).min();
-                let pause = LOOK_FOR_RECORDS.min(self.config.interval.max(Duration::from_millis(1)));
+                let pause = self.pace.look();
                 let pause = if until_caught_up { pause } else { pause.min(self.config.retry) };
                 stop.wait(resting.map_or(pause, |until| until.saturating_duration_since(since).min(pause)));
                 continue;
@@ -143,11 +140,12 @@ impl Uplink {
             let result = self.run_transaction(collected);
             let ended = self.apply(result)?;
             self.adapt(ended, bytes);
+            self.pace.begin(since.saturating_duration_since(self.began));
             match ended {
                 Ended::Committed => {
                     backoff = self.backoff();
                     if !until_caught_up && bytes < self.config.batch_bytes {
-                        stop.wait(self.config.interval.saturating_sub(since.elapsed()));
+                        stop.wait(self.pace.due().saturating_sub(self.began.elapsed()));
                     }
                 }
                 Ended::Again => {
@@ -255,7 +253,9 @@ impl Uplink {
     /// What the next transaction carries. Where a log's batch was refused, ranges of it are tried in transactions of
     /// their own, in turn with what the others have.
     fn collect(&mut self) -> TransactionPlan {
-        let interval = self.config.interval;
+        // What a transaction may carry now is made durable for it; else an interval lies between two flushes of a log.
+        let is_due = self.began.elapsed() >= self.pace.due();
+        let interval = if is_due { Duration::ZERO } else { self.config.interval };
         self.senders.iter_mut().for_each(|sender| sender.make_durable(interval, &mut self.failed_flushes));
         let (line, mut collected) = (self.cluster.link().clone(), TransactionPlan::default());
         // The others and one that searches take turns. Three of them: the first may only begin a search.

@@ -13,6 +13,7 @@ use super::event::{BridgeEvent, Observer};
 use super::failed::FailedFlushes;
 use super::home::Home;
 use super::metrics::MetricsHandle;
+use super::pace::Pace;
 use super::partition_sender::PartitionSender;
 use super::pause_reason::PauseReason;
 use super::producer_header::Producer;
@@ -49,6 +50,9 @@ pub(super) struct Uplink {
     pub(super) sides: HashMap<String, std::result::Result<InternalTopic, String>>,
     /// The bridge ends once it has caught up.
     pub(super) until_caught_up: bool,
+    /// When transactions may begin, in the time since it began itself.
+    pub(super) pace: Pace,
+    pub(super) began: Instant,
     /// Until when absent targets are asked for again before the bridge ends without them.
     pub(super) known_by: Option<Instant>,
     pub(super) progress: ProgressFile,
@@ -85,6 +89,7 @@ impl Uplink {
         let cluster = Cluster::new(config.bootstrap.clone(), transport);
         let bytes_max = config.transaction_bytes;
         let metrics = MetricsHandle::new(&config.device);
+        let pace = Pace::new(config.interval);
         Ok(Uplink {
             config,
             store,
@@ -97,6 +102,8 @@ impl Uplink {
             remote: HashMap::new(),
             sides: HashMap::new(),
             until_caught_up: false,
+            pace,
+            began: Instant::now(),
             known_by: None,
             progress,
             failed_flushes,

@@ -102,7 +102,7 @@ def holds_here(world):
 
 
 def is_refused(world, words, **options):
-    """A cluster that cannot deliver exactly once: said in `words`, and nothing is sent. The key that they name helps."""
+    """A cluster that cannot deliver exactly once: said in `words`, and nothing is sent. The key in them helps."""
     with Broker(tempfile.mkdtemp(dir=world.scratch), **options) as broker:
         broker.start()
         broker.create_topic("x", 1, retention_ms=-1)
@@ -114,7 +114,8 @@ def is_refused(world, words, **options):
             raise Broken(f"the refusal has not {missing}: {said}")
         if run.records() or broker.offsets("x", -1) != {0: 0}:
             raise Broken(f"something was sent: {run.events}")
-        Run(command(store, broker, "old", "x", topics="plain", **{"edgelog.bridge.delivery": "at-least-once"})).expect(0)
+        plainly = {"edgelog.bridge.delivery": "at-least-once"}
+        Run(command(store, broker, "old", "x", topics="plain", **plainly)).expect(0)
         broker.stop()
     return re.sub(r"127\.0\.0\.1:\d+", "HOST:PORT", said.strip().splitlines()[-1])
 

@@ -168,6 +168,50 @@ fn a_large_batch_goes_as_it_is_and_one_beyond_the_target_s_limit_becomes_several
     assert!(senders[0].paused.as_ref().unwrap().to_string().contains("max.message.bytes"), "{:?}", senders[0].paused);
 }
 
+/// Appends batches of 20 records of 1000 bytes, which snappy makes no smaller.
+fn fill_batches(sender: &PartitionSender, count: usize) {
+    let mut seed = 1_u64;
+    for _ in 0..count {
+        let mut batch = sender.log.batch();
+        for _ in 0..20 {
+            let value: Vec<u8> = std::iter::repeat_with(|| {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (seed >> 56) as u8
+            })
+            .take(1000)
+            .collect();
+            batch.push(NewRecord::value(&value).with_timestamp(TimestampMs(5))).unwrap();
+        }
+        sender.log.append_batch(&mut batch).unwrap();
+    }
+}
+
+#[test]
+fn batches_without_compression_are_joined_where_two_fit_into_one() {
+    let (_store, mut sender) = sender(&[], 1 << 20);
+    fill_batches(&sender, 26);
+    sender.start_at_the_beginning().unwrap();
+    let mut senders = [sender];
+    let collected = collect_all(&mut senders);
+    // Twelve of them in each: no piece is the rest of a batch.
+    assert_eq!(collected.pieces.iter().map(|piece| piece.records).collect::<Vec<_>>(), [240, 240, 40]);
+    assert!(collected.pieces.iter().all(|piece| piece.wire.len() <= COALESCED_BYTES));
+    assert_eq!((collected.ends[0].offset, records_of(&collected).len()), (Offset(520), 520));
+}
+
+#[test]
+#[cfg(feature = "snappy")]
+fn batches_are_not_joined_where_they_would_have_to_be_compressed() {
+    let (_store, mut sender) = sender(&[("compression.type", "snappy")], 1 << 20);
+    fill_batches(&sender, 26);
+    sender.start_at_the_beginning().unwrap();
+    let mut reader = sender.log.reader(crate::OffsetSpec::Earliest).unwrap();
+    for piece in &collect_all(&mut [sender]).pieces {
+        assert_eq!(&piece.wire[..], reader.next_batch().unwrap().unwrap().bytes());
+    }
+    assert!(reader.next_batch().unwrap().is_none());
+}
+
 /// Commits what was collected, as far as the senders are concerned.
 fn commit(senders: &mut [PartitionSender], collected: &TransactionPlan) {
     collected.ends.iter().for_each(|end| senders[end.sender].advance(end));
