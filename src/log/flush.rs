@@ -44,7 +44,7 @@ impl Log {
     /// Makes everything below `offset` durable, as far as it was appended, and returns the end below which everything
     /// is durable now: [`ReadUpTo::Durable`](super::ReadUpTo::Durable) reads up to there.
     ///
-    /// An *attached* log can do that, too, whatever program writes it: it flushes the writer's files, once at most for
+    /// An *attached* log can do that, too, no matter which program writes it: it flushes the writer's files, once at most for
     /// each call, and only where that is needed. What it returns may lie below what it shows. Nobody vouches for what
     /// is seen and was not flushed where no process of this machine has the store open for writing (it may have died of
     /// a flush that failed), or an older edgelog does: the answer is then what the writer's
