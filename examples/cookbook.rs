@@ -191,7 +191,7 @@ pub(crate) fn main() -> edgelog::Result<()> {
         &dir,
         &mut |_| {
             durable += 1;
-            done.set(durable == 2)
+            done.set(durable == 2);
         },
         &|| done.get(),
     )?;
