@@ -144,7 +144,7 @@ pub enum Error {
         max: u32,
     },
 
-    /// A record's timestamp cannot be stored beside the others of its batch.
+    /// A record's timestamp is too far from the others of its batch to be stored with them.
     #[error("timestamp {given} ms cannot be stored in this batch")]
     InvalidTimestamp {
         /// The timestamp in milliseconds.
@@ -192,8 +192,11 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// The position belongs to a history that was taken back: another epoch's data stands there now.
-    #[error("position {offset} of leader epoch {given} was taken back: it ended at {end_offset}, {current} is current")]
+    /// The position belongs to a history that was truncated: its offset is past the end of its leader epoch.
+    #[error(
+        "offset {offset} of leader epoch {given} was truncated: that epoch ends at {end_offset}, the current epoch is \
+         {current}"
+    )]
     FencedLeaderEpoch {
         /// The offset asked for.
         offset: Offset,
@@ -291,7 +294,7 @@ pub enum Error {
     #[error("the log is attached read-only")]
     ReadOnly,
 
-    /// The handle was made before a `fork`, and this is the child: open the store anew here.
+    /// The handle was made before a `fork`, and this is the child: open the store again here.
     #[error("this handle belongs to the parent process; open or attach again after fork")]
     Forked,
 }

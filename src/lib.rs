@@ -48,10 +48,10 @@
 //! [`Log::reader_with`] may read to the log end, or stop at the recovery point, below which everything is
 //! durable ([`ReadUpTo`]).
 //!
-//! An offset alone does not name a record for good: where a crash takes back records that were not durable,
+//! An offset alone does not name a record for good: where a crash truncates records that were not durable,
 //! their offsets are given out again. So every append answers a *leader epoch* with the offset, and a
 //! position kept as both ([`OffsetAndEpoch`]) is answered [`Error::FencedLeaderEpoch`] when its history was
-//! taken back, never with other data.
+//! truncated, never with other data.
 //!
 //! # Durability
 //!
@@ -128,7 +128,7 @@
 //!
 //! # Guarantees
 //!
-//! The README numbers them, each with what it rests on, and lists the limitations beside them.
+//! The README numbers them, each with what it rests on, and lists the limitations below them.
 //! `docs/crash_safety.md` walks through every operation: its commit point, and what the next open does after
 //! a cut anywhere. `docs/configuration.md` has every key; `docs/kafka_compatibility.md` says what is the
 //! same as in Kafka, what differs and what is absent.

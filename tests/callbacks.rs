@@ -385,7 +385,7 @@ fn whatever_fails_every_event_may_call_back() {
         "INFO truncated",
         "INFO deleted a segment",
         "DEBUG rolled",
-        "DEBUG attached processes cannot flush beside this one",
+        "DEBUG attached processes cannot flush what this one writes",
         "DEBUG indexes were not written",
         "DEBUG a derived file was not written",
     ];

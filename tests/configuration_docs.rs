@@ -1,5 +1,5 @@
-//! Pages that repeat what the code says are held to it: every key in `docs/configuration.md`, and the README's
-//! example, which is the crate's doc test.
+//! Pages that repeat what the code says are held to it: every key in `docs/configuration.md`, the README's examples,
+//! which are the crate's doc tests, and the recipes of `docs/cookbook.md`, which are an example that this runs.
 
 use std::fs;
 use std::path::Path;
@@ -9,6 +9,9 @@ use edgelog::edgelog_core::config::KEYS;
 #[allow(dead_code)] // its `main`
 #[path = "../examples/configuration_table.rs"]
 mod configuration_table;
+
+#[path = "../examples/cookbook.rs"]
+mod cookbook;
 
 fn page(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -78,4 +81,19 @@ fn the_readme_shows_the_examples_that_the_doc_tests_run() {
     let in_crate = examples(&page("src/lib.rs"), "```");
     assert!(in_readme.len() == 2 && in_readme.iter().all(|example| example.len() >= 20), "{in_readme:?}");
     assert_eq!(in_readme, in_crate);
+}
+
+#[test]
+fn the_cookbook_shows_functions_of_its_example_and_they_do_what_they_say() {
+    let source = page("examples/cookbook.rs");
+    let recipes = examples(&page("docs/cookbook.md"), "```rust");
+    assert!(recipes.len() >= 10, "only {} recipes were found", recipes.len());
+    for recipe in recipes {
+        let recipe = recipe.join("\n");
+        assert!(
+            source.contains(&recipe),
+            "examples/cookbook.rs does not have this recipe of docs/cookbook.md:\n{recipe}"
+        );
+    }
+    cookbook::main().expect("the example runs");
 }

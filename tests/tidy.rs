@@ -1,9 +1,12 @@
-//! House rules that no compiler checks: imports go downward, `unsafe` stays in its room, sources stay readable.
+//! House rules that no compiler checks: imports go downward, `unsafe` stays in its room, sources stay readable, users
+//! read plain words.
 //!
 //! Each rule reads the sources as text. A rule that finds nothing to read fails: a moved folder must not switch it off.
 
 #[path = "tidy/imports.rs"]
 mod imports;
+#[path = "tidy/words.rs"]
+mod words;
 
 use std::fmt::Write as _;
 use std::fs;

@@ -40,7 +40,7 @@ const LEFT_SHOWN_MIN: u64 = 1000;
 
 /// Send logs to a Kafka cluster, each record once and in order
 ///
-/// Works beside the program that writes the store, and when none does. Without a command: `run`.
+/// Works while another program writes the store, and when none does. Without a command: `run`.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -54,11 +54,12 @@ Examples:
   edgelog bridge adopt --device press-17 --bootstrap kafka:9092
   edgelog bridge keys
 
-Consumers must set isolation.level=read_committed. Target topics have to exist.
+Consumers must set isolation.level=read_committed. Target topics have to exist,
+unless edgelog.bridge.create.topics=true.
 
 Exit codes:
   0    the cluster has everything that is durable here, or Ctrl-C or SIGTERM stopped a run without --until-caught-up
-  1    an error, told on standard error; a service manager may start the bridge again. With --until-caught-up also:
+  1    an error, printed on standard error; a service manager may start the bridge again. With --until-caught-up also:
        no topic here is one that is to be sent, or the time of --timeout is over
   2    --until-caught-up: some logs cannot be sent, each named with the reason; the others are in the cluster.
        `status --max-lag`: a log is further behind, or it is not known how far
@@ -98,7 +99,7 @@ struct Run {
     /// With --until-caught-up: end after so long, with exit code 1 where something was not sent (30s, 5m)
     #[arg(long, value_name = "DURATION", value_parser = time::parse_period, requires = "until_caught_up")]
     timeout: Option<Duration>,
-    /// Tell what happens on standard output, one JSON object a line
+    /// Report what happens on standard output, one JSON object a line
     #[arg(long)]
     json: bool,
     /// Report only what needs a person
@@ -108,7 +109,7 @@ struct Run {
     /// a minute, after an hour once an hour
     #[arg(short, long)]
     verbose: bool,
-    /// Keep a file with metrics in Prometheus' text format, written anew every five seconds (for the
+    /// Keep a file with metrics in Prometheus' text format, rewritten every five seconds (for the
     /// textfile collector of Prometheus' node exporter, which reads names that end in .prom)
     #[arg(long, value_name = "FILE")]
     metrics_file: Option<PathBuf>,
@@ -140,9 +141,7 @@ impl From<BridgeError> for Failure {
             BridgeError::InvalidConfig { .. } => {
                 Failure::new(message).hint("`edgelog bridge keys` lists every key; --set KEY=VALUE sets one.")
             }
-            BridgeError::Locked(_) => {
-                Failure::new(message).hint("`edgelog bridge status` says where it stands, beside it.")
-            }
+            BridgeError::Locked(_) => Failure::new(message).hint("`edgelog bridge status` says where it stands."),
             _ => Failure::new(message),
         }
     }

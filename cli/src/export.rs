@@ -28,7 +28,7 @@ use crate::{interrupt, json_record, tail};
 
 /// Export a topic as files for a Kafka broker, as JSON lines, or as CSV
 ///
-/// Works beside a running writer and changes nothing in the data directory. Damage is left out, and named on standard
+/// Works next to a running writer and changes nothing in the data directory. Damage is left out, and named on standard
 /// error.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -37,9 +37,9 @@ Examples:
   edgelog export cpu-0 --to cpu.jsonl --format json
   edgelog export cpu-0 --to - --format csv --from 1000 --until 2000 | head
 
-kafka: TO is a directory; each partition becomes one in it, TOPIC-P. Leader epochs are written as 0, indexes are built
-anew. To move it under a broker: create the topic there (same partitions, retention.ms=-1), stop the broker, put the
-.log files into its partition directory beside the broker's own partition.metadata (or export with --topic-id), remove
+kafka: TO is a directory; each partition becomes one in it, TOPIC-P. Leader epochs are written as 0, indexes are
+rebuilt. To move it under a broker: create the topic there (same partitions, retention.ms=-1), stop the broker, put the
+.log files into its partition directory next to the broker's own partition.metadata (or export with --topic-id), remove
 .kafka_cleanshutdown, start.
 json: one object a line with the field names of `kcat -J`, as `edgelog tail --json` prints them.
 csv: offset,timestamp,key,value,headers. Null is an empty field, an empty text is \"\". What is not UTF-8 is written as
@@ -249,7 +249,7 @@ impl Output {
                 let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
                 let file = OpenOptions::new().write(true).custom_flags(flags.bits() as i32).open(path);
                 let file = file.map_err(|error| match error.raw_os_error() {
-                    Some(code) if code == Errno::NXIO.raw_os_error() => cannot(path, &"nobody reads from it"),
+                    Some(code) if code == Errno::NXIO.raw_os_error() => cannot(path, &"no process reads from it"),
                     _ => cannot(path, &error),
                 })?;
                 let kind = file.metadata()?.file_type();

@@ -16,7 +16,7 @@ use crate::print::{self, Align, Paint, Table};
 /// Check every byte of every batch and index
 ///
 /// Looks at framing, checksums, offsets, leader epochs, each record (compressed ones too), each index entry, the
-/// checkpoint and leftovers. Changes nothing, takes no lock, and works beside a running writer.
+/// checkpoint and leftovers. Changes nothing, takes no lock, and works next to a running writer.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -27,7 +27,7 @@ Examples:
 Exit codes:
   0    sound; notes are no damage
   1    damage that the next open or `edgelog repair` heals without losing a record: a torn tail, an index, a
-       checkpoint slot, a field outside the checksum (errors of the command itself are 1 as well, told as `error:`)
+       checkpoint slot, a field outside the checksum (errors of the command itself are 1 as well, printed as `error:`)
   2    records are lost or cannot be read: each place and its offsets are named. Also of batches that may well be
        sound, and that decompress to more than edgelog.decompressed.bytes.max or whose codec is not built in: `tail`
        and `export` cannot print them either")]

@@ -71,7 +71,7 @@ Examples:
 
 Exit codes:
   0    done
-  1    an error, told on standard error
+  1    an error, printed on standard error
   2    damage was met: what is good was printed, what is lost is named on standard error
   130  interrupted (Ctrl-C)
 `fsck` has its own: 0 sound, 1 damage that heals itself, 2 data lost. `bridge` has a further one: 3, a person has to decide.";

@@ -17,9 +17,9 @@ use crate::print::{self, Paint};
 
 /// Make a damaged store whole again
 ///
-/// Writes damaged segments anew: good batches as they were, wrong leader epochs and base offsets put right, and in the
+/// Rewrites damaged segments: good batches as they were, wrong leader epochs and base offsets corrected, and in the
 /// place of what is lost a batch without records, so that readers pass over it. Damaged bytes are kept in .cut files
-/// beside the segment. Indexes are built anew, and the store is opened and closed once. Nobody else may write the
+/// next to the segment. Indexes are rebuilt, and the store is opened and closed once. No other process may write the
 /// store meanwhile.
 #[derive(clap::Args)]
 #[command(after_help = "\

@@ -18,7 +18,7 @@ use crate::time;
 
 /// Show where each log stands: offsets, segments, bytes, times, what recovery put aside
 ///
-/// Reads beside a running writer and changes nothing. The recovery point is the one of the writer's last
+/// Reads next to a running writer and changes nothing. The recovery point is the one of the writer's last
 /// checkpoint (at most ten seconds old): what is acknowledged may be durable beyond it.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -259,7 +259,7 @@ fn print_one(out: &mut impl Write, stat: &Stat, paint: Paint, is_written: bool) 
     if let Some(held_from) = stat.held_from.filter(|offset| offset < end) {
         let holders: Vec<String> = stat.held_by.iter().map(|holder| shown_name(holder).to_string()).collect();
         let holders = holders.join(", ");
-        let text = format!("from offset {held_from} on, whatever its age: still needed by {holders}");
+        let text = format!("from offset {held_from} on, at any age: still needed by {holders}");
         line(out, "kept", &text)?;
     }
     for cut in &stat.cut_files {

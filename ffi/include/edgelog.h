@@ -155,7 +155,7 @@ enum edgelog_result
     EDGELOG_UNSUPPORTED_COMPRESSION_TYPE = 76,
     // A batch to append is no valid record batch.
     EDGELOG_INVALID_RECORD = 87,
-    // A bug in edgelog, caught. The store it happened in answers nothing else from then on; free it and open it anew.
+    // A bug in edgelog, caught. The store it happened in answers nothing else from then on; free it and open it again.
     EDGELOG_PANIC = 1000,
     // NULL where something has to be.
     EDGELOG_NULL_POINTER = 1001,

@@ -55,7 +55,7 @@ pub enum edgelog_result {
     EDGELOG_UNSUPPORTED_COMPRESSION_TYPE = 76,
     /// A batch to append is no valid record batch.
     EDGELOG_INVALID_RECORD = 87,
-    /// A bug in edgelog, caught. The store it happened in answers nothing else from then on; free it and open it anew.
+    /// A bug in edgelog, caught. The store it happened in answers nothing else from then on; free it and open it again.
     EDGELOG_PANIC = 1000,
     /// NULL where something has to be.
     EDGELOG_NULL_POINTER = 1001,
@@ -156,7 +156,7 @@ impl Failure {
     pub(crate) const IN_USE: Failure =
         Failure::Plain(&(EDGELOG_IN_USE, "the handle is in use by a call that has not returned"));
     pub(crate) const AFTER_PANIC: Failure =
-        Failure::Plain(&(EDGELOG_PANIC, "an earlier call hit a bug in edgelog; free the store and open it anew"));
+        Failure::Plain(&(EDGELOG_PANIC, "an earlier call hit a bug in edgelog; free the store and open it again"));
 
     #[cold]
     pub(crate) fn text(result: edgelog_result, text: String) -> Failure {

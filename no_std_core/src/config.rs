@@ -504,7 +504,7 @@ pub static KEYS: &[ConfigKey] = &[
         default: "64",
         kafka_default: None,
         why: "",
-        doc: "The most file descriptors open at a time, whatever the number of segments.",
+        doc: "The most file descriptors open at a time, however many segments there are.",
         access: number!(Store, c.open_files_max: u32),
     },
     ConfigKey {

@@ -227,7 +227,7 @@ impl fmt::Display for DecodeError {
             }
             Self::BadEpoch { expected, found } => write!(f, "leader epoch {found} where {expected} is the offset's"),
             Self::Implausible { header_byte } => {
-                write!(f, "the field at byte {header_byte} of the batch header holds what nobody writes there")
+                write!(f, "the field at byte {header_byte} of the batch header holds a value that no writer puts there")
             }
         }
     }

@@ -91,9 +91,13 @@ pub const BRIDGE_KEYS: &[BridgeKey] = &[
         "edgelog.bridge.on.lost",
         "report",
         "What becomes of a log of which local retention, or damage, has taken records before they were sent: report \
-         (a record in edgelog.bridge.loss.topic tells, and the log goes on) or stop (the log waits).",
+         (a record in edgelog.bridge.loss.topic names them, and the log goes on) or stop (the log waits).",
     ),
-    key("edgelog.bridge.loss.topic", "edgelog.losses", "Where losses are told; {topic} and {device} are filled in."),
+    key(
+        "edgelog.bridge.loss.topic",
+        "edgelog.losses",
+        "Where losses are reported; {topic} and {device} are filled in.",
+    ),
     key(
         "edgelog.bridge.on.recreated",
         "stop",
@@ -109,15 +113,15 @@ pub const BRIDGE_KEYS: &[BridgeKey] = &[
     key(
         "edgelog.bridge.on.new.log",
         "stop",
-        "What becomes of a log that was begun anew under the same name, so that the cluster's position is of another \
-         one: stop or restart (it is sent from its beginning).",
+        "What becomes of a log that was deleted and created again under the same name, so that the \
+         cluster's position is of another one: stop or restart (it is sent from its beginning).",
     ),
     key(
         "edgelog.bridge.on.fenced",
         "wait",
         "What becomes of a bridge where a person has to decide, since another copy of this device runs, or the \
          cluster's positions are another one's: wait (it sends nothing, reads the positions again every \
-         edgelog.bridge.retry.ms, and goes on once somebody has decided with `edgelog bridge adopt` or `reset`) or \
+         edgelog.bridge.retry.ms, and goes on once a person has decided with `edgelog bridge adopt` or `reset`) or \
          exit (code 3). With --until-caught-up it exits.",
     ),
     key(
@@ -186,23 +190,19 @@ pub const BRIDGE_KEYS: &[BridgeKey] = &[
         "https",
         "https: a broker's certificate has to be for the host that was connected to; none: for any.",
     ),
-    key(
-        "enable.ssl.certificate.verification",
-        "true",
-        "With false any certificate is taken, from anybody: for trying out.",
-    ),
+    key("enable.ssl.certificate.verification", "true", "With false any certificate is accepted: for trying out."),
     key("sasl.mechanism", "", "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER."),
     key("sasl.username", "", "The user's name, for PLAIN and SCRAM."),
     key("sasl.password", "", "The user's password."),
     key(
         "edgelog.sasl.password.file",
         "",
-        "A file with the password, instead; read anew for each connection, so that it can be rotated.",
+        "A file with the password, instead; read again for each connection, so that it can be rotated.",
     ),
     key(
         "edgelog.sasl.oauthbearer.token.file",
         "",
-        "A file with the token for OAUTHBEARER; read anew for each connection, and before its session ends.",
+        "A file with the token for OAUTHBEARER; read again for each connection, and before its session ends.",
     ),
 ];
 

@@ -270,7 +270,7 @@ fn check_log(
         }
         if ended == Ended::Done || attempt == ATTEMPTS_MAX {
             if ended == Ended::Changed {
-                let text = "the log kept changing while it was checked; what was seen last is told";
+                let text = "the log kept changing while it was checked; this is what was seen last";
                 check.add(Severity::Note, name.to_string(), None, None, text.to_owned());
             }
             return Ok(check.into_parts());
@@ -762,7 +762,7 @@ impl LogCheck<'_, '_> {
         let Ok(bytes) = super::facts::read_whole(&**self.storage, &path, 16 << 20) else { return };
         let told = String::from_utf8(bytes).ok().and_then(|text| text.parse::<edgelog_core::EpochTable>().ok());
         if told.as_ref() != Some(&self.facts.epochs) {
-            let text = "differs from the checkpoint, which holds; the next close writes it anew".to_owned();
+            let text = "differs from the checkpoint, which counts; the next close rewrites it".to_owned();
             self.add(Severity::Note, path, None, None, text);
         }
     }

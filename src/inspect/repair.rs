@@ -220,16 +220,16 @@ fn planned(before: &CheckReport, facts: &StoreFacts, plans: &[LogPlan]) -> Vec<R
                 let damage = before.findings.iter().filter(|finding| finding.file == path);
                 let lost: i64 = damage.filter_map(|finding| finding.lost).map(|(first, next)| next - first).sum();
                 let text = match lost {
-                    0 => "write the segment anew with the fields that are wrong put right".to_owned(),
+                    0 => "rewrite the segment with the fields that are wrong corrected".to_owned(),
                     lost => format!(
-                        "write the segment anew without its damage ({lost} offsets; those whose batch holds are kept), \
+                        "rewrite the segment without its damage ({lost} offsets; those whose batch is valid are kept), \
                          keep the damaged bytes in .cut files"
                     ),
                 };
                 add(name, path, text);
             } else if segment.indexes {
                 let index = file_names::index_file(&plan.facts.dir, segment.base_offset);
-                add(name, index, "build the segment's indexes anew".to_owned());
+                add(name, index, "rebuild the segment's indexes".to_owned());
             }
         }
     }
@@ -368,10 +368,7 @@ fn repair_log(
         }
         rebuild_indexes(storage, &facts, segment)?;
         if segment.indexes {
-            tell(
-                file_names::index_file(&facts.dir, segment.base_offset),
-                "built the segment's indexes anew".to_owned(),
-            );
+            tell(file_names::index_file(&facts.dir, segment.base_offset), "rebuilt the segment's indexes".to_owned());
         }
     }
     Ok(())

@@ -499,7 +499,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             let heals = complete && (log.facts.clean || !fault.missing);
             plan.indexes |= heals;
             let severity = if heals { Severity::Heals } else { Severity::Note };
-            let text = format!("{}; it is built anew from the batches when it is needed", fault.text);
+            let text = format!("{}; it is rebuilt from the batches when it is needed", fault.text);
             log.add(severity, fault.file, fault.position, None, text);
         }
         if plan.rewrite || plan.indexes {

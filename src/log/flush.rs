@@ -44,11 +44,10 @@ impl Log {
     /// Makes everything below `offset` durable, as far as it was appended, and returns the end below which everything
     /// is durable now: [`ReadUpTo::Durable`](super::ReadUpTo::Durable) reads up to there.
     ///
-    /// An *attached* log can do that, too, whatever program writes it: it flushes the writer's files, once at most for
-    /// each call, and only where that is needed. What it returns may lie below what it shows. Nobody vouches for what
-    /// is seen and was not flushed where no process of this machine has the store open for writing (it may have died of
-    /// a flush that failed), or an older edgelog does: the answer is then what the writer's
-    /// checkpoint names.
+    /// An *attached* log can do that, too, no matter which program writes it: it flushes the writer's files, once at
+    /// most for each call, and only where that is needed. What it returns may lie below what it shows. What is seen and
+    /// was not flushed counts for nothing where no process of this machine has the store open for writing (it may have
+    /// died of a flush that failed), or an older edgelog has: the answer is then what the writer's checkpoint names.
     ///
     /// # Errors
     /// As [`flush`](Log::flush). Attached: [`Error::PreviousIo`] where the writer has met an error while it wrote or
@@ -56,7 +55,7 @@ impl Log {
     /// flush itself fails, and then `PreviousIo` for as long as this store is attached.
     ///
     /// # Durability
-    /// All records below the answer survive a power cut, with their offsets, leader epochs and bytes, until somebody
+    /// All records below the answer survive a power cut, with their offsets, leader epochs and bytes, until a program
     /// truncates or deletes them on purpose.
     ///
     /// # Concurrency

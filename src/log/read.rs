@@ -28,7 +28,7 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::OffsetOutOfRange`] where the log does not hold that position, [`Error::FencedLeaderEpoch`]
-    /// where its history was taken back, and what reading a file can answer.
+    /// where its history was truncated, and what reading a file can answer.
     pub fn reader(&self, from: OffsetSpec) -> Result<Reader> {
         self.reader_with(from, self.reader_options())
     }
@@ -245,7 +245,7 @@ impl Reader {
     /// [`Error::CorruptRecord`] where the bytes there are damaged: the reader stays, and
     /// [`skip_damage`](Reader::skip_damage) goes on behind. So does a reader of committed records at those of which
     /// damage has hidden whether they are ([`DamageKind::OutcomeInDoubt`]). [`Error::OffsetOutOfRange`] where retention
-    /// has taken the position, [`Error::FencedLeaderEpoch`] where its history was taken back.
+    /// has taken the position, [`Error::FencedLeaderEpoch`] where its history was truncated.
     #[inline]
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
         loop {

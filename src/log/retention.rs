@@ -68,8 +68,8 @@ impl Log {
 
 impl Log {
     /// The offset from which on nothing of this log is deleted for its age (`retention.ms`), because a holder still
-    /// needs it: a bridge that has not delivered it to a cluster yet. `None` where nobody does. Read from the holders'
-    /// files beside the logs, which trail what was delivered by some transactions.
+    /// needs it: a bridge that has not delivered it to a cluster yet. `None` where no holder does. Read from the
+    /// holders' files in the data directory, which trail what was delivered by some transactions.
     /// [`Store::retention_holds`](crate::Store::retention_holds) has the holders' names, and reads the files once for
     /// all logs.
     ///

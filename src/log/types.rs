@@ -178,7 +178,7 @@ pub enum OffsetSpec {
     Latest,
     /// At this offset.
     Offset(Offset),
-    /// At a position that was handed out before; fails where its history was taken back.
+    /// At a position that was handed out before; fails where its history was truncated.
     Position(OffsetAndEpoch),
     /// At the first record with this timestamp (milliseconds since 1970) or a later one; at the end where
     /// there is none.
@@ -196,7 +196,7 @@ pub enum ReadUpTo {
     HighWatermark,
     /// Everything appended, acknowledged or not: the log end offset.
     LogEnd,
-    /// Only what no power cut can take back: the recovery point.
+    /// Only what no power cut can take: the recovery point.
     Durable,
 }
 

@@ -95,12 +95,12 @@ impl Store {
         StoreOptions::default()
     }
 
-    /// Opens the store in the directory `path` for writing, whatever the last stop left behind, and creates
+    /// Opens the store in the directory `path` for writing, no matter how the last use ended, and creates
     /// it where there is none.
     ///
     /// What was found is in [`recovery_report`](Store::recovery_report). After a clean close, opening costs
     /// one listing a directory; after any other stop also a walk over what was written since the last
-    /// recovery points, whatever the size of the logs.
+    /// recovery points, however large the logs are.
     ///
     /// # Errors
     /// [`Error::DataDirLocked`] where another process writes it; [`Error::UnsupportedVersion`] where a newer
@@ -113,7 +113,7 @@ impl Store {
         Store::options().open(path)
     }
 
-    /// Attaches read-only to a store that another process writes, or nobody. The writer needs not agree and
+    /// Attaches read-only to a store that another process writes, or none. The writer needs not agree and
     /// does not notice.
     ///
     /// Records are seen when they reach the page cache, which for `Sync` appends is before they are durable;

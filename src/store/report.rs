@@ -128,7 +128,7 @@ impl fmt::Display for RecoveryReport {
         }
         write!(f, "not closed cleanly: {} records above the recovery points found intact", self.recovered_records())?;
         if self.checkpoint_lost {
-            f.write_str("; the checkpoint was lost and made anew from the segments")?;
+            f.write_str("; the checkpoint was lost and rebuilt from the segments")?;
         }
         if self.cut_bytes() > 0 {
             write!(f, "; {} bytes {} cut and kept aside", self.cut_bytes(), self.cut_in_words())?;

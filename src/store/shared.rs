@@ -420,7 +420,7 @@ impl StoreShared {
         };
         if let Err(error) = raised {
             // Perhaps under an append's lock, which allowed writing.
-            events::emit(move || tracing::debug!(%error, "attached processes cannot flush beside this one"));
+            events::emit(move || tracing::debug!(%error, "attached processes cannot flush what this one writes"));
         }
     }
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Runs what the pages show: each command of a `console` block, compared with the output that stands below it.
+"""Runs what the pages show: each command of a `console` block, compared with the output that stands below it. Looks
+whether links between pages lead somewhere, too.
 
     tests/papers/commands.py                 the blocks that need no broker
     tests/papers/commands.py --broker        the pages that have blocks for a broker, these too: starts one from
@@ -204,6 +205,29 @@ def target():
     return pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).absolute()
 
 
+def anchors(page):
+    """The names of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return [re.sub(r"[^a-z0-9 _-]", "", heading.lower()).strip().replace(" ", "-") for heading in headings]
+
+
+def broken_links():
+    """Links from our pages to files and headings that are not there."""
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]
+    assert len(pages) > 15, "the pages have moved"
+    for page in pages:
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            if re.match(r"[a-z]+:", link):
+                continue
+            name, _, anchor = link.partition("#")
+            goal = page.parent / name if name else page
+            if not goal.exists():
+                yield f"{page.relative_to(ROOT)}: {link}: there is no such file"
+            elif anchor and goal.suffix == ".md" and anchor not in anchors(goal):
+                yield f"{page.relative_to(ROOT)}: {link}: {name or 'it'} has no such heading"
+
+
 def start_broker(scratch):
     """The address of a broker that ends with this process."""
     sys.path.insert(0, str(ROOT / "tests" / "kafka"))
@@ -229,6 +253,11 @@ def main():
         pages = [page for page in pages if any(block.mark == "broker" for block in blocks(page))]
         assert pages, "no page has a block for a broker"
     passed = failed = skipped = 0
+    if not args.pages and not args.broker:
+        broken = list(broken_links())
+        for text in broken:
+            print(f"BROKEN {text}")
+        passed, failed = int(not broken), len(broken)
     with tempfile.TemporaryDirectory(prefix="edgelog-broker-") as scratch:
         broker = start_broker(scratch) if args.broker else None
         for page in pages:

@@ -16,7 +16,7 @@ use crate::failure::{DAMAGE, Failure, Outcome, confirm, warn};
 use crate::print::{self, Align, Table};
 use crate::time;
 
-/// Show where logs stand: in the cluster, and as the note beside the store says
+/// Show where logs stand: in the cluster, and in the note that the bridge keeps in the data directory
 ///
 /// With brokers and a device it asks the cluster, from any machine; with --dir (or `EDGELOG_DIR`) it adds what that
 /// store's note says. Without brokers it works offline, and shows the note alone.
@@ -53,9 +53,9 @@ struct About {
 
 /// Let everything be sent again from the beginning, and nothing be kept for a bridge any more
 ///
-/// In the cluster, the position of each log is replaced by the decision that it begins anew: the device's bridge sends
+/// In the cluster, the position of each log is replaced by the decision that it starts over: the device's bridge sends
 /// all that its store holds, also what was delivered before, so consumers find that twice. With --dir (or `EDGELOG_DIR`)
-/// these logs are also taken out of the note beside that store, while no bridge runs there: what it kept for a bridge
+/// these logs are also taken out of the note in its data directory, while no bridge runs there: what it kept for a bridge
 /// falls under retention as any other, until a bridge is started again. Without brokers, that alone.
 #[derive(clap::Args)]
 #[command(after_help = AFTER_DECIDING)]

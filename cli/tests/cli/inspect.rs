@@ -46,7 +46,7 @@ fn repair_says_what_it_would_do_does_it_and_names_what_is_lost() {
     assert!(nothing.stdout.contains("nothing to repair"), "{}", nothing.stdout);
     place.flip(&first, 2500);
     let dry = place.run(&["repair", "--dry-run"]).exits(0);
-    assert!(dry.stdout.contains("would write the segment anew") && dry.stdout.contains(&first), "{}", dry.stdout);
+    assert!(dry.stdout.contains("would rewrite the segment") && dry.stdout.contains(&first), "{}", dry.stdout);
     place.run(&["fsck"]).exits(2);
     let done = place.run(&["repair"]).exits(0);
     assert!(done.stdout.contains("offsets 10 to 19 are lost"), "{}", done.stdout);

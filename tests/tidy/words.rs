@@ -1,0 +1,217 @@
+//! Words that a person who reads pages, help and errors should not meet: the house's own, for which English or the
+//! field has a plain one. STYLE.md has the glossary.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use proc_macro2::{TokenStream, TokenTree};
+use syn::{Attribute, Expr, Fields, Item, Lit, Meta};
+
+use crate::{Findings, files, root};
+
+/// What is refused, and what there is instead.
+const REFUSED: &[(&str, &str)] = &[
+    ("told", "reported, printed, named"),
+    ("tells", "reports, shows, says"),
+    ("somebody", "another process, a person"),
+    ("anybody", "anyone; or who it is"),
+    ("nobody", "no process, no person"),
+    ("whoever", "who it is"),
+    ("whatever", "what it is; at any, no matter which"),
+    ("anew", "again, over; rewrite, rebuild"),
+    ("beside", "next to, in another process, in the data directory"),
+    ("settle", "resolve"),
+    ("settles", "resolves"),
+    ("settled", "resolved"),
+    ("lane", "partition sender"),
+    ("lanes", "partition senders"),
+    ("taken back", "truncated"),
+    ("take back", "truncate"),
+    ("takes back", "truncates"),
+    ("took back", "truncated"),
+];
+
+/// Pages whose readers are users.
+const PAGES: &[&str] = &["README.md", "SECURITY.md", "CONTRIBUTING.md"];
+
+/// Sources whose strings are not gone through yet.
+const NOT_YET: &[&str] = &[
+    "cli/src/append.rs",
+    "cli/src/tail.rs",
+    "src/bridge", // but for what NOT_YET_BUT names
+    "src/kafka",
+];
+const NOT_YET_BUT: &[&str] = &["src/bridge/config.rs", "src/bridge/error.rs"];
+
+/// The refused words in a text, each with its line (counted from 1) and what there is instead.
+fn refused(text: &str) -> Vec<(usize, &'static str, &'static str)> {
+    let mut found = Vec::new();
+    for (n, line) in text.lines().enumerate() {
+        let words: Vec<String> = line
+            .split(|c: char| !c.is_ascii_alphabetic() && c != '_')
+            .filter(|word| !word.is_empty())
+            .map(str::to_ascii_lowercase)
+            .collect();
+        for (refused, instead) in REFUSED {
+            let refused_words: Vec<&str> = refused.split(' ').collect();
+            if words.windows(refused_words.len()).any(|words| words == refused_words) {
+                found.push((n + 1, *refused, *instead));
+            }
+        }
+    }
+    found
+}
+
+/// A page without what stands between backticks: code says what it says. Lines stay where they are.
+fn prose(page: &str) -> String {
+    let (mut fenced, mut text) = (false, String::new());
+    for line in page.lines() {
+        if line.starts_with("```") {
+            fenced = !fenced;
+        } else if !fenced {
+            text.extend(line.split('`').step_by(2));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// Every string of more than one word in a source, but for documentation and attributes, with its line.
+fn strings(tokens: TokenStream, found: &mut Vec<(usize, String)>) {
+    // Behind `#`, or `#!`, stands an attribute.
+    let mut after_hash = false;
+    for token in tokens {
+        let is_hash = match &token {
+            TokenTree::Punct(punct) => punct.as_char() == '#' || after_hash && punct.as_char() == '!',
+            _ => false,
+        };
+        match token {
+            // Attributes: documentation is read by programmers; what `#[error("...")]` and clap show is read by users.
+            TokenTree::Group(group) if after_hash => {
+                let shown = group
+                    .stream()
+                    .into_iter()
+                    .next()
+                    .is_some_and(|first| matches!(first.to_string().as_str(), "error" | "command" | "arg"));
+                if shown {
+                    strings(group.stream(), found);
+                }
+            }
+            TokenTree::Group(group) => strings(group.stream(), found),
+            TokenTree::Literal(literal) => {
+                if let Ok(string) = syn::parse_str::<syn::LitStr>(&literal.to_string()) {
+                    if string.value().contains(' ') {
+                        found.push((literal.span().start().line, string.value()));
+                    }
+                }
+            }
+            _ => {}
+        }
+        after_hash = is_hash;
+    }
+}
+
+/// The documentation of a clap structure and of its fields, which is its help.
+fn help(item: &Item) -> Vec<String> {
+    let doc = |attributes: &[Attribute]| -> Vec<String> {
+        let lines = attributes.iter().filter_map(|attribute| match &attribute.meta {
+            Meta::NameValue(pair) if pair.path.is_ident("doc") => match &pair.value {
+                Expr::Lit(literal) => match &literal.lit {
+                    Lit::Str(text) => Some(text.value()),
+                    _ => None,
+                },
+                _ => None,
+            },
+            _ => None,
+        });
+        lines.collect()
+    };
+    let is_clap = |attributes: &[Attribute]| {
+        attributes.iter().any(|attribute| {
+            let Meta::List(list) = &attribute.meta else { return false };
+            let derived = list.tokens.to_string();
+            list.path.is_ident("derive")
+                && ["Args", "Parser", "Subcommand", "ValueEnum"].iter().any(|name| derived.contains(name))
+        })
+    };
+    let of_fields = |fields: &Fields| fields.iter().flat_map(|field| doc(&field.attrs)).collect::<Vec<_>>();
+    match item {
+        Item::Struct(item) if is_clap(&item.attrs) => [doc(&item.attrs), of_fields(&item.fields)].concat(),
+        Item::Enum(item) if is_clap(&item.attrs) => {
+            let variants =
+                item.variants.iter().flat_map(|variant| [doc(&variant.attrs), of_fields(&variant.fields)].concat());
+            doc(&item.attrs).into_iter().chain(variants).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// A source without its unit tests.
+fn without_tests(text: &str) -> &str {
+    text.split("\n#[cfg(test)]\nmod ").next().unwrap_or(text)
+}
+
+fn look(path: &Path, text: &str, findings: &mut Findings) {
+    let file = syn::parse_file(without_tests(text)).expect("sources parse");
+    let mut said = Vec::new();
+    strings(without_tests(text).parse().expect("sources are tokens"), &mut said);
+    said.extend(file.items.iter().flat_map(help).map(|line| (0, line)));
+    for (line, text) in said {
+        for (_, word, instead) in refused(&text) {
+            findings.add(path, line, &format!("`{word}` in {text:?}; say {instead}"));
+        }
+    }
+}
+
+#[test]
+fn users_read_plain_words() {
+    let mut findings = Findings::default();
+    let docs = files("docs", &[".md"]).into_iter();
+    let others = PAGES.iter().map(|page| {
+        let text = fs::read_to_string(root().join(page)).expect("a page");
+        (PathBuf::from(page), text)
+    });
+    for (path, text) in docs.chain(others) {
+        for (line, word, instead) in refused(&prose(&text)) {
+            findings.add(&path, line, &format!("`{word}`; say {instead}"));
+        }
+    }
+    let mut sources = 0;
+    for (path, text) in ["src", "no_std_core/src", "cli/src", "ffi/src"].iter().flat_map(|dir| files(dir, &[".rs"])) {
+        let name = path.display().to_string();
+        let later = NOT_YET.iter().any(|later| name.starts_with(later)) && !NOT_YET_BUT.contains(&name.as_str());
+        if !later && !name.ends_with("tests.rs") && !name.contains("/tests/") {
+            look(&path, &text, &mut findings);
+            sources += 1;
+        }
+    }
+    assert!(sources > 80, "only {sources} sources were read");
+    findings.none("STYLE.md has a glossary of what these are called elsewhere.");
+}
+
+/// A canary for each place in which such a word can stand.
+#[test]
+fn a_planted_word_is_found() {
+    for source in [
+        r#"fn f() { warn("nobody has it open") }"#,
+        r#"fn f() -> String { format!("{x}: told once") }"#,
+        r#"#[derive(thiserror::Error)] enum E { #[error("the file was written anew")] A }"#,
+        r#"#[derive(clap::Args)] #[command(after_help = "It works beside a writer")] struct A;"#,
+        "/// Works beside a writer\n#[derive(clap::Args)] struct A;",
+        "#[derive(clap::Args)] struct A {\n    /// What it tells\n    a: u8 }",
+        "#[derive(ValueEnum)] enum A {\n    /// Whoever\n    B }",
+    ] {
+        let mut findings = Findings::default();
+        look(Path::new("planted.rs"), source, &mut findings);
+        assert_eq!(findings.0.lines().count(), 1, "{source}: {}", findings.0);
+    }
+    for source in ["/// Told to programmers.\nfn f() {}", r#"fn f() { name("beside") }"#, "// Nobody.\nfn f() {}"] {
+        let mut findings = Findings::default();
+        look(Path::new("planted.rs"), source, &mut findings);
+        assert_eq!(findings.0, "", "{source}");
+    }
+    assert_eq!(
+        refused(&prose("It was\ntaken back.\n\n```text\ntold\n```\n`told` once")),
+        [(2, "taken back", "truncated")]
+    );
+}
