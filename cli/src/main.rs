@@ -19,10 +19,13 @@ mod bridge;
 mod channel;
 mod completions;
 mod context;
+mod csv;
 mod dump;
 mod export;
 mod failure;
 mod fsck;
+mod import;
+mod input;
 mod inspected;
 mod interrupt;
 mod json_record;
@@ -87,6 +90,7 @@ enum Command {
     Fsck(fsck::Args),
     Repair(repair::Args),
     Export(export::Args),
+    Import(import::Args),
     #[cfg(feature = "bridge")]
     Bridge(Box<bridge::Args>),
     Completions(completions::Args),
@@ -122,6 +126,7 @@ fn main() -> ExitCode {
         Command::Fsck(args) => fsck::run(&args, &ctx),
         Command::Repair(args) => repair::run(&args, &ctx),
         Command::Export(args) => export::run(&args, &ctx),
+        Command::Import(args) => import::run(&args, &ctx),
         #[cfg(feature = "bridge")]
         Command::Bridge(args) => bridge::run(&args, &ctx),
         Command::Completions(args) => completions::run(&args, Cli::command()),
