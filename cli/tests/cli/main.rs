@@ -15,6 +15,7 @@ mod inspect;
 mod lost_segments;
 mod record;
 mod support;
+mod tail;
 mod verdicts;
 
 use std::fmt::Write;
