@@ -44,7 +44,9 @@ mod setting;
 mod stat;
 mod tail;
 mod telemetry;
+mod terminal;
 mod time;
+mod top;
 mod topics;
 
 use context::{Context, StoreArgs};
@@ -90,6 +92,7 @@ enum Command {
     Tail(tail::Args),
     Topics(topics::Args),
     Stat(stat::Args),
+    Top(top::Args),
     Dump(dump::Args),
     Fsck(fsck::Args),
     Repair(repair::Args),
@@ -134,6 +137,7 @@ fn main() -> ExitCode {
         Command::Tail(args) => tail::run(&args, &ctx),
         Command::Topics(args) => topics::run(args, &ctx),
         Command::Stat(args) => stat::run(&args, &ctx),
+        Command::Top(args) => top::run(&args, &ctx),
         Command::Dump(args) => dump::run(&args),
         Command::Fsck(args) => fsck::run(&args, &ctx),
         Command::Repair(args) => repair::run(&args, &ctx),

@@ -23,6 +23,11 @@ impl Paint {
         Paint { on: anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never }
     }
 
+    /// Plain text, whatever the stream is.
+    pub(crate) fn none() -> Paint {
+        Paint { on: false }
+    }
+
     /// Headings and names.
     pub(crate) fn strong<T: fmt::Display>(self, text: T) -> Painted<T> {
         self.with(Style::new().bold(), text)

@@ -16,6 +16,7 @@ mod lost_segments;
 mod record;
 mod support;
 mod tail;
+mod top;
 mod verdicts;
 
 use std::fmt::Write;
