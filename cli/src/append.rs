@@ -1,30 +1,35 @@
-//! `append`: each line of a file or of standard input becomes a record.
+//! `append`: lines, whole files, or records as JSON become records.
 
-use std::fs::File;
-use std::io::{self, IsTerminal, Read, Write};
+use std::borrow::Cow;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use edgelog::edgelog_core::partition_for_key;
-use edgelog::escape::{escaped_path, shown_name};
-use edgelog::{AppendInfo, BatchBuilder, Durability, Header, Log, NewRecord, NewTopic, Offset, Store};
+use edgelog::escape::shown_name;
+use edgelog::{AppendInfo, BatchBuilder, Durability, Header, Log, NewRecord, NewTopic, Offset, Store, TimestampMs};
 use serde::Serialize;
 
 use crate::context::{Context, Target};
 use crate::failure::{Failure, INTERRUPTED, Outcome, warn};
+use crate::input::{Input, Splitter, unescape};
 use crate::interrupt;
+use crate::json_record::{self, Parsed};
 use crate::print::{self, Paint};
 use crate::progress::Progress;
+use crate::time;
 
-/// Append lines as records
+/// Append lines, whole files, or JSON as records
 ///
 /// Each line becomes one record, without its newline; an empty line is a record with an empty value. Lines that
 /// are there at the same time share a batch, and with it a flush; a line that comes alone is appended at once.
 ///
-/// What is printed was appended, at the durability asked for: `topic-partition @ first..last` at the end, and of
+/// With --json, each line is a record as `edgelog tail --json` and `kcat -J` print it, with its key, headers and time.
+///
+/// What is printed was appended, at the durability asked for: `topic-partition @ first to last` at the end, and of
 /// standard input whenever it pauses and once a second.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -33,22 +38,48 @@ Examples:
   edgelog append orders orders.txt --key-separator :
   sensor | edgelog append readings --key-separator = --header site=north --header unit=C
   edgelog append users --key-separator : --null-value '' <<< 'user-17:'     delete by tombstone
+  edgelog append photos --file a.jpg --key a.jpg                            a whole file
+  find . -print0 | edgelog append names --delimiter '\\0'                   values with newlines
+  edgelog tail cpu --json -e | edgelog append cpu.copy --json               copy records
 
 Durability (--acks): all returns after the flush to the medium; 1 and 0 leave the flush to the system, and a power cut takes \
 what it had not written yet (up to half a minute). Without --acks the topic's flush.messages and flush.ms decide: all.
 
-Partition: --partition, or by key as Kafka's clients do (murmur2), or in turns for lines without a key.")]
+Partition: --partition, or the record's own (--json), or by key as Kafka's clients do (murmur2), or in turns for records \
+without a key.
+
+JSON (--json): payload or payload_base64 has to be there, and null is a tombstone; key, key_base64, headers, ts, partition and \
+topic may be. The record keeps its ts and gets a new offset. Where TOPIC is named, all records go there; without TOPIC, \
+standard input is read, and each goes into the topic that it names. A field with another name is an error, and what stands \
+before it was appended.")]
 pub(crate) struct Args {
     /// The topic, created where it is absent; or topic-partition
-    topic: String,
+    #[arg(required_unless_present = "json")]
+    topic: Option<String>,
     /// Read lines from here; - or nothing: standard input
-    file: Option<PathBuf>,
+    #[arg(conflicts_with = "whole_files")]
+    path: Option<PathBuf>,
+    /// Append this whole file as one value; - is standard input; may be repeated
+    #[arg(long = "file", value_name = "FILE", conflicts_with_all = ["json", "delimiter", "key_separator"])]
+    whole_files: Vec<PathBuf>,
+    /// Read records as JSON, one a line, as `edgelog tail --json` prints them
+    #[arg(long, short = 'J', conflicts_with_all = ["delimiter", "key_separator", "null_value", "key", "timestamp"])]
+    json: bool,
+    /// What ends a record, in the place of a newline; \n, \t, \0 and \x1e are read as escapes
+    #[arg(long, short = 'D', value_name = "DELIMITER", value_parser = parse_delimiter)]
+    delimiter: Option<Delimiter>,
     /// Split each line at the first one of these: key before, value behind. A line without it has no key
     #[arg(long, short = 'K', value_name = "SEPARATOR", value_parser = not_empty)]
     key_separator: Option<String>,
+    /// Give every record this key
+    #[arg(long, short, value_name = "KEY", conflicts_with = "key_separator")]
+    key: Option<String>,
     /// Give every record this header; may be repeated
     #[arg(long = "header", short = 'H', value_name = "KEY=VALUE", value_parser = parse_pair)]
     headers: Vec<(String, String)>,
+    /// Give every record this time: RFC 3339, a local date (and time), ms since 1970, -5m. Without: now
+    #[arg(long, value_name = "TIME", value_parser = time::parse_time, allow_hyphen_values = true)]
+    timestamp: Option<TimestampMs>,
     /// When an append counts as done
     #[arg(long, value_enum)]
     acks: Option<Acks>,
@@ -69,7 +100,16 @@ pub(crate) struct Args {
     quiet: bool,
     /// Print offsets as JSON, one object a line
     #[arg(long, conflicts_with = "quiet")]
-    json: bool,
+    json_offsets: bool,
+}
+
+/// A delimiter with its escapes read.
+#[derive(Debug, Clone)]
+struct Delimiter(Vec<u8>);
+
+fn parse_delimiter(text: &str) -> Result<Delimiter, String> {
+    let bytes = unescape(text)?;
+    if bytes.is_empty() { Err("a delimiter has at least one character".to_owned()) } else { Ok(Delimiter(bytes)) }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -97,11 +137,27 @@ fn not_empty(text: &str) -> Result<String, String> {
 }
 
 pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
-    // Before anything is created: the file has to be there.
-    let input = Input::open(args.file.as_deref())?;
+    // Before anything is created: the input has to be there.
+    let inputs = match args.whole_files.as_slice() {
+        [] => vec![Input::open(args.path.as_deref())?],
+        paths => {
+            let is_stdin = |path: &&PathBuf| path.as_path() == Path::new("-");
+            if paths.iter().filter(is_stdin).count() > 1 {
+                return Err(Failure::new("--file - is standard input, which can be read once"));
+            }
+            paths.iter().map(|path| Input::open(Some(path))).collect::<Result<_, _>>()?
+        }
+    };
+    if let (true, Some(topic), None) = (args.json, &args.topic, &args.path) {
+        if Path::new(topic).is_file() {
+            let topic = shown_name(topic);
+            return Err(Failure::new(format!("{topic} is a file, and a topic's name comes before it"))
+                .hint("`edgelog append TOPIC FILE --json` appends to TOPIC, `edgelog append --json < FILE` to the topics that records name."));
+        }
+    }
     interrupt::install()?;
     let store = ctx.open()?;
-    let appended = append_all(args, ctx, &store, input);
+    let appended = append_all(args, ctx, &store, inputs);
     // Closing tells its own error only where nothing else went wrong before.
     let closed = store.close();
     let code = appended?;
@@ -109,32 +165,58 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     Ok(code)
 }
 
-fn append_all(args: &Args, ctx: &Context, store: &Store, input: Input) -> Outcome {
-    let target = target(args, ctx, store)?;
-    let mut appender = Appender::new(args, target.logs(store)?);
-    let read = appender.append_input(input);
+fn append_all(args: &Args, ctx: &Context, store: &Store, inputs: Vec<Input>) -> Outcome {
+    let mut appender = Appender::new(args, ctx, store);
+    if let Some(topic) = &args.topic {
+        appender.add(topic)?;
+    }
+    // Up to the last input, or the one in which Ctrl-C or an error ends it.
+    let mut read = Ok(false);
+    for input in inputs {
+        read = appender.append_input(input);
+        if !matches!(read, Ok(false)) {
+            break;
+        }
+    }
     // What was appended before an error is told before the error.
-    appender.flush().and_then(|()| appender.tell()).and(read)
+    appender.flush().and_then(|()| appender.tell())?;
+    for topic in &appender.topics {
+        if let (Some(oldest), Some(lane)) = (topic.oldest, topic.lanes.first()) {
+            warn_of_retention(&lane.log, oldest);
+        }
+    }
+    Ok(if read? { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
+}
+
+/// Says that records go soon which were old when they came.
+pub(crate) fn warn_of_retention(log: &Log, oldest: TimestampMs) {
+    let (name, keep_ms) = (&log.name().topic, log.config().retention_ms);
+    let now = log.batch().now();
+    if keep_ms >= 0 && now.0.saturating_sub(oldest.0) > keep_ms {
+        warn(format_args!(
+            "{name} has records of {} now, and retention.ms={keep_ms}: records as old as these are deleted with their segment. \
+             `edgelog topics alter {name} --config retention.ms=-1` keeps them",
+            time::rfc3339(oldest)
+        ));
+    }
 }
 
 /// Finds the topic, or creates it.
-fn target(args: &Args, ctx: &Context, store: &Store) -> Result<Target, Failure> {
+fn target(args: &Args, ctx: &Context, store: &Store, name: &str) -> Result<Target, Failure> {
     let topics = store.topics()?;
-    let unknown = match ctx.find_in(&topics, &args.topic, args.partition) {
+    let unknown = match ctx.find_in(&topics, name, args.partition) {
         Ok(target) => return Ok(target),
         Err(failure) => failure,
     };
-    let names_partition =
-        args.topic.rsplit_once('-').and_then(|(topic, number)| Some((topic, number.parse::<u32>().ok()?)));
-    let is_there = topics
-        .iter()
-        .any(|topic| topic.name == args.topic || names_partition.is_some_and(|(name, _)| topic.name == name));
+    let names_partition = name.rsplit_once('-').and_then(|(topic, number)| Some((topic, number.parse::<u32>().ok()?)));
+    let is_there =
+        topics.iter().any(|topic| topic.name == name || names_partition.is_some_and(|(name, _)| topic.name == name));
     if args.no_create || is_there {
         return Err(unknown);
     }
     if let Some((topic, number)) = names_partition {
         let partitions = u64::from(number) + 1;
-        let (name, topic) = (shown_name(&args.topic), shown_name(topic));
+        let (name, topic) = (shown_name(name), shown_name(topic));
         return Err(Failure::new(format!("there is no topic {name}, and no topic {topic} with a partition {number}")).hint(
             format!(
                 "Say which one is meant: `edgelog topics create {name}` or `edgelog topics create {topic} --partitions {partitions}`.",
@@ -142,83 +224,25 @@ fn target(args: &Args, ctx: &Context, store: &Store) -> Result<Target, Failure> 
         ));
     }
     if let Some(partition @ 1..) = args.partition {
-        let name = shown_name(&args.topic);
+        let name = shown_name(name);
         return Err(Failure::new(format!("there is no topic {name} yet"))
             .hint(format!("`edgelog topics create {name} --partitions {}` makes it.", u64::from(partition) + 1)));
     }
-    store.create_topic(&NewTopic::new(&args.topic))?;
+    store.create_topic(&NewTopic::new(name))?;
     if !args.quiet {
-        eprintln!("created topic {} with one partition", args.topic);
+        eprintln!("created topic {name} with one partition");
     }
-    ctx.find_in(&store.topics()?, &args.topic, args.partition)
+    ctx.find_in(&store.topics()?, name, args.partition)
 }
 
-/// Where lines come from.
-struct Input {
-    reader: Box<dyn Read + Send>,
-    name: String,
-    /// Bytes, where that is known.
-    len: Option<u64>,
-    is_terminal: bool,
-}
-
-impl Input {
-    fn open(path: Option<&Path>) -> Result<Input, Failure> {
-        match path.filter(|path| *path != Path::new("-")) {
-            None => {
-                let is_terminal = io::stdin().is_terminal();
-                Ok(Input { reader: Box::new(io::stdin()), name: "standard input".to_owned(), len: None, is_terminal })
-            }
-            Some(path) => {
-                let name = escaped_path(path).to_string();
-                let failed = |error: io::Error| Failure::from(error).context(format!("read {name}"));
-                let file = File::open(path).map_err(failed)?;
-                let meta = file.metadata().map_err(failed)?;
-                if meta.is_dir() {
-                    return Err(Failure::new(format!("read {name}: it is a directory")));
-                }
-                let len = meta.is_file().then_some(meta.len());
-                Ok(Input { reader: Box::new(file), name, len, is_terminal: false })
-            }
-        }
-    }
-}
-
-/// Bytes read at a time. At most `CHUNKS_AHEAD` of them wait to be appended.
-const CHUNK_BYTES: usize = 64 << 10;
-const CHUNKS_AHEAD: usize = 4;
 /// A batch is appended when its records have this many bytes, however few they are.
 const BATCH_BYTES: usize = 256 << 10;
+/// A line of JSON has at most so many bytes: base64 and escapes make a record longer.
+const JSON_LINE_BYTES_MAX: usize = 256 << 20;
 /// Offsets of an input that goes on are told at least this often.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 /// How often a wait for input looks whether somebody asked to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-
-/// Reads in a thread of its own, so that Ctrl-C is heard while the input is silent. The thread is never joined: it
-/// ends with its input, with the channel, or with the process.
-fn read_ahead(mut reader: Box<dyn Read + Send>) -> Receiver<io::Result<Vec<u8>>> {
-    let (chunks, received) = sync_channel(CHUNKS_AHEAD);
-    let mut read = move |chunks: &SyncSender<io::Result<Vec<u8>>>| {
-        loop {
-            let mut chunk = vec![0; CHUNK_BYTES];
-            let answer = match reader.read(&mut chunk) {
-                Ok(0) => return,
-                Ok(read) => {
-                    chunk.truncate(read);
-                    Ok(chunk)
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => Err(error),
-            };
-            let is_last = answer.is_err();
-            if chunks.send(answer).is_err() || is_last {
-                return;
-            }
-        }
-    };
-    std::thread::spawn(move || read(&chunks));
-    received
-}
 
 /// One partition's batch in the making and what was appended of it since it was last told.
 struct Lane {
@@ -227,33 +251,67 @@ struct Lane {
     appended: Option<(Offset, Offset)>,
 }
 
+/// The partitions that are appended to, of one topic.
+struct Topic {
+    /// As the command line or a record names it.
+    name: String,
+    lanes: Vec<Lane>,
+    /// One partition was named: a record's own counts for nothing.
+    is_one_partition: bool,
+    /// The lane that records without a key go to, until its batch is appended.
+    turn: usize,
+    /// Of the records that bring their own.
+    oldest: Option<TimestampMs>,
+}
+
+impl Topic {
+    /// The lane of a record.
+    fn lane(&self, partition: Option<u32>, key: Option<&[u8]>) -> Result<usize, Failure> {
+        match (partition, key) {
+            (Some(partition), _) if !self.is_one_partition => {
+                let is_it = |lane: &Lane| lane.log.name().partition == partition;
+                self.lanes.iter().position(is_it).ok_or_else(|| {
+                    let (name, count) = (shown_name(&self.name), u64::from(partition) + 1);
+                    Failure::new(format!("topic {name} has no partition {partition}")).hint(format!(
+                        "`edgelog topics create {name} --partitions {count}` makes it beforehand; --partition N appends all \
+                         records to one."
+                    ))
+                })
+            }
+            (_, Some(key)) => Ok(partition_for_key(key, self.lanes.len() as u32) as usize),
+            (_, None) => Ok(self.turn),
+        }
+    }
+}
+
 struct Appender<'a> {
     args: &'a Args,
+    ctx: &'a Context,
+    store: &'a Store,
     durability: Option<Durability>,
     headers: Vec<Header<'a>>,
-    lanes: Vec<Lane>,
-    /// The lane that lines without a key go to, until its batch is appended.
-    turn: usize,
+    topics: Vec<Topic>,
     /// Records and bytes in all batches in the making.
     records: usize,
     bytes: usize,
+    /// Lines, or other records, of the input so far.
     lines: u64,
     /// When offsets were last told.
     told: Instant,
 }
 
 impl<'a> Appender<'a> {
-    fn new(args: &'a Args, logs: Vec<Log>) -> Appender<'a> {
-        let lane = |log: Log| Lane { batch: log.batch(), log, appended: None };
+    fn new(args: &'a Args, ctx: &'a Context, store: &'a Store) -> Appender<'a> {
         Appender {
             args,
+            ctx,
+            store,
             durability: args.acks.map(|acks| match acks {
                 Acks::All => Durability::Sync,
                 Acks::Leader | Acks::None => Durability::Os,
             }),
             headers: args.headers.iter().map(|(key, value)| Header::new(key, value.as_bytes())).collect(),
-            lanes: logs.into_iter().map(lane).collect(),
-            turn: 0,
+            topics: Vec::new(),
             records: 0,
             bytes: 0,
             lines: 0,
@@ -261,30 +319,54 @@ impl<'a> Appender<'a> {
         }
     }
 
-    /// Appends every line until the input ends or somebody asks to stop.
-    fn append_input(&mut self, input: Input) -> Outcome {
-        let mut progress = input.len.map(|len| Progress::bytes("appending", len));
-        if input.is_terminal {
+    /// The topic that is named so, opened or created when it is named first.
+    fn add(&mut self, name: &str) -> Result<usize, Failure> {
+        if let Some(at) = self.topics.iter().rposition(|topic| topic.name == name) {
+            return Ok(at);
+        }
+        let target = target(self.args, self.ctx, self.store, name)?;
+        let lane = |log: Log| Lane { batch: log.batch(), log, appended: None };
+        let lanes = target.logs(self.store)?.into_iter().map(lane).collect();
+        self.topics.push(Topic {
+            name: name.to_owned(),
+            lanes,
+            is_one_partition: target.partition.is_some(),
+            turn: 0,
+            oldest: None,
+        });
+        Ok(self.topics.len() - 1)
+    }
+
+    /// Appends every record until the input ends or somebody asks to stop, and answers whether somebody did.
+    fn append_input(&mut self, input: Input) -> Result<bool, Failure> {
+        let Input { len, is_terminal, .. } = input;
+        let name = input.name.clone();
+        let mut progress = len.map(|len| Progress::bytes("appending", len));
+        if is_terminal {
             eprintln!("type one record a line; Ctrl-D ends");
         }
-        let line_bytes_max =
-            self.lanes.iter().map(|lane| lane.log.config().batch_bytes_max()).max().unwrap_or(0) as usize;
-        let chunks = read_ahead(input.reader);
-        let mut cut_line = Vec::new();
+        let delimiter = self.args.delimiter.as_ref().map_or(&b"\n"[..], |delimiter| &delimiter.0);
+        let is_whole = !self.args.whole_files.is_empty();
+        let mut splitter = Splitter::new((!is_whole).then_some(delimiter));
+        let chunks = input.read_ahead();
         loop {
             let chunk = if let Ok(chunk) = chunks.try_recv() {
                 chunk
             } else {
                 // Nothing waits: what is there is appended before more is waited for.
                 self.flush()?;
-                match self.wait(&chunks, input.len.is_none())? {
+                match self.wait(&chunks, len.is_none())? {
                     Waited::Chunk(chunk) => chunk,
                     Waited::End => break,
-                    Waited::Interrupted => return Ok(self.interrupted(&cut_line)),
+                    Waited::Interrupted => {
+                        self.tell_cut(&splitter);
+                        return Ok(true);
+                    }
                 }
             };
-            let chunk = chunk.map_err(|error| Failure::from(error).context(format!("read {}", input.name)))?;
-            self.append_chunk(&mut cut_line, &chunk, line_bytes_max)?;
+            let chunk = chunk.map_err(|error| Failure::from(error).context(format!("read {name}")))?;
+            splitter.take(&chunk, |line| self.append_line(line))?;
+            self.check_length(splitter.begun(), &name)?;
             match &mut progress {
                 Some(progress) => progress.advance(chunk.len() as u64),
                 // An input that never pauses is told of all the same.
@@ -292,90 +374,122 @@ impl<'a> Appender<'a> {
                 None => {}
             }
             if interrupt::raised() {
-                return Ok(self.interrupted(&cut_line));
+                self.tell_cut(&splitter);
+                return Ok(true);
             }
         }
-        if !cut_line.is_empty() {
-            self.append_line(&cut_line)?;
+        if is_whole || !splitter.begun().is_empty() {
+            self.append_line(splitter.begun())?;
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(false)
     }
 
-    fn append_chunk(&mut self, cut_line: &mut Vec<u8>, chunk: &[u8], line_bytes_max: usize) -> Result<(), Failure> {
-        let mut rest = chunk;
-        while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
-            if cut_line.is_empty() {
-                self.append_line(&rest[..end])?;
-            } else {
-                cut_line.extend_from_slice(&rest[..end]);
-                self.append_line(cut_line)?;
-                cut_line.clear();
+    /// Refuses what would fill the memory before its end comes.
+    fn check_length(&self, begun: &[u8], name: &str) -> Result<(), Failure> {
+        if self.args.json {
+            if begun.len() <= JSON_LINE_BYTES_MAX {
+                return Ok(());
             }
-            rest = &rest[end + 1..];
-        }
-        cut_line.extend_from_slice(rest);
-        if cut_line.len() > line_bytes_max {
             let line = self.lines + 1;
-            return Err(Failure::new(format!("line {line} is longer than max.message.bytes={line_bytes_max}")).hint(
-                "The lines before it were appended. `edgelog topics alter TOPIC --config max.message.bytes=N` raises the limit.",
-            ));
+            return Err(Failure::new(format!("line {line} is longer than {JSON_LINE_BYTES_MAX} bytes")));
         }
-        Ok(())
+        let lanes = self.topics.iter().flat_map(|topic| &topic.lanes);
+        let bytes_max = lanes.map(|lane| lane.log.config().batch_bytes_max()).max().unwrap_or(0);
+        if begun.len() <= bytes_max as usize {
+            return Ok(());
+        }
+        let (what, before) = match &self.args.whole_files[..] {
+            [] => (format!("line {}", self.lines + 1), "The lines before it were appended. "),
+            _ => (name.to_owned(), "Files before it were appended. "),
+        };
+        Err(Failure::new(format!("{what} is longer than max.message.bytes={bytes_max}"))
+            .hint(format!("{before}`edgelog topics alter TOPIC --config max.message.bytes=N` raises the limit.")))
     }
 
     fn append_line(&mut self, line: &[u8]) -> Result<(), Failure> {
         self.lines += 1;
-        let (key, value) = match &self.args.key_separator {
-            Some(separator) => split_at(line, separator.as_bytes()),
-            None => (None, line),
-        };
-        let is_null = self.args.null_value.as_ref().is_some_and(|mark| mark.as_bytes() == value);
-        let at = match key {
-            Some(key) => partition_for_key(key, self.lanes.len() as u32) as usize,
-            None => self.turn,
-        };
-        self.push(at, key, (!is_null).then_some(value))
-            .map_err(|failure| failure.context(format!("line {}", self.lines)))?;
+        // A blank line between two objects says nothing.
+        if self.args.json && line.trim_ascii().is_empty() {
+            return Ok(());
+        }
+        let appended = if self.args.json { self.append_json(line) } else { self.append_text(line) };
+        appended.map_err(|failure| failure.context(format!("line {}", self.lines)))?;
         if self.records >= self.args.batch as usize || self.bytes >= BATCH_BYTES {
             self.flush()?;
         }
         Ok(())
     }
 
-    fn push(&mut self, at: usize, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<(), Failure> {
-        let before = self.lanes[at].batch.size();
-        let push = |appender: &mut Self| {
-            let record = NewRecord::new(key, value).with_headers(&appender.headers);
-            appender.lanes[at].batch.push(record)
+    fn append_text(&mut self, line: &[u8]) -> Result<(), Failure> {
+        let (key, value) = match (&self.args.key, &self.args.key_separator) {
+            (Some(key), _) => (Some(key.as_bytes()), line),
+            (None, Some(separator)) => split_at(line, separator.as_bytes()),
+            (None, None) => (None, line),
         };
-        match push(self) {
-            Err(edgelog::Error::RecordTooLarge { .. }) if !self.lanes[at].batch.is_empty() => {
+        let is_null = self.args.null_value.as_ref().is_some_and(|mark| mark.as_bytes() == value);
+        let at = (0, self.topics[0].lane(None, key)?);
+        self.push(
+            at,
+            &Parsed {
+                key: key.map(Cow::Borrowed),
+                value: (!is_null).then_some(Cow::Borrowed(value)),
+                timestamp: self.args.timestamp.map(|time| time.0),
+                ..Parsed::default()
+            },
+        )
+    }
+
+    fn append_json(&mut self, line: &[u8]) -> Result<(), Failure> {
+        let record = json_record::parse(line).map_err(Failure::new)?;
+        let topic = match (&self.args.topic, &record.topic) {
+            (Some(_), _) => 0,
+            (None, Some(topic)) => self.add(topic)?,
+            (None, None) => return Err(Failure::new("it names no topic, and neither does the command line")),
+        };
+        let at = (topic, self.topics[topic].lane(record.partition, record.key.as_deref())?);
+        self.push(at, &record)
+    }
+
+    /// Puts the record into the batch of its topic and lane.
+    fn push(&mut self, (topic, lane): (usize, usize), record: &Parsed<'_>) -> Result<(), Failure> {
+        let own = record.headers.iter().map(|(key, value)| Header { key, value: value.as_deref() });
+        let headers: Vec<Header<'_>> = own.chain(self.headers.iter().copied()).collect();
+        let new = NewRecord::new(record.key.as_deref(), record.value.as_deref()).with_headers(&headers);
+        let new = record.timestamp.map_or(new, |time| new.with_timestamp(TimestampMs(time)));
+        let batch = &self.topics[topic].lanes[lane].batch;
+        let (before, is_first) = (batch.size(), batch.is_empty());
+        match self.topics[topic].lanes[lane].batch.push(new) {
+            Err(edgelog::Error::RecordTooLarge { .. }) if !is_first => {
                 self.flush()?;
-                push(self)?;
+                self.topics[topic].lanes[lane].batch.push(new)?;
             }
             pushed => pushed?,
         }
+        let oldest = [self.topics[topic].oldest, new.timestamp].into_iter().flatten().min();
+        self.topics[topic].oldest = oldest;
         self.records += 1;
-        self.bytes += self.lanes[at].batch.size().saturating_sub(before);
+        self.bytes += self.topics[topic].lanes[lane].batch.size().saturating_sub(before);
         Ok(())
     }
 
     /// Appends all batches in the making.
     fn flush(&mut self) -> Result<(), Failure> {
-        for lane in &mut self.lanes {
-            if lane.batch.is_empty() {
-                continue;
+        for topic in &mut self.topics {
+            for lane in &mut topic.lanes {
+                if lane.batch.is_empty() {
+                    continue;
+                }
+                let info: AppendInfo = match self.durability {
+                    Some(durability) => lane.log.append_batch_with(&mut lane.batch, durability),
+                    None => lane.log.append_batch(&mut lane.batch),
+                }
+                .inspect_err(|_| lane.batch.clear())?;
+                let first = lane.appended.map_or(info.base_offset, |(first, _)| first);
+                lane.appended = Some((first, info.last_offset));
             }
-            let info: AppendInfo = match self.durability {
-                Some(durability) => lane.log.append_batch_with(&mut lane.batch, durability),
-                None => lane.log.append_batch(&mut lane.batch),
-            }
-            .inspect_err(|_| lane.batch.clear())?;
-            let first = lane.appended.map_or(info.base_offset, |(first, _)| first);
-            lane.appended = Some((first, info.last_offset));
+            topic.turn = (topic.turn + 1) % topic.lanes.len();
         }
         (self.records, self.bytes) = (0, 0);
-        self.turn = (self.turn + 1) % self.lanes.len();
         Ok(())
     }
 
@@ -390,10 +504,10 @@ impl<'a> Appender<'a> {
             records: i64,
         }
         self.told = Instant::now();
-        for lane in &mut self.lanes {
+        for lane in self.topics.iter_mut().flat_map(|topic| &mut topic.lanes) {
             let Some((base_offset, last_offset)) = lane.appended.take() else { continue };
             let name = lane.log.name();
-            if self.args.json {
+            if self.args.json_offsets {
                 let (topic, partition) = (name.topic.as_str(), name.partition);
                 let records = last_offset - base_offset + 1;
                 print::json_line(&Appended {
@@ -409,7 +523,7 @@ impl<'a> Appender<'a> {
                 if base_offset == last_offset {
                     writeln!(out, "{name} @ {base_offset}")?;
                 } else {
-                    writeln!(out, "{name} @ {base_offset}..{last_offset}")?;
+                    writeln!(out, "{name} @ {base_offset} to {last_offset}")?;
                 }
                 out.flush()?;
             }
@@ -432,11 +546,15 @@ impl<'a> Appender<'a> {
         }
     }
 
-    fn interrupted(&self, cut_line: &[u8]) -> ExitCode {
-        if !cut_line.is_empty() {
-            warn(format_args!("interrupted in the middle of line {}, which was not appended", self.lines + 1));
+    /// Says what an interrupt cut.
+    fn tell_cut(&self, splitter: &Splitter) {
+        if !splitter.begun().is_empty() {
+            let what = match &self.args.whole_files[..] {
+                [] => format!("line {}", self.lines + 1),
+                _ => "a file".to_owned(),
+            };
+            warn(format_args!("interrupted in the middle of {what}, which was not appended"));
         }
-        ExitCode::from(INTERRUPTED)
     }
 }
 

@@ -174,6 +174,52 @@ impl Context {
         Ok(readable)
     }
 
+    /// As [`readable`](Context::readable), of several names, some of which may be patterns. Each log is there once, in the
+    /// order in which it was named first.
+    pub(crate) fn all_readable(
+        &self,
+        store: &Store,
+        names: &[String],
+        partition: Option<u32>,
+    ) -> Result<Readable, Failure> {
+        let mut all = Readable::default();
+        for name in self.expanded(store, names)? {
+            let found = self.readable(store, &name, partition)?;
+            all.has_lost |= found.has_lost;
+            for log in found.logs {
+                if all.logs.iter().all(|known| known.name() != log.name()) {
+                    all.logs.push(log);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// The names, each once, with those of the topics there are in the place of patterns.
+    pub(crate) fn expanded(&self, store: &Store, names: &[String]) -> Result<Vec<String>, Failure> {
+        let topics = store.topics()?;
+        let missing = store.missing_partitions()?;
+        let mut expanded: Vec<String> = Vec::new();
+        for name in names {
+            let known = topics.iter().map(|topic| topic.name.as_str());
+            let known = known.chain(missing.iter().map(|missing| missing.topic.as_str()));
+            let mut found: Vec<&str> = known.filter(|topic| matches(topic, name)).collect();
+            if !name.contains(['*', '?']) {
+                found = vec![name];
+            }
+            if found.is_empty() {
+                let text = format!("no topic in {} is named like {}", self.shown_dir(), shown_name(name));
+                return Err(Failure::new(text).hint("`edgelog topics` lists them."));
+            }
+            for name in found {
+                if !expanded.iter().any(|known| known == name) {
+                    expanded.push(name.to_owned());
+                }
+            }
+        }
+        Ok(expanded)
+    }
+
     /// As [`find`](Context::find), with a partition from an option of its own.
     pub(crate) fn find_in(&self, topics: &[Topic], name: &str, partition: Option<u32>) -> Result<Target, Failure> {
         let named = |name: &str| topics.iter().find(|topic| topic.name == name).cloned();
@@ -245,6 +291,31 @@ impl Context {
     }
 }
 
+/// Whether `name` is like `pattern`: `*` stands for any characters, `?` for one.
+pub(crate) fn matches(name: &str, pattern: &str) -> bool {
+    let (name, pattern) = (name.as_bytes(), pattern.as_bytes());
+    let (mut at, mut of) = (0, 0);
+    // Where the last star stands, and what it covers up to.
+    let mut star: Option<(usize, usize)> = None;
+    while at < name.len() {
+        match pattern.get(of) {
+            Some(b'*') => {
+                star = Some((of, at));
+                of += 1;
+            }
+            Some(&c) if c == b'?' || c == name[at] => (at, of) = (at + 1, of + 1),
+            _ => match &mut star {
+                Some((star_of, star_at)) => {
+                    *star_at += 1;
+                    (at, of) = (*star_at, *star_of + 1);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[of..].iter().all(|&c| c == b'*')
+}
+
 /// What opening found, on standard error, where it found anything.
 pub(crate) fn tell_recovery(report: &RecoveryReport) {
     if !report.clean || report.lost_offsets() > 0 || report.has_notes() {
@@ -278,4 +349,28 @@ pub(crate) fn writer_of(dir: &Path) -> Option<String> {
     let name = fs::read_to_string(format!("/proc/{holder}/comm")).unwrap_or_default();
     // A process chooses its own name.
     Some(if name.is_empty() { holder } else { format!("{holder} ({})", escaped(name.trim_end())) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_whole_names() {
+        for (name, pattern, is_like) in [
+            ("cpu", "*", true),
+            ("cpu", "c*u", true),
+            ("cpu", "c?u", true),
+            ("cpu", "c?", false),
+            ("cpu", "pu", false),
+            ("cpu", "*p*", true),
+            ("abcabd", "*abd", true),
+            ("abcabd", "a*b", false),
+            ("", "*", true),
+            ("cpu", "cpu**", true),
+            ("cpu", "*cpu?", false),
+        ] {
+            assert_eq!(matches(name, pattern), is_like, "{name} {pattern}");
+        }
+    }
 }

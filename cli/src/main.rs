@@ -10,7 +10,7 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use edgelog::escape::escaped_bytes;
 
 mod append;
@@ -19,16 +19,23 @@ mod bridge;
 mod channel;
 mod completions;
 mod context;
+mod csv;
 mod dump;
 mod export;
 mod failure;
+mod filter;
+mod format;
 mod fsck;
+mod help;
+mod import;
+mod input;
 mod inspected;
 mod interrupt;
 mod json_record;
 mod live;
 mod man;
 mod print;
+mod printer;
 mod progress;
 mod record;
 mod repair;
@@ -37,7 +44,9 @@ mod setting;
 mod stat;
 mod tail;
 mod telemetry;
+mod terminal;
 mod time;
+mod top;
 mod topics;
 
 use context::{Context, StoreArgs};
@@ -83,25 +92,35 @@ enum Command {
     Tail(tail::Args),
     Topics(topics::Args),
     Stat(stat::Args),
+    Top(top::Args),
     Dump(dump::Args),
     Fsck(fsck::Args),
     Repair(repair::Args),
     Export(export::Args),
+    Import(import::Args),
     #[cfg(feature = "bridge")]
     Bridge(Box<bridge::Args>),
     Completions(completions::Args),
+    #[command(hide = true)]
+    CompleteNames(completions::NamesArgs),
     Man(man::Args),
+}
+
+/// All commands and options, with their help.
+fn command_line() -> clap::Command {
+    help::unwrapped(Cli::command())
 }
 
 /// Reads the command line. An error repeats arguments, and a script's may be names that others chose: it is the error of
 /// the same arguments escaped.
 fn parse() -> Result<Cli, clap::Error> {
-    Cli::try_parse().map_err(|error| {
+    let matches = command_line().try_get_matches();
+    matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| {
         let shown = std::env::args_os().map(|argument| {
             let shown = escaped_bytes(argument.as_encoded_bytes()).at_most(failure::LINE_CHARS_MAX);
             shown.to_string()
         });
-        let same = Cli::try_parse_from(shown).err();
+        let same = command_line().try_get_matches_from(shown).err();
         same.unwrap_or_else(|| clap::Error::raw(error.kind(), format!("{}\n", failure::said(error.render()))))
     })
 }
@@ -118,14 +137,17 @@ fn main() -> ExitCode {
         Command::Tail(args) => tail::run(&args, &ctx),
         Command::Topics(args) => topics::run(args, &ctx),
         Command::Stat(args) => stat::run(&args, &ctx),
+        Command::Top(args) => top::run(&args, &ctx),
         Command::Dump(args) => dump::run(&args),
         Command::Fsck(args) => fsck::run(&args, &ctx),
         Command::Repair(args) => repair::run(&args, &ctx),
         Command::Export(args) => export::run(&args, &ctx),
+        Command::Import(args) => import::run(&args, &ctx),
         #[cfg(feature = "bridge")]
         Command::Bridge(args) => bridge::run(&args, &ctx),
-        Command::Completions(args) => completions::run(&args, Cli::command()),
-        Command::Man(args) => man::run(&args, Cli::command()),
+        Command::Completions(args) => completions::run(&args, command_line()),
+        Command::CompleteNames(args) => completions::names(&args, &ctx),
+        Command::Man(args) => man::run(&args, command_line()),
     };
     failure::exit(outcome)
 }

@@ -23,6 +23,11 @@ impl Paint {
         Paint { on: anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never }
     }
 
+    /// Plain text, whatever the stream is.
+    pub(crate) fn none() -> Paint {
+        Paint { on: false }
+    }
+
     /// Headings and names.
     pub(crate) fn strong<T: fmt::Display>(self, text: T) -> Painted<T> {
         self.with(Style::new().bold(), text)
@@ -82,6 +87,18 @@ pub(crate) fn offsets_in(offsets: &edgelog::LogOffsets) -> i64 {
 pub(crate) fn offsets_in_words(first: edgelog::Offset, next: edgelog::Offset) -> String {
     let last = next.saturating_sub(1);
     if last <= first { format!("offset {first}") } else { format!("offsets {first} to {last}") }
+}
+
+/// `offset 5 was`, `offsets 5 to 9 were`.
+pub(crate) fn offsets_were(first: edgelog::Offset, next: edgelog::Offset) -> String {
+    let verb = if next.saturating_sub(1) <= first { "was" } else { "were" };
+    format!("{} {verb}", offsets_in_words(first, next))
+}
+
+/// The columns of the terminal that standard output is, where it knows them.
+pub(crate) fn terminal_columns() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|&columns| columns > 0)
 }
 
 /// A line of JSON on standard output.

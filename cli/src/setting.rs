@@ -102,6 +102,13 @@ fn elsewhere(key: &str) -> Option<(&'static str, &'static str)> {
         "log.flush.interval.messages" => ("Kafka's brokers", ": a topic's is flush.messages"),
         "log.flush.interval.ms" => ("Kafka's brokers", ": a topic's is flush.ms"),
         "log.cleanup.policy" => ("Kafka's brokers", ": a topic's is cleanup.policy"),
+        "log.dirs" | "log.dir" => ("Kafka's brokers", ": `--dir` names the data directory"),
+        "default.replication.factor"
+        | "broker.id"
+        | "node.id"
+        | "listeners"
+        | "process.roles"
+        | "min.insync.replicas" => ("Kafka's brokers", ": here a log has one copy, on this device"),
         "num.partitions" => ("Kafka's brokers", ": `--partitions` says how many a topic has"),
         "bootstrap.servers" | "client.id" | "edgelog.device.id" | "transaction.timeout.ms" => ("the bridge", BRIDGE),
         key if key.starts_with("edgelog.bridge.") => ("the bridge", BRIDGE),

@@ -1,20 +1,23 @@
 //! `stat`: where each log stands, what it takes on the disk, and whether it was closed cleanly.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
 
 use edgelog::edgelog_core::DecodeError;
 use edgelog::escape::{escaped, escaped_path, shown_name};
 use edgelog::inspect::{self, Finding, Selection};
-use edgelog::{Log, OffsetSpec, RetentionHolds, Store, TimestampMs};
+use edgelog::{Log, OffsetSpec, RetentionHolds, TimestampMs};
 use serde::Serialize;
 
 use crate::context::{Context, Readable, writer_of};
-use crate::failure::{Failure, Outcome, damage, tell_damage, warn};
+use crate::failure::{Failure, INTERRUPTED, Outcome, damage, tell_damage, warn};
+use crate::interrupt;
 use crate::print::{self, Paint};
-use crate::time;
+use crate::time::{self, Stamps};
 
 /// Show where each log stands: offsets, segments, bytes, times, what recovery put aside
 ///
@@ -24,14 +27,22 @@ use crate::time;
 #[command(after_help = "\
 Examples:
   edgelog stat                   all logs
-  edgelog stat cpu               one topic
+  edgelog stat cpu 'net*'        these topics, and those that a pattern names
+  edgelog stat cpu --watch       again every two seconds, until Ctrl-C
   edgelog stat --json | jq 'select(.clean | not)'")]
 pub(crate) struct Args {
-    /// Only this topic, or topic-partition
-    topic: Option<String>,
+    /// Only these topics, or topic-partition; * and ? make a pattern
+    #[arg(value_name = "TOPIC")]
+    topics: Vec<String>,
     /// One JSON object a line, a log each
     #[arg(long)]
     json: bool,
+    /// Again after so long, until Ctrl-C; on a terminal in the place of what was there
+    #[arg(long, value_name = "EVERY", num_args = 0..=1, require_equals = true, default_missing_value = "2s", value_parser = time::parse_period)]
+    watch: Option<Duration>,
+    /// Print times in UTC
+    #[arg(long)]
+    utc: bool,
 }
 
 /// One log as it was found.
@@ -75,24 +86,46 @@ struct CutFile {
 }
 
 pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
+    let Some(every) = args.watch else { return once(args, ctx, false) };
+    interrupt::install()?;
+    let is_screen = !args.json && io::stdout().is_terminal();
+    loop {
+        once(args, ctx, is_screen)?;
+        if interrupt::sleep(every) {
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+        if !is_screen && !args.json {
+            writeln!(io::stdout())?;
+        }
+    }
+}
+
+/// `is_screen`: in the place of what the terminal shows.
+fn once(args: &Args, ctx: &Context, is_screen: bool) -> Outcome {
     let store = ctx.attach()?;
     let mut readable = Readable::default();
-    let mut selection = Selection::all();
-    if let Some(name) = &args.topic {
-        readable = ctx.readable(&store, name, None)?;
-        let target = ctx.find(&store, name);
+    let mut selections = Vec::new();
+    for name in ctx.expanded(&store, &args.topics)? {
         // Where the topic's directories are gone, what is missing of it is said all the same.
-        if let Ok(target) = target {
-            selection = Selection::topic(target.topic.name);
-            selection.partition = target.partition;
-        }
-    } else {
+        selections.push(ctx.find(&store, &name).map_or_else(
+            |_| Selection::all(),
+            |target| {
+                let mut selection = Selection::topic(target.topic.name);
+                selection.partition = target.partition;
+                selection
+            },
+        ));
+    }
+    if args.topics.is_empty() {
+        selections.push(Selection::all());
         for topic in store.topics()? {
             for partition in topic.partition_ids {
                 readable.add(&store, &topic.name, partition);
             }
         }
         store.missing_partitions()?.iter().for_each(|name| readable.miss(name));
+    } else {
+        readable = ctx.all_readable(&store, &args.topics, None)?;
     }
     let writer = writer_of(ctx.dir());
     let holds = store.retention_holds()?;
@@ -109,7 +142,14 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     if args.json {
         stats.iter().try_for_each(print::json_line)?;
     } else {
-        print_all(&stats, ctx, &store, writer.as_deref())?;
+        let mut page = if is_screen { CLEAR.to_vec() } else { Vec::new() };
+        print_all(&mut page, &stats, ctx, writer.as_deref(), &mut Stamps::new(args.utc))?;
+        let mut out = io::stdout().lock();
+        out.write_all(&page)?;
+        out.flush()?;
+    }
+    if !args.json && stats.is_empty() && store.topics()?.is_empty() {
+        warn("there are no topics yet: `edgelog append TOPIC` or `edgelog topics create TOPIC` makes one");
     }
     for text in stats.iter().filter_map(|stat| stat.unsupported.as_ref()) {
         damage(text);
@@ -123,11 +163,16 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         // A log that could not be read at all has none, and was named.
         stats.iter().find(is_its).is_none_or(|stat| stat.unsupported.is_some())
     };
-    for lost in inspect::check_ends(&storage, &selection)?.iter().filter(|lost| !is_named(lost)) {
-        readable.has_lost |= tell_damage(lost);
+    for selection in &selections {
+        for lost in inspect::check_ends(&storage, selection)?.iter().filter(|lost| !is_named(lost)) {
+            readable.has_lost |= tell_damage(lost);
+        }
     }
     Ok(readable.exit_code())
 }
+
+/// What a terminal takes for: to the corner, and clear what follows.
+const CLEAR: &[u8] = b"\x1b[H\x1b[2J";
 
 fn stat(log: &Log, root: &Path, holds: &RetentionHolds) -> Result<Stat, Failure> {
     let name = log.name();
@@ -202,9 +247,14 @@ fn first_timestamp(
     Some(time(batch.view()))
 }
 
-fn print_all(stats: &[Stat], ctx: &Context, store: &Store, writer: Option<&str>) -> Result<(), Failure> {
+fn print_all(
+    out: &mut Vec<u8>,
+    stats: &[Stat],
+    ctx: &Context,
+    writer: Option<&str>,
+    stamps: &mut Stamps,
+) -> Result<(), Failure> {
     let paint = Paint::stdout();
-    let mut out = io::stdout().lock();
     let disk: u64 = stats.iter().map(|stat| stat.disk_bytes).sum();
     let logs = print::counted(stats.len() as u64, "log");
     write!(out, "{}  {logs}, {} on disk", paint.strong(ctx.shown_dir()), print::bytes(disk))?;
@@ -215,17 +265,16 @@ fn print_all(stats: &[Stat], ctx: &Context, store: &Store, writer: Option<&str>)
         Some(writer) => writeln!(out, ", written by process {writer}")?,
         None => writeln!(out, ", no writer")?,
     }
-    for stat in stats {
-        print_one(&mut out, stat, paint, writer.is_some())?;
-    }
-    out.flush()?;
-    if stats.is_empty() && store.topics()?.is_empty() {
-        warn("there are no topics yet: `edgelog append TOPIC` or `edgelog topics create TOPIC` makes one");
-    }
-    Ok(())
+    stats.iter().try_for_each(|stat| print_one(out, stat, paint, writer.is_some(), stamps))
 }
 
-fn print_one(out: &mut impl Write, stat: &Stat, paint: Paint, is_written: bool) -> Result<(), Failure> {
+fn print_one(
+    out: &mut impl Write,
+    stat: &Stat,
+    paint: Paint,
+    is_written: bool,
+    stamps: &mut Stamps,
+) -> Result<(), Failure> {
     let line = |out: &mut dyn Write, name: &str, text: &str| {
         writeln!(out, "  {}  {text}", paint.dim(format_args!("{name:<9}")))
     };
@@ -248,12 +297,8 @@ fn print_one(out: &mut impl Write, stat: &Stat, paint: Paint, is_written: bool) 
         &format!("{} in {segments}, {} on disk", print::bytes(stat.bytes), print::bytes(stat.disk_bytes)),
     )?;
     if let (Some(oldest), Some(newest)) = (stat.oldest_timestamp, stat.newest_timestamp) {
-        let text = format!(
-            "{} to {} ({})",
-            time::rfc3339(TimestampMs(oldest)),
-            time::rfc3339(TimestampMs(newest)),
-            time::ago(TimestampMs(newest))
-        );
+        let oldest = stamps.of(TimestampMs(oldest)).to_owned();
+        let text = format!("{oldest} to {} ({})", stamps.of(TimestampMs(newest)), time::ago(TimestampMs(newest)));
         line(out, "times", &text)?;
     }
     if let Some(held_from) = stat.held_from.filter(|offset| offset < end) {

@@ -1,13 +1,10 @@
 //! `tail`: prints records, from where one asks and on as they come, also while another process writes.
 
-use std::fmt::Write as _;
-use std::io::{self, BufWriter, StdoutLock, Write};
+use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edgelog::edgelog_core::TimestampType;
-use edgelog::escape::escaped_bytes;
 use edgelog::inspect::{self, Finding, HiddenCheck};
 use edgelog::storage::Storage;
 use edgelog::{
@@ -16,10 +13,11 @@ use edgelog::{
 
 use crate::context::Context;
 use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, tell_damage, warn};
+use crate::filter::{Filter, Start, Until, parse_start, parse_until};
+use crate::format::{Format, parse_format};
 use crate::interrupt;
-use crate::json_record;
-use crate::print::Paint;
-use crate::screen::Screen;
+use crate::print;
+use crate::printer::{Printer, Style};
 use crate::time;
 
 /// Print records, and follow
@@ -30,35 +28,48 @@ use crate::time;
 #[command(after_help = "\
 Examples:
   edgelog tail cpu                              the last ten, then what comes
-  edgelog tail cpu --from-beginning --no-follow all there is
-  edgelog tail cpu-0 --offset 1200 -n 5         five records from an offset on
-  edgelog tail cpu --since -5m                  the last five minutes, then what comes
+  edgelog tail cpu 'net*' --utc                 several topics, and those that a pattern names
+  edgelog tail cpu -o beginning -e              all there is
+  edgelog tail cpu-0 -o 1200 -c 5               five records from an offset on
+  edgelog tail cpu --since -5m --until now      the last five minutes
   edgelog tail cpu --since '2026-03-01T12:00:00Z' --json | jq .payload
-  edgelog tail orders --raw --no-follow --from-beginning > orders.txt
+  edgelog tail orders --key user-17 -e          all records with a key
+  edgelog tail orders -f '%T %k=%s\\n' -e         lines of one's own
+  edgelog tail orders --raw -e -o beginning > orders.txt
 
-Lines: partition:offset, time, key, value, headers. Control characters and bytes that are not UTF-8 are escaped; a null value \
-reads (null). --raw and --json write to a pipe or a file as the records are; on a terminal, what it could take for a command \
-is escaped.
+Options that kcat has mean what they mean there: -o, -e, -c, -f, -J, -Z. With --key, --grep or --header and no start, all there \
+is is looked through; -c counts what is printed.
+
+Lines: partition:offset, time, key, value, headers; with several topics, topic-partition:offset. Times are local, with the \
+zone's distance from UTC. Control characters and bytes that are not UTF-8 are escaped; a null value reads (null), an empty \
+key \"\". On a terminal a long value is cut to the line, unless --full is there. --raw, -f and --json write to a pipe or a \
+file as the records are; on a terminal, what it could take for a command is escaped.
+
+Format (-f): %t topic, %p partition, %o offset, %k key, %K its bytes (-1: null), %s value, %S its bytes, %R its bytes as four \
+bytes, %T time in ms, %h headers, %% a percent sign; \\n, \\t, \\r, \\0, \\x1e. No newline is added.
 
 --json prints one object a line with the field names of `kcat -J`: topic, partition, offset, tstype, ts, headers, key, \
 payload. headers is a flat array [name, value, name, value] and left out where there are none. Null stays null. A key or \
 payload that is not UTF-8 is null, and its bytes stand in key_base64 or payload_base64; such a header's value is \
-{\"base64\": ...}.
+{\"base64\": ...}. `edgelog append --json` takes it.
 
-Damage: what is good on both sides is printed, the lost offsets and the place are named on standard error, and the exit code \
+Patterns: * stands for any characters and ? for one. They name the topics that are there when the command starts.
+
+Damage: what is good on both sides is printed, the lost offsets and the file are named on standard error, and the exit code \
 is 2. So it is where records are sound perhaps and cannot be printed: of a batch that decompresses to more than \
 edgelog.decompressed.bytes.max or whose codec is not built in, and, reading committed records, of a transaction whose end is \
 damaged. A tail torn by a crash is no damage, and a .log.swap file that Kafka's log cleaner left is a warning: nothing that the \
 log holds is missing, and `edgelog fsck` exits with 2 where it is the only copy of records.")]
 pub(crate) struct Args {
-    /// The topic, or topic-partition
-    topic: String,
+    /// The topics, or topic-partition; * and ? make a pattern
+    #[arg(required = true, value_name = "TOPIC")]
+    topics: Vec<String>,
     /// Start at the first record that is still there
     #[arg(long, group = "start")]
     from_beginning: bool,
-    /// Start at this offset
-    #[arg(long, group = "start", value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
-    offset: Option<i64>,
+    /// Start here: beginning, end, an offset, -N (so many records before the end), s@MS (a time)
+    #[arg(long, short, group = "start", value_name = "OFFSET", value_parser = parse_start, allow_hyphen_values = true)]
+    offset: Option<Start>,
     /// Start so many records before the end [default: 10]
     #[arg(long, group = "start", value_name = "N")]
     last: Option<u64>,
@@ -66,15 +77,21 @@ pub(crate) struct Args {
     /// ago'
     #[arg(long, group = "start", value_name = "TIME", value_parser = time::parse_time, allow_hyphen_values = true)]
     since: Option<TimestampMs>,
+    /// Stop before this offset, before the first record from this time on, or at what is the end now: N, a time as
+    /// for --since (e@MS for ms since 1970), now
+    #[arg(long, value_name = "END", value_parser = parse_until, allow_hyphen_values = true)]
+    until: Option<Until>,
     /// Stop at the end of what is there
-    #[arg(long)]
+    #[arg(long, short = 'e', visible_alias = "exit")]
     no_follow: bool,
     /// Stop after so many records
-    #[arg(long, short = 'n', value_name = "N")]
+    #[arg(long, short = 'n', visible_short_alias = 'c', visible_alias = "count", value_name = "N")]
     max_records: Option<u64>,
     /// Only this partition
     #[arg(long, short, value_name = "N")]
     partition: Option<u32>,
+    #[command(flatten)]
+    filter: Filter,
     /// Which records of transactions are printed: all, or committed ones alone, up to the first transaction without an
     /// end. A log that a broker wrote may have transactions
     #[arg(long, value_name = "LEVEL", default_value = "read_uncommitted", value_parser = ["read_uncommitted", "read_committed"])]
@@ -83,12 +100,43 @@ pub(crate) struct Args {
     /// edgelog.decompressed.bytes.max' default
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=2147483647))]
     decompressed_bytes_max: Option<u32>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(clap::Args)]
+struct OutputArgs {
     /// One JSON object a line
-    #[arg(long)]
+    #[arg(long, short = 'J', group = "output")]
     json: bool,
     /// Only values, byte for byte, a newline behind each; null is an empty line
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long, group = "output")]
     raw: bool,
+    /// Print each record by this format, as kcat's
+    #[arg(long, short, group = "output", value_name = "FORMAT", value_parser = parse_format)]
+    format: Option<Format>,
+    /// Print a key or value that is null as NULL (--raw, -f)
+    #[arg(short = 'Z', id = "null")]
+    shows_null: bool,
+    /// Print values whole, also where they are longer than the terminal's line
+    #[arg(long)]
+    full: bool,
+    /// Print times in UTC
+    #[arg(long)]
+    utc: bool,
+}
+
+impl OutputArgs {
+    fn printer(&self, has_topics: bool) -> Printer {
+        let OutputArgs { json, raw, format, shows_null, full, utc } = self;
+        let style = match (json, raw, format) {
+            (true, _, _) => Style::Json,
+            (_, true, _) => Style::Raw,
+            (_, _, Some(format)) => Style::Format(format.clone()),
+            _ => Style::Text { is_utc: *utc, has_topics, is_cut: !full },
+        };
+        Printer::new(style, *shows_null)
+    }
 }
 
 impl Args {
@@ -100,12 +148,25 @@ impl Args {
         const LAST_DEFAULT: u64 = 10;
         if self.from_beginning {
             OffsetSpec::Earliest
-        } else if let Some(offset) = self.offset {
-            OffsetSpec::Offset(Offset(offset))
+        } else if let Some(Start(spec)) = self.offset {
+            spec
         } else if let Some(timestamp) = self.since {
             OffsetSpec::Timestamp(timestamp)
+        } else if let Some(last) = self.last {
+            OffsetSpec::Last(last)
+        } else if self.filter.is_any() {
+            // What is looked for may be anywhere.
+            OffsetSpec::Earliest
         } else {
-            OffsetSpec::Last(self.last.unwrap_or(LAST_DEFAULT))
+            OffsetSpec::Last(LAST_DEFAULT)
+        }
+    }
+
+    /// The time before which records are passed over, where the start is one.
+    fn not_before(&self) -> Option<TimestampMs> {
+        match self.start() {
+            OffsetSpec::Timestamp(time) => Some(time),
+            _ => None,
         }
     }
 }
@@ -125,17 +186,18 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         options = options.set("edgelog.decompressed.bytes.max", &bytes.to_string())?;
     }
     let store = ctx.attach_with(options)?;
-    let readable = ctx.readable(&store, &args.topic, args.partition)?;
+    let readable = ctx.all_readable(&store, &args.topics, args.partition)?;
     let storage = inspect::open_directory(ctx.dir())?;
     let mut hidden = None;
     let open = |log| Lane::open(log, args, &storage, &mut hidden);
     let lanes = readable.logs.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
-    let (printer, left, has_lost) = (Printer::new(args), args.max_records, readable.has_lost);
-    let mut tail = Tail { lanes, storage, printer, left, has_lost };
+    let has_topics = lanes.iter().any(|lane| lane.log.name().topic != lanes[0].log.name().topic);
+    let (printer, left, has_lost) = (args.output.printer(has_topics), args.max_records, readable.has_lost);
+    let mut tail = Tail { lanes, filter: &args.filter, storage, printer, left, has_lost };
     // Where nothing can be read there is nothing to follow.
     let follows = !args.no_follow && !tail.lanes.is_empty();
     let ended = tail.run(follows);
-    let flushed = tail.printer.out.flush();
+    let flushed = tail.printer.flush();
     let is_interrupted = ended?;
     flushed?;
     Ok(match (tail.has_lost, is_interrupted) {
@@ -156,8 +218,19 @@ struct Lane {
     reader: Reader,
     /// Older records are passed over.
     not_before: Option<TimestampMs>,
+    /// Where to stop.
+    until: Option<Until>,
+    end: LaneEnd,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LaneEnd {
+    /// More may come.
+    Open,
+    /// `until` was met.
+    Reached,
     /// What follows cannot be read.
-    is_ended: bool,
+    Unreadable,
 }
 
 impl Lane {
@@ -172,7 +245,7 @@ impl Lane {
         let options = log.reader_options().isolation(args.isolation());
         let (reader, not_before) = match log.reader_with(start, options) {
             // Looking for a time reads batches, and a medium that does not answer ends that before there is a reader.
-            Err(error) if error.is_corrupt() => (log.reader_with(OffsetSpec::Earliest, options), args.since),
+            Err(error) if error.is_corrupt() => (log.reader_with(OffsetSpec::Earliest, options), args.not_before()),
             // What was asked for is lost, and said to be in the end.
             Err(Error::OffsetOutOfRange { requested, log_start_offset, .. })
                 if requested < log_start_offset && is_missing(&log, requested, storage, hidden)? =>
@@ -191,7 +264,11 @@ impl Lane {
             }
             error => error.into(),
         })?;
-        Ok(Lane { log, reader, not_before, is_ended: false })
+        let until = match args.until {
+            Some(Until::Now) => Some(Until::Offset(log.offsets().high_watermark)),
+            until => until,
+        };
+        Ok(Lane { log, reader, not_before, until, end: LaneEnd::Open })
     }
 }
 
@@ -210,16 +287,17 @@ fn is_missing(
     Ok(check.of(log.name())?.iter().any(|hidden| hidden.lost.is_some_and(holds)))
 }
 
-struct Tail {
-    lanes: Vec<Lane>,
-    storage: Arc<dyn Storage>,
+struct Tail<'a> {
     /// The logs that were named.
+    lanes: Vec<Lane>,
+    filter: &'a Filter,
+    storage: Arc<dyn Storage>,
     printer: Printer,
     left: Option<u64>,
     has_lost: bool,
 }
 
-impl Tail {
+impl Tail<'_> {
     /// Prints until the end, the last record asked for, or an interrupt, which it tells.
     fn run(&mut self, follow: bool) -> Result<bool, Failure> {
         // What is there, partition by partition.
@@ -233,10 +311,11 @@ impl Tail {
         let mut check = HiddenCheck::new(&self.storage)?;
         for at in 0..self.lanes.len() {
             // Before the first segment, and where damage stands above the recovery point, a reader meets nothing.
-            let Lane { log, reader, .. } = &self.lanes[at];
+            let Lane { log, reader, end, .. } = &self.lanes[at];
             let position = reader.position().offset;
+            let is_bounded = self.left == Some(0) || *end == LaneEnd::Reached;
             for hidden in check.of(log.name())? {
-                if self.left != Some(0) || hidden.lost.is_none_or(|(first, _)| first < position) {
+                if !is_bounded || hidden.lost.is_none_or(|(first, _)| first < position) {
                     self.tell_finding(&hidden)?;
                 }
             }
@@ -245,11 +324,11 @@ impl Tail {
             return Ok(false);
         }
         loop {
-            self.printer.out.flush()?;
+            self.printer.flush()?;
             if interrupt::raised() {
                 return Ok(true);
             }
-            if has_no_reader() {
+            if has_no_reader() || self.lanes.iter().all(|lane| lane.end != LaneEnd::Open) {
                 return Ok(false);
             }
             let mut any = false;
@@ -268,11 +347,14 @@ impl Tail {
 
     /// Prints the partition's next batch, or steps over what is in the way. `false` at the end.
     fn print_next(&mut self, at: usize, wait: Option<Duration>) -> Result<bool, Failure> {
-        if self.lanes[at].is_ended {
+        let Lane { reader, until, end, .. } = &mut self.lanes[at];
+        let from = reader.position().offset;
+        if *end == LaneEnd::Open && matches!(until, Some(Until::Offset(until)) if from >= *until) {
+            *end = LaneEnd::Reached;
+        }
+        if *end != LaneEnd::Open {
             return Ok(false);
         }
-        let reader = &mut self.lanes[at].reader;
-        let from = reader.position().offset;
         let next = match wait {
             Some(wait) => reader.next_batch_timeout(wait),
             None => reader.next_batch(),
@@ -286,7 +368,7 @@ impl Tail {
 
     /// Prints the records of `batch` from offset `from` on.
     fn print_batch(&mut self, at: usize, batch: &Batch, from: Offset) -> Result<(), Failure> {
-        let Lane { log, not_before, .. } = &self.lanes[at];
+        let Lane { log, not_before, until, .. } = &self.lanes[at];
         // Every record is decoded before one is printed: the whole batch can be read, or none of it.
         let records = batch.records().and_then(|records| {
             records.clone().try_for_each(|record| record.map(drop))?;
@@ -300,15 +382,32 @@ impl Tail {
             }
         };
         let kind = batch.view().timestamp_type();
-        for record in records.flatten().filter(|record| not_before.is_none_or(|time| record.timestamp >= time)) {
+        let is_reached = |record: &Record<'_>| match until {
+            Some(Until::Offset(until)) => record.offset >= *until,
+            Some(Until::Time(until)) => record.timestamp >= *until,
+            Some(Until::Now) | None => false,
+        };
+        let mut is_end = false;
+        self.printer.begin_batch();
+        for record in records.flatten() {
+            is_end = is_reached(&record);
+            if is_end {
+                break;
+            }
+            if not_before.is_some_and(|time| record.timestamp < time) || !self.filter.takes(&record) {
+                continue;
+            }
             match &mut self.left {
                 Some(0) => break,
                 Some(left) => *left -= 1,
                 None => {}
             }
-            self.printer.print(log, &record, kind);
+            self.printer.print(log.name(), &record, kind);
         }
-        self.printer.pass_on_error()
+        if is_end {
+            self.lanes[at].end = LaneEnd::Reached;
+        }
+        Ok(self.printer.pass_on_error()?)
     }
 
     /// Says on standard error what cannot be read, and goes on behind it.
@@ -323,15 +422,17 @@ impl Tail {
             Error::OffsetOutOfRange { requested, log_start_offset, .. } if requested < log_start_offset => {
                 reader.seek(OffsetSpec::Earliest)?;
                 self.tell(format_args!(
-                    "{name}: offsets {requested}..={} are gone: retention took them",
-                    log_start_offset - 1
+                    "{name}: {} deleted before they were read; going on at {log_start_offset}",
+                    print::offsets_were(requested, log_start_offset)
                 ))
             }
             Error::FencedLeaderEpoch { end_offset, .. } => {
                 let OffsetAndEpoch { offset, .. } = reader.position();
                 reader.seek(OffsetSpec::Offset(end_offset))?;
-                let last = offset - 1;
-                self.tell(format_args!("{name}: the writer took back offsets {end_offset}..={last} printed before; going on at {end_offset}"))
+                self.tell(format_args!(
+                    "{name}: {} truncated by the writer after they were printed; going on at {end_offset}",
+                    print::offsets_were(end_offset, offset)
+                ))
             }
             Error::Storage { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Err(Failure::new(format!("{name} is gone: the topic was deleted while it was read")))
@@ -343,7 +444,7 @@ impl Tail {
                 };
                 match next {
                     Some(next) => reader.seek(OffsetSpec::Offset(next))?,
-                    None => self.lanes[at].is_ended = true,
+                    None => self.lanes[at].end = LaneEnd::Unreadable,
                 }
                 self.tell_finding(&finding)
             }
@@ -351,105 +452,16 @@ impl Tail {
     }
 
     fn tell_finding(&mut self, finding: &Finding) -> Result<(), Failure> {
-        self.printer.out.flush()?;
+        self.printer.flush()?;
         self.has_lost |= tell_damage(finding);
         Ok(())
     }
 
     /// Good records printed before come first, also where both streams go to one place.
     fn tell(&mut self, message: impl std::fmt::Display) -> Result<(), Failure> {
-        self.printer.out.flush()?;
+        self.printer.flush()?;
         warn(message);
         Ok(())
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Text,
-    Json,
-    Raw,
-}
-
-/// Writes records to standard output. An error is kept for the caller who asks, so that the loop over records
-/// stays simple.
-struct Printer {
-    format: Format,
-    paint: Paint,
-    out: BufWriter<Screen<StdoutLock<'static>>>,
-    line: String,
-    error: Option<io::Error>,
-    /// Widths of place and key so far: they grow, so that lines stay aligned while the stream goes on.
-    widths: (usize, usize),
-}
-
-/// A longer key does not push all other lines' values to the right.
-const KEY_WIDTH_MAX: usize = 24;
-/// One beyond this is always wider than that, and is written piece by piece.
-const KEY_BYTES_PADDED: usize = 4 * KEY_WIDTH_MAX;
-
-impl Printer {
-    fn new(args: &Args) -> Printer {
-        let format = match (args.json, args.raw) {
-            (true, _) => Format::Json,
-            (_, true) => Format::Raw,
-            _ => Format::Text,
-        };
-        let out = io::stdout().lock();
-        let out = match format {
-            Format::Json => Screen::json(out),
-            Format::Raw => Screen::text(out),
-            Format::Text => Screen::as_is(out),
-        };
-        let out = BufWriter::with_capacity(64 << 10, out);
-        Printer { format, paint: Paint::stdout(), out, line: String::new(), error: None, widths: (0, 0) }
-    }
-
-    fn print(&mut self, log: &Log, record: &Record<'_>, kind: TimestampType) {
-        if self.error.is_some() {
-            return;
-        }
-        let name = log.name();
-        let printed = match self.format {
-            Format::Json => json_record::write(&mut self.out, &name.topic, name.partition, record, kind),
-            Format::Raw => {
-                self.out.write_all(record.value.unwrap_or_default()).and_then(|()| self.out.write_all(b"\n"))
-            }
-            Format::Text => self.print_text(name.partition, record),
-        };
-        self.error = printed.err();
-    }
-
-    fn print_text(&mut self, partition: u32, record: &Record<'_>) -> io::Result<()> {
-        let Printer { paint, out, line, widths, .. } = self;
-        line.clear();
-        let _ = write!(line, "{partition}:{}", record.offset);
-        widths.0 = widths.0.max(line.len());
-        write!(out, "{:>width$}  {}", paint.dim(&*line), paint.dim(time::rfc3339(record.timestamp)), width = widths.0)?;
-        if let Some(key) = record.key.filter(|key| key.len() > KEY_BYTES_PADDED) {
-            widths.1 = KEY_WIDTH_MAX;
-            write!(out, "  {}", paint.key(escaped_bytes(key)))?;
-        } else if let Some(key) = record.key {
-            line.clear();
-            let _ = write!(line, "{}", escaped_bytes(key));
-            widths.1 = widths.1.max(line.chars().count().min(KEY_WIDTH_MAX));
-            write!(out, "  {:<width$}", paint.key(&*line), width = widths.1)?;
-        } else if widths.1 > 0 {
-            write!(out, "  {:<width$}", "", width = widths.1)?;
-        }
-        match record.value {
-            Some(value) => write!(out, "  {}", escaped_bytes(value))?,
-            None => write!(out, "  {}", paint.dim("(null)"))?,
-        }
-        for header in record.headers() {
-            let (key, value) = (escaped_bytes(header.key), escaped_bytes(header.value.unwrap_or(b"(null)")));
-            write!(out, "  {}", paint.dim(format_args!("{key}={value}")))?;
-        }
-        out.write_all(b"\n")
-    }
-
-    fn pass_on_error(&mut self) -> Result<(), Failure> {
-        self.error.take().map_or(Ok(()), |error| Err(error.into()))
     }
 }
 

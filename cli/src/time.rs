@@ -1,5 +1,6 @@
 //! Times and durations as people write them, and as we print them.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use edgelog::TimestampMs;
@@ -59,6 +60,54 @@ pub(crate) fn rfc3339(timestamp: TimestampMs) -> String {
     }
 }
 
+/// Writes times one after the other. Records come in bursts: what is the same for a whole second is kept.
+pub(crate) struct Stamps {
+    zone: TimeZone,
+    second: i64,
+    /// Up to the second, and from the zone on; both empty where the second is no time.
+    before: String,
+    behind: String,
+    text: String,
+}
+
+impl Stamps {
+    /// In UTC, or in this machine's zone, which the text says.
+    pub(crate) fn new(is_utc: bool) -> Stamps {
+        let zone = if is_utc { TimeZone::UTC } else { TimeZone::system() };
+        Stamps { zone, second: i64::MIN, before: String::new(), behind: String::new(), text: String::new() }
+    }
+
+    /// `2026-03-01T13:00:00.123+01:00`, with `Z` for UTC; the bare number where it is no time.
+    pub(crate) fn of(&mut self, timestamp: TimestampMs) -> &str {
+        let (second, ms) = (timestamp.0.div_euclid(1000), timestamp.0.rem_euclid(1000));
+        if second != self.second {
+            self.second = second;
+            self.begin(second);
+        }
+        self.text.clear();
+        if self.before.is_empty() {
+            let _ = write!(self.text, "{timestamp}");
+        } else {
+            let digit = |number: i64| char::from(b'0' + (number % 10) as u8);
+            self.text.push_str(&self.before);
+            self.text.extend(['.', digit(ms / 100), digit(ms / 10), digit(ms)]);
+            self.text.push_str(&self.behind);
+        }
+        &self.text
+    }
+
+    fn begin(&mut self, second: i64) {
+        (self.before, self.behind) = (String::new(), String::new());
+        let Some(time) = Timestamp::from_second(second).ok().filter(|_| second >= 0) else { return };
+        let zoned = time.to_zoned(self.zone.clone());
+        let _ = write!(self.before, "{}", zoned.strftime("%Y-%m-%dT%H:%M:%S"));
+        let _ = match zoned.offset().seconds() {
+            0 => write!(self.behind, "Z"),
+            _ => write!(self.behind, "{}", zoned.strftime("%:z")),
+        };
+    }
+}
+
 /// How long ago that was, in one or two words.
 pub(crate) fn ago(timestamp: TimestampMs) -> String {
     let seconds = (Timestamp::now().as_millisecond() - timestamp.0) / 1000;
@@ -109,6 +158,28 @@ mod tests {
             assert!((now - 300_000..now - 290_000).contains(&time.0), "{text}: {time}, now {now}");
         }
         assert!(parse_time("yesterday").is_err() && parse_time("").is_err());
+    }
+
+    #[test]
+    fn kept_seconds_change_no_time() {
+        let zone = TimeZone::get("Europe/Berlin").unwrap_or(TimeZone::UTC);
+        let mut utc = Stamps::new(true);
+        let mut local = Stamps { zone: zone.clone(), ..Stamps::new(true) };
+        // The hour in which clocks are set back, and what is no time.
+        let around = (1_792_889_998_000..1_792_890_002_000).step_by(333);
+        let odd = [0, 7, -1, -1001, i64::MAX, i64::MIN, 253_402_300_799_999, 1_767_225_600_007];
+        for ms in around.chain(odd).chain([1_767_225_600_007, 1_767_225_600_999, 1_767_225_600_007]) {
+            let time = TimestampMs(ms);
+            assert_eq!(utc.of(time), rfc3339(time), "{ms}");
+            let shown = local.of(time).to_owned();
+            match Timestamp::from_millisecond(ms).ok().filter(|_| ms >= 0 && zone != TimeZone::UTC) {
+                Some(timestamp) => {
+                    let zoned = timestamp.to_zoned(zone.clone());
+                    assert_eq!(shown, zoned.strftime("%Y-%m-%dT%H:%M:%S.%3f%:z").to_string(), "{ms}");
+                }
+                None => assert_eq!(shown, rfc3339(time), "{ms}"),
+            }
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Taking logs elsewhere: as a partition directory that a broker takes, or record by record.
 
+use std::cell::Cell;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -202,63 +203,104 @@ pub fn export_partition(
         let reason = "a topic id is 22 characters of base64url, as `kafka-topics --describe` prints it";
         return Err(Error::storage("use topic id", id)(io::Error::new(io::ErrorKind::InvalidInput, reason)));
     }
-    let facts = LogFacts::new(&**storage, name, &StoreFacts::read(&**storage)?);
-    let unknown = || Error::UnknownTopicOrPartition { name: name.to_string() };
-    let listing = match Listing::read(&**storage, &facts.dir) {
-        Ok(listing) => listing,
-        Err(Error::Storage { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            return ExportReport::all_lost(storage, name, range, unknown());
-        }
-        Err(error) => return ExportReport::all_lost(storage, name, range, error),
-    };
     let dir = name.to_string();
-    let exists = target.read_dir("").map_err(Error::storage("list", "."))?.iter().any(|entry| entry.name == dir);
-    if exists {
-        return Err(Error::storage("export to", &dir)(io::ErrorKind::AlreadyExists.into()));
-    }
-    if listing.segments.is_empty() {
-        // As for a reader.
-        return Err(unknown());
-    }
-    let part = format!("{dir}.part");
-    // What has that name already was made by another program, or by an export that was killed: it stays.
-    target.create_dir(&part).map_err(Error::storage("create directory", &part))?;
-    let sizes = listing.segments.iter().filter_map(|(_, path)| storage.metadata(path).ok());
-    let bytes_total = sizes.map(|meta| meta.len).sum();
-    let mut exporter = Exporter {
-        storage: &**storage,
-        target: &**target,
-        facts: &facts,
-        part: &part,
-        range: ExportRange { from: range.from.max(facts.log_start()), ..range },
-        progress,
-        bytes_done: 0,
-        bytes_told: 0,
-        bytes_total,
-        report: ExportReport::default(),
-        decompressor: range.decompressed_bytes_max.map_or_else(Decompressor::default, Decompressor::new),
-        out: None,
-        reached: None,
-        segments: &listing.segments,
-        spans: Vec::new(),
-    };
-    let exported = exporter.run(topic_id);
-    let mut report = std::mem::take(&mut exporter.report);
-    report.lose_hidden(storage, name, range)?;
-    let placed = exported.and_then(|()| {
-        target.rename(&part, &dir).map_err(Error::storage("put in place", &dir))?;
-        target.sync_dir("").map_err(Error::storage("sync directory", "."))
-    });
-    if let Err(error) = placed {
-        // Half an export is none.
-        let _ = clear(&**target, &part);
-        return Err(error);
-    }
+    let part = Part::of(target, &dir)?;
+    let report = part.fill(storage, name, range, topic_id, progress)?;
+    part.put_in_place()?;
     Ok(report)
 }
 
+/// A partition directory in the making, under a name that no log has. Dropped before it is in place, it is removed: half
+/// a copy is none.
+pub(super) struct Part<'a> {
+    target: &'a Arc<dyn Storage>,
+    dir: &'a str,
+    begun_as: String,
+    is_begun: Cell<bool>,
+}
+
+impl<'a> Part<'a> {
+    /// # Errors
+    /// [`Error::Storage`], with `AlreadyExists` where `target` has a directory `dir` already.
+    pub(super) fn of(target: &'a Arc<dyn Storage>, dir: &'a str) -> Result<Part<'a>> {
+        let exists = target.read_dir("").map_err(Error::storage("list", "."))?.iter().any(|entry| entry.name == dir);
+        if exists {
+            return Err(Error::storage("export to", dir)(io::ErrorKind::AlreadyExists.into()));
+        }
+        Ok(Part { target, dir, begun_as: format!("{dir}.part"), is_begun: Cell::new(false) })
+    }
+
+    /// Writes the log `name` of `storage` into it.
+    pub(super) fn fill(
+        &self,
+        storage: &Arc<dyn Storage>,
+        name: &TopicPartition,
+        range: ExportRange,
+        topic_id: Option<&str>,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<ExportReport> {
+        let facts = LogFacts::new(&**storage, name, &StoreFacts::read(&**storage)?);
+        let unknown = || Error::UnknownTopicOrPartition { name: name.to_string() };
+        let listing = match Listing::read(&**storage, &facts.dir) {
+            Ok(listing) => listing,
+            Err(Error::Storage { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return ExportReport::all_lost(storage, name, range, unknown());
+            }
+            Err(error) => return ExportReport::all_lost(storage, name, range, error),
+        };
+        if listing.segments.is_empty() {
+            // As for a reader.
+            return Err(unknown());
+        }
+        // What has that name already was made by another program, or by an export that was killed: it stays.
+        self.target.create_dir(&self.begun_as).map_err(Error::storage("create directory", &self.begun_as))?;
+        self.is_begun.set(true);
+        let sizes = listing.segments.iter().filter_map(|(_, path)| storage.metadata(path).ok());
+        let bytes_total = sizes.map(|meta| meta.len).sum();
+        let mut exporter = Exporter {
+            storage: &**storage,
+            target: &**self.target,
+            facts: &facts,
+            part: &self.begun_as,
+            range: ExportRange { from: range.from.max(facts.log_start()), ..range },
+            progress,
+            bytes_done: 0,
+            bytes_told: 0,
+            bytes_total,
+            report: ExportReport::default(),
+            decompressor: range.decompressed_bytes_max.map_or_else(Decompressor::default, Decompressor::new),
+            out: None,
+            reached: None,
+            segments: &listing.segments,
+            spans: Vec::new(),
+        };
+        let exported = exporter.run(topic_id);
+        let mut report = std::mem::take(&mut exporter.report);
+        report.lose_hidden(storage, name, range)?;
+        exported.map(|()| report)
+    }
+
+    /// Gives it its name, where there is anything in it.
+    pub(super) fn put_in_place(&self) -> Result<()> {
+        if self.is_begun.get() {
+            self.target.rename(&self.begun_as, self.dir).map_err(Error::storage("put in place", self.dir))?;
+            self.is_begun.set(false);
+            self.target.sync_dir("").map_err(Error::storage("sync directory", "."))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Part<'_> {
+    fn drop(&mut self) {
+        if self.is_begun.get() {
+            let _ = clear(&**self.target, &self.begun_as);
+        }
+    }
+}
+
 /// Removes the directory of an export that came to nothing.
-fn clear(target: &dyn Storage, dir: &str) -> Result<()> {
+pub(super) fn clear(target: &dyn Storage, dir: &str) -> Result<()> {
     let names = target.read_dir(dir).map_err(Error::storage("list", dir))?;
     for entry in names {
         let path = format!("{dir}/{}", entry.name);

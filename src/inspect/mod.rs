@@ -5,9 +5,10 @@
 //! * [`dump`] tells what one file holds, as `kafka-dump-log` does (`edgelog dump`).
 //! * [`repair`] makes a damaged store whole again, and [`salvage`] looks for records in what it kept aside (`edgelog
 //!   repair`).
-//! * [`export_partition`] and [`export_records`] take logs elsewhere (`edgelog export`).
+//! * [`export_partition`] and [`export_records`] take logs elsewhere (`edgelog export`), and
+//!   [`import_partitions`] takes them in (`edgelog import`).
 //!
-//! All but [`repair`] only read, take no lock, and work beside a live writer. They read by system calls, never through
+//! All but [`repair`], [`salvage`] and [`import_partitions`] only read, take no lock, and work beside a live writer. They read by system calls, never through
 //! maps, in stretches of bounded size: a bad medium is an error and never a signal, and memory does not grow with the
 //! files.
 //!
@@ -44,6 +45,7 @@ mod check;
 mod dump;
 mod export;
 mod facts;
+mod import;
 mod indexes;
 mod log_check;
 mod plan;
@@ -58,6 +60,7 @@ pub use check::{HiddenCheck, check, check_ends, check_hidden, check_within};
 pub use dump::{DumpItem, DumpOptions, DumpReport, DumpText, dump};
 pub use export::{ExportRange, ExportReport, export_directory, export_partition, export_records, unreadable_segment};
 pub use facts::Selection;
+pub use import::import_partitions;
 pub use repair::{RepairAction, RepairReport, SalvageReport, repair, salvage};
 pub use report::{CheckReport, CheckedLog, Finding, Progress, Severity};
 

@@ -15,14 +15,14 @@ fn tail_all<'a>(topic: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 fn lines_come_back_as_they_went_in() {
     let place = Place::new();
     let done = place.run_with(&["append", "t"], b"one\n\ntwo\r\n  three \nlast").exits(0);
-    assert_eq!(done.lines(), ["t-0 @ 0..4"]);
+    assert_eq!(done.lines(), ["t-0 @ 0 to 4"]);
     assert_eq!(done.stderr, "created topic t with one partition\n");
     assert_eq!(place.run(&tail_all("t", &["--raw"])).exits(0).stdout, "one\n\ntwo\r\n  three \nlast\n");
 
     // From a file, to a partition by its name; the offsets go on.
     std::fs::write(place.path("input"), "six\nseven\n").unwrap();
     let file = place.path("input");
-    let done = place.run(&["append", "t-0", file.to_str().unwrap(), "--json"]).exits(0);
+    let done = place.run(&["append", "t-0", file.to_str().unwrap(), "--json-offsets"]).exits(0);
     assert_eq!(done.json(), [json!({"topic": "t", "partition": 0, "base_offset": 5, "last_offset": 6, "records": 2})]);
     assert_eq!(place.run_with(&["append", "t", "--quiet"], b"eight").exits(0).stdout, "");
     let last = place.run(&["tail", "t", "--last", "2", "--no-follow", "--raw"]).exits(0);
@@ -184,7 +184,7 @@ fn ctrl_c_keeps_the_whole_lines_that_were_read() {
     let place = Place::new();
     let mut append = place.start(&["append", "t"]);
     append.write("one\ntwo\nhal");
-    assert_eq!(append.line(), "t-0 @ 0..1");
+    assert_eq!(append.line(), "t-0 @ 0 to 1");
     let stdin = append.stdin.take();
     append.signal(rustix::process::Signal::INT);
     let done = append.wait().exits(130);
@@ -219,7 +219,7 @@ fn a_line_beyond_the_limit_is_refused_and_those_before_it_are_kept() {
     place.run(&["topics", "create", "t", "-c", "max.message.bytes=1000"]).exits(0);
     let input = format!("one\ntwo\n{}\nfour\n", "x".repeat(2000));
     let done = place.run_with(&["append", "t"], input.as_bytes()).exits(1);
-    assert_eq!(done.lines(), ["t-0 @ 0..1"]);
+    assert_eq!(done.lines(), ["t-0 @ 0 to 1"]);
     assert!(done.stderr.contains("line 3") && done.stderr.contains("max.message.bytes"), "{}", done.stderr);
     assert_eq!(place.run(&tail_all("t", &["--raw"])).exits(0).stdout, "one\ntwo\n");
     // A line without an end does not fill the memory either.

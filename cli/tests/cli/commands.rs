@@ -56,6 +56,8 @@ fn every_command_explains_itself() {
     let dir = place.path("elsewhere");
     let dir = dir.to_str().unwrap();
     place.run(&["topics", "--dir", dir, "create", "x"]).exits(0);
+    place.run(&["--dir", dir, "topics", "create", "y"]).exits(0);
+    place.run(&["topics", "create", "z", "--dir", dir]).exits(0);
     let listed = place.run(&["topics", "--dir", dir, "list", "--json"]).exits(0).json();
     assert_eq!(listed[0]["topic"], "x");
     place.run(&["bridge", "--dir", dir, "status"]).exits(0);
@@ -136,6 +138,8 @@ fn topics_are_made_changed_described_and_deleted() {
     for (setting, hint) in [
         ("linger.ms=5", "a key of Kafka's producers"),
         ("log.retention.hours=1", "a topic's is retention.ms"),
+        ("log.dirs=/var/lib/kafka", "a key of Kafka's brokers, and not of a topic: `--dir`"),
+        ("edgelog.housekeeping=tick", "is set for the store, not per topic"),
         ("edgelog.bridge.to=x", "edgelog bridge keys"),
         ("segment.bytes=16M", "16MiB"),
         ("retention.ms=7x", "7d"),
@@ -176,9 +180,55 @@ fn stat_tells_offsets_sizes_and_times() {
 }
 
 #[test]
+fn stat_shows_the_topics_named_and_again_while_it_watches() {
+    let place = Place::new();
+    for topic in ["net.a", "net.b", "cpu"] {
+        place.run_with(&["append", topic], b"a\n").exits(0);
+    }
+    let names = |arguments: &[&str]| {
+        let stats = place.run(&[&["stat", "--json"], arguments].concat()).exits(0).json();
+        stats.iter().map(|stat| stat["topic"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&["net.*"]), ["net.a", "net.b"]);
+    assert_eq!(names(&["cpu", "net.b-0", "*"]), ["cpu", "net.b", "net.a"]);
+    let none = place.run(&["stat", "x?"]).exits(1);
+    assert!(none.stderr.contains("x?"), "{}", none.stderr);
+
+    let mut watch = place.start(&["stat", "cpu", "--watch=10ms", "--json"]);
+    assert!(watch.line().contains("\"log_end_offset\":1"));
+    place.run_with(&["append", "cpu"], b"b\n").exits(0);
+    watch.line_with("\"log_end_offset\":2");
+    watch.signal(rustix::process::Signal::INT);
+    assert_eq!(watch.wait().code, Some(130));
+    let utc = place.run(&["stat", "cpu", "--utc"]).exits(0);
+    assert!(utc.stdout.contains("Z to 20"), "{}", utc.stdout);
+}
+
+#[test]
 fn manual_pages_and_completions_come_from_the_same_source() {
     let place = Place::new();
     assert!(place.run(&["man"]).exits(0).stdout.contains(".TH edgelog 1"));
+    let page = place.run(&["man", "tail"]).exits(0).stdout;
+    let heading = |name: &str| page.find(&format!("\n.SH {name}\n")).unwrap_or_else(|| panic!("{name}: {page}"));
+    assert!(heading("OPTIONS") < heading("EXIT STATUS") && heading("EXIT STATUS") < heading("EXAMPLES"));
+    assert!(page[heading("EXIT STATUS")..].contains("130  interrupted"), "{page}");
+    // An example keeps its spaces, and nothing in it is a command for the formatter.
+    let examples = &page[heading("EXAMPLES")..heading("SEE ALSO")];
+    assert!(
+        examples.contains(".nf\n") && examples.contains("\nedgelog tail cpu                              the last ten"),
+        "{examples}"
+    );
+    assert!(
+        page.contains("%T %k=%s\\en") && page[heading("SEE ALSO")..].contains(".BR edgelog\\-append (1)"),
+        "{page}"
+    );
+    let create = place.run(&["man", "topics", "create"]).exits(0).stdout;
+    assert!(
+        create.contains(".TH edgelog\\-topics\\-create 1") || create.contains(".TH edgelog-topics-create 1"),
+        "{create}"
+    );
+    assert!(create.contains(".BR edgelog\\-topics (1)"), "{create}");
+    place.run(&["man", "nothing"]).exits(1);
     let out = place.path("man");
     place.run(&["man", "--out", out.to_str().unwrap()]).exits(0);
     for page in ["edgelog.1", "edgelog-tail.1", "edgelog-topics-create.1"] {
@@ -187,6 +237,33 @@ fn manual_pages_and_completions_come_from_the_same_source() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(place.run(&["completions", shell]).exits(0).stdout.contains("from-beginning"));
     }
+}
+
+/// The script is run as bash runs it when a person presses the tab key.
+#[test]
+fn bash_completes_topics_and_keys() {
+    let place = Place::new();
+    for topic in ["cpu", "cpu.load", "memory"] {
+        place.run(&["topics", "create", topic]).exits(0);
+    }
+    let script = place.path("edgelog.bash");
+    std::fs::write(&script, place.run(&["completions", "bash"]).exits(0).stdout).unwrap();
+    let complete = |words: &[&str]| {
+        let mut bash = std::process::Command::new("bash");
+        let run = "source \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); \
+                   _edgelog_names \"$1\" \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD-1]}\"; printf '%s\\n' \"${COMPREPLY[@]}\"";
+        bash.args(["--norc", "-c", run, "bash"]).arg(&script).arg(env!("CARGO_BIN_EXE_edgelog")).args(words);
+        bash.env("EDGELOG_DIR", place.path("none"));
+        Place::run_command(bash, b"").exits(0).stdout.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let dir = place.store();
+    let dir = dir.to_str().unwrap();
+    assert_eq!(complete(&["--dir", dir, "tail", "c"]), ["cpu", "cpu.load"]);
+    assert_eq!(complete(&["tail", "--dir", dir, "cpu", "mem"]), ["memory"]);
+    assert_eq!(complete(&["tail", "c"]), [""], "no store, no topics");
+    assert_eq!(complete(&["topics", "create", "x", "-c", "retention.b"]), ["retention.bytes"]);
+    assert_eq!(complete(&["tail", "--from-b"]), ["--from-beginning"]);
+    assert!(!complete(&["--dir", dir, "tail", ""]).iter().any(|word| word.contains("TOPIC")));
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn a_tail_torn_by_a_crash_is_no_damage() {
     let place = Place::new();
     let mut append = place.start(&["append", "t"]);
     append.write("one\ntwo\n");
-    assert_eq!(append.line(), "t-0 @ 0..1");
+    assert_eq!(append.line(), "t-0 @ 0 to 1");
     append.kill_9();
     // Half of another batch behind the last one.
     let log = place.store().join(&place.segments("t-0")[0]);

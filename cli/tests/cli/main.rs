@@ -1,5 +1,6 @@
 //! The real binary, from the outside: what a person or a script sees.
 
+mod append_json;
 mod append_tail;
 #[cfg(feature = "bridge")]
 mod bridge;
@@ -9,10 +10,13 @@ mod commands;
 mod damage;
 mod escaped;
 mod export;
+mod import;
 mod inspect;
 mod lost_segments;
 mod record;
 mod support;
+mod tail;
+mod top;
 mod verdicts;
 
 use std::fmt::Write;

@@ -68,6 +68,11 @@ impl Place {
     /// What a terminal gets as standard output of a command that ends by itself, without colours. Line ends are line
     /// feeds.
     pub(crate) fn run_on_terminal(&self, arguments: &[&str]) -> Vec<u8> {
+        self.run_on_terminal_of(arguments, 0)
+    }
+
+    /// As [`run_on_terminal`](Place::run_on_terminal), with so many columns; 0 is a terminal that does not say.
+    pub(crate) fn run_on_terminal_of(&self, arguments: &[&str], columns: u16) -> Vec<u8> {
         use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
         let mut master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
@@ -75,6 +80,8 @@ impl Place {
         let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
         let mut open = fs::OpenOptions::new();
         let terminal = open.read(true).write(true).custom_flags(OFlags::NOCTTY.bits() as i32).open(name).unwrap();
+        let size = rustix::termios::Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&terminal, size).unwrap();
         let mut command = self.command(arguments);
         command.env("NO_COLOR", "1").stdin(Stdio::null()).stdout(terminal).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
