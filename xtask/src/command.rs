@@ -1,0 +1,41 @@
+//! Other programs, and what they answer.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// What a task ends with where it cannot go on: a sentence for a person.
+pub(crate) type Result<T> = std::result::Result<T, String>;
+
+/// `program` with `arguments`, to be run in `directory`.
+pub(crate) fn command<A: AsRef<OsStr>>(
+    directory: &Path,
+    program: impl AsRef<OsStr>,
+    arguments: impl IntoIterator<Item = A>,
+) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(directory).args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// Runs it; its output goes where ours goes.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().map_err(|error| format!("{}: {error}", words(command)))?;
+    if status.success() { Ok(()) } else { Err(format!("`{}` ended with {status}", words(command))) }
+}
+
+/// Runs it and returns what it printed, without the white space at the end.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let done = command.stderr(Stdio::inherit()).output().map_err(|error| format!("{}: {error}", words(command)))?;
+    if !done.status.success() {
+        return Err(format!("`{}` ended with {}", words(command), done.status));
+    }
+    let text = String::from_utf8(done.stdout).map_err(|_| format!("`{}` printed no text", words(command)))?;
+    Ok(text.trim_end().to_owned())
+}
+
+fn words(command: &Command) -> String {
+    let mut words = vec![command.get_program().to_string_lossy()];
+    words.extend(command.get_args().map(OsStr::to_string_lossy));
+    words.join(" ")
+}
