@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::command::{Result, command, run};
 
-const ZIG_VERSION: &str = "0.14.1";
+const ZIG_VERSION: &str = "0.17.1";
 const ZIGBUILD_VERSION: &str = "0.24.1";
 const CYCLONEDX_VERSION: &str = "0.5.9";
 
