@@ -34,8 +34,13 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(text.trim_end().to_owned())
 }
 
+/// The command in one line: of a script, what it begins with.
 fn words(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy()];
     words.extend(command.get_args().map(OsStr::to_string_lossy));
-    words.join(" ")
+    let line = words.join(" ");
+    match line.split_once('\n') {
+        Some((first, _)) => format!("{first} ..."),
+        None => line,
+    }
 }

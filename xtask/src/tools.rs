@@ -32,7 +32,7 @@ debian_rust_packages || fail "releases are built with Debian's Rust: on Debian 1
 apt_install "to build and try a release" "${rust_packages[@]}" "$rust_source_package" gcc make dpkg xz-utils binutils \
     python3-venv qemu-user-static gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf libc6-dev-arm64-cross \
     libc6-dev-armhf-cross || fail "$apt_error"
-arm_sysroot target/arm || fail "$apt_error"
+arm_sysroot "$PWD/target/arm" || fail "$apt_error"
 "#;
         run(&mut command(root, "bash", ["-c", script]))?;
         tools.install_zig(root)?;
