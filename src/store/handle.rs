@@ -17,7 +17,6 @@ use super::shared::{CheckpointState, Recovering, StoreShared};
 use super::topic::{NewTopic, Topic};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
-#[cfg(feature = "bridge")]
 use crate::log::{Log, TopicPartition};
 use crate::storage::{DirectoryStorage, DirectoryStorageOptions, LOCK_FILE, Storage, StoreMode};
 use crate::sync::{Mutex, Ordering};
