@@ -1,7 +1,8 @@
 /* librdkafka's producer, sending the lines of a file as records: what the bridge is compared with (run.py).
  *
- *   produce BOOTSTRAP TOPIC FILE
+ *   produce BOOTSTRAP TOPIC FILE [CODEC [TRANSACTIONAL_ID]]
  *
+ * CODEC is snappy where it is not given. With a transactional id, so many bytes go in a transaction as with the bridge.
  * Prints the processor time, user and system, of all its threads from the first record to the last acknowledgement, in
  * seconds. The file is in memory before that, and nothing of it is copied.
  */
@@ -29,6 +30,15 @@ static double processor_seconds(void) {
            (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
 }
 
+/* What a transaction of the bridge carries at most: edgelog.bridge.transaction.bytes. */
+static const size_t TRANSACTION_BYTES = 4 << 20;
+
+static void must(rd_kafka_error_t *error) {
+    if (error == NULL) return;
+    fprintf(stderr, "%s\n", rd_kafka_error_string(error));
+    exit(1);
+}
+
 static void set(rd_kafka_conf_t *conf, const char *key, const char *value) {
     char why[256];
     if (rd_kafka_conf_set(conf, key, value, why, sizeof why) == RD_KAFKA_CONF_OK) return;
@@ -37,7 +47,8 @@ static void set(rd_kafka_conf_t *conf, const char *key, const char *value) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 4) return 2;
+    if (argc < 4 || argc > 6) return 2;
+    const char *transactional_id = argc > 5 ? argv[5] : NULL;
     FILE *file = fopen(argv[3], "rb");
     if (file == NULL) return perror(argv[3]), 1;
     fseek(file, 0, SEEK_END);
@@ -52,9 +63,10 @@ int main(int argc, char **argv) {
     set(conf, "bootstrap.servers", argv[1]);
     set(conf, "acks", "all");
     set(conf, "enable.idempotence", "true");
-    set(conf, "compression.type", "snappy");
+    set(conf, "compression.type", argc > 4 ? argv[4] : "snappy");
     set(conf, "linger.ms", "100");
     set(conf, "queue.buffering.max.messages", "1000000");
+    if (transactional_id != NULL) set(conf, "transactional.id", transactional_id);
     rd_kafka_conf_set_dr_msg_cb(conf, on_delivery);
     char why[256];
     rd_kafka_t *producer = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
@@ -62,6 +74,11 @@ int main(int argc, char **argv) {
     rd_kafka_topic_t *topic = rd_kafka_topic_new(producer, argv[2], NULL);
 
     double begun = processor_seconds();
+    if (transactional_id != NULL) {
+        must(rd_kafka_init_transactions(producer, 60000));
+        must(rd_kafka_begin_transaction(producer));
+    }
+    size_t in_transaction = 0;
     long sent = 0;
     for (char *line = bytes, *end; line < bytes + len; line = end + 1, sent++) {
         end = memchr(line, '\n', (size_t)(bytes + len - line));
@@ -71,7 +88,14 @@ int main(int argc, char **argv) {
             rd_kafka_poll(producer, 100);
         }
         if (sent % 1000 == 0) rd_kafka_poll(producer, 0);
+        in_transaction += (size_t)(end - line);
+        if (transactional_id != NULL && in_transaction >= TRANSACTION_BYTES) {
+            must(rd_kafka_commit_transaction(producer, 60000));
+            must(rd_kafka_begin_transaction(producer));
+            in_transaction = 0;
+        }
     }
+    if (transactional_id != NULL) must(rd_kafka_commit_transaction(producer, 60000));
     rd_kafka_flush(producer, 120000);
     double used = processor_seconds() - begun;
     if (failed != 0 || delivered != sent) return fprintf(stderr, "%ld of %ld arrived\n", delivered, sent), 1;
