@@ -2,9 +2,8 @@
 //! same records at the same offsets.
 //!
 //! `EDGELOG_PROPERTY_SEEDS` is how many damaged stores there are (400 by default), `EDGELOG_PROPERTY_FIRST` with which
-//! seed the first one begins; with `EDGELOG_PROPERTY_EXCHANGE` files are exchanged, too, and some stores fail. A
-//! failure names its seed and the damage. Files and memory are bounded: the system ends an engine that goes beyond,
-//! and `readable-seed` in cargo's `target/tmp` has the seed.
+//! seed the first one begins. A failure names its seed and the damage. Files and memory are bounded: the system ends an
+//! engine that goes beyond, and `readable-seed` in cargo's `target/tmp` has the seed.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -131,12 +130,6 @@ fn batches(bytes: &[u8]) -> Vec<(usize, usize)> {
     found
 }
 
-/// Whether segments' files are exchanged, too, also between logs: what each of two logs then holds is not decided by
-/// the bytes alone, and a repair may decide otherwise than a reader did. That is not held yet.
-fn exchanges() -> bool {
-    std::env::var_os("EDGELOG_PROPERTY_EXCHANGE").is_some()
-}
-
 /// Damages the segments in one to three places, and says how.
 fn damage(dir: &Path, random: &mut Random) -> Vec<String> {
     let mut done = Vec::new();
@@ -155,7 +148,7 @@ fn damage(dir: &Path, random: &mut Random) -> Vec<String> {
             _ => random.below(end),
         };
         let name = path.strip_prefix(dir).unwrap().display().to_string();
-        match random.below(if exchanges() { 6 } else { 5 }) {
+        match random.below(6) {
             0 | 1 => {
                 bytes[at] ^= 1 << random.below(8);
                 done.push(format!("flip a bit at {at} of {name}"));
@@ -176,6 +169,7 @@ fn damage(dir: &Path, random: &mut Random) -> Vec<String> {
                 bytes.splice(at..at, inserted);
                 done.push(format!("insert {len} bytes at {at} of {name}"));
             }
+            // Also with another log's.
             _ => {
                 let other = &segments[random.below(segments.len())];
                 let others = fs::read(other).unwrap();

@@ -521,6 +521,79 @@ fn search() -> Disagreements {
     found
 }
 
+/// Batches of two records each, at these base offsets.
+fn batches(bases: &[i64]) -> Vec<u8> {
+    bases.iter().flat_map(|&base| batch(Offset(base), 2)).collect()
+}
+
+/// What a command that prints records, one that exports them, one that says where logs stand, and `fsck` find lost.
+fn verdicts(storage: &MemoryStorage) -> [bool; 4] {
+    let name = TopicPartition::new("t", 0);
+    let is_lost = |findings: &[Finding]| findings.iter().any(|finding| finding.severity == Severity::Lost);
+    let hidden = inspect::check_hidden(&shared(storage), &name).unwrap();
+    let range = ExportRange::default();
+    let exported = inspect::export_records(&shared(storage), &name, range, &mut |_, _| Ok(()), &mut go_on).unwrap();
+    let ends = inspect::check_ends(&shared(storage), &Selection::all()).unwrap();
+    [
+        is_lost(&hidden) || !read_attached(storage, &name).lost.is_empty(),
+        is_lost(&exported.lost),
+        is_lost(&ends),
+        check(storage).worst == Some(Severity::Lost),
+    ]
+}
+
+/// A `.swap` file of Kafka's log cleaner may be the only copy of records. While it is, every command says that they are
+/// missing. Where it fits in, the first open puts it in its place, and then none does.
+#[test]
+fn a_swap_file_with_the_only_copy_is_put_in_place_or_missing_to_all() {
+    let file = |base: i64, ending: &str| format!("t-0/{base:020}.log{ending}");
+    let offsets = |storage: &MemoryStorage| -> Vec<i64> {
+        let seen = read_attached(storage, &TopicPartition::new("t", 0));
+        seen.records.iter().map(|(offset, _)| offset.0).collect()
+    };
+    let mut damaged = batches(&[2, 4]);
+    damaged[70] ^= 1;
+    // What the swap file holds; a segment beside it; whether a store has opened the log before; whether it fits.
+    let cases = [
+        (2, batches(&[2]), 4, false, true),
+        (2, batches(&[2]), 6, false, true),
+        (8, batches(&[8]), 4, false, true),
+        (2, batches(&[2, 4]), 4, false, false),
+        (0, batches(&[0, 2]), 4, false, false),
+        (1, batches(&[1, 3]), 5, false, false),
+        (2, damaged, 6, false, false),
+        (2, batches(&[2]), 4, true, false),
+    ];
+    for (base, swap, behind, is_known, fits) in cases {
+        let case = format!("{base} before {behind}, known: {is_known}");
+        let mut files = Files::from([(file(0, ""), batches(&[0])), (file(behind, ""), batches(&[behind]))]);
+        if is_known {
+            let storage = storage_of(&files);
+            open(&storage).unwrap().close().unwrap();
+            files = files_of(&storage);
+        }
+        files.insert(file(base, ".swap"), swap);
+        let storage = storage_of(&files);
+        assert_eq!(verdicts(&storage), [true; 4], "{case}");
+        let repaired = storage_of(&files);
+        inspect::repair(&shared(&repaired), &Selection::all(), false, &mut go_on).unwrap();
+        let store = open(&storage).unwrap();
+        let report = store.recovery_report().to_string();
+        assert!(is_known || report.contains(&file(base, ".swap")), "{case}: {report}");
+        store.close().unwrap();
+        for (how, storage) in [("opened", &storage), ("repaired", &repaired)] {
+            assert_eq!(verdicts(storage), [!fits; 4], "{case}, {how}");
+            assert_eq!(files_of(storage).contains_key(&file(base, ".swap")), !fits, "{case}, {how}");
+            let mut expected = vec![0, 1, behind, behind + 1];
+            if fits {
+                expected.extend([base, base + 1]);
+                expected.sort_unstable();
+            }
+            assert_eq!(offsets(storage), expected, "{case}, {how}");
+        }
+    }
+}
+
 #[test]
 fn every_command_comes_to_the_same_verdict() {
     let found = search();

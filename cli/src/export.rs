@@ -10,7 +10,7 @@ use std::sync::Arc;
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 use edgelog::escape::escaped_path;
-use edgelog::inspect::{self, ExportRange, ExportReport};
+use edgelog::inspect::{self, Export, ExportRange, ExportReport};
 use edgelog::storage::Storage;
 use edgelog::{Error, IsolationLevel, Offset, Record, TopicPartition};
 use rustix::fs::OFlags;
@@ -113,6 +113,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     }
     let range = ExportRange::between(args.from, args.until).isolation(isolation);
     let range = range.decompressed_bytes_max(args.decompressed_bytes_max);
+    let mut export = Export::new(&storage, range)?;
     let mut watch = Watch::new("exporting");
     let mut look = |progress| watch.look(progress);
     let exported = if format == Format::Kafka {
@@ -121,7 +122,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         }
         let target = inspect::export_directory(&args.to)?;
         let id = args.topic_id.as_deref();
-        each(&logs, |name| inspect::export_partition(&storage, name, &target, range, id, &mut look))
+        each(&logs, |name| export.partition(name, &target, id, &mut look))
     } else {
         let mut out = Output::create(&args.to, format)?;
         if format == Format::Csv {
@@ -132,7 +133,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
                 Format::Csv => write_csv(&mut out.writer(), record),
                 _ => json_record::write(&mut out.writer(), &name.topic, name.partition, record, kind),
             };
-            inspect::export_records(&storage, name, range, &mut tell, &mut look)
+            export.records(name, &mut tell, &mut look)
         });
         if exported.is_ok() {
             out.finish()?;

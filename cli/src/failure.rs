@@ -177,15 +177,13 @@ pub(crate) fn damage(message: impl fmt::Display) {
 /// Reports a finding of a command that prints records and goes on; whether some were not printed, so that it exits with
 /// [`DAMAGE`].
 pub(crate) fn tell_damage(finding: &Finding) -> bool {
-    // What stands under another name takes nothing from what is in it: the commands that judge a store say how bad it is.
-    let is_no_segment = finding.file.ends_with(".log.swap");
-    if finding.severity == Severity::Lost && !is_no_segment {
+    if finding.severity == Severity::Lost {
         damage(escaped(finding));
     } else {
         warn(escaped(finding));
     }
     // A note is about records that are sound perhaps, and that cannot be decompressed here.
-    finding.severity != Severity::Heals && !is_no_segment
+    finding.severity != Severity::Heals
 }
 
 /// Tells something that does not stop the command.

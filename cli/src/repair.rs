@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use edgelog::RecoveryReport;
 use edgelog::escape::escaped;
 use edgelog::inspect::{self, RepairReport};
 use serde::Serialize;
@@ -105,9 +106,11 @@ fn print_report(report: &RepairReport, dry_run: bool) -> Result<(), Failure> {
         let prefix = if dry_run { "would " } else { "" };
         writeln!(out, "{}: {prefix}{}", paint.strong(escaped(&action.file)), escaped(&action.text))?;
     }
-    if let Some(recovery) =
-        report.recovery.as_ref().filter(|recovery| recovery.cut_bytes() > 0 || recovery.lost_offsets() > 0)
-    {
+    let has_acted = |recovery: &&RecoveryReport| {
+        let is_mended = recovery.logs.iter().any(|log| !log.placed.is_empty() || !log.put_right.is_empty());
+        recovery.cut_bytes() > 0 || recovery.lost_offsets() > 0 || is_mended
+    };
+    if let Some(recovery) = report.recovery.as_ref().filter(has_acted) {
         writeln!(out, "opening the store: {}", escaped(recovery).with_lines())?;
     }
     if is_beyond_repair(report) {

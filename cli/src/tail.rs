@@ -58,8 +58,7 @@ Patterns: * stands for any characters and ? for one. They name the topics that a
 Damage: what is good on both sides is printed, the lost offsets and the file are named on standard error, and the exit code \
 is 2. So it is where records are sound perhaps and cannot be printed: of a batch that decompresses to more than \
 edgelog.decompressed.bytes.max or whose codec is not built in, and, reading committed records, of a transaction whose end is \
-damaged. A tail torn by a crash is no damage, and a .log.swap file that Kafka's log cleaner left is a warning: nothing that the \
-log holds is missing, and `edgelog fsck` exits with 2 where it is the only copy of records.")]
+damaged; and of a .log.swap file of Kafka's log cleaner that is their only copy. A tail torn by a crash is no damage.")]
 pub(crate) struct Args {
     /// The topics, or topic-partition; * and ? make a pattern
     #[arg(required = true, value_name = "TOPIC")]

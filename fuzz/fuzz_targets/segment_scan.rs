@@ -72,6 +72,7 @@ fn judge(bytes: &[u8], contiguous: bool) {
         contiguous,
         offset_end: Offset(i64::MAX),
         durable_below: Offset(0),
+        durable_position: 0,
         epochs: None,
         epoch_before: None,
         check_crc: true,
@@ -145,6 +146,7 @@ fn search(bytes: &[u8], whole: &[u8], starts: &[usize], from: usize, contiguous:
         offset_min: Offset(0),
         offset_end: Offset(i64::MAX),
         durable_below: Offset(0),
+        durable_position: 0,
         contiguous,
         epochs: None,
     };

@@ -35,6 +35,8 @@ pub struct Continuation<'a> {
     pub offset_end: Offset,
     /// The recovery point: everything below was durable.
     pub durable_below: Offset,
+    /// Where in the bytes the recovery point stands; 0 where it does not stand in them.
+    pub durable_position: u64,
     /// The epochs of the log; `None` where no checkpoint knows them: then any epoch continues it.
     pub epochs: Option<EpochTableView<'a>>,
     /// The epoch field of the batch that ends where this one is due; `None` where it is not known.
@@ -155,6 +157,7 @@ impl Continuation<'_> {
             offset_min: self.next_offset,
             offset_end: self.offset_end,
             durable_below: self.durable_below,
+            durable_position: self.durable_position,
             contiguous: self.contiguous,
             epochs: None,
         }
@@ -381,10 +384,36 @@ mod tests {
             matches!(judge(&[batch_of(Offset(3_000_000_000), 2)]), Standing::Batch { .. }),
             "compaction leaves such holes"
         );
+        // Raised by less than the batch behind it has, which then ends higher than both.
+        for raised in [31, 32] {
+            let contradicted = judge(&[batch_of(Offset(raised), 2), batch_of(Offset(32), 2)]);
+            assert!(matches!(contradicted, Standing::Damage(DecodeError::NotContiguous { .. })), "{raised}");
+        }
         let too_wide = judge(&[batch_of(Offset(1 << 40), 2)]);
         assert!(matches!(too_wide, Standing::Damage(DecodeError::NotContiguous { .. })));
         assert!(matches!(judge(&[batch_of(Offset(30), 2)[..70].to_vec()]), Standing::Cut { .. }));
         assert!(matches!(judge(&[vec![0; 100]]), Standing::End));
+    }
+
+    /// Without a batch behind it, the recovery point says as much.
+    #[test]
+    fn a_base_offset_raised_at_a_segments_end_is_contradicted_by_the_recovery_point() {
+        let judge = |base, offset_end, durable_below| {
+            let bytes = batch_of(Offset(base), 2);
+            let (offset_end, durable_below) = (Offset(offset_end), Offset(durable_below));
+            let due = Continuation { contiguous: false, epochs: None, offset_end, durable_below, ..due(Offset(30)) };
+            match due.judge_at(&mut &bytes[..], 0, &mut Effort::for_segment(bytes.len() as u64)) {
+                Standing::Batch { batch, .. } => Ok(batch.base_offset.0),
+                Standing::Damage(_) => Err(()),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(judge(31, 32, 32), Err(()), "put at 30 it leads up to the point");
+        assert_eq!(judge(31, 32, 500), Ok(31), "segments may overlap");
+        assert_eq!(judge(31, i64::MAX, 32), Err(()), "up to the recovery point");
+        assert_eq!(judge(31, 33, 500), Ok(31), "it leads up to the next segment as it is");
+        assert_eq!(judge(31, 40, 500), Ok(31), "a hole before it, and one behind");
+        assert_eq!(judge(30, 32, 32), Ok(30));
     }
 
     fn due(next_offset: Offset) -> Continuation<'static> {
@@ -393,6 +422,7 @@ mod tests {
             contiguous: true,
             offset_end: Offset::MAX,
             durable_below: Offset(15),
+            durable_position: 0,
             epochs: Some(EpochTableView(&EPOCHS)),
             epoch_before: None,
             check_crc: true,

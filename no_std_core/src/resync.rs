@@ -8,7 +8,7 @@
 //!    otherwise hide everything behind it.
 //!
 //! Below the recovery point every offset was durable, so a candidate there lies below that point; only where there is
-//! none, the first batch at or above the point is looked for.
+//! none, the first batch at or above the point is looked for, not before the place where the point stands.
 //!
 //! The caller lends the bytes ([`SegmentBytes`]). Nothing here needs more of them at a time than a stretch of
 //! [`SEARCH_STRIDE_BYTES`], however large a batch claims to be.
@@ -61,6 +61,9 @@ pub struct Plausible<'a> {
     pub offset_end: Offset,
     /// Everything below was durable: the recovery point. 0 where none is known.
     pub durable_below: Offset,
+    /// Where in the bytes the recovery point stands: what stands before is below it, whatever its base offset says. 0
+    /// where it does not stand in them.
+    pub durable_position: u64,
     /// Whether batches of this log have as many records as offsets, as all have that no compaction thinned out.
     pub contiguous: bool,
     /// The epochs of the log; `None` takes any that is not below -1.
@@ -218,7 +221,7 @@ pub fn resync(
             found => return found,
         }
         let above = Plausible { offset_min: durable, ..*plausible };
-        return resync_within(bytes, damaged, from, &above, effort);
+        return resync_within(bytes, damaged, from.max(plausible.durable_position), &above, effort);
     }
     resync_within(bytes, damaged, from, plausible, effort)
 }
@@ -253,8 +256,31 @@ pub(crate) fn is_jump_believed(
     if next_header_agrees(bytes.at(candidate.end, HEADER_LEN), candidate.next_offset, plausible) {
         return true;
     }
+    if would_lead_on(bytes, &candidate, expected, plausible, effort) {
+        return false;
+    }
     let before = (candidate.position, expected);
     corroborated(bytes, candidate, before, plausible, effort).position == candidate.position
+}
+
+/// Whether the log would go on behind `candidate` without a hole and without an overlap, had it the offset `expected`:
+/// to the next batch, or, where none follows, to the recovery point. Then its base offset alone is what is wrong. Where
+/// the next segment begins says nothing: it may overlap this one, and a hole before that be as wide.
+#[cold]
+fn would_lead_on(
+    bytes: &mut impl SegmentBytes,
+    candidate: &Candidate,
+    expected: Offset,
+    plausible: &Plausible<'_>,
+    effort: &mut Effort,
+) -> bool {
+    let offsets = candidate.next_offset - candidate.base_offset;
+    let due_behind = expected.saturating_add(offsets);
+    let behind = Plausible { offset_min: due_behind, durable_below: Offset(0), ..*plausible };
+    match batch_at(bytes, candidate.end, &behind, &mut effort.corroboration) {
+        Some(next) => next.base_offset == due_behind,
+        None => due_behind == plausible.durable_below,
+    }
 }
 
 /// Whether a header stands at the start of `bytes` that can follow a batch which ends before `next_offset`.
@@ -487,6 +513,7 @@ mod tests {
             offset_min: Offset(0),
             offset_end: Offset(i64::MAX),
             durable_below: Offset(0),
+            durable_position: 0,
             contiguous: true,
             epochs: Some(EpochTableView(&EPOCHS)),
         }
@@ -518,6 +545,7 @@ mod tests {
                 offset_min,
                 offset_end: Offset::MAX,
                 durable_below: Offset(0),
+                durable_position: 0,
                 contiguous: false,
                 epochs: None,
             };
@@ -693,6 +721,13 @@ mod tests {
         // Nothing below is left: what follows the point is where the log goes on.
         let bytes = [&damaged[..20], &above[..]].concat();
         assert_eq!(goes_on(&bytes, 0, &rules), Some((20, Offset(8))));
+        // Nor is that a batch which stands before the place of the point.
+        let bytes = [&damaged[..20], &raised, &above[..]].concat();
+        assert_eq!(goes_on(&bytes, 0, &rules), Some((20 + raised.len() as u64, Offset(8))), "two agree");
+        let bytes = [&damaged[..20], &raised[..]].concat();
+        assert_eq!(goes_on(&bytes, 0, &rules), Some((20, Offset(700))));
+        assert_eq!(goes_on(&bytes, 0, &Plausible { durable_position: 21, ..rules }), None);
+        assert_eq!(goes_on(&bytes, 0, &Plausible { durable_position: 20, ..rules }), Some((20, Offset(700))));
     }
 
     #[test]

@@ -8,7 +8,9 @@
 //!    zeros, or the file ends there.
 //! 2. Through the map, all that is behind the first bytes, and then these. A kill leaves no length without the rest.
 //!
-//! So a batch whose header holds, and whose last byte is not zero, was written whole. A batch may end in a few zeros
+//! So a batch whose header holds, and whose last byte is not zero, was written whole. So was one whose checksum holds
+//! and whose base offset alone is wrong: the checksum comes with the bytes behind it, and no writer gives out an offset
+//! but the next one. A batch may end in a few zeros
 //! itself (a record without headers in one, LZ4's end mark in four): these count for as long as no page begins among
 //! them.
 
@@ -16,26 +18,32 @@ use zerocopy::FromBytes;
 
 use crate::continuation::Continuation;
 use crate::record_batch::{HEADER_LEN, RecordBatchHeader};
-use crate::resync::{Candidate, SegmentBytes, checksum, plausible_candidate};
-use crate::units::LeaderEpoch;
+use crate::resync::{Candidate, SegmentBytes, checksum, displaced_batch, plausible_candidate};
+use crate::units::{LeaderEpoch, Offset};
 
 /// So many zeros at its end may be a batch's own.
 const OWN_ZEROS_MAX: usize = 4;
 /// Pages have this size, or a multiple of it.
 const PAGE_BYTES: u64 = 4096;
 
-/// The batch that is due at `position` and was written whole, although its checksum does not hold now.
+/// The batch that is due at `position` and was written whole, although its checksum, or its base offset, does not hold
+/// now.
 ///
 /// The answer counts where the machine has not booted since the batch was written: a power cut takes bytes in any
 /// order.
 pub fn written_whole(bytes: &mut impl SegmentBytes, position: u64, due: &Continuation<'_>) -> Option<Candidate> {
     let (header, _) = RecordBatchHeader::read_from_prefix(bytes.at(position, HEADER_LEN)).ok()?;
-    let batch = plausible_candidate(&header, position, bytes.end(), &due.plausible())?;
     let epoch = LeaderEpoch(header.partition_leader_epoch.get());
-    let is_due = batch.base_offset == due.next_offset
-        && i64::from(header.record_count.get()) == batch.next_offset - batch.base_offset
-        && due.epochs.is_none_or(|epochs| epochs.epoch_for(batch.base_offset) == Some(epoch));
-    if !is_due || checksum(bytes, position, batch.end)? == header.crc.get() {
+    let is_of_this_history = due.epochs.is_none_or(|epochs| epochs.epoch_for(due.next_offset) == Some(epoch));
+    let is_whole = header.record_count.get().checked_sub(1) == Some(header.last_offset_delta.get());
+    if !is_whole || !is_of_this_history {
+        return None;
+    }
+    if Offset(header.base_offset.get()) != due.next_offset {
+        return displaced_batch(bytes, position, due.next_offset);
+    }
+    let batch = plausible_candidate(&header, position, bytes.end(), &due.plausible())?;
+    if checksum(bytes, position, batch.end)? == header.crc.get() {
         return None;
     }
     let len = OWN_ZEROS_MAX + 1;
@@ -51,7 +59,7 @@ mod tests {
     use crate::leader_epoch::{EpochEntry, EpochTableView};
     use crate::record_batch::stamp_base;
     use crate::record_batch_builder::RecordBatchBuilder;
-    use crate::units::{Offset, TimestampMs};
+    use crate::units::TimestampMs;
     use std::vec;
     use std::vec::Vec;
 
@@ -73,6 +81,7 @@ mod tests {
             contiguous: true,
             offset_end: Offset::MAX,
             durable_below: Offset(0),
+            durable_position: 0,
             epochs: Some(EpochTableView(&EPOCHS)),
             epoch_before: None,
             check_crc: true,
@@ -88,6 +97,7 @@ mod tests {
     fn no_byte_can_be_changed_without_being_seen_for_what_it_is() {
         let bytes = batch(b"value");
         assert_eq!(whole(&bytes, 10), None, "it holds");
+        assert_eq!(whole(&bytes, 9), Some(11), "but for its base offset");
         for at in crate::record_batch::CRC_START..bytes.len() - 1 {
             let mut changed = bytes.clone();
             changed[at] ^= 0x40;
@@ -99,6 +109,14 @@ mod tests {
         let mut epoch = bytes.clone();
         (epoch[15], epoch[70]) = (1, epoch[70] ^ 1);
         assert_eq!(whole(&epoch, 10), None, "of another history");
+        let mut displaced = bytes.clone();
+        displaced[..8].copy_from_slice(&1000_i64.to_be_bytes());
+        assert_eq!(whole(&displaced, 10), Some(12));
+        displaced[70] ^= 1;
+        assert_eq!(whole(&displaced, 10), None, "two of its parts are wrong: a torn write may be that");
+        let mut epoch = bytes;
+        (epoch[7], epoch[15]) = (99, 1);
+        assert_eq!(whole(&epoch, 10), None, "of another history, and elsewhere");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::plan::LogPlan;
 use super::report::{CheckReport, CheckedLog, Finding, Findings, Progress, Severity};
 use super::segment_check::{Flow, SegmentCheck};
 use crate::error::{Error, Result};
-use crate::log::{SavedLog, TopicPartition, offsets_in_words};
+use crate::log::{SavedLog, TopicPartition, fits_in, offsets_in_words};
 use crate::segment::decompressor::Decompressor;
 use crate::segment::file_names;
 use crate::segment::held::{Held, left_of, lost_everywhere};
@@ -189,6 +189,11 @@ impl HiddenCheck {
     /// As [`check`].
     pub fn new(storage: &Arc<dyn Storage>) -> Result<HiddenCheck> {
         Ok(HiddenCheck { storage: Arc::clone(storage), facts: StoreFacts::read(&**storage)? })
+    }
+
+    /// The checkpoint as it was read last.
+    pub(super) fn facts(&self) -> &StoreFacts {
+        &self.facts
     }
 
     /// What no reader of the log `name` meets. See [`check_hidden`].
@@ -505,7 +510,12 @@ impl LogCheck<'_, '_> {
                 continue;
             }
             let segment = file_names::log_file(&self.facts.dir, *base);
-            let advice = if listing.segments.iter().any(|(taken, _)| taken == base) {
+            let bases: Vec<Offset> = listing.segments.iter().map(|(base, _)| *base).collect();
+            let (dir, saved) = (&self.facts.dir, self.facts.saved.as_ref());
+            let is_placed = fits_in(&**self.storage, dir, saved, &bases, (*base, &held));
+            let advice = if is_placed {
+                format!("the next open for writing renames it to {segment}")
+            } else if listing.segments.iter().any(|(taken, _)| taken == base) {
                 format!("put {segment} and what else it replaces aside, then rename it to {segment}")
             } else {
                 format!("rename it to {segment}")
@@ -523,7 +533,7 @@ impl LogCheck<'_, '_> {
                 );
                 self.add(Severity::Lost, path.clone(), None, None, text);
             }
-            self.log.needs_decision = true;
+            self.log.needs_decision |= !is_placed;
         }
     }
 

@@ -12,8 +12,8 @@ use edgelog_core::{
     HEADER_LEN, LeaderEpoch, LogConfig, LogId, Offset, Record, RecordBatch, RecordBatchBuilder, TimestampType,
 };
 
-use super::check::check_hidden;
-use super::facts::{Listing, LogFacts, StoreFacts};
+use super::check::HiddenCheck;
+use super::facts::{Listing, LogFacts};
 use super::pause;
 use super::report::{Finding, Progress, Severity, undecodable};
 use super::segment_check::{behind_old_messages, ends_log, is_old_format};
@@ -29,6 +29,7 @@ use crate::segment::sink::Sink;
 use crate::segment::walk::{Cause, Damage, Step, WalkRules, Walker};
 use crate::storage::{Access, DirectoryStorage, DirectoryStorageOptions, Storage, StoreMode};
 use crate::store::Store;
+use crate::store::checkpoint::{Checkpoint, Followed};
 
 /// The epoch of every exported batch: a topic that a broker has just created is in this one.
 const EXPORTED_EPOCH: LeaderEpoch = LeaderEpoch(0);
@@ -108,30 +109,6 @@ impl ExportReport {
             self.lost.push(finding);
         }
     }
-
-    /// Adds what no reader of the log meets.
-    fn lose_hidden(&mut self, storage: &Arc<dyn Storage>, name: &TopicPartition, range: ExportRange) -> Result<()> {
-        let hidden = check_hidden(storage, name)?;
-        let is_asked_for =
-            |finding: &Finding| finding.lost.is_none_or(|(first, next)| first < range.until && next > range.from);
-        hidden.into_iter().filter(is_asked_for).for_each(|finding| self.lose(finding));
-        Ok(())
-    }
-
-    /// What there is to say of a log that cannot be come to: nothing of it is exported. `error` where it is not known
-    /// that anything of it is lost.
-    fn all_lost(storage: &Arc<dyn Storage>, name: &TopicPartition, range: ExportRange, error: Error) -> Result<Self> {
-        let mut report = ExportReport::default();
-        // A directory that cannot be listed is looked at in vain once more.
-        let hidden = report.lose_hidden(storage, name, range);
-        let unreadable = unreadable_segment(storage, name, &error, range.from);
-        match unreadable.filter(|_| report.lost.is_empty()) {
-            Some((finding, _)) => report.lose(Finding { lost: None, ..finding }),
-            None if report.lost.is_empty() => return hidden.and(Err(error)),
-            None => {}
-        }
-        Ok(report)
-    }
 }
 
 /// What there is to say of a file of the log `name` that cannot be opened or read at all, by `error`: another user's,
@@ -174,13 +151,13 @@ pub fn export_directory(path: impl AsRef<std::path::Path>) -> Result<Arc<dyn Sto
 /// Writes one log as a partition directory that a Kafka broker takes, named like the log, under `target`.
 ///
 /// In it are the segments with their batches as they are but for the leader epoch, which is 0 in all of them (it is
-/// outside the CRC); their indexes, built anew with
+/// outside the CRC); their indexes, built again with
 /// Kafka's own `index.interval.bytes`; `leader-epoch-checkpoint`; and with `topic_id` (Kafka's 22 characters)
 /// `partition.metadata`. The broker's topic has to exist and have that id, the broker be stopped, and its
 /// `.kafka_cleanshutdown` be removed.
 ///
 /// Works beside a live writer: the log ends where its last valid batch ends. A batch that reaches over the log start
-/// or an end of `range` is written anew with the records inside; one of a transactional or idempotent producer is
+/// or an end of `range` is written again with the records inside; one of a transactional or idempotent producer is
 /// exported whole. Damage is left out and told in the report.
 ///
 /// # Errors
@@ -199,15 +176,238 @@ pub fn export_partition(
     topic_id: Option<&str>,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<ExportReport> {
-    if let Some(id) = topic_id.filter(|id| parse_uuid(id).is_none()) {
-        let reason = "a topic id is 22 characters of base64url, as `kafka-topics --describe` prints it";
-        return Err(Error::storage("use topic id", id)(io::Error::new(io::ErrorKind::InvalidInput, reason)));
+    Export::new(storage, range)?.partition(name, target, topic_id, progress)
+}
+
+/// Exports several logs of a store: its checkpoint, which has all of them, is read once and again where a writer has
+/// written it, and the store is attached once. So each log costs what it holds.
+#[derive(Debug)]
+pub struct Export {
+    storage: Arc<dyn Storage>,
+    range: ExportRange,
+    /// The checkpoint as `hidden` knows it, to see whether another one was written.
+    followed: Followed,
+    seen: Option<Arc<Checkpoint>>,
+    hidden: HiddenCheck,
+    store: Option<Store>,
+}
+
+impl Export {
+    /// An export of `range` of each log of the store on `storage`.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn new(storage: &Arc<dyn Storage>, range: ExportRange) -> Result<Export> {
+        let mut followed = Followed::default();
+        let seen = followed.now(&**storage).ok().cloned();
+        let hidden = HiddenCheck::new(storage)?;
+        Ok(Export { storage: Arc::clone(storage), range, followed, seen, hidden, store: None })
     }
-    let dir = name.to_string();
-    let part = Part::of(target, &dir)?;
-    let report = part.fill(storage, name, range, topic_id, progress)?;
-    part.put_in_place()?;
-    Ok(report)
+
+    /// See [`export_partition`].
+    ///
+    /// # Errors
+    /// As [`export_partition`].
+    ///
+    /// # Durability
+    /// As [`export_partition`].
+    pub fn partition(
+        &mut self,
+        name: &TopicPartition,
+        target: &Arc<dyn Storage>,
+        topic_id: Option<&str>,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<ExportReport> {
+        if let Some(id) = topic_id.filter(|id| parse_uuid(id).is_none()) {
+            let reason = "a topic id is 22 characters of base64url, as `kafka-topics --describe` prints it";
+            return Err(Error::storage("use topic id", id)(io::Error::new(io::ErrorKind::InvalidInput, reason)));
+        }
+        let dir = name.to_string();
+        let part = Part::of(target, &dir)?;
+        let report = part.fill(self, name, topic_id, progress)?;
+        part.put_in_place()?;
+        Ok(report)
+    }
+
+    /// See [`export_records`].
+    ///
+    /// # Errors
+    /// As [`export_records`].
+    pub fn records(
+        &mut self,
+        name: &TopicPartition,
+        tell: &mut dyn FnMut(&Record<'_>, TimestampType) -> io::Result<()>,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<ExportReport> {
+        let (storage, range) = (Arc::clone(&self.storage), self.range);
+        let mut attached = match self.attached(name, range.from, false) {
+            Ok(attached) => attached,
+            Err(error) => return self.all_lost(name, error),
+        };
+        let bytes_total = attached.log.size().map_or(0, |(_, bytes)| bytes);
+        let mut report = ExportReport::default();
+        let (mut told, mut exchanged, mut doubted) = (0, 0, None);
+        loop {
+            let batch = match attached.reader.next_batch() {
+                Ok(Some(batch)) => batch,
+                Err(Error::CorruptRecord { source, .. })
+                    if !matches!(source, DamageKind::OutcomeInDoubt)
+                        && doubted != Some(attached.reader.position().offset) =>
+                {
+                    // A file that a truncation exchanges may look like damage: a new reader sees what is there.
+                    let position = attached.reader.position().offset;
+                    doubted = Some(position);
+                    attached = self.attached(name, position, true)?;
+                    if attached.reader.position().offset < position {
+                        return Ok(report);
+                    }
+                    continue;
+                }
+                Err(error @ Error::CorruptRecord { .. }) => {
+                    let range = attached.reader.skip_damage()?;
+                    report.lose(Finding::skipped(name, &range, &error));
+                    continue;
+                }
+                Err(Error::OffsetOutOfRange { requested, log_start_offset, .. }) if requested < log_start_offset => {
+                    // Retention was faster.
+                    attached.reader.seek(OffsetSpec::Offset(log_start_offset))?;
+                    continue;
+                }
+                // The end, or a truncation took back what was to come.
+                Ok(None) | Err(Error::OffsetOutOfRange { .. } | Error::FencedLeaderEpoch { .. }) => {
+                    self.lose_hidden(&mut report, name)?;
+                    return Ok(report);
+                }
+                Err(Error::Storage { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound && exchanged < EXCHANGED_MAX =>
+                {
+                    // Files are being exchanged under the reader: a new one looks at what there is.
+                    exchanged += 1;
+                    pause(EXCHANGED_PAUSE);
+                    let position = attached.reader.position().offset;
+                    attached = self.attached(name, position, true)?;
+                    if attached.reader.position().offset < position {
+                        return Ok(report);
+                    }
+                    continue;
+                }
+                Err(error) => {
+                    let position = attached.reader.position().offset;
+                    let Some((finding, next)) = unreadable_segment(&storage, name, &error, position) else {
+                        return Err(error);
+                    };
+                    report.lose(finding);
+                    let Some(next) = next else { return Ok(report) };
+                    attached.reader.seek(OffsetSpec::Offset(next))?;
+                    continue;
+                }
+            };
+            exchanged = 0;
+            if batch.base_offset() >= range.until {
+                self.lose_hidden(&mut report, name)?;
+                return Ok(report);
+            }
+            let before = report.records;
+            // Every record is decoded before one is given: the whole batch can be read, or none of it.
+            let records = batch.records().and_then(|records| {
+                records.clone().try_for_each(|record| record.map(drop))?;
+                Ok(records)
+            });
+            match records {
+                Ok(records) => {
+                    let kind = batch.view().timestamp_type();
+                    let mut tell = |record: &Record<'_>| tell(record, kind);
+                    give(records.flatten(), range.until, &mut report, &mut tell)
+                        .map_err(Error::storage("export", &name.to_string()))?;
+                }
+                Err(error) => {
+                    let first = batch.base_offset().max(range.from);
+                    let next = attached.reader.position().offset.min(range.until);
+                    report.lose(Finding::undecodable(name, first, next, &error));
+                }
+            }
+            report.batches += u64::from(report.records > before);
+            report.bytes += batch.bytes().len() as u64;
+            if report.bytes - told >= PROGRESS_BYTES {
+                told = report.bytes;
+                let bytes_total = bytes_total.max(told);
+                if progress(Progress { bytes_done: told, bytes_total }).is_break() {
+                    return Err(interrupted(name));
+                }
+            }
+        }
+    }
+
+    /// Reads the checkpoint again where a writer has written it since.
+    fn follow(&mut self) -> Result<()> {
+        let now = self.followed.now(&*self.storage).ok();
+        if !now.zip(self.seen.as_ref()).is_some_and(|(now, seen)| Arc::ptr_eq(now, seen)) {
+            self.seen = now.cloned();
+            self.hidden = HiddenCheck::new(&self.storage)?;
+        }
+        Ok(())
+    }
+
+    /// Adds what no reader of the log meets.
+    fn lose_hidden(&mut self, report: &mut ExportReport, name: &TopicPartition) -> Result<()> {
+        self.follow()?;
+        let range = self.range;
+        let is_asked_for =
+            |finding: &Finding| finding.lost.is_none_or(|(first, next)| first < range.until && next > range.from);
+        self.hidden.of(name)?.into_iter().filter(is_asked_for).for_each(|finding| report.lose(finding));
+        Ok(())
+    }
+
+    /// What there is to say of a log that cannot be come to: nothing of it is exported. `error` where it is not known
+    /// that anything of it is lost.
+    fn all_lost(&mut self, name: &TopicPartition, error: Error) -> Result<ExportReport> {
+        let mut report = ExportReport::default();
+        // A directory that cannot be listed is looked at in vain once more.
+        let hidden = self.lose_hidden(&mut report, name);
+        let unreadable = unreadable_segment(&self.storage, name, &error, self.range.from);
+        match unreadable.filter(|_| report.lost.is_empty()) {
+            Some((finding, _)) => report.lose(Finding { lost: None, ..finding }),
+            None if report.lost.is_empty() => return hidden.and(Err(error)),
+            None => {}
+        }
+        Ok(report)
+    }
+
+    /// A reader of the log `name` at `from`, or where the log comes nearest to it; `again`: of a store that is attached
+    /// now.
+    fn attached(&mut self, name: &TopicPartition, from: Offset, again: bool) -> Result<Attached> {
+        let mut attempt = 1;
+        let mut again = again;
+        loop {
+            match self.try_attached(name, from, again) {
+                Err(Error::Storage { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound && attempt < EXCHANGED_MAX =>
+                {
+                    attempt += 1;
+                    again = true;
+                    pause(EXCHANGED_PAUSE);
+                }
+                begun => return begun,
+            }
+        }
+    }
+
+    fn try_attached(&mut self, name: &TopicPartition, from: Offset, again: bool) -> Result<Attached> {
+        if self.store.is_none() || again {
+            self.store = None;
+            let options = Store::options().set("edgelog.housekeeping", "tick")?.set("edgelog.storage", "file")?;
+            let mut options = options.set("isolation.level", self.range.isolation.name())?;
+            if let Some(bytes) = self.range.decompressed_bytes_max {
+                options = options.set("edgelog.decompressed.bytes.max", &bytes.to_string())?;
+            }
+            self.store = Some(options.attach_on(SharedStorage(Arc::clone(&self.storage)))?);
+        }
+        let log = self.store.as_ref().expect("attached above").log(&name.topic, name.partition)?;
+        let offsets = log.offsets();
+        let from = from.clamp(offsets.log_start_offset, offsets.log_end_offset.max(offsets.log_start_offset));
+        let reader = log.reader(OffsetSpec::Offset(from))?;
+        Ok(Attached { log, reader })
+    }
 }
 
 /// A partition directory in the making, under a name that no log has. Dropped before it is in place, it is removed: half
@@ -230,23 +430,24 @@ impl<'a> Part<'a> {
         Ok(Part { target, dir, begun_as: format!("{dir}.part"), is_begun: Cell::new(false) })
     }
 
-    /// Writes the log `name` of `storage` into it.
+    /// Writes the log `name` of what is exported into it.
     pub(super) fn fill(
         &self,
-        storage: &Arc<dyn Storage>,
+        export: &mut Export,
         name: &TopicPartition,
-        range: ExportRange,
         topic_id: Option<&str>,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<ExportReport> {
-        let facts = LogFacts::new(&**storage, name, &StoreFacts::read(&**storage)?);
+        export.follow()?;
+        let (storage, range) = (Arc::clone(&export.storage), export.range);
+        let facts = LogFacts::new(&*storage, name, export.hidden.facts());
         let unknown = || Error::UnknownTopicOrPartition { name: name.to_string() };
-        let listing = match Listing::read(&**storage, &facts.dir) {
+        let listing = match Listing::read(&*storage, &facts.dir) {
             Ok(listing) => listing,
             Err(Error::Storage { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return ExportReport::all_lost(storage, name, range, unknown());
+                return export.all_lost(name, unknown());
             }
-            Err(error) => return ExportReport::all_lost(storage, name, range, error),
+            Err(error) => return export.all_lost(name, error),
         };
         if listing.segments.is_empty() {
             // As for a reader.
@@ -258,7 +459,7 @@ impl<'a> Part<'a> {
         let sizes = listing.segments.iter().filter_map(|(_, path)| storage.metadata(path).ok());
         let bytes_total = sizes.map(|meta| meta.len).sum();
         let mut exporter = Exporter {
-            storage: &**storage,
+            storage: &*storage,
             target: &**self.target,
             facts: &facts,
             part: &self.begun_as,
@@ -276,7 +477,7 @@ impl<'a> Part<'a> {
         };
         let exported = exporter.run(topic_id);
         let mut report = std::mem::take(&mut exporter.report);
-        report.lose_hidden(storage, name, range)?;
+        export.lose_hidden(&mut report, name)?;
         exported.map(|()| report)
     }
 
@@ -512,7 +713,7 @@ impl Exporter<'_> {
             let is_whole = segment_base >= self.range.from && position == 0;
             let base = if is_whole { segment_base } else { base_offset };
             let sink = Sink::create(self.target, file_names::log_file(self.part, base))?;
-            // As the broker builds them anew, unless its topic says otherwise.
+            // As the broker builds them again, unless its topic says otherwise.
             let interval = LogConfig::default().index_interval_bytes;
             self.out = Some((sink, BuiltIndexes::new(base, interval)));
         }
@@ -607,146 +808,13 @@ pub fn export_records(
     tell: &mut dyn FnMut(&Record<'_>, TimestampType) -> io::Result<()>,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<ExportReport> {
-    let mut attached = match Attached::begin(storage, name, range.from, range) {
-        Ok(attached) => attached,
-        Err(error) => return ExportReport::all_lost(storage, name, range, error),
-    };
-    let bytes_total = attached.log.size().map_or(0, |(_, bytes)| bytes);
-    let mut report = ExportReport::default();
-    let (mut told, mut exchanged, mut doubted) = (0, 0, None);
-    loop {
-        let batch = match attached.reader.next_batch() {
-            Ok(Some(batch)) => batch,
-            Err(Error::CorruptRecord { source, .. })
-                if !matches!(source, DamageKind::OutcomeInDoubt)
-                    && doubted != Some(attached.reader.position().offset) =>
-            {
-                // A file that a truncation exchanges may look like damage: a new reader sees what is there.
-                let position = attached.reader.position().offset;
-                doubted = Some(position);
-                attached = Attached::begin(storage, name, position, range)?;
-                if attached.reader.position().offset < position {
-                    return Ok(report);
-                }
-                continue;
-            }
-            Err(error @ Error::CorruptRecord { .. }) => {
-                let range = attached.reader.skip_damage()?;
-                report.lose(Finding::skipped(name, &range, &error));
-                continue;
-            }
-            Err(Error::OffsetOutOfRange { requested, log_start_offset, .. }) if requested < log_start_offset => {
-                // Retention was faster.
-                attached.reader.seek(OffsetSpec::Offset(log_start_offset))?;
-                continue;
-            }
-            // The end, or a truncation took back what was to come.
-            Ok(None) | Err(Error::OffsetOutOfRange { .. } | Error::FencedLeaderEpoch { .. }) => {
-                report.lose_hidden(storage, name, range)?;
-                return Ok(report);
-            }
-            Err(Error::Storage { source, .. })
-                if source.kind() == io::ErrorKind::NotFound && exchanged < EXCHANGED_MAX =>
-            {
-                // Files are being exchanged under the reader: a new one looks at what there is.
-                exchanged += 1;
-                pause(EXCHANGED_PAUSE);
-                let position = attached.reader.position().offset;
-                attached = Attached::begin(storage, name, position, range)?;
-                if attached.reader.position().offset < position {
-                    return Ok(report);
-                }
-                continue;
-            }
-            Err(error) => {
-                let position = attached.reader.position().offset;
-                let Some((finding, next)) = unreadable_segment(storage, name, &error, position) else {
-                    return Err(error);
-                };
-                report.lose(finding);
-                let Some(next) = next else { return Ok(report) };
-                attached.reader.seek(OffsetSpec::Offset(next))?;
-                continue;
-            }
-        };
-        exchanged = 0;
-        if batch.base_offset() >= range.until {
-            report.lose_hidden(storage, name, range)?;
-            return Ok(report);
-        }
-        let before = report.records;
-        // Every record is decoded before one is given: the whole batch can be read, or none of it.
-        let records = batch.records().and_then(|records| {
-            records.clone().try_for_each(|record| record.map(drop))?;
-            Ok(records)
-        });
-        match records {
-            Ok(records) => {
-                let kind = batch.view().timestamp_type();
-                let mut tell = |record: &Record<'_>| tell(record, kind);
-                give(records.flatten(), range.until, &mut report, &mut tell)
-                    .map_err(Error::storage("export", &name.to_string()))?;
-            }
-            Err(error) => {
-                let first = batch.base_offset().max(range.from);
-                let next = attached.reader.position().offset.min(range.until);
-                report.lose(Finding::undecodable(name, first, next, &error));
-            }
-        }
-        report.batches += u64::from(report.records > before);
-        report.bytes += batch.bytes().len() as u64;
-        if report.bytes - told >= PROGRESS_BYTES {
-            told = report.bytes;
-            let bytes_total = bytes_total.max(told);
-            if progress(Progress { bytes_done: told, bytes_total }).is_break() {
-                return Err(interrupted(name));
-            }
-        }
-    }
+    Export::new(storage, range)?.records(name, tell, progress)
 }
 
 /// A log attached to, and a reader that stands in it.
 struct Attached {
     log: Log,
     reader: Reader,
-    _store: Store,
-}
-
-impl Attached {
-    /// Attaches anew, at `from` or where the log comes nearest to it.
-    fn begin(storage: &Arc<dyn Storage>, name: &TopicPartition, from: Offset, range: ExportRange) -> Result<Attached> {
-        let mut attempt = 1;
-        loop {
-            match Attached::try_begin(storage, name, from, range) {
-                Err(Error::Storage { source, .. })
-                    if source.kind() == io::ErrorKind::NotFound && attempt < EXCHANGED_MAX =>
-                {
-                    attempt += 1;
-                    pause(EXCHANGED_PAUSE);
-                }
-                begun => return begun,
-            }
-        }
-    }
-
-    fn try_begin(
-        storage: &Arc<dyn Storage>,
-        name: &TopicPartition,
-        from: Offset,
-        range: ExportRange,
-    ) -> Result<Attached> {
-        let options = Store::options().set("edgelog.housekeeping", "tick")?.set("edgelog.storage", "file")?;
-        let mut options = options.set("isolation.level", range.isolation.name())?;
-        if let Some(bytes) = range.decompressed_bytes_max {
-            options = options.set("edgelog.decompressed.bytes.max", &bytes.to_string())?;
-        }
-        let store = options.attach_on(SharedStorage(Arc::clone(storage)))?;
-        let log = store.log(&name.topic, name.partition)?;
-        let offsets = log.offsets();
-        let from = from.clamp(offsets.log_start_offset, offsets.log_end_offset.max(offsets.log_start_offset));
-        let reader = log.reader(OffsetSpec::Offset(from))?;
-        Ok(Attached { log, reader, _store: store })
-    }
 }
 
 /// Gives the records of one batch out, up to before `until`.

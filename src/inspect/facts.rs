@@ -229,6 +229,7 @@ impl LogFacts {
             contiguous: self.contiguous(),
             offset_end: upper.unwrap_or(Offset::MAX),
             durable_below: self.recovery_point().unwrap_or(Offset(0)),
+            durable_position: self.saved.as_ref().map_or(0, |saved| saved.durable.position_in(base)),
         }
     }
 }

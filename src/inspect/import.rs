@@ -4,7 +4,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::export::{ExportRange, ExportReport, Part, clear};
+use super::export::{Export, ExportRange, ExportReport, Part, clear};
 use super::report::Progress;
 use crate::error::{Error, Result};
 use crate::log::{TopicPartition, check_topic_name};
@@ -53,8 +53,9 @@ pub fn import_partitions(
     }
     let parts: Vec<Part<'_>> = dirs.iter().map(|dir| Part::of(store, dir)).collect::<Result<_>>()?;
     let mut reports = Vec::with_capacity(parts.len());
+    let mut export = Export::new(source, ExportRange::default())?;
     for (log, part) in logs.iter().zip(&parts) {
-        reports.push(part.fill(source, log, ExportRange::default(), None, progress)?);
+        reports.push(part.fill(&mut export, log, None, progress)?);
     }
     for part in &parts {
         part.put_in_place()?;

@@ -58,7 +58,9 @@ mod tests;
 
 pub use check::{HiddenCheck, check, check_ends, check_hidden, check_within};
 pub use dump::{DumpItem, DumpOptions, DumpReport, DumpText, dump};
-pub use export::{ExportRange, ExportReport, export_directory, export_partition, export_records, unreadable_segment};
+pub use export::{
+    Export, ExportRange, ExportReport, export_directory, export_partition, export_records, unreadable_segment,
+};
 pub use facts::Selection;
 pub use import::import_partitions;
 pub use repair::{RepairAction, RepairReport, SalvageReport, repair, salvage};

@@ -21,7 +21,7 @@ use edgelog_core::{Offset, Position};
 use super::check::{check_store, in_place_of_the_lock};
 use super::facts::{Listing, LogFacts, Selection, StoreFacts, kept_before, list_logs};
 use super::plan::{LogPlan, SegmentPlan};
-use super::report::{CheckReport, Progress, Severity};
+use super::report::{CheckReport, Finding, Progress, Severity};
 use super::shared::SharedStorage;
 use crate::error::{Error, Result};
 use crate::log::{Durability, DurablePoint, Origin, SavedLog, TopicPartition, is_begun_here};
@@ -233,12 +233,24 @@ fn planned(before: &CheckReport, facts: &StoreFacts, plans: &[LogPlan]) -> Vec<R
             }
         }
     }
-    for finding in before.findings.iter().filter(|finding| finding.severity == Severity::Heals) {
+    // What is lost above the recovery point is the open's to keep aside, but in a log that is left alone.
+    let is_kept_aside = |finding: &Finding| {
+        let log = before.logs.iter().find(|log| Some(&log.name) == finding.log.as_ref());
+        let is_placed = finding.severity == Severity::Lost && finding.position.is_some();
+        is_placed && log.is_some_and(|log| !log.needs_decision)
+    };
+    for finding in &before.findings {
         let covered =
             plans.iter().any(|plan| Some(&plan.facts.name) == finding.log.as_ref() && !plan.segments.is_empty());
-        if !covered {
-            add(finding.log.as_ref(), finding.file.clone(), format!("open the store, which heals: {}", finding.text));
+        if covered {
+            continue;
         }
+        let text = match finding.severity {
+            Severity::Heals => format!("open the store, which heals: {}", finding.text),
+            _ if is_kept_aside(finding) => format!("open the store: {}", finding.text),
+            _ => continue,
+        };
+        add(finding.log.as_ref(), finding.file.clone(), text);
     }
     if actions.is_empty() && facts.exists && !facts.clean() {
         let text = "open and close the store, which was not closed cleanly".to_owned();
@@ -403,7 +415,7 @@ pub struct SalvageReport {
     pub records: u64,
     /// Their first new offset, and the one behind the last.
     pub offsets: Option<(Offset, Offset)>,
-    /// The first offset that they had in the file, and the one behind the last.
+    /// The least offset that they had in the file, and the one behind the greatest.
     pub old_offsets: Option<(Offset, Offset)>,
     /// Where in the file the salvage began: what stands before it is still in the log.
     pub from: u64,
@@ -441,7 +453,13 @@ pub fn salvage(storage: &Arc<dyn Storage>, path: &str) -> Result<SalvageReport> 
     let len = file.len().map_err(Error::storage("look at", path))?;
     let store = Store::options().set("edgelog.housekeeping", "tick")?.open_on(SharedStorage(Arc::clone(storage)))?;
     let log = store.log(&name.topic, name.partition)?;
-    let rules = WalkRules { first_offset: None, contiguous: false, offset_end: Offset::MAX, durable_below: Offset(0) };
+    let rules = WalkRules {
+        first_offset: None,
+        contiguous: false,
+        offset_end: Offset::MAX,
+        durable_below: Offset(0),
+        durable_position: 0,
+    };
     let from = kept_before(&*file, len, path)?;
     let mut walker = Walker::new(file, len, rules);
     walker.start_at(from);
@@ -468,8 +486,8 @@ pub fn salvage(storage: &Arc<dyn Storage>, path: &str) -> Result<SalvageReport> 
                         report.records += u64::try_from(batch.record_count()).unwrap_or(0);
                         let first = report.offsets.map_or(info.base_offset, |(first, _)| first);
                         report.offsets = Some((first, info.last_offset + 1));
-                        let first = report.old_offsets.map_or(old_first, |(first, _)| first);
-                        report.old_offsets = Some((first, old_next));
+                        let (first, next) = report.old_offsets.unwrap_or((old_first, old_next));
+                        report.old_offsets = Some((first.min(old_first), next.max(old_next)));
                     }
                     Err(Error::InvalidRecord(_) | Error::RecordTooLarge { .. }) => report.refused += 1,
                     Err(error) => return Err(error),

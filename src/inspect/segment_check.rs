@@ -365,7 +365,9 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         let Damage { position, first_offset, .. } = *damage;
         let bytes = self.walker.tail_bytes(position);
         let facts = &self.log.facts;
-        let is_suspect = facts.same_boot && matches!(damage.cause, Cause::Decode(DecodeError::BadCrc { .. }));
+        let may_be_whole =
+            |error: &DecodeError| matches!(error, DecodeError::BadCrc { .. } | DecodeError::NotContiguous { .. });
+        let is_suspect = facts.same_boot && matches!(&damage.cause, Cause::Decode(error) if may_be_whole(error));
         let whole =
             is_suspect.then(|| self.walker.written_whole(position, first_offset, facts.epochs.view())).flatten();
         let behind = valid_behind(&mut self.walker, damage, facts.epochs.view());

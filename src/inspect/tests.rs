@@ -53,8 +53,13 @@ fn walk(bytes: &[u8], rules: WalkRules) -> Vec<(u64, Step)> {
     }
 }
 
-const ANY: WalkRules =
-    WalkRules { first_offset: None, contiguous: false, offset_end: Offset::MAX, durable_below: Offset(0) };
+const ANY: WalkRules = WalkRules {
+    first_offset: None,
+    contiguous: false,
+    offset_end: Offset::MAX,
+    durable_below: Offset(0),
+    durable_position: 0,
+};
 const OWN: WalkRules = WalkRules { first_offset: Some(Offset(0)), contiguous: true, ..ANY };
 
 /// Where batches were found, and the offset that each begins with.

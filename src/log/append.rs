@@ -9,11 +9,10 @@ use edgelog_core::{
     stamp_base, stamp_max_timestamp,
 };
 
-use super::appender::Appender;
 use super::batch_builder::BatchBuilder;
 use super::encode::{Outcome, with_scratch};
 use super::handle::Log;
-use super::role::Writer;
+use super::role::{Appender, Writer};
 use super::shared::{LogShared, state};
 use super::types::{AppendInfo, Durability, NewRecord};
 use crate::canary::{Bug, bug};

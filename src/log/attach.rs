@@ -21,6 +21,7 @@ use super::open_log::OpenLog;
 use super::origin::{Origin, is_written_here};
 use super::proof::believed;
 use super::role::{Attached, Role};
+use super::saved_log::DurablePoint;
 use super::shared::{LogShared, is_gone};
 use super::types::{ReadUpTo, TopicPartition};
 use crate::error::{Error, Result};
@@ -53,8 +54,9 @@ pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
     };
     let options = SegmentOptions::new(&params.config, Access::Read, origin == Origin::Own);
     let segment_at = |base| Arc::new(Segment::existing(storage, &dir, options, base));
-    let (segments, mut attachment) = stand_at(&**storage, segment_at, origin, &bases, recovery_point)?;
+    let (segments, mut attachment) = stand_at(&**storage, segment_at, &bases, recovery_point)?;
     attachment.proved = recovery_point;
+    attachment.durable = saved.as_ref().map_or_else(DurablePoint::default, |saved| saved.durable);
     attachment.id = saved.as_ref().map(|saved| saved.id);
     let end = attachment.next_offset;
     let role = Role::Attached(Attached { attachment: Mutex::new(attachment), flushing: Mutex::new(()) });
@@ -90,7 +92,6 @@ fn list_segments(storage: &dyn Storage, dir: &str, name: &TopicPartition) -> Res
 fn stand_at(
     storage: &dyn Storage,
     segment_at: impl Fn(Offset) -> Arc<Segment>,
-    origin: Origin,
     bases: &[Offset],
     from: Offset,
 ) -> Result<(Vec<Arc<Segment>>, Attachment)> {
@@ -109,22 +110,22 @@ fn stand_at(
         position: Position(0),
         next_offset,
         epoch_before: None,
-        offset_end: end_of_segment(origin, next_offset, bases),
+        offset_end: end_of_segment(next_offset, bases),
         in_vain: 0,
         searched: None,
         checkpoint_read: None,
         flushed: Offset(0),
         proved: Offset(0),
+        durable: DurablePoint::default(),
         names_flushed: None,
         failed: None,
     };
     Ok((segments, attachment))
 }
 
-/// Where the segment behind the one at `base` begins: a bound where offsets need only rise.
-fn end_of_segment(origin: Origin, base: Offset, bases: &[Offset]) -> Offset {
-    let behind = bases.iter().find(|&&other| other > base && origin == Origin::Imported);
-    behind.copied().unwrap_or(Offset::MAX)
+/// Where the segment behind the one at `base` begins; `Offset::MAX` where none does yet.
+fn end_of_segment(base: Offset, bases: &[Offset]) -> Offset {
+    bases.iter().find(|&&other| other > base).copied().unwrap_or(Offset::MAX)
 }
 
 /// The file that stands under a segment's name.
@@ -178,6 +179,9 @@ impl LogShared {
         if saved.epochs.last().map(|entry| entry.epoch) > self.epochs.read().view().latest().map(|entry| entry.epoch) {
             // Perhaps by a truncation: what was proved of the history before says nothing of this one.
             at.proved = Offset(0);
+        }
+        if saved.durable.offset > at.proved {
+            at.durable = saved.durable;
         }
         self.log_start_offset.fetch_max(saved.log_start_offset, Ordering::AcqRel);
         if let Some(from) = self.rewritten_from(at, &saved.epochs) {
@@ -356,7 +360,9 @@ impl LogShared {
     /// Goes on behind damage at the attachment's place with the next good batch of the segment, whose batches end at
     /// `len`. `false` where none of this history follows.
     fn resume_behind(&self, at: &mut Attachment, len: Position, offset_end: Offset) -> Result<bool> {
-        let plausible = self.due(at.next_offset, offset_end).plausible();
+        let durable_position = self.position_in(at.segment.base_offset, at.durable);
+        let due = Continuation { durable_position, ..self.due(at.next_offset, offset_end) };
+        let plausible = due.plausible();
         let Some((position, next_offset)) = at.segment.resync(at.position, len, &plausible, &self.pool)?.batch else {
             return Ok(false);
         };
@@ -488,6 +494,11 @@ impl LogShared {
         let has_holes = self.origin() == Origin::Imported || at.id.is_none();
         if is_damage || (has_holes && at.in_vain <= 1) || at.in_vain % LIST_EVERY == LIST_EVERY - 1 {
             let bases = self.list_segments()?;
+            let bound = std::mem::replace(&mut at.offset_end, end_of_segment(at.segment.base_offset, &bases));
+            if at.offset_end > bound {
+                // A truncation has taken what began there.
+                return Ok(true);
+            }
             match bases.iter().find(|&&base| base > at.segment.base_offset) {
                 // It came to be since the look at its name.
                 Some(&base) if base == at.next_offset => return Ok(true),
@@ -532,11 +543,7 @@ impl LogShared {
         // Segments of an imported log may overlap: what stands in both is passed over by readers.
         (at.segment, at.identity, at.position, at.in_vain) = (segment, identity, Position(0), 0);
         let reached = at.next_offset.max(base);
-        at.offset_end = if self.origin() == Origin::Own {
-            Offset::MAX
-        } else {
-            end_of_segment(Origin::Imported, base, &self.list_segments()?)
-        };
+        at.offset_end = end_of_segment(base, &self.list_segments()?);
         at.next_offset = if self.origin() == Origin::Own { reached } else { base };
         self.log_end_offset.fetch_max(reached, Ordering::AcqRel);
         self.high_watermark.fetch_max(reached, Ordering::AcqRel);
@@ -548,8 +555,8 @@ impl LogShared {
     fn begin_again(&self, at: &mut Attachment, from: Offset) -> Result<()> {
         let bases = self.list_segments()?;
         let segment_at = |base| self.attached_segment(base);
-        let (segments, attachment) = stand_at(&*self.storage, segment_at, self.origin(), &bases, from)?;
-        *at = Attachment { failed: at.failed, id: at.id, ..attachment };
+        let (segments, attachment) = stand_at(&*self.storage, segment_at, &bases, from)?;
+        *at = Attachment { failed: at.failed, id: at.id, durable: at.durable, ..attachment };
         {
             // Who sees the new list sees the lowered offsets, too.
             let mut listed = self.segments.write();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use edgelog_core::{EpochLearner, LeaderEpoch, Offset, Position};
 
+use super::saved_log::DurablePoint;
 use crate::segment::Segment;
 
 /// How often an idle follower looks: at first, and at most.
@@ -27,7 +28,7 @@ pub(super) struct Attachment {
     pub(super) next_offset: Offset,
     /// The epoch field of the batch that ends here; `None` behind damage.
     pub(super) epoch_before: Option<LeaderEpoch>,
-    /// Where the next segment begins, in a log whose offsets need only rise; else `Offset::MAX`.
+    /// Where the next segment begins; `Offset::MAX` where none did when the directory was listed last.
     pub(super) offset_end: Offset,
     pub(super) in_vain: u32,
     /// The place, by segment and position, behind which a batch was looked for last.
@@ -38,6 +39,8 @@ pub(super) struct Attachment {
     pub(super) flushed: Offset,
     /// Everything below was durable when this process attached, by the checkpoint or by the segments' names.
     pub(super) proved: Offset,
+    /// Where the checkpoint, or the segments' names, say that what is durable ends.
+    pub(super) durable: DurablePoint,
     /// The names of the segments up to the one that begins here were made durable from here.
     pub(super) names_flushed: Option<Offset>,
     /// A flush from here failed, and the writer has not settled it yet.

@@ -12,7 +12,6 @@
 //! 6. Events are emitted under none of these, nor while a flush is under way: see `events`.
 
 mod append;
-mod appender;
 mod atomic_offset;
 mod attach;
 mod attachment;
@@ -39,6 +38,7 @@ mod saved_log;
 mod shared;
 mod signal;
 mod stable;
+mod swap;
 mod transactions;
 mod truncate;
 mod types;
@@ -60,4 +60,5 @@ pub(crate) use proof::believed;
 pub(crate) use recovery::open;
 pub(crate) use saved_log::{DurablePoint, SavedLog};
 pub(crate) use shared::LogShared;
+pub(crate) use swap::fits_in;
 pub(crate) use types::{check_topic_name, offsets_in_words};

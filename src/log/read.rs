@@ -96,6 +96,8 @@ pub struct Reader {
     generation: u64,
     /// Base offsets are contiguous: the log was written here.
     contiguous: bool,
+    /// Where the segment begins that was read last, and where the one behind it does.
+    bounds: (Offset, Offset),
     /// The epoch that the log's table gives for `epoch_range`, kept from batch to batch.
     table_epoch: Option<LeaderEpoch>,
     epoch_range: Range<Offset>,
@@ -106,6 +108,9 @@ pub struct Reader {
     /// What is polled in the place of waiting, once somebody asked for it.
     signal: Option<Signal>,
 }
+
+/// No segment was read yet.
+const NO_BOUNDS: (Offset, Offset) = (Offset(-1), Offset::MAX);
 
 #[derive(Debug, Clone)]
 struct Place {
@@ -181,6 +186,7 @@ impl Reader {
             cursor,
             generation,
             contiguous,
+            bounds: NO_BOUNDS,
             table_epoch: None,
             epoch_range: Offset(0)..Offset(0),
             damage: None,
@@ -455,7 +461,7 @@ impl Reader {
         self.generation = self.log.generation.load(Ordering::Acquire);
         (self.place, self.in_doubt) = (None, None);
         self.cursor.release();
-        self.epoch_range = Offset(0)..Offset(0);
+        (self.epoch_range, self.bounds) = (Offset(0)..Offset(0), NO_BOUNDS);
         if let Some(epoch) = self.epoch {
             self.log.check_epoch(OffsetAndEpoch { offset: self.position, leader_epoch: epoch })?;
         }
@@ -505,7 +511,10 @@ impl Reader {
         let checked = if self.options.check_crcs { batch.verify_crc() } else { Ok(()) };
         let (control, compressed) = (batch.is_control(), batch.compression() != CompressionType::None);
         let claimed = batch.partition_leader_epoch();
-        let due = Reader::due(&self.log, contiguous, segment, expected.unwrap_or(base_offset));
+        if self.bounds.0 != segment.base_offset || !contiguous {
+            self.bounds = (segment.base_offset, self.log.base_after(segment.base_offset));
+        }
+        let due = Reader::due(&self.log, contiguous, self.bounds.1, expected.unwrap_or(base_offset));
         let misplaced = match due.check_place(&batch) {
             // An index names the last offset of a batch: none that reaches further stands at its word.
             Ok(()) if expected.is_none() && (base_offset > self.position || next_offset > self.position + 1) => {
@@ -557,15 +566,15 @@ impl Reader {
         Ok(Step::Batch(Batch::new(bytes, offsets, from..until, epoch, pool)))
     }
 
-    /// What the batch of `next_offset` is held to. Where base offsets are contiguous, they and the records' count say
-    /// all, and no neighbour is asked.
+    /// What the batch of `next_offset` is held to, in a segment whose offsets end before `offset_end`.
     #[inline]
-    fn due(log: &LogShared, contiguous: bool, segment: &Segment, next_offset: Offset) -> Continuation<'static> {
+    fn due(log: &LogShared, contiguous: bool, offset_end: Offset, next_offset: Offset) -> Continuation<'static> {
         Continuation {
             next_offset,
             contiguous,
-            offset_end: if contiguous { Offset::MAX } else { log.base_after(segment.base_offset) },
+            offset_end,
             durable_below: if contiguous { Offset(0) } else { log.recovery_point.load(Ordering::Acquire) },
+            durable_position: 0,
             epochs: None,
             epoch_before: None,
             check_crc: false,
@@ -597,7 +606,8 @@ impl Reader {
         end: Position,
         expected: Offset,
     ) -> Option<Candidate> {
-        let due = Continuation { check_crc: true, ..Reader::due(&self.log, self.contiguous, segment, expected) };
+        let offset_end = self.log.base_after(segment.base_offset);
+        let due = Continuation { check_crc: true, ..Reader::due(&self.log, self.contiguous, offset_end, expected) };
         let mut effort = Effort::for_segment(u64::from(end));
         let mut bytes = Lent { cursor: &mut self.cursor, segment, end };
         match due.judge_at(&mut bytes, u64::from(position), &mut effort) {

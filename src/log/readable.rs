@@ -4,8 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use edgelog_core::{LeaderEpoch, Offset, OffsetAndEpoch, Position};
+use edgelog_core::{Continuation, LeaderEpoch, Offset, OffsetAndEpoch, Position};
 
+use super::role::Role;
+use super::saved_log::DurablePoint;
 use super::shared::LogShared;
 use super::types::ReadUpTo;
 use crate::error::{Error, Result};
@@ -33,7 +35,19 @@ impl LogShared {
         first_offset: Offset,
         upper: Offset,
     ) -> Result<Resynced> {
-        segment.resync(damaged, segment.len()?, &self.due(first_offset, upper).plausible(), &self.pool)
+        let point = match &self.role {
+            Role::Writer(writer) => *writer.durable.lock(),
+            Role::Attached(attached) => attached.attachment.lock().durable,
+        };
+        let durable_position = self.position_in(segment.base_offset, point);
+        let due = Continuation { durable_position, ..self.due(first_offset, upper) };
+        segment.resync(damaged, segment.len()?, &due.plausible(), &self.pool)
+    }
+
+    /// Where the recovery point stands in the segment at `base_offset`, if it is `point`: it may have risen since.
+    pub(super) fn position_in(&self, base_offset: Offset, point: DurablePoint) -> u64 {
+        let is_now = point.offset == self.recovery_point.load(Ordering::Acquire);
+        if is_now { point.position_in(base_offset) } else { 0 }
     }
 
     /// Waits until something lies beyond `position` for such a reader, the log is closed or fails, or the

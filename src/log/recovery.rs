@@ -19,21 +19,21 @@ use std::sync::Arc;
 use edgelog_core::limits::{HOLE_MAX, SEGMENT_BYTES_MAX};
 use edgelog_core::{
     Candidate, Continuation, Effort, EpochLearner, LEADER_EPOCH_MAX, LeaderEpoch, OFFSET_MAX, Offset, Position,
-    Standing, written_whole,
+    Standing, displaced_batch, written_whole,
 };
 
-use super::appender::Appender;
 use super::old_format::refuse_old_messages;
 use super::open_log::OpenLog;
 use super::origin::{Origin, is_begun_here, is_written_here};
 use super::proof::believed;
 use super::read::LostRange;
-use super::role::{Role, Writer};
+use super::role::{Appender, Role, Writer};
 use super::saved_log::{DurablePoint, SavedLog, proved_by_names};
 use super::shared::LogShared;
+use super::swap::{end_of_swap, put_in_place, swap_files};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
-use crate::segment::held::{Held, lost_everywhere};
+use crate::segment::held::lost_everywhere;
 use crate::segment::walk::{WalkRules, Walker};
 use crate::segment::{Cursor, Lent, Segment, SegmentWriter, TooLong, Window, file_names};
 use crate::storage::{Access, Storage};
@@ -57,7 +57,8 @@ const INDEXES_OPENED_MAX: usize = 5;
 /// Only where the directory cannot be listed or a file in it not be opened at all.
 pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     let dir: Arc<str> = params.name.to_string().into();
-    let listed = list(&*params.storage, &dir)?;
+    let mut listed = list(&*params.storage, &dir)?;
+    let placed = put_in_place(&*params.storage, &dir, params.saved.as_ref(), &mut listed)?;
     let far_end = params.saved.as_ref().and_then(SavedLog::far_end);
     let (saved, doubts) = match &params.saved {
         Some(saved) => believed(saved, &*params.storage, &dir, &listed),
@@ -79,6 +80,8 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
         lost: Vec::new(),
         doubts,
         swap_files: Vec::new(),
+        placed,
+        put_right: Vec::new(),
         failure: None,
     };
     let may_be_clean = report.doubts.is_empty() && params.odd.is_empty();
@@ -115,26 +118,6 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
         report.swap_files = swap_files.into_iter().map(|(_, path)| path).collect();
     }
     Ok((log, report))
-}
-
-/// Segments that Kafka's log cleaner did not put in place, with the base offsets in their names.
-fn swap_files(storage: &dyn Storage, dir: &str) -> Result<Vec<(Offset, String)>> {
-    let names = storage.read_dir(dir).map_err(Error::storage("list", dir))?;
-    let swaps = names.iter().filter_map(|entry| {
-        file_names::parse_swap_file(&entry.name).map(|base| (base, format!("{dir}/{}", entry.name)))
-    });
-    Ok(swaps.collect())
-}
-
-/// The offset behind those that such a file holds. They are not given out: the file may be the only copy of records,
-/// and has to fit in once it gets its name.
-///
-/// # Errors
-/// [`Error::Storage`] where the file cannot be opened: which offsets are free is not known then.
-fn end_of_swap(storage: &dyn Storage, base: Offset, path: &str) -> Result<Offset> {
-    let held = Held::read(storage, path, Some(base), 0)?;
-    let damaged = held.damaged.last().map_or(Offset(0), |(first, next)| next.unwrap_or(first.saturating_add(1)));
-    Ok(held.span().map_or(base, |(_, next)| next).max(damaged).min(OFFSET_MAX))
 }
 
 /// Base offsets of the segments in a partition directory, ascending. Leftovers of what was interrupted are removed
@@ -311,18 +294,7 @@ impl Recovery<'_> {
         let mut segments: Vec<Arc<Segment>> = Vec::with_capacity(bases.len() + 1);
         // Everything before the segment of the recovery point is taken as it is: opening does not grow with the log.
         let known = self.params.saved.is_some();
-        let mut bases = bases;
-        if known
-            && !bug(Bug::BeginBehindAHole)
-            && self.log.origin() == Origin::Own
-            && bases.first().is_some_and(|&base| base > saved_point.offset)
-        {
-            // A cut has lost the name in front of these, and with it records that nobody was promised: a hole.
-            for &base in bases.iter().rev() {
-                self.cut_segment(base)?;
-            }
-            bases = &[];
-        }
+        let bases = if known { self.without_a_hole(bases, saved_point.offset)? } else { bases };
         let first = if known { bases.partition_point(|&base| base <= saved_point.offset).saturating_sub(1) } else { 0 };
         segments.extend(bases[..first.min(bases.len())].iter().map(|&base| self.segment(base)));
         if let Some(sealed) = segments.last_mut().filter(|sealed| sealed.base_offset == saved_point.base_offset) {
@@ -364,6 +336,12 @@ impl Recovery<'_> {
         let deleted = self.deleted_below(bases, end, saved_point.offset);
         let mut start = deleted.max(bases.first().copied().unwrap_or(deleted.max(Offset(0)))).max(Offset(0));
         self.report_missing_start(start);
+        if let Some(last) = segments.last().filter(|_| end < saved_point.offset) {
+            let behind = self.put_base_right(last, position, end, saved_point.offset)?;
+            if behind > position {
+                (position, end) = (behind, saved_point.offset);
+            }
+        }
         if segments.is_empty() || end < saved_point.offset {
             // Durable records are gone. Their offsets are not given out again: a new segment begins behind them.
             let lost_from = if segments.is_empty() { start } else { end };
@@ -411,6 +389,19 @@ impl Recovery<'_> {
         Ok(())
     }
 
+    /// The segments at `bases` of a log that was durable below `point`, but for those behind a hole in front of them all:
+    /// a cut has lost the name in front of these, and with it records that nobody was promised.
+    fn without_a_hole<'b>(&mut self, bases: &'b [Offset], point: Offset) -> Result<&'b [Offset]> {
+        let begins_behind = bases.first().is_some_and(|&base| base > point);
+        if bug(Bug::BeginBehindAHole) || self.log.origin() != Origin::Own || !begins_behind {
+            return Ok(bases);
+        }
+        for &base in bases.iter().rev() {
+            self.cut_segment(base)?;
+        }
+        Ok(&[])
+    }
+
     /// Ends the log in `segment`, above the recovery point, where the walk has stopped.
     fn end_here(&mut self, segment: &mut Arc<Segment>, walked: &Walked) -> Result<()> {
         let Walked { position, next_offset, to_the_end, .. } = *walked;
@@ -433,6 +424,33 @@ impl Recovery<'_> {
                 segment.set_stale();
             }
         }
+    }
+
+    /// Where nothing but the base offset of the last durable batch is damaged, which is due as `end` at `position`:
+    /// writes the right one, and returns where that batch ends. Offsets need only rise here, so what the batch says
+    /// would be believed once the log goes on behind it.
+    fn put_base_right(
+        &mut self,
+        segment: &Segment,
+        position: Position,
+        end: Offset,
+        point: Offset,
+    ) -> Result<Position> {
+        let mut window = Window::new(Arc::clone(segment.file()?), u64::from(segment.len()?));
+        let batch = displaced_batch(&mut window, u64::from(position), end);
+        let fits = |batch: &Candidate| batch.next_offset == point && window.first_nonzero(batch.end).is_none();
+        let Some(batch) = batch.filter(fits).filter(|_| self.log.origin() == Origin::Imported) else {
+            return Ok(position);
+        };
+        let path = segment.path();
+        let file = self.log.storage.open(&path, Access::Write).map_err(Error::storage("open", &path))?;
+        // Made durable with all that is accepted. Torn, it is damage to the same field.
+        file.write_at(&end.0.to_be_bytes(), u64::from(position)).map_err(Error::storage("write", &path))?;
+        self.report.lost.retain(|range| range.position != position || range.file != path);
+        self.report
+            .put_right
+            .push(LostRange { resumes_at: Some(position), ..lost_range(&path, None, end, point, position) });
+        Ok(Position(batch.end as u32))
     }
 
     /// The offset behind `point`, and, where offsets need only rise, behind all that the valid batches from `position`
@@ -541,6 +559,7 @@ impl Recovery<'_> {
                 contiguous: self.log.origin() == Origin::Own,
                 offset_end: bases.get(at + 1).copied().unwrap_or(Offset::MAX),
                 durable_below: saved.offset,
+                durable_position: saved.position_in(base),
             };
             let mut walker = Walker::open(&*self.log.storage, &segment.path(), rules)?;
             let end = walker.valid_end();
@@ -653,6 +672,7 @@ impl Recovery<'_> {
             contiguous: self.log.origin() == Origin::Own && !bug(Bug::IgnoreContiguity),
             offset_end: next_base.unwrap_or(Offset::MAX),
             durable_below: saved.offset,
+            durable_position: 0,
             epochs: None,
             epoch_before: None,
             check_crc: (next_offset >= saved.offset || self.is_whole()) && !bug(Bug::SkipCrc),
@@ -694,15 +714,14 @@ impl Recovery<'_> {
         self.epoch_before = None;
         let upper = next_base.unwrap_or(if self.is_whole() { Offset::MAX } else { saved.offset });
         let durable_below = if self.is_whole() { Offset(0) } else { saved.offset };
-        let due = Continuation { durable_below, ..self.due(walked.next_offset, saved, next_base) };
+        let durable_position = saved.position_in(segment.base_offset);
+        let due = Continuation { durable_below, durable_position, ..self.due(walked.next_offset, saved, next_base) };
         let mut found = segment.resync(walked.position, segment.len()?, &due.plausible(), &self.log.pool)?;
         if let Some((at, base)) = found.batch.filter(|(_, base)| !self.is_whole() && *base >= saved.offset) {
             let due = self.due(base, saved, next_base);
             let is_of_this_history =
                 matches!(self.step(&mut Cursor::new(&self.log.pool), segment, at, segment.len()?, due), Ok(Some(_)));
-            // Before the place of the point stands what was below it, whatever its base offset says.
-            let is_behind = segment.base_offset != saved.base_offset || at >= saved.position;
-            found.batch = found.batch.filter(|_| is_of_this_history && is_behind);
+            found.batch = found.batch.filter(|_| is_of_this_history);
         }
         if found.batch.is_none() && self.goes_on_at(segment, walked.position, saved)? {
             found.batch = Some((saved.position, saved.offset));

@@ -26,6 +26,13 @@ pub(crate) struct DurablePoint {
     pub(crate) position: Position,
 }
 
+impl DurablePoint {
+    /// Where in the segment at `base_offset` it stands; 0 where it does not stand in it.
+    pub(crate) fn position_in(&self, base_offset: Offset) -> u64 {
+        if self.base_offset == base_offset { u64::from(self.position) } else { 0 }
+    }
+}
+
 /// What the checkpoint says of one log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SavedLog {

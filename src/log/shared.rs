@@ -278,6 +278,7 @@ impl LogShared {
             contiguous: self.origin() == Origin::Own,
             offset_end,
             durable_below: self.recovery_point.load(Ordering::Acquire),
+            durable_position: 0,
             epochs: None,
             epoch_before: None,
             check_crc: true,

@@ -29,6 +29,7 @@ impl Held {
             contiguous: false,
             offset_end: Offset::MAX,
             durable_below: Offset(0),
+            durable_position: 0,
         };
         let mut walker = Walker::open(storage, path, rules)?;
         walker.start_at(from);
@@ -48,9 +49,10 @@ impl Held {
         }
     }
 
-    /// First offset, and the one behind the last; `None` where no batch holds.
+    /// The least offset, and the one behind the greatest; `None` where no batch holds.
     pub(crate) fn span(&self) -> Option<(Offset, Offset)> {
-        self.ranges.first().zip(self.ranges.last()).map(|(first, last)| (first.0, last.1))
+        let (first, next) = (self.ranges.iter().map(|range| range.0), self.ranges.iter().map(|range| range.1));
+        first.min().zip(next.max())
     }
 }
 

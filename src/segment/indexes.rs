@@ -389,6 +389,7 @@ impl Segment {
             contiguous: self.options.contiguous,
             offset_end: Offset::MAX,
             durable_below: Offset(0),
+            durable_position: 0,
             epochs: None,
             epoch_before: None,
             check_crc: check_crcs,

@@ -24,6 +24,8 @@ pub(crate) struct WalkRules {
     pub(crate) offset_end: Offset,
     /// Everything below was durable; 0 where no checkpoint knows the log.
     pub(crate) durable_below: Offset,
+    /// Where in the file that point stands; 0 where it does not stand in it.
+    pub(crate) durable_position: u64,
 }
 
 /// What stands where the walk is.
@@ -300,6 +302,7 @@ impl Walker {
             contiguous: self.rules.contiguous,
             offset_end: self.rules.offset_end,
             durable_below: self.rules.durable_below,
+            durable_position: self.rules.durable_position,
             epochs: None,
             epoch_before: None,
             check_crc: true,
@@ -350,11 +353,7 @@ impl Walker {
         if let Some(Candidate { end: behind, next_offset: next, .. }) = displaced {
             let fits = match (damage.resumes_at, damage.next_offset) {
                 (Some(at), Some(base)) => at == behind && base == next,
-                _ => {
-                    self.rules.contiguous
-                        && next == self.rules.offset_end
-                        && self.window.first_nonzero(behind).is_none()
-                }
+                _ => self.leads_on(next) && self.window.first_nonzero(behind).is_none(),
             };
             if fits {
                 damage.wrong_base = Some((behind - position) as u32);
@@ -366,6 +365,12 @@ impl Walker {
             *expected = next;
         }
         Step::Damage(damage)
+    }
+
+    /// Whether the log is known to go on at `next` behind this file's last batch.
+    fn leads_on(&self, next: Offset) -> bool {
+        let WalkRules { offset_end, durable_below, .. } = self.rules;
+        next == offset_end || offset_end == Offset::MAX && next == durable_below
     }
 
     /// The batch at `position`, where nothing but its base offset keeps it from being the one of the offset `expected`.
@@ -430,6 +435,7 @@ fn is_stale(batch: &RecordBatch<'_>, epochs: EpochTableView<'_>, before: Option<
         contiguous: false,
         offset_end: Offset::MAX,
         durable_below: Offset(0),
+        durable_position: 0,
         epochs: Some(epochs),
         epoch_before: before,
         check_crc: false,

@@ -162,6 +162,21 @@ impl fmt::Display for RecoveryReport {
                 let offsets = offsets_in_words(lost.first_offset, lost.next_offset);
                 write!(f, "\n  {} at {}: {offsets} lost", lost.file, lost.position)?;
             }
+            for batch in &log.put_right {
+                let offsets = offsets_in_words(batch.first_offset, batch.next_offset);
+                write!(
+                    f,
+                    "\n  {} at {}: the base offset was damaged, and is put right: {offsets}",
+                    batch.file, batch.position
+                )?;
+            }
+            for swap in &log.placed {
+                let segment = swap.trim_end_matches(".swap");
+                write!(
+                    f,
+                    "\n  {swap}, which Kafka's log cleaner left and no other segment overlaps, is {segment} now"
+                )?;
+            }
             for swap in &log.swap_files {
                 write!(
                     f,

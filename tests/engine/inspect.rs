@@ -715,6 +715,39 @@ fn a_batch_that_reaches_over_the_range_is_exported_in_part() {
     }
 }
 
+/// The checkpoint has all logs of a store: read once for each of them, it costs the square of their number.
+#[test]
+fn an_export_of_many_logs_reads_the_checkpoint_once() {
+    let read_for = |logs: u32, for_broker: bool| {
+        let disk = Disk::new();
+        let store = disk.open();
+        store.create_topic(&NewTopic::new("t").partitions(logs)).unwrap();
+        for partition in 0..logs {
+            append(&store.log("t", partition).unwrap(), 0, 3);
+        }
+        store.close().unwrap();
+        let counted = Pulled { disk: disk.0.clone(), left: Arc::new(AtomicUsize::new(0)), checkpoint: Arc::default() };
+        let storage: Arc<dyn Storage> = Arc::new(counted.clone());
+        let mut export = inspect::Export::new(&storage, ExportRange::default()).unwrap();
+        let (target, mut records) = (Disk::new(), 0);
+        for partition in 0..logs {
+            let name = edgelog::TopicPartition::new("t", partition);
+            let go_on = &mut |_| ControlFlow::Continue(());
+            let report = if for_broker {
+                export.partition(&name, &target.storage(), None, go_on)
+            } else {
+                export.records(&name, &mut |_, _| Ok(()), go_on)
+            };
+            records += report.unwrap().records;
+        }
+        assert_eq!(records, u64::from(logs) * 3);
+        counted.checkpoint.load(Ordering::Relaxed)
+    };
+    for for_broker in [false, true] {
+        assert_eq!(read_for(64, for_broker), read_for(128, for_broker), "for a broker: {for_broker}");
+    }
+}
+
 #[test]
 fn damage_is_left_out_of_exports_and_told() {
     let disk = closed_store(200);
@@ -798,6 +831,8 @@ fn a_dump_is_kafkas_to_the_letter() {
 struct Pulled {
     disk: MemoryStorage,
     left: Arc<AtomicUsize>,
+    /// How often more of the checkpoint was read than the headers of its slots.
+    checkpoint: Arc<AtomicUsize>,
 }
 
 impl Pulled {
@@ -826,7 +861,8 @@ impl Storage for Pulled {
         if access == Access::CreateNew {
             self.change()?;
         }
-        Ok(Arc::new(PulledFile { file: self.disk.open(path, access)?, disk: self.clone() }))
+        let is_checkpoint = path == "edgelog.checkpoint";
+        Ok(Arc::new(PulledFile { file: self.disk.open(path, access)?, disk: self.clone(), is_checkpoint }))
     }
     fn metadata(&self, path: &str) -> io::Result<FileMeta> {
         self.disk.metadata(path)
@@ -852,6 +888,7 @@ impl Storage for Pulled {
 struct PulledFile {
     file: Arc<dyn StorageFile>,
     disk: Pulled,
+    is_checkpoint: bool,
 }
 
 impl StorageFile for PulledFile {
@@ -859,6 +896,9 @@ impl StorageFile for PulledFile {
         self.file.len()
     }
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        if self.is_checkpoint && buffer.len() > 1024 {
+            self.disk.checkpoint.fetch_add(1, Ordering::Relaxed);
+        }
         self.file.read_at(buffer, position)
     }
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
@@ -908,7 +948,8 @@ fn a_repair_that_is_cut_short_anywhere_can_be_run_again() {
     let mut whole = false;
     for changes in 0.. {
         let copy = disk.copy();
-        let pulled = Pulled { disk: copy.0.clone(), left: Arc::new(AtomicUsize::new(changes)) };
+        let pulled =
+            Pulled { disk: copy.0.clone(), left: Arc::new(AtomicUsize::new(changes)), checkpoint: Arc::default() };
         let storage: Arc<dyn Storage> = Arc::new(pulled);
         let done = inspect::repair(&storage, &Selection::all(), false, &mut |_| ControlFlow::Continue(()));
         drop(storage);

@@ -212,6 +212,115 @@ fn a_base_offset_that_damage_has_raised_is_believed_by_nobody() {
     }
 }
 
+/// Where offsets need only rise, a raised base offset may look like a hole, and the batch behind it like damage.
+#[test]
+fn a_base_offset_raised_by_less_than_a_batch_has_hides_nothing() {
+    for (raised, is_opened) in [(3, false), (4, false), (3, true), (4, true)] {
+        let dir = TempDir::new();
+        let batches = [batch_of(0, 2), batch_of(2, 3), batch_of(5, 3)];
+        imported(dir.path(), &[(0, batches.concat())]);
+        if is_opened {
+            opened(dir.path()).0.close().unwrap();
+        }
+        let mut bytes = fs::read(segment(dir.path())).unwrap();
+        bytes[batches[0].len() + 7] = raised;
+        fs::write(segment(dir.path()), &bytes).unwrap();
+        all_agree(dir.path(), &[0, 1, 5, 6, 7], &[(2, 5)]);
+    }
+}
+
+/// The last batch below the recovery point, raised so that it reaches over the point: damage to all who only read. An
+/// open goes on behind the point, where nothing would contradict the batch any more: so it puts the offset right.
+#[test]
+fn a_base_offset_raised_over_the_recovery_point_is_damage_until_an_open_puts_it_right() {
+    for raised in [1, 2, 7, 1000, 1 << 33] {
+        let dir = TempDir::new();
+        let batches = [batch_of(0, 2), batch_of(2, 2), batch_of(6, 2), batch_of(8, 2)];
+        imported(dir.path(), &[(0, batches.concat())]);
+        opened(dir.path()).0.close().unwrap();
+        let mut bytes = fs::read(segment(dir.path())).unwrap();
+        let at = batches[..3].concat().len();
+        bytes[at..at + 8].copy_from_slice(&i64::to_be_bytes(8 + raised));
+        fs::write(segment(dir.path()), &bytes).unwrap();
+        let whole = TempDir::new();
+        crate::support::copy_dir(dir.path(), whole.path());
+        repair(whole.path());
+        let (_store, log) = attached(whole.path());
+        assert_eq!(read(&log, OffsetSpec::Earliest), (vec![0, 1, 2, 3, 6, 7, 8, 9], vec![]), "{raised}: repaired");
+
+        let (_store, log) = attached(dir.path());
+        let (seen, lost) = read(&log, OffsetSpec::Earliest);
+        assert_eq!((&seen[..], &ranges(&lost)[..]), (&[0, 1, 2, 3, 6, 7][..], &[(8, 10)][..]), "{raised}");
+        assert_eq!(lost_by_fsck(dir.path()), [(8, 10)], "{raised}");
+        for from in [6, 8, 9] {
+            let (_, lost) = read(&log, OffsetSpec::Offset(Offset(from)));
+            assert_eq!(lost.last().map(|lost| lost.next_offset), Some(Offset(10)), "{raised}: from {from}");
+        }
+        let (store, log) = opened(dir.path());
+        assert_eq!(read(&log, OffsetSpec::Earliest), (vec![0, 1, 2, 3, 6, 7, 8, 9], vec![]), "{raised}: opened");
+        let report = store.recovery_report();
+        assert_eq!((report.lost_offsets(), report.logs[0].put_right.len()), (0, 1), "{raised}: {report}");
+        store.close().unwrap();
+        assert_eq!(append_and_find(dir.path()), 10, "{raised}");
+        all_agree(dir.path(), &[0, 1, 2, 3, 6, 7, 8, 9, 10], &[]);
+    }
+}
+
+/// Above the recovery point, in the boot that wrote it: no stop of the writer gives a batch that holds another offset.
+#[test]
+fn a_raised_base_offset_at_the_end_of_a_log_is_reported_as_a_loss() {
+    for raised in [1, 2, 1000, 1 << 33] {
+        let dir = TempDir::new();
+        own(dir.path(), 6);
+        let (store, log) = opened(dir.path());
+        for _ in 0..3 {
+            log.append(NewRecord::value(b"acknowledged")).unwrap();
+        }
+        store.abandon();
+        drop((log, store));
+        let mut bytes = fs::read(segment(dir.path())).unwrap();
+        let at = places(&bytes)[8];
+        bytes[at..at + 8].copy_from_slice(&i64::to_be_bytes(8 + raised));
+        fs::write(segment(dir.path()), &bytes).unwrap();
+        assert_eq!(lost_by_fsck(dir.path()), [(8, 9)], "{raised}");
+        let storage: Arc<dyn Storage> =
+            Arc::new(DirectoryStorage::open(dir.path(), DirectoryStorageOptions::default()).unwrap());
+        let hidden = inspect::check_hidden(&storage, &"t-0".parse().unwrap()).unwrap();
+        assert_eq!(hidden.iter().map(|found| found.lost).collect::<Vec<_>>(), [Some((Offset(8), Offset(9)))]);
+        let (store, log) = opened(dir.path());
+        assert_eq!(read(&log, OffsetSpec::Earliest).0.len(), 8);
+        let report = store.recovery_report();
+        assert_eq!(report.lost_offsets(), 1, "{raised}: {report}");
+        assert!(report.to_string().contains("repair --salvage"), "{report}");
+    }
+}
+
+/// Sound batches behind one that damage has raised are set aside with it: as many as there are, by the offsets that
+/// they have, and the dry run of a repair says so before.
+#[test]
+fn what_stands_behind_a_raised_base_offset_is_counted_when_it_is_set_aside() {
+    let dir = TempDir::new();
+    own(dir.path(), 6);
+    let (store, log) = opened(dir.path());
+    for _ in 0..5 {
+        log.append(NewRecord::value(b"acknowledged")).unwrap();
+    }
+    store.abandon();
+    drop((log, store));
+    let mut bytes = fs::read(segment(dir.path())).unwrap();
+    let at = places(&bytes)[7];
+    bytes[at..at + 8].copy_from_slice(&i64::to_be_bytes(1 << 33));
+    fs::write(segment(dir.path()), &bytes).unwrap();
+    assert_eq!(lost_by_fsck(dir.path()), [(7, 11)]);
+    let storage: Arc<dyn Storage> =
+        Arc::new(DirectoryStorage::open(dir.path(), DirectoryStorageOptions::default()).unwrap());
+    let dry = inspect::repair(&storage, &Selection::all(), true, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert!(dry.actions.iter().any(|action| action.text.contains("offsets 8 to 10")), "{:?}", dry.actions);
+    let report = opened(dir.path()).0.recovery_report();
+    assert_eq!(report.set_aside_offsets(), 3, "{report}");
+    assert_eq!(report.logs[0].cut[0].valid_offsets, Some((Offset(8), Offset(10))), "{report}");
+}
+
 #[test]
 fn a_file_that_lost_its_end_at_a_batch_boundary_is_reported() {
     for kept in 0..5 {

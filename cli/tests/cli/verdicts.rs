@@ -294,12 +294,36 @@ fn a_damaged_last_batch_of_a_killed_writer_is_a_loss_to_all() {
     assert!(!append.stderr.contains("unfinished") && append.stderr.contains("kept in t-0/"), "{}", append.stderr);
 }
 
+/// One that fits between the segments of a copied log: missing to every command until the first open puts it in place.
+#[test]
+fn a_swap_file_of_kafkas_cleaner_that_fits_is_put_in_place() {
+    for how in [&["append", "t", "--quiet"][..], &["repair"]] {
+        let place = Place::new();
+        let swap = format!("{}.swap", segment(2));
+        put(&place, "t-0", &segment(0), &batch(0, &["a", "b"]));
+        put(&place, "t-0", &swap, &batch(2, &["c", "d"]));
+        put(&place, "t-0", &segment(4), &batch(4, &["e"]));
+        assert_eq!(offsets(&tail(&place).exits(2)), [0, 1, 4]);
+        for command in [&["fsck"][..], &["stat"], &["export", "t", "--to", "-", "--format", "json"]] {
+            place.run(command).exits(2);
+        }
+        let opened = place.run_with(how, b"").exits(0);
+        let said = format!("{}{}", opened.stdout, opened.stderr);
+        assert!(said.contains(&swap) && said.contains(&format!("t-0/{} now", segment(2))), "{said}");
+        assert_eq!(offsets(&tail(&place).exits(0)), [0, 1, 2, 3, 4]);
+        for command in [&["fsck"][..], &["stat"], &["export", "t", "--to", "-", "--format", "json"]] {
+            place.run(command).exits(0);
+        }
+    }
+}
+
 #[test]
 fn a_swap_file_of_kafkas_cleaner_is_named_and_a_rename_makes_use_of_it() {
     let place = Place::new();
     let swap = format!("{}.swap", segment(2));
     put(&place, "t-0", &segment(0), &batch(0, &["a", "b"]));
-    let only_copy = batch(2, &["c", "d"]);
+    // It overlaps the segment behind: what it was to replace is not known.
+    let only_copy = [batch(2, &["c", "d"]), batch(4, &["e", "x"])].concat();
     put(&place, "t-0", &swap, &only_copy);
     put(&place, "t-0", &segment(4), &batch(4, &["e"]));
     let told = format!("t-0/{swap}: left by Kafka's log cleaner; it holds offsets 2 to 3, which no segment has");
@@ -307,8 +331,9 @@ fn a_swap_file_of_kafkas_cleaner_is_named_and_a_rename_makes_use_of_it() {
         let done = place.run(command).exits(2);
         assert!(done.stdout.contains(&told) && done.stdout.contains("rename it to t-0/"), "{}", done.stdout);
     }
-    let stat = place.run(&["stat"]).exits(0);
+    let stat = place.run(&["stat"]).exits(2);
     assert!(stat.stdout.contains(&swap), "{}", stat.stdout);
+    assert_eq!(offsets(&tail(&place).exits(2)), [0, 1, 4]);
     let append = place.run_with(&["append", "t", "--quiet"], b"f\n").exits(0);
     assert!(append.stderr.contains(&format!("t-0/{swap} was left by Kafka's log cleaner")), "{}", append.stderr);
     let repair = place.run(&["repair"]).exits(2);
@@ -316,7 +341,7 @@ fn a_swap_file_of_kafkas_cleaner_is_named_and_a_rename_makes_use_of_it() {
     assert_eq!(fs::read(place.store().join("t-0").join(&swap)).unwrap(), only_copy);
     let dir = place.store().join("t-0");
     fs::rename(dir.join(&swap), dir.join(segment(2))).unwrap();
-    assert_eq!(offsets(&tail(&place).exits(0)), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(offsets(&tail(&place).exits(0)), [0, 1, 2, 3, 4, 5, 6]);
 
     // A copy of what a segment holds is a leftover. (Repair writes the indexes of the segment.)
     place.run(&["repair"]).exits(0);

@@ -33,6 +33,11 @@ pub struct LogRecovery {
     /// Segments that Kafka's log cleaner left under a `.swap` name: no part of the log, and perhaps the only copy of
     /// records, which [`check`](crate::inspect::check()) says.
     pub swap_files: Vec<String>,
+    /// Segments that stood under a `.swap` name, were the only copy of their records, and are in their places now: what
+    /// Kafka's log cleaner had begun is finished.
+    pub placed: Vec<String>,
+    /// Offsets of batches of which only the base offset was damaged, and that have the right one again.
+    pub put_right: Vec<LostRange>,
     /// Why the log opened read-only, where it did: what it holds could not be made durable.
     pub failure: Option<String>,
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use edgelog_core::{Effort, LeaderEpoch, Offset, Plausible, Position, Resync, find_batch};
+use edgelog_core::{Effort, LeaderEpoch, Offset, Plausible, Position, Resync, resync};
 
 use super::Recovery;
 use super::report::CutTail;
@@ -171,7 +171,7 @@ impl Recovery<'_> {
     }
 
     /// First and last offset of the batches from `position` on that are valid in themselves, found by bounded searches.
-    /// None of them is held against the others: stale ones of several histories may stand side by side.
+    /// One whose base offset those behind it contradict does not count.
     pub(super) fn valid_offsets_behind(
         &self,
         segment: &Segment,
@@ -182,6 +182,14 @@ impl Recovery<'_> {
         let mut effort = Effort::for_segment(u64::from(len));
         let (mut at, mut next, mut range) = (position, None, None);
         for _ in 0..SEARCHES_MAX {
+            // The first may have any offset: one that did not get its own yet has 0.
+            let due = self.log.due(next.unwrap_or(Offset(0)), Offset::MAX).plausible();
+            let offset_min = next.unwrap_or(Plausible::ANY_OFFSET);
+            let plausible = Plausible { offset_min, durable_below: Offset(0), ..due };
+            match resync(&mut window, u64::from(at), u64::from(at), &plausible, &mut effort) {
+                Resync::Found(found) => at = Position(found.position as u32),
+                _ => break,
+            }
             let mut cursor = Cursor::new(&self.log.pool);
             while let Ok(Ok(batch)) = cursor.batch(segment, at, len) {
                 if next.is_some_and(|next| batch.base_offset() < next) || batch.verify_crc().is_err() {
@@ -189,14 +197,6 @@ impl Recovery<'_> {
                 }
                 range = Some((range.map_or(batch.base_offset(), |(first, _)| first), batch.last_offset()));
                 (at, next) = (at + batch.size() as u32, Some(batch.next_offset()));
-            }
-            cursor.release();
-            // The first may have any offset: one that did not get its own yet has 0.
-            let due = self.log.due(next.unwrap_or(Offset(0)), Offset::MAX).plausible();
-            let plausible = Plausible { offset_min: next.unwrap_or(Plausible::ANY_OFFSET), ..due };
-            match find_batch(&mut window, u64::from(at) + 1, &plausible, &mut effort.search) {
-                Resync::Found(found) => at = Position(found.position as u32),
-                _ => break,
             }
         }
         Ok(range)
