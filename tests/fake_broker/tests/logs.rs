@@ -232,14 +232,20 @@ fn a_topic_that_is_deleted_and_created_again_under_a_bridge_waits_with_the_reaso
     bridge.until_caught_up();
     let store = Store::open(&device.0).unwrap();
     store.delete_topic("t").unwrap();
-    bridge.until("deleted", |event| matches!(event, BridgeEvent::Waiting { reason, .. } if reason.to_string().contains("deleted")));
+    bridge.until(
+        "deleted",
+        |event| matches!(event, BridgeEvent::Waiting { reason, .. } if reason.to_string().contains("deleted")),
+    );
     let metrics = bridge.metrics.read();
     assert_eq!((metrics.logs[0].lag_records, metrics.logs[0].end_offset), (None, None));
     assert!(!metrics.to_prometheus().contains("edgelog_bridge_lag_records{"));
     store.close().unwrap();
     device.append(&values("new", 15), |_| true);
     let words = "deleted and created again";
-    bridge.until(words, |event| matches!(event, BridgeEvent::Waiting { reason, .. } if reason.to_string().contains(words)));
+    bridge.until(
+        words,
+        |event| matches!(event, BridgeEvent::Waiting { reason, .. } if reason.to_string().contains(words)),
+    );
     let log = bridge.metrics.read().logs[0].clone();
     assert_eq!((log.lag_records, log.waits.is_some()), (None, true));
     assert_eq!(cluster.values("t"), old);
@@ -292,7 +298,10 @@ fn a_broker_that_does_not_know_its_topics_yet_is_asked_again_before_a_log_is_giv
     // One that never knows the topic lets the log wait.
     cluster.front.forget_topics(usize::MAX);
     let (positions, _) = device.send(cluster.config(&[("request.timeout.ms", "100")]));
-    assert!(positions[0].waits.as_ref().is_some_and(|reason| reason.to_string().contains("UnknownTopic")), "{positions:?}");
+    assert!(
+        positions[0].waits.as_ref().is_some_and(|reason| reason.to_string().contains("UnknownTopic")),
+        "{positions:?}"
+    );
 }
 
 #[test]
