@@ -225,8 +225,10 @@ mod tests {
         // Only who said that it is not the coordinator is forgotten, and who was never found.
         fetch(&mut coordinators, &mut brokers, &["gone", "0"], true);
         assert_eq!(counted(), [3, 5]);
-        fetch(&mut coordinators, &mut brokers, &["moved", "refused"], true);
+        fetch(&mut coordinators, &mut brokers, &["moved"], true);
         assert_eq!(counted(), [4, 6]);
+        fetch(&mut coordinators, &mut brokers, &["refused"], true);
+        assert_eq!(counted(), [5, 6]);
     }
 
     #[test]
