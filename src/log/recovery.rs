@@ -389,8 +389,8 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// The segments at `bases` of a log that was durable below `point`, but for those behind a hole in front of them all:
-    /// a cut has lost the name in front of these, and with it records that nobody was promised.
+    /// The segments at `bases` of a log that was durable below `point`, but for those behind a hole in front of them
+    /// all: a cut has lost the name in front of these, and with it records that were promised to no one.
     fn without_a_hole<'b>(&mut self, bases: &'b [Offset], point: Offset) -> Result<&'b [Offset]> {
         let begins_behind = bases.first().is_some_and(|&base| base > point);
         if bug(Bug::BeginBehindAHole) || self.log.origin() != Origin::Own || !begins_behind {
