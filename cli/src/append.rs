@@ -119,7 +119,7 @@ enum Acks {
     /// In the page cache
     #[value(name = "1")]
     Leader,
-    /// As 1: a local log has nobody to wait for
+    /// As 1: a local log has no replicas to wait for
     #[value(name = "0")]
     None,
 }

@@ -44,10 +44,6 @@ const BASH_NAMES: &str = r#"
 _edgelog_names() {
     _edgelog "$@"
     local cur="${COMP_WORDS[COMP_CWORD]}" before="${COMP_WORDS[COMP_CWORD-1]}" what="" names word at dir=()
-    # What clap offers for a value without a list is its name: [TOPIC], <FILE>...
-    for at in "${!COMPREPLY[@]}"; do
-        [[ "${COMPREPLY[at]}" == [\<\[]* ]] && unset "COMPREPLY[at]"
-    done
     for ((at = 1; at < COMP_CWORD; at++)); do
         word="${COMP_WORDS[at]}"
         case "$word" in

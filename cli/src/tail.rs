@@ -22,7 +22,7 @@ use crate::time;
 
 /// Print records, and follow
 ///
-/// Reads beside a running writer, or when there is none, and never changes a byte. Without options it prints the
+/// Works next to a running writer, or when there is none, and never changes a byte. Without options it prints the
 /// last ten records of each partition and then what is appended, until Ctrl-C.
 #[derive(clap::Args)]
 #[command(after_help = "\

@@ -18,7 +18,7 @@ use crate::time;
 
 /// Show all topics live: rates, sizes, retention, what is still to be sent
 ///
-/// Reads beside a running writer and changes nothing. A topic's LAG is how many offsets a holder still needs: those that
+/// Works next to a running writer and changes nothing. A topic's LAG is how many offsets a holder still needs: those that
 /// a bridge has not sent.
 #[derive(clap::Args)]
 #[command(after_help = "\

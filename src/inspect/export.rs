@@ -210,8 +210,8 @@ pub fn export_partition(
     Ok(report)
 }
 
-/// A partition directory in the making, under a name that no log has. Dropped before it is in place, it is removed: half
-/// a copy is none.
+/// A partition directory in the making, under a name that no log has. Dropped before it is in place, it is removed:
+/// half a copy is none.
 pub(super) struct Part<'a> {
     target: &'a Arc<dyn Storage>,
     dir: &'a str,

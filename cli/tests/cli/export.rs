@@ -44,7 +44,7 @@ fn nothing_but_a_file_is_replaced() {
     assert!(fs::symlink_metadata(&socket).unwrap().file_type().is_socket());
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink() && fs::read(&target).unwrap() == b"x");
     let unread = export(&place, &fifo, "json").exits(1);
-    assert!(unread.stderr.contains("nobody reads"), "{}", unread.stderr);
+    assert!(unread.stderr.contains("no process reads"), "{}", unread.stderr);
     let mut reader =
         fs::OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(&fifo).unwrap();
     export(&place, &fifo, "json").exits(0);
