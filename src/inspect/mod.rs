@@ -8,7 +8,7 @@
 //! * [`export_partition`] and [`export_records`] take logs elsewhere (`edgelog export`), and
 //!   [`import_partitions`] takes them in (`edgelog import`).
 //!
-//! All but [`repair`], [`salvage`] and [`import_partitions`] only read, take no lock, and work beside a live writer.
+//! All but [`repair`], [`salvage`] and [`import_partitions`] only read, take no lock, and work next to a live writer.
 //! They read by system calls, never through maps, in stretches of bounded size: a bad medium is an error and never a
 //! signal, and memory does not grow with the files.
 //!

@@ -96,10 +96,8 @@ fn what_tail_prints_as_json_goes_in_again() {
 #[test]
 fn records_find_their_topics_by_themselves() {
     let place = Place::new();
-    let records = concat!(
-        "{\"topic\":\"a\",\"payload\":\"1\"}\n\n",
-        "{\"topic\":\"b\",\"payload\":\"2\"}\n{\"topic\":\"a\",\"payload\":\"3\"}"
-    );
+    let record = |topic, payload| json!({"topic": topic, "payload": payload}).to_string();
+    let records = format!("{}\n\n{}\n{}", record("a", "1"), record("b", "2"), record("a", "3"));
     let done = place.run_with(&["append", "--json"], records.as_bytes()).exits(0);
     assert_eq!(done.lines(), ["a-0 @ 0 to 1", "b-0 @ 0"]);
     assert_eq!(place.run(&["tail", "a", "--raw", "--no-follow"]).exits(0).stdout, "1\n3\n");

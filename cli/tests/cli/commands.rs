@@ -251,7 +251,8 @@ fn bash_completes_topics_and_keys() {
     let complete = |words: &[&str]| {
         let mut bash = std::process::Command::new("bash");
         let run = "source \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); \
-                   _edgelog_names \"$1\" \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD-1]}\"; printf '%s\\n' \"${COMPREPLY[@]}\"";
+                   _edgelog_names \"$1\" \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD-1]}\"; \
+                   printf '%s\\n' \"${COMPREPLY[@]}\"";
         bash.args(["--norc", "-c", run, "bash"]).arg(&script).arg(env!("CARGO_BIN_EXE_edgelog")).args(words);
         bash.env("EDGELOG_DIR", place.path("none"));
         Place::run_command(bash, b"").exits(0).stdout.lines().map(str::to_owned).collect::<Vec<_>>()

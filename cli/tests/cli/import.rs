@@ -9,10 +9,16 @@ use crate::support::{Done, Place};
 fn exported(place: &Place, format: &str, name: &str) -> String {
     place.run(&["topics", "create", "from", "-p", "2", "-c", "retention.ms=-1", "-c", "segment.bytes=4096"]).exits(0);
     let records = [
-        json!({"partition": 0, "ts": 1_700_000_000_000_u64, "key": "k", "payload": "two\nlines, \"quoted\"", "headers": ["h", null, "h", "v"]}),
+        json!({
+            "partition": 0, "ts": 1_700_000_000_000_u64, "key": "k", "payload": "two\nlines, \"quoted\"",
+            "headers": ["h", null, "h", "v"]
+        }),
         json!({"partition": 1, "ts": 1_700_000_000_001_u64, "key": null, "payload": null}),
         json!({"partition": 0, "ts": 5, "key": "", "payload": ""}),
-        json!({"partition": 0, "key_base64": "/wA=", "payload_base64": "wyg=", "headers": [{"base64": "/w=="}, {"base64": "AA=="}]}),
+        json!({
+            "partition": 0, "key_base64": "/wA=", "payload_base64": "wyg=",
+            "headers": [{"base64": "/w=="}, {"base64": "AA=="}]
+        }),
         json!({"partition": 1, "key": "base64:", "payload": " base64:x"}),
     ];
     let mut lines: Vec<String> = records.iter().map(Value::to_string).collect();
