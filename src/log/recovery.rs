@@ -30,7 +30,7 @@ use super::read::LostRange;
 use super::role::{Appender, Role, Writer};
 use super::saved_log::{DurablePoint, SavedLog, proved_by_names};
 use super::shared::LogShared;
-use super::swap::{end_of_swap, put_in_place, swap_files};
+use super::swap::{end_of_swap, put_in_place, swap_bases};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::segment::held::lost_everywhere;
@@ -87,10 +87,10 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     let may_be_clean = report.doubts.is_empty() && params.odd.is_empty();
     let is_copied = params.saved.is_none() && !is_begun_here(&*params.storage, &dir);
     let writer = log.writer()?;
-    let swap_files = swap_files(&*params.storage, &dir)?;
+    let swap_bases = swap_bases(&*params.storage, &dir)?;
     let mut kept_free = Offset(0);
-    for (base, path) in &swap_files {
-        kept_free = kept_free.max(end_of_swap(&*params.storage, *base, path)?);
+    for &base in &swap_bases {
+        kept_free = kept_free.max(end_of_swap(&*params.storage, &dir, base)?);
     }
     let learner = EpochLearner::default();
     let report_of = &mut report;
@@ -115,7 +115,7 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     report.leader_epoch = log.epochs.read().view().latest().map_or(LeaderEpoch(0), |entry| entry.epoch);
     report.failure = log.failure();
     if !report.clean {
-        report.swap_files = swap_files.into_iter().map(|(_, path)| path).collect();
+        report.swap_files = swap_bases.iter().map(|&base| file_names::swap_file(&dir, base)).collect();
     }
     Ok((log, report))
 }

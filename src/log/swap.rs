@@ -13,15 +13,12 @@ use crate::segment::file_names;
 use crate::segment::held::Held;
 use crate::storage::Storage;
 
-/// Those in the directory `dir`, with the base offsets in their names, ascending.
-pub(super) fn swap_files(storage: &dyn Storage, dir: &str) -> Result<Vec<(Offset, String)>> {
+/// The base offsets in the names of those in the directory `dir`, ascending.
+pub(super) fn swap_bases(storage: &dyn Storage, dir: &str) -> Result<Vec<Offset>> {
     let names = storage.read_dir(dir).map_err(Error::storage("list", dir))?;
-    let swaps = names.iter().filter_map(|entry| {
-        file_names::parse_swap_file(&entry.name).map(|base| (base, format!("{dir}/{}", entry.name)))
-    });
-    let mut swaps: Vec<_> = swaps.collect();
-    swaps.sort_unstable();
-    Ok(swaps)
+    let mut bases: Vec<Offset> = names.iter().filter_map(|entry| file_names::parse_swap_file(&entry.name)).collect();
+    bases.sort_unstable();
+    Ok(bases)
 }
 
 /// The offset behind those that such a file holds. They are not given out: the file may be the only copy of records,
@@ -29,8 +26,8 @@ pub(super) fn swap_files(storage: &dyn Storage, dir: &str) -> Result<Vec<(Offset
 ///
 /// # Errors
 /// [`Error::Storage`] where the file cannot be opened: which offsets are free is not known then.
-pub(super) fn end_of_swap(storage: &dyn Storage, base: Offset, path: &str) -> Result<Offset> {
-    let held = Held::read(storage, path, Some(base), 0)?;
+pub(super) fn end_of_swap(storage: &dyn Storage, dir: &str, base: Offset) -> Result<Offset> {
+    let held = Held::read(storage, &file_names::swap_file(dir, base), Some(base), 0)?;
     let damaged = held.damaged.last().map_or(Offset(0), |(first, next)| next.unwrap_or(first.saturating_add(1)));
     Ok(held.span().map_or(base, |(_, next)| next).max(damaged).min(OFFSET_MAX))
 }
@@ -68,7 +65,8 @@ pub(super) fn put_in_place(
     bases: &mut Vec<Offset>,
 ) -> Result<Vec<String>> {
     let mut placed = Vec::new();
-    for (base, path) in swap_files(storage, dir)? {
+    for base in swap_bases(storage, dir)? {
+        let path = file_names::swap_file(dir, base);
         let Ok(held) = Held::read(storage, &path, Some(base), 0) else { continue };
         if !fits_in(storage, dir, saved, bases, (base, &held)) {
             continue;

@@ -70,6 +70,11 @@ pub(crate) fn cut_file_epoch(name: &str) -> Option<LeaderEpoch> {
     name.strip_suffix(".cut")?.rsplit('-').next()?.parse().ok()
 }
 
+/// A segment that Kafka's log cleaner has written and not yet put in place.
+pub(crate) fn swap_file(dir: &str, base_offset: Offset) -> String {
+    format!("{dir}/{base_offset:020}.log.swap")
+}
+
 /// The base offset in the name of a segment that Kafka's log cleaner has written and not yet put in place.
 pub(crate) fn parse_swap_file(name: &str) -> Option<Offset> {
     parse_log_file(name.strip_suffix(".swap")?)

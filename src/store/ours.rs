@@ -64,9 +64,13 @@ pub(crate) fn survey(
             partitions.insert(name);
         }
     }
-    let away = |entry: &&DirEntry| !entry.is_dir && storage.leads_nowhere(&entry.name);
-    let away: BTreeSet<_> = names.iter().filter(away).filter_map(|e| TopicPartition::parse_dir(&e.name)).collect();
-    partitions.extend(away.iter().cloned());
+    let mut away = BTreeSet::new();
+    for entry in names.iter().filter(|entry| !entry.is_dir && storage.leads_nowhere(&entry.name)) {
+        if let Some(name) = TopicPartition::parse_dir(&entry.name) {
+            partitions.insert(name.clone());
+            away.insert(name);
+        }
+    }
     for name in &partitions {
         let first = TopicPartition::new(name.topic.as_str(), 0);
         let is_orphan = name.partition > 0 && !partitions.contains(&first);
@@ -100,14 +104,19 @@ impl Leftovers {
             return;
         }
         // A topic may have been created again beside what its deletion has left.
-        let unfinished: BTreeSet<_> = self.unfinished.iter().collect();
-        partitions.retain(|name| !unfinished.contains(name));
+        for name in &self.unfinished {
+            partitions.remove(name);
+        }
         let stays = |name: &TopicPartition| {
             let dir = name.to_string();
             partitions.contains(name) && (is_partition(storage, &dir) || storage.leads_nowhere(&dir))
         };
-        let known_topics: BTreeSet<&str> = known.keys().map(|name| name.topic.as_str()).collect();
-        let topics_staying: BTreeSet<&str> =
+        let is_known = |topic: &str| {
+            let mut from = known.range(TopicPartition::new(topic, 0)..);
+            from.next().is_some_and(|(name, _)| name.topic == topic)
+        };
+        // In the order of the partitions.
+        let topics_staying: Vec<&str> =
             partitions.iter().filter(|name| stays(name)).map(|name| name.topic.as_str()).collect();
         let mut finished = BTreeSet::new();
         let own_names = self.unfinished.iter().map(|name| (name.to_string(), name));
@@ -115,8 +124,8 @@ impl Leftovers {
             if !stays(name) {
                 self.gone.insert(name.clone());
             }
-            let is_deletion = known_topics.contains(name.topic.as_str()) || has_records(storage, &dir);
-            if is_deletion && !topics_staying.contains(name.topic.as_str()) {
+            let is_deletion = is_known(&name.topic) || has_records(storage, &dir);
+            if is_deletion && topics_staying.binary_search(&name.topic.as_str()).is_err() {
                 finished.insert(name.topic.clone());
             }
         }

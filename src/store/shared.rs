@@ -1,6 +1,6 @@
 //! One data directory, as its handle, its logs and housekeeping share it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use edgelog_core::{LogConfig, LogId, Offset, StoreConfig};
@@ -183,13 +183,14 @@ impl StoreShared {
             report.logs.push(outcome);
         }
         // A directory that the checkpoint knows and that is not there: not our doing, and not to be passed over.
-        let open: BTreeSet<&TopicPartition> = report.logs.iter().map(|log| &log.name).collect();
+        let open = self.logs.read();
         let unopened = self.unopened.read().clone();
         let deleted = &report.finished_deletions;
         let gone = |name: &&TopicPartition| {
-            !open.contains(*name) && !unopened.contains_key(name) && !deleted.contains(&name.topic)
+            !open.contains_key(*name) && !unopened.contains_key(name) && !deleted.contains(&name.topic)
         };
         report.missing = known.keys().filter(gone).cloned().collect();
+        drop(open);
         report.clean &= report.odd.is_empty() && deleted.is_empty() && !forgotten;
         report.clean &= report.missing.is_empty() && report.logs.iter().all(|log| log.clean);
         if !report.clean {
