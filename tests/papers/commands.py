@@ -25,6 +25,7 @@ A comment in the line before a block says what else to do with it:
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
 import re
@@ -37,7 +38,7 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = ("README.md", "docs/tutorial.md", "docs/cookbook.md", "docs/operations.md", "docs/faq.md")
 # What a page shows may wait for records and build a small program.
-PAGE_SECONDS_MAX = 180
+PAGE_SECONDS_MAX = 600
 # Blocks that show something and are no command. Rust is compiled by doc tests and held by tests/configuration_docs.rs.
 SHOWN = ("text", "toml", "rust", "rust,no_run", "properties", "ini")
 BROKER = "localhost:9092"
@@ -229,13 +230,13 @@ def broken_links():
 
 
 def start_broker(scratch):
-    """The address of a broker that ends with this process."""
+    """A broker, which ends with its context."""
     sys.path.insert(0, str(ROOT / "tests" / "kafka"))
     import check  # noqa: PLC0415
 
     broker = check.Broker(pathlib.Path(scratch))
     broker.start()
-    return broker.bootstrap
+    return broker
 
 
 def main():
@@ -258,10 +259,12 @@ def main():
         for text in broken:
             print(f"BROKEN {text}")
         passed, failed = int(not broken), len(broken)
-    with tempfile.TemporaryDirectory(prefix="edgelog-broker-") as scratch:
-        broker = start_broker(scratch) if args.broker else None
+    # The broker ends before its directory is removed.
+    with tempfile.TemporaryDirectory(prefix="edgelog-broker-") as scratch, contextlib.ExitStack() as stack:
+        broker = stack.enter_context(start_broker(scratch)) if args.broker else None
+        address = broker.bootstrap if broker else None
         for page in pages:
-            good, wrong, left_out = run_page(page, pathlib.Path(edgelog).absolute(), broker, args.canary, args.show)
+            good, wrong, left_out = run_page(page, pathlib.Path(edgelog).absolute(), address, args.canary, args.show)
             if args.canary:
                 found = len(wrong) == 1 and "a line that no command prints" in wrong[0]
                 print(f"{page}: the changed line was {'seen' if found else 'NOT SEEN'}")
