@@ -233,11 +233,12 @@ fn planned(before: &CheckReport, facts: &StoreFacts, plans: &[LogPlan]) -> Vec<R
             }
         }
     }
-    // What is lost above the recovery point is the open's to keep aside, but in a log that is left alone.
-    let is_kept_aside = |finding: &Finding| {
+    // What is lost above the recovery point is the open's to keep aside, and a file of Kafka's cleaner the open's to
+    // put in its place, but in a log that is left alone.
+    let is_the_opens = |finding: &Finding| {
         let log = before.logs.iter().find(|log| Some(&log.name) == finding.log.as_ref());
-        let is_placed = finding.severity == Severity::Lost && finding.position.is_some();
-        is_placed && log.is_some_and(|log| !log.needs_decision)
+        let is_work = finding.position.is_some() || finding.file.ends_with(".swap");
+        finding.severity == Severity::Lost && is_work && log.is_some_and(|log| !log.needs_decision)
     };
     for finding in &before.findings {
         let covered =
@@ -247,7 +248,7 @@ fn planned(before: &CheckReport, facts: &StoreFacts, plans: &[LogPlan]) -> Vec<R
         }
         let text = match finding.severity {
             Severity::Heals => format!("open the store, which heals: {}", finding.text),
-            _ if is_kept_aside(finding) => format!("open the store: {}", finding.text),
+            _ if is_the_opens(finding) => format!("open the store: {}", finding.text),
             _ => continue,
         };
         add(finding.log.as_ref(), finding.file.clone(), text);

@@ -437,17 +437,18 @@ fn something_else_in_the_place_of_a_segment_is_left_as_it_is() {
 #[test]
 fn the_offsets_of_a_swap_file_are_not_given_out() {
     let place = Place::new();
-    let swap = format!("{}.swap", segment(2));
+    // It overlaps the segment before: an open leaves it as it is.
+    let swap = format!("{}.swap", segment(1));
     put(&place, "t-0", &segment(0), &batch(0, &["a", "b"]));
-    put(&place, "t-0", &swap, &[batch(2, &["c", "d"]), batch(4, &["e", "f"])].concat());
+    put(&place, "t-0", &swap, &[batch(1, &["b"]), batch(2, &["c", "d"]), batch(4, &["e", "f"])].concat());
     for (line, offset) in [(b"g\n", 6), (b"h\n", 7)] {
         place.run_with(&["append", "t", "--quiet"], line).exits(0);
-        let read = tail(&place).exits(0);
+        let read = tail(&place).exits(2);
         assert_eq!(offsets(&read).last(), Some(&offset));
         assert!(read.stderr.contains(&swap) && read.stderr.contains("offsets 2 to 5"), "{}", read.stderr);
     }
     let dir = place.store().join("t-0");
-    fs::rename(dir.join(&swap), dir.join(segment(2))).unwrap();
+    fs::rename(dir.join(&swap), dir.join(segment(1))).unwrap();
     assert_eq!(offsets(&tail(&place).exits(0)), (0..8).collect::<Vec<_>>());
 }
 
@@ -457,7 +458,7 @@ fn what_is_said_of_a_swap_file_is_true() {
     let mut damaged = batch(2, &["c", "d"]);
     *damaged.last_mut().unwrap() ^= 1;
     let cases: [(i64, Vec<u8>, &str); 3] = [
-        (2, batch(2, &["c", "d"]), &advice),
+        (2, [batch(2, &["c", "d"]), batch(4, &["e"])].concat(), &advice),
         (2, damaged, "damaged where offset 2 was due, which no segment has"),
         (
             0,
@@ -473,6 +474,14 @@ fn what_is_said_of_a_swap_file_is_true() {
         for done in [place.run(&["fsck"]).exits(2), place.run(&["repair", "--dry-run"]).exits(2)] {
             assert!(done.stdout.contains(said) && !done.stdout.contains("hold all"), "{said}: {}", done.stdout);
         }
+    }
+    // One that fits is the next open's to put in its place, and a repair opens the store.
+    let place = Place::new();
+    put(&place, "t-0", &segment(0), &batch(0, &["a", "b"]));
+    put(&place, "t-0", &format!("{}.swap", segment(2)), &batch(2, &["c", "d"]));
+    for done in [place.run(&["fsck"]).exits(2), place.run(&["repair", "--dry-run"]).exits(0)] {
+        let said = format!("the next open for writing renames it to t-0/{}", segment(2));
+        assert!(done.stdout.contains(&said), "{}", done.stdout);
     }
     let place = Place::new();
     place.run_with(&["append", "u", "--quiet"], b"x\n").exits(0);
