@@ -293,7 +293,7 @@ fn try_program(work: &Path, program: &Path, target: &Target) -> Result<()> {
     let _ = fs::remove_dir_all(&store);
     let script = r#"set -euo pipefail
 echo "a record" | $RUN --dir "$STORE" append tried --quiet
-[ "$($RUN --dir "$STORE" tail tried --from-beginning --json | grep -c '"a record"')" = 1 ]
+[ "$($RUN --dir "$STORE" tail tried --from-beginning --no-follow --json | grep -c '"a record"')" = 1 ]
 $RUN --dir "$STORE" fsck >&2
 $RUN --version"#;
     let said = output(command(work, "bash", ["-c", script]).env("RUN", runner(program, target)).env("STORE", &store))?;
