@@ -237,7 +237,8 @@ fn planned(before: &CheckReport, facts: &StoreFacts, plans: &[LogPlan]) -> Vec<R
     // put in its place, but in a log that is left alone.
     let is_the_opens = |finding: &Finding| {
         let log = before.logs.iter().find(|log| Some(&log.name) == finding.log.as_ref());
-        let is_work = finding.position.is_some() || finding.file.ends_with(".swap");
+        let name = finding.file.rsplit('/').next().unwrap_or_default();
+        let is_work = finding.position.is_some() || file_names::parse_swap_file(name).is_some();
         finding.severity == Severity::Lost && is_work && log.is_some_and(|log| !log.needs_decision)
     };
     for finding in &before.findings {
