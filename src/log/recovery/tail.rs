@@ -185,7 +185,8 @@ impl Recovery<'_> {
             // The first may have any offset: one that did not get its own yet has 0.
             let due = self.log.due(next.unwrap_or(Offset(0)), Offset::MAX).plausible();
             let offset_min = next.unwrap_or(Plausible::ANY_OFFSET);
-            let plausible = Plausible { offset_min, durable_below: Offset(0), ..due };
+            // Nor do they follow each other without holes: stale ones of several histories may stand side by side.
+            let plausible = Plausible { offset_min, contiguous: false, durable_below: Offset(0), ..due };
             match resync(&mut window, u64::from(at), u64::from(at), &plausible, &mut effort) {
                 Resync::Found(found) => at = Position(found.position as u32),
                 _ => break,
