@@ -179,14 +179,7 @@ struct Dumper<'t> {
 
 impl Dumper<'_> {
     fn log(&mut self, file: Arc<dyn StorageFile>, len: u64, hints: Vec<u64>) -> io::Result<()> {
-        let rules = WalkRules {
-            first_offset: None,
-            contiguous: false,
-            offset_end: Offset::MAX,
-            durable_below: Offset(0),
-            durable_position: 0,
-        };
-        let mut walker = Walker::new(file, len, rules);
+        let mut walker = Walker::new(file, len, WalkRules::ANY);
         walker.set_hints(hints);
         let bytes_max = self.options.decompressed_bytes_max;
         let mut decompressor = bytes_max.map_or_else(Decompressor::default, Decompressor::new);

@@ -455,15 +455,8 @@ pub fn salvage(storage: &Arc<dyn Storage>, path: &str) -> Result<SalvageReport> 
     let len = file.len().map_err(Error::storage("look at", path))?;
     let store = Store::options().set("edgelog.housekeeping", "tick")?.open_on(SharedStorage(Arc::clone(storage)))?;
     let log = store.log(&name.topic, name.partition)?;
-    let rules = WalkRules {
-        first_offset: None,
-        contiguous: false,
-        offset_end: Offset::MAX,
-        durable_below: Offset(0),
-        durable_position: 0,
-    };
     let from = kept_before(&*file, len, path)?;
-    let mut walker = Walker::new(file, len, rules);
+    let mut walker = Walker::new(file, len, WalkRules::ANY);
     walker.start_at(from);
     let renamed_to = format!("{path}.salvaged");
     let mut report = SalvageReport {

@@ -53,14 +53,7 @@ fn walk(bytes: &[u8], rules: WalkRules) -> Vec<(u64, Step)> {
     }
 }
 
-const ANY: WalkRules = WalkRules {
-    first_offset: None,
-    contiguous: false,
-    offset_end: Offset::MAX,
-    durable_below: Offset(0),
-    durable_position: 0,
-};
-const OWN: WalkRules = WalkRules { first_offset: Some(Offset(0)), contiguous: true, ..ANY };
+const OWN: WalkRules = WalkRules { first_offset: Some(Offset(0)), contiguous: true, ..WalkRules::ANY };
 
 /// Where batches were found, and the offset that each begins with.
 fn found(bytes: &[u8], rules: WalkRules) -> Vec<(u64, Offset)> {
@@ -95,7 +88,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_walked_to_their_end(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
-        walk(&bytes, ANY);
+        walk(&bytes, WalkRules::ANY);
         walk(&bytes, OWN);
     }
 

@@ -24,13 +24,7 @@ impl Held {
     /// [`Error::Storage`](crate::Error::Storage) where the file cannot be opened.
     pub(crate) fn read(storage: &dyn Storage, path: &str, base_offset: Option<Offset>, from: u64) -> Result<Held> {
         // What the checkpoint says is durable says nothing of a file that is no part of the log.
-        let rules = WalkRules {
-            first_offset: base_offset,
-            contiguous: false,
-            offset_end: Offset::MAX,
-            durable_below: Offset(0),
-            durable_position: 0,
-        };
+        let rules = WalkRules { first_offset: base_offset, ..WalkRules::ANY };
         let mut walker = Walker::open(storage, path, rules)?;
         walker.start_at(from);
         let mut held = Held::default();

@@ -28,6 +28,17 @@ pub(crate) struct WalkRules {
     pub(crate) durable_position: u64,
 }
 
+impl WalkRules {
+    /// For a file of which nothing else is known: each batch is held to itself alone.
+    pub(crate) const ANY: WalkRules = WalkRules {
+        first_offset: None,
+        contiguous: false,
+        offset_end: Offset::MAX,
+        durable_below: Offset(0),
+        durable_position: 0,
+    };
+}
+
 /// What stands where the walk is.
 #[derive(Debug)]
 pub(crate) enum Step {
