@@ -266,22 +266,28 @@ fn a_base_offset_raised_over_the_recovery_point_is_damage_until_an_open_puts_it_
     }
 }
 
+/// A log of six records in a store that was closed, and `count` more by a writer that was killed, all acknowledged.
+/// Damage has made the base offset of the one at `offset` say `claimed`.
+fn killed_and_raised(dir: &Path, count: usize, offset: usize, claimed: i64) {
+    own(dir, 6);
+    let (store, log) = opened(dir);
+    for _ in 0..count {
+        log.append(NewRecord::value(b"acknowledged")).unwrap();
+    }
+    store.abandon();
+    drop((log, store));
+    let mut bytes = fs::read(segment(dir)).unwrap();
+    let at = places(&bytes)[offset];
+    bytes[at..at + 8].copy_from_slice(&claimed.to_be_bytes());
+    fs::write(segment(dir), &bytes).unwrap();
+}
+
 /// Above the recovery point, in the boot that wrote it: no stop of the writer gives a batch that holds another offset.
 #[test]
 fn a_raised_base_offset_at_the_end_of_a_log_is_reported_as_a_loss() {
     for raised in [1, 2, 1000, 1 << 33] {
         let dir = TempDir::new();
-        own(dir.path(), 6);
-        let (store, log) = opened(dir.path());
-        for _ in 0..3 {
-            log.append(NewRecord::value(b"acknowledged")).unwrap();
-        }
-        store.abandon();
-        drop((log, store));
-        let mut bytes = fs::read(segment(dir.path())).unwrap();
-        let at = places(&bytes)[8];
-        bytes[at..at + 8].copy_from_slice(&i64::to_be_bytes(8 + raised));
-        fs::write(segment(dir.path()), &bytes).unwrap();
+        killed_and_raised(dir.path(), 3, 8, 8 + raised);
         assert_eq!(lost_by_fsck(dir.path()), [(8, 9)], "{raised}");
         let storage: Arc<dyn Storage> =
             Arc::new(DirectoryStorage::open(dir.path(), DirectoryStorageOptions::default()).unwrap());
@@ -300,17 +306,7 @@ fn a_raised_base_offset_at_the_end_of_a_log_is_reported_as_a_loss() {
 #[test]
 fn what_stands_behind_a_raised_base_offset_is_counted_when_it_is_set_aside() {
     let dir = TempDir::new();
-    own(dir.path(), 6);
-    let (store, log) = opened(dir.path());
-    for _ in 0..5 {
-        log.append(NewRecord::value(b"acknowledged")).unwrap();
-    }
-    store.abandon();
-    drop((log, store));
-    let mut bytes = fs::read(segment(dir.path())).unwrap();
-    let at = places(&bytes)[7];
-    bytes[at..at + 8].copy_from_slice(&i64::to_be_bytes(1 << 33));
-    fs::write(segment(dir.path()), &bytes).unwrap();
+    killed_and_raised(dir.path(), 5, 7, 1 << 33);
     assert_eq!(lost_by_fsck(dir.path()), [(7, 11)]);
     let storage: Arc<dyn Storage> =
         Arc::new(DirectoryStorage::open(dir.path(), DirectoryStorageOptions::default()).unwrap());
