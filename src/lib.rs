@@ -144,6 +144,7 @@ mod canary;
 #[cfg(edgelog_canary)]
 #[doc(hidden)]
 pub mod canary;
+pub mod clients;
 pub mod clock;
 mod codec;
 mod error;

@@ -28,7 +28,7 @@ const FLOORS: &[&[&str]] = &[
     &["log"],
     &["store"],
     &["inspect"],
-    &["kafka", "producer", "consumer", "group", "dead_letter"],
+    &["kafka", "clients"],
     &["bridge"],
 ];
 
