@@ -117,9 +117,10 @@
 //! | feature | buys | costs |
 //! |---|---|---|
 //! | `snappy` (default) | `compression.type=snappy`, and reading snappy batches | the `snap` crate, pure Rust |
-//! | `lz4` | reading lz4 batches, as other Kafka clients write them | the `lz4_flex` crate, pure Rust |
+//! | `lz4` | reading lz4 batches, and writing them to clusters | the `lz4_flex` crate, pure Rust |
 //! | `zstd` | reading zstd batches | no crate: a decoder of our own, which only reads |
-//! | `gzip` | reading gzip batches | the `flate2` crate, pure Rust |
+//! | `zstd-write` | writing zstd batches to clusters, and `zstd` | the `zstd-safe` crate, which builds the C library |
+//! | `gzip` | reading gzip batches, and writing them to clusters | the `flate2` crate, pure Rust |
 //! | `bridge` | sending logs to Kafka: the module `bridge` | `kafka-protocol`, `rustls`, `ring` (a C compiler) |
 //!
 //! Features only add. Without any, batches are written and read uncompressed, and a compressed batch still

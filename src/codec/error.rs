@@ -14,12 +14,6 @@ pub enum CodecError {
         /// The feature that brings it.
         feature: &'static str,
     },
-    /// The codec is only read, in any build.
-    #[error("{codec} is read but not written: snappy is")]
-    NotWritten {
-        /// The codec asked for.
-        codec: CompressionType,
-    },
     /// What comes out would be longer than allowed. The payload may well be sound.
     #[error(
         "the {codec} payload decompresses to {claimed} bytes or more, \
@@ -33,12 +27,12 @@ pub enum CodecError {
         /// `edgelog.decompressed.bytes.max`.
         limit: usize,
     },
-    /// The system has no memory for what comes out. The payload may well be sound.
-    #[error("no memory for the {needed} bytes that the {codec} payload decompresses to so far")]
+    /// The system has no memory for what comes out, or for compressing it. The payload may well be sound.
+    #[error("no memory for {needed} bytes that a {codec} payload needs")]
     OutOfMemory {
         /// The codec.
         codec: CompressionType,
-        /// Bytes that the output needs by now.
+        /// Bytes that are needed at least.
         needed: usize,
     },
     /// The bytes are not what the codec writes.

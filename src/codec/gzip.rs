@@ -1,4 +1,4 @@
-//! Gzip (RFC 1952) as Java's `GZIPInputStream` reads it.
+//! Gzip (RFC 1952) as Java's `GZIPInputStream` reads it, and as its `GZIPOutputStream` writes it: one member.
 //!
 //! | bytes | what |
 //! |---|---|
@@ -16,7 +16,7 @@
 
 use crc32fast::Hasher;
 use edgelog_core::CompressionType;
-use flate2::{Decompress, FlushDecompress, Status};
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 use super::error::CodecError;
 use super::output::Output;
@@ -30,6 +30,27 @@ const FLAG_HEADER_CRC: u8 = 2;
 const FLAG_EXTRA: u8 = 4;
 const FLAG_NAME: u8 = 8;
 const FLAG_COMMENT: u8 = 16;
+
+/// What a member begins with: no flags, no time, no system.
+const HEADER: [u8; 10] = [0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 0];
+/// Java's default.
+const LEVEL: u32 = 6;
+
+/// Appends one member for `payload`.
+pub(super) fn compress(payload: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&HEADER);
+    let mut deflater = Compress::new(Compression::new(LEVEL), false);
+    loop {
+        out.reserve(PIECE_BYTES);
+        let rest = &payload[deflater.total_in() as usize..];
+        let deflated = deflater.compress_vec(rest, out, FlushCompress::Finish);
+        if deflated.expect("a deflater that is only asked to finish has no state to be wrong") == Status::StreamEnd {
+            break;
+        }
+    }
+    out.extend_from_slice(&crc32fast::hash(payload).to_le_bytes());
+    out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+}
 
 /// Reads all members.
 pub(super) fn decompress(payload: &[u8], out: &mut Output<'_>) -> Result<(), CodecError> {

@@ -19,13 +19,16 @@
 //! `lz4_flex` has a reader of frames too, and it differs in all of that: it takes blocks that depend on each other,
 //! goes on with a second frame, and refuses a wrong content checksum. So the frame is read here, and `lz4_flex`
 //! decodes blocks, from the payload into the output without any buffer between.
+//!
+//! What is written is what Kafka's `Lz4BlockOutputStream` writes: blocks of 64 KiB, no checksum but the header's.
 
 use edgelog_core::CompressionType;
-use lz4_flex::block::{DecompressError, decompress_into};
+use lz4_flex::block::{DecompressError, compress_into, decompress_into, get_maximum_output_size};
 
 use super::error::CodecError;
 use super::output::Output;
 use super::xxhash::xxh32;
+use crate::zeros;
 
 const MAGIC: u32 = 0x184D_2204;
 const FLG_VERSION_MASK: u8 = 0b1100_0000;
@@ -40,6 +43,31 @@ const BLOCK_STORED: u32 = 1 << 31;
 
 /// No byte of an LZ4 block stands for more than 255, but for the first few.
 const EXPANSION_MAX: usize = 255;
+
+/// What a frame begins with: blocks of 64 KiB at most that do not depend on each other. The header's checksum follows.
+const HEADER: [u8; 6] = [0x04, 0x22, 0x4D, 0x18, FLG_VERSION | FLG_BLOCKS_INDEPENDENT, 4 << 4];
+const WRITTEN_BLOCK_BYTES: usize = 64 << 10;
+
+/// Appends one frame for `payload`.
+pub(super) fn compress(payload: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&HEADER);
+    out.push((xxh32(&HEADER[4..]) >> 8) as u8);
+    for block in payload.chunks(WRITTEN_BLOCK_BYTES) {
+        let head = out.len();
+        let start = head + 4;
+        zeros::resize(out, start + get_maximum_output_size(block.len()));
+        let len = compress_into(block, &mut out[start..]).expect("there is room for the worst case");
+        let len = if len < block.len() {
+            len as u32
+        } else {
+            out[start..start + block.len()].copy_from_slice(block);
+            block.len() as u32 | BLOCK_STORED
+        };
+        out[head..start].copy_from_slice(&len.to_le_bytes());
+        out.truncate(start + (len & !BLOCK_STORED) as usize);
+    }
+    out.extend_from_slice(&[0; 4]);
+}
 
 /// Reads one frame.
 pub(super) fn decompress(payload: &[u8], out: &mut Output<'_>) -> Result<(), CodecError> {

@@ -1,7 +1,8 @@
 //! The compressed payload of a batch: the codecs behind their features.
 //!
-//! Writing is snappy alone, in the framing that Java's clients write. Reading takes what Kafka's own Java code takes,
-//! and refuses what that refuses. The caller's limit is a number of bytes, whatever the ratio: a payload of one letter
+//! Writing makes what Java's clients write. Reading takes what Kafka's own Java code takes, and refuses what that
+//! refuses. Local logs are written with snappy or not at all (`compression.type`); the other codecs are written to
+//! clusters. The caller's limit is a number of bytes, whatever the ratio: a payload of one letter
 //! shrinks to a thirty-thousandth. Memory is taken as bytes come out, never because a header claims them, and a system
 //! that has none left is an error.
 
@@ -19,32 +20,53 @@ mod tests;
 mod xxhash;
 #[cfg(feature = "zstd")]
 mod zstd;
+#[cfg(feature = "zstd-write")]
+mod zstd_write;
 
 use edgelog_core::CompressionType;
 
 pub use error::CodecError;
 use output::Output;
 
-/// Appends to `out` what `codec` makes of `payload`. Takes no memory but for `out`, once a thread has
-/// compressed its first payload.
+/// Appends to `out` what `codec` makes of `payload`, as Java's clients write it at their default level.
+///
+/// Takes no memory but for `out` with none, with snappy (once a thread has compressed its first payload) and with lz4
+/// (16 KiB on the stack); with gzip some 300 KiB, with zstd up to 1.5 MiB, until it returns.
 ///
 /// # Errors
-/// `NotWritten` for all codecs but none and snappy, `NotBuiltIn` for snappy without its feature.
+/// `NotBuiltIn` where the codec's feature is off, which the error names; `OutOfMemory`. What is in `out` behind what
+/// it held has no meaning then.
 pub(crate) fn compress(codec: CompressionType, payload: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> {
-    match codec {
-        CompressionType::None => {
-            out.extend_from_slice(payload);
-            Ok(())
-        }
-        #[cfg(feature = "snappy")]
-        CompressionType::Snappy => {
-            snappy::compress(payload, out);
-            Ok(())
-        }
-        #[cfg(not(feature = "snappy"))]
-        CompressionType::Snappy => Err(CodecError::NotBuiltIn { codec, feature: "snappy" }),
-        CompressionType::Gzip | CompressionType::Lz4 | CompressionType::Zstd => Err(CodecError::NotWritten { codec }),
+    if let Some(feature) = feature_missing_to_write(codec) {
+        return Err(CodecError::NotBuiltIn { codec, feature });
     }
+    match codec {
+        CompressionType::None => out.extend_from_slice(payload),
+        #[cfg(feature = "gzip")]
+        CompressionType::Gzip => gzip::compress(payload, out),
+        #[cfg(feature = "snappy")]
+        CompressionType::Snappy => snappy::compress(payload, out),
+        #[cfg(feature = "lz4")]
+        CompressionType::Lz4 => lz4::compress(payload, out),
+        #[cfg(feature = "zstd-write")]
+        CompressionType::Zstd => zstd_write::compress(payload, out)?,
+        // What has no feature was refused above.
+        #[allow(unreachable_patterns)]
+        codec => unreachable!("{codec} is built in"),
+    }
+    Ok(())
+}
+
+/// The feature that this build lacks to write batches with `codec`, if it lacks one.
+pub(crate) fn feature_missing_to_write(codec: CompressionType) -> Option<&'static str> {
+    let (is_built_in, feature) = match codec {
+        CompressionType::None => return None,
+        CompressionType::Gzip => (cfg!(feature = "gzip"), "gzip"),
+        CompressionType::Snappy => (cfg!(feature = "snappy"), "snappy"),
+        CompressionType::Lz4 => (cfg!(feature = "lz4"), "lz4"),
+        CompressionType::Zstd => (cfg!(feature = "zstd-write"), "zstd-write"),
+    };
+    (!is_built_in).then_some(feature)
 }
 
 /// Appends to `out` what `payload` was before `codec` compressed it, `limit` bytes at most.

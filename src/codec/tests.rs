@@ -3,7 +3,7 @@
 
 use edgelog_core::CompressionType;
 
-use super::{CodecError, compress, decompress};
+use super::{CodecError, compress, decompress, feature_missing_to_write};
 
 /// The verdicts of Kafka's own Java code.
 #[cfg(all(feature = "gzip", feature = "lz4", feature = "snappy", feature = "zstd"))]
@@ -244,11 +244,79 @@ fn a_zstd_block_that_unfolds_to_gigabytes_is_refused_where_it_begins_to() {
 
 #[test]
 fn codecs_that_are_not_there_say_what_would_bring_them() {
-    for codec in [CompressionType::Gzip, CompressionType::Lz4, CompressionType::Zstd] {
-        assert_eq!(compress(codec, b"x", &mut Vec::new()), Err(CodecError::NotWritten { codec }));
+    for codec in CompressionType::ALL {
+        match feature_missing_to_write(codec) {
+            None => assert_eq!(compress(codec, b"x", &mut Vec::new()), Ok(())),
+            Some(feature) => {
+                assert_eq!(compress(codec, b"x", &mut Vec::new()), Err(CodecError::NotBuiltIn { codec, feature }));
+            }
+        }
     }
     if !cfg!(feature = "gzip") {
         let error = undo(CompressionType::Gzip, b"x", 10).unwrap_err();
         assert_eq!(error.to_string(), "gzip is not built in: enable the feature `gzip`");
+    }
+    if !cfg!(feature = "zstd-write") {
+        let error = compress(CompressionType::Zstd, b"x", &mut Vec::new()).unwrap_err();
+        assert_eq!(error.to_string(), "zstd is not built in: enable the feature `zstd-write`");
+    }
+}
+
+/// Payloads that compress well, badly and not at all, around the lengths at which blocks and pieces end.
+fn contents() -> Vec<Vec<u8>> {
+    let mut numbers = Numbers(0x9E37_79B9_7F4A_7C15);
+    let mut contents = vec![sample(), sample().repeat(200)];
+    for len in [0, 1, 13, 100, (32 << 10) - 1, 32 << 10, (64 << 10) - 1, 64 << 10, (64 << 10) + 1, 300_000] {
+        contents.push(vec![b'a'; len]);
+        contents.push((0..len).map(|_| numbers.next(256) as u8).collect());
+        contents.push((0..len).map(|_| b'a' + numbers.next(4) as u8).collect());
+    }
+    contents
+}
+
+#[test]
+fn what_is_compressed_is_read_again_and_repeats_become_small() {
+    for codec in CompressionType::ALL.into_iter().filter(|codec| feature_missing_to_write(*codec).is_none()) {
+        for content in contents() {
+            let mut out = b"in front".to_vec();
+            compress(codec, &content, &mut out).unwrap();
+            assert_eq!(&out[..8], b"in front", "{codec}");
+            let payload = &out[8..];
+            assert_eq!(undo(codec, payload, content.len()).unwrap(), content, "{codec}: {} bytes", content.len());
+            // No codec makes much of what cannot be compressed.
+            assert!(payload.len() <= content.len() + content.len() / 100 + 64, "{codec}: {}", payload.len());
+        }
+        let mut out = Vec::new();
+        compress(codec, &sample().repeat(200), &mut out).unwrap();
+        let ratio = out.len() * 100 / (sample().len() * 200);
+        assert!(codec == CompressionType::None || ratio < 25, "{codec}: {ratio} percent are left");
+    }
+}
+
+/// Other people's programs read what is written here.
+#[test]
+#[cfg(all(unix, feature = "gzip", feature = "lz4", feature = "zstd-write"))]
+fn the_formats_own_programs_read_what_is_written() {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
+    for (codec, program) in
+        [(CompressionType::Gzip, "gzip"), (CompressionType::Lz4, "lz4"), (CompressionType::Zstd, "zstd")]
+    {
+        for content in contents() {
+            let mut payload = Vec::new();
+            compress(codec, &content, &mut payload).unwrap();
+            let started = Command::new(program).arg("-dc").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+            let Ok(mut child) = started else {
+                eprintln!("left out: there is no program {program} here");
+                break;
+            };
+            let mut input = child.stdin.take().unwrap();
+            let writing = std::thread::spawn(move || input.write_all(&payload));
+            let output = child.wait_with_output().unwrap();
+            writing.join().unwrap().unwrap();
+            assert!(output.status.success(), "{program}");
+            assert!(output.stdout == content, "{program}: {} bytes became {}", content.len(), output.stdout.len());
+        }
     }
 }
