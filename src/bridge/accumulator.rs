@@ -1,9 +1,10 @@
 //! What a transaction will carry, complete before it is opened: for each log one contiguous range of offsets, as
 //! batches that a broker takes.
 //!
-//! A stored batch of decent size goes as it is, undecoded. Small ones are coalesced, records unchanged, into one with
-//! the log's own compression: a Produce carries one batch for a partition, and each takes a broker some time, however
-//! small it is. So are batches that a broker would not take as they are, and one that is larger than the target, or the
+//! A stored batch of decent size goes as it is, undecoded; or with its payload compressed again, where
+//! `compression.type` asks for another codec and that makes it smaller. Small ones are coalesced, records unchanged,
+//! into one with the log's own compression, or the one that is asked for: a Produce carries one batch for a partition,
+//! and each takes a broker some time, however small it is. So are batches that a broker would not take as they are, and one that is larger than the target, or the
 //! line, allows becomes several. A range ends where a stored batch ends, but where a batch is more
 //! than a transaction may carry, or than is tried at once while the record that the target refuses is looked for.
 //!
@@ -17,7 +18,7 @@ use edgelog_core::{CompressionType, EncodeError, HEADER_LEN, Header, Offset, Rec
 use kafka_protocol::error::ResponseError;
 
 use super::committed_offset::{BatchMark, RangeEnd};
-use super::config::{BridgeConfig, ExpiredRule, LostRule, RefusedRule};
+use super::config::{BridgeConfig, ExpiredRule, LostRule, RefusedRule, WireCompression};
 use super::dead_letter::{self, Refusal, TIMESTAMP_HEADER};
 use super::loss_record::{self, Loss};
 use super::partition::remote_name;
@@ -341,14 +342,14 @@ impl Drain<'_> {
             let bytes_max = self.terms.bytes_max.saturating_sub(self.collected.bytes);
             return self.coalesce(&[batch], Share { bytes_max, records_max: self.records_left, restamps });
         }
-        let is_plain = [view.compression(), self.sender.log.config().compression_type] == [CompressionType::None; 2];
-        let is_small = size < if is_plain { SMALL_PLAIN_BYTES } else { SMALL_BYTES };
+        let is_small = size < if self.is_cheap_to_join(view.compression()) { SMALL_PLAIN_BYTES } else { SMALL_BYTES };
         if !is_small || self.small_bytes + size > COALESCED_BYTES {
             // No batch of what is left over: it would be one more.
             self.flush()?;
         }
-        if !is_small && self.passes(&batch, from) {
-            self.pass(&batch, from);
+        let alone = if is_small { None } else { self.whole(&batch, from) };
+        if let Some(wire) = alone {
+            self.pass(wire, &batch, from);
             return Ok(());
         }
         self.small_bytes += size;
@@ -360,14 +361,37 @@ impl Drain<'_> {
         Ok(())
     }
 
-    /// Whether a batch goes as it is, of which records before `from` were not asked for.
-    fn passes(&self, batch: &Batch, from: Offset) -> bool {
+    /// The codec of the batches that are made here.
+    fn codec(&self) -> CompressionType {
+        match self.terms.config.compression {
+            WireCompression::Stored => self.sender.log.config().compression_type,
+            WireCompression::Codec(codec) => codec,
+        }
+    }
+
+    /// Whether joining batches that are stored so costs no compression that they would be spared alone.
+    fn is_cheap_to_join(&self, stored: CompressionType) -> bool {
+        stored == CompressionType::None
+            && (self.codec() == CompressionType::None || self.terms.config.compression != WireCompression::Stored)
+    }
+
+    /// A stored batch as it goes by itself, of which records before `from` were not asked for; `None` where its records
+    /// have to be made new batches.
+    fn whole(&self, batch: &Batch, from: Offset) -> Option<BytesMut> {
         let view = batch.view();
-        producer_header::goes_as_it_is(&view)
+        let is_whole = producer_header::goes_as_it_is(&view)
             && view.base_offset() >= from
-            && view.size() <= self.piece_bytes_max()
             && !self.sender.refuses_within(from, batch.last_offset() + 1)
-            && !(self.sender.wants_keys && lacks_keys(batch, from))
+            && !(self.sender.wants_keys && lacks_keys(batch, from));
+        if !is_whole {
+            return None;
+        }
+        let again = match self.terms.config.compression {
+            WireCompression::Codec(codec) if codec != view.compression() => compressed_again(batch, codec),
+            _ => None,
+        };
+        let len = again.as_ref().map_or(view.size(), BytesMut::len);
+        (len <= self.piece_bytes_max()).then(|| again.unwrap_or_else(|| BytesMut::from(batch.bytes())))
     }
 
     /// What a batch of several records may take.
@@ -375,12 +399,12 @@ impl Drain<'_> {
         self.sender.piece_bytes_max().min(self.terms.request_bytes_max)
     }
 
-    /// One stored batch as it is.
-    fn pass(&mut self, batch: &Batch, from: Offset) {
+    /// One stored batch, with its records as they are.
+    fn pass(&mut self, wire: BytesMut, batch: &Batch, from: Offset) {
         let view = batch.view();
         let first = view.base_offset().max(from);
         let (next, mark) = mark_of(batch);
-        self.push(BytesMut::from(batch.bytes()), view.record_count(), Runs::from(view.base_offset()), (first, next));
+        self.push(wire, view.record_count(), Runs::from(view.base_offset()), (first, next));
         self.reach(next, mark);
     }
 
@@ -413,18 +437,43 @@ impl Drain<'_> {
     fn flush(&mut self) -> Result<(), StopReason> {
         let small = std::mem::take(&mut self.small);
         (self.small_bytes, self.small_records) = (0, 0);
-        match &small[..] {
-            [] => Ok(()),
+        if small.is_empty() {
+            return Ok(());
+        }
+        if let [batch] = &small[..] {
             // The first batch of a range may begin below it.
-            [batch] if self.passes(batch, self.next) => {
-                self.pass(batch, self.next);
-                Ok(())
-            }
-            _ => {
-                let share = Share { bytes_max: usize::MAX, records_max: self.records_left, restamps: false };
-                self.coalesce(&small, share)
+            if let Some(wire) = self.whole(batch, self.next) {
+                self.pass(wire, batch, self.next);
+                return Ok(());
             }
         }
+        // What was compressed well may become a multiple of its bytes.
+        let bytes_max = self.terms.bytes_max.saturating_sub(self.collected.bytes).max(COALESCED_BYTES);
+        let share = Share { bytes_max, records_max: self.records_left, restamps: false };
+        let (pieces, before) = (self.collected.pieces.len(), Reached::of(self));
+        let joined = self.coalesce(&small, share);
+        let stored = small.iter().map(|batch| batch.bytes().len()).sum::<usize>();
+        let is_larger = match &joined {
+            Ok(()) => self.bytes - before.bytes > stored,
+            Err(reason) => matches!(reason, StopReason::Full),
+        };
+        if !is_larger || self.codec() == CompressionType::None {
+            return joined;
+        }
+        // Other codecs have made less of them than is made of them together.
+        let mut from = before.next;
+        let mut alone = Vec::new();
+        for batch in &small {
+            let Some(wire) = self.whole(batch, from) else { return joined };
+            from = batch.last_offset() + 1;
+            alone.push(wire);
+        }
+        self.collected.pieces.truncate(pieces);
+        before.restore(self);
+        for (batch, wire) in small.iter().zip(alone) {
+            self.pass(wire, batch, self.next);
+        }
+        Ok(())
     }
 
     /// Makes these batches' records new pieces, up to a share of them. What lies before a record that cannot be sent is
@@ -451,9 +500,11 @@ impl Drain<'_> {
             let (next, mark) = mark_of(batch);
             let records = match batch.records() {
                 // Readers of the target may have the decoder, or the memory, that is missing here.
-                Err(Error::NotDecompressed { .. }) if !share.restamps && self.passes(batch, self.next) => {
+                Err(error @ Error::NotDecompressed { .. }) => {
+                    let whole = if share.restamps { None } else { self.whole(batch, self.next) };
+                    let Some(wire) = whole else { return Err(unreadable(&error)) };
                     self.finish(making);
-                    self.pass(batch, self.next);
+                    self.pass(wire, batch, self.next);
                     making.first = self.next;
                     continue;
                 }
@@ -499,8 +550,23 @@ impl Drain<'_> {
         }
         let timestamp = if restamps { self.terms.now } else { record.timestamp };
         let single_bytes_max = self.sender.batch_bytes_max;
+        let too_large = |needed| {
+            let reason =
+                format!("it needs a batch of {needed} bytes, and the target's max.message.bytes is {single_bytes_max}");
+            foreseen(record.offset, MESSAGE_TOO_LARGE, &reason)
+        };
         loop {
             match making.builder.append(timestamp, record.key, record.value, &headers) {
+                Ok(_) if making.builder.size() > single_bytes_max && making.builder.record_count() == 1 => {
+                    let sent = compressed(self.codec(), &making.builder).map_or(making.builder.size(), |batch| batch.len());
+                    if sent > single_bytes_max {
+                        making.builder.clear();
+                        making.builder.buffer_mut().truncate(making.len);
+                        return Ok(Some(too_large(sent)));
+                    }
+                    making.runs.push(0, record.offset);
+                    return Ok(None);
+                }
                 Ok(_) => {
                     let index = making.builder.record_count().saturating_sub(1).unsigned_abs();
                     making.runs.push(index, record.offset);
@@ -515,12 +581,11 @@ impl Drain<'_> {
                 Err(EncodeError::BufferTooSmall { needed, .. }) if needed <= single_bytes_max => {
                     making.builder.buffer_mut().resize(needed, 0);
                 }
-                Err(EncodeError::BufferTooSmall { needed, .. }) => {
-                    let reason = format!(
-                        "it needs a batch of {needed} bytes, and the target's max.message.bytes is {single_bytes_max}"
-                    );
-                    return Ok(Some(foreseen(record.offset, MESSAGE_TOO_LARGE, &reason)));
+                // Alone, and compressed, it may be small enough.
+                Err(EncodeError::BufferTooSmall { needed, .. }) if self.codec() != CompressionType::None => {
+                    making.builder.buffer_mut().resize(needed, 0);
                 }
+                Err(EncodeError::BufferTooSmall { needed, .. }) => return Ok(Some(too_large(needed))),
                 Err(error) => {
                     let offset = record.offset;
                     return Err(not_sendable(format!("the record at offset {offset} cannot be sent: {error}")));
@@ -529,25 +594,15 @@ impl Drain<'_> {
         }
     }
 
-    /// The builder's records as a piece, compressed as the log is where that makes it smaller.
+    /// The builder's records as a piece.
     fn finish(&mut self, making: &mut BatchInProgress) {
         let BatchInProgress { builder, len, first, runs } = making;
         let records = builder.record_count();
         if records == 0 {
             return;
         }
-        let codec = self.sender.log.config().compression_type;
-        let mut compressed = vec![0; HEADER_LEN];
-        let is_compressed = codec != CompressionType::None
-            && codec::compress(codec, builder.payload(), &mut compressed).is_ok()
-            && compressed.len() < builder.size();
-        let wire = if is_compressed {
-            let payload_len = compressed.len() - HEADER_LEN;
-            builder.finish_compressed(codec, &mut compressed, payload_len).expect("it has records, and the room");
-            BytesMut::from(&compressed[..])
-        } else {
-            BytesMut::from(&*builder.finish())
-        };
+        let wire = compressed(self.codec(), builder);
+        let wire = wire.unwrap_or_else(|| BytesMut::from(&*builder.finish()));
         builder.clear();
         // A record larger than the others may be has made it longer.
         builder.buffer_mut().truncate(*len);
@@ -620,6 +675,27 @@ impl Drain<'_> {
     }
 }
 
+/// How far a turn has come.
+struct Reached {
+    bytes: usize,
+    collected_bytes: usize,
+    records_left: u64,
+    next: Offset,
+    end: Option<(Offset, BatchMark)>,
+}
+
+impl Reached {
+    fn of(turn: &Drain<'_>) -> Reached {
+        let Drain { bytes, records_left, next, end, .. } = *turn;
+        Reached { bytes, collected_bytes: turn.collected.bytes, records_left, next, end }
+    }
+
+    fn restore(self, turn: &mut Drain<'_>) {
+        (turn.bytes, turn.collected.bytes) = (self.bytes, self.collected_bytes);
+        (turn.records_left, turn.next, turn.end) = (self.records_left, self.next, self.end);
+    }
+}
+
 /// What is taken of some batches: at least one record.
 #[derive(Debug, Clone, Copy)]
 struct Share {
@@ -642,6 +718,34 @@ struct BatchInProgress {
 /// A refusal that needs no broker to be known.
 fn foreseen(offset: Offset, code: Code, reason: &str) -> Refusal {
     Refusal { offset, code, reason: format!("{code}: {reason}") }
+}
+
+/// The builder's records as a compressed batch; `None` where that would be no smaller.
+fn compressed(codec: CompressionType, builder: &RecordBatchBuilder<Vec<u8>>) -> Option<BytesMut> {
+    if codec == CompressionType::None {
+        return None;
+    }
+    let mut batch = vec![0; HEADER_LEN];
+    codec::compress(codec, builder.payload(), &mut batch).ok()?;
+    if batch.len() >= builder.size() {
+        return None;
+    }
+    let payload_len = batch.len() - HEADER_LEN;
+    builder.finish_compressed(codec, &mut batch, payload_len).expect("it has records, and the room");
+    Some(BytesMut::from(&batch[..]))
+}
+
+/// A stored batch with its records compressed by `codec`, or not at all; `None` where it goes as it is stored: since it
+/// would become no smaller, or cannot be decompressed here (readers of the target may have the decoder, or the memory).
+fn compressed_again(batch: &Batch, codec: CompressionType) -> Option<BytesMut> {
+    let records = batch.decompressed_payload().ok()?;
+    if codec == CompressionType::None {
+        return Some(producer_header::with_payload(batch.bytes(), codec, records));
+    }
+    let mut payload = Vec::new();
+    codec::compress(codec, records, &mut payload).ok()?;
+    let is_smaller = HEADER_LEN + payload.len() < batch.bytes().len();
+    is_smaller.then(|| producer_header::with_payload(batch.bytes(), codec, &payload))
 }
 
 /// Whether a record from `from` on has no key. What cannot be read here, the target judges.

@@ -4,7 +4,10 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
+use edgelog_core::CompressionType;
+
 use super::error::{BridgeError, Result};
+use crate::codec::feature_missing_to_write;
 use crate::kafka::{Protocol, Security, TlsClient, TokenCallback};
 
 /// A key of the bridge.
@@ -161,6 +164,13 @@ pub const BRIDGE_KEYS: &[BridgeKey] = &[
         "exactly-once, or at-least-once for clusters without transactions of version 2: records may arrive twice after \
          a failure, and no copy of the device is fenced.",
     ),
+    key(
+        "compression.type",
+        "stored",
+        "How batches are compressed on their way: stored (as they are in the store, and what is joined as its topic \
+         says), none, gzip, snappy, lz4 or zstd. With a codec, batches that are stored otherwise are compressed again, \
+         where that makes them smaller.",
+    ),
     key("client.id", "edgelog", "What brokers write into their logs and quotas."),
     key(
         "transaction.timeout.ms",
@@ -213,6 +223,13 @@ pub(super) enum PartitionRule {
     Same,
     Device,
     Fixed(u32),
+}
+
+/// How batches are compressed on their way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WireCompression {
+    Stored,
+    Codec(CompressionType),
 }
 
 /// What becomes of records that the target would delete on arrival.
@@ -313,6 +330,7 @@ pub struct BridgeConfig {
     pub(super) retry: Duration,
     pub(super) recommit: Duration,
     pub(super) delivery: Delivery,
+    pub(super) compression: WireCompression,
     pub(super) client_id: String,
     pub(super) transaction_timeout: Option<Duration>,
     pub(super) request_timeout: Duration,
@@ -350,6 +368,7 @@ impl Default for BridgeConfig {
             retry: ms(60_000),
             recommit: ms(86_400_000),
             delivery: Delivery::ExactlyOnce,
+            compression: WireCompression::Stored,
             client_id: "edgelog".to_owned(),
             transaction_timeout: None,
             request_timeout: ms(30_000),
@@ -452,6 +471,7 @@ impl BridgeConfig {
                 let known = [("exactly-once", Delivery::ExactlyOnce), ("at-least-once", Delivery::AtLeastOnce)];
                 self.delivery = parse_one_of(value, &known)?;
             }
+            "compression.type" => self.compression = parse_compression(value)?,
             "client.id" => value.clone_into(&mut self.client_id),
             "transaction.timeout.ms" => self.transaction_timeout = Some(parse_ms(value, 1_000, 900_000)?),
             "request.timeout.ms" => self.request_timeout = parse_ms(value, 100, 600_000)?,
@@ -643,6 +663,19 @@ fn parse_one_of<T: Copy>(value: &str, known: &[(&str, T)]) -> std::result::Resul
     Err(format!("it is one of {}", names.join(", ")))
 }
 
+/// A codec that this build writes, or `stored`.
+fn parse_compression(value: &str) -> std::result::Result<WireCompression, String> {
+    if value == "stored" {
+        return Ok(WireCompression::Stored);
+    }
+    let codec = CompressionType::ALL.into_iter().find(|codec| codec.name() == value);
+    let codec = codec.ok_or_else(|| "it is stored, none, gzip, snappy, lz4 or zstd".to_owned())?;
+    match feature_missing_to_write(codec) {
+        Some(feature) => Err(format!("{codec} is not built in: enable the feature `{feature}`")),
+        None => Ok(WireCompression::Codec(codec)),
+    }
+}
+
 /// A count from 1, or -1.
 fn parse_count<T: std::str::FromStr + PartialOrd + From<i8>>(value: &str) -> std::result::Result<T, String> {
     let parsed = value.parse().ok().filter(|count: &T| *count >= T::from(1) || *count == T::from(-1));
@@ -694,6 +727,18 @@ mod tests {
         assert!(said.contains("openssl pkey") && !said.contains("geheim"), "{said}");
         assert!(refused("edgelog.bridge.delivery", "at-most-once").contains("exactly-once"));
         assert!(refused("edgelog.bridge.create.partitions", "0").contains("from 1"));
+        assert!(refused("compression.type", "brotli").contains("lz4 or zstd"));
+        assert!(refused("compression.type", "uncompressed").contains("none"));
+        let mut config = BridgeConfig::default();
+        for codec in CompressionType::ALL {
+            match feature_missing_to_write(codec) {
+                None => {
+                    config.set("compression.type", codec.name()).unwrap();
+                    assert_eq!(config.compression, WireCompression::Codec(codec));
+                }
+                Some(feature) => assert!(refused("compression.type", codec.name()).contains(feature)),
+            }
+        }
         assert!(refused("edgelog.bridge.create.config", "a").contains("key=value"));
         assert!(refused("bootstrap.server", "x:1").contains("did you mean bootstrap.servers"));
         assert!(refused("edgelog.device.id", "a:b").contains("letters"));

@@ -2,10 +2,11 @@
 //! they are.
 
 use bytes::BytesMut;
-use edgelog_core::{HEADER_LEN, Offset, restamped_crc, stamp_base};
+use edgelog_core::{CompressionType, HEADER_LEN, LOG_OVERHEAD, Offset, crc32c, restamped_crc, stamp_base};
 use edgelog_core::{NO_LEADER_EPOCH, RecordBatch};
 
 // Places in the header that are set here; all but the first two are covered by the CRC.
+const LENGTH: usize = 8;
 const CRC: usize = 17;
 const ATTRIBUTES: usize = 21;
 const PRODUCER_ID: usize = 43;
@@ -33,6 +34,21 @@ pub(super) fn goes_as_it_is(batch: &RecordBatch<'_>) -> bool {
 /// markers elsewhere in its log.
 pub(super) fn belongs_to_a_transaction(batch: &RecordBatch<'_>) -> bool {
     batch.is_transactional() || batch.is_control()
+}
+
+/// A batch with this header, but for the codec, and with another payload. Timestamps, counts and attributes stay.
+pub(super) fn with_payload(header: &[u8], codec: CompressionType, payload: &[u8]) -> BytesMut {
+    let mut batch = BytesMut::with_capacity(HEADER_LEN + payload.len());
+    batch.extend_from_slice(&header[..HEADER_LEN]);
+    batch.extend_from_slice(payload);
+    let length = (batch.len() - LOG_OVERHEAD) as u32;
+    batch[LENGTH..LENGTH + 4].copy_from_slice(&length.to_be_bytes());
+    let own = i16::from_be_bytes([header[ATTRIBUTES], header[ATTRIBUTES + 1]]);
+    let attributes = own & !CODEC | i16::from(codec.id());
+    batch[ATTRIBUTES..ATTRIBUTES + 2].copy_from_slice(&attributes.to_be_bytes());
+    let crc = crc32c(&batch[CRC + 4..]);
+    batch[CRC..CRC + 4].copy_from_slice(&crc.to_be_bytes());
+    batch
 }
 
 /// Makes the batch this producer's, in a transaction or not, with base offset 0 as a broker wants it. The payload is

@@ -94,6 +94,19 @@ impl Batch {
         Ok(Records { inner, asked: self.asked.clone(), place: self.place() })
     }
 
+    /// The records' bytes, before compression; all of them, whatever was asked for.
+    ///
+    /// # Errors
+    /// As [`records`](Self::records), but for the records' own.
+    #[cfg(feature = "bridge")]
+    pub(crate) fn decompressed_payload(&self) -> Result<&[u8]> {
+        let batch = self.view();
+        match batch.compression() {
+            CompressionType::None => Ok(batch.payload()),
+            codec => self.decompressed(codec, batch.payload()),
+        }
+    }
+
     fn decompressed(&self, codec: CompressionType, payload: &[u8]) -> Result<&[u8]> {
         if self.payload.get().is_none() {
             let (pool, limit) = self.pool.as_ref().expect("a compressed batch was given a pool");

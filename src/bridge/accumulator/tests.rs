@@ -580,3 +580,5 @@ fn a_batch_that_cannot_be_decompressed_here_goes_as_it_is() {
     let offsets: Vec<_> = collected.pieces.iter().map(|piece| (piece.offsets.0.0, piece.offsets.1.0)).collect();
     assert_eq!(offsets, [(0, 2), (2, 3), (3, 5)]);
 }
+
+mod wire;
