@@ -172,4 +172,6 @@ pub use log::{
     AppendInfo, Batch, BatchBuilder, CutTail, Durability, Log, LogOffsets, LogRecovery, LostRange, NewRecord,
     OffsetSpec, ReadUpTo, Reader, ReaderOptions, Records, TopicPartition,
 };
-pub use store::{NewTopic, PARTITIONS_MAX, RecoveryReport, RetentionHold, RetentionHolds, Store, StoreOptions, Topic};
+pub use store::{
+    NewTopic, PARTITIONS_MAX, RecoveryReport, RetentionHold, RetentionHolds, Store, StoreOptions, Topic, topic_matches,
+};

@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use edgelog::escape::{escaped_bytes, shown_name};
-use edgelog::{OffsetSpec, Store, TimestampMs, Topic};
+use edgelog::{OffsetSpec, Store, TimestampMs, Topic, topic_matches};
 
-use crate::context::{Context, matches, writer_of};
+use crate::context::{Context, writer_of};
 use crate::failure::{Failure, INTERRUPTED, Outcome};
 use crate::interrupt;
 use crate::print::{self, Align, Paint, Table};
@@ -91,7 +91,7 @@ impl Look {
         let holds = store.retention_holds()?;
         let topics = store.topics()?;
         let is_asked_for =
-            |topic: &&Topic| args.topics.is_empty() || args.topics.iter().any(|name| matches(&topic.name, name));
+            |topic: &&Topic| args.topics.is_empty() || args.topics.iter().any(|name| topic_matches(name, &topic.name));
         let rows: Vec<Row> = topics
             .iter()
             .filter(is_asked_for)
@@ -290,7 +290,7 @@ impl Screen {
 
     fn is_shown(&self, row: &Row) -> bool {
         let is_pattern = self.filter.contains(['*', '?']);
-        if is_pattern { matches(&row.name, &self.filter) } else { row.name.contains(&self.filter) }
+        if is_pattern { topic_matches(&self.filter, &row.name) } else { row.name.contains(&self.filter) }
     }
 
     fn draw(&mut self, ctx: &Context, terminal: &mut RawTerminal) -> Result<(), Failure> {

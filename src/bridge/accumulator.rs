@@ -4,14 +4,19 @@
 //! A stored batch of decent size goes as it is, undecoded; or with its payload compressed again, where
 //! `compression.type` asks for another codec and that makes it smaller. Small ones are coalesced, records unchanged,
 //! into one with the log's own compression, or the one that is asked for: a Produce carries one batch for a partition,
-//! and each takes a broker some time, however small it is. So are batches that a broker would not take as they are, and one that is larger than the target, or the
-//! line, allows becomes several. A range ends where a stored batch ends, but where a batch is more
-//! than a transaction may carry, or than is tried at once while the record that the target refuses is looked for.
+//! and each takes a broker some time, however small it is. So are batches that a broker would not take as they are, and
+//! one that is larger than the target, or the line, allows becomes several. A range ends where a stored batch ends, but
+//! where a batch is more than a transaction may carry, or than is tried at once while the record that the target
+//! refuses is looked for.
+//!
+//! Where each record's key chooses its partition (`edgelog.bridge.partition=key`), all batches are made again, one for
+//! each partition. Pieces still stand for every record below the end of the range: a transaction commits them together
+//! with the position behind it.
 //!
 //! Offsets that are not here any more are part of a range as well: the record that reports the loss stands for them. So
 //! does a dead letter for a record that the target refused.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::BytesMut;
 use edgelog_core::{CompressionType, EncodeError, HEADER_LEN, Header, Offset, RecordBatchBuilder, TimestampMs};
@@ -21,7 +26,7 @@ use super::committed_offset::{BatchMark, RangeEnd};
 use super::config::{BridgeConfig, ExpiredRule, LostRule, RefusedRule, WireCompression};
 use super::dead_letter::{self, Refusal, TIMESTAMP_HEADER};
 use super::loss_record::{self, Loss};
-use super::partition::remote_name;
+use super::partition::{ByKey, remote_name};
 use super::partition_sender::PartitionSender;
 use super::pause_reason::PauseReason;
 use super::producer_header;
@@ -36,6 +41,8 @@ const SMALL_BYTES: usize = 16 << 10;
 const SMALL_PLAIN_BYTES: usize = COALESCED_BYTES / 2;
 /// Coalesced batches hold so many bytes before compression.
 const COALESCED_BYTES: usize = 256 << 10;
+/// What a batch in the making has room for at first, where there are as many as partitions.
+const FIRST_BUFFER_BYTES: usize = 2 << 10;
 /// So many small batches are held at once: each holds a piece of a map.
 const SMALL_COUNT_MAX: usize = 4096;
 /// What one log may add before it is another one's turn.
@@ -75,6 +82,11 @@ impl Runs {
         if self.offset_of(index) != Some(offset) {
             self.0.push((index, offset));
         }
+    }
+
+    /// The offsets of `count` records: the first one's, and the one behind the last one's.
+    fn ends(&self, count: u32) -> Option<(Offset, Offset)> {
+        Some((self.offset_of(0)?, self.offset_of(count.checked_sub(1)?)? + 1))
     }
 
     /// The offset of the record at `index`, where there are so many records.
@@ -369,17 +381,24 @@ impl Drain<'_> {
         }
     }
 
+    /// The partitions that keys choose among, where they do.
+    fn by_key(&self) -> Option<ByKey> {
+        self.sender.by_key.filter(|by_key| by_key.partitions() > 1)
+    }
+
     /// Whether joining batches that are stored so costs no compression that they would be spared alone.
     fn is_cheap_to_join(&self, stored: CompressionType) -> bool {
-        stored == CompressionType::None
-            && (self.codec() == CompressionType::None || self.terms.config.compression != WireCompression::Stored)
+        let is_plain = stored == CompressionType::None
+            && (self.codec() == CompressionType::None || self.terms.config.compression != WireCompression::Stored);
+        is_plain || self.by_key().is_some()
     }
 
     /// A stored batch as it goes by itself, of which records before `from` were not asked for; `None` where its records
     /// have to be made new batches.
     fn whole(&self, batch: &Batch, from: Offset) -> Option<BytesMut> {
         let view = batch.view();
-        let is_whole = producer_header::goes_as_it_is(&view)
+        let is_whole = self.by_key().is_none()
+            && producer_header::goes_as_it_is(&view)
             && view.base_offset() >= from
             && !self.sender.refuses_within(from, batch.last_offset() + 1)
             && !(self.sender.wants_keys && lacks_keys(batch, from));
@@ -404,14 +423,19 @@ impl Drain<'_> {
         let view = batch.view();
         let first = view.base_offset().max(from);
         let (next, mark) = mark_of(batch);
-        self.push(wire, view.record_count(), Runs::from(view.base_offset()), (first, next));
+        let partition = self.partition();
+        self.push(partition, wire, view.record_count(), Runs::from(view.base_offset()), (first, next));
         self.reach(next, mark);
     }
 
+    /// The target partition of a log whose records are not spread.
+    fn partition(&self) -> i32 {
+        self.sender.target.expect("a sender that sends has a target").partition
+    }
+
     /// A batch of the log's records.
-    fn push(&mut self, wire: BytesMut, records: i32, runs: Runs, offsets: (Offset, Offset)) {
-        let target = self.sender.target.expect("a sender that sends has a target");
-        let (sender, to) = (self.n, (self.sender.remote.clone(), target.partition));
+    fn push(&mut self, partition: i32, wire: BytesMut, records: i32, runs: Runs, offsets: (Offset, Offset)) {
+        let (sender, to) = (self.n, (self.sender.remote.clone(), partition));
         self.push_piece(ProducerBatch { sender, to, kind: Kind::Records, wire, records, runs, offsets });
     }
 
@@ -480,10 +504,15 @@ impl Drain<'_> {
     /// in the range.
     fn coalesce(&mut self, batches: &[Batch], share: Share) -> Result<(), StopReason> {
         let len = COALESCED_BYTES.min(self.piece_bytes_max()).max(HEADER_LEN);
-        let builder = RecordBatchBuilder::new(vec![0; len]);
-        let mut making = BatchInProgress { builder, len, first: self.next, runs: Runs::default() };
+        let keyless = match self.by_key() {
+            // Another one each time, and the same one for the same records.
+            Some(by_key) => (self.next.0.unsigned_abs() % u64::from(by_key.partitions())) as i32,
+            None => self.partition(),
+        };
+        let first_len = if self.by_key().is_some() { FIRST_BUFFER_BYTES.min(len) } else { len };
+        let mut making = BatchesInProgress { len, first_len, first: self.next, keyless, bytes: 0, of: BTreeMap::new() };
         let taken = self.take_records(batches, share, &mut making);
-        self.finish(&mut making);
+        self.finish_all(&mut making);
         taken
     }
 
@@ -491,7 +520,7 @@ impl Drain<'_> {
         &mut self,
         batches: &[Batch],
         share: Share,
-        making: &mut BatchInProgress,
+        making: &mut BatchesInProgress,
     ) -> Result<(), StopReason> {
         let (mut taken, bytes_before) = (0, self.bytes);
         for batch in batches {
@@ -503,7 +532,7 @@ impl Drain<'_> {
                 Err(error @ Error::NotDecompressed { .. }) => {
                     let whole = if share.restamps { None } else { self.whole(batch, self.next) };
                     let Some(wire) = whole else { return Err(unreadable(&error)) };
-                    self.finish(making);
+                    self.finish_all(making);
                     self.pass(wire, batch, self.next);
                     making.first = self.next;
                     continue;
@@ -512,12 +541,12 @@ impl Drain<'_> {
             };
             for record in records {
                 let record = record.map_err(|error| unreadable(&error))?;
-                let bytes = self.bytes - bytes_before + making.builder.size();
+                let bytes = self.bytes - bytes_before + making.bytes;
                 if taken > 0 && (taken >= share.records_max || bytes >= share.bytes_max) {
                     return Err(StopReason::Full);
                 }
                 if let Some(refusal) = self.append_unless_refused(making, &record, share.restamps)? {
-                    self.finish(making);
+                    self.finish_all(making);
                     self.write_dead_letter(&record, mark, refusal)?;
                     making.first = self.next;
                 }
@@ -529,10 +558,11 @@ impl Drain<'_> {
         Ok(())
     }
 
-    /// Appends a record to the batch in the making; or says why the target will refuse it, and appends nothing.
+    /// Appends a record to the batch in the making that it belongs to; or says why the target will refuse it, and
+    /// appends nothing.
     fn append_unless_refused(
         &mut self,
-        making: &mut BatchInProgress,
+        making: &mut BatchesInProgress,
         record: &Record<'_>,
         restamps: bool,
     ) -> Result<Option<Refusal>, StopReason> {
@@ -556,34 +586,44 @@ impl Drain<'_> {
             foreseen(record.offset, MESSAGE_TOO_LARGE, &reason)
         };
         loop {
-            match making.builder.append(timestamp, record.key, record.value, &headers) {
-                Ok(_) if making.builder.size() > single_bytes_max && making.builder.record_count() == 1 => {
-                    let sent = compressed(self.codec(), &making.builder).map_or(making.builder.size(), |batch| batch.len());
-                    if sent > single_bytes_max {
-                        making.builder.clear();
-                        making.builder.buffer_mut().truncate(making.len);
-                        return Ok(Some(too_large(sent)));
-                    }
-                    making.runs.push(0, record.offset);
-                    return Ok(None);
-                }
+            let (codec, len) = (self.codec(), making.len);
+            let partition = self.partition_of(record, making);
+            let builder = &mut making.at(partition).builder;
+            let before = if builder.is_empty() { 0 } else { builder.size() };
+            match builder.append(timestamp, record.key, record.value, &headers) {
                 Ok(_) => {
+                    let size = builder.size();
+                    // Alone, and compressed, it may be small enough.
+                    if size > single_bytes_max && builder.record_count() == 1 {
+                        let sent = compressed(codec, builder).map_or(size, |batch| batch.len());
+                        if sent > single_bytes_max {
+                            builder.clear();
+                            builder.buffer_mut().truncate(len);
+                            return Ok(Some(too_large(sent)));
+                        }
+                    }
+                    making.bytes += size - before;
+                    let making = making.at(partition);
                     let index = making.builder.record_count().saturating_sub(1).unsigned_abs();
                     making.runs.push(index, record.offset);
                     return Ok(None);
                 }
+                Err(EncodeError::BufferTooSmall { needed, .. })
+                    if needed <= len && builder.buffer_mut().len() < len =>
+                {
+                    let doubled = builder.buffer_mut().len() * 2;
+                    builder.buffer_mut().resize(doubled.max(needed).min(len), 0);
+                }
                 // Deltas from a batch's first timestamp have a range, as its bytes have.
                 Err(EncodeError::BufferTooSmall { .. } | EncodeError::TimestampOutOfRange { .. })
-                    if !making.builder.is_empty() =>
+                    if !builder.is_empty() =>
                 {
-                    self.finish(making);
+                    self.finish(making, partition);
                 }
-                Err(EncodeError::BufferTooSmall { needed, .. }) if needed <= single_bytes_max => {
-                    making.builder.buffer_mut().resize(needed, 0);
-                }
-                // Alone, and compressed, it may be small enough.
-                Err(EncodeError::BufferTooSmall { needed, .. }) if self.codec() != CompressionType::None => {
-                    making.builder.buffer_mut().resize(needed, 0);
+                Err(EncodeError::BufferTooSmall { needed, .. })
+                    if needed <= single_bytes_max || codec != CompressionType::None =>
+                {
+                    builder.buffer_mut().resize(needed, 0);
                 }
                 Err(EncodeError::BufferTooSmall { needed, .. }) => return Ok(Some(too_large(needed))),
                 Err(error) => {
@@ -594,20 +634,48 @@ impl Drain<'_> {
         }
     }
 
-    /// The builder's records as a piece.
-    fn finish(&mut self, making: &mut BatchInProgress) {
-        let BatchInProgress { builder, len, first, runs } = making;
+    /// The target partition of a record.
+    fn partition_of(&self, record: &Record<'_>, making: &BatchesInProgress) -> i32 {
+        let chosen = self.by_key().and_then(|by_key| by_key.partition_of(record.key));
+        chosen.unwrap_or(making.keyless)
+    }
+
+    /// All records in the making as pieces.
+    fn finish_all(&mut self, making: &mut BatchesInProgress) {
+        let partitions: Vec<i32> = making.of.keys().copied().collect();
+        for partition in partitions {
+            self.finish(making, partition);
+        }
+        making.first = self.next;
+    }
+
+    /// The records in the making for one partition as a piece.
+    fn finish(&mut self, making: &mut BatchesInProgress, partition: i32) {
+        let (codec, len, by_key) = (self.codec(), making.len, self.by_key());
+        let BatchInProgress { builder, runs } = making.at(partition);
         let records = builder.record_count();
         if records == 0 {
             return;
         }
-        let wire = compressed(self.codec(), builder);
+        let size = builder.size();
+        let wire = compressed(codec, builder);
         let wire = wire.unwrap_or_else(|| BytesMut::from(&*builder.finish()));
         builder.clear();
         // A record larger than the others may be has made it longer.
-        builder.buffer_mut().truncate(*len);
-        let offsets = (std::mem::replace(first, self.next), self.next);
-        self.push(wire, records, std::mem::take(runs), offsets);
+        builder.buffer_mut().truncate(len);
+        let runs = std::mem::take(runs);
+        making.bytes -= size;
+        let offsets = match by_key {
+            None => (std::mem::replace(&mut making.first, self.next), self.next),
+            // Those between are in the batches of other partitions.
+            Some(by_key) => {
+                if partition == making.keyless {
+                    making.keyless = by_key.after(partition);
+                }
+                runs.ends(records.unsigned_abs()).expect("it has records")
+            }
+        };
+        self.push(partition, wire, records, runs, offsets);
     }
 
     /// A dead letter in the place of a record that the target refuses; or the log is paused before it.
@@ -620,7 +688,8 @@ impl Drain<'_> {
         let (log, offset) = (&self.sender.name, refusal.offset);
         let side = self.side(&config.dead_letters);
         let (topic, side) = side.map_err(|reason| refused(format!("{refusal}; {reason}")))?;
-        let target = format!("{}-{}", self.sender.remote, self.sender.target.map_or(-1, |target| target.partition));
+        let chosen = self.by_key().and_then(|by_key| by_key.partition_of(record.key));
+        let target = format!("{}-{}", self.sender.remote, chosen.unwrap_or_else(|| self.partition()));
         let made = dead_letter::dead_letter(&config.device, log, &target, record, &refusal, self.terms.now);
         let wire = made.map_err(|error| refused(format!("the dead letter of offset {offset}: {error}")))?;
         if wire.len() > side.batch_bytes_max {
@@ -705,13 +774,32 @@ struct Share {
     restamps: bool,
 }
 
+/// The pieces in the making: one, or one for each partition that keys have chosen.
+struct BatchesInProgress {
+    /// The bytes of a builder's buffer, where no single record needs more.
+    len: usize,
+    /// What a new one's buffer has. It grows as records come.
+    first_len: usize,
+    /// The first offset that the next piece stands for, where there is one alone.
+    first: Offset,
+    /// The partition of the records whose key chooses none.
+    keyless: i32,
+    /// Bytes in all of them.
+    bytes: usize,
+    of: BTreeMap<i32, BatchInProgress>,
+}
+
+impl BatchesInProgress {
+    /// The one for a partition.
+    fn at(&mut self, partition: i32) -> &mut BatchInProgress {
+        let new = || RecordBatchBuilder::new(vec![0; self.first_len]);
+        self.of.entry(partition).or_insert_with(|| BatchInProgress { builder: new(), runs: Runs::default() })
+    }
+}
+
 /// A piece in the making.
 struct BatchInProgress {
     builder: RecordBatchBuilder<Vec<u8>>,
-    /// Of the builder's buffer, where no single record needs more.
-    len: usize,
-    /// The first offset that it stands for.
-    first: Offset,
     runs: Runs,
 }
 

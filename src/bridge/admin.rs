@@ -1,6 +1,6 @@
 //! What a person does about a device's positions, from any machine that reaches the cluster: look at them, and decide.
 //!
-//! A decision is committed in the place of a position (see `position`). Whatever bridge of the device runs is fenced
+//! A decision is committed in the place of a position (see `position`). A bridge of the device that runs is fenced
 //! first, so that it does not overwrite the decision: it stands back, reads the positions again after
 //! `edgelog.bridge.retry.ms`, finds the decision and goes on as it says. Its first transaction puts positions into the
 //! places of all decisions that it obeyed.
@@ -19,7 +19,6 @@ use super::committed_offset::{BatchMark, CommittedOffset, Decision, OperatorDeci
 use super::config::{BridgeConfig, Delivery};
 use super::error::Result;
 use super::home::Home;
-use super::partition::matches;
 use super::partition_sender::READING;
 use super::producer_id::ask_to_claim;
 use super::progress_file::ProgressFile;
@@ -28,7 +27,7 @@ use crate::kafka::{
     self, Backoff, Cluster, Code, CoordinatorKey, GroupOffset, Role, StopHandle, Transport, check, commit_request,
     keep_worse,
 };
-use crate::{Log, OffsetSpec, Store, TopicPartition};
+use crate::{Log, OffsetSpec, Store, TopicPartition, topic_matches};
 
 /// How long the cluster would let a transaction of ours be open; none is opened.
 const TRANSACTION_TIMEOUT_MS: i32 = 10_000;
@@ -51,7 +50,7 @@ pub struct ClusterPosition {
     pub holds: PositionOf,
 }
 
-/// What stands beside a position's offset.
+/// What stands with a position's offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PositionOf {
@@ -71,7 +70,7 @@ pub enum PositionOf {
         /// The identity of the log that it is meant for; `None`: for whichever reads it first.
         log_id: Option<[u8; 16]>,
     },
-    /// Nothing that a bridge obeys: somebody else committed or reset it.
+    /// Nothing that a bridge reads: another program committed or reset it.
     Unknown {
         /// What is wrong with it.
         reason: String,
@@ -182,14 +181,15 @@ impl Admin {
     ) -> Result<Vec<ClusterPosition>> {
         self.began = Instant::now();
         let store = store.map(Store::attach).transpose()?;
-        let is_chosen = |position: &ClusterPosition| topics.iter().any(|pattern| matches(pattern, &position.log.topic));
+        let is_chosen =
+            |position: &ClusterPosition| topics.iter().any(|pattern| topic_matches(pattern, &position.log.topic));
         if !self.read_positions()?.iter().any(is_chosen) {
             return Ok(Vec::new());
         }
         if self.config.delivery == Delivery::ExactlyOnce {
             self.fence()?;
         }
-        // Nobody moves them any more.
+        // No bridge moves them any more.
         let mut decided = self.read_positions()?;
         decided.retain(is_chosen);
         let mut requests = Vec::new();
@@ -217,8 +217,8 @@ impl Admin {
             requests.retain(|(of, _, log)| {
                 let answer = answers.next().expect("one answer for each request");
                 let decided = answer.and_then(|answer| {
-                    let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
-                    let code = told.map_or(Code::UNNAMED.0, |partition| partition.error_code);
+                    let partition = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
+                    let code = partition.map_or(Code::UNNAMED.0, |partition| partition.error_code);
                     check(&format!("deciding about {log}"), code).map_err(|error| error.needing_id(of))
                 });
                 let Err(error) = decided else { return false };
@@ -330,9 +330,10 @@ fn end_of(log: &Log) -> Result<CommittedOffset> {
     Ok(CommittedOffset { offset, log_id: log.id(), mark, topic_id: Uuid::nil() })
 }
 
-/// Takes the logs of all topics that match one of `topics` out of the note beside the store in `dir`, and returns them:
-/// retention counts them as any other from then on. A bridge that is started later asks the cluster where they stand,
-/// and sends those that it does not know from their beginning. A note that is damaged is replaced by an empty one.
+/// Takes the logs of all topics that match one of `topics` out of the note in the data directory `dir`, and returns
+/// them: retention counts them as any other from then on. A bridge that is started later asks the cluster where they
+/// stand, and sends those that it does not know from their beginning. A note that is damaged is replaced by an empty
+/// one.
 ///
 /// # Errors
 /// [`BridgeError::Locked`](super::BridgeError::Locked) while a bridge works for this store;
@@ -346,7 +347,7 @@ pub fn forget(dir: impl AsRef<Path>, topics: &[String]) -> Result<Vec<TopicParti
     drop(Store::attach(dir)?);
     let home = Home::open(dir)?;
     let mut progress = ProgressFile::open(Arc::clone(&home.storage))?;
-    let is_chosen = |log: &TopicPartition| topics.iter().any(|pattern| matches(pattern, &log.topic));
+    let is_chosen = |log: &TopicPartition| topics.iter().any(|pattern| topic_matches(pattern, &log.topic));
     let gone: Vec<TopicPartition> = progress.entries.keys().filter(|log| is_chosen(log)).cloned().collect();
     progress.entries.retain(|log, _| !is_chosen(log));
     if progress.is_damaged || !gone.is_empty() {

@@ -1,4 +1,4 @@
-//! The offset that the cluster keeps of a log, and the metadata beside it, which says of which log and history it is.
+//! The offset that the cluster keeps of a log, and its metadata, which says of which log and history it is.
 //!
 //! It is an offset of a local log, committed for the target partition in a group of that log's own. Its metadata is one
 //! line of text:
@@ -36,9 +36,9 @@ const VERSION: &str = "edgelog/1";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Decision {
-    /// The store that reads it is the right one, whatever the cluster's positions were of. It goes on where its own
-    /// note says that the cluster has acknowledged it, else at its first record: nothing that it holds is left out, and
-    /// what another copy has sent of the same is there twice.
+    /// The store that reads it is the right one, no matter which log the cluster's positions were of. It goes on where
+    /// its own note says that the cluster has acknowledged it, else at its first record: nothing that it holds is left
+    /// out, and what another copy has sent of the same is there twice.
     Adopt,
     /// Everything that the store holds is sent from the beginning, what was delivered as well.
     Restart,
@@ -89,7 +89,7 @@ impl CommittedOffset {
             Some(other) if other.starts_with("edgelog/") => {
                 return Err(format!("its metadata is of the form {other}, which a newer edgelog writes"));
             }
-            _ => return Err("it has no metadata of edgelog's: somebody else committed or reset it".to_owned()),
+            _ => return Err("it has no metadata of edgelog's: another program committed or reset it".to_owned()),
         }
         let mut field = |name: &str| {
             let word = words.next().and_then(|word| word.strip_prefix(name)?.strip_prefix('='));
@@ -108,7 +108,7 @@ impl CommittedOffset {
         })
     }
 
-    /// The line that is committed beside the offset.
+    /// The line that is committed with the offset.
     pub(super) fn metadata(&self) -> String {
         format!(
             "{VERSION} log={} epoch={} crc={:08x} topic={}",

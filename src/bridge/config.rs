@@ -15,7 +15,7 @@ use crate::kafka::{Protocol, Security, TlsClient, TokenCallback};
 pub struct BridgeKey {
     /// Its name.
     pub key: &'static str,
-    /// Its value where nobody sets it; empty where it has none.
+    /// Its value where it is not set; empty where it has none.
     pub default: &'static str,
     /// What it does, in a sentence, with its unit.
     pub doc: &'static str,
@@ -42,14 +42,17 @@ pub const BRIDGE_KEYS: &[BridgeKey] = &[
     key(
         "edgelog.bridge.topics",
         "",
-        "Which topics are sent: names and patterns with '*', separated by commas. Required.",
+        "Which topics are sent: names, and patterns with '*' for any characters and '?' for one, separated by commas. \
+         Required.",
     ),
     key("edgelog.bridge.to", "{topic}", "The target topic's name; {topic} and {device} are filled in."),
     key(
         "edgelog.bridge.partition",
         "auto",
         "The target partition of a log that has no position yet: same (number), device (a hash of the device's id), a \
-         number, or auto: same where the target's name has {device}, else device.",
+         number, or auto: same where the target's name has {device}, else device. Or one for each record: key (by its \
+         key, as Java's clients choose: murmur2) or key:consistent_random (as librdkafka's do: CRC-32); then every \
+         batch is made again.",
     ),
     key(
         "edgelog.bridge.interval.ms",
@@ -223,6 +226,17 @@ pub(super) enum PartitionRule {
     Same,
     Device,
     Fixed(u32),
+    /// Each record's key chooses.
+    Key(KeyHash),
+}
+
+/// How a record's key becomes a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyHash {
+    /// As Kafka's clients for Java do by default, and librdkafka's `murmur2_random`.
+    Murmur2,
+    /// As librdkafka does by default, `consistent_random`: an empty key is as good as none.
+    Crc32,
 }
 
 /// How batches are compressed on their way.
@@ -270,7 +284,7 @@ pub(super) enum SetBackRule {
     Resume,
 }
 
-/// What becomes of a log that was begun anew.
+/// What becomes of a log that was begun again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NewLogRule {
     Stop,
@@ -419,9 +433,11 @@ impl BridgeConfig {
                     "auto" => PartitionRule::Auto,
                     "same" => PartitionRule::Same,
                     "device" => PartitionRule::Device,
-                    number => PartitionRule::Fixed(
-                        number.parse().map_err(|_| "it is auto, same, device, or a partition's number".to_owned())?,
-                    ),
+                    "key" => PartitionRule::Key(KeyHash::Murmur2),
+                    "key:consistent_random" => PartitionRule::Key(KeyHash::Crc32),
+                    number => PartitionRule::Fixed(number.parse().map_err(|_| {
+                        "it is auto, same, device, key, key:consistent_random, or a partition's number".to_owned()
+                    })?),
                 }
             }
             "edgelog.bridge.interval.ms" => self.interval = parse_ms(value, 0, 86_400_000)?,
@@ -572,7 +588,7 @@ impl BridgeConfig {
     }
 
     /// Lets `source` be asked for the token of `sasl.mechanism=OAUTHBEARER`: for each connection, and again before its
-    /// session ends. What it fails with is told, and it is asked again later; it must not hold a secret.
+    /// session ends. What it fails with is reported, and it is asked again later; it must not hold a secret.
     ///
     /// # Concurrency
     /// Called on the thread that runs the bridge, which waits for it.

@@ -62,7 +62,7 @@ pub enum BridgeError {
         source: io::Error,
     },
 
-    /// TLS with a broker failed: its certificate or ours, or it speaks no TLS. Told and tried again, slowly, since
+    /// TLS with a broker failed: its certificate or ours, or it speaks no TLS. Reported and tried again, slowly, since
     /// certificates are renewed and clocks set.
     #[error("{}: TLS: {}", shown_name(address), shown_sentence(reason))]
     Tls {
@@ -72,7 +72,7 @@ pub enum BridgeError {
         reason: String,
     },
 
-    /// A broker does not accept who we say we are. Told and tried again, slowly: passwords and tokens are rotated.
+    /// A broker does not accept who we say we are. Reported and tried again, slowly: passwords and tokens are rotated.
     #[error("{}: authentication ({mechanism}): {}", shown_name(address), shown_sentence(reason))]
     Authentication {
         /// Host and port.
@@ -107,7 +107,7 @@ pub enum BridgeError {
     #[error("{0}")]
     Unsupported(String),
 
-    /// Somebody else has taken over this device's transactional id: another copy of this device runs. Nothing is sent
+    /// Another producer has taken over this device's transactional id: another copy of the device runs. Nothing is sent
     /// by this one any more, and starting it again would only fence the other one.
     #[error(
         "fenced: another bridge uses transactional.id {transactional_id}; if it is a copy of this device, one has to go"
@@ -118,7 +118,7 @@ pub enum BridgeError {
     },
 
     /// The position that the cluster holds for this device does not belong to the log here: a person has to decide
-    /// which of them is right. Nothing was sent, and nobody was fenced.
+    /// which of them is right. Nothing was sent, and no bridge was fenced.
     #[error("the cluster's position of {log} is not one of the log here: {reason}")]
     Conflict {
         /// The local log.
@@ -127,18 +127,18 @@ pub enum BridgeError {
         reason: String,
     },
 
-    /// Somebody asked to stop.
+    /// It was asked to stop.
     #[error("stopped")]
     Stopped,
 }
 
 impl BridgeError {
-    /// Whether a person has to decide before this bridge may run again: somebody else is, or seems to be, this device.
+    /// Whether a person has to decide before this bridge may run again: another one is, or seems to be, this device.
     pub fn needs_decision(&self) -> bool {
         matches!(self, BridgeError::Fenced { .. } | BridgeError::Conflict { .. })
     }
 
-    /// Whether the same may succeed later without anybody's doing.
+    /// Whether the same may succeed later by itself.
     pub(super) fn is_retriable(&self) -> bool {
         match self {
             BridgeError::Connection { .. }

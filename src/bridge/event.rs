@@ -5,7 +5,7 @@ use edgelog_core::Offset;
 use super::pause_reason::PauseReason;
 use crate::TopicPartition;
 
-/// Who is told what happens.
+/// What hears of what happens.
 pub(super) type Observer = Box<dyn FnMut(&BridgeEvent) + Send>;
 
 /// What happens while a bridge runs; see [`Bridge::observe`](super::Bridge::observe).
@@ -34,7 +34,7 @@ pub enum BridgeEvent {
         /// The broker's words.
         reason: String,
     },
-    /// Records were taken here before they were sent; that is told in the topic for losses, and the log goes on.
+    /// Records were taken here before they were sent; that is reported in the topic for losses, and the log goes on.
     Lost {
         /// The log.
         log: TopicPartition,
@@ -70,7 +70,7 @@ pub enum BridgeEvent {
         /// How many offsets of the one before were durable and had not been sent.
         not_sent: u64,
     },
-    /// The target topic's rules change what is sent to it, or refuse some of it; told once.
+    /// The target topic's rules change what is sent to it, or refuse some of it; reported once.
     Rewrites {
         /// The target topic.
         topic: String,

@@ -1,7 +1,7 @@
-//! What flushes beside the writer could not make durable, for the next bridge of the same boot.
+//! What flushes in another process than the writer could not make durable, for the next bridge of the same boot.
 //!
-//! A flush that failed is told by a lock of the bridge that made it, and dies with that bridge; the next one opens the
-//! files anew, and the kernel has told of the error already. So it is written down, in one small file beside the store:
+//! A flush that failed is shown by a lock of the bridge that made it, and dies with that bridge; the next one opens the
+//! files again, and the kernel has reported the error already. So it is written down, in one small file in the store:
 //!
 //! ```text
 //! edgelog-bridge 1 0 LENGTH CRC32       see `storage::framed`
@@ -49,7 +49,7 @@ impl FailedFlushes {
         Ok(FailedFlushes { storage, flushes })
     }
 
-    /// What could not be flushed of this log, and the writer had not settled when it was looked at last.
+    /// What could not be flushed of this log, and the writer had not made good when it was looked at last.
     pub(super) fn of(&self, log: &TopicPartition, id: [u8; 16]) -> Option<FailedFlush> {
         self.flushes.get(log).filter(|(of, _)| *of == id).map(|(_, flush)| *flush)
     }

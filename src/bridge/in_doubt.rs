@@ -1,15 +1,19 @@
-//! Resolves a transaction in doubt whose committed offset has expired: fetches the target partition at the offset of
-//! the transaction's first batch, and looks whether that batch was committed, was aborted, or is gone.
+//! Resolves transactions in doubt whose committed offsets have expired: fetches the target partition at the offset of
+//! each transaction's first batch of a log, and looks whether that batch was committed, was aborted, or is gone. (One
+//! batch is enough: a transaction counts in all partitions, or in none.)
+
+use std::collections::BTreeMap;
 
 use edgelog_core::{HEADER_LEN, RecordBatch};
 use kafka_protocol::error::ResponseError;
-use kafka_protocol::messages::FetchRequest;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::{FetchRequest, FetchResponse};
+use uuid::Uuid;
 
 use super::error::Result;
 use super::progress_file::PendingCommit;
 use super::uplink::{Patience, Uplink};
-use crate::kafka::{Code, KafkaError, Role, check};
+use crate::kafka::{self, Class, Cluster, Code, KafkaError, check, keep_worse};
 
 const READ_COMMITTED: i8 = 1;
 const OFFSET_OUT_OF_RANGE: i16 = ResponseError::OffsetOutOfRange.code();
@@ -27,64 +31,129 @@ pub(super) enum InDoubtOutcome {
     Gone(String),
 }
 
+/// What became of the pending commits of senders; or why the cluster does not show it.
+pub(super) type InDoubtOutcomes = BTreeMap<usize, std::result::Result<InDoubtOutcome, String>>;
+
+/// A commit that is looked for.
+struct Search<'a> {
+    sender: usize,
+    pending: &'a PendingCommit,
+    topic: String,
+    partition: i32,
+    doing: String,
+}
+
 impl Uplink {
-    /// Finds out what became of a sender's pending commit. Only where no transaction of ours is open any more, that is
-    /// behind InitProducerId.
-    pub(super) fn resolve_in_doubt(&mut self, n: usize, intent: &PendingCommit) -> Result<InDoubtOutcome> {
-        let sender = &self.senders[n];
-        let target = sender.target.expect("it was aimed");
-        let (remote, number) = intent.elsewhere.clone().unwrap_or_else(|| (sender.remote.clone(), target.partition));
+    /// Finds out what became of pending commits of senders, of all at once. Only where no transaction of ours is open
+    /// any more, that is behind InitProducerId.
+    pub(super) fn resolve_in_doubt(&mut self, pending: &[(usize, PendingCommit)]) -> Result<InDoubtOutcomes> {
+        let search = |(n, pending): &'_ (usize, PendingCommit)| {
+            let sender = &self.senders[*n];
+            let target = sender.target.expect("it was aimed");
+            pending.elsewhere.clone().unwrap_or_else(|| (sender.remote.clone(), target.partition))
+        };
+        let places: Vec<(String, i32)> = pending.iter().map(search).collect();
+        let searches = pending.iter().zip(places).map(|((sender, pending), (topic, partition))| {
+            let doing = format!("looking for the last transaction in {topic}-{partition}");
+            Search { sender: *sender, pending, topic, partition, doing }
+        });
+        let (mut left, mut found): (Vec<Search<'_>>, _) = (searches.collect(), InDoubtOutcomes::new());
+        if left.is_empty() {
+            return Ok(found);
+        }
+        self.retry(Patience::Asked, |cluster| {
+            let answers = fetch_all(cluster, &left)?;
+            let mut failure = None;
+            for (n, answer) in answers {
+                match answer {
+                    Ok(outcome) => drop(found.insert(n, Ok(outcome))),
+                    // The others have nothing to do with what is wrong with this one's target.
+                    Err(error) if error.code().is_some_and(|code| code.class() == Class::Topic) => {
+                        found.insert(n, Err(error.to_string()));
+                    }
+                    Err(error) => keep_worse(&mut failure, error),
+                }
+            }
+            left.retain(|search| !found.contains_key(&search.sender));
+            failure.map_or(Ok(()), Err)
+        })?;
+        Ok(found)
+    }
+}
+
+/// Looks for each of these once: one request to its leader for each, all in flight together. (A request for several
+/// would get the first one's batch alone, or need room for all.)
+fn fetch_all(
+    cluster: &mut Cluster,
+    searches: &[Search<'_>],
+) -> kafka::Result<Vec<(usize, kafka::Result<InDoubtOutcome>)>> {
+    let mut names: Vec<&str> = searches.iter().map(|search| search.topic.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let topics = cluster.topics(&names)?;
+    let (mut asked, mut requests, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+    for search in searches {
+        let topic = topics.get(&search.topic).and_then(|topic| topic.as_ref().ok());
+        let leader = topic.and_then(|topic| topic.leaders.get(search.partition as usize)).copied().unwrap_or(-1);
+        if let Some(topic) = topic.filter(|_| leader >= 0) {
+            asked.push(search);
+            requests.push((leader, search.request(topic.id)));
+        } else {
+            let error = KafkaError::broker(search.doing.as_str(), LEADER_NOT_AVAILABLE, None);
+            answers.push((search.sender, Err(error)));
+        }
+    }
+    let requests: Vec<(i32, &FetchRequest)> = requests.iter().map(|(leader, request)| (*leader, request)).collect();
+    let responses = cluster.exchange(&requests);
+    let read = |(search, response): (&Search<'_>, kafka::Result<FetchResponse>)| {
+        (search.sender, response.and_then(|response| search.read(response)))
+    };
+    answers.extend(asked.into_iter().zip(responses).map(read));
+    Ok(answers)
+}
+
+impl Search<'_> {
+    fn request(&self, topic_id: Uuid) -> FetchRequest {
         let partition = FetchPartition::default()
-            .with_partition(number)
-            .with_fetch_offset(intent.first_offset.0)
+            .with_partition(self.partition)
+            .with_fetch_offset(self.pending.first_offset.0)
             .with_partition_max_bytes(HEADER_LEN as i32);
-        let topic = FetchTopic::default().with_partitions(vec![partition]);
-        let mut request = FetchRequest::default()
+        FetchRequest::default()
             .with_max_wait_ms(500)
             .with_min_bytes(1)
             .with_max_bytes(HEADER_LEN as i32)
             .with_isolation_level(READ_COMMITTED)
-            .with_session_epoch(NO_SESSION);
-        let doing = format!("looking for the last transaction in {remote}-{number}");
-        let found = self.retry(Patience::Asked, |cluster| {
-            let topics = cluster.topics(&[&remote])?;
-            let found = topics.get(&remote).and_then(|topic| topic.as_ref().ok());
-            let leader = found.and_then(|topic| topic.leaders.get(number as usize)).copied().unwrap_or(-1);
-            let Some(found) = found.filter(|_| leader >= 0) else {
-                return Err(KafkaError::broker(doing.as_str(), LEADER_NOT_AVAILABLE, None));
-            };
-            request.topics = vec![topic.clone().with_topic_id(found.id)];
-            let answer = cluster.request(leader, Role::Data, &request)?;
-            check(&doing, answer.error_code)?;
-            let told = answer.responses.into_iter().flat_map(|topic| topic.partitions).next();
-            let told = told.ok_or_else(|| KafkaError::broker(doing.as_str(), LEADER_NOT_AVAILABLE, None))?;
-            if told.error_code != OFFSET_OUT_OF_RANGE {
-                check(&doing, told.error_code)
-                    .map_err(|error| error.needing("Read", &format!("the topic {remote}")))?;
-                // Another producer's older transaction is still open: what follows it is not decided for readers.
-                if told.last_stable_offset <= intent.first_offset.0 {
-                    return Err(KafkaError::broker(doing.as_str(), UNSTABLE_OFFSET_COMMIT, None));
-                }
-            }
-            Ok(told)
-        })?;
+            .with_session_epoch(NO_SESSION)
+            .with_topics(vec![FetchTopic::default().with_topic_id(topic_id).with_partitions(vec![partition])])
+    }
+
+    fn read(&self, response: FetchResponse) -> kafka::Result<InDoubtOutcome> {
+        let Search { pending, doing, .. } = self;
+        check(doing, response.error_code)?;
+        let found = response.responses.into_iter().flat_map(|topic| topic.partitions).next();
+        let found = found.ok_or_else(|| KafkaError::broker(doing.as_str(), LEADER_NOT_AVAILABLE, None))?;
         if found.error_code == OFFSET_OUT_OF_RANGE {
-            return Ok(InDoubtOutcome::Gone(gone(intent, "the target has deleted what was there, or never had it")));
+            return Ok(InDoubtOutcome::Gone(gone(pending, "the target has deleted what was there, or never had it")));
+        }
+        check(doing, found.error_code).map_err(|error| error.needing("Read", &format!("the topic {}", self.topic)))?;
+        // Another producer's older transaction is still open: what follows it is not decided for readers.
+        if found.last_stable_offset <= pending.first_offset.0 {
+            return Err(KafkaError::broker(doing.as_str(), UNSTABLE_OFFSET_COMMIT, None));
         }
         let was_aborted = found.aborted_transactions.iter().flatten().any(|aborted| {
-            aborted.producer_id.0 == intent.producer.id && aborted.first_offset <= intent.first_offset.0
+            aborted.producer_id.0 == pending.producer.id && aborted.first_offset <= pending.first_offset.0
         });
         let records = found.records.unwrap_or_default();
         let Ok(batch) = RecordBatch::parse(&records) else {
-            return Ok(InDoubtOutcome::Gone(gone(intent, "there is no batch")));
+            return Ok(InDoubtOutcome::Gone(gone(pending, "there is no batch")));
         };
-        let is_ours = batch.base_offset() == intent.first_offset
-            && batch.producer_id() == intent.producer.id
-            && batch.producer_epoch() == intent.producer.epoch;
+        let is_ours = batch.base_offset() == pending.first_offset
+            && batch.producer_id() == pending.producer.id
+            && batch.producer_epoch() == pending.producer.epoch;
         Ok(match (is_ours, was_aborted) {
             (true, true) => InDoubtOutcome::Aborted,
             (true, false) => InDoubtOutcome::Committed,
-            (false, _) => InDoubtOutcome::Gone(gone(intent, "another batch is there")),
+            (false, _) => InDoubtOutcome::Gone(gone(pending, "another batch is there")),
         })
     }
 }

@@ -18,7 +18,7 @@ use super::progress_file::{LogProgress, ProgressFile};
 use super::uplink::Uplink;
 use crate::error::Error;
 use crate::kafka::CoordinatorKey;
-use crate::{Store, TopicPartition};
+use crate::{Store, TopicPartition, topic_matches};
 
 /// So often is looked whether logs are still the ones they were.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -39,7 +39,7 @@ impl Uplink {
 
     /// Whether a local topic is to be sent. Kafka's own, whose records mean nothing elsewhere, begin with `__`.
     fn is_asked_for(&self, topic: &str) -> bool {
-        !topic.starts_with("__") && self.config.topics.iter().any(|pattern| partition::matches(pattern, topic))
+        !topic.starts_with("__") && self.config.topics.iter().any(|pattern| topic_matches(pattern, topic))
     }
 
     /// The local logs that are to be sent, with the target of each.
@@ -77,7 +77,7 @@ impl Uplink {
                 self.senders.push(sender);
             }
         }
-        // Before anybody is reached: from here on, retention keeps what is to be sent.
+        // Before the cluster is reached: from here on, retention keeps what is to be sent.
         self.hold_senders()?;
         self.metrics.place(&self.senders);
         self.look_up_targets()

@@ -48,7 +48,7 @@ pub struct BridgeMetrics {
     pub logs: Vec<LogMetrics>,
 }
 
-/// Whether the cluster answers, as far as the last request tells: an idle bridge makes few.
+/// Whether the cluster answers, as far as the last request shows: an idle bridge makes few.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectionState {
@@ -91,7 +91,7 @@ pub struct LogMetrics {
     pub sent_bytes: u64,
     /// Records that became dead letters.
     pub dead_letters: u64,
-    /// Offsets that were lost here before they were sent, and told as lost.
+    /// Offsets that were lost here before they were sent, and reported as lost.
     pub lost_records: u64,
     /// The offset that is sent next; `None` until the cluster has been asked, and where its answer is of another log.
     pub position: Option<Offset>,
@@ -346,7 +346,7 @@ impl Exposition<'_> {
                 let age = log.lag_age.or_else(|| (log.lag_records == Some(0)).then_some(Duration::ZERO));
                 age.map(|age| age.as_secs_f64())
             }),
-            ("waiting", "gauge", "Whether nothing is sent until somebody does something.", |log| {
+            ("waiting", "gauge", "Whether nothing is sent until a person acts.", |log| {
                 Some(f64::from(u8::from(log.waits.is_some())))
             }),
             ("log_info", "gauge", "Where the log goes.", |_| Some(1.0)),

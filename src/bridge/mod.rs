@@ -3,7 +3,7 @@
 //!
 //! Stored batches are sent as they are, inside Kafka transactions that also commit the local position to the cluster.
 //! So the cluster decides what was delivered: after any stop the bridge reads its position there and goes on. Another
-//! copy of the device, a restored backup or a log that was begun anew is noticed by the metadata of that position,
+//! copy of the device, a restored backup or a log that was begun again is noticed by the metadata of that position,
 //! before anything is sent.
 //!
 //! ```no_run
@@ -81,8 +81,8 @@ use uplink::Uplink;
 /// Sends a store's logs to a Kafka cluster; see the [module](self).
 ///
 /// # Concurrency
-/// One thread at a time runs a bridge; appenders never wait for it. One bridge works for a store at a time, whatever
-/// the process.
+/// One thread at a time runs a bridge; appenders never wait for it. One bridge works for a store at a time, in
+/// any process.
 pub struct Bridge {
     uplink: Uplink,
     stop: StopHandle,
@@ -99,7 +99,7 @@ impl Bridge {
     /// writes nothing there but its note and its lock. Does not connect yet.
     ///
     /// Makes durable what it is about to send, by [`Log::flush_up_to`](crate::Log::flush_up_to), at most once for each
-    /// transaction (`edgelog.bridge.interval.ms`); where nobody has the store open for writing, sent is what its
+    /// transaction (`edgelog.bridge.interval.ms`); where no program has the store open for writing, sent is what its
     /// checkpoint names. A log whose writer has met an error waits until the store was opened again.
     ///
     /// # Errors
@@ -131,7 +131,7 @@ impl Bridge {
         Ok(Bridge { uplink, stop })
     }
 
-    /// Lets `observer` be told what happens, on the thread that runs the bridge.
+    /// Lets `observer` hear what happens, on the thread that runs the bridge.
     #[must_use]
     pub fn observe(mut self, observer: impl FnMut(&BridgeEvent) + Send + 'static) -> Bridge {
         self.uplink.observe(Box::new(observer));
@@ -148,10 +148,10 @@ impl Bridge {
         self.uplink.metrics.clone()
     }
 
-    /// Sends until somebody asks to stop. Outages are waited out, however long.
+    /// Sends until it is asked to stop. Outages are waited out, however long.
     ///
     /// # Errors
-    /// Where a person has to decide, it waits and goes on once somebody did (see [`Admin::decide`]); with
+    /// Where a person has to decide, it waits and goes on once one did (see [`Admin::decide`]); with
     /// `edgelog.bridge.on.fenced=exit` it answers [`BridgeError::Fenced`] or [`BridgeError::Conflict`]
     /// ([`needs_decision`](BridgeError::needs_decision)) instead: starting again would not help. What else no retry can
     /// mend: a cluster that is too old, a note that cannot be written.

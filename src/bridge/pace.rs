@@ -40,7 +40,7 @@ impl Pace {
         self.last.map_or(Duration::ZERO, |last| self.next.max(last + self.interval / PARTS))
     }
 
-    /// A transaction has begun at this time, whatever [`due`](Pace::due) says: one that is large does not wait.
+    /// A transaction has begun at this time, no matter what [`due`](Pace::due) says: one that is large does not wait.
     pub(super) fn begin(&mut self, now: Duration) {
         // A silence saves so much, and large ones take no more than what there is.
         let earliest = now.saturating_sub(self.interval * SAVED_MAX);

@@ -1,8 +1,9 @@
-//! Where a log goes: the name of its target topic, and which partition of it.
+//! Where a log goes: the name of its target topic, and which partition of it, or which partitions of it by the keys of
+//! its records.
 
 use edgelog_core::partition_for_key;
 
-use super::config::PartitionRule;
+use super::config::{KeyHash, PartitionRule};
 
 /// The partition of `partitions` that a log goes to, where it has none yet. `owned` says that the target topic is this
 /// device's alone.
@@ -17,7 +18,10 @@ pub(super) fn choose(
         PartitionRule::Fixed(partition) => partition,
         PartitionRule::Same => local,
         PartitionRule::Auto if owned => local,
-        PartitionRule::Auto | PartitionRule::Device => partition_for_key(device.as_bytes(), partitions as u32),
+        // The log's position is committed for one partition, whichever its records go to.
+        PartitionRule::Auto | PartitionRule::Device | PartitionRule::Key(_) => {
+            partition_for_key(device.as_bytes(), partitions as u32)
+        }
     };
     if wanted as usize >= partitions {
         return Err(format!("it has {partitions} partitions, and partition {wanted} is needed"));
@@ -25,22 +29,45 @@ pub(super) fn choose(
     Ok(wanted as i32)
 }
 
+/// The partitions of a target over which the records of a log are spread by their keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ByKey {
+    hash: KeyHash,
+    partitions: u32,
+}
+
+impl ByKey {
+    /// For a target of so many partitions; `None` where keys choose nothing.
+    pub(super) fn of(rule: PartitionRule, partitions: usize) -> Option<ByKey> {
+        let PartitionRule::Key(hash) = rule else { return None };
+        Some(ByKey { hash, partitions: u32::try_from(partitions).unwrap_or(u32::MAX) })
+    }
+
+    /// How many there are; 1 and more.
+    pub(super) fn partitions(self) -> u32 {
+        self.partitions.max(1)
+    }
+
+    /// The partition that a key chooses; `None` where it may be any.
+    pub(super) fn partition_of(self, key: Option<&[u8]>) -> Option<i32> {
+        let key = key?;
+        let partition = match self.hash {
+            KeyHash::Murmur2 => partition_for_key(key, self.partitions()),
+            KeyHash::Crc32 if key.is_empty() => return None,
+            KeyHash::Crc32 => crc32fast::hash(key) % self.partitions(),
+        };
+        Some(partition as i32)
+    }
+
+    /// The partition that records without a key go to behind those in `partition`, one batch in each.
+    pub(super) fn after(self, partition: i32) -> i32 {
+        ((partition.unsigned_abs() + 1) % self.partitions()) as i32
+    }
+}
+
 /// `template` with `{device}` and `{topic}` filled in.
 pub(super) fn remote_name(template: &str, device: &str, topic: &str) -> String {
     template.replace("{device}", device).replace("{topic}", topic)
-}
-
-/// Whether `name` matches `pattern`, in which `*` stands for any characters.
-pub(super) fn matches(pattern: &str, name: &str) -> bool {
-    let Some((prefix, rest)) = pattern.split_once('*') else { return pattern == name };
-    let Some(mut name) = name.strip_prefix(prefix) else { return false };
-    let mut pieces: Vec<&str> = rest.split('*').collect();
-    let suffix = pieces.pop().expect("a split has at least one piece");
-    for piece in pieces {
-        let Some(at) = name.find(piece) else { return false };
-        name = &name[at + piece.len()..];
-    }
-    name.len() >= suffix.len() && name.ends_with(suffix)
 }
 
 #[cfg(test)]
@@ -48,20 +75,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_match_whole_names() {
-        for (pattern, name, expected) in [
-            ("cpu", "cpu", true),
-            ("cpu", "cpu2", false),
-            ("net.*", "net.eth0", true),
-            ("net.*", "network", false),
-            ("*", "anything", true),
-            ("a*b*c", "a-b-b-c", true),
-            ("a*b*c", "a-c", false),
-            ("a*a", "a", false),
-            ("*x", "x", true),
-        ] {
-            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
-        }
+    fn a_key_chooses_as_the_clients_of_kafka_do() {
+        let partition = |hash, key| ByKey::of(PartitionRule::Key(hash), 1000).unwrap().partition_of(key);
+        assert_eq!(partition(KeyHash::Murmur2, Some(b"21")), Some(340));
+        // 0xCBF43926 is the check value of CRC-32.
+        assert_eq!(partition(KeyHash::Crc32, Some(b"123456789")), Some((0xCBF4_3926_u32 % 1000) as i32));
+        assert_eq!(partition(KeyHash::Murmur2, Some(b"")), Some(275_646_681 % 1000));
+        assert_eq!(partition(KeyHash::Crc32, Some(b"")), None);
+        assert_eq!((partition(KeyHash::Murmur2, None), partition(KeyHash::Crc32, None)), (None, None));
+        assert_eq!(ByKey::of(PartitionRule::Device, 3), None);
+        let three = ByKey::of(PartitionRule::Key(KeyHash::Crc32), 3).unwrap();
+        assert_eq!([0, 1, 2].map(|partition| three.after(partition)), [1, 2, 0]);
     }
 
     #[test]

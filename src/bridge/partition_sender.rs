@@ -14,6 +14,7 @@ use super::committed_offset::{BatchMark, CommittedOffset, RangeEnd};
 use super::dead_letter::Refusal;
 use super::failed::FailedFlushes;
 use super::log_position::LogPosition;
+use super::partition::ByKey;
 use super::pause_reason::PauseReason;
 use super::producer_header::Producer;
 use super::progress_file::{LogProgress, PendingCommit};
@@ -58,12 +59,15 @@ pub(super) struct PartitionSender {
     /// The id of the cluster that the target is in.
     pub(super) cluster: Option<String>,
     pub(super) target: Option<Target>,
+    /// Its records go to partitions of the target that their keys choose, and not to that of `target`, for which its
+    /// position is committed.
+    pub(super) by_key: Option<ByKey>,
     /// The offset to be sent next: everything below is committed in the cluster.
     pub(super) position: Offset,
     /// The batch that ends there, where one is committed.
     pub(super) mark: Option<BatchMark>,
     /// An operator's decision stands in the cluster in the place of that offset.
-    pub(super) obeys: bool,
+    pub(super) has_decision: bool,
     /// When that was committed, where it was by this bridge.
     committed_at: Option<Instant>,
     /// Stands at the first offset that no transaction under way holds.
@@ -103,9 +107,10 @@ impl PartitionSender {
             remote,
             cluster: None,
             target: None,
+            by_key: None,
             position: Offset(0),
             mark: None,
-            obeys: false,
+            has_decision: false,
             committed_at: None,
             reader: None,
             flushed_at: None,
@@ -246,7 +251,7 @@ impl PartitionSender {
         self.log = log;
         self.presence = if is_other { Presence::Replaced } else { Presence::Here };
         (self.paused, self.reader, self.rests, self.search) = (None, None, None, None);
-        (self.mark, self.obeys, self.committed_at, self.flushed_at) = (None, false, None, None);
+        (self.mark, self.has_decision, self.committed_at, self.flushed_at) = (None, false, None, None);
         self.refused.clear();
     }
 
@@ -326,7 +331,7 @@ impl PartitionSender {
             search.records_max = search.records_max.saturating_mul(2);
         }
         (self.position, self.mark, self.committed_at) = (end.offset, Some(end.mark), Some(Instant::now()));
-        self.obeys = false;
+        self.has_decision = false;
         self.refused = self.refused.split_off(&end.offset);
         self.search.take_if(|search| search.until <= end.offset);
         self.rests = None;
@@ -341,8 +346,8 @@ impl PartitionSender {
     }
 
     /// The offset that takes the place of a decision that was applied, before anything else is sent.
-    pub(super) fn obeyed_position(&self) -> Option<(Offset, BatchMark)> {
-        if !self.obeys || self.sits_out() || self.reader.is_none() {
+    pub(super) fn decided_position(&self) -> Option<(Offset, BatchMark)> {
+        if !self.has_decision || self.sits_out() || self.reader.is_none() {
             return None;
         }
         Some((self.position, self.mark.unwrap_or_else(|| BatchMark::behind_a_gap(self.log.leader_epoch()))))
@@ -414,7 +419,7 @@ pub(super) enum Ownership {
     Damaged(String),
 }
 
-/// Only what no power cut can undo; and damage is an error whatever `check.crcs` says, since what is sent is what
+/// Only what no power cut can undo; and damage is an error also where `check.crcs` is off, since what is sent is what
 /// was appended.
 pub(super) const READING: ReaderOptions = ReaderOptions {
     up_to: ReadUpTo::Durable,

@@ -167,7 +167,7 @@ impl fmt::Display for PauseReason {
             PauseReason::PartitionMissing { topic, partition, count } => {
                 write!(f, "its position is for partition {partition}, and {topic} has {count}")
             }
-            PauseReason::OffsetNotUsable { reason } => write!(f, "the cluster's position is not obeyed: {reason}"),
+            PauseReason::OffsetNotUsable { reason } => write!(f, "the cluster's position cannot be used: {reason}"),
             PauseReason::SetBack { committed, acknowledged } => write!(
                 f,
                 "the cluster's position is {committed}, and it had acknowledged {acknowledged}: it was set back; \
@@ -197,7 +197,7 @@ impl fmt::Display for PauseReason {
                  edgelog.bridge.on.new.log=restart sends this one from its beginning"
             ),
             PauseReason::ProgressDamaged => {
-                write!(f, "the cluster has no position of it, and the note beside the store is damaged")
+                write!(f, "the cluster has no position of it, and the note in the data directory is damaged")
             }
             PauseReason::Expired { offset, retention_ms } => write!(
                 f,

@@ -42,7 +42,7 @@ impl Uplink {
         let mut was_unanswered = false;
         match self.ask_for_epoch(self.producer, &mut was_unanswered) {
             // The cluster may have given out the epoch in an answer that was lost, and what asks again has an older one
-            // then. Nobody is fenced blindly for that: as at a start, the positions have to be those of the logs here.
+            // then. No bridge is fenced blindly for that: as at a start, positions have to be those of the logs here.
             Err(error) if is_fenced(&error) && was_unanswered => {
                 self.producer = None;
                 self.learn_starts(Which::All)?;
@@ -115,10 +115,10 @@ impl Uplink {
         self.config.transaction_timeout.unwrap_or_else(|| self.cluster.link().transaction_timeout(sending))
     }
 
-    /// Tells the cluster of another transaction timeout, where the line has become another one.
+    /// Asks the cluster for another transaction timeout, where the line has become another one.
     pub(super) fn follow_the_line(&mut self) -> Result<()> {
-        let (wanted, told) = (self.timeout_wanted(), self.transaction_timeout);
-        let is_far = wanted > told * 3 / 2 || wanted < told / 3;
+        let (wanted, current) = (self.timeout_wanted(), self.transaction_timeout);
+        let is_far = wanted > current * 3 / 2 || wanted < current / 3;
         if self.producer.is_some() && self.in_transactions() && is_far { self.claim_own_id() } else { Ok(()) }
     }
 }

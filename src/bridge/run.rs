@@ -2,7 +2,7 @@
 //!
 //! The order in which a bridge begins matters. The positions that the cluster holds are compared with the logs *before*
 //! InitProducerId, which fences the producer that used the id: a wrong copy, a restored backup or a log that was cut
-//! back stops there. They are read again after it, when nobody else can move them any more.
+//! back stops there. They are read again after it, when no other bridge can move them any more.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -45,7 +45,7 @@ impl Uplink {
         let _span = tracing::info_span!("edgelog_bridge", device = self.config.device).entered();
         self.until_caught_up = until_caught_up;
         let outcome = self.run_on(until_caught_up);
-        // Whatever happened: what was acknowledged is noted, and the metrics say where each log stands.
+        // Also after an error: what was acknowledged is noted, and the metrics say where each log stands.
         let noted = self.write_progress();
         self.metrics.place(&self.senders);
         let positions = match outcome {
@@ -90,7 +90,7 @@ impl Uplink {
         self.producer = None;
         let reason = PauseReason::DecisionNeeded { reason: error.to_string() };
         for sender in &mut self.senders {
-            (sender.paused, sender.reader, sender.obeys) = (Some(reason.clone()), None, false);
+            (sender.paused, sender.reader, sender.has_decision) = (Some(reason.clone()), None, false);
         }
         self.report_waiting();
         self.metrics.place(&self.senders);
@@ -149,7 +149,7 @@ impl Uplink {
                     }
                 }
                 Ended::Again => {
-                    // Nobody moved the positions, and the next try is another one.
+                    // The positions are what they were, and the next try is another one.
                     for sender in &mut self.senders {
                         sender.rewind()?;
                     }
@@ -208,7 +208,7 @@ impl Uplink {
     /// What the next transaction carries: positions in the places of decisions first, then records, then positions that
     /// the cluster would forget.
     fn collect_next(&mut self) -> TransactionPlan {
-        let mut collected = self.positions_alone(PartitionSender::obeyed_position);
+        let mut collected = self.positions_alone(PartitionSender::decided_position);
         if collected.is_empty() {
             collected = self.collect();
         }
@@ -293,7 +293,7 @@ impl Uplink {
         self.learn_starts(Which::All)?;
         self.report_waiting();
         if self.senders.iter().all(|sender| sender.paused.is_some()) {
-            // Nothing to send: no reason to fence anybody.
+            // Nothing to send: no reason to fence another bridge.
             return Ok(());
         }
         self.init_producer(None)?;
@@ -317,7 +317,7 @@ impl Uplink {
         waiting.chain(unreadable).collect()
     }
 
-    /// Tells which logs wait, each once for each reason.
+    /// Reports which logs wait, each once for each reason.
     fn report_waiting(&mut self) {
         let waiting = self.waiting();
         self.reported.retain(|log, _| waiting.iter().any(|(waiting, _)| waiting == log));

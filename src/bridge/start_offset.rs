@@ -258,7 +258,7 @@ impl<'a> Resolver<'a> {
         let newest = known.pending.as_ref().map(|pending| pending.to).or(known.acknowledged);
         let newest = newest.expect("what is known has an offset");
         if newest.log_id != self.facts.log_id {
-            return Ok(self.if_of_another_log("the note beside the store is of a log of another identity"));
+            return Ok(self.if_of_another_log("the note in the data directory is of a log of another identity"));
         }
         if newest.topic_id != self.facts.topic.id {
             // What a pending commit would have added went with the topic.
@@ -320,7 +320,7 @@ impl<'a> Resolver<'a> {
             NewLogRule::Stop if self.facts.is_recreated => Start::Paused(PauseReason::LogRecreated),
             NewLogRule::Stop => Start::AnotherLog(PauseReason::AnotherLog {
                 reason: format!(
-                    "{reason}; where this one was begun anew on purpose, edgelog.bridge.on.new.log=restart sends it"
+                    "{reason}; where this one was created again on purpose, edgelog.bridge.on.new.log=restart sends it"
                 ),
             }),
         }
@@ -417,14 +417,26 @@ impl Uplink {
         let fetched = self.fetch_offsets(&asked, read_as == ReadAs::Holder)?;
         let mut starts = Vec::new();
         let mut unstable = Vec::new();
+        let (mut in_doubt, mut of_doubtful) = (Vec::new(), BTreeMap::new());
         for (n, fetched) in fetched {
-            match self.resolve(n, fetched, read_as)? {
+            match self.resolve(n, &fetched, read_as, None)? {
                 Start::ReadStable => unstable.push(n),
+                Start::FindOutcome(pending) => {
+                    in_doubt.push((n, pending));
+                    of_doubtful.insert(n, fetched);
+                }
                 start => starts.push((n, start)),
             }
         }
         for (n, fetched) in self.fetch_offsets(&unstable, true)? {
-            let start = self.resolve(n, fetched, ReadAs::Stable)?;
+            let start = self.resolve(n, &fetched, ReadAs::Stable, None)?;
+            starts.push((n, start));
+        }
+        for (n, outcome) in self.resolve_in_doubt(&in_doubt)? {
+            let start = match outcome {
+                Ok(outcome) => self.resolve(n, &of_doubtful[&n], read_as, Some(&outcome))?,
+                Err(reason) => Start::Paused(PauseReason::ClusterRefuses { reason }),
+            };
             starts.push((n, start));
         }
         for (n, start) in starts {
@@ -455,7 +467,7 @@ impl Uplink {
             if sender.presence == Presence::Gone || !self.remote.contains_key(&sender.remote) {
                 continue;
             }
-            (sender.paused, sender.obeys) = (None, false);
+            (sender.paused, sender.has_decision) = (None, false);
             if identities.get(&sender.name) == Some(&sender.log.id()) {
                 chosen.push(n);
             } else {
@@ -465,8 +477,14 @@ impl Uplink {
         Ok((chosen, any_other))
     }
 
-    /// Where one sender goes on.
-    fn resolve(&mut self, n: usize, fetched: Fetched, read_as: ReadAs) -> Result<Start> {
+    /// Where one sender goes on; `in_doubt` is what became of its pending commit, once that was found out.
+    fn resolve(
+        &mut self,
+        n: usize,
+        fetched: &Fetched,
+        read_as: ReadAs,
+        in_doubt: Option<&InDoubtOutcome>,
+    ) -> Result<Start> {
         let committed = match fetched {
             Fetched::Offsets(committed) => committed,
             Fetched::KeptOpen => {
@@ -478,48 +496,36 @@ impl Uplink {
                 return Ok(Start::Paused(PauseReason::ClusterRefuses { reason: error.to_string() }));
             }
         };
-        let mut in_doubt = None;
-        loop {
-            let sender = &self.senders[n];
-            let topic = &self.remote[&sender.remote];
-            let facts = StartFacts {
-                log_id: sender.log.id(),
-                partition: sender.name.partition,
-                is_recreated: sender.presence == Presence::Replaced,
-                topic: TargetTopic {
-                    name: &sender.remote,
-                    id: topic.id,
-                    partitions: topic.leaders.len(),
-                    cluster: self.cluster.id(),
-                },
-                committed: &committed,
-                read_as,
-                progress: match self.progress.entries.get(&sender.name) {
-                    _ if self.progress.is_damaged => Progress::Damaged,
-                    None => Progress::Nothing,
-                    Some(log) => Progress::Known(log),
-                },
-                in_doubt: in_doubt.as_ref(),
-            };
-            let check = |offset: &CommittedOffset| check_ownership(&sender.log, offset);
-            let topic_id = topic.id;
-            let resolved = resolve_start(&facts, &StartPolicy::of(&self.config), &check)?;
-            if let Some(partition) = resolved.partition {
-                self.senders[n].target = Some(Target { partition, topic_id });
-            }
-            match resolved.start {
-                Start::FindOutcome(pending) => match self.resolve_in_doubt(n, &pending) {
-                    Ok(outcome) => in_doubt = Some(outcome),
-                    Err(error) if error.code().is_some_and(|code| code.class() == Class::Topic) => {
-                        return Ok(Start::Paused(PauseReason::ClusterRefuses { reason: error.to_string() }));
-                    }
-                    Err(error) => return Err(error),
-                },
-                Start::Conflict(reason) => {
-                    return Err(BridgeError::Conflict { log: self.senders[n].name.to_string(), reason });
-                }
-                start => return Ok(start),
-            }
+        let sender = &self.senders[n];
+        let topic = &self.remote[&sender.remote];
+        let facts = StartFacts {
+            log_id: sender.log.id(),
+            partition: sender.name.partition,
+            is_recreated: sender.presence == Presence::Replaced,
+            topic: TargetTopic {
+                name: &sender.remote,
+                id: topic.id,
+                partitions: topic.leaders.len(),
+                cluster: self.cluster.id(),
+            },
+            committed,
+            read_as,
+            progress: match self.progress.entries.get(&sender.name) {
+                _ if self.progress.is_damaged => Progress::Damaged,
+                None => Progress::Nothing,
+                Some(log) => Progress::Known(log),
+            },
+            in_doubt,
+        };
+        let check = |offset: &CommittedOffset| check_ownership(&sender.log, offset);
+        let topic_id = topic.id;
+        let resolved = resolve_start(&facts, &StartPolicy::of(&self.config), &check)?;
+        if let Some(partition) = resolved.partition {
+            self.senders[n].target = Some(Target { partition, topic_id });
+        }
+        match resolved.start {
+            Start::Conflict(reason) => Err(BridgeError::Conflict { log: self.senders[n].name.to_string(), reason }),
+            start => Ok(start),
         }
     }
 
@@ -536,7 +542,7 @@ impl Uplink {
                     Some(offset) => sender.start_at(offset)?,
                     None => sender.start_at_the_beginning()?,
                 }
-                sender.obeys = true;
+                sender.has_decision = true;
                 // What it was before is no evidence of a cluster that was set back.
                 let log = self.progress.entries.entry(sender.name.clone()).or_default();
                 (log.acknowledged, log.pending) = (offset, None);

@@ -1,4 +1,4 @@
-//! Where the bridge of a store stands, as its note says: works offline, and beside a bridge that runs.
+//! Where the bridge of a store stands, as its note says: works offline, and next to a bridge that runs.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub struct LogStatus {
     pub remote_partition: Option<i32>,
     /// The cluster has acknowledged everything below this offset; `None` where it has acknowledged nothing.
     pub acknowledged: Option<Offset>,
-    /// A commit up to this offset was under way when the note was written; the next start settles whether it counts.
+    /// A commit up to this offset was under way when the note was written; the next start finds out whether it counts.
     pub committing: Option<Offset>,
     /// The local log's end, high watermark; `None` where the store has no such log any more.
     pub high_watermark: Option<Offset>,
@@ -37,7 +37,7 @@ pub struct LogStatus {
     pub lag: Option<u64>,
 }
 
-/// What the note beside the store in `dir` says. Changes nothing.
+/// What the note in the data directory `dir` says. Changes nothing.
 ///
 /// The note trails what the cluster has by at most the transaction under way.
 ///

@@ -14,7 +14,7 @@ use super::BridgeEvent;
 use super::accumulator::InternalTopic;
 use super::config::PartitionRule;
 use super::error::Result;
-use super::partition::remote_name;
+use super::partition::{ByKey, remote_name};
 use super::partition_sender::{MAX_MESSAGE_BYTES_DEFAULT, TimeBounds};
 use super::pause_reason::PauseReason;
 use super::uplink::{Patience, Uplink};
@@ -61,7 +61,7 @@ impl Uplink {
             .any(|sender| sender.target.is_some_and(|target| target.topic_id != found.id))
     }
 
-    /// Learns which target topics there are, and their rules. Lanes without one wait.
+    /// Learns which target topics there are, and their rules. Senders without one wait.
     pub(super) fn look_up_targets(&mut self) -> Result<()> {
         let names = self.remote_names();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -112,8 +112,16 @@ impl Uplink {
         }
         missing.extend(not_created);
         let rules = self.target_rules()?;
+        let mut grown = BTreeSet::new();
         for sender in &mut self.senders {
             sender.cluster = self.cluster.id().map(str::to_owned);
+            if let Some(topic) = self.remote.get(&sender.remote) {
+                let by_key = ByKey::of(self.config.partition, topic.leaders.len());
+                if let (Some(before), Some(now)) = (sender.by_key, by_key.filter(|now| sender.by_key != Some(*now))) {
+                    grown.insert((sender.remote.clone(), before.partitions(), now.partitions()));
+                }
+                sender.by_key = by_key;
+            }
             if !self.remote.contains_key(&sender.remote) {
                 let reason = missing.get(&sender.remote).map_or("the cluster does not name it", String::as_str);
                 let (topic, reason) = (sender.remote.clone(), reason.to_owned());
@@ -141,6 +149,13 @@ impl Uplink {
                 (name, side)
             })
             .collect();
+        for (topic, before, now) in grown {
+            let reason = format!(
+                "{now} partitions, and had {before}: from here on a key may be in another one than before, and its \
+                 records are in order only within each"
+            );
+            self.warn_once(topic, reason);
+        }
         Ok(())
     }
 
@@ -174,7 +189,7 @@ impl Uplink {
         });
     }
 
-    /// Tells, once, of rules by which the target refuses records for their time: what becomes of them is decided when
+    /// Reports, once, rules by which the target refuses records for their time: what becomes of them is decided when
     /// it does (`edgelog.bridge.on.refused.timestamp`).
     pub(super) fn warn_of_times(&mut self) -> Result<()> {
         let now = SystemClock.now();
@@ -195,7 +210,7 @@ impl Uplink {
         Ok(())
     }
 
-    /// Tells, once, of rules by which the target changes what is sent.
+    /// Reports, once, rules by which the target changes what is sent.
     fn warn_of_rules(&mut self, topic: &str, compression: Option<String>, time: Option<String>) {
         let mut reasons = Vec::new();
         if let Some(compression) = compression.filter(|compression| compression != "producer") {
@@ -234,7 +249,7 @@ impl Uplink {
             let keeps_numbers = match self.config.partition {
                 PartitionRule::Same => true,
                 PartitionRule::Auto => self.config.to.contains("{device}"),
-                PartitionRule::Device | PartitionRule::Fixed(_) => false,
+                PartitionRule::Device | PartitionRule::Fixed(_) | PartitionRule::Key(_) => false,
             };
             let partitions = match creation.partitions {
                 -1 if keeps_numbers => of_same_number,
@@ -251,8 +266,8 @@ impl Uplink {
         let answer = self.retry(Patience::Asked, |cluster| {
             let node = cluster.any_node();
             let answer = cluster.request(node, Role::Data, &request)?;
-            let told = answer.topics.iter().map(|topic| check("creating topics", topic.error_code));
-            match told.filter_map(kafka::Result::err).find(KafkaError::is_retriable) {
+            let codes = answer.topics.iter().map(|topic| check("creating topics", topic.error_code));
+            match codes.filter_map(kafka::Result::err).find(KafkaError::is_retriable) {
                 Some(error) => Err(error),
                 None => Ok(answer),
             }

@@ -5,7 +5,7 @@
 //!    the transaction is open.)
 //! 2. Inside a transaction a batch is never split, merged or stamped again: a resend has the same bytes and the same
 //!    sequence, so that the leader knows it.
-//! 3. An answer that did not come is never guessed. Whatever was asked is asked again, in the same words, until the
+//! 3. An answer that did not come is never guessed. What was asked is asked again, in the same words, until the
 //!    answer is there: Produce by its sequence, EndTxn by its epoch.
 //! 4. Sequences begin at 0 in every transaction, since each end of one raises the epoch (transactions of version 2).
 
@@ -127,14 +127,14 @@ struct Wire {
 
 impl Wire {
     /// The records of it that the target says it refuses, by name: of a batch of which one is refused, it takes none.
-    fn refusals(&self, told: &PartitionProduceResponse, doing: &str) -> Vec<Refusal> {
+    fn refusals(&self, answered: &PartitionProduceResponse, doing: &str) -> Vec<Refusal> {
         let of = |named: &BatchIndexAndErrorMessage| {
             let index = u32::try_from(named.batch_index).ok().filter(|index| *index < self.records)?;
-            let words = named.batch_index_error_message.as_deref().or(told.error_message.as_deref());
-            let reason = KafkaError::broker(doing, Code(told.error_code), words).to_string();
-            Some(Refusal { offset: self.runs.offset_of(index)?, code: Code(told.error_code), reason })
+            let words = named.batch_index_error_message.as_deref().or(answered.error_message.as_deref());
+            let reason = KafkaError::broker(doing, Code(answered.error_code), words).to_string();
+            Some(Refusal { offset: self.runs.offset_of(index)?, code: Code(answered.error_code), reason })
         };
-        told.record_errors.iter().filter_map(of).collect()
+        answered.record_errors.iter().filter_map(of).collect()
     }
 }
 
@@ -197,7 +197,9 @@ impl Producing<'_> {
         let (code, reason) = (error.code().unwrap_or(Code::UNNAMED), error.to_string());
         let change = match &head.kind {
             Kind::Records => {
-                let refusal = Refusal { offset: head.offsets.0, code, reason };
+                // The offsets that it stands for may begin with a hole.
+                let offset = head.runs.offset_of(0).unwrap_or(head.offsets.0);
+                let refusal = Refusal { offset, code, reason };
                 let Wire { offsets, records, .. } = *head;
                 let batch = Refused { offsets, records, bytes: head.bytes.len(), refusal };
                 SenderChange::Refused { named: head.refusals(response, doing), batch }
@@ -207,7 +209,7 @@ impl Producing<'_> {
                 SenderChange::Paused(PauseReason::RecordRefused { reason })
             }
             Kind::Loss(lost) => {
-                let reason = format!("{lost}; and what tells that is refused: {reason}");
+                let reason = format!("{lost}; and the record that reports it is refused: {reason}");
                 SenderChange::Paused(PauseReason::Lost { reason })
             }
         };
@@ -227,8 +229,8 @@ fn is_unknown_topic(code: Code) -> bool {
 
 /// What a coordinator says to the one position that it was asked to take.
 fn code_of_position(answer: &TxnOffsetCommitResponse) -> i16 {
-    let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
-    told.map_or(Code::UNNAMED.0, |partition| partition.error_code)
+    let answered = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
+    answered.map_or(Code::UNNAMED.0, |partition| partition.error_code)
 }
 
 impl Uplink {
@@ -310,8 +312,8 @@ impl Uplink {
         if !self.in_transactions() {
             let requests = ends.iter().map(|end| (end.sender, self.plain_position_request(end))).collect();
             return self.ask_to_commit(requests, changes, |answer| {
-                let told = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
-                told.map_or(Code::UNNAMED.0, |partition| partition.error_code)
+                let answered = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
+                answered.map_or(Code::UNNAMED.0, |partition| partition.error_code)
             });
         }
         // Without records, the first offset opens the transaction: others that arrive with it are refused.
@@ -390,7 +392,7 @@ impl Uplink {
                         continue;
                     }
                     match self.take_answers(&answer, partitions, producing, &mut behind) {
-                        Ok(told) => failure = failure.or(told),
+                        Ok(answered) => failure = failure.or(answered),
                         Err(found) => lost = Some(found),
                     }
                     // A transaction that an answer has shown to be open takes positions, too, while the last batches
@@ -606,23 +608,25 @@ impl Uplink {
                 .responses
                 .iter()
                 .find(|topic| *topic.name.0 == *partition.0 || (!by_id.is_nil() && topic.topic_id == by_id));
-            let told = topic.and_then(|topic| topic.partition_responses.iter().find(|told| told.index == partition.1));
+            let answered =
+                topic.and_then(|topic| topic.partition_responses.iter().find(|answered| answered.index == partition.1));
             let doing = format!("Produce to {}-{}", partition.0, partition.1);
-            let Some(told) = told else {
+            let Some(answered) = answered else {
                 let error = KafkaError::broker(doing, Code::UNNAMED, Some("the answer does not name it"));
                 return Err(Lost::Abort(error.into()));
             };
-            if told.error_code == 0 {
+            if answered.error_code == 0 {
                 let queue = producing.queues.get_mut(partition).expect("it was asked for");
                 let wire = queue.pop_front().expect("its head was sent");
-                producing.first_batches.entry(wire.sender).or_insert((partition.clone(), Offset(told.base_offset)));
+                producing.first_batches.entry(wire.sender).or_insert((partition.clone(), Offset(answered.base_offset)));
                 if queue.is_empty() {
                     producing.queues.remove(partition);
                 }
                 continue;
             }
-            let error = KafkaError::broker(doing.as_str(), Code(told.error_code), told.error_message.as_deref());
-            let code = Code(told.error_code);
+            let error =
+                KafkaError::broker(doing.as_str(), Code(answered.error_code), answered.error_message.as_deref());
+            let code = Code(answered.error_code);
             let error = match code.class() {
                 Class::Refused => error.needing_id(&CoordinatorKey::Transaction(self.config.transactional_id())),
                 _ => error.needing("Write", &format!("the topic {}", partition.0)),
@@ -643,7 +647,7 @@ impl Uplink {
                     return Err(Lost::Abort(error.into()));
                 }
                 Class::Batch => {
-                    producing.look_for_refused(partition, &error, (told, &doing));
+                    producing.look_for_refused(partition, &error, (answered, &doing));
                     return Err(Lost::Smaller(error.into()));
                 }
                 Class::Abortable | Class::Refused => return Err(Lost::Abort(error.into())),

@@ -361,14 +361,14 @@ mod tests {
             }
             bytes.put_u8(len as u8);
             (0..count).for_each(|_| bytes.put_slice(&[0, 1, 0, 0, 0, 3, 0]));
-            // No throttling; a tag that nobody knows, with three bytes.
+            // No throttling; a tag that is not known, with three bytes.
             bytes.put_slice(&[0, 0, 0, 0, 1, 99, 3, 1, 2, 3]);
             bytes.freeze()
         };
         let many = STRUCTURE_BYTES_MAX / 7;
         assert_eq!(decode::<ApiVersionsRequest>(&mut apis(many - 10), 3).unwrap().api_keys.len(), many - 10);
-        let told = decode::<ApiVersionsRequest>(&mut apis(many + 10), 3).unwrap_err();
-        assert!(told.contains("beside text and records"), "{told}");
+        let said = decode::<ApiVersionsRequest>(&mut apis(many + 10), 3).unwrap_err();
+        assert!(said.contains("next to text and records"), "{said}");
         assert!(check_header(&[0, 0, 0, 7, 1, 99, 1, 0]).is_ok());
         assert!(check_header(&[0, 0, 0, 7, 1, 99, 2, 0]).is_err());
     }

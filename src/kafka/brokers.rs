@@ -79,10 +79,12 @@ impl Brokers {
         candidates
     }
 
-    /// The finalized `transaction.version` and the address of a broker that is connected.
-    pub(super) fn transaction_version(&self) -> Option<(i16, &str)> {
+    /// The finalized `transaction.version`, whether the broker knows version 2, and its address; of one that is
+    /// connected.
+    pub(super) fn transaction_version(&self) -> Option<(i16, bool, &str)> {
         let connection = self.connections.values().next()?;
-        Some((connection.transaction_version(), connection.address()))
+        let knows_2 = connection.knows_transactions_of_version_2();
+        Some((connection.transaction_version(), knows_2, connection.address()))
     }
 
     /// Asks one broker, connecting first where that is needed. Drops the connection when it fails.

@@ -15,7 +15,7 @@ use super::coordinator::{CoordinatorKey, CoordinatorRequest, Coordinators};
 use super::error::{KafkaError, Result, check, keep_worse};
 use super::error_code::Code;
 use super::group_offsets::{self, GroupOffset};
-use super::link::LinkEstimator;
+use super::link::{IN_FLIGHT_MAX, LinkEstimator};
 use super::stop::StopHandle;
 
 /// The transactions of exactly-once delivery are those of this feature level (KIP-890).
@@ -119,15 +119,22 @@ impl Cluster {
 
     /// Refuses a cluster whose transactions are not those of KIP-890.
     pub(crate) fn check_features(&mut self) -> Result<()> {
-        let Some((found, address)) = self.brokers.transaction_version() else { return Ok(()) };
+        let Some((found, knows_2, address)) = self.brokers.transaction_version() else { return Ok(()) };
         if found >= TRANSACTION_VERSION_MIN {
             return Ok(());
         }
+        let what_helps = if knows_2 {
+            format!(
+                "raise it: kafka-features.sh --bootstrap-server {address} upgrade --feature \
+                 transaction.version={TRANSACTION_VERSION_MIN}"
+            )
+        } else {
+            "this broker is older: upgrade the brokers first".to_owned()
+        };
         Err(KafkaError::Unsupported(format!(
             "the cluster at {address} has transaction.version={found}, exactly-once delivery needs \
-             {TRANSACTION_VERSION_MIN}; Kafka 4.0 and later have it: \
-             kafka-features.sh --bootstrap-server {address} upgrade --feature \
-             transaction.version={TRANSACTION_VERSION_MIN}; or set edgelog.bridge.delivery=at-least-once"
+             {TRANSACTION_VERSION_MIN}; Kafka 4.0 and later have it: {what_helps}; or set \
+             edgelog.bridge.delivery=at-least-once"
         )))
     }
 
@@ -146,6 +153,12 @@ impl Cluster {
     /// is in flight there.
     pub(crate) fn receive<R: ApiRequest>(&mut self, node: i32, role: Role) -> Result<R::Response> {
         self.brokers.receive::<R>(node, role)
+    }
+
+    /// Sends each of these requests to its broker and returns what each was answered, in their order: one round trip
+    /// for as many as may be in flight. Nothing else may be in flight there.
+    pub(crate) fn exchange<R: ApiRequest>(&mut self, requests: &[(i32, &R)]) -> Vec<Result<R::Response>> {
+        self.brokers.exchange(Role::Data, IN_FLIGHT_MAX, requests)
     }
 
     /// The next request to this broker in this role waits, as it asked for.

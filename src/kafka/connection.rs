@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::{
-    ApiVersionsRequest, RequestHeader, ResponseHeader, SaslAuthenticateRequest, SaslHandshakeRequest,
+    ApiVersionsRequest, EndTxnRequest, RequestHeader, ResponseHeader, SaslAuthenticateRequest, SaslHandshakeRequest,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use parking_lot::Mutex;
@@ -34,13 +34,15 @@ const RESPONSE_BYTES_MAX: usize = 64 << 20;
 /// ... nor, before the login is complete, this: until then the other end may be any program.
 const LOGIN_RESPONSE_BYTES_MAX: usize = 1 << 20;
 /// A broker that throttles does not read from the connection meanwhile (KIP-219): waiting here only spares it a request
-/// that would time out. So a wait ends after this, whatever number came: one of 32 bits could silence us for 24 days.
+/// that would time out. So a wait ends after this, with any number: one of 32 bits could silence us for 24 days.
 const THROTTLE_MAX: Duration = Duration::from_secs(60);
 /// Room is made for so much of a response at a time.
 const READ_BYTES: usize = 64 << 10;
 /// How often a wait looks whether a stop was requested.
 const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
+/// The version of EndTxn that Kafka 4.0 has brought, with transactions of version 2.
+const END_TXN_OF_VERSION_2: i16 = EndTxnRequest::SPOKEN.0;
 /// The version of ApiVersions that is asked with: the first that has finalized features (Kafka 2.7).
 const API_VERSIONS_VERSION: i16 = ApiVersionsRequest::SPOKEN.1;
 /// The version of `SaslHandshake` behind which mechanisms speak in `SaslAuthenticate`; and the newest of that, which
@@ -100,7 +102,7 @@ impl Transport {
     fn failed(&self, address: &str, source: io::Error) -> KafkaError {
         let address = address.to_owned();
         let Some(tls) = &self.tls else { return KafkaError::Connection { address, source } };
-        // Whatever it was, files that were exchanged meanwhile, or the system's certificates, may be the remedy.
+        // No matter what it was, files that were exchanged meanwhile, or the system's certificates, may be the remedy.
         tls.forget();
         match tls::explain(&source) {
             Some(reason) => KafkaError::Tls { address, reason },
@@ -231,6 +233,11 @@ impl Connection {
 
     pub(super) fn transaction_version(&self) -> i16 {
         self.versions.transaction_version
+    }
+
+    /// Whether the broker can have transactions of version 2: it knows the form of EndTxn that came with them.
+    pub(super) fn knows_transactions_of_version_2(&self) -> bool {
+        self.versions.apis.get(&EndTxnRequest::KEY).is_some_and(|(_, newest)| *newest >= END_TXN_OF_VERSION_2)
     }
 
     fn learn_versions(&mut self) -> Result<()> {

@@ -224,7 +224,7 @@ impl Coordinators {
             let doing = format!("looking for the coordinator of {id}");
             let Some(found) = response.coordinators.iter().find(|found| *found.key == *id) else {
                 let none = Code::of(ResponseError::CoordinatorNotAvailable);
-                missing.push(((*key).clone(), KafkaError::broker(doing, none, Some("the answer names nobody"))));
+                missing.push(((*key).clone(), KafkaError::broker(doing, none, Some("the answer names no broker"))));
                 continue;
             };
             if found.error_code != 0 {

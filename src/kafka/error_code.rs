@@ -102,7 +102,7 @@ pub(crate) enum Class {
     /// The transaction is lost: abort it, read the committed offsets again and go on.
     Abortable,
     /// Our epoch is not the current one: our own transaction timed out, or another producer fenced us. Asking for our
-    /// own id tells which.
+    /// own id shows which.
     Epoch,
     /// Nothing is wrong but with this topic, partition or group.
     Topic,

@@ -129,7 +129,7 @@ pub(crate) fn commit_request(
     let topic = OffsetCommitRequestTopic::default()
         .with_name(TopicName(StrBytes::from_string(topic.to_owned())))
         .with_partitions(vec![partition]);
-    // Generation -1 and no member, as by default: nobody consumes in this group.
+    // Generation -1 and no member, as by default: no member consumes in this group.
     OffsetCommitRequest::default()
         .with_group_id(GroupId(StrBytes::from_string(group_id.to_owned())))
         .with_topics(vec![topic])

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 const SMALL_BYTES: usize = 1 << 10;
 /// The least that a request is cut down to, as long as more than that may be under way.
 const PIECE_BYTES_MIN: usize = 8 << 10;
-/// A request of that size tells how much goes through in a second: pieces are a little smaller than they may be.
+/// A request of that size shows how much goes through in a second: pieces are a little smaller than they may be.
 const LARGE_BYTES: usize = PIECE_BYTES_MIN / 2;
 /// So much of what connections carried is remembered: a line that was good and turns bad is known as that soon.
 const REMEMBERED_BYTES: f64 = (2 << 20) as f64;
@@ -73,7 +73,7 @@ impl Estimate {
         (self.sending > 0.0).then(|| ((self.sent / self.sending) as usize).max(1))
     }
 
-    /// What connections carry before they die; `None` where nothing says that it is less than anybody asks for.
+    /// What connections carry before they die; `None` where nothing says that it is less than is asked for.
     fn carried(&self) -> Option<usize> {
         let is_slow = self.shortest.is_some_and(|round_trip| round_trip > LONG_ROUND_TRIP);
         if self.deaths > 0.0 {

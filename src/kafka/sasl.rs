@@ -19,7 +19,7 @@ const ITERATIONS_MAX: u32 = 1 << 20;
 /// Fewer make the password cheap to guess for one who has read the exchange (RFC 5802 asks for these).
 const ITERATIONS_MIN: u32 = 4096;
 const NONCE_BYTES: usize = 24;
-/// There is no channel binding in Kafka, and we act for nobody else.
+/// There is no channel binding in Kafka, and we act for no one else.
 const GS2_HEADER: &str = "n,,";
 
 type Result<T> = std::result::Result<T, String>;
@@ -42,7 +42,7 @@ pub(super) struct Exchange(State);
 enum State {
     /// The server's next word decides.
     Last,
-    /// As `Last`; but the server may explain why it refuses, and wants to be told that we heard.
+    /// As `Last`; but the server may explain why it refuses, and wants to hear that we have read it.
     Bearer,
     ScramFirst(Scram),
     ScramFinal {
@@ -175,7 +175,7 @@ fn text_of(bytes: &[u8]) -> Result<&str> {
     std::str::from_utf8(bytes).map_err(|_| "its message is no text".to_owned())
 }
 
-/// Takes as long whatever differs.
+/// Takes as long no matter what differs.
 fn is_same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b)) == 0
 }

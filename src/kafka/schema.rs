@@ -119,7 +119,7 @@ impl<'a> Walk<'a> {
 
     fn structure(&mut self, len: usize) -> Result<&'a [u8], String> {
         let Some(left) = self.structure_left.checked_sub(len) else {
-            return Err(format!("more than {STRUCTURE_BYTES_MAX} bytes beside text and records"));
+            return Err(format!("more than {STRUCTURE_BYTES_MAX} bytes next to text and records"));
         };
         self.structure_left = left;
         let (taken, left) = self.left.split_at_checked(len).ok_or_else(|| self.ends_before(len))?;

@@ -318,7 +318,7 @@ fn readable_by_others(path: &Path) -> Option<String> {
 }
 
 impl Sasl {
-    /// Who we are: files are read anew and callbacks called each time, for passwords and tokens that change.
+    /// Who we are: files are read again and callbacks called each time, for passwords and tokens that change.
     pub(super) fn credentials(&self) -> std::result::Result<Credentials, String> {
         if self.mechanism == Some(Mechanism::OAuthBearer) {
             let token = match (&self.token_callback, &self.token_file) {

@@ -23,7 +23,7 @@ impl StopHandle {
         self.shared.1.notify_all();
     }
 
-    /// Whether somebody asked.
+    /// Whether it was asked for.
     pub fn is_stopped(&self) -> bool {
         self.shared.0.lock().is_some()
     }

@@ -13,7 +13,7 @@ pub(super) enum Stream {
     Tls(Box<TlsStream>),
 }
 
-/// Connects to the first address of `host` that answers; the name is resolved anew each time. No single read or write
+/// Connects to the first address of `host` that answers; the name is resolved each time. No single read or write
 /// takes longer than `patience`: it then answers `WouldBlock` or `TimedOut`.
 pub(super) fn connect(host: &str, port: u16, timeout: Duration, patience: Duration) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
@@ -56,7 +56,7 @@ impl Stream {
 
 impl Stream {
     /// Closing it throws away what was taken and is not sent yet. Otherwise the system goes on to send that, and a slow
-    /// line is busy for minutes with requests that nobody waits for.
+    /// line is busy for minutes with requests that no one waits for.
     pub(super) fn close_at_once(&self) {
         let socket = match self {
             Stream::Plain(socket) => socket,

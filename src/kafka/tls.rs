@@ -2,7 +2,7 @@
 //!
 //! Certificates are files that others renew. They are looked at before each connection, and what they say is kept for
 //! as long as they stay the same (with it, a session can be resumed, which spares a slow line the certificates). After
-//! a failure all of it is read anew, the system's certificates too.
+//! a failure all of it is read again, the system's certificates too.
 
 use std::fmt;
 use std::fs;
@@ -68,7 +68,7 @@ impl TlsClient {
         self.config().map(drop)
     }
 
-    /// Reads everything anew the next time.
+    /// Reads everything again the next time.
     pub(super) fn forget(&self) {
         *self.kept.lock() = None;
     }
@@ -168,7 +168,7 @@ impl TlsClient {
     }
 }
 
-/// Less than all checks, where somebody asked for less.
+/// Less than all checks, where less was asked for.
 #[derive(Debug)]
 struct Lenient {
     /// Who signed it is still looked at, and until when it holds.
@@ -261,7 +261,7 @@ impl Read for TlsStream {
             }
             self.session.read_tls(&mut self.socket)?;
             if let Err(error) = self.session.process_new_packets() {
-                // It may be told why; whether it hears of it makes no difference.
+                // It may hear why; whether it hears of it makes no difference.
                 let _ = self.session.write_tls(&mut self.socket);
                 return Err(invalid(error));
             }
@@ -301,7 +301,7 @@ fn certificates(key: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'sta
     }
 }
 
-/// A certificate that is none for us, whoever signed it.
+/// A certificate that is none for us, no matter who signed it.
 fn unusable(what: &CertificateError) -> String {
     let CertificateError::Other(inner) = what else { return format!("the certificate cannot be used: {what}") };
     // The verifier's own words, whose type is not ours to name.
@@ -332,7 +332,7 @@ pub(super) fn explain(error: &io::Error) -> Option<String> {
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 "its certificate is not valid yet by this device's clock, which may be slow".to_owned()
             }
-            CertificateError::UnknownIssuer => "its certificate is signed by nobody who is trusted here: \
+            CertificateError::UnknownIssuer => "its certificate is signed by no CA that is trusted here: \
                  ssl.ca.location has to name the certificate of its CA"
                 .to_owned(),
             CertificateError::NotValidForName => "its certificate is for another host".to_owned(),

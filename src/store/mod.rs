@@ -18,7 +18,7 @@ pub use handle::Store;
 pub use options::StoreOptions;
 pub use report::RecoveryReport;
 pub use retention_holds::{RetentionHold, RetentionHolds};
-pub use topic::{NewTopic, PARTITIONS_MAX, Topic};
+pub use topic::{NewTopic, PARTITIONS_MAX, Topic, topic_matches};
 
 pub(crate) use ours::{claim, is_partition, only_swap, others_of, shared_directories, survey};
 pub(crate) use settings::{are_settings_lost, is_in_the_way, read_config, settings_to_heal};

@@ -146,3 +146,65 @@ pub(super) fn configure_leniently(defaults: LogConfig, read: Overrides, doubt: O
     let suspended = (!doubts.is_empty()).then(|| doubts.join("; "));
     TopicSettings { overrides, config, suspended, ..TopicSettings::default() }
 }
+
+/// Whether the topic `name` is like `pattern`, in which `*` stands for any characters and `?` for one. No name has
+/// either of them.
+///
+/// ```
+/// assert!(edgelog::topic_matches("net.*", "net.eth0") && !edgelog::topic_matches("net.*", "network"));
+/// ```
+pub fn topic_matches(pattern: &str, name: &str) -> bool {
+    let (name, pattern) = (name.as_bytes(), pattern.as_bytes());
+    let (mut at, mut of) = (0, 0);
+    // Where the last star stands, and what it covers up to.
+    let mut star: Option<(usize, usize)> = None;
+    while at < name.len() {
+        match pattern.get(of) {
+            Some(b'*') => {
+                star = Some((of, at));
+                of += 1;
+            }
+            Some(&c) if c == b'?' || c == name[at] => (at, of) = (at + 1, of + 1),
+            _ => match &mut star {
+                Some((star_of, star_at)) => {
+                    *star_at += 1;
+                    (at, of) = (*star_at, *star_of + 1);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[of..].iter().all(|&c| c == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_whole_names() {
+        for (name, pattern, is_like) in [
+            ("cpu", "cpu", true),
+            ("cpu2", "cpu", false),
+            ("cpu", "*", true),
+            ("cpu", "c*u", true),
+            ("cpu", "c?u", true),
+            ("cpu", "c?", false),
+            ("cpu", "pu", false),
+            ("cpu", "*p*", true),
+            ("abcabd", "*abd", true),
+            ("abcabd", "a*b", false),
+            ("", "*", true),
+            ("cpu", "cpu**", true),
+            ("cpu", "*cpu?", false),
+            ("net.eth0", "net.*", true),
+            ("network", "net.*", false),
+            ("a-b-b-c", "a*b*c", true),
+            ("a-c", "a*b*c", false),
+            ("a", "a*a", false),
+            ("x", "*x", true),
+        ] {
+            assert_eq!(topic_matches(pattern, name), is_like, "{name} {pattern}");
+        }
+    }
+}

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Batches that the bridge makes again on their way: `compression.type`.
+"""Batches that the bridge makes again on their way: `compression.type` and `edgelog.bridge.partition=key`.
 
     rebatched.py run STORE --expect FILE
 
@@ -9,6 +9,7 @@ STORE and FILE are what examples/mixed_workload made. Needs what transfer.py in 
 import collections
 import json
 import re
+import shutil
 import sys
 
 from harness import (
@@ -30,7 +31,7 @@ KILLS = 25
 
 
 def batches(broker, prefix):
-    """codec -> batches of records, not of markers, in the segments of the topics that begin so; as Kafka's tool says."""
+    """codec -> batches of records, not of markers, in the segments of these topics, as Kafka's tool says."""
     logs = sorted(broker.data.glob(f"{prefix}*/*.log"))
     if not logs:
         raise Broken(f"the broker has no segment of {prefix}*")
@@ -68,7 +69,7 @@ def killed(world):
     """SIGKILL after some transactions, again and again: positions are those of the store's batches."""
     store, kills = world.copy("wire-killed"), 0
     world.create_targets("wk.")
-    sets = {**SMALL, "compression.type": "lz4"}
+    sets = {**SMALL, "compression.type": "lz4", "edgelog.bridge.transaction.bytes": "3000"}
     while kills < KILLS:
         run = Run(command(store, world.broker, "wire-killed", "wk.{topic}", **sets))
         left = world.random.randrange(0, 6)
@@ -130,10 +131,12 @@ def bytes_of_json(world):
     count, found = 20_000, []
     values = [sensor(n) for n in range(count)]
     for stored, more in (("one by one", ("--batch", "1")), ("in batches", ())):
+        filled = world.scratch / f"json-{stored.replace(' ', '-')}"
+        subprocess_topic(filled, "json", "--config", "flush.messages=100000")
+        append(filled, "json", values, *more)
         for codec in ("stored", *CODECS):
-            name = f"json-{stored.replace(' ', '-')}-{codec}"
-            store = world.scratch / name
-            append(store, "json", values, *more)
+            name = f"{filled.name}-{codec}"
+            store = shutil.copytree(filled, world.scratch / name)
             world.broker.create_topic(name, 1)
             sets = {**SAME, "compression.type": codec}
             run = Run(command(store, world.broker, name, name, topics="json", **sets)).expect(0)
@@ -149,7 +152,78 @@ def bytes_of_json(world):
     return f"{plain} bytes of values"
 
 
+def murmur2(key):
+    """As Kafka's Utils.murmur2, written from its source: what the default partitioner of Java's clients takes."""
+    mask, m = 0xFFFFFFFF, 0x5BD1E995
+    h = 0x9747B28C ^ len(key)
+    for at in range(0, len(key) - len(key) % 4, 4):
+        k = int.from_bytes(key[at : at + 4], "little") * m & mask
+        h = (h * m & mask) ^ ((k ^ k >> 24) * m & mask)
+    if rest := key[len(key) - len(key) % 4 :]:
+        h = (h ^ int.from_bytes(rest, "little")) * m & mask
+    h = (h ^ h >> 13) * m & mask
+    return h ^ h >> 15
+
+
+def by_key(world):
+    """Three local partitions into six, by keys, with kills and a broker that dies: each key is in the one partition
+    that Java's clients choose, every record is there once, and those of a key are in order."""
+    store, targets, kills = world.scratch / "by-key", 6, 0
+    config = ("--partitions", "3", "--config", "compression.type=snappy")
+    subprocess_topic(store, "sensors", *config)
+    count, keys = 6000, 90
+    expected = {}
+    for local in range(3):
+        lines = []
+        # Of each local partition keys of its own; every seventh record has none.
+        for n in range(local, count, 3):
+            key, value = f"key-{n % keys}" if n % 7 else "", f"{n} {'x' * (n * 31 % 400)}"
+            lines.append(f"{key}|{value}" if key else value)
+            expected.setdefault(key, []).append(value)
+        append(store, f"sensors-{local}", lines, "--key-separator", "|")
+    world.broker.create_topic("by-key", targets)
+    sets = {"edgelog.bridge.partition": "key", "edgelog.bridge.transaction.bytes": "12000"}
+    arguments = command(store, world.broker, "by-key", "by-key", topics="sensors", **sets)
+    while kills < KILLS:
+        run = Run(arguments)
+        left = world.random.randrange(0, 4)
+        while left > 0 and run.next_event() is not None:
+            left -= 1
+        if run.process.poll() is not None:
+            raise Broken(f"only {kills} kills, expected {KILLS}: the transfer is too short")
+        run.kill()
+        kills += 1
+    run = Run(arguments)
+    while (event := run.next_event()) is not None and event["event"] != "committed":
+        pass
+    world.broker.kill()
+    world.broker.start()
+    run.expect(0)
+    if Run(arguments).expect(0).records() != 0:
+        raise Broken("a second run sent records again")
+    arrived = world.broker.consume_all("by-key")
+    found, total = {}, 0
+    for partition, records in sorted(arrived.items()):
+        total += len(records)
+        for record in records:
+            key = record["key"] or ""
+            wanted = (murmur2(key.encode()) & 0x7FFFFFFF) % targets
+            if key and partition != wanted:
+                raise Broken(f"the key {key} is in partition {partition}, Java's clients choose {wanted}")
+            found.setdefault(key, []).append(record["payload"])
+    if total != count:
+        raise Broken(f"{total} records arrived, expected {count}")
+    for key, values in expected.items():
+        # Keys are of one local partition; what has none may be in any order between partitions.
+        if (found[key] if key else sorted(found[key])) != (values if key else sorted(values)):
+            raise Broken(f"{key}: {len(found[key])} records are not the {len(values)} that were appended, or in order")
+    if set(arrived) != set(range(targets)):
+        raise Broken(f"only the partitions {sorted(arrived)} have records")
+    return f"{total} records of {keys} keys compared, {kills} kills, one of the broker"
+
+
 TESTS = {
+    "by_key": by_key,
     "every_codec": every_codec,
     "killed": killed,
     "target_with_a_codec": target_with_a_codec,

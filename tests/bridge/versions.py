@@ -124,21 +124,23 @@ def is_refused(world, words, **options):
 REFUSED = (
     "exactly-once delivery needs 2",
     "Kafka 4.0 and later have it",
-    "kafka-features.sh --bootstrap-server {address} upgrade --feature transaction.version=2",
     "edgelog.bridge.delivery=at-least-once",
 )
+RAISE = "kafka-features.sh --bootstrap-server {address} upgrade --feature transaction.version=2"
+# Where the brokers cannot have it, that command cannot help.
+UPGRADE = "this broker is older: upgrade the brokers first; or set"
 
 
 def of_this_version(version):
     if numbers(version) >= OLDEST:
         return functools.partial(holds, version=version)
     lib = kafka.LIB.parent / f"broker-{version}" / "lib"
-    return functools.partial(is_refused, words=("transaction.version=0", *REFUSED), lib=lib)
+    return functools.partial(is_refused, words=("transaction.version=0", UPGRADE, *REFUSED), lib=lib)
 
 
 def of_transaction_version(version):
     feature = f"transaction.version={version}"
-    return functools.partial(is_refused, words=(feature, *REFUSED), features=[feature])
+    return functools.partial(is_refused, words=(feature, RAISE, *REFUSED), features=[feature])
 
 
 TESTS = {

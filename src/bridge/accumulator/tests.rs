@@ -581,4 +581,5 @@ fn a_batch_that_cannot_be_decompressed_here_goes_as_it_is() {
     assert_eq!(offsets, [(0, 2), (2, 3), (3, 5)]);
 }
 
+mod by_key;
 mod wire;

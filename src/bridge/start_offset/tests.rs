@@ -125,7 +125,7 @@ const RESTART: &[(&str, &str)] = &[("edgelog.bridge.on.recreated", "restart")];
 const RESUME: &[(&str, &str)] = &[("edgelog.bridge.on.recreated", "resume")];
 
 fn another_log(how: &str) -> Start {
-    let words = "where this one was begun anew on purpose, edgelog.bridge.on.new.log=restart sends it";
+    let words = "where this one was created again on purpose, edgelog.bridge.on.new.log=restart sends it";
     Start::AnotherLog(PauseReason::AnotherLog { reason: format!("{how}; {words}") })
 }
 
@@ -179,7 +179,7 @@ fn by_what_the_cluster_has_committed() {
             Start::Paused(PauseReason::SeveralPartitions { topic: "t".to_owned(), partitions: vec![2, 2] }),
         ),
         (
-            "reset by somebody else",
+            "reset by another program",
             Row { committed: vec![with_metadata(9, "")], ..row() },
             Some(2),
             Start::Paused(PauseReason::OffsetNotUsable { reason: CommittedOffset::parse(Offset(9), "").unwrap_err() }),
@@ -277,7 +277,7 @@ fn by_the_progress_file_where_the_cluster_has_nothing() {
             "of another log",
             Row { progress: Some(known(Some(of_other_log(9)), None)), ..row() },
             Some(1),
-            another_log("the note beside the store is of a log of another identity"),
+            another_log("the note in the data directory is of a log of another identity"),
         ),
         (
             "of another log, sent on purpose",
