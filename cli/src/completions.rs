@@ -107,7 +107,7 @@ fn with_names(script: &str) -> String {
         .lines()
         .map(|line| {
             let is_topic = |what: &&str| line.trim_start_matches(['\'', '*', ':']).starts_with(*what);
-            let action = if ["topic -- ", "topics -- ", "name -- The topic"].iter().any(|what| is_topic(what)) {
+            let action = if ["topic -- ", "topics -- ", "name -- The topic"].iter().any(is_topic) {
                 "_edgelog_topics"
             } else if line.starts_with("'*-c+[Set ") || line.starts_with("'*--config=[Set ") {
                 "_edgelog_settings"
