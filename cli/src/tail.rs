@@ -42,9 +42,9 @@ Examples:
 Options that kcat has mean what they mean there: -o, -e, -c, -f, -J, -Z. With --key, --grep or --header and no start, all there \
 is is looked through; -c counts what is printed.
 
-Lines: partition:offset, time, key, value, headers; with several topics, topic-partition:offset. Times are local, with the \
-zone's distance from UTC. Control characters and bytes that are not UTF-8 are escaped; a null value reads (null), an empty \
-key \"\". On a terminal a long value is cut to the line, unless --full is there. --raw, -f and --json write to a pipe or a \
+Lines: partition:offset, time, key, value, headers; with several topics, or following a pattern, \
+topic-partition:offset. Times are local, with the zone's distance from UTC. Control characters and bytes that are not UTF-8 \
+are escaped; a null value reads (null), an empty key \"\". On a terminal a long value is cut to the line, unless --full is there. --raw, -f and --json write to a pipe or a \
 file as the records are; on a terminal, what it could take for a command is escaped.
 
 Format (-f): %t topic, %p partition, %o offset, %k key, %K its bytes (-1: null), %s value, %S its bytes, %R its bytes as four \
