@@ -272,7 +272,7 @@ fn table_of_partitions(rows: &[Row], rates: &Rates) -> Table {
 struct Screen {
     look: Look,
     rates: Rates,
-    /// The topic whose partitions are shown in the place of all topics.
+    /// The topic whose partitions are shown instead of all topics.
     inside: Option<String>,
     filter: String,
     is_typing: bool,

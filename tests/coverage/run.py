@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("edgelog-core", "edgelog", "edgelog-cli")
 LLVM = "19"
-# What the lines of `edgelog` are told apart by: the bridge and its protocol need a broker for most of theirs.
+# The rooms that lines are counted by: the bridge and its protocol need a broker for most of theirs.
 ROOMS = (("no_std_core/src/", "edgelog-core"), ("src/bridge/", "edgelog: bridge"), ("src/kafka/", "edgelog: protocol"),
          ("src/", "edgelog: engine"), ("cli/src/", "edgelog-cli"), ("ffi/src/", "edgelog-ffi"))
 
