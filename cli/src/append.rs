@@ -178,8 +178,10 @@ fn append_all(args: &Args, ctx: &Context, store: &Store, inputs: Vec<Input>) -> 
             break;
         }
     }
-    // What was appended before an error is told before the error.
-    appender.flush().and_then(|()| appender.tell())?;
+    // What was appended before an error is reported before the error, also where the last batch is refused.
+    let flushed = appender.flush();
+    appender.tell()?;
+    flushed?;
     for topic in &appender.topics {
         if let (Some(oldest), Some(lane)) = (topic.oldest, topic.lanes.first()) {
             warn_of_retention(&lane.log, oldest);
@@ -244,10 +246,26 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// How often a wait for input looks whether somebody asked to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// Whether `record` would take the batch, uncompressed, beyond what a segment of its log holds. A record alone does not:
+/// compressed it may fit, and where it does not, the log's own error names the limit.
+pub(crate) fn is_full(batch: &BatchBuilder, bytes_max: u32, record: &NewRecord<'_>) -> bool {
+    // Each length or delta is a varint of at most ten bytes: of a record six of them, of a header two.
+    const RECORD_OVERHEAD_MAX: usize = 64;
+    const HEADER_OVERHEAD_MAX: usize = 20;
+    let headers = record.headers.iter();
+    let headers: usize =
+        headers.map(|header| HEADER_OVERHEAD_MAX + header.key.len() + header.value.map_or(0, <[u8]>::len)).sum();
+    let record =
+        RECORD_OVERHEAD_MAX + record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len) + headers;
+    !batch.is_empty() && batch.size() + record > bytes_max as usize
+}
+
 /// One partition's batch in the making and what was appended of it since it was last told.
 struct Lane {
     log: Log,
     batch: BatchBuilder,
+    /// A batch of several records has at most so many bytes.
+    bytes_max: u32,
     appended: Option<(Offset, Offset)>,
 }
 
@@ -325,7 +343,8 @@ impl<'a> Appender<'a> {
             return Ok(at);
         }
         let target = target(self.args, self.ctx, self.store, name)?;
-        let lane = |log: Log| Lane { batch: log.batch(), log, appended: None };
+        let lane =
+            |log: Log| Lane { batch: log.batch(), bytes_max: log.config().batch_bytes_max(), log, appended: None };
         let lanes = target.logs(self.store)?.into_iter().map(lane).collect();
         self.topics.push(Topic {
             name: name.to_owned(),
@@ -393,8 +412,9 @@ impl<'a> Appender<'a> {
             let line = self.lines + 1;
             return Err(Failure::new(format!("line {line} is longer than {JSON_LINE_BYTES_MAX} bytes")));
         }
+        // Compressed it may fit a segment; what is longer than max.message.bytes does not become a record.
         let lanes = self.topics.iter().flat_map(|topic| &topic.lanes);
-        let bytes_max = lanes.map(|lane| lane.log.config().batch_bytes_max()).max().unwrap_or(0);
+        let bytes_max = lanes.map(|lane| lane.log.config().max_message_bytes).max().unwrap_or(0);
         if begun.len() <= bytes_max as usize {
             return Ok(());
         }
@@ -456,6 +476,10 @@ impl<'a> Appender<'a> {
         let headers: Vec<Header<'_>> = own.chain(self.headers.iter().copied()).collect();
         let new = NewRecord::new(record.key.as_deref(), record.value.as_deref()).with_headers(&headers);
         let new = record.timestamp.map_or(new, |time| new.with_timestamp(TimestampMs(time)));
+        let Lane { batch, bytes_max, .. } = &self.topics[topic].lanes[lane];
+        if is_full(batch, *bytes_max, &new) {
+            self.flush()?;
+        }
         let batch = &self.topics[topic].lanes[lane].batch;
         let (before, is_first) = (batch.size(), batch.is_empty());
         match self.topics[topic].lanes[lane].batch.push(new) {

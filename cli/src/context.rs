@@ -204,7 +204,7 @@ impl Context {
             let known = topics.iter().map(|topic| topic.name.as_str());
             let known = known.chain(missing.iter().map(|missing| missing.topic.as_str()));
             let mut found: Vec<&str> = known.filter(|topic| topic_matches(name, topic)).collect();
-            if !name.contains(['*', '?']) {
+            if !is_pattern(name) {
                 found = vec![name];
             }
             if found.is_empty() {
@@ -289,6 +289,11 @@ impl Context {
         }
         Failure::new(format!("there is no topic {name} in {}", self.shown_dir())).hint(hint)
     }
+}
+
+/// Whether it names topics by * or ?, which no topic's name has.
+pub(crate) fn is_pattern(name: &str) -> bool {
+    name.contains(['*', '?'])
 }
 
 /// What opening found, on standard error, where it found anything.

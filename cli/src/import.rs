@@ -15,10 +15,10 @@ use edgelog::inspect;
 use edgelog::storage::Storage;
 use edgelog::{
     BatchBuilder, Durability, Error, Header, Log, NewRecord, NewTopic, OffsetSpec, Reader, Record, Store, TimestampMs,
-    TopicPartition,
+    Topic, TopicPartition,
 };
 
-use crate::append::warn_of_retention;
+use crate::append::{is_full, warn_of_retention};
 use crate::context::{Context, Target};
 use crate::csv::{Columns, Rows};
 use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, tell_damage};
@@ -51,7 +51,7 @@ that is another one than the file's.
 
 Once more: an import of json or csv that was interrupted goes on where it stopped, by the same command. Records that the topic \
 has are compared with the file's and passed over; where they differ, nothing is appended. --append appends all of the file \
-behind what the topic has. An import of kafka leaves nothing behind when it is interrupted.
+behind what the topic has. An import of kafka leaves nothing behind when it is interrupted; where it was killed, the next one says what to do.
 
 Retention: a topic that is created here has retention.ms=-1, and one from partition directories deletes nothing until \
 `edgelog topics alter` changes it: records that are imported may be old.")]
@@ -276,6 +276,8 @@ fn target(args: &Args, ctx: &Context, store: &Store, partitions: u32) -> Result<
 struct Lane {
     log: Log,
     batch: BatchBuilder,
+    /// A batch of several records has at most so many bytes.
+    bytes_max: u32,
     /// What the log had before, which the file has to begin with; `None` when that was passed over.
     before: Option<Before>,
     /// The offset of the file's next record.
@@ -362,7 +364,8 @@ impl Importer {
             };
             let next = offsets.log_end_offset.0;
             let batch = log.batch();
-            Ok(Lane { log, batch, before, next, appended: 0, passed_over: 0, moved: 0, oldest: None })
+            let bytes_max = log.config().batch_bytes_max();
+            Ok(Lane { log, batch, bytes_max, before, next, appended: 0, passed_over: 0, moved: 0, oldest: None })
         };
         let lanes = logs.into_iter().map(lane).collect::<Result<_, Failure>>()?;
         let topic = target.topic.name.clone();
@@ -412,6 +415,9 @@ impl Importer {
             record.headers.iter().map(|(key, value)| Header { key, value: value.as_deref() }).collect();
         let new = NewRecord::new(record.key.as_deref(), record.value.as_deref()).with_headers(&headers);
         let new = record.timestamp.map_or(new, |time| new.with_timestamp(TimestampMs(time)));
+        if is_full(&lane.batch, lane.bytes_max, &new) {
+            lane.append()?;
+        }
         match lane.batch.push(new) {
             Err(Error::RecordTooLarge { .. }) if !lane.batch.is_empty() => {
                 lane.append()?;
@@ -490,15 +496,11 @@ fn import_directories(args: &Args, ctx: &Context) -> Outcome {
     let source = inspect::open_directory(&dir)?;
     // Makes the store where there is none, and refuses where another process has it.
     let store = ctx.open()?;
-    let is_there = store.topics()?.iter().any(|topic| topic.name == args.topic);
+    let there = store.topics()?.into_iter().find(|topic| topic.name == args.topic);
     store.close()?;
     let shown = shown_name(&args.topic);
-    if is_there {
-        return Err(Failure::new(format!("topic {shown} is there already, and partition directories make a new one"))
-            .hint(format!(
-                "Import under another name. Where an import was killed that left a part of the topic: \
-                 `edgelog topics delete {shown}`, and then once more."
-            )));
+    if let Some(topic) = there {
+        return Err(is_there_already(&topic, &logs, ctx));
     }
     let target: Arc<dyn Storage> = inspect::open_directory_for_repair(ctx.dir())?;
     let mut watch = Watch::new("importing");
@@ -528,6 +530,29 @@ fn import_directories(args: &Args, ctx: &Context) -> Outcome {
     store.close()?;
     eprintln!("nothing of {shown} is deleted until `edgelog topics alter {shown} --config retention.ms=...` says when");
     Ok(if damaged { ExitCode::from(DAMAGE) } else { ExitCode::SUCCESS })
+}
+
+/// The topic that is imported is there, whole, or as a killed import left it: some of its partitions had their names, and
+/// the others stand as TOPIC-PARTITION.part.
+fn is_there_already(topic: &Topic, logs: &[TopicPartition], ctx: &Context) -> Failure {
+    let shown = shown_name(&topic.name);
+    let names = |ids: Vec<u32>| {
+        let names: Vec<String> = ids.into_iter().map(|id| format!("{shown}-{id}")).collect();
+        names.join(", ")
+    };
+    let is_part = |id: &u32| ctx.dir().join(format!("{}-{id}.part", topic.name)).is_dir();
+    let left: Vec<u32> =
+        logs.iter().map(|log| log.partition).filter(|id| !topic.partition_ids.contains(id)).filter(is_part).collect();
+    if left.is_empty() {
+        return Failure::new(format!("topic {shown} is there already, and partition directories make a new one"))
+            .hint("Import under another name.");
+    }
+    let (there, left) = (names(topic.partition_ids.clone()), names(left));
+    Failure::new(format!("topic {shown} is there in part: {there}. An import of it was killed before it put {left} in place"))
+        .hint(format!(
+            "`edgelog topics delete {shown}` removes what is there, and then the same import makes all of it. Nothing of the \
+             source is touched. Where records were appended to {shown} since, import under another name."
+        ))
 }
 
 /// Where the partition directories stand, and which these are.

@@ -1,17 +1,19 @@
 //! `tail`: prints records, from where one asks and on as they come, also while another process writes.
 
+use std::collections::HashSet;
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use edgelog::inspect::{self, Finding, HiddenCheck};
 use edgelog::storage::Storage;
 use edgelog::{
     Batch, Error, IsolationLevel, Log, Offset, OffsetAndEpoch, OffsetSpec, Reader, Record, Store, TimestampMs,
+    TopicPartition, topic_matches,
 };
 
-use crate::context::Context;
+use crate::context::{Context, Readable, is_pattern};
 use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, tell_damage, warn};
 use crate::filter::{Filter, Start, Until, parse_start, parse_until};
 use crate::format::{Format, parse_format};
@@ -40,9 +42,9 @@ Examples:
 Options that kcat has mean what they mean there: -o, -e, -c, -f, -J, -Z. With --key, --grep or --header and no start, all there \
 is is looked through; -c counts what is printed.
 
-Lines: partition:offset, time, key, value, headers; with several topics, topic-partition:offset. Times are local, with the \
-zone's distance from UTC. Control characters and bytes that are not UTF-8 are escaped; a null value reads (null), an empty \
-key \"\". On a terminal a long value is cut to the line, unless --full is there. --raw, -f and --json write to a pipe or a \
+Lines: partition:offset, time, key, value, headers; with several topics, or following a pattern, \
+topic-partition:offset. Times are local, with the zone's distance from UTC. Control characters and bytes that are not UTF-8 \
+are escaped; a null value reads (null), an empty key \"\". On a terminal a long value is cut to the line, unless --full is there. --raw, -f and --json write to a pipe or a \
 file as the records are; on a terminal, what it could take for a command is escaped.
 
 Format (-f): %t topic, %p partition, %o offset, %k key, %K its bytes (-1: null), %s value, %S its bytes, %R its bytes as four \
@@ -53,7 +55,8 @@ payload. headers is a flat array [name, value, name, value] and left out where t
 payload that is not UTF-8 is null, and its bytes stand in key_base64 or payload_base64; such a header's value is \
 {\"base64\": ...}. `edgelog append --json` takes it.
 
-Patterns: * stands for any characters and ? for one. They name the topics that are there when the command starts.
+Patterns: * stands for any characters and ? for one. A topic that is created while the command follows, and that a pattern \
+names, is printed too, from its first record on.
 
 Damage: what is good on both sides is printed, the lost offsets and the file are named on standard error, and the exit code \
 is 2. So it is where records are sound perhaps and cannot be printed: of a batch that decompresses to more than \
@@ -185,14 +188,15 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
         options = options.set("edgelog.decompressed.bytes.max", &bytes.to_string())?;
     }
     let store = ctx.attach_with(options)?;
+    let later = Later::new(args, &store)?;
     let readable = ctx.all_readable(&store, &args.topics, args.partition)?;
     let storage = inspect::open_directory(ctx.dir())?;
     let mut hidden = None;
-    let open = |log| Lane::open(log, args, &storage, &mut hidden);
+    let open = |log| Lane::open(log, args, args.start(), &storage, &mut hidden);
     let lanes = readable.logs.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
-    let has_topics = lanes.iter().any(|lane| lane.log.name().topic != lanes[0].log.name().topic);
+    let has_topics = later.is_some() || lanes.iter().any(|lane| lane.log.name().topic != lanes[0].log.name().topic);
     let (printer, left, has_lost) = (args.output.printer(has_topics), args.max_records, readable.has_lost);
-    let mut tail = Tail { lanes, filter: &args.filter, storage, printer, left, has_lost };
+    let mut tail = Tail { lanes, later, filter: &args.filter, storage, printer, left, has_lost };
     // Where nothing can be read there is nothing to follow.
     let follows = !args.no_follow && !tail.lanes.is_empty();
     let ended = tail.run(follows);
@@ -210,6 +214,59 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
 /// at so often.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LOOK_AROUND_EVERY: Duration = Duration::from_millis(10);
+
+/// How often topics are looked for that were created meanwhile: a look lists the data directory.
+const LOOK_FOR_TOPICS_EVERY: Duration = Duration::from_millis(500);
+
+/// Partitions that a pattern names and that are created while the command follows.
+struct Later<'a> {
+    args: &'a Args,
+    store: &'a Store,
+    /// Those that are read, or that could not be.
+    known: HashSet<TopicPartition>,
+    looked: Instant,
+}
+
+impl Later<'_> {
+    /// None where there is nothing to wait for: no pattern, or an end that is fixed now.
+    fn new<'a>(args: &'a Args, store: &'a Store) -> Result<Option<Later<'a>>, Failure> {
+        let is_ending = args.no_follow || args.until == Some(Until::Now);
+        if is_ending || !args.topics.iter().any(|name| is_pattern(name)) {
+            return Ok(None);
+        }
+        let mut later = Later { args, store, known: HashSet::new(), looked: Instant::now() };
+        later.look()?;
+        Ok(Some(later))
+    }
+
+    /// The partitions that were not there at the last look.
+    fn look(&mut self) -> Result<Vec<TopicPartition>, Failure> {
+        self.looked = Instant::now();
+        let patterns: Vec<&String> = self.args.topics.iter().filter(|name| is_pattern(name)).collect();
+        let mut new = Vec::new();
+        for topic in self.store.topics()? {
+            if !patterns.iter().any(|pattern| topic_matches(pattern, &topic.name)) {
+                continue;
+            }
+            let is_asked_for = |id: &u32| self.args.partition.is_none_or(|asked| asked == *id);
+            for partition in topic.partition_ids.into_iter().filter(is_asked_for) {
+                let name = TopicPartition::new(&topic.name, partition);
+                if self.known.insert(name.clone()) {
+                    new.push(name);
+                }
+            }
+        }
+        Ok(new)
+    }
+
+    /// From where on such a partition is printed: all of it came since.
+    fn start(&self) -> OffsetSpec {
+        match self.args.start() {
+            time @ OffsetSpec::Timestamp(_) => time,
+            _ => OffsetSpec::Earliest,
+        }
+    }
+}
 
 /// One partition and the place in it.
 struct Lane {
@@ -237,10 +294,10 @@ impl Lane {
     fn open(
         log: Log,
         args: &Args,
+        start: OffsetSpec,
         storage: &Arc<dyn Storage>,
         hidden: &mut Option<HiddenCheck>,
     ) -> Result<Lane, Failure> {
-        let start = args.start();
         let options = log.reader_options().isolation(args.isolation());
         let (reader, not_before) = match log.reader_with(start, options) {
             // Looking for a time reads batches, and a medium that does not answer ends that before there is a reader.
@@ -289,6 +346,8 @@ fn is_missing(
 struct Tail<'a> {
     /// The logs that were named.
     lanes: Vec<Lane>,
+    /// Those that may yet come.
+    later: Option<Later<'a>>,
     filter: &'a Filter,
     storage: Arc<dyn Storage>,
     printer: Printer,
@@ -327,6 +386,7 @@ impl Tail<'_> {
             if interrupt::raised() {
                 return Ok(true);
             }
+            self.take_up_new()?;
             if has_no_reader() || self.lanes.iter().all(|lane| lane.end != LaneEnd::Open) {
                 return Ok(false);
             }
@@ -342,6 +402,25 @@ impl Tail<'_> {
                 return Ok(true);
             }
         }
+    }
+
+    /// Opens what was created since the last look, where one is due.
+    fn take_up_new(&mut self) -> Result<(), Failure> {
+        let Some(later) = self.later.as_mut().filter(|later| later.looked.elapsed() >= LOOK_FOR_TOPICS_EVERY) else {
+            return Ok(());
+        };
+        let mut readable = Readable::default();
+        for name in later.look()? {
+            // Named by itself too, or created between the first look and the opening of the others.
+            if self.lanes.iter().all(|lane| *lane.log.name() != name) {
+                readable.add(later.store, &name.topic, name.partition);
+            }
+        }
+        self.has_lost |= readable.has_lost;
+        for log in readable.logs {
+            self.lanes.push(Lane::open(log, later.args, later.start(), &self.storage, &mut None)?);
+        }
+        Ok(())
     }
 
     /// Prints the partition's next batch, or steps over what is in the way. `false` at the end.

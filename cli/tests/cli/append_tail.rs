@@ -168,6 +168,53 @@ fn a_follower_of_many_partitions_hears_each() {
     assert_eq!(tail.wait().code, Some(0));
 }
 
+/// A pattern named the topics that were there at the start, and no other one ever.
+#[test]
+fn a_pattern_takes_up_topics_that_come_later() {
+    let place = Place::new();
+    place.run_with(&["append", "net.a"], b"one\n").exits(0);
+    let mut tail = place.start(&["tail", "net.*", "--utc"]);
+    assert!(tail.line().starts_with("net.a-0:0 "), "a pattern's records say which topic they are of");
+    place.run(&["topics", "create", "other"]).exits(0);
+    place.run_with(&["append", "other"], b"not asked for\n").exits(0);
+    place.run(&["topics", "create", "net.b", "-p", "2"]).exits(0);
+    place.run_with(&["append", "net.b-1"], b"first\nsecond\n").exits(0);
+    assert!(tail.line().starts_with("net.b-1:0 "));
+    assert!(tail.line().ends_with("  second"));
+    place.run_with(&["append", "net.a"], b"two\n").exits(0);
+    assert!(tail.line().starts_with("net.a-0:1 "));
+    tail.signal(rustix::process::Signal::INT);
+    assert_eq!(tail.wait().code, Some(130));
+    let mut watch = place.start(&["stat", "net.*", "--watch=10ms", "--json"]);
+    watch.line_with("\"net.a\"");
+    place.run(&["topics", "create", "net.c"]).exits(0);
+    watch.line_with("\"net.c\"");
+}
+
+/// The default batch of a thousand records was refused where a segment is smaller.
+#[test]
+fn batches_are_split_where_segments_are_small() {
+    let place = Place::new();
+    place.run(&["topics", "create", "small", "-c", "segment.bytes=4096"]).exits(0);
+    let lines = format!("{}\n", "x".repeat(100)).repeat(500);
+    let appended = place.run_with(&["append", "small"], lines.as_bytes()).exits(0);
+    assert_eq!(appended.stdout, "small-0 @ 0 to 499\n");
+    assert!(place.segments("small-0").len() > 10, "{:?}", place.segments("small-0"));
+    let file = place.path("small.jsonl");
+    place.run(&["export", "small", "--format", "json", "--to", file.to_str().unwrap()]).exits(0);
+    place.run(&["topics", "create", "again", "-c", "segment.bytes=4096"]).exits(0);
+    let imported = place.run(&["import", "again", file.to_str().unwrap()]).exits(0);
+    assert!(imported.stderr.contains("again-0: 500 records appended"), "{}", imported.stderr);
+    // One record that no segment holds is the log's to refuse: the error names both values and the way out.
+    let refused = place.run_with(&["append", "small"], &[b"short\n".to_vec(), vec![b'x'; 5000]].concat()).exits(1);
+    assert!(
+        refused.stderr.contains("bytes is larger than segment.bytes=4096") && refused.stderr.contains("topics alter"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(refused.stdout, "small-0 @ 500\n", "what came before it is there");
+}
+
 #[test]
 fn a_follower_is_told_that_its_topic_is_gone() {
     let place = Place::new();

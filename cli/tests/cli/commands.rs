@@ -239,6 +239,68 @@ fn manual_pages_and_completions_come_from_the_same_source() {
     }
 }
 
+/// Whether it is installed; `./test` installs it, and says so where it cannot.
+fn has_shell(name: &str) -> bool {
+    let found = std::process::Command::new(name).args(["-c", "exit"]).status().is_ok_and(|status| status.success());
+    if !found {
+        eprintln!("{name} is not installed: its completion is not run");
+    }
+    found
+}
+
+/// As bash does, in the ways of fish and zsh.
+#[test]
+fn fish_and_zsh_complete_topics_and_keys() {
+    let place = Place::new();
+    for topic in ["cpu", "cpu.load", "memory"] {
+        place.run(&["topics", "create", topic]).exits(0);
+    }
+    let dir = place.store();
+    let dir = dir.to_str().unwrap();
+    let programs = std::path::Path::new(env!("CARGO_BIN_EXE_edgelog")).parent().unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let run = |shell: &str, arguments: &[&str]| {
+        let mut command = std::process::Command::new(shell);
+        command
+            .args(arguments)
+            .env("PATH", &path)
+            .env("EDGELOG_DIR", place.path("none"))
+            .env("HOME", place.path("home"));
+        Place::run_command(command, b"").exits(0).stdout.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let fish = place.run(&["completions", "fish"]).exits(0).stdout;
+    let zsh = place.run(&["completions", "zsh"]).exits(0).stdout;
+    assert_eq!(zsh.matches(":_edgelog_keys'").count(), 1);
+    assert_eq!(zsh.matches(":_edgelog_settings'").count(), 4, "create and alter, with both names");
+    assert!(zsh.matches(":_edgelog_topics'").count() > 9 && zsh.matches("\n_edgelog_names()").count() == 1);
+    if has_shell("fish") {
+        let script = place.path("edgelog.fish");
+        std::fs::write(&script, fish).unwrap();
+        let complete = |line: &str| {
+            let run_it = "source $argv[1]; complete -C $argv[2]";
+            let found = run("fish", &["--no-config", "-c", run_it, script.to_str().unwrap(), line]);
+            found.iter().map(|line| line.split('\t').next().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(complete(&format!("edgelog --dir {dir} tail c")), ["cpu", "cpu.load"]);
+        assert_eq!(complete(&format!("edgelog tail --dir {dir} cpu mem")), ["memory"]);
+        assert_eq!(complete("edgelog topics create x -c retention.b"), ["retention.bytes="]);
+        assert_eq!(complete("edgelog topics alter x --unset retention.b"), ["retention.bytes"]);
+    }
+    if has_shell("zsh") {
+        let script = place.path("edgelog.zsh");
+        std::fs::write(&script, zsh).unwrap();
+        // What the line editor would be given.
+        let complete = |line: &str, what: &str| {
+            let run_it = "compdef() :; compadd() { print -l -- ${(P)@[-1]} }; source $1; BUFFER=$2; $3";
+            run("zsh", &["-f", "-c", run_it, "zsh", script.to_str().unwrap(), line, what])
+        };
+        let all = ["cpu", "cpu.load", "memory"];
+        assert_eq!(complete(&format!("edgelog --dir '{dir}' tail c"), "_edgelog_topics"), all);
+        assert!(complete("edgelog tail c", "_edgelog_topics").iter().all(String::is_empty), "no store, no topics");
+        assert!(complete("edgelog topics alter x -c ", "_edgelog_settings").contains(&"retention.ms".to_owned()));
+    }
+}
+
 /// The script is run as bash runs it when a person presses the tab key.
 #[test]
 fn bash_completes_topics_and_keys() {

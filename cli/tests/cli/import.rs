@@ -159,6 +159,29 @@ fn partition_directories_keep_every_offset() {
     assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".part")), "{left:?}");
 }
 
+/// Of an import that was killed between two renames, some partitions have their names.
+#[test]
+fn what_a_killed_import_left_is_named_and_the_way_out() {
+    let place = Place::new();
+    let dir = exported(&place, "kafka", "kafka");
+    place.run(&["import", "half", &format!("{dir}/from-0")]).exits(0);
+    std::fs::create_dir(place.store().join("half-1.part")).unwrap();
+    std::fs::write(place.store().join("half-1.part/00000000000000000000.log"), b"whole").unwrap();
+    let refused = place.run(&["import", "half", &dir]).exits(1);
+    let says = "topic half is there in part: half-0. An import of it was killed before it put half-1 in place";
+    assert!(
+        refused.stderr.contains(says) && refused.stderr.contains("`edgelog topics delete half`"),
+        "{}",
+        refused.stderr
+    );
+    place.run(&["topics", "delete", "half", "--yes"]).exits(0);
+    place.run(&["import", "half", &dir]).exits(0);
+    assert_eq!(records(&place, "half"), records(&place, "from"));
+    // Nothing of it is left, so that the topic is whole.
+    let again = place.run(&["import", "half", &dir]).exits(1);
+    assert!(again.stderr.contains("topic half is there already"), "{}", again.stderr);
+}
+
 /// Damage in what is imported is named, and the records around it come.
 #[test]
 fn damage_in_partition_directories_is_named() {

@@ -120,6 +120,31 @@ fn keys_choose_filter_and_end() {
 }
 
 #[test]
+fn enter_shows_the_partitions_of_a_topic() {
+    let place = filled();
+    place.run_with(&["append", "net.a-1"], b"a\nb\n").exits(0);
+    let mut top = OnTerminal::start(&place, &["top", "--every", "100ms"]);
+    top.wait_for("> cpu");
+    top.press(b"j");
+    top.wait_for("> net.a");
+    top.press(b"\r");
+    top.wait_for("PARTITION");
+    top.wait_for("> net.a-0");
+    top.wait_for("partitions of net.a;");
+    top.press(b"j");
+    top.wait_for("> net.a-1");
+    top.wait_for("net.a-1:1  just now  b");
+    // A q ends, and a slash is no filter here; Esc goes back to the same topic.
+    top.press(b"/\x1b");
+    top.wait_for("PARTITIONS");
+    top.wait_for("> net.a");
+    top.wait_for("q ends, / filters");
+    top.press(b"q");
+    top.wait_for("\x1b[?1049l");
+    assert_eq!(top.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn ctrl_c_leaves_the_terminal_as_it_was() {
     let place = filled();
     let mut top = OnTerminal::start(&place, &["top"]);
