@@ -120,6 +120,7 @@
 //! | `lz4` | reading lz4 batches, as other Kafka clients write them | the `lz4_flex` crate, pure Rust |
 //! | `zstd` | reading zstd batches | no crate: a decoder of our own, which only reads |
 //! | `gzip` | reading gzip batches | the `flate2` crate, pure Rust |
+//! | `async` | the handles of a [`clients::Producer`] are futures | no crate, no runtime |
 //! | `bridge` | sending logs to Kafka: the module `bridge` | `kafka-protocol`, `rustls`, `ring` (a C compiler) |
 //!
 //! Features only add. Without any, batches are written and read uncompressed, and a compressed batch still
