@@ -4,8 +4,8 @@
 //!
 //! 1. A record goes into its partition's open batch under the partition's lock, and a batch is appended under it: so
 //!    records stand in the log in the order in which they were sent.
-//! 2. Who fills a batch appends it. The sender thread appends those whose `linger.ms` is over, and with `acks=all` makes
-//!    what was appended durable, without the lock: meanwhile the next batches fill.
+//! 2. Who fills a batch appends it. The sender thread appends those whose `linger.ms` is over, and with `acks=all`
+//!    makes what was appended durable, without the lock: meanwhile the next batches fill.
 //! 3. A partition that has something for the sender to do stands in `Active`, put there under the partition's lock.
 //!    The sender takes it out of its list only where it has found, under that lock, that there is nothing to do.
 //! 4. Locks are taken in this order: partition, then the list of active ones, the bell or a batch's own. The log's
@@ -25,7 +25,7 @@ use super::producer_record::{ProducerRecord, RecordMetadata};
 use crate::canary::{Bug, bug};
 use crate::events;
 use crate::log::{AppendInfo, BatchBuilder, Durability, Log};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Partitions that may have something for the sender to do.
 pub(super) type Active = Mutex<Vec<Arc<Partition>>>;
@@ -71,7 +71,7 @@ struct State {
     unflushed: Vec<Unflushed>,
     /// It stands in `Active`, or in the sender's own list.
     listed: bool,
-    /// An answered batch that is likely nobody else's any more.
+    /// An answered batch of which likely no handle is left.
     spare: Option<Arc<Batch>>,
     counters: Counters,
 }
@@ -144,28 +144,81 @@ impl Partition {
     }
 
     /// Takes a record of `bytes_max` bytes at most. The record is in the log, or in an open batch, when this returns.
+    ///
+    /// Nearly always it fits into the open batch: that way nothing is appended, and so no event can come.
+    #[inline]
     pub(super) fn send(
         self: &Arc<Partition>,
         rules: &Arc<Rules>,
         record: &ProducerRecord<'_>,
         bytes_max: usize,
         callback: Option<Callback>,
-    ) -> Result<Delivery, Refused> {
-        // Before the lock, and so dropped after it.
+    ) -> Result<Delivery, Box<Refused>> {
+        let mut guard = self.state.lock();
+        let State { builder, open: Some(open), .. } = &mut *guard else {
+            return self.send_slowly(guard, rules, record, bytes_max, callback);
+        };
+        let limit = rules.batch_size.min(self.log.batch_bytes_max());
+        if builder.size() + bytes_max < limit
+            && callback.is_none()
+            && rules.acks != Acks::None
+            && !open.batch.is_answered()
+            && !rules.memory.is_closed()
+        {
+            let timestamp = record.timestamp.unwrap_or_else(|| builder.now());
+            let index = builder.len() as u32;
+            // An error is found again, and answered, on the slow way.
+            if builder.push(record.for_log(timestamp)).is_ok() {
+                return Ok(Delivery::pending(Arc::clone(&open.batch), index, timestamp));
+            }
+        }
+        self.send_slowly(guard, rules, record, bytes_max, callback)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn send_slowly(
+        self: &Arc<Partition>,
+        guard: MutexGuard<'_, State>,
+        rules: &Arc<Rules>,
+        record: &ProducerRecord<'_>,
+        bytes_max: usize,
+        callback: Option<Callback>,
+    ) -> Result<Delivery, Box<Refused>> {
         let _events = events::hold();
+        let mut wish = None;
+        // It drops the guard, and so before the hold, which emits its events then.
+        let delivery = self.take(guard, rules, record, bytes_max, callback, &mut wish);
+        self.ring(wish);
+        delivery.map_err(Box::new)
+    }
+
+    /// Takes a record in each case that there is. Leaves in `wish` by when the sender is to look, also where it answers
+    /// an error.
+    fn take<'g>(
+        self: &'g Arc<Partition>,
+        guard: MutexGuard<'g, State>,
+        rules: &Arc<Rules>,
+        record: &ProducerRecord<'_>,
+        bytes_max: usize,
+        callback: Option<Callback>,
+        wish: &mut Option<Instant>,
+    ) -> Result<Delivery, Refused> {
         let mut taken = None;
-        let mut state = self.state.lock();
-        let mut ring = None;
-        loop {
+        let mut state = guard;
+        let limit = loop {
             if rules.memory.is_closed() {
                 return Err(ProducerError::Closed.into());
             }
             let limit = rules.batch_size.min(self.log.batch_bytes_max());
-            if state.open.is_some() && state.builder.size() + bytes_max > limit {
-                ring = self.append(rules, &mut state);
+            if let Some(open) = &state.open {
+                // One that was answered early, by `delivery.timeout.ms`, is no answer to this record.
+                if state.builder.size() + bytes_max > limit || open.batch.is_answered() {
+                    *wish = self.append(rules, &mut state).or(*wish);
+                }
             }
             if state.open.is_some() || taken.is_some() {
-                break;
+                break limit;
             }
             if self.log.check_alive().is_err() {
                 return Err(Refused::Stale(callback));
@@ -176,7 +229,7 @@ impl Partition {
             let bytes = rules.batch_size.max(bytes_max + HEADER_LEN);
             if !rules.memory.try_take(bytes) {
                 drop(state);
-                self.ring(ring.take());
+                self.ring(wish.take());
                 if self.home.reports.is_sender() {
                     return Err(rules.memory.full(bytes).into());
                 }
@@ -184,11 +237,12 @@ impl Partition {
                 state = self.state.lock();
             }
             taken = Some(Taken { bytes, rules: Arc::clone(rules) });
+        };
+        let (delivery, opened) = self.push(rules, &mut state, record, taken, callback)?;
+        *wish = wish.or(opened);
+        if state.builder.size() >= limit {
+            *wish = self.append(rules, &mut state).or(*wish);
         }
-        let pushed = self.push(rules, &mut state, record, taken, callback);
-        drop(state);
-        let (delivery, wish) = pushed.inspect_err(|_| self.ring(ring))?;
-        self.ring(ring.into_iter().chain(wish).min());
         Ok(delivery)
     }
 
@@ -244,7 +298,7 @@ impl Partition {
         Ok((delivery, wish))
     }
 
-    /// An answer for a new batch: the spare one, where nobody else has it any more.
+    /// An answer for a new batch: the spare one, where no handle of it is left.
     fn batch(&self, spare: Option<Arc<Batch>>, opened: Instant) -> Arc<Batch> {
         if let Some(mut spare) = spare {
             if let Some(batch) = Arc::get_mut(&mut spare) {
@@ -260,7 +314,8 @@ impl Partition {
         RecordMetadata { topic_partition, offset: None, leader_epoch: LeaderEpoch(-1), timestamp }
     }
 
-    /// Appends one record at once, as its own batch, in its caller's thread: nothing waits here, and nobody is woken.
+    /// Appends one record at once, as its own batch, in its caller's thread: nothing waits here, and no thread is
+    /// woken.
     fn append_alone(&self, rules: &Rules, state: &mut State, record: &ProducerRecord<'_>) -> Result<Delivery, Refused> {
         let timestamp = record.timestamp.unwrap_or_else(|| state.builder.now());
         state.builder.set_bytes_max(self.log.batch_bytes_max());
@@ -351,9 +406,12 @@ impl Partition {
         let mut spare = None;
         let mut counters = Counters::default();
         for Unflushed { open, records, info, appended } in flushing.0 {
+            let info = &info;
             let outcome = match &flushed {
-                // A truncation by the program meanwhile leaves the end lower.
-                Ok(durable) if *durable > info.last_offset => Ok((info.base_offset, info.leader_epoch)),
+                // A truncation by the program meanwhile ends its epoch, and others have its offsets.
+                Ok(durable) if *durable > info.last_offset && self.log.is_still_there(info) => {
+                    Ok((info.base_offset, info.leader_epoch))
+                }
                 Ok(_) => Err(ProducerError::Truncated),
                 Err(error) => Err(error.clone()),
             };

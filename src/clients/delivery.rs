@@ -70,7 +70,7 @@ impl Reports {
         self.sender.get().is_some_and(|sender| *sender == this_thread())
     }
 
-    /// Calls whoever waits for an answered batch; whether there was one.
+    /// Calls the listeners of answered batches; whether there was such a batch.
     pub(super) fn call_listeners(&self) -> bool {
         let answered = std::mem::take(&mut *self.answered.lock());
         let any = !answered.is_empty();
@@ -149,14 +149,25 @@ impl Batch {
         }
     }
 
-    /// The same object for another batch: nobody else has it.
+    /// The same object for another batch: no other handle of it is left.
     pub(super) fn renew(&mut self, opened: Instant) {
         *self = Batch::new(&self.home, opened);
     }
 
     /// Has `call` called with what the record of that index comes to.
-    pub(super) fn call_back(&self, index: u32, timestamp: TimestampMs, call: Callback) {
-        self.listeners.lock().push(Listener::Callback { index, timestamp, call });
+    pub(super) fn call_back(self: &Arc<Batch>, index: u32, timestamp: TimestampMs, call: Callback) {
+        let mut listeners = self.listeners.lock();
+        listeners.push(Listener::Callback { index, timestamp, call });
+        if self.is_answered() {
+            self.report();
+        }
+    }
+
+    /// Has the listeners called.
+    fn report(self: &Arc<Batch>) {
+        let reports = &self.home.reports;
+        reports.answered.lock().push(Arc::clone(self));
+        reports.bell.ring(Instant::now());
     }
 
     /// Answers all records of the batch; whether this was the answer, and not one before it.
@@ -178,15 +189,14 @@ impl Batch {
         }
         self.state.store(state::ANSWERED, Ordering::Release);
         self.wake.wake_all();
-        if !self.listeners.lock().is_empty() {
-            let reports = &self.home.reports;
-            reports.answered.lock().push(Arc::clone(self));
-            reports.bell.ring(Instant::now());
+        let is_listened_to = !self.listeners.lock().is_empty();
+        if is_listened_to {
+            self.report();
         }
         true
     }
 
-    fn is_answered(&self) -> bool {
+    pub(super) fn is_answered(&self) -> bool {
         self.state.load(Ordering::Acquire) == state::ANSWERED
     }
 

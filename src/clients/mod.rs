@@ -21,6 +21,6 @@ pub use delivery::{Delivery, DeliveryResult};
 pub use partitioner::Partitioner;
 pub use producer::{Producer, ProducerBuilder};
 pub use producer_config::{PRODUCER_KEYS, ProducerKey};
-pub use producer_error::ProducerError;
+pub use producer_error::{InvalidKey, ProducerError};
 pub use producer_metrics::ProducerMetrics;
 pub use producer_record::{ProducerRecord, RecordMetadata};

@@ -20,11 +20,6 @@ pub enum Partitioner {
 }
 
 impl Partitioner {
-    /// Whether this key says where its record goes.
-    pub(super) fn has(self, key: &[u8]) -> bool {
-        self == Partitioner::Murmur2 || !key.is_empty()
-    }
-
     /// The partition of `partitions` that a record with this key goes to; `None` where the key does not say.
     pub fn partition(self, key: &[u8], partitions: u32) -> Option<u32> {
         match self {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use edgelog_core::HEADER_LEN;
@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::log::TopicPartition;
 use crate::storage::ForkGuard;
 use crate::store::{NewTopic, Store};
-use crate::sync::{JoinHandle, Mutex, RwLock, spawn};
+use crate::sync::{AtomicBool, JoinHandle, Mutex, Ordering, RwLock, spawn};
 
 /// How a producer is opened; begin with [`Producer::builder`].
 #[derive(Debug, Clone)]
@@ -62,8 +62,12 @@ impl ProducerBuilder {
         });
         let sender = Arc::new(Sender::new(Arc::clone(&rules), Arc::clone(&reports)));
         let thread = spawn("edgelog-producer", {
-            let sender = Arc::clone(&sender);
-            move || sender.run()
+            // The store is open for as long as there is something to append.
+            let (sender, store) = (Arc::clone(&sender), Arc::clone(&self.store));
+            move || {
+                sender.run();
+                drop(store);
+            }
         });
         let thread = thread.map_err(Error::storage("start the producer's thread", "."))?;
         let core = Core {
@@ -72,6 +76,7 @@ impl ProducerBuilder {
             rules,
             reports,
             sender,
+            usual: std::array::from_fn(|_| OnceLock::new()),
             topics: RwLock::default(),
             replaced: Mutex::default(),
             thread: Mutex::new(Some(thread)),
@@ -109,15 +114,16 @@ impl ProducerBuilder {
 /// # }
 /// ```
 ///
-/// A record is encoded into its partition's open batch before `send` returns. The batch is appended when `batch.size` is
-/// reached, by the thread whose record reached it, or when `linger.ms` is over, by the producer's own thread. With
+/// A record is encoded into its partition's open batch before `send` returns. The batch is appended when `batch.size`
+/// is reached, by the thread whose record reached it, or when `linger.ms` is over, by the producer's own thread. With
 /// `acks=all` that thread then flushes, once for all batches that came meanwhile. Records of one partition stand in the
 /// log in the order in which they were sent. An append is not retried: where it fails, all records of its batch are
 /// answered with the log's error, and the next batch is tried for itself.
 ///
 /// # Concurrency
-/// Every call may come from any thread. Clones are handles of the same producer; the last one that is dropped closes it.
-/// Callbacks run on the producer's thread, which then holds no lock: they may call the producer, but not wait for it.
+/// Every call may come from any thread. Clones are handles of the same producer; the last one that is dropped closes
+/// it. Callbacks run on the producer's thread, which then holds no lock: they may call the producer, but not wait for
+/// it.
 ///
 /// # Durability
 /// What an acknowledgement says depends on `acks`; a record that is not acknowledged may be in the log or not.
@@ -132,8 +138,8 @@ impl Producer {
 
     /// Takes a record and returns the handle of its answer.
     ///
-    /// Waits where `buffer.memory` is used up, for `max.block.ms` at most, and at a topic's first record, while the topic
-    /// is created.
+    /// Waits where `buffer.memory` is used up, for `max.block.ms` at most, and at a topic's first record, while the
+    /// topic is created.
     ///
     /// # Errors
     /// The record was not taken: [`ProducerError::RecordTooLarge`], [`ProducerError::BufferFull`],
@@ -206,8 +212,10 @@ impl Producer {
     /// What the producer did since it was opened, under the names of Kafka's producer metrics.
     pub fn metrics(&self) -> ProducerMetrics {
         let core = &*self.0;
-        let mut counters = core.replaced.lock().1.clone();
-        core.topics.read().values().flat_map(|topic| &topic.partitions).for_each(|known| known.1.count(&mut counters));
+        let (topics, replaced) = (core.topics.read(), core.replaced.lock());
+        let mut counters = replaced.1.clone();
+        let all = topics.values().chain(&replaced.0).flat_map(|topic| &topic.partitions);
+        all.for_each(|known| known.1.count(&mut counters));
         let memory = &core.rules.memory;
         counters.metrics([memory.total(), memory.free(), u64::from(memory.waiting()), memory.waited_ns()])
     }
@@ -221,6 +229,9 @@ struct Core {
     rules: Arc<Rules>,
     reports: Arc<Reports>,
     sender: Arc<Sender>,
+    /// The first topics that were asked for, by [`slot`]: found without a lock, and some of them replaced by now.
+    usual: [OnceLock<Arc<Topic>>; USUAL],
+    /// All topics.
     topics: RwLock<HashMap<String, Arc<Topic>, BuildHasherDefault<NameHasher>>>,
     /// Topics whose logs were closed, while a call of `send` may still be in one; and what was counted for all before.
     replaced: Mutex<(Vec<Arc<Topic>>, Counters)>,
@@ -228,9 +239,23 @@ struct Core {
     fork: ForkGuard,
 }
 
+/// So many topics are found without a lock, where they do not meet in one slot.
+const USUAL: usize = 64;
+
+/// Where a topic of that name stands among the usual ones.
+#[inline]
+fn slot(name: &str) -> usize {
+    let bytes = name.as_bytes();
+    let (first, last) = (bytes.first().copied().unwrap_or(0), bytes.last().copied().unwrap_or(0));
+    (bytes.len() + usize::from(first) * 7 + usize::from(last) * 31) % USUAL
+}
+
 /// A topic, as it was when it was looked up.
 #[derive(Debug)]
 struct Topic {
+    name: String,
+    /// It is not the topic of its name any more.
+    replaced: AtomicBool,
     /// How many partitions it has, which keys are spread over.
     count: u32,
     /// Those that are there, by number.
@@ -280,6 +305,7 @@ impl Core {
         if self.fork.forked() { Err(Error::Forked.into()) } else { Ok(()) }
     }
 
+    #[inline]
     fn send(&self, record: &ProducerRecord<'_>, callback: Option<Callback>) -> Result<Delivery, ProducerError> {
         self.check_fork()?;
         let bytes_max = record.bytes_max();
@@ -290,22 +316,30 @@ impl Core {
         if alone as u64 > self.config.buffer_memory {
             return Err(too_large(alone, self.config.buffer_memory as usize, "buffer.memory"));
         }
-        let topic = self.topic(record.topic)?;
-        let at = match self.choose(&topic, record) {
-            Err(_) if topic.is_stale() => return self.send_again(&topic, record, callback),
-            at => at?,
+        let kept;
+        let topic = match self.usual[slot(record.topic)].get() {
+            Some(usual) if usual.name == record.topic && !usual.replaced.load(Ordering::Acquire) => usual,
+            _ => {
+                kept = self.topic(record.topic)?;
+                &kept
+            }
         };
-        let choice = (record.partition.is_none() && !self.is_keyed(record)).then_some(at);
-        let delivery = topic.partitions[at].1.send(&self.rules, record, bytes_max, callback);
-        let delivery = match delivery {
-            Ok(delivery) => delivery,
-            Err(Refused::Because(error)) => return Err(error),
-            Err(Refused::Stale(callback)) => return self.send_again(&topic, record, callback),
+        let (at, sticky) = match self.choose(topic, record) {
+            Err(_) if topic.is_stale() => return self.send_again(topic, record, callback),
+            chosen => chosen?,
         };
-        if let Some(choice) = choice {
-            topic.sticky.sent(choice, topic.partitions.len(), bytes_max, self.config.batch_size);
+        match topic.partitions[at].1.send(&self.rules, record, bytes_max, callback) {
+            Ok(delivery) => {
+                if sticky {
+                    topic.sticky.sent(at, topic.partitions.len(), bytes_max, self.config.batch_size);
+                }
+                Ok(delivery)
+            }
+            Err(refused) => match *refused {
+                Refused::Because(error) => Err(error),
+                Refused::Stale(callback) => self.send_again(topic, record, callback),
+            },
         }
-        Ok(delivery)
     }
 
     /// The topic was deleted since it was looked up, and may have been created again; or the store was closed.
@@ -318,40 +352,44 @@ impl Core {
     ) -> Result<Delivery, ProducerError> {
         self.forget(record.topic, known);
         let topic = self.topic(record.topic)?;
-        let at = self.choose(&topic, record)?;
+        let (at, _) = self.choose(&topic, record)?;
         let bytes_max = record.bytes_max();
-        topic.partitions[at].1.send(&self.rules, record, bytes_max, callback).map_err(|refused| match refused {
+        topic.partitions[at].1.send(&self.rules, record, bytes_max, callback).map_err(|refused| match *refused {
             Refused::Because(error) => error,
             Refused::Stale(_) => Error::Closed.into(),
         })
     }
 
-    fn is_keyed(&self, record: &ProducerRecord<'_>) -> bool {
-        match record.key {
-            Some(key) if !self.config.ignore_keys => self.config.partitioner.has(key),
-            _ => false,
+    /// Which of the topic's partitions the record goes to, and whether that is because others without a key do.
+    #[inline]
+    fn choose(&self, topic: &Topic, record: &ProducerRecord<'_>) -> Result<(usize, bool), ProducerError> {
+        if record.partition.is_none() && record.key.is_none() {
+            return Ok((topic.sticky.current(), true));
         }
+        self.choose_by_number_or_key(topic, record)
     }
 
-    /// Which of the topic's partitions the record goes to.
-    #[inline]
-    fn choose(&self, topic: &Topic, record: &ProducerRecord<'_>) -> Result<usize, ProducerError> {
+    fn choose_by_number_or_key(
+        &self,
+        topic: &Topic,
+        record: &ProducerRecord<'_>,
+    ) -> Result<(usize, bool), ProducerError> {
         let by_key = || {
             let key = record.key.filter(|_| !self.config.ignore_keys)?;
             self.config.partitioner.partition(key, topic.count)
         };
         let Some(partition) = record.partition.or_else(by_key) else {
-            return Ok(topic.sticky.current());
+            return Ok((topic.sticky.current(), true));
         };
-        topic.partition(partition).ok_or_else(|| ProducerError::UnknownPartition {
+        let at = topic.partition(partition).ok_or_else(|| ProducerError::UnknownPartition {
             topic: record.topic.to_owned(),
             partition,
             partitions: topic.count,
-        })
+        })?;
+        Ok((at, false))
     }
 
     /// The topic, created where there is none and that is wanted.
-    #[inline]
     fn topic(&self, name: &str) -> Result<Arc<Topic>, ProducerError> {
         if let Some(topic) = self.topics.read().get(name) {
             return Ok(Arc::clone(topic));
@@ -383,9 +421,13 @@ impl Core {
             partitions.push((partition, Partition::new(home, log)));
         }
         let sticky = Sticky::new(partitions.len());
-        let topic = Arc::new(Topic { count: found.partitions, partitions, sticky });
+        let replaced = AtomicBool::new(false);
+        let topic = Arc::new(Topic { name: name.to_owned(), replaced, count: found.partitions, partitions, sticky });
         // Another thread may have been faster: one object a partition, or two batches would be open at a time.
-        Ok(Arc::clone(self.topics.write().entry(name.to_owned()).or_insert(topic)))
+        let mut topics = self.topics.write();
+        let topic = Arc::clone(topics.entry(name.to_owned()).or_insert(topic));
+        let _ = self.usual[slot(name)].set(Arc::clone(&topic)); // or another one stands there
+        Ok(topic)
     }
 
     /// Forgets a topic whose logs are closed.
@@ -393,10 +435,12 @@ impl Core {
         let mut topics = self.topics.write();
         if topics.get(name).is_some_and(|topic| Arc::ptr_eq(topic, known)) {
             topics.remove(name);
+            known.replaced.store(true, Ordering::Release);
             let (replaced, counted) = &mut *self.replaced.lock();
-            // A call that is in one of them has it too.
+            // A call that is in one of them has it too, or finds it among the usual ones.
             replaced.retain(|topic| {
-                let in_use = Arc::strong_count(topic) > 1;
+                let is_usual = self.usual[slot(&topic.name)].get().is_some_and(|usual| Arc::ptr_eq(usual, topic));
+                let in_use = is_usual || Arc::strong_count(topic) > 1;
                 if !in_use {
                     topic.partitions.iter().for_each(|known| known.1.count(counted));
                 }

@@ -1,8 +1,8 @@
 //! What the sender thread sleeps on.
 //!
-//! Who has work for the sender leaves it where the sender looks, and then says by when it is to look. The sender forgets
-//! these wishes *before* it looks, so that none which comes meanwhile is lost: it is there when the sender wants to
-//! sleep. A wish that is later than the sender's own alarm costs a lock and no system call.
+//! Who has work for the sender leaves it where the sender looks, and then says by when it is to look. The sender
+//! forgets these wishes *before* it looks, so that none which comes meanwhile is lost: it is there when the sender
+//! wants to sleep. A wish that is later than the sender's own alarm costs a lock and no system call.
 
 use std::time::Instant;
 

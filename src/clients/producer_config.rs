@@ -6,14 +6,14 @@ use edgelog_core::CompressionType;
 use edgelog_core::config::{KEYS, Scope, nearest};
 
 use super::partitioner::Partitioner;
-use super::producer_error::ProducerError;
+use super::producer_error::{InvalidKey, ProducerError};
 
 /// A key of the producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProducerKey {
     /// Its name.
     pub key: &'static str,
-    /// Its value where nobody sets it; empty where it has none.
+    /// Its value where it is not set; empty where it has none.
     pub default: &'static str,
     /// What it does, in a sentence or two, with its unit.
     pub doc: &'static str,
@@ -28,9 +28,9 @@ pub const PRODUCER_KEYS: &[ProducerKey] = &[
     key(
         "acks",
         "all",
-        "When a record is acknowledged: all (or -1), when it is durable on flash; 1, when it is appended, and then a power \
-         cut may take what the topic's flush.ms or the kernel had not flushed; 0, at once, without an offset and without \
-         the error of an append.",
+        "When a record is acknowledged: all (or -1), when it is durable on flash; 1, when it is appended, and then a \
+         power cut may take what the topic's flush.ms or the kernel had not flushed; 0, at once, without an offset and \
+         without the error of an append.",
     ),
     key("batch.size", "16384", "Bytes from which on an open batch takes no further record, before compression."),
     key(
@@ -111,6 +111,7 @@ const FAMILIES_WITHOUT_EFFECT: &[&str] = &["ssl.", "sasl."];
 
 /// Keys that are refused with a reason.
 const REFUSED: &[(&str, &str)] = &[
+    ("edgelog.producer.name", "there are no named producers yet: what is sent again after a crash is there twice"),
     ("transactional.id", "there are no transactions here: a batch of one partition is appended whole or not at all"),
     ("transaction.timeout.ms", "there are no transactions here"),
     ("key.serializer", "keys are bytes: serialize them before send"),
@@ -231,7 +232,7 @@ impl ProducerConfig {
 const TRUTHS: [(&str, bool); 2] = [("true", true), ("false", false)];
 
 fn invalid(key: &str, value: &str, reason: String) -> ProducerError {
-    ProducerError::InvalidConfig { key: key.to_owned(), value: value.to_owned(), reason }
+    ProducerError::InvalidConfig(Box::new(InvalidKey { key: key.to_owned(), value: value.to_owned(), reason }))
 }
 
 /// Accepts the keys that change nothing, and says of all others why they are refused.

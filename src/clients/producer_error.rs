@@ -1,5 +1,6 @@
 //! Why a record was not sent, or not acknowledged.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::error::Error;
@@ -9,20 +10,14 @@ use crate::escape::escaped;
 ///
 /// What [`Producer::send`](super::Producer::send) itself answers means that the record was not taken. What a
 /// [`Delivery`](super::Delivery) answers is of a record that was taken and is not acknowledged: after
-/// [`Log`](ProducerError::Log) and [`DeliveryTimeout`](ProducerError::DeliveryTimeout) it may still be found in the log.
+/// [`Log`](ProducerError::Log) and [`DeliveryTimeout`](ProducerError::DeliveryTimeout) it may still be found in the
+/// log.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProducerError {
     /// A key or a value of the configuration that cannot be.
-    #[error("{}={}: {reason}", escaped(key), escaped(value))]
-    InvalidConfig {
-        /// The key as given.
-        key: String,
-        /// The value as given.
-        value: String,
-        /// Why, with the limit or the nearest key.
-        reason: String,
-    },
+    #[error("{0}")]
+    InvalidConfig(Box<InvalidKey>),
     /// The record alone is larger than one of the limits.
     #[error("the record takes {given} bytes, {key} allows {max}")]
     RecordTooLarge {
@@ -84,6 +79,24 @@ pub enum ProducerError {
     Log(Arc<Error>),
 }
 
+/// A key or a value that was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InvalidKey {
+    /// The key as given.
+    pub key: String,
+    /// The value as given.
+    pub value: String,
+    /// Why, with the limit or the nearest key.
+    pub reason: String,
+}
+
+impl fmt::Display for InvalidKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}: {}", escaped(&self.key), escaped(&self.value), self.reason)
+    }
+}
+
 impl ProducerError {
     /// Kafka's error code, where Kafka has one for this.
     pub fn kafka_code(&self) -> Option<i16> {
@@ -91,7 +104,7 @@ impl ProducerError {
             ProducerError::UnknownPartition { .. } | ProducerError::UnknownTopic { .. } => Some(3),
             ProducerError::DeliveryTimeout { .. } | ProducerError::BufferFull { .. } => Some(7),
             ProducerError::RecordTooLarge { .. } => Some(10),
-            ProducerError::InvalidConfig { .. } => Some(40),
+            ProducerError::InvalidConfig(_) => Some(40),
             ProducerError::Log(error) => error.kafka_code(),
             _ => None,
         }

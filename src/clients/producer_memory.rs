@@ -37,7 +37,7 @@ impl Memory {
         self.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
     }
 
-    /// Takes so many bytes as soon as they are free. `hurry` is called once somebody waits: it lets the sender do what
+    /// Takes so many bytes as soon as they are free. `hurry` is called once this call waits: it lets the sender do what
     /// frees some.
     ///
     /// # Errors

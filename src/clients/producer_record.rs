@@ -47,7 +47,7 @@ impl<'a> ProducerRecord<'a> {
         ProducerRecord { key: Some(key), ..self }
     }
 
-    /// The same record for this partition, whatever its key.
+    /// The same record for this partition, no matter which key it has.
     #[must_use]
     pub fn with_partition(self, partition: u32) -> ProducerRecord<'a> {
         ProducerRecord { partition: Some(partition), ..self }
@@ -131,7 +131,7 @@ mod tests {
             ProducerRecord::tombstone("t", b"k").with_headers(&headers[1..]),
         ];
         for record in records {
-            let mut builder = RecordBatchBuilder::new(vec![0; 300_000]);
+            let mut builder = RecordBatchBuilder::new(vec![0; 500_000]);
             for timestamp in [i64::MAX, 0] {
                 let before = builder.size();
                 builder.append(TimestampMs(timestamp), record.key, record.value, record.headers).unwrap();

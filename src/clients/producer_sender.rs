@@ -23,7 +23,7 @@ pub(super) struct Sender {
     progress: Wake,
 }
 
-/// Marks the end of the thread, also where that is a panic of ours: nobody may wait for it then.
+/// Marks the end of the thread, also where that is a panic of ours: no thread may wait for it then.
 struct Ended<'a>(&'a Sender);
 
 impl Drop for Ended<'_> {
@@ -102,8 +102,8 @@ impl Sender {
         again
     }
 
-    /// Lets the sender do everything that is there now, and waits for it until `deadline` at the latest. Returns whether
-    /// it was done: appended, flushed, answered, and its callbacks called.
+    /// Lets the sender do everything that is there now, and waits for it until `deadline` at the latest. Returns
+    /// whether it was done: appended, flushed, answered, and its callbacks called.
     pub(super) fn ask(&self, deadline: Option<Instant>) -> Result<bool, ProducerError> {
         if self.reports.is_sender() {
             return Err(ProducerError::InCallback);

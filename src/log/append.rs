@@ -154,6 +154,16 @@ impl Log {
         info.map_err(|error| *error)
     }
 
+    /// Whether what was appended there was not truncated since.
+    pub(crate) fn is_still_there(&self, info: &AppendInfo) -> bool {
+        let epochs = self.shared.epochs.read();
+        if epochs.view().latest().is_none_or(|latest| latest.epoch == info.leader_epoch) {
+            return true; // a truncation would have begun another one
+        }
+        let end = epochs.view().end_offset_for(info.leader_epoch, self.shared.log_end_offset.load(Ordering::Acquire));
+        end.is_some_and(|end| end.leader_epoch == info.leader_epoch && end.offset > info.last_offset)
+    }
+
     /// The most bytes that a batch of this log may have now: `max.message.bytes`.
     #[inline]
     pub(crate) fn batch_bytes_max(&self) -> usize {
