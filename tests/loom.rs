@@ -465,12 +465,6 @@ fn canary_a_producer_acknowledges_before_its_flush() {
     explore("a producer that does not flush", INTERRUPTIONS, Some(Bug::AcknowledgeBeforeTheFlush), producing);
 }
 
-#[test]
-#[should_panic(expected = "deadlock")]
-fn canary_a_sender_is_left_asleep() {
-    explore("a producer whose sender is not woken", INTERRUPTIONS, Some(Bug::LeaveTheSenderAsleep), producing);
-}
-
 /// A record that is sent while the producer is closed is answered, or refused: with a callback as well, once.
 #[test]
 fn closing_a_producer_answers_what_it_took() {
