@@ -9,6 +9,12 @@
 pub enum Bug {
     /// A publisher looks for waiters without the fence before it: for the models of threads, since no crash finds it.
     WakeWithoutFence,
+    /// A producer's bell does not wake its sender: for the models of threads.
+    LeaveTheSenderAsleep,
+    /// A delivery is said to be answered before the answer is there: for the models of threads.
+    AnswerBeforeTheOffset,
+    /// A producer acknowledges at `acks=all` what was appended and not flushed.
+    AcknowledgeBeforeTheFlush,
     /// A flush does not sync the directory in which there are new names.
     SkipDirectorySync,
     /// A batch is published, and then its bytes are copied.
@@ -114,8 +120,8 @@ pub enum Bug {
 
 #[cfg(edgelog_canary)]
 impl Bug {
-    /// All that the searches for crashes are held to: every one but [`Bug::WakeWithoutFence`], which is for the models
-    /// of threads.
+    /// All that the searches for crashes are held to: every one but those for the models of threads, and
+    /// [`Bug::AcknowledgeBeforeTheFlush`], which the search of producers is held to.
     pub const ALL: &[Bug] = &[
         Bug::SkipDirectorySync,
         Bug::PublishBeforeCopy,

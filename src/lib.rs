@@ -121,6 +121,7 @@
 //! | `zstd` | reading zstd batches | no crate: a decoder of our own, which only reads |
 //! | `zstd-write` | writing zstd batches to clusters, and `zstd` | the `zstd-safe` crate, which builds the C library |
 //! | `gzip` | reading gzip batches, and writing them to clusters | the `flate2` crate, pure Rust |
+//! | `async` | the handles of a [`clients::Producer`] are futures | no crate, no runtime |
 //! | `bridge` | sending logs to Kafka: the module `bridge` | `kafka-protocol`, `rustls`, `ring` (a C compiler) |
 //!
 //! Features only add. Without any, batches are written and read uncompressed, and a compressed batch still

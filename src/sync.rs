@@ -4,6 +4,8 @@
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+#[cfg(not(loom))]
+pub(crate) use std::thread::{JoinHandle, ThreadId};
 
 use std::fmt;
 use std::sync::Arc;
@@ -124,4 +126,27 @@ impl Wake {
 #[cfg(not(loom))]
 pub(crate) fn elapsed(begun: Instant) -> Duration {
     begun.elapsed()
+}
+
+/// Starts a thread with this name.
+///
+/// # Errors
+/// The system's, where it has no more threads.
+#[cfg(not(loom))]
+pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    #[cfg(edgelog_canary)]
+    let bug = crate::canary::switched_on();
+    let work = move || {
+        // It makes the mistakes of who has started it.
+        #[cfg(edgelog_canary)]
+        crate::canary::switch_on(bug);
+        work();
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(work)
+}
+
+/// Who runs this.
+#[cfg(not(loom))]
+pub(crate) fn this_thread() -> ThreadId {
+    std::thread::current().id()
 }

@@ -22,6 +22,8 @@ mod oracle;
 mod outside;
 #[path = "support/processors.rs"]
 mod processors;
+#[path = "crash/producer.rs"]
+mod producer;
 #[path = "crash/regressions.rs"]
 mod regressions;
 #[path = "crash/search.rs"]
@@ -104,6 +106,31 @@ fn a_flush_that_fails_once_and_then_succeeds_costs_nothing_acknowledged_after() 
     let outcome = search::flush_fails_then_power(&ops, 0, if FAST { 1 } else { 8 }, 2);
     outcome.print("a flush fails, the process starts again, acknowledges, and the power goes, at every effect", begun);
     outcome.assert_none();
+}
+
+/// What a producer acknowledges at `acks=all` is there after any cut.
+#[test]
+fn what_a_producer_has_acknowledged_outlives_every_cut() {
+    let first = number("EDGELOG_CRASH_SEED", 1);
+    for seed in first..first + if FAST { 8 } else { 2 } {
+        let begun = Instant::now();
+        let run = producer::record(seed, if FAST { 200 } else { 60 }, Quirks::default());
+        let outcome = producer::cuts(&run, if FAST { 1 } else { 3 }, if FAST { 6 } else { 1 });
+        outcome.print(&format!("a producer, seed {seed}"), begun);
+        outcome.assert_none();
+    }
+}
+
+/// And a producer that acknowledges before its flush is found out.
+#[cfg(edgelog_canary)]
+#[test]
+fn canary_a_producer_that_does_not_flush_is_found_out() {
+    edgelog::canary::switch_on(Some(edgelog::canary::Bug::AcknowledgeBeforeTheFlush));
+    let run = producer::record(number("EDGELOG_CRASH_SEED", 1), 60, Quirks::default());
+    edgelog::canary::switch_on(None);
+    let outcome = producer::cuts(&run, 1, 1);
+    let found = outcome.violations.keys().any(|what| what.contains("an acknowledged record is gone"));
+    assert!(found, "not found: {:?}", outcome.violations);
 }
 
 /// Where a sector that is rewritten may be lost as a whole, what was durable in it goes with it, and nothing else does.

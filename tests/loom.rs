@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use edgelog::canary::{Bug, switch_on};
+use edgelog::clients::{Delivery, Producer, ProducerError, ProducerRecord};
 use edgelog::clock::ManualClock;
 use edgelog::storage::{Access, DirEntry, FileMeta, Lease, MemoryStorage, Storage, StorageFile, StorageLock};
 use edgelog::{Durability, Error, Log, NewRecord, NewTopic, Offset, OffsetSpec, Reader, Store, TimestampMs};
@@ -425,6 +426,66 @@ fn readers_are_told_what_was_deleted() {
             }
         }
         deleter.join().unwrap();
+    });
+}
+
+// --- a producer ------------------------------------------------------------------------------------------------------
+
+/// A producer whose sender takes each record at once.
+fn producer(storage: &WatchedStorage, acks: &str) -> (Arc<Store>, Producer) {
+    let store = Arc::new(store(storage, 0).0);
+    let builder = Producer::builder(&store).set("linger.ms", "0").unwrap().set("acks", acks).unwrap();
+    let producer = builder.open().unwrap();
+    (store, producer)
+}
+
+fn send(producer: &Producer, offset: i64) -> Result<Delivery, ProducerError> {
+    producer.send(ProducerRecord::new("t", &value(offset)).with_timestamp(TimestampMs(1000)))
+}
+
+/// A record that is sent is answered, and is durable then.
+fn producing() {
+    let storage = WatchedStorage::new();
+    let (_store, producer) = producer(&storage, "all");
+    let delivery = send(&producer, 0).unwrap();
+    assert_eq!(delivery.wait().unwrap().offset, Some(Offset(0)));
+    let flushed = storage.flushed("t-0/00000000000000000000.log");
+    assert!(flushed >= 1200, "acknowledged with {flushed} bytes flushed");
+    producer.close().unwrap();
+}
+
+#[test]
+fn a_record_that_is_sent_is_answered_and_durable() {
+    explore("a producer and its sender", INTERRUPTIONS, None, producing);
+}
+
+#[test]
+#[should_panic(expected = "bytes flushed")]
+fn canary_a_producer_acknowledges_before_its_flush() {
+    explore("a producer that does not flush", INTERRUPTIONS, Some(Bug::AcknowledgeBeforeTheFlush), producing);
+}
+
+/// A record that is sent while the producer is closed is answered, or refused: with a callback as well, once.
+#[test]
+fn closing_a_producer_answers_what_it_took() {
+    explore("closing a producer", INTERRUPTIONS, None, || {
+        let (store, producer) = producer(&WatchedStorage::new(), "all");
+        let closer = {
+            let producer = producer.clone();
+            spawn(move || producer.close().unwrap())
+        };
+        let sent = send(&producer, 0);
+        producer.close().unwrap();
+        let end = store.log("t", 0).unwrap().offsets();
+        match sent {
+            Ok(delivery) => {
+                let outcome = delivery.try_wait().expect("a close answers everything");
+                assert_eq!((outcome.unwrap().offset, end.recovery_point), (Some(Offset(0)), Offset(1)));
+            }
+            Err(ProducerError::Closed) => assert_eq!(end.log_end_offset, 0),
+            Err(error) => panic!("{error}"),
+        }
+        closer.join().unwrap();
     });
 }
 

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use edgelog::clients::{Producer, ProducerRecord};
 use edgelog::storage::{
     Access, DirEntry, DirectoryStorage, DirectoryStorageOptions, FileMeta, Lease, Storage, StorageFile, StorageLock,
 };
@@ -164,6 +165,25 @@ fn appends_do_not_allocate_in_the_steady_state() {
             }
             store.close().unwrap();
         }
+    }
+}
+
+/// No record that is sent allocates: neither one that its caller appends at once, nor those that fill a batch.
+#[test]
+fn sending_does_not_allocate_in_the_steady_state() {
+    const RECORDS: usize = 20_000;
+    let dir = TempDir::new();
+    let store = Arc::new(with_mode("map").open(dir.path()).unwrap());
+    store.create_topic(&NewTopic::new("t")).unwrap();
+    warm_up(&store.log("t", 0).unwrap());
+    for linger in ["0", "1000"] {
+        let producer = Producer::builder(&store).set("acks", "1").unwrap().set("linger.ms", linger).unwrap();
+        let producer = producer.open().unwrap();
+        let send = || drop(producer.send(ProducerRecord::new("t", VALUE).with_key(b"roof")).unwrap());
+        (0..1000).for_each(|_| send());
+        let found = allocations(|| (0..RECORDS).for_each(|_| send()));
+        // A segment's index in memory grows, room is reserved, a segment is rolled now and then.
+        assert!(found <= RECORDS / 200, "linger.ms={linger}: {found} allocations for {RECORDS} records");
     }
 }
 

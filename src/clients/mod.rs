@@ -2,3 +2,25 @@
 //!
 //! A [`Log`](crate::Log) appends and reads. What a program builds around that stands here, in the shapes that
 //! people know from Kafka: records that are sent without waiting, positions that outlive the process.
+
+mod accumulator;
+mod delivery;
+#[cfg(all(loom, test))]
+mod models;
+mod partitioner;
+mod producer;
+mod producer_bell;
+mod producer_config;
+mod producer_error;
+mod producer_memory;
+mod producer_metrics;
+mod producer_record;
+mod producer_sender;
+
+pub use delivery::{Delivery, DeliveryResult};
+pub use partitioner::Partitioner;
+pub use producer::{Producer, ProducerBuilder};
+pub use producer_config::{PRODUCER_KEYS, ProducerKey};
+pub use producer_error::{InvalidKey, ProducerError};
+pub use producer_metrics::ProducerMetrics;
+pub use producer_record::{ProducerRecord, RecordMetadata};

@@ -5,8 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use edgelog_core::{
-    DecodeError, LEADER_EPOCH_MAX, LeaderEpoch, NO_TIMESTAMP, OFFSET_MAX, Offset, Position, RecordBatch, TimestampMs,
-    stamp_base, stamp_max_timestamp,
+    CompressionType, DecodeError, LEADER_EPOCH_MAX, LeaderEpoch, NO_TIMESTAMP, OFFSET_MAX, Offset, Position,
+    RecordBatch, TimestampMs, stamp_base, stamp_max_timestamp,
 };
 
 use super::batch_builder::BatchBuilder;
@@ -24,6 +24,28 @@ use crate::sync::{MutexGuard, Ordering};
 
 /// Where a batch was placed: its base offset and leader epoch, and whether readers may see more.
 type Placed = (Offset, LeaderEpoch, bool);
+
+/// When the records of a batch are acknowledged, and so shown to readers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Acknowledged {
+    /// When they are in the page cache; with whether they may stay there for as long as the kernel likes.
+    AtOnce { only_cached: bool },
+    /// When they are flushed, for which the appender waits.
+    ByOwnFlush,
+    /// When they are flushed, which is not the appender's to do.
+    AfterAFlush,
+}
+
+impl Acknowledged {
+    #[inline]
+    fn at(durability: Durability) -> Acknowledged {
+        match durability {
+            Durability::Sync => Acknowledged::ByOwnFlush,
+            Durability::Interval => Acknowledged::AtOnce { only_cached: false },
+            Durability::Os => Acknowledged::AtOnce { only_cached: true },
+        }
+    }
+}
 
 impl Log {
     /// Appends one record at the log's own durability and returns where it stands.
@@ -103,6 +125,57 @@ impl Log {
         Ok(info)
     }
 
+    /// Appends a batch for a producer: compressed with `codec`, or as the log says where there is none, and with `Sync`
+    /// *not* flushed. Its records stay hidden from readers up to the high watermark until
+    /// [`flush_up_to`](Log::flush_up_to) has made them durable, which is the caller's to call: so one flush serves all
+    /// batches before it. The batch has to hold a record, and keeps them; whoever appended clears it.
+    ///
+    /// # Errors
+    /// As [`append_batch`](Log::append_batch).
+    #[inline]
+    pub(crate) fn append_for_producer(
+        &self,
+        batch: &mut BatchBuilder,
+        codec: Option<CompressionType>,
+        durability: Durability,
+    ) -> Result<AppendInfo> {
+        let log = &*self.shared;
+        let last_offset_delta = batch.finish().expect("a producer's batch holds a record");
+        let max_timestamp = batch.max_timestamp();
+        let codec = codec.unwrap_or_else(|| log.compression());
+        let info: Outcome<AppendInfo> = with_scratch(|scratch| {
+            let bytes = log.compress_with(codec, batch.bytes(), &mut scratch.compressed)?;
+            if durability == Durability::Sync {
+                log.put_batch(bytes, last_offset_delta, max_timestamp, Acknowledged::AfterAFlush)
+            } else {
+                log.append_batch_bytes(bytes, last_offset_delta, max_timestamp, durability)
+            }
+        });
+        info.map_err(|error| *error)
+    }
+
+    /// Whether what was appended there was not truncated since.
+    pub(crate) fn is_still_there(&self, info: &AppendInfo) -> bool {
+        let epochs = self.shared.epochs.read();
+        if epochs.view().latest().is_none_or(|latest| latest.epoch == info.leader_epoch) {
+            return true; // a truncation would have begun another one
+        }
+        let end = epochs.view().end_offset_for(info.leader_epoch, self.shared.log_end_offset.load(Ordering::Acquire));
+        end.is_some_and(|end| end.leader_epoch == info.leader_epoch && end.offset > info.last_offset)
+    }
+
+    /// The most bytes that a batch of this log may have now: `max.message.bytes`.
+    #[inline]
+    pub(crate) fn batch_bytes_max(&self) -> usize {
+        self.shared.hot.batch_bytes_max.load(Ordering::Relaxed) as usize
+    }
+
+    /// [`Error::Closed`] where the store was closed or the topic deleted, [`Error::Forked`] in a child.
+    #[inline]
+    pub(crate) fn check_alive(&self) -> Result<()> {
+        self.shared.check_alive()
+    }
+
     /// Appends one record batch that was encoded elsewhere (Kafka's format, magic 2). Base offset and leader epoch,
     /// which its CRC does not cover, are set here. The records' bytes stay as they are.
     ///
@@ -152,6 +225,36 @@ impl LogShared {
         max_timestamp: TimestampMs,
         durability: Durability,
     ) -> Outcome<AppendInfo> {
+        let info = self.put_batch(batch, last_offset_delta, max_timestamp, Acknowledged::at(durability))?;
+        let end = info.last_offset + 1;
+        if durability == Durability::Sync {
+            self.flush_until(end)?;
+        } else {
+            let writer = self.writer()?;
+            if durability == Durability::Interval && writer.interval_since.load(Ordering::Relaxed) == 0 {
+                writer.interval_since.store(self.clock.now().max(TimestampMs(1)).0, Ordering::Release);
+                if let Some(host) = self.host.upgrade() {
+                    host.wake_housekeeping();
+                }
+            }
+            // Kafka's count of records between flushes. One of 1 is `Sync`, and an append that chose less meant it.
+            let flush_messages = self.hot.flush_messages.load(Ordering::Relaxed);
+            if flush_messages > 1 && end - self.recovery_point.load(Ordering::Relaxed) >= flush_messages {
+                self.flush_until(end)?;
+            }
+        }
+        Ok(info)
+    }
+
+    /// The part of an append that appenders do one at a time.
+    #[inline]
+    fn put_batch(
+        &self,
+        batch: &mut [u8],
+        last_offset_delta: i32,
+        max_timestamp: TimestampMs,
+        acknowledged: Acknowledged,
+    ) -> Outcome<AppendInfo> {
         let writer = self.appending()?;
         let max = self.hot.batch_bytes_max.load(Ordering::Relaxed) as usize;
         if batch.len() > max {
@@ -164,7 +267,7 @@ impl LogShared {
                 && appender.writer.has_room_for(batch.len(), last_offset, max_timestamp)
         });
         let (base_offset, leader_epoch, moved) = if let Some(appender) = ready {
-            match self.place(writer, appender, batch, last_offset_delta, max_timestamp, durability) {
+            match self.place(writer, appender, batch, last_offset_delta, max_timestamp, acknowledged) {
                 Ok(placed) => {
                     drop(guard);
                     placed
@@ -172,27 +275,11 @@ impl LogShared {
                 Err(error) => return Err(self.write_failed(guard, error).into()),
             }
         } else {
-            self.place_slowly(writer, guard, batch, last_offset_delta, max_timestamp, durability)?
+            self.place_slowly(writer, guard, batch, last_offset_delta, max_timestamp, acknowledged)?
         };
         let last_offset = base_offset + i64::from(last_offset_delta);
-        let end = last_offset + 1;
         if moved {
             self.wake.wake_all();
-        }
-        if durability == Durability::Sync {
-            self.flush_until(end)?;
-        } else {
-            if durability == Durability::Interval && writer.interval_since.load(Ordering::Relaxed) == 0 {
-                writer.interval_since.store(self.clock.now().max(TimestampMs(1)).0, Ordering::Release);
-                if let Some(host) = self.host.upgrade() {
-                    host.wake_housekeeping();
-                }
-            }
-            // Kafka's count of records between flushes. One of 1 is `Sync`, and an append that chose less meant it.
-            let flush_messages = self.hot.flush_messages.load(Ordering::Relaxed);
-            if flush_messages > 1 && end - self.recovery_point.load(Ordering::Relaxed) >= flush_messages {
-                self.flush_until(end)?;
-            }
         }
         Ok(AppendInfo { base_offset, last_offset, leader_epoch, max_timestamp })
     }
@@ -207,7 +294,7 @@ impl LogShared {
         batch: &mut [u8],
         last_offset_delta: i32,
         max_timestamp: TimestampMs,
-        durability: Durability,
+        acknowledged: Acknowledged,
     ) -> Outcome<Placed> {
         let _events = events::hold();
         // Dropped before the hold, which emits its events then.
@@ -217,7 +304,7 @@ impl LogShared {
         }
         self.make_room(writer, &mut guard, batch.len(), last_offset_delta, max_timestamp)?;
         let appender = guard.as_mut().ok_or(Error::Closed)?;
-        match self.place(writer, appender, batch, last_offset_delta, max_timestamp, durability) {
+        match self.place(writer, appender, batch, last_offset_delta, max_timestamp, acknowledged) {
             Ok(placed) => Ok(placed),
             Err(error) => Err(self.write_failed(guard, error).into()),
         }
@@ -232,7 +319,7 @@ impl LogShared {
         batch: &mut [u8],
         last_offset_delta: i32,
         max_timestamp: TimestampMs,
-        durability: Durability,
+        acknowledged: Acknowledged,
     ) -> io::Result<Placed> {
         let (base_offset, leader_epoch) = (appender.next_offset, appender.epoch);
         let last_offset = base_offset + i64::from(last_offset_delta);
@@ -240,13 +327,17 @@ impl LogShared {
         if bug(Bug::PublishBeforeCopy) {
             self.log_end_offset.store(last_offset + 1, Ordering::Release);
         }
-        appender.writer.append(batch, last_offset, max_timestamp, durability == Durability::Os)?;
+        let only_cached = acknowledged == Acknowledged::AtOnce { only_cached: true };
+        appender.writer.append(batch, last_offset, max_timestamp, only_cached)?;
         appender.next_offset = last_offset + 1;
         self.log_end_offset.store(appender.next_offset, Ordering::Release);
-        if durability == Durability::Sync {
+        if !matches!(acknowledged, Acknowledged::AtOnce { .. }) {
             appender.sync_pending_from.get_or_insert(base_offset);
             appender.sync_pending_end = appender.next_offset;
-            writer.sync_appends.fetch_add(1, Ordering::Relaxed);
+            // Those who wait for a flush, for the next leader to wait for them: a producer's batch is no such one.
+            if acknowledged == Acknowledged::ByOwnFlush {
+                writer.sync_appends.fetch_add(1, Ordering::Relaxed);
+            }
         }
         let moved = appender.sync_pending_from.is_none() || bug(Bug::ShowBeforeFlush);
         if moved {

@@ -91,6 +91,12 @@ impl BatchBuilder {
         self.builder.clear();
     }
 
+    /// Lets the batch grow up to so many bytes from now on.
+    #[inline]
+    pub(crate) fn set_bytes_max(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
+    }
+
     /// Completes header and CRC; `None` where there is no record.
     #[inline]
     pub(crate) fn finish(&mut self) -> Option<i32> {

@@ -127,7 +127,17 @@ impl LogShared {
     /// smaller, and it can be decompressed again.
     #[inline]
     pub(super) fn compress<'s>(&self, batch: &'s mut [u8], out: &'s mut Vec<u8>) -> Outcome<&'s mut [u8]> {
-        let codec = self.compression();
+        self.compress_with(self.compression(), batch, out)
+    }
+
+    /// As [`compress`](Self::compress), with the codec that the caller chose.
+    #[inline]
+    pub(super) fn compress_with<'s>(
+        &self,
+        codec: CompressionType,
+        batch: &'s mut [u8],
+        out: &'s mut Vec<u8>,
+    ) -> Outcome<&'s mut [u8]> {
         let payload = batch.len() - HEADER_LEN;
         let pays = codec != CompressionType::None
             && (COMPRESS_BYTES_MIN..=self.decompressed_bytes_max).contains(&payload)

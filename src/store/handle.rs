@@ -185,6 +185,11 @@ impl Store {
         &self.shared.config
     }
 
+    /// Whether another process may be writing the store, and this one reads.
+    pub(crate) fn is_attached(&self) -> bool {
+        self.shared.attached
+    }
+
     /// The log of one partition.
     ///
     /// # Errors

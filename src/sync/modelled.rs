@@ -5,6 +5,8 @@
 
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 
+pub(crate) use loom::thread::{JoinHandle, ThreadId};
+
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
@@ -110,4 +112,14 @@ impl<T> RwLock<T> {
 /// No time has passed since `_begun`.
 pub(crate) fn elapsed(_begun: Instant) -> Duration {
     Duration::ZERO
+}
+
+/// A thread of the engine's own, on a stack that holds the whole engine.
+pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    const STACK_WORDS: usize = 64 << 10;
+    loom::thread::Builder::new().name(name.to_owned()).stack_size(STACK_WORDS).spawn(work)
+}
+
+pub(crate) fn this_thread() -> ThreadId {
+    loom::thread::current().id()
 }
