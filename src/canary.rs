@@ -116,6 +116,12 @@ pub enum Bug {
     LeaveTheNoteUnflushed,
     /// A note that may be in the page cache alone is taken for the one that holds.
     TrustTheCachedNote,
+    /// A commit of a group is acknowledged before it is flushed.
+    CommitBeforeTheFlush,
+    /// A position is committed whose records are not durable yet.
+    CommitAheadOfTheLog,
+    /// A group's hold is not lowered before its position moves back.
+    HoldAheadOfThePosition,
 }
 
 #[cfg(edgelog_canary)]
@@ -165,6 +171,11 @@ impl Bug {
         Bug::TrustAnEmptySettingsFile,
         Bug::LockOnlyTheName,
     ];
+
+    /// All that the search of the groups' positions is held to.
+    #[cfg(test)]
+    pub(crate) const GROUPS: &[Bug] =
+        &[Bug::CommitBeforeTheFlush, Bug::CommitAheadOfTheLog, Bug::HoldAheadOfThePosition];
 
     /// All that the search beside the writer is held to.
     #[cfg(all(test, feature = "bridge"))]

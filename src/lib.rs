@@ -136,7 +136,7 @@
 //! same as in Kafka, what differs and what is absent.
 
 // A part of the searches for crashes is one of the library's own tests.
-#[cfg(all(test, feature = "bridge"))]
+#[cfg(test)]
 extern crate self as edgelog;
 
 #[cfg(feature = "bridge")]

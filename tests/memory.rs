@@ -12,8 +12,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use edgelog::clients::{Producer, ProducerRecord};
+use edgelog::clients::{Consumer, Producer, ProducerRecord};
 use edgelog::storage::{
     Access, DirEntry, DirectoryStorage, DirectoryStorageOptions, FileMeta, Lease, Storage, StorageFile, StorageLock,
 };
@@ -230,6 +231,34 @@ fn reading_does_not_allocate_in_the_steady_state() {
             assert!(found <= 1000 + 100, "{mode}, {compression}: {found} allocations to follow 1000 records");
         }
     }
+}
+
+/// A poll allocates for its list of batches, and for the one that it returns a part of; no record does.
+#[test]
+fn polling_does_not_allocate_for_records() {
+    const BATCHES: usize = 400;
+    const RECORDS: usize = 1000;
+    let dir = TempDir::new();
+    let store = Arc::new(with_mode("map").open(dir.path()).unwrap());
+    store.create_topic(&NewTopic::new("t")).unwrap();
+    let log = store.log("t", 0).unwrap();
+    let mut batch = log.batch();
+    for _ in 0..BATCHES {
+        (0..RECORDS).for_each(|_| batch.push(NewRecord::value(VALUE)).unwrap());
+        log.append_batch_with(&mut batch, Durability::Os).unwrap();
+    }
+    let mut consumer = Consumer::options().set("auto.offset.reset", "earliest").unwrap().open(&store).unwrap();
+    consumer.assign(&[log.name().clone()]).unwrap();
+    let mut poll = |polls: usize| {
+        for _ in 0..polls {
+            let records = consumer.poll(Duration::ZERO).unwrap();
+            assert_eq!(records.len(), 500);
+            assert!(records.iter().all(|record| record.unwrap().value == Some(VALUE)));
+        }
+    };
+    poll(100);
+    let found = allocations(|| poll(400));
+    assert!(found <= 400 * 4, "{found} allocations for 400 polls of 500 records");
 }
 
 // --- many segments ---------------------------------------------------------------------------------------------------

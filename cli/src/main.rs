@@ -26,6 +26,7 @@ mod failure;
 mod filter;
 mod format;
 mod fsck;
+mod groups;
 mod help;
 mod import;
 mod input;
@@ -76,6 +77,7 @@ Examples:
   echo hello | edgelog append greetings  append lines
   edgelog topics                         what is there
   edgelog stat                           where each log stands
+  edgelog groups                         where each group of consumers stands
   edgelog fsck                           check every byte
 
 Exit codes:
@@ -92,6 +94,7 @@ enum Command {
     Tail(tail::Args),
     Topics(topics::Args),
     Stat(stat::Args),
+    Groups(groups::Args),
     Top(top::Args),
     Dump(dump::Args),
     Fsck(fsck::Args),
@@ -137,6 +140,7 @@ fn main() -> ExitCode {
         Command::Tail(args) => tail::run(&args, &ctx),
         Command::Topics(args) => topics::run(args, &ctx),
         Command::Stat(args) => stat::run(&args, &ctx),
+        Command::Groups(args) => groups::run(&args, &ctx),
         Command::Top(args) => top::run(&args, &ctx),
         Command::Dump(args) => dump::run(&args),
         Command::Fsck(args) => fsck::run(&args, &ctx),

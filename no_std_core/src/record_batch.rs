@@ -453,7 +453,32 @@ pub struct Records<'p> {
     payload_len: usize,
 }
 
+/// A place among a batch's records: see [`Records::mark`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordsMark {
+    /// Bytes of the payload that are not read yet.
+    rest_len: usize,
+    remaining: i32,
+    previous_delta: i32,
+}
+
 impl Records<'_> {
+    /// Where this stands now. [`skip_to`](Records::skip_to) goes there in other records of the same batch.
+    #[inline]
+    pub const fn mark(&self) -> RecordsMark {
+        RecordsMark { rest_len: self.rest.len(), remaining: self.remaining, previous_delta: self.previous_delta }
+    }
+
+    /// Goes on from a [`mark`](Records::mark) of the same batch, without reading what lies before it. A mark that lies
+    /// before the records' present place, or that is none of theirs, changes nothing.
+    #[inline]
+    pub fn skip_to(&mut self, mark: RecordsMark) {
+        let is_ahead = mark.remaining >= 0 && mark.remaining <= self.remaining;
+        let Some(skipped) = self.rest.len().checked_sub(mark.rest_len).filter(|_| is_ahead) else { return };
+        self.rest = &self.rest[skipped..];
+        (self.remaining, self.previous_delta) = (mark.remaining, mark.previous_delta);
+    }
+
     /// Records that are still to come, where nothing is wrong with them.
     #[inline]
     pub const fn remaining(&self) -> usize {

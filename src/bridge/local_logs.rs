@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use super::error::{BridgeError, Result};
 use super::event::BridgeEvent;
-use super::failed::FailedFlushes;
 use super::home::Home;
 use super::log_position::LogPosition;
 use super::partition;
@@ -18,6 +17,7 @@ use super::progress_file::{LogProgress, ProgressFile};
 use super::uplink::Uplink;
 use crate::error::Error;
 use crate::kafka::CoordinatorKey;
+use crate::store::failed_flushes::{BRIDGE_FILE, FailedFlushes};
 use crate::{Store, TopicPartition, topic_matches};
 
 /// So often is looked whether logs are still the ones they were.
@@ -199,7 +199,8 @@ impl Uplink {
         }
         self.home = Home::open(&self.home.dir)?;
         self.home_missed = None;
-        self.failed_flushes = FailedFlushes::open(Arc::clone(&self.home.storage))?;
+        self.failed_flushes =
+            FailedFlushes::open(Arc::clone(&self.home.storage), BRIDGE_FILE)?.with_others(&*self.home.storage)?;
         self.progress = ProgressFile::open(Arc::clone(&self.home.storage))?;
         self.progress_is_behind = false;
         Ok(true)

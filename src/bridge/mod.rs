@@ -41,7 +41,6 @@ mod config;
 mod dead_letter;
 mod error;
 mod event;
-mod failed;
 mod home;
 mod in_doubt;
 mod local_logs;

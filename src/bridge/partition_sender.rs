@@ -12,7 +12,6 @@ use uuid::Uuid;
 
 use super::committed_offset::{BatchMark, CommittedOffset, RangeEnd};
 use super::dead_letter::Refusal;
-use super::failed::FailedFlushes;
 use super::log_position::LogPosition;
 use super::partition::ByKey;
 use super::pause_reason::PauseReason;
@@ -20,6 +19,7 @@ use super::producer_header::Producer;
 use super::progress_file::{LogProgress, PendingCommit};
 use crate::error::Error;
 use crate::kafka::{Backoff, Code, CoordinatorKey};
+use crate::store::failed_flushes::FailedFlushes;
 use crate::{Log, OffsetSpec, ReadUpTo, Reader, ReaderOptions, Store, TopicPartition};
 
 /// Where a log's records go.
@@ -208,7 +208,7 @@ impl PartitionSender {
     /// Takes over what the bridge before could not flush.
     pub(super) fn inherit_failed_flush(&mut self, failed: &FailedFlushes) {
         if let Some(flush) = failed.of(&self.name, self.log.id()) {
-            self.log.inherit_failed_flush(flush);
+            self.log.inherit_failed_flush(flush, "a bridge before this one");
         }
     }
 

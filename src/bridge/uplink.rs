@@ -10,7 +10,6 @@ use super::accumulator::InternalTopic;
 use super::config::BridgeConfig;
 use super::error::Result;
 use super::event::{BridgeEvent, Observer};
-use super::failed::FailedFlushes;
 use super::home::Home;
 use super::metrics::MetricsHandle;
 use super::pace::Pace;
@@ -19,6 +18,7 @@ use super::pause_reason::PauseReason;
 use super::producer_header::Producer;
 use super::progress_file::ProgressFile;
 use crate::kafka::{self, Backoff, Cluster, Code, RemoteTopic, StopHandle, Transport};
+use crate::store::failed_flushes::{BRIDGE_FILE, FailedFlushes};
 use crate::{Store, TopicPartition};
 
 /// For how long something is tried again.
@@ -82,7 +82,8 @@ impl Uplink {
     /// # Errors
     /// What reading the bridge's own files can answer.
     pub(super) fn new(config: BridgeConfig, store: Arc<Store>, home: Home, stop: StopHandle) -> Result<Uplink> {
-        let failed_flushes = FailedFlushes::open(Arc::clone(&home.storage))?;
+        let failed_flushes =
+            FailedFlushes::open(Arc::clone(&home.storage), BRIDGE_FILE)?.with_others(&*home.storage)?;
         let progress = ProgressFile::open(Arc::clone(&home.storage))?;
         let (connect, request) = (config.connect_timeout, config.request_timeout);
         let transport = Transport::new(&config.client_id, connect, request, &config.security, stop);

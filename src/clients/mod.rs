@@ -4,7 +4,9 @@
 //! people know from Kafka: records that are sent without waiting, positions that outlive the process.
 
 mod accumulator;
+mod consumer;
 mod delivery;
+mod group;
 #[cfg(all(loom, test))]
 mod models;
 mod partitioner;
@@ -17,7 +19,14 @@ mod producer_metrics;
 mod producer_record;
 mod producer_sender;
 
+pub use consumer::{
+    CONSUMER_KEYS, Consumer, ConsumerKey, ConsumerOptions, ConsumerRecord, ConsumerRecords, Iter, RebalanceListener,
+};
 pub use delivery::{Delivery, DeliveryResult};
+pub use group::{
+    CommittedOffset, ConsumerError, GROUP_DIR_BYTES_MAX, Group, GroupDescription, GroupRecovery, OffsetAndMetadata,
+    Waker, delete_group, describe_group, list_groups,
+};
 pub use partitioner::Partitioner;
 pub use producer::{Producer, ProducerBuilder};
 pub use producer_config::{PRODUCER_KEYS, ProducerKey};

@@ -1,10 +1,9 @@
 //! A batch that a reader hands out, and its records. It keeps alive what it borrows.
 
-use std::cell::OnceCell;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use edgelog_core::{CompressionType, LeaderEpoch, Offset, Position, Record, RecordBatch};
+use edgelog_core::{CompressionType, LeaderEpoch, Offset, Position, Record, RecordBatch, RecordsMark};
 
 use crate::codec::{self, CodecError};
 use crate::error::{DamageKind, Error, Result};
@@ -22,7 +21,7 @@ pub struct Batch {
     /// Where a compressed batch gets its buffer, and the bytes that it may take.
     pool: Option<(Arc<BufferPool>, usize)>,
     /// The decompressed records, once somebody asked.
-    payload: OnceCell<PooledBuffer>,
+    payload: OnceLock<PooledBuffer>,
 }
 
 impl Batch {
@@ -36,7 +35,7 @@ impl Batch {
         leader_epoch: LeaderEpoch,
         pool: Option<(Arc<BufferPool>, usize)>,
     ) -> Batch {
-        Batch { bytes, base_offset, last_offset, asked, leader_epoch, pool, payload: OnceCell::new() }
+        Batch { bytes, base_offset, last_offset, asked, leader_epoch, pool, payload: OnceLock::new() }
     }
 
     /// The batch as Kafka's bytes.
@@ -65,7 +64,7 @@ impl Batch {
     }
 
     /// Offset of the first record that was asked for.
-    pub(super) fn first_asked_for(&self) -> Offset {
+    pub(crate) fn first_asked_for(&self) -> Offset {
         self.asked.start.max(self.base_offset())
     }
 
@@ -167,6 +166,20 @@ pub struct Records<'a> {
     inner: edgelog_core::Records<'a>,
     asked: Range<Offset>,
     place: Place<'a>,
+}
+
+impl Records<'_> {
+    /// Where this stands now, for other records of the same batch.
+    #[inline]
+    pub(crate) fn mark(&self) -> RecordsMark {
+        self.inner.mark()
+    }
+
+    /// Goes on from a mark of the same batch.
+    #[inline]
+    pub(crate) fn skip_to(&mut self, mark: RecordsMark) {
+        self.inner.skip_to(mark);
+    }
 }
 
 impl<'a> Iterator for Records<'a> {

@@ -27,7 +27,6 @@ use std::sync::Arc;
 use edgelog_core::{LeaderEpoch, Offset};
 
 use super::attachment::FailedFlush;
-#[cfg(feature = "bridge")]
 use super::handle::Log;
 use super::role::Attached;
 use super::shared::{LogShared, is_gone};
@@ -36,7 +35,6 @@ use crate::error::{Error, Result};
 use crate::segment::Segment;
 use crate::sync::Ordering;
 
-#[cfg(feature = "bridge")]
 impl Log {
     /// The flush from here that failed, until it is settled.
     pub(crate) fn failed_flush(&self) -> Option<FailedFlush> {
@@ -44,12 +42,14 @@ impl Log {
     }
 
     /// Takes over from a process that died after its flush had failed: as if it had been this one's.
-    pub(crate) fn inherit_failed_flush(&self, failed: FailedFlush) {
+    pub(crate) fn inherit_failed_flush(&self, failed: FailedFlush, whose: &str) {
         let Some(attached) = self.shared.attached() else { return };
         attached.attachment.lock().failed = Some(failed);
-        let reason = "what a bridge before this one could not flush may be lost; the program that writes it has to \
-                      flush it, or to open the store again";
-        self.shared.failure.lock().get_or_insert_with(|| reason.to_owned());
+        let reason = format!(
+            "what {whose} could not flush may be lost; the program that writes it has to flush it, or to open the store \
+             again"
+        );
+        self.shared.failure.lock().get_or_insert(reason);
         let durable = self.shared.recovery_point.load(Ordering::Acquire);
         self.shared.raise_flags(durable, failed.end);
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use edgelog_core::{LeaderEpoch, LogConfig};
+use edgelog_core::{LeaderEpoch, LogConfig, Offset};
 
 use super::shared::LogShared;
 use super::types::{Durability, LogOffsets, TopicPartition};
@@ -29,6 +29,16 @@ impl Log {
         self.shared.id
     }
 
+    /// The identity that the log keeps; `None` in an attached process while no checkpoint of the writer names the log.
+    pub(crate) fn lasting_id(&self) -> Option<[u8; 16]> {
+        self.shared.lasting_id()
+    }
+
+    /// The leader epoch of the record before `offset`, as far as the log knows; -1 where it does not.
+    pub(crate) fn epoch_before(&self, offset: Offset) -> LeaderEpoch {
+        self.shared.epoch_before(offset)
+    }
+
     /// The four offsets as they are now.
     pub fn offsets(&self) -> LogOffsets {
         self.shared.offsets()
@@ -50,7 +60,7 @@ impl Log {
     }
 
     /// Whether another process may be writing the log, and this one reads.
-    #[cfg(feature = "bridge")]
+    #[cfg_attr(not(feature = "bridge"), allow(dead_code))]
     pub(crate) fn is_attached(&self) -> bool {
         self.shared.is_attached()
     }

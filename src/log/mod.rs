@@ -51,7 +51,6 @@ pub use recovery::{CutTail, LogRecovery};
 pub use types::{AppendInfo, Durability, LogOffsets, NewRecord, OffsetSpec, ReadUpTo, ReaderOptions, TopicPartition};
 
 pub(crate) use attach::attach;
-#[cfg(feature = "bridge")]
 pub(crate) use attachment::FailedFlush;
 pub(crate) use host::LogHost;
 pub(crate) use open_log::OpenLog;

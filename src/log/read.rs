@@ -55,7 +55,6 @@ impl Log {
     }
 
     /// Whether a position that was handed out before still names the same history here.
-    #[cfg(feature = "bridge")]
     pub(crate) fn check_position(&self, at: OffsetAndEpoch) -> Result<()> {
         self.shared.check_epoch(at)
     }

@@ -208,6 +208,11 @@ impl LogShared {
         }
     }
 
+    /// The identity that a checkpoint has for the log, or will have.
+    pub(super) fn lasting_id(&self) -> Option<[u8; 16]> {
+        self.attached().map_or(Some(self.id), |attached| attached.attachment.lock().id)
+    }
+
     /// Whether another process may be writing the log, and this one reads.
     #[inline]
     pub(super) fn is_attached(&self) -> bool {

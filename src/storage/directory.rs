@@ -507,6 +507,11 @@ impl Storage for DirectoryStorage {
         lock::sees_flag(&self.shared.resolve(path)?, lock_file.as_deref())
     }
 
+    fn nested(&self, dir: &str) -> io::Result<Arc<dyn Storage>> {
+        let options = DirectoryStorageOptions::nested(self.shared.store_mode, self.shared.file_mode);
+        Ok(Arc::new(DirectoryStorage::open(self.shared.resolve(dir)?, options)?))
+    }
+
     fn boot_id(&self) -> [u8; 16] {
         fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .ok()

@@ -1,5 +1,6 @@
 //! A data directory in memory, for tests: of this package, and of the programs that use it.
 
+use std::borrow::Cow;
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -21,6 +22,8 @@ use super::{Access, DirEntry, FileMeta, Lease, Storage, StorageFile, StorageLock
 #[derive(Clone)]
 pub struct MemoryStorage {
     disk: Arc<Disk>,
+    /// The directory that is the data directory here, with its slash; empty: all of the disk.
+    root: String,
 }
 
 struct Disk {
@@ -32,7 +35,8 @@ struct Disk {
 struct Names {
     nodes: BTreeMap<String, Node>,
     next_identity: u64,
-    locked: bool,
+    /// The data directories that are locked.
+    locked: BTreeSet<String>,
     /// The directories whose flags are up.
     flags: BTreeSet<String>,
 }
@@ -57,16 +61,26 @@ impl MemoryStorage {
             half.copy_from_slice(&RandomState::new().build_hasher().finish().to_be_bytes());
         }
         Self {
+            root: String::new(),
             disk: Arc::new(Disk {
                 boot_id,
                 room: Arc::new(Room { bytes_max: bytes, bytes_used: Mutex::new(0) }),
                 names: Mutex::new(Names {
                     nodes: BTreeMap::new(),
                     next_identity: 1,
-                    locked: false,
+                    locked: BTreeSet::new(),
                     flags: BTreeSet::new(),
                 }),
             }),
+        }
+    }
+
+    /// The name on the whole disk of a path in this data directory.
+    fn path<'a>(&self, path: &'a str) -> Cow<'a, str> {
+        match self.root.strip_suffix('/') {
+            None => Cow::Borrowed(path),
+            Some(root) if path.is_empty() => Cow::Owned(root.to_owned()),
+            Some(_) => Cow::Owned(format!("{}{path}", self.root)),
         }
     }
 
@@ -137,15 +151,16 @@ impl Names {
 impl Storage for MemoryStorage {
     fn lock(&self) -> io::Result<Box<dyn StorageLock>> {
         let mut names = self.disk.names.lock();
-        if names.locked {
+        if names.locked.contains(&self.root) {
             let text = format!("the data directory is locked by process {}", process::id());
             return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
         }
-        names.locked = true;
-        Ok(Box::new(MemoryLock { disk: Arc::clone(&self.disk) }))
+        names.locked.insert(self.root.clone());
+        Ok(Box::new(MemoryLock { disk: Arc::clone(&self.disk), root: self.root.clone() }))
     }
 
     fn read_dir(&self, dir: &str) -> io::Result<Vec<DirEntry>> {
+        let dir = &*self.path(dir);
         let names = self.disk.names.lock();
         names.check_directory(dir)?;
         Ok(names
@@ -159,6 +174,7 @@ impl Storage for MemoryStorage {
     }
 
     fn create_dir(&self, dir: &str) -> io::Result<()> {
+        let dir = &*self.path(dir);
         let mut names = self.disk.names.lock();
         if names.node(dir).is_ok() {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -169,6 +185,7 @@ impl Storage for MemoryStorage {
     }
 
     fn remove_dir(&self, dir: &str) -> io::Result<()> {
+        let dir = &*self.path(dir);
         let mut names = self.disk.names.lock();
         names.check_directory(dir)?;
         if dir.is_empty() {
@@ -182,6 +199,7 @@ impl Storage for MemoryStorage {
     }
 
     fn open(&self, path: &str, access: Access) -> io::Result<Arc<dyn StorageFile>> {
+        let path = &*self.path(path);
         let mut names = self.disk.names.lock();
         let content = if access == Access::CreateNew {
             if names.node(path).is_ok() {
@@ -201,13 +219,14 @@ impl Storage for MemoryStorage {
     }
 
     fn metadata(&self, path: &str) -> io::Result<FileMeta> {
-        match self.disk.names.lock().node(path)? {
+        match self.disk.names.lock().node(&self.path(path))? {
             Node::File(content) => Ok(FileMeta { len: content.len(), identity: content.identity }),
             Node::Directory => Ok(FileMeta { len: 0, identity: 0 }),
         }
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let (from, to) = (&*self.path(from), &*self.path(to));
         let mut names = self.disk.names.lock();
         let node = names.node(from)?;
         names.check_parent(to)?;
@@ -236,6 +255,7 @@ impl Storage for MemoryStorage {
     }
 
     fn remove_file(&self, path: &str) -> io::Result<()> {
+        let path = &*self.path(path);
         let mut names = self.disk.names.lock();
         names.file(path)?;
         names.nodes.remove(path);
@@ -243,10 +263,11 @@ impl Storage for MemoryStorage {
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
-        self.disk.names.lock().check_directory(dir)
+        self.disk.names.lock().check_directory(&self.path(dir))
     }
 
     fn raise_flag(&self, path: &str) -> io::Result<Box<dyn StorageLock>> {
+        let path = &*self.path(path);
         let mut names = self.disk.names.lock();
         names.node(path)?;
         if !names.flags.insert(path.to_owned()) {
@@ -256,9 +277,25 @@ impl Storage for MemoryStorage {
     }
 
     fn sees_flag(&self, path: &str) -> io::Result<bool> {
+        let path = &*self.path(path);
         let names = self.disk.names.lock();
         names.node(path)?;
         Ok(names.flags.contains(path))
+    }
+
+    fn nested(&self, dir: &str) -> io::Result<Arc<dyn Storage>> {
+        let dir = self.path(dir);
+        let mut names = self.disk.names.lock();
+        for (at, _) in dir.match_indices('/').chain([(dir.len(), "")]) {
+            let outer = &dir[..at];
+            if names.node(outer).is_ok() {
+                names.check_directory(outer)?;
+            } else {
+                names.check_parent(outer)?;
+                names.nodes.insert(outer.to_owned(), Node::Directory);
+            }
+        }
+        Ok(Arc::new(MemoryStorage { disk: Arc::clone(&self.disk), root: dir.into_owned() + "/" }))
     }
 
     fn boot_id(&self) -> [u8; 16] {
@@ -268,6 +305,7 @@ impl Storage for MemoryStorage {
 
 struct MemoryLock {
     disk: Arc<Disk>,
+    root: String,
 }
 
 impl StorageLock for MemoryLock {}
@@ -280,7 +318,7 @@ impl fmt::Debug for MemoryLock {
 
 impl Drop for MemoryLock {
     fn drop(&mut self) {
-        self.disk.names.lock().locked = false;
+        self.disk.names.lock().locked.remove(&self.root);
     }
 }
 

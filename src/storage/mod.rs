@@ -32,6 +32,7 @@ mod lock;
 mod map_budget;
 mod mapped_file;
 mod memory;
+mod nested;
 pub(crate) mod small_file;
 mod status;
 #[cfg(test)]
@@ -212,6 +213,17 @@ pub trait Storage: Send + Sync + fmt::Debug {
     fn sees_flag(&self, path: &str) -> io::Result<bool> {
         let _ = path;
         Ok(false)
+    }
+
+    /// The directory `dir` below the data directory as a data directory of its own, with its own lock and open for
+    /// writing, also where this storage only reads. It is created where it is missing; durable on return. By default
+    /// there are none.
+    ///
+    /// # Errors
+    /// `Unsupported`; the file system's own.
+    fn nested(&self, dir: &str) -> io::Result<Arc<dyn Storage>> {
+        let _ = dir;
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Sixteen bytes that are the same until the machine (or what stands for it) boots again. All zeros say

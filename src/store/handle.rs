@@ -16,6 +16,7 @@ use super::retention_holds::RetentionHolds;
 use super::shared::{CheckpointState, Recovering, StoreShared};
 use super::topic::{NewTopic, Topic};
 use crate::canary::{Bug, bug};
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::log::{Log, TopicPartition};
 use crate::storage::{DirectoryStorage, DirectoryStorageOptions, LOCK_FILE, Storage, StoreMode};
@@ -38,6 +39,22 @@ impl StoreOptions {
     /// As [`Store::open`].
     pub fn open_on(self, storage: impl Storage + 'static) -> Result<Store> {
         Store::open_writing(Arc::new(storage), self)
+    }
+
+    /// Opens the store on a storage that others have, too.
+    pub(crate) fn open_shared(self, storage: Arc<dyn Storage>) -> Result<Store> {
+        Store::open_writing(storage, self)
+    }
+
+    /// Attaches on a storage that others have, too.
+    pub(crate) fn attach_shared(self, storage: Arc<dyn Storage>) -> Result<Store> {
+        Store::open_reading(storage, self)
+    }
+
+    /// With this clock, which another store has.
+    pub(crate) fn shared_clock(mut self, clock: &Arc<dyn Clock>) -> StoreOptions {
+        self.clock = Arc::clone(clock);
+        self
     }
 
     /// Attaches read-only to the store in the directory `path`. See [`Store::attach`].
@@ -220,6 +237,26 @@ impl Store {
         let mut followed = self.shared.followed.lock();
         let logs = &followed.now(&*self.shared.storage)?.logs;
         Ok(logs.iter().map(|(name, saved)| (name.clone(), saved.id)).collect())
+    }
+
+    /// The files of the data directory, for what stands there next to the logs.
+    pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
+        &self.shared.storage
+    }
+
+    /// What stamps records without a time.
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.shared.clock
+    }
+
+    /// Whether another process may be writing the store, and this one reads.
+    pub(crate) fn is_attached(&self) -> bool {
+        self.shared.attached
+    }
+
+    /// Returns where the store is open, in the process that opened it.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        self.shared.check_open()
     }
 
     /// Who still needs records of which log: from there on, nothing is deleted for its age. Read from the holders'

@@ -2,6 +2,7 @@
 //! `tick`.
 
 pub(crate) mod checkpoint;
+pub(crate) mod failed_flushes;
 mod handle;
 mod housekeeping;
 mod kick;

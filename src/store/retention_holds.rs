@@ -1,8 +1,9 @@
 //! Retention holds: who still needs records, and from which offset on.
 //!
-//! A holder is a program that reads logs at its own pace and must not lose what it has not read: the bridge, later
-//! groups of consumers. Each keeps one small file beside the logs, `edgelog.HOLDER.hold`, of two slots (see
-//! `storage::small_file`, which has the fields that all such files share). A holder may be another process than the one
+//! A holder is a program that reads logs at its own pace and must not lose what it has not read: the bridge, and each
+//! group of consumers. Each keeps one small file, `edgelog.HOLDER.hold`, of two slots (see `storage::small_file`, which
+//! has the fields that all such files share): the bridge next to the logs, a group in its own directory
+//! (`groups/NAME/edgelog.group.hold`). A holder may be another process than the one
 //! that writes; its file is all that the writer knows of it. What a holder still needs is not deleted for its age.
 //! (`retention.bytes` still counts: it keeps a device that is never connected again from filling its disk.)
 //!
@@ -37,7 +38,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-#[cfg(any(feature = "bridge", test))]
 use std::sync::Arc;
 
 use edgelog_core::{LogId, Offset};
@@ -45,14 +45,18 @@ use edgelog_core::{LogId, Offset};
 use crate::canary::Bug;
 use crate::error::{Error, Result};
 use crate::log::{Log, TopicPartition};
-use crate::storage::Storage;
 use crate::storage::framed::{read_whole, unframe};
-#[cfg(any(feature = "bridge", test))]
-use crate::storage::small_file::{HEADER_LEN, TwoSlot};
-use crate::storage::small_file::{Slot, SlotForm, SlotMutants, read_slots, u32_at};
+use crate::storage::small_file::{HEADER_LEN, Slot, SlotForm, SlotMutants, TwoSlot, read_slots, u32_at};
+use crate::storage::{DirEntry, Storage};
 
 /// The holder that the bridge is.
 pub(crate) const BRIDGE: &str = "bridge";
+/// The holder that a group of consumers is, in its own directory.
+pub(crate) const GROUP: &str = "group";
+/// Where the groups of consumers have their directories.
+pub(crate) const GROUPS_DIR: &str = "groups";
+/// What the name of a group's directory ends with while it is being deleted. No group's directory has such a name.
+pub(crate) const DELETED_GROUP_SUFFIX: &str = "%delete";
 /// The bridge's note of earlier versions.
 pub(crate) const OLD_NOTE_FILES: [&str; 2] = ["edgelog.bridge.0", "edgelog.bridge.1"];
 /// An old note beyond this is none: 10,000 logs with the longest names stay below.
@@ -63,6 +67,7 @@ const MAGIC: &[u8; 8] = b"EDGEHOLD";
 const VERSION: u16 = 1;
 /// Room of a slot, so that a full disk does not stop a holder of usual size.
 const SLOT_BYTES_MIN: usize = 16 << 10;
+const GROUP_SLOT_BYTES_MIN: usize = 4 << 10;
 
 /// What a holder keeps of one log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +77,6 @@ pub(crate) struct HeldLog {
     /// The first offset that the holder still needs.
     pub(crate) offset: Offset,
     /// The holder's own.
-    #[cfg_attr(not(feature = "bridge"), allow(dead_code))]
     pub(crate) own: Vec<u8>,
 }
 
@@ -91,7 +95,7 @@ pub(crate) enum Stored<T> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RetentionHold {
-    /// Who needs the records: `bridge`.
+    /// Who needs the records: `bridge`, or `group NAME`.
     pub holder: String,
     /// The first offset that is still needed.
     pub offset: Offset,
@@ -140,6 +144,17 @@ impl RetentionHolds {
             };
             let logs = logs.map_err(|reason| unreadable.push((file_of(holder), reason))).ok();
             holders.push((holder.to_owned(), logs));
+        }
+        for group in names_of_groups(storage)? {
+            let form = form_in(&format!("{GROUPS_DIR}/{group}/"), GROUP);
+            let logs = match read_form(storage, &form) {
+                Ok(Stored::Whole(logs)) => Ok(logs),
+                Ok(Stored::Nothing) => continue,
+                Ok(Stored::Damaged) | Err(Error::UnsupportedVersion { .. }) => Err(damaged()),
+                Err(error) => Err(forgive(error)?),
+            };
+            let logs = logs.map_err(|reason| unreadable.push((form.file, reason))).ok();
+            holders.push((format!("{GROUP} {group}"), logs));
         }
         if !holders.iter().any(|(holder, _)| holder == BRIDGE) {
             let logs = match read_old_note(storage) {
@@ -193,13 +208,38 @@ fn holder_of(file: &str) -> Option<&str> {
     (!holder.is_empty() && holder.bytes().all(is_plain)).then_some(holder)
 }
 
+/// The directories of groups, by their names.
+///
+/// # Errors
+/// Those of the medium.
+pub(crate) fn names_of_groups(storage: &dyn Storage) -> Result<Vec<String>> {
+    let entries = match storage.read_dir(GROUPS_DIR) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(Error::storage("list", GROUPS_DIR)(error)),
+    };
+    let is_group = |entry: &DirEntry| entry.is_dir && !entry.name.ends_with(DELETED_GROUP_SUFFIX);
+    let mut names: Vec<_> = entries.into_iter().filter(is_group).map(|entry| entry.name).collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
 fn form(holder: &str) -> SlotForm {
+    form_in("", holder)
+}
+
+/// Of the holder's file in the directory `dir`, which ends in a slash.
+fn form_in(dir: &str, holder: &str) -> SlotForm {
     let mutants = SlotMutants {
         overwrite_the_holding_slot: Bug::OverwriteTheHoldingNote,
         trust_the_cached_slot: Bug::TrustTheCachedNote,
         leave_it_unflushed: Bug::LeaveTheNoteUnflushed,
     };
-    SlotForm { file: file_of(holder), magic: MAGIC, version: VERSION, slot_bytes_min: SLOT_BYTES_MIN, mutants }
+    // There may be thousands of groups, each with a few logs.
+    let slot_bytes_min = if holder == GROUP { GROUP_SLOT_BYTES_MIN } else { SLOT_BYTES_MIN };
+    SlotForm { file: format!("{dir}{}", file_of(holder)), magic: MAGIC, version: VERSION, slot_bytes_min, mutants }
 }
 
 /// What a holder's file says.
@@ -207,7 +247,11 @@ fn form(holder: &str) -> SlotForm {
 /// # Errors
 /// Those of the medium, and [`Error::UnsupportedVersion`].
 pub(crate) fn read_holder(storage: &dyn Storage, holder: &str) -> Result<Stored<HeldLogs>> {
-    let mut found = read_slots(storage, &form(holder))?;
+    read_form(storage, &form(holder))
+}
+
+fn read_form(storage: &dyn Storage, form: &SlotForm) -> Result<Stored<HeldLogs>> {
+    let mut found = read_slots(storage, form)?;
     while let Some(at) = found.newest() {
         if let Some(logs) = found.both[at].as_ref().and_then(decode) {
             return Ok(Stored::Whole(logs));
@@ -239,14 +283,12 @@ fn decode(slot: &Slot) -> Option<HeldLogs> {
 }
 
 /// A holder's file, open for writing.
-#[cfg(any(feature = "bridge", test))]
 #[derive(Debug)]
 pub(crate) struct HolderFile {
     slots: TwoSlot,
     encoded: Vec<u8>,
 }
 
-#[cfg(any(feature = "bridge", test))]
 impl HolderFile {
     /// Opens the file, or prepares to create it.
     ///

@@ -24,13 +24,13 @@ use uuid::Uuid;
 use super::accumulator::{DrainLimits, InternalTopic as SideTopic, Kind, TransactionPlan, collect};
 use super::committed_offset::CommittedOffset;
 use super::config::BridgeConfig;
-use super::failed::FailedFlushes;
 use super::partition_sender::{Ownership, PartitionSender, Target, check_ownership};
 use super::producer_header::Producer;
 use super::progress_file::{LogProgress, ProgressFile};
 use crate::clock::ManualClock;
 use crate::kafka::CoordinatorKey;
 use crate::storage::Storage;
+use crate::store::failed_flushes::{BRIDGE_FILE, FailedFlushes};
 use crate::{Durability, Log, NewRecord, NewTopic, OffsetSpec, Store, TopicPartition};
 
 #[path = "disk.rs"]
@@ -149,7 +149,7 @@ impl Uplink {
         let disk = self.disk.process(number_of_process());
         let Ok(store) = options(&ManualClock::new(TimestampMs(TIME))).attach_on(disk.clone()) else { return Ok(()) };
         let storage: Arc<dyn Storage> = Arc::new(disk.clone());
-        let Ok(failed) = FailedFlushes::open(Arc::clone(&storage)) else { return Ok(()) };
+        let Ok(failed) = FailedFlushes::open(Arc::clone(&storage), BRIDGE_FILE) else { return Ok(()) };
         let Ok(progress) = ProgressFile::open(storage) else { return Ok(()) };
         if progress.is_damaged && self.known.is_noted {
             return Err("a bridge that starts finds its note damaged".into());

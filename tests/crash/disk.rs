@@ -435,18 +435,16 @@ impl Core {
     /// Every file's path and number.
     fn files(&self) -> Vec<(String, u64)> {
         let mut files = Vec::new();
-        for (name, node) in &self.dirs[&ROOT].names {
-            match node {
-                Node::File(id) => files.push((name.clone(), *id)),
-                Node::Dir(dir) => {
-                    let inside = self.dirs[dir].names.iter();
-                    files.extend(inside.filter_map(|(file, node)| match node {
-                        Node::File(id) => Some((format!("{name}/{file}"), *id)),
-                        Node::Dir(_) => None,
-                    }));
+        let mut todo = vec![(String::new(), ROOT)];
+        while let Some((path, dir)) = todo.pop() {
+            for (name, node) in &self.dirs[&dir].names {
+                match node {
+                    Node::File(id) => files.push((format!("{path}{name}"), *id)),
+                    Node::Dir(dir) => todo.push((format!("{path}{name}/"), *dir)),
                 }
             }
         }
+        files.sort();
         files
     }
 
@@ -462,14 +460,15 @@ impl Core {
     }
 
     fn dir_id(&self, dir: &str) -> io::Result<u64> {
-        if dir.is_empty() {
-            return Ok(ROOT);
+        let mut id = ROOT;
+        for name in dir.split('/').filter(|name| !name.is_empty()) {
+            id = match self.dirs[&id].names.get(name) {
+                Some(Node::Dir(id)) => *id,
+                Some(Node::File(_)) => return Err(io::ErrorKind::NotADirectory.into()),
+                None => return Err(io::ErrorKind::NotFound.into()),
+            };
         }
-        match self.dirs[&ROOT].names.get(dir) {
-            Some(Node::Dir(id)) => Ok(*id),
-            Some(Node::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
-            None => Err(io::ErrorKind::NotFound.into()),
-        }
+        Ok(id)
     }
 
     fn place<'a>(&self, path: &'a str) -> io::Result<(u64, &'a str)> {
@@ -489,6 +488,15 @@ impl Core {
         }
     }
 
+    fn make_dir(&mut self, path: &str) -> io::Result<()> {
+        let (outer, name) = self.place(path)?;
+        let (id, name) = (self.next_id, name.to_owned());
+        self.next_id += 1;
+        self.dirs.insert(id, Arc::default());
+        self.change_names(outer, NameOp::Set(name, Node::Dir(id)));
+        Ok(())
+    }
+
     fn change_names(&mut self, dir: u64, op: NameOp) {
         let dir = Arc::make_mut(self.dirs.get_mut(&dir).expect("a directory"));
         op.apply(&mut dir.names);
@@ -502,18 +510,8 @@ impl Core {
     /// Path and length of every file, for a person.
     pub(crate) fn listing(&self) -> String {
         let mut text = String::new();
-        for (name, node) in &self.dirs[&ROOT].names {
-            match node {
-                Node::File(id) => drop(writeln!(text, "  {name} {}", self.inodes[id].len)),
-                Node::Dir(id) => {
-                    let _ = writeln!(text, "  {name}/");
-                    for (file, node) in &self.dirs[id].names {
-                        if let Node::File(id) = node {
-                            let _ = writeln!(text, "    {file} {}", self.inodes[id].len);
-                        }
-                    }
-                }
-            }
+        for (path, id) in self.files() {
+            let _ = writeln!(text, "  {path} {}", self.inodes[&id].len);
         }
         text
     }
@@ -645,8 +643,8 @@ pub(crate) type Beside = Box<dyn FnMut(Moment, &str) + Send>;
 #[allow(clippy::struct_excessive_bools)] // a machine is in several of these states at once
 struct Machine {
     core: Core,
-    /// The process that holds the lock.
-    locked: Option<u32>,
+    /// The data directories that are locked, with the processes that hold the locks.
+    locked: BTreeMap<String, u32>,
     /// Directories whose flags are up, with the processes that raised them.
     flags: BTreeMap<String, u32>,
     dead: bool,
@@ -675,6 +673,8 @@ struct Machine {
 pub(crate) struct SimDisk {
     machine: Arc<Mutex<Machine>>,
     process: u32,
+    /// The directory that is the data directory here, with its slash; empty: all of the disk.
+    root: String,
 }
 
 impl fmt::Debug for SimDisk {
@@ -691,7 +691,7 @@ impl SimDisk {
     pub(crate) fn from_core(core: Core) -> SimDisk {
         let machine = Machine {
             core,
-            locked: None,
+            locked: BTreeMap::new(),
             flags: BTreeMap::new(),
             dead: false,
             killed: BTreeSet::new(),
@@ -708,7 +708,12 @@ impl SimDisk {
             fail_in: Vec::new(),
             handles: BTreeMap::new(),
         };
-        SimDisk { machine: Arc::new(Mutex::new(machine)), process: 0 }
+        SimDisk { machine: Arc::new(Mutex::new(machine)), process: 0, root: String::new() }
+    }
+
+    /// The name on the whole disk of a path in this data directory.
+    fn path(&self, path: &str) -> String {
+        format!("{}{path}", self.root).trim_end_matches('/').to_owned()
     }
 
     fn machine(&self) -> MutexGuard<'_, Machine> {
@@ -719,7 +724,7 @@ impl SimDisk {
 
     /// The same disk, as another process of the machine sees it.
     pub(crate) fn process(&self, process: u32) -> SimDisk {
-        SimDisk { machine: Arc::clone(&self.machine), process }
+        SimDisk { machine: Arc::clone(&self.machine), process, root: self.root.clone() }
     }
 
     /// This process dies, and the machine stays up: its lock and its flags go, its handles as well. `forgets`: so does
@@ -727,7 +732,7 @@ impl SimDisk {
     pub(crate) fn kill_process(&self, forgets: bool) {
         let mut machine = self.machine();
         machine.killed.insert(self.process);
-        machine.locked.take_if(|holder| *holder == self.process);
+        machine.locked.retain(|_, holder| *holder != self.process);
         machine.flags.retain(|_, holder| *holder != self.process);
         for inode in machine.core.inodes.values_mut() {
             if inode.failed.contains(&self.process) || forgets {
@@ -907,7 +912,8 @@ impl StorageLock for SimLock {}
 
 impl Drop for SimLock {
     fn drop(&mut self) {
-        self.0.machine().locked.take_if(|holder| *holder == self.0.process);
+        let (root, process) = (&self.0.root, self.0.process);
+        self.0.machine().locked.retain(|dir, holder| dir != root || *holder != process);
     }
 }
 
@@ -926,15 +932,16 @@ impl Drop for SimFlag {
 impl Storage for SimDisk {
     fn lock(&self) -> io::Result<Box<dyn StorageLock>> {
         let mut machine = self.machine();
-        if machine.locked.is_some() {
+        if machine.locked.contains_key(&self.root) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        machine.locked = Some(self.process);
+        machine.locked.insert(self.root.clone(), self.process);
         drop(machine);
         Ok(Box::new(SimLock(self.clone())))
     }
 
     fn read_dir(&self, dir: &str) -> io::Result<Vec<DirEntry>> {
+        let dir = &*self.path(dir);
         let mut machine = self.machine();
         machine.begin(Call::ReadDir)?;
         let id = machine.core.dir_id(dir)?;
@@ -943,32 +950,33 @@ impl Storage for SimDisk {
     }
 
     fn create_dir(&self, dir: &str) -> io::Result<()> {
+        let dir = &*self.path(dir);
         let mut machine = self.machine();
         machine.begin(Call::CreateDir)?;
         if machine.core.node(dir).is_ok() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let id = machine.core.next_id;
-        machine.core.next_id += 1;
-        machine.core.dirs.insert(id, Arc::default());
-        machine.core.change_names(ROOT, NameOp::Set(dir.to_owned(), Node::Dir(id)));
+        machine.core.make_dir(dir)?;
         machine.effect();
         Ok(())
     }
 
     fn remove_dir(&self, dir: &str) -> io::Result<()> {
+        let dir = &*self.path(dir);
         let mut machine = self.machine();
         machine.begin(Call::RemoveDir)?;
         let id = machine.core.dir_id(dir)?;
         if !machine.core.dirs[&id].names.is_empty() {
             return Err(io::ErrorKind::DirectoryNotEmpty.into());
         }
-        machine.core.change_names(ROOT, NameOp::Remove(dir.to_owned()));
+        let (outer, name) = machine.core.place(dir)?;
+        machine.core.change_names(outer, NameOp::Remove(name.to_owned()));
         machine.effect();
         Ok(())
     }
 
     fn open(&self, path: &str, access: Access) -> io::Result<Arc<dyn StorageFile>> {
+        let path = &*self.path(path);
         let mut machine = self.machine();
         let id = if access == Access::CreateNew {
             machine.begin(Call::Create)?;
@@ -991,6 +999,7 @@ impl Storage for SimDisk {
     }
 
     fn metadata(&self, path: &str) -> io::Result<FileMeta> {
+        let path = &*self.path(path);
         let mut machine = self.machine();
         machine.begin(Call::Metadata)?;
         match machine.core.node(path)? {
@@ -1000,6 +1009,7 @@ impl Storage for SimDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let (from, to) = (&*self.path(from), &*self.path(to));
         let mut machine = self.machine();
         machine.begin(Call::Rename)?;
         let node = machine.core.node(from)?;
@@ -1014,6 +1024,7 @@ impl Storage for SimDisk {
     }
 
     fn remove_file(&self, path: &str) -> io::Result<()> {
+        let path = &*self.path(path);
         let mut machine = self.machine();
         machine.begin(Call::Remove)?;
         machine.core.file(path)?;
@@ -1028,6 +1039,7 @@ impl Storage for SimDisk {
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        let dir = &*self.path(dir);
         let mut machine = self.machine();
         machine.begin(Call::SyncDir)?;
         let id = machine.core.dir_id(dir)?;
@@ -1045,6 +1057,7 @@ impl Storage for SimDisk {
 
     /// As the kernel's locks, flags ask nothing of the medium, and never fail for it.
     fn raise_flag(&self, dir: &str) -> io::Result<Box<dyn StorageLock>> {
+        let dir = &*self.path(dir);
         let mut machine = self.machine();
         if machine.flags.contains_key(dir) {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -1054,7 +1067,25 @@ impl Storage for SimDisk {
     }
 
     fn sees_flag(&self, dir: &str) -> io::Result<bool> {
+        let dir = &*self.path(dir);
         Ok(self.machine().flags.contains_key(dir))
+    }
+
+    fn nested(&self, dir: &str) -> io::Result<Arc<dyn Storage>> {
+        let path = self.path(dir);
+        for (at, _) in path.match_indices('/').chain([(path.len(), "")]) {
+            let outer = &path[..at];
+            let mut machine = self.machine();
+            if machine.core.node(outer).is_err() {
+                machine.begin(Call::CreateDir)?;
+                machine.core.make_dir(outer)?;
+                machine.effect();
+            }
+            let dir = outer.rsplit_once('/').map_or("", |(dir, _)| dir).to_owned();
+            drop(machine);
+            SimDisk { root: String::new(), ..self.clone() }.sync_dir(&dir)?;
+        }
+        Ok(Arc::new(SimDisk { root: path + "/", ..self.clone() }))
     }
 
     fn boot_id(&self) -> [u8; 16] {

@@ -659,6 +659,61 @@ def check_read(checks, directory, expect, scratch):
         checks.run(f"edgelog tail reads {topic}-{partition}", edgelog_reads, data, topic, partition, records)
 
 
+# --- offsets: the positions of groups, by Kafka's own decoder ---------------------------------------------------------
+
+
+def decoded_offsets(directory, scratch):
+    """What kafka-dump-log --offsets-decoder says of a group's log: the last position of each partition."""
+    copy = copy_segments(directory, scratch)
+    logs = segment_files(copy, [".log"])
+    command = ["org.apache.kafka.tools.DumpLogSegments", "--offsets-decoder", "--files", ",".join(map(str, logs))]
+    text = java_ok(*command).decode()
+    positions = {}
+    for key, payload in re.findall(r"key: (\{.*?\}) payload: (\{.*\}|<DELETE>|null)$", text, re.MULTILINE):
+        key = json.loads(key)
+        if int(key["type"]) != 1 or set(key["data"]) != {"group", "topic", "partition"}:
+            raise Broken(f"a key is {key}, expected an OffsetCommitKey of version 1")
+        where = (key["data"]["group"], key["data"]["topic"], key["data"]["partition"])
+        if payload in ("<DELETE>", "null"):
+            positions.pop(where, None)
+        else:
+            positions[where] = json.loads(payload)
+    if not positions:
+        raise Broken(f"the decoder found no positions in\n{tail(text.encode())}")
+    shutil.rmtree(copy)
+    return positions
+
+
+def same_positions(root, group_directory, scratch):
+    positions = decoded_offsets(group_directory / "__consumer_offsets-0", scratch)
+    group = next(iter(positions))[0]
+    command = [EDGELOG, "--dir", str(root), "groups", "describe", group, "--json"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TOOL_SECONDS_MAX, check=False)
+    if done.returncode != 0:
+        raise Broken(f"{' '.join(command)}\nexit {done.returncode}, expected 0\n{tail(done.stderr)}")
+    ours = {}
+    for line in done.stdout.decode().splitlines():
+        at = json.loads(line)
+        ours[(at["group"], at["topic"], at["partition"])] = (
+            at["committed_offset"], -1 if at["leader_epoch"] is None else at["leader_epoch"], at["metadata"],
+            at["commit_timestamp"],
+        )
+    theirs = {
+        where: (int(said["data"]["offset"]), said["data"]["leaderEpoch"], said["data"]["metadata"],
+                int(said["data"]["commitTimestamp"]))
+        for where, said in positions.items()
+    }
+    if ours != theirs:
+        raise Broken(f"edgelog says\n{ours}\nand Kafka's decoder\n{theirs}")
+    return f"{len(ours)} positions"
+
+
+def check_offsets(checks, root, scratch):
+    groups = sorted((pathlib.Path(root) / "groups").iterdir())
+    for directory in groups:
+        checks.run(f"kafka-dump-log --offsets-decoder: {directory.name}", same_positions, root, directory, scratch)
+
+
 # --- command line -----------------------------------------------------------------------------------------------------
 
 
@@ -674,6 +729,8 @@ def main():
     p.add_argument("dir", help="a partition directory, or a directory of them")
     p.add_argument("--topic", help="TOPIC or TOPIC-PARTITION (default: all, by their names)")
     p.add_argument("--expect", required=True, help="JSON lines as `kcat -J` prints them")
+    p = commands.add_parser("offsets", help="compare what Kafka's decoder says of the groups in DIR with edgelog")
+    p.add_argument("dir", help="a data directory with groups")
     p = commands.add_parser("write", help="let a broker write partition directories and expect.jsonl to OUT")
     p.add_argument("out")
     p = commands.add_parser("read", help="compare `edgelog tail --json` on partition directories with the expectation")
@@ -694,6 +751,8 @@ def main():
             check_canary(checks, args.dir, scratch)
         elif args.command == "serve":
             check_serve(checks, args.dir, args.topic, args.expect, scratch)
+        elif args.command == "offsets":
+            check_offsets(checks, args.dir, scratch)
         elif args.command == "write":
             check_write(checks, args.out, scratch)
         else:

@@ -10,6 +10,7 @@ mod commands;
 mod damage;
 mod escaped;
 mod export;
+mod groups;
 mod import;
 mod inspect;
 mod lost_segments;

@@ -1,0 +1,30 @@
+//! Groups of consumers: where their positions live, who hosts them, what keeps their records, and which member has
+//! which partitions.
+
+mod assignor;
+mod coordinator;
+#[cfg(test)]
+#[path = "../../../tests/crash/groups.rs"]
+mod crash;
+mod error;
+mod hold;
+mod host;
+mod list;
+mod members;
+mod membership;
+mod name;
+mod record;
+mod waker;
+
+pub use error::ConsumerError;
+pub use host::{Group, GroupRecovery, OffsetAndMetadata};
+pub use list::{GroupDescription, delete_group, describe_group, list_groups};
+pub use name::GROUP_DIR_BYTES_MAX;
+pub use record::CommittedOffset;
+pub use waker::Waker;
+
+pub(crate) use assignor::Assignor;
+pub(crate) use error::Result;
+pub(crate) use membership::{MemberOptions, Membership};
+
+pub(crate) use coordinator::{Partitions, Subscribed};
