@@ -501,10 +501,11 @@ pub static KEYS: &[ConfigKey] = &[
         scope: Scope::Store,
         value_type: ValueType::Number { min: 8, max: INT_MAX },
         unit: "files",
-        default: "64",
+        default: "4096",
         kafka_default: None,
         why: "",
-        doc: "The most file descriptors open at a time, however many segments there are.",
+        doc: "The most file descriptors open at a time, and never more than half of what the process may open \
+              (`RLIMIT_NOFILE`). Beyond 64, only files with unflushed bytes stay open.",
         access: number!(Store, c.open_files_max: u32),
     },
     ConfigKey {
@@ -627,7 +628,7 @@ impl Default for StoreConfig {
             map_bytes_max: MAP_BYTES_DEFAULT.0,
             decompressed_bytes_max: DECOMPRESSED_BYTES_DEFAULT.0,
             checkpoint_interval_ms: 10_000,
-            open_files_max: 64,
+            open_files_max: 4096,
             check_crcs: true,
             isolation_level: IsolationLevel::ReadUncommitted,
             retention_check_interval_ms: 30_000,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 use super::status::{Status, not_regular};
 
@@ -18,6 +19,14 @@ pub(super) fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rusti
             result => return result,
         }
     }
+}
+
+/// How many descriptors one storage may keep: half of what the process may open (`RLIMIT_NOFILE`, which is not raised).
+/// The other half is the host's.
+pub(super) fn descriptors_max() -> usize {
+    let limit =
+        getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    (limit / 2).max(1)
 }
 
 /// Opens the regular file at `path`. A symbolic link there is not followed, and a FIFO or a device is not waited for:

@@ -10,15 +10,18 @@ use std::path::{self, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 
-use super::calls::{create_durably, directory_mode, open_regular, read_at, retry, sync_directory, write_all_at};
+use super::calls::{
+    create_durably, descriptors_max, directory_mode, open_regular, read_at, retry, sync_directory, write_all_at,
+};
 use super::device::Device;
 use super::lock::{self, DirectoryLock, HeldDirectory, HeldLock, PlainLock, WriterLock};
 use super::map_budget::MapBudget;
 use super::mapped_file::MappedFile;
+use super::open_files::{Closable, OpenFiles};
 use super::status::Status;
 use super::{Access, DirEntry, FileMeta, LOCK_FILE, Lease, Storage, StorageFile, StorageLock, write_again};
 use crate::error::WHILE_IN_USE;
@@ -58,8 +61,12 @@ pub struct DirectoryStorageOptions {
     /// The most bytes that may be mapped at a time (address space, not memory). By default 1 GiB on 64-bit
     /// machines, 64 MiB on 32-bit ones.
     pub map_bytes_max: u64,
-    /// The most files that are kept open at a time, however many are in use. By default 48; at least 1.
+    /// The most files that are kept open at a time, however many are in use, and never more than half of what the
+    /// process may open (`RLIMIT_NOFILE`). By default 48; at least 1.
     pub open_files_max: usize,
+    /// About so many of them stay open although nothing in them waits to be flushed. By default 48; at least 1, and
+    /// never more than `open_files_max`.
+    pub clean_files_max: usize,
     /// Whether nothing may be changed: for reading what another process writes.
     pub read_only: bool,
     /// The permissions that new files get, less what the process's umask forbids. New directories get the same, and
@@ -73,6 +80,7 @@ impl Default for DirectoryStorageOptions {
             store_mode: StoreMode::Auto,
             map_bytes_max: if cfg!(target_pointer_width = "64") { 1 << 30 } else { 64 << 20 },
             open_files_max: 48,
+            clean_files_max: 48,
             read_only: false,
             file_mode: 0o640,
         }
@@ -121,8 +129,7 @@ impl DirectoryStorage {
                 linked: Mutex::default(),
                 budget: MapBudget::new(options.map_bytes_max),
                 clock: AtomicU64::new(1),
-                open_files_max: options.open_files_max.max(1),
-                open: Mutex::new(Vec::new()),
+                open: OpenFiles::new(options.open_files_max.min(descriptors_max()), options.clean_files_max),
                 files: Mutex::new(Files { by_path: HashMap::new(), sweep_at: 64 }),
             }),
         })
@@ -140,6 +147,12 @@ impl DirectoryStorage {
 
     pub(super) fn budget(&self) -> Arc<MapBudget<MappedFile>> {
         Arc::clone(&self.shared.budget)
+    }
+
+    /// How many files have unflushed bytes.
+    pub(super) fn unflushed(&self) -> usize {
+        let files = self.shared.files.lock();
+        files.by_path.values().filter_map(Weak::upgrade).filter(|file| file.is_dirty()).count()
     }
 
     /// Lets the file at `path`, which is open, be as after a flush that failed with `errno`.
@@ -169,9 +182,7 @@ struct Shared {
     budget: Arc<MapBudget<MappedFile>>,
     /// Advances with each descriptor that is opened: the time by which descriptors are old or young.
     clock: AtomicU64,
-    open_files_max: usize,
-    /// The files that have a descriptor.
-    open: Mutex<Vec<Weak<DataFile>>>,
+    open: OpenFiles<DataFile>,
     files: Mutex<Files>,
 }
 
@@ -264,34 +275,6 @@ impl Shared {
         )?);
         devices.insert(device, Arc::clone(&found));
         Ok(found)
-    }
-
-    /// Closes descriptors until there is room for one more, and keeps the room while the guard lives.
-    fn room_for_descriptor(&self) -> MutexGuard<'_, Vec<Weak<DataFile>>> {
-        // Each round flushes one file at most, and files may be dirtied meanwhile: give up at some point, and pass
-        // the bound by one.
-        for _ in 0..=self.open_files_max {
-            let mut open = self.open.lock();
-            open.retain(|file| file.strong_count() > 0);
-            if open.len() < self.open_files_max {
-                return open;
-            }
-            // Others go on using the files meanwhile: a key that changed while it is sorted by would be a panic.
-            let key = |file: &DataFile| (file.dirty.load(Ordering::Acquire), file.last_used.load(Ordering::Relaxed));
-            let idle = open.iter().filter_map(Weak::upgrade).filter(|file| file.is_idle());
-            let mut idle: Vec<_> = idle.map(|file| (key(&file), file)).collect();
-            idle.sort_unstable_by_key(|&(key, _)| key);
-            let closed = idle.iter().map(|(_, file)| file).find(|file| file.close_if_clean());
-            if let Some(closed) = closed {
-                open.retain(|file| !std::ptr::eq(file.as_ptr(), Arc::as_ptr(closed)));
-                return open;
-            }
-            let Some((_, dirty)) = idle.first() else { return open };
-            // What a failed flush leaves behind is told to whoever flushes this file next.
-            drop(open);
-            let _ = dirty.flush();
-        }
-        self.open.lock()
     }
 }
 
@@ -405,7 +388,7 @@ impl Storage for DirectoryStorage {
             shared.check_writable()?;
         }
         let full_path = shared.resolve(path)?;
-        let mut open = shared.room_for_descriptor();
+        let mut open = shared.open.room_for_one();
         let mut options = OpenOptions::new();
         options.read(true).write(writes).create_new(access == Access::CreateNew).mode(shared.file_mode);
         let (descriptor, status) = open_regular(options, &full_path, OFlags::empty())?;
@@ -419,7 +402,7 @@ impl Storage for DirectoryStorage {
         let file = if let Some(file) = known {
             let mut kept = file.descriptor.lock();
             if kept.is_none() {
-                open.push(Arc::downgrade(&file));
+                open.push(&file);
             }
             if kept.is_none() || (writes && !file.writable.load(Ordering::Acquire)) {
                 *kept = Some(Arc::new(descriptor));
@@ -445,7 +428,7 @@ impl Storage for DirectoryStorage {
                 flushing: Mutex::new(()),
                 map: MappedFile::new(Arc::clone(&shared.budget), status.len, writes, shared.lends),
             });
-            open.push(Arc::downgrade(&file));
+            open.push(&file);
             files.insert(path, &file);
             file
         };
@@ -481,6 +464,10 @@ impl Storage for DirectoryStorage {
         fs::remove_file(full_path)?;
         files.remove(path);
         Ok(())
+    }
+
+    fn flush_ahead(&self) {
+        self.shared.open.flush_ahead();
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
@@ -574,14 +561,14 @@ impl DataFile {
 
     #[cold]
     fn reopen(self: &Arc<Self>) -> io::Result<Arc<File>> {
-        let mut open = self.shared.room_for_descriptor();
+        let mut open = self.shared.open.room_for_one();
         let mut kept = self.descriptor.lock();
         if let Some(file) = &*kept {
             return Ok(Arc::clone(file));
         }
         let file = Arc::new(self.open_by_name(OFlags::empty())?);
         *kept = Some(Arc::clone(&file));
-        open.push(Arc::downgrade(self));
+        open.push(self);
         self.shared.clock.fetch_add(1, Ordering::Relaxed);
         Ok(file)
     }
@@ -603,23 +590,6 @@ impl DataFile {
                 return Err(error);
             } // else it was renamed meanwhile
         }
-    }
-
-    /// Whether it has a descriptor that nobody is using right now.
-    fn is_idle(&self) -> bool {
-        let Some(kept) = self.descriptor.try_lock() else { return false };
-        kept.as_ref().is_some_and(|file| Arc::strong_count(file) == 1)
-    }
-
-    /// Closes the descriptor if nobody is using it and nothing waits to be flushed.
-    fn close_if_clean(&self) -> bool {
-        let Some(mut kept) = self.descriptor.try_lock() else { return false };
-        let idle = kept.as_ref().is_some_and(|file| Arc::strong_count(file) == 1);
-        if !idle || self.dirty.load(Ordering::Acquire) {
-            return false;
-        }
-        *kept = None;
-        true
     }
 
     fn flush(self: &Arc<Self>) -> io::Result<()> {
@@ -804,6 +774,35 @@ impl DataFile {
             Err(_) => self.map.forget_len(),
         }
         Ok(result?)
+    }
+}
+
+impl Closable for DataFile {
+    fn last_used(&self) -> u64 {
+        self.last_used.load(Ordering::Relaxed)
+    }
+
+    fn is_dirty(&self) -> bool {
+        self.dirty.load(Ordering::Acquire)
+    }
+
+    fn is_idle(&self) -> bool {
+        let Some(kept) = self.descriptor.try_lock() else { return false };
+        kept.as_ref().is_some_and(|file| Arc::strong_count(file) == 1)
+    }
+
+    fn close_if_clean(&self) -> bool {
+        let Some(mut kept) = self.descriptor.try_lock() else { return false };
+        let idle = kept.as_ref().is_some_and(|file| Arc::strong_count(file) == 1);
+        if !idle || self.is_dirty() {
+            return false;
+        }
+        *kept = None;
+        true
+    }
+
+    fn flush(self: &Arc<Self>) -> io::Result<()> {
+        DataFile::flush(self)
     }
 }
 

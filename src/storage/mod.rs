@@ -33,6 +33,7 @@ mod map_budget;
 mod mapped_file;
 mod memory;
 mod nested;
+mod open_files;
 pub(crate) mod small_file;
 mod status;
 #[cfg(test)]
@@ -194,6 +195,10 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// # Errors
     /// Those of the medium.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
+
+    /// Does what a later call would have to wait for, as where it needed a descriptor that only a flush can free. Called
+    /// by housekeeping, now and then; by default there is nothing of that kind.
+    fn flush_ahead(&self) {}
 
     /// Raises the flag of the file or directory `path` (`""`: the data directory), which every process of this machine
     /// sees ([`sees_flag`](Storage::sees_flag)) until the answer is dropped or this process ends. Asks nothing of the

@@ -432,6 +432,39 @@ fn five_hundred_files_share_a_few_descriptors_that_are_closed_on_exec() {
 }
 
 #[test]
+fn a_file_with_unflushed_bytes_keeps_its_descriptor_and_no_call_flushes_it_to_open_another() {
+    let directory = TestDir::new();
+    let storage =
+        directory.open(DirectoryStorageOptions { open_files_max: 50, clean_files_max: 4, ..Default::default() });
+    let files: Vec<_> = (0..30).map(|n| create(&storage, &format!("d{n}"), b"x")).collect();
+    assert_eq!((directory.descriptors().len(), storage.unflushed()), (30, 30));
+    files.iter().for_each(|file| file.flush().unwrap());
+    assert_eq!(storage.unflushed(), 0);
+    let more: Vec<_> = (0..9).map(|n| create(&storage, &format!("e{n}"), b"x")).collect();
+    // The nine, and about as many of the others as there may be without a reason.
+    assert!((9..=9 + 5).contains(&directory.descriptors().len()), "{}", directory.descriptors().len());
+    assert_eq!(storage.unflushed(), 9);
+    files.iter().for_each(|file| assert_eq!(read(&**file, 0, 10), b"x"));
+    drop((files, more));
+}
+
+#[test]
+fn files_are_flushed_ahead_where_descriptors_get_scarce() {
+    let directory = TestDir::new();
+    let storage =
+        directory.open(DirectoryStorageOptions { open_files_max: 16, clean_files_max: 2, ..Default::default() });
+    let mut files: Vec<_> = (0..11).map(|n| create(&storage, &n.to_string(), b"x")).collect();
+    storage.flush_ahead();
+    assert_eq!(storage.unflushed(), 11, "a third of the descriptors is free");
+    files.extend((11..16).map(|n| create(&storage, &n.to_string(), b"x")));
+    storage.flush_ahead();
+    assert_eq!(storage.unflushed(), 8);
+    files.push(create(&storage, "16", b"x"));
+    assert_eq!(storage.unflushed(), 9, "to open one more flushed nothing");
+    assert!(directory.descriptors().len() <= 16);
+}
+
+#[test]
 fn a_removed_file_is_not_found_once_its_descriptor_is_needed_elsewhere() {
     let directory = TestDir::new();
     let storage = directory.open(DirectoryStorageOptions { open_files_max: 1, ..Default::default() });

@@ -84,6 +84,7 @@ impl StoreOptions {
             map_bytes_max: self.config.map_bytes_max,
             // Some descriptors are not the cache's: the lock, the checkpoint, a directory being listed or synced.
             open_files_max: (self.config.open_files_max as usize).saturating_sub(8).max(8),
+            clean_files_max: 56,
             read_only,
             file_mode: self.config.file_mode,
         };

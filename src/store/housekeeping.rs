@@ -90,6 +90,7 @@ impl StoreShared {
         for log in &logs {
             note(log.tick(now).map(|any| sealed |= any));
         }
+        self.storage.flush_ahead();
         if is_due(&self.kick.last_retention, now, self.config.retention_check_interval_ms) {
             // Where it is not known what is still needed, nothing is deleted in this round.
             match RetentionHolds::read(&*self.storage) {

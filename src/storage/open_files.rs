@@ -1,0 +1,115 @@
+//! Which files of a directory keep a descriptor, and which are closed until they are needed again.
+//!
+//! 1. A file with unflushed bytes keeps its descriptor: the kernel reports an error of writing back to the descriptors
+//!    that are open then, and one that is opened later does not learn of it. So it is flushed before it is closed.
+//! 2. At most `max` files have one. A call that needs one more than that flushes a file first; housekeeping
+//!    ([`flush_ahead`](OpenFiles::flush_ahead)) does so before it comes to that.
+//! 3. Of the files without unflushed bytes about `clean_max` keep theirs, the most recently used.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, MutexGuard};
+
+/// A file that can be closed and opened again.
+pub(super) trait Closable {
+    /// Grows with each use, roughly.
+    fn last_used(&self) -> u64;
+    /// Whether something was written since the last flush began.
+    fn is_dirty(&self) -> bool;
+    /// Whether it has a descriptor that no call is using right now.
+    fn is_idle(&self) -> bool;
+    /// Closes the descriptor if no call is using it and nothing waits to be flushed; whether it did.
+    fn close_if_clean(&self) -> bool;
+    fn flush(self: &Arc<Self>) -> io::Result<()>;
+}
+
+/// The files that have a descriptor.
+pub(super) struct OpenFiles<F> {
+    max: usize,
+    clean_max: usize,
+    kept: Mutex<Kept<F>>,
+}
+
+/// The files that have a descriptor, and some that had one: those are found when their number reaches `look_at`.
+pub(super) struct Kept<F> {
+    files: Vec<Weak<F>>,
+    look_at: usize,
+}
+
+impl<F> Kept<F> {
+    pub(super) fn push(&mut self, file: &Arc<F>) {
+        self.files.push(Arc::downgrade(file));
+    }
+}
+
+impl<F: Closable> OpenFiles<F> {
+    pub(super) fn new(max: usize, clean_max: usize) -> OpenFiles<F> {
+        let max = max.max(1);
+        let clean_max = clean_max.clamp(1, max);
+        OpenFiles { max, clean_max, kept: Mutex::new(Kept { files: Vec::new(), look_at: clean_max }) }
+    }
+
+    /// Closes descriptors until there is room for one more, and keeps the room while the guard lives.
+    pub(super) fn room_for_one(&self) -> MutexGuard<'_, Kept<F>> {
+        // Each round flushes one file at most, and files may be dirtied meanwhile: give up at some point, and pass
+        // the bound by one.
+        for _ in 0..=self.max {
+            let mut kept = self.kept.lock();
+            if kept.files.len() < kept.look_at {
+                return kept;
+            }
+            kept.files.retain(|file| file.strong_count() > 0);
+            let idle = by_use(kept.files.iter().filter_map(Weak::upgrade).filter(|file| file.is_idle()));
+            let mut left = kept.files.len();
+            let mut closed = HashSet::new();
+            for (_, file) in &idle {
+                if left < self.clean_max {
+                    break;
+                }
+                if file.close_if_clean() {
+                    closed.insert(Arc::as_ptr(file));
+                    left -= 1;
+                }
+            }
+            kept.files.retain(|file| !closed.contains(&file.as_ptr()));
+            // Where most are dirty, not each call looks at them all.
+            kept.look_at = (left + left / 4).clamp(self.clean_max, self.max);
+            if left < self.max {
+                return kept;
+            }
+            let Some((_, dirty)) = idle.first() else { return kept };
+            drop(kept);
+            // What a failed flush leaves behind is reported to the next one who flushes this file.
+            let _ = dirty.flush();
+        }
+        self.kept.lock()
+    }
+
+    /// Where three quarters of the descriptors are in use, flushes those that were used longest ago, until half of
+    /// them have nothing to flush: no call has to wait for a flush then that only needs a descriptor.
+    pub(super) fn flush_ahead(&self) {
+        let dirty = {
+            let mut kept = self.kept.lock();
+            if kept.files.len() < self.max - self.max / 4 {
+                return;
+            }
+            kept.files.retain(|file| file.strong_count() > 0);
+            by_use(kept.files.iter().filter_map(Weak::upgrade).filter(|file| file.is_dirty()))
+        };
+        let many = dirty.len().saturating_sub(self.max / 2);
+        for (_, file) in dirty.iter().take(many) {
+            // As above.
+            let _ = file.flush();
+        }
+    }
+}
+
+/// The files with what they are sorted by: those without unflushed bytes first, and of these the ones used longest ago.
+fn by_use<F: Closable>(files: impl Iterator<Item = Arc<F>>) -> Vec<((bool, u64), Arc<F>)> {
+    // Others go on using the files meanwhile: a key that changed while it is sorted by would be a panic.
+    let mut sorted: Vec<_> = files.map(|file| ((file.is_dirty(), file.last_used()), file)).collect();
+    sorted.sort_unstable_by_key(|&(key, _)| key);
+    sorted
+}
