@@ -13,6 +13,7 @@ impl DirectoryStorageOptions {
             store_mode,
             map_bytes_max: MAP_BYTES_MAX,
             open_files_max: OPEN_FILES_MAX,
+            clean_files_max: OPEN_FILES_MAX,
             read_only: false,
             file_mode,
         }

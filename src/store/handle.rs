@@ -250,11 +250,6 @@ impl Store {
         &self.shared.clock
     }
 
-    /// Whether another process may be writing the store, and this one reads.
-    pub(crate) fn is_attached(&self) -> bool {
-        self.shared.attached
-    }
-
     /// Returns where the store is open, in the process that opened it.
     pub(crate) fn check_open(&self) -> Result<()> {
         self.shared.check_open()
