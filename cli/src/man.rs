@@ -78,7 +78,7 @@ impl Pages {
 
     /// Writes the page of `command`. Its after-help is made sections of its own: examples keep their lines.
     fn write(&self, command: &clap::Command, out: &mut Vec<u8>) -> io::Result<()> {
-        let page = Man::new(command.clone()).manual("edgelog");
+        let page = Man::new(command.clone()).manual("edgelog").source(concat!("edgelog ", env!("CARGO_PKG_VERSION")));
         page.render_title(out)?;
         // Neither stretched nor hyphenated: options and paths are to be copied.
         writeln!(out, ".ad l\n.nh")?;

@@ -199,6 +199,12 @@ tar -xzf "$DIST/$NAME.tar.gz" -C "$SOURCE" --strip-components=1"#;
             tree.copy(&self.source().join(document), document)?;
             deb.copy(&self.source().join(document), &format!("usr/share/doc/edgelog/{document}"))?;
         }
+        // README's links lead there.
+        for page in files(&self.source().join("docs"))? {
+            let from = self.source().join("docs").join(&page);
+            tree.copy(&from, &format!("docs/{page}"))?;
+            deb.copy(&from, &format!("usr/share/doc/edgelog/docs/{page}"))?;
+        }
         let unit = self.source().join("examples/edgelog-bridge.service");
         tree.copy(&unit, "examples/edgelog-bridge.service")?;
         deb.copy(&unit, "usr/share/doc/edgelog/examples/edgelog-bridge.service")?;
