@@ -125,7 +125,7 @@ impl Cluster {
         }
         let what_helps = if knows_2 {
             format!(
-                "raise it: kafka-features.sh --bootstrap-server {address} upgrade --feature \
+                "this command raises it: kafka-features.sh --bootstrap-server {address} upgrade --feature \
                  transaction.version={TRANSACTION_VERSION_MIN}"
             )
         } else {
@@ -133,7 +133,7 @@ impl Cluster {
         };
         Err(KafkaError::Unsupported(format!(
             "the cluster at {address} has transaction.version={found}, exactly-once delivery needs \
-             {TRANSACTION_VERSION_MIN}; Kafka 4.0 and later have it: {what_helps}; or set \
+             {TRANSACTION_VERSION_MIN}; Kafka 4.0 and later have it, and {what_helps}; or set \
              edgelog.bridge.delivery=at-least-once"
         )))
     }
