@@ -46,8 +46,8 @@ impl Log {
         let Some(attached) = self.shared.attached() else { return };
         attached.attachment.lock().failed = Some(failed);
         let reason = format!(
-            "what {whose} could not flush may be lost; the program that writes it has to flush it, or to open the store \
-             again"
+            "what {whose} could not flush may be lost; the program that writes it has to flush it, or to open the \
+             store again"
         );
         self.shared.failure.lock().get_or_insert(reason);
         let durable = self.shared.recovery_point.load(Ordering::Acquire);

@@ -1,8 +1,8 @@
 //! What flushes of attached processes could not make durable, for other such processes of the same boot.
 //!
-//! A flush that failed is shown by a lock of the process that made it, and goes with that process; the next one opens the
-//! files again, and the kernel has reported the error already. So it is written down, in one small file of each bridge
-//! and of each group of consumers (next to its retention hold), which the others read:
+//! A flush that failed is shown by a lock of the process that made it, and goes with that process; the next one opens
+//! the files again, and the kernel has reported the error already. So it is written down, in one small file of each
+//! bridge and of each group of consumers (next to its retention hold), which the others read:
 //!
 //! ```text
 //! edgelog-bridge 1 0 LENGTH CRC32       see `storage::framed`

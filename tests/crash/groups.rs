@@ -1,9 +1,9 @@
-//! The positions of a group on the simulated disk: what was committed is there after every power cut, and after a second
-//! one during the recovery from the first.
+//! The positions of a group on the simulated disk: what was committed is there after every power cut, and after a
+//! second one during the recovery from the first.
 //!
 //! A writer appends to two logs, mostly below `Sync`. A group of consumers commits positions in them, forward and back,
-//! hosted by the writer itself or by a process that is attached. Either process may be killed, and a flush may fail. The
-//! power goes at every effect and whenever a commit was acknowledged, and then:
+//! hosted by the writer itself or by a process that is attached. Either process may be killed, and a flush may fail.
+//! The power goes at every effect and whenever a commit was acknowledged, and then:
 //!
 //! * the position of each log is the last one that was acknowledged, or one that was being committed since;
 //! * the log has the records before it, and the last of them is the one that was there when it was committed;

@@ -121,8 +121,8 @@ impl fmt::Debug for PendingCommit {
 
 /// Reads topics from where its group stands, and remembers durably how far it came: Kafka's consumer, in the process.
 ///
-/// The default way is at-least-once: poll, process, then [`commit_sync`](Consumer::commit_sync). After a crash, what was
-/// polled and not committed comes again.
+/// The default way is at-least-once: poll, process, then [`commit_sync`](Consumer::commit_sync). After a crash, what
+/// was polled and not committed comes again.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -388,8 +388,8 @@ impl Consumer {
     /// The next poll returns this partition's records from there on.
     ///
     /// # Errors
-    /// [`ConsumerError::NotAssigned`]; [`ConsumerError::Log`] with what [`Reader::seek`](crate::Reader::seek) can answer:
-    /// the position is then as it was.
+    /// [`ConsumerError::NotAssigned`]; [`ConsumerError::Log`] with what [`Reader::seek`](crate::Reader::seek) can
+    /// answer: the position is then as it was.
     pub fn seek(&mut self, partition: &TopicPartition, to: OffsetSpec) -> Result<()> {
         let at = self.find(partition)?;
         let terms = Terms { store: &self.store, group: self.group.as_ref(), config: &self.config };

@@ -125,8 +125,8 @@ pub enum ConsumerError {
     #[error("the consumer was woken up")]
     Wakeup,
 
-    /// This consumer is no member of the group any more: it did not poll for `max.poll.interval.ms`, and others may have
-    /// its partitions. Its next poll joins again. Nothing was committed.
+    /// This consumer is no member of the group any more: it did not poll for `max.poll.interval.ms`, and others may
+    /// have its partitions. Its next poll joins again. Nothing was committed.
     #[error(
         "the consumer is no member of its group any more: it did not poll for longer than max.poll.interval.ms={} \
          allows, and others may have its partitions",

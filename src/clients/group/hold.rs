@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //!
-//! 1. What the file says of a log is never ahead of the position that the group's log has for it. Where a position moves
-//!    back, the file is written first.
+//! 1. What the file says of a log is never ahead of the position that the group's log has for it. Where a position
+//!    moves back, the file is written first.
 //! 2. It trails the positions by [`HOLD_INTERVAL_MS`] and more: that keeps records longer, and costs a commit nothing.
 //! 3. A log is in the file before a consumer hands out its first record.
 

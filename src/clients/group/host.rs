@@ -2,8 +2,8 @@
 //!
 //! # What lasts when
 //!
-//! 1. A commit first makes the records before its offsets durable in their logs, then lowers the retention hold where it
-//!    moves back, then appends its records to `__consumer_offsets-0` in one batch, and flushes. It is acknowledged
+//! 1. A commit first makes the records before its offsets durable in their logs, then lowers the retention hold where
+//!    it moves back, then appends its records to `__consumer_offsets-0` in one batch, and flushes. It is acknowledged
 //!    behind that.
 //! 2. A snapshot is every position once more, behind all others. What lies before it is deleted once it is durable. A
 //!    stop in between leaves both, of which the newer count.
