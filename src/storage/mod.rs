@@ -196,8 +196,8 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Those of the medium.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
 
-    /// Does what a later call would have to wait for, as where it needed a descriptor that only a flush can free. Called
-    /// by housekeeping, now and then; by default there is nothing of that kind.
+    /// Does what a later call would have to wait for, as where it needed a descriptor that only a flush can free.
+    /// Called by housekeeping, now and then; by default there is nothing of that kind.
     fn flush_ahead(&self) {}
 
     /// Raises the flag of the file or directory `path` (`""`: the data directory), which every process of this machine
