@@ -438,13 +438,17 @@ fn a_file_with_unflushed_bytes_keeps_its_descriptor_and_no_call_flushes_it_to_op
         directory.open(DirectoryStorageOptions { open_files_max: 50, clean_files_max: 4, ..Default::default() });
     let files: Vec<_> = (0..30).map(|n| create(&storage, &format!("d{n}"), b"x")).collect();
     assert_eq!((directory.descriptors().len(), storage.unflushed()), (30, 30));
-    files.iter().for_each(|file| file.flush().unwrap());
+    for file in &files {
+        file.flush().unwrap();
+    }
     assert_eq!(storage.unflushed(), 0);
     let more: Vec<_> = (0..9).map(|n| create(&storage, &format!("e{n}"), b"x")).collect();
     // The nine, and about as many of the others as there may be without a reason.
     assert!((9..=9 + 5).contains(&directory.descriptors().len()), "{}", directory.descriptors().len());
     assert_eq!(storage.unflushed(), 9);
-    files.iter().for_each(|file| assert_eq!(read(&**file, 0, 10), b"x"));
+    for file in &files {
+        assert_eq!(read(&**file, 0, 10), b"x");
+    }
     drop((files, more));
 }
 
