@@ -45,6 +45,8 @@ pub enum Bug {
     CheckpointBeforeFlush,
     /// A flush passes over the segments that were sealed since the last one.
     FlushActiveSegmentOnly,
+    /// Of several segments that were sealed since the last flush, it flushes the first and the last.
+    PassOverSegmentsBetween,
     /// The end after the flush becomes the recovery point.
     TakeTheEndAfterTheFlush,
     /// A write that failed half way is followed by the next batch in the same epoch.
@@ -143,6 +145,7 @@ impl Bug {
         Bug::KeepTheEpochOverABoot,
         Bug::CheckpointBeforeFlush,
         Bug::FlushActiveSegmentOnly,
+        Bug::PassOverSegmentsBetween,
         Bug::TakeTheEndAfterTheFlush,
         Bug::TruncateBeforeTheEpochLasts,
         Bug::SwapInUnflushedCopy,

@@ -51,6 +51,8 @@ pub struct StoreConfig {
     pub decompressed_bytes_max: u32,
     /// `edgelog.checkpoint.interval.ms`
     pub checkpoint_interval_ms: i64,
+    /// `edgelog.unflushed.bytes.max`
+    pub unflushed_bytes_max: u64,
     /// `edgelog.open.files.max`
     pub open_files_max: u32,
     /// `check.crcs`
@@ -497,6 +499,19 @@ pub static KEYS: &[ConfigKey] = &[
         access: number!(Store, c.checkpoint_interval_ms: i64),
     },
     ConfigKey {
+        key: "edgelog.unflushed.bytes.max",
+        scope: Scope::Store,
+        value_type: ValueType::Number { min: 1 << 20, max: i64::MAX },
+        unit: "bytes",
+        default: "134217728",
+        kafka_default: None,
+        why: "",
+        doc: "About the most bytes of a log that are appended at `Os` or `Interval` and not flushed yet: an append \
+              that finds more waits for a flush, which housekeeping begins at half of it. It bounds what the next open \
+              checks and writes again after a kill. At most 8 sealed segments wait, and always one may.",
+        access: number!(Store, c.unflushed_bytes_max: u64),
+    },
+    ConfigKey {
         key: "edgelog.open.files.max",
         scope: Scope::Store,
         value_type: ValueType::Number { min: 8, max: INT_MAX },
@@ -628,6 +643,7 @@ impl Default for StoreConfig {
             map_bytes_max: MAP_BYTES_DEFAULT.0,
             decompressed_bytes_max: DECOMPRESSED_BYTES_DEFAULT.0,
             checkpoint_interval_ms: 10_000,
+            unflushed_bytes_max: 128 << 20,
             open_files_max: 4096,
             check_crcs: true,
             isolation_level: IsolationLevel::ReadUncommitted,

@@ -16,6 +16,10 @@ pub const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
 /// it is, and what is in it stays readable as far as a position here can count.
 pub const READABLE_BYTES_MAX: u64 = if usize::BITS > 32 { u32::MAX as u64 - 1 } else { SEGMENT_BYTES_MAX };
 
+/// So many sealed segments of a log may wait to be flushed: one more begins only when the first of them is durable.
+/// The names of later segments prove by that what is durable, where a checkpoint says less.
+pub const UNFLUSHED_SEGMENTS_MAX: usize = 8;
+
 /// A search behind damage computes checksums over at most so many times the bytes of its segment. Hostile bytes can
 /// offer overlapping candidates; this keeps their cost linear.
 pub const CRC_PASSES_MAX: u64 = 8;

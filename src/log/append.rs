@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
+use edgelog_core::limits::UNFLUSHED_SEGMENTS_MAX;
 use edgelog_core::{
     CompressionType, DecodeError, LEADER_EPOCH_MAX, LeaderEpoch, NO_TIMESTAMP, OFFSET_MAX, Offset, Position,
     RecordBatch, TimestampMs, stamp_base, stamp_max_timestamp,
@@ -426,6 +427,7 @@ impl LogShared {
             if size > max {
                 return Err(Error::RecordBatchTooLarge { given: size, max });
             }
+            let reserved = appender.writer.reserved();
             let last_offset = appender.last_offset(last_offset_delta);
             if last_offset >= OFFSET_MAX {
                 let (records, next_offset) = (last_offset_delta as u32 + 1, appender.next_offset);
@@ -436,7 +438,10 @@ impl LogShared {
                     if let (true, Some(host)) = (asks, self.host.upgrade()) {
                         host.wake_housekeeping();
                     }
-                    return Ok(());
+                    let is_more = asks || appender.writer.reserved() != reserved;
+                    if !(is_more && self.wait_for_flush(writer, guard, false)?) {
+                        return Ok(());
+                    }
                 }
                 Room::NextSegment => self.roll(writer, guard)?,
                 Room::Preparing => self.wait_for_prepared_room(writer, guard)?,
@@ -459,18 +464,35 @@ impl LogShared {
         if self.state.load(Ordering::Acquire) == state::WRITABLE { Ok(()) } else { self.attend(guard) }
     }
 
+    /// Waits where too much is unflushed to go on: so an open has not much to look at, and nothing to write again for
+    /// long. Whether it did; the lock was given up then.
+    fn wait_for_flush(
+        &self,
+        writer: &Writer,
+        guard: &mut MutexGuard<'_, Option<Appender>>,
+        rolls: bool,
+    ) -> Result<bool> {
+        let next_offset = guard.as_ref().ok_or(Error::Closed)?.next_offset;
+        let unflushed = self.unflushed(writer);
+        let is_too_much =
+            unflushed.bytes > self.unflushed_bytes_max || (rolls && unflushed.segments > UNFLUSHED_SEGMENTS_MAX);
+        // One sealed segment may wait to be flushed, however large it is.
+        if !is_too_much || (rolls && unflushed.segments < 2) {
+            return Ok(false);
+        }
+        let target = unflushed.first_end.unwrap_or(next_offset);
+        MutexGuard::unlocked(guard, || self.flush_until(target))?;
+        if self.state.load(Ordering::Acquire) != state::WRITABLE {
+            self.attend(guard)?;
+        }
+        Ok(true)
+    }
+
     /// Seals the active segment and begins the next one. The lock may be given up meanwhile: look again
     /// afterwards.
     #[cold]
     fn roll(&self, writer: &Writer, guard: &mut MutexGuard<'_, Option<Appender>>) -> Result<()> {
-        // The recovery point trails the end by one sealed segment at most, so that opening stays quick. Rather than
-        // to begin a third segment, the appender waits.
-        let active_base = guard.as_ref().ok_or(Error::Closed)?.writer.segment().base_offset;
-        if self.recovery_point.load(Ordering::Acquire) < active_base {
-            MutexGuard::unlocked(guard, || self.flush_until(active_base))?;
-            if self.state.load(Ordering::Acquire) != state::WRITABLE {
-                self.attend(guard)?;
-            }
+        if self.wait_for_flush(writer, guard, true)? {
             return Ok(());
         }
         let appender = guard.as_mut().ok_or(Error::Closed)?;

@@ -22,6 +22,9 @@ impl LogShared {
         self.check_place()?;
         self.prepare_room()?;
         let sealed = self.finish_sealed()?;
+        if self.unflushed(writer).bytes > self.unflushed_bytes_max / 2 {
+            self.flush_until(self.log_end_offset.load(Ordering::Acquire))?;
+        }
         let since = writer.interval_since.load(Ordering::Acquire);
         // A clock that was set back must not keep a flush waiting.
         if since != 0 && (now < since || now - since >= self.flush_interval_ms()) {

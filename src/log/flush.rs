@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use edgelog_core::Offset;
+use edgelog_core::{Offset, Position};
 
 use super::handle::Log;
 use super::role::Writer;
@@ -145,7 +145,7 @@ impl LogShared {
             let unwound = Unwound(self, writer);
             writer.gather(group, usual);
             let begun = Instant::now();
-            let outcome = self.flush_once(writer);
+            let outcome = self.flush_once(writer, target);
             std::mem::forget(unwound);
 
             flush = writer.flush_state.lock();
@@ -164,56 +164,101 @@ impl LogShared {
         let _events = events::hold();
         let writer = self.writer()?;
         let _no_other = writer.pause_flushes();
-        self.flush_once(writer).map(|_| ())
+        self.flush_once(writer, Offset::MAX).map(|_| ())
     }
 
-    /// One flush of everything below the end as it is now. Returns how many `Sync` appends it served.
-    fn flush_once(&self, writer: &Writer) -> Result<u32> {
+    /// Flushes and trims the sealed segments. Those that are appended to meanwhile wait for the next time.
+    pub(super) fn flush_sealed(&self, active_base: Offset) -> Result<()> {
+        let _events = events::hold();
+        let writer = self.writer()?;
+        let _no_other = writer.pause_flushes();
+        self.flush_once(writer, active_base).map(|_| ())
+    }
+
+    /// One flush: of everything below the end as it is now, or, where `target` lies in no later segment than the active
+    /// one's beginning, of the sealed segments below it alone. Returns how many `Sync` appends it served.
+    fn flush_once(&self, writer: &Writer, target: Offset) -> Result<u32> {
         let (end, active_base, position, served) = {
             let guard = writer.appender.lock();
             let appender = guard.as_ref().ok_or(Error::Closed)?;
-            let served = writer.sync_appends.swap(0, Ordering::Relaxed);
             let segment = &appender.writer;
-            (appender.next_offset, segment.segment().base_offset, segment.position(), served)
+            let active_base = segment.segment().base_offset;
+            let served = if target <= active_base { 0 } else { writer.sync_appends.swap(0, Ordering::Relaxed) };
+            (appender.next_offset, active_base, segment.position(), served)
         };
         if bug(Bug::CheckpointBeforeFlush) {
             *writer.durable.lock() = DurablePoint { offset: end, base_offset: active_base, position };
             self.host()?.checkpoint()?;
         }
-        let outcome = self.flush_files(writer, active_base);
+        let outcome = self.flush_files(writer, active_base, target);
         if let Err(error) = outcome {
             self.fail(&error.to_string());
             return Err(error.made_read_only(&self.name));
         }
+        if target <= active_base {
+            return Ok(served);
+        }
         let end = if bug(Bug::TakeTheEndAfterTheFlush) { self.log_end_offset.load(Ordering::Acquire) } else { end };
         debug_assert!(active_base <= end && end <= self.log_end_offset.load(Ordering::Acquire), "flushed up to {end}");
-        *writer.durable.lock() = DurablePoint { offset: end, base_offset: active_base, position };
-        // Readers first: an append returns when the recovery point has passed it, and then finds its own record.
-        self.acknowledge(writer, end);
-        self.recovery_point.store(end, Ordering::Release);
-        // Also where the high watermark stays: some wait for what is durable.
-        self.wake.wake_all();
+        self.made_durable(writer, DurablePoint { offset: end, base_offset: active_base, position }, position);
         Ok(served)
     }
 
-    /// Flushes every segment from the recovery point's on up to the active one, then the directory if a name in it
-    /// is new.
-    fn flush_files(&self, writer: &Writer, active_base: Offset) -> Result<()> {
-        let mut segment = self.first_to_flush();
-        while let Some(current) = segment {
-            let base_offset = current.base_offset;
-            if base_offset < active_base && bug(Bug::FlushActiveSegmentOnly) {
-                segment = self.segment_after(base_offset);
-            } else if base_offset < active_base {
-                current.trim_and_flush()?;
-                segment = self.segment_after(base_offset);
-            } else {
-                // The name is made for the error alone: a flush allocates nothing.
-                let failed = |error| Error::storage("flush", &current.path())(error);
-                current.file()?.flush().map_err(failed)?;
-                segment = None;
-            }
+    /// Everything below `point` is durable; `position` is where that ends in the segment that was flushed last.
+    fn made_durable(&self, writer: &Writer, point: DurablePoint, position: Position) {
+        {
+            let mut durable = writer.durable.lock();
+            let is_same = durable.base_offset == point.base_offset || point.position == 0;
+            let from = if is_same { durable.position } else { Position(0) };
+            writer.flushed_bytes.fetch_add(u64::from(position.saturating_since(from)), Ordering::Relaxed);
+            *durable = point;
         }
+        // Readers first: an append returns when the recovery point has passed it, and then finds its own record.
+        self.acknowledge(writer, point.offset);
+        self.recovery_point.store(point.offset, Ordering::Release);
+        // Also where the high watermark stays: some wait for what is durable.
+        self.wake.wake_all();
+    }
+
+    /// Flushes every segment from the recovery point's on, up to the active one or to `target`; each time the directory
+    /// too, if a name in it is new. Of several sealed segments each counts as durable when its own flush is done.
+    fn flush_files(&self, writer: &Writer, active_base: Offset, target: Offset) -> Result<()> {
+        let mut segment = self.first_to_flush();
+        let mut is_first = true;
+        while let Some(current) = segment.take().filter(|current| current.base_offset < active_base) {
+            let next = self.segment_after(current.base_offset);
+            let next_base = next.as_ref().map_or(active_base, |next| next.base_offset);
+            let is_between = !is_first && next_base < active_base;
+            is_first = false;
+            let is_passed_over = bug(Bug::FlushActiveSegmentOnly) || (is_between && bug(Bug::PassOverSegmentsBetween));
+            if !is_passed_over {
+                current.trim_and_flush()?;
+            }
+            self.sync_new_names(writer)?;
+            if next_base > self.recovery_point.load(Ordering::Acquire) {
+                let point = DurablePoint { offset: next_base, base_offset: next_base, position: Position(0) };
+                self.made_durable(writer, point, current.len()?);
+                // Those who wait for this segment alone go on. The lock, so that none is just about to wait.
+                drop(writer.flush_state.lock());
+                writer.flushed.notify_all();
+            }
+            if next_base >= target {
+                return Ok(());
+            }
+            segment = next;
+        }
+        if target <= active_base {
+            return Ok(());
+        }
+        let active = self.segment_for(active_base).ok_or(Error::Closed)?;
+        // The name is made for the error alone: a flush allocates nothing.
+        let failed = |error| Error::storage("flush", &active.path())(error);
+        active.file()?.flush().map_err(failed)?;
+        self.sync_new_names(writer)
+    }
+
+    /// Makes the directory's names durable, if there are new ones.
+    fn sync_new_names(&self, writer: &Writer) -> Result<()> {
         if writer.names_dirty.swap(false, Ordering::AcqRel) && !bug(Bug::SkipDirectorySync) {
             self.storage.sync_dir(&self.dir).map_err(Error::storage("sync directory", &self.dir))?;
         }

@@ -23,6 +23,7 @@ pub(crate) struct OpenLog {
     pub(crate) config: LogConfig,
     pub(crate) check_crcs: bool,
     pub(crate) decompressed_bytes_max: u32,
+    pub(crate) unflushed_bytes_max: u64,
     pub(crate) isolation_level: IsolationLevel,
     pub(crate) saved: Option<SavedLog>,
     /// What was taken out of what the checkpoint says of the log: where anything was, the log is recovered.

@@ -24,6 +24,10 @@ impl LogShared {
         if !ahead.room.is_empty() && ahead.file.reserve(u64::from(ahead.room.end)).is_ok() {
             self.hand_over_room(writer, &ahead);
         }
+        // Early, so that a flush finds little left to do, and those who wait for it wait for little.
+        if !ahead.unwritten.is_empty() {
+            ahead.file.start_write_back(u64::from(ahead.unwritten.start)..u64::from(ahead.unwritten.end));
+        }
         if !has_next && ahead.nearly_full {
             self.prepare_next_segment(writer, segment_bytes, ahead.stores)?;
         }

@@ -21,7 +21,7 @@ pub(crate) fn believed(
 }
 
 /// Raises the recovery point to what the names of the segments that begin at `bases` (ascending) prove: a segment
-/// begins only when everything below the one before it is durable.
+/// begins only when everything is durable but for a few segments before it.
 ///
 /// A truncation lowers the point first and removes segments afterwards. Names that a stop has left in between prove
 /// nothing, and their batches are of an epoch before the checkpoint's.

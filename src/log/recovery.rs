@@ -284,7 +284,7 @@ impl Recovery<'_> {
 
     fn open_unclean(&mut self, bases: &[Offset]) -> Result<()> {
         self.refuse_old_formats(bases)?;
-        // Without a checkpoint the names are left: a third segment is not begun before the first is durable.
+        // Without a checkpoint the names are left: a segment is not begun before all but a few are durable.
         let saved_point = self.params.saved.as_ref().map_or_else(|| proved_by_names(bases), |saved| saved.durable);
         self.refuse_long_segments(bases, saved_point)?;
         let is_unknown = self.params.saved.is_none() && !bases.is_empty();

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use edgelog_core::limits::UNFLUSHED_SEGMENTS_MAX;
 use edgelog_core::{
     LogId, NO_TIMESTAMP, Offset, Position, RetentionParams, RetentionReason, SealedSegment, TimestampMs, is_dated,
 };
@@ -190,8 +191,9 @@ impl LogShared {
         let Some(active_base) = self.active_base() else { return Ok(false) };
         let mut any = false;
         let segments = self.segments.read().clone();
-        if segments.iter().rev().take(2).any(|segment| segment.is_untrimmed()) {
-            self.flush_now()?;
+        let last = segments.iter().rev().take(2 + UNFLUSHED_SEGMENTS_MAX);
+        if last.filter(|segment| segment.base_offset < active_base).any(|segment| segment.is_untrimmed()) {
+            self.flush_sealed(active_base)?;
         }
         // From the newest back: what was sealed last, and what a reader found to be wrong in any of the others.
         let is_due = |segment: &&Arc<Segment>| segment.base_offset < active_base && segment.has_unwritten_indexes();

@@ -9,7 +9,7 @@ use super::attachment::Attachment;
 use super::saved_log::DurablePoint;
 use crate::segment::SegmentWriter;
 use crate::storage::StorageFile;
-use crate::sync::{AtomicBool, AtomicI64, AtomicU32, Condvar, Mutex};
+use crate::sync::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Condvar, Mutex};
 
 /// What a process is to a log, from the moment that it opens it.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub(super) struct Writer {
     pub(super) interval_since: AtomicI64,
     /// `Sync` appends since the last flush began.
     pub(super) sync_appends: AtomicU32,
+    /// Bytes of batches that were made durable since the log was opened, whoever asked for it.
+    pub(super) flushed_bytes: AtomicU64,
     /// A name in the partition directory is new and not yet synced.
     pub(super) names_dirty: AtomicBool,
 }

@@ -4,6 +4,7 @@
 //! reader ask it, so that what the one writes the other takes. [`SavedLog::supported_by`] knows which segments there
 //! are: whoever opens, attaches or checks a log asks it before anything is computed from what was saved.
 
+use edgelog_core::limits::UNFLUSHED_SEGMENTS_MAX;
 use edgelog_core::{EpochEntry, EpochTable, OFFSET_MAX, Offset, Position};
 
 use super::origin::Origin;
@@ -145,12 +146,12 @@ impl SavedLog {
     }
 }
 
-/// What the segments' names alone prove to be durable: a segment begins only when everything below the one before it
-/// is.
+/// What the segments' names alone prove to be durable: a segment begins only when everything is but for the
+/// [`UNFLUSHED_SEGMENTS_MAX`] before it.
 pub(crate) fn proved_by_names(bases: &[Offset]) -> DurablePoint {
-    match bases {
-        [.., base, _] | [base] => DurablePoint { offset: *base, base_offset: *base, position: Position(0) },
-        _ => DurablePoint::default(),
+    match bases.get(bases.len().saturating_sub(1 + UNFLUSHED_SEGMENTS_MAX)) {
+        Some(&base) => DurablePoint { offset: base, base_offset: base, position: Position(0) },
+        None => DurablePoint::default(),
     }
 }
 
@@ -223,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_recovery_point_that_no_segment_reaches_is_not_believed() {
-        let bases = [0, 40, 90].map(Offset);
+        let bases = [0, 40, 90, 91, 92, 93, 94, 95, 96, 97].map(Offset);
         assert_eq!(sample().supported_by(&bases), (sample(), Vec::new()));
         // A segment may be lost: what it held keeps its offsets.
         let lost = changed(|log| {
@@ -253,6 +254,14 @@ mod tests {
         });
         let (log, doubts) = both.supported_by(&bases);
         assert_eq!((log.durable.offset, log.log_start_offset, doubts.len()), (Offset(40), Offset(0), 2), "{doubts:?}");
+    }
+
+    #[test]
+    fn names_prove_all_to_be_durable_but_for_as_many_segments_as_may_be_unflushed() {
+        let bases: Vec<Offset> = (1..=12).map(|n| Offset(n * 10)).collect();
+        let proved = |count: usize| proved_by_names(&bases[..count]).offset.0;
+        // Of nine segments the eight that are sealed may all be unflushed.
+        assert_eq!([0, 1, 2, 9, 10, 12].map(proved), [0, 10, 10, 10, 20, 40]);
     }
 
     #[test]

@@ -44,6 +44,17 @@ pub(super) struct HotConfig {
     pub(super) check_crcs: AtomicBool,
 }
 
+/// What of a log is not durable yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unflushed {
+    /// From that of the recovery point on, the active one included.
+    pub(super) segments: usize,
+    /// Of batches.
+    pub(super) bytes: u64,
+    /// Where the first of them ends, if it is a sealed one.
+    pub(super) first_end: Option<Offset>,
+}
+
 /// One log, shared by all its handles.
 #[derive(Debug)]
 pub(crate) struct LogShared {
@@ -58,6 +69,8 @@ pub(crate) struct LogShared {
     pub(super) pool: Arc<BufferPool>,
     /// `edgelog.decompressed.bytes.max`.
     pub(super) decompressed_bytes_max: usize,
+    /// `edgelog.unflushed.bytes.max`.
+    pub(super) unflushed_bytes_max: u64,
     pub(super) isolation_level: IsolationLevel,
     /// Known from the first reader of committed records on.
     pub(super) transactions: Mutex<Transactions>,
@@ -108,6 +121,7 @@ impl LogShared {
             fork: ForkGuard::here(),
             pool: Arc::clone(&params.pool),
             decompressed_bytes_max: params.decompressed_bytes_max as usize,
+            unflushed_bytes_max: params.unflushed_bytes_max,
             isolation_level: params.isolation_level,
             transactions: Mutex::default(),
             config: RwLock::new(Arc::new(LogConfig::default())),
@@ -288,6 +302,23 @@ impl LogShared {
             epoch_before: None,
             check_crc: true,
         }
+    }
+
+    /// What of the log is not durable yet.
+    pub(super) fn unflushed(&self, writer: &Writer) -> Unflushed {
+        let durable = *writer.durable.lock();
+        let segments = self.segments.read();
+        let behind = segments.partition_point(|segment| segment.base_offset <= durable.offset);
+        let unflushed = &segments[behind.saturating_sub(1)..];
+        let bytes: u64 = unflushed.iter().map(|segment| segment.known_len().map_or(0, u64::from)).sum();
+        let flushed = unflushed.first().map_or(0, |first| durable.position_in(first.base_offset));
+        let first_end = unflushed.get(1).map(|second| second.base_offset);
+        Unflushed { segments: unflushed.len(), bytes: bytes.saturating_sub(flushed), first_end }
+    }
+
+    /// Bytes of batches that were made durable since the log was opened.
+    pub(crate) fn flushed_bytes(&self) -> u64 {
+        self.writer().map_or(0, |writer| writer.flushed_bytes.load(Ordering::Relaxed))
     }
 
     /// The segment that holds `offset`: the last one whose base is at or below it.

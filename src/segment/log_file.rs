@@ -145,6 +145,12 @@ impl Segment {
         })
     }
 
+    /// Published bytes, where they are known without a look at the file.
+    pub(crate) fn known_len(&self) -> Option<Position> {
+        let len = self.len.load(Ordering::Acquire);
+        (len != LEN_UNKNOWN).then_some(Position(len))
+    }
+
     /// The offset behind the last batch of a sealed segment, where a reader has found it.
     pub(crate) fn known_end(&self) -> Option<Offset> {
         let end = self.known_end.load(Ordering::Relaxed);

@@ -51,6 +51,8 @@ pub(crate) struct RoomAhead {
     pub(crate) room: Range<u32>,
     /// The writer stores through the map, faster than its pages come: the pages are prepared, too.
     pub(crate) stores: bool,
+    /// Batches that the page cache has and the medium may lack, enough of them to have them written.
+    pub(crate) unwritten: Range<u32>,
     /// The segment is three quarters full: its successor should be made ready.
     pub(crate) nearly_full: bool,
 }
@@ -75,6 +77,8 @@ pub(crate) struct SegmentWriter {
     given: (TimestampMs, Position),
     /// The last batch was stored through the map.
     stores: bool,
+    /// The page cache was asked to write what lies before.
+    written_back: Position,
     indexer: SegmentIndexer,
     /// Entries in the offset index and in the time index.
     index_entries: (u32, u32),
@@ -141,6 +145,7 @@ impl SegmentWriter {
             asked: false,
             given: (now, Position(0)),
             stores: false,
+            written_back: position,
             index_entries: (0, 0),
             created_ms: now,
             first_timestamp: None,
@@ -352,7 +357,10 @@ impl SegmentWriter {
         let stores = self.stores && self.fills(target.saturating_sub(self.reserved), now);
         let nearly_full = self.position.0 / 3 >= self.config.segment_bytes / 4;
         let end = if self.reserved == UNBOUNDED { self.reserved } else { target.max(self.reserved) };
-        Some(RoomAhead { segment: Arc::clone(&self.segment), file, room: self.reserved..end, stores, nearly_full })
+        let unwritten = self.written_back.0..self.written_back.0.max(self.position.0 & !(RESERVE_STEP_MAX - 1));
+        self.written_back = Position(unwritten.end);
+        let room = self.reserved..end;
+        Some(RoomAhead { segment: Arc::clone(&self.segment), file, room, stores, unwritten, nearly_full })
     }
 
     /// Whether, at the pace since room was given last, `room` bytes are filled in a moment. Room is given now.

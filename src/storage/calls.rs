@@ -120,3 +120,20 @@ pub(super) fn write_all_at(file: &File, bytes: &[u8], position: u64) -> io::Resu
     }
     Ok(())
 }
+
+/// The kernel's number of this boot; zeros where it has none.
+pub(super) fn boot_id() -> [u8; 16] {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .ok()
+        .and_then(|text| parse_uuid(text.trim()))
+        .unwrap_or_default()
+}
+
+/// The sixteen bytes of a UUID, with or without its dashes.
+fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    let digits: String = text.chars().filter(|c| *c != '-').collect();
+    if digits.len() != 32 || !digits.chars().all(|c| c.is_ascii_hexdigit()) {
+        return None;
+    }
+    u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes)
+}

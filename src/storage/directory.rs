@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{self, Path, PathBuf};
@@ -11,11 +12,12 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use rustix::fs::{FallocateFlags, OFlags};
+use rustix::fs::{Advice, FallocateFlags, OFlags};
 use rustix::io::Errno;
 
 use super::calls::{
-    create_durably, descriptors_max, directory_mode, open_regular, read_at, retry, sync_directory, write_all_at,
+    boot_id, create_durably, descriptors_max, directory_mode, open_regular, read_at, retry, sync_directory,
+    write_all_at,
 };
 use super::device::Device;
 use super::lock::{self, DirectoryLock, HeldDirectory, HeldLock, PlainLock, WriterLock};
@@ -500,20 +502,8 @@ impl Storage for DirectoryStorage {
     }
 
     fn boot_id(&self) -> [u8; 16] {
-        fs::read_to_string("/proc/sys/kernel/random/boot_id")
-            .ok()
-            .and_then(|text| parse_uuid(text.trim()))
-            .unwrap_or_default()
+        boot_id()
     }
-}
-
-/// The sixteen bytes of a UUID, with or without its dashes.
-fn parse_uuid(text: &str) -> Option<[u8; 16]> {
-    let digits: String = text.chars().filter(|c| *c != '-').collect();
-    if digits.len() != 32 || !digits.chars().all(|c| c.is_ascii_hexdigit()) {
-        return None;
-    }
-    u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes)
 }
 
 /// A file's name inside the data directory, and the whole of it: a flush looks it up, and allocates nothing.
@@ -879,6 +869,15 @@ impl StorageFile for DirectoryFile {
     fn prepare(&self, range: Range<u64>) {
         if self.writes && self.file.device.stores_through_maps {
             self.file.prepare(range);
+        }
+    }
+
+    fn start_write_back(&self, range: Range<u64>) {
+        // What is dirty there is written; what the call would drop from the cache is in use, or under way. An error of
+        // the medium is for the flush.
+        if let (Ok(file), Some(len)) = (self.file.descriptor(), NonZeroU64::new(range.end.saturating_sub(range.start)))
+        {
+            let _ = rustix::fs::fadvise(&file, range.start, Some(len), Advice::DontNeed);
         }
     }
 

@@ -316,6 +316,12 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     /// nothing.
     fn prepare(&self, range: Range<u64>);
 
+    /// A hint that `range`, which is written and will not be written again, should go to the medium now: a flush has
+    /// less to wait for then. Does not wait for it, and makes nothing durable; may do nothing, as by default.
+    fn start_write_back(&self, range: Range<u64>) {
+        let _ = range;
+    }
+
     /// Cuts or extends the file to `len`; reserved room behind it is given back.
     ///
     /// The caller vouches that nothing at or behind `len` is lent.

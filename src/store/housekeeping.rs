@@ -13,6 +13,8 @@ use crate::sync::{AtomicI64, Ordering};
 
 /// How long the thread sleeps when nothing is due.
 const IDLE_MAX: Duration = Duration::from_secs(10);
+/// The checkpoint is written again where so much was flushed since.
+const FAR_BYTES: u64 = 4 << 20;
 /// And at least, whatever `flush.ms` says.
 const PERIOD_MIN: Duration = Duration::from_millis(2);
 
@@ -103,8 +105,12 @@ impl StoreShared {
                 Err(error) => note(Err(error)),
             }
         }
-        // At each roll, so that what the next open has to walk stays about a segment; else now and then.
-        if is_due(&self.kick.last_checkpoint, now, self.config.checkpoint_interval_ms) || sealed {
+        // At each roll, and where flushes moved far, so that what the next open has to walk and to write again stays
+        // little; else now and then.
+        let flushed = logs.iter().fold(0_u64, |sum, log| sum.wrapping_add(log.flushed_bytes()));
+        let far = flushed.wrapping_sub(self.kick.checkpointed_bytes.load(Ordering::Relaxed)) >= FAR_BYTES;
+        if is_due(&self.kick.last_checkpoint, now, self.config.checkpoint_interval_ms) || sealed || far {
+            self.kick.checkpointed_bytes.store(flushed, Ordering::Relaxed);
             note(self.checkpoint_if_changed());
         }
         first

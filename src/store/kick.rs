@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::sync::{AtomicBool, AtomicI64, Condvar, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicI64, AtomicU64, Condvar, Mutex, Ordering};
 
 /// Wakes the housekeeping thread.
 #[derive(Debug, Default)]
@@ -14,6 +14,8 @@ pub(super) struct Kick {
     pub(super) working: Mutex<()>,
     pub(super) last_retention: AtomicI64,
     pub(super) last_checkpoint: AtomicI64,
+    /// How much all logs had flushed then.
+    pub(super) checkpointed_bytes: AtomicU64,
 }
 
 impl Kick {

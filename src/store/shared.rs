@@ -307,6 +307,7 @@ impl StoreShared {
             config,
             check_crcs: self.config.check_crcs,
             decompressed_bytes_max: self.config.decompressed_bytes_max,
+            unflushed_bytes_max: self.config.unflushed_bytes_max,
             isolation_level: self.config.isolation_level,
             saved,
             odd: Vec::new(),

@@ -37,6 +37,12 @@ pub(crate) enum Op {
         /// Somebody reads, and somebody else appends, while it is carried out.
         beside: bool,
     },
+    /// So many appends at `Os`, each of about half a segment: the log rolls again and again, and nothing is flushed but
+    /// where an append waits for it.
+    Burst {
+        log: usize,
+        appends: u8,
+    },
     Flush {
         log: usize,
     },
@@ -239,6 +245,16 @@ impl World {
         }
         match *op {
             Op::Append { log, records, len, durability, beside } => self.append(log, records, len, durability, beside),
+            Op::Burst { log, appends } => {
+                for n in 0..appends {
+                    let (records, len) = [(3, 700), (1, 2100), (2, 1500)][usize::from(n) % 3];
+                    self.append(log, records, len, Durability::Os, false)?;
+                    if self.store.is_none() || self.disk.is_dead() {
+                        break;
+                    }
+                }
+                Ok(())
+            }
             Op::Clock { to } => {
                 self.time_base = to;
                 self.clock.set(TimestampMs(to + i64::from(self.seq)));
@@ -618,7 +634,8 @@ pub(crate) fn random_op(rng: &mut Rng) -> Op {
     // One log is busy, so that it rolls.
     let log = if rng.chance(50) { rng.below(2) } else { rng.below(LOGS.len()) };
     match rng.below(100) {
-        0..70 => {
+        0..3 => Op::Burst { log, appends: 2 + rng.below(11) as u8 },
+        3..70 => {
             // A batch fits into a segment.
             let (records, len) =
                 [(1, 10), (1, 100), (1, 420), (1, 1500), (3, 40), (3, 700), (8, 20), (8, 300)][rng.below(8)];

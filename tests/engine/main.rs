@@ -24,3 +24,4 @@ mod store_files;
 mod stress;
 mod time;
 mod two_processes;
+mod unflushed;
