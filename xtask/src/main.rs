@@ -4,6 +4,7 @@ mod archive;
 mod changelog;
 mod command;
 mod dependencies;
+mod instructions;
 mod release;
 mod target;
 mod tools;
@@ -43,6 +44,12 @@ cargo xtask dependencies
 
 Builds the library with the oldest versions of its direct dependencies that the manifests allow, and with the newest of
 all that there is. `./test --only unit` runs it.
+
+cargo xtask instructions [--write]
+
+Counts the instructions of an append, of a record read, of an open, with Debian's Rust 1.85 and Valgrind, and fails
+where one takes 2 % more than benches/instructions.txt says; with --write it writes that file. `./test --only msrv-arm`
+runs it.
 ";
 
 fn main() -> ExitCode {
@@ -53,6 +60,8 @@ fn main() -> ExitCode {
     }
     let done = match arguments[0].as_str() {
         "release" => Options::parse(&arguments[1..]).and_then(|options| release::run_release(&options)),
+        "instructions" if arguments.len() == 1 => instructions::count(false),
+        "instructions" if arguments.len() == 2 && arguments[1] == "--write" => instructions::count(true),
         "dependencies" if arguments.len() == 1 => dependencies::check(),
         other => Err(format!("no task `{other}` with these arguments; `cargo xtask --help` lists what there is")),
     };
