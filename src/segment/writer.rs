@@ -357,7 +357,9 @@ impl SegmentWriter {
         let stores = self.stores && self.fills(target.saturating_sub(self.reserved), now);
         let nearly_full = self.position.0 / 3 >= self.config.segment_bytes / 4;
         let end = if self.reserved == UNBOUNDED { self.reserved } else { target.max(self.reserved) };
-        let unwritten = self.written_back.0..self.written_back.0.max(self.position.0 & !(RESERVE_STEP_MAX - 1));
+        // What is flushed by itself needs no help, and would leave the cache, where readers look for it.
+        let written = if self.stores { self.position.0 & !(RESERVE_STEP_MAX - 1) } else { 0 };
+        let unwritten = self.written_back.0..self.written_back.0.max(written);
         self.written_back = Position(unwritten.end);
         let room = self.reserved..end;
         Some(RoomAhead { segment: Arc::clone(&self.segment), file, room, stores, unwritten, nearly_full })

@@ -873,8 +873,8 @@ impl StorageFile for DirectoryFile {
     }
 
     fn start_write_back(&self, range: Range<u64>) {
-        // What is dirty there is written; what the call would drop from the cache is in use, or under way. An error of
-        // the medium is for the flush.
+        // What is dirty there is written. The call would drop clean pages from the cache, but for mapped ones: so it is
+        // for what was stored through the map. An error of the medium is for the flush.
         if let (Ok(file), Some(len)) = (self.file.descriptor(), NonZeroU64::new(range.end.saturating_sub(range.start)))
         {
             let _ = rustix::fs::fadvise(&file, range.start, Some(len), Advice::DontNeed);
