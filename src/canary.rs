@@ -108,7 +108,6 @@ pub enum Bug {
     /// Who flushes beside the writer tries a flush that failed once more, whatever the writer says.
     SettleFailedFlushesAtOnce,
     /// A bridge does not leave to the next one what it could not flush.
-    #[cfg(feature = "bridge")]
     KeepFailedFlushesToOneself,
     /// The bridge's note is written over the file that holds.
     OverwriteTheHoldingNote,

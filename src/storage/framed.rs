@@ -14,7 +14,6 @@ use super::{Access, Storage};
 const MAGIC: &str = "edgelog-bridge 1 ";
 
 /// A file's text: its first line, and `body`.
-#[cfg(any(feature = "bridge", test))]
 pub(crate) fn frame(sequence: u64, body: &str) -> String {
     format!("{MAGIC}{sequence} {} {:08x}\n{body}", body.len(), checksum(sequence, body.as_bytes()))
 }

@@ -83,6 +83,7 @@ impl FailedFlushes {
     }
 
     /// With what other holders have left, whose files are in the data directory `main`.
+    #[cfg(feature = "bridge")]
     pub(crate) fn with_others(mut self, main: &dyn Storage) -> Result<FailedFlushes> {
         self.flushes.extend(read_all(main)?);
         Ok(self)
