@@ -117,6 +117,17 @@ impl SavedLog {
         if too_far.is_some() || log.durable.offset == UNKNOWN {
             log.durable = proved_by_names(bases);
         }
+        let DurablePoint { offset, base_offset, position } = log.durable;
+        // A point stands in the segment that ends with it, or that goes on behind it.
+        let before = &bases[..bases.partition_point(|&base| base <= offset)];
+        let begins_between = before.iter().find(|&&base| base_offset < base && base < offset);
+        if let (Some(between), Some(&last)) = (begins_between, before.last()) {
+            doubts.push(format!(
+                "the checkpoint says that offset {offset} is at byte {position} of the segment that begins at \
+                 {base_offset}, and another one begins at {between}"
+            ));
+            log.durable = DurablePoint { offset, base_offset: last, position: Position(0) };
+        }
         let start = log.log_start_offset;
         // A log starts nowhere behind what is durable of it.
         let point = self.durable.offset;
