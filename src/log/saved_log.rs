@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_recovery_point_that_no_segment_reaches_is_not_believed() {
-        let bases = [0, 40, 90].map(Offset);
+        let bases = [0, 40, 50].map(Offset);
         assert_eq!(sample().supported_by(&bases), (sample(), Vec::new()));
         // A segment may be lost: what it held keeps its offsets.
         let lost = changed(|log| {
@@ -266,9 +266,20 @@ mod tests {
         assert_eq!((log.durable.offset, log.log_start_offset, doubts.len()), (Offset(40), Offset(0), 2), "{doubts:?}");
     }
 
+    /// The point stands in the segment that ends with it: where another one begins before it, its position says nothing.
+    #[test]
+    fn a_recovery_point_in_a_segment_that_ends_before_it_is_looked_for_in_the_last_one() {
+        let (log, doubts) = sample().supported_by(&[0, 50, 80, 90].map(Offset));
+        assert_eq!(log.durable, DurablePoint { offset: Offset(100), base_offset: Offset(90), position: Position(0) });
+        assert_eq!(doubts.len(), 1, "{doubts:?}");
+        // The very end of a sealed segment.
+        let at_end = [0, 50, 100].map(Offset);
+        assert_eq!(sample().supported_by(&at_end), (sample(), Vec::new()));
+    }
+
     #[test]
     fn an_epoch_that_begins_where_no_segment_reaches_is_not_believed() {
-        let bases = [0, 40, 90].map(Offset);
+        let bases = [0, 40, 50].map(Offset);
         let far = changed(|log| log.epochs[1].start_offset = Offset(1 << 62));
         let (log, doubts) = far.supported_by(&bases);
         assert_eq!((&log.epochs[..], doubts.len()), (&sample().epochs[..1], 1), "{doubts:?}");
