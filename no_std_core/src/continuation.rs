@@ -250,9 +250,10 @@ impl Continuation<'_> {
         }
         // The last durable batch ends at the recovery point: no batch and no hole, however legal, spans it. One that
         // is the start of the next segment may be known by its name alone, and segments may overlap there.
+        // A batch that compaction has thinned out is judged by what follows it: `judge_at`.
         // One that stands at the very offset that is due is no damage if its checksum holds: then the point is wrong.
-        let is_exact =
-            base_offset >= self.durable_below || !is_due && (self.contiguous || self.durable_below != self.offset_end);
+        let is_exact = base_offset >= self.durable_below
+            || !is_due && (self.contiguous || (self.durable_below != self.offset_end && batch.is_whole()));
         if self.next_offset < self.durable_below && last_offset >= self.durable_below && is_exact {
             if base_offset >= self.durable_below {
                 return Err(DecodeError::NotContiguous { expected: self.next_offset, found: base_offset });

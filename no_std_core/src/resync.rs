@@ -266,13 +266,10 @@ fn batch_behind_missing_ones(
         return None;
     }
     let batch = batch_at(bytes, damaged, plausible, &mut effort.corroboration)?;
-    let is_borne_out = match batch_at(bytes, batch.end, plausible, &mut effort.corroboration) {
-        Some(next) => batch.is_borne_out_by(&next, true),
-        None => {
-            let durable = plausible.durable_below;
-            batch.next_offset == plausible.offset_end || durable > 0 && batch.next_offset == durable
-        }
-    };
+    let durable = plausible.durable_below;
+    let ends_there = batch.next_offset == plausible.offset_end || durable > 0 && batch.next_offset == durable;
+    let next = batch_at(bytes, batch.end, plausible, &mut effort.corroboration);
+    let is_borne_out = next.map_or(ends_there, |next| batch.is_borne_out_by(&next, true));
     is_borne_out.then_some(batch)
 }
 

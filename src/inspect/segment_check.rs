@@ -380,8 +380,8 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         };
         let is_known = facts.saved.is_some();
         let in_this_boot = facts.same_boot && !facts.clean;
-        let is_suspect =
-            (in_this_boot || !is_known) && matches!(&damage.cause, Cause::Decode(error) if may_be_whole(error));
+        let is_suspect = (in_this_boot || !is_known && facts.contiguous())
+            && matches!(&damage.cause, Cause::Decode(error) if may_be_whole(error));
         let epochs = is_known.then(|| facts.epochs.view());
         let whole = is_suspect.then(|| self.walker.written_whole(position, first_offset, epochs)).flatten();
         let behind = valid_behind(&mut self.walker, damage, facts.epochs.view());

@@ -266,7 +266,7 @@ mod tests {
         assert_eq!((log.durable.offset, log.log_start_offset, doubts.len()), (Offset(40), Offset(0), 2), "{doubts:?}");
     }
 
-    /// The point stands in the segment that ends with it: where another one begins before it, its position says nothing.
+    /// The point stands in the segment that ends with it: where another begins before it, its position says nothing.
     #[test]
     fn a_recovery_point_in_a_segment_that_ends_before_it_is_looked_for_in_the_last_one() {
         let (log, doubts) = sample().supported_by(&[0, 50, 80, 90].map(Offset));

@@ -7,6 +7,7 @@ use edgelog_core::{
     Continuation, Effort, LeaderEpoch, Offset, Plausible, Position, RecordBatch, Resync, resync, written_whole,
 };
 
+use super::super::origin::Origin;
 use super::super::saved_log::DurablePoint;
 use super::report::CutTail;
 use super::{Recovery, Walked, lost_range};
@@ -41,7 +42,9 @@ impl Recovery<'_> {
     /// left it so: its records were there, and perhaps acknowledged.
     fn written_whole(&self, segment: &Segment, position: Position, end: Offset) -> Result<Option<Offset>> {
         let is_known = self.params.saved.is_some();
-        if is_known && !self.is_in_this_boot() {
+        // Of a log that no checkpoint knows, one that was copied here may end in anything.
+        let may_be_torn = if is_known { !self.is_in_this_boot() } else { self.log.origin() == Origin::Imported };
+        if may_be_torn {
             return Ok(None);
         }
         let epochs = self.log.epochs.read();
