@@ -73,6 +73,7 @@ fn judge(bytes: &[u8], contiguous: bool) {
         offset_end: Offset(i64::MAX),
         durable_below: Offset(0),
         durable_position: 0,
+        unbroken_from: Offset::MAX,
         epochs: None,
         epoch_before: None,
         check_crc: true,

@@ -37,6 +37,10 @@ pub struct Continuation<'a> {
     pub durable_below: Offset,
     /// Where in the bytes the recovery point stands; 0 where it does not stand in them.
     pub durable_position: u64,
+    /// From here on the log was written by a program that leaves no holes, although offsets need only rise before: the
+    /// recovery point of a log that was copied here and is written here since. `Offset::MAX` where no such point is
+    /// known.
+    pub unbroken_from: Offset,
     /// The epochs of the log; `None` where no checkpoint knows them: then any epoch continues it.
     pub epochs: Option<EpochTableView<'a>>,
     /// The epoch field of the batch that ends where this one is due; `None` where it is not known.
@@ -141,14 +145,18 @@ impl Continuation<'_> {
                     return Continuation { check_crc: true, ..*self }.judge_at(bytes, position, effort);
                 }
             }
-            if found.base_offset > self.next_offset
-                && !is_jump_believed(bytes, found, self.next_offset, &self.plausible(), effort)
-            {
+            if found.base_offset > self.next_offset && !self.is_jump_believed(bytes, found, effort) {
                 let (expected, found) = (self.next_offset, found.base_offset);
                 return Standing::Damage(DecodeError::NotContiguous { expected, found });
             }
         }
         Standing::Batch { batch: found, epoch, right_epoch }
+    }
+
+    /// Whether a batch that leaves a hole before it is believed against what stands behind it.
+    fn is_jump_believed(&self, bytes: &mut impl SegmentBytes, found: Candidate, effort: &mut Effort) -> bool {
+        let may_end_behind_hole = self.next_offset < self.unbroken_from;
+        is_jump_believed(bytes, found, self.next_offset, &self.plausible(), may_end_behind_hole, effort)
     }
 
     /// What a batch behind damage at this place looks like.
@@ -416,6 +424,37 @@ mod tests {
         assert_eq!(judge(30, 32, 32), Ok(30));
     }
 
+    /// What was appended here behind what was copied here has no hole, and a file next to the segment may know its end.
+    #[test]
+    fn a_last_batch_behind_a_hole_is_not_believed_where_no_hole_can_be() {
+        struct Named(Vec<u8>, i64);
+        impl SegmentBytes for Named {
+            fn end(&self) -> u64 {
+                self.0.len() as u64
+            }
+            fn at(&mut self, position: u64, _wanted: usize) -> &[u8] {
+                &self.0[position as usize..]
+            }
+            fn names_end(&mut self, end: Offset, is_last: bool) -> bool {
+                is_last && end == self.1
+            }
+        }
+        let holds = |unbroken_from: i64, named: i64| {
+            let due = Continuation {
+                contiguous: false,
+                epochs: None,
+                durable_below: Offset(0),
+                unbroken_from: Offset(unbroken_from),
+                ..due(Offset(30))
+            };
+            let mut bytes = Named(batch_of(Offset(40), 2), named);
+            matches!(due.judge_at(&mut bytes, 0, &mut Effort::for_segment(1000)), Standing::Batch { .. })
+        };
+        assert!(holds(i64::MAX, 0) && holds(31, 0) && holds(i64::MAX, 42));
+        assert!(!holds(30, 0), "written here since");
+        assert!(!holds(i64::MAX, 32), "put at 30 it ends where it is said to end");
+    }
+
     fn due(next_offset: Offset) -> Continuation<'static> {
         Continuation {
             next_offset,
@@ -423,6 +462,7 @@ mod tests {
             offset_end: Offset::MAX,
             durable_below: Offset(15),
             durable_position: 0,
+            unbroken_from: Offset::MAX,
             epochs: Some(EpochTableView(&EPOCHS)),
             epoch_before: None,
             check_crc: true,

@@ -89,7 +89,7 @@ pub use partitioner::partition_for_key;
 pub use record::{Header, Headers, RECORD_LEN_MIN, Record};
 pub use record_batch::{
     BATCH_LENGTH_MAX, BATCH_LENGTH_MIN, CRC_START, HEADER_LEN, LOG_OVERHEAD, MAGIC, RecordBatch, Records, RecordsMark,
-    TimestampType, restamped_crc, stamp_base, stamp_max_timestamp,
+    TimestampType, empty_batch, restamped_crc, stamp_base, stamp_compressed, stamp_max_timestamp,
 };
 pub use record_batch_builder::{BATCH_SIZE_MAX, RecordBatchBuilder, encode_one};
 pub use resync::{

@@ -33,7 +33,7 @@ use crate::crc32c::{crc32c, crc32c_combine};
 use crate::error::DecodeError;
 use crate::old_message::OldMessage;
 use crate::record::{RECORD_LEN_MIN, Record};
-use crate::units::{LeaderEpoch, Offset, TimestampMs};
+use crate::units::{LeaderEpoch, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP, Offset, TimestampMs};
 
 /// Bytes before the records.
 pub const HEADER_LEN: usize = 61;
@@ -131,6 +131,14 @@ impl<'a> RecordBatch<'a> {
         // The size is never below HEADER_LEN: this cannot fail, and says so to the compiler without a panic.
         let payload = bytes.get(HEADER_LEN..).unwrap_or_default();
         Ok(Self { header, payload, bytes })
+    }
+
+    /// What the batch at the start of `bytes` says of its place, unchecked: no checksum covers it. `None` where the
+    /// header is not all there.
+    #[inline]
+    pub fn peek_place(bytes: &[u8]) -> Option<(Offset, LeaderEpoch)> {
+        let (header, _) = RecordBatchHeader::ref_from_prefix(bytes).ok()?;
+        Some((Offset(header.base_offset.get()), LeaderEpoch(header.partition_leader_epoch.get())))
     }
 
     /// The size in bytes of the batch at the start of `bytes`, from its first twelve bytes alone (of
@@ -567,6 +575,48 @@ pub fn stamp_base(batch: &mut [u8], base_offset: Offset, leader_epoch: LeaderEpo
     };
     header.base_offset.set(base_offset.0);
     header.partition_leader_epoch.set(leader_epoch.0);
+}
+
+/// Makes a header whole again whose records are compressed now: length, codec and CRC say what `batch` holds.
+///
+/// # Panics
+/// Where `batch` is shorter than a header or longer than a batch: a mistake of the caller, not of the data.
+pub fn stamp_compressed(batch: &mut [u8], codec: CompressionType) {
+    let batch_length = i32::try_from(batch.len() - LOG_OVERHEAD).expect("a batch that fits");
+    let Ok((header, _)) = RecordBatchHeader::mut_from_prefix(batch) else {
+        panic!("a batch of {} bytes has no header to stamp", batch.len())
+    };
+    header.batch_length.set(batch_length);
+    header.attributes.set(header.attributes.get() & !ATTRIBUTE_CODEC | i16::from(codec.id()));
+    let crc = crc32c(&batch[CRC_START..]);
+    if let Ok((header, _)) = RecordBatchHeader::mut_from_prefix(batch) {
+        header.crc.set(crc);
+    }
+}
+
+/// The batch that says that the offsets `first..next` hold no records, as Kafka's own compaction leaves it.
+///
+/// # Panics
+/// Where these are no offsets of one batch: 1 to `i32::MAX` of them.
+pub fn empty_batch(first: Offset, next: Offset, leader_epoch: LeaderEpoch) -> [u8; HEADER_LEN] {
+    let last_offset_delta = i32::try_from(next - first - 1).ok().filter(|&delta| delta >= 0);
+    let mut header = RecordBatchHeader {
+        base_offset: first.0.into(),
+        batch_length: BATCH_LENGTH_MIN.into(),
+        partition_leader_epoch: leader_epoch.0.into(),
+        magic: MAGIC,
+        crc: 0.into(),
+        attributes: 0.into(),
+        last_offset_delta: last_offset_delta.expect("a batch's offsets fit 31 bits").into(),
+        base_timestamp: NO_TIMESTAMP.0.into(),
+        max_timestamp: NO_TIMESTAMP.0.into(),
+        producer_id: NO_PRODUCER_ID.into(),
+        producer_epoch: NO_PRODUCER_EPOCH.into(),
+        base_sequence: NO_SEQUENCE.into(),
+        record_count: 0.into(),
+    };
+    header.crc.set(crc32c(&header.as_bytes()[CRC_START..]));
+    zerocopy::transmute!(header)
 }
 
 /// Sets the greatest timestamp of a whole batch and, since the CRC covers it, the CRC.

@@ -7,6 +7,11 @@
 //!    believe some of them in rising order, the best one is taken. A base offset that damage has raised would
 //!    otherwise hide everything behind it.
 //!
+//! Where batches are contiguous, the batch that stands right at the damage may hold, but for the offsets that are
+//! missing before it. It is believed where the next batch goes on from it, or, where none follows, where it ends at the
+//! recovery point or in front of the next segment: then its base offset is not what is damaged, and something before it
+//! is gone.
+//!
 //! Below the recovery point every offset was durable, so a candidate there lies below that point; only where there is
 //! none, the first batch at or above the point is looked for, not before the place where the point stands.
 //!
@@ -38,6 +43,12 @@ pub trait SegmentBytes {
     /// Bytes from `position` on: at least `wanted`, or all up to the end where it is nearer. Fewer mean that the rest
     /// cannot be read.
     fn at(&mut self, position: u64, wanted: usize) -> &[u8];
+
+    /// Whether a file next to the segment says that a batch ends before `end`: an index by its last entry, or, behind
+    /// the last segment of a log, a snapshot by its name. Asked where no other batch says anything.
+    fn names_end(&mut self, _end: Offset, _is_last: bool) -> bool {
+        false
+    }
 }
 
 impl SegmentBytes for &[u8] {
@@ -233,6 +244,9 @@ fn resync_within(
     plausible: &Plausible<'_>,
     effort: &mut Effort,
 ) -> Resync {
+    if let Some(batch) = batch_behind_missing_ones(bytes, damaged, plausible, effort).filter(|_| from <= damaged + 1) {
+        return Resync::Found(batch);
+    }
     match find_batch(bytes, from, plausible, &mut effort.search) {
         Resync::Found(first) => {
             Resync::Found(corroborated(bytes, first, (damaged, plausible.offset_min), plausible, effort))
@@ -241,22 +255,42 @@ fn resync_within(
     }
 }
 
+/// The batch right at the damage, where what follows bears its base offset out: batches before it are missing.
+fn batch_behind_missing_ones(
+    bytes: &mut impl SegmentBytes,
+    damaged: u64,
+    plausible: &Plausible<'_>,
+    effort: &mut Effort,
+) -> Option<Candidate> {
+    if !plausible.contiguous || plausible.offset_min == Plausible::ANY_OFFSET {
+        return None;
+    }
+    let batch = batch_at(bytes, damaged, plausible, &mut effort.corroboration)?;
+    let durable = plausible.durable_below;
+    let ends_there = batch.next_offset == plausible.offset_end || durable > 0 && batch.next_offset == durable;
+    let next = batch_at(bytes, batch.end, plausible, &mut effort.corroboration);
+    let is_borne_out = next.map_or(ends_there, |next| batch.is_borne_out_by(&next, true));
+    is_borne_out.then_some(batch)
+}
+
 /// Whether a batch that holds, and that leaves a hole before it where holes are legal, is believed.
 ///
 /// `candidate` directly follows the last good batch, whose end and next offset are `candidate.position` and
-/// `expected`. It is believed unless the batches behind it contradict its base offset.
+/// `expected`. It is believed unless the batches behind it contradict its base offset. Where none follows,
+/// `may_end_behind_hole` says whether the last batch of the log can leave a hole before it.
 pub(crate) fn is_jump_believed(
     bytes: &mut impl SegmentBytes,
     candidate: Candidate,
     expected: Offset,
     plausible: &Plausible<'_>,
+    may_end_behind_hole: bool,
     effort: &mut Effort,
 ) -> bool {
     // The usual case: the next header goes on from here.
     if next_header_agrees(bytes.at(candidate.end, HEADER_LEN), candidate.next_offset, plausible) {
         return true;
     }
-    if would_lead_on(bytes, &candidate, expected, plausible, effort) {
+    if would_lead_on(bytes, &candidate, expected, plausible, may_end_behind_hole, effort) {
         return false;
     }
     let before = (candidate.position, expected);
@@ -264,14 +298,17 @@ pub(crate) fn is_jump_believed(
 }
 
 /// Whether the log would go on behind `candidate` without a hole and without an overlap, had it the offset `expected`:
-/// to the next batch, or, where none follows, to the recovery point. Then its base offset alone is what is wrong. Where
-/// the next segment begins says nothing: it may overlap this one, and a hole before that be as wide.
+/// to the next batch, or, where none follows, to the recovery point, or to an end that a file next to the segment
+/// names. Then its base offset alone is what is wrong. So it is where no batch follows, and the program that wrote this
+/// part of the log leaves no holes. Where the next segment begins says nothing: it may overlap this one, and a hole
+/// before that be as wide.
 #[cold]
 fn would_lead_on(
     bytes: &mut impl SegmentBytes,
     candidate: &Candidate,
     expected: Offset,
     plausible: &Plausible<'_>,
+    may_end_behind_hole: bool,
     effort: &mut Effort,
 ) -> bool {
     let offsets = candidate.next_offset - candidate.base_offset;
@@ -279,7 +316,8 @@ fn would_lead_on(
     let behind = Plausible { offset_min: due_behind, durable_below: Offset(0), ..*plausible };
     match batch_at(bytes, candidate.end, &behind, &mut effort.corroboration) {
         Some(next) => next.base_offset == due_behind,
-        None => due_behind == plausible.durable_below,
+        None if due_behind == plausible.durable_below || !may_end_behind_hole => true,
+        None => bytes.names_end(due_behind, plausible.offset_end == Offset::MAX),
     }
 }
 
@@ -438,7 +476,10 @@ fn corroborated(
 /// Where the best of all ways to believe some of the candidates starts.
 ///
 /// Any two that follow each other in a way agree. The best one has the most credit; of two such, the one that ends
-/// with the lower offset (damage raises more often than it lowers), and then the one that starts first.
+/// with the lower offset, and then the one that starts first. Where offsets need only rise, and two neighbours
+/// contradict each other with nothing else to say which is damaged, no rule can be right always. The lower one hides
+/// the higher one alone; the higher one would hide all that lies between. And a damaged field of 64 bits is greater
+/// than the right one nearly always. Indexes say nothing here: they name some batches, and are as old as the damage.
 /// `is_borne_out`: the last two agree side by side, and are believed in any case. So is one that ends at the recovery
 /// point, as the last durable batch does, or where the next segment begins.
 fn best_start(candidates: &[Candidate], before: (u64, Offset), plausible: &Plausible<'_>, is_borne_out: bool) -> usize {
@@ -695,7 +736,7 @@ mod tests {
             let jump = Candidate { position, end, base_offset: Offset(*base), next_offset: Offset(base + 1) };
             let mut effort = Effort::for_segment(bytes.len() as u64);
             let behind = Plausible { offset_min: Offset(due), ..rules };
-            assert!(is_jump_believed(&mut &bytes[..], jump, Offset(due), &behind, &mut effort), "{base}");
+            assert!(is_jump_believed(&mut &bytes[..], jump, Offset(due), &behind, true, &mut effort), "{base}");
             (position, due) = (end, base + 1);
         }
         // Behind damage, too: the first batch that holds is where the log goes on.

@@ -9,10 +9,9 @@
 //! 2. Through the map, all that is behind the first bytes, and then these. A kill leaves no length without the rest.
 //!
 //! So a batch whose header holds, and whose last byte is not zero, was written whole. So was one whose checksum holds
-//! and whose base offset alone is wrong: the checksum comes with the bytes behind it, and no writer gives out an offset
-//! but the next one. A batch may end in a few zeros
-//! itself (a record without headers in one, LZ4's end mark in four): these count for as long as no page begins among
-//! them.
+//! and whose base offset, or whose number of records, alone is wrong: the checksum comes with the bytes behind it, and
+//! no writer gives out an offset but the next one. A batch may end in a few zeros itself (a record without headers in
+//! one, LZ4's end mark in four): these count for as long as no page begins among them.
 
 use zerocopy::FromBytes;
 
@@ -30,18 +29,24 @@ const PAGE_BYTES: u64 = 4096;
 /// now.
 ///
 /// The answer counts where the machine has not booted since the batch was written: a power cut takes bytes in any
-/// order.
+/// order. Where no checkpoint knows the log (`due.epochs` is `None`), neither that nor its history is known, and only a
+/// batch whose checksum holds was written whole.
 pub fn written_whole(bytes: &mut impl SegmentBytes, position: u64, due: &Continuation<'_>) -> Option<Candidate> {
     let (header, _) = RecordBatchHeader::read_from_prefix(bytes.at(position, HEADER_LEN)).ok()?;
     let epoch = LeaderEpoch(header.partition_leader_epoch.get());
     let is_of_this_history = due.epochs.is_none_or(|epochs| epochs.epoch_for(due.next_offset) == Some(epoch));
     let is_whole = header.record_count.get().checked_sub(1) == Some(header.last_offset_delta.get());
-    if !is_whole || !is_of_this_history {
+    if !is_of_this_history {
         return None;
+    }
+    if !is_whole {
+        // Nothing but a count that no batch has: what holds was written, whatever it says.
+        return displaced_batch(bytes, position, due.next_offset);
     }
     if Offset(header.base_offset.get()) != due.next_offset {
         return displaced_batch(bytes, position, due.next_offset);
     }
+    due.epochs?;
     let batch = plausible_candidate(&header, position, bytes.end(), &due.plausible())?;
     if checksum(bytes, position, batch.end)? == header.crc.get() {
         return None;
@@ -82,6 +87,7 @@ mod tests {
             offset_end: Offset::MAX,
             durable_below: Offset(0),
             durable_position: 0,
+            unbroken_from: Offset::MAX,
             epochs: Some(EpochTableView(&EPOCHS)),
             epoch_before: None,
             check_crc: true,

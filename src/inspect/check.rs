@@ -86,7 +86,8 @@ pub(super) fn check_store(
             let text = format!("{error}; no program opens the store for writing before it is moved away");
             findings.store(Severity::Note, LOCK_FILE, text);
         }
-        let known = facts.newest.clone().unwrap_or_default().logs;
+        let newest = facts.newest.clone().unwrap_or_default();
+        let (known, is_recorded) = (newest.logs, newest.is_recorded);
         let leftovers = survey(&**storage, &entries, &known);
         let unfinished = leftovers.unfinished.iter().map(ToString::to_string);
         for dir in leftovers.deleted.iter().map(|(dir, _)| dir.clone()).chain(unfinished) {
@@ -124,7 +125,7 @@ pub(super) fn check_store(
                 }
                 let text = format!("{reason}; the next open writes it again from the topic's second copy");
                 findings.store(Severity::Heals, &path, text);
-            } else if are_settings_lost(&**storage, &name) {
+            } else if are_settings_lost(&**storage, &name, is_recorded) {
                 let text = "missing: the defaults count, and nothing is deleted until it is altered";
                 findings.store(Severity::Note, &format!("{name}/{}", file_names::TOPIC_CONFIG), text);
             }
@@ -720,7 +721,7 @@ impl LogCheck<'_, '_> {
         };
         let [index, time_index] = file_names::index_files(&self.facts.dir, base);
         let indexes = IndexCheck::load(&**self.storage, index, time_index, base);
-        let rules = self.facts.walk_rules(base, upper);
+        let rules = self.facts.walk_rules(&**self.storage, base, upper);
         let mut walker = Walker::new(file, len.min(READABLE_BYTES_MAX), rules);
         walker.set_hints(indexes.positions());
         walker.set_epoch_before(self.epoch_before.take());

@@ -605,7 +605,7 @@ impl Exporter<'_> {
             self.lose(path, 0, reached, base, text);
         }
         let len = file.len().map_err(Error::storage("look at", path))?.min(READABLE_BYTES_MAX);
-        let rules = WalkRules { contiguous, ..self.facts.walk_rules(base, upper) };
+        let rules = WalkRules { contiguous, ..self.facts.walk_rules(self.storage, base, upper) };
         let mut walker = Walker::new(file, len, rules);
         loop {
             let before = walker.position();

@@ -7,7 +7,8 @@ use edgelog_core::{EpochTable, LogConfig, Offset, Position};
 
 use super::pause;
 use crate::error::{Error, Result};
-use crate::log::{Origin, SavedLog, TopicPartition, believed, is_written_here};
+use crate::log::{Believed, Origin, SavedLog, TopicPartition, believed, is_written_here};
+use crate::segment::NamedEnds;
 use crate::segment::file_names;
 use crate::segment::walk::WalkRules;
 pub(super) use crate::storage::framed::read_whole;
@@ -145,6 +146,8 @@ pub(super) struct LogFacts {
     pub(super) saved: Option<SavedLog>,
     /// And what they do not.
     pub(super) doubts: Vec<String>,
+    /// See [`Believed::unbroken_from`].
+    pub(super) unbroken_from: Offset,
     /// See [`SavedLog::far_end`].
     pub(super) far_end: Option<Position>,
     /// As the checkpoint says, or, where none knows the log, what it holds.
@@ -169,10 +172,7 @@ impl LogFacts {
             .map(|listing| listing.segments.iter().map(|(base, _)| *base).collect())
             .unwrap_or_default();
         let far_end = store.saved(name).and_then(SavedLog::far_end);
-        let (saved, doubts) = match store.saved(name) {
-            Some(saved) => believed(saved, storage, &name.to_string(), &bases),
-            None => (None, Vec::new()),
-        };
+        let Believed { saved, doubts, unbroken_from } = believed(store.saved(name), storage, &name.to_string(), &bases);
         let epochs = saved.as_ref().map(|saved| saved.epochs.clone()).unwrap_or_default();
         let dir = name.to_string();
         let origin = match &saved {
@@ -197,6 +197,7 @@ impl LogFacts {
             is_shut: store.unreadable.is_some(),
             saved,
             doubts,
+            unbroken_from,
             config,
             same_boot: store.newest.as_ref().is_some_and(|newest| is_boot(storage, newest.boot_id)),
         }
@@ -223,8 +224,14 @@ impl LogFacts {
     }
 
     /// What the batches of the segment at `base` are held to; `upper`: where the next segment begins.
-    pub(super) fn walk_rules(&self, base: Offset, upper: Option<Offset>) -> WalkRules {
+    pub(super) fn walk_rules(&self, storage: &dyn Storage, base: Offset, upper: Option<Offset>) -> WalkRules {
+        let named_ends = match self.origin {
+            Origin::Own => NamedEnds::NONE,
+            Origin::Imported => NamedEnds::read(storage, &self.dir, base, upper.is_none()),
+        };
         WalkRules {
+            unbroken_from: self.unbroken_from,
+            named_ends,
             first_offset: Some(base),
             contiguous: self.contiguous(),
             offset_end: upper.unwrap_or(Offset::MAX),
@@ -268,10 +275,8 @@ impl Listing {
             if let Some(base) = file_names::parse_part_file(name) {
                 listing.parts.push(path());
                 let missing = listing.segments.iter().all(|(other, _)| *other != base);
-                let cuts = names.iter().filter(|cut| file_names::parse_cut_file(cut) == Some(base));
-                // As the engine chooses: an older one is the tail of an earlier recovery.
-                let cut = cuts.max_by_key(|cut| file_names::cut_file_epoch(cut));
-                if let (true, Some(cut)) = (missing, cut) {
+                let displaced = file_names::displaced_segment(names.iter().map(String::as_str), base);
+                if let (true, Some(cut)) = (missing, displaced) {
                     let cut = format!("{dir}/{cut}");
                     listing.displaced.push(cut.clone());
                     listing.segments.push((base, cut));

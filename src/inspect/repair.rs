@@ -372,7 +372,8 @@ fn repair_log(
     for segment in &plan.segments {
         let path = file_names::log_file(&facts.dir, segment.base_offset);
         if segment.rewrite {
-            let done = rewrite_segment(storage, rewrite_of(&facts, segment, point), &mut Decompressor::default())?;
+            let done =
+                rewrite_segment(storage, rewrite_of(storage, &facts, segment, point), &mut Decompressor::default())?;
             if let (Some(position), Some(saved)) = (done.recovery_position, saved_of(checkpoint, &facts.name)) {
                 saved.durable = DurablePoint { offset: point, base_offset: segment.base_offset, position };
             }
@@ -503,11 +504,11 @@ pub fn salvage(storage: &Arc<dyn Storage>, path: &str) -> Result<SalvageReport> 
 }
 
 /// What the log knows of a segment that is to be rewritten.
-fn rewrite_of<'a>(facts: &'a LogFacts, plan: &SegmentPlan, point: Offset) -> Rewrite<'a> {
+fn rewrite_of<'a>(storage: &dyn Storage, facts: &'a LogFacts, plan: &SegmentPlan, point: Offset) -> Rewrite<'a> {
     Rewrite {
         dir: &facts.dir,
         base_offset: plan.base_offset,
-        rules: facts.walk_rules(plan.base_offset, plan.upper),
+        rules: facts.walk_rules(storage, plan.base_offset, plan.upper),
         epochs: facts.epochs.view(),
         point,
         is_last: plan.upper.is_none(),
@@ -519,7 +520,7 @@ fn rewrite_of<'a>(facts: &'a LogFacts, plan: &SegmentPlan, point: Offset) -> Rew
 /// segment without indexes, which is sound.
 fn rebuild_indexes(storage: &dyn Storage, facts: &LogFacts, plan: &SegmentPlan) -> Result<()> {
     let path = file_names::log_file(&facts.dir, plan.base_offset);
-    let walker = Walker::open(storage, &path, facts.walk_rules(plan.base_offset, plan.upper))?;
+    let walker = Walker::open(storage, &path, facts.walk_rules(storage, plan.base_offset, plan.upper))?;
     let built = build_indexes(walker, plan.base_offset, facts.config.index_interval_bytes);
     remove_indexes(storage, &facts.dir, plan.base_offset)?;
     write_indexes(storage, &facts.dir, &built)

@@ -322,6 +322,13 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         let is_last = self.upper.is_none();
         let mut text = damage.cause.to_string();
         text.push_str(&behind_damage(damage.unread_from, None));
+        if !durable && self.upper == Some(first_offset) {
+            let end = damage.resumes_at.unwrap_or(self.walker.end());
+            text.push_str("; the next segment goes on in front of it, and the next open keeps these bytes aside");
+            self.add(Severity::Heals, position, text);
+            self.indexes.skip_to(end, first_offset);
+            return Flow::Continue;
+        }
         if ends_log(point, durable, is_last, damage) {
             return self.on_damaged_end(damage, text);
         }
@@ -365,11 +372,18 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         let Damage { position, first_offset, .. } = *damage;
         let bytes = self.walker.tail_bytes(position);
         let facts = &self.log.facts;
-        let may_be_whole =
-            |error: &DecodeError| matches!(error, DecodeError::BadCrc { .. } | DecodeError::NotContiguous { .. });
-        let is_suspect = facts.same_boot && matches!(&damage.cause, Cause::Decode(error) if may_be_whole(error));
-        let whole =
-            is_suspect.then(|| self.walker.written_whole(position, first_offset, facts.epochs.view())).flatten();
+        let may_be_whole = |error: &DecodeError| {
+            matches!(
+                error,
+                DecodeError::BadCrc { .. } | DecodeError::NotContiguous { .. } | DecodeError::BadRecordCount { .. }
+            )
+        };
+        let is_known = facts.saved.is_some();
+        let in_this_boot = facts.same_boot && !facts.clean;
+        let is_suspect = (in_this_boot || !is_known && facts.contiguous())
+            && matches!(&damage.cause, Cause::Decode(error) if may_be_whole(error));
+        let epochs = is_known.then(|| facts.epochs.view());
+        let whole = is_suspect.then(|| self.walker.written_whole(position, first_offset, epochs)).flatten();
         let behind = valid_behind(&mut self.walker, damage, facts.epochs.view());
         if let Cause::Decode(error @ DecodeError::BadOffset { .. }) = &damage.cause {
             let is_known_here = facts.same_boot || facts.saved.is_none();
@@ -403,7 +417,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             ": {records} valid records are in them, {offsets}; after it, `edgelog repair --salvage {cut}` appends them \
              again"
         );
-        if facts.same_boot {
+        if in_this_boot {
             self.log.lose(self.path.to_owned(), Some(position), first_offset, next, text);
         } else {
             self.add(Severity::Heals, position, text);
@@ -443,6 +457,15 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
                     let text = format!("offsets {end} to {} are in no segment: compacted, or missing", next - 1);
                     self.log.plan.has_holes = true;
                     self.log.add(Severity::Note, path, position, None, text);
+                }
+                Some(next) if self.log.facts.contiguous() && point.is_some_and(|p| end < p && p < next) => {
+                    // Nothing promised what lies beyond the point, and the next segment does not go on from it.
+                    let point = point.unwrap_or(next);
+                    let text =
+                        format!("the segment ends before offset {end}, and everything below {point} was durable");
+                    self.log.lose(path, position, end, point, text);
+                    (self.plan.rewrite, self.plan.fill_to) = (true, Some(point));
+                    flow = Flow::EndOfLog;
                 }
                 Some(next) if end < next && self.log.facts.contiguous() => {
                     if point.is_none_or(|point| end < point) {

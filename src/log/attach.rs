@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 use edgelog_core::limits::READABLE_BYTES_MAX;
 use edgelog_core::{
     Continuation, Effort, EpochEntry, EpochLearner, EpochTable, HEADER_LEN, Judgement, NO_LEADER_EPOCH, Offset,
-    Position, Standing,
+    Position, SegmentBytes, Standing,
 };
 
 use super::attachment::{Attachment, POLL_MAX, POLL_MIN};
 use super::old_format::behind_old_messages;
 use super::open_log::OpenLog;
 use super::origin::{Origin, is_written_here};
-use super::proof::believed;
+use super::proof::{Believed, believed};
 use super::role::{Attached, Role};
 use super::saved_log::DurablePoint;
 use super::shared::{LogShared, is_gone};
@@ -43,7 +43,7 @@ const LIST_EVERY: u32 = 16;
 pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
     let (storage, dir): (_, Arc<str>) = (&params.storage, params.name.to_string().into());
     let bases = list_segments(&**storage, &dir, &params.name)?;
-    let saved = params.saved.as_ref().and_then(|saved| believed(saved, &**storage, &dir, &bases).0);
+    let Believed { saved, unbroken_from, .. } = believed(params.saved.as_ref(), &**storage, &dir, &bases);
     let recovery_point = saved.as_ref().map_or(Offset(0), |saved| saved.durable.offset);
     // A log that no checkpoint knows was copied from a broker, and its offsets need only rise; or its checkpoint is
     // lost, and a hole is a loss.
@@ -61,6 +61,7 @@ pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
     let end = attachment.next_offset;
     let role = Role::Attached(Attached { attachment: Mutex::new(attachment), flushing: Mutex::new(()) });
     let log = LogShared::new(params, saved.as_ref(), origin, role);
+    log.unbroken_from.store(unbroken_from, Ordering::Relaxed);
     *log.segments.write() = segments;
     log.log_end_offset.store(end, Ordering::Release);
     log.high_watermark.store(end, Ordering::Release);
@@ -169,6 +170,9 @@ impl LogShared {
                 // A writer has opened the store since, and recovered the log: it is read again by what is known now.
                 at.id = Some(saved.id);
                 self.origin.store(saved.origin as u8, Ordering::Relaxed);
+                let bases: Vec<Offset> = self.segments.read().iter().map(|segment| segment.base_offset).collect();
+                let known = believed(Some(&saved), &*self.storage, &self.dir, &bases);
+                self.unbroken_from.store(known.unbroken_from, Ordering::Relaxed);
                 *self.epochs.write() = EpochTable::from_entries(saved.epochs.clone()).unwrap_or_default();
                 let start = self.log_start_offset.load(Ordering::Acquire);
                 self.begin_again(at, start)?;
@@ -578,8 +582,28 @@ fn judge_in_file(at: &Attachment, position: Position, due: Continuation<'_>) -> 
     let path = at.segment.path();
     let file = at.segment.file()?;
     let len = file.len().map_err(Error::storage("look at", &path))?.min(READABLE_BYTES_MAX);
-    let mut window = Window::new(Arc::clone(file), len);
-    Ok(due.judge_at(&mut window, u64::from(position), &mut Effort::for_segment(len)))
+    let mut bytes = InFile { window: Window::new(Arc::clone(file), len), segment: &at.segment };
+    Ok(due.judge_at(&mut bytes, u64::from(position), &mut Effort::for_segment(len)))
+}
+
+/// The bytes of a segment by system calls, and what the files next to it say.
+struct InFile<'a> {
+    window: Window,
+    segment: &'a Segment,
+}
+
+impl SegmentBytes for InFile<'_> {
+    fn end(&self) -> u64 {
+        self.window.end()
+    }
+
+    fn at(&mut self, position: u64, wanted: usize) -> &[u8] {
+        self.window.at(position, wanted)
+    }
+
+    fn names_end(&mut self, end: Offset, is_last: bool) -> bool {
+        self.segment.named_ends(is_last).has(end)
+    }
 }
 
 /// Whether nothing was ever written from the attachment's place to `len`.

@@ -4,8 +4,8 @@
 use std::cell::{RefCell, RefMut};
 
 use edgelog_core::{
-    CRC_START, CompressionType, DecodeError, EncodeError, HEADER_LEN, LOG_OVERHEAD, NO_TIMESTAMP, RecordBatch,
-    TimestampMs, TimestampType, crc32c, encode_one,
+    CompressionType, DecodeError, EncodeError, HEADER_LEN, NO_TIMESTAMP, RecordBatch, TimestampMs, TimestampType,
+    encode_one, stamp_compressed,
 };
 
 use super::shared::LogShared;
@@ -65,12 +65,7 @@ fn compress_batch(codec: CompressionType, batch: &[u8], out: &mut Vec<u8>) -> Re
     if out.len() >= batch.len() {
         return Ok(false);
     }
-    let batch_length = (out.len() - LOG_OVERHEAD) as u32;
-    out[8..12].copy_from_slice(&batch_length.to_be_bytes());
-    // The codec is the low three bits of the attributes' low byte; nothing else in the header changes.
-    out[22] |= codec.id();
-    let crc = crc32c(&out[CRC_START..]);
-    out[17..21].copy_from_slice(&crc.to_be_bytes());
+    stamp_compressed(out, codec);
     Ok(true)
 }
 

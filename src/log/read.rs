@@ -14,6 +14,7 @@ use edgelog_core::{
 
 use super::batch::Batch;
 use super::handle::Log;
+use super::lost_range::LostRange;
 use super::origin::Origin;
 use super::shared::{LogShared, is_gone};
 use super::signal::Signal;
@@ -147,25 +148,6 @@ enum Walked {
     Batch(Place),
     /// At the segment's end, or at damage behind which nothing at or before that offset follows.
     Stopped(Place),
-}
-
-/// Offsets that damage has taken, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LostRange {
-    /// First offset that could not be read.
-    pub first_offset: Offset,
-    /// First offset that can be read again.
-    pub next_offset: Offset,
-    /// The segment file, relative to the data directory.
-    pub file: String,
-    /// First damaged byte in it.
-    pub position: Position,
-    /// First byte behind that is good again; `None` where that is in a later segment.
-    pub resumes_at: Option<Position>,
-    /// Where the search for good batches gave up because its effort was spent: bytes from here on were not
-    /// looked at.
-    pub unread_from: Option<Position>,
 }
 
 impl Reader {
@@ -537,7 +519,7 @@ impl Reader {
         }
         let epoch = if contiguous { self.table_epoch.unwrap_or(claimed) } else { claimed };
         let says = next_offset;
-        let next_offset = if contiguous { says } else { self.next_in_imported(due, position, len)? };
+        let next_offset = if contiguous { says } else { self.next_in_imported(due, position, len, size)? };
         // What lies behind where it ends, though it says otherwise, is read from where the log goes on.
         let until = if next_offset < says { next_offset } else { Offset::MAX };
         let place = self.place.as_ref().expect("located above");
@@ -574,6 +556,7 @@ impl Reader {
             offset_end,
             durable_below: if contiguous { Offset(0) } else { log.recovery_point.load(Ordering::Acquire) },
             durable_position: 0,
+            unbroken_from: if contiguous { Offset::MAX } else { log.unbroken_from.load(Ordering::Relaxed) },
             epochs: None,
             epoch_before: None,
             check_crc: false,
@@ -582,12 +565,22 @@ impl Reader {
 
     /// In a log whose offsets need only rise: holds the batch at the reader's place against what stands behind it, and
     /// returns the offset that is due there.
-    fn next_in_imported(&mut self, due: Continuation<'_>, position: Position, end: Position) -> Result<Offset> {
+    fn next_in_imported(
+        &mut self,
+        due: Continuation<'_>,
+        position: Position,
+        end: Position,
+        size: usize,
+    ) -> Result<Offset> {
         let segment = Arc::clone(&self.place.as_ref().expect("located").segment);
         let mut effort = Effort::for_segment(u64::from(end));
         let mut bytes = Lent { cursor: &mut self.cursor, segment: &segment, end };
         match due.judge_at(&mut bytes, u64::from(position), &mut effort) {
-            Standing::Batch { batch, .. } => Ok(batch.next_offset),
+            Standing::Batch { batch, .. } => {
+                // The look at what stands behind may have moved the stretch on.
+                self.cursor.bytes(&segment, position, end, size)?;
+                Ok(batch.next_offset)
+            }
             Standing::Damage(error) => Err(self.damaged(misplaced(error))),
             // A batch was parsed here: the file is another one by now.
             Standing::Cut { .. } | Standing::Stale | Standing::End => {

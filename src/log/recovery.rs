@@ -19,14 +19,14 @@ use std::sync::Arc;
 use edgelog_core::limits::{HOLE_MAX, SEGMENT_BYTES_MAX};
 use edgelog_core::{
     Candidate, Continuation, Effort, EpochLearner, LEADER_EPOCH_MAX, LeaderEpoch, OFFSET_MAX, Offset, Position,
-    Standing, displaced_batch, written_whole,
+    Standing, displaced_batch,
 };
 
+use super::lost_range::LostRange;
 use super::old_format::refuse_old_messages;
 use super::open_log::OpenLog;
 use super::origin::{Origin, is_begun_here, is_written_here};
-use super::proof::believed;
-use super::read::LostRange;
+use super::proof::{Believed, believed};
 use super::role::{Appender, Role, Writer};
 use super::saved_log::{DurablePoint, SavedLog, proved_by_names};
 use super::shared::LogShared;
@@ -60,13 +60,12 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     let mut listed = list(&*params.storage, &dir)?;
     let placed = put_in_place(&*params.storage, &dir, params.saved.as_ref(), &mut listed)?;
     let far_end = params.saved.as_ref().and_then(SavedLog::far_end);
-    let (saved, doubts) = match &params.saved {
-        Some(saved) => believed(saved, &*params.storage, &dir, &listed),
-        None => (None, Vec::new()),
-    };
+    let Believed { saved, doubts, unbroken_from } = believed(params.saved.as_ref(), &*params.storage, &dir, &listed);
     let params = &OpenLog { saved: saved.clone(), ..params.clone() };
     let origin = saved.as_ref().map_or(Origin::Own, |saved| saved.origin);
-    let log = Arc::new(LogShared::new(params, saved.as_ref(), origin, Role::Writer(Writer::default())));
+    let log = LogShared::new(params, saved.as_ref(), origin, Role::Writer(Writer::default()));
+    log.unbroken_from.store(unbroken_from, Ordering::Relaxed);
+    let log = Arc::new(log);
 
     let mut report = LogRecovery {
         name: params.name.clone(),
@@ -89,7 +88,7 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     let writer = log.writer()?;
     let swap_bases = swap_bases(&*params.storage, &dir)?;
     let mut kept_free = Offset(0);
-    for &base in &swap_bases {
+    for &base in swap_bases.iter().filter(|_| origin == Origin::Imported || params.saved.is_none()) {
         kept_free = kept_free.max(end_of_swap(&*params.storage, &dir, base)?);
     }
     let learner = EpochLearner::default();
@@ -114,9 +113,7 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     report.log_end_offset = offsets.log_end_offset;
     report.leader_epoch = log.epochs.read().view().latest().map_or(LeaderEpoch(0), |entry| entry.epoch);
     report.failure = log.failure();
-    if !report.clean {
-        report.swap_files = swap_bases.iter().map(|&base| file_names::swap_file(&dir, base)).collect();
-    }
+    report.swap_files = swap_bases.iter().map(|&base| file_names::swap_file(&dir, base)).collect();
     Ok((log, report))
 }
 
@@ -126,13 +123,10 @@ fn list(storage: &dyn Storage, dir: &str) -> Result<Vec<Offset>> {
     let names = storage.read_dir(dir).map_err(Error::storage("list", dir))?;
     let is_own = names.iter().any(|entry| entry.name == file_names::OWN_FILE) || bug(Bug::DeleteByName);
     let mut bases: Vec<Offset> = names.iter().filter_map(|entry| file_names::parse_log_file(&entry.name)).collect();
-    // Keeping a tail aside takes two renames. Cut between them, the segment stands under its `.cut` name beside
-    // the copy; of several such names it is the newest.
     for part in names.iter().filter_map(|entry| file_names::parse_part_file(&entry.name)) {
-        let cuts = names.iter().filter(|entry| file_names::parse_cut_file(&entry.name) == Some(part));
-        let newest = cuts.max_by_key(|entry| file_names::cut_file_epoch(&entry.name));
-        if let (false, Some(cut)) = (bases.contains(&part), newest) {
-            let (from, to) = (format!("{dir}/{}", cut.name), file_names::log_file(dir, part));
+        let displaced = file_names::displaced_segment(names.iter().map(|entry| entry.name.as_str()), part);
+        if let (false, Some(cut)) = (bases.contains(&part), displaced) {
+            let (from, to) = (format!("{dir}/{cut}"), file_names::log_file(dir, part));
             storage.rename(&from, &to).map_err(Error::storage("restore", &from))?;
             // For good before the copy goes, which tells that there is something to restore.
             storage.sync_dir(dir).map_err(Error::storage("sync directory", dir))?;
@@ -308,16 +302,19 @@ impl Recovery<'_> {
         for (at, &base) in bases.iter().enumerate().skip(first) {
             let segment = self.segment(base);
             let upper = bases.get(at + 1).copied();
-            let walked = self.walk(&segment, saved_point, upper)?;
+            let mut walked = self.walk(&segment, saved_point, upper)?;
+            if upper.is_none() && self.is_whole() && !walked.to_the_end {
+                self.mend_end(&segment, &mut walked)?;
+            }
             self.report.recovered_records += walked.records;
             (position, end) = (walked.position, walked.next_offset);
             reached = end.max(reached);
             spans.push((base, end));
             segments.push(segment);
-            // Without a checkpoint nothing says that what is missing at a segment's end was never acknowledged.
-            let is_unknown = !known && walked.to_the_end;
+            // Without a checkpoint nothing says that what is missing or damaged at a segment's end was never
+            // acknowledged.
             let goes_on =
-                upper.is_some_and(|next| is_unknown && end < next || self.continues(end, next, saved_point.offset));
+                upper.is_some_and(|next| !known && end < next || self.continues(end, next, saved_point.offset));
             if let Some(next) = upper.filter(|_| goes_on) {
                 self.report_missing_end(segments.last(), position, end, next);
             }
@@ -337,9 +334,8 @@ impl Recovery<'_> {
         let mut start = deleted.max(bases.first().copied().unwrap_or(deleted.max(Offset(0)))).max(Offset(0));
         self.report_missing_start(start);
         if let Some(last) = segments.last().filter(|_| end < saved_point.offset) {
-            let behind = self.put_base_right(last, position, end, saved_point.offset)?;
-            if behind > position {
-                (position, end) = (behind, saved_point.offset);
+            if let Some(batch) = self.put_base_right(last, position, end, saved_point.offset)? {
+                (position, end) = (Position(batch.end as u32), batch.next_offset);
             }
         }
         if segments.is_empty() || end < saved_point.offset {
@@ -402,13 +398,15 @@ impl Recovery<'_> {
         Ok(&[])
     }
 
-    /// Ends the log in `segment`, above the recovery point, where the walk has stopped.
-    fn end_here(&mut self, segment: &mut Arc<Segment>, walked: &Walked) -> Result<()> {
-        let Walked { position, next_offset, to_the_end, .. } = *walked;
-        if let Some(next) = self.written_whole(segment, position, next_offset)? {
-            self.report.lost.push(lost_range(&self.log.dir, Some(segment), next_offset, next, position));
-        }
-        self.cut_tail(segment, position, to_the_end)
+    /// Without a checkpoint: takes in the batch at which the walk over the last segment has stopped, where its base
+    /// offset alone is damaged and a file next to the segment says so.
+    fn mend_end(&mut self, segment: &Segment, walked: &mut Walked) -> Result<()> {
+        let Some(batch) = self.put_base_right(segment, walked.position, walked.next_offset, Offset::MAX)? else {
+            return Ok(());
+        };
+        (walked.position, walked.next_offset) = (Position(batch.end as u32), batch.next_offset);
+        walked.to_the_end = walked.position >= segment.len()?;
+        Ok(())
     }
 
     /// Of the last segment, whose batches end at `position`, and of sealed ones: the crash may have come before the
@@ -426,31 +424,36 @@ impl Recovery<'_> {
         }
     }
 
-    /// Where nothing but the base offset of the last durable batch is damaged, which is due as `end` at `position`:
-    /// writes the right one, and returns where that batch ends. Offsets need only rise here, so what the batch says
-    /// would be believed once the log goes on behind it.
+    /// Where nothing but the base offset of the last batch is damaged, which is due as `end` at `position`, and where
+    /// the recovery point (or, without a checkpoint, a file next to the segment) says where it ends: writes the right
+    /// one, and returns the batch. Offsets need only rise here, so what the batch says would be believed once the log
+    /// goes on behind it.
     fn put_base_right(
         &mut self,
         segment: &Segment,
         position: Position,
         end: Offset,
         point: Offset,
-    ) -> Result<Position> {
+    ) -> Result<Option<Candidate>> {
         let mut window = Window::new(Arc::clone(segment.file()?), u64::from(segment.len()?));
         let batch = displaced_batch(&mut window, u64::from(position), end);
-        let fits = |batch: &Candidate| batch.next_offset == point && window.first_nonzero(batch.end).is_none();
+        let is_named = |next: Offset| self.is_whole() && segment.named_ends(true).has(next);
+        let fits = |batch: &Candidate| {
+            (batch.next_offset == point || is_named(batch.next_offset)) && window.first_nonzero(batch.end).is_none()
+        };
         let Some(batch) = batch.filter(fits).filter(|_| self.log.origin() == Origin::Imported) else {
-            return Ok(position);
+            return Ok(None);
         };
         let path = segment.path();
         let file = self.log.storage.open(&path, Access::Write).map_err(Error::storage("open", &path))?;
         // Made durable with all that is accepted. Torn, it is damage to the same field.
         file.write_at(&end.0.to_be_bytes(), u64::from(position)).map_err(Error::storage("write", &path))?;
         self.report.lost.retain(|range| range.position != position || range.file != path);
-        self.report
-            .put_right
-            .push(LostRange { resumes_at: Some(position), ..lost_range(&path, None, end, point, position) });
-        Ok(Position(batch.end as u32))
+        self.report.put_right.push(LostRange {
+            resumes_at: Some(position),
+            ..lost_range(&path, None, end, batch.next_offset, position)
+        });
+        Ok(Some(batch))
     }
 
     /// The offset behind `point`, and, where offsets need only rise, behind all that the valid batches from `position`
@@ -560,6 +563,8 @@ impl Recovery<'_> {
                 offset_end: bases.get(at + 1).copied().unwrap_or(Offset::MAX),
                 durable_below: saved.offset,
                 durable_position: saved.position_in(base),
+                unbroken_from: self.log.unbroken_from.load(Ordering::Relaxed),
+                named_ends: segment.named_ends(at + 1 == bases.len()),
             };
             let mut walker = Walker::open(&*self.log.storage, &segment.path(), rules)?;
             let end = walker.valid_end();
@@ -673,6 +678,7 @@ impl Recovery<'_> {
             offset_end: next_base.unwrap_or(Offset::MAX),
             durable_below: saved.offset,
             durable_position: 0,
+            unbroken_from: self.log.unbroken_from.load(Ordering::Relaxed),
             epochs: None,
             epoch_before: None,
             check_crc: (next_offset >= saved.offset || self.is_whole()) && !bug(Bug::SkipCrc),
@@ -762,18 +768,6 @@ impl Recovery<'_> {
         }
         let mut cursor = Cursor::new(&self.log.pool);
         Ok(self.step(&mut cursor, segment, saved.position, len, self.due(saved.offset, saved, None)).is_ok())
-    }
-
-    /// The offset behind the batch that is due as `end` at `position` and does not hold, where no stop of a writer has
-    /// left it so: its records were there, and perhaps acknowledged.
-    fn written_whole(&self, segment: &Segment, position: Position, end: Offset) -> Result<Option<Offset>> {
-        if !self.params.same_boot || self.params.saved.is_none() {
-            return Ok(None);
-        }
-        let epochs = self.log.epochs.read();
-        let due = Continuation { epochs: Some(epochs.view()), ..self.due(end, DurablePoint::default(), None) };
-        let mut window = Window::new(Arc::clone(segment.file()?), u64::from(segment.len()?));
-        Ok(written_whole(&mut window, u64::from(position), &due).map(|batch| batch.next_offset))
     }
 
     /// Without a checkpoint the batches' own epochs make the table, as far as they rise.

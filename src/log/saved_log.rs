@@ -118,6 +118,17 @@ impl SavedLog {
         if too_far.is_some() || log.durable.offset == UNKNOWN {
             log.durable = proved_by_names(bases);
         }
+        let DurablePoint { offset, base_offset, position } = log.durable;
+        // A point stands in the segment that ends with it, or that goes on behind it.
+        let before = &bases[..bases.partition_point(|&base| base <= offset)];
+        let begins_between = before.iter().find(|&&base| base_offset < base && base < offset);
+        if let (Some(between), Some(&last)) = (begins_between, before.last()) {
+            doubts.push(format!(
+                "the checkpoint says that offset {offset} is at byte {position} of the segment that begins at \
+                 {base_offset}, and another one begins at {between}"
+            ));
+            log.durable = DurablePoint { offset, base_offset: last, position: Position(0) };
+        }
         let start = log.log_start_offset;
         // A log starts nowhere behind what is durable of it.
         let point = self.durable.offset;
@@ -224,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_recovery_point_that_no_segment_reaches_is_not_believed() {
-        let bases = [0, 40, 90, 91, 92, 93, 94, 95, 96, 97].map(Offset);
+        let bases = [0, 40, 50, 100, 101, 102, 103, 104, 105, 106].map(Offset);
         assert_eq!(sample().supported_by(&bases), (sample(), Vec::new()));
         // A segment may be lost: what it held keeps its offsets.
         let lost = changed(|log| {
@@ -256,6 +267,17 @@ mod tests {
         assert_eq!((log.durable.offset, log.log_start_offset, doubts.len()), (Offset(40), Offset(0), 2), "{doubts:?}");
     }
 
+    /// The point stands in the segment that ends with it: where another begins before it, its position says nothing.
+    #[test]
+    fn a_recovery_point_in_a_segment_that_ends_before_it_is_looked_for_in_the_last_one() {
+        let (log, doubts) = sample().supported_by(&[0, 50, 80, 90].map(Offset));
+        assert_eq!(log.durable, DurablePoint { offset: Offset(100), base_offset: Offset(90), position: Position(0) });
+        assert_eq!(doubts.len(), 1, "{doubts:?}");
+        // The very end of a sealed segment.
+        let at_end = [0, 50, 100].map(Offset);
+        assert_eq!(sample().supported_by(&at_end), (sample(), Vec::new()));
+    }
+
     #[test]
     fn names_prove_all_to_be_durable_but_for_as_many_segments_as_may_be_unflushed() {
         let bases: Vec<Offset> = (1..=12).map(|n| Offset(n * 10)).collect();
@@ -266,7 +288,7 @@ mod tests {
 
     #[test]
     fn an_epoch_that_begins_where_no_segment_reaches_is_not_believed() {
-        let bases = [0, 40, 90].map(Offset);
+        let bases = [0, 40, 50].map(Offset);
         let far = changed(|log| log.epochs[1].start_offset = Offset(1 << 62));
         let (log, doubts) = far.supported_by(&bases);
         assert_eq!((&log.epochs[..], doubts.len()), (&sample().epochs[..1], 1), "{doubts:?}");

@@ -93,6 +93,8 @@ pub(crate) struct LogShared {
     pub(super) high_watermark: AtomicOffset,
     pub(super) log_end_offset: AtomicOffset,
     pub(super) recovery_point: AtomicOffset,
+    /// See [`Continuation::unbroken_from`]; `Offset::MAX` where it is not known.
+    pub(super) unbroken_from: AtomicOffset,
     /// Counts truncations: whoever remembers a segment looks again when it changed.
     pub(super) generation: AtomicU64,
     pub(super) wake: Wake,
@@ -137,6 +139,7 @@ impl LogShared {
             high_watermark: AtomicOffset::new(Offset(0)),
             log_end_offset: AtomicOffset::new(Offset(0)),
             recovery_point: AtomicOffset::new(Offset(0)),
+            unbroken_from: AtomicOffset::new(Offset::MAX),
             generation: AtomicU64::new(0),
             wake: Wake::default(),
             loaded: Mutex::default(),
@@ -298,6 +301,7 @@ impl LogShared {
             offset_end,
             durable_below: self.recovery_point.load(Ordering::Acquire),
             durable_position: 0,
+            unbroken_from: self.unbroken_from.load(Ordering::Relaxed),
             epochs: None,
             epoch_before: None,
             check_crc: true,

@@ -16,7 +16,8 @@ use crate::storage::Storage;
 /// The base offsets in the names of those in the directory `dir`, ascending.
 pub(super) fn swap_bases(storage: &dyn Storage, dir: &str) -> Result<Vec<Offset>> {
     let names = storage.read_dir(dir).map_err(Error::storage("list", dir))?;
-    let mut bases: Vec<Offset> = names.iter().filter_map(|entry| file_names::parse_swap_file(&entry.name)).collect();
+    let files = names.iter().filter(|entry| !entry.is_dir);
+    let mut bases: Vec<Offset> = files.filter_map(|entry| file_names::parse_swap_file(&entry.name)).collect();
     bases.sort_unstable();
     Ok(bases)
 }
@@ -29,7 +30,7 @@ pub(super) fn swap_bases(storage: &dyn Storage, dir: &str) -> Result<Vec<Offset>
 pub(super) fn end_of_swap(storage: &dyn Storage, dir: &str, base: Offset) -> Result<Offset> {
     let held = Held::read(storage, &file_names::swap_file(dir, base), Some(base), 0)?;
     let damaged = held.damaged.last().map_or(Offset(0), |(first, next)| next.unwrap_or(first.saturating_add(1)));
-    Ok(held.span().map_or(base, |(_, next)| next).max(damaged).min(OFFSET_MAX))
+    Ok(held.span().map_or(Offset(0), |(_, next)| next).max(damaged).min(OFFSET_MAX))
 }
 
 /// Whether the next open puts a file that holds `held`, with `base` in its name, in its place among the segments at

@@ -69,6 +69,9 @@ pub(crate) fn build_indexes(mut walker: Walker, base_offset: Offset, interval_by
 pub(crate) fn write_indexes(storage: &dyn Storage, dir: &str, built: &BuiltIndexes) -> Result<()> {
     let paths = file_names::index_files(dir, built.base_offset);
     for (path, bytes) in paths.into_iter().zip([&built.offsets, &built.times]) {
+        if is_dir(storage, &path) {
+            continue;
+        }
         let mut out = Sink::create(storage, path)?;
         out.write(bytes)?;
         out.finish_derived()?;
@@ -76,9 +79,17 @@ pub(crate) fn write_indexes(storage: &dyn Storage, dir: &str, built: &BuiltIndex
     Ok(())
 }
 
+/// Whether a directory stands in the place of an index. It is not ours to remove: the log is read without the index.
+fn is_dir(storage: &dyn Storage, path: &str) -> bool {
+    storage.read_dir(path).is_ok()
+}
+
 /// Removes both index files of the segment at `base_offset` in the directory `dir`.
 pub(crate) fn remove_indexes(storage: &dyn Storage, dir: &str, base_offset: Offset) -> Result<()> {
     for path in file_names::index_files(dir, base_offset) {
+        if is_dir(storage, &path) {
+            continue;
+        }
         remove_if_there(storage, &path).map_err(Error::storage("remove", &path))?;
     }
     Ok(())

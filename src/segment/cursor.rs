@@ -269,6 +269,10 @@ impl SegmentBytes for Lent<'_> {
         }
         self.cursor.bytes(self.segment, position, self.end, wanted).unwrap_or_default()
     }
+
+    fn names_end(&mut self, end: Offset, is_last: bool) -> bool {
+        self.segment.named_ends(is_last).has(end)
+    }
 }
 
 fn unreadable(segment: &Segment, position: Position, source: std::io::Error) -> Error {

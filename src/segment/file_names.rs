@@ -80,6 +80,18 @@ pub(crate) fn parse_swap_file(name: &str) -> Option<Offset> {
     parse_log_file(name.strip_suffix(".swap")?)
 }
 
+/// The log's end in the name of a broker's producer snapshot.
+pub(crate) fn parse_snapshot_file(name: &str) -> Option<Offset> {
+    parse_digits(name.strip_suffix(".snapshot")?)
+}
+
+/// Which of `names` holds the segment at `base` where its copy is unfinished and no file has the segment's own name:
+/// keeping a tail aside takes two renames, and a stop between them leaves the segment under its `.cut` name. Of several
+/// it is the newest; an older one is the tail of an earlier recovery.
+pub(crate) fn displaced_segment<'a>(names: impl Iterator<Item = &'a str>, base: Offset) -> Option<&'a str> {
+    names.filter(|name| parse_cut_file(name) == Some(base)).max_by_key(|name| cut_file_epoch(name))
+}
+
 /// The base offset in the name of an unfinished copy.
 pub(crate) fn parse_part_file(name: &str) -> Option<Offset> {
     parse_log_file(name.strip_suffix(".part")?)

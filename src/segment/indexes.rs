@@ -390,6 +390,7 @@ impl Segment {
             offset_end: Offset::MAX,
             durable_below: Offset(0),
             durable_position: 0,
+            unbroken_from: Offset::MAX,
             epochs: None,
             epoch_before: None,
             check_crc: check_crcs,

@@ -8,6 +8,7 @@ use edgelog_core::{LogConfig, OFFSET_INDEX_ENTRY_LEN, Offset, Position, TIME_IND
 
 use super::file_names;
 use super::index_state::Indexes;
+use super::named_ends::NamedEnds;
 use crate::error::{Error, Result};
 use crate::storage::{Access, Storage, StorageFile, remove_if_there};
 use crate::sync::{AtomicBool, AtomicI64, AtomicU32, Ordering, RwLock};
@@ -112,6 +113,11 @@ impl Segment {
     /// The `.log` file's name, relative to the data directory.
     pub(crate) fn path(&self) -> String {
         file_names::log_file(&self.dir, self.base_offset)
+    }
+
+    /// Where batches of the segment end, by the files next to it.
+    pub(crate) fn named_ends(&self, is_last: bool) -> NamedEnds {
+        NamedEnds::read(&*self.storage, &self.dir, self.base_offset, is_last)
     }
 
     /// The `.log` file, opened on first use.

@@ -1,7 +1,7 @@
 //! Rewriting one segment: what holds is copied, fields outside the CRC are put right, and what is lost becomes a
 //! gap that says so.
 
-use edgelog_core::{EpochTableView, LeaderEpoch, Offset, Position};
+use edgelog_core::{EpochTableView, LeaderEpoch, NO_LEADER_EPOCH, Offset, Position, RecordBatch};
 
 use super::built_indexes::remove_indexes;
 use super::decompressor::Decompressor;
@@ -12,7 +12,7 @@ use super::walk::{Damage, Step, WalkRules, Walker};
 use crate::error::{Error, Result};
 use crate::storage::Storage;
 
-/// A gap of more offsets stays a hole where holes are legal; 512 batches fill one of this width.
+/// A gap of more offsets stays a hole; 512 batches fill one of this width.
 const GAP_OFFSETS_MAX: i64 = 1 << 40;
 
 /// What rewriting a segment did.
@@ -127,7 +127,7 @@ impl Rewriter<'_> {
         if let Some(size) = damage.wrong_base {
             let bytes = self.walker.bytes(position, size as usize)[..size as usize].to_vec();
             let known = self.of.epochs.epoch_for(first_offset);
-            let own = LeaderEpoch(i32::from_be_bytes(bytes[12..16].try_into().expect("four bytes")));
+            let own = RecordBatch::peek_place(&bytes).map_or(NO_LEADER_EPOCH, |(_, epoch)| epoch);
             self.out.write_stamped(&bytes, first_offset, known.unwrap_or(own))?;
             self.done.bases_healed += 1;
             self.reached = self.walker.expected();
@@ -156,8 +156,8 @@ impl Rewriter<'_> {
     }
 
     fn gap(&mut self, first: Offset, next: Offset) -> Result<()> {
-        if next.saturating_since(first) > GAP_OFFSETS_MAX && !self.of.rules.contiguous {
-            // Offsets need only rise here. So wide a hole stays one: batches for it would fill the disk.
+        if next.saturating_since(first) > GAP_OFFSETS_MAX {
+            // So wide a hole stays one: batches for it would fill the disk.
             self.reached = next;
             return Ok(());
         }

@@ -9,7 +9,7 @@ use edgelog_core::{
     Plausible, RecordBatch, Resync, Standing, batch_at, displaced_batch, resync, written_whole,
 };
 
-use super::Window;
+use super::{NamedEnds, Window};
 use crate::error::{Error, Result};
 use crate::storage::{Access, Storage, StorageFile};
 
@@ -26,6 +26,10 @@ pub(crate) struct WalkRules {
     pub(crate) durable_below: Offset,
     /// Where in the file that point stands; 0 where it does not stand in it.
     pub(crate) durable_position: u64,
+    /// See [`Continuation::unbroken_from`].
+    pub(crate) unbroken_from: Offset,
+    /// Where batches end, by the files next to this one.
+    pub(crate) named_ends: NamedEnds,
 }
 
 impl WalkRules {
@@ -36,6 +40,8 @@ impl WalkRules {
         offset_end: Offset::MAX,
         durable_below: Offset(0),
         durable_position: 0,
+        unbroken_from: Offset::MAX,
+        named_ends: NamedEnds::NONE,
     };
 }
 
@@ -114,7 +120,7 @@ impl Walker {
     /// A walk over the first `len` bytes of `file`.
     pub(crate) fn new(file: Arc<dyn StorageFile>, len: u64, rules: WalkRules) -> Walker {
         Walker {
-            window: Window::new(file, len),
+            window: Window::new(file, len).with_named_ends(rules.named_ends),
             rules,
             position: 0,
             expected: rules.first_offset,
@@ -210,9 +216,9 @@ impl Walker {
         &mut self,
         position: u64,
         offset: Offset,
-        epochs: EpochTableView<'_>,
+        epochs: Option<EpochTableView<'_>>,
     ) -> Option<Offset> {
-        let due = Continuation { epochs: Some(epochs), ..self.due(offset) };
+        let due = Continuation { epochs, ..self.due(offset) };
         written_whole(&mut self.window, position, &due).map(|batch| batch.next_offset)
     }
 
@@ -314,6 +320,7 @@ impl Walker {
             offset_end: self.rules.offset_end,
             durable_below: self.rules.durable_below,
             durable_position: self.rules.durable_position,
+            unbroken_from: self.rules.unbroken_from,
             epochs: None,
             epoch_before: None,
             check_crc: true,
@@ -328,9 +335,9 @@ impl Walker {
     /// The batch at `position`, of any offsets.
     fn any_batch(&mut self, position: u64) -> Standing {
         let bytes = self.window.at(position, HEADER_LEN);
-        let first = bytes.first_chunk().map_or(0, |bytes| i64::from_be_bytes(*bytes));
+        let first = RecordBatch::peek_place(bytes).map_or(Offset(0), |(first, _)| first.max(Offset(0)));
         // Held to its own offset, and to nothing else.
-        let due = Continuation { offset_end: Offset::MAX, durable_below: Offset(0), ..self.due(Offset(first.max(0))) };
+        let due = Continuation { offset_end: Offset::MAX, durable_below: Offset(0), ..self.due(first) };
         Continuation { contiguous: false, ..due }.judge_at(&mut self.window, position, &mut self.effort)
     }
 
@@ -380,8 +387,9 @@ impl Walker {
 
     /// Whether the log is known to go on at `next` behind this file's last batch.
     fn leads_on(&self, next: Offset) -> bool {
-        let WalkRules { offset_end, durable_below, .. } = self.rules;
-        next == offset_end || offset_end == Offset::MAX && next == durable_below
+        let WalkRules { offset_end, durable_below, named_ends, .. } = self.rules;
+        let is_last = offset_end == Offset::MAX;
+        next == offset_end || is_last && next == durable_below || named_ends.has(next)
     }
 
     /// The batch at `position`, where nothing but its base offset keeps it from being the one of the offset `expected`.
@@ -397,8 +405,7 @@ impl Walker {
     }
 
     fn base_offset_at(&mut self, position: u64) -> Option<Offset> {
-        let bytes = self.window.at(position, 8).first_chunk::<8>()?;
-        Some(Offset(i64::from_be_bytes(*bytes)))
+        Some(RecordBatch::peek_place(self.window.at(position, HEADER_LEN))?.0)
     }
 
     /// Where the log goes on behind damage, and from where on nothing was decided.
@@ -440,13 +447,14 @@ impl Walker {
 }
 
 /// Whether `batch`, behind one of the epoch `before`, is of a history that was truncated.
-fn is_stale(batch: &RecordBatch<'_>, epochs: EpochTableView<'_>, before: Option<LeaderEpoch>) -> bool {
+pub(crate) fn is_stale(batch: &RecordBatch<'_>, epochs: EpochTableView<'_>, before: Option<LeaderEpoch>) -> bool {
     let due = Continuation {
         next_offset: batch.base_offset(),
         contiguous: false,
         offset_end: Offset::MAX,
         durable_below: Offset(0),
         durable_position: 0,
+        unbroken_from: Offset::MAX,
         epochs: Some(epochs),
         epoch_before: before,
         check_crc: false,

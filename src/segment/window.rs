@@ -6,8 +6,9 @@
 use std::io;
 use std::sync::Arc;
 
-use edgelog_core::{HEADER_LEN, RecordBatch, SegmentBytes};
+use edgelog_core::{HEADER_LEN, Offset, RecordBatch, SegmentBytes};
 
+use super::named_ends::NamedEnds;
 use crate::storage::StorageFile;
 
 /// Bytes read in one go.
@@ -26,11 +27,19 @@ pub(crate) struct Window {
     bytes: Vec<u8>,
     /// Pieces that the medium could not read, by position, and its words. They read as zeros.
     unreadable: Vec<(u64, String)>,
+    /// Where batches end, by the files next to this one.
+    named_ends: NamedEnds,
 }
 
 impl Window {
     pub(crate) fn new(file: Arc<dyn StorageFile>, end: u64) -> Window {
-        Window { file, end, start: 0, bytes: Vec::new(), unreadable: Vec::new() }
+        let named_ends = NamedEnds::NONE;
+        Window { file, end, start: 0, bytes: Vec::new(), unreadable: Vec::new(), named_ends }
+    }
+
+    /// With what the files next to this one say of where batches end.
+    pub(crate) fn with_named_ends(self, named_ends: NamedEnds) -> Window {
+        Window { named_ends, ..self }
     }
 
     /// The end up to which bytes are looked at.
@@ -172,5 +181,9 @@ impl SegmentBytes for Window {
 
     fn at(&mut self, position: u64, wanted: usize) -> &[u8] {
         Window::at(self, position, wanted)
+    }
+
+    fn names_end(&mut self, end: Offset, _is_last: bool) -> bool {
+        self.named_ends.has(end)
     }
 }

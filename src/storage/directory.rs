@@ -338,7 +338,8 @@ impl Storage for DirectoryStorage {
     }
 
     fn leads_nowhere(&self, dir: &str) -> bool {
-        self.is_link(dir) && !self.shared.root.join(dir).is_dir()
+        let path = self.shared.root.join(dir);
+        Status::of_name(&path).is_ok() && !path.is_dir()
     }
 
     fn directory_id(&self, dir: &str) -> Option<(u64, u64)> {

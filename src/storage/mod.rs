@@ -34,6 +34,7 @@ mod mapped_file;
 mod memory;
 mod nested;
 mod open_files;
+pub(crate) mod pairs;
 pub(crate) mod small_file;
 mod status;
 #[cfg(test)]
@@ -47,7 +48,7 @@ pub(crate) use fork::ForkGuard;
 /// The name of the lock file inside a data directory.
 pub(crate) const LOCK_FILE: &str = ".lock";
 /// What is said of a partition's name that [`Storage::leads_nowhere`].
-pub(crate) const LEADS_NOWHERE: &str = "it is a link that leads to no directory now; its disk may be away";
+pub(crate) const LEADS_NOWHERE: &str = "it is no directory, or a link that leads to none now; its disk may be away";
 
 /// What [`Storage::read_dir`] tells of one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,8 +124,8 @@ pub trait Storage: Send + Sync + fmt::Debug {
         false
     }
 
-    /// Whether `dir`, at the top of the data directory, is a link that leads to no directory, as where the disk is away
-    /// that it leads to. A storage without links answers `false`.
+    /// Whether what has the name `dir`, at the top of the data directory, is no directory: a link that leads to none,
+    /// as where the disk is away that it leads to, or another file. A storage that holds no such thing answers `false`.
     fn leads_nowhere(&self, dir: &str) -> bool {
         let _ = dir;
         false

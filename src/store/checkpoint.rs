@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | 0 | 8 | magic `EDGELOG1` |
 //! | 16 | 2 | format version, 1 |
-//! | 18 | 2 | flags: bit 0 clean |
+//! | 18 | 2 | flags: bit 0 clean, bit 1 every topic has its settings in two files |
 //! | 20 | 4 | compatible feature bits: unknown ones are ignored |
 //! | 40 | 16 | boot id of the machine that wrote it |
 //! | 56 | 4 | number of logs |
@@ -38,6 +38,7 @@ pub(crate) const FILE: &str = "edgelog.checkpoint";
 const MAGIC: &[u8; 8] = b"EDGELOG1";
 const VERSION: u16 = 1;
 const FLAG_CLEAN: u16 = 1;
+const FLAG_RECORDED: u16 = 2;
 
 fn form() -> SlotForm {
     let mutants = SlotMutants {
@@ -52,6 +53,8 @@ fn form() -> SlotForm {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Checkpoint {
     pub(crate) clean: bool,
+    /// Every topic has its settings in two files: one that has none has lost them.
+    pub(crate) is_recorded: bool,
     pub(crate) boot_id: [u8; 16],
     pub(crate) logs: BTreeMap<TopicPartition, SavedLog>,
 }
@@ -61,7 +64,8 @@ impl Checkpoint {
     /// differs, another segment included.
     pub(crate) fn bytes_since(&self, earlier: &Checkpoint) -> Option<u64> {
         let same_names = self.logs.keys().eq(earlier.logs.keys());
-        if self.clean != earlier.clean || self.boot_id != earlier.boot_id || !same_names {
+        let same_marks = (self.clean, self.is_recorded) == (earlier.clean, earlier.is_recorded);
+        if !same_marks || self.boot_id != earlier.boot_id || !same_names {
             return None;
         }
         let mut bytes = 0;
@@ -183,7 +187,9 @@ impl CheckpointFile {
 fn encode(checkpoint: &Checkpoint, out: &mut Vec<u8>) {
     out.clear();
     out.resize(HEADER_LEN, 0);
-    out[18..20].copy_from_slice(&(if checkpoint.clean { FLAG_CLEAN } else { 0 }).to_be_bytes());
+    let marks = [(checkpoint.clean, FLAG_CLEAN), (checkpoint.is_recorded, FLAG_RECORDED)];
+    let flags = marks.iter().filter(|(is_set, _)| *is_set).fold(0, |flags, (_, flag)| flags | flag);
+    out[18..20].copy_from_slice(&flags.to_be_bytes());
     out[40..56].copy_from_slice(&checkpoint.boot_id);
     out[56..60].copy_from_slice(&(checkpoint.logs.len() as u32).to_be_bytes());
     for (name, saved) in &checkpoint.logs {
@@ -232,7 +238,8 @@ fn decode(slot: &Slot) -> Option<(Checkpoint, Vec<(String, String)>)> {
     }
     let mut boot_id = [0; 16];
     boot_id.copy_from_slice(&header[40..56]);
-    Some((Checkpoint { clean: u16::from(header[19]) & FLAG_CLEAN != 0, boot_id, logs }, odd))
+    let has = |flag: u16| u16::from(header[19]) & flag != 0;
+    Some((Checkpoint { clean: has(FLAG_CLEAN), is_recorded: has(FLAG_RECORDED), boot_id, logs }, odd))
 }
 
 /// Takes fields off the front of a payload.
@@ -287,7 +294,7 @@ mod tests {
                 SavedLog { id: [n as u8; 16], origin: Origin::Own, log_start_offset: Offset(7), durable, epochs };
             (TopicPartition::new("t", n as u32), saved)
         };
-        Checkpoint { clean, boot_id: [9; 16], logs: (0..logs).map(log).collect() }
+        Checkpoint { clean, is_recorded: !clean, boot_id: [9; 16], logs: (0..logs).map(log).collect() }
     }
 
     fn storage() -> Arc<dyn Storage> {

@@ -66,7 +66,9 @@ pub(crate) fn survey(
     }
     let mut away = BTreeSet::new();
     for entry in names.iter().filter(|entry| !entry.is_dir && storage.leads_nowhere(&entry.name)) {
-        if let Some(name) = TopicPartition::parse_dir(&entry.name) {
+        let name = TopicPartition::parse_dir(&entry.name);
+        // A file may have any name; a link, or what is known to be a log, leads to one that is away.
+        if let Some(name) = name.filter(|name| known.contains_key(name) || storage.is_link(&entry.name)) {
             partitions.insert(name.clone());
             away.insert(name);
         }

@@ -181,7 +181,7 @@ impl fmt::Display for RecoveryReport {
                 write!(
                     f,
                     "\n  {swap} was left by Kafka's log cleaner and is no part of the log; `edgelog fsck` says whether \
-                     it holds the only copy of records, and their offsets are not given out"
+                     it holds the only copy of records; if the log was copied here, their offsets are not given out"
                 )?;
             }
             for doubt in &log.doubts {

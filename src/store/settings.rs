@@ -9,21 +9,16 @@
 //!
 //! Where neither file can be used, it is not known what was to be kept: retention then deletes nothing of the topic.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 
-use crate::canary::{Bug, bug};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::log::TopicPartition;
+use crate::log::{ORIGIN_CREATED, ORIGIN_KEY};
 use crate::segment::file_names::{OWN_FILE, TOPIC_CONFIG};
-use crate::storage::small_file::{self, Lasting};
+use crate::storage::pairs::{Pairs, PairsFile, read_pairs, replace_pairs};
 use crate::storage::{Access, Storage};
 
-/// A file of settings beyond this is none.
-const BYTES_MAX: u64 = 64 << 10;
-/// The first line of such a file, before the CRC-32 of what follows it. A person who edits the file takes the line out.
-const CHECKSUM_LINE: &str = "# crc32=";
 /// Stands in the data directory once every topic has its settings in two files: one that has none has lost them.
 pub(super) const RECORDED_FILE: &str = "edgelog.recorded";
 const TOPIC: &str = "marker.topic";
@@ -32,7 +27,7 @@ const CREATION: &str = "marker.creation";
 const SETTINGS: &str = "marker.settings";
 
 /// Keys and their values.
-pub(super) type Overrides = BTreeMap<String, String>;
+pub(super) type Overrides = Pairs;
 
 /// What `edgelog.properties` of one partition says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +35,8 @@ pub(super) struct Marker {
     pub(super) name: TopicPartition,
     /// The same in all partitions of one creation, and in no others; empty where an older version made the partition.
     pub(super) creation: String,
+    /// The log was empty when its directory was made: every record in it was appended here.
+    pub(super) is_created: bool,
     /// The topic's keys; `None` where they were not known, and in all partitions but the first.
     pub(super) settings: Option<Overrides>,
 }
@@ -68,16 +65,16 @@ pub(super) fn read_settings(storage: &dyn Storage, dir: &str) -> Settings {
         Err(_) => None,
     };
     let trouble = match read_pairs(storage, &format!("{dir}/{TOPIC_CONFIG}")) {
-        Ok(Some(pairs)) if pairs.is_sound() => {
+        Ok(Some(file)) if file.is_sound() => {
             let heal = match (&marker, &copy) {
                 (Err(error), _) => Some((OWN_FILE, format!("it was damaged ({error})"))),
-                (Ok(_), Some(copy)) if *copy == pairs.overrides => None,
+                (Ok(_), Some(copy)) if *copy == file.pairs => None,
                 (Ok(_), Some(_)) => Some((OWN_FILE, "it had other keys".to_owned())),
                 (Ok(_), None) => Some((OWN_FILE, "it was missing".to_owned())),
             };
-            return Settings::Known { overrides: pairs.overrides, heal };
+            return Settings::Known { overrides: file.pairs, heal };
         }
-        Ok(Some(pairs)) if !pairs.ended && !pairs.overrides.is_empty() => {
+        Ok(Some(file)) if !file.ended && !file.pairs.is_empty() => {
             "it was torn (its last line does not end with a line feed)".to_owned()
         }
         Ok(Some(_)) => "it holds no settings".to_owned(),
@@ -97,7 +94,7 @@ pub(super) fn read_settings(storage: &dyn Storage, dir: &str) -> Settings {
 /// # Errors
 /// `InvalidData` where the file is not whole; else those of reading it.
 pub(super) fn read_marker(storage: &dyn Storage, dir: &str) -> io::Result<Option<Marker>> {
-    let Some(Pairs { overrides: mut pairs, checked, .. }) = read_pairs(storage, &format!("{dir}/{OWN_FILE}"))? else {
+    let Some(PairsFile { mut pairs, checked, .. }) = read_pairs(storage, &format!("{dir}/{OWN_FILE}"))? else {
         return Ok(None);
     };
     let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
@@ -107,9 +104,10 @@ pub(super) fn read_marker(storage: &dyn Storage, dir: &str) -> io::Result<Option
     let mut take = |key: &str| pairs.remove(key).ok_or_else(|| invalid(&format!("it has no {key}")));
     let (topic, partition, creation) = (take(TOPIC)?, take(PARTITION)?, take(CREATION)?);
     let partition = partition.parse().map_err(|_| invalid("it names no partition"))?;
+    let is_created = pairs.remove(ORIGIN_KEY).is_some_and(|origin| origin == ORIGIN_CREATED);
     let has_settings = pairs.remove(SETTINGS).is_some();
     let settings = has_settings.then_some(pairs);
-    Ok(Some(Marker { name: TopicPartition::new(topic, partition), creation, settings }))
+    Ok(Some(Marker { name: TopicPartition::new(topic, partition), creation, is_created, settings }))
 }
 
 /// Writes `edgelog.properties` in the directory `dir`. Durable on return, as is every name in the directory.
@@ -117,18 +115,21 @@ pub(super) fn write_marker(storage: &dyn Storage, dir: &str, marker: &Marker) ->
     let mut lines = String::new();
     let name = &marker.name;
     let _ = writeln!(lines, "{TOPIC}={}\n{PARTITION}={}\n{CREATION}={}", name.topic, name.partition, marker.creation);
+    if marker.is_created {
+        let _ = writeln!(lines, "{ORIGIN_KEY}={ORIGIN_CREATED}");
+    }
     if let Some(settings) = &marker.settings {
         let _ = writeln!(lines, "{SETTINGS}=known");
         push_pairs(&mut lines, settings);
     }
-    replace(storage, dir, OWN_FILE, &lines)
+    replace_pairs(storage, &format!("{dir}/{OWN_FILE}"), &lines)
 }
 
 /// Writes `topic.properties` in the directory `dir`. Durable on return, as is every name in the directory.
 pub(super) fn write_settings(storage: &dyn Storage, dir: &str, overrides: &Overrides) -> Result<()> {
     let mut lines = String::new();
     push_pairs(&mut lines, overrides);
-    replace(storage, dir, TOPIC_CONFIG, &lines)
+    replace_pairs(storage, &format!("{dir}/{TOPIC_CONFIG}"), &lines)
 }
 
 fn push_pairs(lines: &mut String, pairs: &Overrides) {
@@ -137,71 +138,11 @@ fn push_pairs(lines: &mut String, pairs: &Overrides) {
     }
 }
 
-/// Writes a file with its checksum: a power cut leaves the old one or the new one.
-fn replace(storage: &dyn Storage, dir: &str, name: &str, lines: &str) -> Result<()> {
-    let path = format!("{dir}/{name}");
-    let text = format!("{CHECKSUM_LINE}{:08x} of the lines below\n{lines}", crc32fast::hash(lines.as_bytes()));
-    small_file::replace(storage, &path, text.as_bytes(), Lasting::PowerCut).map_err(Error::storage("write", &path))
-}
-
-/// What a file of `key=value` lines holds.
-struct Pairs {
-    overrides: Overrides,
-    /// Its checksum is there, and holds.
-    checked: bool,
-    /// Its last line has an end.
-    ended: bool,
-}
-
-impl Pairs {
-    /// A file without a checksum was written by hand, or is what a torn one has left: it counts where it has keys, and
-    /// where its last line is whole. Cut in the middle of a number, that line says another one.
-    fn is_sound(&self) -> bool {
-        self.checked || (!self.overrides.is_empty() && self.ended) || bug(Bug::TrustAnEmptySettingsFile)
-    }
-}
-
-/// The pairs in the file at `path`; `None` where there is no such file.
-///
-/// # Errors
-/// What reading it answers, and `InvalidData` for text that is not `key=value` lines.
-fn read_pairs(storage: &dyn Storage, path: &str) -> io::Result<Option<Pairs>> {
-    let file = match storage.open(path, Access::Read) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file?,
-    };
-    let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
-    let len = file.len()?;
-    if len > BYTES_MAX {
-        return Err(invalid(format!("{len} bytes, more than {BYTES_MAX}")));
-    }
-    let mut bytes = vec![0; len as usize];
-    let read = file.read_at(&mut bytes, 0)?;
-    bytes.truncate(read);
-    let text = String::from_utf8(bytes).map_err(|_| invalid("it is not text".to_owned()))?;
-    let mut checked = false;
-    if let Some(rest) = text.strip_prefix(CHECKSUM_LINE) {
-        let (first, rest) = rest.split_once('\n').unwrap_or((rest, ""));
-        let written = first.split(' ').next().and_then(|digits| u32::from_str_radix(digits, 16).ok());
-        if written != Some(crc32fast::hash(rest.as_bytes())) || !text.contains('\n') {
-            return Err(invalid("the checksum in its first line does not hold".to_owned()));
-        }
-        checked = true;
-    }
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let mut pairs = Overrides::new();
-    for (number, line) in lines.enumerate() {
-        let pair = line.split_once('=').ok_or_else(|| invalid(format!("line {} is no key=value", number + 1)))?;
-        pairs.insert(pair.0.trim().to_owned(), pair.1.trim().to_owned());
-    }
-    Ok(Some(Pairs { overrides: pairs, checked, ended: text.ends_with('\n') }))
-}
-
 /// The keys that a topic's files hold, for tools that look at its first partition, `dir`; none where there are none.
 ///
 /// # Errors
 /// `InvalidData` where neither file can be used.
-pub(crate) fn read_config(storage: &dyn Storage, dir: &str) -> io::Result<BTreeMap<String, String>> {
+pub(crate) fn read_config(storage: &dyn Storage, dir: &str) -> io::Result<Pairs> {
     match read_settings(storage, dir) {
         Settings::Known { overrides, .. } => Ok(overrides),
         Settings::Absent => Ok(Overrides::new()),
@@ -224,8 +165,9 @@ pub(crate) fn settings_to_heal(storage: &dyn Storage, dir: &str) -> Option<(&'st
 }
 
 /// Whether the topic whose first partition is `dir` had settings, and has none any more.
-pub(crate) fn are_settings_lost(storage: &dyn Storage, dir: &str) -> bool {
-    storage.metadata(RECORDED_FILE).is_ok() && read_settings(storage, dir) == Settings::Absent
+/// `is_recorded`: the checkpoint says that every topic has its settings in two files.
+pub(crate) fn are_settings_lost(storage: &dyn Storage, dir: &str, is_recorded: bool) -> bool {
+    (is_recorded || storage.metadata(RECORDED_FILE).is_ok()) && read_settings(storage, dir) == Settings::Absent
 }
 
 #[cfg(test)]
@@ -251,7 +193,7 @@ mod tests {
         storage.create_dir("t-0").unwrap();
         let overrides = Overrides::from([("retention.ms".to_owned(), "-1".to_owned())]);
         let name = TopicPartition::new("t", 0);
-        let marker = Marker { name, creation: "00ff".to_owned(), settings: Some(overrides.clone()) };
+        let marker = Marker { name, creation: "00ff".to_owned(), is_created: true, settings: Some(overrides.clone()) };
         write_marker(&storage, "t-0", &marker).unwrap();
         write_settings(&storage, "t-0", &overrides).unwrap();
         assert_eq!(read_marker(&storage, "t-0").unwrap(), Some(marker));
@@ -278,7 +220,7 @@ mod tests {
                     panic!("one is whole")
                 };
                 // Without its first line it is a file that a person wrote.
-                let is_checked = bad.starts_with(CHECKSUM_LINE.as_bytes()) || name == OWN_FILE;
+                let is_checked = bad.starts_with(crate::storage::pairs::CHECKSUM_LINE.as_bytes()) || name == OWN_FILE;
                 assert_eq!(overrides["retention.ms"], expected["retention.ms"], "{name}");
                 let is_healed = heal.is_none_or(|(file, _)| file == name);
                 assert!(!is_checked || (overrides == expected && is_healed), "{name}");

@@ -45,6 +45,8 @@ pub(crate) struct StoreShared {
     pub(super) followed: Mutex<Followed>,
     /// The checkpoint on the medium says that the store is in use.
     pub(super) marked: AtomicBool,
+    /// Every topic has its settings in two files: one that has none has lost them.
+    pub(super) recorded: AtomicBool,
     pub(super) closed: AtomicBool,
     pub(super) kick: Kick,
     pub(super) report: RwLock<RecoveryReport>,
@@ -92,6 +94,7 @@ impl StoreShared {
         attached: bool,
         checkpoint: CheckpointState,
     ) -> Arc<StoreShared> {
+        let recorded = AtomicBool::new(checkpoint.written.is_recorded);
         Arc::new(StoreShared {
             storage,
             clock: options.clock,
@@ -108,6 +111,7 @@ impl StoreShared {
             checkpoint: Mutex::new(checkpoint),
             followed: Mutex::default(),
             marked: AtomicBool::new(false),
+            recorded,
             closed: AtomicBool::new(false),
             kick: Kick::default(),
             report: RwLock::default(),
@@ -343,7 +347,8 @@ impl StoreShared {
         let unopened = self.unopened.read();
         saved.extend(unopened.iter().filter_map(|(name, (saved, _))| Some((name.clone(), saved.clone()?))));
         saved.extend(logs.iter().filter_map(|(name, log)| Some((name.clone(), log.to_save()?))));
-        Checkpoint { clean, boot_id: self.storage.boot_id(), logs: saved }
+        let is_recorded = self.recorded.load(Ordering::Acquire);
+        Checkpoint { clean, is_recorded, boot_id: self.storage.boot_id(), logs: saved }
     }
 
     /// Makes the names in the data directory durable, and with them that what was renamed to be deleted is gone.

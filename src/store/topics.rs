@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::log::{LogHost, Origin, SavedLog, TopicPartition, check_topic_name};
 use crate::segment::file_names::{OWN_FILE, TOPIC_CONFIG};
 use crate::storage::{Access, LEADS_NOWHERE};
+use crate::sync::Ordering;
 
 impl StoreShared {
     #[inline(never)]
@@ -136,7 +137,7 @@ impl StoreShared {
         created.push((made.clone(), name.clone()));
         let is_first = name.partition == 0;
         let settings = is_first.then(|| overrides.clone());
-        let marker = Marker { name: name.clone(), creation: creation.to_owned(), settings };
+        let marker = Marker { name: name.clone(), creation: creation.to_owned(), is_created: true, settings };
         let configure_late = bug(Bug::ConfigureAfterCreation);
         if !configure_late {
             write_marker(&*self.storage, &made, &marker)?;
@@ -236,9 +237,11 @@ impl StoreShared {
         for name in unmarked {
             let dir = name.to_string();
             let settings = (name.partition == 0 && settings.suspended.is_none()).then(|| settings.overrides.clone());
-            if let Err(error) =
-                write_marker(&*self.storage, &dir, &Marker { name, creation: creation.clone(), settings })
-            {
+            if let Err(error) = write_marker(
+                &*self.storage,
+                &dir,
+                &Marker { name, creation: creation.clone(), is_created: false, settings },
+            ) {
                 tracing::debug!(dir, %error, "a directory that is about to go was not marked");
             }
         }
@@ -333,9 +336,9 @@ impl StoreShared {
     fn record_settings(&self, name: &TopicPartition, overrides: &Overrides) -> Result<()> {
         let dir = name.to_string();
         let marker = read_marker(&*self.storage, &dir).ok().flatten().filter(|marker| marker.name == *name);
-        let creation = marker.map_or_else(|| hex(&random_id()), |marker| marker.creation);
-        let settings = Some(overrides.clone());
-        write_marker(&*self.storage, &dir, &Marker { name: name.clone(), creation, settings })
+        let unknown = || Marker { name: name.clone(), creation: hex(&random_id()), is_created: false, settings: None };
+        let marker = Marker { settings: Some(overrides.clone()), ..marker.unwrap_or_else(unknown) };
+        write_marker(&*self.storage, &dir, &marker)
     }
 
     /// Reads which topics there are from the names in the data directory. `known` are the logs of the checkpoint, where
@@ -477,7 +480,7 @@ impl StoreShared {
             }
         }
         for name in loaded.unmarked.iter().filter(|name| !is_refused(name)) {
-            let marker = Marker { name: name.clone(), creation: String::new(), settings: None };
+            let marker = Marker { name: name.clone(), creation: String::new(), is_created: false, settings: None };
             if let Err(error) = write_marker(&*self.storage, &name.to_string(), &marker) {
                 all_recorded = false;
                 tracing::warn!(log = %name, %error, "a log of an older version could not be marked as this store's");
@@ -490,20 +493,22 @@ impl StoreShared {
         }
     }
 
+    /// By the file, or by the checkpoint where that is lost.
     fn is_recorded(&self) -> bool {
-        self.storage.metadata(RECORDED_FILE).is_ok()
+        self.recorded.load(Ordering::Acquire) || self.storage.metadata(RECORDED_FILE).is_ok()
     }
 
     /// Every topic has its settings in two files from here on: makes that last.
     fn keep_recorded(&self) -> Result<()> {
-        if self.is_recorded() {
-            return Ok(());
+        if self.storage.metadata(RECORDED_FILE).is_err() {
+            match self.storage.open(RECORDED_FILE, Access::CreateNew) {
+                Ok(_) => self.sync_names()?,
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Error::storage("create", RECORDED_FILE)(error)),
+            }
         }
-        match self.storage.open(RECORDED_FILE, Access::CreateNew) {
-            Ok(_) => self.sync_names(),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(Error::storage("create", RECORDED_FILE)(error)),
-        }
+        self.recorded.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// Removes what an unfinished creation or deletion has left behind, as far as it is proved to be this store's. The
@@ -553,7 +558,7 @@ impl StoreShared {
         if self.storage.is_link(dir) || is_marked() {
             return;
         }
-        let marker = Marker { name, creation: String::new(), settings: None };
+        let marker = Marker { name, creation: String::new(), is_created: false, settings: None };
         if let Err(error) = write_marker(&*self.storage, dir, &marker) {
             tracing::debug!(dir, %error, "a directory that is about to go was not marked");
         }

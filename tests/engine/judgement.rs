@@ -7,7 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::support::{TempDir, ticking};
-use edgelog::edgelog_core::{LeaderEpoch, RecordBatch, RecordBatchBuilder, crc32c, encode_one, stamp_base};
+use edgelog::edgelog_core::{
+    LeaderEpoch, RecordBatch, RecordBatchBuilder, crc32c, empty_batch, encode_one, stamp_base,
+};
 use edgelog::inspect::{self, Selection, Severity};
 use edgelog::storage::{DirectoryStorage, DirectoryStorageOptions, Storage};
 use edgelog::{Error, Log, LostRange, NewRecord, NewTopic, Offset, OffsetSpec, Store, TimestampMs};
@@ -282,6 +284,20 @@ fn killed_and_raised(dir: &Path, count: usize, offset: usize, claimed: i64) {
     fs::write(segment(dir), &bytes).unwrap();
 }
 
+/// Puts the base offset right, opens and closes the store, and raises it again.
+fn own_again_and_raise(dir: &Path, raised: i64) {
+    for (from, to) in [(8 + raised, 8), (8, 8 + raised)] {
+        let mut bytes = fs::read(segment(dir)).unwrap();
+        let at = places(&bytes)[8];
+        assert_eq!(bytes[at..at + 8], from.to_be_bytes());
+        bytes[at..at + 8].copy_from_slice(&i64::to_be_bytes(to));
+        fs::write(segment(dir), &bytes).unwrap();
+        if to == 8 {
+            opened(dir).0.close().unwrap();
+        }
+    }
+}
+
 /// Above the recovery point, in the boot that wrote it: no stop of the writer gives a batch that holds another offset.
 #[test]
 fn a_raised_base_offset_at_the_end_of_a_log_is_reported_as_a_loss() {
@@ -315,6 +331,148 @@ fn what_stands_behind_a_raised_base_offset_is_counted_when_it_is_set_aside() {
     let report = opened(dir.path()).0.recovery_report();
     assert_eq!(report.set_aside_offsets(), 3, "{report}");
     assert_eq!(report.logs[0].cut[0].valid_offsets, Some((Offset(8), Offset(10))), "{report}");
+}
+
+/// The checkpoint of a killed store is lost: what was written here has no hole before its last batch.
+#[test]
+fn without_a_checkpoint_a_raised_base_offset_at_the_end_of_an_own_log_is_a_loss() {
+    for (raised, is_closed) in [(1, true), (1000, true), (1 << 33, true), (1, false), (1000, false), (1 << 33, false)] {
+        let dir = TempDir::new();
+        killed_and_raised(dir.path(), 3, 8, 8 + raised);
+        if is_closed {
+            own_again_and_raise(dir.path(), raised);
+        }
+        fs::remove_file(dir.path().join("edgelog.checkpoint")).unwrap();
+        let (_store, log) = attached(dir.path());
+        let (seen, _) = read(&log, OffsetSpec::Earliest);
+        assert_eq!(seen, (0..8).collect::<Vec<_>>(), "{raised}, closed {is_closed}: attached");
+        assert_eq!(lost_by_fsck(dir.path()), [(8, 9)], "{raised}, closed {is_closed}");
+        let (store, log) = opened(dir.path());
+        assert_eq!(read(&log, OffsetSpec::Earliest).0, (0..8).collect::<Vec<_>>(), "{raised}: opened");
+        assert!(store.recovery_report().lost_offsets() == 1, "{raised}: {}", store.recovery_report());
+    }
+}
+
+/// Above the recovery point of a log that was copied here, all was written here: no batch leaves a hole before it.
+#[test]
+fn a_raised_base_offset_behind_what_was_copied_here_is_a_loss() {
+    for raised in [1, 2, 1000, 1 << 33] {
+        let dir = TempDir::new();
+        imported(dir.path(), &[(0, [batch_of(0, 2), batch_of(6, 2)].concat())]);
+        opened(dir.path()).0.close().unwrap();
+        let (store, log) = opened(dir.path());
+        for _ in 0..3 {
+            log.append(NewRecord::value(b"acknowledged")).unwrap();
+        }
+        store.abandon();
+        drop((log, store));
+        let last = dir.path().join(format!("t-0/{:020}.log", 8));
+        let mut bytes = fs::read(&last).unwrap();
+        let at = places(&bytes)[2];
+        bytes[at..at + 8].copy_from_slice(&i64::to_be_bytes(10 + raised));
+        fs::write(&last, &bytes).unwrap();
+        let (_store, log) = attached(dir.path());
+        assert_eq!(read(&log, OffsetSpec::Earliest).0, [0, 1, 6, 7, 8, 9], "{raised}");
+        assert_eq!(lost_by_fsck(dir.path()), [(10, 11)], "{raised}");
+        let (store, log) = opened(dir.path());
+        assert_eq!(read(&log, OffsetSpec::Earliest).0, [0, 1, 6, 7, 8, 9], "{raised}");
+        assert_eq!(store.recovery_report().lost_offsets(), 1, "{raised}: {}", store.recovery_report());
+    }
+}
+
+/// A copy that was never opened: the last entry of an index, or a snapshot that a broker left at a clean stop, says
+/// where the last batch ends.
+#[test]
+fn a_raised_base_offset_at_the_end_of_a_copy_is_contradicted_by_the_files_next_to_it() {
+    for raised in [1, 2, 1000, 1 << 33] {
+        for witness in ["index", "timeindex", "snapshot", "none"] {
+            let dir = TempDir::new();
+            let batches = [batch_of(0, 2), batch_of(6, 2), batch_of(8, 2)];
+            let mut bytes = batches.concat();
+            let at = batches[..2].concat().len();
+            bytes[at..at + 8].copy_from_slice(&i64::to_be_bytes(8 + raised));
+            imported(dir.path(), &[(0, bytes)]);
+            let entry = match witness {
+                "index" => [9_i32.to_be_bytes(), (at as i32).to_be_bytes()].concat(),
+                "timeindex" => [&1_700_000_000_000_i64.to_be_bytes()[..], &9_i32.to_be_bytes()].concat(),
+                _ => Vec::new(),
+            };
+            let name = if witness == "snapshot" { 10 } else { 0 };
+            if witness != "none" {
+                fs::write(dir.path().join(format!("t-0/{name:020}.{witness}")), entry).unwrap();
+            }
+            if witness == "none" {
+                // Nothing says anything else: compaction leaves such a hole.
+                let offsets = [0, 1, 6, 7, 8 + raised, 9 + raised];
+                all_agree(dir.path(), &offsets, &[]);
+                continue;
+            }
+            let (_store, log) = attached(dir.path());
+            let (seen, _) = read(&log, OffsetSpec::Earliest);
+            assert_eq!(seen, [0, 1, 6, 7], "{raised}, {witness}: attached");
+            assert_eq!(lost_by_fsck(dir.path()), [(8, 10)], "{raised}, {witness}");
+            let repaired = TempDir::new();
+            crate::support::copy_dir(dir.path(), repaired.path());
+            repair(repaired.path());
+            all_agree(repaired.path(), &[0, 1, 6, 7, 8, 9], &[]);
+            let (store, log) = opened(dir.path());
+            assert_eq!(read(&log, OffsetSpec::Earliest), (vec![0, 1, 6, 7, 8, 9], vec![]), "{raised}, {witness}");
+            let report = store.recovery_report();
+            assert_eq!((report.lost_offsets(), report.logs[0].put_right.len()), (0, 1), "{raised}: {report}");
+            store.close().unwrap();
+            assert_eq!(append_and_find(dir.path()), 10, "{raised}, {witness}");
+        }
+    }
+}
+
+/// Without a checkpoint, one odd batch does not make a log another's: a file of our own says that every record of it
+/// was appended here.
+#[test]
+fn without_a_checkpoint_one_damaged_field_is_damage_and_not_another_origin() {
+    type Damage = fn(&mut Vec<u8>, &[usize]);
+    let cases: [(Damage, &[i64], (i64, i64)); 3] = [
+        (|bytes, places| drop(bytes.drain(places[3]..places[4])), &[0, 1, 2, 4, 5, 6, 7], (3, 4)),
+        (|bytes, places| bytes[places[3] + 7] = 30, &[0, 1, 2, 4, 5, 6, 7], (3, 4)),
+        (
+            |bytes, places| {
+                bytes[places[3] + 26] = 1;
+                let crc = crc32c(&bytes[places[3] + 21..places[4]]);
+                bytes[places[3] + 17..places[3] + 21].copy_from_slice(&crc.to_be_bytes());
+            },
+            &[0, 1, 2, 4, 5, 6, 7],
+            (3, 4),
+        ),
+    ];
+    for (damage, offsets, lost) in cases {
+        let dir = TempDir::new();
+        let mut bytes = own(dir.path(), 8);
+        let places = places(&bytes);
+        damage(&mut bytes, &places);
+        fs::write(segment(dir.path()), &bytes).unwrap();
+        fs::remove_file(dir.path().join("edgelog.checkpoint")).unwrap();
+        all_agree(dir.path(), offsets, &[lost]);
+    }
+}
+
+/// Without a checkpoint, what is sound in the last segment stays in the log behind one that ends in damage.
+#[test]
+fn without_a_checkpoint_the_last_segment_stays_behind_one_that_is_cut_short() {
+    let dir = TempDir::new();
+    let store = ticking().open(dir.path()).unwrap();
+    store.create_topic(&NewTopic::new("t").config("segment.bytes", "4096").config("retention.ms", "-1")).unwrap();
+    let log = store.log("t", 0).unwrap();
+    for _ in 0..9 {
+        log.append(NewRecord::value(&[b'x'; 1000])).unwrap();
+    }
+    store.close().unwrap();
+    let bases = bases_of(dir.path());
+    let [.., before, last] = bases[..] else { panic!("{bases:?}") };
+    let path = dir.path().join(format!("t-0/{before:020}.log"));
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 30]).unwrap();
+    fs::remove_file(dir.path().join("edgelog.checkpoint")).unwrap();
+    let offsets: Vec<i64> = (0..9).filter(|&offset| offset != last - 1).collect();
+    all_agree(dir.path(), &offsets, &[(last - 1, last)]);
 }
 
 #[test]
@@ -605,4 +763,166 @@ fn what_lies_beyond_two_gibibytes_is_kept() {
     let mut bytes = [0; 10];
     kept.read_exact_at(&mut bytes, (1 << 31) + 5).unwrap();
     assert_eq!(&bytes, b"far behind");
+}
+
+/// Where the segments of the log begin.
+fn bases_of(dir: &Path) -> Vec<i64> {
+    let names = fs::read_dir(dir.join("t-0")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut bases: Vec<i64> = names.filter_map(|name| name.strip_suffix(".log")?.parse().ok()).collect();
+    bases.sort_unstable();
+    bases
+}
+
+/// A whole batch is gone from a log that was written here, and what stands behind it goes on from it: the batch right
+/// there is no damage, and stays.
+#[test]
+fn a_batch_behind_a_missing_one_is_read_and_kept() {
+    for is_known in [true, false] {
+        for missing in [2, 5, 6] {
+            let dir = TempDir::new();
+            let mut bytes = own(dir.path(), 8);
+            let places = places(&bytes);
+            drop(bytes.drain(places[missing]..places[missing + 1]));
+            fs::write(segment(dir.path()), &bytes).unwrap();
+            if !is_known {
+                if missing == 6 {
+                    // Nothing says whether the base offset of the last batch is damaged, or one before it is missing.
+                    continue;
+                }
+                fs::remove_file(dir.path().join("edgelog.checkpoint")).unwrap();
+            }
+            let missing = missing as i64;
+            let offsets: Vec<i64> = (0..8).filter(|&offset| offset != missing).collect();
+            let repaired = TempDir::new();
+            crate::support::copy_dir(dir.path(), repaired.path());
+            repair(repaired.path());
+            assert_eq!(
+                read(&attached(repaired.path()).1, OffsetSpec::Earliest),
+                (offsets.clone(), vec![]),
+                "{missing}"
+            );
+            all_agree(dir.path(), &offsets, &[(missing, missing + 1)]);
+        }
+    }
+}
+
+/// A recovery point that its own position contradicts takes nothing: what is sound behind it stays.
+#[test]
+fn a_recovery_point_in_a_segment_that_ends_before_it_cuts_nothing() {
+    let dir = TempDir::new();
+    let store = ticking().open(dir.path()).unwrap();
+    store.create_topic(&NewTopic::new("t").config("segment.bytes", "4096").config("retention.ms", "-1")).unwrap();
+    let log = store.log("t", 0).unwrap();
+    for _ in 0..9 {
+        log.append(NewRecord::value(&[b'x'; 1000])).unwrap();
+    }
+    store.close().unwrap();
+    drop((log, store));
+    let bases = bases_of(dir.path());
+    let [.., sealed, _] = bases[..] else { panic!("{bases:?}") };
+    change_checkpoint(dir.path(), |point| {
+        point[8..16].copy_from_slice(&sealed.to_be_bytes());
+        point[16..20].copy_from_slice(&1080_i32.to_be_bytes());
+    });
+    let (_store, log) = attached(dir.path());
+    assert_eq!(read(&log, OffsetSpec::Earliest), ((0..9).collect(), vec![]));
+    let (store, log) = opened(dir.path());
+    assert_eq!(read(&log, OffsetSpec::Earliest), ((0..9).collect(), vec![]));
+    let report = store.recovery_report().to_string();
+    assert!(report.contains("not believed") && !report.contains(".cut"), "{report}");
+}
+
+/// Changes the recovery point of the one log in both slots of the checkpoint: offset, base offset, position.
+fn change_checkpoint(dir: &Path, change: impl Fn(&mut [u8])) {
+    let path = dir.join("edgelog.checkpoint");
+    let mut bytes = fs::read(&path).unwrap();
+    let half = bytes.len() / 2;
+    for slot in [&mut bytes[..half].to_vec(), &mut bytes[half..].to_vec()].into_iter().enumerate() {
+        let (n, slot) = slot;
+        let len = u32::from_be_bytes(slot[12..16].try_into().unwrap()) as usize;
+        // The payload begins with the name's length and the name; then identity, origin and log start.
+        let at = 64 + 2 + 3 + 16 + 1 + 8;
+        change(&mut slot[at..at + 20]);
+        let crc = crc32fast::hash(&slot[12..64 + len]);
+        slot[8..12].copy_from_slice(&crc.to_be_bytes());
+        bytes[n * half..(n + 1) * half].copy_from_slice(slot);
+    }
+    fs::write(&path, &bytes).unwrap();
+}
+
+/// The name of a segment is not covered by anything: a hole of 2^62 offsets is not filled, and the file is kept aside.
+#[test]
+fn a_segment_whose_name_is_far_beyond_the_log_is_not_led_up_to() {
+    for is_known in [true, false] {
+        let dir = TempDir::new();
+        let store = ticking().open(dir.path()).unwrap();
+        store.create_topic(&NewTopic::new("t").config("segment.bytes", "4096").config("retention.ms", "-1")).unwrap();
+        let log = store.log("t", 0).unwrap();
+        for _ in 0..9 {
+            log.append(NewRecord::value(&[b'x'; 1000])).unwrap();
+        }
+        store.close().unwrap();
+        drop((log, store));
+        let last = *bases_of(dir.path()).last().unwrap();
+        let path = |base: i64| dir.path().join(format!("t-0/{base:020}.log"));
+        fs::rename(path(last), path(1 << 62)).unwrap();
+        if !is_known {
+            fs::remove_file(dir.path().join("edgelog.checkpoint")).unwrap();
+        }
+        repair(dir.path());
+        let bytes: u64 =
+            fs::read_dir(dir.path().join("t-0")).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+        assert!(bytes < 200_000, "{bytes} bytes, the checkpoint known: {is_known}");
+        let (_store, log) = opened(dir.path());
+        assert_eq!(read(&log, OffsetSpec::Earliest).0, (0..last).collect::<Vec<_>>());
+    }
+}
+
+/// Kafka's log cleaner keeps batches without records of producers, and a repair fills a wide gap with such. A look at
+/// what stands behind one of them does not lose the one itself.
+#[test]
+fn many_batches_without_records_in_a_row_hide_nothing() {
+    let dir = TempDir::new();
+    let empty = |n: i64| empty_batch(Offset(1 + 3 * n), Offset(4 + 3 * n), LeaderEpoch(0)).to_vec();
+    let bytes = [batch(0, 1000, b"first"), (0..700).flat_map(empty).collect(), batch(2101, 1000, b"last")].concat();
+    imported(dir.path(), &[(0, bytes)]);
+    all_agree(dir.path(), &[0, 2101], &[]);
+}
+
+/// One flipped bit in the header of an acknowledged batch, in the boot that wrote it: the open calls lost what `fsck`
+/// called lost.
+#[test]
+fn an_open_reports_what_damage_to_a_header_has_taken() {
+    for byte in [8, 10, 16, 20, 21, 24, 43, 51, 57] {
+        let dir = TempDir::new();
+        killed_and_raised(dir.path(), 3, 7, 7);
+        let mut bytes = fs::read(segment(dir.path())).unwrap();
+        let at = places(&bytes)[7];
+        bytes[at + byte] ^= 1 << 6;
+        fs::write(segment(dir.path()), &bytes).unwrap();
+        assert_eq!(lost_by_fsck(dir.path()), [(7, 9)], "{byte}");
+        let report = opened(dir.path()).0.recovery_report();
+        assert_eq!((report.lost_offsets(), report.set_aside_offsets()), (1, 1), "{byte}: {report}");
+    }
+}
+
+/// A copy of a store that left out all files of settings, but has the checkpoint: nothing is deleted.
+#[test]
+fn settings_that_are_lost_to_the_last_file_delete_nothing() {
+    let dir = TempDir::new();
+    let store = ticking().open(dir.path()).unwrap();
+    store.create_topic(&NewTopic::new("t").config("segment.bytes", "4096").config("retention.ms", "-1")).unwrap();
+    let log = store.log("t", 0).unwrap();
+    for n in 0..20 {
+        log.append(NewRecord::value(&[b'x'; 1000]).with_timestamp(TimestampMs(1_000_000_000_000 + n))).unwrap();
+    }
+    store.close().unwrap();
+    drop((log, store));
+    for file in ["t-0/topic.properties", "t-0/edgelog.properties", "edgelog.recorded"] {
+        fs::remove_file(dir.path().join(file)).unwrap();
+    }
+    let (store, log) = opened(dir.path());
+    store.tick(TimestampMs(1_900_000_000_000)).unwrap();
+    assert_eq!(read(&log, OffsetSpec::Earliest).0, (0..20).collect::<Vec<_>>());
+    assert_eq!(store.recovery_report().suspended.len(), 1, "{}", store.recovery_report());
 }

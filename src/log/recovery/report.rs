@@ -2,7 +2,7 @@
 
 use edgelog_core::{LeaderEpoch, Offset, Position};
 
-use crate::log::read::LostRange;
+use crate::log::lost_range::LostRange;
 use crate::log::types::TopicPartition;
 
 /// What opening one log found and did.

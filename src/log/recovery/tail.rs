@@ -3,12 +3,17 @@
 
 use std::sync::Arc;
 
-use edgelog_core::{Effort, LeaderEpoch, Offset, Plausible, Position, Resync, resync};
+use edgelog_core::{
+    Continuation, Effort, LeaderEpoch, Offset, Plausible, Position, RecordBatch, Resync, resync, written_whole,
+};
 
-use super::Recovery;
+use super::super::origin::Origin;
+use super::super::saved_log::DurablePoint;
 use super::report::CutTail;
+use super::{Recovery, Walked, lost_range};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
+use crate::segment::walk::is_stale;
 use crate::segment::{Cursor, Segment, Window, file_names};
 use crate::storage::{Access, remove_if_there};
 use crate::sync::Ordering;
@@ -21,6 +26,59 @@ const SEARCHES_MAX: usize = 64;
 const CUT_FILES_MAX: usize = 16;
 
 impl Recovery<'_> {
+    /// Ends the log in `segment`, above the recovery point, where the walk has stopped.
+    pub(super) fn end_here(&mut self, segment: &mut Arc<Segment>, walked: &Walked) -> Result<()> {
+        let Walked { position, next_offset, to_the_end, .. } = *walked;
+        let whole = self.written_whole(segment, position, next_offset)?;
+        let lost_before =
+            whole.map_or_else(|| self.lost_before(segment, position, next_offset), |next| Ok(Some(next)))?;
+        if let Some(next) = lost_before {
+            self.report.lost.push(lost_range(&self.log.dir, Some(segment), next_offset, next, position));
+        }
+        self.cut_tail(segment, position, to_the_end)
+    }
+
+    /// The offset behind the batch that is due as `end` at `position` and does not hold, where no stop of a writer has
+    /// left it so: its records were there, and perhaps acknowledged.
+    fn written_whole(&self, segment: &Segment, position: Position, end: Offset) -> Result<Option<Offset>> {
+        let is_known = self.params.saved.is_some();
+        // Of a log that no checkpoint knows, one that was copied here may end in anything.
+        let may_be_torn = if is_known { !self.is_in_this_boot() } else { self.log.origin() == Origin::Imported };
+        if may_be_torn {
+            return Ok(None);
+        }
+        let epochs = self.log.epochs.read();
+        let epochs = is_known.then(|| epochs.view());
+        let due = Continuation { epochs, ..self.due(end, DurablePoint::default(), None) };
+        let mut window = Window::new(Arc::clone(segment.file()?), u64::from(segment.len()?));
+        Ok(written_whole(&mut window, u64::from(position), &due).map(|batch| batch.next_offset))
+    }
+
+    /// Whether what stands above the recovery point was written since the machine has booted: a kill tears the last
+    /// append at most. Nothing is appended behind the end that a clean close has noted.
+    fn is_in_this_boot(&self) -> bool {
+        self.params.saved.is_some() && self.params.same_boot && !self.params.store_is_clean
+    }
+
+    /// Where bytes that are no batch stand as `end` at `position`, in the boot that wrote them, and a batch of this
+    /// history stands behind: its base offset. No stop of a writer leaves that, so what was before it is lost.
+    fn lost_before(&self, segment: &Segment, position: Position, end: Offset) -> Result<Option<Offset>> {
+        let len = u64::from(segment.len()?);
+        if !self.is_in_this_boot() || u64::from(position) >= len {
+            return Ok(None);
+        }
+        let mut window = Window::new(Arc::clone(segment.file()?), len);
+        let at = u64::from(position);
+        let plausible = self.due(end, DurablePoint::default(), None).plausible();
+        let Resync::Found(found) = resync(&mut window, at, at + 1, &plausible, &mut Effort::for_segment(len)) else {
+            return Ok(None);
+        };
+        let epochs = self.log.epochs.read();
+        let batch = RecordBatch::parse(window.at(found.position, (found.end - found.position) as usize));
+        let is_of_this_history = batch.is_ok_and(|batch| !is_stale(&batch, epochs.view(), None));
+        Ok(Some(found.base_offset).filter(|&base| is_of_this_history && base > end))
+    }
+
     /// Takes what lies behind the end out of the active segment and keeps it aside.
     pub(super) fn cut_tail(&mut self, segment: &mut Arc<Segment>, position: Position, to_the_end: bool) -> Result<()> {
         let log = self.log;
