@@ -58,19 +58,25 @@ impl StoreShared {
     }
 
     /// Removes directories of an unfinished creation, the newest first, and only those: one that was in the way is
-    /// another program's. As in a deletion, the first partition's name goes for good before any file does.
+    /// another program's. As in a deletion, the first partition's name goes for good before any other does, and every
+    /// name before its files: the checkpoint may know the logs, and a cut must not bring a name back without its files.
     fn take_back(&self, created: Vec<(String, TopicPartition)>) {
-        let mut in_place = false;
-        for (mut dir, name) in created.into_iter().rev() {
-            if let Some(first) = TopicPartition::parse_dir(&dir).filter(|name| name.partition == 0) {
-                let to = deleted_name(&first, random_id());
-                if self.storage.rename(&dir, &to).is_ok() {
-                    let _ = self.sync_names();
-                    dir = to;
-                } else {
-                    in_place = true;
-                }
+        let (mut in_place, mut doomed) = (false, Vec::new());
+        for (dir, name) in created.into_iter().rev() {
+            let is_placed = TopicPartition::parse_dir(&dir).is_some();
+            let to = deleted_name(&name, random_id());
+            if !is_placed || self.storage.rename(&dir, &to).is_err() {
+                in_place |= is_placed;
+                doomed.push((dir, name));
+                continue;
             }
+            if name.partition == 0 {
+                let _ = self.sync_names();
+            }
+            doomed.push((to, name));
+        }
+        let _ = self.sync_names();
+        for (dir, name) in doomed {
             let _ = remove_partition(&*self.storage, &dir, &name);
         }
         if in_place {
