@@ -4,7 +4,8 @@
 //!    that are open then, and one that is opened later does not learn of it. So it is flushed before it is closed.
 //! 2. At most `max` files have one. A call that needs one more than that flushes a file first; housekeeping
 //!    ([`flush_ahead`](OpenFiles::flush_ahead)) does so before it comes to that.
-//! 3. Of the files without unflushed bytes about `clean_max` keep theirs, the most recently used.
+//! 3. Of the files without unflushed bytes `clean_max` keep theirs, the most recently used; a few more while others have
+//!    unflushed bytes.
 
 use std::collections::HashSet;
 use std::io;
@@ -75,7 +76,7 @@ impl<F: Closable> OpenFiles<F> {
             }
             kept.files.retain(|file| !closed.contains(&file.as_ptr()));
             // Where most are dirty, not each call looks at them all.
-            kept.look_at = (left + left / 4).clamp(self.clean_max, self.max);
+            kept.look_at = if left < self.clean_max { self.clean_max } else { (left + left / 4).min(self.max) };
             if left < self.max {
                 return kept;
             }
