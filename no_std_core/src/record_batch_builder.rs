@@ -36,6 +36,7 @@ pub fn encode_one(
     let Some(batch) = buffer.get_mut(..needed) else { return Err(broken()) };
     let fields = HeaderFields {
         record_count: 1,
+        last_offset_delta: 0,
         base_timestamp: timestamp,
         max_timestamp: timestamp,
         codec: CompressionType::None,
@@ -54,6 +55,8 @@ pub struct RecordBatchBuilder<B> {
     /// Behind the last record; `HEADER_LEN` where there is none.
     end: usize,
     record_count: i32,
+    /// Offsets between the records that have none.
+    holes: i32,
     base_timestamp: TimestampMs,
     max_timestamp: TimestampMs,
     producer: Producer,
@@ -67,6 +70,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> RecordBatchBuilder<B> {
             buffer,
             end: HEADER_LEN,
             record_count: 0,
+            holes: 0,
             base_timestamp: NO_TIMESTAMP,
             max_timestamp: NO_TIMESTAMP,
             producer: Producer::NONE,
@@ -89,6 +93,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> RecordBatchBuilder<B> {
         value: Option<&[u8]>,
         headers: &[Header<'_>],
     ) -> Result<i32, EncodeError> {
+        debug_assert!(self.holes == 0, "a batch is filled by `append` or by `append_at`");
         let offset_delta = self.record_count;
         check_timestamp(timestamp)?;
         let base_timestamp = if offset_delta == 0 { timestamp } else { self.base_timestamp };
@@ -101,6 +106,37 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> RecordBatchBuilder<B> {
         // No timestamp is below all others, and so is the first value of this.
         self.max_timestamp = self.max_timestamp.max(timestamp);
         Ok(offset_delta)
+    }
+
+    /// Adds a record of another batch, which keeps its place and its time: `offset_delta` is counted from the first
+    /// record, whose own is 0, and offsets in between that have no record are a hole, as compaction leaves them. The
+    /// time is any, also one before 1970. A batch is filled by this or by [`append`](Self::append).
+    ///
+    /// # Errors
+    /// As of `append`, but for the timestamp.
+    ///
+    /// # Panics
+    /// Where `offset_delta` is not above that of the record before.
+    pub fn append_at(
+        &mut self,
+        offset_delta: i32,
+        timestamp: TimestampMs,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[Header<'_>],
+    ) -> Result<(), EncodeError> {
+        let is_first = self.record_count == 0;
+        let next = self.record_count + self.holes;
+        assert!(offset_delta >= next && (!is_first || offset_delta == 0), "offset delta {offset_delta} behind {next}");
+        let base_timestamp = if is_first { timestamp } else { self.base_timestamp };
+        let timestamp_delta = timestamp.0.wrapping_sub(base_timestamp.0);
+        let record = PlacedRecord { start: self.end, timestamp_delta, offset_delta, key, value, headers };
+        self.end = record.write(self.buffer.as_mut())?;
+        self.record_count += 1;
+        self.holes += offset_delta - next;
+        self.base_timestamp = base_timestamp;
+        self.max_timestamp = if is_first { timestamp } else { self.max_timestamp.max(timestamp) };
+        Ok(())
     }
 
     /// Records so far.
@@ -193,6 +229,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> RecordBatchBuilder<B> {
     pub const fn clear(&mut self) {
         self.end = HEADER_LEN;
         self.record_count = 0;
+        self.holes = 0;
         self.base_timestamp = NO_TIMESTAMP;
         self.max_timestamp = NO_TIMESTAMP;
         self.producer = Producer::NONE;
@@ -214,6 +251,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> RecordBatchBuilder<B> {
     const fn fields(&self, codec: CompressionType) -> HeaderFields {
         HeaderFields {
             record_count: self.record_count,
+            last_offset_delta: self.record_count + self.holes - 1,
             base_timestamp: self.base_timestamp,
             max_timestamp: self.max_timestamp,
             codec,
@@ -236,6 +274,7 @@ impl Producer {
 /// What a header says besides sizes and sums.
 struct HeaderFields {
     record_count: i32,
+    last_offset_delta: i32,
     base_timestamp: TimestampMs,
     max_timestamp: TimestampMs,
     codec: CompressionType,
@@ -253,7 +292,7 @@ impl HeaderFields {
     fn write(&self, batch: &mut [u8]) {
         let batch_length = (batch.len() - LOG_OVERHEAD) as u32;
         let attributes = u64::from(self.codec.id());
-        let last_offset_delta = (self.record_count - 1) as u32;
+        let last_offset_delta = self.last_offset_delta as u32;
         let (base_timestamp, max_timestamp) = (self.base_timestamp.0 as u64, self.max_timestamp.0 as u64);
         let (producer_id, producer_epoch) = (self.producer.id as u64, self.producer.epoch as u16);
         let (base_sequence, record_count) = (self.producer.base_sequence as u32, self.record_count as u32);
@@ -524,6 +563,22 @@ mod tests {
     use proptest::prelude::*;
     use std::vec;
     use std::vec::Vec;
+
+    #[test]
+    fn records_of_another_batch_keep_their_places_and_times() {
+        let mut builder = RecordBatchBuilder::new(vec![0; 512]);
+        let records = [(0, -5000_i64, "a"), (3, -9000, "b"), (4, 7, "c"), (9, -1, "d")];
+        for (offset_delta, timestamp, value) in records {
+            builder.append_at(offset_delta, TimestampMs(timestamp), None, Some(value.as_bytes()), &[]).unwrap();
+        }
+        let bytes = builder.finish().to_vec();
+        let batch = RecordBatch::parse(&bytes).unwrap();
+        batch.verify_crc().unwrap();
+        assert_eq!((batch.record_count(), batch.last_offset(), batch.max_timestamp().0), (4, Offset(9), 7));
+        let read = batch.records().unwrap().map(|record| record.unwrap());
+        let read: Vec<_> = read.map(|record| (record.offset.0, record.timestamp.0, record.value.unwrap())).collect();
+        assert_eq!(read, records.map(|(delta, time, value)| (i64::from(delta), time, value.as_bytes())));
+    }
 
     /// Worked out by hand from the two tables: timestamp 1000, key "k", value "v1", one header "h" without a
     /// value. Only the CRC is computed.

@@ -702,11 +702,12 @@ impl Exporter<'_> {
             }
         }
         let (from, until) = (self.range.from, self.range.until);
-        let trimmed = if base_offset < from || next_offset > until { self.trim(batch, base_offset)? } else { None };
-        let bytes = trimmed.as_deref().unwrap_or(batch.bytes());
-        let (base_offset, next_offset) = match &trimmed {
-            Some(_) => (base_offset.max(from), next_offset.min(until)),
-            None => (base_offset, next_offset),
+        let reaches_out = base_offset < from || next_offset > until;
+        let trimmed = if reaches_out { self.trim(batch, base_offset)? } else { Trimmed::AsItIs };
+        let (bytes, base_offset, next_offset) = match &trimmed {
+            Trimmed::AsItIs => (batch.bytes(), base_offset, next_offset),
+            Trimmed::Part { bytes, base_offset, next_offset } => (&bytes[..], *base_offset, *next_offset),
+            Trimmed::Nothing => return Ok(()),
         };
         if self.out.is_none() {
             // A segment that is not exported from its start is one that begins later.
@@ -730,37 +731,36 @@ impl Exporter<'_> {
         Ok(())
     }
 
-    /// A batch of those records alone that lie in the range, not compressed: what was deleted from the front of a log
-    /// does not come back in a broker. `None` where the batch has to stay as it is: it is a producer's own, or cannot
-    /// be decoded here.
-    fn trim(&mut self, batch: &RecordBatch<'_>, base_offset: Offset) -> Result<Option<Vec<u8>>> {
+    /// Those records of a batch alone that lie in the range, not compressed: what was deleted from the front of a log
+    /// does not come back in a broker.
+    fn trim(&mut self, batch: &RecordBatch<'_>, base_offset: Offset) -> Result<Trimmed> {
         // A record's length, timestamp and offset delta may each take some bytes more than they did.
         const SLACK_BYTES: usize = 32;
         let count_max = usize::try_from(batch.record_count()).unwrap_or(0);
         if batch.producer_id() >= 0 || batch.is_control() || count_max == 0 {
-            return Ok(None);
+            return Ok(Trimmed::AsItIs);
         }
         let room = HEADER_LEN + self.decompressor.payload_len(batch) + SLACK_BYTES * count_max;
-        let Ok(records) = self.decompressor.records(batch) else { return Ok(None) };
+        let Ok(records) = self.decompressor.records(batch) else { return Ok(Trimmed::AsItIs) };
         let shift = base_offset - batch.base_offset();
         let mut builder = RecordBatchBuilder::new(vec![0; room]);
-        let mut expected = self.range.from.max(base_offset);
+        let (mut first, mut due) = (None, base_offset);
         let mut headers = Vec::new();
         for record in records.flatten() {
             let offset = record.offset + shift;
             if offset < self.range.from || offset >= self.range.until {
                 continue;
             }
-            // A builder counts offsets on: where compaction left holes, the batch stays whole.
-            if offset != expected {
-                return Ok(None);
-            }
-            expected += 1;
+            // Records that do not rise stay as they are.
+            let delta = offset - *first.get_or_insert(offset);
+            let Some(delta) = i32::try_from(delta).ok().filter(|_| offset >= due) else { return Ok(Trimmed::AsItIs) };
+            due = offset + 1;
             headers.clear();
             headers.extend(record.headers());
-            builder.append(record.timestamp, record.key, record.value, &headers)?;
+            builder.append_at(delta, record.timestamp, record.key, record.value, &headers)?;
         }
-        Ok((!builder.is_empty()).then(|| builder.finish().to_vec()))
+        let part = |base_offset| Trimmed::Part { bytes: builder.finish().to_vec(), base_offset, next_offset: due };
+        Ok(first.map_or(Trimmed::Nothing, part))
     }
 
     /// Finishes the segment being written, if there is one.
@@ -786,6 +786,16 @@ impl Exporter<'_> {
             ControlFlow::Break(()) => Err(interrupted(&self.facts.name)),
         }
     }
+}
+
+/// What of a batch lies in the range.
+enum Trimmed {
+    /// It stays whole: it is a producer's own, or cannot be decoded here.
+    AsItIs,
+    /// A batch of those records, which keep their offsets and times.
+    Part { bytes: Vec<u8>, base_offset: Offset, next_offset: Offset },
+    /// The range lies in one of its holes.
+    Nothing,
 }
 
 fn interrupted(name: &TopicPartition) -> Error {

@@ -15,7 +15,7 @@ use super::shared::{Recovering, StoreShared, random_id};
 use super::topic::{Loaded, NewTopic, PARTITIONS_MAX, TopicSettings, configure, configure_leniently};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
-use crate::log::{LogHost, Origin, SavedLog, TopicPartition, check_topic_name};
+use crate::log::{Log, LogHost, Origin, SavedLog, TopicPartition, check_topic_name};
 use crate::segment::file_names::{OWN_FILE, TOPIC_CONFIG};
 use crate::storage::{Access, LEADS_NOWHERE};
 use crate::sync::Ordering;
@@ -270,8 +270,15 @@ impl StoreShared {
             match self.storage.rename(&from, &to).map_err(Error::storage("rename", &from)) {
                 Ok(()) => doomed.push((to, name.clone())),
                 // btrfs needs room for a name and none to remove one: the files go from where they stand, and a crash
-                // before the last of them leaves the rest as a topic still to be deleted.
-                Err(error) if error.is_storage_full() => doomed.push((from, name.clone())),
+                // before the last of them leaves the rest as a topic still to be deleted. The checkpoint knows nothing
+                // of it then, and could not tell a tail that was never flushed from damage.
+                Err(error) if error.is_storage_full() => {
+                    let log = self.logs.read().get(&name).cloned();
+                    if let Some(Err(error)) = log.map(|shared| Log { shared }.flush()) {
+                        tracing::debug!(%name, %error, "a log that is about to go could not be flushed");
+                    }
+                    doomed.push((from, name.clone()));
+                }
                 Err(error) => return Err(error),
             }
             let saved = self.logs.read().get(&name).and_then(|log| log.to_save());
