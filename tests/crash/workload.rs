@@ -618,8 +618,13 @@ impl World {
 pub(crate) fn everything(seed: u64, count: usize) -> Vec<Op> {
     let mut rng = Rng::new(seed);
     let mut ops: Vec<Op> = (0..TOPICS.len()).map(|topic| Op::Create { topic }).collect();
-    while ops.len() < count {
+    // A burst counts by its appends: each of them is cut at its own effects.
+    let mut appended = 0;
+    while ops.len() + appended < count {
         ops.push(random_op(&mut rng));
+        if let Some(Op::Burst { appends, .. }) = ops.last() {
+            appended += usize::from(*appends) - 1;
+        }
         if matches!(ops.last(), Some(Op::Delete { topic }) if rng.chance(80) && *topic < 3) {
             let Some(Op::Delete { topic }) = ops.last().cloned() else { continue };
             ops.push(Op::Create { topic });
