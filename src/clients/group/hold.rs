@@ -28,6 +28,9 @@ pub(super) struct Hold {
     storage: Arc<dyn Storage>,
     /// What the file says.
     logs: HeldLogs,
+    /// A flush of this process has made the file say it. What another one left may be in the page cache alone, and what
+    /// a write that failed left, on the medium alone.
+    is_known: bool,
     /// Open for writing from the first write on.
     file: Option<HolderFile>,
     /// What it is to say once it is written.
@@ -45,7 +48,7 @@ impl Hold {
             Stored::Whole(logs) => logs,
         };
         let (coming, written) = (logs.clone(), TimestampMs(i64::MIN));
-        Ok(Hold { storage: Arc::clone(storage), logs, file: None, coming, written })
+        Ok(Hold { storage: Arc::clone(storage), logs, is_known: false, file: None, coming, written })
     }
 
     /// What the file said of each log.
@@ -56,9 +59,9 @@ impl Hold {
     /// The group needs these logs from these offsets on. Returns once the file says no more than that.
     ///
     /// # Errors
-    /// Those of the medium. The file then says what it said before.
+    /// Those of the medium. The file may say what it said before then.
     pub(super) fn lower(&mut self, needs: &[Need<'_>], now: TimestampMs) -> Result<()> {
-        let mut is_ahead = false;
+        let mut is_ahead = !self.is_known && !needs.is_empty();
         for &(name, id, offset) in needs {
             let need = HeldLog { log_id: LogId::from_bytes(id), offset, own: Vec::new() };
             let holds = |logs: &HeldLogs| {
@@ -98,7 +101,9 @@ impl Hold {
             Some(file) => file,
             None => self.file.insert(HolderFile::open(&self.storage, GROUP)?),
         };
+        self.is_known = false;
         file.write(&self.coming)?;
+        self.is_known = true;
         self.logs.clone_from(&self.coming);
         self.written = now;
         Ok(())
