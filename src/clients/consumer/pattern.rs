@@ -74,10 +74,10 @@ impl Pattern {
             if std::mem::replace(&mut places[at], true) {
                 continue;
             }
-            match self.program[at] {
-                Step::Either(a, b) => todo.extend([a, b]),
-                Step::Jump(to) => todo.push(to),
-                Step::Set(_) | Step::End => {}
+            match self.program.get(at) {
+                Some(Step::Either(a, b)) => todo.extend([*a, *b]),
+                Some(Step::Jump(to)) => todo.push(*to),
+                Some(Step::Set(_) | Step::End) | None => {}
             }
         }
     }
