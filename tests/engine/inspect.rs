@@ -729,8 +729,9 @@ fn a_compacted_batch_that_reaches_over_the_range_is_exported_in_part() {
             let (offset, time) = (base + i64::from(delta), TimestampMs(-5000 - i64::from(delta)));
             builder.append_at(delta, time, Some(b"key"), Some(value(offset).as_bytes()), &[]).unwrap();
         }
-        stamp_base(builder.finish(), Offset(base), LeaderEpoch(0));
-        log.extend_from_slice(builder.finish());
+        let batch = builder.finish();
+        stamp_base(batch, Offset(base), LeaderEpoch(0));
+        log.extend_from_slice(batch);
     }
     disk.put("t-0/00000000000000000000.log", &log);
     for (from, until, expected) in
