@@ -4,8 +4,8 @@
 //!    that are open then, and one that is opened later does not learn of it. So it is flushed before it is closed.
 //! 2. At most `max` files have one. A call that needs one more than that flushes a file first; housekeeping
 //!    ([`flush_ahead`](OpenFiles::flush_ahead)) does so before it comes to that.
-//! 3. Of the files without unflushed bytes `clean_max` keep theirs, the most recently used; a few more while others have
-//!    unflushed bytes.
+//! 3. Of the files without unflushed bytes `clean_max` keep theirs, the most recently used; a few more while others
+//!    have unflushed bytes.
 
 use std::collections::HashSet;
 use std::io;
