@@ -7,7 +7,6 @@
 //! 3. Of the files without unflushed bytes `clean_max` keep theirs, the most recently used; a few more while others
 //!    have unflushed bytes.
 
-use std::collections::HashSet;
 use std::io;
 use std::sync::{Arc, Weak};
 
@@ -62,25 +61,14 @@ impl<F: Closable> OpenFiles<F> {
                 return kept;
             }
             kept.files.retain(|file| file.strong_count() > 0);
-            let idle = by_use(kept.files.iter().filter_map(Weak::upgrade).filter(|file| file.is_idle()));
-            let mut left = kept.files.len();
-            let mut closed = HashSet::new();
-            for (_, file) in &idle {
-                if left < self.clean_max {
-                    break;
-                }
-                if file.close_if_clean() {
-                    closed.insert(Arc::as_ptr(file));
-                    left -= 1;
-                }
-            }
-            kept.files.retain(|file| !closed.contains(&file.as_ptr()));
+            while kept.files.len() >= self.clean_max && kept.close_oldest_clean() {}
+            let left = kept.files.len();
             // Where most are dirty, not each call looks at them all.
             kept.look_at = if left < self.clean_max { self.clean_max } else { (left + left / 4).min(self.max) };
             if left < self.max {
                 return kept;
             }
-            let Some((_, dirty)) = idle.first() else { return kept };
+            let Some(dirty) = kept.oldest(|file| file.is_idle()) else { return kept };
             drop(kept);
             // What a failed flush leaves behind is reported to the next one who flushes this file.
             let _ = dirty.flush();
@@ -88,29 +76,38 @@ impl<F: Closable> OpenFiles<F> {
         self.kept.lock()
     }
 
-    /// Where three quarters of the descriptors are in use, flushes those that were used longest ago, until half of
-    /// them have nothing to flush: no call has to wait for a flush then that only needs a descriptor.
+    /// Where three quarters of the descriptors are in use, flushes those that were opened first, until half of them
+    /// have nothing to flush: no call has to wait for a flush then that only needs a descriptor.
     pub(super) fn flush_ahead(&self) {
-        let dirty = {
-            let mut kept = self.kept.lock();
+        let dirty: Vec<Arc<F>> = {
+            let kept = self.kept.lock();
             if kept.files.len() < self.max - self.max / 4 {
                 return;
             }
-            kept.files.retain(|file| file.strong_count() > 0);
-            by_use(kept.files.iter().filter_map(Weak::upgrade).filter(|file| file.is_dirty()))
+            kept.files.iter().filter_map(Weak::upgrade).filter(|file| file.is_dirty()).collect()
         };
         let many = dirty.len().saturating_sub(self.max / 2);
-        for (_, file) in dirty.iter().take(many) {
+        for file in dirty.iter().take(many) {
             // As above.
             let _ = file.flush();
         }
     }
 }
 
-/// The files with what they are sorted by: those without unflushed bytes first, and of these the ones used longest ago.
-fn by_use<F: Closable>(files: impl Iterator<Item = Arc<F>>) -> Vec<((bool, u64), Arc<F>)> {
-    // Others go on using the files meanwhile: a key that changed while it is sorted by would be a panic.
-    let mut sorted: Vec<_> = files.map(|file| ((file.is_dirty(), file.last_used()), file)).collect();
-    sorted.sort_unstable_by_key(|&(key, _)| key);
-    sorted
+impl<F: Closable> Kept<F> {
+    /// Of the files that `which` is true of, the one that was used longest ago.
+    fn oldest(&self, which: impl Fn(&F) -> bool) -> Option<Arc<F>> {
+        let files = self.files.iter().filter_map(Weak::upgrade).filter(|file| which(file));
+        files.map(|file| (file.last_used(), file)).min_by_key(|(used, _)| *used).map(|(_, file)| file)
+    }
+
+    /// Closes the idle file without unflushed bytes that was used longest ago; whether there was one.
+    fn close_oldest_clean(&mut self) -> bool {
+        let Some(oldest) = self.oldest(|file| file.is_idle() && !file.is_dirty()) else { return false };
+        let is_closed = oldest.close_if_clean();
+        if is_closed {
+            self.files.retain(|file| file.as_ptr() != Arc::as_ptr(&oldest));
+        }
+        is_closed
+    }
 }
