@@ -274,9 +274,7 @@ impl StoreShared {
                 // of it then, and could not tell a tail that was never flushed from damage.
                 Err(error) if error.is_storage_full() => {
                     let log = self.logs.read().get(&name).cloned();
-                    if let Some(Err(error)) = log.map(|shared| Log { shared }.flush()) {
-                        tracing::debug!(%name, %error, "a log that is about to go could not be flushed");
-                    }
+                    log.map_or(Ok(()), |shared| Log { shared }.flush())?;
                     doomed.push((from, name.clone()));
                 }
                 Err(error) => return Err(error),
