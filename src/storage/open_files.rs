@@ -68,7 +68,7 @@ impl<F: Closable> OpenFiles<F> {
             if left < self.max {
                 return kept;
             }
-            let Some(dirty) = kept.oldest(|file| file.is_idle()) else { return kept };
+            let Some(dirty) = kept.oldest(F::is_idle) else { return kept };
             drop(kept);
             // What a failed flush leaves behind is reported to the next one who flushes this file.
             let _ = dirty.flush();
