@@ -37,7 +37,15 @@ const SNAPSHOT_BYTES: usize = 256 << 10;
 const BATCH_BYTES: usize = 90;
 
 /// The groups that this process hosts. Consumers of one group share it.
-static HOSTED: Mutex<Vec<Weak<GroupShared>>> = Mutex::new(Vec::new());
+static HOSTED: Mutex<Vec<Hosted>> = Mutex::new(Vec::new());
+
+/// A group that this process hosts, found without holding on to it: it closes, and lets go of its store, when its last
+/// handle is dropped.
+struct Hosted {
+    store: Weak<Store>,
+    name: String,
+    group: Weak<GroupShared>,
+}
 
 /// An offset, and what a program keeps with it: Kafka's `OffsetAndMetadata`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,13 +170,14 @@ impl Group {
         store.check_open()?;
         let dir = dir_of(name)?;
         let mut hosted = HOSTED.lock();
-        hosted.retain(|group| group.strong_count() > 0);
-        let ours = |group: &Arc<GroupShared>| group.name == name && Arc::ptr_eq(&group.store, store);
-        if let Some(shared) = hosted.iter().filter_map(Weak::upgrade).find(ours) {
+        hosted.retain(|hosted| hosted.group.strong_count() > 0);
+        let ours = |hosted: &&Hosted| hosted.name == name && hosted.store.as_ptr() == Arc::as_ptr(store);
+        if let Some(shared) = hosted.iter().find(ours).and_then(|hosted| hosted.group.upgrade()) {
             return Ok(Group { shared });
         }
         let shared = Arc::new(GroupShared::open(store, name, &dir)?);
-        hosted.push(Arc::downgrade(&shared));
+        let group = Arc::downgrade(&shared);
+        hosted.push(Hosted { store: Arc::downgrade(store), name: name.to_owned(), group });
         Ok(Group { shared })
     }
 
