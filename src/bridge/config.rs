@@ -7,6 +7,7 @@ use std::time::Duration;
 use edgelog_core::CompressionType;
 
 use super::error::{BridgeError, Result};
+use crate::clients::Partitioner;
 use crate::codec::feature_missing_to_write;
 use crate::kafka::{Protocol, Security, TlsClient, TokenCallback};
 
@@ -227,16 +228,7 @@ pub(super) enum PartitionRule {
     Device,
     Fixed(u32),
     /// Each record's key chooses.
-    Key(KeyHash),
-}
-
-/// How a record's key becomes a partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum KeyHash {
-    /// As Kafka's clients for Java do by default, and librdkafka's `murmur2_random`.
-    Murmur2,
-    /// As librdkafka does by default, `consistent_random`: an empty key is as good as none.
-    Crc32,
+    Key(Partitioner),
 }
 
 /// How batches are compressed on their way.
@@ -433,8 +425,8 @@ impl BridgeConfig {
                     "auto" => PartitionRule::Auto,
                     "same" => PartitionRule::Same,
                     "device" => PartitionRule::Device,
-                    "key" => PartitionRule::Key(KeyHash::Murmur2),
-                    "key:consistent_random" => PartitionRule::Key(KeyHash::Crc32),
+                    "key" => PartitionRule::Key(Partitioner::Murmur2),
+                    "key:consistent_random" => PartitionRule::Key(Partitioner::ConsistentRandom),
                     number => PartitionRule::Fixed(number.parse().map_err(|_| {
                         "it is auto, same, device, key, key:consistent_random, or a partition's number".to_owned()
                     })?),

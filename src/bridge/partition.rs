@@ -3,7 +3,8 @@
 
 use edgelog_core::partition_for_key;
 
-use super::config::{KeyHash, PartitionRule};
+use super::config::PartitionRule;
+use crate::clients::Partitioner;
 
 /// The partition of `partitions` that a log goes to, where it has none yet. `owned` says that the target topic is this
 /// device's alone.
@@ -32,15 +33,15 @@ pub(super) fn choose(
 /// The partitions of a target over which the records of a log are spread by their keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ByKey {
-    hash: KeyHash,
+    partitioner: Partitioner,
     partitions: u32,
 }
 
 impl ByKey {
     /// For a target of so many partitions; `None` where keys choose nothing.
     pub(super) fn of(rule: PartitionRule, partitions: usize) -> Option<ByKey> {
-        let PartitionRule::Key(hash) = rule else { return None };
-        Some(ByKey { hash, partitions: u32::try_from(partitions).unwrap_or(u32::MAX) })
+        let PartitionRule::Key(partitioner) = rule else { return None };
+        Some(ByKey { partitioner, partitions: u32::try_from(partitions).unwrap_or(u32::MAX) })
     }
 
     /// How many there are; 1 and more.
@@ -50,13 +51,7 @@ impl ByKey {
 
     /// The partition that a key chooses; `None` where it may be any.
     pub(super) fn partition_of(self, key: Option<&[u8]>) -> Option<i32> {
-        let key = key?;
-        let partition = match self.hash {
-            KeyHash::Murmur2 => partition_for_key(key, self.partitions()),
-            KeyHash::Crc32 if key.is_empty() => return None,
-            KeyHash::Crc32 => crc32fast::hash(key) % self.partitions(),
-        };
-        Some(partition as i32)
+        self.partitioner.partition(key?, self.partitions()).map(|partition| partition as i32)
     }
 
     /// The partition that records without a key go to behind those in `partition`, one batch in each.
@@ -76,15 +71,18 @@ mod tests {
 
     #[test]
     fn a_key_chooses_as_the_clients_of_kafka_do() {
-        let partition = |hash, key| ByKey::of(PartitionRule::Key(hash), 1000).unwrap().partition_of(key);
-        assert_eq!(partition(KeyHash::Murmur2, Some(b"21")), Some(340));
+        let partition = |partitioner, key| ByKey::of(PartitionRule::Key(partitioner), 1000).unwrap().partition_of(key);
+        assert_eq!(partition(Partitioner::Murmur2, Some(b"21")), Some(340));
         // 0xCBF43926 is the check value of CRC-32.
-        assert_eq!(partition(KeyHash::Crc32, Some(b"123456789")), Some((0xCBF4_3926_u32 % 1000) as i32));
-        assert_eq!(partition(KeyHash::Murmur2, Some(b"")), Some(275_646_681 % 1000));
-        assert_eq!(partition(KeyHash::Crc32, Some(b"")), None);
-        assert_eq!((partition(KeyHash::Murmur2, None), partition(KeyHash::Crc32, None)), (None, None));
+        assert_eq!(partition(Partitioner::ConsistentRandom, Some(b"123456789")), Some((0xCBF4_3926_u32 % 1000) as i32));
+        assert_eq!(partition(Partitioner::Murmur2, Some(b"")), Some(275_646_681 % 1000));
+        assert_eq!(partition(Partitioner::ConsistentRandom, Some(b"")), None);
+        assert_eq!(
+            (partition(Partitioner::Murmur2, None), partition(Partitioner::ConsistentRandom, None)),
+            (None, None)
+        );
         assert_eq!(ByKey::of(PartitionRule::Device, 3), None);
-        let three = ByKey::of(PartitionRule::Key(KeyHash::Crc32), 3).unwrap();
+        let three = ByKey::of(PartitionRule::Key(Partitioner::ConsistentRandom), 3).unwrap();
         assert_eq!([0, 1, 2].map(|partition| three.after(partition)), [1, 2, 0]);
     }
 

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use edgelog_core::{CompressionType, partition_for_key};
 
-use super::super::super::config::{KeyHash, PartitionRule};
+use super::super::super::config::PartitionRule;
 use super::*;
+use crate::clients::Partitioner;
 
 const PARTITIONS: u32 = 6;
 
 fn by_key(partitions: u32) -> Option<ByKey> {
-    ByKey::of(PartitionRule::Key(KeyHash::Murmur2), partitions as usize)
+    ByKey::of(PartitionRule::Key(Partitioner::Murmur2), partitions as usize)
 }
 
 /// A log of records with one of 40 keys each, or without: one by one, and in batches that are large or small.
@@ -109,7 +110,7 @@ fn deliver(
             }
         }
         commit(std::slice::from_mut(sender), &plan);
-        // The position is one of the local log, whatever partitions its records went to.
+        // The position is one of the local log, whichever partitions its records went to.
         let position = sender.position_at(sender.position, sender.mark.unwrap());
         assert_eq!(check_ownership(&sender.log, &position).unwrap(), Ownership::Ours);
         sender.start_at(&position).unwrap();
