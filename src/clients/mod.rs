@@ -7,6 +7,7 @@ mod accumulator;
 mod consumer;
 mod delivery;
 mod group;
+mod key;
 #[cfg(all(loom, test))]
 mod models;
 mod partitioner;
@@ -20,16 +21,17 @@ mod producer_record;
 mod producer_sender;
 
 pub use consumer::{
-    CONSUMER_KEYS, Consumer, ConsumerKey, ConsumerOptions, ConsumerRecord, ConsumerRecords, Iter, RebalanceListener,
+    CONSUMER_KEYS, Consumer, ConsumerOptions, ConsumerRecord, ConsumerRecords, Iter, RebalanceListener,
 };
 pub use delivery::{Delivery, DeliveryResult};
 pub use group::{
     CommittedOffset, ConsumerError, GROUP_DIR_BYTES_MAX, Group, GroupDescription, GroupRecovery, OffsetAndMetadata,
     Waker, delete_group, describe_group, list_groups,
 };
+pub use key::ClientKey;
 pub use partitioner::Partitioner;
 pub use producer::{Producer, ProducerBuilder};
-pub use producer_config::{PRODUCER_KEYS, ProducerKey};
+pub use producer_config::PRODUCER_KEYS;
 pub use producer_error::{InvalidKey, ProducerError};
 pub use producer_metrics::ProducerMetrics;
 pub use producer_record::{ProducerRecord, RecordMetadata};

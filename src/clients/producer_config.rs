@@ -5,26 +5,12 @@ use std::time::Duration;
 use edgelog_core::CompressionType;
 use edgelog_core::config::{KEYS, Scope, nearest};
 
+use super::key::{ClientKey, key};
 use super::partitioner::Partitioner;
 use super::producer_error::{InvalidKey, ProducerError};
 
-/// A key of the producer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ProducerKey {
-    /// Its name.
-    pub key: &'static str,
-    /// Its value where it is not set; empty where it has none.
-    pub default: &'static str,
-    /// What it does, in a sentence or two, with its unit.
-    pub doc: &'static str,
-}
-
-const fn key(key: &'static str, default: &'static str, doc: &'static str) -> ProducerKey {
-    ProducerKey { key, default, doc }
-}
-
 /// Every key that has an effect, in the order of the documentation. Defaults are those of Kafka 4's Java client.
-pub const PRODUCER_KEYS: &[ProducerKey] = &[
+pub const PRODUCER_KEYS: &[ClientKey] = &[
     key(
         "acks",
         "all",
@@ -297,7 +283,7 @@ mod tests {
     fn the_page_has_every_key() {
         let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/clients.md");
         let page = std::fs::read_to_string(page).unwrap();
-        for ProducerKey { key, default, doc } in PRODUCER_KEYS {
+        for ClientKey { key, default, doc } in PRODUCER_KEYS {
             let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
             let row = format!("| `{key}` | {default} | {doc} |\n");
             assert!(page.contains(&row), "docs/clients.md does not have\n{row}");

@@ -5,24 +5,10 @@ use std::time::Duration;
 use edgelog_core::config::{IsolationLevel, nearest};
 
 use crate::clients::group::{Assignor, ConsumerError, Result};
-
-/// A key of a consumer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConsumerKey {
-    /// Its name.
-    pub key: &'static str,
-    /// Its value where no program sets it; empty where it has none.
-    pub default: &'static str,
-    /// What it does, in a sentence, with its unit.
-    pub doc: &'static str,
-}
-
-const fn key(key: &'static str, default: &'static str, doc: &'static str) -> ConsumerKey {
-    ConsumerKey { key, default, doc }
-}
+use crate::clients::key::{ClientKey, key};
 
 /// Every key, in the order of the documentation.
-pub const CONSUMER_KEYS: &[ConsumerKey] = &[
+pub const CONSUMER_KEYS: &[ClientKey] = &[
     key("group.id", "", "The group whose positions the consumer commits. subscribe and commits need one."),
     key(
         "group.instance.id",
@@ -157,7 +143,7 @@ impl Default for ConsumerConfig {
             check_crcs: true,
             metadata_age_max: Duration::ZERO,
         };
-        let set = |mut config: ConsumerConfig, row: &ConsumerKey| {
+        let set = |mut config: ConsumerConfig, row: &ClientKey| {
             config.set(row.key, row.default).expect("a key takes its own default");
             config
         };

@@ -25,7 +25,7 @@ use crate::error::Error;
 use crate::log::{LostRange, OffsetSpec, TopicPartition};
 use crate::store::Store;
 
-pub use self::config::{CONSUMER_KEYS, ConsumerKey};
+pub use self::config::CONSUMER_KEYS;
 pub use self::records::{ConsumerRecord, ConsumerRecords, Iter};
 
 /// So long at most a consumer waits without saying to its group that it is there.
