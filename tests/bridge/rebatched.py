@@ -44,6 +44,18 @@ def batches(broker, prefix):
     return collections.Counter(re.search(r"compresscodec: (\w+)", line)[1].lower() for line in of_records)
 
 
+def kill_again_and_again(world, arguments, events):
+    """Runs a transfer and kills it after fewer than so many events, KILLS times."""
+    for kills in range(KILLS):
+        run = Run(arguments)
+        left = world.random.randrange(0, events)
+        while left > 0 and run.next_event() is not None:
+            left -= 1
+        if run.process.poll() is not None:
+            raise Broken(f"only {kills} kills, expected {KILLS}: the transfer is too short")
+        run.kill()
+
+
 def sent_bytes(run):
     return sum(event["bytes"] for event in run.events if event["event"] == "committed")
 
@@ -67,21 +79,13 @@ def every_codec(world):
 
 def killed(world):
     """SIGKILL after some transactions, again and again: positions are those of the store's batches."""
-    store, kills = world.copy("wire-killed"), 0
+    store = world.copy("wire-killed")
     world.create_targets("wk.")
     sets = {**SMALL, "compression.type": "lz4", "edgelog.bridge.transaction.bytes": "3000"}
-    while kills < KILLS:
-        run = Run(command(store, world.broker, "wire-killed", "wk.{topic}", **sets))
-        left = world.random.randrange(0, 6)
-        while left > 0 and run.next_event() is not None:
-            left -= 1
-        if run.process.poll() is not None:
-            raise Broken(f"only {kills} kills, expected {KILLS}: the transfer is too short")
-        run.kill()
-        kills += 1
+    kill_again_and_again(world, command(store, world.broker, "wire-killed", "wk.{topic}", **sets), 6)
     sets = {**SAME, "compression.type": "zstd"}
     Run(command(store, world.broker, "wire-killed", "wk.{topic}", **sets)).expect(0)
-    return f"{everything_once(world.broker, world.expected, 'wk.')}, {kills} kills"
+    return f"{everything_once(world.broker, world.expected, 'wk.')}, {KILLS} kills"
 
 
 def target_with_a_codec(world):
@@ -168,7 +172,7 @@ def murmur2(key):
 def by_key(world):
     """Three local partitions into six, by keys, with kills and a broker that dies: each key is in the one partition
     that Java's clients choose, every record is there once, and those of a key are in order."""
-    store, targets, kills = world.scratch / "by-key", 6, 0
+    store, targets = world.scratch / "by-key", 6
     config = ("--partitions", "3", "--config", "compression.type=snappy")
     subprocess_topic(store, "sensors", *config)
     count, keys = 6000, 90
@@ -184,15 +188,7 @@ def by_key(world):
     world.broker.create_topic("by-key", targets)
     sets = {"edgelog.bridge.partition": "key", "edgelog.bridge.transaction.bytes": "12000"}
     arguments = command(store, world.broker, "by-key", "by-key", topics="sensors", **sets)
-    while kills < KILLS:
-        run = Run(arguments)
-        left = world.random.randrange(0, 4)
-        while left > 0 and run.next_event() is not None:
-            left -= 1
-        if run.process.poll() is not None:
-            raise Broken(f"only {kills} kills, expected {KILLS}: the transfer is too short")
-        run.kill()
-        kills += 1
+    kill_again_and_again(world, arguments, 4)
     run = Run(arguments)
     while (event := run.next_event()) is not None and event["event"] != "committed":
         pass
@@ -219,7 +215,7 @@ def by_key(world):
             raise Broken(f"{key}: {len(found[key])} records are not the {len(values)} that were appended, or in order")
     if set(arrived) != set(range(targets)):
         raise Broken(f"only the partitions {sorted(arrived)} have records")
-    return f"{total} records of {keys} keys compared, {kills} kills, one of the broker"
+    return f"{total} records of {keys} keys compared, {KILLS} kills, one of the broker"
 
 
 TESTS = {

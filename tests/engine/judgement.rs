@@ -44,6 +44,18 @@ fn own(dir: &Path, count: i64) -> Vec<u8> {
     fs::read(segment(dir)).unwrap()
 }
 
+/// A store with nine records of 1,000 bytes, which fill a few segments, closed cleanly, and where its segments begin.
+fn own_in_segments(dir: &Path) -> Vec<i64> {
+    let store = ticking().open(dir).unwrap();
+    store.create_topic(&NewTopic::new("t").config("segment.bytes", "4096").config("retention.ms", "-1")).unwrap();
+    let log = store.log("t", 0).unwrap();
+    for _ in 0..9 {
+        log.append(NewRecord::value(&[b'x'; 1000])).unwrap();
+    }
+    store.close().unwrap();
+    bases_of(dir)
+}
+
 fn segment(dir: &Path) -> std::path::PathBuf {
     dir.join("t-0/00000000000000000000.log")
 }
@@ -458,14 +470,7 @@ fn without_a_checkpoint_one_damaged_field_is_damage_and_not_another_origin() {
 #[test]
 fn without_a_checkpoint_the_last_segment_stays_behind_one_that_is_cut_short() {
     let dir = TempDir::new();
-    let store = ticking().open(dir.path()).unwrap();
-    store.create_topic(&NewTopic::new("t").config("segment.bytes", "4096").config("retention.ms", "-1")).unwrap();
-    let log = store.log("t", 0).unwrap();
-    for _ in 0..9 {
-        log.append(NewRecord::value(&[b'x'; 1000])).unwrap();
-    }
-    store.close().unwrap();
-    let bases = bases_of(dir.path());
+    let bases = own_in_segments(dir.path());
     let [.., before, last] = bases[..] else { panic!("{bases:?}") };
     let path = dir.path().join(format!("t-0/{before:020}.log"));
     let bytes = fs::read(&path).unwrap();
@@ -810,15 +815,7 @@ fn a_batch_behind_a_missing_one_is_read_and_kept() {
 #[test]
 fn a_recovery_point_in_a_segment_that_ends_before_it_cuts_nothing() {
     let dir = TempDir::new();
-    let store = ticking().open(dir.path()).unwrap();
-    store.create_topic(&NewTopic::new("t").config("segment.bytes", "4096").config("retention.ms", "-1")).unwrap();
-    let log = store.log("t", 0).unwrap();
-    for _ in 0..9 {
-        log.append(NewRecord::value(&[b'x'; 1000])).unwrap();
-    }
-    store.close().unwrap();
-    drop((log, store));
-    let bases = bases_of(dir.path());
+    let bases = own_in_segments(dir.path());
     let [.., sealed, _] = bases[..] else { panic!("{bases:?}") };
     change_checkpoint(dir.path(), |point| {
         point[8..16].copy_from_slice(&sealed.to_be_bytes());
@@ -855,15 +852,7 @@ fn change_checkpoint(dir: &Path, change: impl Fn(&mut [u8])) {
 fn a_segment_whose_name_is_far_beyond_the_log_is_not_led_up_to() {
     for is_known in [true, false] {
         let dir = TempDir::new();
-        let store = ticking().open(dir.path()).unwrap();
-        store.create_topic(&NewTopic::new("t").config("segment.bytes", "4096").config("retention.ms", "-1")).unwrap();
-        let log = store.log("t", 0).unwrap();
-        for _ in 0..9 {
-            log.append(NewRecord::value(&[b'x'; 1000])).unwrap();
-        }
-        store.close().unwrap();
-        drop((log, store));
-        let last = *bases_of(dir.path()).last().unwrap();
+        let last = *own_in_segments(dir.path()).last().unwrap();
         let path = |base: i64| dir.path().join(format!("t-0/{base:020}.log"));
         fs::rename(path(last), path(1 << 62)).unwrap();
         if !is_known {
