@@ -4,7 +4,7 @@
 //!    that are open then, and one that is opened later does not learn of it. So it is flushed before it is closed.
 //! 2. At most `max` files have one. A call that needs one more than that flushes a file first; housekeeping
 //!    ([`flush_ahead`](OpenFiles::flush_ahead)) does so before it comes to that.
-//! 3. Of the files without unflushed bytes `clean_max` keep theirs, the most recently used; a few more while others
+//! 3. Of the files without unflushed bytes at most `clean_max` keep theirs, the last used ones; a few more while others
 //!    have unflushed bytes.
 
 use std::io;
@@ -101,13 +101,21 @@ impl<F: Closable> Kept<F> {
         files.map(|file| (file.last_used(), file)).min_by_key(|(used, _)| *used).map(|(_, file)| file)
     }
 
-    /// Closes the idle file without unflushed bytes that was used longest ago; whether there was one.
+    /// Closes idle files without unflushed bytes: the one that was used longest ago, and those that were used not much
+    /// later, so that not each file that is opened looks at them all. Whether it closed any.
     fn close_oldest_clean(&mut self) -> bool {
-        let Some(oldest) = self.oldest(|file| file.is_idle() && !file.is_dirty()) else { return false };
-        let is_closed = oldest.close_if_clean();
-        if is_closed {
-            self.files.retain(|file| file.as_ptr() != Arc::as_ptr(&oldest));
-        }
-        is_closed
+        let is_closable = |file: &F| file.is_idle() && !file.is_dirty();
+        let files = self.files.iter().filter_map(Weak::upgrade).filter(|file| is_closable(file));
+        let (first, last) = files.fold((u64::MAX, 0), |(first, last), file| {
+            let used = file.last_used();
+            (first.min(used), last.max(used))
+        });
+        let until = first.saturating_add(last.saturating_sub(first) / 8);
+        let before = self.files.len();
+        self.files.retain(|file| {
+            let old = file.upgrade().filter(|file| is_closable(file) && file.last_used() <= until);
+            !old.is_some_and(|file| file.close_if_clean())
+        });
+        self.files.len() < before
     }
 }
