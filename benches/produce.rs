@@ -4,7 +4,7 @@
 //! One iteration is 100 records; the last flush is part of the figure. `append_batch` is at `Os` next to `acks=1`, and
 //! at `Sync` next to `acks=all`, which flushes once for all batches that came during the flush before.
 
-#![allow(clippy::cast_precision_loss)] // Figures of `common`: nobody reads their 53rd bit.
+#![allow(clippy::cast_precision_loss)] // Figures of `common`: their 53rd bit does not matter.
 
 mod common;
 

@@ -40,7 +40,7 @@ pub fn written_whole(bytes: &mut impl SegmentBytes, position: u64, due: &Continu
         return None;
     }
     if !is_whole {
-        // Nothing but a count that no batch has: what holds was written, whatever it says.
+        // Nothing but a count that no batch has: what holds was written, also where its fields contradict each other.
         return displaced_batch(bytes, position, due.next_offset);
     }
     if Offset(header.base_offset.get()) != due.next_offset {

@@ -2,7 +2,7 @@
 //!
 //! Writing makes what Java's clients write. Reading takes what Kafka's own Java code takes, and refuses what that
 //! refuses. Local logs are written with snappy or not at all (`compression.type`); the other codecs are written to
-//! clusters. The caller's limit is a number of bytes, whatever the ratio: a payload of one letter
+//! clusters. The caller's limit is a number of bytes and no ratio: a payload of one letter
 //! shrinks to a thirty-thousandth. Memory is taken as bytes come out, never because a header claims them, and a system
 //! that has none left is an error.
 

@@ -129,7 +129,7 @@ impl Log {
     /// Appends a batch for a producer: compressed with `codec`, or as the log says where there is none, and with `Sync`
     /// *not* flushed. Its records stay hidden from readers up to the high watermark until
     /// [`flush_up_to`](Log::flush_up_to) has made them durable, which is the caller's to call: so one flush serves all
-    /// batches before it. The batch has to hold a record, and keeps them; whoever appended clears it.
+    /// batches before it. The batch has to hold a record, and keeps them; the appender clears it.
     ///
     /// # Errors
     /// As [`append_batch`](Log::append_batch).

@@ -93,7 +93,7 @@ impl Batch {
         Ok(Records { inner, asked: self.asked.clone(), place: self.place() })
     }
 
-    /// The records' bytes, before compression; all of them, whatever was asked for.
+    /// The records' bytes, before compression; all of them, also those before the offset asked for.
     ///
     /// # Errors
     /// As [`records`](Self::records), but for the records' own.

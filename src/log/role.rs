@@ -32,7 +32,7 @@ pub(super) struct Writer {
     pub(super) interval_since: AtomicI64,
     /// `Sync` appends since the last flush began.
     pub(super) sync_appends: AtomicU32,
-    /// Bytes of batches that were made durable since the log was opened, whoever asked for it.
+    /// Bytes of batches that were made durable since the log was opened, by any flush.
     pub(super) flushed_bytes: AtomicU64,
     /// A name in the partition directory is new and not yet synced.
     pub(super) names_dirty: AtomicBool,

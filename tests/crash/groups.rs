@@ -23,7 +23,7 @@ use crate::store::retention_holds::{GROUP, Stored, read_holder};
 use crate::{Durability, Log, NewRecord, NewTopic, OffsetSpec, Store, TopicPartition};
 
 #[path = "disk.rs"]
-#[allow(clippy::duplicate_mod)] // the search beside the writer has the disk to itself as well
+#[allow(clippy::duplicate_mod)] // the bridge's search has the disk to itself as well
 #[allow(dead_code)] // the other searches use the rest
 mod disk;
 

@@ -4,7 +4,7 @@
 //!
 //! 1. A partition has one owner at a time: a member is given it only when no other member has it, or has yet to give it
 //!    up.
-//! 2. A member that has more than it is to have is told the smaller set first. Only when it has said that it gave the
+//! 2. A member that has more than it is to have gets the smaller set first. Only when it has said that it gave the
 //!    others up is it given new ones. What it keeps it goes on with meanwhile.
 //! 3. Every change of members, subscriptions or partitions raises the group's epoch. A member has reached it when it
 //!    has all that it is to have.
@@ -44,16 +44,16 @@ struct Member {
     epoch: u32,
     /// What it is to have in the end.
     target: Partitions,
-    /// What it was told that it has.
+    /// What it has by the last answer.
     assigned: Partitions,
-    /// What it was told to give up, and has not yet.
+    /// What it is to give up, and has not yet.
     revoking: Partitions,
     /// It is removed unless it is heard of until then.
     deadline_ms: u64,
     has_left: bool,
 }
 
-/// What a member is told.
+/// The answer to a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Assignment {
     pub(crate) epoch: u32,
@@ -130,7 +130,8 @@ impl Coordinator {
         Ok(())
     }
 
-    /// A member says that it is there, what it subscribes to and which partitions it has. It is told which it has now.
+    /// A member says that it is there, what it subscribes to and which partitions it has. The answer says which it has
+    /// now.
     pub(super) fn heartbeat(
         &mut self,
         id: &str,

@@ -31,7 +31,7 @@ impl Group {
         Ok(())
     }
 
-    /// One heartbeat: gives up what it is told to, and takes what it is given.
+    /// One heartbeat: gives up what it is to, and takes what it gets.
     fn beat(&mut self, id: &str) -> Result<Assignment, Refused> {
         let real = self.members.get_mut(id).unwrap();
         let answer = self.coordinator.heartbeat(id, &self.subscribed, &real.owned, 1000)?;
@@ -84,7 +84,7 @@ fn a_joiner_gets_nothing_before_it_was_given_up_and_only_that_moves() {
     group.settle();
     group.join("b", None).unwrap();
     assert!(group.beat("b").unwrap().partitions.is_empty(), "the other member has all");
-    assert_eq!(group.beat("a").unwrap().partitions.len(), 2, "it is told the smaller set");
+    assert_eq!(group.beat("a").unwrap().partitions.len(), 2, "it gets the smaller set");
     assert!(group.beat("b").unwrap().partitions.is_empty(), "it has not said that it gave them up");
     let answer = group.beat("a").unwrap();
     assert_eq!((answer.epoch, answer.partitions.len()), (3, 2));
