@@ -36,7 +36,8 @@ const FLOORS: &[&[&str]] = &[
 const ON_THE_GROUND: &[&str] = &["kafka"];
 
 /// Folders that hold our sources, from the root of the workspace.
-const SOURCE_DIRS: &[&str] = &["src", "no_std_core", "cli", "tests", "benches", "examples", "fuzz", ".ci", "ffi"];
+const SOURCE_DIRS: &[&str] =
+    &["src", "no_std_core", "cli", "tests", "benches", "examples", "fuzz", ".ci", "ffi", "xtask"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -37,7 +37,8 @@ fn copy_library(root: &Path, copy: &Path) -> Result<()> {
     let _ = std::fs::remove_dir_all(copy);
     make_directory(copy)?;
     let script = r#"set -euo pipefail
-git ls-files -z --cached --others --exclude-standard | tar --null --ignore-failed-read -cf - -T - | tar -xf - -C "$COPY""#;
+git ls-files -z --cached --others --exclude-standard |
+    tar --null --ignore-failed-read -cf - -T - | tar -xf - -C "$COPY""#;
     run(command(root, "bash", ["-c", script]).env("COPY", copy))?;
     let manifest = copy.join("Cargo.toml");
     let text = std::fs::read_to_string(&manifest).map_err(|error| format!("{}: {error}", manifest.display()))?;

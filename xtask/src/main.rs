@@ -7,6 +7,7 @@ mod dependencies;
 mod instructions;
 mod release;
 mod target;
+mod test;
 mod tools;
 
 use std::process::ExitCode;
@@ -50,13 +51,22 @@ cargo xtask instructions [--write]
 Counts the instructions of an append, of a record read, of an open, with Debian's Rust 1.85 and Valgrind, and fails
 where one takes 2 % more than benches/instructions.txt says; with --write it writes that file. `./test --only msrv-arm`
 runs it.
+
+cargo xtask test [--quick | --only STAGE,... | --list | --help]
+
+Runs the tests. Call it as ./test, which gets a Rust first and says to cargo how it builds.
 ";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.is_empty() || arguments.iter().any(|argument| argument == "-h" || argument == "--help") {
-        print!("{HELP}");
-        return ExitCode::SUCCESS;
+    let is_help = |argument: &String| argument == "-h" || argument == "--help";
+    match arguments.split_first() {
+        Some((task, options)) if task == "test" => return exit(test::run(options)),
+        Some(_) if !arguments.iter().any(is_help) => {}
+        _ => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
     }
     let done = match arguments[0].as_str() {
         "release" => Options::parse(&arguments[1..]).and_then(|options| release::run_release(&options)),
@@ -65,8 +75,13 @@ fn main() -> ExitCode {
         "dependencies" if arguments.len() == 1 => dependencies::check(),
         other => Err(format!("no task `{other}` with these arguments; `cargo xtask --help` lists what there is")),
     };
+    exit(done.map(|()| true))
+}
+
+fn exit(done: command::Result<bool>) -> ExitCode {
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(reason) => {
             eprintln!("error: {reason}");
             ExitCode::FAILURE

@@ -1,0 +1,108 @@
+//! The machine's processors, shared by the steps that run at one time.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex};
+
+/// What a step needs while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// All processors: builds, and tests with a thread for each.
+    All,
+    /// One of them.
+    One,
+    /// Next to nothing: it waits, for brokers to start and for times to run out.
+    Waiting,
+}
+
+/// Gives processors to steps in the order in which they ask.
+#[derive(Debug)]
+pub(super) struct Processors {
+    count: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    free: usize,
+    next_ticket: u64,
+    queue: VecDeque<u64>,
+}
+
+/// Processors in use; dropped, they are free again.
+#[derive(Debug)]
+pub(super) struct InUse<'a> {
+    processors: &'a Processors,
+    count: usize,
+}
+
+impl Processors {
+    pub(super) fn new(count: usize) -> Self {
+        let state = State { free: count, next_ticket: 0, queue: VecDeque::new() };
+        Self { count, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// Waits until what `needs` asks for is free, and all who asked before have theirs.
+    pub(super) fn take(&self, needs: Needs) -> InUse<'_> {
+        let count = match needs {
+            Needs::All => self.count,
+            Needs::One => 1,
+            Needs::Waiting => return InUse { processors: self, count: 0 },
+        };
+        let mut state = self.state.lock().expect("no thread panics with it");
+        let ticket = state.next_ticket;
+        state.next_ticket += 1;
+        state.queue.push_back(ticket);
+        let mut state = self
+            .changed
+            .wait_while(state, |state| state.queue.front() != Some(&ticket) || state.free < count)
+            .expect("no thread panics with it");
+        state.queue.pop_front();
+        state.free -= count;
+        drop(state);
+        self.changed.notify_all();
+        InUse { processors: self, count }
+    }
+}
+
+impl Drop for InUse<'_> {
+    fn drop(&mut self) {
+        self.processors.state.lock().expect("no thread panics with it").free += self.count;
+        self.processors.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn who_needs_all_is_not_overtaken_by_who_needs_one() {
+        let processors = Processors::new(2);
+        let (began, order) = channel();
+        let first = processors.take(Needs::One);
+        thread::scope(|scope| {
+            let start = |needs, name: &'static str| {
+                let (began, waiting) = (began.clone(), processors.state.lock().unwrap().queue.len());
+                let processors = &processors;
+                scope.spawn(move || {
+                    let _in_use = processors.take(needs);
+                    began.send(name).unwrap();
+                });
+                while processors.state.lock().unwrap().queue.len() == waiting {
+                    thread::yield_now();
+                }
+            };
+            start(Needs::All, "all");
+            start(Needs::One, "one");
+            let _waiting = processors.take(Needs::Waiting);
+            assert!(order.try_recv().is_err(), "one processor is in use");
+            drop(first);
+            assert_eq!(order.recv(), Ok("all"));
+            assert_eq!(order.recv(), Ok("one"));
+        });
+    }
+}
