@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use edgelog_core::{CompressionType, partition_for_key};
+use edgelog_core::partition_for_key;
 
 use super::super::super::config::PartitionRule;
 use super::*;
@@ -170,6 +170,8 @@ fn what_a_target_refuses_is_found_among_the_batches_of_all_partitions() {
 #[test]
 #[cfg(feature = "gzip")]
 fn batches_by_key_are_compressed_as_is_asked_for() {
+    use edgelog_core::CompressionType;
+
     let config = BridgeConfig { compression: WireCompression::Codec(CompressionType::Gzip), ..BridgeConfig::default() };
     let (_store, mut sender, appended) = mixed(&[], 1 << 20);
     let plan = collect_with(std::slice::from_mut(&mut sender), &config, 4 << 20, TimestampMs(0));
