@@ -325,6 +325,11 @@ impl LogShared {
         let (base_offset, leader_epoch) = (appender.next_offset, appender.epoch);
         let last_offset = base_offset + i64::from(last_offset_delta);
         stamp_base(batch, base_offset, leader_epoch);
+        debug_assert!(
+            reads_back(batch, base_offset, leader_epoch, last_offset),
+            "{}: what is written at {base_offset} is what a reader takes there",
+            self.name
+        );
         if bug(Bug::PublishBeforeCopy) {
             self.log_end_offset.store(last_offset + 1, Ordering::Release);
         }
@@ -503,7 +508,10 @@ impl LogShared {
         let options = self.segment_options();
         let segment = Segment::on_file(&self.storage, &self.dir, options, base_offset, Arc::clone(&file), Position(0));
         let segment = Arc::new(segment);
-        self.segments.write().push(Arc::clone(&segment));
+        let mut segments = self.segments.write();
+        debug_assert!(segments.last().is_some_and(|last| last.base_offset < base_offset), "rolled to {base_offset}");
+        segments.push(Arc::clone(&segment));
+        drop(segments);
         appender.writer = appender.writer.next(segment, file, reserved, self.clock.now());
         let name = self.name.clone();
         events::emit(move || tracing::debug!(log = %name, base_offset = base_offset.0, "rolled"));
@@ -532,4 +540,14 @@ impl LogShared {
         let file = self.storage.open(&path, Access::CreateNew).map_err(Error::storage("create", &path))?;
         Ok((file, 0))
     }
+}
+
+/// Whether a reader takes `batch` for the one that stands at `base_offset`: what every write is held to.
+fn reads_back(batch: &[u8], base_offset: Offset, epoch: LeaderEpoch, last_offset: Offset) -> bool {
+    RecordBatch::parse(batch).is_ok_and(|read| {
+        read.size() == batch.len()
+            && read.verify_crc().is_ok()
+            && (read.base_offset(), read.partition_leader_epoch()) == (base_offset, epoch)
+            && (read.last_offset(), read.is_whole()) == (last_offset, true)
+    })
 }

@@ -65,6 +65,11 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// What `body`, which is not sealed yet, will say.
+    pub(crate) fn of_body(body: &[u8]) -> Slot {
+        Slot { bytes: body.to_vec(), size: 0, sequence: 0 }
+    }
+
     pub(crate) fn header(&self) -> &[u8] {
         &self.bytes[..HEADER_LEN]
     }
@@ -378,6 +383,11 @@ fn seal(body: &mut [u8], form: &SlotForm, slot_len: usize, sequence: u64) {
     body[32..40].copy_from_slice(&sequence.to_be_bytes());
     let crc = crc32fast::hash(&body[12..]);
     body[8..12].copy_from_slice(&crc.to_be_bytes());
+    debug_assert!(
+        matches!(decode(body.to_vec(), form), Ok(Some(slot)) if (slot.size, slot.sequence) == (slot_len, sequence)),
+        "what is written to {} is read again",
+        form.file
+    );
 }
 
 /// What a file that was replaced survives.

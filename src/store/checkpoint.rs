@@ -213,6 +213,11 @@ fn encode(checkpoint: &Checkpoint, out: &mut Vec<u8>) {
             out.extend_from_slice(&entry.start_offset.0.to_be_bytes());
         }
     }
+    debug_assert!(
+        decode(&Slot::of_body(out))
+            .is_some_and(|(again, odd)| odd.is_empty() && again.logs.keys().eq(checkpoint.logs.keys())),
+        "the writer writes nothing that its reader takes out"
+    );
 }
 
 /// What a slot says, and what was taken out of it; `None` where its fields do not fill it.
