@@ -406,6 +406,38 @@ fn appenders_share_a_flush_over_a_roll() {
 }
 
 /// Segments are deleted under a reader: it reads on without a hole, or is told that its position is gone.
+/// A truncation may take a record before its append has flushed it: the append ends, and does not acknowledge it.
+#[test]
+fn a_truncated_append_is_not_acknowledged() {
+    explore("a truncation next to a durable append", Some(2), None, || {
+        let (_store, log) = store(&WatchedStorage::new(), 1);
+        log.flush().unwrap();
+        let appender = {
+            let log = log.clone();
+            spawn(move || {
+                let record = value(1);
+                let record = NewRecord::value(&record).with_timestamp(TimestampMs(1000));
+                log.append_with(record, Durability::Sync).map(|info| (info.base_offset, info.leader_epoch))
+            })
+        };
+        let end = log.truncate_to(Offset(1));
+        let appended = appender.join().unwrap();
+        assert_eq!(end.unwrap(), 1);
+        let offsets = log.offsets();
+        match appended {
+            Ok((offset, epoch)) if offsets.log_end_offset == 2 => {
+                assert_eq!((offset, offsets.recovery_point), (Offset(1), Offset(2)), "{epoch}");
+            }
+            // It was durable, and was truncated afterwards.
+            Ok(_) => assert_eq!(offsets.log_end_offset, 1),
+            Err(Error::FencedLeaderEpoch { offset, end_offset, .. }) => {
+                assert_eq!((offset, end_offset, offsets.log_end_offset), (Offset(2), Offset(1), Offset(1)));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    });
+}
+
 #[test]
 fn readers_are_told_what_was_deleted() {
     explore("deleting under a reader", EVERY_ORDER, None, || {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use edgelog_core::limits::UNFLUSHED_SEGMENTS_MAX;
 use edgelog_core::{
-    CompressionType, DecodeError, LEADER_EPOCH_MAX, LeaderEpoch, NO_TIMESTAMP, OFFSET_MAX, Offset, Position,
-    RecordBatch, TimestampMs, stamp_base, stamp_max_timestamp,
+    CompressionType, DecodeError, LEADER_EPOCH_MAX, LeaderEpoch, NO_TIMESTAMP, OFFSET_MAX, Offset, OffsetAndEpoch,
+    Position, RecordBatch, TimestampMs, stamp_base, stamp_max_timestamp,
 };
 
 use super::batch_builder::BatchBuilder;
@@ -54,8 +54,9 @@ impl Log {
     /// # Errors
     /// [`Error::RecordTooLarge`]; [`Error::OffsetsUsedUp`] behind the greatest offset; [`Error::Storage`] where
     /// there is no room (nothing was appended, try again when there is); [`Error::PreviousIo`] after a failed write
-    /// or flush; [`Error::Closed`], [`Error::ReadOnly`], [`Error::Forked`]. After any error but those about the
-    /// record, the record may still be found when the log is reopened.
+    /// or flush; [`Error::FencedLeaderEpoch`] where another thread truncated the record before it was durable;
+    /// [`Error::Closed`], [`Error::ReadOnly`], [`Error::Forked`]. After any error but those about the record, the
+    /// record may still be found when the log is reopened.
     ///
     /// # Durability
     /// With `flush.messages=1` (the default) the record is on the medium when this returns.
@@ -157,12 +158,7 @@ impl Log {
 
     /// Whether what was appended there was not truncated since.
     pub(crate) fn is_still_there(&self, info: &AppendInfo) -> bool {
-        let epochs = self.shared.epochs.read();
-        if epochs.view().latest().is_none_or(|latest| latest.epoch == info.leader_epoch) {
-            return true; // a truncation would have begun another one
-        }
-        let end = epochs.view().end_offset_for(info.leader_epoch, self.shared.log_end_offset.load(Ordering::Acquire));
-        end.is_some_and(|end| end.leader_epoch == info.leader_epoch && end.offset > info.last_offset)
+        self.shared.check_epoch(end_of(info)).is_ok()
     }
 
     /// The most bytes that a batch of this log may have now: `max.message.bytes`.
@@ -227,9 +223,8 @@ impl LogShared {
         durability: Durability,
     ) -> Outcome<AppendInfo> {
         let info = self.put_batch(batch, last_offset_delta, max_timestamp, Acknowledged::at(durability))?;
-        let end = info.last_offset + 1;
         if durability == Durability::Sync {
-            self.flush_until(end)?;
+            self.flush_appended(&info)?;
         } else {
             let writer = self.writer()?;
             if durability == Durability::Interval && writer.interval_since.load(Ordering::Relaxed) == 0 {
@@ -240,11 +235,22 @@ impl LogShared {
             }
             // Kafka's count of records between flushes. One of 1 is `Sync`, and an append that chose less meant it.
             let flush_messages = self.hot.flush_messages.load(Ordering::Relaxed);
-            if flush_messages > 1 && end - self.recovery_point.load(Ordering::Relaxed) >= flush_messages {
-                self.flush_until(end)?;
+            let unflushed = info.last_offset + 1 - self.recovery_point.load(Ordering::Relaxed);
+            if flush_messages > 1 && unflushed >= flush_messages {
+                self.flush_appended(&info)?;
             }
         }
         Ok(info)
+    }
+
+    /// Returns once what was appended is durable.
+    ///
+    /// # Errors
+    /// [`Error::FencedLeaderEpoch`] where a truncation took it before: its epoch has ended, and others may have its
+    /// offsets. Those of a flush.
+    fn flush_appended(&self, info: &AppendInfo) -> Result<()> {
+        self.flush_until(info.last_offset + 1)?;
+        self.check_epoch(end_of(info))
     }
 
     /// The part of an append that appenders do one at a time.
@@ -540,6 +546,11 @@ impl LogShared {
         let file = self.storage.open(&path, Access::CreateNew).map_err(Error::storage("create", &path))?;
         Ok((file, 0))
     }
+}
+
+/// Where a reader goes on behind what was appended.
+fn end_of(info: &AppendInfo) -> OffsetAndEpoch {
+    OffsetAndEpoch { offset: info.last_offset + 1, leader_epoch: info.leader_epoch }
 }
 
 /// Whether a reader takes `batch` for the one that stands at `base_offset`: what every write is held to.

@@ -117,8 +117,8 @@ impl Writer {
 }
 
 impl LogShared {
-    /// Returns once the recovery point has reached `target`: by flushing, or by waiting for who flushes
-    /// already.
+    /// Returns once the recovery point has reached `target`, or the log's end where a truncation has lowered that
+    /// below it: by flushing, or by waiting for who flushes already.
     pub(crate) fn flush_until(&self, target: Offset) -> Result<()> {
         // A flush under way is a lock too: who waits for it from within an event waits for itself.
         let _events = events::hold();
@@ -128,6 +128,7 @@ impl LogShared {
         let writer = self.writer()?;
         let mut flush = writer.flush_state.lock();
         loop {
+            let target = target.min(self.log_end_offset.load(Ordering::Acquire));
             if self.recovery_point.load(Ordering::Acquire) >= target {
                 return Ok(());
             }
