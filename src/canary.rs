@@ -123,6 +123,22 @@ pub enum Bug {
     CommitAheadOfTheLog,
     /// A group's hold is not lowered before its position moves back.
     HoldAheadOfThePosition,
+    /// A named producer goes by the file of sequences, without a look at the batches behind it.
+    TrustTheSequencesAlone,
+    /// Retention deletes a named producer's last batch, and its sequence with it.
+    ForgetWhatRetentionTakes,
+    /// What a named producer repeats is acknowledged without a flush.
+    AcknowledgeARepeatAtOnce,
+    /// A named producer's epoch is raised in memory alone.
+    KeepTheProducersEpoch,
+    /// An older producer of a name may append next to a newer one.
+    FenceNoProducer,
+    /// A file of named producers is written over the slot that holds.
+    OverwriteTheProducers,
+    /// A slot of such a file that may be in the page cache alone is taken for the one that holds.
+    TrustTheCachedProducers,
+    /// Such a file is not flushed.
+    LeaveTheProducersUnflushed,
 }
 
 #[cfg(edgelog_canary)]
@@ -178,6 +194,18 @@ impl Bug {
     #[cfg(test)]
     pub(crate) const GROUPS: &[Bug] =
         &[Bug::CommitBeforeTheFlush, Bug::CommitAheadOfTheLog, Bug::HoldAheadOfThePosition];
+
+    /// All that the search of named producers is held to. Their files are smaller than a sector, which is never torn, so
+    /// [`Bug::OverwriteTheProducers`] shows in none of them; the checkpoint has the same mistake.
+    #[cfg(test)]
+    pub(crate) const NAMED: &[Bug] = &[
+        Bug::TrustTheSequencesAlone,
+        Bug::ForgetWhatRetentionTakes,
+        Bug::AcknowledgeARepeatAtOnce,
+        Bug::KeepTheProducersEpoch,
+        Bug::FenceNoProducer,
+        Bug::LeaveTheProducersUnflushed,
+    ];
 
     /// All that the search beside the writer is held to.
     #[cfg(all(test, feature = "bridge"))]

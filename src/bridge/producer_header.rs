@@ -81,10 +81,14 @@ mod tests {
 
     #[test]
     fn a_stamped_batch_has_a_true_crc_and_the_same_payload() {
-        for len in [0, 1, 100, 70_000] {
+        for len in [0, 1, 100, 70_000, 70_001] {
             let mut builder = RecordBatchBuilder::new(vec![0; len + 200]);
             builder.append(TimestampMs(5), Some(b"k"), Some(&vec![7; len]), &[]).unwrap();
             builder.append(TimestampMs(6), None, None, &[]).unwrap();
+            if len % 2 == 1 {
+                // A named producer's own numbers go no further than the log.
+                builder.set_producer(1 << 60, 3, 12);
+            }
             let mut bytes = BytesMut::from(&*builder.finish());
             stamp_base(&mut bytes, Offset(12_345), LeaderEpoch(3));
             let stored = bytes.clone();

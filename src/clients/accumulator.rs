@@ -14,9 +14,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use edgelog_core::{CompressionType, HEADER_LEN, LeaderEpoch, TimestampMs};
+use edgelog_core::{CompressionType, HEADER_LEN, LeaderEpoch, Offset, TimestampMs};
 
 use super::delivery::{Batch, Callback, Delivery, Home};
+use super::named::{Naming, Numbers, Place};
 use super::producer_config::Acks;
 use super::producer_error::ProducerError;
 use super::producer_memory::Memory;
@@ -36,6 +37,10 @@ pub(super) struct Rules {
     pub(super) acks: Acks,
     pub(super) linger: Duration,
     pub(super) batch_size: usize,
+    /// As `batch_size`, for records that need no more than room: 0 where each has a number to look at.
+    pub(super) batch_size_at_once: usize,
+    /// Of a named producer.
+    pub(super) naming: Option<Naming>,
     pub(super) compression: Option<CompressionType>,
     pub(super) memory: Memory,
     pub(super) active: Active,
@@ -71,6 +76,8 @@ struct State {
     unflushed: Vec<Unflushed>,
     /// It stands in `Active`, or in the sender's own list.
     listed: bool,
+    /// Of a named producer, from its first look on.
+    numbers: Option<Box<Numbers>>,
     /// An answered batch of which likely no handle is left.
     spare: Option<Arc<Batch>>,
     counters: Counters,
@@ -137,6 +144,7 @@ impl Partition {
             open: None,
             unflushed: Vec::new(),
             listed: false,
+            numbers: None,
             spare: None,
             counters: Counters::default(),
         };
@@ -158,7 +166,7 @@ impl Partition {
         let State { builder, open: Some(open), .. } = &mut *guard else {
             return self.send_slowly(guard, rules, record, bytes_max, callback);
         };
-        let limit = rules.batch_size.min(self.log.batch_bytes_max());
+        let limit = rules.batch_size_at_once.min(self.log.batch_bytes_max());
         if builder.size() + bytes_max < limit
             && callback.is_none()
             && rules.acks != Acks::None
@@ -215,6 +223,20 @@ impl Partition {
                 // One that was answered early, by `delivery.timeout.ms`, is no answer to this record.
                 if state.builder.size() + bytes_max > limit || open.batch.is_answered() {
                     *wish = self.append(rules, &mut state).or(*wish);
+                }
+            }
+            if let Some(naming) = &rules.naming {
+                match self.place(naming, &mut state, record)? {
+                    Place::Next => {}
+                    Place::BehindAHole => {
+                        *wish = self.append(rules, &mut state).or(*wish);
+                        continue;
+                    }
+                    Place::Open(index) => return Ok(self.repeat_open(rules, &state, record, index, callback)),
+                    Place::InLog(offset, epoch) => {
+                        drop(state);
+                        return Ok(self.repeat(rules, record, (offset, epoch), callback));
+                    }
                 }
             }
             if state.open.is_some() || taken.is_some() {
@@ -321,9 +343,8 @@ impl Partition {
         state.builder.set_bytes_max(self.log.batch_bytes_max());
         state.builder.push(record.for_log(timestamp))?;
         let size = state.builder.size();
-        let outcome = self.log.append_for_producer(&mut state.builder, rules.compression, self.durability(rules));
+        let outcome = self.append_to_log(rules, state);
         state.builder.clear();
-        let outcome = outcome.map_err(ProducerError::from);
         state.counters.batch(1, size, Duration::ZERO);
         state.counters.answered(1, outcome.is_ok());
         if rules.acks == Acks::None {
@@ -334,6 +355,83 @@ impl Partition {
             leader_epoch: info.leader_epoch,
             ..self.unknown(timestamp)
         })))
+    }
+
+    /// Appends what is in the builder, under its numbers where the producer has a name.
+    fn append_to_log(&self, rules: &Rules, state: &mut State) -> Result<AppendInfo, ProducerError> {
+        let durability = self.durability(rules);
+        let append = |builder: &mut BatchBuilder| self.log.append_for_producer(builder, rules.compression, durability);
+        match (&rules.naming, &mut state.numbers) {
+            (Some(naming), Some(numbers)) => numbers.append(naming, &self.log, &mut state.builder, append),
+            _ => Ok(append(&mut state.builder)?),
+        }
+    }
+
+    /// What the number of a named producer's record means.
+    fn place(&self, naming: &Naming, state: &mut State, record: &ProducerRecord<'_>) -> Result<Place, Refused> {
+        let pending = state.builder.len();
+        let numbers = self.numbers(naming, state)?;
+        Ok(numbers.place(naming, &self.home.name, record.sequence, pending)?)
+    }
+
+    /// The numbers of the log as it is.
+    fn numbers<'s>(&self, naming: &Naming, state: &'s mut State) -> Result<&'s mut Numbers, ProducerError> {
+        let numbers = match state.numbers.take() {
+            Some(numbers) if numbers.is_current(&self.log) => numbers,
+            before => Box::new(Numbers::read(naming, &self.log, before.map(|before| *before))?),
+        };
+        Ok(state.numbers.insert(numbers))
+    }
+
+    /// The number of the last record of a named producer that the log has.
+    pub(super) fn last_sequence(&self, naming: &Naming) -> Result<Option<i64>, ProducerError> {
+        let _events = events::hold();
+        let mut state = self.state.lock();
+        self.numbers(naming, &mut state)?.last(naming)
+    }
+
+    /// Answers a record that stands in the open batch already.
+    fn repeat_open(
+        &self,
+        rules: &Rules,
+        state: &State,
+        record: &ProducerRecord<'_>,
+        index: u32,
+        callback: Option<Callback>,
+    ) -> Delivery {
+        let timestamp = record.timestamp.unwrap_or_else(|| state.builder.now());
+        let open = state.open.as_ref().expect("it has the record");
+        if let Some(callback) = callback {
+            open.batch.call_back(index, timestamp, callback);
+        }
+        if rules.acks == Acks::None {
+            return Delivery::ready(Ok(self.unknown(timestamp)));
+        }
+        Delivery::pending(Arc::clone(&open.batch), index, timestamp)
+    }
+
+    /// Answers a record that the log has already: with `acks=all` when that is durable.
+    fn repeat(
+        &self,
+        rules: &Rules,
+        record: &ProducerRecord<'_>,
+        at: (Offset, LeaderEpoch),
+        callback: Option<Callback>,
+    ) -> Delivery {
+        let timestamp = record.timestamp.unwrap_or_else(|| self.state.lock().builder.now());
+        let batch = Arc::new(Batch::new(&self.home, Instant::now()));
+        if let Some(callback) = callback {
+            batch.call_back(0, timestamp, callback);
+        }
+        let is_flushed = rules.acks == Acks::All && !bug(Bug::AcknowledgeARepeatAtOnce);
+        // Of one whose offset is not known, all that there is.
+        let end = if at.0 < 0 { Offset::MAX } else { at.0 + 1 };
+        let flushed = if is_flushed { self.log.flush_up_to(end).map(drop) } else { Ok(()) };
+        batch.answer(flushed.map(|()| at).map_err(ProducerError::from));
+        if rules.acks == Acks::None {
+            return Delivery::ready(Ok(self.unknown(timestamp)));
+        }
+        Delivery::pending(batch, 0, timestamp)
     }
 
     /// How what is appended becomes durable: by the sender's flush, or as the topic's keys say without one that waits.
@@ -351,7 +449,7 @@ impl Partition {
         let (records, size) = (state.builder.len() as u64, state.builder.size());
         let appended = Instant::now();
         state.counters.batch(records, size, appended.saturating_duration_since(open.opened));
-        let outcome = self.log.append_for_producer(&mut state.builder, rules.compression, self.durability(rules));
+        let outcome = self.append_to_log(rules, state);
         state.builder.clear();
         match outcome {
             Ok(info) if rules.acks == Acks::All => {
@@ -365,7 +463,7 @@ impl Partition {
             }
             Err(error) => {
                 state.counters.answered(records, false);
-                open.batch.answer(Err(error.into()));
+                open.batch.answer(Err(error));
             }
         }
         state.spare = Some(Arc::clone(&open.batch));
@@ -431,6 +529,9 @@ impl Partition {
         let Some(open) = state.open.take() else { return 0 };
         let records = state.builder.len() as u64;
         state.builder.clear();
+        if let Some(numbers) = &mut state.numbers {
+            numbers.discard();
+        }
         state.counters.answered(records, false);
         open.batch.answer(Err(ProducerError::Purged));
         records

@@ -206,11 +206,14 @@ impl Batch {
         }
         let base_offset = self.base_offset.load(Ordering::Relaxed);
         if base_offset < 0 {
-            return Some(Err(self.error.lock().clone().expect("an answer without an offset is an error")));
+            if let Some(error) = &*self.error.lock() {
+                return Some(Err(error.clone()));
+            }
         }
         Some(Ok(RecordMetadata {
             topic_partition: Arc::clone(&self.home.name),
-            offset: Some(Offset(base_offset) + i64::from(index)),
+            // A repeat may be acknowledged without one.
+            offset: (base_offset >= 0).then(|| Offset(base_offset) + i64::from(index)),
             leader_epoch: LeaderEpoch(self.leader_epoch.load(Ordering::Relaxed) as i32),
             timestamp,
         }))

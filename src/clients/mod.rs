@@ -10,6 +10,7 @@ mod group;
 mod key;
 #[cfg(all(loom, test))]
 mod models;
+mod named;
 mod partitioner;
 mod producer;
 mod producer_bell;

@@ -9,6 +9,7 @@ use edgelog_core::HEADER_LEN;
 
 use super::accumulator::{Partition, Refused, Rules};
 use super::delivery::{Callback, Delivery, DeliveryResult, Home, Reports};
+use super::named::Naming;
 use super::partitioner::Sticky;
 use super::producer_config::ProducerConfig;
 use super::producer_error::ProducerError;
@@ -51,11 +52,14 @@ impl ProducerBuilder {
             return Err(Error::ReadOnly.into());
         }
         let config = &self.config;
+        let naming = config.name.as_deref().map(|name| self.store.open_producer(name).map(Naming)).transpose()?;
         let reports = Arc::new(Reports::new(config.delivery_timeout));
         let rules = Arc::new(Rules {
             acks: config.acks,
             linger: config.linger,
             batch_size: config.batch_size,
+            batch_size_at_once: if naming.is_none() { config.batch_size } else { 0 },
+            naming,
             compression: config.compression,
             memory: Memory::new(config.buffer_memory, config.max_block),
             active: Mutex::default(),
@@ -209,6 +213,21 @@ impl Producer {
         Ok(())
     }
 
+    /// The number of the last record that a partition's log has of this producer's name: the sequence or the source
+    /// offset that it was sent with, or that it was given. `None` where it has none. A program that reads, processes
+    /// and writes goes on behind it.
+    ///
+    /// Records that were sent and not appended yet do not count. What is counted and not acknowledged may go with a
+    /// power cut.
+    ///
+    /// # Errors
+    /// [`ProducerError::SequenceNotAllowed`] without `edgelog.producer.name`; [`ProducerError::ProducerFenced`];
+    /// [`ProducerError::UnknownPartition`], [`ProducerError::UnknownTopic`], and [`ProducerError::Log`] with what the
+    /// store answers. As `send`, it creates the topic.
+    pub fn last_sequence(&self, topic: &str, partition: u32) -> Result<Option<i64>, ProducerError> {
+        self.0.last_sequence(topic, partition)
+    }
+
     /// What the producer did since it was opened, under the names of Kafka's producer metrics.
     pub fn metrics(&self) -> ProducerMetrics {
         let core = &*self.0;
@@ -218,6 +237,18 @@ impl Producer {
         all.for_each(|known| known.1.count(&mut counters));
         let memory = &core.rules.memory;
         counters.metrics([memory.total(), memory.free(), u64::from(memory.waiting()), memory.waited_ns()])
+    }
+}
+
+#[cfg(test)]
+impl Producer {
+    /// The producer id and epoch of a named producer.
+    pub(super) fn identity(&self) -> Option<(i64, i16)> {
+        self.0.rules.naming.as_ref().map(|naming| (naming.0.id(), naming.0.epoch))
+    }
+
+    pub(super) fn is_acks_all(&self) -> bool {
+        self.0.config.acks == super::producer_config::Acks::All
     }
 }
 
@@ -324,6 +355,9 @@ impl Core {
                 &kept
             }
         };
+        if record.sequence.is_some() {
+            self.check_sequence(topic, record)?;
+        }
         let (at, sticky) = match self.choose(topic, record) {
             Err(_) if topic.is_stale() => return self.send_again(topic, record, callback),
             chosen => chosen?,
@@ -342,6 +376,22 @@ impl Core {
         }
     }
 
+    fn last_sequence(&self, name: &str, partition: u32) -> Result<Option<i64>, ProducerError> {
+        self.check_fork()?;
+        let Some(naming) = &self.rules.naming else {
+            let reason = "a producer numbers its records where edgelog.producer.name is set";
+            return Err(ProducerError::SequenceNotAllowed { reason });
+        };
+        let mut topic = self.topic(name)?;
+        if topic.is_stale() {
+            self.forget(name, &topic);
+            topic = self.topic(name)?;
+        }
+        let record = ProducerRecord::new(name, b"").with_partition(partition);
+        let (at, _) = self.choose(&topic, &record)?;
+        topic.partitions[at].1.last_sequence(naming)
+    }
+
     /// The topic was deleted since it was looked up, and may have been created again; or the store was closed.
     #[cold]
     fn send_again(
@@ -358,6 +408,22 @@ impl Core {
             Refused::Because(error) => error,
             Refused::Stale(_) => Error::Closed.into(),
         })
+    }
+
+    /// Whether a record can have a number: a repeat has to find its first.
+    #[cold]
+    fn check_sequence(&self, topic: &Topic, record: &ProducerRecord<'_>) -> Result<(), ProducerError> {
+        let reason = if self.rules.naming.is_none() {
+            "a producer numbers its records where edgelog.producer.name is set"
+        } else if record.partition.is_none()
+            && (record.key.is_none() || self.config.ignore_keys)
+            && topic.partitions.len() > 1
+        {
+            "it needs a partition or a key, or what is sent again would go elsewhere"
+        } else {
+            return Ok(());
+        };
+        Err(ProducerError::SequenceNotAllowed { reason })
     }
 
     /// Which of the topic's partitions the record goes to, and whether that is because others without a key do.

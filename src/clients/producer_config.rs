@@ -66,6 +66,12 @@ pub const PRODUCER_KEYS: &[ClientKey] = &[
         "Whether a topic that does not exist is created at its first record, with one partition and the store's \
          defaults.",
     ),
+    key(
+        "edgelog.producer.name",
+        "",
+        "The producer's name: its records are numbered, what is sent again under its number is not appended again, and \
+         a newer producer of the name fences the older. 1 to 249 letters, digits, '.', '_' and '-'.",
+    ),
 ];
 
 /// Keys of Kafka's producers that are accepted and change nothing, so that one configuration serves here and for a
@@ -75,7 +81,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "client.dns.lookup",
     "client.id",
     "connections.max.idle.ms",
-    "enable.idempotence", // nothing is sent twice: an append is not retried
+    "enable.idempotence", // nothing is sent twice: an append is not retried; edgelog.producer.name does more
     "max.in.flight.requests.per.connection",
     "metadata.max.age.ms",
     "metadata.max.idle.ms",
@@ -97,7 +103,6 @@ const FAMILIES_WITHOUT_EFFECT: &[&str] = &["ssl.", "sasl."];
 
 /// Keys that are refused with a reason.
 const REFUSED: &[(&str, &str)] = &[
-    ("edgelog.producer.name", "there are no named producers yet: what is sent again after a crash is there twice"),
     ("transactional.id", "there are no transactions here: a batch of one partition is appended whole or not at all"),
     ("transaction.timeout.ms", "there are no transactions here"),
     ("key.serializer", "keys are bytes: serialize them before send"),
@@ -139,6 +144,7 @@ pub(super) struct ProducerConfig {
     pub(super) partitioner: Partitioner,
     pub(super) ignore_keys: bool,
     pub(super) create_topics: bool,
+    pub(super) name: Option<String>,
 }
 
 impl Default for ProducerConfig {
@@ -155,6 +161,7 @@ impl Default for ProducerConfig {
             partitioner: Partitioner::Murmur2,
             ignore_keys: false,
             create_topics: true,
+            name: None,
         }
     }
 }
@@ -196,6 +203,7 @@ impl ProducerConfig {
             }
             "partitioner.ignore.keys" => self.ignore_keys = one_of(value, &TRUTHS)?,
             "allow.auto.create.topics" => self.create_topics = one_of(value, &TRUTHS)?,
+            "edgelog.producer.name" => self.name = Some(producer_name(value)?),
             _ => return without_effect(key),
         }
         Ok(())
@@ -240,6 +248,18 @@ fn without_effect(key: &str) -> Result<(), String> {
         Some(nearest) => format!("there is no such key; did you mean {nearest}?"),
         None => "there is no such key".to_owned(),
     })
+}
+
+fn producer_name(value: &str) -> Result<String, String> {
+    const LEN_MAX: usize = 249;
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if !(1..=LEN_MAX).contains(&value.len()) {
+        return Err(format!("it has {} bytes; 1 to {LEN_MAX} are allowed", value.len()));
+    }
+    if !value.bytes().all(is_allowed) {
+        return Err("a name has letters, digits, '.', '_' and '-'".to_owned());
+    }
+    Ok(value.to_owned())
 }
 
 fn number(value: &str, min: u64, max: u64) -> Result<u64, String> {

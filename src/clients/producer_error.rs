@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::escape::escaped;
+use crate::log::TopicPartition;
 
 /// Why a record was not sent, or not acknowledged.
 ///
@@ -68,6 +69,32 @@ pub enum ProducerError {
     /// The log was truncated below the record before it was acknowledged.
     #[error("the log was truncated below the record before it was acknowledged")]
     Truncated,
+    /// A newer producer of the same name was opened. This one appends nothing any more.
+    #[error("producer {name} of epoch {epoch} is fenced by a newer one, of epoch {newest}")]
+    ProducerFenced {
+        /// `edgelog.producer.name`.
+        name: String,
+        /// This producer's epoch.
+        epoch: i16,
+        /// The newest one's, of the same producer id or a later one.
+        newest: i16,
+    },
+    /// A record of a named producer has a number that is neither the next one nor that of a record that the log has.
+    #[error("{partition}: a record has the sequence {sequence}, and {expected} is expected")]
+    OutOfOrderSequence {
+        /// The partition.
+        partition: Box<TopicPartition>,
+        /// The record's number.
+        sequence: i64,
+        /// The next number.
+        expected: i64,
+    },
+    /// A record has a sequence or a source offset where it can have none.
+    #[error("the record has a sequence: {reason}")]
+    SequenceNotAllowed {
+        /// Why.
+        reason: &'static str,
+    },
     /// The producer is closed.
     #[error("the producer is closed")]
     Closed,
@@ -105,6 +132,8 @@ impl ProducerError {
             ProducerError::DeliveryTimeout { .. } | ProducerError::BufferFull { .. } => Some(7),
             ProducerError::RecordTooLarge { .. } => Some(10),
             ProducerError::InvalidConfig(_) => Some(40),
+            ProducerError::OutOfOrderSequence { .. } => Some(45),
+            ProducerError::ProducerFenced { .. } => Some(90),
             ProducerError::Log(error) => error.kafka_code(),
             _ => None,
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use edgelog_core::{Header, LeaderEpoch, Offset, OffsetAndEpoch, TimestampMs};
 
+use super::named::Sequence;
 use crate::log::{NewRecord, TopicPartition};
 
 /// A record to send, borrowed from its caller: [`send`](super::Producer::send) encodes it before it returns.
@@ -28,17 +29,34 @@ pub struct ProducerRecord<'a> {
     pub headers: &'a [Header<'a>],
     /// Milliseconds since 1970; `None` lets the store's clock say.
     pub timestamp: Option<TimestampMs>,
+    pub(super) sequence: Option<Sequence>,
 }
 
 impl<'a> ProducerRecord<'a> {
     /// A record with this value and no key.
     pub fn new(topic: &'a str, value: &'a [u8]) -> ProducerRecord<'a> {
-        ProducerRecord { topic, partition: None, key: None, value: Some(value), headers: &[], timestamp: None }
+        ProducerRecord {
+            topic,
+            partition: None,
+            key: None,
+            value: Some(value),
+            headers: &[],
+            timestamp: None,
+            sequence: None,
+        }
     }
 
     /// A record that says the key's value is gone.
     pub fn tombstone(topic: &'a str, key: &'a [u8]) -> ProducerRecord<'a> {
-        ProducerRecord { topic, partition: None, key: Some(key), value: None, headers: &[], timestamp: None }
+        ProducerRecord {
+            topic,
+            partition: None,
+            key: Some(key),
+            value: None,
+            headers: &[],
+            timestamp: None,
+            sequence: None,
+        }
     }
 
     /// The same record with a key.
@@ -63,6 +81,22 @@ impl<'a> ProducerRecord<'a> {
     #[must_use]
     pub fn with_timestamp(self, timestamp: TimestampMs) -> ProducerRecord<'a> {
         ProducerRecord { timestamp: Some(timestamp), ..self }
+    }
+
+    /// The same record with its number in its partition, for a producer with `edgelog.producer.name`. It has to be the
+    /// next one (a producer's first record in a partition may have any), or that of a record that the log has: that one
+    /// is not appended again. The record needs a partition or a key.
+    #[must_use]
+    pub fn with_sequence(self, sequence: i64) -> ProducerRecord<'a> {
+        ProducerRecord { sequence: Some(Sequence::Exact(sequence)), ..self }
+    }
+
+    /// As [`with_sequence`](Self::with_sequence), with a number that may pass over others: the offset of the record
+    /// that this one was made from. With one source partition for each target partition, what is read, processed and
+    /// sent again is there once.
+    #[must_use]
+    pub fn with_source_offset(self, offset: Offset) -> ProducerRecord<'a> {
+        ProducerRecord { sequence: Some(Sequence::Rising(offset.0)), ..self }
     }
 
     pub(super) fn for_log(&self, timestamp: TimestampMs) -> NewRecord<'a> {
@@ -90,9 +124,10 @@ impl<'a> ProducerRecord<'a> {
 pub struct RecordMetadata {
     /// The topic and partition, shared by all records of the partition.
     pub topic_partition: Arc<TopicPartition>,
-    /// The offset; `None` with `acks=0`, which does not wait until it is known.
+    /// The offset. `None` with `acks=0`, which does not wait until it is known, and where a named producer repeats a
+    /// record that the log has, or had, and that it does not remember.
     pub offset: Option<Offset>,
-    /// The leader epoch that it was written in; with the offset it names this record and no other. -1 with `acks=0`.
+    /// The leader epoch that it was written in; with the offset it names this record and no other. -1 without one.
     pub leader_epoch: LeaderEpoch,
     /// The record's timestamp.
     pub timestamp: TimestampMs,

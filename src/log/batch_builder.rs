@@ -97,6 +97,11 @@ impl BatchBuilder {
         self.bytes_max = bytes_max;
     }
 
+    /// Marks the batch as a numbered producer's, until it is cleared.
+    pub(crate) fn set_producer(&mut self, id: i64, epoch: i16, base_sequence: i32) {
+        self.builder.set_producer(id, epoch, base_sequence);
+    }
+
     /// Completes header and CRC; `None` where there is no record.
     #[inline]
     pub(crate) fn finish(&mut self) -> Option<i32> {

@@ -34,6 +34,9 @@ pub(crate) trait LogHost: Send + Sync + fmt::Debug {
     /// nobody needs any.
     fn held_from(&self, name: &TopicPartition, id: LogId) -> Result<Option<Offset>>;
 
+    /// The ids of each named producer of the store: the first one names it for good.
+    fn producer_ids(&self) -> Result<Vec<Vec<i64>>>;
+
     /// Writes the checkpoint with every log's epochs, start and recovery point as they are now; durable on
     /// return.
     fn checkpoint(&self) -> Result<()>;

@@ -36,6 +36,7 @@ mod recovery;
 mod retention;
 mod role;
 mod saved_log;
+mod sequences;
 mod shared;
 mod signal;
 mod stable;
@@ -60,6 +61,7 @@ pub(crate) use origin::{ORIGIN_CREATED, ORIGIN_KEY, Origin, is_begun_here, is_wr
 pub(crate) use proof::{Believed, believed};
 pub(crate) use recovery::open;
 pub(crate) use saved_log::{DurablePoint, SavedLog};
+pub(crate) use sequences::{NUMBER_MAX, Numbered, NumberedBatch, SEQUENCE_MASK};
 pub(crate) use shared::LogShared;
 pub(crate) use swap::fits_in;
 pub(crate) use types::{check_topic_name, offsets_in_words};

@@ -47,7 +47,7 @@ impl Log {
     /// # Durability
     /// On return, the new log start offset is on the medium.
     pub fn delete_records_before(&self, offset: Offset) -> Result<Offset> {
-        let log = &*self.shared;
+        let log = &self.shared;
         log.check_writable()?;
         let high_watermark = log.high_watermark.load(Ordering::Acquire);
         let start = log.log_start_offset.load(Ordering::Acquire);
@@ -60,6 +60,7 @@ impl Log {
         // A durable log start above the durable end would leave a hole after a power cut.
         let offset = offset.min(high_watermark);
         log.flush_until(offset)?;
+        log.keep_sequences(offset)?;
         let start = log.log_start_offset.fetch_max(offset, Ordering::AcqRel).max(offset);
         host.checkpoint()?;
         log.expire_within(Limits { bytes: -1, ms: -1, undelivered_from: Offset::MAX }, log.clock.now())?;
@@ -95,7 +96,7 @@ impl LogShared {
     /// Removes the oldest segments as `retention.ms`, `retention.bytes` and the log start offset say.
     ///
     /// What lies at or above `held_from` is not deleted for its age.
-    pub(crate) fn expire(&self, now: TimestampMs, held_from: Option<Offset>) -> Result<Option<Expired>> {
+    pub(crate) fn expire(self: &Arc<Self>, now: TimestampMs, held_from: Option<Offset>) -> Result<Option<Expired>> {
         let config = Arc::clone(&self.config.read());
         let limits = Limits {
             bytes: config.retention_bytes,
@@ -106,7 +107,7 @@ impl LogShared {
     }
 
     /// Removes the oldest segments that lie beyond these limits or before the log start offset.
-    fn expire_within(&self, limits: Limits, now: TimestampMs) -> Result<Option<Expired>> {
+    fn expire_within(self: &Arc<Self>, limits: Limits, now: TimestampMs) -> Result<Option<Expired>> {
         let Limits { bytes: retention_bytes, ms: retention_ms, undelivered_from } = limits;
         let segments = self.segments.read().clone();
         let log_start_offset = self.log_start_offset.load(Ordering::Acquire);
@@ -161,11 +162,12 @@ impl LogShared {
 
     /// Takes `expired` off the front of the log. Readers that are in them keep what they hold.
     fn remove_oldest(
-        &self,
+        self: &Arc<Self>,
         expired: &[Arc<Segment>],
         next_base: Offset,
         reasons: &[RetentionReason],
     ) -> Result<Expired> {
+        self.keep_sequences(next_base)?;
         let log_start_offset = self.log_start_offset.fetch_max(next_base, Ordering::AcqRel).max(next_base);
         self.epochs.write().truncate_from_start(log_start_offset);
         // The log start is durable before the first name goes: names that a power cut brings back, with or without

@@ -74,6 +74,8 @@ pub(crate) struct LogShared {
     pub(super) isolation_level: IsolationLevel,
     /// Known from the first reader of committed records on.
     pub(super) transactions: Mutex<Transactions>,
+    /// Held by who reads or writes the file of named producers' sequences.
+    pub(super) sequences: Mutex<()>,
     pub(super) config: RwLock<Arc<LogConfig>>,
     pub(super) hot: HotConfig,
 
@@ -126,6 +128,7 @@ impl LogShared {
             unflushed_bytes_max: params.unflushed_bytes_max,
             isolation_level: params.isolation_level,
             transactions: Mutex::default(),
+            sequences: Mutex::default(),
             config: RwLock::new(Arc::new(LogConfig::default())),
             hot: HotConfig::default(),
             state: AtomicU8::new(state),

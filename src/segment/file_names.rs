@@ -16,6 +16,8 @@ pub(crate) const PARTITION_METADATA: &str = "partition.metadata";
 pub(crate) const TOPIC_CONFIG: &str = "topic.properties";
 /// Ours: says which partition the directory is, and in partition 0's has the topic's configuration once more.
 pub(crate) const OWN_FILE: &str = "edgelog.properties";
+/// Ours: how far the named producers came.
+pub(crate) const SEQUENCES: &str = "edgelog.sequences";
 
 pub(crate) fn log_file(dir: &str, base_offset: Offset) -> String {
     format!("{dir}/{base_offset:020}.log")
@@ -102,7 +104,7 @@ pub(crate) fn is_of_log(name: &str) -> bool {
     const SUFFIXES: [&str; 5] = ["log", "index", "timeindex", "snapshot", "txnindex"];
     // A broker's, in the making or about to go; and ours in the making.
     let name = [".deleted", ".cleaned", ".swap", ".part"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
-    let others = [PREPARED, LEADER_EPOCH_CHECKPOINT, PARTITION_METADATA, TOPIC_CONFIG, OWN_FILE];
+    let others = [PREPARED, LEADER_EPOCH_CHECKPOINT, PARTITION_METADATA, TOPIC_CONFIG, OWN_FILE, SEQUENCES];
     let of_segment = |(base, suffix): (&str, &str)| parse_digits(base).is_some() && SUFFIXES.contains(&suffix);
     others.contains(&name)
         || parse_cut_file(name.strip_suffix(".salvaged").unwrap_or(name)).is_some()
@@ -129,6 +131,7 @@ mod tests {
             "00000000000000000042-4096-3.cut.salvaged",
             "next.prepared",
             "edgelog.properties",
+            "edgelog.sequences.part",
             "topic.properties.part",
             "leader-epoch-checkpoint",
         ] {

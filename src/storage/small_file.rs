@@ -275,11 +275,18 @@ impl TwoSlot {
             file.flush().map_err(Error::storage("flush", name))?;
             // The name may be as new as the bytes. (The topics' names last by this, too.)
             if !bug(Bug::ServeUnsyncedTopics) {
-                self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
+                self.sync_dir()?;
             }
         }
         self.unconfirmed = false;
         Ok(())
+    }
+
+    /// Makes the file's name durable.
+    fn sync_dir(&self) -> Result<()> {
+        let dir = dir_of(&self.form.file);
+        let name = if dir.is_empty() { "." } else { dir };
+        self.storage.sync_dir(dir).map_err(Error::storage("sync directory", name))
     }
 
     /// Writes one slot, the older one. Durable on return.
@@ -362,11 +369,16 @@ impl TwoSlot {
         // The open file has no name any more: should the new name not last either, the next write makes a file again.
         (self.file, self.slot_len) =
             if bug(Bug::TrustTheNewName) { (Some(Arc::clone(&file)), slot_len) } else { (None, 0) };
-        self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))?;
+        self.sync_dir()?;
         (self.file, self.slot_len) = (Some(file), slot_len);
         self.unconfirmed = false;
         Ok(())
     }
+}
+
+/// The directory that a file stands in; empty for the data directory itself.
+fn dir_of(file: &str) -> &str {
+    file.rsplit_once('/').map_or("", |(dir, _)| dir)
 }
 
 fn part_of(file: &str) -> String {
@@ -414,7 +426,7 @@ pub(crate) fn replace(storage: &dyn Storage, path: &str, bytes: &[u8], lasting: 
     }
     storage.rename(&part, path)?;
     if lasting == Lasting::PowerCut {
-        storage.sync_dir(path.rsplit_once('/').map_or("", |(dir, _)| dir))?;
+        storage.sync_dir(dir_of(path))?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use edgelog_core::config::{Housekeeping, StorageKind};
 use super::checkpoint::{self, CheckpointFile};
 use super::housekeeping::Housekeeper;
 use super::options::StoreOptions;
+use super::producer_ids::ProducerIdentity;
 use super::report::RecoveryReport;
 use super::retention_holds::RetentionHolds;
 use super::shared::{CheckpointState, Recovering, StoreShared};
@@ -243,6 +244,19 @@ impl Store {
     /// The files of the data directory, for what stands there next to the logs.
     pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
         &self.shared.storage
+    }
+
+    /// Opens the next producer of a name, and fences those before it.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`], [`Error::Closed`], [`Error::Storage`].
+    ///
+    /// # Durability
+    /// The epoch is on the medium on return.
+    pub(crate) fn open_producer(&self, name: &str) -> Result<ProducerIdentity> {
+        self.shared.check_writable()?;
+        self.shared.check_lock()?;
+        self.shared.producer_ids.lock().open(&self.shared.storage, name)
     }
 
     /// What stamps records without a time.

@@ -8,6 +8,8 @@ mod housekeeping;
 mod kick;
 mod options;
 mod ours;
+pub(crate) mod producer_ids;
+mod random_id;
 mod report;
 pub(crate) mod retention_holds;
 mod settings;
@@ -22,5 +24,5 @@ pub use retention_holds::{RetentionHold, RetentionHolds};
 pub use topic::{NewTopic, PARTITIONS_MAX, Topic, topic_matches};
 
 pub(crate) use ours::{claim, is_partition, only_swap, others_of, shared_directories, survey};
+pub(crate) use random_id::random_id;
 pub(crate) use settings::{are_settings_lost, is_in_the_way, read_config, settings_to_heal};
-pub(crate) use shared::random_id;

@@ -9,6 +9,8 @@ use super::checkpoint::{self, Checkpoint, CheckpointFile, Followed};
 use super::kick::Kick;
 use super::options::StoreOptions;
 use super::ours;
+use super::producer_ids::ProducerIds;
+use super::random_id::random_id;
 use super::report::RecoveryReport;
 use super::retention_holds::RetentionHolds;
 use super::topic::TopicSettings;
@@ -53,6 +55,7 @@ pub(crate) struct StoreShared {
     /// The data directory's lock; `None` when attached or closed.
     pub(super) lock: Mutex<Option<Box<dyn StorageLock>>>,
     pub(super) vouch: Mutex<Vouch>,
+    pub(super) producer_ids: Mutex<ProducerIds>,
 }
 
 /// What the checkpoint says of a log that could not be opened, and why it could not.
@@ -117,6 +120,7 @@ impl StoreShared {
             report: RwLock::default(),
             lock: Mutex::new(None),
             vouch: Mutex::default(),
+            producer_ids: Mutex::default(),
         })
     }
 
@@ -497,6 +501,10 @@ impl LogHost for StoreShared {
         Ok(RetentionHolds::read(&*self.storage)?.held_from(name, id))
     }
 
+    fn producer_ids(&self) -> Result<Vec<Vec<i64>>> {
+        self.producer_ids.lock().ids(&*self.storage)
+    }
+
     fn checkpoint(&self) -> Result<()> {
         self.write_checkpoint(false, false)
     }
@@ -504,15 +512,4 @@ impl LogHost for StoreShared {
     fn wake_housekeeping(&self) {
         self.kick.kick();
     }
-}
-
-/// The identity of a new log: 128 bits from the standard library's per-map keys, which the system's random source
-/// seeds.
-pub(crate) fn random_id() -> [u8; 16] {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    let mut id = [0; 16];
-    for half in id.chunks_exact_mut(8) {
-        half.copy_from_slice(&RandomState::new().build_hasher().finish().to_be_bytes());
-    }
-    LogId::from_random(id).to_bytes()
 }

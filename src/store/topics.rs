@@ -7,11 +7,12 @@ use std::sync::Arc;
 use edgelog_core::LogConfig;
 
 use super::ours::{self, deleted_name, hex, is_deleted_name, is_partition, remove_partition};
+use super::random_id::random_id;
 use super::report::RecoveryReport;
 use super::settings::{
     Marker, Overrides, RECORDED_FILE, Settings, read_marker, read_settings, write_marker, write_settings,
 };
-use super::shared::{Recovering, StoreShared, random_id};
+use super::shared::{Recovering, StoreShared};
 use super::topic::{Loaded, NewTopic, PARTITIONS_MAX, TopicSettings, configure, configure_leniently};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};

@@ -5,6 +5,7 @@
 
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 
+pub(crate) use loom::sync::RwLockReadGuard;
 pub(crate) use loom::thread::{JoinHandle, ThreadId};
 
 use std::ops::{Deref, DerefMut};

@@ -92,6 +92,11 @@ impl FaultyStorage {
         self.plan.writes_fail.store(fail, Ordering::SeqCst);
     }
 
+    /// After so many further calls one meets the fault; below zero, none does.
+    pub(crate) fn fail_after(&self, calls: i64) {
+        self.plan.calls_left.store(calls, Ordering::Relaxed);
+    }
+
     /// How many calls there were.
     pub(crate) fn calls(&self) -> i64 {
         self.plan.calls.load(Ordering::Relaxed)
