@@ -195,8 +195,8 @@ impl Bug {
     pub(crate) const GROUPS: &[Bug] =
         &[Bug::CommitBeforeTheFlush, Bug::CommitAheadOfTheLog, Bug::HoldAheadOfThePosition];
 
-    /// All that the search of named producers is held to. Their files are smaller than a sector, which is never torn, so
-    /// [`Bug::OverwriteTheProducers`] shows in none of them; the checkpoint has the same mistake.
+    /// All that the search of named producers is held to. Their files are smaller than a sector, which is never torn:
+    /// [`Bug::OverwriteTheProducers`] shows in none of them. The search of the checkpoint is held to the same mistake.
     #[cfg(test)]
     pub(crate) const NAMED: &[Bug] = &[
         Bug::TrustTheSequencesAlone,
