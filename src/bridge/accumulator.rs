@@ -16,7 +16,7 @@
 //! Offsets that are not here any more are part of a range as well: the record that reports the loss stands for them. So
 //! does a dead letter for a record that the target refused.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use bytes::BytesMut;
 use edgelog_core::{CompressionType, EncodeError, HEADER_LEN, Header, Offset, RecordBatchBuilder, TimestampMs};
@@ -30,6 +30,7 @@ use super::partition::{ByKey, remote_name};
 use super::partition_sender::PartitionSender;
 use super::pause_reason::PauseReason;
 use super::producer_header;
+use super::targets::{InternalTopic, InternalTopics};
 use crate::codec;
 use crate::error::Error;
 use crate::kafka::Code;
@@ -128,19 +129,12 @@ impl TransactionPlan {
     }
 }
 
-/// A topic for the bridge's own records.
-#[derive(Debug, Clone)]
-pub(super) struct InternalTopic {
-    pub(super) partition: i32,
-    pub(super) batch_bytes_max: usize,
-}
-
 /// On what terms is collected.
 #[derive(Debug)]
 pub(super) struct DrainLimits<'a> {
     pub(super) config: &'a BridgeConfig,
     /// The topics for dead letters and losses; or why one cannot be used.
-    pub(super) sides: &'a HashMap<String, Result<InternalTopic, String>>,
+    pub(super) internal: &'a InternalTopics,
     /// What a transaction may carry, in bytes.
     pub(super) bytes_max: usize,
     /// What a request may carry, in bytes.
@@ -192,12 +186,9 @@ fn take_turn(
     terms: &DrainLimits<'_>,
     collected: &mut TransactionPlan,
 ) -> bool {
-    if sender.sits_out() {
-        return false;
-    }
-    let Some(mut reader) = sender.reader.take() else { return false };
-    let before = collected.ends.iter().find(|end| end.sender == n).map_or(sender.position, |end| end.offset);
-    let sent = u64::try_from(before - sender.position).unwrap_or(0);
+    let Some((mut reader, position)) = sender.lend_reader() else { return false };
+    let before = collected.ends.iter().find(|end| end.sender == n).map_or(position, |end| end.offset);
+    let sent = u64::try_from(before - position).unwrap_or(0);
     let mut turn = Drain {
         n,
         sender,
@@ -226,12 +217,12 @@ fn take_turn(
             None => collected.ends.push(end),
         }
     }
-    sender.reader = Some(reader);
+    sender.take_back(reader);
     match halt {
         None => any,
         Some(StopReason::Full) => false,
         Some(StopReason::Pause(reason)) => {
-            sender.paused = Some(reason);
+            sender.pause(reason);
             false
         }
         Some(StopReason::Refused(refusal)) => {
@@ -306,7 +297,7 @@ impl Drain<'_> {
                     // Markers of transactions, or a hole: the log gives out nothing below where its reader stands.
                     let next = reader.position().offset;
                     if next > self.next {
-                        self.reach(next, BatchMark::behind_a_gap(self.sender.log.leader_epoch()));
+                        self.reach(next, BatchMark::behind_a_gap(self.sender.log().leader_epoch()));
                     }
                     break;
                 }
@@ -336,7 +327,7 @@ impl Drain<'_> {
             return Err(not_sendable(format!("the batch at offset {at} is part of another producer's transaction")));
         }
         let records = u64::try_from(view.record_count()).unwrap_or(0);
-        let restamps = match self.sender.retention_ms {
+        let restamps = match self.sender.rules().retention_ms {
             Some(retention_ms) if is_expired(view.max_timestamp(), retention_ms, self.terms.now) => {
                 match self.terms.config.expired {
                     ExpiredRule::Send => false,
@@ -376,14 +367,14 @@ impl Drain<'_> {
     /// The codec of the batches that are made here.
     fn codec(&self) -> CompressionType {
         match self.terms.config.compression {
-            WireCompression::Stored => self.sender.log.config().compression_type,
+            WireCompression::Stored => self.sender.log().config().compression_type,
             WireCompression::Codec(codec) => codec,
         }
     }
 
     /// The partitions that keys choose among, where they do.
     fn by_key(&self) -> Option<ByKey> {
-        self.sender.by_key.filter(|by_key| by_key.partitions() > 1)
+        self.sender.by_key().filter(|by_key| by_key.partitions() > 1)
     }
 
     /// Whether joining batches that are stored so costs no compression that they would be spared alone.
@@ -401,7 +392,7 @@ impl Drain<'_> {
             && producer_header::goes_as_it_is(&view)
             && view.base_offset() >= from
             && !self.sender.refuses_within(from, batch.last_offset() + 1)
-            && !(self.sender.wants_keys && lacks_keys(batch, from));
+            && !(self.sender.rules().wants_keys && lacks_keys(batch, from));
         if !is_whole {
             return None;
         }
@@ -430,12 +421,12 @@ impl Drain<'_> {
 
     /// The target partition of a log whose records are not spread.
     fn partition(&self) -> i32 {
-        self.sender.target.expect("a sender that sends has a target").partition
+        self.sender.target_partition()
     }
 
     /// A batch of the log's records.
     fn push(&mut self, partition: i32, wire: BytesMut, records: i32, runs: Runs, offsets: (Offset, Offset)) {
-        let (sender, to) = (self.n, (self.sender.remote.clone(), partition));
+        let (sender, to) = (self.n, (self.sender.remote().to_owned(), partition));
         self.push_piece(ProducerBatch { sender, to, kind: Kind::Records, wire, records, runs, offsets });
     }
 
@@ -569,7 +560,7 @@ impl Drain<'_> {
         if let Some(known) = self.sender.refusal_of(record.offset) {
             return Ok(Some(known.clone()));
         }
-        if self.sender.wants_keys && record.key.is_none() {
+        if self.sender.rules().wants_keys && record.key.is_none() {
             let reason = "the target's cleanup.policy is compact, and the record has no key";
             return Ok(Some(foreseen(record.offset, INVALID_RECORD, reason)));
         }
@@ -579,7 +570,7 @@ impl Drain<'_> {
             headers.push(Header::new(TIMESTAMP_HEADER, own_time.as_bytes()));
         }
         let timestamp = if restamps { self.terms.now } else { record.timestamp };
-        let single_bytes_max = self.sender.batch_bytes_max;
+        let single_bytes_max = self.sender.rules().max_message_bytes;
         let too_large = |needed| {
             let reason =
                 format!("it needs a batch of {needed} bytes, and the target's max.message.bytes is {single_bytes_max}");
@@ -685,11 +676,11 @@ impl Drain<'_> {
         if rule == RefusedRule::Stop {
             return Err(StopReason::Refused(refusal));
         }
-        let (log, offset) = (&self.sender.name, refusal.offset);
+        let (log, offset) = (self.sender.name(), refusal.offset);
         let side = self.side(&config.dead_letters);
         let (topic, side) = side.map_err(|reason| refused(format!("{refusal}; {reason}")))?;
         let chosen = self.by_key().and_then(|by_key| by_key.partition_of(record.key));
-        let target = format!("{}-{}", self.sender.remote, chosen.unwrap_or_else(|| self.partition()));
+        let target = format!("{}-{}", self.sender.remote(), chosen.unwrap_or_else(|| self.partition()));
         let made = dead_letter::dead_letter(&config.device, log, &target, record, &refusal, self.terms.now);
         let wire = made.map_err(|error| refused(format!("the dead letter of offset {offset}: {error}")))?;
         if wire.len() > side.batch_bytes_max {
@@ -706,7 +697,7 @@ impl Drain<'_> {
     }
 
     fn pass_over_damage(&mut self, reader: &mut Reader, error: &Error) -> Result<(), StopReason> {
-        let durable = self.sender.log.offsets().recovery_point;
+        let durable = self.sender.log().offsets().recovery_point;
         let lost = reader.skip_damage().map_err(|error| unreadable(&error))?;
         if lost.next_offset <= lost.first_offset || lost.next_offset > durable {
             return Err(unreadable(error));
@@ -722,10 +713,10 @@ impl Drain<'_> {
         }
         let (topic, side) = self.side(&self.terms.config.losses).map_err(|reason| lost(format!("{loss}; {reason}")))?;
         let config = self.terms.config;
-        let group = config.group_id(&self.sender.name);
-        let wire = loss_record::loss_record(&config.device, &self.sender.name, &group, &loss, self.terms.now)
+        let group = config.group_id(self.sender.name());
+        let wire = loss_record::loss_record(&config.device, self.sender.name(), &group, &loss, self.terms.now)
             .map_err(|error| lost(format!("{loss}: {error}")))?;
-        let (offsets, mark) = ((self.next, next), BatchMark::behind_a_gap(self.sender.log.leader_epoch()));
+        let (offsets, mark) = ((self.next, next), BatchMark::behind_a_gap(self.sender.log().leader_epoch()));
         let to = (topic, side.partition);
         self.push_own(to, Kind::Loss(loss), wire, offsets);
         self.reach(next, mark);
@@ -735,8 +726,8 @@ impl Drain<'_> {
 
     /// The topic that a template for the bridge's own records names.
     fn side(&self, template: &str) -> Result<(String, &InternalTopic), String> {
-        let topic = remote_name(template, &self.terms.config.device, &self.sender.name.topic);
-        match self.terms.sides.get(&topic) {
+        let topic = remote_name(template, &self.terms.config.device, &self.sender.name().topic);
+        match self.terms.internal.get(&topic) {
             Some(Ok(side)) => Ok((topic, side)),
             Some(Err(reason)) => Err(format!("the topic {topic} cannot be used: {reason}")),
             None => Err(format!("the topic {topic} cannot be used: the cluster does not name it")),

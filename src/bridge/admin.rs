@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edgelog_core::Offset;
@@ -19,7 +18,7 @@ use super::committed_offset::{BatchMark, CommittedOffset, Decision, OperatorDeci
 use super::config::{BridgeConfig, Delivery};
 use super::error::Result;
 use super::home::Home;
-use super::partition_sender::READING;
+use super::ownership::READING;
 use super::producer_id::ask_to_claim;
 use super::progress_file::ProgressFile;
 use crate::error::Error;
@@ -346,11 +345,9 @@ pub fn forget(dir: impl AsRef<Path>, topics: &[String]) -> Result<Vec<TopicParti
     let dir = dir.as_ref();
     drop(Store::attach(dir)?);
     let home = Home::open(dir)?;
-    let mut progress = ProgressFile::open(Arc::clone(&home.storage))?;
-    let is_chosen = |log: &TopicPartition| topics.iter().any(|pattern| topic_matches(pattern, &log.topic));
-    let gone: Vec<TopicPartition> = progress.entries.keys().filter(|log| is_chosen(log)).cloned().collect();
-    progress.entries.retain(|log, _| !is_chosen(log));
-    if progress.is_damaged || !gone.is_empty() {
+    let mut progress = ProgressFile::open(home.storage())?;
+    let gone = progress.forget(|log| topics.iter().any(|pattern| topic_matches(pattern, &log.topic)));
+    if progress.is_damaged() || !gone.is_empty() {
         // Both files: what the older one says is not to come back.
         progress.write()?;
         progress.write()?;

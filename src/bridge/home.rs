@@ -15,8 +15,8 @@ const LOCK_FILE: &str = ".bridge.lock";
 
 #[derive(Debug)]
 pub(super) struct Home {
-    pub(super) dir: PathBuf,
-    pub(super) storage: Arc<dyn Storage>,
+    dir: PathBuf,
+    storage: Arc<dyn Storage>,
     /// Device and inode of the lock's file.
     locked: Option<(u64, u64)>,
     _lock: Box<dyn StorageLock>,
@@ -34,6 +34,15 @@ impl Home {
         })?;
         let locked = identity_of(dir);
         Ok(Home { dir: dir.to_owned(), storage: Arc::new(storage), locked, _lock: lock })
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The files in it.
+    pub(super) fn storage(&self) -> Arc<dyn Storage> {
+        Arc::clone(&self.storage)
     }
 
     /// Whether the files that are locked and written here do not stand in the directory of this name any more: it was

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::error::Result;
 use super::progress_file::PendingCommit;
-use super::uplink::{Patience, Uplink};
+use super::session::{Patience, Session};
 use crate::kafka::{self, Class, Cluster, Code, KafkaError, check, keep_worse};
 
 const READ_COMMITTED: i8 = 1;
@@ -43,42 +43,38 @@ struct Search<'a> {
     doing: String,
 }
 
-impl Uplink {
-    /// Finds out what became of pending commits of senders, of all at once. Only where no transaction of ours is open
-    /// any more, that is behind InitProducerId.
-    pub(super) fn resolve_in_doubt(&mut self, pending: &[(usize, PendingCommit)]) -> Result<InDoubtOutcomes> {
-        let search = |(n, pending): &'_ (usize, PendingCommit)| {
-            let sender = &self.senders[*n];
-            let target = sender.target.expect("it was aimed");
-            pending.elsewhere.clone().unwrap_or_else(|| (sender.remote.clone(), target.partition))
-        };
-        let places: Vec<(String, i32)> = pending.iter().map(search).collect();
-        let searches = pending.iter().zip(places).map(|((sender, pending), (topic, partition))| {
-            let doing = format!("looking for the last transaction in {topic}-{partition}");
-            Search { sender: *sender, pending, topic, partition, doing }
-        });
-        let (mut left, mut found): (Vec<Search<'_>>, _) = (searches.collect(), InDoubtOutcomes::new());
-        if left.is_empty() {
-            return Ok(found);
-        }
-        self.retry(Patience::Asked, |cluster| {
-            let answers = fetch_all(cluster, &left)?;
-            let mut failure = None;
-            for (n, answer) in answers {
-                match answer {
-                    Ok(outcome) => drop(found.insert(n, Ok(outcome))),
-                    // The others have nothing to do with what is wrong with this one's target.
-                    Err(error) if error.code().is_some_and(|code| code.class() == Class::Topic) => {
-                        found.insert(n, Err(error.to_string()));
-                    }
-                    Err(error) => keep_worse(&mut failure, error),
-                }
-            }
-            left.retain(|search| !found.contains_key(&search.sender));
-            failure.map_or(Ok(()), Err)
-        })?;
-        Ok(found)
+/// Finds out what became of pending commits of senders, of all at once, each in the target partition that it names,
+/// or in that of its sender. Only where no transaction of ours is open any more, that is behind InitProducerId.
+pub(super) fn resolve_in_doubt(
+    session: &mut Session,
+    pending: &[(usize, PendingCommit, (String, i32))],
+) -> Result<InDoubtOutcomes> {
+    let searches = pending.iter().map(|(sender, pending, target)| {
+        let (topic, partition) = pending.elsewhere.clone().unwrap_or_else(|| target.clone());
+        let doing = format!("looking for the last transaction in {topic}-{partition}");
+        Search { sender: *sender, pending, topic, partition, doing }
+    });
+    let (mut left, mut found): (Vec<Search<'_>>, _) = (searches.collect(), InDoubtOutcomes::new());
+    if left.is_empty() {
+        return Ok(found);
     }
+    session.retry(Patience::Asked, |cluster| {
+        let answers = fetch_all(cluster, &left)?;
+        let mut failure = None;
+        for (n, answer) in answers {
+            match answer {
+                Ok(outcome) => drop(found.insert(n, Ok(outcome))),
+                // The others have nothing to do with what is wrong with this one's target.
+                Err(error) if error.code().is_some_and(|code| code.class() == Class::Topic) => {
+                    found.insert(n, Err(error.to_string()));
+                }
+                Err(error) => keep_worse(&mut failure, error),
+            }
+        }
+        left.retain(|search| !found.contains_key(&search.sender));
+        failure.map_or(Ok(()), Err)
+    })?;
+    Ok(found)
 }
 
 /// Looks for each of these once: one request to its leader for each, all in flight together. (A request for several

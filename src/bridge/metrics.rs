@@ -9,7 +9,8 @@ use edgelog_core::{Offset, TimestampMs};
 use parking_lot::Mutex;
 
 use super::event::BridgeEvent;
-use super::partition_sender::{PartitionSender, Presence, READING};
+use super::ownership::READING;
+use super::partition_sender::PartitionSender;
 use super::pause_reason::PauseReason;
 use crate::clock::{Clock, SystemClock};
 use crate::kafka;
@@ -152,17 +153,17 @@ impl MetricsHandle {
     pub(super) fn place(&self, senders: &[PartitionSender]) {
         let State { metrics, logs } = &mut *self.shared.lock();
         for sender in senders {
-            let at = metrics.logs.binary_search_by(|found| found.log.cmp(&sender.name)).unwrap_or_else(|at| {
+            let at = metrics.logs.binary_search_by(|found| found.log.cmp(sender.name())).unwrap_or_else(|at| {
                 metrics.logs.insert(at, LogMetrics::new(sender));
                 logs.insert(at, None);
                 at
             });
-            logs[at] = (sender.presence != Presence::Gone).then(|| sender.log.clone());
+            logs[at] = (!sender.is_gone()).then(|| sender.log().clone());
             let found = &mut metrics.logs[at];
-            found.target_partition = sender.target.map(|target| target.partition);
-            found.position = sender.reader.as_ref().map(|_| sender.position);
-            if found.waits != sender.paused {
-                found.waits.clone_from(&sender.paused);
+            found.target_partition = sender.target().map(|target| target.partition);
+            found.position = sender.position();
+            if found.waits.as_ref() != sender.paused() {
+                found.waits = sender.paused().cloned();
             }
         }
     }
@@ -222,8 +223,8 @@ impl MetricsHandle {
 impl LogMetrics {
     fn new(sender: &PartitionSender) -> LogMetrics {
         LogMetrics {
-            log: sender.name.clone(),
-            target_topic: sender.remote.clone(),
+            log: sender.name().clone(),
+            target_topic: sender.remote().to_owned(),
             target_partition: None,
             sent_records: 0,
             sent_bytes: 0,

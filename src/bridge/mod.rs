@@ -47,19 +47,25 @@ mod local_logs;
 mod log_position;
 mod loss_record;
 mod metrics;
+mod own_files;
+mod ownership;
 mod pace;
 mod partition;
 mod partition_sender;
 mod pause_reason;
+mod planner;
 mod producer_header;
 mod producer_id;
 mod progress_file;
+mod refused_records;
 mod run;
+mod session;
 mod start_offset;
+mod starts;
 mod status;
+mod target_rules;
 mod targets;
 mod transaction;
-mod uplink;
 
 #[cfg(fuzzing)]
 pub use crate::kafka::decode_answer;
@@ -74,8 +80,7 @@ pub use metrics::{BridgeMetrics, ConnectionState, DurationHistogram, LogMetrics,
 pub use pause_reason::PauseReason;
 pub use status::{LogStatus, status};
 
-use home::Home;
-use uplink::Uplink;
+use run::Runner;
 
 /// Sends a store's logs to a Kafka cluster; see the [module](self).
 ///
@@ -83,13 +88,13 @@ use uplink::Uplink;
 /// One thread at a time runs a bridge; appenders never wait for it. One bridge works for a store at a time, in
 /// any process.
 pub struct Bridge {
-    uplink: Uplink,
+    runner: Runner,
     stop: StopHandle,
 }
 
 impl fmt::Debug for Bridge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bridge").field("config", &self.uplink.config).finish_non_exhaustive()
+        f.debug_struct("Bridge").field("config", self.runner.config()).finish_non_exhaustive()
     }
 }
 
@@ -126,14 +131,14 @@ impl Bridge {
             tracing::warn!(warning, "the bridge's configuration is less safe than it could be");
         }
         let stop = StopHandle::default();
-        let uplink = Uplink::new(config, store, Home::open(dir)?, stop.clone())?;
-        Ok(Bridge { uplink, stop })
+        let runner = Runner::new(config, store, dir, stop.clone())?;
+        Ok(Bridge { runner, stop })
     }
 
     /// Lets `observer` hear what happens, on the thread that runs the bridge.
     #[must_use]
     pub fn observe(mut self, observer: impl FnMut(&BridgeEvent) + Send + 'static) -> Bridge {
-        self.uplink.observe(Box::new(observer));
+        self.runner.observe(Box::new(observer));
         self
     }
 
@@ -144,7 +149,7 @@ impl Bridge {
 
     /// Lets this bridge's metrics be read while it runs, from any thread.
     pub fn metrics(&self) -> MetricsHandle {
-        self.uplink.metrics.clone()
+        self.runner.metrics()
     }
 
     /// Sends until it is asked to stop. Outages are waited out, however long.
@@ -155,7 +160,7 @@ impl Bridge {
     /// ([`needs_decision`](BridgeError::needs_decision)) instead: starting again would not help. What else no retry can
     /// mend: a cluster that is too old, a note that cannot be written.
     pub fn run(&mut self) -> Result<()> {
-        self.uplink.run(false).map(drop)
+        self.runner.run(false).map(drop)
     }
 
     /// Sends until the cluster has everything that is durable here of every log that does not wait, and returns how far
@@ -166,6 +171,6 @@ impl Bridge {
     /// As [`run`](Bridge::run); [`BridgeError::Fenced`] and [`BridgeError::Conflict`] in any case;
     /// [`BridgeError::NoTopics`] where the store has no topic that is to be sent, which [`run`](Bridge::run) waits for.
     pub fn run_until_caught_up(&mut self) -> Result<Vec<LogPosition>> {
-        self.uplink.run(true)
+        self.runner.run(true)
     }
 }

@@ -1,16 +1,16 @@
-//! The producer id and its epoch: claiming the transactional id, and claiming it again.
+//! The producer id and its epoch: claiming the transactional id, claiming it again, and ending its transactions.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use kafka_protocol::error::ResponseError;
-use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, TransactionalId};
+use kafka_protocol::messages::{EndTxnRequest, InitProducerIdRequest, InitProducerIdResponse, TransactionalId};
 use kafka_protocol::protocol::StrBytes;
 
-use super::config::Delivery;
 use super::error::{BridgeError, Result};
-use super::producer_header::Producer;
-use super::start_offset::Which;
-use super::uplink::{Patience, Uplink};
+use super::producer_header::{self, Producer};
+use super::session::{Patience, Session};
 use crate::kafka::{self, Class, Cluster, Code, CoordinatorKey, Role, check};
 
 /// The cluster has no such transactional id any more.
@@ -27,57 +27,102 @@ pub(super) fn ask_to_claim(
     Ok(answer)
 }
 
+pub(super) fn transactional_id(session: &Session) -> TransactionalId {
+    TransactionalId(StrBytes::from_string(session.config().transactional_id()))
+}
+
 /// Whether our epoch is not the current one.
 fn is_fenced(error: &BridgeError) -> bool {
     error.code().is_some_and(|code| code.class() == Class::Epoch)
 }
 
-impl Uplink {
-    /// Asks for the epoch behind our own: a transaction of ours that timed out leaves that to us, and another
-    /// producer that fenced us does not. Never asks as if we were new, or two copies would fence each other for ever.
-    pub(super) fn claim_own_id(&mut self) -> Result<()> {
-        if !self.in_transactions() {
-            return self.init_producer(None);
-        }
-        let mut was_unanswered = false;
-        match self.ask_for_epoch(self.producer, &mut was_unanswered) {
-            // The cluster may have given out the epoch in an answer that was lost, and what asks again has an older one
-            // then. No bridge is fenced blindly for that: as at a start, positions have to be those of the logs here.
-            Err(error) if is_fenced(&error) && was_unanswered => {
-                self.producer = None;
-                self.learn_starts(Which::All)?;
-                self.init_producer(None)
+/// What became of claiming the own id again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    Claimed,
+    /// The cluster may have given out the epoch in an answer that was lost, and what asks again has an older one then.
+    /// No bridge is fenced blindly for that: as at a start, positions have to be those of the logs here, and then it
+    /// may be claimed as at a start.
+    Unsure,
+}
+
+/// The identity of a producer, once the cluster has given one.
+#[derive(Default)]
+pub(super) struct ProducerIdentity {
+    producer: Option<Producer>,
+    /// The next sequence number of each partition, where they go on behind the last (at-least-once).
+    sequences: HashMap<(String, i32), i32>,
+    /// For how long the cluster lets a transaction be open, as it was asked for last.
+    transaction_timeout: Duration,
+}
+
+impl ProducerIdentity {
+    /// Whether only this bridge can move the positions of its logs.
+    pub(super) fn is_claimed(&self) -> bool {
+        self.producer.is_some()
+    }
+
+    /// Another bridge may have it: it has to be claimed as at a start.
+    pub(super) fn give_up(&mut self) {
+        self.producer = None;
+    }
+
+    /// The producer whose transaction it is.
+    pub(super) fn current(&self) -> Producer {
+        self.producer.expect("a transaction has a producer")
+    }
+
+    /// For how long the cluster lets a transaction be open.
+    pub(super) fn transaction_timeout(&self) -> Duration {
+        self.transaction_timeout
+    }
+
+    /// Asks for the epoch behind our own, with so many senders that are `sending`: a transaction of ours that timed out
+    /// leaves that to us, and another producer that fenced us does not. Never asks as if we were new, or two copies
+    /// would fence each other for ever.
+    pub(super) fn claim_again(&mut self, session: &mut Session, sending: usize) -> Result<Claim> {
+        if session.in_transactions() {
+            let mut was_unanswered = false;
+            match self.ask_for_epoch(session, sending, self.producer, &mut was_unanswered) {
+                Err(error) if is_fenced(&error) && was_unanswered => return Ok(Claim::Unsure),
+                Err(error) if is_fenced(&error) => {
+                    return Err(BridgeError::Fenced { transactional_id: session.config().transactional_id() });
+                }
+                // The cluster has forgotten the id, as it does after a week of silence: so no other producer has it.
+                Err(error) if error.code() == Some(FORGOTTEN_ID) => {}
+                other => return other.map(|()| Claim::Claimed),
             }
-            Err(error) if is_fenced(&error) => {
-                Err(BridgeError::Fenced { transactional_id: self.config.transactional_id() })
-            }
-            // The cluster has forgotten the id, as it does after a week of silence: so no other producer has it.
-            Err(error) if error.code() == Some(FORGOTTEN_ID) => self.init_producer(None),
-            other => other,
         }
+        self.claim(session, sending).map(|()| Claim::Claimed)
     }
 
     /// Gets the producer id and an epoch that no producer had before; ends what an earlier holder left open.
-    pub(super) fn init_producer(&mut self, own: Option<Producer>) -> Result<()> {
-        self.ask_for_epoch(own, &mut false)
+    pub(super) fn claim(&mut self, session: &mut Session, sending: usize) -> Result<()> {
+        self.ask_for_epoch(session, sending, None, &mut false)
     }
 
-    /// As `init_producer`; says whether an answer did not come before the one that counts.
-    fn ask_for_epoch(&mut self, own: Option<Producer>, was_unanswered: &mut bool) -> Result<()> {
-        self.transaction_timeout = self.timeout_wanted();
-        if !self.in_transactions() {
-            return self.init_idempotent_producer();
+    /// Says whether an answer did not come before the one that counts.
+    fn ask_for_epoch(
+        &mut self,
+        session: &mut Session,
+        sending: usize,
+        own: Option<Producer>,
+        was_unanswered: &mut bool,
+    ) -> Result<()> {
+        self.transaction_timeout = timeout_wanted(session, sending);
+        if !session.in_transactions() {
+            return self.claim_idempotent(session);
         }
         let timeout_ms = self.transaction_timeout.as_millis() as i32;
         let mut request = InitProducerIdRequest::default()
-            .with_transactional_id(Some(self.transactional_id()))
+            .with_transactional_id(Some(transactional_id(session)))
             .with_transaction_timeout_ms(timeout_ms);
         if let Some(own) = own {
             request = request.with_producer_id(own.id.into()).with_producer_epoch(own.epoch);
         }
-        let transaction = CoordinatorKey::Transaction(self.config.transactional_id());
+        let transaction = session.transaction();
         let patience = if own.is_some() { Patience::Grace } else { Patience::Asked };
-        let answer = self.retry(patience, |cluster| {
+        let answer = session.retry(patience, |cluster| {
             let answer = ask_to_claim(cluster, &transaction, &request);
             *was_unanswered |= answer.as_ref().is_err_and(|error| error.code().is_none());
             answer
@@ -87,9 +132,9 @@ impl Uplink {
     }
 
     /// A producer id that no producer had before: what an earlier one sent has nothing to do with it.
-    fn init_idempotent_producer(&mut self) -> Result<()> {
+    fn claim_idempotent(&mut self, session: &mut Session) -> Result<()> {
         let request = InitProducerIdRequest::default().with_transactional_id(None);
-        let answer = self.retry(Patience::Asked, |cluster| {
+        let answer = session.retry(Patience::Asked, |cluster| {
             let node = cluster.any_node();
             let answer = cluster.request(node, Role::Coordinator, &request)?;
             check("asking for a producer id", answer.error_code)?;
@@ -100,25 +145,53 @@ impl Uplink {
         Ok(())
     }
 
-    /// Whether records and positions go in transactions, or as they come (`edgelog.bridge.delivery`).
-    pub(super) fn in_transactions(&self) -> bool {
-        self.config.delivery == Delivery::ExactlyOnce
-    }
-
-    pub(super) fn transactional_id(&self) -> TransactionalId {
-        TransactionalId(StrBytes::from_string(self.config.transactional_id()))
-    }
-
-    /// For how long a transaction should be allowed to be open.
-    fn timeout_wanted(&self) -> Duration {
-        let sending = self.senders.iter().filter(|sender| sender.paused.is_none()).count();
-        self.config.transaction_timeout.unwrap_or_else(|| self.cluster.link().transaction_timeout(sending))
-    }
-
-    /// Asks the cluster for another transaction timeout, where the line has become another one.
-    pub(super) fn follow_the_line(&mut self) -> Result<()> {
-        let (wanted, current) = (self.timeout_wanted(), self.transaction_timeout);
+    /// Whether the cluster should be asked for another transaction timeout, since the line has become another one.
+    pub(super) fn is_outgrown(&self, session: &Session, sending: usize) -> bool {
+        let (wanted, current) = (timeout_wanted(session, sending), self.transaction_timeout);
         let is_far = wanted > current * 3 / 2 || wanted < current / 3;
-        if self.producer.is_some() && self.in_transactions() && is_far { self.claim_own_id() } else { Ok(()) }
+        self.is_claimed() && session.in_transactions() && is_far
     }
+
+    /// A transaction begins, where there are any: its sequence numbers begin at 0.
+    pub(super) fn begin_transaction(&mut self, in_transactions: bool) {
+        if in_transactions {
+            self.sequences.clear();
+        }
+    }
+
+    /// Makes a batch with so many records, for this partition, the next one of this producer.
+    pub(super) fn stamp(&mut self, to: &(String, i32), batch: &mut BytesMut, records: i32, in_transaction: bool) {
+        let producer = self.current();
+        let sequence = self.sequences.entry(to.clone()).or_default();
+        producer_header::set_producer_state(batch, producer, *sequence, in_transaction);
+        *sequence = producer_header::sequence_after(*sequence, records);
+    }
+
+    /// Ends the transaction, and asks until there is an answer. The epoch that is current from then on comes with it.
+    pub(super) fn end_transaction(&mut self, session: &mut Session, committed: bool) -> Result<()> {
+        let producer = self.current();
+        let request = EndTxnRequest::default()
+            .with_transactional_id(transactional_id(session))
+            .with_producer_id(producer.id.into())
+            .with_producer_epoch(producer.epoch)
+            .with_committed(committed);
+        let transaction = session.transaction();
+        let doing = if committed { "committing a transaction" } else { "aborting a transaction" };
+        let answer = session.retry(Patience::Grace, |cluster| {
+            let answer = cluster.ask_coordinator(&transaction, &request)?;
+            check(doing, answer.error_code).map_err(|error| error.needing_id(&transaction))?;
+            Ok(answer)
+        })?;
+        // At the end of the epochs it is another id, too.
+        if answer.producer_id.0 >= 0 {
+            self.producer = Some(Producer { id: answer.producer_id.0, epoch: answer.producer_epoch });
+        }
+        Ok(())
+    }
+}
+
+/// For how long a transaction should be allowed to be open.
+fn timeout_wanted(session: &Session, sending: usize) -> Duration {
+    let configured = session.config().transaction_timeout;
+    configured.unwrap_or_else(|| session.cluster().link().transaction_timeout(sending))
 }

@@ -63,13 +63,15 @@ pub(super) struct PendingCommit {
 #[derive(Debug)]
 pub(super) struct ProgressFile {
     storage: Arc<dyn Storage>,
-    pub(super) entries: BTreeMap<TopicPartition, LogProgress>,
+    entries: BTreeMap<TopicPartition, LogProgress>,
+    /// What `entries` say is not on the disk yet.
+    is_behind: bool,
     /// Open for writing from the first write on.
     file: Option<HolderFile>,
     /// A file of an earlier version is there.
     has_old: bool,
     /// A file is there and cannot be read: what it said is lost.
-    pub(super) is_damaged: bool,
+    is_damaged: bool,
 }
 
 impl ProgressFile {
@@ -92,7 +94,58 @@ impl ProgressFile {
             Stored::Whole(lines) => lines.iter().map(|line| parse_line(line)).collect(),
         };
         let is_damaged = entries.is_none();
-        Ok(ProgressFile { storage, entries: entries.unwrap_or_default(), file: None, has_old, is_damaged })
+        let entries = entries.unwrap_or_default();
+        Ok(ProgressFile { storage, entries, is_behind: false, file: None, has_old, is_damaged })
+    }
+
+    /// Whether a file is there and cannot be read: what it said is lost. The first write replaces it.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.is_damaged
+    }
+
+    /// What it says of each log, or will say once it is written.
+    pub(super) fn entries(&self) -> &BTreeMap<TopicPartition, LogProgress> {
+        &self.entries
+    }
+
+    /// A log is to be sent to the topic `remote`: names it, where it is not named yet.
+    pub(super) fn hold(&mut self, log: &TopicPartition, remote: &str) {
+        if !self.entries.contains_key(log) {
+            let entry = LogProgress { remote: remote.to_owned(), partition: -1, ..LogProgress::default() };
+            self.entries.insert(log.clone(), entry);
+            self.is_behind = true;
+        }
+    }
+
+    /// A commit is about to be asked for, before which the file is written in any case.
+    pub(super) fn intend(&mut self, log: &TopicPartition, entry: LogProgress) {
+        self.entries.insert(log.clone(), entry);
+    }
+
+    /// The cluster has acknowledged it.
+    pub(super) fn acknowledge(&mut self, log: &TopicPartition, entry: LogProgress) {
+        self.entries.insert(log.clone(), entry);
+        self.is_behind = true;
+    }
+
+    /// A person has decided that the log goes on there: what it was before is no evidence of a cluster that was set
+    /// back.
+    pub(super) fn decided(&mut self, log: &TopicPartition, at: Option<CommittedOffset>) {
+        let entry = self.entries.entry(log.clone()).or_default();
+        (entry.acknowledged, entry.pending) = (at, None);
+        self.is_behind = true;
+    }
+
+    /// Names these logs no more; returns them.
+    pub(super) fn forget(&mut self, is_chosen: impl Fn(&TopicPartition) -> bool) -> Vec<TopicPartition> {
+        let gone = self.entries.keys().filter(|log| is_chosen(log)).cloned().collect();
+        self.entries.retain(|log, _| !is_chosen(log));
+        gone
+    }
+
+    /// Writes the file where it does not say what is known; durable on return.
+    pub(super) fn write_if_behind(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.is_behind) { self.write() } else { Ok(()) }
     }
 
     /// Writes the file; durable on return.

@@ -4,25 +4,33 @@
 //! InitProducerId, which fences the producer that used the id: a wrong copy, a restored backup or a log that was cut
 //! back stops there. They are read again after it, when no other bridge can move them any more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edgelog_core::Offset;
 
-use super::accumulator::{DrainLimits, TransactionPlan, collect};
-use super::committed_offset::{BatchMark, RangeEnd};
-use super::config::FencedRule;
+use super::accumulator::TransactionPlan;
+use super::committed_offset::BatchMark;
+use super::config::{BridgeConfig, FencedRule};
 use super::error::{BridgeError, Result};
-use super::event::BridgeEvent;
+use super::event::{BridgeEvent, Observer};
+use super::local_logs::LocalLogs;
 use super::log_position::LogPosition;
+use super::metrics::MetricsHandle;
+use super::own_files::OwnFiles;
+use super::pace::Pace;
 use super::partition_sender::{PartitionSender, SenderChange};
 use super::pause_reason::PauseReason;
-use super::start_offset::Which;
-use super::transaction::{Ended, TransactionResult};
-use super::uplink::Uplink;
-use crate::TopicPartition;
-use crate::clock::{Clock, SystemClock};
-use crate::kafka::CoordinatorKey;
+use super::planner::{Planner, positions_alone};
+use super::producer_id::{Claim, ProducerIdentity};
+use super::session::Session;
+use super::starts::{Starts, Which};
+use super::targets::Targets;
+use super::transaction::{Lost, Transaction, TransactionResult};
+use crate::kafka::{CoordinatorKey, StopHandle};
+use crate::{Store, TopicPartition};
 
 /// What was done since something was sent last.
 #[derive(Debug, Clone, Copy, Default)]
@@ -33,21 +41,86 @@ struct Reported {
     is_caught_up: bool,
 }
 
+/// How a transaction ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Committed,
+    /// Nothing of it counts, and positions are what they were: something smaller is tried at once, since the target
+    /// refused a batch, or a request was more than the line carries.
+    Again,
+    /// Nothing of it counts; the committed offsets have to be read again.
+    Aborted,
+    /// As `Aborted`, for lack of time.
+    Late,
+}
+
 /// Whether the cluster has everything that is durable here of every log that does not wait.
 fn is_caught_up(positions: &[LogPosition]) -> bool {
     positions.iter().all(|position| position.waits.is_some() || position.is_delivered())
 }
 
-impl Uplink {
+/// A bridge at work. It alone changes what stands here, each by its own methods; nothing of it knows the loop.
+pub(super) struct Runner {
+    session: Session,
+    logs: LocalLogs,
+    files: OwnFiles,
+    senders: Vec<PartitionSender>,
+    targets: Targets,
+    producer: ProducerIdentity,
+    planner: Planner,
+    /// When transactions may begin, in the time since it began itself.
+    pace: Pace,
+    began: Instant,
+    /// The bridge ends once it has caught up.
+    until_caught_up: bool,
+    /// Why a log is paused, as it was reported last.
+    reported: HashMap<TopicPartition, PauseReason>,
+}
+
+impl Runner {
+    /// A bridge for `store`, in the directory `dir`. Does not connect yet.
+    ///
+    /// # Errors
+    /// What locking the directory and reading the bridge's own files can answer.
+    pub(super) fn new(config: BridgeConfig, store: Arc<Store>, dir: &Path, stop: StopHandle) -> Result<Runner> {
+        let files = OwnFiles::open(dir)?;
+        let (planner, pace) = (Planner::new(config.transaction_bytes), Pace::new(config.interval));
+        Ok(Runner {
+            session: Session::new(config, stop),
+            logs: LocalLogs::new(store),
+            files,
+            senders: Vec::new(),
+            targets: Targets::default(),
+            producer: ProducerIdentity::default(),
+            planner,
+            pace,
+            began: Instant::now(),
+            until_caught_up: false,
+            reported: HashMap::new(),
+        })
+    }
+
+    pub(super) fn config(&self) -> &BridgeConfig {
+        self.session.config()
+    }
+
+    pub(super) fn metrics(&self) -> MetricsHandle {
+        self.session.metrics().clone()
+    }
+
+    pub(super) fn observe(&mut self, observer: Observer) {
+        self.session.observe(observer);
+    }
+
     /// Sends until it is asked to stop, or, where asked for, until the cluster has everything that is durable here of
     /// every log that does not wait. Returns how far each is delivered.
     pub(super) fn run(&mut self, until_caught_up: bool) -> Result<Vec<LogPosition>> {
-        let _span = tracing::info_span!("edgelog_bridge", device = self.config.device).entered();
+        let _span = tracing::info_span!("edgelog_bridge", device = self.session.config().device).entered();
         self.until_caught_up = until_caught_up;
         let outcome = self.run_on(until_caught_up);
         // Also after an error: what was acknowledged is noted, and the metrics say where each log stands.
-        let noted = self.write_progress();
-        self.metrics.place(&self.senders);
+        let noted = self.files.write_progress();
+        self.session.metrics().place(&self.senders);
         let positions = match outcome {
             Ok(positions) => positions,
             Err(BridgeError::Stopped) => self.positions(),
@@ -55,7 +128,7 @@ impl Uplink {
         };
         noted?;
         debug_assert!(
-            !until_caught_up || self.cluster.stop().is_stopped() || is_caught_up(&positions),
+            !until_caught_up || self.session.stop().is_stopped() || is_caught_up(&positions),
             "called caught up: {positions:?}"
         );
         Ok(positions)
@@ -63,8 +136,8 @@ impl Uplink {
 
     /// Sends; where a person has to decide, and that may be waited for, waits.
     fn run_on(&mut self, until_caught_up: bool) -> Result<Vec<LogPosition>> {
-        let may_wait = !until_caught_up && self.config.on_fenced == FencedRule::Wait;
-        let stop = self.cluster.stop().clone();
+        let may_wait = !until_caught_up && self.session.config().on_fenced == FencedRule::Wait;
+        let stop = self.session.stop().clone();
         loop {
             let error = match self.send(until_caught_up) {
                 Err(error) if may_wait && error.needs_decision() => error,
@@ -72,7 +145,7 @@ impl Uplink {
             };
             self.stand_back(&error)?;
             loop {
-                stop.wait(self.config.retry);
+                stop.wait(self.session.config().retry);
                 if stop.is_stopped() {
                     return Ok(self.positions());
                 }
@@ -87,42 +160,42 @@ impl Uplink {
 
     /// Lets all logs wait for a person.
     fn stand_back(&mut self, error: &BridgeError) -> Result<()> {
-        self.producer = None;
+        self.producer.give_up();
         let reason = PauseReason::DecisionNeeded { reason: error.to_string() };
         for sender in &mut self.senders {
-            (sender.paused, sender.reader, sender.has_decision) = (Some(reason.clone()), None, false);
+            sender.stand_back(reason.clone());
         }
         self.report_waiting();
-        self.metrics.place(&self.senders);
-        self.write_progress()
+        self.session.metrics().place(&self.senders);
+        self.files.write_progress()
     }
 
     fn send(&mut self, until_caught_up: bool) -> Result<Vec<LogPosition>> {
-        let stop = self.cluster.stop().clone();
+        let stop = self.session.stop().clone();
         if until_caught_up {
-            self.check_topics()?;
+            self.logs.check_topics(self.session.config())?;
         }
         self.begin()?;
         let mut looked = Instant::now();
         let mut reported = Reported::default();
-        let mut backoff = self.backoff();
+        let mut backoff = self.session.backoff();
         loop {
             if stop.is_stopped() {
                 return Ok(self.positions());
             }
-            let is_due = looked.elapsed() >= self.config.retry;
-            if self.notice_changes()?
+            let is_due = looked.elapsed() >= self.session.config().retry;
+            if self.logs.notice_changes(&mut self.session, &mut self.files, &mut self.senders)?
                 || is_due && (!until_caught_up || self.senders.iter().any(PartitionSender::is_unplaced))
             {
                 looked = Instant::now();
                 self.look_again()?;
             }
             self.report_waiting();
-            self.metrics.place(&self.senders);
+            self.session.metrics().place(&self.senders);
             let since = Instant::now();
-            self.follow_the_line()?;
-            let collected = self.collect_next();
-            if collected.is_empty() {
+            self.follow_the_link()?;
+            let plan = self.plan();
+            if plan.is_empty() {
                 if let Some(positions) = self.report_idle(&mut reported)? {
                     if until_caught_up {
                         return Ok(positions);
@@ -130,21 +203,28 @@ impl Uplink {
                 }
                 let resting = self.senders.iter().filter_map(PartitionSender::rests_until).min();
                 let pause = self.pace.look();
-                let pause = if until_caught_up { pause } else { pause.min(self.config.retry) };
+                let pause = if until_caught_up { pause } else { pause.min(self.session.config().retry) };
                 stop.wait(resting.map_or(pause, |until| until.saturating_duration_since(since).min(pause)));
                 continue;
             }
             reported = Reported::default();
-            self.metrics.place(&self.senders);
-            let bytes = collected.bytes;
-            let result = self.run_transaction(collected);
+            self.session.metrics().place(&self.senders);
+            let bytes = plan.bytes;
+            let transaction = Transaction::of(
+                &mut self.session,
+                &mut self.producer,
+                &self.senders,
+                &mut self.targets,
+                &mut self.files,
+            );
+            let result = transaction.run(plan);
             let ended = self.apply(result)?;
-            self.adapt(ended, bytes);
             self.pace.begin(since.saturating_duration_since(self.began));
             match ended {
                 Ended::Committed => {
-                    backoff = self.backoff();
-                    if !until_caught_up && bytes < self.config.batch_bytes {
+                    self.planner.went_well();
+                    backoff = self.session.backoff();
+                    if !until_caught_up && bytes < self.session.config().batch_bytes {
                         stop.wait(self.pace.due().saturating_sub(self.began.elapsed()));
                     }
                 }
@@ -155,6 +235,9 @@ impl Uplink {
                     }
                 }
                 Ended::Late | Ended::Aborted => {
+                    if ended == Ended::Late {
+                        self.planner.ran_late(bytes);
+                    }
                     stop.wait_before_retry(backoff.pause());
                     self.look_up_targets()?;
                     self.learn_starts(Which::Sending)?;
@@ -172,24 +255,116 @@ impl Uplink {
             let is_committed = matches!(change, SenderChange::Committed(_));
             sender.apply(change);
             if is_committed {
-                self.progress.entries.insert(sender.name.clone(), sender.progress(None));
-                self.progress_is_behind = true;
+                self.files.progress().acknowledge(sender.name(), sender.progress(None));
             }
         }
         if outcome.is_ok() {
             self.count_committed(&sent, took);
         }
         for event in &events {
-            self.report(event);
+            self.session.report(event);
         }
         outcome.map_or_else(|lost| self.give_up(lost), |()| Ok(Ended::Committed))
     }
 
+    /// Ends a transaction that cannot be committed. Returns how it ended, where nothing failed for good.
+    fn give_up(&mut self, lost: Lost) -> Result<Ended> {
+        let ended = match lost {
+            Lost::Fatal(error) => {
+                // What is open holds back readers there, until it times out.
+                if self.session.in_transactions() && !matches!(error, BridgeError::Fenced { .. }) {
+                    let _ = self.producer.end_transaction(&mut self.session, false);
+                }
+                return Err(error);
+            }
+            Lost::Epoch(_) => {
+                self.claim_again()?;
+                return Ok(Ended::Late);
+            }
+            Lost::Abort(_) => Ended::Aborted,
+            Lost::Smaller(_) => Ended::Again,
+            Lost::Late(_) => Ended::Late,
+        };
+        self.abort()?;
+        Ok(ended)
+    }
+
+    /// Aborts what is open, and makes sure that nothing of it can still arrive. Without transactions there is
+    /// nothing to abort; what arrived stays there, and is sent again.
+    fn abort(&mut self) -> Result<()> {
+        if !self.session.in_transactions() {
+            return self.claim();
+        }
+        match self.producer.end_transaction(&mut self.session, false).map_err(Lost::from) {
+            Ok(()) => Ok(()),
+            Err(Lost::Fatal(error)) => Err(error),
+            Err(_) => self.claim_again(),
+        }
+    }
+
+    /// How many logs are not paused.
+    fn sending(&self) -> usize {
+        self.senders.iter().filter(|sender| sender.paused().is_none()).count()
+    }
+
+    fn claim(&mut self) -> Result<()> {
+        let sending = self.sending();
+        self.producer.claim(&mut self.session, sending)
+    }
+
+    /// Claims the own id again; where it may have been given away, as at a start.
+    fn claim_again(&mut self) -> Result<()> {
+        let sending = self.sending();
+        match self.producer.claim_again(&mut self.session, sending)? {
+            Claim::Claimed => Ok(()),
+            Claim::Unsure => {
+                self.producer.give_up();
+                self.learn_starts(Which::All)?;
+                self.claim()
+            }
+        }
+    }
+
+    /// Asks the cluster for another transaction timeout, where the link has become another one.
+    fn follow_the_link(&mut self) -> Result<()> {
+        if self.producer.is_outgrown(&self.session, self.sending()) { self.claim_again() } else { Ok(()) }
+    }
+
+    fn look_up_targets(&mut self) -> Result<()> {
+        self.targets.look_up(&mut self.session, &mut self.senders, self.until_caught_up)
+    }
+
+    /// The local logs that are to be sent, with the target of each.
+    fn find_senders(&mut self) -> Result<()> {
+        self.logs.find(&mut self.session, &mut self.files, &mut self.senders)?;
+        self.look_up_targets()
+    }
+
+    fn starts(&mut self) -> Starts<'_> {
+        Starts::of(&mut self.session, &mut self.senders, &self.targets, self.files.progress())
+    }
+
+    fn learn_starts(&mut self, which: Which) -> Result<()> {
+        let (identities, is_holder) = (self.logs.lasting_ids()?, self.producer.is_claimed());
+        self.starts().learn(which, &identities, is_holder)
+    }
+
+    /// Whether a person has decided that the bridge of this store goes on.
+    fn is_decided(&mut self) -> Result<bool> {
+        self.find_senders()?;
+        self.starts().is_decided()
+    }
+
+    /// How far each log is delivered.
+    fn positions(&self) -> Vec<LogPosition> {
+        self.logs.positions(&self.senders)
+    }
+
     /// Counts what was sent, and of each log where it stands now.
     fn count_committed(&self, sent: &BTreeMap<usize, (u64, u64)>, took: Duration) {
-        let senders = sent.iter().map(|(sender, (records, bytes))| (&self.senders[*sender].name, *records, *bytes));
-        self.metrics.committed(&senders.collect::<Vec<_>>(), took);
-        self.metrics.place(&self.senders);
+        let senders = sent.iter().map(|(sender, (records, bytes))| (self.senders[*sender].name(), *records, *bytes));
+        self.session.metrics().committed(&senders.collect::<Vec<_>>(), took);
+        self.session.metrics().place(&self.senders);
         let records = sent.values().map(|(records, _)| records).sum::<u64>();
         let bytes = sent.values().map(|(_, bytes)| bytes).sum::<u64>();
         let seconds = took.as_secs_f64();
@@ -198,7 +373,7 @@ impl Uplink {
 
     /// Looks again at all logs that do not send.
     fn look_again(&mut self) -> Result<()> {
-        if self.producer.is_none() {
+        if !self.producer.is_claimed() {
             return self.begin();
         }
         self.find_senders()?;
@@ -207,17 +382,33 @@ impl Uplink {
 
     /// What the next transaction carries: positions in the places of decisions first, then records, then positions that
     /// the cluster would forget.
-    fn collect_next(&mut self) -> TransactionPlan {
-        let mut collected = self.positions_alone(PartitionSender::decided_position);
-        if collected.is_empty() {
-            collected = self.collect();
+    fn plan(&mut self) -> TransactionPlan {
+        let mut plan = self.positions_alone(PartitionSender::decided_position);
+        if plan.is_empty() {
+            self.make_durable();
+            let timeout = self.producer.transaction_timeout();
+            plan = self.planner.records(&self.session, self.targets.internal(), &mut self.senders, timeout);
         }
-        if collected.is_empty() {
+        if plan.is_empty() {
             self.report_waiting();
-            let recommit = self.config.recommit;
-            collected = self.positions_alone(|sender| sender.stale_position(recommit));
+            let recommit = self.session.config().recommit;
+            plan = self.positions_alone(|sender| sender.stale_position(recommit));
         }
-        collected
+        plan
+    }
+
+    fn positions_alone(&self, of: impl Fn(&PartitionSender) -> Option<(Offset, BatchMark)>) -> TransactionPlan {
+        if !self.producer.is_claimed() {
+            return TransactionPlan::default();
+        }
+        positions_alone(&self.session, &self.senders, self.producer.transaction_timeout(), of)
+    }
+
+    /// What a transaction may carry now is made durable for it; else an interval lies between two flushes of a log.
+    fn make_durable(&mut self) {
+        let is_due = self.began.elapsed() >= self.pace.due();
+        let interval = if is_due { Duration::ZERO } else { self.session.config().interval };
+        self.senders.iter_mut().for_each(|sender| sender.make_durable(interval, self.files.failed_flushes()));
     }
 
     /// Nothing was collected, which does not say that there is nothing: what each log still has is asked of it. Where
@@ -228,62 +419,14 @@ impl Uplink {
             return Ok(None);
         }
         if !reported.is_noted {
-            self.write_progress()?;
+            self.files.write_progress()?;
         }
         let waits = positions.iter().any(|position| position.waits.is_some());
         if !waits && !reported.is_caught_up {
-            self.report(&BridgeEvent::CaughtUp);
+            self.session.report(&BridgeEvent::CaughtUp);
         }
         *reported = Reported { is_noted: true, is_caught_up: !waits };
         Ok(Some(positions))
-    }
-
-    /// Positions that are to be committed without records: those that the cluster would forget after some days, and
-    /// those in whose place a decision stands.
-    fn positions_alone(&self, of: impl Fn(&PartitionSender) -> Option<(Offset, BatchMark)>) -> TransactionPlan {
-        let mut collected = TransactionPlan::default();
-        if self.producer.is_some() {
-            let found = self.senders.iter().enumerate().filter_map(|(n, sender)| Some((n, of(sender)?)));
-            let found = found.take(self.cluster.link().offsets_max(self.transaction_timeout));
-            collected.ends.extend(found.map(|(sender, (offset, mark))| RangeEnd { sender, offset, mark }));
-        }
-        collected
-    }
-
-    /// What the next transaction carries. Where a log's batch was refused, ranges of it are tried in transactions of
-    /// their own, in turn with what the others have.
-    fn collect(&mut self) -> TransactionPlan {
-        // What a transaction may carry now is made durable for it; else an interval lies between two flushes of a log.
-        let is_due = self.began.elapsed() >= self.pace.due();
-        let interval = if is_due { Duration::ZERO } else { self.config.interval };
-        self.senders.iter_mut().for_each(|sender| sender.make_durable(interval, &mut self.failed_flushes));
-        let (line, mut collected) = (self.cluster.link().clone(), TransactionPlan::default());
-        // The others and one that searches take turns. Three of them: the first may only begin a search.
-        for _ in 0..3 {
-            let only = self.searching().filter(|_| !self.others_turn);
-            let terms = DrainLimits {
-                config: &self.config,
-                sides: &self.sides,
-                bytes_max: self.bytes_max.min(line.transaction_bytes_max(self.transaction_timeout)),
-                request_bytes_max: line.piece_bytes_max(),
-                senders_max: line.offsets_max(self.transaction_timeout),
-                first: self.first_sender,
-                now: SystemClock.now(),
-                only,
-            };
-            collected = collect(&mut self.senders, &terms);
-            self.first_sender = collected.next_sender;
-            self.others_turn = only.is_some();
-            if !collected.is_empty() || only.is_none() && self.searching().is_none() {
-                break;
-            }
-        }
-        collected
-    }
-
-    /// The first sender that looks for what the target refused, and does not rest.
-    fn searching(&self) -> Option<usize> {
-        self.senders.iter().position(|sender| sender.is_searching() && !sender.sits_out())
     }
 
     /// Everything before the first transaction.
@@ -292,43 +435,37 @@ impl Uplink {
         self.find_coordinators();
         self.learn_starts(Which::All)?;
         self.report_waiting();
-        if self.senders.iter().all(|sender| sender.paused.is_some()) {
+        if self.senders.iter().all(|sender| sender.paused().is_some()) {
             // Nothing to send: no reason to fence another bridge.
             return Ok(());
         }
-        self.init_producer(None)?;
+        self.claim()?;
         self.learn_starts(Which::All)?;
-        self.warn_of_times()
+        self.targets.warn_of_times(&mut self.session, &self.senders)
     }
 
     /// Looks up all coordinators together, which one after the other would cost a round trip each. Where that fails,
     /// each is looked up again when it is asked.
     fn find_coordinators(&mut self) {
-        let transaction = self.in_transactions().then(|| CoordinatorKey::Transaction(self.config.transactional_id()));
-        let keys: Vec<&CoordinatorKey> = self.senders.iter().map(|sender| &sender.group).chain(&transaction).collect();
-        if let Some(error) = self.cluster.find_coordinators(&keys) {
-            self.report(&BridgeEvent::Retrying { reason: error.to_string() });
+        let transaction = self.session.in_transactions().then(|| self.session.transaction());
+        let keys: Vec<&CoordinatorKey> = self.senders.iter().map(PartitionSender::group).chain(&transaction).collect();
+        if let Some(error) = self.session.cluster_mut().find_coordinators(&keys) {
+            self.session.report(&BridgeEvent::Retrying { reason: error.to_string() });
         }
-    }
-
-    fn waiting(&self) -> Vec<(TopicPartition, PauseReason)> {
-        let waiting = self.senders.iter().filter_map(|sender| Some((sender.name.clone(), sender.paused.clone()?)));
-        let unreadable = self.unreadable.iter().map(|(log, reason)| (log.clone(), reason.clone()));
-        waiting.chain(unreadable).collect()
     }
 
     /// Reports which logs wait, each once for each reason.
     fn report_waiting(&mut self) {
-        let waiting = self.waiting();
+        let waiting = self.logs.waiting(&self.senders);
         self.reported.retain(|log, _| waiting.iter().any(|(waiting, _)| waiting == log));
         if waiting.iter().any(|(log, reason)| self.reported.get(log) != Some(reason)) {
             // What hears of it may look at the metrics.
-            self.metrics.place(&self.senders);
+            self.session.metrics().place(&self.senders);
         }
         for (log, reason) in waiting {
             if self.reported.get(&log) != Some(&reason) {
                 self.reported.insert(log.clone(), reason.clone());
-                self.report(&BridgeEvent::Waiting { log, reason });
+                self.session.report(&BridgeEvent::Waiting { log, reason });
             }
         }
     }

@@ -2,27 +2,19 @@
 //! says, the target topic, whose history an offset is of, and the configuration.
 //!
 //! [`resolve_start`] decides, and does nothing else: what it needs is handed in, and what it lacks it asks for. Its
-//! tests are a table of all cases that there are. `learn_starts` gets the values, for all logs at once, and carries out
-//! what was decided.
+//! tests are a table of all cases that there are. `starts` gets the values, for all logs at once, and carries out what
+//! was decided.
 
-use std::collections::{BTreeMap, HashMap};
-use std::time::Instant;
-
-use kafka_protocol::error::ResponseError;
 use uuid::Uuid;
 
 use super::committed_offset::{CommittedOffset, Decision, OperatorDecision};
 use super::config::{BridgeConfig, LostRule, NewLogRule, PartitionRule, RecreatedRule, SetBackRule};
-use super::error::{BridgeError, Result};
 use super::in_doubt::InDoubtOutcome;
+use super::ownership::Ownership;
 use super::partition;
-use super::partition_sender::{Ownership, Presence, Target, check_ownership};
 use super::pause_reason::PauseReason;
 use super::progress_file::{LogProgress, PendingCommit};
-use super::uplink::{Patience, Uplink};
-use crate::kafka::{Class, Code, CoordinatorKey, GroupOffset, KafkaError, keep_worse};
-
-const UNSTABLE_OFFSET_COMMIT: Code = Code::of(ResponseError::UnstableOffsetCommit);
+use crate::kafka::GroupOffset;
 
 /// When the committed offsets were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -328,247 +320,10 @@ impl<'a> Resolver<'a> {
 }
 
 /// Whether a decision is for the copy of the log that is here.
-fn is_for_this_log(decided: &OperatorDecision, ownership: &CheckOwnership<'_>) -> crate::Result<bool> {
+pub(super) fn is_for_this_log(decided: &OperatorDecision, ownership: &CheckOwnership<'_>) -> crate::Result<bool> {
     match &decided.end {
         None => Ok(true),
         Some(end) => Ok(matches!(ownership(end)?, Ownership::Ours)),
-    }
-}
-
-/// What the cluster said of one log's group.
-#[derive(Debug)]
-pub(super) enum Fetched {
-    /// What the group has committed for its target topic.
-    Offsets(Vec<GroupOffset>),
-    /// A transaction keeps them open for longer than an answer may take: a cluster completes one that was ended within
-    /// milliseconds.
-    KeptOpen,
-    /// This log's group is refused; the others have nothing to do with it.
-    Refused(BridgeError),
-}
-
-/// Which logs are looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Which {
-    All,
-    /// Those that are not paused: what one is paused for is not over because a transaction is.
-    Sending,
-    /// Those that do not send.
-    Waiting,
-}
-
-impl Uplink {
-    /// The offsets that the cluster holds for the groups of these senders under their target topics: all asked for at
-    /// once, and again for those alone that have none yet.
-    fn fetch_offsets(&mut self, senders: &[usize], stable: bool) -> Result<BTreeMap<usize, Fetched>> {
-        let mut left: Vec<(usize, String)> = senders
-            .iter()
-            .map(|&n| {
-                let CoordinatorKey::Group(group) = &self.senders[n].group else { unreachable!("groups keep offsets") };
-                (n, group.clone())
-            })
-            .collect();
-        let mut found = BTreeMap::new();
-        if left.is_empty() {
-            return Ok(found);
-        }
-        let (mut open_since, open_max) = (HashMap::new(), self.config.request_timeout);
-        self.retry(Patience::Asked, |cluster| {
-            let groups: Vec<&str> = left.iter().map(|(_, group)| group.as_str()).collect();
-            let mut offsets = cluster.group_offsets(&groups, stable);
-            let mut failure: Option<KafkaError> = None;
-            left.retain(|(n, group)| {
-                let offsets = offsets.remove(group).expect("every group has an answer or an error");
-                let is_open = offsets.as_ref().is_err_and(|error| error.code() == Some(UNSTABLE_OFFSET_COMMIT));
-                let since = is_open.then(|| *open_since.entry(*n).or_insert_with(Instant::now));
-                match offsets {
-                    Ok(offsets) => drop(found.insert(*n, Fetched::Offsets(offsets))),
-                    Err(_) if since.is_some_and(|since| since.elapsed() >= open_max) => {
-                        found.insert(*n, Fetched::KeptOpen);
-                    }
-                    Err(error) if error.code().is_some_and(|code| code.class() == Class::Topic) => {
-                        found.insert(*n, Fetched::Refused(error.into()));
-                    }
-                    Err(error) => {
-                        if !is_open {
-                            open_since.remove(n);
-                        }
-                        keep_worse(&mut failure, error);
-                        return true;
-                    }
-                }
-                false
-            });
-            failure.map_or(Ok(()), Err)
-        })?;
-        for (n, fetched) in &mut found {
-            if let Fetched::Offsets(offsets) = fetched {
-                offsets.retain(|committed| committed.topic == self.senders[*n].remote);
-            }
-        }
-        Ok(found)
-    }
-
-    /// Learns where senders go on. Before InitProducerId it only compares; after it, they begin to read there.
-    pub(super) fn learn_starts(&mut self, which: Which) -> Result<()> {
-        let read_as = if self.producer.is_some() { ReadAs::Holder } else { ReadAs::Current };
-        let mut foreign = None;
-        let (asked, mut any_ours) = self.choose_senders(which)?;
-        let fetched = self.fetch_offsets(&asked, read_as == ReadAs::Holder)?;
-        let mut starts = Vec::new();
-        let mut unstable = Vec::new();
-        let (mut in_doubt, mut of_doubtful) = (Vec::new(), BTreeMap::new());
-        for (n, fetched) in fetched {
-            match self.resolve(n, &fetched, read_as, None)? {
-                Start::ReadStable => unstable.push(n),
-                Start::FindOutcome(pending) => {
-                    in_doubt.push((n, pending));
-                    of_doubtful.insert(n, fetched);
-                }
-                start => starts.push((n, start)),
-            }
-        }
-        for (n, fetched) in self.fetch_offsets(&unstable, true)? {
-            let start = self.resolve(n, &fetched, ReadAs::Stable, None)?;
-            starts.push((n, start));
-        }
-        for (n, outcome) in self.resolve_in_doubt(&in_doubt)? {
-            let start = match outcome {
-                Ok(outcome) => self.resolve(n, &of_doubtful[&n], read_as, Some(&outcome))?,
-                Err(reason) => Start::Paused(PauseReason::ClusterRefuses { reason }),
-            };
-            starts.push((n, start));
-        }
-        for (n, start) in starts {
-            if let Start::AnotherLog(reason) = &start {
-                foreign.get_or_insert_with(|| (self.senders[n].name.to_string(), reason.to_string()));
-            }
-            any_ours |= matches!(start, Start::At(_) | Start::Decided(_));
-            self.begin_at(n, start, read_as == ReadAs::Holder)?;
-        }
-        match foreign {
-            // One log that was created again concerns itself alone. Where none is this device's, this is another
-            // device's id.
-            Some((log, reason)) if !any_ours => Err(BridgeError::Conflict { log, reason }),
-            _ => Ok(()),
-        }
-    }
-
-    /// The senders that are looked at, and whether any other one sends or is paused by what is not looked at.
-    fn choose_senders(&mut self, which: Which) -> Result<(Vec<usize>, bool)> {
-        let identities = self.store.lasting_ids()?;
-        let (mut chosen, mut any_other) = (Vec::new(), false);
-        for (n, sender) in self.senders.iter_mut().enumerate() {
-            let sends = sender.paused.is_none() && sender.reader.is_some();
-            if which == Which::Waiting && sends || which == Which::Sending && sender.paused.is_some() {
-                any_other = true;
-                continue;
-            }
-            if sender.presence == Presence::Gone || !self.remote.contains_key(&sender.remote) {
-                continue;
-            }
-            (sender.paused, sender.has_decision) = (None, false);
-            if identities.get(&sender.name) == Some(&sender.log.id()) {
-                chosen.push(n);
-            } else {
-                sender.paused = Some(PauseReason::NoIdentity);
-            }
-        }
-        Ok((chosen, any_other))
-    }
-
-    /// Where one sender goes on; `in_doubt` is what became of its pending commit, once that was found out.
-    fn resolve(
-        &mut self,
-        n: usize,
-        fetched: &Fetched,
-        read_as: ReadAs,
-        in_doubt: Option<&InDoubtOutcome>,
-    ) -> Result<Start> {
-        let committed = match fetched {
-            Fetched::Offsets(committed) => committed,
-            Fetched::KeptOpen => {
-                let CoordinatorKey::Group(group) = &self.senders[n].group else { unreachable!("groups keep offsets") };
-                let waited_ms = u64::try_from(self.config.request_timeout.as_millis()).unwrap_or(u64::MAX);
-                return Ok(Start::Paused(PauseReason::OffsetKeptOpen { group: group.clone(), waited_ms }));
-            }
-            Fetched::Refused(error) => {
-                return Ok(Start::Paused(PauseReason::ClusterRefuses { reason: error.to_string() }));
-            }
-        };
-        let sender = &self.senders[n];
-        let topic = &self.remote[&sender.remote];
-        let facts = StartFacts {
-            log_id: sender.log.id(),
-            partition: sender.name.partition,
-            is_recreated: sender.presence == Presence::Replaced,
-            topic: TargetTopic {
-                name: &sender.remote,
-                id: topic.id,
-                partitions: topic.leaders.len(),
-                cluster: self.cluster.id(),
-            },
-            committed,
-            read_as,
-            progress: match self.progress.entries.get(&sender.name) {
-                _ if self.progress.is_damaged => Progress::Damaged,
-                None => Progress::Nothing,
-                Some(log) => Progress::Known(log),
-            },
-            in_doubt,
-        };
-        let check = |offset: &CommittedOffset| check_ownership(&sender.log, offset);
-        let topic_id = topic.id;
-        let resolved = resolve_start(&facts, &StartPolicy::of(&self.config), &check)?;
-        if let Some(partition) = resolved.partition {
-            self.senders[n].target = Some(Target { partition, topic_id });
-        }
-        match resolved.start {
-            Start::Conflict(reason) => Err(BridgeError::Conflict { log: self.senders[n].name.to_string(), reason }),
-            start => Ok(start),
-        }
-    }
-
-    /// Carries out what was resolved for one sender; where this bridge is not the `holder` yet, nothing is read.
-    fn begin_at(&mut self, n: usize, start: Start, is_holder: bool) -> Result<()> {
-        let sender = &mut self.senders[n];
-        match start {
-            Start::Paused(reason) | Start::AnotherLog(reason) => sender.paused = Some(reason),
-            _ if !is_holder => {}
-            Start::At(offset) => sender.start_at(&offset)?,
-            Start::Beginning => sender.start_at_the_beginning()?,
-            Start::Decided(offset) => {
-                match &offset {
-                    Some(offset) => sender.start_at(offset)?,
-                    None => sender.start_at_the_beginning()?,
-                }
-                sender.has_decision = true;
-                // What it was before is no evidence of a cluster that was set back.
-                let log = self.progress.entries.entry(sender.name.clone()).or_default();
-                (log.acknowledged, log.pending) = (offset, None);
-                self.progress_is_behind = true;
-            }
-            Start::Conflict(_) | Start::ReadStable | Start::FindOutcome(_) => unreachable!("resolved before"),
-        }
-        Ok(())
-    }
-
-    /// Whether a person has decided that the bridge of this store goes on.
-    pub(super) fn is_decided(&mut self) -> Result<bool> {
-        self.find_senders()?;
-        let all: Vec<usize> = (0..self.senders.len()).collect();
-        for (n, fetched) in self.fetch_offsets(&all, false)? {
-            let Fetched::Offsets(committed) = fetched else { continue };
-            let check = |offset: &CommittedOffset| check_ownership(&self.senders[n].log, offset);
-            for committed in committed {
-                if let Some(Ok(decided)) = OperatorDecision::parse(&committed.metadata) {
-                    if is_for_this_log(&decided, &check)? {
-                        return Ok(true);
-                    }
-                }
-            }
-        }
-        Ok(false)
     }
 }
 

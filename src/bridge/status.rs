@@ -52,7 +52,7 @@ pub fn status(dir: impl AsRef<Path>) -> Result<Vec<LogStatus>> {
     let progress = ProgressFile::open(Arc::new(storage))?;
     let holds = store.retention_holds()?;
     let mut found = Vec::new();
-    for (name, entry) in &progress.entries {
+    for (name, entry) in progress.entries() {
         let mut acknowledged = entry.acknowledged.map(|position| position.offset);
         let mut held_by = Vec::new();
         let (high_watermark, held_from, lag) = match store.log(&name.topic, name.partition) {

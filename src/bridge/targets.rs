@@ -1,6 +1,6 @@
 //! The target topics: which there are, who leads them, and their own rules.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use edgelog_core::partition_for_key;
@@ -9,15 +9,16 @@ use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableT
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::{CreateTopicsRequest, DescribeConfigsRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
 
-use super::BridgeEvent;
-use super::accumulator::InternalTopic;
-use super::config::PartitionRule;
+use super::config::{BridgeConfig, PartitionRule};
 use super::error::Result;
+use super::event::BridgeEvent;
 use super::partition::{ByKey, remote_name};
-use super::partition_sender::{MAX_MESSAGE_BYTES_DEFAULT, TimeBounds};
+use super::partition_sender::PartitionSender;
 use super::pause_reason::PauseReason;
-use super::uplink::{Patience, Uplink};
+use super::session::{Patience, Session};
+use super::target_rules::{MAX_MESSAGE_BYTES_DEFAULT, TargetRules, TimeBounds};
 use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
 use crate::kafka::{self, Cluster, Code, KafkaError, RemoteTopic, Role, check};
@@ -29,43 +30,99 @@ const LEADER_NOT_AVAILABLE: Code = Code::of(ResponseError::LeaderNotAvailable);
 const CREATED_WITHIN: Duration = Duration::from_secs(30);
 /// How long a broker may take after its start to know the topics that there are.
 const KNOWN_WITHIN: Duration = Duration::from_secs(5);
+/// Why a topic cannot be used that the cluster says nothing of.
+const NOT_NAMED: &str = "the cluster does not name it";
 
-impl Uplink {
-    /// The topics that the senders go to, and those for the bridge's own records.
-    fn remote_names(&self) -> Vec<String> {
-        let targets = self.senders.iter().map(|sender| sender.remote.clone());
-        targets.chain(self.side_names()).collect::<BTreeSet<_>>().into_iter().collect()
+/// What the cluster says of topics.
+type Found = HashMap<String, kafka::Result<RemoteTopic>>;
+
+/// A topic for the bridge's own records.
+#[derive(Debug, Clone)]
+pub(super) struct InternalTopic {
+    pub(super) partition: i32,
+    pub(super) batch_bytes_max: usize,
+}
+
+/// The topics for dead letters and losses, by name; or why one cannot be used.
+pub(super) type InternalTopics = HashMap<String, std::result::Result<InternalTopic, String>>;
+
+/// What is known of the topics that the senders go to, and of those for the bridge's own records.
+#[derive(Default)]
+pub(super) struct Targets {
+    /// Those that exist.
+    topics: HashMap<String, RemoteTopic>,
+    internal: InternalTopics,
+    /// Where the bridge ends once it has caught up: until when absent targets are asked for again before it ends
+    /// without them.
+    known_by: Option<Instant>,
+    /// Of which target's rules was warned.
+    warned: HashSet<(String, String)>,
+}
+
+fn internal_names(config: &BridgeConfig, senders: &[PartitionSender]) -> BTreeSet<String> {
+    let of = |template: &str, topic: &str| remote_name(template, &config.device, topic);
+    let names = senders.iter().map(|sender| &sender.name().topic);
+    names.flat_map(|topic| [of(&config.dead_letters, topic), of(&config.losses, topic)]).collect()
+}
+
+/// The topics that the senders go to, and those for the bridge's own records.
+fn all_names(config: &BridgeConfig, senders: &[PartitionSender]) -> Vec<String> {
+    let targets = senders.iter().map(|sender| sender.remote().to_owned());
+    targets.chain(internal_names(config, senders)).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+impl Targets {
+    /// A topic that exists.
+    pub(super) fn topic(&self, name: &str) -> Option<&RemoteTopic> {
+        self.topics.get(name)
     }
 
-    fn side_names(&self) -> BTreeSet<String> {
-        let of = |template: &str, topic: &str| remote_name(template, &self.config.device, topic);
-        let names = self.senders.iter().map(|sender| &sender.name.topic);
-        names.flat_map(|topic| [of(&self.config.dead_letters, topic), of(&self.config.losses, topic)]).collect()
+    /// The topics for the bridge's own records.
+    pub(super) fn internal(&self) -> &InternalTopics {
+        &self.internal
     }
 
-    /// Looks up leaders again. Topic ids of senders stay what they are: see [`is_recreated`](Uplink::is_recreated).
-    pub(super) fn look_up_leaders(&mut self) -> Result<()> {
-        let names = self.remote_names();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let found = self.cluster.topics(&names)?;
-        self.remote = found.into_iter().filter_map(|(name, topic)| Some((name, topic.ok()?))).collect();
-        Ok(())
+    /// Who leads a partition, where any broker does.
+    pub(super) fn leader(&self, (topic, partition): &(String, i32)) -> Option<i32> {
+        let leader = *self.topics.get(topic)?.leaders.get(*partition as usize)?;
+        Some(leader).filter(|leader| *leader >= 0)
+    }
+
+    /// The id under which the senders know a topic: never that of one that was created since under the same name. No
+    /// sender knows those of the bridge's own records.
+    pub(super) fn topic_id(&self, name: &str, senders: &[PartitionSender]) -> Uuid {
+        let known = senders.iter().filter(|sender| sender.remote() == name).find_map(PartitionSender::target);
+        let known = known.map(|target| target.topic_id);
+        known.or_else(|| self.topics.get(name).map(|topic| topic.id)).unwrap_or_default()
     }
 
     /// Whether the topic of this name is another one than the senders know.
-    pub(super) fn is_recreated(&self, name: &str) -> bool {
-        let Some(found) = self.remote.get(name) else { return false };
-        self.senders
-            .iter()
-            .filter(|sender| sender.remote == name)
-            .any(|sender| sender.target.is_some_and(|target| target.topic_id != found.id))
+    pub(super) fn is_recreated(&self, name: &str, senders: &[PartitionSender]) -> bool {
+        let Some(found) = self.topics.get(name) else { return false };
+        let known = senders.iter().filter(|sender| sender.remote() == name).filter_map(PartitionSender::target);
+        known.into_iter().any(|target| target.topic_id != found.id)
     }
 
-    /// Learns which target topics there are, and their rules. Senders without one wait.
-    pub(super) fn look_up_targets(&mut self) -> Result<()> {
-        let names = self.remote_names();
+    /// Looks up leaders again. Topic ids of senders stay what they are: see [`is_recreated`](Targets::is_recreated).
+    pub(super) fn look_up_leaders(&mut self, session: &mut Session, senders: &[PartitionSender]) -> Result<()> {
+        let names = all_names(session.config(), senders);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let in_transactions = self.in_transactions();
+        let found = session.cluster_mut().topics(&names)?;
+        self.topics = found.into_iter().filter_map(|(name, topic)| Some((name, topic.ok()?))).collect();
+        Ok(())
+    }
+
+    /// Learns which target topics there are, and their rules. Senders without one wait. `until_caught_up`: the bridge
+    /// ends then, and does not meet a target again that is absent now.
+    pub(super) fn look_up(
+        &mut self,
+        session: &mut Session,
+        senders: &mut [PartitionSender],
+        until_caught_up: bool,
+    ) -> Result<()> {
+        let names = all_names(session.config(), senders);
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let in_transactions = session.in_transactions();
         let mut look = |cluster: &mut Cluster| {
             let found = cluster.topics(&names)?;
             if in_transactions {
@@ -77,106 +134,90 @@ impl Uplink {
                 _ => Ok(found),
             }
         };
-        let mut found = self.retry(Patience::Asked, &mut look)?;
+        let mut found = session.retry(Patience::Asked, &mut look)?;
         let mut not_created = HashMap::new();
-        if self.config.creation.wanted {
-            let absent: Vec<String> =
-                found.iter().filter(|(_, topic)| is_absent(topic)).map(|(name, _)| name.clone()).collect();
-            if !absent.is_empty() {
-                not_created = self.create(&absent)?;
-                // Brokers learn of it a moment later.
-                let deadline = Instant::now() + CREATED_WITHIN;
-                found = self.retry(Patience::Until(deadline), |cluster| {
-                    let found = look(cluster)?;
-                    let missing =
-                        |name: &&String| !not_created.contains_key(*name) && found.get(*name).is_none_or(is_absent);
-                    match absent.iter().find(missing) {
-                        Some(name) => {
-                            Err(KafkaError::broker(format!("creating the topic {name}"), LEADER_NOT_AVAILABLE, None))
-                        }
-                        None => Ok(found),
-                    }
-                })?;
-            }
+        if session.config().creation.wanted {
+            (found, not_created) = create_absent(session, senders, found, &mut look)?;
+        } else {
+            self.wait_for_targets(session, senders, until_caught_up, &mut found, look);
         }
-        if !self.config.creation.wanted {
-            self.wait_for_targets(&mut found, look);
-        }
-        self.remote.clear();
+        self.topics.clear();
         let mut missing = BTreeMap::new();
         for (name, topic) in found {
             match topic {
-                Ok(topic) => drop(self.remote.insert(name, topic)),
+                Ok(topic) => drop(self.topics.insert(name, topic)),
                 Err(error) => drop(missing.insert(name, error.to_string())),
             }
         }
         missing.extend(not_created);
-        let rules = self.target_rules()?;
-        let mut grown = BTreeSet::new();
-        for sender in &mut self.senders {
-            sender.cluster = self.cluster.id().map(str::to_owned);
-            if let Some(topic) = self.remote.get(&sender.remote) {
-                let by_key = ByKey::of(self.config.partition, topic.leaders.len());
-                if let (Some(before), Some(now)) = (sender.by_key, by_key.filter(|now| sender.by_key != Some(*now))) {
-                    grown.insert((sender.remote.clone(), before.partitions(), now.partitions()));
-                }
-                sender.by_key = by_key;
-            }
-            if !self.remote.contains_key(&sender.remote) {
-                let reason = missing.get(&sender.remote).map_or("the cluster does not name it", String::as_str);
-                let (topic, reason) = (sender.remote.clone(), reason.to_owned());
-                sender.paused = Some(PauseReason::TargetUnusable { topic, reason });
-            }
-            if let Some(rules) = rules.get(&sender.remote) {
-                sender.batch_bytes_max = rules.max_message_bytes.unwrap_or(MAX_MESSAGE_BYTES_DEFAULT);
-                sender.retention_ms = rules.retention_ms;
-                sender.times = rules.times;
-                sender.wants_keys = rules.wants_keys;
-            }
-        }
-        self.sides = self
-            .side_names()
-            .into_iter()
-            .map(|name| {
-                let missing = || missing.get(&name).map_or("the cluster does not name it", String::as_str).to_owned();
-                let side = self.remote.get(&name).ok_or_else(missing).map(|topic| InternalTopic {
-                    partition: partition_for_key(self.config.device.as_bytes(), topic.leaders.len() as u32) as i32,
-                    batch_bytes_max: rules
-                        .get(&name)
-                        .and_then(|rules| rules.max_message_bytes)
-                        .unwrap_or(MAX_MESSAGE_BYTES_DEFAULT),
-                });
-                (name, side)
-            })
-            .collect();
+        let rules = self.read_rules(session)?;
+        let grown = self.apply(session, senders, &missing, &rules);
+        let config = session.config();
+        let internal = internal_names(config, senders).into_iter().map(|name| {
+            let missing = || missing.get(&name).map_or(NOT_NAMED, String::as_str).to_owned();
+            let found = self.topics.get(&name).ok_or_else(missing).map(|topic| InternalTopic {
+                partition: partition_for_key(config.device.as_bytes(), topic.leaders.len() as u32) as i32,
+                batch_bytes_max: rules.get(&name).map_or(MAX_MESSAGE_BYTES_DEFAULT, |rules| rules.max_message_bytes),
+            });
+            (name, found)
+        });
+        self.internal = internal.collect();
         for (topic, before, now) in grown {
             let reason = format!(
                 "{now} partitions, and had {before}: from here on a key may be in another one than before, and its \
                  records are in order only within each"
             );
-            self.warn_once(topic, reason);
+            self.warn_once(session, topic, reason);
         }
         Ok(())
+    }
+
+    /// Has the senders know what was found out about their targets. Returns the targets whose partitions are chosen by
+    /// keys and have become more, or less: how many there were, and are now.
+    fn apply(
+        &self,
+        session: &Session,
+        senders: &mut [PartitionSender],
+        missing: &BTreeMap<String, String>,
+        rules: &HashMap<String, TargetRules>,
+    ) -> BTreeSet<(String, u32, u32)> {
+        let mut grown = BTreeSet::new();
+        for sender in senders {
+            sender.set_cluster(session.cluster().id());
+            let topic = sender.remote().to_owned();
+            if let Some(rules) = rules.get(&topic) {
+                sender.set_rules(rules.clone());
+            }
+            if let Some(found) = self.topics.get(&topic) {
+                let by_key = ByKey::of(session.config().partition, found.leaders.len());
+                grown.extend(sender.spread(by_key).map(|(before, now)| (topic, before, now)));
+            } else {
+                let reason = missing.get(&topic).map_or(NOT_NAMED, String::as_str).to_owned();
+                sender.pause(PauseReason::TargetUnusable { topic, reason });
+            }
+        }
+        grown
     }
 
     /// Asks again for a while for targets that are absent, where the bridge would end without them: a broker that was
     /// just started may not know all topics yet.
     fn wait_for_targets(
         &mut self,
-        found: &mut HashMap<String, kafka::Result<RemoteTopic>>,
-        mut look: impl FnMut(&mut Cluster) -> kafka::Result<HashMap<String, kafka::Result<RemoteTopic>>>,
+        session: &mut Session,
+        senders: &[PartitionSender],
+        until_caught_up: bool,
+        found: &mut Found,
+        mut look: impl FnMut(&mut Cluster) -> kafka::Result<Found>,
     ) {
-        let targets: BTreeSet<String> = self.senders.iter().map(|sender| sender.remote.clone()).collect();
-        let absent = |found: &HashMap<String, kafka::Result<RemoteTopic>>| {
-            targets.iter().find(|name| found.get(*name).is_none_or(is_absent)).cloned()
-        };
-        if !self.until_caught_up || absent(found).is_none() {
+        let targets: BTreeSet<String> = senders.iter().map(|sender| sender.remote().to_owned()).collect();
+        let absent = |found: &Found| targets.iter().find(|name| found.get(*name).is_none_or(is_absent)).cloned();
+        if !until_caught_up || absent(found).is_none() {
             self.known_by = None;
             return;
         }
-        let patience = KNOWN_WITHIN.min(self.config.request_timeout);
+        let patience = KNOWN_WITHIN.min(session.config().request_timeout);
         let deadline = *self.known_by.get_or_insert_with(|| Instant::now() + patience);
-        let _ = self.retry(Patience::Until(deadline), |cluster| {
+        let _ = session.retry(Patience::Until(deadline), |cluster| {
             *found = look(cluster)?;
             match absent(found) {
                 // In words of its own, since the broker's answer is none that is asked for again.
@@ -191,27 +232,25 @@ impl Uplink {
 
     /// Reports, once, rules by which the target refuses records for their time: what becomes of them is decided when
     /// it does (`edgelog.bridge.on.refused.timestamp`).
-    pub(super) fn warn_of_times(&mut self) -> Result<()> {
+    pub(super) fn warn_of_times(&mut self, session: &mut Session, senders: &[PartitionSender]) -> Result<()> {
         let now = SystemClock.now();
         let mut found = Vec::new();
-        for sender in self.senders.iter().filter(|sender| sender.reader.is_some() && sender.paused.is_none()) {
-            let Some(times) = &sender.times else { continue };
-            let from = sender.position.max(sender.log.offsets().log_start_offset);
-            match times.refused_of(&sender.log, from, now) {
-                Ok(reasons) => found.extend(reasons.into_iter().map(|reason| (sender.remote.clone(), reason))),
+        for sender in senders {
+            match sender.refused_times(now) {
+                Ok(reasons) => found.extend(reasons.into_iter().map(|reason| (sender.remote().to_owned(), reason))),
                 // Damage and losses are reported when they are reached.
                 Err(error) if error.is_corrupt() || matches!(error, Error::OffsetOutOfRange { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         for (topic, reason) in found {
-            self.warn_once(topic, reason);
+            self.warn_once(session, topic, reason);
         }
         Ok(())
     }
 
     /// Reports, once, rules by which the target changes what is sent.
-    fn warn_of_rules(&mut self, topic: &str, compression: Option<String>, time: Option<String>) {
+    fn warn_of_rules(&mut self, session: &mut Session, topic: &str, compression: Option<String>, time: Option<String>) {
         let mut reasons = Vec::new();
         if let Some(compression) = compression.filter(|compression| compression != "producer") {
             reasons.push(format!(
@@ -224,70 +263,19 @@ impl Uplink {
             ));
         }
         for reason in reasons {
-            self.warn_once(topic.to_owned(), reason);
+            self.warn_once(session, topic.to_owned(), reason);
         }
     }
 
-    fn warn_once(&mut self, topic: String, reason: String) {
+    fn warn_once(&mut self, session: &mut Session, topic: String, reason: String) {
         if self.warned.insert((topic.clone(), reason.clone())) {
-            self.report(&BridgeEvent::Rewrites { topic, reason });
+            session.report(&BridgeEvent::Rewrites { topic, reason });
         }
-    }
-
-    /// Creates topics; returns those that cannot be, with the reason.
-    fn create(&mut self, names: &[String]) -> Result<HashMap<String, String>> {
-        let creation = &self.config.creation;
-        let text = |text: &str| StrBytes::from_string(text.to_owned());
-        let topics = names.iter().map(|name| {
-            let senders = self.senders.iter().filter(|sender| sender.remote == *name);
-            let of_same_number = senders.map(|sender| sender.name.partition as i32 + 1).max();
-            let topic = CreatableTopic::default()
-                .with_name(TopicName(text(name)))
-                .with_replication_factor(creation.replication_factor);
-            // The bridge's own records go to one partition of a topic as the cluster makes it.
-            let Some(of_same_number) = of_same_number else { return topic.with_num_partitions(-1) };
-            let keeps_numbers = match self.config.partition {
-                PartitionRule::Same => true,
-                PartitionRule::Auto => self.config.to.contains("{device}"),
-                PartitionRule::Device | PartitionRule::Fixed(_) | PartitionRule::Key(_) => false,
-            };
-            let partitions = match creation.partitions {
-                -1 if keeps_numbers => of_same_number,
-                partitions => partitions,
-            };
-            let configs = creation
-                .config
-                .iter()
-                .map(|(key, value)| CreatableTopicConfig::default().with_name(text(key)).with_value(Some(text(value))));
-            topic.with_num_partitions(partitions).with_configs(configs.collect())
-        });
-        let timeout_ms = i32::try_from(self.config.request_timeout.as_millis()).unwrap_or(i32::MAX);
-        let request = CreateTopicsRequest::default().with_topics(topics.collect()).with_timeout_ms(timeout_ms);
-        let answer = self.retry(Patience::Asked, |cluster| {
-            let node = cluster.any_node();
-            let answer = cluster.request(node, Role::Data, &request)?;
-            let codes = answer.topics.iter().map(|topic| check("creating topics", topic.error_code));
-            match codes.filter_map(kafka::Result::err).find(KafkaError::is_retriable) {
-                Some(error) => Err(error),
-                None => Ok(answer),
-            }
-        })?;
-        let refused =
-            answer.topics.into_iter().filter(|topic| topic.error_code != 0 && topic.error_code != TOPIC_ALREADY_EXISTS);
-        Ok(refused
-            .map(|topic| {
-                let name = topic.name.0.to_string();
-                let doing = format!("creating the topic {name}");
-                let error = KafkaError::broker(doing, Code(topic.error_code), topic.error_message.as_deref());
-                let error = error.needing("Create", &format!("the topic {name}"));
-                (name, error.to_string())
-            })
-            .collect())
     }
 
     /// What the target topics' configurations say of what is sent there. Where asking is forbidden, the defaults are
     /// taken, and that is reported.
-    fn target_rules(&mut self) -> Result<HashMap<String, TargetRules>> {
+    fn read_rules(&mut self, session: &mut Session) -> Result<HashMap<String, TargetRules>> {
         const TOPIC_RESOURCE: i8 = 2;
         const KEYS: [&str; 7] = [
             "cleanup.policy",
@@ -299,7 +287,7 @@ impl Uplink {
             "retention.ms",
         ];
         let resources: Vec<_> = self
-            .remote
+            .topics
             .keys()
             .map(|name| {
                 DescribeConfigsResource::default()
@@ -312,7 +300,7 @@ impl Uplink {
             return Ok(HashMap::new());
         }
         let request = DescribeConfigsRequest::default().with_resources(resources);
-        let answer = self.retry(Patience::Asked, |cluster| {
+        let answer = session.retry(Patience::Asked, |cluster| {
             let node = cluster.any_node();
             cluster.request(node, Role::Data, &request)
         })?;
@@ -323,14 +311,14 @@ impl Uplink {
                 let error =
                     KafkaError::broker("DescribeConfigs", Code(result.error_code), result.error_message.as_deref())
                         .needing("DescribeConfigs", &format!("the topic {name}"));
-                self.report(&BridgeEvent::RulesUnknown { topic: name, reason: error.to_string() });
+                session.report(&BridgeEvent::RulesUnknown { topic: name, reason: error.to_string() });
                 continue;
             }
             let value = |key: &str| {
                 let config = result.configs.iter().find(|config| &*config.name == key)?;
                 config.value.as_ref().map(ToString::to_string)
             };
-            self.warn_of_rules(&name, value("compression.type"), value("message.timestamp.type"));
+            self.warn_of_rules(session, &name, value("compression.type"), value("message.timestamp.type"));
             let deletes = value("cleanup.policy").is_none_or(|policy| policy.contains("delete"));
             let bound = |key: &str| value(key).and_then(|ms| ms.parse().ok()).unwrap_or(i64::MAX);
             let times = TimeBounds {
@@ -342,7 +330,9 @@ impl Uplink {
             rules.insert(
                 name,
                 TargetRules {
-                    max_message_bytes: value("max.message.bytes").and_then(|bytes| bytes.parse().ok()),
+                    max_message_bytes: value("max.message.bytes")
+                        .and_then(|bytes| bytes.parse().ok())
+                        .unwrap_or(MAX_MESSAGE_BYTES_DEFAULT),
                     retention_ms: retention_ms.filter(|ms: &i64| deletes && *ms >= 0),
                     times: takes_times.then_some(times),
                     wants_keys: value("cleanup.policy").is_some_and(|policy| policy.contains("compact")),
@@ -353,15 +343,84 @@ impl Uplink {
     }
 }
 
-fn is_absent(topic: &kafka::Result<RemoteTopic>) -> bool {
-    topic.as_ref().err().and_then(KafkaError::code) == Some(UNKNOWN_TOPIC_OR_PARTITION)
+/// Creates those topics that are absent; returns what there is then, and why some cannot be created.
+fn create_absent(
+    session: &mut Session,
+    senders: &[PartitionSender],
+    found: Found,
+    mut look: impl FnMut(&mut Cluster) -> kafka::Result<Found>,
+) -> Result<(Found, HashMap<String, String>)> {
+    let absent: Vec<String> =
+        found.iter().filter(|(_, topic)| is_absent(topic)).map(|(name, _)| name.clone()).collect();
+    if absent.is_empty() {
+        return Ok((found, HashMap::new()));
+    }
+    let not_created = create(session, senders, &absent)?;
+    // Brokers learn of it a moment later.
+    let deadline = Instant::now() + CREATED_WITHIN;
+    let found = session.retry(Patience::Until(deadline), |cluster| {
+        let found = look(cluster)?;
+        let missing = |name: &&String| !not_created.contains_key(*name) && found.get(*name).is_none_or(is_absent);
+        match absent.iter().find(missing) {
+            Some(name) => Err(KafkaError::broker(format!("creating the topic {name}"), LEADER_NOT_AVAILABLE, None)),
+            None => Ok(found),
+        }
+    })?;
+    Ok((found, not_created))
 }
 
-#[derive(Debug)]
-struct TargetRules {
-    max_message_bytes: Option<usize>,
-    retention_ms: Option<i64>,
-    times: Option<TimeBounds>,
-    /// It is compacted: records without a key are refused.
-    wants_keys: bool,
+/// Creates topics; returns those that cannot be, with the reason.
+fn create(session: &mut Session, senders: &[PartitionSender], names: &[String]) -> Result<HashMap<String, String>> {
+    let config = session.config();
+    let creation = &config.creation;
+    let text = |text: &str| StrBytes::from_string(text.to_owned());
+    let topics = names.iter().map(|name| {
+        let senders = senders.iter().filter(|sender| sender.remote() == *name);
+        let of_same_number = senders.map(|sender| sender.name().partition as i32 + 1).max();
+        let topic = CreatableTopic::default()
+            .with_name(TopicName(text(name)))
+            .with_replication_factor(creation.replication_factor);
+        // The bridge's own records go to one partition of a topic as the cluster makes it.
+        let Some(of_same_number) = of_same_number else { return topic.with_num_partitions(-1) };
+        let keeps_numbers = match config.partition {
+            PartitionRule::Same => true,
+            PartitionRule::Auto => config.to.contains("{device}"),
+            PartitionRule::Device | PartitionRule::Fixed(_) | PartitionRule::Key(_) => false,
+        };
+        let partitions = match creation.partitions {
+            -1 if keeps_numbers => of_same_number,
+            partitions => partitions,
+        };
+        let configs = creation
+            .config
+            .iter()
+            .map(|(key, value)| CreatableTopicConfig::default().with_name(text(key)).with_value(Some(text(value))));
+        topic.with_num_partitions(partitions).with_configs(configs.collect())
+    });
+    let timeout_ms = i32::try_from(config.request_timeout.as_millis()).unwrap_or(i32::MAX);
+    let request = CreateTopicsRequest::default().with_topics(topics.collect()).with_timeout_ms(timeout_ms);
+    let answer = session.retry(Patience::Asked, |cluster| {
+        let node = cluster.any_node();
+        let answer = cluster.request(node, Role::Data, &request)?;
+        let codes = answer.topics.iter().map(|topic| check("creating topics", topic.error_code));
+        match codes.filter_map(kafka::Result::err).find(KafkaError::is_retriable) {
+            Some(error) => Err(error),
+            None => Ok(answer),
+        }
+    })?;
+    let refused =
+        answer.topics.into_iter().filter(|topic| topic.error_code != 0 && topic.error_code != TOPIC_ALREADY_EXISTS);
+    Ok(refused
+        .map(|topic| {
+            let name = topic.name.0.to_string();
+            let doing = format!("creating the topic {name}");
+            let error = KafkaError::broker(doing, Code(topic.error_code), topic.error_message.as_deref());
+            let error = error.needing("Create", &format!("the topic {name}"));
+            (name, error.to_string())
+        })
+        .collect())
+}
+
+fn is_absent(topic: &kafka::Result<RemoteTopic>) -> bool {
+    topic.as_ref().err().and_then(KafkaError::code) == Some(UNKNOWN_TOPIC_OR_PARTITION)
 }

@@ -21,22 +21,24 @@ use kafka_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
 use kafka_protocol::messages::{
-    EndTxnRequest, GroupId, OffsetCommitRequest, ProduceRequest, ProduceResponse, TopicName, TxnOffsetCommitRequest,
+    GroupId, OffsetCommitRequest, ProduceRequest, ProduceResponse, TopicName, TxnOffsetCommitRequest,
     TxnOffsetCommitResponse,
 };
 use kafka_protocol::protocol::StrBytes;
-use uuid::Uuid;
 
 use super::accumulator::{Kind, ProducerBatch, Runs, TransactionPlan};
 use super::committed_offset::RangeEnd;
 use super::dead_letter::Refusal;
-use super::error::{BridgeError, Result};
+use super::error::BridgeError;
 use super::event::BridgeEvent;
 use super::loss_record::Loss;
-use super::partition_sender::{PartitionSender, Refused, SenderChange};
+use super::own_files::OwnFiles;
+use super::partition_sender::{PartitionSender, SenderChange};
 use super::pause_reason::PauseReason;
-use super::producer_header::{self, Producer};
-use super::uplink::{Patience, Uplink};
+use super::producer_id::{ProducerIdentity, transactional_id};
+use super::refused_records::Refused;
+use super::session::{Patience, Session};
+use super::targets::Targets;
 use crate::kafka::{
     self, Backoff, Class, Code, CoordinatorKey, CoordinatorRequest, IN_FLIGHT_MAX, KafkaError, Role, check,
     commit_request, keep_worse,
@@ -53,19 +55,6 @@ const UNDER_WAY_MAX: usize = 5;
 
 /// So many tries in a row fail before a partition is left out for a while.
 const FAILING_TRIES: u32 = 6;
-
-/// How a transaction ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
-    Committed,
-    /// Nothing of it counts, and positions are what they were: something smaller is tried at once, since the target
-    /// refused a batch, or a request was more than the line carries.
-    Again,
-    /// Nothing of it counts; the committed offsets have to be read again.
-    Aborted,
-    /// As `Aborted`, for lack of time.
-    Late,
-}
 
 /// What became of a transaction: what the loop does about it.
 pub(super) struct TransactionResult {
@@ -233,19 +222,37 @@ fn code_of_position(answer: &TxnOffsetCommitResponse) -> i16 {
     answered.map_or(Code::UNNAMED.0, |partition| partition.error_code)
 }
 
-impl Uplink {
-    /// Sends what is planned and commits it, or finds out why that cannot be. Changes no sender: that is the loop's.
-    pub(super) fn run_transaction(&mut self, plan: TransactionPlan) -> TransactionResult {
-        let producer = self.producer.expect("a transaction has a producer");
+/// One transaction, and what it needs. It changes no sender: that is the loop's.
+pub(super) struct Transaction<'a> {
+    session: &'a mut Session,
+    producer: &'a mut ProducerIdentity,
+    senders: &'a [PartitionSender],
+    targets: &'a mut Targets,
+    files: &'a mut OwnFiles,
+}
+
+impl<'a> Transaction<'a> {
+    pub(super) fn of(
+        session: &'a mut Session,
+        producer: &'a mut ProducerIdentity,
+        senders: &'a [PartitionSender],
+        targets: &'a mut Targets,
+        files: &'a mut OwnFiles,
+    ) -> Transaction<'a> {
+        Transaction { session, producer, senders, targets, files }
+    }
+
+    /// Sends what is planned and commits it, or finds out why that cannot be.
+    pub(super) fn run(mut self, plan: TransactionPlan) -> TransactionResult {
         let (sent, mut events, began) = (sent_by_sender(&plan), self.events_of(&plan), Instant::now());
         let (records, bytes, ends) = (plan.records(), plan.bytes, plan.ends.clone());
         let _span = tracing::debug_span!("transaction", records, bytes).entered();
         let mut changes = SenderChanges::new();
-        let outcome = self.send_and_commit(plan, producer, &mut changes);
+        let outcome = self.send_and_commit(plan, &mut changes);
         match &outcome {
             Ok(()) => {
                 changes.extend(ends.iter().map(|end| (end.sender, SenderChange::Committed(*end))));
-                let positions = ends.iter().map(|end| (self.senders[end.sender].name.clone(), end.offset)).collect();
+                let positions = ends.iter().map(|end| (self.senders[end.sender].name().clone(), end.offset)).collect();
                 events.insert(0, BridgeEvent::Committed { records, bytes: bytes as u64, positions });
             }
             Err(Lost::Abort(error) | Lost::Smaller(error) | Lost::Late(error) | Lost::Epoch(error)) => {
@@ -256,32 +263,10 @@ impl Uplink {
         TransactionResult { outcome, changes, sent, events, took: began.elapsed() }
     }
 
-    /// Ends a transaction that cannot be committed. Returns how it ended, where nothing failed for good.
-    pub(super) fn give_up(&mut self, lost: Lost) -> Result<Ended> {
-        let ended = match lost {
-            Lost::Fatal(error) => {
-                // What is open holds back readers there, until it times out.
-                if self.in_transactions() && !matches!(error, BridgeError::Fenced { .. }) {
-                    let _ = self.end(false);
-                }
-                return Err(error);
-            }
-            Lost::Epoch(_) => {
-                self.claim_own_id()?;
-                return Ok(Ended::Late);
-            }
-            Lost::Abort(_) => Ended::Aborted,
-            Lost::Smaller(_) => Ended::Again,
-            Lost::Late(_) => Ended::Late,
-        };
-        self.abort()?;
-        Ok(ended)
-    }
-
     /// What is reported with the commit, once it is committed.
     fn events_of(&self, collected: &TransactionPlan) -> Vec<BridgeEvent> {
         let event = |piece: &ProducerBatch| {
-            let log = self.senders[piece.sender].name.clone();
+            let log = self.senders[piece.sender].name().clone();
             match &piece.kind {
                 Kind::Records => None,
                 Kind::DeadLetter(refusal) => {
@@ -302,14 +287,13 @@ impl Uplink {
     fn send_and_commit(
         &mut self,
         collected: TransactionPlan,
-        producer: Producer,
         changes: &mut SenderChanges,
     ) -> std::result::Result<(), Lost> {
         let ends = collected.ends.clone();
         let mut unanswered = ends.clone();
         let is_opened = !collected.pieces.is_empty();
-        let mut first_batches = self.produce(collected, producer, &mut unanswered, changes)?;
-        if !self.in_transactions() {
+        let mut first_batches = self.produce(collected, &mut unanswered, changes)?;
+        if !self.session.in_transactions() {
             let requests = ends.iter().map(|end| (end.sender, self.plain_position_request(end))).collect();
             return self.ask_to_commit(requests, changes, |answer| {
                 let answered = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
@@ -319,19 +303,20 @@ impl Uplink {
         // Without records, the first offset opens the transaction: others that arrive with it are refused.
         let first = if is_opened { 0 } else { 1.min(unanswered.len()) };
         for ends in [&unanswered[..first], &unanswered[first..]] {
-            let requests = ends.iter().map(|end| (end.sender, self.position_request(end, producer))).collect();
+            let requests = ends.iter().map(|end| (end.sender, self.position_request(end))).collect();
             self.ask_to_commit(requests, changes, code_of_position)?;
         }
         for end in &ends {
             let sender = &self.senders[end.sender];
-            let entry = sender.progress_before_commit(end, producer, first_batches.remove(&end.sender));
-            self.progress.entries.insert(sender.name.clone(), entry);
+            let first = first_batches.remove(&end.sender);
+            let entry = sender.progress_before_commit(end, self.producer.current(), first);
+            self.files.progress().intend(sender.name(), entry);
         }
-        if let Err(error) = self.progress.write() {
+        if let Err(error) = self.files.progress().write() {
             // A file that was removed with its store is no reason to end: the store that is there again is noticed.
-            return Err(if self.home.is_replaced() { Lost::Abort(error) } else { Lost::Fatal(error) });
+            return Err(if self.files.is_replaced() { Lost::Abort(error) } else { Lost::Fatal(error) });
         }
-        self.end(true)
+        self.producer.end_transaction(self.session, true).map_err(Lost::from)
     }
 
     /// Sends every batch, several Produces under way at once, and returns the offset that each sender's first one got.
@@ -339,24 +324,23 @@ impl Uplink {
     fn produce(
         &mut self,
         collected: TransactionPlan,
-        producer: Producer,
         positions: &mut Vec<RangeEnd>,
         changes: &mut SenderChanges,
     ) -> std::result::Result<FirstBatches, Lost> {
         let mut producing = Producing {
             changes,
-            queues: self.stamp_all(collected, producer),
+            queues: self.stamp_all(collected),
             first_batches: FirstBatches::new(),
             deadline: None,
-            backoff: self.backoff(),
+            backoff: self.session.backoff(),
             failing_tries: 0,
             unknown_topic_tries: 0,
         };
         while !producing.queues.is_empty() {
             let left = producing.batches_left();
-            let failure = self.produce_heads(&mut producing, positions, producer)?;
+            let failure = self.produce_heads(&mut producing, positions)?;
             if producing.batches_left() < left {
-                producing.backoff = self.backoff();
+                producing.backoff = self.session.backoff();
                 (producing.unknown_topic_tries, producing.failing_tries) = (0, 0);
             }
             if let Some(error) = failure {
@@ -372,22 +356,21 @@ impl Uplink {
         &mut self,
         producing: &mut Producing<'_>,
         positions: &mut Vec<RangeEnd>,
-        producer: Producer,
     ) -> std::result::Result<Option<KafkaError>, Lost> {
         let (sent, mut failure) = self.send_heads(&producing.queues).map_err(Lost::from)?;
         let batches = sent.iter().map(|(_, partitions)| partitions.len()).sum::<usize>();
-        let is_last = self.in_transactions() && batches == producing.batches_left();
+        let is_last = self.session.in_transactions() && batches == producing.batches_left();
         let mut asked = Vec::new();
         let mut lost = None;
         let mut behind = HashSet::new();
         for (n, (leader, partitions)) in sent.iter().enumerate() {
-            let answer = self.cluster.receive::<ProduceRequest>(*leader, Role::Data);
-            self.metrics.heard(&answer);
+            let answer = self.session.cluster_mut().receive::<ProduceRequest>(*leader, Role::Data);
+            self.session.metrics().heard(&answer);
             match answer {
                 Ok(answer) => {
-                    self.cluster.mute(*leader, Role::Data, answer.throttle_time_ms);
+                    self.session.cluster_mut().mute(*leader, Role::Data, answer.throttle_time_ms);
                     // The transaction was opened when the first request had arrived.
-                    producing.deadline.get_or_insert_with(|| Instant::now() + self.transaction_timeout);
+                    producing.deadline.get_or_insert_with(|| Instant::now() + self.producer.transaction_timeout());
                     if lost.is_some() {
                         continue;
                     }
@@ -398,7 +381,7 @@ impl Uplink {
                     // A transaction that an answer has shown to be open takes positions, too, while the last batches
                     // are on their way. (As the first requests of one, both at once are refused.)
                     if is_last && n + 1 < sent.len() && asked.is_empty() && failure.is_none() && lost.is_none() {
-                        asked = self.send_positions(positions, producer);
+                        asked = self.send_positions(positions);
                     }
                 }
                 Err(error) if error.is_retriable() => {
@@ -426,7 +409,7 @@ impl Uplink {
         let others_are_done = producing.first_batches.keys().any(|sender| !producing.is_left(*sender));
         if producing.failing_tries >= FAILING_TRIES && (others_are_done || error.code().is_some()) {
             // Theirs is the trouble: the others go on without them.
-            let first = self.backoff();
+            let first = self.session.backoff();
             let left: BTreeSet<usize> = producing.queues.values().flatten().map(|wire| wire.sender).collect();
             producing.changes.extend(left.into_iter().map(|n| (n, SenderChange::BackOff(first.clone()))));
             return Err(Lost::Abort(error.into()));
@@ -440,28 +423,23 @@ impl Uplink {
         if producing.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Err(Lost::Late(error.into()));
         }
-        self.report(&BridgeEvent::Retrying { reason: error.to_string() });
-        self.cluster.stop().check_grace()?;
-        self.cluster.stop().wait_before_retry(producing.backoff.pause_after(&error));
+        self.session.report(&BridgeEvent::Retrying { reason: error.to_string() });
+        self.session.stop().check_grace()?;
+        self.session.stop().wait_before_retry(producing.backoff.pause_after(&error));
         // Who leads may have changed; but a connection that died once says nothing of that. Where no broker answers,
         // the next round says so.
         if error.code().is_some() || producing.failing_tries % 2 == 0 {
-            let _ = self.look_up_leaders();
+            let _ = self.targets.look_up_leaders(self.session, self.senders);
         }
         Ok(())
     }
 
-    fn stamp_all(&mut self, collected: TransactionPlan, producer: Producer) -> Queues {
+    fn stamp_all(&mut self, collected: TransactionPlan) -> Queues {
         let mut queues = Queues::new();
-        let in_transactions = self.in_transactions();
-        if in_transactions {
-            self.sequences.clear();
-        }
-        let sequences = &mut self.sequences;
+        let in_transactions = self.session.in_transactions();
+        self.producer.begin_transaction(in_transactions);
         for mut piece in collected.pieces {
-            let sequence = sequences.entry(piece.to.clone()).or_default();
-            producer_header::set_producer_state(&mut piece.wire, producer, *sequence, in_transactions);
-            *sequence = producer_header::sequence_after(*sequence, piece.records);
+            self.producer.stamp(&piece.to, &mut piece.wire, piece.records, in_transactions);
             let ProducerBatch { sender, to, kind, wire, records, runs, offsets } = piece;
             let (records, bytes) = (records.unsigned_abs(), wire.freeze());
             queues.entry(to).or_default().push_back(Wire { sender, kind, records, runs, offsets, bytes });
@@ -472,9 +450,7 @@ impl Uplink {
     fn by_leader(&self, queues: &Queues) -> BTreeMap<Option<i32>, Vec<(String, i32)>> {
         let mut leaders: BTreeMap<Option<i32>, Vec<(String, i32)>> = BTreeMap::new();
         for partition in queues.keys() {
-            let topic = self.remote.get(&partition.0);
-            let leader = topic.and_then(|topic| topic.leaders.get(partition.1 as usize)).copied();
-            leaders.entry(leader.filter(|leader| *leader >= 0)).or_default().push(partition.clone());
+            leaders.entry(self.targets.leader(partition)).or_default().push(partition.clone());
         }
         leaders
     }
@@ -491,7 +467,7 @@ impl Uplink {
             };
             let before = sent.len();
             let mut next = vec![0; partitions.len()];
-            let request_bytes_max = self.cluster.link().request_bytes_max();
+            let request_bytes_max = self.session.cluster().link().request_bytes_max();
             // All of it dies with the connection: no more than that carries.
             let mut left = request_bytes_max.saturating_mul(2);
             while sent.len() - before < UNDER_WAY_MAX && left > 0 {
@@ -526,13 +502,15 @@ impl Uplink {
 
     /// Sends positions to their groups' coordinators, without waiting for answers. Returns who was
     /// asked for which.
-    fn send_positions(&mut self, positions: &[RangeEnd], producer: Producer) -> Vec<(i32, RangeEnd)> {
+    fn send_positions(&mut self, positions: &[RangeEnd]) -> Vec<(i32, RangeEnd)> {
         let mut asked = Vec::new();
         for end in positions.iter().take(IN_FLIGHT_MAX) {
-            let request = self.position_request(end, producer);
+            let request = self.position_request(end);
             // Who is not known cannot be asked for either: records are under way to whom that would be asked.
-            let Some(node) = self.cluster.known_coordinator(&self.senders[end.sender].group) else { continue };
-            if self.cluster.send(node, Role::Coordinator, &request).is_err() {
+            let Some(node) = self.session.cluster().known_coordinator(self.senders[end.sender].group()) else {
+                continue;
+            };
+            if self.session.cluster_mut().send(node, Role::Coordinator, &request).is_err() {
                 break;
             }
             asked.push((node, *end));
@@ -544,7 +522,7 @@ impl Uplink {
     /// What was not is asked for again behind the records, where the answer counts.
     fn hear_positions(&mut self, asked: &[(i32, RangeEnd)], positions: &mut Vec<RangeEnd>) {
         for (node, end) in asked {
-            let answer = self.cluster.receive::<TxnOffsetCommitRequest>(*node, Role::Coordinator);
+            let answer = self.session.cluster_mut().receive::<TxnOffsetCommitRequest>(*node, Role::Coordinator);
             if answer.is_ok_and(|answer| code_of_position(&answer) == 0) {
                 positions.retain(|left| left.sender != end.sender);
             }
@@ -553,14 +531,14 @@ impl Uplink {
 
     /// Whether a batch that is sent next is more than connections carry, and can be less.
     fn is_too_much(&self, queues: &Queues) -> bool {
-        let max = self.cluster.link().request_bytes_max();
+        let max = self.session.cluster().link().request_bytes_max();
         let mut heads = queues.values().filter_map(VecDeque::front);
         heads.any(|head| head.records > 1 && head.bytes.len() > max.saturating_mul(2))
     }
 
     /// Sends one Produce with a batch for each of these partitions.
     fn send_batches(&mut self, leader: i32, batches: &[(&(String, i32), &Bytes)]) -> kafka::Result<()> {
-        let version = self.cluster.version::<ProduceRequest>(leader, Role::Data)?;
+        let version = self.session.cluster_mut().version::<ProduceRequest>(leader, Role::Data)?;
         let mut topics: BTreeMap<&str, Vec<PartitionProduceData>> = BTreeMap::new();
         for (partition, batch) in batches {
             let data = PartitionProduceData::default().with_index(partition.1).with_records(Some((*batch).clone()));
@@ -569,25 +547,17 @@ impl Uplink {
         let topics = topics.into_iter().map(|(name, partitions)| {
             let topic = TopicProduceData::default().with_partition_data(partitions);
             if version >= PRODUCE_BY_ID {
-                topic.with_topic_id(self.topic_id(name))
+                topic.with_topic_id(self.targets.topic_id(name, self.senders))
             } else {
                 topic.with_name(TopicName(StrBytes::from_string(name.to_owned())))
             }
         });
         let request = ProduceRequest::default()
-            .with_transactional_id(self.in_transactions().then(|| self.transactional_id()))
+            .with_transactional_id(self.session.in_transactions().then(|| transactional_id(self.session)))
             .with_acks(-1)
-            .with_timeout_ms(self.config.request_timeout.as_millis() as i32)
+            .with_timeout_ms(self.session.config().request_timeout.as_millis() as i32)
             .with_topic_data(topics.collect());
-        self.cluster.send(leader, Role::Data, &request)
-    }
-
-    /// The id under which the senders know a topic: never that of one that was created since under the same name. No
-    /// sender knows those of the bridge's own records.
-    fn topic_id(&self, name: &str) -> Uuid {
-        let sender = self.senders.iter().find(|sender| sender.remote == name && sender.target.is_some());
-        let known = sender.and_then(|sender| sender.target).map(|target| target.topic_id);
-        known.or_else(|| self.remote.get(name).map(|topic| topic.id)).unwrap_or_default()
+        self.session.cluster_mut().send(leader, Role::Data, &request)
     }
 
     /// Takes what was acknowledged out of the queues. Returns an error that allows another try. Such an error of a
@@ -603,7 +573,7 @@ impl Uplink {
         for partition in partitions.iter().filter(|partition| !behind.contains(*partition)).cloned().collect::<Vec<_>>()
         {
             let partition = &partition;
-            let by_id = self.topic_id(&partition.0);
+            let by_id = self.targets.topic_id(&partition.0, self.senders);
             let topic = answer
                 .responses
                 .iter()
@@ -628,7 +598,7 @@ impl Uplink {
                 KafkaError::broker(doing.as_str(), Code(answered.error_code), answered.error_message.as_deref());
             let code = Code(answered.error_code);
             let error = match code.class() {
-                Class::Refused => error.needing_id(&CoordinatorKey::Transaction(self.config.transactional_id())),
+                Class::Refused => error.needing_id(&self.session.transaction()),
                 _ => error.needing("Write", &format!("the topic {}", partition.0)),
             };
             match code.class() {
@@ -638,7 +608,7 @@ impl Uplink {
                 }
                 Class::Topic => {
                     // Perhaps a leader that does not know its topic yet.
-                    if is_unknown_topic(code) && !self.is_recreated(&partition.0) {
+                    if is_unknown_topic(code) && !self.targets.is_recreated(&partition.0, self.senders) {
                         behind.insert(partition.clone());
                         retry = Some(error);
                         continue;
@@ -659,21 +629,20 @@ impl Uplink {
     }
 
     /// What puts a sender's new position into the transaction.
-    fn position_request(&self, end: &RangeEnd, producer: Producer) -> TxnOffsetCommitRequest {
+    fn position_request(&self, end: &RangeEnd) -> TxnOffsetCommitRequest {
+        let producer = self.producer.current();
         let sender = &self.senders[end.sender];
-        let target = sender.target.expect("a sender that sends has a target");
         let position = sender.position_at(end.offset, end.mark);
-        let CoordinatorKey::Group(group_id) = &sender.group else { unreachable!("positions are kept by groups") };
         let partition = TxnOffsetCommitRequestPartition::default()
-            .with_partition_index(target.partition)
+            .with_partition_index(sender.target_partition())
             .with_committed_offset(end.offset.0)
             .with_committed_metadata(Some(StrBytes::from_string(position.metadata())));
         let topic = TxnOffsetCommitRequestTopic::default()
-            .with_name(TopicName(StrBytes::from_string(sender.remote.clone())))
+            .with_name(TopicName(StrBytes::from_string(sender.remote().to_owned())))
             .with_partitions(vec![partition]);
         TxnOffsetCommitRequest::default()
-            .with_transactional_id(self.transactional_id())
-            .with_group_id(GroupId(StrBytes::from_string(group_id.clone())))
+            .with_transactional_id(transactional_id(self.session))
+            .with_group_id(GroupId(StrBytes::from_string(sender.group_id().to_owned())))
             .with_producer_id(producer.id.into())
             .with_producer_epoch(producer.epoch)
             .with_topics(vec![topic])
@@ -682,10 +651,8 @@ impl Uplink {
     /// What commits a sender's new position without a transaction, behind records that were acknowledged.
     fn plain_position_request(&self, end: &RangeEnd) -> OffsetCommitRequest {
         let sender = &self.senders[end.sender];
-        let target = sender.target.expect("a sender that sends has a target");
-        let CoordinatorKey::Group(group_id) = &sender.group else { unreachable!("positions are kept by groups") };
         let metadata = sender.position_at(end.offset, end.mark).metadata();
-        commit_request(group_id, (&sender.remote, target.partition), end.offset, metadata)
+        commit_request(sender.group_id(), (sender.remote(), sender.target_partition()), end.offset, metadata)
     }
 
     /// Asks senders' groups to take positions, all at once, and those again that did not, until each has answered or
@@ -703,20 +670,19 @@ impl Uplink {
             doing: String,
             needed: String,
         }
-        let left = |(sender, request)| {
-            let PartitionSender { group, name, remote, .. } = &self.senders[sender];
-            let CoordinatorKey::Group(group_id) = group else { unreachable!("positions are kept by groups") };
-            let doing = format!("committing the position of {name}");
-            let needed = format!("the group {group_id} and the topic {remote}");
-            Left { sender, group: group.clone(), request, doing, needed }
+        let left = |(sender, request): (usize, R)| {
+            let of = &self.senders[sender];
+            let doing = format!("committing the position of {}", of.name());
+            let needed = format!("the group {} and the topic {}", of.group_id(), of.remote());
+            Left { sender, group: of.group().clone(), request, doing, needed }
         };
         let mut left: Vec<Left<R>> = requests.into_iter().map(left).collect();
         if left.is_empty() {
             return Ok(());
         }
         let mut refused = Vec::new();
-        let deadline = Instant::now() + self.transaction_timeout;
-        let committed = self.retry(Patience::Until(deadline), |cluster| {
+        let deadline = Instant::now() + self.producer.transaction_timeout();
+        let committed = self.session.retry(Patience::Until(deadline), |cluster| {
             let requests: Vec<_> = left.iter().map(|left| (&left.group, &left.request)).collect();
             let mut answers = cluster.ask_coordinators(&requests).into_iter();
             let mut failure = None;
@@ -740,50 +706,5 @@ impl Uplink {
             changes.push((sender, SenderChange::Paused(PauseReason::ClusterRefuses { reason })));
         }
         committed.map_err(Lost::from)
-    }
-
-    /// Ends the transaction, and asks until there is an answer. The epoch that is current from then on comes with it.
-    fn end(&mut self, committed: bool) -> std::result::Result<(), Lost> {
-        let producer = self.producer.expect("a transaction has a producer");
-        let request = EndTxnRequest::default()
-            .with_transactional_id(self.transactional_id())
-            .with_producer_id(producer.id.into())
-            .with_producer_epoch(producer.epoch)
-            .with_committed(committed);
-        let transaction = CoordinatorKey::Transaction(self.config.transactional_id());
-        let doing = if committed { "committing a transaction" } else { "aborting a transaction" };
-        let answer = self.retry(Patience::Grace, |cluster| {
-            let answer = cluster.ask_coordinator(&transaction, &request)?;
-            check(doing, answer.error_code).map_err(|error| error.needing_id(&transaction))?;
-            Ok(answer)
-        });
-        let answer = answer.map_err(Lost::from)?;
-        // At the end of the epochs it is another id, too.
-        if answer.producer_id.0 >= 0 {
-            self.producer = Some(Producer { id: answer.producer_id.0, epoch: answer.producer_epoch });
-        }
-        Ok(())
-    }
-
-    /// Aborts what is open, and makes sure that nothing of it can still arrive. Without transactions there is
-    /// nothing to abort; what arrived stays there, and is sent again.
-    pub(super) fn abort(&mut self) -> Result<()> {
-        if !self.in_transactions() {
-            return self.init_producer(None);
-        }
-        match self.end(false) {
-            Ok(()) => Ok(()),
-            Err(Lost::Fatal(error)) => Err(error),
-            Err(_) => self.claim_own_id(),
-        }
-    }
-
-    /// What the next transaction may carry after one with `bytes` that failed for lack of time, or succeeded.
-    pub(super) fn adapt(&mut self, ended: Ended, bytes: usize) {
-        self.bytes_max = match ended {
-            Ended::Committed => self.bytes_max.saturating_mul(2).min(self.config.transaction_bytes),
-            Ended::Again | Ended::Aborted => self.bytes_max,
-            Ended::Late => (self.bytes_max.min(bytes) / 2).max(1),
-        };
     }
 }

@@ -21,12 +21,14 @@ use std::time::Duration;
 use edgelog_core::{Offset, RecordBatch, TimestampMs};
 use uuid::Uuid;
 
-use super::accumulator::{DrainLimits, InternalTopic as SideTopic, Kind, TransactionPlan, collect};
+use super::accumulator::{DrainLimits, Kind, TransactionPlan, collect};
 use super::committed_offset::CommittedOffset;
 use super::config::BridgeConfig;
-use super::partition_sender::{Ownership, PartitionSender, Target, check_ownership};
+use super::ownership::{Ownership, check_ownership};
+use super::partition_sender::{PartitionSender, SenderChange, Target};
 use super::producer_header::Producer;
 use super::progress_file::{LogProgress, ProgressFile};
+use super::targets::InternalTopic as SideTopic;
 use crate::clock::ManualClock;
 use crate::kafka::CoordinatorKey;
 use crate::storage::Storage;
@@ -151,7 +153,7 @@ impl Uplink {
         let storage: Arc<dyn Storage> = Arc::new(disk.clone());
         let Ok(failed) = FailedFlushes::open(Arc::clone(&storage), BRIDGE_FILE) else { return Ok(()) };
         let Ok(progress) = ProgressFile::open(storage) else { return Ok(()) };
-        if progress.is_damaged && self.known.is_noted {
+        if progress.is_damaged() && self.known.is_noted {
             return Err("a bridge that starts finds its note damaged".into());
         }
         self.process = Some(Process { disk, store, progress, failed, senders: Vec::new() });
@@ -170,7 +172,7 @@ impl Uplink {
         let Some(process) = &mut self.process else { return Ok(()) };
         for topic in TOPICS {
             let name = name(topic);
-            if process.senders.iter().any(|sender| sender.name == name) {
+            if process.senders.iter().any(|sender| *sender.name() == name) {
                 continue;
             }
             let Ok(log) = process.store.log(topic, 0) else { continue };
@@ -178,10 +180,10 @@ impl Uplink {
                 continue;
             }
             let mut sender = PartitionSender::new(name.clone(), log, CoordinatorKey::Group("g".into()), REMOTE.into());
-            sender.target = Some(Target { partition: 0, topic_id: TOPIC_ID });
+            sender.aim_at(Target { partition: 0, topic_id: TOPIC_ID });
             sender.inherit_failed_flush(&process.failed);
             let committed = self.known.cluster.get(&name).and_then(|delivered| delivered.position);
-            let entry = process.progress.entries.get(&name);
+            let entry = process.progress.entries().get(&name);
             // The cluster has forgotten the position, and tells of the transaction that was intended alone.
             let noted = entry.and_then(|entry| match &entry.pending {
                 Some(intent) if committed.is_some_and(|at| at.offset >= intent.to.offset) => Some(intent.to),
@@ -191,7 +193,7 @@ impl Uplink {
                 return Err(format!("the note goes on at {noted:?}, the cluster at {committed:?}"));
             }
             let started = match if by_note { noted } else { committed } {
-                Some(position) => match check_ownership(&sender.log, &position) {
+                Some(position) => match check_ownership(sender.log(), &position) {
                     Ok(Ownership::Ours) => sender.start_at(&position),
                     // As for damage: looked at again later.
                     Err(_) => continue,
@@ -200,11 +202,7 @@ impl Uplink {
                 None => sender.start_at_the_beginning(),
             };
             if started.is_ok() {
-                process.progress.entries.entry(name).or_insert_with(|| LogProgress {
-                    remote: REMOTE.into(),
-                    partition: -1,
-                    ..LogProgress::default()
-                });
+                process.progress.hold(&name, REMOTE);
                 process.senders.push(sender);
             }
         }
@@ -213,7 +211,9 @@ impl Uplink {
 
     /// Whether the note was written; a bridge that cannot write it ends.
     fn write_progress(&mut self) -> bool {
-        let Some(entries) = self.process.as_ref().map(|process| process.progress.entries.clone()) else { return false };
+        let Some(entries) = self.process.as_ref().map(|process| process.progress.entries().clone()) else {
+            return false;
+        };
         self.known.notes.push(entries.clone());
         self.mark("writing the note");
         let written = self.process.as_mut().is_some_and(|process| process.progress.write().is_ok());
@@ -235,21 +235,21 @@ impl Uplink {
         let sides = SideTopic { partition: 0, batch_bytes_max: 1 << 20 };
         let sides = HashMap::from([("edgelog.losses".to_owned(), Ok(sides))]);
         for sender in &mut process.senders {
-            let had_failed = sender.log.failed_flush().is_some();
-            let before = sender.log.offsets().recovery_point;
+            let had_failed = sender.log().failed_flush().is_some();
+            let before = sender.log().offsets().recovery_point;
             sender.make_durable(Duration::ZERO, &mut process.failed);
-            self.counts.beyond_checkpoint += usize::from(sender.log.offsets().recovery_point > before);
-            self.counts.settled += usize::from(had_failed && sender.log.failed_flush().is_none());
-            let is_failed = self.disk.sees_flag(&sender.name.to_string()).unwrap_or(false);
-            self.counts.stopped += usize::from(is_failed && sender.paused.is_some());
-            let shows_more = sender.log.offsets().log_end_offset > sender.log.offsets().recovery_point;
-            if is_failed && shows_more && sender.paused.is_none() {
+            self.counts.beyond_checkpoint += usize::from(sender.log().offsets().recovery_point > before);
+            self.counts.settled += usize::from(had_failed && sender.log().failed_flush().is_none());
+            let is_failed = self.disk.sees_flag(&sender.name().to_string()).unwrap_or(false);
+            self.counts.stopped += usize::from(is_failed && sender.paused().is_some());
+            let shows_more = sender.log().offsets().log_end_offset > sender.log().offsets().recovery_point;
+            if is_failed && shows_more && sender.paused().is_none() {
                 return Err("a bridge goes on with a log whose writer has failed".into());
             }
         }
         let terms = DrainLimits {
             config: &self.config,
-            sides: &sides,
+            internal: &sides,
             bytes_max: 16 << 10,
             request_bytes_max: 16 << 10,
             senders_max: usize::MAX,
@@ -260,7 +260,7 @@ impl Uplink {
         let collected = collect(&mut process.senders, &terms);
         for sender in &mut process.senders {
             // A minute later it is looked at again.
-            if sender.paused.take().is_some() {
+            if sender.end_pause().is_some() {
                 let _ = sender.rewind();
             }
         }
@@ -270,7 +270,7 @@ impl Uplink {
     fn send(&mut self, collected: &TransactionPlan) -> Result<(), String> {
         let process = self.process.as_mut().expect("it has collected");
         for piece in &collected.pieces {
-            let delivered = self.known.cluster.entry(process.senders[piece.sender].name.clone()).or_default();
+            let delivered = self.known.cluster.entry(process.senders[piece.sender].name().clone()).or_default();
             if piece.kind != Kind::Records {
                 continue;
             }
@@ -295,8 +295,8 @@ impl Uplink {
             if self.mistake == Mistake::DoneFirst {
                 (entry.acknowledged, entry.pending) = (Some(to), None);
             }
-            process.progress.entries.insert(sender.name.clone(), entry);
-            positions.push((sender.name.clone(), to));
+            process.progress.intend(sender.name(), entry);
+            positions.push((sender.name().clone(), to));
         }
         self.mark("sent");
         if self.mistake == Mistake::CommitFirst {
@@ -319,8 +319,8 @@ impl Uplink {
         let process = self.process.as_mut().expect("it has written its note");
         for end in &collected.ends {
             let sender = &mut process.senders[end.sender];
-            sender.advance(end);
-            process.progress.entries.insert(sender.name.clone(), sender.progress(None));
+            sender.apply(SenderChange::Committed(*end));
+            process.progress.acknowledge(sender.name(), sender.progress(None));
         }
         // When it has caught up.
         if self.rng.chance(40) {
@@ -488,14 +488,14 @@ fn verify(core: &Core, known: &Known, image: Image) -> Result<(), String> {
     let disk = SimDisk::from_core(core.image(image));
     let storage: Arc<dyn Storage> = Arc::new(disk.clone());
     let progress = ProgressFile::open(storage).map_err(|error| format!("the note: {error}"))?;
-    if progress.is_damaged && known.is_noted {
+    if progress.is_damaged() && known.is_noted {
         return Err("the note is damaged".into());
     }
-    if !known.notes.contains(&progress.entries) {
-        return Err(format!("the note is none of the last: {:?}, not of {:?}", progress.entries, known.notes));
+    if !known.notes.contains(progress.entries()) {
+        return Err(format!("the note is none of the last: {:?}, not of {:?}", progress.entries(), known.notes));
     }
     for (log, Delivered { position, .. }) in &known.cluster {
-        let entry = progress.entries.get(log);
+        let entry = progress.entries().get(log);
         let done = entry.and_then(|entry| entry.acknowledged);
         let intended = entry.and_then(|entry| entry.pending.as_ref()).map(|intent| intent.to);
         if done != *position && intended != *position {

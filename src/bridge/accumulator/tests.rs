@@ -1,12 +1,27 @@
 //! What is collected of a log, held to the obvious: its records, one by one.
 
 use super::super::committed_offset::CommittedOffset;
-use super::super::partition_sender::{Ownership, Refused, Target, check_ownership};
+use super::super::ownership::{Ownership, check_ownership};
+use super::super::partition_sender::{SenderChange, Target};
+use super::super::refused_records::Refused;
+use super::super::target_rules::TargetRules;
 use super::*;
 use crate::kafka::CoordinatorKey;
 use crate::storage::{Access, MemoryStorage, Storage};
 use crate::{NewRecord, NewTopic, Store, TopicPartition};
 use edgelog_core::RecordBatch;
+use std::collections::HashMap;
+
+/// The rules of a target that takes batches of so many bytes.
+fn with_limit(max_message_bytes: usize) -> TargetRules {
+    TargetRules { max_message_bytes, ..TargetRules::default() }
+}
+
+/// The target has refused this record, by name.
+fn refused_one(refusal: Refusal) -> SenderChange {
+    let (offset, named) = (refusal.offset, vec![refusal.clone()]);
+    SenderChange::Refused { named, batch: Refused { offsets: (offset, offset + 1), records: 1, bytes: 1, refusal } }
+}
 
 /// What is collected of these senders, in transactions of 4 MiB.
 fn collect_all(senders: &mut [PartitionSender]) -> TransactionPlan {
@@ -23,7 +38,8 @@ fn collect_with(
     let sides = [&config.dead_letters, &config.losses].map(|name| (name.clone(), side.clone())).into();
     let only = senders.iter().position(PartitionSender::is_searching);
     let (request_bytes_max, senders_max) = (usize::MAX, usize::MAX);
-    let terms = DrainLimits { config, sides: &sides, bytes_max, request_bytes_max, senders_max, first: 0, now, only };
+    let terms =
+        DrainLimits { config, internal: &sides, bytes_max, request_bytes_max, senders_max, first: 0, now, only };
     collect(senders, &terms)
 }
 
@@ -42,7 +58,7 @@ fn no_log_waits_for_ever_behind_others_that_fill_every_transaction() {
         let (bytes_max, request_bytes_max, now) = (4 << 20, usize::MAX, TimestampMs(0));
         let terms = DrainLimits {
             config: &config,
-            sides: &sides,
+            internal: &sides,
             bytes_max,
             request_bytes_max,
             senders_max: 2,
@@ -74,9 +90,10 @@ fn sender_on(storage: MemoryStorage, config: &[(&str, &str)], batch_bytes_max: u
     }
     store.create_topic(&topic).unwrap();
     let (name, group) = (TopicPartition::new("t", 0), CoordinatorKey::Group("g".to_owned()));
-    let target = Some(Target { partition: 0, topic_id: uuid::Uuid::nil() });
+    let target = Target { partition: 0, topic_id: uuid::Uuid::nil() };
     let mut sender = PartitionSender::new(name, store.log("t", 0).unwrap(), group, "t".to_owned());
-    (sender.batch_bytes_max, sender.target) = (batch_bytes_max, target);
+    sender.set_rules(with_limit(batch_bytes_max));
+    sender.aim_at(target);
     (store, sender)
 }
 
@@ -112,7 +129,7 @@ fn fill(sender: &PartitionSender, count: i64, value_len: usize) -> Vec<Flat> {
         if n % 3 == 0 {
             record.value = None;
         }
-        sender.log.append(record).unwrap();
+        sender.log().append(record).unwrap();
         let headers = record.headers.iter().map(|h| (h.key.to_vec(), h.value.map(<[u8]>::to_vec))).collect();
         sent.push((1000 - n, record.key.map(<[u8]>::to_vec), record.value.map(<[u8]>::to_vec), headers));
     }
@@ -130,7 +147,7 @@ fn small_batches_become_one_and_no_record_changes() {
         sender.start_at_the_beginning().unwrap();
         let mut senders = [sender];
         let collected = collect_all(&mut senders);
-        assert_eq!(senders[0].paused, None);
+        assert_eq!(senders[0].paused(), None);
         assert_eq!((collected.pieces.len(), collected.ends.len(), collected.ends[0].offset), (1, 1, Offset(500)));
         assert_eq!(records_of(&collected), sent);
         commit(&mut senders, &collected);
@@ -141,19 +158,19 @@ fn small_batches_become_one_and_no_record_changes() {
 #[test]
 fn a_large_batch_goes_as_it_is_and_one_beyond_the_target_s_limit_becomes_several() {
     let (_store, mut whole) = sender(&[], 1 << 20);
-    let mut batch = whole.log.batch();
+    let mut batch = whole.log().batch();
     for n in 0..100_u8 {
         batch.push(NewRecord::value(&[n; 1000]).with_timestamp(TimestampMs(5))).unwrap();
     }
-    whole.log.append_batch(&mut batch).unwrap();
+    whole.log().append_batch(&mut batch).unwrap();
     whole.start_at_the_beginning().unwrap();
-    let stored = whole.log.reader(crate::OffsetSpec::Earliest).unwrap().next_batch().unwrap().unwrap();
+    let stored = whole.log().reader(crate::OffsetSpec::Earliest).unwrap().next_batch().unwrap().unwrap();
     let mut senders = [whole];
     let collected = collect_all(&mut senders);
     assert_eq!(collected.pieces.len(), 1);
     assert_eq!(&collected.pieces[0].wire[..], stored.bytes());
 
-    senders[0].batch_bytes_max = 20_000;
+    senders[0].set_rules(with_limit(20_000));
     senders[0].start_at_the_beginning().unwrap();
     let split = collect_all(&mut senders);
     assert!(split.pieces.len() > 4 && split.pieces.iter().all(|piece| piece.wire.len() <= 20_000));
@@ -162,17 +179,17 @@ fn a_large_batch_goes_as_it_is_and_one_beyond_the_target_s_limit_becomes_several
 
     // A single record that no batch of the target can hold: the log waits where that was chosen.
     let config = BridgeConfig { on_refused: RefusedRule::Stop, ..BridgeConfig::default() };
-    senders[0].batch_bytes_max = 500;
+    senders[0].set_rules(with_limit(500));
     senders[0].start_at_the_beginning().unwrap();
     assert!(collect_with(&mut senders, &config, 4 << 20, TimestampMs(0)).is_empty());
-    assert!(senders[0].paused.as_ref().unwrap().to_string().contains("max.message.bytes"), "{:?}", senders[0].paused);
+    assert!(senders[0].paused().unwrap().to_string().contains("max.message.bytes"), "{:?}", senders[0].paused());
 }
 
 /// Appends batches of 20 records of 1000 bytes, which snappy makes no smaller.
 fn fill_batches(sender: &PartitionSender, count: usize) {
     let mut seed = 1_u64;
     for _ in 0..count {
-        let mut batch = sender.log.batch();
+        let mut batch = sender.log().batch();
         for _ in 0..20 {
             let value: Vec<u8> = std::iter::repeat_with(|| {
                 seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -182,7 +199,7 @@ fn fill_batches(sender: &PartitionSender, count: usize) {
             .collect();
             batch.push(NewRecord::value(&value).with_timestamp(TimestampMs(5))).unwrap();
         }
-        sender.log.append_batch(&mut batch).unwrap();
+        sender.log().append_batch(&mut batch).unwrap();
     }
 }
 
@@ -205,7 +222,7 @@ fn batches_are_not_joined_where_they_would_have_to_be_compressed() {
     let (_store, mut sender) = sender(&[("compression.type", "snappy")], 1 << 20);
     fill_batches(&sender, 26);
     sender.start_at_the_beginning().unwrap();
-    let mut reader = sender.log.reader(crate::OffsetSpec::Earliest).unwrap();
+    let mut reader = sender.log().reader(crate::OffsetSpec::Earliest).unwrap();
     for piece in &collect_all(&mut [sender]).pieces {
         assert_eq!(&piece.wire[..], reader.next_batch().unwrap().unwrap().bytes());
     }
@@ -214,18 +231,18 @@ fn batches_are_not_joined_where_they_would_have_to_be_compressed() {
 
 /// Commits what was collected, as far as the senders are concerned.
 fn commit(senders: &mut [PartitionSender], collected: &TransactionPlan) {
-    collected.ends.iter().for_each(|end| senders[end.sender].advance(end));
+    collected.ends.iter().for_each(|end| senders[end.sender].apply(SenderChange::Committed(*end)));
 }
 
 #[test]
 fn a_batch_larger_than_a_transaction_is_cut_down_to_single_records() {
     for bytes_max in [1, 3000, 40_000] {
         let (_store, whole) = sender(&[], 1 << 20);
-        let mut batch = whole.log.batch();
+        let mut batch = whole.log().batch();
         for n in 0..100_u8 {
             batch.push(NewRecord::value(&[n; 1000]).with_timestamp(TimestampMs(5))).unwrap();
         }
-        whole.log.append_batch(&mut batch).unwrap();
+        whole.log().append_batch(&mut batch).unwrap();
         fill(&whole, 10, 10);
         let mut senders = [whole];
         senders[0].start_at_the_beginning().unwrap();
@@ -240,13 +257,16 @@ fn a_batch_larger_than_a_transaction_is_cut_down_to_single_records() {
             found.extend(records_of(&collected));
             commit(&mut senders, &collected);
             // What is committed can be gone on from, also within a batch.
-            let position = senders[0].position_at(senders[0].position, senders[0].mark.unwrap());
-            assert_eq!(check_ownership(&senders[0].log, &position).unwrap(), Ownership::Ours);
+            let position = senders[0].acknowledged().unwrap();
+            assert_eq!(check_ownership(senders[0].log(), &position).unwrap(), Ownership::Ours);
             senders[0].start_at(&position).unwrap();
             transactions += 1;
         }
         assert_eq!(found, whole);
-        assert!(transactions >= 110_000 / (bytes_max + 2100) && senders[0].position == 110, "{transactions}");
+        assert!(
+            transactions >= 110_000 / (bytes_max + 2100) && senders[0].position().unwrap() == 110,
+            "{transactions}"
+        );
     }
 }
 
@@ -267,7 +287,7 @@ fn send_to(senders: &mut [PartitionSender], config: &BridgeConfig, refuses: impl
             let refusal = Refusal { offset: piece.offsets.0, code: Code(87), reason: "no".to_owned() };
             let records = piece.records.unsigned_abs();
             let refused = Refused { offsets: piece.offsets, records, bytes: piece.wire.len(), refusal };
-            senders[piece.sender].narrow(&refused);
+            senders[piece.sender].apply(SenderChange::Refused { named: Vec::new(), batch: refused });
             senders[piece.sender].rewind().unwrap();
             aborted += 1;
             continue;
@@ -293,11 +313,11 @@ fn the_records_that_the_target_refuses_are_found_by_halves_and_become_dead_lette
     for (in_batches_of, refused) in [(100, vec![37]), (1, vec![37]), (100, vec![0, 1, 98, 99]), (7, vec![50, 52])] {
         let (_store, mut all) = sender(&[], 1 << 20);
         for first in (0..100_u8).step_by(in_batches_of) {
-            let mut batch = all.log.batch();
+            let mut batch = all.log().batch();
             for n in first..100.min(first + in_batches_of as u8) {
                 batch.push(NewRecord::value(&[n]).with_timestamp(TimestampMs(5))).unwrap();
             }
-            all.log.append_batch(&mut batch).unwrap();
+            all.log().append_batch(&mut batch).unwrap();
         }
         all.start_at_the_beginning().unwrap();
         let mut senders = [all];
@@ -306,14 +326,14 @@ fn the_records_that_the_target_refuses_are_found_by_halves_and_become_dead_lette
             (0..100_u8).map(|n| if refused.contains(&n) { -i64::from(n) } else { n.into() }).collect();
         assert_eq!(arrived, expected);
         assert!(aborted <= 16 * refused.len() as u32, "{aborted} aborted");
-        assert!(!senders[0].is_searching() && senders[0].paused.is_none());
+        assert!(!senders[0].is_searching() && senders[0].paused().is_none());
 
         // Where that was chosen, the log waits at the record instead, and goes on once it is taken.
         let stops = BridgeConfig { on_refused: RefusedRule::Stop, ..BridgeConfig::default() };
         senders[0].start_at_the_beginning().unwrap();
         let (arrived, _) = send_to(&mut senders, &stops, |value| refused.contains(&value));
         assert_eq!(arrived, (0..i64::from(refused[0])).collect::<Vec<_>>());
-        assert!(senders[0].paused.take().unwrap().to_string().contains("is refused: no"));
+        assert!(senders[0].end_pause().unwrap().to_string().contains("is refused: no"));
         senders[0].rewind().unwrap();
         let (arrived, _) = send_to(&mut senders, &stops, |_| false);
         assert_eq!(arrived, (i64::from(refused[0])..100).collect::<Vec<_>>());
@@ -327,20 +347,20 @@ fn records_that_will_be_refused_are_dead_letters_without_a_transaction_that_is_a
         let (_store, mut all) = sender(&[], 1 << 20);
         let is_bad = |n: u8| n % 9 == 4;
         for first in (0..100_u8).step_by(stored_in) {
-            let mut batch = all.log.batch();
+            let mut batch = all.log().batch();
             for n in first..first + stored_in as u8 {
                 let value = vec![n; if is_bad(n) && !is_compacted { 30_000 } else { 200 }];
                 let record = NewRecord::value(&value).with_timestamp(TimestampMs(5));
                 let record = if is_bad(n) && is_compacted { record } else { record.with_key(b"key") };
                 batch.push(record).unwrap();
             }
-            all.log.append_batch(&mut batch).unwrap();
+            all.log().append_batch(&mut batch).unwrap();
         }
-        (all.wants_keys, all.batch_bytes_max) = (is_compacted, 20_000);
+        all.set_rules(TargetRules { wants_keys: is_compacted, ..with_limit(20_000) });
         all.start_at_the_beginning().unwrap();
         let mut senders = [all];
         let collected = collect_all(&mut senders);
-        assert_eq!((collected.ends[0].offset, senders[0].paused.as_ref()), (Offset(100), None));
+        assert_eq!((collected.ends[0].offset, senders[0].paused()), (Offset(100), None));
         let mut sent = Vec::new();
         for piece in &collected.pieces {
             match &piece.kind {
@@ -361,7 +381,7 @@ fn records_that_will_be_refused_are_dead_letters_without_a_transaction_that_is_a
         senders[0].start_at_the_beginning().unwrap();
         let (arrived, aborted) = send_to(&mut senders, &stops, |_| false);
         assert_eq!((arrived, aborted), ((0..4).collect::<Vec<i64>>(), 0));
-        assert!(senders[0].paused.as_ref().unwrap().to_string().contains("the record at offset 4 is refused"));
+        assert!(senders[0].paused().unwrap().to_string().contains("the record at offset 4 is refused"));
     }
 }
 
@@ -379,7 +399,7 @@ fn a_record_that_the_broker_names_by_its_index_is_found_by_its_offset() {
     // As the pieces of a log have them.
     let (_store, mut all) = sender(&[], 1 << 20);
     fill(&all, 100, 100);
-    all.refuse(Refusal { offset: Offset(50), code: Code(87), reason: "no".to_owned() });
+    all.apply(refused_one(Refusal { offset: Offset(50), code: Code(87), reason: "no".to_owned() }));
     all.start_at_the_beginning().unwrap();
     let collected = collect_all(&mut [all]);
     let runs: Vec<&Runs> = collected.pieces.iter().map(|piece| &piece.runs).collect();
@@ -389,13 +409,13 @@ fn a_record_that_the_broker_names_by_its_index_is_found_by_its_offset() {
 #[test]
 fn what_lies_before_a_refused_record_in_its_stored_batch_is_sent() {
     let (_store, mut all) = sender(&[], 1 << 20);
-    let mut batch = all.log.batch();
+    let mut batch = all.log().batch();
     for n in 0..100_u8 {
         batch.push(NewRecord::value(&vec![n; if n == 37 { 5000 } else { 80 }]).with_timestamp(TimestampMs(5))).unwrap();
     }
-    all.log.append_batch(&mut batch).unwrap();
+    all.log().append_batch(&mut batch).unwrap();
     // The large one is a piece of its own.
-    all.batch_bytes_max = 5100;
+    all.set_rules(with_limit(5100));
     all.start_at_the_beginning().unwrap();
     let (arrived, aborted) = send_to(&mut [all], &BridgeConfig::default(), |value| value == 37);
     assert_eq!(arrived, (0..100).map(|n| if n == 37 { -37 } else { n }).collect::<Vec<_>>());
@@ -407,9 +427,9 @@ fn a_dead_letter_has_the_record_and_says_where_it_was_and_why_it_was_refused() {
     let (_store, mut log) = sender(&[], 1 << 20);
     let headers = [Header::new("own", b"1")];
     let record = NewRecord::value(b"value").with_key(b"key").with_headers(&headers).with_timestamp(TimestampMs(1234));
-    log.log.append(record).unwrap();
+    log.log().append(record).unwrap();
     log.start_at_the_beginning().unwrap();
-    log.refuse(Refusal { offset: Offset(0), code: Code(87), reason: "words".to_owned() });
+    log.apply(refused_one(Refusal { offset: Offset(0), code: Code(87), reason: "words".to_owned() }));
     let mut senders = [log];
     let config = BridgeConfig { device: "d".to_owned(), ..BridgeConfig::default() };
     let collected = collect_with(&mut senders, &config, 4 << 20, TimestampMs(99));
@@ -442,22 +462,22 @@ fn a_dead_letter_has_the_record_and_says_where_it_was_and_why_it_was_refused() {
 fn what_was_deleted_before_it_was_sent_is_told_in_its_place_or_stops_the_log() {
     let (_store, mut log) = sender(&[], 1 << 20);
     for n in 0..10_u8 {
-        log.log.append(NewRecord::value(&[n]).with_timestamp(TimestampMs(5))).unwrap();
+        log.log().append(NewRecord::value(&[n]).with_timestamp(TimestampMs(5))).unwrap();
     }
     log.start_at_the_beginning().unwrap();
     let mut senders = [log];
     let collected = collect_with(&mut senders, &BridgeConfig::default(), 1, TimestampMs(0));
     assert_eq!(collected.ends[0].offset, 1);
     commit(&mut senders, &collected);
-    let position = senders[0].position_at(Offset(1), senders[0].mark.unwrap());
+    let position = senders[0].position_at(Offset(1), senders[0].acknowledged().unwrap().mark);
     for _ in 0..2 {
-        let before = senders[0].position;
-        senders[0].log.delete_records_before(before + 3).unwrap();
-        let position = senders[0].position_at(before, senders[0].mark.unwrap());
+        let before = senders[0].position().unwrap();
+        senders[0].log().delete_records_before(before + 3).unwrap();
+        let position = senders[0].position_at(before, senders[0].acknowledged().unwrap().mark);
         senders[0].start_at(&position).unwrap();
         let stops = BridgeConfig { on_lost: LostRule::Stop, ..BridgeConfig::default() };
         assert!(collect_with(&mut senders, &stops, 4 << 20, TimestampMs(0)).is_empty());
-        let reason = senders[0].paused.take().unwrap().to_string();
+        let reason = senders[0].end_pause().unwrap().to_string();
         assert!(reason.contains("deleted here before they were sent"), "{reason}");
         let collected = collect_with(&mut senders, &BridgeConfig::default(), 1, TimestampMs(0));
         let lost = Kind::Loss(Loss {
@@ -470,8 +490,8 @@ fn what_was_deleted_before_it_was_sent_is_told_in_its_place_or_stops_the_log() {
         commit(&mut senders, &collected);
     }
     // Nothing but a loss was committed: that position is one to go on from.
-    let position = CommittedOffset { offset: Offset(7), mark: senders[0].mark.unwrap(), ..position };
-    assert_eq!(check_ownership(&senders[0].log, &position).unwrap(), Ownership::Ours);
+    let position = CommittedOffset { offset: Offset(7), mark: senders[0].acknowledged().unwrap().mark, ..position };
+    assert_eq!(check_ownership(senders[0].log(), &position).unwrap(), Ownership::Ours);
     senders[0].start_at(&position).unwrap();
     assert_eq!(send_to(&mut senders, &BridgeConfig::default(), |_| false).0, [7, 8, 9]);
 }
@@ -481,17 +501,17 @@ fn what_damage_has_taken_is_told_and_what_lies_behind_is_sent() {
     let storage = MemoryStorage::new();
     let (_store, mut log) = sender_on(storage.clone(), &[], 1 << 20);
     for n in 0..10_u8 {
-        log.log.append(NewRecord::value(&[n; 100]).with_timestamp(TimestampMs(5))).unwrap();
+        log.log().append(NewRecord::value(&[n; 100]).with_timestamp(TimestampMs(5))).unwrap();
     }
-    log.log.flush().unwrap();
+    log.log().flush().unwrap();
     let file = storage.open("t-0/00000000000000000000.log", Access::Write).unwrap();
-    let first = log.log.reader(OffsetSpec::Earliest).unwrap().next_batch().unwrap().unwrap();
+    let first = log.log().reader(OffsetSpec::Earliest).unwrap().next_batch().unwrap().unwrap();
     file.write_at(b"X", first.bytes().len() as u64 * 4 + 80).unwrap();
     log.start_at_the_beginning().unwrap();
     let mut senders = [log];
     let stops = BridgeConfig { on_lost: LostRule::Stop, ..BridgeConfig::default() };
     assert_eq!(send_to(&mut senders, &stops, |_| false).0, [0, 1, 2, 3]);
-    assert!(senders[0].paused.take().unwrap().to_string().contains("damaged"));
+    assert!(senders[0].end_pause().unwrap().to_string().contains("damaged"));
     let arrived = send_to(&mut senders, &BridgeConfig::default(), |_| false).0;
     assert_eq!(arrived, [-4, -5, 5, 6, 7, 8, 9]);
 }
@@ -500,9 +520,9 @@ fn what_damage_has_taken_is_told_and_what_lies_behind_is_sent() {
 fn restamped_records_have_the_present_time_and_keep_their_own_in_a_header() {
     let (_store, mut log) = sender(&[], 1 << 20);
     for timestamp in [1_000, 9_000] {
-        log.log.append(NewRecord::value(b"x").with_timestamp(TimestampMs(timestamp))).unwrap();
+        log.log().append(NewRecord::value(b"x").with_timestamp(TimestampMs(timestamp))).unwrap();
     }
-    log.retention_ms = Some(3_000);
+    log.set_rules(TargetRules { retention_ms: Some(3_000), ..log.rules().clone() });
     log.start_at_the_beginning().unwrap();
     let mut senders = [log];
     let config = BridgeConfig { expired: ExpiredRule::Restamp, ..BridgeConfig::default() };
@@ -514,12 +534,12 @@ fn restamped_records_have_the_present_time_and_keep_their_own_in_a_header() {
 #[test]
 fn records_below_the_log_start_are_not_sent() {
     let (_store, mut sender) = sender(&[], 1 << 20);
-    let mut batch = sender.log.batch();
+    let mut batch = sender.log().batch();
     for n in 0..10_u8 {
         batch.push(NewRecord::value(&[n; 3000]).with_timestamp(TimestampMs(5))).unwrap();
     }
-    sender.log.append_batch(&mut batch).unwrap();
-    sender.log.delete_records_before(Offset(4)).unwrap();
+    sender.log().append_batch(&mut batch).unwrap();
+    sender.log().delete_records_before(Offset(4)).unwrap();
     sender.start_at_the_beginning().unwrap();
     let mut senders = [sender];
     let collected = collect_all(&mut senders);
@@ -532,14 +552,14 @@ fn records_below_the_log_start_are_not_sent() {
 fn what_the_target_would_delete_on_arrival_is_not_sent() {
     let (_store, mut sender) = sender(&[], 1 << 20);
     for timestamp in [1_000, 2_000, 500] {
-        sender.log.append(NewRecord::value(b"x").with_timestamp(TimestampMs(timestamp))).unwrap();
+        sender.log().append(NewRecord::value(b"x").with_timestamp(TimestampMs(timestamp))).unwrap();
     }
-    sender.retention_ms = Some(3_000);
+    sender.set_rules(TargetRules { retention_ms: Some(3_000), ..sender.rules().clone() });
     sender.start_at_the_beginning().unwrap();
     let mut senders = [sender];
     let collected = collect_with(&mut senders, &BridgeConfig::default(), 4 << 20, TimestampMs(4_000));
     assert_eq!(collected.ends[0].offset, 2);
-    assert!(senders[0].paused.as_ref().unwrap().to_string().contains("retention.ms=3000"));
+    assert!(senders[0].paused().unwrap().to_string().contains("retention.ms=3000"));
 }
 
 /// A batch that this device cannot decompress goes to the cluster as it is, also among small ones.
@@ -562,7 +582,7 @@ fn a_batch_that_cannot_be_decompressed_here_goes_as_it_is() {
     let mut batch = vec![0; HEADER_LEN];
     batch.extend(&frame);
     builder.finish_compressed(CompressionType::Zstd, &mut batch, frame.len()).unwrap();
-    whole.log.append_encoded(&batch, crate::Durability::Sync).unwrap();
+    whole.log().append_encoded(&batch, crate::Durability::Sync).unwrap();
     sent.push((1000, None, Some(value), Vec::new()));
     sent.extend(fill(&whole, 2, 10));
     drop(whole);
@@ -570,11 +590,11 @@ fn a_batch_that_cannot_be_decompressed_here_goes_as_it_is() {
     let store = Store::options().set("edgelog.decompressed.bytes.max", "1000").unwrap().open_on(storage).unwrap();
     let (name, group) = (TopicPartition::new("t", 0), CoordinatorKey::Group("g".to_owned()));
     let mut sender = PartitionSender::new(name, store.log("t", 0).unwrap(), group, "t".to_owned());
-    sender.batch_bytes_max = 1 << 20;
-    sender.target = Some(Target { partition: 0, topic_id: uuid::Uuid::nil() });
+    sender.set_rules(with_limit(1 << 20));
+    sender.aim_at(Target { partition: 0, topic_id: uuid::Uuid::nil() });
     sender.start_at_the_beginning().unwrap();
     let collected = collect_all(std::slice::from_mut(&mut sender));
-    assert_eq!(sender.paused, None);
+    assert_eq!(sender.paused(), None);
     assert!(records_of(&collected) == sent, "the records are those that were appended");
     assert_eq!(collected.ends[0].offset, 5);
     let offsets: Vec<_> = collected.pieces.iter().map(|piece| (piece.offsets.0.0, piece.offsets.1.0)).collect();

@@ -19,7 +19,7 @@ fn mixed(config: &[(&str, &str)], batch_bytes_max: usize) -> (Store, PartitionSe
     let (store, mut sender) = sender(config, batch_bytes_max);
     let mut appended = Vec::new();
     for (count, len) in [(1, 30), (1, 30), (500, 40), (3, 100), (400, 1000), (1, 30_000), (7, 10), (60, 300)] {
-        let mut batch = sender.log.batch();
+        let mut batch = sender.log().batch();
         for _ in 0..count {
             let n = appended.len();
             let (key, value) = (format!("key-{}", n * 7919 % 40), vec![n as u8; len]);
@@ -28,9 +28,9 @@ fn mixed(config: &[(&str, &str)], batch_bytes_max: usize) -> (Store, PartitionSe
             batch.push(record).unwrap();
             appended.push((9000 - n as i64, record.key.map(<[u8]>::to_vec), Some(value), Vec::new()));
         }
-        sender.log.append_batch(&mut batch).unwrap();
+        sender.log().append_batch(&mut batch).unwrap();
     }
-    sender.by_key = by_key(PARTITIONS);
+    sender.spread(by_key(PARTITIONS));
     sender.start_at_the_beginning().unwrap();
     (store, sender, appended)
 }
@@ -76,7 +76,7 @@ fn deliver(
     let (mut arrived, mut letters, mut aborted) = (Arrived::new(), Vec::new(), 0);
     loop {
         let plan = collect_with(std::slice::from_mut(sender), config, bytes_max, TimestampMs(0));
-        assert_eq!(sender.paused, None);
+        assert_eq!(sender.paused(), None);
         if plan.is_empty() {
             return (arrived, letters, aborted);
         }
@@ -93,7 +93,8 @@ fn deliver(
             let offset = piece.runs.offset_of(0).unwrap();
             let refusal = Refusal { offset, code: Code(87), reason: "no".to_owned() };
             let count = piece.records.unsigned_abs();
-            sender.narrow(&Refused { offsets: piece.offsets, records: count, bytes: piece.wire.len(), refusal });
+            let batch = Refused { offsets: piece.offsets, records: count, bytes: piece.wire.len(), refusal };
+            sender.apply(SenderChange::Refused { named: Vec::new(), batch });
             sender.rewind().unwrap();
             aborted += 1;
             continue;
@@ -101,7 +102,7 @@ fn deliver(
         for piece in &plan.pieces {
             match &piece.kind {
                 Kind::Records => {
-                    assert!(piece.wire.len() <= sender.batch_bytes_max);
+                    assert!(piece.wire.len() <= sender.rules().max_message_bytes);
                     assert_eq!(piece.to.0, "t");
                     arrived.entry(piece.to.1).or_default().extend(records(piece));
                 }
@@ -111,8 +112,8 @@ fn deliver(
         }
         commit(std::slice::from_mut(sender), &plan);
         // The position is one of the local log, whichever partitions its records went to.
-        let position = sender.position_at(sender.position, sender.mark.unwrap());
-        assert_eq!(check_ownership(&sender.log, &position).unwrap(), Ownership::Ours);
+        let position = sender.acknowledged().unwrap();
+        assert_eq!(check_ownership(sender.log(), &position).unwrap(), Ownership::Ours);
         sender.start_at(&position).unwrap();
     }
 }
@@ -129,7 +130,7 @@ fn every_record_goes_once_to_the_partition_of_its_key_and_in_the_order_of_the_lo
             let (arrived, letters, aborted) = deliver(&mut sender, &BridgeConfig::default(), bytes_max, |_| false);
             hold(&arrived, &appended);
             assert_eq!((arrived.len(), letters.len(), aborted), (6, 0, 0), "keys and those without fill all");
-            assert_eq!(sender.position, appended.len() as i64);
+            assert_eq!(sender.position().unwrap(), appended.len() as i64);
         }
     }
 }
@@ -185,9 +186,9 @@ fn batches_by_key_are_compressed_as_is_asked_for() {
 fn records_without_a_key_stay_together_for_a_batch_and_then_go_on() {
     let (_store, mut sender) = sender(&[], 20_000);
     for n in 0..200_u8 {
-        sender.log.append(NewRecord::value(&[n; 1000]).with_timestamp(TimestampMs(5))).unwrap();
+        sender.log().append(NewRecord::value(&[n; 1000]).with_timestamp(TimestampMs(5))).unwrap();
     }
-    sender.by_key = by_key(4);
+    sender.spread(by_key(4));
     sender.start_at_the_beginning().unwrap();
     let plan = collect_all(std::slice::from_mut(&mut sender));
     let to: Vec<i32> = plan.pieces.iter().map(|piece| piece.to.1).collect();
@@ -200,9 +201,9 @@ fn records_without_a_key_stay_together_for_a_batch_and_then_go_on() {
 fn where_there_is_one_partition_nothing_is_made_again() {
     let (_store, mut sender) = sender(&[], 1 << 20);
     fill_batches(&sender, 1);
-    sender.by_key = by_key(1);
+    sender.spread(by_key(1));
     sender.start_at_the_beginning().unwrap();
     let plan = collect_all(std::slice::from_mut(&mut sender));
-    let stored = sender.log.reader(OffsetSpec::Earliest).unwrap().next_batch().unwrap().unwrap();
+    let stored = sender.log().reader(OffsetSpec::Earliest).unwrap().next_batch().unwrap().unwrap();
     assert_eq!(&plan.pieces[0].wire[..], stored.bytes());
 }

@@ -59,14 +59,14 @@ fn transactions(sender: &mut PartitionSender, config: &BridgeConfig, bytes_max: 
     sender.start_at_the_beginning().unwrap();
     loop {
         let collected = collect_with(std::slice::from_mut(sender), config, bytes_max, TimestampMs(0));
-        assert_eq!(sender.paused, None);
+        assert_eq!(sender.paused(), None);
         if collected.is_empty() {
             return all;
         }
         commit(std::slice::from_mut(sender), &collected);
         // What is committed is an offset of this log, also within a stored batch.
-        let position = sender.position_at(sender.position, sender.mark.unwrap());
-        assert_eq!(check_ownership(&sender.log, &position).unwrap(), Ownership::Ours);
+        let position = sender.acknowledged().unwrap();
+        assert_eq!(check_ownership(sender.log(), &position).unwrap(), Ownership::Ours);
         all.push(collected);
     }
 }
@@ -83,7 +83,7 @@ fn every_codec_sends_what_every_codec_has_stored_with_no_record_changed() {
         for (count, bytes) in [(1, 20), (3, 300), (40, 1000), (1, 90_000), (100, 3000), (2, 10), (300, 1500)] {
             let values: Vec<_> = (0..count).map(|n| text(n, bytes)).collect();
             let (batch, records) = stored(stored_as, &values);
-            sender.log.append_encoded(&batch, crate::Durability::Sync).unwrap();
+            sender.log().append_encoded(&batch, crate::Durability::Sync).unwrap();
             len += batch.len();
             appended.extend(records);
         }
@@ -109,7 +109,7 @@ fn what_becomes_no_smaller_goes_as_it_is_stored() {
     for stored_as in codecs() {
         let (_store, mut sender) = sender(&[], 1 << 20);
         let (batch, records) = stored(stored_as, &[noise(1, 40_000)]);
-        sender.log.append_encoded(&batch, crate::Durability::Sync).unwrap();
+        sender.log().append_encoded(&batch, crate::Durability::Sync).unwrap();
         for sent_as in codecs() {
             let sent = transactions(&mut sender, &with_codec(sent_as), 4 << 20);
             assert_eq!(sent.iter().flat_map(records_of).collect::<Vec<_>>(), records);
@@ -133,13 +133,13 @@ fn limits_count_the_bytes_that_are_sent() {
     use CompressionType::Gzip;
     let values: Vec<_> = (0..300).map(|n| text(n, 1000)).collect();
     let (_store, mut log) = sender(&[], 40_000);
-    log.log.append_encoded(&stored(Plain, &values).0, crate::Durability::Sync).unwrap();
+    log.log().append_encoded(&stored(Plain, &values).0, crate::Durability::Sync).unwrap();
     let sent = transactions(&mut log, &with_codec(Gzip), 4 << 20);
     assert_eq!(sent[0].pieces.iter().map(|piece| piece.records).collect::<Vec<_>>(), [300]);
     assert!(sent[0].pieces[0].wire.len() <= 40_000);
 
     let (_store, mut log) = sender(&[], 40_000);
-    log.log.append_encoded(&stored(Gzip, &values).0, crate::Durability::Sync).unwrap();
+    log.log().append_encoded(&stored(Gzip, &values).0, crate::Durability::Sync).unwrap();
     let sent = transactions(&mut log, &with_codec(Plain), 4 << 20);
     assert!(sent[0].pieces.len() >= 8 && sent[0].pieces.iter().all(|piece| piece.wire.len() <= 40_000));
     assert_eq!(sent.iter().flat_map(records_of).count(), 300);
@@ -148,7 +148,7 @@ fn limits_count_the_bytes_that_are_sent() {
     let config = with_codec(Gzip);
     let (_store, mut log) = sender(&[], 40_000);
     for value in [text(0, 100_000), noise(0, 100_000), text(1, 10)] {
-        log.log.append(NewRecord::value(&value).with_timestamp(TimestampMs(5))).unwrap();
+        log.log().append(NewRecord::value(&value).with_timestamp(TimestampMs(5))).unwrap();
     }
     let sent = transactions(&mut log, &config, 4 << 20);
     let kinds: Vec<bool> = sent[0].pieces.iter().map(|piece| piece.kind == Kind::Records).collect();
@@ -166,7 +166,7 @@ fn what_grows_without_its_codec_is_cut_where_the_transaction_is_full() {
     let (mut appended, mut stored_bytes) = (0, 0);
     for n in 0..30_u8 {
         let (batch, records) = stored(CompressionType::Gzip, &vec![vec![n; 1000]; 500]);
-        log.log.append_encoded(&batch, crate::Durability::Sync).unwrap();
+        log.log().append_encoded(&batch, crate::Durability::Sync).unwrap();
         appended += records.len();
         stored_bytes += batch.len();
     }
@@ -187,15 +187,15 @@ fn a_batch_that_may_not_be_decompressed_goes_as_it_is_stored() {
     let storage = MemoryStorage::new();
     let (store, log) = sender_on(storage.clone(), &[], 1 << 20);
     let (batch, _) = stored(CompressionType::Gzip, &[text(0, 100_000)]);
-    log.log.append_encoded(&batch, crate::Durability::Sync).unwrap();
+    log.log().append_encoded(&batch, crate::Durability::Sync).unwrap();
     drop(log);
     store.close().unwrap();
     let store = Store::options().set("edgelog.decompressed.bytes.max", "5000").unwrap().open_on(storage).unwrap();
     for codec in [CompressionType::Lz4, Plain] {
         let (name, group) = (TopicPartition::new("t", 0), CoordinatorKey::Group("g".to_owned()));
         let mut log = PartitionSender::new(name, store.log("t", 0).unwrap(), group, "t".to_owned());
-        log.batch_bytes_max = 1 << 20;
-        log.target = Some(Target { partition: 0, topic_id: uuid::Uuid::nil() });
+        log.set_rules(with_limit(1 << 20));
+        log.aim_at(Target { partition: 0, topic_id: uuid::Uuid::nil() });
         let sent = transactions(&mut log, &with_codec(codec), 4 << 20);
         assert_eq!(sent[0].pieces[0].wire[HEADER_LEN..], batch[HEADER_LEN..]);
     }
