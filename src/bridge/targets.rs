@@ -424,3 +424,6 @@ fn create(session: &mut Session, senders: &[PartitionSender], names: &[String]) 
 fn is_absent(topic: &kafka::Result<RemoteTopic>) -> bool {
     topic.as_ref().err().and_then(KafkaError::code) == Some(UNKNOWN_TOPIC_OR_PARTITION)
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ mod security;
 mod stop;
 mod stream;
 #[cfg(test)]
-mod test_broker;
+pub(crate) mod test_broker;
 mod tls;
 
 #[cfg(fuzzing)]

@@ -21,7 +21,7 @@ pub(super) fn listen(respond: impl Fn(ApiKey, i16) -> Option<Bytes> + Clone + Se
 }
 
 /// As [`listen`]; `respond` gets each request's body as well.
-pub(super) fn listen_to(respond: impl Fn(ApiKey, i16, Bytes) -> Option<Bytes> + Clone + Send + 'static) -> u16 {
+pub(crate) fn listen_to(respond: impl Fn(ApiKey, i16, Bytes) -> Option<Bytes> + Clone + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
     let port = listener.local_addr().expect("it listens").port();
     thread::spawn(move || {
@@ -60,7 +60,7 @@ fn all_versions() -> Bytes {
     encoded(&ApiVersionsResponse::default().with_api_keys(apis.collect()), 3)
 }
 
-pub(super) fn encoded(response: &impl Encodable, version: i16) -> Bytes {
+pub(crate) fn encoded(response: &impl Encodable, version: i16) -> Bytes {
     let mut body = BytesMut::new();
     response.encode(&mut body, version).expect("a response");
     body.freeze()
