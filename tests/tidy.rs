@@ -3,15 +3,19 @@
 //!
 //! Each rule reads the sources as text. A rule that finds nothing to read fails: a moved folder must not switch it off.
 
+#[path = "tidy/fields.rs"]
+mod fields;
 #[path = "tidy/imports.rs"]
 mod imports;
 #[path = "tidy/words.rs"]
 mod words;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use fields::{OpenField, open_fields};
 use imports::{Circle, Crate, Import};
 
 const COLUMNS_MAX: usize = 120;
@@ -297,6 +301,80 @@ fn no_file_of_the_engine_is_too_long() {
         }
     }
     findings.none("A file that long is two files.");
+}
+
+/// Plain values of the bridge: structs that are only data, whose fields every file may read. All others keep theirs.
+const PLAIN_VALUES: &[&str] = &[
+    "BatchMark",
+    "BridgeConfig",
+    "CommittedOffset",
+    "Creation",
+    "DrainLimits",
+    "Hex",
+    "InternalTopic",
+    "LogProgress",
+    "Loss",
+    "OperatorDecision",
+    "PendingCommit",
+    "Producer",
+    "ProducerBatch",
+    "RangeEnd",
+    "Refusal",
+    "Refused",
+    "Resolved",
+    "StartFacts",
+    "StartPolicy",
+    "Target",
+    "TargetRules",
+    "TargetTopic",
+    "TimeBounds",
+    "TransactionPlan",
+    "TransactionResult",
+];
+
+/// What breaks the rule on fields in these sources; and the plain values that were met.
+fn shared_fields(sources: &[(PathBuf, String)]) -> (Findings, BTreeSet<String>) {
+    let (mut findings, mut met) = (Findings::default(), BTreeSet::new());
+    for (path, text) in sources {
+        for OpenField { line, name, field } in open_fields(text) {
+            if PLAIN_VALUES.contains(&name.as_str()) {
+                met.insert(name);
+            } else {
+                findings.add(path, line, &format!("`{name}` lets other files touch `{field}`"));
+            }
+        }
+    }
+    (findings, met)
+}
+
+#[test]
+fn no_file_of_the_bridge_touches_another_s_fields() {
+    let (findings, met) = shared_fields(&files("src/bridge", &[".rs"]));
+    findings.none("State has private fields, and methods named for what they do; a value that is only data is listed.");
+    let unmet: Vec<_> = PLAIN_VALUES.iter().filter(|name| !met.contains(**name)).collect();
+    assert!(unmet.is_empty(), "these are listed as plain values, and src/bridge has none of them: {unmet:?}");
+}
+
+/// A canary for each way to let a field be touched.
+#[test]
+fn a_planted_shared_field_is_found() {
+    for (field, is_found) in [
+        ("pub(super) n: u8", true),
+        ("pub(crate) n: u8", true),
+        ("pub(in crate::bridge) n: u8", true),
+        ("n: u8", false),
+        ("pub n: u8", false),
+    ] {
+        for (name, is_state) in [("State", true), ("Target", false)] {
+            for text in [format!("struct {name} {{ {field} }}"), format!("mod inner {{ struct {name} {{ {field} }} }}")]
+            {
+                let (findings, _) = shared_fields(&[("src/bridge/a.rs".into(), text.clone())]);
+                assert_eq!(!findings.0.is_empty(), is_found && is_state, "{text}");
+            }
+        }
+    }
+    let (findings, _) = shared_fields(&[("src/bridge/a.rs".into(), "struct State(u8, pub(super) u8);".to_owned())]);
+    assert_eq!(findings.0, "  src/bridge/a.rs:1: `State` lets other files touch `1`\n");
 }
 
 /// The rules above read code with these two; here is what they must see.
