@@ -117,6 +117,10 @@ pub enum Bug {
     LeaveTheNoteUnflushed,
     /// A note that may be in the page cache alone is taken for the one that holds.
     TrustTheCachedNote,
+    /// What became of a share group's records is acknowledged before it is flushed.
+    ShareStateBeforeTheFlush,
+    /// A share group's state does not say how often a record came.
+    ForgetDeliveryCounts,
     /// A commit of a group is acknowledged before it is flushed.
     CommitBeforeTheFlush,
     /// A position is committed whose records are not durable yet.
@@ -189,6 +193,10 @@ impl Bug {
         Bug::TrustAnEmptySettingsFile,
         Bug::LockOnlyTheName,
     ];
+
+    /// All that the search of share groups is held to.
+    #[cfg(test)]
+    pub(crate) const SHARE: &[Bug] = &[Bug::ShareStateBeforeTheFlush, Bug::ForgetDeliveryCounts];
 
     /// All that the search of the groups' positions is held to.
     #[cfg(test)]

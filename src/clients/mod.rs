@@ -20,6 +20,7 @@ mod producer_memory;
 mod producer_metrics;
 mod producer_record;
 mod producer_sender;
+mod share;
 
 pub use consumer::{
     CONSUMER_KEYS, Consumer, ConsumerOptions, ConsumerRecord, ConsumerRecords, Iter, RebalanceListener,
@@ -36,3 +37,4 @@ pub use producer_config::PRODUCER_KEYS;
 pub use producer_error::{InvalidKey, ProducerError};
 pub use producer_metrics::ProducerMetrics;
 pub use producer_record::{ProducerRecord, RecordMetadata};
+pub use share::{AckType, SHARE_CONSUMER_KEYS, ShareConsumer, ShareConsumerOptions, ShareRecord, ShareRecords};

@@ -714,6 +714,48 @@ def check_offsets(checks, root, scratch):
         checks.run(f"kafka-dump-log --offsets-decoder: {directory.name}", same_positions, root, directory, scratch)
 
 
+# --- shares: the state of a share group, by Kafka's own decoder -------------------------------------------------------
+
+# What the example job_queue does: so many jobs, of which every fifth fails once.
+JOBS, FAILS_EVERY = 20, 5
+ACKNOWLEDGED = 2
+
+
+def decoded_shares(directory, scratch):
+    """What kafka-dump-log --share-group-state-decoder says of a group's log: start offset and records by partition."""
+    copy = copy_segments(directory, scratch)
+    logs = segment_files(copy, [".log"])
+    command = ["org.apache.kafka.tools.DumpLogSegments", "--share-group-state-decoder", "--files"]
+    text = java_ok(*command, ",".join(map(str, logs))).decode()
+    shares = {}
+    for key, payload in re.findall(r"key: (\{.*?\}) payload: (\{.*\})$", text, re.MULTILINE):
+        key, said = json.loads(key), json.loads(payload)["data"]
+        start, records = shares.get(key["data"]["partition"], (0, {}))
+        if key["type"] == "0":
+            records = {}
+        for batch in said["stateBatches"]:
+            for offset in range(batch["firstOffset"], batch["lastOffset"] + 1):
+                records[offset] = (batch["deliveryState"], batch["deliveryCount"])
+        shares[key["data"]["partition"]] = (max(start, said["startOffset"]), records)
+    if not shares:
+        raise Broken(f"the decoder found no state in\n{tail(text.encode())}")
+    shutil.rmtree(copy)
+    return shares
+
+
+def all_jobs_done(directory, scratch):
+    (start, records), = decoded_shares(directory, scratch).values()
+    expected = {n: (ACKNOWLEDGED, 2 if n % FAILS_EVERY == 0 else 1) for n in range(JOBS)}
+    if records != expected:
+        raise Broken(f"Kafka's decoder says\n{records}\nexpected\n{expected}")
+    return f"{len(records)} records, start offset {start}"
+
+
+def check_shares(checks, root, scratch):
+    directory = pathlib.Path(root) / "groups" / "workers" / "__share_group_state-0"
+    checks.run("kafka-dump-log --share-group-state-decoder", all_jobs_done, directory, scratch)
+
+
 # --- command line -----------------------------------------------------------------------------------------------------
 
 
@@ -731,6 +773,8 @@ def main():
     p.add_argument("--expect", required=True, help="JSON lines as `kcat -J` prints them")
     p = commands.add_parser("offsets", help="compare what Kafka's decoder says of the groups in DIR with edgelog")
     p.add_argument("dir", help="a data directory with groups")
+    p = commands.add_parser("shares", help="compare what Kafka's decoder says of the example job_queue with what it did")
+    p.add_argument("dir", help="its data directory")
     p = commands.add_parser("write", help="let a broker write partition directories and expect.jsonl to OUT")
     p.add_argument("out")
     p = commands.add_parser("read", help="compare `edgelog tail --json` on partition directories with the expectation")
@@ -753,6 +797,8 @@ def main():
             check_serve(checks, args.dir, args.topic, args.expect, scratch)
         elif args.command == "offsets":
             check_offsets(checks, args.dir, scratch)
+        elif args.command == "shares":
+            check_shares(checks, args.dir, scratch)
         elif args.command == "write":
             check_write(checks, args.out, scratch)
         else:

@@ -74,7 +74,7 @@ const REFUSED: &[(&str, &str)] = &[
 
 /// Keys of what lies between a client and its brokers. They are taken, and do nothing: a program can keep one
 /// configuration for both.
-const WITHOUT_EFFECT: &[&str] = &[
+pub(in crate::clients) const WITHOUT_EFFECT: &[&str] = &[
     "allow.auto.create.topics",
     "bootstrap.servers",
     "client.dns.lookup",
@@ -94,7 +94,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "socket.connection.setup.timeout.max.ms",
     "socket.connection.setup.timeout.ms",
 ];
-const PREFIXES_WITHOUT_EFFECT: &[&str] = &["ssl.", "sasl.", "security.", "metrics.", "metric."];
+pub(in crate::clients) const PREFIXES_WITHOUT_EFFECT: &[&str] = &["ssl.", "sasl.", "security.", "metrics.", "metric."];
 
 /// Where reading begins without a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,37 +200,37 @@ fn unknown(key: &str) -> ConsumerError {
 }
 
 /// A key with the value that it is given.
-struct Given<'a> {
-    key: &'static str,
-    value: &'a str,
+pub(in crate::clients) struct Given<'a> {
+    pub(in crate::clients) key: &'static str,
+    pub(in crate::clients) value: &'a str,
 }
 
 impl Given<'_> {
-    fn refuse(&self, allowed: String) -> ConsumerError {
+    pub(in crate::clients) fn refuse(&self, allowed: String) -> ConsumerError {
         ConsumerError::InvalidValue { key: self.key, value: self.value.to_owned(), allowed }
     }
 
-    fn text(&self) -> Result<String> {
+    pub(in crate::clients) fn text(&self) -> Result<String> {
         if self.value.is_empty() {
             return Err(self.refuse("it may not be empty".to_owned()));
         }
         Ok(self.value.to_owned())
     }
 
-    fn number(&self, min: i32) -> Result<i32> {
+    pub(in crate::clients) fn number(&self, min: i32) -> Result<i32> {
         let number = self.value.parse().ok().filter(|number| *number >= min);
         number.ok_or_else(|| self.refuse(format!("a number from {min} to {} is allowed", i32::MAX)))
     }
 
-    fn ms(&self, min: i32) -> Result<Duration> {
+    pub(in crate::clients) fn ms(&self, min: i32) -> Result<Duration> {
         Ok(Duration::from_millis(u64::from(self.number(min)?.unsigned_abs())))
     }
 
-    fn flag(&self) -> Result<bool> {
+    pub(in crate::clients) fn flag(&self) -> Result<bool> {
         self.one_of(&[("true", true), ("false", false)])
     }
 
-    fn one_of<T: Copy>(&self, values: &[(&str, T)]) -> Result<T> {
+    pub(in crate::clients) fn one_of<T: Copy>(&self, values: &[(&str, T)]) -> Result<T> {
         let found = values.iter().find(|(name, _)| *name == self.value);
         found.map(|(_, value)| *value).ok_or_else(|| {
             let names: Vec<_> = values.iter().map(|(name, _)| *name).collect();
@@ -238,7 +238,7 @@ impl Given<'_> {
         })
     }
 
-    fn reset(&self) -> Result<OffsetReset> {
+    pub(in crate::clients) fn reset(&self) -> Result<OffsetReset> {
         if let Some(duration) = self.value.strip_prefix("by_duration:") {
             let allowed = "a time as in by_duration:P1DT2H3M4.5S is allowed";
             let duration = parse_duration(duration).ok_or_else(|| self.refuse(allowed.to_owned()))?;

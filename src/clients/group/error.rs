@@ -61,6 +61,35 @@ pub enum ConsumerError {
         source: io::Error,
     },
 
+    /// The group is of the other kind: a consumer group commits positions, a share group shares out records.
+    #[error("group {} is not a {wanted} group", shown_name(name))]
+    WrongGroupKind {
+        /// The group.
+        name: String,
+        /// What it was to be: `share` or `consumer`.
+        wanted: &'static str,
+    },
+
+    /// A record was acknowledged by a share consumer that does not hold it: its lock has ended, or it was not polled.
+    #[error("{log}: the record at offset {offset} is not held by this consumer; its lock may have ended")]
+    InvalidRecordState {
+        /// The partition.
+        log: TopicPartition,
+        /// The record.
+        offset: Offset,
+    },
+
+    /// A poll with `share.acknowledgement.mode=explicit`, while a record of the one before is not acknowledged.
+    #[error(
+        "{log}: the record at offset {offset} was polled and is not acknowledged; all are to be before the next poll"
+    )]
+    Unacknowledged {
+        /// The partition.
+        log: TopicPartition,
+        /// The first such record.
+        offset: Offset,
+    },
+
     /// There is no such group.
     #[error("no group {} in this store", shown_name(name))]
     UnknownGroup {

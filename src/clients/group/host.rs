@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use edgelog_core::{LeaderEpoch, Offset, OffsetAndEpoch};
 use parking_lot::Mutex;
@@ -20,6 +20,7 @@ use super::hold::{Hold, Need};
 use super::members::Members;
 use super::name::dir_of;
 use super::record::{CommittedOffset, Entry, METADATA_BYTES_MAX, parse, put_key, put_value};
+use super::registry::Registry;
 use crate::canary::{Bug, bug};
 use crate::error::Error;
 use crate::log::{BatchBuilder, Durability, Log, LostRange, NewRecord, OffsetSpec, TopicPartition};
@@ -30,6 +31,8 @@ use crate::store::{NewTopic, Store};
 
 /// The topic of the positions, in Kafka and here.
 pub(super) const OFFSETS_TOPIC: &str = "__consumer_offsets";
+/// The topic of the state of share groups, in Kafka and here.
+pub(crate) const SHARE_STATE_TOPIC: &str = "__share_group_state";
 const SEGMENT_BYTES: &str = "524288";
 /// A snapshot is due once so much was appended since the last one, or four times as much as it takes.
 const SNAPSHOT_BYTES: usize = 256 << 10;
@@ -37,15 +40,7 @@ const SNAPSHOT_BYTES: usize = 256 << 10;
 const BATCH_BYTES: usize = 90;
 
 /// The groups that this process hosts. Consumers of one group share it.
-static HOSTED: Mutex<Vec<Hosted>> = Mutex::new(Vec::new());
-
-/// A group that this process hosts, found without holding on to it: it closes, and lets go of its store, when its last
-/// handle is dropped.
-struct Hosted {
-    store: Weak<Store>,
-    name: String,
-    group: Weak<GroupShared>,
-}
+static HOSTED: Registry<GroupShared> = Registry::new();
 
 /// An offset, and what a program keeps with it: Kafka's `OffsetAndMetadata`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,9 +116,19 @@ pub struct Group {
     pub(super) shared: Arc<GroupShared>,
 }
 
+/// What a group is for: the two do not mix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GroupKind {
+    /// It commits positions.
+    Consumer,
+    /// It shares records out one by one.
+    Share,
+}
+
 #[derive(Debug)]
 pub(super) struct GroupShared {
     name: String,
+    kind: GroupKind,
     store: Arc<Store>,
     own: Store,
     recovery: GroupRecovery,
@@ -160,25 +165,23 @@ impl Group {
     /// Hosts the group `name` of `store`, which is created where there is none.
     ///
     /// # Errors
-    /// [`ConsumerError::InvalidGroup`]; [`ConsumerError::GroupHosted`] with the other process's id; and
-    /// [`ConsumerError::Group`] where its directory cannot be made or used.
+    /// [`ConsumerError::InvalidGroup`]; [`ConsumerError::GroupHosted`] with the other process's id;
+    /// [`ConsumerError::WrongGroupKind`] for a share group; and [`ConsumerError::Group`] where its directory cannot be
+    /// made or used.
     ///
     /// # Durability
     /// Every position that was committed before is there, also after a power cut. What damage took is in
     /// [`recovery`](Group::recovery).
     pub fn open(store: &Arc<Store>, name: &str) -> Result<Group> {
+        Group::open_as(store, name, GroupKind::Consumer)
+    }
+
+    /// As [`open`](Group::open), for a group of one kind.
+    pub(crate) fn open_as(store: &Arc<Store>, name: &str, kind: GroupKind) -> Result<Group> {
         store.check_open()?;
         let dir = dir_of(name)?;
-        let mut hosted = HOSTED.lock();
-        hosted.retain(|hosted| hosted.group.strong_count() > 0);
-        let ours = |hosted: &&Hosted| hosted.name == name && hosted.store.as_ptr() == Arc::as_ptr(store);
-        if let Some(shared) = hosted.iter().find(ours).and_then(|hosted| hosted.group.upgrade()) {
-            return Ok(Group { shared });
-        }
-        let shared = Arc::new(GroupShared::open(store, name, &dir)?);
-        let group = Arc::downgrade(&shared);
-        hosted.push(Hosted { store: Arc::downgrade(store), name: name.to_owned(), group });
-        Ok(Group { shared })
+        let shared = HOSTED.find_or_open(store, name, || GroupShared::open(store, name, &dir, kind))?;
+        if shared.kind == kind { Ok(Group { shared }) } else { Err(wrong_kind(name, kind)) }
     }
 
     /// Its name.
@@ -267,6 +270,31 @@ impl Group {
         positions.hold.lower(&needs, now).map_err(ConsumerError::group(&self.shared.name))
     }
 
+    /// The group needs records of a log from `offset` on alone: the hold may say so when it is written next.
+    pub(crate) fn advance(&self, log: &Log, offset: Offset) -> Result<()> {
+        let now = self.shared.store.clock().now();
+        let needs = [(log.name(), log.lasting_id().unwrap_or_default(), offset)];
+        let mut positions = self.shared.positions.lock();
+        positions.hold.raise(&needs);
+        positions.hold.follow(now, false).map_err(ConsumerError::group(&self.shared.name))
+    }
+
+    /// A log of the group's own store, which is made where there is none.
+    pub(crate) fn own_log(&self, topic: &NewTopic, name: &str) -> Result<Log> {
+        let failed = ConsumerError::group(&self.shared.name);
+        self.shared.own.create_topic_if_absent(topic).map_err(&failed)?;
+        self.shared.own.log(name, 0).map_err(&failed)
+    }
+
+    /// Makes the records of a log before `offset` durable.
+    pub(crate) fn make_durable(&self, log: &Log, offset: Offset) -> Result<()> {
+        let durable = self.shared.make_durable(log, offset).map_err(ConsumerError::log(log.name()))?;
+        if durable < offset {
+            return Err(ConsumerError::NotDurable { log: log.name().clone(), offset, durable });
+        }
+        Ok(())
+    }
+
     /// Lets the retention hold follow the positions, where that is due.
     pub(crate) fn follow(&self) -> Result<()> {
         let now = self.shared.store.clock().now();
@@ -329,7 +357,7 @@ impl GroupShared {
         Ok(durable)
     }
 
-    fn open(store: &Arc<Store>, name: &str, dir: &str) -> Result<GroupShared> {
+    fn open(store: &Arc<Store>, name: &str, dir: &str, kind: GroupKind) -> Result<GroupShared> {
         let failed = ConsumerError::group(name);
         let path = format!("{GROUPS_DIR}/{dir}");
         let nested = store.storage().nested(&path).map_err(Error::storage("open directory", &path));
@@ -355,6 +383,13 @@ impl GroupShared {
         let is_new = own.create_topic_if_absent(&topic).map_err(&failed)?;
         let log = own.log(OFFSETS_TOPIC, 0).map_err(&failed)?;
         let mut loaded = load(&log, name).map_err(&failed)?;
+        let is_other = match kind {
+            GroupKind::Consumer => own.topic(SHARE_STATE_TOPIC).is_ok(),
+            GroupKind::Share => !loaded.committed.is_empty(),
+        };
+        if is_other {
+            return Err(wrong_kind(name, kind));
+        }
         if is_new && !hold.logs().is_empty() {
             loaded.lost.push("the log of its positions is gone".to_owned());
         }
@@ -365,7 +400,7 @@ impl GroupShared {
             }
         }
         let mut recovery = GroupRecovery::default();
-        if !loaded.lost.is_empty() {
+        if !loaded.lost.is_empty() && kind == GroupKind::Consumer {
             recovery = loaded.heal(&hold);
         }
         let batch = log.batch();
@@ -389,6 +424,7 @@ impl GroupShared {
         }
         Ok(GroupShared {
             name: name.to_owned(),
+            kind,
             store: Arc::clone(store),
             own,
             recovery,
@@ -496,6 +532,11 @@ impl Positions {
         }
         Ok(bytes)
     }
+}
+
+fn wrong_kind(name: &str, wanted: GroupKind) -> ConsumerError {
+    let wanted = if wanted == GroupKind::Share { "share" } else { "consumer" };
+    ConsumerError::WrongGroupKind { name: name.to_owned(), wanted }
 }
 
 /// Reads the positions that a log says the group has.

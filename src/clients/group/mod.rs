@@ -14,6 +14,7 @@ mod members;
 mod membership;
 mod name;
 mod record;
+mod registry;
 mod waker;
 
 pub use error::ConsumerError;
@@ -25,6 +26,8 @@ pub use waker::Waker;
 
 pub(crate) use assignor::Assignor;
 pub(crate) use error::Result;
+pub(crate) use host::{GroupKind, SHARE_STATE_TOPIC};
 pub(crate) use membership::{MemberOptions, Membership};
+pub(crate) use registry::Registry;
 
 pub(crate) use coordinator::{Partitions, Subscribed};

@@ -40,6 +40,10 @@ pub(super) fn kafka(stage: &Stage) {
     stage.step_that_waits("positions for a group", reset("--to-latest"));
     stage.step_that_waits("... and again", reset("--to-earliest"));
     stage.step_that_waits("Kafka's decoder reads them", check(&["offsets", &store]));
+    let jobs = below("jobs");
+    if stage.step_that_waits("a queue of jobs", programs.job_queue(&jobs)) {
+        stage.step_that_waits("Kafka's decoder reads its state", check(&["shares", &jobs]));
+    }
     for partition in partitions(Path::new(&store)) {
         let exported = edgelog(&["export", &partition, "--for-broker", "--to", &export]);
         stage.step_that_waits(&format!("export {partition}"), exported);
@@ -81,7 +85,7 @@ impl<'a> Programs<'a> {
         let mut build =
             runner.cargo(["build", "--profile", "search", "--locked", "-p", "edgelog-cli", "--bin", "edgelog"]);
         build.args(["-p", "edgelog", "--features", "edgelog/bridge"]);
-        for example in ["mixed_workload", "token_by_callback", "bridge_within", "told_writer"] {
+        for example in ["mixed_workload", "token_by_callback", "bridge_within", "told_writer", "job_queue"] {
             build.args(["--example", example]);
         }
         let programs = Self {
@@ -106,6 +110,11 @@ impl<'a> Programs<'a> {
 
     pub(super) fn python(&self, script: &str, arguments: &[&str]) -> Command {
         with(self.runner.python(script, arguments), self.variables())
+    }
+
+    /// Jobs that a share group in `store` does.
+    fn job_queue(&self, store: &str) -> Command {
+        self.runner.program(format!("{}/job_queue", self.examples), [store])
     }
 
     /// Records of every kind into `store`, and in `expected` what has to be read there.

@@ -1,0 +1,13 @@
+//! Share groups: consumers that share a partition record by record, as KIP-932 has them.
+
+mod config;
+mod consumer;
+mod record;
+mod records;
+mod shared;
+mod table;
+
+pub use config::SHARE_CONSUMER_KEYS;
+pub use consumer::{ShareConsumer, ShareConsumerOptions};
+pub use records::{ShareRecord, ShareRecords};
+pub use table::AckType;

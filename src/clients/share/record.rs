@@ -1,0 +1,274 @@
+//! The records of `__share_group_state`, as Kafka's share coordinator writes them.
+//!
+//! A snapshot (key type 0) is the whole state of a share-partition, an update (key type 1) what has changed since. All
+//! numbers are big-endian, arrays begin with their length and one as a varint.
+//!
+//! | key | size | field |
+//! |---|---|---|
+//! | 0 | 2 | type: 0 is a snapshot, 1 an update |
+//! | 2 | 2 + n | the group |
+//! | ... | 16 | the log's id, where Kafka has its topic's id |
+//! | ... | 4 | the partition |
+//!
+//! | value | size | field |
+//! |---|---|---|
+//! | 0 | 2 | version, 0 |
+//! | 2 | 4 | the snapshot's epoch |
+//! | 6 | 4 | the state's epoch, of snapshots alone |
+//! | ... | 4 | the leader epoch |
+//! | ... | 8 | the start offset; -1 in an update: as it was |
+//! | ... | 16 | when it was created and written, of snapshots alone |
+//! | ... | varint | state batches: first offset (8), last offset (8), state (1), count (2), tagged fields: none (1) |
+//! | ... | 1 | tagged fields: none |
+
+use edgelog_core::{LeaderEpoch, Offset, TimestampMs};
+
+use super::table::{Change, DeliveryState};
+use crate::canary::{Bug, bug};
+
+const BATCH_BYTES: usize = 20;
+
+/// Which share-partition a record is of: its log's id and its number.
+pub(super) type Key = ([u8; 16], u32);
+
+/// What a record says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    State {
+        group: String,
+        key: Key,
+        state: State,
+    },
+    /// The share-partition has no state any more.
+    Deleted {
+        group: String,
+        key: Key,
+    },
+    Other,
+    Unreadable,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct State {
+    pub(super) is_snapshot: bool,
+    pub(super) snapshot_epoch: i32,
+    pub(super) leader_epoch: LeaderEpoch,
+    pub(super) start: Option<Offset>,
+    /// First and last offset, what they are, and how often they came.
+    pub(super) batches: Vec<(Offset, Offset, DeliveryState, u16)>,
+}
+
+pub(super) fn put_key(out: &mut Vec<u8>, is_snapshot: bool, group: &str, key: Key) {
+    out.extend_from_slice(&i16::from(!is_snapshot).to_be_bytes());
+    out.extend_from_slice(&(group.len() as u16).to_be_bytes());
+    out.extend_from_slice(group.as_bytes());
+    out.extend_from_slice(&key.0);
+    out.extend_from_slice(&(key.1 as i32).to_be_bytes());
+}
+
+/// What stands before the state batches, and how many of them follow.
+pub(super) struct Head {
+    pub(super) is_snapshot: bool,
+    pub(super) snapshot_epoch: i32,
+    pub(super) leader_epoch: LeaderEpoch,
+    pub(super) start: Offset,
+    pub(super) now: TimestampMs,
+}
+
+/// Appends a value. The changes are in the order of their offsets; neighbours of one kind become one state batch.
+pub(super) fn put_value(out: &mut Vec<u8>, head: &Head, changes: &[Change]) {
+    out.extend_from_slice(&[0, 0]);
+    out.extend_from_slice(&head.snapshot_epoch.to_be_bytes());
+    if head.is_snapshot {
+        out.extend_from_slice(&0_i32.to_be_bytes());
+    }
+    out.extend_from_slice(&head.leader_epoch.0.to_be_bytes());
+    out.extend_from_slice(&head.start.0.to_be_bytes());
+    if head.is_snapshot {
+        out.extend_from_slice(&head.now.0.to_be_bytes());
+        out.extend_from_slice(&head.now.0.to_be_bytes());
+    }
+    put_varint(out, runs(changes).count() as u32 + 1);
+    for run in runs(changes) {
+        let (first, last) = (run[0], run[run.len() - 1]);
+        out.extend_from_slice(&first.offset.0.to_be_bytes());
+        out.extend_from_slice(&last.offset.0.to_be_bytes());
+        out.push(match first.state {
+            DeliveryState::Available | DeliveryState::Acquired => 0,
+            DeliveryState::Acknowledged => 2,
+            DeliveryState::Archived => 4,
+        });
+        let count = if bug(Bug::ForgetDeliveryCounts) { 0 } else { first.count };
+        out.extend_from_slice(&(count as i16).to_be_bytes());
+        out.push(0);
+    }
+    out.push(0);
+}
+
+/// Neighbours of one kind. A lock is not written, and so no renewal.
+fn runs(changes: &[Change]) -> impl Iterator<Item = &[Change]> {
+    let runs = changes.chunk_by(|a, b| a.offset + 1 == b.offset && a.state == b.state && a.count == b.count);
+    runs.filter(|run| run[0].state != DeliveryState::Acquired)
+}
+
+fn put_varint(out: &mut Vec<u8>, mut number: u32) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+pub(super) fn parse(key: Option<&[u8]>, value: Option<&[u8]>) -> Entry {
+    let Some(key) = key else { return Entry::Unreadable };
+    let mut key = Bytes(key);
+    let is_snapshot = match key.array().map(i16::from_be_bytes) {
+        Some(0) => true,
+        Some(1) => false,
+        Some(2..) => return Entry::Other,
+        _ => return Entry::Unreadable,
+    };
+    let Some((group, key)) = parse_key(key) else { return Entry::Unreadable };
+    let Some(value) = value else { return Entry::Deleted { group, key } };
+    match parse_value(Bytes(value), is_snapshot) {
+        Some(state) => Entry::State { group, key, state },
+        None => Entry::Unreadable,
+    }
+}
+
+fn parse_key(mut key: Bytes<'_>) -> Option<(String, Key)> {
+    let len = usize::try_from(i16::from_be_bytes(key.array()?)).ok()?;
+    let group = String::from_utf8(key.take(len)?.to_vec()).ok()?;
+    let id = key.array()?;
+    let partition = u32::try_from(i32::from_be_bytes(key.array()?)).ok()?;
+    Some((group, (id, partition)))
+}
+
+fn parse_value(mut bytes: Bytes<'_>, is_snapshot: bool) -> Option<State> {
+    if bytes.array()? != [0, 0] {
+        return None;
+    }
+    let snapshot_epoch = i32::from_be_bytes(bytes.array()?);
+    if is_snapshot {
+        bytes.take(4)?;
+    }
+    let leader_epoch = LeaderEpoch(i32::from_be_bytes(bytes.array()?));
+    let start = Offset(i64::from_be_bytes(bytes.array()?));
+    if is_snapshot {
+        bytes.take(16)?;
+    }
+    let count = bytes.varint()?.checked_sub(1)? as usize;
+    if count > bytes.0.len() / BATCH_BYTES {
+        return None;
+    }
+    let mut batches = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (first, last) = (i64::from_be_bytes(bytes.array()?), i64::from_be_bytes(bytes.array()?));
+        let state = match bytes.array()? {
+            [0] => DeliveryState::Available,
+            [2] => DeliveryState::Acknowledged,
+            // Kafka writes 3 while it sets a record aside.
+            [3 | 4] => DeliveryState::Archived,
+            _ => return None,
+        };
+        let count = u16::try_from(i16::from_be_bytes(bytes.array()?)).ok()?;
+        bytes.tagged()?;
+        if first < 0 || last < first {
+            return None;
+        }
+        batches.push((Offset(first), Offset(last), state, count));
+    }
+    bytes.tagged()?;
+    let start = Some(start).filter(|start| *start >= 0);
+    Some(State { is_snapshot, snapshot_epoch, leader_epoch, start, batches })
+}
+
+struct Bytes<'a>(&'a [u8]);
+
+impl<'a> Bytes<'a> {
+    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (taken, behind) = self.0.split_at_checked(len)?;
+        self.0 = behind;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn varint(&mut self) -> Option<u32> {
+        let mut number = 0_u32;
+        for shift in [0, 7, 14, 21, 28] {
+            let byte = self.take(1)?[0];
+            number |= u32::from(byte & 0x7f).checked_shl(shift)?;
+            if byte < 0x80 {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    fn tagged(&mut self) -> Option<()> {
+        for _ in 0..self.varint()? {
+            let (_, len) = (self.varint()?, self.varint()?);
+            self.take(len as usize)?;
+        }
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(offset: i64, state: DeliveryState, count: u16) -> Change {
+        Change { offset: Offset(offset), state, count }
+    }
+
+    fn head(is_snapshot: bool) -> Head {
+        Head { is_snapshot, snapshot_epoch: 3, leader_epoch: LeaderEpoch(4), start: Offset(9), now: TimestampMs(5) }
+    }
+
+    #[test]
+    fn an_update_is_the_bytes_that_kafka_writes() {
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        put_key(&mut key, false, "g", ([0xab; 16], 7));
+        let expected = [&[0, 1, 0, 1, b'g'][..], &[0xab; 16], &[0, 0, 0, 7]].concat();
+        assert_eq!(key, expected);
+        let (done, back) = (DeliveryState::Acknowledged, DeliveryState::Available);
+        put_value(&mut value, &head(false), &[change(9, back, 4), change(10, done, 1), change(11, done, 1)]);
+        let expected = [
+            &[0, 0, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 9, 3][..],
+            &[0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 4, 0],
+            &[0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 11, 2, 0, 1, 0],
+            &[0],
+        ];
+        assert_eq!(value, expected.concat());
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_nothing_damaged_is_obeyed() {
+        for is_snapshot in [true, false] {
+            let (mut key, mut value) = (Vec::new(), Vec::new());
+            put_key(&mut key, is_snapshot, "g", ([1; 16], 2));
+            put_value(&mut value, &head(is_snapshot), &[change(9, DeliveryState::Archived, 5)]);
+            let state = State {
+                is_snapshot,
+                snapshot_epoch: 3,
+                leader_epoch: LeaderEpoch(4),
+                start: Some(Offset(9)),
+                batches: vec![(Offset(9), Offset(9), DeliveryState::Archived, 5)],
+            };
+            let found = parse(Some(&key), Some(&value));
+            assert_eq!(found, Entry::State { group: "g".into(), key: ([1; 16], 2), state });
+            let deleted = parse(Some(&key), None);
+            assert_eq!(deleted, Entry::Deleted { group: "g".into(), key: ([1; 16], 2) });
+            for len in 0..value.len() {
+                assert_eq!(parse(Some(&key), Some(&value[..len])), Entry::Unreadable, "{len} bytes");
+            }
+            for len in 0..key.len() {
+                assert_eq!(parse(Some(&key[..len]), Some(&value)), Entry::Unreadable, "{len} bytes");
+            }
+        }
+    }
+}

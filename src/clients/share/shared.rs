@@ -1,0 +1,419 @@
+//! A share group that this process hosts: its lock tables, and how they last.
+//!
+//! # What lasts when
+//!
+//! 1. Where a new share-partition begins is durable before its first record is given out.
+//! 2. What became of records is appended to `__share_group_state-0` and flushed, behind a flush of the records
+//!    themselves, and only then applied. A record that was given back is given out again behind that.
+//! 3. A snapshot of every share-partition is written now and then, and what lies before it is deleted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use edgelog_core::{LeaderEpoch, Offset, OffsetAndEpoch, TimestampMs};
+use parking_lot::Mutex;
+
+use super::config::ShareConfig;
+use super::record::{Entry, Head, Key, State, parse, put_key, put_value};
+use super::table::{AckType, Change, DeliveryState, LockTable};
+use crate::canary::{Bug, bug};
+use crate::clients::consumer::OffsetReset;
+use crate::clients::group::{ConsumerError, Group, GroupKind, Registry, Result, SHARE_STATE_TOPIC, Waker};
+use crate::error::Error;
+use crate::log::{BatchBuilder, Durability, Log, NewRecord, OffsetSpec, Reader, TopicPartition};
+use crate::store::{NewTopic, Store};
+
+/// A snapshot is due once so much was appended since the last one, or four times as much as it takes.
+const SNAPSHOT_BYTES: usize = 256 << 10;
+/// No group has more of a partition in flight.
+const SPAN_MAX: i64 = 65_536;
+
+/// The share groups of this process. Its consumers share them.
+static HOSTED: Registry<ShareGroup> = Registry::new();
+
+/// An acknowledgement, and what came of it.
+#[derive(Debug)]
+pub(super) struct Ack {
+    pub(super) offset: Offset,
+    pub(super) answer: AckType,
+    /// Its consumer does not hold the record.
+    pub(super) is_refused: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct ShareGroup {
+    group: Group,
+    store: Arc<Store>,
+    config: ShareConfig,
+    started: Instant,
+    state: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    log: Log,
+    batch: BatchBuilder,
+    key: Vec<u8>,
+    value: Vec<u8>,
+    changes: Vec<Change>,
+    saved: BTreeMap<Key, Saved>,
+    partitions: BTreeMap<TopicPartition, Partition>,
+    appended: usize,
+    snapshot: usize,
+    owners: u64,
+    wakers: Vec<(u64, Waker)>,
+}
+
+/// What the group's log says of a share-partition that no consumer of this process has had.
+#[derive(Debug, Default)]
+struct Saved {
+    snapshot_epoch: i32,
+    leader_epoch: LeaderEpoch,
+    start: Offset,
+    records: BTreeMap<Offset, Change>,
+}
+
+#[derive(Debug)]
+struct Partition {
+    log: Log,
+    key: Key,
+    table: LockTable,
+    snapshot_epoch: i32,
+    /// At the end of the log.
+    tail: Reader,
+}
+
+impl Saved {
+    fn apply(&mut self, state: State) {
+        if state.is_snapshot {
+            self.records.clear();
+        }
+        self.snapshot_epoch = state.snapshot_epoch;
+        self.leader_epoch = state.leader_epoch;
+        self.start = match state.start {
+            Some(start) if state.is_snapshot => start,
+            Some(start) => start.max(self.start),
+            None => self.start,
+        };
+        for (first, last, state, count) in state.batches {
+            let mut offset = first.max(self.start);
+            while offset <= last.min(self.start + SPAN_MAX) {
+                self.records.insert(offset, Change { offset, state, count });
+                offset += 1;
+            }
+        }
+        self.records = self.records.split_off(&self.start);
+    }
+
+    /// Forgets what it says of records that were truncated: others may have their offsets. Whether there were such.
+    fn follow_truncation(&mut self, log: &Log) -> crate::Result<bool> {
+        let at = OffsetAndEpoch { offset: self.start, leader_epoch: self.leader_epoch };
+        let end = match log.check_position(at) {
+            Ok(()) => log.offsets().log_end_offset,
+            Err(Error::FencedLeaderEpoch { end_offset, .. }) => end_offset,
+            Err(error) => return Err(error),
+        };
+        let forgotten = self.records.split_off(&end);
+        if end >= self.start && forgotten.is_empty() {
+            return Ok(false);
+        }
+        tracing::warn!(log = %log.name(), start = %self.start, %end, "the log was truncated; going on there");
+        self.start = self.start.min(end);
+        Ok(true)
+    }
+}
+
+impl ShareGroup {
+    pub(super) fn open(store: &Arc<Store>, name: &str, config: &ShareConfig) -> Result<Arc<ShareGroup>> {
+        HOSTED.find_or_open(store, name, || ShareGroup::read(store, name, config))
+    }
+
+    /// The group as its log says it is.
+    fn read(store: &Arc<Store>, name: &str, config: &ShareConfig) -> Result<ShareGroup> {
+        let group = Group::open_as(store, name, GroupKind::Share)?;
+        let topic = NewTopic::new(SHARE_STATE_TOPIC)
+            .config("segment.bytes", "524288")
+            .config("segment.index.bytes", "16384")
+            .config("flush.messages", "1")
+            .config("retention.ms", "-1");
+        let log = group.own_log(&topic, SHARE_STATE_TOPIC)?;
+        let (saved, appended) = load(&log, name).map_err(ConsumerError::group(name))?;
+        let inner = Inner {
+            batch: log.batch(),
+            log,
+            key: Vec::new(),
+            value: Vec::new(),
+            changes: Vec::new(),
+            saved,
+            partitions: BTreeMap::new(),
+            appended,
+            snapshot: 0,
+            owners: 0,
+            wakers: Vec::new(),
+        };
+        let (store, started, state) = (Arc::clone(store), Instant::now(), Mutex::new(inner));
+        Ok(ShareGroup { group, store, config: config.clone(), started, state })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.group.name()
+    }
+
+    /// A consumer joins, under a number of its own.
+    pub(super) fn join(&self, waker: Waker) -> u64 {
+        let mut inner = self.state.lock();
+        inner.owners += 1;
+        let owner = inner.owners;
+        inner.wakers.push((owner, waker));
+        owner
+    }
+
+    /// A consumer is gone: what it holds is given back.
+    pub(super) fn leave(&self, owner: u64) -> Result<()> {
+        let mut inner = self.state.lock();
+        inner.wakers.retain(|(other, _)| *other != owner);
+        let names: Vec<_> = inner.partitions.keys().cloned().collect();
+        for name in names {
+            self.give_back(&mut inner, &name, Some(owner))?;
+        }
+        Ok(())
+    }
+
+    fn now_ms(&self) -> i64 {
+        i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// Begins to share out a partition, where that has not begun.
+    pub(super) fn open_partition(&self, name: &TopicPartition) -> Result<()> {
+        let mut inner = self.state.lock();
+        let log = self.store.log(&name.topic, name.partition).map_err(ConsumerError::log(name))?;
+        let Some(id) = log.lasting_id() else {
+            let reason = "the store's checkpoint does not say which log this is; open the store for writing once";
+            return Err(ConsumerError::NoPosition { log: name.clone(), reason: reason.to_owned() });
+        };
+        let key = (id, name.partition);
+        if inner.partitions.get(name).is_some_and(|partition| partition.key == key) {
+            return Ok(());
+        }
+        let failed = || ConsumerError::log(name);
+        let tail = log.reader(OffsetSpec::Latest).map_err(failed())?;
+        let end = tail.position().offset;
+        let is_as_saved = match inner.saved.get_mut(&key) {
+            Some(saved) => !saved.follow_truncation(&log).map_err(failed())?,
+            None => false,
+        };
+        let saved = inner.saved.remove(&key);
+        let start = match (&saved, self.config.reset) {
+            (Some(saved), _) => saved.start.max(log.offsets().log_start_offset),
+            (None, OffsetReset::Latest) => end,
+            (None, OffsetReset::ByDuration(before)) => {
+                let before = i64::try_from(before.as_millis()).unwrap_or(i64::MAX);
+                let time = TimestampMs(self.store.clock().now().0.saturating_sub(before));
+                log.offset_for_time(time).map_err(failed())?.map_or(end, |at| at.offset)
+            }
+            (None, _) => log.offsets().log_start_offset,
+        };
+        self.group.hold(&log, start)?;
+        let mut table = LockTable::new(start, self.config.limits);
+        let snapshot_epoch = saved.as_ref().map_or(0, |saved| saved.snapshot_epoch);
+        for change in saved.into_iter().flat_map(|saved| saved.records.into_values()) {
+            table.restore(change);
+        }
+        let mut partition = Partition { log, key, table, snapshot_epoch, tail };
+        if !is_as_saved {
+            inner.snapshot_of(self.name(), &mut partition, self.store.clock().now(), Durability::Sync)?;
+        }
+        inner.partitions.insert(name.clone(), partition);
+        Ok(())
+    }
+
+    /// Gives at most `max` records of a partition to a consumer.
+    pub(super) fn acquire(
+        &self,
+        owner: u64,
+        name: &TopicPartition,
+        max: usize,
+        taken: &mut Vec<(Offset, u16)>,
+    ) -> Result<()> {
+        let mut inner = self.state.lock();
+        self.give_back(&mut inner, name, None)?;
+        let Some(partition) = inner.partitions.get_mut(name) else { return Ok(()) };
+        partition.table.log_starts_at(partition.log.offsets().log_start_offset);
+        let end = partition.tail.position().offset + i64::try_from(partition.tail.lag()).unwrap_or(i64::MAX);
+        partition.table.admit(end);
+        partition.table.acquire(owner, self.now_ms(), max, taken);
+        Ok(())
+    }
+
+    /// Ends the locks that are over, or those of a consumer.
+    fn give_back(&self, inner: &mut Inner, name: &TopicPartition, owner: Option<u64>) -> Result<()> {
+        let Some(partition) = inner.partitions.get(name) else { return Ok(()) };
+        let mut changes = std::mem::take(&mut inner.changes);
+        changes.clear();
+        partition.table.plan_given_back(owner, self.now_ms(), &mut changes);
+        let done = self.write_and_apply(inner, name, &changes);
+        inner.changes = changes;
+        done
+    }
+
+    /// Acknowledges records of a partition, in the order of their offsets, but for those that the consumer does not
+    /// hold. Durable on return.
+    pub(super) fn acknowledge(&self, owner: u64, name: &TopicPartition, acks: &mut [Ack]) -> Result<()> {
+        let inner = &mut *self.state.lock();
+        let Some(last) = acks.last().map(|ack| ack.offset) else { return Ok(()) };
+        let Some(partition) = inner.partitions.get(name) else {
+            for ack in acks {
+                ack.is_refused = true;
+            }
+            return Ok(());
+        };
+        self.group.make_durable(&partition.log, last + 1)?;
+        let now = self.now_ms();
+        let mut changes = std::mem::take(&mut inner.changes);
+        changes.clear();
+        for ack in acks {
+            match partition.table.plan(owner, ack.offset, ack.answer, now) {
+                Some(change) => changes.push(change),
+                // What retention has taken needs no answer.
+                None => ack.is_refused = ack.offset >= partition.log.offsets().log_start_offset,
+            }
+        }
+        let done = self.write_and_apply(inner, name, &changes);
+        inner.changes = changes;
+        done
+    }
+
+    fn write_and_apply(&self, inner: &mut Inner, name: &TopicPartition, changes: &[Change]) -> Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let Some(mut partition) = inner.partitions.remove(name) else { return Ok(()) };
+        // A renewal is not written: no lock is.
+        let is_written = changes.iter().any(|change| change.state != DeliveryState::Acquired);
+        let now = self.store.clock().now();
+        let written = if is_written { inner.update(self.name(), &partition, changes, now) } else { Ok(()) };
+        if written.is_ok() {
+            partition.table.apply(changes, self.now_ms());
+        }
+        let advanced = self.group.advance(&partition.log, partition.table.start());
+        inner.partitions.insert(name.clone(), partition);
+        written?;
+        inner.wakers.iter().for_each(|(_, waker)| waker.nudge());
+        // The state is written; what follows only keeps the files short, and is tried again.
+        if let Err(error) = advanced.and_then(|()| inner.keep_short(self.name(), self.store.clock().now())) {
+            tracing::warn!(group = self.name(), %error, "the group's files could not be kept short");
+        }
+        Ok(())
+    }
+
+    /// In so many milliseconds something becomes available by time alone.
+    pub(super) fn next_in_ms(&self) -> Option<u64> {
+        let (inner, now) = (self.state.lock(), self.now_ms());
+        let next = inner.partitions.values().filter_map(|partition| partition.table.next_ms(now)).min()?;
+        Some(u64::try_from(next - now).unwrap_or(0))
+    }
+
+    /// The start offset of a partition, how many records of it are held, and how many behind that offset are done.
+    #[cfg(test)]
+    pub(super) fn describe(&self, name: &TopicPartition) -> Option<(Offset, usize, usize)> {
+        let inner = self.state.lock();
+        let table = &inner.partitions.get(name)?.table;
+        let (held, done) = table.counts();
+        Some((table.start(), held, done))
+    }
+}
+
+impl Inner {
+    fn update(&mut self, group: &str, of: &Partition, changes: &[Change], now: TimestampMs) -> Result<()> {
+        let head = Head {
+            is_snapshot: false,
+            snapshot_epoch: of.snapshot_epoch,
+            leader_epoch: of.log.epoch_before(of.table.start()),
+            start: of.table.start(),
+            now,
+        };
+        let durability = if bug(Bug::ShareStateBeforeTheFlush) { Durability::Os } else { Durability::Sync };
+        self.append(group, of.key, &head, changes, durability)
+    }
+
+    fn snapshot_of(&mut self, group: &str, of: &mut Partition, now: TimestampMs, durability: Durability) -> Result<()> {
+        of.snapshot_epoch = of.snapshot_epoch.wrapping_add(1).max(0);
+        let mut changes = Vec::new();
+        of.table.written(&mut changes);
+        let start = of.table.start();
+        let leader_epoch = of.log.epoch_before(start);
+        let head = Head { is_snapshot: true, snapshot_epoch: of.snapshot_epoch, leader_epoch, start, now };
+        self.append(group, of.key, &head, &changes, durability)
+    }
+
+    fn append(&mut self, group: &str, key: Key, head: &Head, changes: &[Change], durability: Durability) -> Result<()> {
+        self.key.clear();
+        put_key(&mut self.key, head.is_snapshot, group, key);
+        self.value.clear();
+        put_value(&mut self.value, head, changes);
+        self.batch.clear();
+        let failed = ConsumerError::group(group);
+        self.batch.push(NewRecord::value(&self.value).with_key(&self.key)).map_err(&failed)?;
+        self.appended += self.batch.size();
+        self.log.append_batch_with(&mut self.batch, durability).map_err(&failed)?;
+        Ok(())
+    }
+
+    /// Writes everything once more where it is due, and deletes what lies before.
+    fn keep_short(&mut self, group: &str, now: TimestampMs) -> Result<()> {
+        if self.appended < SNAPSHOT_BYTES.max(4 * self.snapshot) {
+            return Ok(());
+        }
+        let begin = self.log.offsets().log_end_offset;
+        self.appended = 0;
+        let mut partitions = std::mem::take(&mut self.partitions);
+        let written = partitions.values_mut().try_for_each(|of| self.snapshot_of(group, of, now, Durability::Os));
+        self.partitions = partitions;
+        written?;
+        let saved = std::mem::take(&mut self.saved);
+        let written = saved.iter().try_for_each(|(key, saved)| {
+            let (snapshot_epoch, leader_epoch, start) = (saved.snapshot_epoch, saved.leader_epoch, saved.start);
+            let head = Head { is_snapshot: true, snapshot_epoch, leader_epoch, start, now };
+            let changes: Vec<_> = saved.records.values().copied().collect();
+            self.append(group, *key, &head, &changes, Durability::Os)
+        });
+        self.saved = saved;
+        written?;
+        let failed = ConsumerError::group(group);
+        self.log.flush().map_err(&failed)?;
+        self.log.delete_records_before(begin).map_err(&failed)?;
+        (self.snapshot, self.appended) = (self.appended, 0);
+        Ok(())
+    }
+}
+
+/// What the group's log says of each share-partition, and how many bytes it has.
+fn load(log: &Log, group: &str) -> crate::Result<(BTreeMap<Key, Saved>, usize)> {
+    let (mut saved, mut bytes) = (BTreeMap::<Key, Saved>::new(), 0);
+    let mut reader = log.reader(OffsetSpec::Earliest)?;
+    loop {
+        let batch = match reader.next_batch() {
+            Ok(Some(batch)) => batch,
+            Ok(None) => return Ok((saved, bytes)),
+            Err(error) if error.is_corrupt() => {
+                let lost = reader.skip_damage()?;
+                tracing::warn!(group, ?lost, "the group's state was damaged: records that are done may come again");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        bytes += batch.bytes().len();
+        for record in batch.records()? {
+            let record = record?;
+            match parse(record.key, record.value) {
+                Entry::State { group: of, key, state } if of == group => saved.entry(key).or_default().apply(state),
+                Entry::Deleted { group: of, key } if of == group => drop(saved.remove(&key)),
+                Entry::Unreadable => {
+                    tracing::warn!(group, offset = %record.offset, "a record of the group's state cannot be read");
+                }
+                _ => {}
+            }
+        }
+    }
+}
