@@ -222,7 +222,10 @@ fn short_index_files_of_sealed_segments_are_written_again() {
         store.create_topic(&topic).unwrap();
         let log = store.log("t", 0).unwrap();
         for n in 0..400 {
-            log.append(NewRecord::value(format!("record {n} {}", "-".repeat(200)).as_bytes())).unwrap();
+            // A millisecond each: of records of one time, one alone is in the time index.
+            let time = edgelog::TimestampMs(1_700_000_000_000 + n);
+            let value = format!("record {n} {}", "-".repeat(200));
+            log.append(NewRecord::value(value.as_bytes()).with_timestamp(time)).unwrap();
         }
         drop(log);
         store.tick(edgelog::TimestampMs(2_000_000_000_000)).unwrap();

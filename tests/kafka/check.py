@@ -773,7 +773,7 @@ def main():
     p.add_argument("--expect", required=True, help="JSON lines as `kcat -J` prints them")
     p = commands.add_parser("offsets", help="compare what Kafka's decoder says of the groups in DIR with edgelog")
     p.add_argument("dir", help="a data directory with groups")
-    p = commands.add_parser("shares", help="compare what Kafka's decoder says of the example job_queue with what it did")
+    p = commands.add_parser("shares", help="compare what Kafka's decoder says of a share group with what job_queue did")
     p.add_argument("dir", help="its data directory")
     p = commands.add_parser("write", help="let a broker write partition directories and expect.jsonl to OUT")
     p.add_argument("out")
