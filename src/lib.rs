@@ -157,6 +157,7 @@ pub mod inspect;
 mod kafka;
 mod log;
 mod segment;
+mod sorted;
 pub mod storage;
 mod store;
 mod sync;

@@ -26,7 +26,7 @@ const LINES_MAX: usize = 900;
 
 /// The floors of the root package, lowest first. A module may use those of its own row and of the rows before.
 const FLOORS: &[&[&str]] = &[
-    &["canary", "clock", "codec", "error", "escape", "events", "sync", "zeros"],
+    &["canary", "clock", "codec", "error", "escape", "events", "sync", "sorted", "zeros"],
     &["storage"],
     &["segment"],
     &["log"],

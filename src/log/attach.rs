@@ -26,6 +26,7 @@ use super::shared::{LogShared, is_gone};
 use super::types::{ReadUpTo, TopicPartition};
 use crate::error::{Error, Result};
 use crate::segment::{PooledBuffer, Segment, SegmentOptions, Window, file_names};
+use crate::sorted::sorted;
 use crate::storage::{Access, LEADS_NOWHERE, Storage};
 use crate::sync::{Mutex, Ordering};
 use crate::zeros;
@@ -79,8 +80,7 @@ fn list_segments(storage: &dyn Storage, dir: &str, name: &TopicPartition) -> Res
         let is_away = storage.leads_nowhere(dir);
         Error::storage("list", dir)(if is_away { io::Error::other(LEADS_NOWHERE) } else { error })
     })?;
-    let mut bases: Vec<Offset> = names.iter().filter_map(|entry| file_names::parse_log_file(&entry.name)).collect();
-    bases.sort_unstable();
+    let bases = sorted(names.iter().filter_map(|entry| file_names::parse_log_file(&entry.name)).collect());
     if bases.is_empty() {
         // Between two names of a truncation, or a topic in the making or unmaking.
         return Err(Error::UnknownTopicOrPartition { name: name.to_string() });

@@ -36,6 +36,7 @@ use crate::error::{Error, Result};
 use crate::segment::held::lost_everywhere;
 use crate::segment::walk::{WalkRules, Walker};
 use crate::segment::{Cursor, Lent, Segment, SegmentWriter, TooLong, Window, file_names};
+use crate::sorted::sorted;
 use crate::storage::{Access, Storage};
 use crate::sync::Ordering;
 
@@ -133,7 +134,7 @@ fn list(storage: &dyn Storage, dir: &str) -> Result<Vec<Offset>> {
             bases.push(part);
         }
     }
-    bases.sort_unstable();
+    let bases = sorted(bases);
     for entry in &names {
         let orphan = file_names::parse_index_file(&entry.name).is_some_and(|base| bases.binary_search(&base).is_err());
         let unfinished = file_names::parse_part_file(&entry.name).is_some() || entry.name == file_names::PREPARED;

@@ -25,7 +25,6 @@
 //! An entry is written before retention deletes a batch of a named producer, before its number jumps, at a producer's
 //! first look, and at a look that had to walk far.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
@@ -39,6 +38,7 @@ use super::types::{OffsetSpec, ReadUpTo, ReaderOptions};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::segment::file_names::SEQUENCES;
+use crate::sorted::sorted;
 use crate::storage::small_file::{HEADER_LEN, SlotForm, SlotMutants, TwoSlot, read_slots};
 use crate::sync::Ordering;
 
@@ -165,7 +165,7 @@ impl Log {
         let from = known.map_or(Offset(0), |entry| entry.at);
         let numbered = Numbered::new(known.map_or(-1, |entry| entry.last), generation);
         let mut counted = [Counted { producer: ids[0], from, numbered }];
-        let by_id = ids.iter().map(|id| (*id, 0)).collect();
+        let by_id = sorted(ids.iter().map(|id| (*id, 0)).collect());
         let walked = if bug(Bug::TrustTheSequencesAlone) { 0 } else { log.count(from, end, &by_id, &mut counted)? };
         let [Counted { numbered, .. }] = counted;
         if known.is_none() || walked > WALK_BYTES_MAX {
@@ -214,7 +214,7 @@ impl LogShared {
         // One of another history must not come to lie below the log start, where each is believed.
         entries.retain(|entry| self.is_of_this_history(entry, end));
         let mut is_changed = entries.len() < all;
-        let (mut by_id, mut counted) = (HashMap::new(), Vec::new());
+        let (mut by_id, mut counted) = (Vec::new(), Vec::new());
         for ids in &producers {
             let known = self.newest_entry(&entries, ids[0], end);
             if known.is_some_and(|entry| entry.at >= start) {
@@ -226,7 +226,7 @@ impl LogShared {
             counted.push(Counted { producer: ids[0], from, numbered });
         }
         if let Some(from) = counted.iter().map(|counted| counted.from).min() {
-            self.count(from, start, &by_id, &mut counted)?;
+            self.count(from, start, &sorted(by_id), &mut counted)?;
         }
         for counted in counted.iter().filter(|counted| counted.numbered.last >= 0) {
             self.add_entry(&mut entries, counted.producer, counted.numbered.last, start);
@@ -252,7 +252,7 @@ impl LogShared {
         let start = self.log_start_offset.load(Ordering::Acquire);
         entries.retain(|entry| entry.producer != producer || (entry.at != at && self.is_of_this_history(entry, end)));
         entries.push(Entry { producer, at, epoch: self.epoch_before(at), last });
-        entries.sort_unstable();
+        *entries = sorted(std::mem::take(entries));
         let its = |entry: &&Entry| entry.producer == producer;
         // Below the log start only the newest counts.
         let floor = entries.iter().filter(its).map(|entry| entry.at).filter(|at| *at <= start).max();
@@ -263,12 +263,13 @@ impl LogShared {
         }
     }
 
-    /// Counts the batches from `from` on that end below `until`. Returns how many bytes were walked over.
+    /// Counts the batches from `from` on that end below `until`, of the producers in `by_id`, which is sorted. Returns
+    /// how many bytes were walked over.
     fn count(
         self: &Arc<Self>,
         from: Offset,
         until: Offset,
-        by_id: &HashMap<i64, usize>,
+        by_id: &[(i64, usize)],
         counted: &mut [Counted],
     ) -> Result<u64> {
         let mut position = from.max(self.log_start_offset.load(Ordering::Acquire));
@@ -289,7 +290,8 @@ impl LogShared {
                         break;
                     }
                     bytes += view.size() as u64;
-                    let producer = by_id.get(&view.producer_id()).map(|at| &mut counted[*at]);
+                    let found = by_id.binary_search_by_key(&view.producer_id(), |(id, _)| *id);
+                    let producer = found.ok().map(|found| &mut counted[by_id[found].1]);
                     if let Some(producer) = producer.filter(|producer| view.last_offset() >= producer.from) {
                         if !view.is_control() && !view.is_transactional() && view.record_count() > 0 {
                             producer.numbered.note_stored(&view);

@@ -11,15 +11,14 @@ use super::saved_log::SavedLog;
 use crate::error::{Error, Result};
 use crate::segment::file_names;
 use crate::segment::held::Held;
+use crate::sorted::sorted;
 use crate::storage::Storage;
 
 /// The base offsets in the names of those in the directory `dir`, ascending.
 pub(super) fn swap_bases(storage: &dyn Storage, dir: &str) -> Result<Vec<Offset>> {
     let names = storage.read_dir(dir).map_err(Error::storage("list", dir))?;
     let files = names.iter().filter(|entry| !entry.is_dir);
-    let mut bases: Vec<Offset> = files.filter_map(|entry| file_names::parse_swap_file(&entry.name)).collect();
-    bases.sort_unstable();
-    Ok(bases)
+    Ok(sorted(files.filter_map(|entry| file_names::parse_swap_file(&entry.name)).collect()))
 }
 
 /// The offset behind those that such a file holds. They are not given out: the file may be the only copy of records,

@@ -12,6 +12,7 @@ use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::log::{SavedLog, TopicPartition};
 use crate::segment::file_names::{self, OWN_FILE, parse_log_file};
+use crate::sorted::sorted;
 use crate::storage::{DirEntry, LEADS_NOWHERE, Storage, StorageLock};
 
 use super::checkpoint;
@@ -137,9 +138,8 @@ impl Leftovers {
 
 /// The partitions whose directories have more than one name, those of one directory together.
 pub(crate) fn shared_directories(storage: &dyn Storage, logs: &[TopicPartition]) -> Vec<Vec<TopicPartition>> {
-    let mut ids: Vec<_> =
-        logs.iter().filter_map(|name| Some((storage.directory_id(&name.to_string())?, name))).collect();
-    ids.sort_unstable();
+    let ids = logs.iter().filter_map(|name| Some((storage.directory_id(&name.to_string())?, name)));
+    let ids = sorted(ids.collect());
     let shared = ids.chunk_by(|a, b| a.0 == b.0).filter(|same| same.len() > 1);
     shared.map(|same| same.iter().map(|&(_, name)| name.clone()).collect()).collect()
 }

@@ -45,6 +45,7 @@ use edgelog_core::{LogId, Offset};
 use crate::canary::Bug;
 use crate::error::{Error, Result};
 use crate::log::{Log, TopicPartition};
+use crate::sorted::sorted;
 use crate::storage::framed::{read_whole, unframe};
 use crate::storage::small_file::{HEADER_LEN, Slot, SlotForm, SlotMutants, TwoSlot, read_slots, u32_at};
 use crate::storage::{DirEntry, Storage};
@@ -168,8 +169,12 @@ impl RetentionHolds {
             let logs = logs.map_err(|reason| unreadable.push((OLD_NOTE_FILES[0].to_owned(), reason))).ok();
             holders.push((BRIDGE.to_owned(), logs));
         }
-        holders.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        Ok(RetentionHolds { holders, unreadable })
+        // Groups are in order already, and what else holds is little.
+        let mut ordered: Vec<(String, Option<HeldLogs>)> = Vec::with_capacity(holders.len());
+        for holder in holders {
+            ordered.insert(ordered.partition_point(|before| before.0 < holder.0), holder);
+        }
+        Ok(RetentionHolds { holders: ordered, unreadable })
     }
 
     /// Who keeps records of this log, and from which offset on. None where nobody does.
@@ -221,9 +226,7 @@ pub(crate) fn names_of_groups(storage: &dyn Storage) -> Result<Vec<String>> {
         Err(error) => return Err(Error::storage("list", GROUPS_DIR)(error)),
     };
     let is_group = |entry: &DirEntry| entry.is_dir && !entry.name.ends_with(DELETED_GROUP_SUFFIX);
-    let mut names: Vec<_> = entries.into_iter().filter(is_group).map(|entry| entry.name).collect();
-    names.sort_unstable();
-    Ok(names)
+    Ok(sorted(entries.into_iter().filter(is_group).map(|entry| entry.name).collect()))
 }
 
 fn form(holder: &str) -> SlotForm {

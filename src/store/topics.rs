@@ -18,6 +18,7 @@ use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::log::{Log, LogHost, Origin, SavedLog, TopicPartition, check_topic_name};
 use crate::segment::file_names::{OWN_FILE, TOPIC_CONFIG};
+use crate::sorted::sorted;
 use crate::storage::{Access, LEADS_NOWHERE};
 use crate::sync::Ordering;
 
@@ -379,8 +380,8 @@ impl StoreShared {
         let mut loaded = Loaded::default();
         let is_recorded = self.is_recorded();
         let mut topics = BTreeMap::new();
-        for (topic, mut present) in partitions {
-            present.sort_unstable();
+        for (topic, present) in partitions {
+            let present = sorted(present);
             let first = TopicPartition::new(topic.as_str(), present[0]);
             let is_own = known.get(&first).is_some_and(|saved| saved.origin == Origin::Own);
             let may_adopt = !is_recorded && (is_own || self.attached || bug(Bug::TrustAnEmptySettingsFile));

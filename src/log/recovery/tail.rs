@@ -15,6 +15,7 @@ use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::segment::walk::is_stale;
 use crate::segment::{Cursor, Segment, Window, file_names};
+use crate::sorted::sorted;
 use crate::storage::{Access, remove_if_there};
 use crate::sync::Ordering;
 
@@ -265,14 +266,11 @@ impl Recovery<'_> {
     fn bound_cut_files(&self) {
         let (storage, dir) = (&self.log.storage, &self.log.dir);
         let Ok(names) = storage.read_dir(dir) else { return };
-        let mut cut: Vec<String> = names
-            .into_iter()
-            .map(|entry| entry.name)
-            .filter(|name| file_names::parse_cut_file(name).is_some())
-            .collect();
+        let names = names.into_iter().map(|entry| entry.name);
+        let cut = names.filter(|name| file_names::parse_cut_file(name).is_some());
         // The epoch in the name tells which came first.
-        cut.sort_unstable_by_key(|name| file_names::cut_file_epoch(name));
-        for name in cut.iter().rev().skip(CUT_FILES_MAX) {
+        let cut = sorted(cut.map(|name| (file_names::cut_file_epoch(&name), name)).collect());
+        for (_, name) in cut.iter().rev().skip(CUT_FILES_MAX) {
             tracing::warn!(log = %self.log.name, name, "removed the oldest of too many cut tails");
             let _ = storage.remove_file(&format!("{dir}/{name}"));
         }
