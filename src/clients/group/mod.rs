@@ -2,6 +2,7 @@
 //! which partitions.
 
 mod assignor;
+mod bytes;
 mod coordinator;
 #[cfg(test)]
 #[path = "../../../tests/crash/groups.rs"]
@@ -25,6 +26,7 @@ pub use record::CommittedOffset;
 pub use waker::Waker;
 
 pub(crate) use assignor::Assignor;
+pub(crate) use bytes::{Bytes, put_varint};
 pub(crate) use error::Result;
 pub(crate) use host::{GroupKind, SHARE_STATE_TOPIC};
 pub(crate) use membership::{MemberOptions, Membership};

@@ -25,6 +25,7 @@
 
 use edgelog_core::{LeaderEpoch, Offset, TimestampMs};
 
+use super::bytes::{Bytes, put_varint};
 use crate::log::TopicPartition;
 
 /// Metadata beyond this is refused, as Kafka's `offset.metadata.max.bytes` has it.
@@ -85,14 +86,6 @@ pub(super) fn put_value(out: &mut Vec<u8>, position: &CommittedOffset) {
     }
 }
 
-fn put_varint(out: &mut Vec<u8>, mut number: u32) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
 /// What a record says.
 pub(super) fn parse(key: Option<&[u8]>, value: Option<&[u8]>) -> Entry {
     let Some(key) = key else { return Entry::Unreadable };
@@ -126,8 +119,7 @@ fn parse_value(mut bytes: Bytes<'_>) -> Option<CommittedOffset> {
     let mut log_id = None;
     if version >= 4 {
         for _ in 0..bytes.varint()? {
-            let (tag, len) = (bytes.varint()?, bytes.varint()?);
-            let field = bytes.take(len as usize)?;
+            let (tag, field) = bytes.tagged_field()?;
             if tag == 0 {
                 log_id = Some(field.try_into().ok()?).filter(|id| *id != [0; 16]);
             }
@@ -135,55 +127,6 @@ fn parse_value(mut bytes: Bytes<'_>) -> Option<CommittedOffset> {
     }
     let leader_epoch = Some(leader_epoch).filter(|epoch| *epoch >= 0);
     (offset >= 0).then_some(CommittedOffset { offset, leader_epoch, metadata, commit_timestamp, log_id })
-}
-
-/// Bytes that are read from the front. `None` where there are too few.
-struct Bytes<'a>(&'a [u8]);
-
-impl<'a> Bytes<'a> {
-    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
-        let (taken, behind) = self.0.split_at_checked(len)?;
-        self.0 = behind;
-        Some(taken)
-    }
-
-    fn i16(&mut self) -> Option<i16> {
-        Some(i16::from_be_bytes(self.take(2)?.try_into().ok()?))
-    }
-
-    fn i32(&mut self) -> Option<i32> {
-        Some(i32::from_be_bytes(self.take(4)?.try_into().ok()?))
-    }
-
-    fn i64(&mut self) -> Option<i64> {
-        Some(i64::from_be_bytes(self.take(8)?.try_into().ok()?))
-    }
-
-    fn varint(&mut self) -> Option<u32> {
-        let mut number = 0_u32;
-        for shift in [0, 7, 14, 21, 28] {
-            let byte = self.take(1)?[0];
-            number |= u32::from(byte & 0x7f).checked_shl(shift)?;
-            if byte < 0x80 {
-                return Some(number);
-            }
-        }
-        None
-    }
-
-    fn text(&mut self, len: usize) -> Option<String> {
-        String::from_utf8(self.take(len)?.to_vec()).ok()
-    }
-
-    fn string(&mut self) -> Option<String> {
-        let len = usize::try_from(self.i16()?).ok()?;
-        self.text(len)
-    }
-
-    fn compact_string(&mut self) -> Option<String> {
-        let len = self.varint()?.checked_sub(1)?;
-        self.text(len as usize)
-    }
 }
 
 #[cfg(test)]

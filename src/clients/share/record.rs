@@ -25,6 +25,7 @@ use edgelog_core::{LeaderEpoch, Offset, TimestampMs};
 
 use super::table::{Change, DeliveryState};
 use crate::canary::{Bug, bug};
+use crate::clients::group::{Bytes, put_varint};
 
 const BATCH_BYTES: usize = 20;
 
@@ -111,18 +112,10 @@ fn runs(changes: &[Change]) -> impl Iterator<Item = &[Change]> {
     runs.filter(|run| run[0].state != DeliveryState::Acquired)
 }
 
-fn put_varint(out: &mut Vec<u8>, mut number: u32) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
 pub(super) fn parse(key: Option<&[u8]>, value: Option<&[u8]>) -> Entry {
     let Some(key) = key else { return Entry::Unreadable };
     let mut key = Bytes(key);
-    let is_snapshot = match key.array().map(i16::from_be_bytes) {
+    let is_snapshot = match key.i16() {
         Some(0) => true,
         Some(1) => false,
         Some(2..) => return Entry::Other,
@@ -137,10 +130,9 @@ pub(super) fn parse(key: Option<&[u8]>, value: Option<&[u8]>) -> Entry {
 }
 
 fn parse_key(mut key: Bytes<'_>) -> Option<(String, Key)> {
-    let len = usize::try_from(i16::from_be_bytes(key.array()?)).ok()?;
-    let group = String::from_utf8(key.take(len)?.to_vec()).ok()?;
+    let group = key.string()?;
     let id = key.array()?;
-    let partition = u32::try_from(i32::from_be_bytes(key.array()?)).ok()?;
+    let partition = u32::try_from(key.i32()?).ok()?;
     Some((group, (id, partition)))
 }
 
@@ -148,12 +140,12 @@ fn parse_value(mut bytes: Bytes<'_>, is_snapshot: bool) -> Option<State> {
     if bytes.array()? != [0, 0] {
         return None;
     }
-    let snapshot_epoch = i32::from_be_bytes(bytes.array()?);
+    let snapshot_epoch = bytes.i32()?;
     if is_snapshot {
         bytes.take(4)?;
     }
-    let leader_epoch = LeaderEpoch(i32::from_be_bytes(bytes.array()?));
-    let start = Offset(i64::from_be_bytes(bytes.array()?));
+    let leader_epoch = LeaderEpoch(bytes.i32()?);
+    let start = Offset(bytes.i64()?);
     if is_snapshot {
         bytes.take(16)?;
     }
@@ -163,7 +155,7 @@ fn parse_value(mut bytes: Bytes<'_>, is_snapshot: bool) -> Option<State> {
     }
     let mut batches = Vec::with_capacity(count);
     for _ in 0..count {
-        let (first, last) = (i64::from_be_bytes(bytes.array()?), i64::from_be_bytes(bytes.array()?));
+        let (first, last) = (bytes.i64()?, bytes.i64()?);
         let state = match bytes.array()? {
             [0] => DeliveryState::Available,
             [2] => DeliveryState::Acknowledged,
@@ -171,50 +163,23 @@ fn parse_value(mut bytes: Bytes<'_>, is_snapshot: bool) -> Option<State> {
             [3 | 4] => DeliveryState::Archived,
             _ => return None,
         };
-        let count = u16::try_from(i16::from_be_bytes(bytes.array()?)).ok()?;
-        bytes.tagged()?;
+        let count = u16::try_from(bytes.i16()?).ok()?;
+        pass_tagged_fields(&mut bytes)?;
         if first < 0 || last < first {
             return None;
         }
         batches.push((Offset(first), Offset(last), state, count));
     }
-    bytes.tagged()?;
+    pass_tagged_fields(&mut bytes)?;
     let start = Some(start).filter(|start| *start >= 0);
     Some(State { is_snapshot, snapshot_epoch, leader_epoch, start, batches })
 }
 
-struct Bytes<'a>(&'a [u8]);
-
-impl<'a> Bytes<'a> {
-    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
-        let (taken, behind) = self.0.split_at_checked(len)?;
-        self.0 = behind;
-        Some(taken)
+fn pass_tagged_fields(bytes: &mut Bytes<'_>) -> Option<()> {
+    for _ in 0..bytes.varint()? {
+        bytes.tagged_field()?;
     }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    fn varint(&mut self) -> Option<u32> {
-        let mut number = 0_u32;
-        for shift in [0, 7, 14, 21, 28] {
-            let byte = self.take(1)?[0];
-            number |= u32::from(byte & 0x7f).checked_shl(shift)?;
-            if byte < 0x80 {
-                return Some(number);
-            }
-        }
-        None
-    }
-
-    fn tagged(&mut self) -> Option<()> {
-        for _ in 0..self.varint()? {
-            let (_, len) = (self.varint()?, self.varint()?);
-            self.take(len as usize)?;
-        }
-        Some(())
-    }
+    Some(())
 }
 
 #[cfg(test)]
