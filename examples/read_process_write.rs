@@ -4,7 +4,7 @@
 //!
 //! The program starts itself again and again as a worker, and kills it (SIGKILL) after some milliseconds. Each worker
 //! goes on where the output ends: the producer has a name, and the offset of the input is the record's number in the
-//! output. Inputs that nobody wants are left out. At the end, the output is held against the input.
+//! output. Some inputs are left out on purpose. At the end, the output is held against the input.
 
 use std::error::Error;
 use std::path::Path;

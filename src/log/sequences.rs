@@ -246,7 +246,7 @@ impl LogShared {
         entry.at <= start || (entry.at <= end && self.epoch_before(entry.at) == entry.epoch)
     }
 
-    /// Adds an entry, and takes those out that are of no use beside it.
+    /// Adds an entry, and takes those out that it makes useless.
     fn add_entry(&self, entries: &mut Vec<Entry>, producer: i64, last: i64, at: Offset) {
         let end = self.log_end_offset.load(Ordering::Acquire);
         let start = self.log_start_offset.load(Ordering::Acquire);

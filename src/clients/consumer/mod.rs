@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edgelog_core::{Offset, OffsetAndEpoch, TimestampMs};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::assigned::{Assigned, Mended, Room, Terms};
 use self::config::ConsumerConfig;
@@ -365,20 +364,8 @@ impl Consumer {
         if let Some(deadline) = deadline {
             left = left.min(deadline.saturating_duration_since(Instant::now()));
         }
-        let left = Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos() as _ };
-        {
-            let mut descriptors = Vec::with_capacity(self.assigned.len() + 1);
-            for assigned in self.assigned.iter_mut().filter(|assigned| !assigned.is_paused) {
-                descriptors.push(PollFd::from_borrowed_fd(assigned.poll_descriptor()?, PollFlags::IN));
-            }
-            descriptors.push(PollFd::from_borrowed_fd(self.waker.descriptor(), PollFlags::IN));
-            match poll(&mut descriptors, Some(&left)) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(Error::storage("wait for records", ".")(error.into()).into()),
-            }
-        }
-        self.waker.clear();
-        Ok(())
+        let reading = self.assigned.iter_mut().filter(|assigned| !assigned.is_paused);
+        self.waker.wait(reading.map(Assigned::poll_descriptor), left)
     }
 
     fn find(&self, partition: &TopicPartition) -> Result<usize> {

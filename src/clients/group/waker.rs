@@ -3,9 +3,12 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
 
+use super::error;
 use crate::error::{Error, Result};
 
 /// Ends the wait of a consumer's `poll` from any thread, as Kafka's `wakeup`.
@@ -44,11 +47,25 @@ impl Waker {
         self.shared.is_woken.swap(false, Ordering::AcqRel)
     }
 
-    pub(crate) fn clear(&self) {
+    /// Waits until one of `others` is readable, [`nudge`](Waker::nudge) is called, or `time` is over.
+    ///
+    /// # Errors
+    /// Those of `others`, and [`Error::Storage`] where the system does not wait.
+    pub(crate) fn wait<'a>(
+        &'a self,
+        others: impl Iterator<Item = error::Result<BorrowedFd<'a>>>,
+        time: Duration,
+    ) -> error::Result<()> {
+        let own = std::iter::once(Ok(self.shared.descriptor.as_fd()));
+        let readable =
+            |other: error::Result<BorrowedFd<'a>>| other.map(|other| PollFd::from_borrowed_fd(other, PollFlags::IN));
+        let mut descriptors = others.chain(own).map(readable).collect::<error::Result<Vec<_>>>()?;
+        let time = Timespec { tv_sec: time.as_secs() as _, tv_nsec: time.subsec_nanos() as _ };
+        match poll(&mut descriptors, Some(&time)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(Error::storage("wait for records", ".")(error.into()).into()),
+        }
         let _ = rustix::io::read(&self.shared.descriptor, &mut [0; 8]);
-    }
-
-    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
-        self.shared.descriptor.as_fd()
+        Ok(())
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edgelog_core::Offset;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::config::ShareConfig;
 use super::records::{Part, ShareRecord, ShareRecords};
@@ -197,7 +196,7 @@ impl ShareConsumer {
         Ok(())
     }
 
-    /// Records that nobody else holds, at most `max.poll.records`; where there are none, waits for them, `timeout` at
+    /// Records that no other consumer holds, at most `max.poll.records`; where there are none, waits for them, `timeout` at
     /// most. What was acknowledged before is committed first, and with `share.acknowledgement.mode=implicit` all that
     /// was polled before is accepted. Records with [`AckType::Renew`] are returned again.
     ///
@@ -331,20 +330,8 @@ impl ShareConsumer {
         if let Some(deadline) = deadline {
             left = left.min(deadline.saturating_duration_since(Instant::now()));
         }
-        let left = Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos() as _ };
-        {
-            let mut descriptors = Vec::with_capacity(self.assigned.len() + 1);
-            for assigned in &mut self.assigned {
-                descriptors.push(PollFd::from_borrowed_fd(assigned.tail.poll_descriptor()?, PollFlags::IN));
-            }
-            descriptors.push(PollFd::from_borrowed_fd(self.waker.descriptor(), PollFlags::IN));
-            match poll(&mut descriptors, Some(&left)) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(Error::storage("wait for records", ".")(error.into()).into()),
-            }
-        }
-        self.waker.clear();
-        Ok(())
+        let tails = self.assigned.iter_mut().map(|assigned| assigned.tail.poll_descriptor().map_err(Into::into));
+        self.waker.wait(tails, left)
     }
 
     /// Says what became of a record that was polled. Of two acknowledgements before a commit the last one counts. It

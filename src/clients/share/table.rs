@@ -5,8 +5,8 @@
 //! 1. Below `start` every record is done. It moves past records that are, and never back.
 //! 2. A record is held by one owner at a time. Accepted and archived are final.
 //! 3. A delivery count goes up by one with each acquisition, and never down.
-//! 4. What became of a record is first planned ([`plan`](LockTable::plan)), then written, and then applied: nobody is
-//!    given a record on the word of a state that a power cut can take.
+//! 4. What became of a record is first planned ([`plan`](LockTable::plan)), then written, and then applied: no consumer
+//!    is given a record on the word of a state that a power cut can take.
 
 use std::collections::VecDeque;
 
@@ -134,16 +134,12 @@ impl LockTable {
         }
     }
 
-    /// The owner holds the record, and its lock has not ended.
-    pub(crate) fn is_held(&self, owner: u64, offset: Offset, now_ms: i64) -> bool {
-        self.get(offset)
-            .is_some_and(|slot| slot.state == DeliveryState::Acquired && slot.owner == owner && now_ms < slot.at_ms)
-    }
-
     /// What a record becomes by an acknowledgement; `None`: its owner does not hold it. A renewal changes nothing that
     /// is written down.
     pub(crate) fn plan(&self, owner: u64, offset: Offset, ack: AckType, now_ms: i64) -> Option<Change> {
-        let slot = self.get(offset).filter(|_| self.is_held(owner, offset, now_ms))?;
+        let is_held =
+            |slot: &&Slot| slot.state == DeliveryState::Acquired && slot.owner == owner && now_ms < slot.at_ms;
+        let slot = self.get(offset).filter(is_held)?;
         let state = match ack {
             AckType::Accept => DeliveryState::Acknowledged,
             AckType::Reject => DeliveryState::Archived,

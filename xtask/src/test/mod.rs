@@ -1,7 +1,7 @@
 //! `./test`: the project's tests, in stages, with everything that they need.
 //!
 //! A stage runs its steps one after another, and some of them at one time. Stages that wait for brokers run next to
-//! those that compute. Whoever adds a test adds a step to a stage below `stages`, and a line to `help.txt` where a
+//! those that compute. A new test is a step of a stage below `stages`, and a line of `help.txt` where a
 //! person has to know of it.
 
 mod packages;

@@ -50,7 +50,7 @@ fn consumers_share_a_partition_and_what_is_dropped_goes_to_the_others_at_once() 
     let (mut a, mut b) = (worker(&store, &keys), worker(&store, &keys));
     assert_eq!(polled(&mut a), [(0, 1), (1, 1)]);
     assert_eq!(polled(&mut b), [(2, 1), (3, 1)]);
-    // Who holds records blocks nobody.
+    // A consumer that holds records blocks no other.
     for offset in [2, 3] {
         answer(&mut b, offset, AckType::Accept);
     }

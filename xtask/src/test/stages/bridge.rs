@@ -133,7 +133,7 @@ impl Scripts<'_> {
         let root = &self.stage.runner.root;
         let openssl = packages::need(root, "openssl", "to make certificates for the broker", &["openssl"]);
         if self.stage.has("the bridge's TLS and SASL", openssl) {
-            self.step("into a broker that trusts nobody", "secure");
+            self.step("into a broker that asks for logins", "secure");
         }
     }
 

@@ -68,7 +68,7 @@ impl Runner {
         self.program(cargo_path(), arguments)
     }
 
-    /// Debian's 1.85 and nothing else, whatever else is in PATH.
+    /// Debian's 1.85 and nothing else of what is in PATH.
     fn cargo_185(&self, program: &str, arguments: &[&str]) -> Command {
         let mut cargo = self.program(program, arguments);
         cargo
