@@ -6,6 +6,9 @@
 mod accumulator;
 mod consumer;
 mod delivery;
+#[cfg(test)]
+#[path = "../../tests/crash/double_cuts.rs"]
+mod double_cuts;
 mod group;
 mod key;
 #[cfg(all(loom, test))]

@@ -18,16 +18,11 @@ use std::sync::Arc;
 use edgelog_core::{Offset, TimestampMs};
 
 use super::{ConsumerError, Group, OffsetAndMetadata};
+use crate::clients::double_cuts::disk::{Core, Fault, Quirks, Rng, SimDisk};
+use crate::clients::double_cuts::{Seen, schedules, verify_cuts};
 use crate::clock::ManualClock;
 use crate::store::retention_holds::{GROUP, Stored, read_holder};
 use crate::{Durability, Log, NewRecord, NewTopic, OffsetSpec, Store, TopicPartition};
-
-#[path = "disk.rs"]
-#[allow(clippy::duplicate_mod)] // the bridge's search has the disk to itself as well
-#[allow(dead_code)] // the other searches use the rest
-mod disk;
-
-use disk::{Core, Fault, Image, Quirks, Rng, SimDisk};
 
 const TIME: i64 = 1_700_000_000_000;
 const TOPICS: [&str; 2] = ["a", "b"];
@@ -260,12 +255,8 @@ fn run(seed: u64) -> Run {
     Run { cuts, counts: world.counts }
 }
 
-/// What a power cut has left, against what is known. With `again`, the disk as it is at each effect of the recovery.
-fn verify(core: &Core, known: &Known, image: Image, again: bool) -> Result<Vec<Core>, String> {
-    let disk = SimDisk::from_core(core.image(image));
-    if again {
-        disk.record();
-    }
+/// What a power cut has left, against what is known.
+fn verify(disk: &SimDisk, known: &Known) -> Result<Group, String> {
     let clock = ManualClock::new(TimestampMs(TIME));
     let store = Arc::new(options(&clock).open_on(disk.clone()).map_err(|error| format!("open: {error}"))?);
     let group = Group::open(&store, "g").map_err(|error| format!("the group: {error}"))?;
@@ -308,14 +299,12 @@ fn verify(core: &Core, known: &Known, image: Image, again: bool) -> Result<Vec<C
             other => return Err(format!("{name}: the hold is {other:?}, and the position {}", at.offset)),
         }
     }
-    let cuts = if again { disk.take_cuts() } else { Vec::new() };
-    disk.kill();
-    Ok(cuts)
+    Ok(group)
 }
 
 /// Goes through so many schedules; `Err` is the first violation.
-fn search(seeds: std::ops::Range<u64>) -> Result<(usize, usize, Counts), String> {
-    let (mut cuts, mut images, mut all) = (0, 0, Counts::default());
+fn search(seeds: std::ops::Range<u64>) -> Result<(Seen, Counts), String> {
+    let (mut seen, mut all) = (Seen::default(), Counts::default());
     for seed in seeds {
         let run = run(seed);
         let Counts { commits, attached, backward, refused, not_durable } = run.counts;
@@ -324,34 +313,15 @@ fn search(seeds: std::ops::Range<u64>) -> Result<(usize, usize, Counts), String>
         all.backward += backward;
         all.refused += refused;
         all.not_durable += not_durable;
-        for (n, (core, known)) in run.cuts.iter().enumerate() {
-            cuts += 1;
-            let chosen = Image::CHOSEN[(n + seed as usize) % Image::CHOSEN.len()];
-            for image in [Image::AllLost, chosen, Image::Random(seed * 10_000 + n as u64)] {
-                images += 1;
-                let again = (n + seed as usize) % 16 == 0 && image == chosen;
-                let found = |what| format!("seed {seed}, cut {n}, {image:?}: {what}");
-                for (m, second) in verify(core, known, image, again).map_err(found)?.iter().enumerate().step_by(3) {
-                    images += 1;
-                    let image = Image::CHOSEN[m % Image::CHOSEN.len()];
-                    let found = |what| format!("seed {seed}, cut {n} and then {m}, {image:?}: {what}");
-                    verify(second, known, image, false).map_err(found)?;
-                }
-            }
-        }
+        verify_cuts(seed, &run.cuts, &mut seen, verify)?;
     }
-    Ok((cuts, images, all))
-}
-
-fn schedules() -> u64 {
-    let asked = std::env::var("EDGELOG_CRASH_SCHEDULES").ok().and_then(|text| text.parse().ok());
-    asked.unwrap_or(if cfg!(debug_assertions) { 25 } else { 1500 })
+    Ok((seen, all))
 }
 
 #[test]
 fn what_a_group_has_committed_survives_every_double_cut_and_is_never_ahead_of_its_log() {
-    let (cuts, images, counts) = search(0..schedules()).unwrap();
-    println!("positions of a group: {} schedules, {cuts} cuts, {images} images, {counts:?}", schedules());
+    let (Seen { cuts, images }, counts) = search(0..schedules(25, 1500)).unwrap();
+    println!("positions of a group: {} schedules, {cuts} cuts, {images} images, {counts:?}", schedules(25, 1500));
     assert!(counts.attached > 0 && counts.commits > counts.attached && counts.backward > 0, "{counts:?}");
     assert!(counts.refused > 0 && counts.not_durable > 0, "{counts:?}");
 }
@@ -359,15 +329,5 @@ fn what_a_group_has_committed_survives_every_double_cut_and_is_never_ahead_of_it
 #[cfg(edgelog_canary)]
 #[test]
 fn every_known_bug_of_a_group_is_found() {
-    use crate::canary::{Bug, switch_on};
-    let mut missed = Vec::new();
-    for &bug in Bug::GROUPS {
-        switch_on(Some(bug));
-        match search(0..schedules()) {
-            Err(found) => println!("{bug:?}: {}", found.chars().take(200).collect::<String>()),
-            Ok(_) => missed.push(bug),
-        }
-        switch_on(None);
-    }
-    assert!(missed.is_empty(), "not found: {missed:?}");
+    crate::clients::double_cuts::find_each(crate::canary::Bug::GROUPS, || search(0..schedules(25, 1500)));
 }

@@ -18,16 +18,11 @@ use std::sync::Arc;
 
 use edgelog_core::{Offset, TimestampMs};
 
+use crate::clients::double_cuts::disk::{Core, Fault, Quirks, Rng, SimDisk};
+use crate::clients::double_cuts::{Seen, schedules, verify_cuts};
 use crate::clients::{Producer, ProducerError, ProducerRecord, RecordMetadata};
 use crate::clock::ManualClock;
 use crate::{Durability, Log, NewRecord, NewTopic, OffsetSpec, ReadUpTo, ReaderOptions, Store};
-
-#[path = "disk.rs"]
-#[allow(clippy::duplicate_mod)] // the other searches have the disk to themselves as well
-#[allow(dead_code)] // they use the rest
-mod disk;
-
-use disk::{Core, Fault, Image, Quirks, Rng, SimDisk};
 
 const TIME: i64 = 1_700_000_000_000;
 const PARTITIONS: u32 = 2;
@@ -293,20 +288,8 @@ fn run(seed: u64) -> Result<Run, String> {
     outcome.map(|()| Run { cuts, counts: world.counts })
 }
 
-/// What a power cut has left, against what is known. With `again`, the disk as it is at each effect of the recovery and
-/// of what is sent again.
-fn verify(core: &Core, known: &Known, image: Image, again: bool) -> Result<Vec<Core>, String> {
-    let disk = SimDisk::from_core(core.image(image));
-    if again {
-        disk.record();
-    }
-    let outcome = verify_on(&disk, known);
-    let cuts = if again { disk.take_cuts() } else { Vec::new() };
-    disk.kill();
-    outcome.map(|()| cuts)
-}
-
-fn verify_on(disk: &SimDisk, known: &Known) -> Result<(), String> {
+/// What a power cut has left, against what is known.
+fn verify(disk: &SimDisk, known: &Known) -> Result<(), String> {
     let clock = ManualClock::new(TimestampMs(TIME));
     let store = Arc::new(options(&clock).open_on(disk.clone()).map_err(|error| format!("open: {error}"))?);
     let Ok(_) = store.topic("t") else {
@@ -362,8 +345,8 @@ fn verify_on(disk: &SimDisk, known: &Known) -> Result<(), String> {
 }
 
 /// Goes through so many schedules; `Err` is the first violation.
-fn search(seeds: std::ops::Range<u64>) -> Result<(usize, usize, Counts), String> {
-    let (mut cuts, mut images, mut all) = (0, 0, Counts::default());
+fn search(seeds: std::ops::Range<u64>) -> Result<(Seen, Counts), String> {
+    let (mut seen, mut all) = (Seen::default(), Counts::default());
     for seed in seeds {
         let run = run(seed).map_err(|what| format!("seed {seed}: {what}"))?;
         let Counts { sent, repeated, without_offset, jumps, fenced, failed, deleted } = run.counts;
@@ -374,35 +357,16 @@ fn search(seeds: std::ops::Range<u64>) -> Result<(usize, usize, Counts), String>
         all.fenced += fenced;
         all.failed += failed;
         all.deleted += deleted;
-        for (n, (core, known)) in run.cuts.iter().enumerate() {
-            cuts += 1;
-            let chosen = Image::CHOSEN[(n + seed as usize) % Image::CHOSEN.len()];
-            for image in [Image::AllLost, chosen, Image::Random(seed * 10_000 + n as u64)] {
-                images += 1;
-                let again = (n + seed as usize) % 16 == 0 && image == chosen;
-                let found = |what| format!("seed {seed}, cut {n}, {image:?}: {what}");
-                for (m, second) in verify(core, known, image, again).map_err(found)?.iter().enumerate().step_by(3) {
-                    images += 1;
-                    let image = Image::CHOSEN[m % Image::CHOSEN.len()];
-                    let found = |what| format!("seed {seed}, cut {n} and then {m}, {image:?}: {what}");
-                    verify(second, known, image, false).map_err(found)?;
-                }
-            }
-        }
+        verify_cuts(seed, &run.cuts, &mut seen, verify)?;
     }
-    Ok((cuts, images, all))
-}
-
-fn schedules() -> u64 {
-    let asked = std::env::var("EDGELOG_CRASH_SCHEDULES").ok().and_then(|text| text.parse().ok());
-    asked.unwrap_or(if cfg!(debug_assertions) { 12 } else { 600 })
+    Ok((seen, all))
 }
 
 #[test]
 fn what_a_named_producer_sends_again_is_there_once_after_every_double_cut() {
     let first = std::env::var("EDGELOG_CRASH_FIRST").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
-    let (cuts, images, counts) = search(first..first + schedules()).unwrap();
-    println!("named producers: {} schedules, {cuts} cuts, {images} images, {counts:?}", schedules());
+    let (Seen { cuts, images }, counts) = search(first..first + schedules(12, 600)).unwrap();
+    println!("named producers: {} schedules, {cuts} cuts, {images} images, {counts:?}", schedules(12, 600));
     assert!(counts.repeated > 0 && counts.without_offset > 0 && counts.jumps > 0, "{counts:?}");
     assert!(counts.fenced > 0 && counts.failed > 0 && counts.deleted > 0, "{counts:?}");
 }
@@ -410,15 +374,5 @@ fn what_a_named_producer_sends_again_is_there_once_after_every_double_cut() {
 #[cfg(edgelog_canary)]
 #[test]
 fn every_known_bug_of_a_named_producer_is_found() {
-    use crate::canary::{Bug, switch_on};
-    let mut missed = Vec::new();
-    for &bug in Bug::NAMED {
-        switch_on(Some(bug));
-        match search(0..schedules()) {
-            Err(found) => println!("{bug:?}: {}", found.chars().take(200).collect::<String>()),
-            Ok(_) => missed.push(bug),
-        }
-        switch_on(None);
-    }
-    assert!(missed.is_empty(), "not found: {missed:?}");
+    crate::clients::double_cuts::find_each(crate::canary::Bug::NAMED, || search(0..schedules(12, 600)));
 }

@@ -16,15 +16,10 @@ use std::time::Duration;
 use edgelog_core::TimestampMs;
 
 use super::{AckType, ShareConsumer};
+use crate::clients::double_cuts::disk::{Core, Fault, Quirks, Rng, SimDisk};
+use crate::clients::double_cuts::{Seen, schedules, verify_cuts};
 use crate::clock::ManualClock;
 use crate::{Durability, NewRecord, NewTopic, Store};
-
-#[path = "disk.rs"]
-#[allow(clippy::duplicate_mod)] // the other searches have the disk to themselves as well
-#[allow(dead_code)] // the other searches use the rest
-mod disk;
-
-use disk::{Core, Fault, Image, Quirks, Rng, SimDisk};
 
 const TIME: i64 = 1_700_000_000_000;
 
@@ -184,12 +179,8 @@ fn run(seed: u64) -> (Vec<(Core, Arc<Known>)>, usize, usize) {
     (cuts, world.commits, world.failed)
 }
 
-/// What a power cut has left, against what is known. With `again`, the disk as it is at each effect of the recovery.
-fn verify(core: &Core, known: &Known, image: Image, again: bool) -> Result<Vec<Core>, String> {
-    let disk = SimDisk::from_core(core.image(image));
-    if again {
-        disk.record();
-    }
+/// What a power cut has left, against what is known.
+fn verify(disk: &SimDisk, known: &Known) -> Result<ShareConsumer, String> {
     let clock = ManualClock::new(TimestampMs(TIME));
     let store = open(disk.clone(), &clock).map_err(|error| format!("open: {error}"))?;
     let mut worker = worker(&store, "4000").map_err(|error| format!("the group: {error}"))?;
@@ -209,61 +200,30 @@ fn verify(core: &Core, known: &Known, image: Image, again: bool) -> Result<Vec<C
             _ => {}
         }
     }
-    let cuts = if again { disk.take_cuts() } else { Vec::new() };
-    disk.kill();
-    Ok(cuts)
+    Ok(worker)
 }
 
 /// Goes through so many schedules; `Err` is the first violation.
-fn search(seeds: std::ops::Range<u64>) -> Result<(usize, usize, usize, usize), String> {
-    let (mut cuts, mut images, mut commits, mut failed) = (0, 0, 0, 0);
+fn search(seeds: std::ops::Range<u64>) -> Result<(Seen, usize, usize), String> {
+    let (mut seen, mut commits, mut failed) = (Seen::default(), 0, 0);
     for seed in seeds {
         let run = run(seed);
         commits += run.1;
         failed += run.2;
-        for (n, (core, known)) in run.0.iter().enumerate() {
-            cuts += 1;
-            let chosen = Image::CHOSEN[(n + seed as usize) % Image::CHOSEN.len()];
-            for image in [Image::AllLost, chosen, Image::Random(seed * 10_000 + n as u64)] {
-                images += 1;
-                let again = (n + seed as usize) % 16 == 0 && image == chosen;
-                let found = |what| format!("seed {seed}, cut {n}, {image:?}: {what}");
-                for (m, second) in verify(core, known, image, again).map_err(found)?.iter().enumerate().step_by(3) {
-                    images += 1;
-                    let image = Image::CHOSEN[m % Image::CHOSEN.len()];
-                    let found = |what| format!("seed {seed}, cut {n} and then {m}, {image:?}: {what}");
-                    verify(second, known, image, false).map_err(found)?;
-                }
-            }
-        }
+        verify_cuts(seed, &run.0, &mut seen, verify)?;
     }
-    Ok((cuts, images, commits, failed))
-}
-
-fn schedules() -> u64 {
-    let asked = std::env::var("EDGELOG_CRASH_SCHEDULES").ok().and_then(|text| text.parse().ok());
-    asked.unwrap_or(if cfg!(debug_assertions) { 25 } else { 1500 })
+    Ok((seen, commits, failed))
 }
 
 #[test]
 fn what_a_share_group_has_committed_survives_every_double_cut() {
-    let (cuts, images, commits, failed) = search(0..schedules()).unwrap();
-    println!("share groups: {} schedules, {cuts} cuts, {images} images, {commits} answers", schedules());
+    let (Seen { cuts, images }, commits, failed) = search(0..schedules(25, 1500)).unwrap();
+    println!("share groups: {} schedules, {cuts} cuts, {images} images, {commits} answers", schedules(25, 1500));
     assert!(commits > 0 && failed > 0, "{commits} answers, {failed} failures");
 }
 
 #[cfg(edgelog_canary)]
 #[test]
 fn every_known_bug_of_a_share_group_is_found() {
-    use crate::canary::{Bug, switch_on};
-    let mut missed = Vec::new();
-    for &bug in Bug::SHARE {
-        switch_on(Some(bug));
-        match search(0..schedules()) {
-            Err(found) => println!("{bug:?}: {}", found.chars().take(200).collect::<String>()),
-            Ok(_) => missed.push(bug),
-        }
-        switch_on(None);
-    }
-    assert!(missed.is_empty(), "not found: {missed:?}");
+    crate::clients::double_cuts::find_each(crate::canary::Bug::SHARE, || search(0..schedules(25, 1500)));
 }

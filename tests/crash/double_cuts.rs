@@ -1,0 +1,83 @@
+//! What the searches of producers and groups have in common: the power goes at every recorded effect, and again during
+//! the recovery from that.
+
+use std::sync::Arc;
+
+#[path = "disk.rs"]
+#[allow(clippy::duplicate_mod)] // the bridge's search has the disk to itself as well
+#[allow(dead_code)] // the other searches use the rest
+pub(super) mod disk;
+
+use disk::{Core, Image, SimDisk};
+
+/// How many cuts there were, and how many disks were looked at.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Seen {
+    pub(super) cuts: usize,
+    pub(super) images: usize,
+}
+
+/// Looks at what each cut of a run may leave, by `verify`; for one cut in sixteen also at what a second cut leaves
+/// during `verify`'s own recovery. What `verify` returns lives until the power has gone. `Err` is the first violation.
+pub(super) fn verify_cuts<K, T>(
+    seed: u64,
+    cuts: &[(Core, Arc<K>)],
+    seen: &mut Seen,
+    verify: impl Fn(&SimDisk, &K) -> Result<T, String>,
+) -> Result<(), String> {
+    for (n, (core, known)) in cuts.iter().enumerate() {
+        seen.cuts += 1;
+        let chosen = Image::CHOSEN[(n + seed as usize) % Image::CHOSEN.len()];
+        for image in [Image::AllLost, chosen, Image::Random(seed * 10_000 + n as u64)] {
+            seen.images += 1;
+            let again = (n + seed as usize) % 16 == 0 && image == chosen;
+            let found = |what| format!("seed {seed}, cut {n}, {image:?}: {what}");
+            let second = after(core, image, again, |disk| verify(disk, known)).map_err(found)?;
+            for (m, second) in second.iter().enumerate().step_by(3) {
+                seen.images += 1;
+                let image = Image::CHOSEN[m % Image::CHOSEN.len()];
+                let found = |what| format!("seed {seed}, cut {n} and then {m}, {image:?}: {what}");
+                after(second, image, false, |disk| verify(disk, known)).map_err(found)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a power cut has left, looked at by `verify`. With `again`, returns the disk as it is at each effect of that.
+fn after<T>(
+    core: &Core,
+    image: Image,
+    again: bool,
+    verify: impl FnOnce(&SimDisk) -> Result<T, String>,
+) -> Result<Vec<Core>, String> {
+    let disk = SimDisk::from_core(core.image(image));
+    if again {
+        disk.record();
+    }
+    let verified = verify(&disk);
+    let cuts = if again { disk.take_cuts() } else { Vec::new() };
+    disk.kill();
+    verified.map(|_| cuts)
+}
+
+/// `EDGELOG_CRASH_SCHEDULES`, or so many: fewer where the build has debug assertions.
+pub(super) fn schedules(with_assertions: u64, without: u64) -> u64 {
+    let asked = std::env::var("EDGELOG_CRASH_SCHEDULES").ok().and_then(|text| text.parse().ok());
+    asked.unwrap_or(if cfg!(debug_assertions) { with_assertions } else { without })
+}
+
+/// Holds a search to finding each of these bugs, switched on one at a time.
+#[cfg(edgelog_canary)]
+pub(super) fn find_each<T>(bugs: &[crate::canary::Bug], search: impl Fn() -> Result<T, String>) {
+    let mut missed = Vec::new();
+    for &bug in bugs {
+        crate::canary::switch_on(Some(bug));
+        match search() {
+            Err(found) => println!("{bug:?}: {}", found.chars().take(200).collect::<String>()),
+            Ok(_) => missed.push(bug),
+        }
+        crate::canary::switch_on(None);
+    }
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
