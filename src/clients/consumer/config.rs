@@ -74,7 +74,7 @@ const REFUSED: &[(&str, &str)] = &[
 
 /// Keys of what lies between a client and its brokers. They are taken, and do nothing: a program can keep one
 /// configuration for both.
-pub(in crate::clients) const WITHOUT_EFFECT: &[&str] = &[
+const WITHOUT_EFFECT: &[&str] = &[
     "allow.auto.create.topics",
     "bootstrap.servers",
     "client.dns.lookup",
@@ -94,7 +94,7 @@ pub(in crate::clients) const WITHOUT_EFFECT: &[&str] = &[
     "socket.connection.setup.timeout.max.ms",
     "socket.connection.setup.timeout.ms",
 ];
-pub(in crate::clients) const PREFIXES_WITHOUT_EFFECT: &[&str] = &["ssl.", "sasl.", "security.", "metrics.", "metric."];
+const PREFIXES_WITHOUT_EFFECT: &[&str] = &["ssl.", "sasl.", "security.", "metrics.", "metric."];
 
 /// Where reading begins without a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,13 +153,7 @@ impl Default for ConsumerConfig {
 
 impl ConsumerConfig {
     pub(crate) fn set(&mut self, key: &str, value: &str) -> Result<()> {
-        if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| *refused == key) {
-            return Err(ConsumerError::InvalidKey { key: key.to_owned(), reason: (*reason).to_owned() });
-        }
-        if WITHOUT_EFFECT.contains(&key) || PREFIXES_WITHOUT_EFFECT.iter().any(|prefix| key.starts_with(prefix)) {
-            return Ok(());
-        }
-        let Some(row) = CONSUMER_KEYS.iter().find(|row| row.key == key) else { return Err(unknown(key)) };
+        let Some(row) = find_key(CONSUMER_KEYS, REFUSED, "consumers", key)? else { return Ok(()) };
         let given = Given { key: row.key, value };
         match row.key {
             "group.id" => self.group_id = Some(given.text()?),
@@ -190,13 +184,31 @@ impl ConsumerConfig {
     }
 }
 
-fn unknown(key: &str) -> ConsumerError {
-    let known = CONSUMER_KEYS.iter().map(|row| row.key).chain(WITHOUT_EFFECT.iter().copied());
-    let reason = match nearest(key, known) {
-        Some(near) => format!("consumers have no such key; did you mean {near}?"),
-        None => "consumers have no such key".to_owned(),
-    };
-    ConsumerError::InvalidKey { key: key.to_owned(), reason }
+/// The row of a key, in the table of the `consumers` that it is said to; `None` for one that is taken and does nothing.
+///
+/// # Errors
+/// [`ConsumerError::InvalidKey`], with the reason where it is refused, and with the nearest key where there is none.
+pub(in crate::clients) fn find_key(
+    rows: &'static [ClientKey],
+    refused: &[(&str, &str)],
+    consumers: &str,
+    key: &str,
+) -> Result<Option<&'static ClientKey>> {
+    let invalid = |reason| ConsumerError::InvalidKey { key: key.to_owned(), reason };
+    if let Some((_, reason)) = refused.iter().find(|(refused, _)| *refused == key) {
+        return Err(invalid((*reason).to_owned()));
+    }
+    if WITHOUT_EFFECT.contains(&key) || PREFIXES_WITHOUT_EFFECT.iter().any(|prefix| key.starts_with(prefix)) {
+        return Ok(None);
+    }
+    if let Some(row) = rows.iter().find(|row| row.key == key) {
+        return Ok(Some(row));
+    }
+    let known = rows.iter().map(|row| row.key).chain(WITHOUT_EFFECT.iter().copied());
+    Err(invalid(match nearest(key, known) {
+        Some(near) => format!("{consumers} have no such key; did you mean {near}?"),
+        None => format!("{consumers} have no such key"),
+    }))
 }
 
 /// A key with the value that it is given.

@@ -25,7 +25,7 @@ use crate::log::{LostRange, OffsetSpec, TopicPartition};
 use crate::store::Store;
 
 pub use self::config::CONSUMER_KEYS;
-pub(super) use self::config::{Given, OffsetReset, PREFIXES_WITHOUT_EFFECT, WITHOUT_EFFECT};
+pub(super) use self::config::{Given, OffsetReset, find_key};
 pub use self::records::{ConsumerRecord, ConsumerRecords, Iter};
 
 /// So long at most a consumer waits without saying to its group that it is there.

@@ -1,10 +1,8 @@
 //! The keys of a share consumer: Kafka's of the client and of the group, and those of redelivery.
 
-use edgelog_core::config::nearest;
-
 use super::table::Limits;
-use crate::clients::consumer::{Given, OffsetReset, PREFIXES_WITHOUT_EFFECT, WITHOUT_EFFECT};
-use crate::clients::group::{ConsumerError, Result};
+use crate::clients::consumer::{Given, OffsetReset, find_key};
+use crate::clients::group::Result;
 use crate::clients::key::{ClientKey, key};
 
 /// Every key, in the order of the documentation.
@@ -78,13 +76,7 @@ impl Default for ShareConfig {
 
 impl ShareConfig {
     pub(super) fn set(&mut self, key: &str, value: &str) -> Result<()> {
-        if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| *refused == key) {
-            return Err(ConsumerError::InvalidKey { key: key.to_owned(), reason: (*reason).to_owned() });
-        }
-        if WITHOUT_EFFECT.contains(&key) || PREFIXES_WITHOUT_EFFECT.iter().any(|prefix| key.starts_with(prefix)) {
-            return Ok(());
-        }
-        let Some(row) = SHARE_CONSUMER_KEYS.iter().find(|row| row.key == key) else { return Err(unknown(key)) };
+        let Some(row) = find_key(SHARE_CONSUMER_KEYS, REFUSED, "share consumers", key)? else { return Ok(()) };
         let given = Given { key: row.key, value };
         match row.key {
             "group.id" => self.group_id = Some(given.text()?),
@@ -114,15 +106,6 @@ fn reset(given: &Given<'_>) -> Result<OffsetReset> {
 fn within(given: &Given<'_>, min: i32, max: i32) -> Result<i32> {
     let number = given.value.parse().ok().filter(|number| (min..=max).contains(number));
     number.ok_or_else(|| given.refuse(format!("a number from {min} to {max} is allowed")))
-}
-
-fn unknown(key: &str) -> ConsumerError {
-    let known = SHARE_CONSUMER_KEYS.iter().map(|row| row.key).chain(WITHOUT_EFFECT.iter().copied());
-    let reason = match nearest(key, known) {
-        Some(near) => format!("share consumers have no such key; did you mean {near}?"),
-        None => "share consumers have no such key".to_owned(),
-    };
-    ConsumerError::InvalidKey { key: key.to_owned(), reason }
 }
 
 #[cfg(test)]
