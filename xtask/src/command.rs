@@ -1,7 +1,7 @@
 //! Other programs, and what they answer.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// What a task ends with where it cannot go on: a sentence for a person.
@@ -32,6 +32,19 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     }
     let text = String::from_utf8(done.stdout).map_err(|_| format!("`{}` printed no text", words(command)))?;
     Ok(text.trim_end().to_owned())
+}
+
+/// The cargo in use: the one that runs this, or that `./test` names.
+pub(crate) fn cargo() -> PathBuf {
+    std::env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from)
+}
+
+/// The minor version of the Rust in use: 85 of 1.85.0.
+pub(crate) fn rust_minor() -> Result<u32> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let version = output(&mut command(Path::new("."), rustc, ["--version"]))?;
+    let minor = version.split('.').nth(1).and_then(|minor| minor.parse().ok());
+    minor.ok_or_else(|| format!("rustc --version says {version}"))
 }
 
 /// The command in one line: of a script, what it begins with.

@@ -1,10 +1,9 @@
 //! `cargo xtask dependencies`: the library with the oldest and with the newest versions of what it depends on.
 
-use std::ffi::OsString;
 use std::path::Path;
 
 use crate::archive::make_directory;
-use crate::command::{Result, command, output, run};
+use crate::command::{Result, cargo, command, output, run, rust_minor};
 
 /// The crates that others depend on. The command line and the benchmarks bring dependencies that are theirs alone.
 const LIBRARY: [&str; 3] = [".", "no_std_core", "ffi"];
@@ -23,7 +22,7 @@ pub(crate) fn check() -> Result<()> {
         run(command(&copy, cargo(), lock)
             .env("RUSTC_BOOTSTRAP", "1")
             // Who has a newer Rust than the oldest that edgelog supports gets what asks for it.
-            .env("CARGO_RESOLVER_INCOMPATIBLE_RUST_VERSIONS", if newer_rust()? { "allow" } else { "fallback" }))?;
+            .env("CARGO_RESOLVER_INCOMPATIBLE_RUST_VERSIONS", if rust_minor()? >= 90 { "allow" } else { "fallback" }))?;
         let mut check =
             command(&copy, cargo(), ["check", "--quiet", "--locked", "--workspace", "--lib", "--all-features"]);
         run(check.env("CARGO_TARGET_DIR", root.join("target/dependencies/target")))?;
@@ -60,19 +59,6 @@ fn of_the_library(manifest: &str) -> Result<String> {
     } else {
         Err("Cargo.toml names its members in other lines than `members = [` and `default-members = [`".to_owned())
     }
-}
-
-/// The cargo that runs this.
-fn cargo() -> OsString {
-    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
-}
-
-/// Whether the Rust in use is newer than what the newest dependencies ask for.
-fn newer_rust() -> Result<bool> {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let said = output(&mut command(Path::new("."), rustc, ["--version"]))?;
-    let minor = said.split('.').nth(1).and_then(|minor| minor.parse::<u32>().ok());
-    Ok(minor.ok_or_else(|| format!("rustc --version says {said}"))? >= 90)
 }
 
 #[cfg(test)]

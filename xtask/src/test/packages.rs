@@ -88,10 +88,3 @@ pub(super) fn need_rust_185(root: &Path) -> Result<()> {
     }
     Ok(())
 }
-
-/// The minor version of the Rust in use: 85 of 1.85.0.
-pub(super) fn rust_minor(root: &Path) -> u32 {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let version = output(&mut command(root, rustc, ["--version"])).unwrap_or_default();
-    version.split('.').nth(1).and_then(|minor| minor.parse().ok()).unwrap_or(0)
-}

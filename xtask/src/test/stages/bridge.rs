@@ -7,7 +7,7 @@ use super::super::packages;
 use super::super::runner::{Runner, Stage};
 use super::kafka::{Programs, need_brokers, need_kafka};
 use super::{empty_directory, papers, with};
-use crate::command::{Result, command, run};
+use crate::command::{Result, cargo, command, run, rust_minor};
 
 /// The newest patch of each minor version that Maven Central has; 4.3's is in tests/kafka/pom.xml. 3.9 is refused.
 const VERSIONS_ALWAYS: [&str; 2] = ["4.0.2", "4.4.0"];
@@ -68,7 +68,7 @@ fn without_a_broker(stage: &Stage) {
     };
     stage.step("what the bridge decides", tests(&["--lib", "--", "bridge::", "kafka::"]));
     stage.step("secrets stay secret", tests(&["--test", "bridge_secrets"]));
-    let minor = packages::rust_minor(&runner.root);
+    let minor = rust_minor().unwrap_or(0);
     if minor >= KRAFKA_RUST_MINOR {
         let manifest = "tests/fake_broker/Cargo.toml";
         let answers = ["test", "--locked", "--no-fail-fast", "--manifest-path", manifest, "--", "--nocapture"];
@@ -83,7 +83,7 @@ fn without_a_broker(stage: &Stage) {
          ! "$0" tree -p edgelog --locked -e normal --prefix none --features bridge |
              grep -E "^(tokio|aws-lc-rs|openssl-sys) ""#;
     let mut alone = runner.program("bash", ["-c", tree]);
-    alone.arg(super::cargo_path());
+    alone.arg(cargo());
     stage.step_that_waits("the library alone depends on nothing of it", alone);
 }
 

@@ -6,8 +6,8 @@ use std::thread;
 
 use super::super::packages;
 use super::super::runner::{Runner, Stage};
-use super::{cargo_path, with};
-use crate::command::{Result, output, run};
+use super::with;
+use crate::command::{Result, cargo, output, run};
 
 /// The header is made by one version of its generator.
 const CBINDGEN_VERSION: &str = "0.29.0";
@@ -60,7 +60,7 @@ fn on_this_machine(stage: &Stage) {
 }
 
 fn ffi_run(runner: &Runner, arguments: &[&str]) -> Command {
-    with(runner.program("ffi/tests/run", arguments), [("CARGO", cargo_path())])
+    with(runner.program("ffi/tests/run", arguments), [("CARGO", cargo())])
 }
 
 fn need_armv7(stage: &Stage) -> Result<()> {

@@ -5,7 +5,8 @@ use std::process::Command;
 use super::super::packages;
 use super::super::runner::Stage;
 use super::papers;
-use super::{FEW, cargo_path, variable, with};
+use super::{FEW, variable, with};
+use crate::command::cargo;
 
 pub(super) fn quick(stage: &Stage) {
     let runner = stage.runner;
@@ -114,8 +115,7 @@ pub(super) fn fuzz(stage: &Stage) {
     if !stage.has("fuzz", packages::need(&runner.root, "c++", "to build libFuzzer", &["g++"])) {
         return;
     }
-    let fuzz =
-        |arguments: &[&str]| -> Command { with(runner.program("fuzz/run", arguments), [("CARGO", cargo_path())]) };
+    let fuzz = |arguments: &[&str]| -> Command { with(runner.program("fuzz/run", arguments), [("CARGO", cargo())]) };
     if !stage.step("build", fuzz(&["build"])) {
         return;
     }

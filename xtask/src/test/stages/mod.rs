@@ -9,11 +9,11 @@ mod papers;
 mod whole_machines;
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use super::runner::{Runner, Stage};
-use crate::command::command;
+use crate::command::{cargo, command};
 
 /// A stage: its name in `./test --only`, and what it runs.
 pub(super) type Named = (&'static str, fn(&Stage));
@@ -65,7 +65,7 @@ impl Runner {
 
     /// Cargo with the Rust that is in use here: any from 1.85 on.
     fn cargo<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
-        self.program(cargo_path(), arguments)
+        self.program(cargo(), arguments)
     }
 
     /// Debian's 1.85 and nothing else of what is in PATH.
@@ -87,11 +87,6 @@ impl Runner {
     fn below_target(&self, path: &str) -> String {
         self.target.join(path).to_string_lossy().into_owned()
     }
-}
-
-/// The cargo in use, which `./test` names.
-fn cargo_path() -> PathBuf {
-    std::env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from)
 }
 
 /// The variable of the environment, or `default` where it is not set.

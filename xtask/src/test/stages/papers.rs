@@ -2,7 +2,7 @@
 
 use super::super::packages;
 use super::super::runner::Stage;
-use super::cargo_path;
+use crate::command::cargo;
 
 pub(super) fn lint(stage: &Stage) {
     let runner = stage.runner;
@@ -63,7 +63,7 @@ pub(super) fn pages(stage: &Stage, program: &str, has_broker: bool) {
     }
     // A program that a page shows is built, too.
     let mut path = std::env::var("PATH").unwrap_or_default();
-    if let Some(folder) = cargo_path().parent() {
+    if let Some(folder) = cargo().parent() {
         path = format!("{}:{path}", folder.display());
     }
     let run = |arguments: &[&str]| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::packages;
 use super::super::runner::Stage;
 use super::{FEW, variable, with};
-use crate::command::run;
+use crate::command::{cargo, run};
 
 /// What a step of the long stages may take.
 const HOURS_1_5: Duration = Duration::from_secs(5400);
@@ -28,7 +28,7 @@ pub(super) fn filesystems(stage: &Stage) {
     if stage.step("build", build)
         && stage.has("filesystems", run(&mut runner.program("tests/filesystems/run", ["true"])))
     {
-        let mut mounted = runner.program("tests/filesystems/run", [super::cargo_path()]);
+        let mut mounted = runner.program("tests/filesystems/run", [cargo()]);
         mounted.args(tests).args(["--", "--ignored"]);
         stage.step_on_one("full disks", mounted);
     }
