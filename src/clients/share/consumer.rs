@@ -196,9 +196,9 @@ impl ShareConsumer {
         Ok(())
     }
 
-    /// Records that no other consumer holds, at most `max.poll.records`; where there are none, waits for them, `timeout` at
-    /// most. What was acknowledged before is committed first, and with `share.acknowledgement.mode=implicit` all that
-    /// was polled before is accepted. Records with [`AckType::Renew`] are returned again.
+    /// Records that no other consumer holds, at most `max.poll.records`; where there are none, waits for them, at most
+    /// `timeout`. What was acknowledged before is committed first, and with `share.acknowledgement.mode=implicit` all
+    /// that was polled before is accepted. Records with [`AckType::Renew`] are returned again.
     ///
     /// # Errors
     /// [`ConsumerError::Wakeup`]; [`ConsumerError::NotSubscribed`]; [`ConsumerError::Unacknowledged`];
