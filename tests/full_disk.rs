@@ -114,9 +114,10 @@ fn with_room<T>(doing: impl Fn() -> String, mut work: impl FnMut() -> edgelog::R
     }
 }
 
-/// Whether a log is read-only since a flush of it failed for lack of room.
+/// Whether a log is read-only since a flush of it failed for lack of room: this call's own flush, or one before.
 fn lost_its_room(error: &Error) -> bool {
-    matches!(error, Error::PreviousIo { .. }) && error.to_string().contains("No space left on device")
+    let is_read_only = matches!(error, Error::LogFailed { .. } | Error::PreviousIo { .. });
+    is_read_only && error.to_string().contains("No space left on device")
 }
 
 /// The value of record `n`: of its own length, and nothing that a file system could compress away.
@@ -155,6 +156,21 @@ fn append(log: &Log, topic: &str, durability: Durability, next: &mut i64) -> edg
     Ok(())
 }
 
+/// A writer that ends, also by a panic: the others do not wait for it.
+struct Last<'a> {
+    written: &'a AtomicI64,
+    full: &'a AtomicUsize,
+}
+
+impl Drop for Last<'_> {
+    fn drop(&mut self) {
+        self.written.store(i64::MAX, Ordering::Relaxed);
+        if std::thread::panicking() {
+            self.full.fetch_add(WRITERS.len(), Ordering::Relaxed);
+        }
+    }
+}
+
 /// All writers at once until each has met the end of the disk, and beyond. Returns up to where each log's records were
 /// acknowledged.
 fn fill(disk: &dyn Disk, store: &Store, ends: &[i64]) -> Vec<i64> {
@@ -172,6 +188,7 @@ fn fill(disk: &dyn Disk, store: &Store, ends: &[i64]) -> Vec<i64> {
                     let others = || written.iter().zip(WRITERS).filter(|(_, writer)| writer.1 != Durability::Sync);
                     let slowest = || others().map(|(count, _)| count.load(Ordering::Relaxed)).min().unwrap();
                     let (mut next, mut in_want, mut tries) = (end, false, 0);
+                    let _last = Last { written: &written[at], full };
                     begin.wait();
                     while tries < TRIES_AFTER_FULL {
                         while !in_want && next - end > slowest().saturating_add(AHEAD_MAX) {

@@ -53,10 +53,10 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::RecordTooLarge`]; [`Error::OffsetsUsedUp`] behind the greatest offset; [`Error::Storage`] where
-    /// there is no room (nothing was appended, try again when there is); [`Error::PreviousIo`] after a failed write
-    /// or flush; [`Error::FencedLeaderEpoch`] where another thread truncated the record before it was durable;
-    /// [`Error::Closed`], [`Error::ReadOnly`], [`Error::Forked`]. After any error but those about the record, the
-    /// record may still be found when the log is reopened.
+    /// there is no room (nothing was appended, try again when there is); [`Error::LogFailed`] where its write or flush
+    /// failed, [`Error::PreviousIo`] where an earlier one did; [`Error::FencedLeaderEpoch`] where another thread
+    /// truncated the record before it was durable; [`Error::Closed`], [`Error::ReadOnly`], [`Error::Forked`]. After
+    /// any error but those about the record, the record may still be found when the log is reopened.
     ///
     /// # Durability
     /// With `flush.messages=1` (the default) the record is on the medium when this returns.

@@ -29,8 +29,8 @@ impl Log {
     /// Makes everything that was appended before this call durable.
     ///
     /// # Errors
-    /// [`Error::Storage`] or [`Error::PreviousIo`] where a flush failed: the log is then read-only until it
-    /// is reopened.
+    /// [`Error::LogFailed`] where this flush failed, [`Error::PreviousIo`] where an earlier one did: the log is then
+    /// read-only until the store is opened again.
     ///
     /// # Durability
     /// On return, all records with offsets below the log end offset at the call are on the medium.
