@@ -363,6 +363,33 @@ pub(crate) struct Core {
 
 const ROOT: u64 = 0;
 
+/// The disks that were held to what is known at one point of a run. Most effects leave most of the disks that the
+/// effect before could leave: each is looked at once.
+#[derive(Debug)]
+pub(crate) struct LookedAt<K> {
+    known: Option<Arc<K>>,
+    disks: Vec<Core>,
+}
+
+impl<K> LookedAt<K> {
+    pub(crate) fn nothing() -> Self {
+        Self { known: None, disks: Vec::new() }
+    }
+
+    /// Whether `disk` was not held to `known` before. Of disks after a power cut.
+    pub(crate) fn is_new(&mut self, known: &Arc<K>, disk: &Core) -> bool {
+        if self.known.as_ref().is_none_or(|other| !Arc::ptr_eq(other, known)) {
+            self.known = Some(Arc::clone(known));
+            self.disks.clear();
+        }
+        let is_new = !self.disks.iter().any(|other| other.is_same_disk(disk));
+        if is_new {
+            self.disks.push(disk.clone());
+        }
+        is_new
+    }
+}
+
 impl Core {
     fn new(quirks: Quirks) -> Core {
         Core {
@@ -415,6 +442,23 @@ impl Core {
         }
         core.torn = chooser.torn;
         core
+    }
+
+    /// Whether the next process finds the same names, bytes, boot and torn sectors. Of two disks after a power cut.
+    pub(crate) fn is_same_disk(&self, other: &Core) -> bool {
+        let is_same_file = |(one, other): (&Arc<Inode>, &Arc<Inode>)| {
+            Arc::ptr_eq(one, other)
+                || (one.len == other.len
+                    && one.sectors.len() == other.sectors.len()
+                    && one.sectors.iter().zip(&other.sectors).all(|(one, other)| one.cache == other.cache))
+        };
+        assert!(self.is_settled() && other.is_settled(), "nothing waits for the device after a power cut");
+        (self.boot, self.mark, &self.torn) == (other.boot, other.mark, &other.torn)
+            && self.dirs.len() == other.dirs.len()
+            && self.dirs.iter().zip(&other.dirs).all(|(one, other)| one.0 == other.0 && one.1.names == other.1.names)
+            && self.inodes.len() == other.inodes.len()
+            && self.inodes.keys().eq(other.inodes.keys())
+            && self.inodes.values().zip(other.inodes.values()).all(is_same_file)
     }
 
     /// All that the cache shows is on the device, as after a power cut.

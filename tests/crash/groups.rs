@@ -320,8 +320,11 @@ fn search(seeds: std::ops::Range<u64>) -> Result<(Seen, Counts), String> {
 
 #[test]
 fn what_a_group_has_committed_survives_every_double_cut_and_is_never_ahead_of_its_log() {
-    let (Seen { cuts, images }, counts) = search(0..schedules(25, 1500)).unwrap();
-    println!("positions of a group: {} schedules, {cuts} cuts, {images} images, {counts:?}", schedules(25, 1500));
+    let (Seen { cuts, images, disks }, counts) = search(0..schedules(25, 1500)).unwrap();
+    println!(
+        "positions of a group: {} schedules, {cuts} cuts, {images} images, {disks} of them differ, {counts:?}",
+        schedules(25, 1500)
+    );
     assert!(counts.attached > 0 && counts.commits > counts.attached && counts.backward > 0, "{counts:?}");
     assert!(counts.refused > 0 && counts.not_durable > 0, "{counts:?}");
 }

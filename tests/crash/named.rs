@@ -365,8 +365,11 @@ fn search(seeds: std::ops::Range<u64>) -> Result<(Seen, Counts), String> {
 #[test]
 fn what_a_named_producer_sends_again_is_there_once_after_every_double_cut() {
     let first = std::env::var("EDGELOG_CRASH_FIRST").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
-    let (Seen { cuts, images }, counts) = search(first..first + schedules(12, 600)).unwrap();
-    println!("named producers: {} schedules, {cuts} cuts, {images} images, {counts:?}", schedules(12, 600));
+    let (Seen { cuts, images, disks }, counts) = search(first..first + schedules(12, 600)).unwrap();
+    println!(
+        "named producers: {} schedules, {cuts} cuts, {images} images, {disks} of them differ, {counts:?}",
+        schedules(12, 600)
+    );
     assert!(counts.repeated > 0 && counts.without_offset > 0 && counts.jumps > 0, "{counts:?}");
     assert!(counts.fenced > 0 && counts.failed > 0 && counts.deleted > 0, "{counts:?}");
 }

@@ -28,18 +28,21 @@ pub(crate) struct Rec {
 
 impl Rec {
     pub(crate) fn value(self) -> Vec<u8> {
-        let mut value = vec![0; usize::from(self.len)];
-        for (at, byte) in value.iter_mut().enumerate() {
-            *byte = (self.seq as usize * 7 + at * 13 + (at >> 8) * 5 + 1) as u8;
-        }
+        let mut value: Vec<u8> = (0..usize::from(self.len)).map(|at| self.byte(at)).collect();
         value[..4].copy_from_slice(&self.seq.to_be_bytes());
         value
+    }
+
+    /// What stands at `at` of the value, behind the sequence number.
+    fn byte(self, at: usize) -> u8 {
+        (self.seq as usize * 7 + at * 13 + (at >> 8) * 5 + 1) as u8
     }
 
     pub(crate) fn of(value: &[u8]) -> Option<Rec> {
         let seq = u32::from_be_bytes(*value.first_chunk()?);
         let rec = Rec { seq, len: value.len() as u16, epoch: 0, first: false, time: 0, boot: 0 };
-        (rec.value() == value).then_some(rec)
+        let is_whole = value.iter().enumerate().skip(4).all(|(at, &byte)| byte == rec.byte(at));
+        is_whole.then_some(rec)
     }
 
     /// The same data, whatever its place.

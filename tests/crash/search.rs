@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use edgelog::Store;
 
-use super::disk::{Core, Fault, Image, Quirks, Rng, SimDisk};
+use super::disk::{Core, Fault, Image, LookedAt, Quirks, Rng, SimDisk};
 use super::oracle::{Clean, Model, TIME_BASE, check_attached};
 use super::processors::on_every_processor;
 use super::workload::{Op, TOPICS, World, options};
@@ -257,6 +257,7 @@ fn cut_again(mut world: World, n: usize, images: u64, outcome: &mut Outcome, at:
         return outcome.add(n, &what, || format!("{}, no second cut", at()));
     }
     let second_run = watched(&mut world);
+    let mut looked_at = LookedAt::nothing();
     for (m, (core, model)) in second_run.cuts.iter().enumerate() {
         outcome.count("second cuts", 1);
         for i in 0..images {
@@ -267,6 +268,10 @@ fn cut_again(mut world: World, n: usize, images: u64, outcome: &mut Outcome, at:
                 _ => Image::Random(number * 7919),
             };
             outcome.count("images", 1);
+            if !looked_at.is_new(model, &core.image(image)) {
+                outcome.count("looked at before", 1);
+                continue;
+            }
             match guarded(|| verify(core, model, second_run.seq, image, Depth::Open)) {
                 Ok(opens) => outcome.count("opens", opens),
                 Err(what) => outcome.add(n, &what, || {

@@ -217,8 +217,11 @@ fn search(seeds: std::ops::Range<u64>) -> Result<(Seen, usize, usize), String> {
 
 #[test]
 fn what_a_share_group_has_committed_survives_every_double_cut() {
-    let (Seen { cuts, images }, commits, failed) = search(0..schedules(25, 1500)).unwrap();
-    println!("share groups: {} schedules, {cuts} cuts, {images} images, {commits} answers", schedules(25, 1500));
+    let (Seen { cuts, images, disks }, commits, failed) = search(0..schedules(25, 1500)).unwrap();
+    println!(
+        "share groups: {} schedules, {cuts} cuts, {images} images, {disks} of them differ, {commits} answers",
+        schedules(25, 1500)
+    );
     assert!(commits > 0 && failed > 0, "{commits} answers, {failed} failures");
 }
 

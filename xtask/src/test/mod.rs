@@ -16,7 +16,7 @@ use std::thread;
 
 use crate::command::Result;
 use runner::Runner;
-use stages::{BUSY, FIRST, LONG, Named, QUICK, WAITING};
+use stages::{BUSY, FIRST, LONG, NARROW, Named, QUICK, WAITING};
 
 const HELP: &str = include_str!("help.txt");
 
@@ -51,17 +51,19 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
     let run = |stages: Vec<Named>| stages.into_iter().for_each(|(name, stage)| runner.stage(name, stage));
     run(of(&[QUICK]));
     run(of(&FIRST));
-    let (busy, waiting) = (of(&BUSY), of(&WAITING));
     thread::scope(|scope| {
-        scope.spawn(|| run(waiting));
-        run(busy);
+        scope.spawn(|| run(of(&WAITING)));
+        run(of(&BUSY));
+        for stage in of(&NARROW) {
+            scope.spawn(move || run(vec![stage]));
+        }
     });
     run(of(&LONG));
     Ok(runner.summarise())
 }
 
 fn names() -> impl Iterator<Item = &'static str> {
-    FIRST.iter().chain(&BUSY).chain(&WAITING).chain(&LONG).map(|(name, _)| *name)
+    FIRST.iter().chain(&BUSY).chain(&NARROW).chain(&WAITING).chain(&LONG).map(|(name, _)| *name)
 }
 
 fn parse(arguments: &[String]) -> Result<Asked> {
@@ -85,7 +87,7 @@ fn parse(arguments: &[String]) -> Result<Asked> {
 }
 
 fn whole() -> impl Iterator<Item = &'static str> {
-    FIRST.iter().chain(&BUSY).chain(&WAITING).map(|(name, _)| *name)
+    FIRST.iter().chain(&BUSY).chain(&NARROW).chain(&WAITING).map(|(name, _)| *name)
 }
 
 #[cfg(test)]
@@ -110,7 +112,7 @@ mod tests {
     fn the_whole_has_no_long_stage() {
         let Ok(Asked::Stages(stages)) = parsed(&[]) else { panic!("no stages") };
         assert!(stages.iter().all(|name| LONG.iter().all(|(long, _)| name != long)), "{stages:?}");
-        assert_eq!(stages.len(), FIRST.len() + BUSY.len() + WAITING.len());
+        assert_eq!(stages.len(), FIRST.len() + BUSY.len() + NARROW.len() + WAITING.len());
     }
 
     #[test]

@@ -25,6 +25,8 @@ struct Emulated {
     qemu: &'static str,
     tests: &'static [&'static str],
     skips: &'static [&'static str],
+    /// The searches of what clients keep: as long as all the other tests.
+    searches: Option<&'static str>,
 }
 
 /// On 64 bits what threads, files and signals do there. A simulated disk has none of them, and gibibytes are read there
@@ -35,7 +37,8 @@ const AARCH64: Emulated = Emulated {
     gnu: "aarch64-linux-gnu",
     qemu: "qemu-aarch64-static",
     tests: &["--lib", "--test", "engine"],
-    skips: &["longer_than_a_segment_can_be", "beyond_two_gibibytes", "as_large_as_its_topic_allows", "::crash::"],
+    skips: &["longer_than_a_segment_can_be", "beyond_two_gibibytes", "as_large_as_its_topic_allows", SEARCHES],
+    searches: None,
 };
 /// Everything but the examples where words have 32 bits; what reads the sources says the same on every machine.
 const ARMV7: Emulated = Emulated {
@@ -62,8 +65,11 @@ const ARMV7: Emulated = Emulated {
         "--test",
         "verdicts",
     ],
-    skips: &["longer_than_a_segment_can_be"],
+    skips: &["longer_than_a_segment_can_be", SEARCHES],
+    searches: Some("armv7, what clients keep"),
 };
+/// The part of their names that tells these searches from other tests.
+const SEARCHES: &str = "::crash::";
 
 pub(super) fn msrv_arm(stage: &Stage) {
     let runner = stage.runner;
@@ -78,14 +84,14 @@ pub(super) fn msrv_arm(stage: &Stage) {
         let arguments =
             ["clippy", "--workspace", "--all-targets", "--all-features", "--locked", "--", "-D", "warnings"];
         let clippy = runner.cargo_185("/usr/bin/cargo-clippy", &arguments);
-        stage.step("all of it with the clippy of Rust 1.85", clippy);
+        stage.step_on_one("all of it with the clippy of Rust 1.85", clippy);
     }
     // The core's examples in the documentation here, the engine's with today's Rust in `unit`; its tests on ARM below.
     let examples = runner.cargo_185("/usr/bin/cargo", &["test", "-p", "edgelog-core", "--locked", "--doc"]);
-    stage.step("examples, Rust 1.85", examples);
+    stage.step_on_one("examples, Rust 1.85", examples);
     let valgrind = stage.install("to count instructions", &["valgrind"]);
     if stage.has("instructions, compared with the ledger", valgrind) {
-        stage.step("instructions, compared with the ledger", runner.cargo(["xtask", "instructions"]));
+        stage.step_on_one("instructions, compared with the ledger", runner.cargo(["xtask", "instructions"]));
     }
 
     let packages = [
@@ -103,22 +109,36 @@ pub(super) fn msrv_arm(stage: &Stage) {
     }
     // The one runs while the other is built.
     std::thread::scope(|scope| {
-        for processor in [&AARCH64, &ARMV7] {
+        for processor in [&ARMV7, &AARCH64] {
             scope.spawn(move || stage.step_on_one(processor.step, processor.tests(runner)));
+            if let Some(step) = processor.searches {
+                scope.spawn(move || stage.step_on_one(step, processor.searches(runner)));
+            }
         }
     });
 }
 
 impl Emulated {
     fn tests(&self, runner: &Runner) -> Command {
-        let mut tests = runner.cargo_185(
-            "/usr/bin/cargo",
-            &["test", "-p", "edgelog-core", "-p", "edgelog", "--locked", "--no-fail-fast", "--target", self.triple],
-        );
+        let mut tests = self.cargo_test(runner);
         tests.args(self.tests).arg("--");
         for skip in self.skips {
             tests.args(["--skip", skip]);
         }
+        tests
+    }
+
+    fn searches(&self, runner: &Runner) -> Command {
+        let mut searches = self.cargo_test(runner);
+        searches.args(["--lib", "--", SEARCHES]);
+        searches
+    }
+
+    fn cargo_test(&self, runner: &Runner) -> Command {
+        let mut tests = runner.cargo_185(
+            "/usr/bin/cargo",
+            &["test", "-p", "edgelog-core", "-p", "edgelog", "--locked", "--no-fail-fast", "--target", self.triple],
+        );
         let emulator = format!("{} -L /usr/{}", self.qemu, self.gnu);
         let variable = format!("CARGO_TARGET_{}", self.triple.replace('-', "_").to_uppercase());
         tests

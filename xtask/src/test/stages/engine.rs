@@ -104,10 +104,11 @@ pub(super) fn loom(stage: &Stage) {
         models.env("CARGO_TARGET_DIR", runner.target.join("loom")).env("RUSTFLAGS", "--cfg loom --cfg edgelog_canary");
         models
     };
-    stage.step("models of the engine's threads", models(&[], &["--test", "loom"]));
-    stage.step("models of waking up", models(&[], &["--lib", "sync::models"]));
+    // Nine tenths of it are one model, on one thread.
+    stage.step_on_one("models of the engine's threads", models(&[], &["--test", "loom"]));
+    stage.step_on_one("models of waking up", models(&[], &["--lib", "sync::models"]));
     let clients = models(&["--features", "async"], &["--lib", "clients::models"]);
-    stage.step("models of a producer's parts", clients);
+    stage.step_on_one("models of a producer's parts", clients);
 }
 
 pub(super) fn fuzz(stage: &Stage) {

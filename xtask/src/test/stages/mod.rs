@@ -20,16 +20,12 @@ pub(super) type Named = (&'static str, fn(&Stage));
 
 /// The stages that come before all others: a mistake that they find is no news later.
 pub(super) const FIRST: [Named; 2] = [("lint", papers::lint), ("unit", engine::unit)];
-/// The stages that use the processors, one after another.
-pub(super) const BUSY: [Named; 6] = [
-    ("crash", engine::crash),
-    ("loom", engine::loom),
-    ("fuzz", engine::fuzz),
-    ("msrv-arm", arm::msrv_arm),
-    ("bare-metal", arm::bare_metal),
-    ("ffi", c_library::ffi),
-];
-/// The stages that wait most of their time: one after another, next to those that use the processors.
+/// The stages that use all processors, one after another.
+pub(super) const BUSY: [Named; 4] =
+    [("crash", engine::crash), ("fuzz", engine::fuzz), ("bare-metal", arm::bare_metal), ("ffi", c_library::ffi)];
+/// The stages whose steps use one processor each, most of them for minutes: at one time, after those.
+pub(super) const NARROW: [Named; 2] = [("msrv-arm", arm::msrv_arm), ("loom", engine::loom)];
+/// The stages that wait most of their time: one after another, next to those that compute.
 pub(super) const WAITING: [Named; 3] =
     [("kafka", kafka::kafka), ("bridge", bridge::bridge), ("filesystems", whole_machines::filesystems)];
 /// Not part of the whole: half a minute a cut where the processor is emulated, and builds of their own.
