@@ -4,7 +4,7 @@
 Nothing here knows edgelog's code: only files, Kafka's own tools and broker, and the command line. Python's standard
 library is enough. The jars come from `pom.xml` beside this file; `./test --only kafka` does all of it in order.
 
-Every subcommand prints one line per check and ends with `checks: N held, N broken`; it exits 1 if any broke.
+Every subcommand prints one line per check and ends with `checks: N passed, N failed`; it exits 1 if any broke.
 """
 
 import argparse
@@ -74,7 +74,7 @@ class Checks:
         return note
 
     def finish(self):
-        print(f"checks: {self.held} held, {self.broken} broken", flush=True)
+        print(f"checks: {self.held} passed, {self.broken} failed", flush=True)
         return 1 if self.broken or not self.held else 0
 
 

@@ -107,7 +107,7 @@ class Checks:
         print(f"{'ok    ' if good else 'BROKEN'} {name} ({note})", flush=True)
 
     def finish(self):
-        print(f"checks: {self.held} held, {self.broken} broken", flush=True)
+        print(f"checks: {self.held} passed, {self.broken} failed", flush=True)
         return 1 if self.broken or not self.held else 0
 
 

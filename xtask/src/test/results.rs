@@ -35,8 +35,10 @@ impl Results {
                 results.skipped += before(numbers, "ignored;");
                 is_there = true;
             } else if let Some(numbers) = line.strip_prefix("checks: ") {
+                // A summary in other words is a failure: what it counts would be missed without a sign of it.
+                let counted = numbers.contains(" passed, ") && numbers.contains(" failed");
                 results.passed += before(numbers, "passed,");
-                results.failed += before(numbers, "failed");
+                results.failed += if counted { before(numbers, "failed") } else { 1 };
                 is_there = true;
             } else if line.starts_with("test ") && line.contains(" ... ignored, ") && line.contains("./test --only") {
                 // Its reason names a stage, which counts it.
@@ -109,6 +111,11 @@ mod tests {
             test a ... ignored, needs mounts: ./test --only filesystems\n\
             test result: FAILED. 1 passed; 2 failed; 0 ignored\nchecks: 10 passed, 1 failed\n";
         assert_eq!(Results::of_step(text, false), results(14, 3, 1));
+    }
+
+    #[test]
+    fn a_summary_in_other_words_is_a_failure() {
+        assert_eq!(Results::of_step("checks: 7 held, 0 broken\n", true), results(0, 1, 0));
     }
 
     #[test]

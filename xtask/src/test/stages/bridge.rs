@@ -52,6 +52,7 @@ pub(super) fn bridge(stage: &Stage) {
         scripts.other_versions();
         scripts.strict_broker();
         scripts.failing_device();
+        scripts.as_a_service();
     });
     let (faults, records) = injected_and_compared(runner);
     stage.note(format!("The bridge, in all: {faults} faults injected, {records} records read back and compared"));
@@ -156,6 +157,36 @@ impl Scripts<'_> {
             eio.args(["python3", "tests/bridge/eio.py"]).args(arguments);
             stage.step_that_waits("on a device that fails", eio);
         }
+    }
+
+    /// The unit, under a systemd that is the first process of a machine of its own.
+    fn as_a_service(&self) {
+        let Self { stage, programs, arguments } = self;
+        let root = &stage.runner.root;
+        if !packages::can_be_root(root) {
+            return stage.leave_out("the bridge under systemd", "namespaces and mounts need root");
+        }
+        let tools = ["systemd", "util-linux", "mount"];
+        if !stage.has("the bridge under systemd", stage.install("to start the bridge's unit", &tools)) {
+            return;
+        }
+        let script = |arguments: &[&str]| {
+            let mut script = packages::as_root(root, &programs.variables());
+            script.args(["python3", "tests/bridge/systemd.py"]).args(arguments);
+            script
+        };
+        let probe = |controllers: &[&str]| {
+            let done = script(&["probe"]).args(controllers).output().map_err(|error| error.to_string())?;
+            if done.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&done.stderr).trim().to_owned()) }
+        };
+        if !stage.has("the bridge under systemd", probe(&[])) {
+            return;
+        }
+        let mut tests = script(arguments);
+        if !stage.has("the memory that the bridge's unit allows", probe(&["memory"])) {
+            tests.args(["--without", "memory"]);
+        }
+        stage.step_that_waits("as a service of systemd", tests);
     }
 }
 
