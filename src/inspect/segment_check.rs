@@ -95,8 +95,8 @@ pub(super) fn valid_behind(walker: &mut Walker, damage: &Damage, epochs: EpochTa
     }
 }
 
-/// How many records of a batch lie before `reached`, the end of the segments before, or from `next` on, where the log
-/// goes on behind the batch: where segments overlap, readers have those from there.
+/// How many records of a batch lie before `reached`, the end of the segments before or the log start, or from `next` on,
+/// where the log goes on behind the batch: where segments overlap, readers have those from there.
 fn records_elsewhere(reached: Offset, next: Offset, batch: &RecordBatch<'_>, decompressor: &mut Decompressor) -> u64 {
     if batch.base_offset() >= reached && batch.next_offset() <= next {
         return 0;
@@ -280,7 +280,9 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
                 let seen = if batch.is_control() {
                     count
                 } else {
-                    records_elsewhere(self.reached, next_offset, &batch, self.log.decompressor)
+                    // No reader gives out what lies before the log start, either.
+                    let from = self.reached.max(self.log.facts.log_start());
+                    records_elsewhere(from, next_offset, &batch, self.log.decompressor)
                 };
                 self.log.log.records += count - seen;
                 if self.log.facts.contiguous() && i64::try_from(count) != Ok(offsets) {
