@@ -293,8 +293,9 @@ fn carry_out(
 ) -> Result<()> {
     let (mut file, _) = CheckpointFile::open(storage)?;
     let mut checkpoint = facts.newest.clone().unwrap_or_default();
+    // Behind the end of a clean close nothing was appended, also in this boot.
+    checkpoint.boot_id = if facts.clean() { [0; 16] } else { storage.boot_id() };
     checkpoint.clean = false;
-    checkpoint.boot_id = storage.boot_id();
     for plan in plans {
         prepare(&**storage, &mut checkpoint, plan);
     }

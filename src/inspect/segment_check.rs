@@ -381,14 +381,14 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             )
         };
         let is_known = facts.saved.is_some();
-        let in_this_boot = facts.same_boot && !facts.clean;
+        let in_this_boot = facts.stopped_in_this_boot;
         let is_suspect = (in_this_boot || !is_known && facts.contiguous())
             && matches!(&damage.cause, Cause::Decode(error) if may_be_whole(error));
         let epochs = is_known.then(|| facts.epochs.view());
         let whole = is_suspect.then(|| self.walker.written_whole(position, first_offset, epochs)).flatten();
         let behind = valid_behind(&mut self.walker, damage, facts.epochs.view());
         if let Cause::Decode(error @ DecodeError::BadOffset { .. }) = &damage.cause {
-            let is_known_here = facts.same_boot || facts.saved.is_none();
+            let is_known_here = in_this_boot || facts.saved.is_none();
             if is_known_here && self.walker.holds_but_for_its_offsets(position) {
                 // No crash leaves a batch that holds: what is in it was written, and cannot be read.
                 let text = format!("the CRC holds, and no record can be read: {error}; the log ends before it");

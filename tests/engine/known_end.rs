@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use edgelog::edgelog_core::{LeaderEpoch, RecordBatch, stamp_base};
+use edgelog::edgelog_core::{LeaderEpoch, RecordBatch, RecordBatchBuilder, TimestampMs, stamp_base};
 use edgelog::inspect::{self, CheckReport, Selection, Severity};
 use edgelog::storage::{DirectoryStorage, DirectoryStorageOptions, Storage};
 use edgelog::{Log, NewRecord, NewTopic, Offset, OffsetSpec, Store};
@@ -171,5 +171,92 @@ fn the_last_batch_behind_damage_is_never_read_at_a_wrong_offset() {
             let seen = opened(dir.path());
             assert_eq!((seen.offsets(), &seen.lost), (sound, &lost), "{case}, opened");
         }
+    }
+}
+
+/// A partition as a broker has it, in batches of three records at these offsets, taken over and closed cleanly.
+fn copied(dir: &Path, bases: &[i64]) {
+    let bytes: Vec<u8> = bases.iter().flat_map(|&base| batch(base)).collect();
+    fs::create_dir_all(dir.join("t-0")).unwrap();
+    fs::write(segment(dir, bases[0]), bytes).unwrap();
+    // A store is marked as in use, and so as closed, where something was written.
+    let store = ticking().open(dir).unwrap();
+    store.create_topic(&NewTopic::new("other")).unwrap();
+    store.log("other", 0).unwrap().append(NewRecord::value(b"v")).unwrap();
+    store.close().unwrap();
+}
+
+/// Three records at `base`, each of which names its offset.
+fn batch(base: i64) -> Vec<u8> {
+    let mut builder = RecordBatchBuilder::new(vec![0; 2000]);
+    for offset in base..base + 3 {
+        builder.append(TimestampMs(1_700_000_000_000), None, Some(value(offset).as_bytes()), &[]).unwrap();
+    }
+    stamp_base(builder.finish(), Offset(base), LeaderEpoch(0));
+    let size = builder.size();
+    builder.into_buffer()[..size].to_vec()
+}
+
+/// What the open of a copy of the store calls lost of the log.
+fn lost_to_the_open(dir: &Path) -> Vec<(i64, i64)> {
+    let copy = TempDir::new();
+    copy_dir(dir, copy.path());
+    let store = ticking().open(copy.path()).unwrap();
+    let report = store.recovery_report();
+    let lost = report.logs.iter().filter(|log| log.name.topic == "t").flat_map(|log| &log.lost);
+    merged(lost.map(|range| (range.first_offset.0, range.next_offset.0)).collect())
+}
+
+/// The clean close noted where the log ends, and all below is there: what stands behind takes nothing. `fsck` and `stat`
+/// called three offsets lost that there never were.
+#[test]
+fn what_stands_behind_a_clean_end_is_no_loss() {
+    for is_own in [true, false] {
+        let dir = TempDir::new();
+        let last = if is_own {
+            own(dir.path());
+            45
+        } else {
+            copied(dir.path(), &[0, 7, 10]);
+            0
+        };
+        let path = segment(dir.path(), last);
+        let mut bytes = fs::read(&path).unwrap();
+        let places = places(&bytes);
+        bytes.extend_from_within(places[places.len() - 2]..);
+        fs::write(&path, &bytes).unwrap();
+        let before = attached(dir.path());
+        assert_eq!((before.records.len(), &before.lost), (if is_own { 51 } else { 9 }, &Vec::new()));
+        let report = check(dir.path());
+        assert_eq!(report.worst, Some(Severity::Heals), "own {is_own}: {report:?}");
+        assert!(inspect::check_ends(&storage(dir.path()), &Selection::all()).unwrap().is_empty());
+        assert_eq!(lost_to_the_open(dir.path()), []);
+        assert_eq!(repaired(dir.path()), before, "own {is_own}");
+        let copy = TempDir::new();
+        copy_dir(dir.path(), copy.path());
+        let go_on = &mut |_| ControlFlow::Continue(());
+        let repair = inspect::repair(&storage(copy.path()), &Selection::all(), false, go_on).unwrap();
+        assert_eq!(repair.recovery.unwrap().lost_offsets(), 0, "own {is_own}");
+        assert_eq!(opened(dir.path()), before, "own {is_own}");
+    }
+}
+
+/// A segment that begins beyond the recovery point goes on from an end alone, as it does for an open: readers went on
+/// there and called all lost up to its name.
+#[test]
+fn a_last_segment_under_a_higher_name_is_behind_the_end_of_the_log() {
+    for named in [52, 60, 1000, 1 << 39] {
+        let dir = TempDir::new();
+        own(dir.path());
+        fs::rename(segment(dir.path(), 45), segment(dir.path(), named)).unwrap();
+        let seen = attached(dir.path());
+        assert_eq!((seen.offsets(), &seen.lost), ((0..45).collect(), &vec![(45, 51)]), "{named}");
+        let report = check(dir.path());
+        assert_eq!((lost_by_fsck(dir.path()), report.logs[0].log_end_offset), (vec![(45, 51)], Offset(51)), "{named}");
+        let store = Store::attach(dir.path()).unwrap();
+        assert_eq!(store.log("t", 0).unwrap().offsets().log_end_offset, 51, "{named}");
+        assert_eq!(lost_to_the_open(dir.path()), [(45, 51)], "{named}");
+        repaired(dir.path());
+        assert_eq!(opened(dir.path()).offsets(), (0..45).collect::<Vec<_>>(), "{named}");
     }
 }
