@@ -19,7 +19,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::context::Context;
-use crate::failure::{DAMAGE, Failure, Outcome, tell_damage};
+use crate::failure::{DAMAGE, Failure, Outcome, tell_damage, warn};
 use crate::inspected::{self, Watch};
 use crate::json_record::Base64;
 use crate::print;
@@ -208,6 +208,10 @@ fn tell(args: &Args, format: Format, reports: &Reports<'_>, has_lost: bool) -> E
     for (name, report) in reports {
         for finding in &report.lost {
             damaged |= tell_damage(finding);
+        }
+        for &(first, next) in &report.deleted {
+            let offsets = print::offsets_were(first, next);
+            warn(format_args!("{name}: {offsets} deleted before they were read; going on at {next}"));
         }
         let records = print::counted(report.records, "record");
         let offsets = match report.offsets {

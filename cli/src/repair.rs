@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use edgelog::RecoveryReport;
 use edgelog::escape::escaped;
-use edgelog::inspect::{self, RepairReport};
+use edgelog::inspect::{self, RepairReport, Severity};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -96,7 +96,10 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
 
 /// A dry run that found what repair leaves as it is: the store would not be sound afterwards.
 fn is_beyond_repair(report: &RepairReport) -> bool {
-    report.after.is_none() && report.before.logs.iter().any(|log| log.needs_decision)
+    let before = &report.before;
+    // What is lost in a directory that is no log is left to a person, too.
+    let is_left = before.findings.iter().any(|finding| finding.log.is_none() && finding.severity == Severity::Lost);
+    report.after.is_none() && (is_left || before.logs.iter().any(|log| log.needs_decision))
 }
 
 fn print_report(report: &RepairReport, dry_run: bool) -> Result<(), Failure> {

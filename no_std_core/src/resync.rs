@@ -15,6 +15,10 @@
 //! Below the recovery point every offset was durable, so a candidate there lies below that point; only where there is
 //! none, the first batch at or above the point is looked for, not before the place where the point stands.
 //!
+//! Where no batch follows to be asked, the end is: a batch that ends at the place of the recovery point ends with the
+//! offset of that point, and its base offset is what follows from that; and where batches are contiguous, the last one
+//! of a segment ends where the next segment begins, or it is not believed.
+//!
 //! The caller lends the bytes ([`SegmentBytes`]). Nothing here needs more of them at a time than a stretch of
 //! [`SEARCH_STRIDE_BYTES`], however large a batch claims to be.
 
@@ -227,21 +231,24 @@ pub fn resync(
     let durable = plausible.durable_below;
     if durable > 0 && plausible.offset_min < durable && durable < plausible.offset_end {
         let below = Plausible { offset_end: durable, ..*plausible };
-        match resync_within(bytes, damaged, from, &below, effort) {
+        match resync_within(bytes, damaged, from, &below, plausible.offset_end, effort) {
             Resync::Nothing => {}
             found => return found,
         }
         let above = Plausible { offset_min: durable, ..*plausible };
-        return resync_within(bytes, damaged, from.max(plausible.durable_position), &above, effort);
+        let from = from.max(plausible.durable_position);
+        return resync_within(bytes, damaged, from, &above, plausible.offset_end, effort);
     }
-    resync_within(bytes, damaged, from, plausible, effort)
+    resync_within(bytes, damaged, from, plausible, plausible.offset_end, effort)
 }
 
+/// `segment_end`: the offset that all of the segment lies before.
 fn resync_within(
     bytes: &mut impl SegmentBytes,
     damaged: u64,
     from: u64,
     plausible: &Plausible<'_>,
+    segment_end: Offset,
     effort: &mut Effort,
 ) -> Resync {
     if let Some(batch) = batch_behind_missing_ones(bytes, damaged, plausible, effort).filter(|_| from <= damaged + 1) {
@@ -249,10 +256,29 @@ fn resync_within(
     }
     match find_batch(bytes, from, plausible, &mut effort.search) {
         Resync::Found(first) => {
-            Resync::Found(corroborated(bytes, first, (damaged, plausible.offset_min), plausible, effort))
+            let before = (damaged, plausible.offset_min);
+            corroborated(bytes, first, before, plausible, segment_end, effort).map_or(Resync::Nothing, Resync::Found)
         }
         other => other,
     }
+}
+
+/// The last of the batches behind damage, as far as its end bears it out; `None` where it is not believed.
+fn held_to_its_end(
+    candidate: Candidate,
+    plausible: &Plausible<'_>,
+    segment_end: Offset,
+    bytes_end: u64,
+) -> Option<Candidate> {
+    if candidate.end == plausible.durable_position {
+        let base_offset = plausible.durable_below.saturating_sub(candidate.next_offset - candidate.base_offset);
+        let held = Candidate { base_offset, next_offset: plausible.durable_below, ..candidate };
+        let not_held = Some(candidate).filter(|_| !plausible.contiguous);
+        return if base_offset >= plausible.offset_min { Some(held) } else { not_held };
+    }
+    let is_last = candidate.end == bytes_end && candidate.end > plausible.durable_position;
+    let is_elsewhere = segment_end != Offset::MAX && candidate.next_offset != segment_end;
+    (!(plausible.contiguous && is_last && is_elsewhere)).then_some(candidate)
 }
 
 /// The batch right at the damage, where what follows bears its base offset out: batches before it are missing.
@@ -294,7 +320,7 @@ pub(crate) fn is_jump_believed(
         return false;
     }
     let before = (candidate.position, expected);
-    corroborated(bytes, candidate, before, plausible, effort).position == candidate.position
+    corroborated(bytes, candidate, before, plausible, Offset::MAX, effort) == Some(candidate)
 }
 
 /// Whether the log would go on behind `candidate` without a hole and without an overlap, had it the offset `expected`:
@@ -449,20 +475,30 @@ pub fn displaced_batch(bytes: &mut impl SegmentBytes, position: u64, expected: O
 }
 
 /// Which of the batches from `first` on the log goes on with; `before`: where the last good batch ended, and the
-/// offset that was due there.
+/// offset that was due there. `None` where none of them is believed.
 fn corroborated(
     bytes: &mut impl SegmentBytes,
     first: Candidate,
     before: (u64, Offset),
     plausible: &Plausible<'_>,
+    segment_end: Offset,
     effort: &mut Effort,
-) -> Candidate {
+) -> Option<Candidate> {
     let mut candidates = [first; CANDIDATES_MAX];
     let mut count = 1;
     let mut is_borne_out = false;
     while count < CANDIDATES_MAX {
         let last = candidates[count - 1];
-        let Resync::Found(next) = find_batch(bytes, last.end, plausible, &mut effort.corroboration) else { break };
+        let next = match find_batch(bytes, last.end, plausible, &mut effort.corroboration) {
+            Resync::Found(next) => next,
+            Resync::OutOfEffort { .. } => break,
+            Resync::Nothing => {
+                let held = held_to_its_end(last, plausible, segment_end, bytes.end());
+                candidates[count - 1] = held.unwrap_or(last);
+                count -= usize::from(held.is_none());
+                break;
+            }
+        };
         candidates[count] = next;
         count += 1;
         is_borne_out = last.is_borne_out_by(&next, plausible.contiguous);
@@ -470,7 +506,8 @@ fn corroborated(
             break;
         }
     }
-    candidates[best_start(&candidates[..count], before, plausible, is_borne_out)]
+    let candidates = candidates.get(..count)?;
+    candidates.get(best_start(candidates, before, plausible, is_borne_out)).copied()
 }
 
 /// Where the best of all ways to believe some of the candidates starts.
@@ -485,7 +522,7 @@ fn corroborated(
 fn best_start(candidates: &[Candidate], before: (u64, Offset), plausible: &Plausible<'_>, is_borne_out: bool) -> usize {
     const BORNE_OUT: u32 = 1000;
     let Plausible { contiguous, durable_below: durable, offset_end, .. } = *plausible;
-    let last = candidates.len() - 1;
+    let Some(last) = candidates.len().checked_sub(1) else { return 0 };
     // From each candidate on: the credit of the rest of the way, and the offset that it ends with.
     let mut ways = [(0, Reverse(Offset(0))); CANDIDATES_MAX];
     for at in (0..=last).rev() {
@@ -769,6 +806,33 @@ mod tests {
         assert_eq!(goes_on(&bytes, 0, &rules), Some((20, Offset(700))));
         assert_eq!(goes_on(&bytes, 0, &Plausible { durable_position: 21, ..rules }), None);
         assert_eq!(goes_on(&bytes, 0, &Plausible { durable_position: 20, ..rules }), Some((20, Offset(700))));
+    }
+
+    /// Behind damage no batch before it says what a base offset has to be. What is known of its end does.
+    #[test]
+    fn the_last_batch_behind_damage_is_held_to_its_end() {
+        let mut last = batch(Offset(0), 0, 4, 10);
+        let end = (20 + last.len()) as u64;
+        let mut found = |claimed: i64, rules: Plausible<'_>| {
+            last[..8].copy_from_slice(&claimed.to_be_bytes());
+            let bytes = [&[9; 20][..], &last].concat();
+            goes_on(&bytes, 0, &Plausible { epochs: None, ..rules }).map(|(_, base_offset)| base_offset.0)
+        };
+        // In front of the next segment, where offsets have no holes.
+        let sealed = Plausible { offset_end: Offset(12), ..plausible() };
+        assert_eq!([8, 7, 0, 9].map(|claimed| found(claimed, sealed)), [Some(8), None, None, None]);
+        let may_have_holes = Plausible { contiguous: false, ..sealed };
+        assert_eq!(found(7, may_have_holes), Some(7));
+        assert_eq!(found(7, plausible()), Some(7), "nothing is known of the end");
+        // At the place of the recovery point: the base offset follows from that.
+        for contiguous in [true, false] {
+            let rules = Plausible { durable_below: Offset(12), durable_position: end, contiguous, ..plausible() };
+            assert_eq!([8, 7, 0].map(|claimed| found(claimed, rules)), [Some(8); 3], "{contiguous}");
+            let is_behind = Plausible { durable_position: end + 1, ..rules };
+            assert_eq!(found(7, is_behind), Some(7), "the file is cut short");
+            let is_contradicted = Plausible { offset_min: Offset(9), ..rules };
+            assert_eq!(found(9, is_contradicted), (!contiguous).then_some(9), "{contiguous}");
+        }
     }
 
     #[test]

@@ -756,7 +756,7 @@ impl LogCheck<'_, '_> {
                 ": valid batches are in them, {}; after it, `edgelog repair --salvage {cut}` appends them again",
                 offsets_in_words(first, next)
             );
-            if self.facts.same_boot {
+            if self.facts.stopped_in_this_boot {
                 self.lose(path.clone(), Some(0), first, next, text);
             } else {
                 self.add(Severity::Heals, path.clone(), Some(0), None, text);

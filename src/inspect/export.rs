@@ -6,13 +6,13 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edgelog_core::config::IsolationLevel;
 use edgelog_core::limits::READABLE_BYTES_MAX;
 use edgelog_core::{
     HEADER_LEN, LeaderEpoch, LogConfig, LogId, Offset, Record, RecordBatch, RecordBatchBuilder, TimestampType,
 };
 
 use super::check::HiddenCheck;
+use super::export_report::{ExportRange, ExportReport};
 use super::facts::{Listing, LogFacts};
 use super::pause;
 use super::report::{Finding, Progress, Severity, undecodable};
@@ -33,83 +33,10 @@ use crate::store::checkpoint::{Checkpoint, Followed};
 
 /// The epoch of every exported batch: a topic that a broker has just created is in this one.
 const EXPORTED_EPOCH: LeaderEpoch = LeaderEpoch(0);
-/// So many lost ranges are told.
-const LOST_MAX: usize = 1000;
 const PROGRESS_BYTES: u64 = 1 << 20;
 /// Files that a writer exchanges meanwhile are waited for so often.
 const EXCHANGED_MAX: usize = 10;
 const EXCHANGED_PAUSE: Duration = Duration::from_millis(20);
-
-/// Which part of a log is exported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ExportRange {
-    /// From this offset on.
-    pub from: Offset,
-    /// Up to before this one.
-    pub until: Offset,
-    /// Which records of transactions [`export_records`] gives out. Batches go to a broker as they are.
-    pub isolation: IsolationLevel,
-    /// The most bytes that the records of a batch may decompress to; `None` is `edgelog.decompressed.bytes.max`'
-    /// default.
-    pub decompressed_bytes_max: Option<u32>,
-}
-
-impl Default for ExportRange {
-    fn default() -> ExportRange {
-        ExportRange {
-            from: Offset(0),
-            until: Offset::MAX,
-            isolation: IsolationLevel::ReadUncommitted,
-            decompressed_bytes_max: None,
-        }
-    }
-}
-
-impl ExportRange {
-    /// The offsets `from` up to before `until`.
-    pub fn between(from: Offset, until: Offset) -> ExportRange {
-        ExportRange { from, until, ..ExportRange::default() }
-    }
-
-    /// The same, with or without the records of aborted transactions.
-    #[must_use]
-    pub fn isolation(self, isolation: IsolationLevel) -> ExportRange {
-        ExportRange { isolation, ..self }
-    }
-
-    /// The same, with another bound on what a batch may decompress to.
-    #[must_use]
-    pub fn decompressed_bytes_max(self, bytes: Option<u32>) -> ExportRange {
-        ExportRange { decompressed_bytes_max: bytes, ..self }
-    }
-}
-
-/// What was exported.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct ExportReport {
-    /// Segments written; 0 where records were.
-    pub segments: usize,
-    /// Batches exported.
-    pub batches: u64,
-    /// Records in them.
-    pub records: u64,
-    /// Their bytes: whole batches, or batches read.
-    pub bytes: u64,
-    /// The first offset exported, and the one behind the last.
-    pub offsets: Option<(Offset, Offset)>,
-    /// What could not be exported, and where: damage, and as notes what is sound and cannot be decompressed here.
-    pub lost: Vec<Finding>,
-}
-
-impl ExportReport {
-    fn lose(&mut self, finding: Finding) {
-        if self.lost.len() < LOST_MAX {
-            self.lost.push(finding);
-        }
-    }
-}
 
 /// What there is to say of a file of the log `name` that cannot be opened or read at all, by `error`: another user's,
 /// or no regular one. A reader of the log stood at `position`; with it comes the offset where the next segment begins,
@@ -258,7 +185,7 @@ impl Export {
                     let position = attached.reader.position().offset;
                     doubted = Some(position);
                     attached = self.attached(name, position, true)?;
-                    if attached.reader.position().offset < position {
+                    if report.goes_back(position, attached.reader.position().offset, range) {
                         return Ok(report);
                     }
                     continue;
@@ -270,6 +197,7 @@ impl Export {
                 }
                 Err(Error::OffsetOutOfRange { requested, log_start_offset, .. }) if requested < log_start_offset => {
                     // Retention was faster.
+                    report.goes_back(requested, log_start_offset, range);
                     attached.reader.seek(OffsetSpec::Offset(log_start_offset))?;
                     continue;
                 }
@@ -286,7 +214,7 @@ impl Export {
                     pause(EXCHANGED_PAUSE);
                     let position = attached.reader.position().offset;
                     attached = self.attached(name, position, true)?;
-                    if attached.reader.position().offset < position {
+                    if report.goes_back(position, attached.reader.position().offset, range) {
                         return Ok(report);
                     }
                     continue;
@@ -589,8 +517,7 @@ impl Exporter<'_> {
     fn segment(&mut self, base: Offset, path: &str, upper: Option<Offset>) -> Result<bool> {
         let file = match self.storage.open(path, Access::Read) {
             Ok(file) => file,
-            // Since it was listed, retention took it from the front, or a truncation from the end.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(self.reached.is_none()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(self.passes_missing(base, upper)),
             Err(error) => {
                 let next = upper.or(self.facts.recovery_point()).unwrap_or(base);
                 self.lose(path, 0, base, next, format!("cannot be opened: {error}"));
@@ -650,6 +577,18 @@ impl Exporter<'_> {
             self.lose(path, len, reached, point, text);
         }
         Ok(true)
+    }
+
+    /// Since it was listed, retention took a segment from the front, or a truncation from the end: whether the log goes
+    /// on at `upper`, behind it.
+    fn passes_missing(&mut self, base: Offset, upper: Option<Offset>) -> bool {
+        let mut behind = self.segments.iter().filter(|(other, _)| *other > base);
+        let Some(next) = upper.filter(|_| behind.any(|(_, path)| self.storage.metadata(path).is_ok())) else {
+            return self.reached.is_none();
+        };
+        self.report.delete(self.reached.unwrap_or(base).max(self.facts.log_start()), next, self.range);
+        self.reached = self.reached.map(|reached| reached.max(next));
+        true
     }
 
     fn damage(

@@ -160,9 +160,9 @@ pub(super) struct LogFacts {
     pub(super) clean: bool,
     /// Which slots of the checkpoint hold: where both do, no newer one was lost.
     pub(super) slots: [bool; 2],
-    /// The machine has not booted since the checkpoint was written: all that was appended is in the page cache, and a
-    /// crash of the writer tears the last append at most.
-    pub(super) same_boot: bool,
+    /// The writer was stopped in this boot: all that was appended is in the page cache, and a crash of the writer tears
+    /// the last append at most. Nothing is appended behind the end that a clean close has noted.
+    pub(super) stopped_in_this_boot: bool,
 }
 
 impl LogFacts {
@@ -199,7 +199,8 @@ impl LogFacts {
             doubts,
             unbroken_from,
             config,
-            same_boot: store.newest.as_ref().is_some_and(|newest| is_boot(storage, newest.boot_id)),
+            stopped_in_this_boot: !store.clean()
+                && store.newest.as_ref().is_some_and(|newest| is_boot(storage, newest.boot_id)),
         }
     }
 
@@ -216,7 +217,7 @@ impl LogFacts {
 
     /// Whether more than names says where the log ends: no checkpoint knows it, or its writer was stopped in this boot.
     pub(super) fn is_end_in_doubt(&self) -> bool {
-        self.saved.is_none() || (self.same_boot && !self.clean)
+        self.saved.is_none() || self.stopped_in_this_boot
     }
 
     pub(super) fn log_start(&self) -> Offset {

@@ -4,7 +4,8 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::export::{Export, ExportRange, ExportReport, Part, clear};
+use super::export::{Export, Part, clear};
+use super::export_report::{ExportRange, ExportReport};
 use super::report::Progress;
 use crate::error::{Error, Result};
 use crate::log::{TopicPartition, check_topic_name};

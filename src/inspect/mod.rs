@@ -44,6 +44,7 @@ use crate::storage::{DirectoryStorage, DirectoryStorageOptions, Storage, StoreMo
 mod check;
 mod dump;
 mod export;
+mod export_report;
 mod facts;
 mod import;
 mod indexes;
@@ -58,9 +59,8 @@ mod tests;
 
 pub use check::{HiddenCheck, check, check_ends, check_hidden, check_within};
 pub use dump::{DumpItem, DumpOptions, DumpReport, DumpText, dump};
-pub use export::{
-    Export, ExportRange, ExportReport, export_directory, export_partition, export_records, unreadable_segment,
-};
+pub use export::{Export, export_directory, export_partition, export_records, unreadable_segment};
+pub use export_report::{ExportRange, ExportReport};
 pub use facts::Selection;
 pub use import::import_partitions;
 pub use repair::{RepairAction, RepairReport, SalvageReport, repair, salvage};

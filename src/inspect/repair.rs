@@ -65,7 +65,7 @@ pub struct RepairReport {
     pub actions: Vec<RepairAction>,
     /// What opening the store found afterwards; `None` in a dry run, and where nothing had to be done.
     pub recovery: Option<RecoveryReport>,
-    /// What a check finds now; `None` as above.
+    /// What a check finds now; `None` in a dry run, and where nothing had to be done and nothing is lost.
     pub after: Option<CheckReport>,
 }
 
@@ -106,7 +106,9 @@ pub fn repair(
     held.keep_own(&mut plans);
     let sound = before.is_sound() && plans.is_empty() && facts.clean();
     if sound || (before.logs.is_empty() && !facts.exists) {
-        return Ok(RepairReport { before, actions, ..RepairReport::default() });
+        // What is lost there, no open makes good: files of Kafka's cleaner in directories that are no logs.
+        let after = (before.worst == Some(Severity::Lost)).then(|| before.clone());
+        return Ok(RepairReport { before, actions, after, ..RepairReport::default() });
     }
     let mut recovery = None;
     let mut round = 1;
@@ -291,8 +293,9 @@ fn carry_out(
 ) -> Result<()> {
     let (mut file, _) = CheckpointFile::open(storage)?;
     let mut checkpoint = facts.newest.clone().unwrap_or_default();
+    // Behind the end of a clean close nothing was appended, also in this boot.
+    checkpoint.boot_id = if facts.clean() { [0; 16] } else { storage.boot_id() };
     checkpoint.clean = false;
-    checkpoint.boot_id = storage.boot_id();
     for plan in plans {
         prepare(&**storage, &mut checkpoint, plan);
     }

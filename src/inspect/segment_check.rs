@@ -95,8 +95,8 @@ pub(super) fn valid_behind(walker: &mut Walker, damage: &Damage, epochs: EpochTa
     }
 }
 
-/// How many records of a batch lie before `reached`, the end of the segments before, or from `next` on, where the log
-/// goes on behind the batch: where segments overlap, readers have those from there.
+/// How many records of a batch lie before `reached`, the end of the segments before or the log start, or from `next` on,
+/// where the log goes on behind the batch: where segments overlap, readers have those from there.
 fn records_elsewhere(reached: Offset, next: Offset, batch: &RecordBatch<'_>, decompressor: &mut Decompressor) -> u64 {
     if batch.base_offset() >= reached && batch.next_offset() <= next {
         return 0;
@@ -280,7 +280,9 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
                 let seen = if batch.is_control() {
                     count
                 } else {
-                    records_elsewhere(self.reached, next_offset, &batch, self.log.decompressor)
+                    // No reader gives out what lies before the log start, either.
+                    let from = self.reached.max(self.log.facts.log_start());
+                    records_elsewhere(from, next_offset, &batch, self.log.decompressor)
                 };
                 self.log.log.records += count - seen;
                 if self.log.facts.contiguous() && i64::try_from(count) != Ok(offsets) {
@@ -379,14 +381,14 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             )
         };
         let is_known = facts.saved.is_some();
-        let in_this_boot = facts.same_boot && !facts.clean;
+        let in_this_boot = facts.stopped_in_this_boot;
         let is_suspect = (in_this_boot || !is_known && facts.contiguous())
             && matches!(&damage.cause, Cause::Decode(error) if may_be_whole(error));
         let epochs = is_known.then(|| facts.epochs.view());
         let whole = is_suspect.then(|| self.walker.written_whole(position, first_offset, epochs)).flatten();
         let behind = valid_behind(&mut self.walker, damage, facts.epochs.view());
         if let Cause::Decode(error @ DecodeError::BadOffset { .. }) = &damage.cause {
-            let is_known_here = facts.same_boot || facts.saved.is_none();
+            let is_known_here = in_this_boot || facts.saved.is_none();
             if is_known_here && self.walker.holds_but_for_its_offsets(position) {
                 // No crash leaves a batch that holds: what is in it was written, and cannot be read.
                 let text = format!("the CRC holds, and no record can be read: {error}; the log ends before it");

@@ -496,6 +496,8 @@ impl LogShared {
         }
         let is_damage = at.next_offset < self.recovery_point.load(Ordering::Acquire);
         let has_holes = self.origin() == Origin::Imported || at.id.is_none();
+        // As recovery goes on: what begins above the recovery point continues an end alone.
+        let goes_on_at = |base: Offset| has_holes || base <= self.recovery_point.load(Ordering::Acquire);
         if is_damage || (has_holes && at.in_vain <= 1) || at.in_vain % LIST_EVERY == LIST_EVERY - 1 {
             let bases = self.list_segments()?;
             let bound = std::mem::replace(&mut at.offset_end, end_of_segment(at.segment.base_offset, &bases));
@@ -506,8 +508,8 @@ impl LogShared {
             match bases.iter().find(|&&base| base > at.segment.base_offset) {
                 // It came to be since the look at its name.
                 Some(&base) if base == at.next_offset => return Ok(true),
-                Some(&base) => return self.go_on_to(at, base).map(|()| true),
-                None => {}
+                Some(&base) if goes_on_at(base) => return self.go_on_to(at, base).map(|()| true),
+                _ => {}
             }
         }
         Ok(false)

@@ -359,14 +359,10 @@ impl Walker {
         self.epochs = (None, None);
         // Read before the search moves the window.
         let displaced = self.expected.and_then(|expected| self.displaced(position, expected));
-        (damage.resumes_at, damage.unread_from) = self.search(position);
-        match damage.resumes_at {
-            Some(at) => {
-                damage.next_offset = self.base_offset_at(at);
-                self.position = at;
-            }
-            None => self.position = self.window.end(),
-        }
+        let found;
+        (found, damage.unread_from) = self.search(position);
+        (damage.resumes_at, damage.next_offset) = (found.map(|it| it.position), found.map(|it| it.base_offset));
+        self.position = damage.resumes_at.unwrap_or(self.window.end());
         let mut next_offset = damage.next_offset;
         if let Some(Candidate { end: behind, next_offset: next, .. }) = displaced {
             let fits = match (damage.resumes_at, damage.next_offset) {
@@ -409,10 +405,10 @@ impl Walker {
     }
 
     /// Where the log goes on behind damage, and from where on nothing was decided.
-    fn search(&mut self, damaged: u64) -> (Option<u64>, Option<u64>) {
+    fn search(&mut self, damaged: u64) -> (Option<Candidate>, Option<u64>) {
         let plausible = self.plausible();
         match resync(&mut self.window, damaged, damaged + 1, &plausible, &mut self.effort) {
-            Resync::Found(batch) => (Some(batch.position), None),
+            Resync::Found(batch) => (Some(batch), None),
             Resync::OutOfEffort { unread_from } => (self.search_hints(unread_from), Some(unread_from)),
             Resync::Nothing => (None, None),
         }
@@ -436,13 +432,13 @@ impl Walker {
 
     /// The first of the places that the index names where a batch holds.
     #[cold]
-    fn search_hints(&mut self, from: u64) -> Option<u64> {
+    fn search_hints(&mut self, from: u64) -> Option<Candidate> {
         let plausible = self.plausible();
         let mut budget = self.window.end();
         let places = from..self.window.end();
         let mut hints = self.hints.iter().copied().filter(|at| places.contains(at));
         let window = &mut self.window;
-        hints.find(|&at| batch_at(window, at, &plausible, &mut budget).is_some())
+        hints.find_map(|at| batch_at(window, at, &plausible, &mut budget))
     }
 }
 

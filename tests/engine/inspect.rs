@@ -806,6 +806,93 @@ fn damage_is_left_out_of_exports_and_told() {
     assert_eq!(offsets, (0..200).filter(|&n| n < base || n >= next).collect::<Vec<_>>());
 }
 
+/// What retention takes before an export comes to it was missing without a word.
+#[test]
+fn an_export_names_what_is_deleted_before_it_is_read() {
+    let disk = Disk::new();
+    let store = disk.open();
+    store.create_topic(&NewTopic::new("t").config("segment.bytes", "4096").config("retention.ms", "-1")).unwrap();
+    let log = store.log("t", 0).unwrap();
+    for n in 0..500_i64 {
+        let value = [b'v'; 100];
+        log.append(NewRecord::value(&value).with_timestamp(TimestampMs(1_700_000_000_000 + n))).unwrap();
+    }
+    drop(log);
+    store.close().unwrap();
+    let store = disk.open();
+    let log = store.log("t", 0).unwrap();
+    let mut offsets = Vec::new();
+    let mut tell = |record: &edgelog::Record<'_>, _| {
+        if offsets.is_empty() {
+            log.delete_records_before(Offset(333)).unwrap();
+        }
+        offsets.push(record.offset);
+        Ok(())
+    };
+    let go_on = &mut |_| ControlFlow::Continue(());
+    let name = "t-0".parse().unwrap();
+    let range = ExportRange::between(Offset(0), Offset(450));
+    let report = inspect::export_records(&disk.storage(), &name, range, &mut tell, go_on).unwrap();
+    assert!(!report.deleted.is_empty() && report.lost.is_empty(), "{report:?}");
+    for &(first, next) in &report.deleted {
+        offsets.extend((first.0..next.0).map(Offset));
+    }
+    offsets.sort_unstable();
+    assert_eq!(offsets, (0..450).map(Offset).collect::<Vec<_>>());
+}
+
+/// A partition's export ended, without a word, where retention had taken the segment behind the one that it read.
+#[test]
+fn a_partitions_export_goes_on_behind_segments_that_are_deleted_meanwhile() {
+    let disk = Disk::new();
+    let store = disk.open();
+    store.create_topic(&NewTopic::new("t").config("segment.bytes", "65536").config("retention.ms", "-1")).unwrap();
+    let log = store.log("t", 0).unwrap();
+    for n in 0..300_i64 {
+        let value = [b'v'; 10_000];
+        log.append(NewRecord::value(&value).with_timestamp(TimestampMs(1_700_000_000_000 + n))).unwrap();
+    }
+    let target = Disk::new();
+    let mut is_told = false;
+    let mut delete = |_| {
+        if !std::mem::replace(&mut is_told, true) {
+            log.delete_records_before(Offset(250)).unwrap();
+        }
+        ControlFlow::Continue(())
+    };
+    let name = "t-0".parse().unwrap();
+    let range = ExportRange::between(Offset(0), Offset(290));
+    let report =
+        inspect::export_partition(&disk.storage(), &name, &target.storage(), range, None, &mut delete).unwrap();
+    let &[(first, next)] = &report.deleted[..] else { panic!("{report:?}") };
+    assert!(first > 100 && next <= 250 && next > 240 && report.lost.is_empty(), "{report:?}");
+    assert_eq!((report.records as i64, report.offsets), (290 - (next - first), Some((Offset(0), Offset(290)))));
+    drop(log);
+    store.close().unwrap();
+}
+
+/// Records before the log start were counted, and no reader gives them out.
+#[test]
+fn a_check_counts_records_from_the_log_start_on() {
+    let disk = Disk::new();
+    let store = disk.open();
+    store.create_topic(&NewTopic::new("t").config("retention.ms", "-1")).unwrap();
+    let log = store.log("t", 0).unwrap();
+    for _ in 0..5 {
+        let mut batch = log.batch();
+        for _ in 0..4 {
+            batch.push(NewRecord::value(b"v")).unwrap();
+        }
+        log.append_batch(&mut batch).unwrap();
+    }
+    // Inside the second batch.
+    log.delete_records_before(Offset(6)).unwrap();
+    drop(log);
+    store.close().unwrap();
+    let report = disk.check();
+    assert_eq!((report.logs[0].log_start_offset, report.logs[0].records), (Offset(6), 14), "{report:?}");
+}
+
 #[test]
 fn a_dump_is_kafkas_to_the_letter() {
     let disk = Disk::new();

@@ -16,6 +16,7 @@ mod housekeeping;
 mod inspect;
 mod judgement;
 mod killed;
+mod known_end;
 mod log;
 mod one_writer;
 mod other_files;

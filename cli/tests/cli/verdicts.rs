@@ -317,6 +317,31 @@ fn a_swap_file_of_kafkas_cleaner_that_fits_is_put_in_place() {
     }
 }
 
+/// Alone in a directory that no store has opened, it was lost to `fsck` and sound to `repair`.
+#[test]
+fn a_swap_file_alone_is_no_sound_store() {
+    let place = Place::new();
+    let swap = format!("{}.swap", segment(0));
+    put(&place, "t-0", &swap, &batch(0, &["a", "b"]));
+    let finding = |done: &Done| {
+        let lines = done.stdout.lines().chain(done.stderr.lines());
+        lines.filter(|line| line.contains(&swap)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let checked = finding(&place.run(&["fsck"]).exits(2));
+    assert_eq!(checked.len(), 1, "{checked:?}");
+    for command in [&["repair", "--dry-run"][..], &["repair"], &["repair"]] {
+        let done = place.run(command).exits(2);
+        assert_eq!(finding(&done), checked, "{command:?}: {}", done.stdout);
+        assert!(!done.stdout.contains("nothing to repair"), "{command:?}: {}", done.stdout);
+    }
+    assert_eq!(place.run(&["repair", "--json"]).exits(2).json()[0]["sound"], false);
+    // But for the lock, nothing was created.
+    let mut names: Vec<_> = fs::read_dir(place.store()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.retain(|name| name != ".lock");
+    assert_eq!(names, ["t-0"]);
+    assert_eq!(fs::read_dir(place.store().join("t-0")).unwrap().count(), 1);
+}
+
 #[test]
 fn a_swap_file_of_kafkas_cleaner_is_named_and_a_rename_makes_use_of_it() {
     let place = Place::new();
