@@ -121,6 +121,12 @@ pub enum Bug {
     ShareStateBeforeTheFlush,
     /// A share group's state does not say how often a record came.
     ForgetDeliveryCounts,
+    /// A dead letter is written before it is written down that its record is set aside.
+    DeadLetterWithoutAnIntent,
+    /// A recovery writes a dead letter without a look whether it is there.
+    DeadLetterWithoutALook,
+    /// A record is archived before its dead letter is flushed.
+    LeaveDeadLettersUnflushed,
     /// A commit of a group is acknowledged before it is flushed.
     CommitBeforeTheFlush,
     /// A position is committed whose records are not durable yet.
@@ -196,7 +202,13 @@ impl Bug {
 
     /// All that the search of share groups is held to.
     #[cfg(test)]
-    pub(crate) const SHARE: &[Bug] = &[Bug::ShareStateBeforeTheFlush, Bug::ForgetDeliveryCounts];
+    pub(crate) const SHARE: &[Bug] = &[
+        Bug::ShareStateBeforeTheFlush,
+        Bug::ForgetDeliveryCounts,
+        Bug::DeadLetterWithoutAnIntent,
+        Bug::DeadLetterWithoutALook,
+        Bug::LeaveDeadLettersUnflushed,
+    ];
 
     /// All that the search of the groups' positions is held to.
     #[cfg(test)]

@@ -10,11 +10,11 @@ use std::fmt;
 use bytes::BytesMut;
 use edgelog_core::{EncodeError, HEADER_LEN, Header, Offset, RecordBatchBuilder, TimestampMs};
 
+use crate::clients::dead_letter::DeadLetterHeaders;
 use crate::kafka::Code;
 use crate::{Record, TopicPartition};
 
-/// The header in which a record keeps the timestamp that it was appended with, where it got another one.
-pub(super) const TIMESTAMP_HEADER: &str = "edgelog.timestamp";
+pub(super) use crate::clients::dead_letter::TIMESTAMP_HEADER;
 
 /// A record that the target does not take.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,21 +40,12 @@ pub(super) fn dead_letter(
     refusal: &Refusal,
     now: TimestampMs,
 ) -> Result<BytesMut, EncodeError> {
-    let code = refusal.code.0.to_string();
-    let (partition, offset, timestamp) =
-        (log.partition.to_string(), record.offset.to_string(), record.timestamp.to_string());
-    let mut headers: Vec<Header<'_>> = record.headers().collect();
-    headers.extend([
-        Header::new("__connect.errors.topic", log.topic.as_bytes()),
-        Header::new("__connect.errors.partition", partition.as_bytes()),
-        Header::new("__connect.errors.offset", offset.as_bytes()),
-        Header::new("__connect.errors.exception.message", refusal.reason.as_bytes()),
-        Header::new("edgelog.error.code", code.as_bytes()),
-        Header::new("edgelog.device", device.as_bytes()),
-        Header::new("edgelog.target", target.as_bytes()),
-        Header::new(TIMESTAMP_HEADER, timestamp.as_bytes()),
-    ]);
-    batch_of_one(now, record.key, record.value, &headers)
+    let headers = DeadLetterHeaders::connect(log, record.offset, None, &refusal.reason)
+        .with("edgelog.error.code", refusal.code.0.to_string())
+        .with("edgelog.device", device)
+        .with("edgelog.target", target)
+        .with(TIMESTAMP_HEADER, record.timestamp.to_string());
+    batch_of_one(now, record.key, record.value, &headers.behind(Some(record)))
 }
 
 /// A batch of the bridge's own with one record.

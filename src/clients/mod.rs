@@ -5,6 +5,7 @@
 
 mod accumulator;
 mod consumer;
+pub(crate) mod dead_letter;
 mod delivery;
 #[cfg(test)]
 #[path = "../../tests/crash/double_cuts.rs"]
@@ -28,6 +29,7 @@ mod share;
 pub use consumer::{
     CONSUMER_KEYS, Consumer, ConsumerOptions, ConsumerRecord, ConsumerRecords, Iter, RebalanceListener,
 };
+pub use dead_letter::{DEAD_LETTER_QUEUE_KEYS, DeadLetter, DeadLetterQueue, DeadLetterQueueOptions, Processed};
 pub use delivery::{Delivery, DeliveryResult};
 pub use group::{
     CommittedOffset, ConsumerError, GROUP_DIR_BYTES_MAX, Group, GroupDescription, GroupRecovery, OffsetAndMetadata,

@@ -5,7 +5,11 @@
 //!
 //! * a job whose ACCEPT or REJECT was committed does not come again;
 //! * a delivery count is not below what was committed;
-//! * a durable job that was neither accepted nor rejected comes.
+//! * a durable job that was neither accepted nor set aside comes;
+//! * a job that was set aside, since it was rejected or came too often, is in the dead letters, once; one that comes,
+//!   or was accepted, is not.
+//!
+//! Half of the workers read in an attached process: their dead letters are in the group's own store.
 //!
 //! This file is a part of the library's tests, since it needs the simulated disk.
 
@@ -16,21 +20,46 @@ use std::time::Duration;
 use edgelog_core::TimestampMs;
 
 use super::{AckType, ShareConsumer};
+use crate::clients::DeadLetter;
 use crate::clients::double_cuts::disk::{Core, Fault, Quirks, Rng, SimDisk};
 use crate::clients::double_cuts::{Seen, schedules, verify_cuts};
 use crate::clock::ManualClock;
-use crate::{Durability, NewRecord, NewTopic, Store};
+use crate::{Durability, NewRecord, NewTopic, OffsetSpec, ReadUpTo, ReaderOptions, Store};
 
 const TIME: i64 = 1_700_000_000_000;
+const DELIVERIES: u16 = 3;
+const DEAD_LETTERS: &str = "dlq.jobs";
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Job {
     is_durable: bool,
-    /// It may be done, and it is for certain.
-    may_be_done: bool,
-    is_done: bool,
+    may: Fate,
+    /// What became of it for certain.
+    is: Fate,
     /// So often it was given back, as far as that is committed.
     deliveries: u16,
+}
+
+/// What becomes of a job.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Fate {
+    accepted: bool,
+    set_aside: bool,
+}
+
+impl Fate {
+    /// By an answer to its delivery of this number.
+    fn by(self, ack: AckType, count: u16) -> Fate {
+        let is_last = ack == AckType::Release && count >= DELIVERIES;
+        Fate {
+            accepted: self.accepted || ack == AckType::Accept,
+            set_aside: self.set_aside || ack == AckType::Reject || is_last,
+        }
+    }
+
+    fn is_done(self) -> bool {
+        self.accepted || self.set_aside
+    }
 }
 
 type Known = BTreeMap<u32, Job>;
@@ -39,12 +68,20 @@ struct World {
     disk: SimDisk,
     clock: ManualClock,
     processes: u32,
-    running: Option<(SimDisk, Arc<Store>, Option<ShareConsumer>)>,
+    running: Option<(SimDisk, Arc<Store>, Option<Worker>)>,
     known: Known,
     trail: Vec<Arc<Known>>,
     next: u32,
     commits: usize,
     failed: usize,
+    set_aside: usize,
+    attached: usize,
+}
+
+/// A consumer, and the process that it is in where that is attached.
+struct Worker {
+    consumer: ShareConsumer,
+    attached: Option<SimDisk>,
 }
 
 fn open(disk: SimDisk, clock: &ManualClock) -> crate::Result<Arc<Store>> {
@@ -56,7 +93,8 @@ fn worker(store: &Arc<Store>, records: &str) -> crate::clients::group::Result<Sh
     let keys = [
         ("group.id", "g"),
         ("share.acknowledgement.mode", "explicit"),
-        ("share.delivery.count.limit", "1000"),
+        ("share.delivery.count.limit", "3"),
+        ("errors.deadletterqueue.topic.name", DEAD_LETTERS),
         ("max.poll.records", records),
     ];
     let options = keys.iter().try_fold(ShareConsumer::options(), |options, (key, value)| options.set(key, value))?;
@@ -78,10 +116,28 @@ impl World {
     }
 
     fn kill(&mut self) {
-        if let Some((disk, ..)) = &self.running {
+        if let Some((disk, _, worker)) = &self.running {
             disk.kill_process(false);
+            worker.iter().filter_map(|worker| worker.attached.as_ref()).for_each(|disk| disk.kill_process(false));
         }
         self.running = None;
+    }
+
+    /// A worker, in this process or in one that is attached.
+    fn hire(&mut self, store: &Arc<Store>, rng: &mut Rng) -> Result<Worker, ()> {
+        if rng.chance(50) {
+            let consumer = worker(store, "3").map_err(drop)?;
+            return Ok(Worker { consumer, attached: None });
+        }
+        self.processes += 1;
+        let disk = self.disk.process(self.processes);
+        let options = Store::options().clock(self.clock.clone());
+        let opened = options.attach_on(disk.clone()).map(Arc::new).map_err(drop);
+        let hired = opened.and_then(|store| worker(&store, "3").map_err(drop));
+        if hired.is_err() {
+            disk.kill_process(false);
+        }
+        Ok(Worker { consumer: hired?, attached: Some(disk) })
     }
 
     fn append(&mut self, store: &Store, rng: &mut Rng) {
@@ -97,9 +153,26 @@ impl World {
         self.mark();
     }
 
-    /// One poll, with every job answered in some way.
-    fn work(&mut self, worker: &mut ShareConsumer, rng: &mut Rng) -> crate::clients::group::Result<()> {
+    /// What may become of jobs that are given back without an answer: their last delivery sets them aside.
+    fn may_be_dropped(&mut self, jobs: &[(u32, u16)]) {
+        for (job, count) in jobs {
+            let job = self.known.entry(*job).or_default();
+            job.may = job.may.by(AckType::Release, *count);
+        }
+        self.mark();
+    }
+
+    /// One poll, with every job answered in some way, or dropped with the worker.
+    fn work(&mut self, mut hired: Worker, rng: &mut Rng) -> crate::clients::group::Result<Option<Worker>> {
+        let worker = &mut hired.consumer;
         let records = worker.poll(Duration::ZERO)?;
+        if rng.chance(10) {
+            let jobs = records.iter().map(|record| record.map(|it| (number(it.value), it.delivery_count())));
+            let jobs = jobs.collect::<Result<Vec<_>, _>>()?;
+            self.may_be_dropped(&jobs);
+            drop(hired);
+            return Ok(None);
+        }
         let mut answers = Vec::new();
         for record in records.iter() {
             let record = record?;
@@ -107,20 +180,22 @@ impl World {
             worker.acknowledge(&record, ack)?;
             answers.push((number(record.value), ack, record.delivery_count()));
         }
-        for (job, ack, _) in &answers {
+        for (job, ack, count) in &answers {
             let job = self.known.entry(*job).or_default();
-            job.may_be_done |= *ack != AckType::Release;
+            job.may = job.may.by(*ack, *count);
         }
         self.mark();
         worker.commit_sync()?;
         for (job, ack, count) in &answers {
             let job = self.known.entry(*job).or_default();
-            job.is_done |= *ack != AckType::Release;
+            job.is = job.is.by(*ack, *count);
             job.deliveries = *count;
+            self.set_aside += usize::from(job.is.set_aside);
         }
         self.commits += answers.len();
+        self.attached += usize::from(hired.attached.is_some() && !answers.is_empty());
         self.mark();
-        Ok(())
+        Ok(Some(hired))
     }
 
     fn step(&mut self, rng: &mut Rng) {
@@ -142,19 +217,19 @@ impl World {
         if rng.chance(45) {
             self.append(&store, rng);
         } else {
-            let opened = consumer.take().map_or_else(|| worker(&store, "3"), Ok);
-            let Ok(worker) = opened.and_then(|mut worker| self.work(&mut worker, rng).map(|()| worker)) else {
+            let hired = consumer.take().map_or_else(|| self.hire(&store, rng), Ok);
+            let Ok(worker) = hired.and_then(|hired| self.work(hired, rng).map_err(drop)) else {
                 self.failed += 1;
                 self.running = Some((disk, store, None));
                 return self.kill();
             };
-            consumer = Some(worker);
+            consumer = worker;
         }
         self.running = Some((disk, store, consumer));
     }
 }
 
-fn run(seed: u64) -> (Vec<(Core, Arc<Known>)>, usize, usize) {
+fn run(seed: u64) -> (Vec<(Core, Arc<Known>)>, [usize; 4]) {
     let mut rng = Rng::new(seed);
     let disk = SimDisk::new(Quirks::default());
     disk.record();
@@ -168,6 +243,8 @@ fn run(seed: u64) -> (Vec<(Core, Arc<Known>)>, usize, usize) {
         next: 0,
         commits: 0,
         failed: 0,
+        set_aside: 0,
+        attached: 0,
     };
     world.mark();
     for _ in 0..25 + rng.below(40) {
@@ -176,7 +253,22 @@ fn run(seed: u64) -> (Vec<(Core, Arc<Known>)>, usize, usize) {
     world.mark();
     let cuts = disk.take_cuts().into_iter().map(|core| (core.clone(), Arc::clone(&world.trail[core.mark]))).collect();
     disk.kill();
-    (cuts, world.commits, world.failed)
+    (cuts, [world.commits, world.failed, world.set_aside, world.attached])
+}
+
+/// How often each job is in the dead letters of a store.
+fn count_dead_letters(store: &Store, found: &mut BTreeMap<u32, usize>) -> Result<(), String> {
+    let Ok(log) = store.log(DEAD_LETTERS, 0) else { return Ok(()) };
+    let options = ReaderOptions::default().up_to(ReadUpTo::LogEnd);
+    let mut reader = log.reader_with(OffsetSpec::Earliest, options).map_err(|error| error.to_string())?;
+    while let Some(batch) = reader.next_batch().map_err(|error| format!("dead letters: {error}"))? {
+        for record in batch.records().map_err(|error| error.to_string())? {
+            let record = record.map_err(|error| error.to_string())?;
+            DeadLetter::parse(&record).ok_or("not a dead letter")?;
+            *found.entry(number(record.value)).or_default() += 1;
+        }
+    }
+    Ok(())
 }
 
 /// What a power cut has left, against what is known.
@@ -190,13 +282,29 @@ fn verify(disk: &SimDisk, known: &Known) -> Result<ShareConsumer, String> {
         let record = record.map_err(|error| error.to_string())?;
         found.insert(number(record.value), record.delivery_count());
     }
-    for (job, Job { is_durable, may_be_done, is_done, deliveries }) in known {
+    let mut dead = BTreeMap::new();
+    count_dead_letters(&store, &mut dead)?;
+    let nested = store.storage().nested("groups/g").map_err(|error| error.to_string())?;
+    let own = Store::options().attach_shared(nested).map_err(|error| format!("the group's store: {error}"))?;
+    count_dead_letters(&own, &mut dead)?;
+    for (job, Job { is_durable, may, is, deliveries }) in known {
+        let is_dead = match dead.get(job) {
+            Some(2..) => return Err(format!("job {job} is in the dead letters twice")),
+            found => found.is_some(),
+        };
         match found.get(job) {
-            Some(_) if *is_done => return Err(format!("job {job} is done, and comes again")),
+            Some(_) if is.is_done() => return Err(format!("job {job} is done, and comes again")),
+            Some(_) if is_dead => return Err(format!("job {job} is in the dead letters, and comes again")),
             Some(count) if count <= deliveries => {
                 return Err(format!("job {job} has come {deliveries} times, and its count is {count}"));
             }
-            None if *is_durable && !may_be_done => return Err(format!("job {job} does not come")),
+            None if is.set_aside && !is_dead => return Err(format!("job {job} is set aside, and no dead letter")),
+            None if *is_durable && !may.is_done() => return Err(format!("job {job} does not come")),
+            None if *is_durable && !may.accepted && !is_dead => {
+                return Err(format!("job {job} does not come, and is no dead letter"));
+            }
+            _ if is_dead && !may.set_aside => return Err(format!("job {job} was not set aside, and is a dead letter")),
+            _ if is_dead && is.accepted => return Err(format!("job {job} was accepted, and is a dead letter")),
             _ => {}
         }
     }
@@ -204,25 +312,26 @@ fn verify(disk: &SimDisk, known: &Known) -> Result<ShareConsumer, String> {
 }
 
 /// Goes through so many schedules; `Err` is the first violation.
-fn search(seeds: std::ops::Range<u64>) -> Result<(Seen, usize, usize), String> {
-    let (mut seen, mut commits, mut failed) = (Seen::default(), 0, 0);
+fn search(seeds: std::ops::Range<u64>) -> Result<(Seen, [usize; 4]), String> {
+    let (mut seen, mut counts) = (Seen::default(), [0; 4]);
     for seed in seeds {
-        let run = run(seed);
-        commits += run.1;
-        failed += run.2;
-        verify_cuts(seed, &run.0, &mut seen, verify)?;
+        let (cuts, of_one) = run(seed);
+        counts.iter_mut().zip(of_one).for_each(|(all, one)| *all += one);
+        verify_cuts(seed, &cuts, &mut seen, verify)?;
     }
-    Ok((seen, commits, failed))
+    Ok((seen, counts))
 }
 
 #[test]
 fn what_a_share_group_has_committed_survives_every_double_cut() {
-    let (Seen { cuts, images, disks }, commits, failed) = search(0..schedules(25, 1500)).unwrap();
+    let (Seen { cuts, images, disks }, counts) = search(0..schedules(25, 1500)).unwrap();
+    let [answers, failures, set_aside, attached] = counts;
     println!(
-        "share groups: {} schedules, {cuts} cuts, {images} images, {disks} of them differ, {commits} answers",
+        "share groups: {} schedules, {cuts} cuts, {images} images, {disks} of them differ, {answers} answers, \
+         {set_aside} set aside, {attached} commits of attached workers, {failures} failures",
         schedules(25, 1500)
     );
-    assert!(commits > 0 && failed > 0, "{commits} answers, {failed} failures");
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
 }
 
 #[cfg(edgelog_canary)]

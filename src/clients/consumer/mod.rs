@@ -196,6 +196,11 @@ impl Consumer {
         self.group.as_ref()
     }
 
+    /// The store that it reads.
+    pub(in crate::clients) fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
     /// Its `client.id`.
     pub fn client_id(&self) -> &str {
         &self.config.client_id

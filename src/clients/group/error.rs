@@ -150,6 +150,16 @@ pub enum ConsumerError {
         max: usize,
     },
 
+    /// Dead letters cannot be written. Their records stay set aside, or as they were, and it is tried again.
+    #[error("dead letters in {}: {source}", shown_name(topic))]
+    DeadLetters {
+        /// Their topic.
+        topic: String,
+        /// What happened.
+        #[source]
+        source: Box<Error>,
+    },
+
     /// `Waker::wakeup` was called.
     #[error("the consumer was woken up")]
     Wakeup,
@@ -226,6 +236,11 @@ impl ConsumerError {
     /// For a partition's errors.
     pub(crate) fn log(log: &TopicPartition) -> impl FnOnce(Error) -> ConsumerError + '_ {
         move |source| ConsumerError::Log { log: log.clone(), source: Box::new(source) }
+    }
+
+    /// For those of a dead letter topic.
+    pub(crate) fn dead_letters(topic: &str) -> impl Fn(Error) -> ConsumerError + '_ {
+        move |source| ConsumerError::DeadLetters { topic: topic.to_owned(), source: Box::new(source) }
     }
 
     /// For a group's errors.

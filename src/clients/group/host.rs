@@ -286,6 +286,11 @@ impl Group {
         self.shared.own.log(name, 0).map_err(&failed)
     }
 
+    /// The group's own store, which this process writes.
+    pub(crate) fn own_store(&self) -> &Store {
+        &self.shared.own
+    }
+
     /// Makes the records of a log before `offset` durable.
     pub(crate) fn make_durable(&self, log: &Log, offset: Offset) -> Result<()> {
         let durable = self.shared.make_durable(log, offset).map_err(ConsumerError::log(log.name()))?;

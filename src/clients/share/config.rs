@@ -4,6 +4,10 @@ use super::table::Limits;
 use crate::clients::consumer::{Given, OffsetReset, find_key};
 use crate::clients::group::Result;
 use crate::clients::key::{ClientKey, key};
+use crate::log::check_topic_name;
+
+/// What the name of a dead letter topic begins with: Kafka's `errors.deadletterqueue.topic.name.prefix`.
+const DEAD_LETTER_PREFIX: &str = "dlq.";
 
 /// Every key, in the order of the documentation.
 pub const SHARE_CONSUMER_KEYS: &[ClientKey] = &[
@@ -24,6 +28,18 @@ pub const SHARE_CONSUMER_KEYS: &[ClientKey] = &[
         "share.delivery.count.limit",
         "5",
         "A record that was given back after so many deliveries is archived: it does not come again.",
+    ),
+    key(
+        "errors.deadletterqueue.topic.name",
+        "",
+        "Where records go that are rejected, or given back after share.delivery.count.limit deliveries, before they \
+         are archived. The name begins with dlq. The topic is created where there is none.",
+    ),
+    key(
+        "errors.deadletterqueue.copy.record.enable",
+        "true",
+        "Whether a dead letter has its record's key, value and headers. With false it says where the record was, as \
+         Kafka's does by default.",
     ),
     key(
         "share.partition.max.record.locks",
@@ -53,17 +69,28 @@ pub(super) struct ShareConfig {
     pub(super) is_explicit: bool,
     pub(super) poll_records_max: usize,
     pub(super) reset: OffsetReset,
+    pub(super) dead_letters: Option<String>,
+    pub(super) copies_records: bool,
     pub(super) limits: Limits,
 }
 
 impl Default for ShareConfig {
     fn default() -> ShareConfig {
-        let limits = Limits { lock_ms: 1, deliveries: 1, in_flight: 1, backoff_ms: 0, backoff_ms_max: 0 };
+        let limits = Limits {
+            lock_ms: 1,
+            deliveries: 1,
+            in_flight: 1,
+            backoff_ms: 0,
+            backoff_ms_max: 0,
+            has_dead_letters: false,
+        };
         let empty = ShareConfig {
             group_id: None,
             is_explicit: false,
             poll_records_max: 1,
             reset: OffsetReset::Earliest,
+            dead_letters: None,
+            copies_records: true,
             limits,
         };
         let set = |mut config: ShareConfig, row: &ClientKey| {
@@ -88,6 +115,13 @@ impl ShareConfig {
             "share.record.lock.duration.ms" => self.limits.lock_ms = within(&given, 1, i32::MAX)?.into(),
             "share.delivery.count.limit" => self.limits.deliveries = within(&given, 1, 1000)? as u16,
             "share.partition.max.record.locks" => self.limits.in_flight = within(&given, 1, 4000)? as usize,
+            "errors.deadletterqueue.topic.name" => {
+                self.dead_letters = dead_letter_topic(&given)?;
+                self.limits.has_dead_letters = self.dead_letters.is_some();
+            }
+            "errors.deadletterqueue.copy.record.enable" => {
+                self.copies_records = given.one_of(&[("true", true), ("false", false)])?;
+            }
             "edgelog.share.retry.backoff.ms" => self.limits.backoff_ms = given.number(0)?.into(),
             "edgelog.share.retry.backoff.max.ms" => self.limits.backoff_ms_max = given.number(0)?.into(),
             _ => unreachable!("every key of the table is set here"),
@@ -103,6 +137,18 @@ fn reset(given: &Given<'_>) -> Result<OffsetReset> {
     }
 }
 
+/// The topic's name; none where it is empty.
+fn dead_letter_topic(given: &Given<'_>) -> Result<Option<String>> {
+    if given.value.is_empty() {
+        return Ok(None);
+    }
+    if !given.value.starts_with(DEAD_LETTER_PREFIX) {
+        return Err(given.refuse(format!("a name that begins with {DEAD_LETTER_PREFIX} is allowed")));
+    }
+    check_topic_name(given.value).map_err(|error| given.refuse(error.to_string()))?;
+    Ok(Some(given.value.to_owned()))
+}
+
 fn within(given: &Given<'_>, min: i32, max: i32) -> Result<i32> {
     let number = given.value.parse().ok().filter(|number| (min..=max).contains(number));
     number.ok_or_else(|| given.refuse(format!("a number from {min} to {max} is allowed")))
@@ -116,7 +162,7 @@ mod tests {
     fn every_key_is_taken_and_wrong_ones_are_refused_with_a_reason() {
         let error = |key, value| ShareConfig::default().set(key, value).unwrap_err().to_string();
         for row in SHARE_CONSUMER_KEYS {
-            let value = if row.default.is_empty() { "x" } else { row.default };
+            let value = if row.default.is_empty() { "dlq.x" } else { row.default };
             ShareConfig::default().set(row.key, value).unwrap();
         }
         for (key, reason) in REFUSED {
@@ -128,6 +174,10 @@ mod tests {
             error("share.auto.offset.reset", "none"),
             "share.auto.offset.reset=none: earliest, latest, or by_duration: and a time is allowed"
         );
+        for (name, reason) in [("jobs", "a name that begins with dlq. is allowed"), ("dlq.a b", "only ASCII letters")] {
+            let found = error("errors.deadletterqueue.topic.name", name);
+            assert!(found.starts_with("errors.deadletterqueue.topic.name=") && found.contains(reason), "{found}");
+        }
         let limit = "share.partition.max.record.locks=4001: a number from 1 to 4000 is allowed";
         assert_eq!(error("share.partition.max.record.locks", "4001"), limit);
     }

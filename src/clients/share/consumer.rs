@@ -161,8 +161,16 @@ impl ShareConsumer {
     /// Takes records of these topics, and of no others. Topics that are not there yet are noticed later.
     ///
     /// # Errors
-    /// [`ConsumerError::Log`] where a partition cannot be opened; [`ConsumerError::Group`].
+    /// [`ConsumerError::Log`] where a partition cannot be opened; [`ConsumerError::Group`];
+    /// [`ConsumerError::InvalidValue`] where one of them is where the group's own dead letters go.
     pub fn subscribe(&mut self, topics: &[&str]) -> Result<()> {
+        if let Some(topic) = topics.iter().find(|topic| self.share.dead_letters() == Some(**topic)) {
+            return Err(ConsumerError::InvalidValue {
+                key: "errors.deadletterqueue.topic.name",
+                value: (*topic).to_owned(),
+                allowed: "a group cannot take records out of the topic that its own dead letters go to".to_owned(),
+            });
+        }
         self.topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
         let topics = &self.topics;
         self.assigned.retain(|assigned| topics.contains(&assigned.name.topic));
@@ -229,6 +237,9 @@ impl ShareConsumer {
                 assigned.tail.seek(OffsetSpec::Latest).map_err(ConsumerError::log(&assigned.name))?;
             }
             let records = self.fetch()?;
+            if records.is_empty() {
+                self.share.take_failure().map_or(Ok(()), Err)?;
+            }
             if !records.is_empty() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Ok(records);
             }
@@ -302,7 +313,7 @@ impl ShareConsumer {
                 // There is no such record: compaction took it.
                 let gap = self.delivered.iter_mut().find(|d| d.offset == offset && d.partition == assigned.name);
                 if let Some(gap) = gap {
-                    gap.ack = Some(AckType::Reject);
+                    gap.ack = Some(AckType::Accept);
                 }
             }
             if !given.is_empty() {
@@ -440,5 +451,7 @@ impl Drop for ShareConsumer {
 #[cfg(test)]
 #[path = "../../../tests/crash/share.rs"]
 mod crash;
+#[cfg(test)]
+mod dead_letters;
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@ mod config;
 mod consumer;
 mod record;
 mod records;
+mod set_aside;
 mod shared;
 mod table;
 

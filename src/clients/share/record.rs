@@ -19,15 +19,30 @@
 //! | ... | 8 | the start offset; -1 in an update: as it was |
 //! | ... | 16 | when it was created and written, of snapshots alone |
 //! | ... | varint | state batches: first offset (8), last offset (8), state (1), count (2), tagged fields: none (1) |
-//! | ... | 1 | tagged fields: none |
+//! | ... | varint | tagged fields: none, or one |
+//!
+//! A record that is set aside has state 3 until its dead letter is durable. What that dead letter is stands in a tagged
+//! field of our own, which Kafka's readers pass over: number 17764, its length (varint), and
+//!
+//! | size | field |
+//! |---|---|
+//! | 2 + n | the topic that the records are of |
+//! | 11 + n | of each partition of a dead letter topic: store (1), topic (2 + n), number (4), count of records (4) |
+//! | 19 | of each of its records: offset (8), the dead letter's number (8), delivery count (2), cause (1) |
+//!
+//! The store is 0 where the topic is in that of the records, 1 where it is in the group's own. The cause is 0 of a
+//! record that was rejected, 1 of one that came too often.
 
 use edgelog_core::{LeaderEpoch, Offset, TimestampMs};
 
-use super::table::{Change, DeliveryState};
+use super::table::{Cause, Change, DeliveryState};
 use crate::canary::{Bug, bug};
+use crate::clients::dead_letter::{Home, Target};
 use crate::clients::group::{Bytes, put_varint};
 
 const BATCH_BYTES: usize = 20;
+const SET_ASIDE_TAG: u32 = 17_764;
+const SET_ASIDE_BYTES: usize = 19;
 
 /// Which share-partition a record is of: its log's id and its number.
 pub(super) type Key = ([u8; 16], u32);
@@ -57,6 +72,18 @@ pub(super) struct State {
     pub(super) start: Option<Offset>,
     /// First and last offset, what they are, and how often they came.
     pub(super) batches: Vec<(Offset, Offset, DeliveryState, u16)>,
+    /// The records that are set aside, and the topic that they are of.
+    pub(super) set_aside: Option<(String, Vec<SetAside>)>,
+}
+
+/// A record that is set aside: where its dead letter goes, and under which number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SetAside {
+    pub(super) offset: Offset,
+    pub(super) count: u16,
+    pub(super) cause: Cause,
+    pub(super) number: i64,
+    pub(super) target: Target,
 }
 
 pub(super) fn put_key(out: &mut Vec<u8>, is_snapshot: bool, group: &str, key: Key) {
@@ -76,8 +103,9 @@ pub(super) struct Head {
     pub(super) now: TimestampMs,
 }
 
-/// Appends a value. The changes are in the order of their offsets; neighbours of one kind become one state batch.
-pub(super) fn put_value(out: &mut Vec<u8>, head: &Head, changes: &[Change]) {
+/// Appends a value. The changes are in the order of their offsets; neighbours of one kind become one state batch. Those
+/// that set a record of `topic` aside are in `set_aside` as well.
+pub(super) fn put_value(out: &mut Vec<u8>, head: &Head, changes: &[Change], topic: &str, set_aside: &[&SetAside]) {
     out.extend_from_slice(&[0, 0]);
     out.extend_from_slice(&head.snapshot_epoch.to_be_bytes());
     if head.is_snapshot {
@@ -97,13 +125,62 @@ pub(super) fn put_value(out: &mut Vec<u8>, head: &Head, changes: &[Change]) {
         out.push(match first.state {
             DeliveryState::Available | DeliveryState::Acquired => 0,
             DeliveryState::Acknowledged => 2,
+            DeliveryState::Archiving(_) => 3,
             DeliveryState::Archived => 4,
         });
         let count = if bug(Bug::ForgetDeliveryCounts) { 0 } else { first.count };
         out.extend_from_slice(&(count as i16).to_be_bytes());
         out.push(0);
     }
-    out.push(0);
+    out.push(u8::from(!set_aside.is_empty()));
+    if !set_aside.is_empty() {
+        let mut field = Vec::new();
+        put_set_aside(&mut field, topic, set_aside);
+        put_varint(out, SET_ASIDE_TAG);
+        put_varint(out, field.len() as u32);
+        out.extend_from_slice(&field);
+    }
+}
+
+fn put_set_aside(out: &mut Vec<u8>, topic: &str, set_aside: &[&SetAside]) {
+    let put_text = |out: &mut Vec<u8>, text: &str| {
+        out.extend_from_slice(&(text.len() as u16).to_be_bytes());
+        out.extend_from_slice(text.as_bytes());
+    };
+    put_text(out, topic);
+    for of_one in set_aside.chunk_by(|a, b| a.target == b.target) {
+        let Target { home, topic, partition } = &of_one[0].target;
+        out.push(u8::from(*home == Home::Group));
+        put_text(out, topic);
+        out.extend_from_slice(&(*partition as i32).to_be_bytes());
+        out.extend_from_slice(&(of_one.len() as i32).to_be_bytes());
+        for one in of_one {
+            out.extend_from_slice(&one.offset.0.to_be_bytes());
+            out.extend_from_slice(&one.number.to_be_bytes());
+            out.extend_from_slice(&(one.count as i16).to_be_bytes());
+            out.push(u8::from(one.cause == Cause::DeliveryCountExceeded));
+        }
+    }
+}
+
+fn parse_set_aside(mut bytes: Bytes<'_>) -> Option<(String, Vec<SetAside>)> {
+    let (source, mut found) = (bytes.string()?, Vec::new());
+    while !bytes.0.is_empty() {
+        let home = if bytes.array()? == [0] { Home::Store } else { Home::Group };
+        let (topic, partition) = (bytes.string()?, u32::try_from(bytes.i32()?).ok()?);
+        let target = Target { home, topic, partition };
+        let count = usize::try_from(bytes.i32()?).ok()?;
+        if count > bytes.0.len() / SET_ASIDE_BYTES {
+            return None;
+        }
+        for _ in 0..count {
+            let (offset, number) = (Offset(bytes.i64()?), bytes.i64()?);
+            let count = u16::try_from(bytes.i16()?).ok()?;
+            let cause = if bytes.array()? == [0] { Cause::Rejected } else { Cause::DeliveryCountExceeded };
+            found.push(SetAside { offset, count, cause, number, target: target.clone() });
+        }
+    }
+    Some((source, found))
 }
 
 /// Neighbours of one kind. A lock is not written, and so no renewal.
@@ -159,7 +236,7 @@ fn parse_value(mut bytes: Bytes<'_>, is_snapshot: bool) -> Option<State> {
         let state = match bytes.array()? {
             [0] => DeliveryState::Available,
             [2] => DeliveryState::Acknowledged,
-            // Kafka writes 3 while it sets a record aside.
+            // What we set aside is in the tagged field. What Kafka does, it finishes itself.
             [3 | 4] => DeliveryState::Archived,
             _ => return None,
         };
@@ -170,9 +247,15 @@ fn parse_value(mut bytes: Bytes<'_>, is_snapshot: bool) -> Option<State> {
         }
         batches.push((Offset(first), Offset(last), state, count));
     }
-    pass_tagged_fields(&mut bytes)?;
+    let mut set_aside = None;
+    for _ in 0..bytes.varint()? {
+        let (tag, field) = bytes.tagged_field()?;
+        if tag == SET_ASIDE_TAG {
+            set_aside = Some(parse_set_aside(Bytes(field))?);
+        }
+    }
     let start = Some(start).filter(|start| *start >= 0);
-    Some(State { is_snapshot, snapshot_epoch, leader_epoch, start, batches })
+    Some(State { is_snapshot, snapshot_epoch, leader_epoch, start, batches, set_aside })
 }
 
 fn pass_tagged_fields(bytes: &mut Bytes<'_>) -> Option<()> {
@@ -194,6 +277,17 @@ mod tests {
         Head { is_snapshot, snapshot_epoch: 3, leader_epoch: LeaderEpoch(4), start: Offset(9), now: TimestampMs(5) }
     }
 
+    fn set_aside_state() -> DeliveryState {
+        DeliveryState::Archiving(Cause::Rejected)
+    }
+
+    fn aside(n: i64) -> SetAside {
+        let home = if n < 2 { Home::Group } else { Home::Store };
+        let cause = [Cause::Rejected, Cause::DeliveryCountExceeded][n as usize % 2];
+        let target = Target { home, topic: "dlq.t".to_owned(), partition: 2 };
+        SetAside { offset: Offset(10 + n), count: 5, cause, number: 7 + n, target }
+    }
+
     #[test]
     fn an_update_is_the_bytes_that_kafka_writes() {
         let (mut key, mut value) = (Vec::new(), Vec::new());
@@ -201,7 +295,7 @@ mod tests {
         let expected = [&[0, 1, 0, 1, b'g'][..], &[0xab; 16], &[0, 0, 0, 7]].concat();
         assert_eq!(key, expected);
         let (done, back) = (DeliveryState::Acknowledged, DeliveryState::Available);
-        put_value(&mut value, &head(false), &[change(9, back, 4), change(10, done, 1), change(11, done, 1)]);
+        put_value(&mut value, &head(false), &[change(9, back, 4), change(10, done, 1), change(11, done, 1)], "t", &[]);
         let expected = [
             &[0, 0, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 9, 3][..],
             &[0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 4, 0],
@@ -216,13 +310,17 @@ mod tests {
         for is_snapshot in [true, false] {
             let (mut key, mut value) = (Vec::new(), Vec::new());
             put_key(&mut key, is_snapshot, "g", ([1; 16], 2));
-            put_value(&mut value, &head(is_snapshot), &[change(9, DeliveryState::Archived, 5)]);
+            let set_aside: Vec<_> = (0..3).map(aside).collect();
+            let changes = [change(9, DeliveryState::Archived, 5), change(10, set_aside_state(), 5)];
+            put_value(&mut value, &head(is_snapshot), &changes, "jobs", &set_aside.iter().collect::<Vec<_>>());
+            let archived = |offset| (Offset(offset), Offset(offset), DeliveryState::Archived, 5);
             let state = State {
                 is_snapshot,
                 snapshot_epoch: 3,
                 leader_epoch: LeaderEpoch(4),
                 start: Some(Offset(9)),
-                batches: vec![(Offset(9), Offset(9), DeliveryState::Archived, 5)],
+                batches: vec![archived(9), archived(10)],
+                set_aside: Some(("jobs".to_owned(), set_aside)),
             };
             let found = parse(Some(&key), Some(&value));
             assert_eq!(found, Entry::State { group: "g".into(), key: ([1; 16], 2), state });

@@ -5,7 +5,8 @@
 //! 1. Where a new share-partition begins is durable before its first record is given out.
 //! 2. What became of records is appended to `__share_group_state-0` and flushed, behind a flush of the records
 //!    themselves, and only then applied. A record that was given back is given out again behind that.
-//! 3. A snapshot of every share-partition is written now and then, and what lies before it is deleted.
+//! 3. What cannot be processed is set aside and becomes a dead letter (see `set_aside`).
+//! 4. A snapshot of every share-partition is written now and then, and what lies before it is deleted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,10 +16,12 @@ use edgelog_core::{LeaderEpoch, Offset, OffsetAndEpoch, TimestampMs};
 use parking_lot::Mutex;
 
 use super::config::ShareConfig;
-use super::record::{Entry, Head, Key, State, parse, put_key, put_value};
+use super::record::{Entry, Head, Key, SetAside, State, parse, put_key, put_value};
+use super::set_aside::{Due, Writer, producer_name};
 use super::table::{AckType, Change, DeliveryState, LockTable};
 use crate::canary::{Bug, bug};
 use crate::clients::consumer::OffsetReset;
+use crate::clients::dead_letter::{Home, Outlets};
 use crate::clients::group::{ConsumerError, Group, GroupKind, Registry, Result, SHARE_STATE_TOPIC, Waker};
 use crate::error::Error;
 use crate::log::{BatchBuilder, Durability, Log, NewRecord, OffsetSpec, Reader, TopicPartition};
@@ -63,6 +66,10 @@ struct Inner {
     snapshot: usize,
     owners: u64,
     wakers: Vec<(u64, Waker)>,
+    outlets: Outlets,
+    /// Dead letters could not be written when that was last tried, and why where that was not reported.
+    is_behind: bool,
+    failed: Option<ConsumerError>,
 }
 
 /// What the group's log says of a share-partition that no consumer of this process has had.
@@ -72,6 +79,9 @@ struct Saved {
     leader_epoch: LeaderEpoch,
     start: Offset,
     records: BTreeMap<Offset, Change>,
+    /// The topic, as those that are set aside say it.
+    topic: String,
+    set_aside: BTreeMap<Offset, SetAside>,
 }
 
 #[derive(Debug)]
@@ -82,12 +92,23 @@ struct Partition {
     snapshot_epoch: i32,
     /// At the end of the log.
     tail: Reader,
+    /// Records without a dead letter yet.
+    set_aside: BTreeMap<Offset, SetAside>,
+}
+
+/// What a record of the group's log says behind its head.
+struct Said<'a> {
+    changes: &'a [Change],
+    /// Of the records that are set aside.
+    topic: &'a str,
+    set_aside: &'a [&'a SetAside],
 }
 
 impl Saved {
     fn apply(&mut self, state: State) {
         if state.is_snapshot {
             self.records.clear();
+            self.set_aside.clear();
         }
         self.snapshot_epoch = state.snapshot_epoch;
         self.leader_epoch = state.leader_epoch;
@@ -97,6 +118,7 @@ impl Saved {
             None => self.start,
         };
         for (first, last, state, count) in state.batches {
+            self.set_aside.retain(|offset, _| !(first..=last).contains(offset));
             let mut offset = first.max(self.start);
             while offset <= last.min(self.start + SPAN_MAX) {
                 self.records.insert(offset, Change { offset, state, count });
@@ -104,6 +126,16 @@ impl Saved {
             }
         }
         self.records = self.records.split_off(&self.start);
+        for (topic, one) in
+            state.set_aside.into_iter().flat_map(|(topic, all)| all.into_iter().map(move |one| (topic.clone(), one)))
+        {
+            let SetAside { offset, count, cause, .. } = one;
+            if offset >= self.start {
+                self.records.insert(offset, Change { offset, state: DeliveryState::Archiving(cause), count });
+            }
+            self.topic = topic;
+            self.set_aside.insert(offset, one);
+        }
     }
 
     /// Forgets what it says of records that were truncated: others may have their offsets. Whether there were such.
@@ -115,6 +147,7 @@ impl Saved {
             Err(error) => return Err(error),
         };
         let forgotten = self.records.split_off(&end);
+        self.set_aside.split_off(&end);
         if end >= self.start && forgotten.is_empty() {
             return Ok(false);
         }
@@ -151,13 +184,23 @@ impl ShareGroup {
             snapshot: 0,
             owners: 0,
             wakers: Vec::new(),
+            outlets: Outlets::default(),
+            is_behind: false,
+            failed: None,
         };
         let (store, started, state) = (Arc::clone(store), Instant::now(), Mutex::new(inner));
-        Ok(ShareGroup { group, store, config: config.clone(), started, state })
+        let share = ShareGroup { group, store, config: config.clone(), started, state };
+        share.finish_set_aside(&mut share.state.lock(), Durability::Sync)?;
+        Ok(share)
     }
 
     pub(super) fn name(&self) -> &str {
         self.group.name()
+    }
+
+    /// The topic that its dead letters go to.
+    pub(super) fn dead_letters(&self) -> Option<&str> {
+        self.config.dead_letters.as_deref()
     }
 
     /// A consumer joins, under a number of its own.
@@ -217,10 +260,11 @@ impl ShareGroup {
         self.group.hold(&log, start)?;
         let mut table = LockTable::new(start, self.config.limits);
         let snapshot_epoch = saved.as_ref().map_or(0, |saved| saved.snapshot_epoch);
-        for change in saved.into_iter().flat_map(|saved| saved.records.into_values()) {
+        let Saved { records, set_aside, .. } = saved.unwrap_or_default();
+        for change in records.into_values() {
             table.restore(change);
         }
-        let mut partition = Partition { log, key, table, snapshot_epoch, tail };
+        let mut partition = Partition { log, key, table, snapshot_epoch, tail, set_aside };
         if !is_as_saved {
             inner.snapshot_of(self.name(), &mut partition, self.store.clock().now(), Durability::Sync)?;
         }
@@ -237,6 +281,9 @@ impl ShareGroup {
         taken: &mut Vec<(Offset, u16)>,
     ) -> Result<()> {
         let mut inner = self.state.lock();
+        if inner.is_behind {
+            self.catch_up(&mut inner);
+        }
         self.give_back(&mut inner, name, None)?;
         let Some(partition) = inner.partitions.get_mut(name) else { return Ok(()) };
         partition.table.log_starts_at(partition.log.offsets().log_start_offset);
@@ -288,23 +335,124 @@ impl ShareGroup {
         if changes.is_empty() {
             return Ok(());
         }
+        let set_aside = self.number_set_aside(inner, name, changes)?;
         let Some(mut partition) = inner.partitions.remove(name) else { return Ok(()) };
         // A renewal is not written: no lock is.
         let is_written = changes.iter().any(|change| change.state != DeliveryState::Acquired);
+        let is_written = is_written && (set_aside.is_empty() || !bug(Bug::DeadLetterWithoutAnIntent));
         let now = self.store.clock().now();
-        let written = if is_written { inner.update(self.name(), &partition, changes, now) } else { Ok(()) };
+        let written = if is_written { inner.update(self.name(), &partition, changes, &set_aside, now) } else { Ok(()) };
+        let is_behind = written.is_ok() && !set_aside.is_empty();
         if written.is_ok() {
             partition.table.apply(changes, self.now_ms());
+            partition.set_aside.extend(set_aside.into_iter().map(|one| (one.offset, one)));
         }
         let advanced = self.group.advance(&partition.log, partition.table.start());
         inner.partitions.insert(name.clone(), partition);
         written?;
+        if is_behind {
+            self.catch_up(inner);
+        }
         inner.wakers.iter().for_each(|(_, waker)| waker.nudge());
         // The state is written; what follows only keeps the files short, and is tried again.
         if let Err(error) = advanced.and_then(|()| inner.keep_short(self.name(), self.store.clock().now())) {
             tracing::warn!(group = self.name(), %error, "the group's files could not be kept short");
         }
         Ok(())
+    }
+
+    /// Gives the dead letters of these changes their numbers. The records are durable on return.
+    fn number_set_aside(&self, inner: &mut Inner, name: &TopicPartition, changes: &[Change]) -> Result<Vec<SetAside>> {
+        let is_set_aside = |change: &&Change| matches!(change.state, DeliveryState::Archiving(_));
+        let (Some(last), Some(topic), Some(partition)) =
+            (changes.iter().rfind(is_set_aside), &self.config.dead_letters, inner.partitions.get(name))
+        else {
+            return Ok(Vec::new());
+        };
+        self.group.make_durable(&partition.log, last.offset + 1)?;
+        let (target, producer) =
+            (Outlets::target(&self.group, &self.store, topic, name.partition)?, producer_name(self.name()));
+        inner.outlets.outlet(&self.group, &self.store, &target, &producer)?;
+        let mut number = |change: &Change| {
+            let DeliveryState::Archiving(cause) = change.state else { return None };
+            let number = inner.outlets.give_out(&target, &producer);
+            let (offset, count, target) = (change.offset, change.count, target.clone());
+            Some(SetAside { offset, count, cause, number, target })
+        };
+        Ok(changes.iter().filter_map(&mut number).collect())
+    }
+
+    /// Writes the dead letters that are due. What that answers, a poll reports that has nothing else to return.
+    fn catch_up(&self, inner: &mut Inner) {
+        let done = self.finish_set_aside(inner, Durability::Os);
+        inner.is_behind = done.is_err();
+        if let Err(error) = &done {
+            tracing::warn!(group = self.name(), %error, "records stay set aside");
+        }
+        inner.failed = done.err();
+    }
+
+    /// Writes the dead letters that are due, and archives their records.
+    fn finish_set_aside(&self, inner: &mut Inner, durability: Durability) -> Result<()> {
+        let mut due = self.due(inner)?;
+        due.sort_by(|a, b| (&a.record.target, a.record.number).cmp(&(&b.record.target, b.record.number)));
+        let (group, store) = (&self.group, &*self.store);
+        let writer = Writer { group, store, copies_records: self.config.copies_records };
+        for of_one in due.chunk_by(|a, b| a.record.target == b.record.target) {
+            writer.write(&mut inner.outlets, of_one)?;
+            let mut by_log = BTreeMap::<_, Vec<_>>::new();
+            for Due { log, key, record: SetAside { offset, count, .. }, .. } in of_one {
+                let change = Change { offset: *offset, state: DeliveryState::Archived, count: *count };
+                by_log.entry((log, *key)).or_default().push(change);
+            }
+            for ((log, key), mut changes) in by_log {
+                changes.sort_by_key(|change| change.offset);
+                inner.archive(self.name(), log, key, &changes, self.store.clock().now(), durability)?;
+                if let Some(partition) = inner.partitions.get_mut(log) {
+                    partition.table.apply(&changes, self.now_ms());
+                    self.group.advance(&partition.log, partition.table.start())?;
+                }
+            }
+        }
+        if due.iter().any(|due| due.record.target.home == Home::Group) {
+            // Their retention is due now and then.
+            let own = self.group.own_store();
+            own.tick(store.clock().now()).map_err(ConsumerError::group(self.name()))?;
+        }
+        Ok(())
+    }
+
+    /// The records that are set aside, but for those whose dead letters this process cannot write: they wait for one
+    /// that writes the store.
+    fn due(&self, inner: &Inner) -> Result<Vec<Due>> {
+        let mut due = Vec::new();
+        for (name, partition) in &inner.partitions {
+            let of = |record: &SetAside| Due {
+                log: name.clone(),
+                key: partition.key,
+                source: Some(partition.log.clone()),
+                record: record.clone(),
+            };
+            due.extend(partition.set_aside.values().map(of));
+        }
+        for (key, saved) in inner.saved.iter().filter(|(_, saved)| !saved.set_aside.is_empty()) {
+            let log = TopicPartition::new(saved.topic.as_str(), key.1);
+            let source = match self.store.log(&log.topic, log.partition) {
+                Ok(found) => Some(found).filter(|found| found.lasting_id() == Some(key.0)),
+                Err(Error::UnknownTopicOrPartition { .. }) => None,
+                Err(error) => return Err(ConsumerError::log(&log)(error)),
+            };
+            let of =
+                |record: &SetAside| Due { log: log.clone(), key: *key, source: source.clone(), record: record.clone() };
+            due.extend(saved.set_aside.values().map(of));
+        }
+        due.retain(|due| due.record.target.home == Home::Group || !self.store.is_attached());
+        Ok(due)
+    }
+
+    /// Why dead letters could not be written, once for each try.
+    pub(super) fn take_failure(&self) -> Option<ConsumerError> {
+        self.state.lock().failed.take()
     }
 
     /// In so many milliseconds something becomes available by time alone.
@@ -325,7 +473,14 @@ impl ShareGroup {
 }
 
 impl Inner {
-    fn update(&mut self, group: &str, of: &Partition, changes: &[Change], now: TimestampMs) -> Result<()> {
+    fn update(
+        &mut self,
+        group: &str,
+        of: &Partition,
+        changes: &[Change],
+        set_aside: &[SetAside],
+        now: TimestampMs,
+    ) -> Result<()> {
         let head = Head {
             is_snapshot: false,
             snapshot_epoch: of.snapshot_epoch,
@@ -334,7 +489,40 @@ impl Inner {
             now,
         };
         let durability = if bug(Bug::ShareStateBeforeTheFlush) { Durability::Os } else { Durability::Sync };
-        self.append(group, of.key, &head, changes, durability)
+        let set_aside: Vec<_> = set_aside.iter().collect();
+        let said = Said { changes, topic: &of.log.name().topic, set_aside: &set_aside };
+        self.append(group, of.key, &head, &said, durability)
+    }
+
+    /// Says that records of a log that were set aside are archived.
+    fn archive(
+        &mut self,
+        group: &str,
+        log: &TopicPartition,
+        key: Key,
+        changes: &[Change],
+        now: TimestampMs,
+        durability: Durability,
+    ) -> Result<()> {
+        let said = Said { changes, topic: &log.topic, set_aside: &[] };
+        let of_open = self.partitions.get(log).filter(|partition| partition.key == key);
+        let (snapshot_epoch, leader_epoch, start) = match (of_open, self.saved.get(&key)) {
+            (Some(of), _) => (of.snapshot_epoch, of.log.epoch_before(of.table.start()), of.table.start()),
+            (None, Some(saved)) => (saved.snapshot_epoch, saved.leader_epoch, saved.start),
+            (None, None) => return Ok(()),
+        };
+        let head = Head { is_snapshot: false, snapshot_epoch, leader_epoch, start, now };
+        self.append(group, key, &head, &said, durability)?;
+        for change in changes {
+            if let Some(partition) = self.partitions.get_mut(log).filter(|partition| partition.key == key) {
+                partition.set_aside.remove(&change.offset);
+            }
+            if let Some(saved) = self.saved.get_mut(&key) {
+                saved.set_aside.remove(&change.offset);
+                saved.records.entry(change.offset).and_modify(|record| *record = *change);
+            }
+        }
+        Ok(())
     }
 
     fn snapshot_of(&mut self, group: &str, of: &mut Partition, now: TimestampMs, durability: Durability) -> Result<()> {
@@ -344,14 +532,16 @@ impl Inner {
         let start = of.table.start();
         let leader_epoch = of.log.epoch_before(start);
         let head = Head { is_snapshot: true, snapshot_epoch: of.snapshot_epoch, leader_epoch, start, now };
-        self.append(group, of.key, &head, &changes, durability)
+        let set_aside: Vec<_> = of.set_aside.values().collect();
+        let said = Said { changes: &changes, topic: &of.log.name().topic, set_aside: &set_aside };
+        self.append(group, of.key, &head, &said, durability)
     }
 
-    fn append(&mut self, group: &str, key: Key, head: &Head, changes: &[Change], durability: Durability) -> Result<()> {
+    fn append(&mut self, group: &str, key: Key, head: &Head, said: &Said<'_>, durability: Durability) -> Result<()> {
         self.key.clear();
         put_key(&mut self.key, head.is_snapshot, group, key);
         self.value.clear();
-        put_value(&mut self.value, head, changes);
+        put_value(&mut self.value, head, said.changes, said.topic, said.set_aside);
         self.batch.clear();
         let failed = ConsumerError::group(group);
         self.batch.push(NewRecord::value(&self.value).with_key(&self.key)).map_err(&failed)?;
@@ -376,7 +566,9 @@ impl Inner {
             let (snapshot_epoch, leader_epoch, start) = (saved.snapshot_epoch, saved.leader_epoch, saved.start);
             let head = Head { is_snapshot: true, snapshot_epoch, leader_epoch, start, now };
             let changes: Vec<_> = saved.records.values().copied().collect();
-            self.append(group, *key, &head, &changes, Durability::Os)
+            let set_aside: Vec<_> = saved.set_aside.values().collect();
+            let said = Said { changes: &changes, topic: &saved.topic, set_aside: &set_aside };
+            self.append(group, *key, &head, &said, Durability::Os)
         });
         self.saved = saved;
         written?;

@@ -18,7 +18,16 @@ pub(crate) enum DeliveryState {
     Available,
     Acquired,
     Acknowledged,
+    /// It is set aside, and archived once its dead letter is durable.
+    Archiving(Cause),
     Archived,
+}
+
+/// Why a record is set aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    Rejected,
+    DeliveryCountExceeded,
 }
 
 /// What a consumer says of a record that it was given: Kafka's `AcknowledgeType`.
@@ -43,6 +52,8 @@ pub(crate) struct Limits {
     /// 0: a record that was released comes again at once.
     pub(crate) backoff_ms: i64,
     pub(crate) backoff_ms_max: i64,
+    /// What cannot be processed becomes a dead letter before it is archived.
+    pub(crate) has_dead_letters: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -142,16 +153,23 @@ impl LockTable {
         let slot = self.get(offset).filter(is_held)?;
         let state = match ack {
             AckType::Accept => DeliveryState::Acknowledged,
-            AckType::Reject => DeliveryState::Archived,
+            AckType::Reject => self.set_aside(Cause::Rejected),
             AckType::Release => self.given_back(slot.count),
             AckType::Renew => DeliveryState::Acquired,
         };
         Some(Change { offset, state, count: slot.count })
     }
 
-    /// What becomes of a record that is given back after so many deliveries. Who sets records aside begins here.
+    /// What becomes of a record that is given back after so many deliveries.
     fn given_back(&self, count: u16) -> DeliveryState {
-        if count >= self.limits.deliveries { DeliveryState::Archived } else { DeliveryState::Available }
+        if count < self.limits.deliveries {
+            return DeliveryState::Available;
+        }
+        self.set_aside(Cause::DeliveryCountExceeded)
+    }
+
+    fn set_aside(&self, cause: Cause) -> DeliveryState {
+        if self.limits.has_dead_letters { DeliveryState::Archiving(cause) } else { DeliveryState::Archived }
     }
 
     /// Records of an owner that is gone, and with `None` those whose locks have ended.

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LIMITS: Limits = Limits { lock_ms: 10, deliveries: 3, in_flight: 8, backoff_ms: 4, backoff_ms_max: 6 };
+const LIMITS: Limits =
+    Limits { lock_ms: 10, deliveries: 3, in_flight: 8, backoff_ms: 4, backoff_ms_max: 6, has_dead_letters: false };
 
 #[derive(Debug, Clone)]
 enum Step {
