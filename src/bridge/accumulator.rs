@@ -193,6 +193,7 @@ fn take_turn(
         n,
         sender,
         terms,
+        bytes_max,
         small: Vec::new(),
         small_bytes: 0,
         small_records: 0,
@@ -203,7 +204,7 @@ fn take_turn(
         end: None,
         collected,
     };
-    let halt = turn.read(&mut reader, bytes_max).err();
+    let halt = turn.read(&mut reader).err();
     // What is read and not in the range is read again; where that was deleted meanwhile, the gap is noticed then.
     if reader.position().offset != turn.next {
         let back = reader.seek(OffsetSpec::Offset(turn.next));
@@ -262,6 +263,8 @@ struct Drain<'a> {
     n: usize,
     sender: &'a PartitionSender,
     terms: &'a DrainLimits<'a>,
+    /// What the turn may add, in bytes.
+    bytes_max: usize,
     /// Small batches that are to become one.
     small: Vec<Batch>,
     small_bytes: usize,
@@ -279,8 +282,11 @@ struct Drain<'a> {
 }
 
 impl Drain<'_> {
-    fn read(&mut self, reader: &mut Reader, bytes_max: usize) -> Result<(), StopReason> {
-        while self.bytes + self.small_bytes < bytes_max && self.small_records < self.records_left {
+    fn read(&mut self, reader: &mut Reader) -> Result<(), StopReason> {
+        while self.bytes + self.small_bytes < self.bytes_max && self.small_records < self.records_left {
+            if self.small.is_empty() && self.has_no_room_for_another() {
+                break;
+            }
             let from = reader.position().offset;
             if from > self.seen {
                 self.flush()?;
@@ -318,7 +324,13 @@ impl Drain<'_> {
         self.flush()
     }
 
-    /// Adds a stored batch, of which records before `from` were not asked for.
+    /// Whether the turn, which is not the transaction's last one, ends with the batch that was made: there would be a
+    /// small one of what is left of it.
+    fn has_no_room_for_another(&self) -> bool {
+        self.bytes_max == TURN_BYTES && self.bytes + COALESCED_BYTES > TURN_BYTES
+    }
+
+    /// Adds a stored batch, of which records before `from` were not asked for; or leaves it to the next turn.
     fn add(&mut self, batch: Batch, from: Offset) -> Result<(), StopReason> {
         let view = batch.view();
         let (at, size) = (view.base_offset(), view.size());
@@ -349,6 +361,9 @@ impl Drain<'_> {
         if !is_small || self.small_bytes + size > COALESCED_BYTES {
             // No batch of what is left over: it would be one more.
             self.flush()?;
+            if is_small && self.has_no_room_for_another() {
+                return Ok(());
+            }
         }
         let alone = if is_small { None } else { self.whole(&batch, from) };
         if let Some(wire) = alone {
@@ -467,11 +482,10 @@ impl Drain<'_> {
         let share = Share { bytes_max, records_max: self.records_left, restamps: false };
         let (pieces, before) = (self.collected.pieces.len(), Reached::of(self));
         let joined = self.coalesce(&small, share);
-        let stored = small.iter().map(|batch| batch.bytes().len()).sum::<usize>();
-        let is_larger = match &joined {
-            Ok(()) => self.bytes - before.bytes > stored,
-            Err(reason) => matches!(reason, StopReason::Full),
-        };
+        // Where the transaction was full before, of those that are in it whole.
+        let taken = small.iter().filter(|batch| batch.last_offset() < self.next);
+        let stored = taken.map(|batch| batch.bytes().len()).sum::<usize>();
+        let is_larger = matches!(joined, Ok(()) | Err(StopReason::Full)) && self.bytes - before.bytes > stored;
         if !is_larger || self.codec() == CompressionType::None {
             return joined;
         }

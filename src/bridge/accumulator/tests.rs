@@ -229,6 +229,43 @@ fn batches_are_not_joined_where_they_would_have_to_be_compressed() {
     assert!(reader.next_batch().unwrap().is_none());
 }
 
+/// A turn ends with a whole batch, and not with what there is room for behind it.
+#[test]
+fn a_log_that_fills_a_transaction_has_no_small_batch_at_the_end_of_each_turn() {
+    let (_store, mut sender) = sender(&[], 1 << 20);
+    for n in 0..4000_u32 {
+        sender.log().append(NewRecord::value(&[n as u8; 1000])).unwrap();
+    }
+    sender.start_at_the_beginning().unwrap();
+    let plan = collect_all(&mut [sender]);
+    let small = plan.pieces.iter().filter(|piece| piece.wire.len() < COALESCED_BYTES / 2).count();
+    let records: Vec<_> = plan.pieces.iter().map(|piece| piece.records).collect();
+    assert!(small <= 1 && plan.ends[0].offset == 4000, "{records:?}");
+}
+
+/// Records that were stored one by one take less together, also where a transaction is full before all of them are in
+/// it: none goes as the batch of one record that it is in the store.
+#[test]
+#[cfg(feature = "snappy")]
+fn a_full_transaction_ends_with_no_batches_of_one_record() {
+    let (_store, mut sender) = sender(&[("compression.type", "snappy")], 1 << 20);
+    for n in 0..3000_u32 {
+        let value = format!("{{\"n\":{n},\"of\":\"press\",\"ok\":true}}").repeat(30);
+        sender.log().append(NewRecord::value(value.as_bytes())).unwrap();
+    }
+    let stored = sender.log().reader(crate::OffsetSpec::Earliest).unwrap().next_batch().unwrap().unwrap();
+    assert!(stored.bytes().len() < 500, "{} bytes", stored.bytes().len());
+    let sent = wire::transactions(&mut sender, &BridgeConfig::default(), 200_000);
+    assert!(sent.len() > 1, "one transaction: none is full");
+    for plan in &sent {
+        let records: Vec<_> = plan.pieces.iter().map(|piece| piece.records).collect();
+        // What is left over at the very end may be little.
+        assert!(records[..records.len() - 1].iter().all(|records| *records >= 50), "{records:?}");
+        assert!(plan.bytes <= 200_000 + COALESCED_BYTES, "{} bytes", plan.bytes);
+    }
+    assert_eq!(sent.iter().map(|plan| records_of(plan).len()).sum::<usize>(), 3000);
+}
+
 /// Commits what was collected, as far as the senders are concerned.
 fn commit(senders: &mut [PartitionSender], collected: &TransactionPlan) {
     collected.ends.iter().for_each(|end| senders[end.sender].apply(SenderChange::Committed(*end)));

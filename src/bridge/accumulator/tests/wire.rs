@@ -54,7 +54,11 @@ fn stored(codec: CompressionType, values: &[Vec<u8>]) -> (Vec<u8>, Vec<Flat>) {
 }
 
 /// Collects and commits until there is no more; the transactions.
-fn transactions(sender: &mut PartitionSender, config: &BridgeConfig, bytes_max: usize) -> Vec<TransactionPlan> {
+pub(super) fn transactions(
+    sender: &mut PartitionSender,
+    config: &BridgeConfig,
+    bytes_max: usize,
+) -> Vec<TransactionPlan> {
     let mut all = Vec::new();
     sender.start_at_the_beginning().unwrap();
     loop {
