@@ -7,6 +7,8 @@
 mod fields;
 #[path = "tidy/imports.rs"]
 mod imports;
+#[path = "tidy/walk.rs"]
+mod walk;
 #[path = "tidy/words.rs"]
 mod words;
 
@@ -375,6 +377,43 @@ fn a_planted_shared_field_is_found() {
     }
     let (findings, _) = shared_fields(&[("src/bridge/a.rs".into(), "struct State(u8, pub(super) u8);".to_owned())]);
     assert_eq!(findings.0, "  src/bridge/a.rs:1: `State` lets other files touch `1`\n");
+}
+
+/// A batch goes from the log to the commit in so many calls from one file to another.
+const HOPS_MAX: usize = 30;
+/// Where the page has that walk.
+const WALK: (&str, &str) = ("docs/design.md", "### One batch, from the log to the commit");
+/// What the walk comes back to: who is asked for each step by one call, and has nothing that goes on meanwhile. All
+/// other files are entered once.
+const ENTERED_AGAIN: &[&str] =
+    &["cluster", "partition_sender", "producer_header", "producer_id", "progress_file", "session"];
+
+#[test]
+fn the_walk_of_a_batch_is_short_and_is_what_the_page_says() {
+    let page = fs::read_to_string(root().join(WALK.0)).expect("the page on the design");
+    let hops = walk::hops(&page, WALK.1);
+    assert!((20..=HOPS_MAX).contains(&hops.len()), "{} hops, at most {HOPS_MAX} are allowed", hops.len());
+    let (wrong, entered) = walk::walked(&hops, &files("src", &[".rs"]));
+    assert!(wrong.is_empty(), "{}: {wrong:#?}", WALK.0);
+    let again: Vec<&str> = entered.iter().filter(|(_, times)| **times > 1).map(|(file, _)| file.as_str()).collect();
+    assert_eq!(again, ENTERED_AGAIN, "{entered:?}");
+}
+
+#[test]
+fn a_planted_hop_that_is_none_is_found() {
+    let sources = [("src/a.rs".into(), "b::go(1)".to_owned()), ("src/b.rs".into(), "pub fn go(n: u8) {}".to_owned())];
+    let found = |page: &str| walk::walked(&walk::hops(page, "# Walk"), &sources);
+    let (wrong, entered) = found("# Walk\n| 1 | `a` | `b::go` | |\n# Other\n| 2 | `a` | `b::come` | |\n");
+    assert_eq!((wrong, entered.get("b")), (Vec::new(), Some(&1)));
+    for (row, words) in [
+        ("| 2 | `a` | `b::go` | |", "at the place of 1"),
+        ("| 1 | `c` | `b::go` | |", "no file c.rs"),
+        ("| 1 | `b` | `a::stay` | |", "b.rs does not call stay"),
+        ("| 1 | `a` | `c::go` | |", "there is no c::go"),
+    ] {
+        let (wrong, _) = found(&format!("# Walk\n{row}\n"));
+        assert!(wrong.iter().any(|wrong| wrong.contains(words)), "{row}: {wrong:?}");
+    }
 }
 
 /// The rules above read code with these two; here is what they must see.
