@@ -108,6 +108,7 @@ impl fmt::Display for Words<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::escape::{SENTENCE_CHARS_MAX, is_plain};
 
     #[test]
     fn of_several_failures_the_one_is_kept_that_says_most() {
@@ -126,6 +127,26 @@ mod tests {
                 keep_worse(&mut found, error);
             }
             assert_eq!(found.map(|error| error.to_string()), Some(kept.to_string()));
+        }
+    }
+
+    /// A broker, or who says to be one, chooses these: they go to terminals and logs.
+    #[test]
+    fn what_others_say_is_shown_escaped_and_cut() {
+        let evil = || "\u{1b}]0;title\u{7}\n\u{202e}".repeat(60_000);
+        let (address, reason) = (evil(), evil());
+        for error in [
+            KafkaError::Connection { address: evil(), source: io::ErrorKind::ConnectionRefused.into() },
+            KafkaError::Tls { address: evil(), reason: evil() },
+            KafkaError::Authentication { address: evil(), mechanism: "PLAIN", reason: evil() },
+            KafkaError::Protocol { address, reason },
+            KafkaError::broker(evil(), Code(48), Some(&evil())),
+            KafkaError::broker(evil(), Code(29), None).needing("Write", &evil()),
+        ] {
+            let (said, most) = (error.to_string(), 2 * SENTENCE_CHARS_MAX + 100);
+            let begins: String = said.chars().take(80).collect();
+            assert!((20..most).contains(&said.len()), "{} bytes, at most {most}: {begins:?}", said.len());
+            assert!(said.chars().all(is_plain), "{begins:?}");
         }
     }
 

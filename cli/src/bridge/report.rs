@@ -78,7 +78,9 @@ impl Reporter {
             BridgeEvent::Committed { records, bytes, positions } => {
                 self.report_success();
                 if self.manner.has_transactions() && !is_shown {
-                    report_committed(*records, *bytes, positions.len(), self.manner);
+                    if let Some(line) = committed(*records, *bytes, positions.len(), self.manner) {
+                        eprintln!("{line}");
+                    }
                 }
             }
             BridgeEvent::CaughtUp => {
@@ -155,14 +157,15 @@ impl Reporter {
     }
 }
 
-fn report_committed(records: u64, bytes: u64, logs: usize, manner: Manner) {
+/// The line for a transaction; `None` where it carried none of the logs' records.
+fn committed(records: u64, bytes: u64, logs: usize, manner: Manner) -> Option<String> {
     match records {
         // Positions alone, or the bridge's own records, which have lines of their own.
         0 if manner == Manner::Verbose => {
-            eprintln!("committed the positions of {}", print::counted(logs as u64, "log"));
+            Some(format!("committed the positions of {}", print::counted(logs as u64, "log")))
         }
-        0 => {}
-        records => eprintln!("sent {}, {}", print::counted(records, "record"), print::bytes(bytes)),
+        0 => None,
+        records => Some(format!("sent {}, {}", print::counted(records, "record"), print::bytes(bytes))),
     }
 }
 
@@ -272,4 +275,16 @@ fn report_json(event: &BridgeEvent) {
 /// Where it is not read any more, the bridge works on.
 fn print_json(line: &Line<'_>) {
     let _ = print::json_line(line).and_then(|()| io::stdout().flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_without_records_is_not_called_sent() {
+        assert_eq!(committed(1, 90, 1, Manner::Terminal).as_deref(), Some("sent 1 record, 90 B"));
+        assert_eq!(committed(0, 0, 3, Manner::Terminal), None);
+        assert_eq!(committed(0, 0, 3, Manner::Verbose).as_deref(), Some("committed the positions of 3 logs"));
+    }
 }
