@@ -166,8 +166,9 @@ impl Scripts<'_> {
         if !packages::can_be_root(root) {
             return stage.leave_out("the bridge under systemd", "namespaces and mounts need root");
         }
-        let tools = ["systemd", "util-linux", "mount"];
-        if !stage.has("the bridge under systemd", stage.install("to start the bridge's unit", &tools)) {
+        let tools =
+            packages::need(root, "systemctl", "to start the bridge's unit", &["systemd", "util-linux", "mount"]);
+        if !stage.has("the bridge under systemd", tools) {
             return;
         }
         let script = |arguments: &[&str]| {
