@@ -1,4 +1,4 @@
-//! `groups`: list, describe, reset and delete groups of consumers.
+//! `groups`: list, describe, reset and delete groups of consumers, and share groups.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use edgelog::clients::{
-    CommittedOffset, ConsumerError, Group, GroupDescription, OffsetAndMetadata, delete_group, describe_group,
-    list_groups,
+    CommittedOffset, ConsumerError, Group, GroupDescription, OffsetAndMetadata, SharePartition, attach_group_store,
+    delete_group, describe_group, describe_share_group, list_groups, reset_share_group,
 };
 use edgelog::escape::{escaped, shown_name};
 use edgelog::{Log, Offset, OffsetSpec, Store, TimestampMs, TopicPartition};
@@ -21,7 +21,8 @@ use crate::time;
 /// List, describe, reset and delete groups of consumers
 ///
 /// Reads what the groups' files say, also while a process hosts them and another one writes the store. Which members a
-/// group has is known to the process that hosts it alone. Without a command: the list.
+/// group has, and which records a share group's members hold, is known to the process that hosts it alone. Without a
+/// command: the list.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -30,7 +31,8 @@ Examples:
   edgelog groups reset billing --to-earliest --dry-run
   edgelog groups reset billing cpu-0 --to-offset 1200
   edgelog groups reset billing --to-datetime 2026-11-01T00:00:00Z
-  edgelog groups delete billing --yes")]
+  edgelog groups delete billing --yes
+A share group (a work queue) begins elsewhere by a reset: all records from there on are new to it.")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
@@ -46,7 +48,7 @@ enum Command {
     Delete(Delete),
 }
 
-/// List groups: who hosts them, how many partitions they have positions in, and how far they are behind
+/// List groups: of which kind they are, who hosts them, how many partitions they have, and how far they are behind
 #[derive(clap::Args, Default, PartialEq, Eq)]
 struct List {
     /// One JSON object a line
@@ -55,6 +57,9 @@ struct List {
 }
 
 /// Show each position of a group: committed offset, end, lag, when it was committed, metadata
+///
+/// Of a share group, for each partition: the start offset, below which all records are done, the end, the lag, and of the
+/// records behind the start offset how many were given back, accepted, archived, and set aside without a dead letter yet.
 #[derive(clap::Args)]
 struct Describe {
     /// The group
@@ -67,7 +72,7 @@ struct Describe {
     utc: bool,
 }
 
-/// Commit other positions for a group, which no process may host meanwhile
+/// Commit other positions for a group, or let a share group begin elsewhere; no process may host it meanwhile
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("to").required(true))]
 struct Reset {
@@ -119,7 +124,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
 }
 
 /// What a person can do about an error of a group.
-fn failed(error: ConsumerError) -> Failure {
+pub(crate) fn failed(error: ConsumerError) -> Failure {
     let hint = match &error {
         ConsumerError::UnknownGroup { .. } => "`edgelog groups` lists them.",
         ConsumerError::GroupHosted { .. } => "Stop that process first: it goes on with the positions that it knows.",
@@ -188,10 +193,46 @@ fn host(group: &GroupDescription) -> String {
     }
 }
 
+fn kind(group: &GroupDescription) -> &'static str {
+    if group.is_share { "share" } else { "consumer" }
+}
+
+/// How far a group is behind in one partition.
+pub(crate) struct Standing {
+    /// `None` of a topic that was deleted.
+    pub(crate) log: Option<TopicPartition>,
+    /// `None` where it cannot be said.
+    pub(crate) lag: Option<i64>,
+}
+
+/// Where a group stands in each partition that it reads.
+pub(crate) fn standing(store: &Store, group: &GroupDescription) -> Result<Vec<Standing>, ConsumerError> {
+    if group.is_share {
+        let partitions = describe_share_group(store, &group.name)?;
+        let of = |at: SharePartition| Standing { lag: share_lag(store, &at).1, log: at.log };
+        return Ok(partitions.into_iter().map(of).collect());
+    }
+    let of = |(log, at): (&TopicPartition, _)| Standing {
+        log: Some(log.clone()),
+        lag: position(store, &group.name, log, at).lag,
+    };
+    Ok(group.committed.iter().map(of).collect())
+}
+
+/// Where the log ends that a share group reads, and how many of its records are not done.
+fn share_lag(store: &Store, at: &SharePartition) -> (Option<i64>, Option<i64>) {
+    let end = at.log.as_ref().and_then(|log| {
+        let log = store.log(&log.topic, log.partition).ok()?;
+        Some(log.reader(OffsetSpec::Latest).ok()?.position().offset)
+    });
+    (end.map(|end| end.0), end.and_then(|end| i64::try_from(at.lag(end)).ok()))
+}
+
 fn list(args: &List, ctx: &Context) -> Outcome {
     #[derive(Serialize)]
     struct Row<'a> {
         group: &'a str,
+        kind: &'static str,
         hosted: bool,
         process: Option<u32>,
         partitions: usize,
@@ -201,6 +242,7 @@ fn list(args: &List, ctx: &Context) -> Outcome {
     let names = list_groups(&store).map_err(failed)?;
     let mut table = Table::new(&[
         ("GROUP", Align::Left),
+        ("KIND", Align::Left),
         ("HOST", Align::Left),
         ("PARTITIONS", Align::Right),
         ("LAG", Align::Right),
@@ -217,12 +259,27 @@ fn list(args: &List, ctx: &Context) -> Outcome {
                 continue;
             }
         };
-        let lags = group.committed.iter().filter_map(|(log, at)| position(&store, name, log, at).lag);
-        let (lag, partitions) = (lags.sum::<i64>(), group.committed.len());
+        let (lag, partitions) = match standing(&store, &group) {
+            Ok(standing) => (standing.iter().filter_map(|at| at.lag).sum::<i64>(), standing.len()),
+            Err(error) => {
+                damage(format_args!("{}", escaped(&error)));
+                has_lost = true;
+                continue;
+            }
+        };
+        let kind = kind(&group);
         if args.json {
-            print::json_line(&Row { group: name, hosted: group.is_hosted, process: group.host, partitions, lag })?;
+            print::json_line(&Row {
+                group: name,
+                kind,
+                hosted: group.is_hosted,
+                process: group.host,
+                partitions,
+                lag,
+            })?;
         } else {
-            table.row([shown_name(name).to_string(), host(&group), partitions.to_string(), print::grouped(lag)]);
+            let (name, partitions) = (shown_name(name).to_string(), partitions.to_string());
+            table.row([name, kind.to_owned(), host(&group), partitions, print::grouped(lag)]);
         }
     }
     if !args.json && names.is_empty() {
@@ -236,6 +293,9 @@ fn list(args: &List, ctx: &Context) -> Outcome {
 fn describe(args: &Describe, ctx: &Context) -> Outcome {
     let store = ctx.attach()?;
     let group = describe_group(&store, &args.name).map_err(failed)?;
+    if group.is_share {
+        return describe_share(args, &store, &group);
+    }
     let mut stamps = time::Stamps::new(args.utc);
     let mut table = Table::new(&[
         ("PARTITION", Align::Left),
@@ -266,12 +326,75 @@ fn describe(args: &Describe, ctx: &Context) -> Outcome {
         ]);
     }
     if !args.json {
-        let who =
-            if group.is_hosted { format!("hosted by {}", host(&group)) } else { "hosted by no process".to_owned() };
-        writeln!(std::io::stdout(), "{}: {who}\n", shown_name(&args.name))?;
+        writeln!(std::io::stdout(), "{}: {}\n", shown_name(&args.name), hosted_by(&group))?;
         table.print()?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn describe_share(args: &Describe, store: &Store, group: &GroupDescription) -> Outcome {
+    #[derive(Serialize)]
+    struct Row<'a> {
+        group: &'a str,
+        topic: Option<&'a str>,
+        partition: u32,
+        start_offset: i64,
+        log_end_offset: Option<i64>,
+        lag: Option<i64>,
+        released: u64,
+        acknowledged: u64,
+        archived: u64,
+        set_aside: u64,
+    }
+    let mut table = Table::new(&[
+        ("PARTITION", Align::Left),
+        ("START", Align::Right),
+        ("END", Align::Right),
+        ("LAG", Align::Right),
+        ("GIVEN BACK", Align::Right),
+        ("ACCEPTED", Align::Right),
+        ("ARCHIVED", Align::Right),
+        ("SET ASIDE", Align::Right),
+    ]);
+    for at in describe_share_group(store, &group.name).map_err(failed)? {
+        let (end, lag) = share_lag(store, &at);
+        if args.json {
+            print::json_line(&Row {
+                group: &group.name,
+                topic: at.log.as_ref().map(|log| log.topic.as_str()),
+                partition: at.partition,
+                start_offset: at.start_offset.0,
+                log_end_offset: end,
+                lag,
+                released: at.released,
+                acknowledged: at.acknowledged,
+                archived: at.archived,
+                set_aside: at.set_aside,
+            })?;
+            continue;
+        }
+        let gone = || format!("(partition {} of a topic that was deleted)", at.partition);
+        let number = |number: Option<i64>| number.map_or("-".to_owned(), print::grouped);
+        table.row([
+            at.log.as_ref().map_or_else(gone, ToString::to_string),
+            print::grouped(at.start_offset.0),
+            number(end),
+            number(lag),
+            print::grouped(at.released),
+            print::grouped(at.acknowledged),
+            print::grouped(at.archived),
+            print::grouped(at.set_aside),
+        ]);
+    }
+    if !args.json {
+        writeln!(std::io::stdout(), "{}: a share group, {}\n", shown_name(&group.name), hosted_by(group))?;
+        table.print()?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn hosted_by(group: &GroupDescription) -> String {
+    if group.is_hosted { format!("hosted by {}", host(group)) } else { "hosted by no process".to_owned() }
 }
 
 /// The logs whose positions are to be set.
@@ -284,7 +407,8 @@ fn logs_to_reset(args: &Reset, ctx: &Context, store: &Store) -> Result<Vec<Log>,
         return Ok(readable.logs);
     }
     let group = describe_group(store, &args.name).map_err(failed)?;
-    let logs: Vec<_> = group.committed.keys().filter_map(|name| store.log(&name.topic, name.partition).ok()).collect();
+    let names = standing(store, &group).map_err(failed)?.into_iter().filter_map(|at| at.log);
+    let logs: Vec<_> = names.filter_map(|name| store.log(&name.topic, name.partition).ok()).collect();
     if logs.is_empty() {
         let text = format!("group {} has no position in a topic that there is", shown_name(&args.name));
         return Err(Failure::new(text).hint("Name the topics that it is to have positions in."));
@@ -306,9 +430,13 @@ fn target(args: &Reset, log: &Log) -> Result<Offset, Failure> {
 fn reset(args: &Reset, ctx: &Context) -> Outcome {
     let store = Arc::new(ctx.attach()?);
     let logs = logs_to_reset(args, ctx, &store)?;
-    let before = match describe_group(&store, &args.name) {
-        Ok(group) => group.committed,
-        Err(ConsumerError::UnknownGroup { .. }) => BTreeMap::new(),
+    let (before, is_share) = match describe_group(&store, &args.name) {
+        Ok(group) if group.is_share => {
+            let partitions = describe_share_group(&store, &args.name).map_err(failed)?.into_iter();
+            (partitions.filter_map(|at| Some((at.log?, at.start_offset))).collect(), true)
+        }
+        Ok(group) => (group.committed.into_iter().map(|(log, at)| (log, at.offset)).collect(), false),
+        Err(ConsumerError::UnknownGroup { .. }) => (BTreeMap::new(), false),
         Err(error) => return Err(failed(error)),
     };
     let mut table = Table::new(&[("PARTITION", Align::Left), ("BEFORE", Align::Right), ("NOW", Align::Right)]);
@@ -316,11 +444,14 @@ fn reset(args: &Reset, ctx: &Context) -> Outcome {
     let mut seen = BTreeSet::new();
     for log in logs.iter().filter(|log| seen.insert(log.name().clone())) {
         let to = target(args, log)?;
-        let old = before.get(log.name()).map_or("-".to_owned(), |at| print::grouped(at.offset.0));
+        let old = before.get(log.name()).map_or("-".to_owned(), |offset| print::grouped(offset.0));
         table.row([log.name().to_string(), old, print::grouped(to.0)]);
-        offsets.push((log, OffsetAndMetadata::new(to)));
+        offsets.push((log, to));
     }
-    if !args.dry_run {
+    if !args.dry_run && is_share {
+        reset_share_group(&store, &args.name, &offsets).map_err(failed)?;
+    } else if !args.dry_run {
+        let offsets: Vec<_> = offsets.into_iter().map(|(log, to)| (log, OffsetAndMetadata::new(to))).collect();
         let group = Group::open(&store, &args.name).map_err(failed)?;
         group.commit(&offsets).map_err(failed)?;
     }
@@ -331,12 +462,29 @@ fn reset(args: &Reset, ctx: &Context) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
+/// How many dead letters a group has in its own store, which go with it.
+fn dead_letters_of(store: &Store, group: &str) -> Result<u64, Failure> {
+    let (own, mut count) = (attach_group_store(store, group).map_err(failed)?, 0);
+    for topic in own.topics()?.iter().filter(|topic| !topic.name.starts_with("__")) {
+        for partition in &topic.partition_ids {
+            count += u64::try_from(print::offsets_in(&own.log(&topic.name, *partition)?.offsets())).unwrap_or(0);
+        }
+    }
+    Ok(count)
+}
+
 fn delete(args: &Delete, ctx: &Context) -> Outcome {
     let store = ctx.attach()?;
     let group = describe_group(&store, &args.name).map_err(failed)?;
     if !args.yes {
-        let positions = print::counted(group.committed.len() as u64, "position");
-        confirm(&format!("delete group {} with {positions} for good", shown_name(&args.name)))?;
+        let partitions = print::counted(standing(&store, &group).map_err(failed)?.len() as u64, "partition");
+        let what = if group.is_share { "where it stands" } else { "its positions" };
+        let letters = match dead_letters_of(&store, &args.name)? {
+            0 => String::new(),
+            count => format!(", and with {} in its own store", print::counted(count, "dead letter")),
+        };
+        let name = shown_name(&args.name);
+        confirm(&format!("delete group {name} with {what} in {partitions}{letters} for good"))?;
     }
     delete_group(&store, &args.name).map_err(failed)?;
     eprintln!("deleted group {}", shown_name(&args.name));

@@ -20,6 +20,7 @@ mod channel;
 mod completions;
 mod context;
 mod csv;
+mod dlq;
 mod dump;
 mod export;
 mod failure;
@@ -78,6 +79,7 @@ Examples:
   edgelog topics                         what is there
   edgelog stat                           where each log stands
   edgelog groups                         where each group of consumers stands
+  edgelog dlq                            what could not be processed
   edgelog fsck                           check every byte
 
 Exit codes:
@@ -95,6 +97,7 @@ enum Command {
     Topics(topics::Args),
     Stat(stat::Args),
     Groups(groups::Args),
+    Dlq(dlq::Args),
     Top(top::Args),
     Dump(dump::Args),
     Fsck(fsck::Args),
@@ -141,6 +144,7 @@ fn main() -> ExitCode {
         Command::Topics(args) => topics::run(args, &ctx),
         Command::Stat(args) => stat::run(&args, &ctx),
         Command::Groups(args) => groups::run(&args, &ctx),
+        Command::Dlq(args) => dlq::run(&args, &ctx),
         Command::Top(args) => top::run(&args, &ctx),
         Command::Dump(args) => dump::run(&args),
         Command::Fsck(args) => fsck::run(&args, &ctx),

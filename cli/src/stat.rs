@@ -1,5 +1,6 @@
 //! `stat`: where each log stands, what it takes on the disk, and whether it was closed cleanly.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -7,14 +8,16 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use edgelog::clients::{describe_group, list_groups};
 use edgelog::edgelog_core::DecodeError;
 use edgelog::escape::{escaped, escaped_path, shown_name};
 use edgelog::inspect::{self, Finding, Selection};
-use edgelog::{Log, OffsetSpec, RetentionHolds, TimestampMs};
+use edgelog::{Log, OffsetSpec, RetentionHolds, Store, TimestampMs, TopicPartition};
 use serde::Serialize;
 
 use crate::context::{Context, Readable, writer_of};
 use crate::failure::{Failure, INTERRUPTED, Outcome, damage, tell_damage, warn};
+use crate::groups;
 use crate::interrupt;
 use crate::print::{self, Paint};
 use crate::time::{self, Stamps};
@@ -67,6 +70,8 @@ struct Stat {
     held_from: Option<i64>,
     /// Who needs it.
     held_by: Vec<String>,
+    /// How far each group is behind that reads it.
+    groups: Vec<GroupLag>,
     oldest_timestamp: Option<i64>,
     newest_timestamp: Option<i64>,
     clean: bool,
@@ -76,6 +81,35 @@ struct Stat {
     /// A segment in a format that is not read, and what is to be said of it.
     #[serde(skip)]
     unsupported: Option<String>,
+}
+
+/// How many records of a log a group has before it.
+#[derive(Debug, Clone, Serialize)]
+struct GroupLag {
+    group: String,
+    lag: i64,
+}
+
+/// All groups, by the logs that they read.
+type Groups = BTreeMap<TopicPartition, Vec<GroupLag>>;
+
+fn groups_by_log(store: &Store) -> Groups {
+    let mut found = Groups::new();
+    let names = list_groups(store).unwrap_or_else(|error| {
+        warn(format_args!("groups cannot be listed: {}", escaped(&error)));
+        Vec::new()
+    });
+    for name in names {
+        // One that was deleted since is no news; `edgelog groups` reports those that cannot be read.
+        let Ok(standing) = describe_group(store, &name).and_then(|group| groups::standing(store, &group)) else {
+            continue;
+        };
+        for groups::Standing { log, lag } in standing {
+            let (Some(log), Some(lag)) = (log, lag) else { continue };
+            found.entry(log).or_default().push(GroupLag { group: name.clone(), lag });
+        }
+    }
+    found
 }
 
 /// A file that is no part of the log: what recovery took out of it, or what Kafka left.
@@ -128,10 +162,10 @@ fn once(args: &Args, ctx: &Context, is_screen: bool) -> Outcome {
         readable = ctx.all_readable(&store, &args.topics, None)?;
     }
     let writer = writer_of(ctx.dir());
-    let holds = store.retention_holds()?;
+    let (holds, groups) = (store.retention_holds()?, groups_by_log(&store));
     let mut stats = Vec::new();
     for log in &readable.logs {
-        match stat(log, ctx.dir(), &holds) {
+        match stat(log, ctx.dir(), &holds, &groups) {
             Ok(stat) => stats.push(stat),
             Err(error) => {
                 damage(format_args!("{} cannot be read: {error}", log.name()));
@@ -174,7 +208,7 @@ fn once(args: &Args, ctx: &Context, is_screen: bool) -> Outcome {
 /// What a terminal takes for: to the corner, and clear what follows.
 const CLEAR: &[u8] = b"\x1b[H\x1b[2J";
 
-fn stat(log: &Log, root: &Path, holds: &RetentionHolds) -> Result<Stat, Failure> {
+fn stat(log: &Log, root: &Path, holds: &RetentionHolds, groups: &Groups) -> Result<Stat, Failure> {
     let name = log.name();
     let offsets = log.offsets();
     let (segments, bytes) = log.size()?;
@@ -194,6 +228,7 @@ fn stat(log: &Log, root: &Path, holds: &RetentionHolds) -> Result<Stat, Failure>
         disk_bytes: 0,
         held_from: held.iter().map(|hold| hold.offset.max(offsets.log_start_offset)).min().map(i64::from),
         held_by: held.into_iter().map(|hold| hold.holder).collect(),
+        groups: groups.get(name).cloned().unwrap_or_default(),
         oldest_timestamp: first_timestamp(log, OffsetSpec::Earliest, |batch| batch.base_timestamp()).map(i64::from),
         newest_timestamp: first_timestamp(log, OffsetSpec::Last(1), |batch| batch.max_timestamp()).map(i64::from),
         clean: false,
@@ -306,6 +341,11 @@ fn print_one(
         let holders = holders.join(", ");
         let text = format!("from offset {held_from} on, at any age: still needed by {holders}");
         line(out, "kept", &text)?;
+    }
+    if !stat.groups.is_empty() {
+        let lag =
+            |it: &GroupLag| format!("{} is {} behind", shown_name(&it.group), print::counted(it.lag as u64, "record"));
+        line(out, "groups", &stat.groups.iter().map(lag).collect::<Vec<_>>().join(", "))?;
     }
     for cut in &stat.cut_files {
         line(out, "put aside", &format!("{} ({})", escaped(&cut.file), print::bytes(cut.bytes)))?;

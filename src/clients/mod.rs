@@ -33,7 +33,7 @@ pub use dead_letter::{DEAD_LETTER_QUEUE_KEYS, DeadLetter, DeadLetterQueue, DeadL
 pub use delivery::{Delivery, DeliveryResult};
 pub use group::{
     CommittedOffset, ConsumerError, GROUP_DIR_BYTES_MAX, Group, GroupDescription, GroupRecovery, OffsetAndMetadata,
-    Waker, delete_group, describe_group, list_groups,
+    Waker, attach_group_store, delete_group, describe_group, list_groups, open_group_store,
 };
 pub use key::ClientKey;
 pub use partitioner::Partitioner;
@@ -42,4 +42,7 @@ pub use producer_config::PRODUCER_KEYS;
 pub use producer_error::{InvalidKey, ProducerError};
 pub use producer_metrics::ProducerMetrics;
 pub use producer_record::{ProducerRecord, RecordMetadata};
-pub use share::{AckType, SHARE_CONSUMER_KEYS, ShareConsumer, ShareConsumerOptions, ShareRecord, ShareRecords};
+pub use share::{
+    AckType, SHARE_CONSUMER_KEYS, ShareConsumer, ShareConsumerOptions, SharePartition, ShareRecord, ShareRecords,
+    describe_share_group, reset_share_group,
+};

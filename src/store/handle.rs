@@ -234,7 +234,6 @@ impl Store {
 
     /// The identities that the checkpoint has for logs now: those that last. It has none for files that were put here
     /// and not yet opened for writing.
-    #[cfg(feature = "bridge")]
     pub(crate) fn lasting_ids(&self) -> Result<BTreeMap<TopicPartition, [u8; 16]>> {
         let mut followed = self.shared.followed.lock();
         let logs = &followed.now(&*self.shared.storage)?.logs;

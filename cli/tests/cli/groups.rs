@@ -30,7 +30,10 @@ fn groups_are_listed_reset_and_deleted() {
     assert!(positions(&place).contains(r#""lag":0"#));
     place.run(&["groups", "reset", "billing", "--to-datetime", "2020-01-01T00:00:00Z"]).exits(0);
     let list = place.run(&["groups", "--json"]).exits(0).stdout;
-    assert_eq!(list, "{\"group\":\"billing\",\"hosted\":false,\"process\":null,\"partitions\":1,\"lag\":3}\n");
+    assert_eq!(
+        list,
+        "{\"group\":\"billing\",\"kind\":\"consumer\",\"hosted\":false,\"process\":null,\"partitions\":1,\"lag\":3}\n"
+    );
     let stat = place.run(&["stat", "--json"]).exits(0).stdout;
     assert!(stat.contains(r#""held_by":["group billing"]"#), "{stat}");
     // The store itself knows nothing of it.

@@ -8,6 +8,7 @@ mod bridge;
 mod bridge_keys;
 mod commands;
 mod damage;
+mod dlq;
 mod escaped;
 mod export;
 mod groups;

@@ -183,6 +183,13 @@ pub enum ConsumerError {
         name: String,
     },
 
+    /// A share group is to be reset while this process has consumers of it.
+    #[error("group {} has consumers: close them first", shown_name(name))]
+    GroupNotEmpty {
+        /// The group.
+        name: String,
+    },
+
     /// Another member of the group has this `group.instance.id`.
     #[error("group.instance.id={}: another member of the group has it", shown_name(instance))]
     UnreleasedInstance {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::error::{ConsumerError, Result};
-use super::host::{OFFSETS_TOPIC, load, remove_all};
+use super::host::{OFFSETS_TOPIC, SHARE_STATE_TOPIC, load, remove_all};
 use super::name::{dir_of, name_of};
 use super::record::CommittedOffset;
 use crate::error::Error;
@@ -22,8 +22,38 @@ pub struct GroupDescription {
     pub is_hosted: bool,
     /// The id of that process, where its lock names it.
     pub host: Option<u32>,
+    /// Whether it is a share group, which has no positions;
+    /// [`describe_share_group`](crate::clients::describe_share_group) says where it stands.
+    pub is_share: bool,
     /// The committed positions.
     pub committed: BTreeMap<TopicPartition, CommittedOffset>,
+}
+
+/// The group's own store, to look at: a share group's dead letters are there, where it was hosted by an attached
+/// process.
+///
+/// # Errors
+/// [`ConsumerError::UnknownGroup`]; [`ConsumerError::Group`] where its files cannot be read.
+pub fn attach_group_store(store: &Store, name: &str) -> Result<Store> {
+    store.check_open()?;
+    let (storage, options) = (existing(store, name)?, Store::options().shared_clock(store.clock()));
+    options.attach_shared(storage).map_err(ConsumerError::group(name))
+}
+
+/// The group's own store, to write: no process hosts the group meanwhile.
+///
+/// # Errors
+/// [`ConsumerError::UnknownGroup`]; [`ConsumerError::GroupHosted`] while a process hosts it;
+/// [`ConsumerError::Group`] where its files cannot be used.
+pub fn open_group_store(store: &Store, name: &str) -> Result<Store> {
+    store.check_open()?;
+    let storage = existing(store, name)?;
+    let failed = ConsumerError::group(name);
+    let options = Store::options().set("edgelog.housekeeping", "tick").map_err(&failed)?;
+    options.shared_clock(store.clock()).open_shared(storage).map_err(|error| match error {
+        Error::DataDirLocked(source) => ConsumerError::GroupHosted { name: name.to_owned(), source },
+        error => failed(error),
+    })
 }
 
 /// The names of all groups that have a directory in the store, in order.
@@ -51,9 +81,10 @@ pub fn describe_group(store: &Store, name: &str) -> Result<GroupDescription> {
         Err(Error::UnknownTopicOrPartition { .. }) => BTreeMap::new(),
         Err(error) => return Err(failed(error)),
     };
+    let is_share = attached.topic(SHARE_STATE_TOPIC).is_ok();
     let is_hosted = storage.sees_flag("").unwrap_or(false);
     let host = if is_hosted { holder_of(&*storage) } else { None };
-    Ok(GroupDescription { name: name.to_owned(), is_hosted, host, committed })
+    Ok(GroupDescription { name: name.to_owned(), is_hosted, host, is_share, committed })
 }
 
 /// Deletes a group with all of its positions.

@@ -20,7 +20,7 @@ mod waker;
 
 pub use error::ConsumerError;
 pub use host::{Group, GroupRecovery, OffsetAndMetadata};
-pub use list::{GroupDescription, delete_group, describe_group, list_groups};
+pub use list::{GroupDescription, attach_group_store, delete_group, describe_group, list_groups, open_group_store};
 pub use name::GROUP_DIR_BYTES_MAX;
 pub use record::CommittedOffset;
 pub use waker::Waker;

@@ -2,6 +2,7 @@
 
 mod config;
 mod consumer;
+mod list;
 mod record;
 mod records;
 mod set_aside;
@@ -10,5 +11,6 @@ mod table;
 
 pub use config::SHARE_CONSUMER_KEYS;
 pub use consumer::{ShareConsumer, ShareConsumerOptions};
+pub use list::{SharePartition, describe_share_group, reset_share_group};
 pub use records::{ShareRecord, ShareRecords};
 pub use table::AckType;

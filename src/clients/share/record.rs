@@ -305,6 +305,27 @@ mod tests {
         assert_eq!(value, expected.concat());
     }
 
+    /// Kafka's decoder passes over the tagged field.
+    #[test]
+    fn what_is_set_aside_stands_in_a_tagged_field() {
+        let target = Target { home: Home::Store, topic: "dlq.jobs".to_owned(), partition: 1 };
+        let cause = Cause::DeliveryCountExceeded;
+        let one = SetAside { offset: Offset(10), count: 5, cause, number: 7, target };
+        let mut value = Vec::new();
+        put_value(&mut value, &head(false), &[change(10, DeliveryState::Archiving(cause), 5)], "jobs", &[&one]);
+        let field = [
+            &b"\0\x04jobs\0\0\x08dlq.jobs\0\0\0\x01\0\0\0\x01"[..],
+            &[0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 7, 0, 5, 1],
+        ];
+        let expected = [
+            &[0, 0, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 9, 2][..],
+            &[0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 10, 3, 0, 5, 0],
+            &[1, 0xe4, 0x8a, 0x01, 44],
+            &field.concat(),
+        ];
+        assert_eq!(value, expected.concat());
+    }
+
     #[test]
     fn what_was_written_is_read_and_nothing_damaged_is_obeyed() {
         for is_snapshot in [true, false] {

@@ -74,11 +74,11 @@ struct Inner {
 
 /// What the group's log says of a share-partition that no consumer of this process has had.
 #[derive(Debug, Default)]
-struct Saved {
+pub(super) struct Saved {
     snapshot_epoch: i32,
     leader_epoch: LeaderEpoch,
-    start: Offset,
-    records: BTreeMap<Offset, Change>,
+    pub(super) start: Offset,
+    pub(super) records: BTreeMap<Offset, Change>,
     /// The topic, as those that are set aside say it.
     topic: String,
     set_aside: BTreeMap<Offset, SetAside>,
@@ -270,6 +270,26 @@ impl ShareGroup {
         }
         inner.partitions.insert(name.clone(), partition);
         Ok(())
+    }
+
+    /// Lets a partition begin at another offset, with all records from there on as new.
+    pub(super) fn begin_at(&self, log: &Log, offset: Offset) -> Result<()> {
+        let name = log.name();
+        self.open_partition(name)?;
+        let inner = &mut *self.state.lock();
+        if !inner.wakers.is_empty() {
+            return Err(ConsumerError::GroupNotEmpty { name: self.name().to_owned() });
+        }
+        self.group.hold(log, offset)?;
+        let Some(mut partition) = inner.partitions.remove(name) else { return Ok(()) };
+        let before = std::mem::replace(&mut partition.table, LockTable::new(offset, self.config.limits));
+        let written = inner.snapshot_of(self.name(), &mut partition, self.store.clock().now(), Durability::Sync);
+        if written.is_err() {
+            partition.table = before;
+        }
+        inner.partitions.insert(name.clone(), partition);
+        written?;
+        self.group.advance(log, offset)
     }
 
     /// Gives at most `max` records of a partition to a consumer.
@@ -581,7 +601,7 @@ impl Inner {
 }
 
 /// What the group's log says of each share-partition, and how many bytes it has.
-fn load(log: &Log, group: &str) -> crate::Result<(BTreeMap<Key, Saved>, usize)> {
+pub(super) fn load(log: &Log, group: &str) -> crate::Result<(BTreeMap<Key, Saved>, usize)> {
     let (mut saved, mut bytes) = (BTreeMap::<Key, Saved>::new(), 0);
     let mut reader = log.reader(OffsetSpec::Earliest)?;
     loop {

@@ -121,6 +121,49 @@ fn a_dead_letter_says_alone_where_the_record_was_where_that_is_wanted_or_it_has_
 }
 
 #[test]
+fn what_cannot_be_written_stays_set_aside_and_the_queue_goes_on() {
+    let storage = Arc::new(MemoryStorage::new());
+    let store = store_on(&storage, 3);
+    // Not even the headers have room.
+    store.create_topic(&NewTopic::new("dlq.jobs").config("max.message.bytes", "100")).unwrap();
+    let mut a = worker(&store, &[("max.poll.records", "1")]);
+    let ack = |offset| if offset == 0 { AckType::Reject } else { AckType::Accept };
+    assert_eq!(answer(&mut a, ack), [(0, 1)]);
+    assert_eq!(answer(&mut a, ack), [(1, 1)]);
+    assert_eq!(answer(&mut a, ack), [(2, 1)]);
+    let error = a.poll(NOW).unwrap_err();
+    assert!(matches!(&error, ConsumerError::DeadLetters { topic, .. } if topic == "dlq.jobs"), "{error}");
+    let start = |worker: &ShareConsumer| worker.share.describe(&TopicPartition::new("jobs", 0)).unwrap().0;
+    assert_eq!(start(&a), 0);
+    drop(a);
+    let options = ShareConsumer::options().set("group.id", "g").unwrap();
+    assert!(matches!(options.clone().open(&store), Err(ConsumerError::DeadLetters { .. })));
+    store.alter_topic("dlq.jobs", &[("max.message.bytes", Some("1000"))]).unwrap();
+    // Where it goes is written down: a consumer without such a topic brings it there as well.
+    let mut b = options.open(&store).unwrap();
+    assert_eq!(dead_letters(&store.log("dlq.jobs", 0).unwrap()), [(0, 1, Some(vec![0]), REJECTED.to_owned())]);
+    b.subscribe(&["jobs"]).unwrap();
+    assert_eq!(b.poll(NOW).unwrap().len(), 0);
+    assert_eq!(start(&b), 3);
+}
+
+#[test]
+fn what_was_set_aside_before_a_crash_becomes_a_dead_letter_without_its_consumer() {
+    let storage = Arc::new(MemoryStorage::new());
+    let store = store_on(&storage, 2);
+    store.create_topic(&NewTopic::new("dlq.jobs").config("max.message.bytes", "100")).unwrap();
+    let mut a = worker(&store, &[]);
+    assert_eq!(answer(&mut a, |_| AckType::Reject), [(0, 1), (1, 1)]);
+    drop(a);
+    store.delete_topic("jobs").unwrap();
+    store.alter_topic("dlq.jobs", &[("max.message.bytes", Some("1000"))]).unwrap();
+    ShareConsumer::options().set("group.id", "g").unwrap().open(&store).unwrap();
+    let found = dead_letters(&store.log("dlq.jobs", 0).unwrap());
+    let gone = format!("{REJECTED} The record is not there any more.");
+    assert_eq!(found, [(0, 1, None, gone.clone()), (1, 1, None, gone)]);
+}
+
+#[test]
 fn an_attached_process_has_its_dead_letters_in_the_group_s_own_store() {
     let storage = Arc::new(MemoryStorage::new());
     drop(store_on(&storage, 2));
