@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// A line of the page's table: `| 4 | `planner` | `accumulator::collect` | ... |`.
+/// A line of the table on the page: number, file, call, and what it does.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Hop {
     number: usize,
