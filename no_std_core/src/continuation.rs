@@ -20,7 +20,9 @@ use crate::error::DecodeError;
 use crate::leader_epoch::EpochTableView;
 use crate::limits::{BATCH_BYTES_MAX, HOLE_MAX, SEARCH_STRIDE_BYTES};
 use crate::record_batch::{HEADER_LEN, RecordBatch};
-use crate::resync::{Candidate, Effort, Plausible, SegmentBytes, batch_at, checksum, is_jump_believed};
+use crate::resync::{
+    Candidate, Effort, Plausible, SegmentBytes, batch_at, checksum, displaced_batch, is_jump_believed,
+};
 use crate::segment_scan::{ScanRules, ScanStep, epoch_of, follows, scan_step};
 use crate::units::{LeaderEpoch, NO_LEADER_EPOCH, Offset};
 
@@ -88,6 +90,8 @@ pub enum Standing {
         epoch: LeaderEpoch,
         /// The epoch of its offsets, where the field says another: it is damaged.
         right_epoch: Option<LeaderEpoch>,
+        /// Its own field says another base offset than `batch`: it is damaged.
+        is_displaced: bool,
     },
     /// A batch that holds, of a history that was truncated. The log ends before it.
     Stale,
@@ -107,8 +111,48 @@ impl Continuation<'_> {
     ///
     /// Where offsets need only rise, two fields can say too much, and then hide what follows: a base offset, which no
     /// checksum covers, and the last offset of a batch that compaction has thinned out. So a batch that jumps, or that
-    /// has fewer records than offsets, is compared with what stands behind it.
+    /// has fewer records than offsets, is compared with what stands behind it. One behind which nothing stands is held
+    /// to its end where that is known ([`displaced`](Self::displaced)).
     pub fn judge_at(&self, bytes: &mut impl SegmentBytes, position: u64, effort: &mut Effort) -> Standing {
+        if self.contiguous {
+            return self.judge_by_itself(bytes, position, effort);
+        }
+        // What the batch says is not asked where it is known.
+        let at_point = position < self.durable_position;
+        if let Some(standing) = at_point.then(|| self.displaced(bytes, position)).flatten() {
+            return standing;
+        }
+        match self.judge_by_itself(bytes, position, effort) {
+            Standing::Damage(error) if !at_point => self.displaced(bytes, position).unwrap_or(Standing::Damage(error)),
+            standing => standing,
+        }
+    }
+
+    /// The batch at `position`, where all but its base offset holds, and its end is known to be another one than it
+    /// says: at the place of the recovery point stands that point's offset; and behind the last batch of a log that no
+    /// checkpoint knows, an end that a file next to the segment names is believed where no offset is missing before it.
+    #[cold]
+    fn displaced(&self, bytes: &mut impl SegmentBytes, position: u64) -> Option<Standing> {
+        let header = bytes.at(position, HEADER_LEN);
+        let (claimed, epoch) = RecordBatch::peek_place(header)?;
+        let end = position + RecordBatch::peek_size(header).ok()? as u64;
+        let is_at_point = end == self.durable_position;
+        let may_be_named = self.durable_below == 0 && self.offset_end == Offset::MAX && end == bytes.end();
+        if !is_at_point && !may_be_named {
+            return None;
+        }
+        let mut batch = displaced_batch(bytes, position, self.next_offset)?;
+        if is_at_point {
+            batch.base_offset += self.durable_below - batch.next_offset;
+            batch.next_offset = self.durable_below;
+        } else if !bytes.names_end(batch.next_offset, true) {
+            return None;
+        }
+        let is_displaced = batch.base_offset >= self.next_offset && batch.base_offset != claimed;
+        is_displaced.then_some(Standing::Batch { batch, epoch, right_epoch: None, is_displaced })
+    }
+
+    fn judge_by_itself(&self, bytes: &mut impl SegmentBytes, position: u64, effort: &mut Effort) -> Standing {
         let left = usize::try_from(bytes.end().saturating_sub(position)).unwrap_or(usize::MAX);
         let mut wanted = HEADER_LEN;
         let (mut found, count, epoch, right_epoch) = loop {
@@ -142,7 +186,7 @@ impl Continuation<'_> {
                 found.next_offset = self.reach(bytes, &found, count, effort);
                 if found.next_offset != claimed && !self.check_crc {
                     // What it says is refuted: it holds only if its checksum does.
-                    return Continuation { check_crc: true, ..*self }.judge_at(bytes, position, effort);
+                    return Continuation { check_crc: true, ..*self }.judge_by_itself(bytes, position, effort);
                 }
             }
             if found.base_offset > self.next_offset && !self.is_jump_believed(bytes, found, effort) {
@@ -150,7 +194,7 @@ impl Continuation<'_> {
                 return Standing::Damage(DecodeError::NotContiguous { expected, found });
             }
         }
-        Standing::Batch { batch: found, epoch, right_epoch }
+        Standing::Batch { batch: found, epoch, right_epoch, is_displaced: false }
     }
 
     /// Whether a batch that leaves a hole before it is believed against what stands behind it.
@@ -191,7 +235,7 @@ impl Continuation<'_> {
         let claimed = batch.next_offset;
         let durable_below = if batch.base_offset < self.durable_below { self.durable_below } else { Offset::MAX };
         let bounded = claimed.min(self.offset_end.min(durable_below).max(least));
-        let behind = Plausible { offset_min: least, offset_end: claimed, durable_below: Offset(0), ..self.plausible() };
+        let behind = Plausible { offset_min: least, offset_end: claimed, ..self.plausible() };
         let Some(next) = batch_at(bytes, batch.end, &behind, &mut effort.corroboration) else { return bounded };
         let behind = Plausible { offset_min: next.next_offset, ..behind };
         let third = batch_at(bytes, next.end, &behind, &mut effort.corroboration).map(|third| third.base_offset);
@@ -448,11 +492,51 @@ mod tests {
                 ..due(Offset(30))
             };
             let mut bytes = Named(batch_of(Offset(40), 2), named);
-            matches!(due.judge_at(&mut bytes, 0, &mut Effort::for_segment(1000)), Standing::Batch { .. })
+            match due.judge_at(&mut bytes, 0, &mut Effort::for_segment(1000)) {
+                Standing::Batch { batch, is_displaced, .. } => Some((batch.base_offset.0, is_displaced)),
+                _ => None,
+            }
         };
-        assert!(holds(i64::MAX, 0) && holds(31, 0) && holds(i64::MAX, 42));
-        assert!(!holds(30, 0), "written here since");
-        assert!(!holds(i64::MAX, 32), "put at 30 it ends where it is said to end");
+        let as_it_says = Some((40, false));
+        assert_eq!([holds(i64::MAX, 0), holds(31, 0), holds(i64::MAX, 42)], [as_it_says; 3]);
+        assert_eq!(holds(30, 0), None, "written here since");
+        assert_eq!(holds(i64::MAX, 32), Some((30, true)), "put at 30 it ends where it is said to end");
+    }
+
+    /// The last batch below the recovery point ends with it: what its base offset says is not asked.
+    #[test]
+    fn a_batch_that_ends_at_the_place_of_the_recovery_point_ends_with_its_offset() {
+        let judge = |next_offset: i64, batch: Vec<u8>, place: Option<u64>| {
+            let end = batch.len() as u64;
+            let bytes = [batch, batch_of(Offset(60), 2)].concat();
+            let due = Continuation {
+                contiguous: false,
+                epochs: None,
+                durable_below: Offset(40),
+                durable_position: place.unwrap_or(end),
+                ..due(Offset(next_offset))
+            };
+            match due.judge_at(&mut &bytes[..], 0, &mut Effort::for_segment(bytes.len() as u64)) {
+                Standing::Batch { batch, is_displaced, .. } => {
+                    Some((batch.base_offset.0, batch.next_offset.0, is_displaced))
+                }
+                _ => None,
+            }
+        };
+        for claimed in [0, 29, 30, 35, 37, 39, 1 << 41, i64::MIN] {
+            assert_eq!(judge(30, batch_of(Offset(claimed), 2), None), Some((38, 40, true)), "{claimed}");
+            assert_eq!(judge(38, batch_of(Offset(claimed), 2), None), Some((38, 40, true)), "{claimed}");
+        }
+        assert_eq!(judge(30, batch_of(Offset(38), 2), None), Some((38, 40, false)));
+        // One that compaction has thinned out, too.
+        assert_eq!(judge(30, thinned(Offset(33), 2, 6), None), Some((33, 40, false)));
+        assert_eq!(judge(30, thinned(Offset(36), 2, 6), None), Some((33, 40, true)));
+        // Where offsets before it are due that it would have, the point is not believed.
+        assert_eq!(judge(39, batch_of(Offset(39), 2), None), Some((39, 41, false)));
+        assert_eq!(judge(30, batch_of(Offset(31), 2), Some(1)), Some((31, 33, false)), "it stands elsewhere");
+        let mut damaged = batch_of(Offset(35), 2);
+        damaged[70] ^= 1;
+        assert_eq!(judge(30, damaged, None), None);
     }
 
     fn due(next_offset: Offset) -> Continuation<'static> {

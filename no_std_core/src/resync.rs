@@ -263,22 +263,10 @@ fn resync_within(
     }
 }
 
-/// The last of the batches behind damage, as far as its end bears it out; `None` where it is not believed.
-fn held_to_its_end(
-    candidate: Candidate,
-    plausible: &Plausible<'_>,
-    segment_end: Offset,
-    bytes_end: u64,
-) -> Option<Candidate> {
-    if candidate.end == plausible.durable_position {
-        let base_offset = plausible.durable_below.saturating_sub(candidate.next_offset - candidate.base_offset);
-        let held = Candidate { base_offset, next_offset: plausible.durable_below, ..candidate };
-        let not_held = Some(candidate).filter(|_| !plausible.contiguous);
-        return if base_offset >= plausible.offset_min { Some(held) } else { not_held };
-    }
+/// Whether the last of the batches behind damage ends where it has to.
+fn ends_well(candidate: &Candidate, plausible: &Plausible<'_>, segment_end: Offset, bytes_end: u64) -> bool {
     let is_last = candidate.end == bytes_end && candidate.end > plausible.durable_position;
-    let is_elsewhere = segment_end != Offset::MAX && candidate.next_offset != segment_end;
-    (!(plausible.contiguous && is_last && is_elsewhere)).then_some(candidate)
+    !(plausible.contiguous && is_last) || segment_end == Offset::MAX || candidate.next_offset == segment_end
 }
 
 /// The batch right at the damage, where what follows bears its base offset out: batches before it are missing.
@@ -292,6 +280,10 @@ fn batch_behind_missing_ones(
         return None;
     }
     let batch = batch_at(bytes, damaged, plausible, &mut effort.corroboration)?;
+    if batch.base_offset == plausible.offset_min {
+        // Nothing is missing: it says another offset itself.
+        return None;
+    }
     let durable = plausible.durable_below;
     let ends_there = batch.next_offset == plausible.offset_end || durable > 0 && batch.next_offset == durable;
     let next = batch_at(bytes, batch.end, plausible, &mut effort.corroboration);
@@ -313,7 +305,9 @@ pub(crate) fn is_jump_believed(
     effort: &mut Effort,
 ) -> bool {
     // The usual case: the next header goes on from here.
-    if next_header_agrees(bytes.at(candidate.end, HEADER_LEN), candidate.next_offset, plausible) {
+    let behind = Plausible { offset_min: candidate.next_offset, ..*plausible };
+    let header = RecordBatchHeader::read_from_prefix(bytes.at(candidate.end, HEADER_LEN));
+    if header.is_ok_and(|(header, _)| plausible_candidate(&header, candidate.end, u64::MAX, &behind).is_some()) {
         return true;
     }
     if would_lead_on(bytes, &candidate, expected, plausible, may_end_behind_hole, effort) {
@@ -339,19 +333,12 @@ fn would_lead_on(
 ) -> bool {
     let offsets = candidate.next_offset - candidate.base_offset;
     let due_behind = expected.saturating_add(offsets);
-    let behind = Plausible { offset_min: due_behind, durable_below: Offset(0), ..*plausible };
+    let behind = Plausible { offset_min: due_behind, ..*plausible };
     match batch_at(bytes, candidate.end, &behind, &mut effort.corroboration) {
         Some(next) => next.base_offset == due_behind,
         None if due_behind == plausible.durable_below || !may_end_behind_hole => true,
         None => bytes.names_end(due_behind, plausible.offset_end == Offset::MAX),
     }
-}
-
-/// Whether a header stands at the start of `bytes` that can follow a batch which ends before `next_offset`.
-#[inline]
-fn next_header_agrees(bytes: &[u8], next_offset: Offset, plausible: &Plausible<'_>) -> bool {
-    let behind = Plausible { offset_min: next_offset, ..*plausible };
-    RecordBatchHeader::ref_from_prefix(bytes).is_ok_and(|(header, _)| behind.check(header).is_ok())
 }
 
 /// The batch at `position`, where one is plausible and holds. The bytes of its checksum are taken from `budget`.
@@ -367,21 +354,37 @@ pub fn batch_at(
     crc_holds(bytes, &candidate, header.crc.get()).then_some(candidate)
 }
 
+/// What such a header says of its batch. Of one that ends at the place of the recovery point, the offset of that point
+/// says more than its own base offset, which no checksum covers.
 pub(crate) fn plausible_candidate(
     header: &RecordBatchHeader,
     position: u64,
     end: u64,
     plausible: &Plausible<'_>,
 ) -> Option<Candidate> {
+    let batch_end = position + header.size().ok()? as u64;
+    if batch_end == plausible.durable_position {
+        let offsets = i64::from(header.last_offset_delta.get()) + 1;
+        let mut held = *header;
+        held.base_offset.set(plausible.durable_below.saturating_sub(offsets).0);
+        if plausible.contiguous || plausible.check(&held).is_ok() {
+            return candidate_of(&held, position, batch_end, end, plausible);
+        }
+    }
+    candidate_of(header, position, batch_end, end, plausible)
+}
+
+fn candidate_of(
+    header: &RecordBatchHeader,
+    position: u64,
+    batch_end: u64,
+    end: u64,
+    plausible: &Plausible<'_>,
+) -> Option<Candidate> {
     plausible.check(header).ok()?;
     let base_offset = Offset(header.base_offset.get());
-    let candidate = Candidate {
-        position,
-        end: position + header.size().ok()? as u64,
-        base_offset,
-        next_offset: base_offset + i64::from(header.last_offset_delta.get()) + 1,
-    };
-    (candidate.end <= end).then_some(candidate)
+    let next_offset = base_offset + i64::from(header.last_offset_delta.get()) + 1;
+    (batch_end <= end).then_some(Candidate { position, end: batch_end, base_offset, next_offset })
 }
 
 /// The next batch from `from` on that is plausible and holds in itself; the bytes of each checksum are taken from
@@ -489,13 +492,14 @@ fn corroborated(
     let mut is_borne_out = false;
     while count < CANDIDATES_MAX {
         let last = candidates[count - 1];
-        let next = match find_batch(bytes, last.end, plausible, &mut effort.corroboration) {
+        // What stands behind the place of the point is above it.
+        let is_at_point = last.end == plausible.durable_position;
+        let mut find = || find_batch(bytes, last.end, plausible, &mut effort.corroboration);
+        let next = match if is_at_point { Resync::Nothing } else { find() } {
             Resync::Found(next) => next,
             Resync::OutOfEffort { .. } => break,
             Resync::Nothing => {
-                let held = held_to_its_end(last, plausible, segment_end, bytes.end());
-                candidates[count - 1] = held.unwrap_or(last);
-                count -= usize::from(held.is_none());
+                count -= usize::from(!ends_well(&last, plausible, segment_end, bytes.end()));
                 break;
             }
         };
@@ -521,13 +525,15 @@ fn corroborated(
 /// point, as the last durable batch does, or where the next segment begins.
 fn best_start(candidates: &[Candidate], before: (u64, Offset), plausible: &Plausible<'_>, is_borne_out: bool) -> usize {
     const BORNE_OUT: u32 = 1000;
-    let Plausible { contiguous, durable_below: durable, offset_end, .. } = *plausible;
+    let Plausible { contiguous, durable_below: durable, durable_position, offset_end, .. } = *plausible;
     let Some(last) = candidates.len().checked_sub(1) else { return 0 };
     // From each candidate on: the credit of the rest of the way, and the offset that it ends with.
     let mut ways = [(0, Reverse(Offset(0))); CANDIDATES_MAX];
     for at in (0..=last).rev() {
         let candidate = candidates[at];
-        let ends_there = durable > 0 && candidate.next_offset == durable || candidate.next_offset == offset_end;
+        let is_below = durable_position == 0 || candidate.end <= durable_position;
+        let is_at_point = durable > 0 && candidate.next_offset == durable && is_below;
+        let ends_there = is_at_point || candidate.next_offset == offset_end;
         let borne_out = if at == last && (is_borne_out || ends_there) { BORNE_OUT } else { 0 };
         let end = (borne_out, Reverse(candidate.next_offset));
         let goes_on = (at + 1..=last)
@@ -830,6 +836,13 @@ mod tests {
             assert_eq!([8, 7, 0].map(|claimed| found(claimed, rules)), [Some(8); 3], "{contiguous}");
             let is_behind = Plausible { durable_position: end + 1, ..rules };
             assert_eq!(found(7, is_behind), Some(7), "the file is cut short");
+            let found_at = |offset_min| {
+                let rules = Plausible { offset_min: Offset(offset_min), epochs: None, ..rules };
+                let bytes = [&[9; 20][..], &batch(Offset(7), 0, 4, 10)].concat();
+                goes_on(&bytes, 20, &rules).map(|(position, base_offset)| (position, base_offset.0))
+            };
+            assert_eq!(found_at(8), None, "it is what is damaged");
+            assert_eq!(found_at(0), contiguous.then_some((20, 8)), "something is missing");
             let is_contradicted = Plausible { offset_min: Offset(9), ..rules };
             assert_eq!(found(9, is_contradicted), (!contiguous).then_some(9), "{contiguous}");
         }

@@ -29,7 +29,8 @@ use crate::segment::walk::Walker;
 use crate::segment::{HeaderWalk, Window};
 use crate::storage::{Access, DirEntry, LEADS_NOWHERE, LOCK_FILE, Storage};
 use crate::store::{
-    PARTITIONS_MAX, RetentionHolds, are_settings_lost, is_in_the_way, only_swap, read_config, settings_to_heal, survey,
+    PARTITIONS_MAX, RetentionHolds, are_settings_lost, is_in_the_way, made_for_another, only_swap, read_config,
+    settings_to_heal, survey,
 };
 
 /// A log that keeps changing under the check is checked so often.
@@ -128,6 +129,12 @@ pub(super) fn check_store(
             } else if are_settings_lost(&**storage, &name, is_recorded) {
                 let text = "missing: the defaults count, and nothing is deleted until it is altered";
                 findings.store(Severity::Note, &format!("{name}/{}", file_names::TOPIC_CONFIG), text);
+            }
+        }
+        for name in &names {
+            if let Some(made_for) = made_for_another(&**storage, name) {
+                let text = format!("the directory was made for {made_for}: it was renamed, or copied, since");
+                findings.store(Severity::Note, &format!("{name}/{}", file_names::OWN_FILE), text);
             }
         }
         for (file, reason) in RetentionHolds::read_leniently(&**storage)?.unreadable {

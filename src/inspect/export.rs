@@ -600,13 +600,13 @@ impl Exporter<'_> {
         damage: &Damage,
     ) -> Result<()> {
         let Damage { position, first_offset, .. } = *damage;
-        if let Some(size) = damage.wrong_base {
-            let mut bytes = walker.bytes(position, size as usize)[..size as usize].to_vec();
-            bytes[..8].copy_from_slice(&first_offset.0.to_be_bytes());
+        if let Some(right) = damage.wrong_base {
+            let size = (right.end - right.position) as usize;
+            let mut bytes = walker.bytes(position, size)[..size].to_vec();
+            bytes[..8].copy_from_slice(&right.base_offset.0.to_be_bytes());
             self.reached = Some(walker.expected());
             if let Ok(batch) = RecordBatch::parse(&bytes) {
-                let next_offset = first_offset + (batch.next_offset() - batch.base_offset());
-                return self.batch(path, position, base, &batch, (first_offset, next_offset));
+                return self.batch(path, position, base, &batch, (right.base_offset, right.next_offset));
             }
         }
         let behind = match upper {

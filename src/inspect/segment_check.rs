@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use edgelog_core::limits::{READABLE_BYTES_MAX, SEGMENT_BYTES_MAX};
 use edgelog_core::{
-    DecodeError, EpochTableView, HEADER_LEN, LeaderEpoch, NO_LEADER_EPOCH, Offset, OldMessage, Position, RecordBatch,
+    Candidate, DecodeError, EpochTableView, HEADER_LEN, LeaderEpoch, NO_LEADER_EPOCH, Offset, OldMessage, Position,
+    RecordBatch,
 };
 
 use super::indexes::IndexCheck;
@@ -335,12 +336,18 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             return self.on_damaged_end(damage, text);
         }
         self.plan.rewrite = true;
-        if let Some(size) = damage.wrong_base {
+        if let Some(right) = damage.wrong_base {
             let next = self.walker.expected();
-            text.push_str("; the batch holds but for its base offset: repair puts it right");
-            self.log.lose(self.path.to_owned(), Some(position), first_offset, next, text);
-            self.indexes.skip_to(position + u64::from(size), next);
-            (self.told_to, self.valid_end) = (next, position + u64::from(size));
+            if damage.is_read {
+                text.push_str("; where it ends says so: it is read as that, and the next open puts it right");
+                self.add(Severity::Heals, position, text);
+                self.count_displaced(&right);
+            } else {
+                text.push_str("; the batch holds but for its base offset: repair puts it right");
+                self.log.lose(self.path.to_owned(), Some(position), first_offset, next, text);
+                self.indexes.skip_to(right.end, next);
+            }
+            (self.told_to, self.valid_end) = (next, right.end);
             return Flow::Continue;
         }
         // Above the recovery point a history that was truncated ends the log; what else follows, it goes on with.
@@ -366,6 +373,21 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             return Flow::EndOfLog;
         }
         Flow::Continue
+    }
+
+    /// A batch that is read at another place than it says.
+    fn count_displaced(&mut self, right: &Candidate) {
+        let size = (right.end - right.position) as usize;
+        let mut bytes = self.walker.bytes(right.position, size)[..size].to_vec();
+        bytes[..8].copy_from_slice(&right.base_offset.0.to_be_bytes());
+        let Ok(batch) = RecordBatch::parse(&bytes) else { return };
+        self.log.log.batches += 1;
+        if !batch.is_control() {
+            let count = self.log.decompressor.check(&batch).map_or(0, |(count, _)| count);
+            let from = self.reached.max(self.log.facts.log_start());
+            self.log.log.records += count - records_elsewhere(from, right.next_offset, &batch, self.log.decompressor);
+        }
+        self.indexes.on_batch(right.position, &batch, right.next_offset - 1);
     }
 
     /// Damage above the recovery point ends the log. Where valid batches follow in the boot that wrote them, no crash

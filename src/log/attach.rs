@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use edgelog_core::limits::READABLE_BYTES_MAX;
 use edgelog_core::{
     Continuation, Effort, EpochEntry, EpochLearner, EpochTable, HEADER_LEN, Judgement, NO_LEADER_EPOCH, Offset,
-    Position, SegmentBytes, Standing,
+    Position, RecordBatch, SegmentBytes, Standing,
 };
 
 use super::attachment::{Attachment, POLL_MAX, POLL_MIN};
@@ -427,9 +427,10 @@ impl LogShared {
             let due = Continuation {
                 epochs: at.id.map(|_| epochs.view()),
                 epoch_before: at.epoch_before,
+                durable_position: self.position_in(at.segment.base_offset, at.durable),
                 ..self.due(at.next_offset, at.offset_end)
             };
-            let batch = match due.judge(&bytes[from..]) {
+            let batch = match due.judge(bytes.get(from..).unwrap_or_default()) {
                 Judgement::Continues { right_epoch: Some(_), .. } | Judgement::Stale { .. } if may_ask => {
                     // An epoch lasts in the checkpoint before its first batch: one that is not known here may be new,
                     // or the field is damaged.
@@ -442,31 +443,38 @@ impl LogShared {
                     }
                     continue;
                 }
-                Judgement::Continues { batch, .. } => batch,
+                Judgement::Continues { batch, .. } => Some(batch),
                 Judgement::NeedMore { needed: more } => {
                     needed = Some(more);
                     break;
                 }
+                // What is known of its end may say that its base offset alone is damaged.
+                Judgement::Damage(_) if !due.contiguous && may_be_displaced(at, &due) => None,
                 Judgement::Stale { .. } | Judgement::End | Judgement::Damage(_) => break,
             };
             let due = Continuation { epochs: None, ..due };
             drop(epochs);
-            let mut next_offset = batch.next_offset();
-            if !due.contiguous && (batch.base_offset() > due.next_offset || !batch.is_whole()) {
+            let is_as_it_says = |batch: &RecordBatch<'_>| {
+                let is_at_point = u64::from(at.position) + batch.size() as u64 == due.durable_position;
+                due.contiguous || batch.base_offset() == due.next_offset && batch.is_whole() && !is_at_point
+            };
+            let (size, base_offset, next_offset, epoch) = match batch.filter(is_as_it_says) {
+                Some(batch) => (batch.size(), batch.base_offset(), batch.next_offset(), batch.partition_leader_epoch()),
                 // What stands behind it may contradict its offsets.
-                match judge_in_file(at, at.position, due)? {
-                    Standing::Batch { batch, .. } => next_offset = batch.next_offset,
+                None => match judge_in_file(at, at.position, due)? {
+                    Standing::Batch { batch, epoch, .. } => {
+                        ((batch.end - batch.position) as usize, batch.base_offset, batch.next_offset, epoch)
+                    }
                     _ => break,
-                }
-            }
+                },
+            };
             if at.id.is_none() {
-                let (epoch, offset) = (batch.partition_leader_epoch(), batch.base_offset());
-                at.learner.learn(&mut self.epochs.write(), epoch, offset);
+                at.learner.learn(&mut self.epochs.write(), epoch, base_offset);
             }
             at.next_offset = next_offset;
-            at.epoch_before = Some(batch.partition_leader_epoch());
-            at.position += batch.size() as u32;
-            from += batch.size();
+            at.epoch_before = Some(epoch);
+            at.position += size as u32;
+            from += size;
             // Published one by one: what is read of the checkpoint in between may begin the log again.
             self.publish(at);
         }
@@ -577,6 +585,12 @@ impl LogShared {
         self.validate_on(at)?;
         Ok(())
     }
+}
+
+/// Whether the end of what stands at the attachment's place may be known: below the place of the recovery point, and in
+/// a log that no checkpoint knows.
+fn may_be_displaced(at: &Attachment, due: &Continuation<'_>) -> bool {
+    u64::from(at.position) < due.durable_position || at.id.is_none()
 }
 
 /// Judges the batch at `position` of the attachment's segment by what stands behind it in the file.

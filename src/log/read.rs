@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use edgelog_core::config::IsolationLevel;
 use edgelog_core::{
     Candidate, CompressionType, Continuation, DecodeError, Effort, HEADER_LEN, LeaderEpoch, Offset, OffsetAndEpoch,
-    Position, Standing, TimestampMs, follows,
+    Position, RecordBatch, Standing, TimestampMs, follows,
 };
 
 use super::batch::Batch;
@@ -21,8 +21,12 @@ use super::signal::Signal;
 use super::transactions::{LeftOut, Stable};
 use super::types::{OffsetSpec, ReadUpTo, ReaderOptions};
 use crate::error::{DamageKind, Error, Result};
-use crate::segment::{Cursor, Lent, Segment};
+use crate::segment::{BatchBytes, Cursor, Lent, Segment};
 use crate::sync::Ordering;
+
+mod mend;
+
+use mend::Walked;
 
 impl Log {
     /// A reader that begins where `from` says and stops at the high watermark.
@@ -134,20 +138,12 @@ impl Place {
 enum Reached {
     /// Batch by batch from the segment's start, each checked.
     Walked,
-    /// As [`Walked`](Reached::Walked), and the walk found damage here.
+    /// As [`Walked`](Reached::Walked), and the walk found damage here, or the batch that was looked for.
     Damaged,
     /// By the offset index, or on from a batch that was passed over by its header.
     Jumped,
     /// By headers alone; the last batch that was passed over stands there.
     Hopped(Position),
-}
-
-/// Where a walk through a segment ended.
-enum Walked {
-    /// At the batch that holds the offset looked for, or at the first one behind it.
-    Batch(Place),
-    /// At the segment's end, or at damage behind which nothing at or before that offset follows.
-    Stopped(Place),
 }
 
 impl Reader {
@@ -472,7 +468,10 @@ impl Reader {
         let (segment, position) = (&place.segment, place.position);
         let batch = match self.cursor.batch(segment, position, len)? {
             Ok(batch) => batch,
-            Err(error) => return self.not_a_batch(error),
+            Err(error) => {
+                let displaced = self.displaced(position, len)?;
+                return displaced.map_or_else(|| self.not_a_batch(error), Ok);
+            }
         };
         let (base_offset, next_offset, size) = (batch.base_offset(), batch.next_offset(), batch.size());
         let offsets = (base_offset, batch.last_offset());
@@ -495,7 +494,7 @@ impl Reader {
         if self.bounds.0 != segment.base_offset || !contiguous {
             self.bounds = (segment.base_offset, self.log.base_after(segment.base_offset));
         }
-        let due = Reader::due(&self.log, contiguous, self.bounds.1, expected.unwrap_or(base_offset));
+        let due = Reader::due(&self.log, contiguous, self.bounds, expected.unwrap_or(base_offset));
         let misplaced = match due.check_place(&batch) {
             // An index names the last offset of a batch: none that reaches further stands at its word.
             Ok(()) if expected.is_none() && (base_offset > self.position || next_offset > self.position + 1) => {
@@ -507,7 +506,8 @@ impl Reader {
         if let Err(error) = checked {
             return Err(self.damaged(DamageKind::Batch(error)));
         }
-        if let Some(source) = misplaced {
+        // In a log whose offsets need only rise, the way here may know better than the batch where it belongs.
+        if let Some(source) = misplaced.filter(|_| contiguous || expected.is_none()) {
             return Err(self.damaged(source));
         }
         if !contiguous && base_offset > self.position && self.check_hopped()? {
@@ -518,15 +518,34 @@ impl Reader {
             (self.table_epoch, self.epoch_range) = self.log.epoch_around(base_offset);
         }
         let epoch = if contiguous { self.table_epoch.unwrap_or(claimed) } else { claimed };
-        let says = next_offset;
-        let next_offset = if contiguous { says } else { self.next_in_imported(due, position, len, size)? };
+        let mut ends_before = next_offset;
+        if !contiguous {
+            let Some(next) = self.next_in_imported(due, position, len, size)? else {
+                let displaced = self.displaced(position, len)?;
+                return displaced.ok_or_else(|| self.damaged(DamageKind::WrongOffset { found: base_offset }));
+            };
+            ends_before = next;
+        }
         // What lies behind where it ends, though it says otherwise, is read from where the log goes on.
-        let until = if next_offset < says { next_offset } else { Offset::MAX };
+        let until = if ends_before < next_offset { ends_before } else { Offset::MAX };
         let place = self.place.as_ref().expect("located above");
         let bytes = self.cursor.keep(&place.segment, position, size);
+        Ok(self.give(bytes, offsets, (ends_before, until), epoch, (control, compressed)))
+    }
+
+    /// Gives out a batch that ends before `next_offset`, with its records up to before `until`, and goes on behind it.
+    #[inline]
+    fn give(
+        &mut self,
+        bytes: BatchBytes,
+        offsets: (Offset, Offset),
+        (next_offset, until): (Offset, Offset),
+        epoch: LeaderEpoch,
+        (control, compressed): (bool, bool),
+    ) -> Step {
         let from = self.position;
         let place = self.place.as_mut().expect("located above");
-        place.position += size as u32;
+        place.position += bytes.len() as u32;
         place.expected = Some(next_offset);
         match place.reached {
             Reached::Walked | Reached::Jumped => {}
@@ -535,27 +554,43 @@ impl Reader {
         }
         if next_offset <= from {
             // The batches behind it bear out that it ends before what it says.
-            return Ok(Step::Moved);
+            return Step::Moved;
         }
         self.position = next_offset;
         self.epoch = Some(epoch);
         if control && !self.has_control {
             // Transaction markers in imported logs: no application ever sees them.
-            return Ok(Step::Moved);
+            return Step::Moved;
         }
         let pool = compressed.then(|| (Arc::clone(&self.log.pool), self.log.decompressed_bytes_max));
-        Ok(Step::Batch(Batch::new(bytes, offsets, from..until, epoch, pool)))
+        Step::Batch(Batch::new(bytes, offsets, from..until, epoch, pool))
     }
 
-    /// What the batch of `next_offset` is held to, in a segment whose offsets end before `offset_end`.
+    /// The batch at the reader's place, where what is known of its end says other offsets than it does itself.
+    #[cold]
+    fn displaced(&mut self, position: Position, len: Position) -> Result<Option<Step>> {
+        let place = self.place.as_ref().expect("in a segment");
+        let (segment, Some(expected)) = (Arc::clone(&place.segment), place.expected) else { return Ok(None) };
+        let found = self.standing_at(&segment, position, len, expected);
+        let Standing::Batch { batch, epoch, is_displaced: true, .. } = found else { return Ok(None) };
+        let size = (batch.end - batch.position) as usize;
+        self.cursor.bytes(&segment, position, len, size)?;
+        let bytes = self.cursor.keep_at(&segment, position, size, batch.base_offset);
+        let Ok(view) = RecordBatch::parse(&bytes) else { return Ok(None) };
+        let kind = (view.is_control(), view.compression() != CompressionType::None);
+        let offsets = (batch.base_offset, batch.next_offset - 1);
+        Ok(Some(self.give(bytes, offsets, (batch.next_offset, Offset::MAX), epoch, kind)))
+    }
+
+    /// What the batch of `next_offset` is held to, in the segment of these bounds.
     #[inline]
-    fn due(log: &LogShared, contiguous: bool, offset_end: Offset, next_offset: Offset) -> Continuation<'static> {
+    fn due(log: &LogShared, contiguous: bool, bounds: (Offset, Offset), next_offset: Offset) -> Continuation<'static> {
         Continuation {
             next_offset,
             contiguous,
-            offset_end,
+            offset_end: bounds.1,
             durable_below: if contiguous { Offset(0) } else { log.recovery_point.load(Ordering::Acquire) },
-            durable_position: 0,
+            durable_position: if contiguous { 0 } else { log.durable_position(bounds.0) },
             unbroken_from: if contiguous { Offset::MAX } else { log.unbroken_from.load(Ordering::Relaxed) },
             epochs: None,
             epoch_before: None,
@@ -564,22 +599,23 @@ impl Reader {
     }
 
     /// In a log whose offsets need only rise: holds the batch at the reader's place against what stands behind it, and
-    /// returns the offset that is due there.
+    /// returns the offset that is due there; `None` where the batch is known to have other offsets than it says.
     fn next_in_imported(
         &mut self,
         due: Continuation<'_>,
         position: Position,
         end: Position,
         size: usize,
-    ) -> Result<Offset> {
+    ) -> Result<Option<Offset>> {
         let segment = Arc::clone(&self.place.as_ref().expect("located").segment);
         let mut effort = Effort::for_segment(u64::from(end));
         let mut bytes = Lent { cursor: &mut self.cursor, segment: &segment, end };
         match due.judge_at(&mut bytes, u64::from(position), &mut effort) {
+            Standing::Batch { is_displaced: true, .. } => Ok(None),
             Standing::Batch { batch, .. } => {
                 // The look at what stands behind may have moved the stretch on.
                 self.cursor.bytes(&segment, position, end, size)?;
-                Ok(batch.next_offset)
+                Ok(Some(batch.next_offset))
             }
             Standing::Damage(error) => Err(self.damaged(misplaced(error))),
             // A batch was parsed here: the file is another one by now.
@@ -598,14 +634,18 @@ impl Reader {
         end: Position,
         expected: Offset,
     ) -> Option<Candidate> {
-        let offset_end = self.log.base_after(segment.base_offset);
-        let due = Continuation { check_crc: true, ..Reader::due(&self.log, self.contiguous, offset_end, expected) };
-        let mut effort = Effort::for_segment(u64::from(end));
-        let mut bytes = Lent { cursor: &mut self.cursor, segment, end };
-        match due.judge_at(&mut bytes, u64::from(position), &mut effort) {
+        match self.standing_at(segment, position, end, expected) {
             Standing::Batch { batch, .. } => Some(batch),
             _ => None,
         }
+    }
+
+    /// What stands at `position` of `segment`, every checksum computed, where `expected` is due.
+    fn standing_at(&mut self, segment: &Segment, position: Position, end: Position, expected: Offset) -> Standing {
+        let bounds = (segment.base_offset, self.log.base_after(segment.base_offset));
+        let due = Continuation { check_crc: true, ..Reader::due(&self.log, self.contiguous, bounds, expected) };
+        let mut bytes = Lent { cursor: &mut self.cursor, segment, end };
+        due.judge_at(&mut bytes, u64::from(position), &mut Effort::for_segment(u64::from(end)))
     }
 
     /// Finds the segment that holds the position and, by its index, a batch at or before it.
@@ -776,104 +816,6 @@ impl Reader {
         self.damage = Some(place);
         self.cursor.release();
         error
-    }
-
-    /// Sorts out an error. Returns to try again where a walk from the segment's start comes to another place; gives the
-    /// error back where a segment was taken by retention or records are lost.
-    #[cold]
-    fn mend(&mut self, error: Error) -> Result<()> {
-        if let (None, Error::CorruptRecord { .. }) = (&self.damage, &error) {
-            self.damage = self.place.take();
-        }
-        if let Some(damage) = self.damage.take() {
-            let is_walked = matches!(damage.reached, Reached::Walked | Reached::Damaged);
-            if damage.expected.is_none() {
-                self.correct_indexes(&damage.segment)?;
-            }
-            let from = if is_walked { damage.clone() } else { Place::at_start(Arc::clone(&damage.segment)) };
-            let place = match self.walk(from, self.position)? {
-                Walked::Batch(place) => place,
-                // Looked at there, so that the error says what stands there.
-                Walked::Stopped(place) => Place { reached: Reached::Damaged, ..place },
-            };
-            if !is_walked || place.position != damage.position {
-                self.place = Some(place);
-                return Ok(());
-            }
-            self.damage = Some(damage);
-        } else if is_gone(&error) {
-            // Retention took the segment between looking it up and opening it.
-            self.place = None;
-            self.cursor.release();
-            let start = self.log.log_start_offset.load(Ordering::Acquire);
-            self.log.forget_missing_segments()?;
-            let start = start.max(self.log.log_start_offset.load(Ordering::Acquire));
-            if self.position < start {
-                let end = self.log.log_end_offset.load(Ordering::Acquire);
-                return Err(Error::OffsetOutOfRange {
-                    requested: self.position,
-                    log_start_offset: start,
-                    log_end_offset: end,
-                });
-            }
-        }
-        Err(error)
-    }
-
-    /// Walks on from a place that a walk from the segment's start has come to: from batch to batch by their checksums,
-    /// and over damage as [`skip_damage`](Self::skip_damage) goes over it, up to the batch that holds `target`.
-    ///
-    /// A header that was believed unchecked can name any length and any offset; whatever was made of it is put right
-    /// here. Damage among records before `target` takes nothing that was asked for.
-    fn walk(&mut self, from: Place, target: Offset) -> Result<Walked> {
-        let Place { segment, position: mut at, expected, .. } = from;
-        let mut expected = expected.unwrap_or(segment.base_offset);
-        let len = segment.len()?;
-        let end = self.log.log_end_offset.load(Ordering::Acquire);
-        let upper = self.log.segment_after(segment.base_offset).map_or(end, |next| next.base_offset);
-        let place = |segment, position, expected| Place {
-            segment,
-            position,
-            expected: Some(expected),
-            reached: Reached::Walked,
-        };
-        while at < len {
-            if let Some(batch) = self.batch_that_holds(&segment, at, len, expected) {
-                if batch.next_offset > target {
-                    return Ok(Walked::Batch(place(segment, at, expected)));
-                }
-                (at, expected) = (Position(batch.end as u32), batch.next_offset);
-                continue;
-            }
-            match self.log.resync(&segment, at, expected, upper)?.batch {
-                Some((position, base_offset)) if base_offset <= target => (at, expected) = (position, base_offset),
-                _ => break,
-            }
-        }
-        Ok(Walked::Stopped(place(segment, at, expected)))
-    }
-
-    /// Before a hole is believed: does the batch hold that was passed over last? Where it does not, what seems to be
-    /// the hole's end is the damage's. Returns whether there was one to look at.
-    fn check_hopped(&mut self) -> Result<bool> {
-        let Some(place) = &mut self.place else { return Ok(false) };
-        let Place { segment, reached: Reached::Hopped(last), .. } = &*place else { return Ok(false) };
-        let len = segment.len()?;
-        let holds = match self.cursor.batch(segment, *last, len)? {
-            Ok(batch) if self.options.check_crcs => batch.verify_crc(),
-            Ok(_) => Ok(()),
-            Err(error) => Err(error),
-        };
-        place.reached = Reached::Jumped;
-        holds.map(|()| true).map_err(|error| self.damaged(DamageKind::Batch(error)))
-    }
-
-    /// The index led to a place that holds no batch: later readers shall not be led there.
-    fn correct_indexes(&self, segment: &Segment) -> Result<()> {
-        if segment.correct_indexes(&self.log.pool)? {
-            tracing::warn!(log = %self.log.name, file = segment.path(), "an index did not match its segment");
-        }
-        Ok(())
     }
 }
 

@@ -35,13 +35,18 @@ impl LogShared {
         first_offset: Offset,
         upper: Offset,
     ) -> Result<Resynced> {
+        let durable_position = self.durable_position(segment.base_offset);
+        let due = Continuation { durable_position, ..self.due(first_offset, upper) };
+        segment.resync(damaged, segment.len()?, &due.plausible(), &self.pool)
+    }
+
+    /// Where the recovery point stands in the segment at `base_offset`; 0 where it does not.
+    pub(super) fn durable_position(&self, base_offset: Offset) -> u64 {
         let point = match &self.role {
             Role::Writer(writer) => *writer.durable.lock(),
             Role::Attached(attached) => attached.attachment.lock().durable,
         };
-        let durable_position = self.position_in(segment.base_offset, point);
-        let due = Continuation { durable_position, ..self.due(first_offset, upper) };
-        segment.resync(damaged, segment.len()?, &due.plausible(), &self.pool)
+        self.position_in(base_offset, point)
     }
 
     /// Where the recovery point stands in the segment at `base_offset`, if it is `point`: it may have risen since.

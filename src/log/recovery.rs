@@ -19,7 +19,7 @@ use std::sync::Arc;
 use edgelog_core::limits::{HOLE_MAX, SEGMENT_BYTES_MAX};
 use edgelog_core::{
     Candidate, Continuation, Effort, EpochLearner, LEADER_EPOCH_MAX, LeaderEpoch, OFFSET_MAX, Offset, Position,
-    Standing, displaced_batch,
+    Standing,
 };
 
 use super::lost_range::LostRange;
@@ -194,13 +194,16 @@ struct Stepped {
     next_offset: Offset,
     epoch: LeaderEpoch,
     records: u64,
+    /// The base offset, where the batch's own field says another.
+    right_base: Option<Offset>,
 }
 
 impl Stepped {
-    fn new(batch: &Candidate, epoch: LeaderEpoch) -> Stepped {
+    fn new(batch: &Candidate, epoch: LeaderEpoch, is_displaced: bool) -> Stepped {
         let Candidate { position, end, base_offset, next_offset } = *batch;
         let records = u64::try_from(next_offset - base_offset).unwrap_or(0);
-        Stepped { size: (end - position) as u32, next_offset, epoch, records }
+        let right_base = is_displaced.then_some(base_offset);
+        Stepped { size: (end - position) as u32, next_offset, epoch, records, right_base }
     }
 }
 
@@ -303,10 +306,7 @@ impl Recovery<'_> {
         for (at, &base) in bases.iter().enumerate().skip(first) {
             let segment = self.segment(base);
             let upper = bases.get(at + 1).copied();
-            let mut walked = self.walk(&segment, saved_point, upper)?;
-            if upper.is_none() && self.is_whole() && !walked.to_the_end {
-                self.mend_end(&segment, &mut walked)?;
-            }
+            let walked = self.walk(&segment, saved_point, upper)?;
             self.report.recovered_records += walked.records;
             (position, end) = (walked.position, walked.next_offset);
             reached = end.max(reached);
@@ -334,11 +334,6 @@ impl Recovery<'_> {
         let deleted = self.deleted_below(bases, end, saved_point.offset);
         let mut start = deleted.max(bases.first().copied().unwrap_or(deleted.max(Offset(0)))).max(Offset(0));
         self.report_missing_start(start);
-        if let Some(last) = segments.last().filter(|_| end < saved_point.offset) {
-            if let Some(batch) = self.put_base_right(last, position, end, saved_point.offset)? {
-                (position, end) = (Position(batch.end as u32), batch.next_offset);
-            }
-        }
         if segments.is_empty() || end < saved_point.offset {
             // Durable records are gone. Their offsets are not given out again: a new segment begins behind them.
             let lost_from = if segments.is_empty() { start } else { end };
@@ -399,17 +394,6 @@ impl Recovery<'_> {
         Ok(&[])
     }
 
-    /// Without a checkpoint: takes in the batch at which the walk over the last segment has stopped, where its base
-    /// offset alone is damaged and a file next to the segment says so.
-    fn mend_end(&mut self, segment: &Segment, walked: &mut Walked) -> Result<()> {
-        let Some(batch) = self.put_base_right(segment, walked.position, walked.next_offset, Offset::MAX)? else {
-            return Ok(());
-        };
-        (walked.position, walked.next_offset) = (Position(batch.end as u32), batch.next_offset);
-        walked.to_the_end = walked.position >= segment.len()?;
-        Ok(())
-    }
-
     /// Of the last segment, whose batches end at `position`, and of sealed ones: the crash may have come before the
     /// indexes of what was sealed last were written, or reached the medium.
     fn mark_stale_indexes(&self, segments: &[Arc<Segment>], position: Position) {
@@ -425,36 +409,16 @@ impl Recovery<'_> {
         }
     }
 
-    /// Where nothing but the base offset of the last batch is damaged, which is due as `end` at `position`, and where
-    /// the recovery point (or, without a checkpoint, a file next to the segment) says where it ends: writes the right
-    /// one, and returns the batch. Offsets need only rise here, so what the batch says would be believed once the log
-    /// goes on behind it.
-    fn put_base_right(
-        &mut self,
-        segment: &Segment,
-        position: Position,
-        end: Offset,
-        point: Offset,
-    ) -> Result<Option<Candidate>> {
-        let mut window = Window::new(Arc::clone(segment.file()?), u64::from(segment.len()?));
-        let batch = displaced_batch(&mut window, u64::from(position), end);
-        let is_named = |next: Offset| self.is_whole() && segment.named_ends(true).has(next);
-        let fits = |batch: &Candidate| {
-            (batch.next_offset == point || is_named(batch.next_offset)) && window.first_nonzero(batch.end).is_none()
-        };
-        let Some(batch) = batch.filter(fits).filter(|_| self.log.origin() == Origin::Imported) else {
-            return Ok(None);
-        };
+    /// Writes the right base offset of a batch that readers find to have another one than it says. They know it by its
+    /// end; once the log goes on behind it, nothing would contradict it.
+    fn put_base_right(&mut self, segment: &Segment, position: Position, base: Offset, next: Offset) -> Result<()> {
         let path = segment.path();
         let file = self.log.storage.open(&path, Access::Write).map_err(Error::storage("open", &path))?;
         // Made durable with all that is accepted. Torn, it is damage to the same field.
-        file.write_at(&end.0.to_be_bytes(), u64::from(position)).map_err(Error::storage("write", &path))?;
-        self.report.lost.retain(|range| range.position != position || range.file != path);
-        self.report.put_right.push(LostRange {
-            resumes_at: Some(position),
-            ..lost_range(&path, None, end, batch.next_offset, position)
-        });
-        Ok(Some(batch))
+        file.write_at(&base.0.to_be_bytes(), u64::from(position)).map_err(Error::storage("write", &path))?;
+        let range = lost_range(&path, None, base, next, position);
+        self.report.put_right.push(LostRange { resumes_at: Some(position), ..range });
+        Ok(())
     }
 
     /// The offset behind `point`, and, where offsets need only rise, behind all that the valid batches from `position`
@@ -612,6 +576,10 @@ impl Recovery<'_> {
         while walked.position < len {
             let is_below = walked.next_offset < saved.offset;
             let mut due = self.due(walked.next_offset, saved, next_base);
+            due.durable_position = saved.position_in(segment.base_offset);
+            if self.is_whole() {
+                due.durable_below = Offset(0);
+            }
             due.check_crc |= checks_all;
             let is_checked = due.check_crc;
             let stepped = self.step(&mut cursor, segment, walked.position, len, due);
@@ -647,6 +615,9 @@ impl Recovery<'_> {
                 }
                 continue;
             };
+            if let Some(base_offset) = stepped.right_base {
+                self.put_base_right(segment, walked.position, base_offset, stepped.next_offset)?;
+            }
             if !(is_below || self.is_whole()) {
                 walked.records += stepped.records;
             }
@@ -703,7 +674,7 @@ impl Recovery<'_> {
         let mut effort = Effort::for_segment(u64::from(len));
         let mut bytes = Lent { cursor, segment, end: len };
         match due.judge_at(&mut bytes, u64::from(position), &mut effort) {
-            Standing::Batch { batch, epoch, .. } => Ok(Some(Stepped::new(&batch, epoch))),
+            Standing::Batch { batch, epoch, is_displaced, .. } => Ok(Some(Stepped::new(&batch, epoch, is_displaced))),
             Standing::End => Ok(None),
             Standing::Stale | Standing::Cut { .. } | Standing::Damage(_) => Err(()),
         }

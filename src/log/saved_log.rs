@@ -28,9 +28,10 @@ pub(crate) struct DurablePoint {
 }
 
 impl DurablePoint {
-    /// Where in the segment at `base_offset` it stands; 0 where it does not stand in it.
+    /// Where in the segment at `base_offset` it stands; 0 where it does not stand in it. An offset behind the greatest
+    /// that a checkpoint says is not known to be the one at that place.
     pub(crate) fn position_in(&self, base_offset: Offset) -> u64 {
-        if self.base_offset == base_offset { u64::from(self.position) } else { 0 }
+        if self.base_offset == base_offset && self.offset < OFFSET_MAX { u64::from(self.position) } else { 0 }
     }
 }
 

@@ -182,6 +182,25 @@ impl Cursor {
         BatchBytes { lent, position, size }
     }
 
+    /// As [`keep`](Self::keep), a copy with the base offset that the batch is known to have.
+    #[cold]
+    pub(crate) fn keep_at(
+        &self,
+        segment: &Arc<Segment>,
+        position: Position,
+        size: usize,
+        base_offset: Offset,
+    ) -> BatchBytes {
+        let stretch = self.stretch.as_ref().expect("a batch was found in it");
+        let start = (position - stretch.position) as usize;
+        let mut copy: PooledBuffer = self.pool.take();
+        zeros::resize(&mut copy, size);
+        copy.copy_from_slice(&stretch.lease[start..start + size]);
+        copy[..8].copy_from_slice(&base_offset.0.to_be_bytes());
+        let lent = LentBatch::Alone(Lease::new(Arc::new(copy), 0..size), Arc::clone(segment));
+        BatchBytes { lent, position, size }
+    }
+
     /// Bytes from `position` on, at least `wanted` of them where there are as many below `end`.
     #[inline]
     pub(crate) fn bytes(

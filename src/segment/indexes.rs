@@ -397,7 +397,9 @@ impl Segment {
         };
         while position < len {
             let mut bytes = Lent { cursor: &mut cursor, segment: self, end: len };
-            let Standing::Batch { batch, .. } = due.judge_at(&mut bytes, u64::from(position), &mut effort) else {
+            let standing = due.judge_at(&mut bytes, u64::from(position), &mut effort);
+            // An end is known by what the batches say.
+            let Standing::Batch { batch, is_displaced: false, .. } = standing else {
                 cursor.release();
                 if !check_crcs {
                     // A header that was believed may have led here.

@@ -124,11 +124,12 @@ impl Rewriter<'_> {
     /// `false` where nothing good follows in this segment.
     fn on_damage(&mut self, damage: &Damage) -> Result<bool> {
         let Damage { position, first_offset, .. } = *damage;
-        if let Some(size) = damage.wrong_base {
-            let bytes = self.walker.bytes(position, size as usize)[..size as usize].to_vec();
-            let known = self.of.epochs.epoch_for(first_offset);
+        if let Some(batch) = damage.wrong_base {
+            let size = (batch.end - batch.position) as usize;
+            let bytes = self.walker.bytes(position, size)[..size].to_vec();
+            let known = self.of.epochs.epoch_for(batch.base_offset);
             let own = RecordBatch::peek_place(&bytes).map_or(NO_LEADER_EPOCH, |(_, epoch)| epoch);
-            self.out.write_stamped(&bytes, first_offset, known.unwrap_or(own))?;
+            self.out.write_stamped(&bytes, batch.base_offset, known.unwrap_or(own))?;
             self.done.bases_healed += 1;
             self.reached = self.walker.expected();
             return Ok(true);

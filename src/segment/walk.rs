@@ -77,8 +77,10 @@ pub(crate) struct Damage {
     pub(crate) cause: Cause,
     /// The search's effort was spent here; what lies behind was not looked at.
     pub(crate) unread_from: Option<u64>,
-    /// A batch stands there and holds in all but its base offset, which can only have been `first_offset`: its size.
-    pub(crate) wrong_base: Option<u32>,
+    /// A batch stands there and holds in all but its base offset, which can only have been this one's.
+    pub(crate) wrong_base: Option<Candidate>,
+    /// Every reader reads that batch, and the next open puts it right.
+    pub(crate) is_read: bool,
 }
 
 /// Why bytes are no batch.
@@ -259,6 +261,22 @@ impl Walker {
             return Step::End;
         }
         match self.look(position) {
+            Look::Displaced(batch) => {
+                let found = self.base_offset_at(position).unwrap_or(batch.base_offset);
+                let cause = Cause::Decode(DecodeError::NotContiguous { expected: batch.base_offset, found });
+                (self.position, self.epochs) = (batch.end, (None, None));
+                self.expected = Some(batch.next_offset);
+                Step::Damage(Damage {
+                    position,
+                    resumes_at: Some(batch.end),
+                    first_offset: batch.base_offset,
+                    next_offset: Some(batch.next_offset),
+                    cause,
+                    unread_from: None,
+                    wrong_base: Some(batch),
+                    is_read: true,
+                })
+            }
             Look::Batch(size, next_offset) => {
                 self.found = size;
                 let batch = self.batch_at(position, size);
@@ -291,6 +309,7 @@ impl Walker {
         };
         let left = usize::try_from(self.window.end() - position).unwrap_or(usize::MAX);
         let (cause, looked_at) = match standing {
+            Standing::Batch { batch, is_displaced: true, .. } => return Look::Displaced(batch),
             Standing::Batch { batch, .. } => {
                 // Lends all of it, for `batch`.
                 let size = (batch.end - position) as usize;
@@ -352,6 +371,7 @@ impl Walker {
             cause,
             unread_from: None,
             wrong_base: None,
+            is_read: false,
         };
         if !search {
             return Step::Damage(damage);
@@ -364,13 +384,13 @@ impl Walker {
         (damage.resumes_at, damage.next_offset) = (found.map(|it| it.position), found.map(|it| it.base_offset));
         self.position = damage.resumes_at.unwrap_or(self.window.end());
         let mut next_offset = damage.next_offset;
-        if let Some(Candidate { end: behind, next_offset: next, .. }) = displaced {
+        if let Some(batch @ Candidate { end: behind, next_offset: next, .. }) = displaced {
             let fits = match (damage.resumes_at, damage.next_offset) {
                 (Some(at), Some(base)) => at == behind && base == next,
                 _ => self.leads_on(next) && self.window.first_nonzero(behind).is_none(),
             };
             if fits {
-                damage.wrong_base = Some((behind - position) as u32);
+                damage.wrong_base = Some(batch);
                 next_offset = Some(next);
                 self.position = behind;
             }
@@ -462,6 +482,8 @@ pub(crate) fn is_stale(batch: &RecordBatch<'_>, epochs: EpochTableView<'_>, befo
 enum Look {
     /// Size and the offset behind.
     Batch(usize, Offset),
+    /// Its own field says another base offset.
+    Displaced(Candidate),
     Zeros,
     Invalid(Cause),
 }

@@ -23,6 +23,6 @@ pub use report::RecoveryReport;
 pub use retention_holds::{RetentionHold, RetentionHolds};
 pub use topic::{NewTopic, PARTITIONS_MAX, Topic, topic_matches};
 
-pub(crate) use ours::{claim, is_partition, only_swap, others_of, shared_directories, survey};
+pub(crate) use ours::{claim, is_partition, made_for_another, only_swap, others_of, shared_directories, survey};
 pub(crate) use random_id::random_id;
 pub(crate) use settings::{are_settings_lost, is_in_the_way, read_config, settings_to_heal};

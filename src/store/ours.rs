@@ -199,6 +199,12 @@ pub(crate) fn is_partition(storage: &dyn Storage, dir: &str) -> bool {
     files.iter().any(|file| !file.is_dir && (file.name == OWN_FILE || is_segment(file)))
 }
 
+/// The partition that the directory of `name` was made for, where that is another one: it was renamed, or copied.
+pub(crate) fn made_for_another(storage: &dyn Storage, name: &TopicPartition) -> Option<TopicPartition> {
+    let marker = read_marker(storage, &name.to_string()).ok().flatten()?;
+    Some(marker.name).filter(|made_for| made_for != name)
+}
+
 /// Whether the directory `dir` holds something, and nothing of a log: it is not removed under any name.
 fn is_cleared(storage: &dyn Storage, dir: &str) -> bool {
     let files = storage.read_dir(dir).unwrap_or_default();

@@ -138,7 +138,7 @@ fn repaired(dir: &Path) -> Seen {
 /// It was believed, and its records were given out at wrong offsets.
 #[test]
 fn the_last_batch_behind_damage_is_never_read_at_a_wrong_offset() {
-    for claimed_by in [-3, -2, -1, 1, 2, 1000, 1 << 33] {
+    for claimed_by in [-3, -1, 2, 1 << 33] {
         for base in [15, 45] {
             let dir = TempDir::new();
             assert_eq!(own(dir.path()), [0, 15, 30, 45]);
@@ -217,7 +217,7 @@ fn what_stands_behind_a_clean_end_is_no_loss() {
             own(dir.path());
             45
         } else {
-            copied(dir.path(), &[0, 7, 10]);
+            copied(dir.path(), &[0, 7, 20]);
             0
         };
         let path = segment(dir.path(), last);
@@ -258,5 +258,59 @@ fn a_last_segment_under_a_higher_name_is_behind_the_end_of_the_log() {
         assert_eq!(lost_to_the_open(dir.path()), [(45, 51)], "{named}");
         repaired(dir.path());
         assert_eq!(opened(dir.path()).offsets(), (0..45).collect::<Vec<_>>(), "{named}");
+    }
+}
+
+/// A copied log whose offsets need only rise, closed cleanly: the checkpoint knows where its last batch ends, and no
+/// checksum covers where it begins. An open puts that right, and readers called the batch lost, or gave its records at
+/// wrong offsets where it said a little more.
+#[test]
+fn the_last_batch_of_a_copied_log_is_read_where_it_ends() {
+    for (bases, is_appended_to) in [([0, 7, 10], false), ([0, 7, 20], false), ([0, 7, 20], true)] {
+        let right = if is_appended_to { 23 } else { bases[2] };
+        for claimed in [right - 3, right - 1, right, right + 1, right + 3, 1 << 41, i64::MIN] {
+            let dir = TempDir::new();
+            copied(dir.path(), &bases);
+            if is_appended_to {
+                let store = ticking().open(dir.path()).unwrap();
+                store.log("t", 0).unwrap().append(NewRecord::value(value(23).as_bytes())).unwrap();
+                store.close().unwrap();
+            }
+            let sound = attached(dir.path());
+            assert_eq!(sound.records.len(), 9 + usize::from(is_appended_to));
+            // The records of the copy are old: what is appended begins a segment.
+            let path = segment(dir.path(), if is_appended_to { right } else { 0 });
+            let mut bytes = fs::read(&path).unwrap();
+            let places = places(&bytes);
+            let last = places[places.len() - 2];
+            let epoch = RecordBatch::parse(&bytes[last..]).unwrap().partition_leader_epoch();
+            stamp_base(&mut bytes[last..], Offset(claimed), epoch);
+            fs::write(&path, &bytes).unwrap();
+
+            let case = format!("{claimed} for {right} in {bases:?}");
+            let seen = attached(dir.path());
+            assert_eq!(seen, sound, "{case}");
+            let store = Store::attach(dir.path()).unwrap();
+            let log = store.log("t", 0).unwrap();
+            for (n, (from, _)) in sound.records.iter().enumerate() {
+                let behind = read(&log, OffsetSpec::Offset(Offset(*from)));
+                assert_eq!(behind.records, sound.records[n..], "{case}, from {from}");
+            }
+            assert_eq!(read(&log, OffsetSpec::Last(2)).records, sound.records[sound.records.len() - 2..], "{case}");
+            drop((log, store));
+            let report = check(dir.path());
+            let is_wrong = claimed != right;
+            let worst = if is_wrong { Severity::Heals } else { Severity::Note };
+            assert_eq!(report.worst, Some(worst), "{case}: {report:?}");
+            let log = report.logs.iter().find(|log| log.name.topic == "t").unwrap();
+            assert_eq!(
+                (log.records as usize, log.log_end_offset.0),
+                (sound.records.len(), right + if is_appended_to { 1 } else { 3 })
+            );
+            assert_eq!(lost_to_the_open(dir.path()), [], "{case}");
+            assert_eq!(repaired(dir.path()), sound, "{case}");
+            assert_eq!(opened(dir.path()), sound, "{case}");
+            assert_eq!(check(dir.path()).worst.filter(|&worst| worst > Severity::Note), None, "{case}");
+        }
     }
 }

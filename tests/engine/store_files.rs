@@ -1,9 +1,11 @@
 //! The store's own files beside its logs, damaged, unreadable or half renamed.
 
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use crate::faults::FaultyStorage;
 use crate::support::ticking;
+use edgelog::inspect::{Selection, check};
 use edgelog::storage::{Access, MemoryStorage, Storage};
 use edgelog::{NewRecord, NewTopic, Offset, Store};
 
@@ -154,4 +156,28 @@ fn nobody_appends_to_a_topic_before_its_name_lasts() {
     for partition in 0..2 {
         store.log("t", partition).unwrap().append(NewRecord::value(b"there")).unwrap();
     }
+}
+
+/// The file of our own in a partition's directory names the partition: that of another one is noted.
+#[test]
+fn directories_that_were_exchanged_are_noted() {
+    let storage = MemoryStorage::new();
+    let store = open(&storage);
+    store.create_topic(&NewTopic::new("t").partitions(3)).unwrap();
+    store.close().unwrap();
+    drop(store);
+    let notes = || {
+        let shared: Arc<dyn Storage> = Arc::new(storage.clone());
+        let report = check(&shared, &Selection::all(), &mut |_| ControlFlow::Continue(())).unwrap();
+        assert!(report.is_sound(), "{report:?}");
+        report.findings.iter().map(ToString::to_string).filter(|text| text.contains("made for")).collect::<Vec<_>>()
+    };
+    assert_eq!(notes(), [""; 0]);
+    for (from, to) in [("t-1", "t-7"), ("t-2", "t-1"), ("t-7", "t-2")] {
+        storage.rename(from, to).unwrap();
+    }
+    let expected = [("t-1", "t-2"), ("t-2", "t-1")].map(|(name, made_for)| {
+        format!("{name}/edgelog.properties: the directory was made for {made_for}: it was renamed, or copied, since")
+    });
+    assert_eq!(notes(), expected);
 }
