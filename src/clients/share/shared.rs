@@ -415,6 +415,10 @@ impl ShareGroup {
     /// Writes the dead letters that are due, and archives their records.
     fn finish_set_aside(&self, inner: &mut Inner, durability: Durability) -> Result<()> {
         let mut due = self.due(inner)?;
+        if durability == Durability::Sync && !due.is_empty() {
+            // A process before may have died between its append and its flush.
+            inner.log.flush().map_err(ConsumerError::group(self.name()))?;
+        }
         due.sort_by(|a, b| (&a.record.target, a.record.number).cmp(&(&b.record.target, b.record.number)));
         let (group, store) = (&self.group, &*self.store);
         let writer = Writer { group, store, copies_records: self.config.copies_records };

@@ -148,6 +148,20 @@ fn what_cannot_be_written_stays_set_aside_and_the_queue_goes_on() {
 }
 
 #[test]
+fn numbers_go_on_behind_what_a_recovery_has_appended() {
+    let store = store_on(&Arc::new(MemoryStorage::new()), 3);
+    store.create_topic(&NewTopic::new("dlq.jobs").config("max.message.bytes", "100")).unwrap();
+    let mut a = worker(&store, &[("max.poll.records", "2")]);
+    assert_eq!(answer(&mut a, |_| AckType::Reject), [(0, 1), (1, 1)]);
+    drop(a);
+    store.alter_topic("dlq.jobs", &[("max.message.bytes", Some("1000"))]).unwrap();
+    let mut b = worker(&store, &[]);
+    assert_eq!(answer(&mut b, |_| AckType::Reject), [(2, 1)]);
+    let offsets: Vec<_> = dead_letters(&store.log("dlq.jobs", 0).unwrap()).iter().map(|found| found.0).collect();
+    assert_eq!(offsets, [0, 1, 2]);
+}
+
+#[test]
 fn what_was_set_aside_before_a_crash_becomes_a_dead_letter_without_its_consumer() {
     let storage = Arc::new(MemoryStorage::new());
     let store = store_on(&storage, 2);
