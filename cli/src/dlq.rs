@@ -429,6 +429,8 @@ fn requeue_log(args: &Requeue, store: &Arc<Store>, log: &Log, until: Option<Offs
         let (to, found) = (place(args, store, log.name(), record)?, DeadLetter::parse(record));
         let time = found.as_ref().and_then(|found| found.timestamp).map(|time| time.0.to_string());
         let mut headers = found.map(|found| found.headers).unwrap_or_default();
+        // Or it would expire again.
+        headers.retain(|header| header.key != b"edgelog.deadline");
         // Its own time would let retention delete it at once, where it is old.
         headers.extend(time.iter().map(|time| Header::new("edgelog.timestamp", time.as_bytes())));
         let mut again = ProducerRecord::new(&to.topic, b"").with_partition(to.partition).with_headers(&headers);

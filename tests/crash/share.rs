@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edgelog_core::TimestampMs;
+use edgelog_core::{Header, TimestampMs};
 
 use super::{AckType, ShareConsumer};
 use crate::clients::DeadLetter;
@@ -33,6 +33,8 @@ const DEAD_LETTERS: &str = "dlq.jobs";
 #[derive(Debug, Clone, Copy, Default)]
 struct Job {
     is_durable: bool,
+    /// Its time was over when it was appended.
+    is_expired: bool,
     may: Fate,
     /// What became of it for certain.
     is: Fate,
@@ -147,8 +149,14 @@ impl World {
         };
         self.next += 1;
         let durability = [Durability::Os, Durability::Sync][rng.below(2)];
-        let is_appended = log.append_with(NewRecord::value(&self.next.to_be_bytes()), durability).is_ok();
-        let job = Job { is_durable: is_appended && durability == Durability::Sync, ..Job::default() };
+        let (is_expired, deadline) = (rng.chance(10), (TIME - 1).to_string());
+        let headers = [Header::new("edgelog.deadline", deadline.as_bytes())];
+        let value = self.next.to_be_bytes();
+        let record = NewRecord::value(&value).with_headers(&headers[..usize::from(is_expired)]);
+        let is_appended = log.append_with(record, durability).is_ok();
+        let may = Fate { set_aside: is_expired, ..Fate::default() };
+        let is_durable = is_appended && durability == Durability::Sync;
+        let job = Job { is_durable, is_expired, may, ..Job::default() };
         self.known.insert(self.next, job);
         self.mark();
     }
@@ -287,13 +295,14 @@ fn verify(disk: &SimDisk, known: &Known) -> Result<ShareConsumer, String> {
     let nested = store.storage().nested("groups/g").map_err(|error| error.to_string())?;
     let own = Store::options().attach_shared(nested).map_err(|error| format!("the group's store: {error}"))?;
     count_dead_letters(&own, &mut dead)?;
-    for (job, Job { is_durable, may, is, deliveries }) in known {
+    for (job, Job { is_durable, is_expired, may, is, deliveries }) in known {
         let is_dead = match dead.get(job) {
             Some(2..) => return Err(format!("job {job} is in the dead letters twice")),
             found => found.is_some(),
         };
         match found.get(job) {
             Some(_) if is.is_done() => return Err(format!("job {job} is done, and comes again")),
+            Some(_) if *is_expired => return Err(format!("job {job} is expired, and comes")),
             Some(_) if is_dead => return Err(format!("job {job} is in the dead letters, and comes again")),
             Some(count) if count <= deliveries => {
                 return Err(format!("job {job} has come {deliveries} times, and its count is {count}"));

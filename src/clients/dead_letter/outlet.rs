@@ -77,12 +77,13 @@ impl Outlets {
         if !self.open.get(&key).is_some_and(Outlet::is_current) {
             self.open.remove(&key);
             let opened = self.open_outlet(store_of(group, store, target.home), target, name);
-            let outlet = opened.map_err(ConsumerError::dead_letters(&target.topic))?;
-            let next = self.next.entry(key.clone()).or_insert(0);
-            *next = (*next).max(outlet.numbered.last + 1);
-            self.open.insert(key.clone(), outlet);
+            self.open.insert(key.clone(), opened.map_err(ConsumerError::dead_letters(&target.topic))?);
         }
-        Ok(self.open.get_mut(&key).expect("it was opened"))
+        let outlet = self.open.get_mut(&key).expect("it was opened");
+        // What a recovery has appended since has numbers that were not given out here.
+        let next = self.next.entry(key).or_insert(0);
+        *next = (*next).max(outlet.numbered.last + 1);
+        Ok(outlet)
     }
 
     fn open_outlet(&mut self, store: &Store, target: &Target, name: &str) -> crate::Result<Outlet> {

@@ -10,6 +10,7 @@ use super::config::ShareConfig;
 use super::records::{Part, ShareRecord, ShareRecords};
 use super::shared::{Ack, ShareGroup};
 use super::table::AckType;
+use super::when::{When, when};
 use crate::clients::group::{ConsumerError, Result, Waker};
 use crate::error::Error;
 use crate::log::{OffsetSpec, Reader, TopicPartition};
@@ -79,6 +80,17 @@ struct Delivered {
     count: u16,
     ack: Option<AckType>,
     is_done: bool,
+    /// A poll has returned it.
+    is_handed_out: bool,
+}
+
+/// Records that were acquired and are not handed out.
+#[derive(Debug, Default)]
+struct Withheld {
+    /// Those whose time has not come, and in how many milliseconds they are looked at again.
+    early: Vec<(Offset, i64)>,
+    /// Those whose time is over.
+    expired: Vec<Offset>,
 }
 
 struct Callback(Box<dyn FnOnce(Result<()>) + Send>);
@@ -236,7 +248,11 @@ impl ShareConsumer {
             for assigned in &mut self.assigned {
                 assigned.tail.seek(OffsetSpec::Latest).map_err(ConsumerError::log(&assigned.name))?;
             }
-            let records = self.fetch()?;
+            let (records, is_any_withheld) = self.fetch()?;
+            if records.is_empty() && is_any_withheld {
+                // Behind those that wait there may be others.
+                continue;
+            }
             if records.is_empty() {
                 self.share.take_failure().map_or(Ok(()), Err)?;
             }
@@ -257,8 +273,9 @@ impl ShareConsumer {
         }
     }
 
-    fn fetch(&mut self) -> Result<ShareRecords> {
-        let mut records = ShareRecords::default();
+    /// Records, and whether there were some whose time has not come, or is over.
+    fn fetch(&mut self) -> Result<(ShareRecords, bool)> {
+        let (mut records, mut is_any_withheld) = (ShareRecords::default(), false);
         let mut left = self.config.poll_records_max.saturating_sub(self.delivered.len());
         for n in 0..self.assigned.len() {
             let at = (self.next + n) % self.assigned.len();
@@ -277,21 +294,33 @@ impl ShareConsumer {
                     count,
                     ack: None,
                     is_done: false,
+                    is_handed_out: false,
                 });
             }
             self.taken.sort_unstable();
-            if let Err(error) = self.read(at, &mut records) {
+            let mut withheld = Withheld::default();
+            if let Err(error) = self.read(at, &mut records, &mut withheld) {
                 self.release(&name)?;
                 self.next = at + 1;
                 return Err(ConsumerError::log(&name)(error));
             }
+            let Withheld { early, expired } = withheld;
+            if !early.is_empty() || !expired.is_empty() {
+                is_any_withheld = true;
+                let is_handed_out = |one: &Delivered| one.is_handed_out || *one.partition != *name;
+                let is_withheld = |at: Offset| expired.contains(&at) || early.iter().any(|(offset, _)| *offset == at);
+                self.delivered.retain(|one| is_handed_out(one) || !is_withheld(one.offset));
+                self.share.withhold(self.owner, &name, &early, &expired)?;
+            }
+            self.delivered.iter_mut().for_each(|one| one.is_handed_out = true);
         }
         self.next = (self.next + 1) % self.assigned.len().max(1);
-        Ok(records)
+        Ok((records, is_any_withheld))
     }
 
     /// Reads the records that were taken of a partition.
-    fn read(&mut self, at: usize, records: &mut ShareRecords) -> crate::Result<()> {
+    fn read(&mut self, at: usize, records: &mut ShareRecords, withheld: &mut Withheld) -> crate::Result<()> {
+        let now = self.store.clock().now();
         let assigned = &mut self.assigned[at];
         let mut left = &self.taken[..];
         while let Some(&(first, _)) = left.first() {
@@ -304,12 +333,26 @@ impl ShareConsumer {
             left = behind;
             let mut given = Vec::with_capacity(of_this.len());
             let mut wanted = of_this.iter().peekable();
+            let (early, expired) = (withheld.early.len(), withheld.expired.len());
             for record in batch.records()? {
-                let offset = record?.offset;
+                let record = record?;
+                let offset = record.offset;
                 while wanted.next_if(|(wanted, _)| *wanted < offset).is_some() {}
-                given.extend(wanted.next_if(|(wanted, _)| *wanted == offset).copied());
+                let Some(one) = wanted.next_if(|(wanted, _)| *wanted == offset) else { continue };
+                let time = when(&record, now);
+                let is_ours = |one: &Delivered| one.offset == offset && one.partition == assigned.name;
+                let is_renewed = || self.delivered.iter().any(|one| is_ours(one) && one.is_handed_out);
+                match time {
+                    When::Later(ms) if !is_renewed() => withheld.early.push((offset, ms)),
+                    When::Never if !is_renewed() => withheld.expired.push(offset),
+                    _ => given.push(*one),
+                }
             }
-            for &(offset, _) in of_this.iter().filter(|one| !given.contains(one)) {
+            let (early, expired) = (&withheld.early[early..], &withheld.expired[expired..]);
+            let is_there = |one: &&(Offset, u16)| {
+                given.contains(one) || expired.contains(&one.0) || early.iter().any(|(offset, _)| *offset == one.0)
+            };
+            for &(offset, _) in of_this.iter().filter(|one| !is_there(one)) {
                 // There is no such record: compaction took it.
                 let gap = self.delivered.iter_mut().find(|d| d.offset == offset && d.partition == assigned.name);
                 if let Some(gap) = gap {

@@ -8,6 +8,7 @@ mod records;
 mod set_aside;
 mod shared;
 mod table;
+mod when;
 
 pub use config::SHARE_CONSUMER_KEYS;
 pub use consumer::{ShareConsumer, ShareConsumerOptions};

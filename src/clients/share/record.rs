@@ -31,7 +31,7 @@
 //! | 19 | of each of its records: offset (8), the dead letter's number (8), delivery count (2), cause (1) |
 //!
 //! The store is 0 where the topic is in that of the records, 1 where it is in the group's own. The cause is 0 of a
-//! record that was rejected, 1 of one that came too often.
+//! record that was rejected, 1 of one that came too often, 2 of one that expired.
 
 use edgelog_core::{LeaderEpoch, Offset, TimestampMs};
 
@@ -43,6 +43,7 @@ use crate::clients::group::{Bytes, put_varint};
 const BATCH_BYTES: usize = 20;
 const SET_ASIDE_TAG: u32 = 17_764;
 const SET_ASIDE_BYTES: usize = 19;
+const CAUSES: [Cause; 3] = [Cause::Rejected, Cause::DeliveryCountExceeded, Cause::Expired];
 
 /// Which share-partition a record is of: its log's id and its number.
 pub(super) type Key = ([u8; 16], u32);
@@ -158,7 +159,7 @@ fn put_set_aside(out: &mut Vec<u8>, topic: &str, set_aside: &[&SetAside]) {
             out.extend_from_slice(&one.offset.0.to_be_bytes());
             out.extend_from_slice(&one.number.to_be_bytes());
             out.extend_from_slice(&(one.count as i16).to_be_bytes());
-            out.push(u8::from(one.cause == Cause::DeliveryCountExceeded));
+            out.push(CAUSES.iter().position(|cause| *cause == one.cause).unwrap_or_default() as u8);
         }
     }
 }
@@ -176,7 +177,8 @@ fn parse_set_aside(mut bytes: Bytes<'_>) -> Option<(String, Vec<SetAside>)> {
         for _ in 0..count {
             let (offset, number) = (Offset(bytes.i64()?), bytes.i64()?);
             let count = u16::try_from(bytes.i16()?).ok()?;
-            let cause = if bytes.array()? == [0] { Cause::Rejected } else { Cause::DeliveryCountExceeded };
+            let [cause] = bytes.array()?;
+            let cause = *CAUSES.get(usize::from(cause))?;
             found.push(SetAside { offset, count, cause, number, target: target.clone() });
         }
     }
@@ -283,7 +285,7 @@ mod tests {
 
     fn aside(n: i64) -> SetAside {
         let home = if n < 2 { Home::Group } else { Home::Store };
-        let cause = [Cause::Rejected, Cause::DeliveryCountExceeded][n as usize % 2];
+        let cause = CAUSES[n as usize % CAUSES.len()];
         let target = Target { home, topic: "dlq.t".to_owned(), partition: 2 };
         SetAside { offset: Offset(10 + n), count: 5, cause, number: 7 + n, target }
     }

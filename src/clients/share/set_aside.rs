@@ -74,10 +74,11 @@ impl Writer<'_> {
     /// them and says so.
     fn make(&self, due: &Due, mut push: impl FnMut(NewRecord<'_>) -> crate::Result<()>) -> crate::Result<()> {
         let SetAside { offset, count, cause, .. } = &due.record;
-        // As Kafka says it.
+        // The first two as Kafka says it.
         let reason = match cause {
             Cause::Rejected => "Offset rejected by client.",
             Cause::DeliveryCountExceeded => "Offset delivery count exceeded the threshold.",
+            Cause::Expired => "Offset expired: its edgelog.deadline has passed.",
         };
         let group = self.group.name();
         let copied = if self.copies_records {

@@ -313,6 +313,27 @@ impl ShareGroup {
         Ok(())
     }
 
+    /// Gives back records that were acquired and are not handed out: of some the time has not come, for so many
+    /// milliseconds, and of others it is over.
+    pub(super) fn withhold(
+        &self,
+        owner: u64,
+        name: &TopicPartition,
+        early: &[(Offset, i64)],
+        expired: &[Offset],
+    ) -> Result<()> {
+        let inner = &mut *self.state.lock();
+        let now = self.now_ms();
+        let Some(partition) = inner.partitions.get_mut(name) else { return Ok(()) };
+        for (offset, wait_ms) in early {
+            partition.table.postpone(owner, *offset, now.saturating_add(*wait_ms));
+        }
+        let Some(last) = expired.last() else { return Ok(()) };
+        let changes: Vec<_> = expired.iter().filter_map(|at| partition.table.plan_expired(owner, *at)).collect();
+        self.group.make_durable(&partition.log, *last + 1)?;
+        self.write_and_apply(inner, name, &changes)
+    }
+
     /// Ends the locks that are over, or those of a consumer.
     fn give_back(&self, inner: &mut Inner, name: &TopicPartition, owner: Option<u64>) -> Result<()> {
         let Some(partition) = inner.partitions.get(name) else { return Ok(()) };
@@ -415,6 +436,10 @@ impl ShareGroup {
     /// Writes the dead letters that are due, and archives their records.
     fn finish_set_aside(&self, inner: &mut Inner, durability: Durability) -> Result<()> {
         let mut due = self.due(inner)?;
+        if durability == Durability::Sync && !due.is_empty() {
+            // A process before may have died between its append and its flush.
+            inner.log.flush().map_err(ConsumerError::group(self.name()))?;
+        }
         due.sort_by(|a, b| (&a.record.target, a.record.number).cmp(&(&b.record.target, b.record.number)));
         let (group, store) = (&self.group, &*self.store);
         let writer = Writer { group, store, copies_records: self.config.copies_records };

@@ -4,7 +4,7 @@
 //!
 //! 1. Below `start` every record is done. It moves past records that are, and never back.
 //! 2. A record is held by one owner at a time. Accepted and archived are final.
-//! 3. A delivery count goes up by one with each acquisition, and never down.
+//! 3. A delivery count goes up by one with each acquisition, and never down, but where the record is not handed out.
 //! 4. What became of a record is first planned ([`plan`](LockTable::plan)), then written, and then applied: no consumer
 //!    is given a record on the word of a state that a power cut can take.
 
@@ -28,6 +28,8 @@ pub(crate) enum DeliveryState {
 pub(crate) enum Cause {
     Rejected,
     DeliveryCountExceeded,
+    /// Its time was over before it was handed out.
+    Expired,
 }
 
 /// What a consumer says of a record that it was given: Kafka's `AcknowledgeType`.
@@ -166,6 +168,21 @@ impl LockTable {
             return DeliveryState::Available;
         }
         self.set_aside(Cause::DeliveryCountExceeded)
+    }
+
+    /// A record that was acquired is not handed out before then.
+    pub(crate) fn postpone(&mut self, owner: u64, offset: Offset, until_ms: i64) {
+        let is_held = |slot: &&mut Slot| slot.state == DeliveryState::Acquired && slot.owner == owner;
+        if let Some(slot) = self.slot(offset).filter(is_held) {
+            (slot.state, slot.count, slot.at_ms) = (DeliveryState::Available, slot.count - 1, until_ms);
+        }
+    }
+
+    /// What becomes of a record that was acquired and is not handed out, since its time is over.
+    pub(crate) fn plan_expired(&self, owner: u64, offset: Offset) -> Option<Change> {
+        let is_held = |slot: &&Slot| slot.state == DeliveryState::Acquired && slot.owner == owner;
+        let slot = self.get(offset).filter(is_held)?;
+        Some(Change { offset, state: self.set_aside(Cause::Expired), count: slot.count - 1 })
     }
 
     fn set_aside(&self, cause: Cause) -> DeliveryState {

@@ -148,6 +148,20 @@ fn what_cannot_be_written_stays_set_aside_and_the_queue_goes_on() {
 }
 
 #[test]
+fn numbers_go_on_behind_what_a_recovery_has_appended() {
+    let store = store_on(&Arc::new(MemoryStorage::new()), 3);
+    store.create_topic(&NewTopic::new("dlq.jobs").config("max.message.bytes", "100")).unwrap();
+    let mut a = worker(&store, &[("max.poll.records", "2")]);
+    assert_eq!(answer(&mut a, |_| AckType::Reject), [(0, 1), (1, 1)]);
+    drop(a);
+    store.alter_topic("dlq.jobs", &[("max.message.bytes", Some("1000"))]).unwrap();
+    let mut b = worker(&store, &[]);
+    assert_eq!(answer(&mut b, |_| AckType::Reject), [(2, 1)]);
+    let offsets: Vec<_> = dead_letters(&store.log("dlq.jobs", 0).unwrap()).iter().map(|found| found.0).collect();
+    assert_eq!(offsets, [0, 1, 2]);
+}
+
+#[test]
 fn what_was_set_aside_before_a_crash_becomes_a_dead_letter_without_its_consumer() {
     let storage = Arc::new(MemoryStorage::new());
     let store = store_on(&storage, 2);
@@ -161,6 +175,74 @@ fn what_was_set_aside_before_a_crash_becomes_a_dead_letter_without_its_consumer(
     let found = dead_letters(&store.log("dlq.jobs", 0).unwrap());
     let gone = format!("{REJECTED} The record is not there any more.");
     assert_eq!(found, [(0, 1, None, gone.clone()), (1, 1, None, gone)]);
+}
+
+fn with_times(store: &Store, value: u8, headers: &[(&str, i64)]) {
+    let texts: Vec<_> = headers.iter().map(|(name, ms)| (*name, ms.to_string())).collect();
+    let headers: Vec<_> = texts.iter().map(|(name, text)| Header::new(name, text.as_bytes())).collect();
+    store.log("jobs", 0).unwrap().append(NewRecord::value(&[value]).with_headers(&headers)).unwrap();
+}
+
+fn clocked() -> (crate::clock::ManualClock, Arc<Store>) {
+    let clock = crate::clock::ManualClock::new(edgelog_core::TimestampMs(TIME));
+    let store = Arc::new(Store::options().clock(clock.clone()).open_on(MemoryStorage::new()).unwrap());
+    store.create_topic(&NewTopic::new("jobs")).unwrap();
+    (clock, store)
+}
+
+const TIME: i64 = 1_700_000_000_000;
+
+#[test]
+fn a_job_is_not_handed_out_before_its_time_and_holds_up_no_other() {
+    let (clock, store) = clocked();
+    with_times(&store, 0, &[("edgelog.not.before", TIME + 1)]);
+    with_times(&store, 1, &[("edgelog.not.before", TIME + 3_600_000)]);
+    with_times(&store, 2, &[("edgelog.not.before", TIME)]);
+    with_times(&store, 3, &[("edgelog.deadline", TIME + 1)]);
+    let keys = [("max.poll.records", "1"), ("share.delivery.count.limit", "1")];
+    let mut a = worker(&store, &[&keys[..], &[("share.record.lock.duration.ms", "100000000")]].concat());
+    assert_eq!(answer(&mut a, |_| AckType::Accept), [(2, 1)]);
+    assert_eq!(answer(&mut a, |_| AckType::Accept), [(3, 1)]);
+    assert_eq!(answer(&mut a, |_| AckType::Accept), []);
+    clock.set(edgelog_core::TimestampMs(TIME + 1));
+    // The wait ends by itself.
+    let records = a.poll(Duration::from_secs(600)).unwrap();
+    let found: Vec<_> =
+        records.iter().map(|record| record.unwrap()).map(|it| (it.offset, it.delivery_count())).collect();
+    assert_eq!(found, [(Offset(0), 1)]);
+    assert!(a.share.next_in_ms().is_some_and(|ms| ms <= 60_000), "it is looked at again within a minute");
+}
+
+#[test]
+fn a_job_whose_time_is_over_is_set_aside_unless_it_was_handed_out() {
+    let (clock, store) = clocked();
+    with_times(&store, 0, &[("edgelog.deadline", TIME)]);
+    with_times(&store, 1, &[("edgelog.deadline", TIME + 5), ("edgelog.not.before", TIME + 9)]);
+    with_times(&store, 2, &[("edgelog.deadline", TIME + 5)]);
+    let mut a = worker(&store, &[]);
+    assert_eq!(a.poll(NOW).unwrap().len(), 1);
+    a.acknowledge_offset(&TopicPartition::new("jobs", 0), Offset(2), AckType::Renew).unwrap();
+    let expired =
+        |offset, value| (offset, 0, Some(vec![value]), "Offset expired: its edgelog.deadline has passed.".to_owned());
+    let log = store.log("dlq.jobs", 0).unwrap();
+    assert_eq!(dead_letters(&log), [expired(0, 0)]);
+    clock.set(edgelog_core::TimestampMs(TIME + 5));
+    // What is renewed was handed out.
+    assert_eq!(answer(&mut a, |_| AckType::Release), [(2, 1)]);
+    let found = loop {
+        // The wait for its time is one of milliseconds.
+        assert_eq!(a.poll(Duration::from_millis(1)).unwrap().len(), 0);
+        let found = dead_letters(&log);
+        if found.len() == 3 {
+            break found;
+        }
+    };
+    assert!(found.contains(&expired(1, 1)), "{found:?}");
+    assert!(
+        found.iter().any(|found| found.0 == 2 && found.1 == 1 && found.3.starts_with("Offset expired")),
+        "{found:?}"
+    );
+    assert_eq!(a.share.describe(&TopicPartition::new("jobs", 0)).unwrap(), (Offset(3), 0, 0));
 }
 
 #[test]
