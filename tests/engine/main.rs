@@ -26,3 +26,4 @@ mod stress;
 mod time;
 mod two_processes;
 mod unflushed;
+mod wrong_names;
