@@ -110,7 +110,10 @@ fn print_report(report: &RepairReport, dry_run: bool) -> Result<(), Failure> {
         writeln!(out, "{}: {prefix}{}", paint.strong(escaped(&action.file)), escaped(&action.text))?;
     }
     let has_acted = |recovery: &&RecoveryReport| {
-        let is_mended = recovery.logs.iter().any(|log| !log.placed.is_empty() || !log.put_right.is_empty());
+        let is_mended = recovery
+            .logs
+            .iter()
+            .any(|log| !(log.placed.is_empty() && log.renamed.is_empty() && log.put_right.is_empty()));
         recovery.cut_bytes() > 0 || recovery.lost_offsets() > 0 || is_mended
     };
     if let Some(recovery) = report.recovery.as_ref().filter(has_acted) {

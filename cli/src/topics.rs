@@ -6,11 +6,12 @@ use std::process::ExitCode;
 
 use edgelog::edgelog_core::config::{ConfigKey, KEYS, Scope, ValueType};
 use edgelog::escape::{escaped, shown_name};
+use edgelog::inspect::{self, Selection};
 use edgelog::{NewTopic, Store, Topic};
 use serde::Serialize;
 
 use crate::context::{Context, Readable};
-use crate::failure::{DAMAGE, Failure, Outcome, confirm, refuse_stray_options, warn};
+use crate::failure::{DAMAGE, Failure, Outcome, confirm, refuse_stray_options, tell_damage, warn};
 use crate::print::{self, Align, Paint, Table};
 use crate::setting::parse_setting;
 
@@ -144,7 +145,7 @@ fn list(args: &List, ctx: &Context) -> Outcome {
         ("BYTES", Align::Right),
         ("CONFIG", Align::Left),
     ]);
-    let mut missing = Readable::default();
+    let (mut missing, mut named) = (Readable::default(), Vec::new());
     store.missing_partitions()?.iter().for_each(|name| missing.miss(name));
     let mut has_lost = missing.has_lost;
     for topic in &topics {
@@ -158,6 +159,7 @@ fn list(args: &List, ctx: &Context) -> Outcome {
         for log in &readable.logs {
             offsets += print::offsets_in(&log.offsets());
             bytes += log.size()?.1;
+            named.push(log.name().clone());
         }
         if args.json {
             let retention_suspended = retention_suspended.as_deref();
@@ -182,6 +184,13 @@ fn list(args: &List, ctx: &Context) -> Outcome {
                 "{name}: nothing is deleted by retention.ms or retention.bytes until the topic is altered: {}",
                 escaped(reason)
             ));
+        }
+    }
+    // As `stat`. A log that could not be read at all was named.
+    let storage = inspect::open_directory(ctx.dir())?;
+    for lost in inspect::check_ends(&storage, &Selection::all())? {
+        if lost.log.as_ref().is_some_and(|log| named.contains(log)) {
+            has_lost |= tell_damage(&lost);
         }
     }
     Ok(if has_lost { ExitCode::from(DAMAGE) } else { ExitCode::SUCCESS })

@@ -367,7 +367,7 @@ fn check_checkpoint(findings: &mut Findings, facts: &StoreFacts, has_logs: bool)
 }
 
 fn bytes_of(storage: &dyn Storage, name: &TopicPartition) -> u64 {
-    let Ok(listing) = Listing::read(storage, &name.to_string()) else { return 0 };
+    let Ok(listing) = Listing::by_names(storage, &name.to_string()) else { return 0 };
     listing.segments.iter().filter_map(|(_, path)| storage.metadata(path).ok()).map(|meta| meta.len).sum()
 }
 
@@ -407,7 +407,7 @@ enum Ended {
 
 impl LogCheck<'_, '_> {
     fn run(&mut self, extent: Extent) -> Result<Ended> {
-        let listing = match Listing::read(&**self.storage, &self.facts.dir) {
+        let listing = match self.list(extent) {
             Ok(listing) => listing,
             Err(Error::Storage { .. }) if self.storage.leads_nowhere(&self.facts.dir) => {
                 return Ok(self.away());
@@ -420,8 +420,9 @@ impl LogCheck<'_, '_> {
             Extent::Hidden => Extent::Names,
             extent => extent,
         };
-        // What a file of Kafka's log cleaner holds is held against all segments.
-        let extent = if listing.swaps.is_empty() { extent } else { Extent::Whole };
+        // What a file of Kafka's log cleaner holds is held against all segments, and so is a copy that holds more.
+        let holds_more = !listing.swaps.is_empty() || listing.misnamed.iter().any(|file| file.holds_more);
+        let extent = if holds_more { Extent::Whole } else { extent };
         let from = match extent {
             Extent::Whole => {
                 self.leftovers(&listing);
@@ -468,18 +469,24 @@ impl LogCheck<'_, '_> {
         if extent == Extent::Whole {
             self.settle_overlaps(&listing);
             self.swap_files(&listing);
+            self.check_copies(&listing);
             self.check_epoch_file();
         }
-        Ok(if self.has_missed_names(&listing)? { Ended::Changed } else { Ended::Done })
+        Ok(if self.has_missed_names(&listing, extent)? { Ended::Changed } else { Ended::Done })
+    }
+
+    fn list(&self, extent: Extent) -> Result<Listing> {
+        let looks_at_all = matches!(extent, Extent::Whole | Extent::Ends);
+        Listing::read(&**self.storage, &self.facts.dir, self.facts.saved.as_ref(), looks_at_all)
     }
 
     /// A name that comes to be while its directory is listed may be missed, and a later one not: whether what looks
     /// like a hole is that.
-    fn has_missed_names(&self, listing: &Listing) -> Result<bool> {
+    fn has_missed_names(&self, listing: &Listing, extent: Extent) -> Result<bool> {
         if self.facts.clean || self.findings.worst <= Some(Severity::Note) {
             return Ok(false);
         }
-        let again = Listing::read(&**self.storage, &self.facts.dir)?.segments;
+        let again = self.list(extent)?.segments;
         let is_missed = |segment: &(Offset, String)| {
             listing.segments.last().is_some_and(|last| segment < last)
                 && listing.segments.binary_search(segment).is_err()
@@ -542,6 +549,29 @@ impl LogCheck<'_, '_> {
                 self.add(Severity::Lost, path.clone(), None, None, text);
             }
             self.log.needs_decision |= !is_placed;
+        }
+    }
+
+    /// Files that begin as another segment does, under a name that is not its own: readers pass over them.
+    fn check_copies(&mut self, listing: &Listing) {
+        for file in listing.misnamed.iter().filter(|file| file.is_copy) {
+            let [path, other] = [file.name, file.base].map(|base| file_names::log_file(&self.facts.dir, base));
+            let held = Held::read(&**self.storage, &path, Some(file.base), 0).unwrap_or_default();
+            let left: Vec<_> = held.ranges.iter().flat_map(|&range| left_of(range, &self.covered)).collect();
+            if let (true, Some((first, next))) = (file.holds_more, left.first().copied()) {
+                let offsets = offsets_in_words(first, next);
+                let text =
+                    format!("begins as {other} does, and nothing reads it; it holds {offsets}, which no segment has");
+                self.add(Severity::Lost, path, None, None, text);
+                self.log.needs_decision = true;
+            } else {
+                let text = if file.name == file.base {
+                    "another file has all that is in it, and more, and nothing reads this one".to_owned()
+                } else {
+                    format!("a copy of {other} under another name, and nothing reads it")
+                };
+                self.add(Severity::Note, path, None, None, text);
+            }
         }
     }
 
@@ -619,6 +649,12 @@ impl LogCheck<'_, '_> {
             let text =
                 "recovery was cut short while it kept a tail aside; the next open puts the segment back".to_owned();
             self.add(Severity::Heals, path.clone(), None, None, text);
+        }
+        for file in listing.misnamed.iter().filter(|file| !file.is_copy) {
+            let (from, to) = [file.name, file.base].map(|base| file_names::log_file(&self.facts.dir, base)).into();
+            let text = format!("holds the segment that begins at offset {}; repair renames it to {to}", file.base);
+            self.add(Severity::Heals, from.clone(), None, None, text);
+            self.plan.renames.push((from, to));
         }
         for path in &listing.parts {
             let text = "an unfinished copy; the next open removes it".to_owned();

@@ -19,7 +19,7 @@ use super::report::{Finding, Progress, Severity, undecodable};
 use super::segment_check::{behind_old_messages, ends_log, is_old_format};
 use super::shared::SharedStorage;
 use crate::error::{DamageKind, Error, Result};
-use crate::log::{Log, OffsetSpec, Reader, TopicPartition};
+use crate::log::{Log, OffsetSpec, Reader, TopicPartition, is_unreadable};
 use crate::segment::built_indexes::BuiltIndexes;
 use crate::segment::built_indexes::write_indexes;
 use crate::segment::decompressor::Decompressor;
@@ -49,12 +49,11 @@ pub fn unreadable_segment(
 ) -> Option<(Finding, Option<Offset>)> {
     let (dir, Error::Storage { path, source, .. }) = (name.to_string(), error) else { return None };
     let file = path.strip_prefix(&dir).filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
-    // No regular file is `Other`. What the machine has too little of just now says nothing of the file.
-    if !matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::IsADirectory | io::ErrorKind::Other) {
+    if !is_unreadable(error) {
         return None;
     }
     let base = file_names::parse_log_file(file.trim_start_matches('/'));
-    let segments = Listing::read(&**storage, &dir).unwrap_or_default().segments;
+    let segments = Listing::read(&**storage, &dir, None, false).unwrap_or_default().segments;
     let next = segments.iter().map(|(base, _)| *base).find(|&next| base.is_some_and(|base| next > base.max(position)));
     let (log, text) = (Some(name.clone()), format!("cannot be opened: {source}"));
     let lost = next.filter(|&next| position < next).map(|next| (position, next));
@@ -370,7 +369,7 @@ impl<'a> Part<'a> {
         let (storage, range) = (Arc::clone(&export.storage), export.range);
         let facts = LogFacts::new(&*storage, name, export.hidden.facts());
         let unknown = || Error::UnknownTopicOrPartition { name: name.to_string() };
-        let listing = match Listing::read(&*storage, &facts.dir) {
+        let listing = match Listing::read(&*storage, &facts.dir, facts.saved.as_ref(), true) {
             Ok(listing) => listing,
             Err(Error::Storage { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 return export.all_lost(name, unknown());

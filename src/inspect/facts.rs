@@ -7,10 +7,10 @@ use edgelog_core::{EpochTable, LogConfig, Offset, Position};
 
 use super::pause;
 use crate::error::{Error, Result};
-use crate::log::{Believed, Origin, SavedLog, TopicPartition, believed, is_written_here};
-use crate::segment::NamedEnds;
+use crate::log::{Believed, Origin, SavedLog, TopicPartition, believed, is_written_here, wrong_names};
 use crate::segment::file_names;
 use crate::segment::walk::WalkRules;
+use crate::segment::{Misnamed, NamedEnds, SegmentFiles};
 pub(super) use crate::storage::framed::read_whole;
 use crate::storage::{DirEntry, Storage, StorageFile};
 use crate::store::checkpoint::{self, Checkpoint, Found};
@@ -168,7 +168,7 @@ pub(super) struct LogFacts {
 impl LogFacts {
     pub(super) fn new(storage: &dyn Storage, name: &TopicPartition, store: &StoreFacts) -> LogFacts {
         // As the engine: what the segments do not bear out is not believed.
-        let bases: Vec<Offset> = Listing::read(storage, &name.to_string())
+        let bases: Vec<Offset> = Listing::read(storage, &name.to_string(), store.saved(name), false)
             .map(|listing| listing.segments.iter().map(|(base, _)| *base).collect())
             .unwrap_or_default();
         let far_end = store.saved(name).and_then(SavedLog::far_end);
@@ -250,7 +250,8 @@ fn is_boot(storage: &dyn Storage, boot_id: [u8; 16]) -> bool {
 /// The names in a partition directory, sorted by what they are.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
-    /// Base offsets with the file that holds the segment (a `.cut` one where putting it back was cut short).
+    /// Base offsets with the file that holds the segment (a `.cut` one where putting it back was cut short, or one with
+    /// a wrong name).
     pub(super) segments: Vec<(Offset, String)>,
     pub(super) parts: Vec<String>,
     pub(super) cuts: Vec<String>,
@@ -260,28 +261,42 @@ pub(super) struct Listing {
     pub(super) swaps: Vec<(Offset, String)>,
     /// Segments that stand under their `.cut` name.
     pub(super) displaced: Vec<String>,
+    /// Files whose names are wrong.
+    pub(super) misnamed: Vec<Misnamed>,
 }
 
 impl Listing {
-    pub(super) fn read(storage: &dyn Storage, dir: &str) -> Result<Listing> {
+    /// As the names in `dir` say it, and the first batches of the files that have wrong ones. See [`wrong_names`].
+    pub(super) fn read(
+        storage: &dyn Storage,
+        dir: &str,
+        saved: Option<&SavedLog>,
+        looks_at_all: bool,
+    ) -> Result<Listing> {
+        let wrong = |names: &[Offset]| wrong_names(storage, dir, names, saved, looks_at_all);
+        Listing::with(storage, dir, wrong)
+    }
+
+    /// As the names in `dir` say it.
+    pub(super) fn by_names(storage: &dyn Storage, dir: &str) -> Result<Listing> {
+        Listing::with(storage, dir, |_| Vec::new())
+    }
+
+    fn with(storage: &dyn Storage, dir: &str, wrong: impl Fn(&[Offset]) -> Vec<Misnamed>) -> Result<Listing> {
         let names = storage.read_dir(dir).map_err(Error::storage("list", dir))?;
         // As the engine: a directory in the place of a segment is a segment that cannot be opened.
         let is_listed = |entry: &DirEntry| !entry.is_dir || file_names::parse_log_file(&entry.name).is_some();
-        let names: Vec<String> = names.into_iter().filter(is_listed).map(|entry| entry.name).collect();
-        let mut listing = Listing::default();
-        let log_bases = names.iter().filter_map(|name| file_names::parse_log_file(name));
-        listing.segments.extend(log_bases.map(|base| (base, file_names::log_file(dir, base))));
-        for name in &names {
+        let names: Vec<DirEntry> = names.into_iter().filter(is_listed).collect();
+        let misnamed = wrong(&SegmentFiles::new(&names, &[]).bases);
+        let files = SegmentFiles::new(&names, &misnamed);
+        let segments = files.bases.iter().map(|&base| (base, files.path(dir, base))).collect();
+        let mut listing = Listing { segments, misnamed, ..Listing::default() };
+        let is_cut = |path: &&String| path.rsplit('/').next().and_then(file_names::parse_cut_file).is_some();
+        listing.displaced = listing.segments.iter().map(|(_, path)| path).filter(is_cut).cloned().collect();
+        for name in names.iter().map(|entry| entry.name.as_str()) {
             let path = || format!("{dir}/{name}");
-            if let Some(base) = file_names::parse_part_file(name) {
+            if file_names::parse_part_file(name).is_some() {
                 listing.parts.push(path());
-                let missing = listing.segments.iter().all(|(other, _)| *other != base);
-                let displaced = file_names::displaced_segment(names.iter().map(String::as_str), base);
-                if let (true, Some(cut)) = (missing, displaced) {
-                    let cut = format!("{dir}/{cut}");
-                    listing.displaced.push(cut.clone());
-                    listing.segments.push((base, cut));
-                }
             } else if file_names::parse_cut_file(name).is_some() {
                 listing.cuts.push(path());
             } else if name == file_names::PREPARED {
@@ -290,8 +305,7 @@ impl Listing {
                 listing.swaps.push((base, path()));
             }
         }
-        listing.segments.sort_unstable();
-        for name in &names {
+        for name in names.iter().map(|entry| entry.name.as_str()) {
             let base = file_names::parse_index_file(name);
             if base.is_some_and(|base| listing.segments.iter().all(|(other, _)| *other != base)) {
                 listing.orphans.push(format!("{dir}/{name}"));
@@ -349,7 +363,7 @@ mod tests {
         for path in [&segment, &older, &others[0], &others[1], &file_names::part_file("t-0", Offset(7))] {
             storage.open(path, Access::CreateNew).unwrap();
         }
-        let listing = Listing::read(&storage, "t-0").unwrap();
+        let listing = Listing::by_names(&storage, "t-0").unwrap();
         assert_eq!(listing.displaced, std::slice::from_ref(&segment));
         assert_eq!(listing.segments, [(Offset(7), segment)]);
     }

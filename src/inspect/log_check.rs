@@ -4,7 +4,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use edgelog_core::{EpochTable, LeaderEpoch, Offset};
+use edgelog_core::{LeaderEpoch, Offset};
 
 use super::facts::LogFacts;
 use super::plan::LogPlan;
@@ -87,15 +87,7 @@ impl<'a, 'p> LogCheck<'a, 'p> {
             worst: None,
             needs_decision: false,
         };
-        let plan = LogPlan {
-            facts: facts.clone(),
-            segments: Vec::new(),
-            new_start: None,
-            start: facts.log_start(),
-            end: facts.log_start(),
-            learned: EpochTable::new(),
-            has_holes: false,
-        };
+        let plan = LogPlan { facts: facts.clone(), segments: Vec::new(), renames: Vec::new(), new_start: None };
         LogCheck {
             storage,
             is_last_attempt: false,
@@ -117,7 +109,6 @@ impl<'a, 'p> LogCheck<'a, 'p> {
     }
 
     pub(super) fn into_parts(mut self) -> (CheckedLog, Findings, LogPlan) {
-        (self.plan.start, self.plan.end) = (self.log.log_start_offset, self.log.log_end_offset);
         self.log.worst = self.findings.worst;
         self.log.needs_decision |= self.is_left_alone;
         if self.is_left_alone {

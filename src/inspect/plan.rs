@@ -1,6 +1,6 @@
 //! What the check found for repair to do: to one log, and to each of its segments.
 
-use edgelog_core::{EpochTable, Offset};
+use edgelog_core::Offset;
 
 use super::facts::LogFacts;
 
@@ -22,19 +22,14 @@ pub(super) struct SegmentPlan {
 pub(super) struct LogPlan {
     pub(super) facts: LogFacts,
     pub(super) segments: Vec<SegmentPlan>,
+    /// Files that have wrong names, and the right ones.
+    pub(super) renames: Vec<(String, String)>,
     /// The log's first segments are gone: it starts here now.
     pub(super) new_start: Option<Offset>,
-    /// First offset that the log holds.
-    pub(super) start: Offset,
-    /// The offset behind the last batch that holds, once the plan is carried out.
-    pub(super) end: Offset,
-    /// For a log that no checkpoint knows: the epochs that its batches name, and whether their offsets have holes.
-    pub(super) learned: EpochTable,
-    pub(super) has_holes: bool,
 }
 
 impl LogPlan {
     pub(super) fn has_work(&self) -> bool {
-        self.new_start.is_some() || !self.segments.is_empty()
+        self.new_start.is_some() || !self.segments.is_empty() || !self.renames.is_empty()
     }
 }

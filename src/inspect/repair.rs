@@ -2,21 +2,23 @@
 //!
 //! Under the store's lock, and in this order, so that it can be cut anywhere and run again:
 //!
-//! 1. the checkpoint says, in both slots, that the store is in use: the next open recovers, and raises every log's
+//! 1. where no checkpoint knows a damaged log, the store is opened and closed once by the engine: it says what of the
+//!    log is durable, and the steps below go by that;
+//! 2. the checkpoint says, in both slots, that the store is in use: the next open recovers, and raises every log's
 //!    epoch;
-//! 2. segments with damage are written anew, each swapped in whole: good batches as they were, wrong epochs and base
+//! 3. segments with damage are written anew, each swapped in whole: good batches as they were, wrong epochs and base
 //!    offsets put right, and a batch without records in the place of what is lost; the damaged bytes are kept in
 //!    `.cut` files;
-//! 3. indexes that do not hold are built anew;
-//! 4. the checkpoint gets the recovery points' new places;
-//! 5. the store is opened and closed once by the engine, which heals what an open heals: torn tails, the other slot.
+//! 4. indexes that do not hold are built anew;
+//! 5. the checkpoint gets the recovery points' new places;
+//! 6. the store is opened and closed once by the engine, which heals what an open heals: torn tails, the other slot.
 
 use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use edgelog_core::{Offset, Position};
+use edgelog_core::Offset;
 
 use super::check::{check_store, in_place_of_the_lock};
 use super::facts::{Listing, LogFacts, Selection, StoreFacts, kept_before, list_logs};
@@ -24,15 +26,16 @@ use super::plan::{LogPlan, SegmentPlan};
 use super::report::{CheckReport, Finding, Progress, Severity};
 use super::shared::SharedStorage;
 use crate::error::{Error, Result};
-use crate::log::{Durability, DurablePoint, Origin, SavedLog, TopicPartition, is_begun_here};
+use crate::log::{Durability, DurablePoint, SavedLog, TopicPartition, wrong_names};
 use crate::segment::built_indexes::{build_indexes, remove_indexes, write_indexes};
 use crate::segment::decompressor::Decompressor;
 use crate::segment::file_names;
 use crate::segment::rewrite::{Rewrite, Rewritten, rewrite_segment};
+use crate::segment::segment_files::put_names_right;
 use crate::segment::walk::{Step, WalkRules, Walker};
 use crate::storage::{Access, LOCK_FILE, Storage, StorageLock};
 use crate::store::checkpoint::{self, Checkpoint, CheckpointFile};
-use crate::store::{RecoveryReport, Store, claim, others_of, random_id, shared_directories};
+use crate::store::{RecoveryReport, Store, claim, others_of, shared_directories};
 
 /// Repair goes over the store so often at most.
 const ROUNDS_MAX: usize = 3;
@@ -101,7 +104,7 @@ pub fn repair(
     }
     let mut held = Held::take(&**storage)?;
     let mut actions = held.refusals();
-    restore_displaced(&**storage, selection, &held, &mut actions)?;
+    put_in_place(&**storage, selection, &held, &mut actions)?;
     let (before, mut facts, mut plans) = check_store(storage, selection, Decompressor::default(), progress)?;
     held.keep_own(&mut plans);
     let sound = before.is_sound() && plans.is_empty() && facts.clean();
@@ -112,6 +115,16 @@ pub fn repair(
     }
     let mut recovery = None;
     let mut round = 1;
+    if plans.iter().any(|plan| plan.facts.saved.is_none()) {
+        // What is durable of a log that no checkpoint knows is the open's to say, once: a point that was set here,
+        // behind the last batch that is read, would be one more witness for another one.
+        drop(held);
+        recovery = Some(open_and_close(storage)?);
+        held = Held::take(&**storage)?;
+        (_, facts, plans) = check_store(storage, selection, Decompressor::default(), progress)?;
+        held.keep_own(&mut plans);
+        plans.retain(|plan| plan.facts.saved.is_some());
+    }
     loop {
         carry_out(storage, &facts, &plans, &mut actions)?;
         drop(held);
@@ -216,6 +229,9 @@ fn planned(before: &CheckReport, facts: &StoreFacts, plans: &[LogPlan]) -> Vec<R
         if let Some(start) = plan.new_start {
             add(name, plan.facts.dir.to_string(), format!("let the log start at offset {start}"));
         }
+        for (from, to) in &plan.renames {
+            add(name, from.clone(), format!("rename it to {to}"));
+        }
         for segment in &plan.segments {
             let path = file_names::log_file(&plan.facts.dir, segment.base_offset);
             if segment.rewrite {
@@ -246,7 +262,8 @@ fn planned(before: &CheckReport, facts: &StoreFacts, plans: &[LogPlan]) -> Vec<R
     for finding in &before.findings {
         let covered =
             plans.iter().any(|plan| Some(&plan.facts.name) == finding.log.as_ref() && !plan.segments.is_empty());
-        if covered {
+        let is_renamed = plans.iter().any(|plan| plan.renames.iter().any(|(from, _)| *from == finding.file));
+        if covered || is_renamed {
             continue;
         }
         let text = match finding.severity {
@@ -263,23 +280,29 @@ fn planned(before: &CheckReport, facts: &StoreFacts, plans: &[LogPlan]) -> Vec<R
     actions
 }
 
-/// Puts segments back that an interrupted recovery left under their `.cut` names, as the engine's open does.
-fn restore_displaced(
+/// Puts segments back that an interrupted recovery left under their `.cut` names, and gives those that have wrong names
+/// the right ones, as the engine's open does.
+fn put_in_place(
     storage: &dyn Storage,
     selection: &Selection,
     held: &Held,
     actions: &mut Vec<RepairAction>,
 ) -> Result<()> {
-    let logs = list_logs(storage)?.0;
+    let (logs, facts) = (list_logs(storage)?.0, StoreFacts::read(storage)?);
     for name in logs.into_iter().filter(|name| selection.matches(name) && held.is_own(name)) {
         let dir = name.to_string();
-        let listing = Listing::read(storage, &dir)?;
+        let listing = Listing::by_names(storage, &dir)?;
         for (base, path) in listing.segments.iter().filter(|(_, path)| listing.displaced.contains(path)) {
             let to = file_names::log_file(&dir, *base);
             storage.rename(path, &to).map_err(Error::storage("restore", path))?;
             storage.sync_dir(&dir).map_err(Error::storage("sync directory", &dir))?;
             let text = format!("put back in its place from {path}");
             actions.push(RepairAction { log: Some(name.clone()), file: to, text });
+        }
+        let names: Vec<Offset> = listing.segments.iter().map(|(base, _)| *base).collect();
+        let wrong = wrong_names(storage, &dir, &names, facts.saved(&name), true);
+        for (from, to) in put_names_right(storage, &dir, &names, &wrong)? {
+            actions.push(RepairAction { log: Some(name.clone()), file: from, text: format!("renamed to {to}") });
         }
     }
     Ok(())
@@ -297,7 +320,7 @@ fn carry_out(
     checkpoint.boot_id = if facts.clean() { [0; 16] } else { storage.boot_id() };
     checkpoint.clean = false;
     for plan in plans {
-        prepare(&**storage, &mut checkpoint, plan);
+        prepare(&mut checkpoint, plan);
     }
     file.write_both(&checkpoint)?;
     for plan in plans {
@@ -316,21 +339,8 @@ fn saved_of<'a>(checkpoint: &'a mut Checkpoint, name: &TopicPartition) -> Option
 }
 
 /// What the checkpoint has to say of a log before its files change.
-fn prepare(storage: &dyn Storage, checkpoint: &mut Checkpoint, plan: &LogPlan) {
+fn prepare(checkpoint: &mut Checkpoint, plan: &LogPlan) {
     let name = &plan.facts.name;
-    if plan.facts.saved.is_none() && plan.segments.iter().any(|segment| segment.rewrite) {
-        let is_copied = !is_begun_here(storage, &plan.facts.dir);
-        // Without this, the next open would take the first damage for the log's end.
-        let saved = SavedLog {
-            id: identity(storage, &plan.facts),
-            origin: if plan.has_holes || is_copied { Origin::Imported } else { Origin::Own },
-            log_start_offset: plan.start,
-            // No segment begins at the end: recovery does not take the position for that of a batch.
-            durable: DurablePoint { offset: plan.end, base_offset: plan.end, position: Position(0) },
-            epochs: plan.learned.view().entries().to_vec(),
-        };
-        checkpoint.logs.insert(name.clone(), saved);
-    }
     if let (Some(saved), Some(believed)) = (saved_of(checkpoint, name), &plan.facts.saved) {
         // What the segments do not bear out is not written again.
         (saved.durable, saved.log_start_offset) = (believed.durable, believed.log_start_offset);
@@ -343,32 +353,15 @@ fn prepare(storage: &dyn Storage, checkpoint: &mut Checkpoint, plan: &LogPlan) {
     saved.epochs = epochs.view().entries().to_vec();
 }
 
-/// The log's identity as its `partition.metadata` tells it, or a new one.
-fn identity(storage: &dyn Storage, facts: &LogFacts) -> [u8; 16] {
-    let path = format!("{}/{}", facts.dir, file_names::PARTITION_METADATA);
-    let text = super::facts::read_whole(storage, &path, 4096).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    let told = text.and_then(|text| {
-        text.lines().find_map(|line| line.strip_prefix("topic_id:").and_then(|id| super::export::parse_uuid(id.trim())))
-    });
-    told.unwrap_or_else(random_id)
-}
-
-/// Up to here a log's segments are put right; what lies above is recovery's to judge.
-fn durable_point(plan: &LogPlan) -> Offset {
-    plan.facts.recovery_point().unwrap_or(plan.end)
-}
-
 fn repair_log(
     storage: &dyn Storage,
     checkpoint: &mut Checkpoint,
     plan: &LogPlan,
     actions: &mut Vec<RepairAction>,
 ) -> Result<()> {
-    let point = durable_point(plan);
-    let mut facts = plan.facts.clone();
-    if facts.saved.is_none() {
-        facts.epochs = plan.learned.clone();
-    }
+    let facts = &plan.facts;
+    // What lies above is recovery's to judge.
+    let point = facts.recovery_point().unwrap_or(Offset(0));
     let mut tell = |file: String, text: String| {
         actions.push(RepairAction { log: Some(plan.facts.name.clone()), file, text });
     };
@@ -376,7 +369,7 @@ fn repair_log(
         let path = file_names::log_file(&facts.dir, segment.base_offset);
         if segment.rewrite {
             let done =
-                rewrite_segment(storage, rewrite_of(storage, &facts, segment, point), &mut Decompressor::default())?;
+                rewrite_segment(storage, rewrite_of(storage, facts, segment, point), &mut Decompressor::default())?;
             if let (Some(position), Some(saved)) = (done.recovery_position, saved_of(checkpoint, &facts.name)) {
                 saved.durable = DurablePoint { offset: point, base_offset: segment.base_offset, position };
             }
@@ -384,7 +377,7 @@ fn repair_log(
                 tell(path.clone(), text);
             }
         }
-        rebuild_indexes(storage, &facts, segment)?;
+        rebuild_indexes(storage, facts, segment)?;
         if segment.indexes {
             tell(file_names::index_file(&facts.dir, segment.base_offset), "rebuilt the segment's indexes".to_owned());
         }

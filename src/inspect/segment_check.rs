@@ -16,7 +16,7 @@ use super::plan::SegmentPlan;
 use super::report::{Severity, behind_damage, not_looked_at, undecodable};
 use crate::codec::CodecError;
 use crate::error::Result;
-use crate::log::{Origin, offsets_in_words};
+use crate::log::offsets_in_words;
 use crate::segment::decompressor::{Decompressor, RecordsFault};
 use crate::segment::walk::{Cause, Damage, Step, Walker};
 use crate::segment::{TooLong, file_names};
@@ -96,8 +96,8 @@ pub(super) fn valid_behind(walker: &mut Walker, damage: &Damage, epochs: EpochTa
     }
 }
 
-/// How many records of a batch lie before `reached`, the end of the segments before or the log start, or from `next` on,
-/// where the log goes on behind the batch: where segments overlap, readers have those from there.
+/// How many records of a batch lie before `reached`, the end of the segments before or the log start, or from `next`
+/// on, where the log goes on behind the batch: where segments overlap, readers have those from there.
 fn records_elsewhere(reached: Offset, next: Offset, batch: &RecordBatch<'_>, decompressor: &mut Decompressor) -> u64 {
     if batch.base_offset() >= reached && batch.next_offset() <= next {
         return 0;
@@ -262,13 +262,6 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             self.plan.rewrite |= !is_above;
         }
         let offsets = next_offset - base_offset;
-        if self.log.facts.saved.is_none() {
-            let plan = &mut self.log.plan;
-            plan.has_holes |= base_offset != self.told_to || !Origin::Own.can_hold(&batch);
-            if epoch >= 0 && plan.learned.view().latest().is_none_or(|latest| epoch > latest.epoch) {
-                plan.learned.assign(epoch, base_offset);
-            }
-        }
         let mut note = None;
         let mut lost = None;
         match self.log.decompressor.check(&batch) {
@@ -479,7 +472,6 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             match self.upper {
                 Some(next) if end < next && point.is_none() && !self.log.facts.contiguous() => {
                     let text = format!("offsets {end} to {} are in no segment: compacted, or missing", next - 1);
-                    self.log.plan.has_holes = true;
                     self.log.add(Severity::Note, path, position, None, text);
                 }
                 Some(next) if self.log.facts.contiguous() && point.is_some_and(|p| end < p && p < next) => {

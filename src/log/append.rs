@@ -13,6 +13,7 @@ use edgelog_core::{
 use super::batch_builder::BatchBuilder;
 use super::encode::{Outcome, with_scratch};
 use super::handle::Log;
+use super::recovery::free_name;
 use super::role::{Appender, Writer};
 use super::shared::{LogShared, state};
 use super::types::{AppendInfo, Durability, NewRecord};
@@ -531,6 +532,7 @@ impl LogShared {
     /// a new one.
     fn next_segment_file(&self, appender: &mut Appender, base_offset: Offset) -> Result<(Arc<dyn StorageFile>, u32)> {
         let path = file_names::log_file(&self.dir, base_offset);
+        free_name(&*self.storage, &self.dir, base_offset, appender.epoch)?;
         if let Some((file, reserved)) = appender.prepared.take() {
             let prepared = format!("{}/{}", self.dir, file_names::PREPARED);
             match self.storage.rename(&prepared, &path) {

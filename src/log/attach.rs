@@ -16,17 +16,18 @@ use edgelog_core::{
 };
 
 use super::attachment::{Attachment, POLL_MAX, POLL_MIN};
+use super::names::wrong_names;
 use super::old_format::behind_old_messages;
 use super::open_log::OpenLog;
 use super::origin::{Origin, is_written_here};
 use super::proof::{Believed, believed};
 use super::role::{Attached, Role};
 use super::saved_log::DurablePoint;
-use super::shared::{LogShared, is_gone};
+use super::shared::{LogShared, is_gone, is_unreadable};
 use super::types::{ReadUpTo, TopicPartition};
 use crate::error::{Error, Result};
-use crate::segment::{PooledBuffer, Segment, SegmentOptions, Window, file_names};
-use crate::sorted::sorted;
+use crate::segment::segment_files::misnamed;
+use crate::segment::{Misnamed, PooledBuffer, Segment, SegmentFiles, SegmentOptions, Window};
 use crate::storage::{Access, LEADS_NOWHERE, Storage};
 use crate::sync::{Mutex, Ordering};
 use crate::zeros;
@@ -43,7 +44,10 @@ const LIST_EVERY: u32 = 16;
 /// Attaches to a log that another process writes, or wrote.
 pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
     let (storage, dir): (_, Arc<str>) = (&params.storage, params.name.to_string().into());
-    let bases = list_segments(&**storage, &dir, &params.name)?;
+    let names = list_segments(&**storage, &dir, &params.name, &[])?.bases;
+    let misnamed = wrong_names(&**storage, &dir, &names, params.saved.as_ref(), false);
+    let files = list_segments(&**storage, &dir, &params.name, &misnamed)?;
+    let bases = files.bases.clone();
     let Believed { saved, unbroken_from, .. } = believed(params.saved.as_ref(), &**storage, &dir, &bases);
     let recovery_point = saved.as_ref().map_or(Offset(0), |saved| saved.durable.offset);
     // A log that no checkpoint knows was copied from a broker, and its offsets need only rise; or its checkpoint is
@@ -54,8 +58,8 @@ pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
         None => Origin::Imported,
     };
     let options = SegmentOptions::new(&params.config, Access::Read, origin == Origin::Own);
-    let segment_at = |base| Arc::new(Segment::existing(storage, &dir, options, base));
-    let (segments, mut attachment) = stand_at(&**storage, segment_at, &bases, recovery_point)?;
+    let segment_at = |base, name: Option<&str>| Arc::new(Segment::existing(storage, &dir, options, base).in_file(name));
+    let (segments, mut attachment) = stand_at(&**storage, segment_at, files, recovery_point)?;
     attachment.proved = recovery_point;
     attachment.durable = saved.as_ref().map_or_else(DurablePoint::default, |saved| saved.durable);
     attachment.id = saved.as_ref().map(|saved| saved.id);
@@ -63,6 +67,7 @@ pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
     let role = Role::Attached(Attached { attachment: Mutex::new(attachment), flushing: Mutex::new(()) });
     let log = LogShared::new(params, saved.as_ref(), origin, role);
     log.unbroken_from.store(unbroken_from, Ordering::Relaxed);
+    *log.misnamed.write() = misnamed;
     *log.segments.write() = segments;
     log.log_end_offset.store(end, Ordering::Release);
     log.high_watermark.store(end, Ordering::Release);
@@ -74,30 +79,36 @@ pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
     Ok(log)
 }
 
-/// The base offsets of the segments in `dir`, ascending: one at least.
-fn list_segments(storage: &dyn Storage, dir: &str, name: &TopicPartition) -> Result<Vec<Offset>> {
+/// The segments in `dir`: one at least. The names of `misnamed` are known to be wrong.
+fn list_segments(
+    storage: &dyn Storage,
+    dir: &str,
+    name: &TopicPartition,
+    misnamed: &[Misnamed],
+) -> Result<SegmentFiles> {
     let names = storage.read_dir(dir).map_err(|error| {
         let is_away = storage.leads_nowhere(dir);
         Error::storage("list", dir)(if is_away { io::Error::other(LEADS_NOWHERE) } else { error })
     })?;
-    let bases = sorted(names.iter().filter_map(|entry| file_names::parse_log_file(&entry.name)).collect());
-    if bases.is_empty() {
+    let files = SegmentFiles::new(&names, misnamed);
+    if files.bases.is_empty() {
         // Between two names of a truncation, or a topic in the making or unmaking.
         return Err(Error::UnknownTopicOrPartition { name: name.to_string() });
     }
-    Ok(bases)
+    Ok(files)
 }
 
 /// The segments up to the one that holds `from`, and an attachment at the beginning of that one: what lies before was
 /// durable and is validated when it is read.
 fn stand_at(
     storage: &dyn Storage,
-    segment_at: impl Fn(Offset) -> Arc<Segment>,
-    bases: &[Offset],
+    segment_at: impl Fn(Offset, Option<&str>) -> Arc<Segment>,
+    files: SegmentFiles,
     from: Offset,
 ) -> Result<(Vec<Arc<Segment>>, Attachment)> {
-    let at = bases.partition_point(|&base| base <= from).saturating_sub(1);
-    let segments: Vec<Arc<Segment>> = bases[..=at].iter().map(|&base| segment_at(base)).collect();
+    let at = files.bases.partition_point(|&base| base <= from).saturating_sub(1);
+    let listed = files.bases[..=at].iter();
+    let segments: Vec<Arc<Segment>> = listed.map(|&base| segment_at(base, files.elsewhere(base))).collect();
     let segment = Arc::clone(&segments[at]);
     segment.publish(Position(0));
     let identity = identity_of(storage, &segment)?;
@@ -111,7 +122,8 @@ fn stand_at(
         position: Position(0),
         next_offset,
         epoch_before: None,
-        offset_end: end_of_segment(next_offset, bases),
+        offset_end: files.base_after(next_offset),
+        files,
         in_vain: 0,
         searched: None,
         checkpoint_read: None,
@@ -124,15 +136,14 @@ fn stand_at(
     Ok((segments, attachment))
 }
 
-/// Where the segment behind the one at `base` begins; `Offset::MAX` where none does yet.
-fn end_of_segment(base: Offset, bases: &[Offset]) -> Offset {
-    bases.iter().find(|&&other| other > base).copied().unwrap_or(Offset::MAX)
-}
-
-/// The file that stands under a segment's name.
+/// The file that stands under a segment's name; 0 for what is no regular file.
 fn identity_of(storage: &dyn Storage, segment: &Segment) -> Result<u64> {
     let path = segment.path();
-    Ok(storage.metadata(&path).map_err(Error::storage("look at", &path))?.identity)
+    match storage.metadata(&path).map_err(Error::storage("look at", &path)) {
+        Ok(file) => Ok(file.identity),
+        Err(error) if is_unreadable(&error) => Ok(0),
+        Err(error) => Err(error),
+    }
 }
 
 impl LogShared {
@@ -282,18 +293,19 @@ impl LogShared {
         if !self.is_attached() {
             return Ok(());
         }
-        let bases = self.list_segments()?;
-        self.segments.write().retain(|segment| segment.base_offset >= bases[0]);
-        self.log_start_offset.fetch_max(bases[0], Ordering::AcqRel);
+        let first = self.list_segments()?.bases[0];
+        self.segments.write().retain(|segment| segment.base_offset >= first);
+        self.log_start_offset.fetch_max(first, Ordering::AcqRel);
         Ok(())
     }
 
-    fn list_segments(&self) -> Result<Vec<Offset>> {
-        list_segments(&*self.storage, &self.dir, &self.name)
+    fn list_segments(&self) -> Result<SegmentFiles> {
+        list_segments(&*self.storage, &self.dir, &self.name, &self.misnamed.read())
     }
 
-    fn attached_segment(&self, base_offset: Offset) -> Arc<Segment> {
-        Arc::new(Segment::existing(&self.storage, &self.dir, self.segment_options(), base_offset))
+    fn attached_segment(&self, base_offset: Offset, file_name: Option<&str>) -> Arc<Segment> {
+        let segment = Segment::existing(&self.storage, &self.dir, self.segment_options(), base_offset);
+        Arc::new(segment.in_file(file_name))
     }
 
     fn identity(&self, segment: &Segment) -> Result<u64> {
@@ -310,7 +322,8 @@ impl LogShared {
             let path = at.segment.path();
             let read = match at.segment.file().map(|file| file.read_at(&mut buffer, u64::from(at.position))) {
                 Ok(read) => read.map_err(Error::storage("read", &path))?,
-                Err(error) if is_gone(&error) => return Ok(any),
+                // Readers meet what cannot be opened, and go on with the next segment.
+                Err(error) if is_gone(&error) || is_unreadable(&error) => return Ok(any),
                 Err(error) => return Err(error),
             };
             let before = at.position;
@@ -347,6 +360,7 @@ impl LogShared {
         let len = match at.segment.file().map(|file| file.len()) {
             Ok(len) => Position(len.map_err(Error::storage("look at", &path))?.min(READABLE_BYTES_MAX) as u32),
             Err(error) if is_gone(&error) => return Ok(false),
+            Err(error) if is_unreadable(&error) => Position(0),
             Err(error) => return Err(error),
         };
         if at.position < len && self.resume_behind(at, len, Offset::MAX)? {
@@ -402,7 +416,7 @@ impl LogShared {
     fn pass_old_messages(&self, at: &mut Attachment) -> Result<bool> {
         let file = match at.segment.file() {
             Ok(file) => file,
-            Err(error) if is_gone(&error) => return Ok(false),
+            Err(error) if is_gone(&error) || is_unreadable(&error) => return Ok(false),
             Err(error) => return Err(error),
         };
         let behind = file.len().and_then(|len| {
@@ -484,13 +498,18 @@ impl LogShared {
     /// At the end of what is valid: goes to the next segment, or begins again where the file was exchanged.
     fn move_on(&self, at: &mut Attachment) -> Result<bool> {
         if at.next_offset > at.segment.base_offset {
-            let next = file_names::log_file(&self.dir, at.next_offset);
+            let next = at.files.path(&self.dir, at.next_offset);
             match self.storage.metadata(&next) {
                 // Once more: what was appended before the roll is complete now.
                 Ok(_) if self.validate_on(at)? => return Ok(true),
                 Ok(_) => return self.enter(at, at.next_offset).map(|()| true),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(Error::storage("look at", &next)(error)),
+                Err(error) => {
+                    let error = Error::storage("look at", &next)(error);
+                    // Readers meet it.
+                    let is_there = is_unreadable(&error);
+                    return if is_there { self.enter(at, at.next_offset).map(|()| true) } else { Err(error) };
+                }
             }
         }
         match self.identity(&at.segment) {
@@ -507,16 +526,17 @@ impl LogShared {
         // As recovery goes on: what begins above the recovery point continues an end alone.
         let goes_on_at = |base: Offset| has_holes || base <= self.recovery_point.load(Ordering::Acquire);
         if is_damage || (has_holes && at.in_vain <= 1) || at.in_vain % LIST_EVERY == LIST_EVERY - 1 {
-            let bases = self.list_segments()?;
-            let bound = std::mem::replace(&mut at.offset_end, end_of_segment(at.segment.base_offset, &bases));
+            self.list_behind(at, at.segment.base_offset)?;
+            let bound = std::mem::replace(&mut at.offset_end, at.files.base_after(at.segment.base_offset));
             if at.offset_end > bound {
                 // A truncation has taken what began there.
                 return Ok(true);
             }
-            match bases.iter().find(|&&base| base > at.segment.base_offset) {
+            match at.offset_end {
                 // It came to be since the look at its name.
-                Some(&base) if base == at.next_offset => return Ok(true),
-                Some(&base) if goes_on_at(base) => return self.go_on_to(at, base).map(|()| true),
+                base if base == at.next_offset => return Ok(true),
+                Offset::MAX => {}
+                base if goes_on_at(base) => return self.go_on_to(at, base).map(|()| true),
                 _ => {}
             }
         }
@@ -530,9 +550,11 @@ impl LogShared {
             return Ok(());
         }
         let path = at.segment.path();
-        let len = Position(
-            at.segment.file()?.len().map_err(Error::storage("look at", &path))?.min(READABLE_BYTES_MAX) as u32
-        );
+        let len = match at.segment.file() {
+            Ok(file) => Position(file.len().map_err(Error::storage("look at", &path))?.min(READABLE_BYTES_MAX) as u32),
+            Err(error) if is_unreadable(&error) => Position(0),
+            Err(error) => return Err(error),
+        };
         if at.position < len {
             if self.resume_behind(at, len, base.max(at.next_offset))? {
                 return Ok(());
@@ -546,30 +568,64 @@ impl LogShared {
         self.enter(at, base)
     }
 
+    /// Lists the directory, to see which segment is behind the one at `base`. Without a writer one that was listed
+    /// before still is: the directory is not listed for each of many segments.
+    fn list_behind(&self, at: &mut Attachment, base: Offset) -> Result<()> {
+        if at.id.is_some() || at.files.base_after(base) == Offset::MAX {
+            at.files = self.list_segments()?;
+        }
+        Ok(())
+    }
+
     /// Goes on with the segment at `base`, which exists.
     fn enter(&self, at: &mut Attachment, base: Offset) -> Result<()> {
-        let segment = self.attached_segment(base);
+        self.list_behind(at, base)?;
+        let segment = self.attached_segment(base, at.files.elsewhere(base));
         let identity = self.identity(&segment)?;
-        segment.file()?;
+        if let Err(error) = segment.file().map(drop) {
+            if !is_unreadable(&error) {
+                return Err(error);
+            }
+        }
         self.confirm(at)?;
         segment.publish(Position(0));
         self.segments.write().push(Arc::clone(&segment));
         // Segments of an imported log may overlap: what stands in both is passed over by readers.
         (at.segment, at.identity, at.position, at.in_vain) = (segment, identity, Position(0), 0);
         let reached = at.next_offset.max(base);
-        at.offset_end = end_of_segment(base, &self.list_segments()?);
+        at.offset_end = at.files.base_after(base);
         at.next_offset = if self.origin() == Origin::Own { reached } else { base };
         self.log_end_offset.fetch_max(reached, Ordering::AcqRel);
         self.high_watermark.fetch_max(reached, Ordering::AcqRel);
         Ok(())
     }
 
+    /// Holds the names of the files against their batches; where some are wrong, begins again with the right ones.
+    pub(super) fn begin_with_right_names(&self) -> Result<bool> {
+        let Some(attached) = self.attached() else { return Ok(false) };
+        let mut at = attached.attachment.lock();
+        let names = list_segments(&*self.storage, &self.dir, &self.name, &[])?.bases;
+        let (contiguous, start) = (self.origin() == Origin::Own, self.log_start_offset.load(Ordering::Acquire));
+        let wrong = misnamed(&*self.storage, &self.dir, &names, contiguous, start);
+        if *self.misnamed.read() == wrong {
+            return Ok(false);
+        }
+        *self.misnamed.write() = wrong;
+        let (point, proved, flushed) = (self.recovery_point.load(Ordering::Acquire), at.proved, at.flushed);
+        self.begin_again(&mut at, point)?;
+        // Nothing was truncated.
+        (at.proved, at.flushed) = (proved, flushed);
+        self.recovery_point.store(point, Ordering::Release);
+        Ok(true)
+    }
+
     /// The writer truncated the log: another file stands under the name of the segment that holds `from`, or the
     /// segment is gone, or other batches stand there.
     fn begin_again(&self, at: &mut Attachment, from: Offset) -> Result<()> {
-        let bases = self.list_segments()?;
-        let segment_at = |base| self.attached_segment(base);
-        let (segments, attachment) = stand_at(&*self.storage, segment_at, &bases, from)?;
+        let files = self.list_segments()?;
+        let first = files.bases[0];
+        let segment_at = |base, name: Option<&str>| self.attached_segment(base, name);
+        let (segments, attachment) = stand_at(&*self.storage, segment_at, files, from)?;
         *at = Attachment { failed: at.failed, id: at.id, durable: at.durable, ..attachment };
         {
             // Who sees the new list sees the lowered offsets, too.
@@ -581,7 +637,7 @@ impl LogShared {
             *listed = segments;
             self.generation.fetch_add(1, Ordering::AcqRel);
         }
-        self.log_start_offset.fetch_max(bases[0], Ordering::AcqRel);
+        self.log_start_offset.fetch_max(first, Ordering::AcqRel);
         self.validate_on(at)?;
         Ok(())
     }

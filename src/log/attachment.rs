@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use edgelog_core::{EpochLearner, LeaderEpoch, Offset, Position};
 
 use super::saved_log::DurablePoint;
-use crate::segment::Segment;
+use crate::segment::{Segment, SegmentFiles};
 
 /// How often an idle follower looks: at first, and at most.
 pub(super) const POLL_MIN: Duration = Duration::from_millis(1);
@@ -28,7 +28,9 @@ pub(super) struct Attachment {
     pub(super) next_offset: Offset,
     /// The epoch field of the batch that ends here; `None` behind damage.
     pub(super) epoch_before: Option<LeaderEpoch>,
-    /// Where the next segment begins; `Offset::MAX` where none did when the directory was listed last.
+    /// The segments as the directory was listed last.
+    pub(super) files: SegmentFiles,
+    /// Where the next segment begins; `Offset::MAX` where none did then.
     pub(super) offset_end: Offset,
     pub(super) in_vain: u32,
     /// The place, by segment and position, behind which a batch was looked for last.

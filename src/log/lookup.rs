@@ -5,12 +5,27 @@ use std::sync::Arc;
 use edgelog_core::config::IsolationLevel;
 use edgelog_core::{Offset, OffsetAndEpoch, TimestampMs};
 
+use super::handle::Log;
 use super::origin::Origin;
 use super::read::Reader;
-use super::shared::LogShared;
+use super::shared::{LogShared, is_unreadable};
 use super::types::{OffsetSpec, ReadUpTo, ReaderOptions};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sync::Ordering;
+
+impl Log {
+    /// The offset of the first record whose timestamp (milliseconds since 1970) is `timestamp` or later, as
+    /// Kafka's `offsetsForTimes`; `None` where there is none.
+    ///
+    /// # Errors
+    /// What reading a file can answer.
+    pub fn offset_for_time(&self, timestamp: TimestampMs) -> Result<Option<OffsetAndEpoch>> {
+        self.shared.check_alive()?;
+        self.shared.refresh()?;
+        self.shared.notice_retention()?;
+        self.shared.offset_for_time(timestamp)
+    }
+}
 
 impl LogShared {
     /// The offset of the first of the last `count` records below `bound` that a reader with `options` gives out.
@@ -43,6 +58,21 @@ impl LogShared {
         }
     }
 
+    /// Where a reader goes on that has met a segment which cannot be opened, by `error`: at the next one; `None` where
+    /// none follows.
+    ///
+    /// # Errors
+    /// `error`, where it says something else.
+    pub(super) fn behind_unreadable(&self, error: Error) -> Result<Option<Offset>> {
+        let Error::Storage { path, .. } = &error else { return Err(error) };
+        let segments = self.segments.read();
+        let Some(at) = segments.iter().position(|segment| segment.path() == *path).filter(|_| is_unreadable(&error))
+        else {
+            return Err(error);
+        };
+        Ok(segments.get(at + 1).map(|next| next.base_offset))
+    }
+
     /// How many records lie between two offsets, up to and with the one behind `skip` others, and that one's offset.
     fn count_records(
         self: &Arc<Self>,
@@ -62,7 +92,13 @@ impl LogShared {
                     reader.skip_damage()?;
                     continue;
                 }
-                Err(error) => return Err(error),
+                Err(error) => match self.behind_unreadable(error)? {
+                    Some(next) => {
+                        reader.seek(OffsetSpec::Offset(next))?;
+                        continue;
+                    }
+                    None => break,
+                },
             };
             // Records that cannot be decoded are reported by the reader who asks for them.
             let Ok(records) = batch.records() else { continue };
@@ -86,7 +122,10 @@ impl LogShared {
             if !is_last && segments[at + 1].base_offset <= start {
                 continue;
             }
-            self.open_for_reading(segment)?;
+            if let Err(error) = self.open_for_reading(segment) {
+                self.behind_unreadable(error)?;
+                continue;
+            }
             if segment.largest_timestamp(&self.pool)? < timestamp && !(is_last && self.is_attached()) {
                 continue;
             }
@@ -118,7 +157,13 @@ impl LogShared {
                     reader.skip_damage()?;
                     continue;
                 }
-                Err(error) => return Err(error),
+                Err(error) => match self.behind_unreadable(error)? {
+                    Some(next) => {
+                        reader.seek(OffsetSpec::Offset(next))?;
+                        continue;
+                    }
+                    None => return Ok(None),
+                },
             };
             if batch.view().max_timestamp() < timestamp {
                 continue;

@@ -31,7 +31,7 @@ pub(crate) const ORIGIN_CREATED: &str = "created";
 
 /// Whether the file of our own in `dir` says that every record of the log was appended here. One of an earlier version
 /// does not say it.
-fn is_created_here(storage: &dyn Storage, dir: &str) -> bool {
+pub(super) fn is_created_here(storage: &dyn Storage, dir: &str) -> bool {
     let file = read_pairs(storage, &format!("{dir}/{}", file_names::OWN_FILE)).ok().flatten();
     file.is_some_and(|file| file.checked && file.pairs.get(ORIGIN_KEY).is_some_and(|origin| origin == ORIGIN_CREATED))
 }

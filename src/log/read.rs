@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use edgelog_core::config::IsolationLevel;
 use edgelog_core::{
     Candidate, CompressionType, Continuation, DecodeError, Effort, HEADER_LEN, LeaderEpoch, Offset, OffsetAndEpoch,
-    Position, RecordBatch, Standing, TimestampMs, follows,
+    Position, RecordBatch, Standing, follows,
 };
 
 use super::batch::Batch;
 use super::handle::Log;
 use super::lost_range::LostRange;
 use super::origin::Origin;
-use super::shared::{LogShared, is_gone};
+use super::shared::{LogShared, is_gone, is_unreadable};
 use super::signal::Signal;
 use super::transactions::{LeftOut, Stable};
 use super::types::{OffsetSpec, ReadUpTo, ReaderOptions};
@@ -62,18 +62,6 @@ impl Log {
     /// Whether a position that was handed out before still names the same history here.
     pub(crate) fn check_position(&self, at: OffsetAndEpoch) -> Result<()> {
         self.shared.check_epoch(at)
-    }
-
-    /// The offset of the first record whose timestamp (milliseconds since 1970) is `timestamp` or later, as
-    /// Kafka's `offsetsForTimes`; `None` where there is none.
-    ///
-    /// # Errors
-    /// What reading a file can answer.
-    pub fn offset_for_time(&self, timestamp: TimestampMs) -> Result<Option<OffsetAndEpoch>> {
-        self.shared.check_alive()?;
-        self.shared.refresh()?;
-        self.shared.notice_retention()?;
-        self.shared.offset_for_time(timestamp)
     }
 }
 
@@ -706,7 +694,7 @@ impl Reader {
                 Ok(end)
             }
             // Retention took it, or it cannot be read: the reader reports that.
-            Err(error) if is_gone(&error) || error.is_corrupt() => Ok(segment.base_offset),
+            Err(error) if is_gone(&error) || is_unreadable(&error) || error.is_corrupt() => Ok(segment.base_offset),
             Err(error) => Err(error),
         }
     }
@@ -763,6 +751,9 @@ impl Reader {
                 return Err(self.damaged(DamageKind::SegmentEndsEarly { next: next.base_offset }));
             }
             self.check_hopped()?;
+            if self.log.put_names_right()? {
+                return Ok(Step::Moved);
+            }
             self.position = next.base_offset;
         }
         self.log.open_for_reading(&next)?;

@@ -22,6 +22,7 @@ use edgelog_core::{
     Standing,
 };
 
+use self::names::{are_as_closed, list, put_right};
 use super::lost_range::LostRange;
 use super::old_format::refuse_old_messages;
 use super::open_log::OpenLog;
@@ -36,13 +37,14 @@ use crate::error::{Error, Result};
 use crate::segment::held::lost_everywhere;
 use crate::segment::walk::{WalkRules, Walker};
 use crate::segment::{Cursor, Lent, Segment, SegmentWriter, TooLong, Window, file_names};
-use crate::sorted::sorted;
-use crate::storage::{Access, Storage};
+use crate::storage::Access;
 use crate::sync::Ordering;
 
+mod names;
 mod report;
 mod tail;
 
+pub(super) use names::free_name;
 pub use report::{CutTail, LogRecovery};
 
 /// Of so many sealed segments, from the newest back, index files that are missing or short are written again. Those of
@@ -59,6 +61,8 @@ const INDEXES_OPENED_MAX: usize = 5;
 pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     let dir: Arc<str> = params.name.to_string().into();
     let mut listed = list(&*params.storage, &dir)?;
+    let are_as_closed = are_as_closed(params, &listed);
+    let renamed = if are_as_closed { Vec::new() } else { put_right(params, &dir, &mut listed)? };
     let placed = put_in_place(&*params.storage, &dir, params.saved.as_ref(), &mut listed)?;
     let far_end = params.saved.as_ref().and_then(SavedLog::far_end);
     let Believed { saved, doubts, unbroken_from } = believed(params.saved.as_ref(), &*params.storage, &dir, &listed);
@@ -82,6 +86,7 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
         swap_files: Vec::new(),
         placed,
         put_right: Vec::new(),
+        renamed,
         failure: None,
     };
     let may_be_clean = report.doubts.is_empty() && params.odd.is_empty();
@@ -107,6 +112,9 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
             // The clean mark does not hold for this log, whose bytes are about to change: it goes first.
             params.host.upgrade().ok_or(Error::Closed)?.unmark()?;
         }
+        if are_as_closed {
+            recovery.report.renamed = put_right(params, &dir, &mut listed)?;
+        }
         recovery.open_unclean(&listed)?;
     }
     let offsets = log.offsets();
@@ -116,34 +124,6 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     report.failure = log.failure();
     report.swap_files = swap_bases.iter().map(|&base| file_names::swap_file(&dir, base)).collect();
     Ok((log, report))
-}
-
-/// Base offsets of the segments in a partition directory, ascending. Leftovers of what was interrupted are removed
-/// where a file of our own says that the log was begun here: files that were copied here are not judged by their names.
-fn list(storage: &dyn Storage, dir: &str) -> Result<Vec<Offset>> {
-    let names = storage.read_dir(dir).map_err(Error::storage("list", dir))?;
-    let is_own = names.iter().any(|entry| entry.name == file_names::OWN_FILE) || bug(Bug::DeleteByName);
-    let mut bases: Vec<Offset> = names.iter().filter_map(|entry| file_names::parse_log_file(&entry.name)).collect();
-    for part in names.iter().filter_map(|entry| file_names::parse_part_file(&entry.name)) {
-        let displaced = file_names::displaced_segment(names.iter().map(|entry| entry.name.as_str()), part);
-        if let (false, Some(cut)) = (bases.contains(&part), displaced) {
-            let (from, to) = (format!("{dir}/{cut}"), file_names::log_file(dir, part));
-            storage.rename(&from, &to).map_err(Error::storage("restore", &from))?;
-            // For good before the copy goes, which tells that there is something to restore.
-            storage.sync_dir(dir).map_err(Error::storage("sync directory", dir))?;
-            bases.push(part);
-        }
-    }
-    let bases = sorted(bases);
-    for entry in &names {
-        let orphan = file_names::parse_index_file(&entry.name).is_some_and(|base| bases.binary_search(&base).is_err());
-        let unfinished = file_names::parse_part_file(&entry.name).is_some() || entry.name == file_names::PREPARED;
-        if is_own && !entry.is_dir && (orphan || unfinished) {
-            // Where it cannot be removed it only takes room; the next open tries again.
-            let _ = storage.remove_file(&format!("{dir}/{}", entry.name));
-        }
-    }
-    Ok(bases)
 }
 
 impl LogShared {
@@ -750,6 +730,8 @@ impl Recovery<'_> {
     fn new_segment(&self, base_offset: Offset) -> Result<Segment> {
         let log = self.log;
         let path = file_names::log_file(&log.dir, base_offset);
+        let epoch = log.epochs.read().view().latest().map_or(LeaderEpoch(0), |entry| entry.epoch);
+        free_name(&*log.storage, &log.dir, base_offset, epoch)?;
         let file = log.storage.open(&path, Access::CreateNew).map_err(Error::storage("create", &path))?;
         self.writer.names_dirty.store(true, Ordering::Release);
         Ok(Segment::on_file(&log.storage, &log.dir, log.segment_options(), base_offset, file, Position(0)))

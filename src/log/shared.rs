@@ -1,6 +1,7 @@
 //! One log, as all its handles share it: what readers need, and what this process is to it.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Weak};
 
 use edgelog_core::config::IsolationLevel;
@@ -18,7 +19,7 @@ use crate::canary::{Bug, bug};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::events;
-use crate::segment::{BufferPool, Segment, SegmentOptions, SegmentWriter};
+use crate::segment::{BufferPool, Misnamed, Segment, SegmentOptions, SegmentWriter};
 use crate::storage::{Access, ForkGuard, Storage, StorageLock};
 use crate::sync::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Mutex, Ordering, RwLock, Wake};
 
@@ -56,7 +57,6 @@ pub(super) struct Unflushed {
 }
 
 /// One log, shared by all its handles.
-#[derive(Debug)]
 pub(crate) struct LogShared {
     pub(crate) name: TopicPartition,
     pub(crate) dir: Arc<str>,
@@ -100,8 +100,19 @@ pub(crate) struct LogShared {
     /// Counts truncations: whoever remembers a segment looks again when it changed.
     pub(super) generation: AtomicU64,
     pub(super) wake: Wake,
+    /// Files whose names are wrong, as an attached process knows them.
+    pub(super) misnamed: RwLock<Vec<Misnamed>>,
+    /// The names of the files were held against their batches, since a reader met damage.
+    pub(super) are_names_checked: AtomicBool,
     /// Sealed segments whose indexes were loaded, oldest first.
     pub(super) loaded: Mutex<VecDeque<Arc<Segment>>>,
+}
+
+/// By its name: all segments and indexes would say no more, and the code that prints them counts in the C library.
+impl fmt::Debug for LogShared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LogShared").field(&self.name).finish()
+    }
 }
 
 impl LogShared {
@@ -145,6 +156,8 @@ impl LogShared {
             unbroken_from: AtomicOffset::new(Offset::MAX),
             generation: AtomicU64::new(0),
             wake: Wake::default(),
+            misnamed: RwLock::default(),
+            are_names_checked: AtomicBool::new(false),
             loaded: Mutex::default(),
         };
         log.hot.check_crcs.store(params.check_crcs, Ordering::Relaxed);
@@ -283,13 +296,17 @@ impl LogShared {
     }
 
     pub(crate) fn size(&self) -> Result<(usize, u64)> {
+        if self.is_attached() {
+            // Each file is looked at now: copies do not count.
+            self.put_names_right()?;
+        }
         let segments = self.segments.read().clone();
         let mut bytes = 0;
         for segment in &segments {
             match segment.len() {
                 Ok(len) => bytes += u64::from(len),
-                // Retention in another process took it between the listing and now.
-                Err(error) if self.is_attached() && is_gone(&error) => {}
+                // Retention in another process took it between the listing and now; or readers meet it and go on.
+                Err(error) if self.is_attached() && (is_gone(&error) || is_unreadable(&error)) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -430,6 +447,14 @@ impl LogShared {
         saved.leave_out_far_offsets();
         Some(saved)
     }
+}
+
+/// Whether the error says that a file cannot be opened or read at all: another user's, or no regular one. What the
+/// machine has too little of just now says nothing of the file.
+pub(crate) fn is_unreadable(error: &Error) -> bool {
+    use std::io::ErrorKind::{IsADirectory, Other, PermissionDenied};
+    // No regular file is `Other`.
+    matches!(error, Error::Storage { source, .. } if matches!(source.kind(), PermissionDenied | IsADirectory | Other))
 }
 
 /// Whether the error says that a file is not there.

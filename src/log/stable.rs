@@ -71,7 +71,16 @@ impl Transactions {
                     reader.seek(OffsetSpec::Offset(log_start_offset))?;
                     self.walked_to = log_start_offset;
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // As damage: a transaction may have ended in what cannot be read.
+                    let next = log.behind_unreadable(error)?.unwrap_or(end);
+                    self.doubt(self.walked_to);
+                    self.bound_memory(log)?;
+                    self.walked_to = self.walked_to.max(next);
+                    if next < end {
+                        reader.seek(OffsetSpec::Offset(next))?;
+                    }
+                }
             }
         }
         Ok(())

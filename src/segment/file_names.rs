@@ -20,7 +20,12 @@ pub(crate) const OWN_FILE: &str = "edgelog.properties";
 pub(crate) const SEQUENCES: &str = "edgelog.sequences";
 
 pub(crate) fn log_file(dir: &str, base_offset: Offset) -> String {
-    format!("{dir}/{base_offset:020}.log")
+    format!("{dir}/{}", log_file_name(base_offset))
+}
+
+/// A segment's name in its directory.
+pub(crate) fn log_file_name(base_offset: Offset) -> String {
+    format!("{base_offset:020}.log")
 }
 
 pub(crate) fn index_file(dir: &str, base_offset: Offset) -> String {

@@ -55,6 +55,8 @@ impl SegmentOptions {
 pub(crate) struct Segment {
     pub(crate) base_offset: Offset,
     pub(super) dir: Arc<str>,
+    /// What its file is called, where that is not its own name.
+    file_name: Option<String>,
     pub(super) options: SegmentOptions,
     pub(super) storage: Arc<dyn Storage>,
     file: OnceLock<Arc<dyn StorageFile>>,
@@ -82,6 +84,7 @@ impl Segment {
         Segment {
             base_offset,
             dir: Arc::clone(dir),
+            file_name: None,
             options,
             storage: Arc::clone(storage),
             file: OnceLock::new(),
@@ -92,6 +95,11 @@ impl Segment {
             stale: AtomicBool::new(false),
             indexes: RwLock::new(Indexes::Unloaded),
         }
+    }
+
+    /// The same, in a file that has another name than the segment's own.
+    pub(crate) fn in_file(self, file_name: Option<&str>) -> Segment {
+        Segment { file_name: file_name.map(str::to_owned), ..self }
     }
 
     /// A segment on an open file, with `len` published bytes and empty indexes in memory.
@@ -112,7 +120,10 @@ impl Segment {
 
     /// The `.log` file's name, relative to the data directory.
     pub(crate) fn path(&self) -> String {
-        file_names::log_file(&self.dir, self.base_offset)
+        match &self.file_name {
+            Some(name) => format!("{}/{name}", self.dir),
+            None => file_names::log_file(&self.dir, self.base_offset),
+        }
     }
 
     /// Where batches of the segment end, by the files next to it.

@@ -170,6 +170,9 @@ impl fmt::Display for RecoveryReport {
                     batch.file, batch.position
                 )?;
             }
+            for (from, to) in &log.renamed {
+                write!(f, "\n  {from} holds the segment that is called {to}, and has that name again")?;
+            }
             for swap in &log.placed {
                 let segment = swap.trim_end_matches(".swap");
                 write!(

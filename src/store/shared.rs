@@ -1,6 +1,7 @@
 //! One data directory, as its handle, its logs and housekeeping share it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Weak};
 
 use edgelog_core::{LogConfig, LogId, Offset, StoreConfig};
@@ -23,7 +24,6 @@ use crate::segment::BufferPool;
 use crate::storage::{ForkGuard, Storage, StorageLock};
 use crate::sync::{AtomicBool, Mutex, Ordering, RwLock};
 
-#[derive(Debug)]
 pub(crate) struct StoreShared {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) clock: Arc<dyn Clock>,
@@ -56,6 +56,13 @@ pub(crate) struct StoreShared {
     pub(super) lock: Mutex<Option<Box<dyn StorageLock>>>,
     pub(super) vouch: Mutex<Vouch>,
     pub(super) producer_ids: Mutex<ProducerIds>,
+}
+
+/// By what it stands on: all logs would say no more, and the code that prints them counts in the C library.
+impl fmt::Debug for StoreShared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("StoreShared").field(&self.storage).finish()
+    }
 }
 
 /// What the checkpoint says of a log that could not be opened, and why it could not.

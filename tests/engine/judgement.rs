@@ -847,14 +847,20 @@ fn change_checkpoint(dir: &Path, change: impl Fn(&mut [u8])) {
     fs::write(&path, &bytes).unwrap();
 }
 
-/// The name of a segment is not covered by anything: a hole of 2^62 offsets is not filled, and the file is kept aside.
+/// The name of a segment is not covered by anything: a hole of 2^62 offsets is not filled. The batches say where the
+/// segment begins; where the first one is damaged, the file is kept aside.
 #[test]
 fn a_segment_whose_name_is_far_beyond_the_log_is_not_led_up_to() {
-    for is_known in [true, false] {
+    for (is_known, is_damaged) in [(true, true), (true, false), (false, true), (false, false)] {
         let dir = TempDir::new();
         let last = *own_in_segments(dir.path()).last().unwrap();
         let path = |base: i64| dir.path().join(format!("t-0/{base:020}.log"));
         fs::rename(path(last), path(1 << 62)).unwrap();
+        if is_damaged {
+            let mut bytes = fs::read(path(1 << 62)).unwrap();
+            bytes[80] ^= 1;
+            fs::write(path(1 << 62), bytes).unwrap();
+        }
         if !is_known {
             fs::remove_file(dir.path().join("edgelog.checkpoint")).unwrap();
         }
@@ -863,7 +869,8 @@ fn a_segment_whose_name_is_far_beyond_the_log_is_not_led_up_to() {
             fs::read_dir(dir.path().join("t-0")).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
         assert!(bytes < 200_000, "{bytes} bytes, the checkpoint known: {is_known}");
         let (_store, log) = opened(dir.path());
-        assert_eq!(read(&log, OffsetSpec::Earliest).0, (0..last).collect::<Vec<_>>());
+        let end = if is_damaged { last } else { 9 };
+        assert_eq!(read(&log, OffsetSpec::Earliest).0, (0..end).collect::<Vec<_>>());
     }
 }
 
@@ -914,4 +921,53 @@ fn settings_that_are_lost_to_the_last_file_delete_nothing() {
     store.tick(TimestampMs(1_900_000_000_000)).unwrap();
     assert_eq!(read(&log, OffsetSpec::Earliest).0, (0..20).collect::<Vec<_>>());
     assert_eq!(store.recovery_report().suspended.len(), 1, "{}", store.recovery_report());
+}
+
+/// A batch of a copied log with records at `deltas`, as compaction leaves it, which ends before `base + offsets`.
+fn thinned(base: i64, deltas: &[i32], offsets: i32) -> Vec<u8> {
+    let mut builder = RecordBatchBuilder::new(vec![0; 1000]);
+    for &delta in deltas {
+        let value = format!("record {}", base + i64::from(delta));
+        builder.append_at(delta, TimestampMs(1000 + base), None, Some(value.as_bytes()), &[]).unwrap();
+    }
+    let bytes = builder.finish();
+    stamp_base(bytes, Offset(base), LeaderEpoch(0));
+    bytes[23..27].copy_from_slice(&(offsets - 1).to_be_bytes());
+    let crc = crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    bytes.to_vec()
+}
+
+/// Two batches claim the same offsets at the end of a log that no checkpoint knows, behind a legal hole: repair, which
+/// has another damage to put right, keeps the one that was read.
+#[test]
+fn repair_keeps_the_one_of_two_batches_that_is_read() {
+    let all = [0, 4, 9];
+    for (repeated, deltas, offsets) in [(37, [0, 1, 2], 10), (38, [0, 1, 2], 9), (30, [0, 1, 2], 17)] {
+        let dir = TempDir::new();
+        let mut first = [thinned(0, &all, 10), thinned(10, &all, 10)].concat();
+        first[70] ^= 1;
+        let last = [thinned(20, &all, 10), thinned(37, &all, 10), thinned(repeated, &deltas, offsets)].concat();
+        imported(dir.path(), &[(0, first), (20, last)]);
+        let records = |log: &Log| {
+            let mut records = Vec::new();
+            let mut reader = log.reader(OffsetSpec::Earliest).unwrap();
+            loop {
+                match reader.next_batch() {
+                    Ok(Some(batch)) => records.extend(batch.records().unwrap().map(|record| {
+                        let record = record.unwrap();
+                        (record.offset.0, record.value.unwrap().to_vec())
+                    })),
+                    Ok(None) => return records,
+                    Err(_) => drop(reader.skip_damage().unwrap()),
+                }
+            }
+        };
+        let seen = records(&attached(dir.path()).1);
+        assert!(seen.iter().any(|(offset, _)| *offset == 37), "{repeated}: {seen:?}");
+        repair(dir.path());
+        assert_eq!(records(&attached(dir.path()).1), seen, "{repeated}, repaired");
+        repair(dir.path());
+        assert_eq!(records(&opened(dir.path()).1), seen, "{repeated}, opened");
+    }
 }

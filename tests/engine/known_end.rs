@@ -207,8 +207,8 @@ fn lost_to_the_open(dir: &Path) -> Vec<(i64, i64)> {
     merged(lost.map(|range| (range.first_offset.0, range.next_offset.0)).collect())
 }
 
-/// The clean close noted where the log ends, and all below is there: what stands behind takes nothing. `fsck` and `stat`
-/// called three offsets lost that there never were.
+/// The clean close noted where the log ends, and all below is there: what stands behind takes nothing. `fsck` and
+/// `stat` called three offsets lost that there never were.
 #[test]
 fn what_stands_behind_a_clean_end_is_no_loss() {
     for is_own in [true, false] {
@@ -242,13 +242,19 @@ fn what_stands_behind_a_clean_end_is_no_loss() {
 }
 
 /// A segment that begins beyond the recovery point goes on from an end alone, as it does for an open: readers went on
-/// there and called all lost up to its name.
+/// there and called all lost up to its name. Where its first batch does not hold, the name is all that says where it
+/// begins; else the batches do.
 #[test]
 fn a_last_segment_under_a_higher_name_is_behind_the_end_of_the_log() {
     for named in [52, 60, 1000, 1 << 39] {
         let dir = TempDir::new();
         own(dir.path());
         fs::rename(segment(dir.path(), 45), segment(dir.path(), named)).unwrap();
+        let seen = attached(dir.path());
+        assert_eq!((seen.offsets(), &seen.lost), ((0..51).collect(), &vec![]), "{named}");
+        let mut bytes = fs::read(segment(dir.path(), named)).unwrap();
+        bytes[80] ^= 1;
+        fs::write(segment(dir.path(), named), bytes).unwrap();
         let seen = attached(dir.path());
         assert_eq!((seen.offsets(), &seen.lost), ((0..45).collect(), &vec![(45, 51)]), "{named}");
         let report = check(dir.path());

@@ -26,3 +26,5 @@ mod stress;
 mod time;
 mod two_processes;
 mod unflushed;
+mod unreadable_segments;
+mod wrong_names;

@@ -27,6 +27,10 @@ impl Reader {
         if let (None, Error::CorruptRecord { .. }) = (&self.damage, &error) {
             self.damage = self.place.take();
         }
+        if self.damage.is_some() && self.log.put_names_right()? {
+            self.damage = None;
+            return Ok(());
+        }
         if let Some(damage) = self.damage.take() {
             let is_walked = matches!(damage.reached, Reached::Walked | Reached::Damaged);
             if damage.expected.is_none() {

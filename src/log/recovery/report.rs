@@ -36,6 +36,9 @@ pub struct LogRecovery {
     /// Segments that stood under a `.swap` name, were the only copy of their records, and are in their places now: what
     /// Kafka's log cleaner had begun is finished.
     pub placed: Vec<String>,
+    /// Segments whose files had another name than theirs, by what the batches say: the name before, and the right one,
+    /// which they have again.
+    pub renamed: Vec<(String, String)>,
     /// Offsets of batches of which only the base offset was damaged, and that have the right one again.
     pub put_right: Vec<LostRange>,
     /// Why the log opened read-only, where it did: what it holds could not be made durable.
