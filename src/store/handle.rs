@@ -1,6 +1,5 @@
 //! The handle of a store that programs hold: opening, attaching, and what a store is asked.
 
-#[cfg(feature = "bridge")]
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
