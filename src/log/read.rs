@@ -16,7 +16,7 @@ use super::batch::Batch;
 use super::handle::Log;
 use super::lost_range::LostRange;
 use super::origin::Origin;
-use super::shared::{LogShared, is_gone, is_unreadable};
+use super::shared::LogShared;
 use super::signal::Signal;
 use super::transactions::{LeftOut, Stable};
 use super::types::{OffsetSpec, ReadUpTo, ReaderOptions};
@@ -25,8 +25,6 @@ use crate::segment::{BatchBytes, Cursor, Lent, Segment};
 use crate::sync::Ordering;
 
 mod mend;
-
-use mend::Walked;
 
 impl Log {
     /// A reader that begins where `from` says and stops at the high watermark.
@@ -681,46 +679,6 @@ impl Reader {
             }
         }
         Ok(last)
-    }
-
-    /// The offset behind the last batch of a sealed segment, as reading it comes to it. Looked for once.
-    fn end_of(&mut self, segment: &Arc<Segment>) -> Result<Offset> {
-        if let Some(end) = segment.known_end() {
-            return Ok(end);
-        }
-        match self.find_end_of(segment) {
-            Ok(end) => {
-                segment.set_known_end(end);
-                Ok(end)
-            }
-            // Retention took it, or it cannot be read: the reader reports that.
-            Err(error) if is_gone(&error) || is_unreadable(&error) || error.is_corrupt() => Ok(segment.base_offset),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn find_end_of(&mut self, segment: &Arc<Segment>) -> Result<Offset> {
-        self.log.open_for_reading(segment)?;
-        let (position, loaded) = segment.position_for(Offset::MAX, &self.log.pool)?;
-        if loaded {
-            self.log.remember_loaded(segment);
-        }
-        let len = segment.len()?;
-        let named = if position > 0 { self.cursor.batch(segment, position, len)?.ok() } else { None };
-        let named = named.map(|batch| batch.base_offset());
-        if let Some(expected) = named.filter(|&base_offset| base_offset >= segment.base_offset) {
-            let (mut at, mut expected) = (position, expected);
-            while at < len {
-                let Some(batch) = self.batch_that_holds(segment, at, len, expected) else { break };
-                (at, expected) = (Position(batch.end as u32), batch.next_offset);
-            }
-            if at >= len {
-                return Ok(expected);
-            }
-        }
-        let (Walked::Batch(place) | Walked::Stopped(place)) =
-            self.walk(Place::at_start(Arc::clone(segment)), Offset::MAX)?;
-        Ok(place.expected.unwrap_or(segment.base_offset))
     }
 
     /// An error where the position lies before the log start as it is now.

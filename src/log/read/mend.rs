@@ -1,5 +1,5 @@
-//! What a reader makes of a place where something is odd: a walk from the segment's start, each batch checked, says what
-//! stands there.
+//! What a reader makes of a place where something is odd: a walk from the start of the segment, each batch checked,
+//! says what stands there.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use edgelog_core::{Offset, Position};
 
 use super::{Place, Reached, Reader};
 use crate::error::{DamageKind, Error, Result};
-use crate::log::shared::is_gone;
+use crate::log::shared::{is_gone, is_unreadable};
 use crate::segment::Segment;
 use crate::sync::Ordering;
 
 /// Where a walk through a segment ended.
-pub(super) enum Walked {
+enum Walked {
     /// At the batch that holds the offset looked for, or at the first one behind it.
     Batch(Place),
     /// At the segment's end, or at damage behind which nothing at or before that offset follows.
@@ -70,7 +70,7 @@ impl Reader {
     ///
     /// A header that was believed unchecked can name any length and any offset; whatever was made of it is put right
     /// here. Damage among records before `target` takes nothing that was asked for.
-    pub(super) fn walk(&mut self, from: Place, target: Offset) -> Result<Walked> {
+    fn walk(&mut self, from: Place, target: Offset) -> Result<Walked> {
         let Place { segment, position: mut at, expected, .. } = from;
         let mut expected = expected.unwrap_or(segment.base_offset);
         let len = segment.len()?;
@@ -119,5 +119,45 @@ impl Reader {
             tracing::warn!(log = %self.log.name, file = segment.path(), "an index did not match its segment");
         }
         Ok(())
+    }
+
+    /// The offset behind the last batch of a sealed segment, as reading it comes to it. Looked for once.
+    pub(super) fn end_of(&mut self, segment: &Arc<Segment>) -> Result<Offset> {
+        if let Some(end) = segment.known_end() {
+            return Ok(end);
+        }
+        match self.find_end_of(segment) {
+            Ok(end) => {
+                segment.set_known_end(end);
+                Ok(end)
+            }
+            // Retention took it, or it cannot be read: the reader reports that.
+            Err(error) if is_gone(&error) || is_unreadable(&error) || error.is_corrupt() => Ok(segment.base_offset),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn find_end_of(&mut self, segment: &Arc<Segment>) -> Result<Offset> {
+        self.log.open_for_reading(segment)?;
+        let (position, loaded) = segment.position_for(Offset::MAX, &self.log.pool)?;
+        if loaded {
+            self.log.remember_loaded(segment);
+        }
+        let len = segment.len()?;
+        let named = if position > 0 { self.cursor.batch(segment, position, len)?.ok() } else { None };
+        let named = named.map(|batch| batch.base_offset());
+        if let Some(expected) = named.filter(|&base_offset| base_offset >= segment.base_offset) {
+            let (mut at, mut expected) = (position, expected);
+            while at < len {
+                let Some(batch) = self.batch_that_holds(segment, at, len, expected) else { break };
+                (at, expected) = (Position(batch.end as u32), batch.next_offset);
+            }
+            if at >= len {
+                return Ok(expected);
+            }
+        }
+        let (Walked::Batch(place) | Walked::Stopped(place)) =
+            self.walk(Place::at_start(Arc::clone(segment)), Offset::MAX)?;
+        Ok(place.expected.unwrap_or(segment.base_offset))
     }
 }
