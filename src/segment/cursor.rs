@@ -295,6 +295,10 @@ impl SegmentBytes for Lent<'_> {
 }
 
 fn unreadable(segment: &Segment, position: Position, source: std::io::Error) -> Error {
+    if source.kind() == std::io::ErrorKind::NotFound {
+        // Retention took the file, which the storage had closed meanwhile and opens to read it.
+        return Error::storage("open", &segment.path())(source);
+    }
     damage(segment, position, DamageKind::Unreadable(source))
 }
 

@@ -190,7 +190,8 @@ impl World {
         }
         for (job, ack, count) in &answers {
             let job = self.known.entry(*job).or_default();
-            job.may = job.may.by(*ack, *count);
+            // Where the commit fails, the worker is dropped and gives them back.
+            job.may = job.may.by(*ack, *count).by(AckType::Release, *count);
         }
         self.mark();
         worker.commit_sync()?;

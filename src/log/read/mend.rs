@@ -24,6 +24,14 @@ impl Reader {
     /// error back where a segment was taken by retention or records are lost.
     #[cold]
     pub(super) fn mend(&mut self, error: Error) -> Result<()> {
+        match self.sort_out(error) {
+            Err(error) if is_gone(&error) => Err(self.behind_retention(error)?),
+            other => other,
+        }
+    }
+
+    /// The same, but for what retention took.
+    fn sort_out(&mut self, error: Error) -> Result<()> {
         if let (None, Error::CorruptRecord { .. }) = (&self.damage, &error) {
             self.damage = self.place.take();
         }
@@ -31,38 +39,36 @@ impl Reader {
             self.damage = None;
             return Ok(());
         }
-        if let Some(damage) = self.damage.take() {
-            let is_walked = matches!(damage.reached, Reached::Walked | Reached::Damaged);
-            if damage.expected.is_none() {
-                self.correct_indexes(&damage.segment)?;
-            }
-            let from = if is_walked { damage.clone() } else { Place::at_start(Arc::clone(&damage.segment)) };
-            let place = match self.walk(from, self.position)? {
-                // Looked at there: it may say other offsets than it has, and the error what stands there.
-                Walked::Batch(place) | Walked::Stopped(place) => Place { reached: Reached::Damaged, ..place },
-            };
-            if !is_walked || place.position != damage.position {
-                self.place = Some(place);
-                return Ok(());
-            }
-            self.damage = Some(damage);
-        } else if is_gone(&error) {
-            // Retention took the segment between looking it up and opening it.
-            self.place = None;
-            self.cursor.release();
-            let start = self.log.log_start_offset.load(Ordering::Acquire);
-            self.log.forget_missing_segments()?;
-            let start = start.max(self.log.log_start_offset.load(Ordering::Acquire));
-            if self.position < start {
-                let end = self.log.log_end_offset.load(Ordering::Acquire);
-                return Err(Error::OffsetOutOfRange {
-                    requested: self.position,
-                    log_start_offset: start,
-                    log_end_offset: end,
-                });
-            }
+        let Some(damage) = self.damage.take() else { return Err(error) };
+        let is_walked = matches!(damage.reached, Reached::Walked | Reached::Damaged);
+        if damage.expected.is_none() {
+            self.correct_indexes(&damage.segment)?;
         }
+        let from = if is_walked { damage.clone() } else { Place::at_start(Arc::clone(&damage.segment)) };
+        let place = match self.walk(from, self.position)? {
+            // Looked at there: it may say other offsets than it has, and the error what stands there.
+            Walked::Batch(place) | Walked::Stopped(place) => Place { reached: Reached::Damaged, ..place },
+        };
+        if !is_walked || place.position != damage.position {
+            self.place = Some(place);
+            return Ok(());
+        }
+        self.damage = Some(damage);
         Err(error)
+    }
+
+    /// Retention took the segment between looking it up and reading it: the error that says so.
+    fn behind_retention(&mut self, error: Error) -> Result<Error> {
+        (self.place, self.damage) = (None, None);
+        self.cursor.release();
+        let start = self.log.log_start_offset.load(Ordering::Acquire);
+        self.log.forget_missing_segments()?;
+        let start = start.max(self.log.log_start_offset.load(Ordering::Acquire));
+        if self.position >= start {
+            return Ok(error);
+        }
+        let end = self.log.log_end_offset.load(Ordering::Acquire);
+        Ok(Error::OffsetOutOfRange { requested: self.position, log_start_offset: start, log_end_offset: end })
     }
 
     /// Walks on from a place that a walk from the segment's start has come to: from batch to batch by their checksums,
