@@ -458,7 +458,8 @@ fn opening_does_not_grow_with_the_number_of_segments() {
     }
     for (few, many, what) in [(costs[0][0], costs[1][0], "clean"), (costs[0][1], costs[1][1], "after a crash")] {
         assert_eq!(few.1, many.1, "{what}: files opened");
-        assert!(many.1 < 16, "{what}: {} files opened", many.1);
+        // One of them, after a crash, to see whether the newest segment's name is its own.
+        assert!(many.1 <= 16, "{what}: {} files opened", many.1);
         let grown = many.0.saturating_sub(few.0) / (MANY - FEW);
         println!("{what}: {grown} bytes of heap a segment, {} files opened", many.1);
         assert!(grown <= SEGMENT_HEAP_MAX, "{what}: {grown} bytes of heap a segment, {} in all", many.0);

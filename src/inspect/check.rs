@@ -420,9 +420,8 @@ impl LogCheck<'_, '_> {
             Extent::Hidden => Extent::Names,
             extent => extent,
         };
-        // What a file of Kafka's log cleaner holds is held against all segments, and so is a copy that holds more.
-        let holds_more = !listing.swaps.is_empty() || listing.misnamed.iter().any(|file| file.holds_more);
-        let extent = if holds_more { Extent::Whole } else { extent };
+        // What a file of Kafka's log cleaner holds is held against all segments.
+        let extent = if listing.swaps.is_empty() { extent } else { Extent::Whole };
         let from = match extent {
             Extent::Whole => {
                 self.leftovers(&listing);
@@ -556,22 +555,12 @@ impl LogCheck<'_, '_> {
     fn check_copies(&mut self, listing: &Listing) {
         for file in listing.misnamed.iter().filter(|file| file.is_copy) {
             let [path, other] = [file.name, file.base].map(|base| file_names::log_file(&self.facts.dir, base));
-            let held = Held::read(&**self.storage, &path, Some(file.base), 0).unwrap_or_default();
-            let left: Vec<_> = held.ranges.iter().flat_map(|&range| left_of(range, &self.covered)).collect();
-            if let (true, Some((first, next))) = (file.holds_more, left.first().copied()) {
-                let offsets = offsets_in_words(first, next);
-                let text =
-                    format!("begins as {other} does, and nothing reads it; it holds {offsets}, which no segment has");
-                self.add(Severity::Lost, path, None, None, text);
-                self.log.needs_decision = true;
+            let text = if file.name == file.base {
+                "another file has all that is in it, and more, and nothing reads this one".to_owned()
             } else {
-                let text = if file.name == file.base {
-                    "another file has all that is in it, and more, and nothing reads this one".to_owned()
-                } else {
-                    format!("a copy of {other} under another name, and nothing reads it")
-                };
-                self.add(Severity::Note, path, None, None, text);
-            }
+                format!("a copy of {other} under another name, and nothing reads it")
+            };
+            self.add(Severity::Note, path, None, None, text);
         }
     }
 

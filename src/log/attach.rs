@@ -167,6 +167,18 @@ impl LogShared {
         Ok(any)
     }
 
+    /// Of an attached log: the error where the segment that begins at its end cannot be opened. Whether it holds
+    /// anything is not known, and no reader meets it on its way.
+    #[cold]
+    pub(super) fn check_last_segment(&self) -> Result<()> {
+        let end = self.log_end_offset.load(Ordering::Acquire);
+        let last = if self.is_attached() { self.segments.read().last().cloned() } else { None };
+        match last.filter(|segment| segment.base_offset == end).map(|segment| segment.file().map(drop)) {
+            Some(Err(error)) if is_unreadable(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Takes over what the writer's checkpoint says by now: what is durable, and where the log starts.
     pub(super) fn read_checkpoint(&self, at: &mut Attachment) -> Result<bool> {
         at.checkpoint_read = Some(Instant::now());

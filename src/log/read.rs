@@ -412,6 +412,7 @@ impl Reader {
         if self.stable.is_some() {
             self.learn_stable_end()?;
         } else if !self.log.refresh()? {
+            self.log.check_last_segment()?;
             return Ok(false);
         }
         Ok(self.position < self.bound())
@@ -520,7 +521,8 @@ impl Reader {
     }
 
     /// Gives out a batch that ends before `next_offset`, with its records up to before `until`, and goes on behind it.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // The path of every batch: as a call of its own it travels through memory.
     fn give(
         &mut self,
         bytes: BatchBytes,

@@ -11,9 +11,12 @@
 //! | elsewhere | the same, but that one is damaged, and this one has all of it | the segment: that one is passed over |
 //! | before the name | it is borne out | the segment that begins there |
 //! | behind the name | it is borne out, and the segment before reaches over the name | the same |
-//! | elsewhere | neither | a segment by its name: that field of its first batch is damaged, or a batch is missing |
+//! | elsewhere | another file has that place, and this one holds what that one does not | a segment by its name |
+//! | elsewhere | none of these | a segment by its name: its first batch is damaged there, or batches are missing |
 
-use edgelog_core::{HEADER_LEN, Offset, RecordBatch};
+use std::io::ErrorKind;
+
+use edgelog_core::{HEADER_LEN, LeaderEpoch, Offset, Position, RecordBatch};
 
 use super::HeaderWalk;
 use super::file_names;
@@ -21,6 +24,9 @@ use super::held::{Held, left_of};
 use crate::error::{Error, Result};
 use crate::sorted::sorted;
 use crate::storage::{Access, DirEntry, Storage};
+
+/// So many `.cut` names are tried for one segment.
+const CUT_NAMES_MAX: usize = 1000;
 
 /// A file whose name is not that of the segment it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +37,6 @@ pub(crate) struct Misnamed {
     pub(crate) base: Offset,
     /// It is passed over: another file has that place.
     pub(crate) is_copy: bool,
-    /// It is passed over, and holds something that the other file does not.
-    pub(crate) holds_more: bool,
 }
 
 /// The files that hold the segments of a log.
@@ -191,30 +195,42 @@ pub(crate) fn misnamed(
             }
         }
         let Some(rival) = rival else {
-            found.push(Misnamed { name, base, is_copy: false, holds_more: false });
+            found.push(Misnamed { name, base, is_copy: false });
             continue;
         };
         let (own, other) = (held(name), held(rival));
         let holds_more = holds_more_than(&own, &other);
-        if holds_more && may_have_holes {
-            continue;
-        }
         // A sealed segment never grows: a file that has all of it, and what it misses, is better than the original.
         let is_sealed = next_base.is_some_and(|next| own.span().is_some_and(|(_, end)| end <= next));
         let is_better = holds_more && is_sealed && !holds_more_than(&other, &own) && !is_wrong(rival);
         if is_better {
-            found.push(Misnamed { name: rival, base, is_copy: true, holds_more: false });
+            found.push(Misnamed { name: rival, base, is_copy: true });
+        } else if holds_more {
+            // What it holds stands nowhere else: it is no copy.
+            continue;
         }
-        found.push(Misnamed { name, base, is_copy: !is_better, holds_more: holds_more && !is_better });
+        found.push(Misnamed { name, base, is_copy: !is_better });
     }
-    // What has a name that contradicts it, and that nothing else contradicts, keeps it.
-    let wrong: Vec<Offset> = found.iter().map(|file| file.name).collect();
-    for file in &mut found {
-        if !file.is_copy && names.contains(&file.base) && !wrong.contains(&file.base) {
-            (file.is_copy, file.holds_more) = (true, true);
+    // A name that two files claim, or that a segment has rightly, is given to none: each keeps its own.
+    loop {
+        let before = found.clone();
+        let is_wrong = |name: Offset| before.iter().any(|file| file.name == name);
+        let claims = |base: Offset| before.iter().filter(|file| !file.is_copy && file.base == base).count();
+        let is_free = |base: Offset| (!names.contains(&base) || is_wrong(base)) && claims(base) == 1;
+        found.retain(|file| file.is_copy || is_free(file.base));
+        if found.len() == before.len() {
+            return found;
         }
     }
-    found
+}
+
+/// Renames the file that has the name of the segment at `base` to a `.cut` name that no file has.
+pub(crate) fn set_aside(storage: &dyn Storage, dir: &str, base: Offset, epoch: LeaderEpoch) -> Result<()> {
+    let path = file_names::log_file(dir, base);
+    let names = (epoch.0..).map(|epoch| file_names::cut_file(dir, base, Position(0), LeaderEpoch(epoch)));
+    let mut free = names.take(CUT_NAMES_MAX).filter(|name| storage.metadata(name).is_err());
+    let kept = free.next().ok_or_else(|| Error::storage("keep aside", &path)(ErrorKind::AlreadyExists.into()))?;
+    storage.rename(&path, &kept).map_err(Error::storage("keep aside", &path))
 }
 
 /// Gives the files that `misnamed` found the names of their segments; returns from which name to which.
@@ -238,7 +254,10 @@ pub(crate) fn put_names_right(
         storage.rename(&from, &to).map_err(Error::storage("put in place", &from))
     };
     for (at, &Misnamed { name, base, .. }) in misnamed.iter().enumerate().filter(|(_, file)| !file.is_copy) {
-        if taken.contains(&base) {
+        if taken.contains(&base) && Head::read(storage, dir, base).is_none() {
+            // Nothing in it contradicts a name: under another one it would be a segment.
+            set_aside(storage, dir, base, LeaderEpoch(0))?;
+        } else if taken.contains(&base) {
             // What has the name is misnamed itself: it goes to a name that no file has, and that is as wrong.
             let free =
                 (1..=1 + taken.len() as i64).map(|step| base.saturating_add(step)).find(|free| !taken.contains(free));

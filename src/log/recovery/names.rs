@@ -1,12 +1,12 @@
 //! The names of a log's files, before its batches are looked at.
 
-use edgelog_core::{LeaderEpoch, Offset, Position};
+use edgelog_core::{LeaderEpoch, Offset};
 
 use super::super::names::wrong_names;
 use super::super::open_log::OpenLog;
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
-use crate::segment::segment_files::put_names_right;
+use crate::segment::segment_files::{put_names_right, set_aside};
 use crate::segment::{SegmentFiles, file_names};
 use crate::sorted::sorted;
 use crate::storage::Storage;
@@ -71,10 +71,8 @@ pub(super) fn are_as_closed(params: &OpenLog, names: &[Offset]) -> bool {
 /// Puts aside what has the name of the segment that begins at `base`, which is no file of the log: a copy of another
 /// segment, which is passed over until a segment needs its name.
 pub(in crate::log) fn free_name(storage: &dyn Storage, dir: &str, base: Offset, epoch: LeaderEpoch) -> Result<()> {
-    let path = file_names::log_file(dir, base);
-    if storage.metadata(&path).is_err() {
+    if storage.metadata(&file_names::log_file(dir, base)).is_err() {
         return Ok(());
     }
-    let kept = file_names::cut_file(dir, base, Position(0), epoch);
-    storage.rename(&path, &kept).map_err(Error::storage("keep aside", &path))
+    set_aside(storage, dir, base, epoch)
 }
