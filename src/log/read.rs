@@ -517,7 +517,7 @@ impl Reader {
         let until = if ends_before < next_offset { ends_before } else { Offset::MAX };
         let place = self.place.as_ref().expect("located above");
         let bytes = self.cursor.keep(&place.segment, position, size);
-        Ok(self.give(bytes, offsets, (ends_before, until), epoch, (control, compressed)))
+        self.give(bytes, offsets, (ends_before, until), epoch, (control, compressed))
     }
 
     /// Gives out a batch that ends before `next_offset`, with its records up to before `until`, and goes on behind it.
@@ -530,10 +530,10 @@ impl Reader {
         (next_offset, until): (Offset, Offset),
         epoch: LeaderEpoch,
         (control, compressed): (bool, bool),
-    ) -> Step {
+    ) -> Result<Step> {
         let from = self.position;
         let place = self.place.as_mut().expect("located above");
-        place.position += bytes.len() as u32;
+        place.position += bytes.size() as u32;
         place.expected = Some(next_offset);
         match place.reached {
             Reached::Walked | Reached::Jumped => {}
@@ -542,16 +542,16 @@ impl Reader {
         }
         if next_offset <= from {
             // The batches behind it bear out that it ends before what it says.
-            return Step::Moved;
+            return Ok(Step::Moved);
         }
         self.position = next_offset;
         self.epoch = Some(epoch);
         if control && !self.has_control {
             // Transaction markers in imported logs: no application ever sees them.
-            return Step::Moved;
+            return Ok(Step::Moved);
         }
         let pool = compressed.then(|| (Arc::clone(&self.log.pool), self.log.decompressed_bytes_max));
-        Step::Batch(Batch::new(bytes, offsets, from..until, epoch, pool))
+        Ok(Step::Batch(Batch::new(bytes, offsets, from..until, epoch, pool)))
     }
 
     /// The batch at the reader's place, where what is known of its end says other offsets than it does itself.
@@ -567,7 +567,7 @@ impl Reader {
         let Ok(view) = RecordBatch::parse(&bytes) else { return Ok(None) };
         let kind = (view.is_control(), view.compression() != CompressionType::None);
         let offsets = (batch.base_offset, batch.next_offset - 1);
-        Ok(Some(self.give(bytes, offsets, (batch.next_offset, Offset::MAX), epoch, kind)))
+        self.give(bytes, offsets, (batch.next_offset, Offset::MAX), epoch, kind).map(Some)
     }
 
     /// What the batch of `next_offset` is held to, in the segment of these bounds.

@@ -71,6 +71,12 @@ impl BatchBytes {
     pub(crate) fn position(&self) -> Position {
         self.position
     }
+
+    /// How many there are, without a look at them.
+    #[inline]
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
 }
 
 impl Deref for BatchBytes {
