@@ -517,12 +517,11 @@ impl Reader {
         let until = if ends_before < next_offset { ends_before } else { Offset::MAX };
         let place = self.place.as_ref().expect("located above");
         let bytes = self.cursor.keep(&place.segment, position, size);
-        self.give(bytes, offsets, (ends_before, until), epoch, (control, compressed))
+        Ok(self.give(bytes, offsets, (ends_before, until), epoch, (control, compressed)))
     }
 
     /// Gives out a batch that ends before `next_offset`, with its records up to before `until`, and goes on behind it.
-    #[inline(always)]
-    #[allow(clippy::inline_always)] // The path of every batch: as a call of its own it travels through memory.
+    #[inline]
     fn give(
         &mut self,
         bytes: BatchBytes,
@@ -530,7 +529,7 @@ impl Reader {
         (next_offset, until): (Offset, Offset),
         epoch: LeaderEpoch,
         (control, compressed): (bool, bool),
-    ) -> Result<Step> {
+    ) -> Step {
         let from = self.position;
         let place = self.place.as_mut().expect("located above");
         place.position += bytes.size() as u32;
@@ -542,16 +541,16 @@ impl Reader {
         }
         if next_offset <= from {
             // The batches behind it bear out that it ends before what it says.
-            return Ok(Step::Moved);
+            return Step::Moved;
         }
         self.position = next_offset;
         self.epoch = Some(epoch);
         if control && !self.has_control {
             // Transaction markers in imported logs: no application ever sees them.
-            return Ok(Step::Moved);
+            return Step::Moved;
         }
         let pool = compressed.then(|| (Arc::clone(&self.log.pool), self.log.decompressed_bytes_max));
-        Ok(Step::Batch(Batch::new(bytes, offsets, from..until, epoch, pool)))
+        Step::Batch(Batch::new(bytes, offsets, from..until, epoch, pool))
     }
 
     /// The batch at the reader's place, where what is known of its end says other offsets than it does itself.
@@ -567,7 +566,7 @@ impl Reader {
         let Ok(view) = RecordBatch::parse(&bytes) else { return Ok(None) };
         let kind = (view.is_control(), view.compression() != CompressionType::None);
         let offsets = (batch.base_offset, batch.next_offset - 1);
-        self.give(bytes, offsets, (batch.next_offset, Offset::MAX), epoch, kind).map(Some)
+        Ok(Some(self.give(bytes, offsets, (batch.next_offset, Offset::MAX), epoch, kind)))
     }
 
     /// What the batch of `next_offset` is held to, in the segment of these bounds.
