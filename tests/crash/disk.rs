@@ -7,7 +7,7 @@
 //! Names, files and sectors are counted references, so a snapshot costs a few hundred counts and each cut is taken from
 //! one and not from a replay.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::{self, Write as _};
 use std::io;
 use std::ops::Range;
@@ -368,12 +368,12 @@ const ROOT: u64 = 0;
 #[derive(Debug)]
 pub(crate) struct LookedAt<K> {
     known: Option<Arc<K>>,
-    disks: Vec<Core>,
+    disks: HashSet<u128>,
 }
 
 impl<K> LookedAt<K> {
     pub(crate) fn nothing() -> Self {
-        Self { known: None, disks: Vec::new() }
+        Self { known: None, disks: HashSet::new() }
     }
 
     /// Whether `disk` was not held to `known` before. Of disks after a power cut.
@@ -382,11 +382,7 @@ impl<K> LookedAt<K> {
             self.known = Some(Arc::clone(known));
             self.disks.clear();
         }
-        let is_new = !self.disks.iter().any(|other| other.is_same_disk(disk));
-        if is_new {
-            self.disks.push(disk.clone());
-        }
-        is_new
+        self.disks.insert(disk.fingerprint())
     }
 }
 
@@ -444,21 +440,35 @@ impl Core {
         core
     }
 
-    /// Whether the next process finds the same names, bytes, boot and torn sectors. Of two disks after a power cut.
-    pub(crate) fn is_same_disk(&self, other: &Core) -> bool {
-        let is_same_file = |(one, other): (&Arc<Inode>, &Arc<Inode>)| {
-            Arc::ptr_eq(one, other)
-                || (one.len == other.len
-                    && one.sectors.len() == other.sectors.len()
-                    && one.sectors.iter().zip(&other.sectors).all(|(one, other)| one.cache == other.cache))
+    /// A hash of what the next process finds: names, bytes, boot, torn sectors. Of a disk after a power cut.
+    fn fingerprint(&self) -> u128 {
+        // Two sums of the same words, each multiplied by an odd number of its own after every word.
+        let mut sums = [1_u64, 2];
+        let mut add = |word: u64| {
+            for (sum, factor) in sums.iter_mut().zip([0x9e37_79b9_7f4a_7c15_u64, 0xd6e8_feb8_6659_fd93]) {
+                *sum = (*sum ^ word).wrapping_mul(factor).rotate_left(29);
+            }
         };
-        assert!(self.is_settled() && other.is_settled(), "nothing waits for the device after a power cut");
-        (self.boot, self.mark, &self.torn) == (other.boot, other.mark, &other.torn)
-            && self.dirs.len() == other.dirs.len()
-            && self.dirs.iter().zip(&other.dirs).all(|(one, other)| one.0 == other.0 && one.1.names == other.1.names)
-            && self.inodes.len() == other.inodes.len()
-            && self.inodes.keys().eq(other.inodes.keys())
-            && self.inodes.values().zip(other.inodes.values()).all(is_same_file)
+        let words = [self.boot, self.mark as u64, self.dirs.len() as u64, self.inodes.len() as u64];
+        words.into_iter().for_each(&mut add);
+        for (id, dir) in &self.dirs {
+            add(*id);
+            for (name, node) in &dir.names {
+                name.bytes().map(u64::from).for_each(&mut add);
+                let (Node::Dir(at) | Node::File(at)) = node;
+                add(*at << 1 | u64::from(matches!(node, Node::Dir(_))));
+            }
+        }
+        for (id, inode) in &self.inodes {
+            [*id, inode.len, inode.sectors.len() as u64].into_iter().for_each(&mut add);
+            for sector in &inode.sectors {
+                let words = sector.cache.iter().flat_map(|bytes| bytes.chunks_exact(8));
+                add(u64::from(sector.cache.is_some()));
+                words.map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes"))).for_each(&mut add);
+            }
+        }
+        self.torn.iter().flat_map(|&(id, sector)| [id, sector as u64]).for_each(&mut add);
+        u128::from(sums[0]) << 64 | u128::from(sums[1])
     }
 
     /// All that the cache shows is on the device, as after a power cut.
