@@ -112,7 +112,7 @@ impl Continuation<'_> {
     /// Where offsets need only rise, two fields can say too much, and then hide what follows: a base offset, which no
     /// checksum covers, and the last offset of a batch that compaction has thinned out. So a batch that jumps, or that
     /// has fewer records than offsets, is compared with what stands behind it. One behind which nothing stands is held
-    /// to its end where that is known ([`displaced`](Self::displaced)).
+    /// to its end where that is known (`displaced`).
     pub fn judge_at(&self, bytes: &mut impl SegmentBytes, position: u64, effort: &mut Effort) -> Standing {
         if self.contiguous {
             return self.judge_by_itself(bytes, position, effort);

@@ -16,7 +16,7 @@ pub struct ExportRange {
     pub from: Offset,
     /// Up to before this one.
     pub until: Offset,
-    /// Which records of transactions [`export_records`] gives out. Batches go to a broker as they are.
+    /// Which records of transactions [`export_records`](super::export_records) gives out. Batches go to a broker as they are.
     pub isolation: IsolationLevel,
     /// The most bytes that the records of a batch may decompress to; `None` is `edgelog.decompressed.bytes.max`'
     /// default.
