@@ -21,9 +21,9 @@ use std::time::{Duration, Instant};
 
 use edgelog::edgelog_core::{LeaderEpoch, RecordBatch, RecordBatchBuilder, TimestampMs, crc32c, stamp_base};
 use edgelog::inspect::{self, CheckReport, DumpOptions, ExportRange, Finding, Selection, Severity};
-use edgelog::storage::{Access, MemoryStorage, Storage};
+use edgelog::storage::{MemoryStorage, Storage};
 use edgelog::{Durability, Error, Log, NewRecord, NewTopic, Offset, OffsetSpec, Store, TopicPartition};
-use support::{Random, ticking};
+use support::{Files, Random, files_of, storage_of, ticking};
 
 const MIB: isize = 1 << 20;
 /// What any of them may hold at a time, whatever a field claims.
@@ -74,39 +74,6 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 // --- stores ----------------------------------------------------------------------------------------------------------
-
-/// All files of a store, by their paths.
-type Files = BTreeMap<String, Vec<u8>>;
-
-fn files_of(storage: &MemoryStorage) -> Files {
-    let mut files = Files::new();
-    for entry in storage.read_dir("").unwrap() {
-        let paths = if entry.is_dir {
-            let names = storage.read_dir(&entry.name).unwrap();
-            names.into_iter().map(|file| format!("{}/{}", entry.name, file.name)).collect()
-        } else {
-            vec![entry.name]
-        };
-        for path in paths {
-            let file = storage.open(&path, Access::Read).unwrap();
-            let mut bytes = vec![0; file.len().unwrap() as usize];
-            assert_eq!(file.read_at(&mut bytes, 0).unwrap(), bytes.len());
-            files.insert(path, bytes);
-        }
-    }
-    files
-}
-
-fn storage_of(files: &Files) -> MemoryStorage {
-    let storage = MemoryStorage::new();
-    for (path, bytes) in files {
-        if let Some((dir, _)) = path.split_once('/') {
-            let _ = storage.create_dir(dir);
-        }
-        storage.open(path, Access::CreateNew).unwrap().write_at(bytes, 0).unwrap();
-    }
-    storage
-}
 
 /// Settings under which nothing is deleted whatever a timestamp says.
 fn open(storage: &MemoryStorage) -> edgelog::Result<Store> {

@@ -5,7 +5,7 @@ use edgelog_core::config::IsolationLevel;
 
 use super::report::Finding;
 
-/// So many lost ranges are told, and so many that were deleted meanwhile.
+/// So many lost ranges are reported, and so many that were deleted meanwhile.
 const LOST_MAX: usize = 1000;
 
 /// Which part of a log is exported.
@@ -16,7 +16,8 @@ pub struct ExportRange {
     pub from: Offset,
     /// Up to before this one.
     pub until: Offset,
-    /// Which records of transactions [`export_records`](super::export_records) gives out. Batches go to a broker as they are.
+    /// Which records of transactions [`export_records`](super::export_records) gives out. Batches go to a broker as
+    /// they are.
     pub isolation: IsolationLevel,
     /// The most bytes that the records of a batch may decompress to; `None` is `edgelog.decompressed.bytes.max`'
     /// default.

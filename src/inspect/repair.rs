@@ -6,10 +6,10 @@
 //!    log is durable, and the steps below go by that;
 //! 2. the checkpoint says, in both slots, that the store is in use: the next open recovers, and raises every log's
 //!    epoch;
-//! 3. segments with damage are written anew, each swapped in whole: good batches as they were, wrong epochs and base
+//! 3. segments with damage are rewritten, each swapped in whole: good batches as they were, wrong epochs and base
 //!    offsets put right, and a batch without records in the place of what is lost; the damaged bytes are kept in
 //!    `.cut` files;
-//! 4. indexes that do not hold are built anew;
+//! 4. indexes that do not hold are rebuilt;
 //! 5. the checkpoint gets the recovery points' new places;
 //! 6. the store is opened and closed once by the engine, which heals what an open heals: torn tails, the other slot.
 

@@ -44,9 +44,11 @@ const LIST_EVERY: u32 = 16;
 /// Attaches to a log that another process writes, or wrote.
 pub(crate) fn attach(params: &OpenLog) -> Result<Arc<LogShared>> {
     let (storage, dir): (_, Arc<str>) = (&params.storage, params.name.to_string().into());
-    let names = list_segments(&**storage, &dir, &params.name, &[])?.bases;
-    let misnamed = wrong_names(&**storage, &dir, &names, params.saved.as_ref(), false);
-    let files = list_segments(&**storage, &dir, &params.name, &misnamed)?;
+    let mut files = list_segments(&**storage, &dir, &params.name, &[])?;
+    let misnamed = wrong_names(&**storage, &dir, &files.bases, params.saved.as_ref(), false);
+    if !misnamed.is_empty() {
+        files = list_segments(&**storage, &dir, &params.name, &misnamed)?;
+    }
     let bases = files.bases.clone();
     let Believed { saved, unbroken_from, .. } = believed(params.saved.as_ref(), &**storage, &dir, &bases);
     let recovery_point = saved.as_ref().map_or(Offset(0), |saved| saved.durable.offset);

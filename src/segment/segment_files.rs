@@ -114,7 +114,7 @@ impl Head {
         self.base == other.base && self.name != other.name && (self.name == self.base || self.name < other.name)
     }
 
-    /// The same batch, whatever its epoch field says.
+    /// The same batch, but for its epoch field.
     fn is_of_same_batch(&self, other: &Head) -> bool {
         self.header[..12] == other.header[..12] && self.header[16..] == other.header[16..]
     }

@@ -290,7 +290,7 @@ class Writer:
         self.process.stdin.write(" ".join(words) + "\n")
         self.process.stdin.flush()
         if not (said := self.process.stdout.readline()).startswith("ok"):
-            raise Broken(f"the writer was told {words} and says: {said!r}")
+            raise Broken(f"the writer was sent {words} and says: {said!r}")
 
     def __enter__(self):
         return self

@@ -33,18 +33,19 @@ pub(super) fn verify_cuts<K, T>(
         for image in [Image::AllLost, chosen, Image::Random(seed * 10_000 + n as u64)] {
             seen.images += 1;
             let again = (n + seed as usize) % 16 == 0 && image == chosen;
-            if !looked_at.is_new(known, &core.image(image)) && !again {
+            let left = core.image(image);
+            if !looked_at.is_new(known, &left) && !again {
                 continue;
             }
             seen.disks += 1;
             let found = |what| format!("seed {seed}, cut {n}, {image:?}: {what}");
-            let second = after(core, image, again, |disk| verify(disk, known)).map_err(found)?;
+            let second = after(left, again, |disk| verify(disk, known)).map_err(found)?;
             for (m, second) in second.iter().enumerate().step_by(3) {
                 seen.images += 1;
                 seen.disks += 1;
                 let image = Image::CHOSEN[m % Image::CHOSEN.len()];
                 let found = |what| format!("seed {seed}, cut {n} and then {m}, {image:?}: {what}");
-                after(second, image, false, |disk| verify(disk, known)).map_err(found)?;
+                after(second.image(image), false, |disk| verify(disk, known)).map_err(found)?;
             }
         }
     }
@@ -52,13 +53,8 @@ pub(super) fn verify_cuts<K, T>(
 }
 
 /// What a power cut has left, looked at by `verify`. With `again`, returns the disk as it is at each effect of that.
-fn after<T>(
-    core: &Core,
-    image: Image,
-    again: bool,
-    verify: impl FnOnce(&SimDisk) -> Result<T, String>,
-) -> Result<Vec<Core>, String> {
-    let disk = SimDisk::from_core(core.image(image));
+fn after<T>(left: Core, again: bool, verify: impl FnOnce(&SimDisk) -> Result<T, String>) -> Result<Vec<Core>, String> {
+    let disk = SimDisk::from_core(left);
     if again {
         disk.record();
     }

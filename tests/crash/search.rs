@@ -115,9 +115,9 @@ pub(crate) enum Depth {
     Full,
 }
 
-/// Opens the store on what a cut has left, and holds it to `model`. Returns how many opens that took.
-pub(crate) fn verify(core: &Core, model: &Model, seq: u32, image: Image, depth: Depth) -> Result<usize, String> {
-    let mut world = World::on(SimDisk::from_core(core.image(image)));
+/// Opens the store on what a cut has `left`, and holds it to `model`. Returns how many opens that took.
+pub(crate) fn verify(left: Core, model: &Model, seq: u32, depth: Depth) -> Result<usize, String> {
+    let mut world = World::on(SimDisk::from_core(left));
     world.model = model.clone();
     world.seq = seq;
     world.clock.set(TimestampMs(TIME_BASE + i64::from(seq)));
@@ -210,7 +210,7 @@ fn cut_once(run: &Recorded, n: usize, randoms: u64, outcome: &mut Outcome) {
     for (i, image) in images.enumerate() {
         outcome.count("images", 1);
         let depth = [Depth::Full, Depth::Open, Depth::Again][(n + i) % 3];
-        match guarded(|| verify(core, &model, run.seq, image, depth)) {
+        match guarded(|| verify(core.image(image), &model, run.seq, depth)) {
             Ok(opens) => outcome.count("opens", opens),
             Err(what) => outcome.add(n, &what, || {
                 format!("cut {n} during {}, {image:?}, {depth:?}\n{}", model.what, core.image(image).listing())
@@ -268,11 +268,12 @@ fn cut_again(mut world: World, n: usize, images: u64, outcome: &mut Outcome, at:
                 _ => Image::Random(number * 7919),
             };
             outcome.count("images", 1);
-            if !looked_at.is_new(model, &core.image(image)) {
+            let left = core.image(image);
+            if !looked_at.is_new(model, &left) {
                 outcome.count("looked at before", 1);
                 continue;
             }
-            match guarded(|| verify(core, model, second_run.seq, image, Depth::Open)) {
+            match guarded(|| verify(left, model, second_run.seq, Depth::Open)) {
                 Ok(opens) => outcome.count("opens", opens),
                 Err(what) => outcome.add(n, &what, || {
                     let text = core.image(image).listing();

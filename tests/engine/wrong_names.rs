@@ -3,57 +3,22 @@
 
 #![allow(clippy::case_sensitive_file_extension_comparisons)] // The engine writes these names, in lower case.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::support::ticking;
+use crate::support::{Files, files_of, storage_of, ticking};
 use edgelog::edgelog_core::{LeaderEpoch, RecordBatchBuilder, stamp_base};
 use edgelog::inspect::{self, CheckReport, ExportRange, Selection, Severity};
 use edgelog::storage::{Access, DirEntry, FileMeta, MemoryStorage, Storage, StorageFile, StorageLock};
 use edgelog::{Durability, Log, NewRecord, NewTopic, Offset, OffsetSpec, TimestampMs, TopicPartition};
-
-/// All files of a store, by their paths.
-type Files = BTreeMap<String, Vec<u8>>;
 
 /// Records in a batch.
 const BATCH: i64 = 3;
 
 fn path(base: i64) -> String {
     format!("t-0/{base:020}.log")
-}
-
-fn files_of(storage: &MemoryStorage) -> Files {
-    let read = |path: &str| {
-        let file = storage.open(path, Access::Read).unwrap();
-        let mut bytes = vec![0; file.len().unwrap() as usize];
-        assert_eq!(file.read_at(&mut bytes, 0).unwrap(), bytes.len());
-        bytes
-    };
-    let mut files = Files::new();
-    for entry in storage.read_dir("").unwrap() {
-        let paths = if entry.is_dir {
-            let names = storage.read_dir(&entry.name).unwrap();
-            names.iter().map(|file| format!("{}/{}", entry.name, file.name)).collect()
-        } else {
-            vec![entry.name]
-        };
-        files.extend(paths.into_iter().map(|path| (path.clone(), read(&path))));
-    }
-    files
-}
-
-fn storage_of(files: &Files) -> MemoryStorage {
-    let storage = MemoryStorage::new();
-    for (path, bytes) in files {
-        if let Some((dir, _)) = path.split_once('/') {
-            let _ = storage.create_dir(dir);
-        }
-        storage.open(path, Access::CreateNew).unwrap().write_at(bytes, 0).unwrap();
-    }
-    storage
 }
 
 fn shared(storage: &MemoryStorage) -> Arc<dyn Storage> {

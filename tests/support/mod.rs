@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // each test binary uses some of it
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use edgelog::edgelog_core::RecordBatch;
-use edgelog::storage::MemoryStorage;
+use edgelog::storage::{Access, MemoryStorage, Storage};
 use edgelog::{Store, StoreOptions};
 
 /// A directory of one test's own, removed when the test ends well.
@@ -257,4 +258,39 @@ pub(crate) fn run_again(test: &str, environment: &[(&str, &OsStr)]) -> Watched {
 pub(crate) fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "\n{line}").and_then(|()| out.flush()).expect("the parent listens");
+}
+
+/// All files of a store, by their paths.
+pub(crate) type Files = BTreeMap<String, Vec<u8>>;
+
+/// What a store in memory has.
+pub(crate) fn files_of(storage: &MemoryStorage) -> Files {
+    let mut files = Files::new();
+    for entry in storage.read_dir("").unwrap() {
+        let paths = if entry.is_dir {
+            let names = storage.read_dir(&entry.name).unwrap();
+            names.into_iter().map(|file| format!("{}/{}", entry.name, file.name)).collect()
+        } else {
+            vec![entry.name]
+        };
+        for path in paths {
+            let file = storage.open(&path, Access::Read).unwrap();
+            let mut bytes = vec![0; file.len().unwrap() as usize];
+            assert_eq!(file.read_at(&mut bytes, 0).unwrap(), bytes.len());
+            files.insert(path, bytes);
+        }
+    }
+    files
+}
+
+/// A store in memory with these files.
+pub(crate) fn storage_of(files: &Files) -> MemoryStorage {
+    let storage = MemoryStorage::new();
+    for (path, bytes) in files {
+        if let Some((dir, _)) = path.split_once('/') {
+            let _ = storage.create_dir(dir);
+        }
+        storage.open(path, Access::CreateNew).unwrap().write_at(bytes, 0).unwrap();
+    }
+    storage
 }

@@ -1,4 +1,4 @@
-//! The walk of one batch through the bridge, as a page tells it: which call leads from which file into which.
+//! The walk of one batch through the bridge, as a page has it: which call leads from which file into which.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -74,7 +74,7 @@ impl Reader {
     /// Walks on from a place that a walk from the segment's start has come to: from batch to batch by their checksums,
     /// and over damage as [`skip_damage`](Self::skip_damage) goes over it, up to the batch that holds `target`.
     ///
-    /// A header that was believed unchecked can name any length and any offset; whatever was made of it is put right
+    /// A header that was believed unchecked can name any length and any offset; what was made of it is put right
     /// here. Damage among records before `target` takes nothing that was asked for.
     fn walk(&mut self, from: Place, target: Offset) -> Result<Walked> {
         let Place { segment, position: mut at, expected, .. } = from;

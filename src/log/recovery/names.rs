@@ -22,7 +22,7 @@ pub(super) fn list(storage: &dyn Storage, dir: &str) -> Result<Vec<Offset>> {
         if let (false, Some(cut)) = (bases.contains(&part), displaced) {
             let (from, to) = (format!("{dir}/{cut}"), file_names::log_file(dir, part));
             storage.rename(&from, &to).map_err(Error::storage("restore", &from))?;
-            // For good before the copy goes, which tells that there is something to restore.
+            // For good before the copy goes, which says that there is something to restore.
             storage.sync_dir(dir).map_err(Error::storage("sync directory", dir))?;
             bases.push(part);
         }

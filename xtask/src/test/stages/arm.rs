@@ -68,7 +68,7 @@ const ARMV7: Emulated = Emulated {
     skips: &["longer_than_a_segment_can_be", SEARCHES],
     searches: Some("armv7, what clients keep"),
 };
-/// The part of their names that tells these searches from other tests.
+/// What stands in the names of these searches, and of no other test.
 const SEARCHES: &str = "::crash::";
 
 pub(super) fn msrv_arm(stage: &Stage) {
