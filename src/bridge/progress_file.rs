@@ -246,6 +246,7 @@ mod tests {
     use super::super::committed_offset::BatchMark;
     use super::*;
     use crate::storage::framed::frame;
+    use crate::storage::tests::flip_a_byte;
     use crate::storage::{Access, MemoryStorage};
     use uuid::Uuid;
 
@@ -285,7 +286,7 @@ mod tests {
         }
         let file = storage.open(FILE, Access::Write).unwrap();
         let slot_len = file.len().unwrap() / 2;
-        let damage = |slot: u64| file.write_at(b"X", slot * slot_len + 100).unwrap();
+        let damage = |slot: u64| flip_a_byte(&*file, slot * slot_len + 100);
         // The first write filled both slots, with the sequences 1 and 2; the fifth has 6, and stands in the first.
         damage(0);
         let mut again = open(&storage);

@@ -38,7 +38,7 @@ pub(crate) mod pairs;
 pub(crate) mod small_file;
 mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use directory::{DirectoryStorage, DirectoryStorageOptions, StoreMode};
 pub use memory::MemoryStorage;

@@ -435,6 +435,7 @@ pub(crate) fn replace(storage: &dyn Storage, path: &str, bytes: &[u8], lasting: 
 mod tests {
     use super::*;
     use crate::storage::MemoryStorage;
+    use crate::storage::tests::flip_a_byte;
 
     fn form() -> SlotForm {
         let mutants = SlotMutants {
@@ -487,7 +488,7 @@ mod tests {
         file.write(&mut body(b"one")).unwrap();
         file.write(&mut body(b"two")).unwrap();
         let raw = storage.open("f", Access::Write).unwrap();
-        raw.write_at(b"x", HEADER_LEN as u64).unwrap();
+        flip_a_byte(&*raw, HEADER_LEN as u64);
         let found = read_slots(&*storage, &form()).unwrap();
         assert!(found.newest().is_some() && found.seen().is_none());
     }

@@ -12,6 +12,13 @@ use std::thread;
 use super::mapped_file::WINDOW_BYTES_MAX;
 use super::{Access, DirectoryStorage, DirectoryStorageOptions, Lease, MemoryStorage, Storage, StorageFile, StoreMode};
 
+/// Damages one byte. A fixed byte written over one that is random is no damage once in 256 times.
+pub(crate) fn flip_a_byte(file: &dyn StorageFile, offset: u64) {
+    let mut byte = [0];
+    file.read_at(&mut byte, offset).unwrap();
+    file.write_at(&[!byte[0]], offset).unwrap();
+}
+
 /// A directory of its own below the host's temporary one, removed on drop.
 pub(super) struct TestDir(pub(super) PathBuf);
 

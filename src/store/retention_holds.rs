@@ -377,6 +377,7 @@ fn parse_old_line(line: &str) -> Option<(TopicPartition, HeldLog)> {
 mod tests {
     use super::*;
     use crate::storage::framed::frame;
+    use crate::storage::tests::flip_a_byte;
     use crate::storage::{Access, MemoryStorage};
     use crate::{NewRecord, NewTopic, Store};
     use edgelog_core::TimestampMs;
@@ -471,9 +472,9 @@ mod tests {
         put(&storage, "edgelog.group-a.hold", b"");
         storage.remove_file("edgelog.group-a.hold").unwrap();
         let file = storage.open("edgelog.bridge.hold", Access::Write).unwrap();
-        file.write_at(b"x", 70).unwrap();
+        flip_a_byte(&*file, 70);
         assert_eq!(log.held_from().unwrap(), Some(Offset(3)));
-        file.write_at(b"x", (SLOT_BYTES_MIN + 70) as u64).unwrap();
+        flip_a_byte(&*file, SLOT_BYTES_MIN as u64 + 70);
         assert_eq!(log.held_from().unwrap(), Some(Offset(0)));
         // Files of other names hold nothing.
         storage.remove_file("edgelog.bridge.hold").unwrap();

@@ -7,6 +7,7 @@ use super::super::refused_records::Refused;
 use super::super::target_rules::TargetRules;
 use super::*;
 use crate::kafka::CoordinatorKey;
+use crate::storage::tests::flip_a_byte;
 use crate::storage::{Access, MemoryStorage, Storage};
 use crate::{NewRecord, NewTopic, Store, TopicPartition};
 use edgelog_core::RecordBatch;
@@ -543,7 +544,7 @@ fn what_damage_has_taken_is_told_and_what_lies_behind_is_sent() {
     log.log().flush().unwrap();
     let file = storage.open("t-0/00000000000000000000.log", Access::Write).unwrap();
     let first = log.log().reader(OffsetSpec::Earliest).unwrap().next_batch().unwrap().unwrap();
-    file.write_at(b"X", first.bytes().len() as u64 * 4 + 80).unwrap();
+    flip_a_byte(&*file, first.bytes().len() as u64 * 4 + 80);
     log.start_at_the_beginning().unwrap();
     let mut senders = [log];
     let stops = BridgeConfig { on_lost: LostRule::Stop, ..BridgeConfig::default() };
