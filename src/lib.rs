@@ -135,7 +135,7 @@
 //! a cut anywhere. `docs/configuration.md` has every key; `docs/kafka_compatibility.md` says what is the
 //! same as in Kafka, what differs and what is absent.
 
-// A part of the searches for crashes is one of the library's own tests.
+// The simulated disk is a part of the library's own tests, too.
 #[cfg(test)]
 extern crate self as edgelog;
 
@@ -161,6 +161,8 @@ mod sorted;
 pub mod storage;
 mod store;
 mod sync;
+#[cfg(test)]
+mod testing;
 mod zeros;
 
 pub use codec::CodecError;

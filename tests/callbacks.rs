@@ -4,9 +4,6 @@
 //! A call that hangs fails the test that made it, by name and with the event: each runs on a thread of its own, which
 //! is waited for with a deadline.
 
-#[path = "support/faults.rs"]
-mod faults;
-
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,7 +14,7 @@ use std::time::Duration;
 use edgelog::clock::ManualClock;
 use edgelog::storage::MemoryStorage;
 use edgelog::{Durability, Error, Log, NewRecord, NewTopic, Offset, OffsetSpec, Store, StoreOptions, TimestampMs};
-use faults::{Fault, FaultyStorage, quiet_injected_panics};
+use edgelog_testkit::faults::{Fault, FaultyStorage, quiet_injected_panics};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Metadata, Subscriber, span};
 

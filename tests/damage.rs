@@ -7,10 +7,6 @@
 //! says so; `EDGELOG_TEST_EVERY=1 cargo test --release --test damage` looks at every case, `EDGELOG_TEST_FEWER=4` at a
 //! quarter of the sample.
 
-#[path = "support/processors.rs"]
-mod processors;
-mod support;
-
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -23,8 +19,8 @@ use edgelog::clock::ManualClock;
 use edgelog::edgelog_core::RecordBatch;
 use edgelog::storage::{Access, DirEntry, FileMeta, MemoryStorage, Storage, StorageFile, StorageLock};
 use edgelog::{Durability, Error, Header, Log, NewRecord, NewTopic, Offset, OffsetSpec, TimestampMs};
-use processors::on_every_processor;
-use support::{Random, ticking};
+use edgelog_testkit::on_every_processor;
+use edgelog_testkit::{Random, ticking};
 
 const NOW: i64 = 1_700_000_000_000;
 const TOPICS: &[&str] = &["plain", "packed"];

@@ -9,8 +9,6 @@
 //! then. A log whose flush failed is read-only until the store is opened again, and any file's flush may be the one. So
 //! the story there is another one: full, room again, opened again, and nothing that was acknowledged is missing.
 
-mod support;
-
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
@@ -20,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use edgelog::storage::{Access, MemoryStorage, Storage};
 use edgelog::{Durability, Error, Log, NewRecord, NewTopic, Offset, OffsetSpec, Store, StoreOptions, TimestampMs};
-use support::{TempDir, Watched, run_again, say};
+use edgelog_testkit::{TempDir, Watched, run_again, say};
 
 /// What somebody else takes of the disk until the store has met its end: one of so many parts.
 const BALLAST_PART: u64 = 2;
@@ -86,7 +84,7 @@ impl Disk for OnMount {
     fn add_ballast(&self) {
         let mut file = File::create(self.dir.join("ballast")).unwrap();
         let room = rustix::fs::fstatvfs(&file).unwrap();
-        let mut noise = support::Random(1);
+        let mut noise = edgelog_testkit::Random(1);
         let bytes: Vec<u8> = (0..room.f_bavail * room.f_frsize / BALLAST_PART).map(|_| noise.next() as u8).collect();
         file.write_all(&bytes).unwrap();
         file.sync_all().unwrap();
@@ -122,7 +120,7 @@ fn lost_its_room(error: &Error) -> bool {
 
 /// The value of record `n`: of its own length, and nothing that a file system could compress away.
 fn value(topic: &str, n: i64) -> Vec<u8> {
-    let mut noise = support::Random(n as u64);
+    let mut noise = edgelog_testkit::Random(n as u64);
     let mut value = format!("{topic} {n} ").into_bytes();
     let len = 20 + noise.below(700);
     value.extend((0..len).map(|_| noise.next() as u8));

@@ -2,8 +2,6 @@
 //!
 //! Allocations are counted by thread, and the housekeeping is the test's own: what is counted is what the calls did.
 
-mod support;
-
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io;
@@ -19,7 +17,7 @@ use edgelog::storage::{
     Access, DirEntry, DirectoryStorage, DirectoryStorageOptions, FileMeta, Lease, Storage, StorageFile, StorageLock,
 };
 use edgelog::{Durability, Log, NewRecord, NewTopic, Offset, OffsetSpec, Reader, StoreOptions, TimestampMs};
-use support::{TempDir, ticking};
+use edgelog_testkit::{TempDir, ticking};
 
 const MIB: usize = 1 << 20;
 
@@ -410,7 +408,7 @@ fn a_log_of_many_segments_is_opened_and_read_in_little_memory() {
                 let most = follow(&store.log("t", 0).unwrap(), SEGMENTS);
                 // At random, so that indexes are loaded too.
                 let log = store.log("t", 0).unwrap();
-                let mut random = support::Random(1);
+                let mut random = edgelog_testkit::Random(1);
                 for _ in 0..2000 {
                     let offset = random.below(SEGMENTS * 4) as i64;
                     let mut reader = log.reader(OffsetSpec::Offset(Offset(offset))).unwrap();

@@ -1,9 +1,5 @@
 //! Named producers: what has a number is appended once, gaps are errors, and the newer of two fences the older.
 
-#[path = "support/faults.rs"]
-mod faults;
-mod support;
-
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
@@ -12,8 +8,8 @@ use edgelog::clients::{Producer, ProducerError, ProducerRecord};
 use edgelog::edgelog_core::TimestampMs;
 use edgelog::storage::MemoryStorage;
 use edgelog::{Log, NewRecord, NewTopic, Offset, OffsetSpec, ReadUpTo, ReaderOptions, Store};
-use faults::{Fault, FaultyStorage};
-use support::ticking;
+use edgelog_testkit::faults::{Fault, FaultyStorage};
+use edgelog_testkit::ticking;
 
 fn open(storage: &MemoryStorage) -> Arc<Store> {
     let store = Arc::new(ticking().open_on(storage.clone()).unwrap());

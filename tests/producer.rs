@@ -1,9 +1,5 @@
 //! The producer: what `send` takes, when it is answered and with what, and that nothing is left without an answer.
 
-#[path = "support/faults.rs"]
-mod faults;
-mod support;
-
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -14,8 +10,8 @@ use edgelog::storage::MemoryStorage;
 use edgelog::{
     CompressionType, Error, Header, LeaderEpoch, Log, NewTopic, Offset, OffsetSpec, ReadUpTo, ReaderOptions, Store,
 };
-use faults::{Fault, FaultyStorage, INJECTED, quiet_injected_panics};
-use support::ticking;
+use edgelog_testkit::faults::{Fault, FaultyStorage, INJECTED, quiet_injected_panics};
+use edgelog_testkit::ticking;
 
 fn store() -> Arc<Store> {
     let store = ticking().open_on(MemoryStorage::new()).unwrap();

@@ -5,9 +5,6 @@
 //! seed the first one begins. A failure names its seed and the damage. Files and memory are bounded: the system ends an
 //! engine that goes beyond, and `readable-seed` in cargo's `target/tmp` has the seed.
 
-#[path = "support/mod.rs"]
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
@@ -16,8 +13,8 @@ use std::path::{Path, PathBuf};
 use edgelog::edgelog_core::RecordBatch;
 use edgelog::inspect::{self, Selection};
 use edgelog::{Durability, Log, NewRecord, NewTopic, Offset, OffsetSpec, ReadUpTo, ReaderOptions, Store, TimestampMs};
+use edgelog_testkit::{Random, TempDir, batches_len, copy_dir, ticking};
 use rustix::process::{Resource, Rlimit, setrlimit};
-use support::{Random, TempDir, batches_len, copy_dir, ticking};
 
 /// Of one log: a reader that goes on behind damage does so at most so often.
 const SKIPS_MAX: usize = 1000;

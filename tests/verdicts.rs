@@ -7,8 +7,6 @@
 
 #![allow(clippy::case_sensitive_file_extension_comparisons)] // The engine writes these names, in lower case.
 
-mod support;
-
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -23,7 +21,7 @@ use edgelog::edgelog_core::{LeaderEpoch, RecordBatch, RecordBatchBuilder, Timest
 use edgelog::inspect::{self, CheckReport, DumpOptions, ExportRange, Finding, Selection, Severity};
 use edgelog::storage::{MemoryStorage, Storage};
 use edgelog::{Durability, Error, Log, NewRecord, NewTopic, Offset, OffsetSpec, Store, TopicPartition};
-use support::{Files, Random, files_of, storage_of, ticking};
+use edgelog_testkit::{Files, Random, files_of, storage_of, ticking};
 
 const MIB: isize = 1 << 20;
 /// What any of them may hold at a time, whatever a field claims.

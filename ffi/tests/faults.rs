@@ -4,8 +4,6 @@
 
 #[path = "support/callback.rs"]
 mod callback;
-#[path = "../../tests/support/faults.rs"]
-mod support;
 
 use std::ffi::CString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +14,7 @@ use std::time::Duration;
 use edgelog::storage::MemoryStorage;
 use edgelog::{Offset, Store, StoreOptions};
 use edgelog_ffi::*;
-use support::{Fault, FaultyStorage, quiet_injected_panics};
+use edgelog_testkit::faults::{Fault, FaultyStorage, quiet_injected_panics};
 
 fn options() -> StoreOptions {
     Store::options().set("edgelog.housekeeping", "tick").unwrap().set("segment.bytes", "4096").unwrap()

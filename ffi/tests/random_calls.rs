@@ -5,8 +5,6 @@
 mod callback;
 #[path = "support/calls.rs"]
 mod calls;
-#[path = "../../tests/support/faults.rs"]
-mod faults;
 
 use std::sync::mpsc;
 use std::time::Duration;

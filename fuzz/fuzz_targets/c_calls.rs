@@ -10,8 +10,6 @@ use libfuzzer_sys::fuzz_target;
 mod callback;
 #[path = "../../ffi/tests/support/calls.rs"]
 mod calls;
-#[path = "../../tests/support/faults.rs"]
-mod faults;
 
 fuzz_target!(|bytes: &[u8]| {
     calls::drive(bytes);

@@ -1,27 +1,13 @@
 #![no_main]
-//! Whole sequences of operations, faults, kills and power cuts on the simulated disk of `tests/crash/`, held against
+//! Whole sequences of operations, faults, kills and power cuts on the simulated disk of `testkit/`, held against
 //! the model there: the schedules are the fuzzer's, and coverage leads it where random ones do not come.
 
-#![allow(dead_code)] // the searches of tests/crash/ are used in part
-
-#[path = "../../tests/crash/batches.rs"]
-mod batches;
-#[path = "../../tests/crash/disk.rs"]
-mod disk;
-#[path = "../../tests/crash/oracle.rs"]
-mod oracle;
-#[path = "../../tests/support/processors.rs"]
-mod processors;
-#[path = "../../tests/crash/search.rs"]
-mod search;
-#[path = "../../tests/crash/workload.rs"]
-mod workload;
-
-use disk::{Fault, Image, Quirks};
 use edgelog::Durability;
+use edgelog_testkit::crash::disk::{Fault, Image, Quirks};
+use edgelog_testkit::crash::search;
+use edgelog_testkit::crash::workload::{LOGS, Op, TOPICS};
 use libfuzzer_sys::arbitrary::{Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use workload::{LOGS, Op, TOPICS};
 
 /// More operations make an execution slow and find no more.
 const OPS_MAX: usize = 48;

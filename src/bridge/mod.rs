@@ -34,7 +34,6 @@ use crate::Store;
 mod accumulator;
 mod admin;
 #[cfg(test)]
-#[path = "../../tests/crash/beside.rs"]
 mod beside;
 mod committed_offset;
 mod config;

@@ -8,7 +8,6 @@ mod consumer;
 pub(crate) mod dead_letter;
 mod delivery;
 #[cfg(test)]
-#[path = "../../tests/crash/double_cuts.rs"]
 mod double_cuts;
 mod group;
 mod key;

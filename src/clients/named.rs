@@ -184,5 +184,4 @@ fn out_of_order(partition: &TopicPartition, sequence: i64, expected: i64) -> Pro
 }
 
 #[cfg(test)]
-#[path = "../../tests/crash/named.rs"]
 mod crash;

@@ -7,7 +7,6 @@ use super::{CodecError, compress, decompress, feature_missing_to_write};
 
 /// The verdicts of Kafka's own Java code.
 #[cfg(all(feature = "gzip", feature = "lz4", feature = "snappy", feature = "zstd"))]
-#[path = "java.rs"]
 mod java;
 
 /// What the payloads below were made of.

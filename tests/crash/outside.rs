@@ -6,11 +6,11 @@ use std::ops::Range;
 use edgelog::clock::ManualClock;
 use edgelog::{Durability, Error, Log, NewRecord, OffsetSpec, Store, TimestampMs};
 
-use super::batches::batch_at;
-use super::disk::{Core, Image, Quirks, Rng, SECTOR_BYTES, SimDisk, has_ending};
-use super::oracle::{Model, Presence, Rec, TIME_BASE};
-use super::search::{Outcome, guarded, record, shared};
-use super::workload::{FLUSH_MS, LOGS, Op, TOPICS, new_topic, options, random_op};
+use edgelog_testkit::crash::batches::batch_at;
+use edgelog_testkit::crash::disk::{Core, Image, Quirks, Rng, SECTOR_BYTES, SimDisk, has_ending};
+use edgelog_testkit::crash::oracle::{Model, Presence, Rec, TIME_BASE};
+use edgelog_testkit::crash::search::{Outcome, guarded, record, shared};
+use edgelog_testkit::crash::workload::{FLUSH_MS, LOGS, Op, TOPICS, new_topic, options, random_op};
 
 /// Every effect of a run is cut on a disk without powersafe overwrite: a sector that is being rewritten may be garbage,
 /// whatever it held. What was durable and is gone then stood in such a sector.

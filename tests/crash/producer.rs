@@ -13,10 +13,10 @@ use edgelog::clock::ManualClock;
 use edgelog::edgelog_core::TimestampMs;
 use edgelog::{NewTopic, OffsetSpec, Store};
 
-use super::disk::{Core, Image, Quirks, Rng, SimDisk};
-use super::oracle::TIME_BASE;
-use super::search::{Outcome, guarded, shared};
-use super::workload::options;
+use edgelog_testkit::crash::disk::{Core, Image, Quirks, Rng, SimDisk};
+use edgelog_testkit::crash::oracle::TIME_BASE;
+use edgelog_testkit::crash::search::{Outcome, guarded, shared};
+use edgelog_testkit::crash::workload::options;
 
 const PARTITIONS: u32 = 2;
 

@@ -6,10 +6,10 @@ use edgelog::clock::{Clock, ManualClock};
 use edgelog::storage::{Access, MemoryStorage, Storage};
 use edgelog::{NewRecord, NewTopic, Offset, Store, TimestampMs};
 
-use super::disk::{Fault, Image, Quirks, SimDisk};
-use super::oracle::TIME_BASE;
-use super::search::{self, guarded, run_schedule};
-use super::workload::{Op, TOPICS, new_topic, options};
+use edgelog_testkit::crash::disk::{Fault, Image, Quirks, SimDisk};
+use edgelog_testkit::crash::oracle::TIME_BASE;
+use edgelog_testkit::crash::search::{self, guarded, run_schedule};
+use edgelog_testkit::crash::workload::{Op, TOPICS, new_topic, options};
 
 fn append(log: usize, records: u8, len: u16, durability: edgelog::Durability) -> Op {
     Op::Append { log, records, len, durability, beside: false }

@@ -6,11 +6,11 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::support::{TempDir, ticking};
 use edgelog::edgelog_core::RecordBatch;
 use edgelog::inspect::{self, CheckReport, Finding, Selection, Severity};
 use edgelog::storage::Storage;
 use edgelog::{Log, NewRecord, NewTopic, OffsetSpec, Store};
+use edgelog_testkit::{TempDir, ticking};
 
 /// Records below the recovery point of the checkpoint, and above it.
 const BELOW: i64 = 10;

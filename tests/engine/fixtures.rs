@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::support::{TempDir, copy_dir, ticking};
 use edgelog::inspect::{self, Selection, Severity};
 use edgelog::{Error, Log, NewRecord, Offset, OffsetSpec, ReadUpTo, ReaderOptions, Store, TimestampMs};
+use edgelog_testkit::{TempDir, copy_dir, ticking};
 
 /// The stores of all versions: where each is, and the list of its records.
 fn stores() -> Vec<(PathBuf, Vec<String>)> {

@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Random, TempDir, ticking};
 use edgelog::edgelog_core::{CRC_START, LeaderEpoch, RecordBatch, RecordBatchBuilder, crc32c, stamp_base};
 use edgelog::{Error, Log, NewRecord, NewTopic, Offset, OffsetSpec, Store, TimestampMs};
+use edgelog_testkit::{Random, TempDir, ticking};
 
 /// Offsets with the times of their records, and the offsets that are named as lost, in ranges.
 type Seen = (Vec<(i64, i64)>, Vec<(i64, i64)>);

@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::faults::{FaultyStorage, quiet_injected_panics};
-use crate::support::{Place, TempDir, batches_len, copy_dir, ticking};
 use edgelog::clock::ManualClock;
 use edgelog::storage::MemoryStorage;
 use edgelog::{Durability, Error, NewRecord, NewTopic, Offset, OffsetSpec, Store, TimestampMs};
+use edgelog_testkit::faults::{FaultyStorage, quiet_injected_panics};
+use edgelog_testkit::{Place, TempDir, batches_len, copy_dir, ticking};
 
 fn small_topic() -> NewTopic {
     NewTopic::new("t").config("segment.bytes", "8192").config("retention.ms", "-1")

@@ -6,13 +6,13 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::support::{TempDir, ticking};
 use edgelog::edgelog_core::{
     LeaderEpoch, RecordBatch, RecordBatchBuilder, crc32c, empty_batch, encode_one, stamp_base,
 };
 use edgelog::inspect::{self, Selection, Severity};
 use edgelog::storage::{DirectoryStorage, DirectoryStorageOptions, Storage};
 use edgelog::{Error, Log, LostRange, NewRecord, NewTopic, Offset, OffsetSpec, Store, TimestampMs};
+use edgelog_testkit::{TempDir, ticking};
 
 /// One batch of one record at `base`.
 fn batch(base: i64, timestamp: i64, value: &[u8]) -> Vec<u8> {
@@ -257,7 +257,7 @@ fn a_base_offset_raised_over_the_recovery_point_takes_nothing_and_an_open_puts_i
         bytes[at..at + 8].copy_from_slice(&i64::to_be_bytes(8 + raised));
         fs::write(segment(dir.path()), &bytes).unwrap();
         let whole = TempDir::new();
-        crate::support::copy_dir(dir.path(), whole.path());
+        edgelog_testkit::copy_dir(dir.path(), whole.path());
         repair(whole.path());
         let (_store, log) = attached(whole.path());
         assert_eq!(read(&log, OffsetSpec::Earliest), (vec![0, 1, 2, 3, 6, 7, 8, 9], vec![]), "{raised}: repaired");
@@ -424,7 +424,7 @@ fn a_raised_base_offset_at_the_end_of_a_copy_is_contradicted_by_the_files_next_t
             assert_eq!(seen, [0, 1, 6, 7, 8, 9], "{raised}, {witness}: attached");
             assert_eq!(lost_by_fsck(dir.path()), [], "{raised}, {witness}");
             let repaired = TempDir::new();
-            crate::support::copy_dir(dir.path(), repaired.path());
+            edgelog_testkit::copy_dir(dir.path(), repaired.path());
             repair(repaired.path());
             all_agree(repaired.path(), &[0, 1, 6, 7, 8, 9], &[]);
             let (store, log) = opened(dir.path());
@@ -799,7 +799,7 @@ fn a_batch_behind_a_missing_one_is_read_and_kept() {
             let missing = missing as i64;
             let offsets: Vec<i64> = (0..8).filter(|&offset| offset != missing).collect();
             let repaired = TempDir::new();
-            crate::support::copy_dir(dir.path(), repaired.path());
+            edgelog_testkit::copy_dir(dir.path(), repaired.path());
             repair(repaired.path());
             assert_eq!(
                 read(&attached(repaired.path()).1, OffsetSpec::Earliest),

@@ -4,15 +4,15 @@
 //! The writer is this test binary again, as a child with several threads. It tells each acknowledgement through a pipe;
 //! the parent kills it after a number of them, and a turn of a loop, that the seed chooses: while it opens the store,
 //! appends, rolls, flushes or tells. `EDGELOG_KILL_ROUNDS` (200 unless told) and `EDGELOG_KILL_SEED` change the run.
-//! A kill leaves the page cache: what a power cut takes is `tests/crash.rs`'s to search for.
+//! A kill leaves the page cache: what a power cut takes is `tests/crash/`'s to search for.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::Path;
 
-use crate::support::{Random, TempDir, run_again};
 use edgelog::{Durability, NewRecord, NewTopic, Offset, OffsetSpec, Store};
+use edgelog_testkit::{Random, TempDir, run_again};
 
 const TEST: &str = "killed::what_was_acknowledged_outlives_the_process";
 const THREADS: u64 = 3;

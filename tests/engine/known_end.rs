@@ -11,7 +11,7 @@ use edgelog::inspect::{self, CheckReport, Selection, Severity};
 use edgelog::storage::{DirectoryStorage, DirectoryStorageOptions, Storage};
 use edgelog::{Log, NewRecord, NewTopic, Offset, OffsetSpec, Store};
 
-use crate::support::{TempDir, copy_dir, ticking};
+use edgelog_testkit::{TempDir, copy_dir, ticking};
 
 /// What a record at `offset` says.
 fn value(offset: i64) -> String {

@@ -1,11 +1,11 @@
 //! One log from its public face: what is appended is read back, whatever happens in between. Each test runs
 //! on a directory in each way of storing, and in memory.
 
-use crate::faults::FaultyStorage;
-use crate::support::{Place, TempDir, copy_dir, ticking};
 use edgelog::edgelog_core::{LeaderEpoch, OFFSET_MAX, Offset, Position, RecordBatchBuilder, TimestampMs, stamp_base};
 use edgelog::storage::{Access, MemoryStorage, Storage};
 use edgelog::{Durability, Error, Header, Log, NewRecord, NewTopic, OffsetSpec, Store};
+use edgelog_testkit::faults::FaultyStorage;
+use edgelog_testkit::{Place, TempDir, copy_dir, ticking};
 
 fn small_topic() -> NewTopic {
     NewTopic::new("t")

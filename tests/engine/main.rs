@@ -2,11 +2,6 @@
 //! what the tests share once more. What needs a process of its own (an allocator, a subscriber, limits) is a program
 //! of its own, in the directory above.
 
-#[path = "../support/faults.rs"]
-mod faults;
-#[path = "../support/mod.rs"]
-mod support;
-
 mod brokers_batches;
 mod end_of_log;
 mod everything;

@@ -11,10 +11,10 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::support::{TempDir, ticking};
 use edgelog::{
     Durability, Error, NewRecord, NewTopic, Offset, OffsetSpec, ReadUpTo, ReaderOptions, Store, TimestampMs,
 };
+use edgelog_testkit::{TempDir, ticking};
 
 /// Whatever takes longer than this hangs.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -165,7 +165,7 @@ fn a_writer_whose_partition_or_segment_is_moved_acknowledges_nothing() {
             _ => fs::rename(if how.starts_with("file") { &file } else { &partition }, &away).unwrap(),
         }
         match how {
-            "directory back" => crate::support::copy_dir(&away, &partition),
+            "directory back" => edgelog_testkit::copy_dir(&away, &partition),
             "file back" => drop(fs::copy(&away, &file).unwrap()),
             "directory to a link" => symlink(&away, &partition).unwrap(),
             _ => {}
@@ -298,7 +298,7 @@ fn a_partition_behind_a_link_is_a_partition() {
     drop(store);
     let disk = TempDir::new();
     let there = disk.path().join("t-0");
-    crate::support::copy_dir(&dir.path().join("t-0"), &there);
+    edgelog_testkit::copy_dir(&dir.path().join("t-0"), &there);
     fs::remove_dir_all(dir.path().join("t-0")).unwrap();
     symlink(&there, dir.path().join("t-0")).unwrap();
     let store = ticking().open(dir.path()).unwrap();

@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::support::{Random, TempDir, ticking};
 use edgelog::inspect::{self, ExportRange, Selection};
 use edgelog::{Durability, NewRecord, NewTopic, OffsetSpec, Store, TimestampMs, TopicPartition};
+use edgelog_testkit::{Random, TempDir, ticking};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 /// One sequence takes a fraction of a second; a named pipe that is opened holds it up for good.

@@ -4,8 +4,8 @@
 use std::os::fd::AsFd;
 use std::thread;
 
-use crate::support::TempDir;
 use edgelog::{Durability, Error, Log, NewRecord, NewTopic, OffsetSpec, ReadUpTo, Reader, ReaderOptions, Store};
+use edgelog_testkit::TempDir;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Whatever takes longer than this hangs.

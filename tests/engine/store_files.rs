@@ -3,11 +3,11 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
-use crate::faults::FaultyStorage;
-use crate::support::ticking;
 use edgelog::inspect::{Selection, check};
 use edgelog::storage::{Access, MemoryStorage, Storage};
 use edgelog::{NewRecord, NewTopic, Offset, Store};
+use edgelog_testkit::faults::FaultyStorage;
+use edgelog_testkit::ticking;
 
 fn open(storage: &MemoryStorage) -> Store {
     ticking().open_on(storage.clone()).unwrap()

@@ -6,8 +6,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::support::{Place, Random};
 use edgelog::{Durability, Error, Log, NewRecord, NewTopic, OffsetSpec, ReadUpTo, ReaderOptions, Store};
+use edgelog_testkit::{Place, Random};
 
 const WRITERS: u64 = 3;
 const FOLLOWERS: u64 = 2;

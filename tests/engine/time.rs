@@ -1,11 +1,11 @@
 //! Time in the log: finding records by it, rolling, forgetting and flushing by it. A naive search over all records is
 //! the oracle, a clock that stands still until it is told otherwise the only clock.
 
-use crate::support::{Place, Random, ticking};
 use edgelog::clock::ManualClock;
 use edgelog::edgelog_core::{CRC_START, Offset, RecordBatch, RecordBatchBuilder, TimestampMs, crc32c};
 use edgelog::storage::{Access, MemoryStorage, Storage};
 use edgelog::{Durability, Log, NewRecord, NewTopic, OffsetSpec, Store};
+use edgelog_testkit::{Place, Random, ticking};
 
 const NOW: i64 = 1_700_000_000_000;
 

@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use crate::support::{Place, TempDir, Watched, run_again, say, ticking};
 use edgelog::{
     Batch, Durability, Error, Log, NewRecord, NewTopic, Offset, OffsetSpec, ReadUpTo, Reader, ReaderOptions, Store,
 };
+use edgelog_testkit::{Place, TempDir, Watched, run_again, say, ticking};
 
 /// Whatever takes longer than this hangs.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -404,7 +404,7 @@ fn a_waiting_follower_is_woken_by_every_append_flush_and_close() {
                 assert!(reader.follow().next().is_none());
                 got.send(ROUNDS).unwrap();
             });
-            let mut spins = crate::support::Random(7);
+            let mut spins = edgelog_testkit::Random(7);
             for n in 0..ROUNDS {
                 for _ in 0..spins.below(200) {
                     std::hint::spin_loop();

@@ -1,8 +1,8 @@
 //! How much of a log may be unflushed, and how far behind the checkpoint may be.
 
-use crate::support::{TempDir, copy_dir, ticking};
 use edgelog::storage::MemoryStorage;
 use edgelog::{Durability, NewRecord, NewTopic, OffsetSpec, Store, TimestampMs};
+use edgelog_testkit::{TempDir, copy_dir, ticking};
 
 /// A segment's worth of one record.
 const VALUE: [u8; 3000] = [7; 3000];

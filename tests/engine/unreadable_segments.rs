@@ -7,10 +7,10 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::support::{TempDir, copy_dir, ticking};
 use edgelog::inspect::{self, ExportRange, Selection, Severity};
 use edgelog::storage::{DirectoryStorage, DirectoryStorageOptions, Storage};
 use edgelog::{Log, NewRecord, NewTopic, Offset, OffsetSpec, Store, TimestampMs, TopicPartition};
+use edgelog_testkit::{TempDir, copy_dir, ticking};
 use rustix::fs::{CWD, Mode, mkfifoat};
 
 const THINGS: [&str; 4] = ["FIFO", "link", "socket", "directory"];

@@ -8,11 +8,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::support::{Files, files_of, storage_of, ticking};
 use edgelog::edgelog_core::{LeaderEpoch, RecordBatchBuilder, stamp_base};
 use edgelog::inspect::{self, CheckReport, ExportRange, Selection, Severity};
 use edgelog::storage::{Access, DirEntry, FileMeta, MemoryStorage, Storage, StorageFile, StorageLock};
 use edgelog::{Durability, Log, NewRecord, NewTopic, Offset, OffsetSpec, TimestampMs, TopicPartition};
+use edgelog_testkit::{Files, files_of, storage_of, ticking};
 
 /// Records in a batch.
 const BATCH: i64 = 3;

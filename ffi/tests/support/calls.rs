@@ -11,7 +11,7 @@ use edgelog_ffi::edgelog_result::{EDGELOG_OK, EDGELOG_PANIC};
 use edgelog_ffi::*;
 
 use super::callback;
-use super::faults::{Fault, FaultyStorage, quiet_injected_panics};
+use edgelog_testkit::faults::{Fault, FaultyStorage, quiet_injected_panics};
 
 /// The decisions; zeros when they are used up.
 struct Choices<'a>(&'a [u8]);

@@ -5,7 +5,6 @@ mod assignor;
 mod bytes;
 mod coordinator;
 #[cfg(test)]
-#[path = "../../../tests/crash/groups.rs"]
 mod crash;
 mod error;
 mod hold;

@@ -492,7 +492,6 @@ impl Drop for ShareConsumer {
 }
 
 #[cfg(test)]
-#[path = "../../../tests/crash/share.rs"]
 mod crash;
 #[cfg(test)]
 mod dead_letters;

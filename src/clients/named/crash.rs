@@ -18,10 +18,10 @@ use std::sync::Arc;
 
 use edgelog_core::{Offset, TimestampMs};
 
-use crate::clients::double_cuts::disk::{Core, Fault, Quirks, Rng, SimDisk};
 use crate::clients::double_cuts::{Seen, schedules, verify_cuts};
 use crate::clients::{Producer, ProducerError, ProducerRecord, RecordMetadata};
 use crate::clock::ManualClock;
+use crate::testing::disk::{Core, Fault, Quirks, Rng, SimDisk};
 use crate::{Durability, Log, NewRecord, NewTopic, OffsetSpec, ReadUpTo, ReaderOptions, Store};
 
 const TIME: i64 = 1_700_000_000_000;

@@ -9,31 +9,15 @@
 //! A build with `RUSTFLAGS="--cfg edgelog_canary"` has known bugs in the engine, and one test: that each is found
 //! (`EDGELOG_CRASH_BUG=NAME`: that this one is).
 
-#[path = "crash/batches.rs"]
-mod batches;
-#[path = "crash/disk.rs"]
-#[allow(dead_code)] // the search beside the writer, which is one of the library's tests, uses the rest
-mod disk;
-#[path = "crash/odd_logs.rs"]
 mod odd_logs;
-#[path = "crash/oracle.rs"]
-mod oracle;
-#[path = "crash/outside.rs"]
 mod outside;
-#[path = "support/processors.rs"]
-mod processors;
-#[path = "crash/producer.rs"]
 mod producer;
-#[path = "crash/regressions.rs"]
 mod regressions;
-#[path = "crash/search.rs"]
-mod search;
-#[path = "crash/workload.rs"]
-mod workload;
 
 use std::time::Instant;
 
-use disk::{Fault, Quirks};
+use edgelog_testkit::crash::disk::{Fault, Quirks};
+use edgelog_testkit::crash::{search, workload};
 
 /// A debug build goes through a part of it.
 const FAST: bool = cfg!(not(debug_assertions));
@@ -190,7 +174,7 @@ fn every_known_bug_is_found() {
     let only = std::env::var("EDGELOG_CRASH_BUG").ok();
     let next = std::sync::atomic::AtomicUsize::new(0);
     let missed = std::sync::Mutex::new(Vec::new());
-    processors::on_every_processor(|n, _| {
+    edgelog_testkit::on_every_processor(|n, _| {
         if n == 0 {
             assert_eq!(search::find_violation(Quirks::default(), &ops, count), None, "without any bug");
         }

@@ -3,13 +3,9 @@
 //!
 //! Each rule reads the sources as text. A rule that finds nothing to read fails: a moved folder must not switch it off.
 
-#[path = "tidy/fields.rs"]
 mod fields;
-#[path = "tidy/imports.rs"]
 mod imports;
-#[path = "tidy/walk.rs"]
 mod walk;
-#[path = "tidy/words.rs"]
 mod words;
 
 use std::collections::BTreeSet;
@@ -28,7 +24,7 @@ const LINES_MAX: usize = 900;
 
 /// The floors of the root package, lowest first. A module may use those of its own row and of the rows before.
 const FLOORS: &[&[&str]] = &[
-    &["canary", "clock", "codec", "error", "escape", "events", "sync", "sorted", "zeros"],
+    &["canary", "clock", "codec", "error", "escape", "events", "sync", "sorted", "testing", "zeros"],
     &["storage"],
     &["segment"],
     &["log"],
@@ -43,7 +39,7 @@ const ON_THE_GROUND: &[&str] = &["kafka"];
 
 /// Folders that hold our sources, from the root of the workspace.
 const SOURCE_DIRS: &[&str] =
-    &["src", "no_std_core", "cli", "tests", "benches", "examples", "fuzz", ".ci", "ffi", "xtask"];
+    &["src", "no_std_core", "cli", "tests", "benches", "examples", "fuzz", ".ci", "ffi", "testkit", "xtask"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -241,6 +237,27 @@ fn no_files_import_each_other() {
         }
     }
     found.none("What two files need of each other belongs into a third, below both.");
+}
+
+/// Files that include a file of another place as a module, for what cannot be a package that both depend on: the
+/// library's own tests are another build of it, and an example is a program.
+const INCLUDERS: &[&str] = &[
+    "ffi/tests/faults.rs",
+    "ffi/tests/random_calls.rs",
+    "fuzz/fuzz_targets/c_calls.rs",
+    "src/testing.rs",
+    "tests/configuration_docs.rs",
+];
+
+#[test]
+fn what_tests_share_is_in_testkit() {
+    let mut found: Vec<String> = rust_files()
+        .into_iter()
+        .filter(|(_, text)| code_of(text).contains("#[path"))
+        .map(|(path, _)| path.display().to_string())
+        .collect();
+    found.sort();
+    assert_eq!(found, INCLUDERS);
 }
 
 #[test]

@@ -3,12 +3,7 @@
 
 use std::sync::Arc;
 
-#[path = "disk.rs"]
-#[allow(clippy::duplicate_mod)] // the bridge's search has the disk to itself as well
-#[allow(dead_code)] // the other searches use the rest
-pub(super) mod disk;
-
-use disk::{Core, Image, LookedAt, SimDisk};
+use crate::testing::disk::{Core, Image, LookedAt, SimDisk};
 
 /// How many cuts there were, how many images of them, and how many disks that is that differ.
 #[derive(Debug, Clone, Copy, Default)]

@@ -1,7 +1,7 @@
 //! Work for all of the machine's processors.
 
 /// Runs `work` once on each processor, with its number and with how many there are, and returns what each came to.
-pub(crate) fn on_every_processor<T: Send>(work: impl Fn(usize, usize) -> T + Sync) -> Vec<T> {
+pub fn on_every_processor<T: Send>(work: impl Fn(usize, usize) -> T + Sync) -> Vec<T> {
     let count = std::thread::available_parallelism().map_or(1, usize::from);
     let work = &work;
     std::thread::scope(|scope| {

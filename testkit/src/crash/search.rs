@@ -12,24 +12,24 @@ use edgelog::Store;
 
 use super::disk::{Core, Fault, Image, LookedAt, Quirks, Rng, SimDisk};
 use super::oracle::{Clean, Model, TIME_BASE, check_attached};
-use super::processors::on_every_processor;
 use super::workload::{Op, TOPICS, World, options};
+use crate::processors::on_every_processor;
 
 /// What a search went through, and what it found.
 #[derive(Debug, Default)]
-pub(crate) struct Outcome {
+pub struct Outcome {
     /// How many of what.
-    pub(crate) counts: BTreeMap<&'static str, usize>,
+    pub counts: BTreeMap<&'static str, usize>,
     /// What was violated: how often, and where first.
-    pub(crate) violations: BTreeMap<String, (usize, usize, String)>,
+    pub violations: BTreeMap<String, (usize, usize, String)>,
 }
 
 impl Outcome {
-    pub(crate) fn count(&mut self, what: &'static str, more: usize) {
+    pub fn count(&mut self, what: &'static str, more: usize) {
         *self.counts.entry(what).or_default() += more;
     }
 
-    pub(crate) fn add(&mut self, at: usize, what: &str, place: impl FnOnce() -> String) {
+    pub fn add(&mut self, at: usize, what: &str, place: impl FnOnce() -> String) {
         let entry = self.violations.entry(class_of(what)).or_insert_with(|| (0, at, format!("{what}\n{}", place())));
         entry.0 += 1;
     }
@@ -47,13 +47,13 @@ impl Outcome {
         }
     }
 
-    pub(crate) fn print(&self, name: &str, begun: Instant) {
+    pub fn print(&self, name: &str, begun: Instant) {
         let counts: Vec<String> = self.counts.iter().map(|(what, count)| format!("{count} {what}")).collect();
         let (counts, kinds, seconds) = (counts.join(", "), self.violations.len(), begun.elapsed().as_secs());
         println!("{name}: {counts}; {kinds} kinds of violation; {seconds} s");
     }
 
-    pub(crate) fn assert_none(&self) {
+    pub fn assert_none(&self) {
         let mut text = String::new();
         for (what, (count, _, place)) in &self.violations {
             let _ = writeln!(text, "{count} times {what}\n  first: {place}\n");
@@ -63,7 +63,7 @@ impl Outcome {
 }
 
 /// Shares pieces of work, by number, among the machine's processors.
-pub(crate) fn shared(count: usize, step: usize, work: impl Fn(usize, &mut Outcome) + Sync) -> Outcome {
+pub fn shared(count: usize, step: usize, work: impl Fn(usize, &mut Outcome) + Sync) -> Outcome {
     let next = AtomicUsize::new(0);
     #[cfg(edgelog_canary)]
     let bug = edgelog::canary::switched_on();
@@ -93,7 +93,7 @@ fn class_of(what: &str) -> String {
 }
 
 /// Runs `work`; a panic is a violation too.
-pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+pub fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(outcome) => outcome,
         Err(panic) => {
@@ -106,7 +106,7 @@ pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, 
 
 /// How much is tried on each image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Depth {
+pub enum Depth {
     /// Open and check.
     Open,
     /// And lose power again at once: what was served is durable.
@@ -116,7 +116,7 @@ pub(crate) enum Depth {
 }
 
 /// Opens the store on what a cut has `left`, and holds it to `model`. Returns how many opens that took.
-pub(crate) fn verify(left: Core, model: &Model, seq: u32, depth: Depth) -> Result<usize, String> {
+pub fn verify(left: Core, model: &Model, seq: u32, depth: Depth) -> Result<usize, String> {
     let mut world = World::on(SimDisk::from_core(left));
     world.model = model.clone();
     world.seq = seq;
@@ -148,13 +148,13 @@ pub(crate) fn verify(left: Core, model: &Model, seq: u32, depth: Depth) -> Resul
 }
 
 /// A run that was watched: where it can be cut, and what holds there.
-pub(crate) struct Recorded {
-    pub(crate) cuts: Vec<(Core, Arc<Model>)>,
-    pub(crate) seq: u32,
+pub struct Recorded {
+    pub cuts: Vec<(Core, Arc<Model>)>,
+    pub seq: u32,
 }
 
 /// Runs `ops` once, with a snapshot at every effect.
-pub(crate) fn record(ops: &[Op], quirks: Quirks) -> Result<Recorded, String> {
+pub fn record(ops: &[Op], quirks: Quirks) -> Result<Recorded, String> {
     let mut world = World::new(quirks);
     world.record();
     world.open()?;
@@ -191,7 +191,7 @@ fn attached_at(core: &Core, model: &Model) -> Result<Model, String> {
 }
 
 /// Every effect of the run is cut, with the chosen images and `randoms` random ones each.
-pub(crate) fn single_cuts(run: &Recorded, randoms: u64) -> Outcome {
+pub fn single_cuts(run: &Recorded, randoms: u64) -> Outcome {
     shared(run.cuts.len(), 1, |n, outcome| cut_once(run, n, randoms, outcome))
 }
 
@@ -221,7 +221,7 @@ fn cut_once(run: &Recorded, n: usize, randoms: u64, outcome: &mut Outcome) {
 
 /// Every cut of the run, in so many images each, and then every cut during the recovery from it and the first
 /// operations after.
-pub(crate) fn double_cuts(run: &Recorded, step: usize, firsts: usize, images: u64) -> Outcome {
+pub fn double_cuts(run: &Recorded, step: usize, firsts: usize, images: u64) -> Outcome {
     shared(run.cuts.len() * firsts, step, |at, outcome| {
         let (n, turn) = (at / firsts, at % firsts);
         cut_twice(run, n, n / step + turn, images, outcome);
@@ -285,7 +285,7 @@ fn cut_again(mut world: World, n: usize, images: u64, outcome: &mut Outcome, at:
 }
 
 /// A schedule of operations, kills, cuts and failing flushes, all from one seed.
-pub(crate) fn schedule(seed: u64) -> Vec<Op> {
+pub fn schedule(seed: u64) -> Vec<Op> {
     let mut rng = Rng::new(seed);
     let mut ops = vec![Op::Create { topic: rng.below(3) }, Op::Create { topic: rng.below(3) }];
     let count = 8 + rng.below(40);
@@ -305,7 +305,7 @@ pub(crate) fn schedule(seed: u64) -> Vec<Op> {
 }
 
 /// Runs a schedule; `Err` says which operation found what.
-pub(crate) fn run_schedule(ops: &[Op], quirks: Quirks) -> Result<usize, String> {
+pub fn run_schedule(ops: &[Op], quirks: Quirks) -> Result<usize, String> {
     let mut world = World::new(quirks);
     let mut opens = 1;
     world.open()?;
@@ -392,7 +392,7 @@ fn crash(world: &mut World, image: Image, again: Option<(u64, Image)>) -> Result
 }
 
 /// Takes operations away for as long as the schedule still fails, and says what is left.
-pub(crate) fn shrink(ops: &[Op], quirks: Quirks) -> (Vec<Op>, String) {
+pub fn shrink(ops: &[Op], quirks: Quirks) -> (Vec<Op>, String) {
     let mut ops = ops.to_vec();
     let mut failure = guarded(|| run_schedule(&ops, quirks)).err().unwrap_or_default();
     let mut chunk = ops.len() / 2;
@@ -412,7 +412,7 @@ pub(crate) fn shrink(ops: &[Op], quirks: Quirks) -> (Vec<Op>, String) {
 }
 
 /// Runs so many schedules, from seed `first` on; the first failure of each kind is shrunk.
-pub(crate) fn schedules(first: u64, count: usize, make: fn(u64) -> Vec<Op>, quirks: Quirks) -> Outcome {
+pub fn schedules(first: u64, count: usize, make: fn(u64) -> Vec<Op>, quirks: Quirks) -> Outcome {
     shared(count, 1, |n, outcome| {
         let seed = first + n as u64;
         let ops = make(seed);
@@ -431,7 +431,7 @@ pub(crate) fn schedules(first: u64, count: usize, make: fn(u64) -> Vec<Op>, quir
 }
 
 /// A schedule in which several faults meet the same process, which goes on.
-pub(crate) fn faulty_schedule(seed: u64) -> Vec<Op> {
+pub fn faulty_schedule(seed: u64) -> Vec<Op> {
     const FAULTS: [Fault; 6] = [Fault::Full, Fault::Full, Fault::Short, Fault::Io, Fault::Flush, Fault::StaysFull];
     let mut rng = Rng::new(seed ^ 0x5eed);
     let mut ops = schedule(seed);
@@ -457,7 +457,7 @@ fn calls_of(ops: &[Op]) -> Vec<super::disk::Call> {
 }
 
 /// Every call of a workload fails once, one run each; then the process dies, the next one goes on, and the power goes.
-pub(crate) fn faults(ops: &[Op], fault: Fault, step: usize) -> Outcome {
+pub fn faults(ops: &[Op], fault: Fault, step: usize) -> Outcome {
     let calls = calls_of(ops);
     let indexes: Vec<usize> = (0..calls.len()).filter(|&at| fault.applies_to(calls[at])).collect();
     shared(indexes.len(), step, |n, outcome| {
@@ -476,7 +476,7 @@ pub(crate) fn faults(ops: &[Op], fault: Fault, step: usize) -> Outcome {
 /// The worst that a flush does: it fails once, its pages are clean in the cache and not on the device, and every later
 /// one succeeds. The process is started again on the same machine, acknowledges more, and the power goes: at every
 /// effect from the opening on. The flushes are those of the operations from number `from` on.
-pub(crate) fn flush_fails_then_power(ops: &[Op], from: usize, step: usize, images: u64) -> Outcome {
+pub fn flush_fails_then_power(ops: &[Op], from: usize, step: usize, images: u64) -> Outcome {
     let calls = calls_of(ops);
     let before = if from == 0 { 0 } else { calls_of(&ops[..from]).len() };
     let indexes: Vec<usize> = (before..calls.len()).filter(|&at| Fault::Flush.applies_to(calls[at])).collect();
@@ -516,7 +516,7 @@ pub(crate) fn flush_fails_then_power(ops: &[Op], from: usize, step: usize, image
     })
 }
 
-pub(crate) fn run_with_fault(ops: &[Op], at: u64, fault: Fault) -> Result<usize, String> {
+pub fn run_with_fault(ops: &[Op], at: u64, fault: Fault) -> Result<usize, String> {
     let mut world = World::new(Quirks::default());
     world.tolerant = true;
     world.disk.fail_at(at, fault);
@@ -553,7 +553,7 @@ pub(crate) fn run_with_fault(ops: &[Op], at: u64, fault: Fault) -> Result<usize,
 
 /// Where the searches find the first violation; `None` where there is none. Bounded, so that a bug that hides costs
 /// half a minute: random schedules first, then every single cut, faults at every call, and every eighth double cut.
-pub(crate) fn find_violation(quirks: Quirks, ops: &[Op], schedule_count: u64) -> Option<String> {
+pub fn find_violation(quirks: Quirks, ops: &[Op], schedule_count: u64) -> Option<String> {
     for seed in 0..schedule_count {
         if let Err(what) = guarded(|| run_schedule(&schedule(seed), quirks)) {
             return Some(format!("after {} random schedules: {}", seed + 1, class_of(&what)));

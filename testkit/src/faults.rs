@@ -13,19 +13,19 @@ use edgelog::storage::{Access, DirEntry, FileMeta, Lease, MemoryStorage, Storage
 
 /// What a storage's call does in the place of its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
     Io,
     Full,
     Panic,
 }
 
 /// What an injected panic says, so that a real one is told from it.
-pub(crate) const INJECTED: &str = "injected";
+pub const INJECTED: &str = "injected";
 
 const EIO: i32 = 5;
 
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub struct Plan {
     /// Calls until the fault; below zero there is none (any more).
     calls_left: AtomicI64,
     calls: AtomicI64,
@@ -51,7 +51,7 @@ impl fmt::Debug for Meanwhile {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct FaultyStorage {
+pub struct FaultyStorage {
     inner: MemoryStorage,
     plan: Arc<Plan>,
     before_sync_dir: Option<Meanwhile>,
@@ -60,45 +60,45 @@ pub(crate) struct FaultyStorage {
 
 impl FaultyStorage {
     /// `calls_left` below zero: without any fault.
-    pub(crate) fn new(inner: MemoryStorage, calls_left: i64, fault: Fault, stays: bool) -> FaultyStorage {
+    pub fn new(inner: MemoryStorage, calls_left: i64, fault: Fault, stays: bool) -> FaultyStorage {
         let plan = Plan::new(calls_left, fault, stays, None);
         FaultyStorage { inner, plan: Arc::new(plan), before_sync_dir: None, has_flags: false }
     }
 
     /// A storage without any fault, whose processes see each other's flags.
-    pub(crate) fn with_flags(inner: MemoryStorage) -> FaultyStorage {
+    pub fn with_flags(inner: MemoryStorage) -> FaultyStorage {
         FaultyStorage { has_flags: true, ..FaultyStorage::new(inner, -1, Fault::Io, false) }
     }
 
     /// A storage whose call number `at` out of the store's own thread panics.
-    pub(crate) fn panics_in_housekeeping(inner: MemoryStorage, at: i64) -> FaultyStorage {
+    pub fn panics_in_housekeeping(inner: MemoryStorage, at: i64) -> FaultyStorage {
         let plan = Plan::new(at, Fault::Panic, false, Some("edgelog"));
         FaultyStorage { inner, plan: Arc::new(plan), before_sync_dir: None, has_flags: false }
     }
 
     /// A storage without any fault, which does this before it makes a directory's names durable.
-    pub(crate) fn before_sync_dir(inner: MemoryStorage, meanwhile: impl Fn() + Send + Sync + 'static) -> FaultyStorage {
+    pub fn before_sync_dir(inner: MemoryStorage, meanwhile: impl Fn() + Send + Sync + 'static) -> FaultyStorage {
         let storage = FaultyStorage::new(inner, -1, Fault::Io, false);
         FaultyStorage { before_sync_dir: Some(Meanwhile(Arc::new(meanwhile))), ..storage }
     }
 
     /// From now on, each flush of a file answers EIO, or none does.
-    pub(crate) fn fail_flushes(&self, fail: bool) {
+    pub fn fail_flushes(&self, fail: bool) {
         self.plan.flushes_fail.store(fail, Ordering::SeqCst);
     }
 
     /// From now on, each write to a file answers EIO, or none does.
-    pub(crate) fn fail_writes(&self, fail: bool) {
+    pub fn fail_writes(&self, fail: bool) {
         self.plan.writes_fail.store(fail, Ordering::SeqCst);
     }
 
     /// After so many further calls one meets the fault; below zero, none does.
-    pub(crate) fn fail_after(&self, calls: i64) {
+    pub fn fail_after(&self, calls: i64) {
         self.plan.calls_left.store(calls, Ordering::Relaxed);
     }
 
     /// How many calls there were.
-    pub(crate) fn calls(&self) -> i64 {
+    pub fn calls(&self) -> i64 {
         self.plan.calls.load(Ordering::Relaxed)
     }
 }
@@ -268,7 +268,7 @@ impl StorageFile for FaultyFile {
 }
 
 /// Keeps the injected panics' own lines off the screen; real ones are shown.
-pub(crate) fn quiet_injected_panics() {
+pub fn quiet_injected_panics() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         let before = std::panic::take_hook();

@@ -21,9 +21,9 @@ use edgelog_core::{Header, TimestampMs};
 
 use super::{AckType, ShareConsumer};
 use crate::clients::DeadLetter;
-use crate::clients::double_cuts::disk::{Core, Fault, Quirks, Rng, SimDisk};
 use crate::clients::double_cuts::{Seen, schedules, verify_cuts};
 use crate::clock::ManualClock;
+use crate::testing::disk::{Core, Fault, Quirks, Rng, SimDisk};
 use crate::{Durability, NewRecord, NewTopic, OffsetSpec, ReadUpTo, ReaderOptions, Store};
 
 const TIME: i64 = 1_700_000_000_000;

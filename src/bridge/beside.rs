@@ -35,15 +35,8 @@ use crate::storage::Storage;
 use crate::store::failed_flushes::{BRIDGE_FILE, FailedFlushes};
 use crate::{Durability, Log, NewRecord, NewTopic, OffsetSpec, Store, TopicPartition};
 
-#[path = "disk.rs"]
-#[allow(dead_code)] // the other searches use the rest
-mod disk;
-
-#[path = "../support/processors.rs"]
-mod processors;
-
-use disk::{Core, Fault, Image, Quirks, Rng, SimDisk};
-use processors::on_every_processor;
+use crate::testing::disk::{Core, Fault, Image, Quirks, Rng, SimDisk};
+use edgelog_testkit::on_every_processor;
 
 const TIME: i64 = 1_700_000_000_000;
 const TOPICS: [&str; 2] = ["a", "b"];
@@ -580,7 +573,7 @@ fn schedules() -> u64 {
 #[test]
 fn what_a_bridge_beside_the_writer_has_sent_survives_every_cut() {
     let (cuts, images, counts) = search_together(schedules()).unwrap();
-    println!("a bridge beside the writer: {} schedules, {cuts} cuts, {images} images, {counts:?}", schedules());
+    println!("a bridge next to the writer: {} schedules, {cuts} cuts, {images} images, {counts:?}", schedules());
     assert!(counts.transactions > 0 && counts.stopped > 0 && counts.beyond_checkpoint > 0, "{counts:?}");
     assert!(counts.settled > 0, "{counts:?}");
 }

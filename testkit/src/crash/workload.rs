@@ -11,15 +11,15 @@ use super::batches::batch_at;
 use super::disk::{Core, Fault, Image, Moment, Quirks, Rng, SimDisk};
 use super::oracle::{Clean, LogModel, Model, Presence, Rec, TIME_BASE, TopicModel, check, tails_in};
 
-pub(crate) const FLUSH_MS: i64 = 20;
+pub const FLUSH_MS: i64 = 20;
 /// `retention.ms` of topic c.
 const RETENTION_MS: i64 = 400;
 /// A clock that shows less was never set.
 const DATED_FROM: i64 = 1_577_836_800_000;
 
 /// A log by number: topic and partition.
-pub(crate) const LOGS: [(&str, usize); 5] = [(A, 0), (B, 0), (B, 1), (C, 0), (C, 1)];
-pub(crate) const TOPICS: [&str; 3] = [A, B, C];
+pub const LOGS: [(&str, usize); 5] = [(A, 0), (B, 0), (B, 1), (C, 0), (C, 1)];
+pub const TOPICS: [&str; 3] = [A, B, C];
 /// Long enough that the checkpoint takes two sectors, with news of some logs in the one and of some in the other: only
 /// then can a slot be torn.
 const A: &str = "a.name.that.is.long.enough.for.the.checkpoint.to.take.more.than.one.sector.so.that.each.of.its.slots.\
@@ -28,7 +28,7 @@ const B: &str = "b.of.two.partitions.whose.places.in.the.checkpoint.are.on.both.
 const C: &str = "c";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Op {
+pub enum Op {
     Append {
         log: usize,
         records: u8,
@@ -87,7 +87,7 @@ pub(crate) enum Op {
     },
 }
 
-pub(crate) fn new_topic(topic: usize) -> NewTopic {
+pub fn new_topic(topic: usize) -> NewTopic {
     let spec = NewTopic::new(TOPICS[topic]).config("segment.bytes", "4096").config("index.interval.bytes", "256");
     match topic {
         0 => spec.config("retention.ms", "-1"),
@@ -96,21 +96,21 @@ pub(crate) fn new_topic(topic: usize) -> NewTopic {
     }
 }
 
-pub(crate) struct World {
-    pub(crate) disk: SimDisk,
-    pub(crate) clock: ManualClock,
-    pub(crate) store: Option<Store>,
-    pub(crate) model: Model,
+pub struct World {
+    pub disk: SimDisk,
+    pub clock: ManualClock,
+    pub store: Option<Store>,
+    pub model: Model,
     /// The model at each mark, where cuts are recorded.
-    pub(crate) trail: Option<Vec<Arc<Model>>>,
-    pub(crate) seq: u32,
+    pub trail: Option<Vec<Arc<Model>>>,
+    pub seq: u32,
     /// What the clock shows before the first record.
-    pub(crate) time_base: i64,
+    pub time_base: i64,
     /// Errors are answers too: some call was made to fail.
-    pub(crate) tolerant: bool,
+    pub tolerant: bool,
 }
 
-pub(crate) fn options(clock: &ManualClock) -> edgelog::StoreOptions {
+pub fn options(clock: &ManualClock) -> edgelog::StoreOptions {
     let set = |options: edgelog::StoreOptions, key, value| options.set(key, value).expect("a key");
     let options = set(Store::options(), "edgelog.housekeeping", "tick");
     let options = set(options, "edgelog.checkpoint.interval.ms", "1000");
@@ -120,11 +120,11 @@ pub(crate) fn options(clock: &ManualClock) -> edgelog::StoreOptions {
 
 impl World {
     /// An empty disk with an open store.
-    pub(crate) fn new(quirks: Quirks) -> World {
+    pub fn new(quirks: Quirks) -> World {
         World::on(SimDisk::new(quirks))
     }
 
-    pub(crate) fn on(disk: SimDisk) -> World {
+    pub fn on(disk: SimDisk) -> World {
         World {
             disk,
             clock: ManualClock::new(TimestampMs(TIME_BASE)),
@@ -137,7 +137,7 @@ impl World {
         }
     }
 
-    pub(crate) fn record(&mut self) {
+    pub fn record(&mut self) {
         self.disk.record();
         self.trail = Some(Vec::new());
         self.mark();
@@ -151,7 +151,7 @@ impl World {
     }
 
     /// Opens the store and holds it against the model.
-    pub(crate) fn open(&mut self) -> Result<(), String> {
+    pub fn open(&mut self) -> Result<(), String> {
         let before = self.disk.snapshot();
         if self.trail.is_some() && !self.tolerant && before.is_settled() {
             self.model.tails = tails_in(&before);
@@ -186,7 +186,7 @@ impl World {
     }
 
     /// The process is gone without another word; `core` is what the next one finds.
-    pub(crate) fn restart(&mut self, core: Core) {
+    pub fn restart(&mut self, core: Core) {
         if self.disk.in_distress() {
             let in_doubt = |topic: &&mut TopicModel| topic.presence != Presence::Present;
             self.model.topics.values_mut().filter(in_doubt).for_each(|topic| topic.presence = Presence::Wrecked);
@@ -234,12 +234,12 @@ impl World {
         }
     }
 
-    pub(crate) fn is_there(&self, topic: &str) -> bool {
+    pub fn is_there(&self, topic: &str) -> bool {
         self.model.topics.get(topic).is_some_and(|topic| topic.presence == Presence::Present)
     }
 
     /// Carries out one operation. `Err` is a violation.
-    pub(crate) fn apply(&mut self, op: &Op) -> Result<(), String> {
+    pub fn apply(&mut self, op: &Op) -> Result<(), String> {
         if self.store.is_none() {
             return Ok(());
         }
@@ -566,7 +566,7 @@ impl World {
     }
 
     /// Closes the store, if it is open; it is not open on return, whatever the close answers.
-    pub(crate) fn close(&mut self) -> Result<(), String> {
+    pub fn close(&mut self) -> Result<(), String> {
         if self.store.is_none() {
             return Ok(());
         }
@@ -590,7 +590,7 @@ impl World {
 
     /// As `append_everywhere`, but for logs that a failed write or flush has made read-only until they are opened
     /// again.
-    pub(crate) fn append_everywhere_but_failed(&mut self) -> Result<(), String> {
+    pub fn append_everywhere_but_failed(&mut self) -> Result<(), String> {
         for (log, (topic, partition)) in LOGS.into_iter().enumerate() {
             if !self.is_there(topic) {
                 continue;
@@ -605,7 +605,7 @@ impl World {
     }
 
     /// Every log takes an append at once, and gives it back.
-    pub(crate) fn append_everywhere(&mut self) -> Result<(), String> {
+    pub fn append_everywhere(&mut self) -> Result<(), String> {
         for log in 0..LOGS.len() {
             let op = Op::Append { log, records: 1, len: 60, durability: Durability::Sync, beside: false };
             self.apply(&op)?;
@@ -615,7 +615,7 @@ impl World {
 }
 
 /// A workload in which everything happens, at every level, with rolls.
-pub(crate) fn everything(seed: u64, count: usize) -> Vec<Op> {
+pub fn everything(seed: u64, count: usize) -> Vec<Op> {
     let mut rng = Rng::new(seed);
     let mut ops: Vec<Op> = (0..TOPICS.len()).map(|topic| Op::Create { topic }).collect();
     // A burst counts by its appends: each of them is cut at its own effects.
@@ -633,7 +633,7 @@ pub(crate) fn everything(seed: u64, count: usize) -> Vec<Op> {
     ops
 }
 
-pub(crate) fn random_op(rng: &mut Rng) -> Op {
+pub fn random_op(rng: &mut Rng) -> Op {
     const DURABILITIES: [Durability; 5] =
         [Durability::Sync, Durability::Os, Durability::Os, Durability::Interval, Durability::Sync];
     // One log is busy, so that it rolls.

@@ -11,23 +11,23 @@ use super::batches::{Found, batch_at, batches_in};
 use super::disk::{Core, SimDisk, has_ending};
 
 /// Timestamps count up from here, one a record, where the clock does not jump.
-pub(crate) const TIME_BASE: i64 = 1_700_000_000_000;
+pub const TIME_BASE: i64 = 1_700_000_000_000;
 
 /// One record as it was appended. Its value follows from `seq` and `len`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rec {
-    pub(crate) seq: u32,
-    pub(crate) len: u16,
-    pub(crate) epoch: i32,
+pub struct Rec {
+    pub seq: u32,
+    pub len: u16,
+    pub epoch: i32,
     /// It begins a batch.
-    pub(crate) first: bool,
-    pub(crate) time: i64,
+    pub first: bool,
+    pub time: i64,
     /// In which boot of the machine it was appended; no reader is told.
-    pub(crate) boot: u64,
+    pub boot: u64,
 }
 
 impl Rec {
-    pub(crate) fn value(self) -> Vec<u8> {
+    pub fn value(self) -> Vec<u8> {
         let mut value: Vec<u8> = (0..usize::from(self.len)).map(|at| self.byte(at)).collect();
         value[..4].copy_from_slice(&self.seq.to_be_bytes());
         value
@@ -38,7 +38,7 @@ impl Rec {
         (self.seq as usize * 7 + at * 13 + (at >> 8) * 5 + 1) as u8
     }
 
-    pub(crate) fn of(value: &[u8]) -> Option<Rec> {
+    pub fn of(value: &[u8]) -> Option<Rec> {
         let seq = u32::from_be_bytes(*value.first_chunk()?);
         let rec = Rec { seq, len: value.len() as u16, epoch: 0, first: false, time: 0, boot: 0 };
         let is_whole = value.iter().enumerate().skip(4).all(|(at, &byte)| byte == rec.byte(at));
@@ -46,41 +46,41 @@ impl Rec {
     }
 
     /// The same data, whatever its place.
-    pub(crate) fn same(self, other: Rec) -> bool {
+    pub fn same(self, other: Rec) -> bool {
         (self.seq, self.len, self.time, self.first) == (other.seq, other.len, other.time, other.first)
     }
 }
 
 /// What is known of one log.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct LogModel {
-    pub(crate) id: [u8; 16],
+pub struct LogModel {
+    pub id: [u8; 16],
     /// Every offset from 0 on, in the history that stands.
-    pub(crate) records: Arc<Vec<Rec>>,
+    pub records: Arc<Vec<Rec>>,
     /// What may follow, one of these or its first batches: an append under way, with what came beside it, and those
     /// that answered an error.
-    pub(crate) maybe: Vec<Vec<Rec>>,
+    pub maybe: Vec<Vec<Rec>>,
     /// Where the log may begin.
-    pub(crate) start: (i64, i64),
+    pub start: (i64, i64),
     /// Everything below is durable.
-    pub(crate) durable: i64,
+    pub durable: i64,
     /// The largest epoch in which anything was appended.
-    pub(crate) epoch_max: i32,
+    pub epoch_max: i32,
     /// End of the newest `Interval` append.
-    pub(crate) interval_end: i64,
+    pub interval_end: i64,
 }
 
 impl LogModel {
-    pub(crate) fn new() -> LogModel {
+    pub fn new() -> LogModel {
         LogModel { epoch_max: -1, ..LogModel::default() }
     }
 
-    pub(crate) fn end(&self) -> i64 {
+    pub fn end(&self) -> i64 {
         self.records.len() as i64
     }
 
     /// Whether `rec` was appended, or perhaps appended, at `offset`.
-    pub(crate) fn may_hold(&self, offset: i64, rec: Rec) -> bool {
+    pub fn may_hold(&self, offset: i64, rec: Rec) -> bool {
         let Some(behind) = (offset as usize).checked_sub(self.records.len()) else {
             return self.records[offset as usize].same(rec);
         };
@@ -88,7 +88,7 @@ impl LogModel {
     }
 
     /// First offset of the batch that holds `offset`.
-    pub(crate) fn batch_start(&self, offset: i64) -> i64 {
+    pub fn batch_start(&self, offset: i64) -> i64 {
         let mut at = offset as usize;
         while at < self.records.len() && !self.records[at].first {
             at -= 1;
@@ -98,7 +98,7 @@ impl LogModel {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Presence {
+pub enum Presence {
     Present,
     MaybeCreated,
     MaybeDeleted,
@@ -107,46 +107,46 @@ pub(crate) enum Presence {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct TopicModel {
-    pub(crate) presence: Presence,
-    pub(crate) spec: NewTopic,
-    pub(crate) logs: Vec<LogModel>,
+pub struct TopicModel {
+    pub presence: Presence,
+    pub spec: NewTopic,
+    pub logs: Vec<LogModel>,
 }
 
 /// Whether the next open may, must or must not find the store closed cleanly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Clean {
+pub enum Clean {
     Must,
     May,
     MustNot,
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct Model {
-    pub(crate) topics: BTreeMap<String, TopicModel>,
-    pub(crate) clean: Clean,
+pub struct Model {
+    pub topics: BTreeMap<String, TopicModel>,
+    pub clean: Clean,
     /// A checkpoint was written, so one is there.
-    pub(crate) has_checkpoint: bool,
-    pub(crate) what: &'static str,
+    pub has_checkpoint: bool,
+    pub what: &'static str,
     /// Files that the last recovery put aside, with the bytes they have at least.
-    pub(crate) kept: Vec<(String, u64)>,
+    pub kept: Vec<(String, u64)>,
     /// What a recovery under way found behind the batches of segments, by path: it may cut it off, and not destroy it.
-    pub(crate) tails: Vec<(String, Vec<u8>)>,
+    pub tails: Vec<(String, Vec<u8>)>,
 }
 
 impl Model {
-    pub(crate) fn new() -> Model {
+    pub fn new() -> Model {
         let (topics, kept, tails) = (BTreeMap::new(), Vec::new(), Vec::new());
         Model { topics, clean: Clean::May, has_checkpoint: false, what: "nothing yet", kept, tails }
     }
 
     /// The logs that a flush or a close of the store sees to: not those whose deletion met an error.
-    pub(crate) fn logs_in_use(&mut self) -> impl Iterator<Item = &mut LogModel> {
+    pub fn logs_in_use(&mut self) -> impl Iterator<Item = &mut LogModel> {
         let in_use = self.topics.values_mut().filter(|topic| topic.presence == Presence::Present);
         in_use.flat_map(|topic| &mut topic.logs)
     }
 
-    pub(crate) fn log_mut(&mut self, topic: &str, partition: usize) -> &mut LogModel {
+    pub fn log_mut(&mut self, topic: &str, partition: usize) -> &mut LogModel {
         &mut self.topics.get_mut(topic).expect("a topic of the model").logs[partition]
     }
 }
@@ -185,7 +185,7 @@ fn read_from(log: &Log, from: OffsetSpec, limit: usize, up_to: ReadUpTo) -> Resu
 }
 
 /// Holds a store that was just opened against the model of what was before, and gives the model of what is now.
-pub(crate) fn check(store: &Store, disk: &SimDisk, before: &Core, model: &Model) -> Result<Model, String> {
+pub fn check(store: &Store, disk: &SimDisk, before: &Core, model: &Model) -> Result<Model, String> {
     let report = store.recovery_report();
     let mut now = model.clone();
     if !report.clean {
@@ -280,7 +280,7 @@ pub(crate) fn check(store: &Store, disk: &SimDisk, before: &Core, model: &Model)
 }
 
 /// The bytes behind the batches of each segment, without zeros at their end.
-pub(crate) fn tails_in(core: &Core) -> Vec<(String, Vec<u8>)> {
+pub fn tails_in(core: &Core) -> Vec<(String, Vec<u8>)> {
     let mut tails = Vec::new();
     for (path, mut bytes) in core.contents(&[".log"]) {
         bytes.truncate(bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1));
@@ -469,7 +469,7 @@ fn check_log(log: &Log, model: &LogModel, unclean_epoch: Option<i32>) -> Result<
 
 /// Attaches to the disk as it stands, in the middle of whatever its writer does, and reads everything. Nothing is seen
 /// but what was appended, in its place; the answer is how far a reader of durable records came in each log.
-pub(crate) fn check_attached(attached: &Store, model: &Model) -> Result<BTreeMap<(String, usize), i64>, String> {
+pub fn check_attached(attached: &Store, model: &Model) -> Result<BTreeMap<(String, usize), i64>, String> {
     let mut durable = BTreeMap::new();
     for (name, topic) in &model.topics {
         for (partition, model) in topic.logs.iter().enumerate() {

@@ -18,10 +18,10 @@ use std::sync::Arc;
 use edgelog_core::{Offset, TimestampMs};
 
 use super::{ConsumerError, Group, OffsetAndMetadata};
-use crate::clients::double_cuts::disk::{Core, Fault, Quirks, Rng, SimDisk};
 use crate::clients::double_cuts::{Seen, schedules, verify_cuts};
 use crate::clock::ManualClock;
 use crate::store::retention_holds::{GROUP, Stored, read_holder};
+use crate::testing::disk::{Core, Fault, Quirks, Rng, SimDisk};
 use crate::{Durability, Log, NewRecord, NewTopic, OffsetSpec, Store, TopicPartition};
 
 const TIME: i64 = 1_700_000_000_000;

@@ -4,23 +4,23 @@ use edgelog::edgelog_core::RecordBatch;
 
 /// A batch that holds, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Found {
-    pub(crate) position: usize,
-    pub(crate) size: usize,
-    pub(crate) base_offset: i64,
-    pub(crate) last_offset: i64,
-    pub(crate) crc: u32,
+pub struct Found {
+    pub position: usize,
+    pub size: usize,
+    pub base_offset: i64,
+    pub last_offset: i64,
+    pub crc: u32,
 }
 
 impl Found {
     /// Which batch it is, wherever it stands.
-    pub(crate) fn identity(self) -> (i64, u32) {
+    pub fn identity(self) -> (i64, u32) {
         (self.base_offset, self.crc)
     }
 }
 
 /// The batch that begins at `position`, if one does and its CRC holds.
-pub(crate) fn batch_at(bytes: &[u8], position: usize) -> Option<Found> {
+pub fn batch_at(bytes: &[u8], position: usize) -> Option<Found> {
     let rest = bytes.get(position..)?;
     if rest.get(16) != Some(&2) {
         return None;
@@ -37,7 +37,7 @@ pub(crate) fn batch_at(bytes: &[u8], position: usize) -> Option<Found> {
 }
 
 /// Every batch that holds, wherever it begins.
-pub(crate) fn batches_in(bytes: &[u8]) -> Vec<Found> {
+pub fn batches_in(bytes: &[u8]) -> Vec<Found> {
     let mut found = Vec::new();
     let mut position = 0;
     while let Some(skip) = bytes.get(position + 16..).and_then(|rest| rest.iter().position(|&byte| byte == 2)) {

@@ -15,21 +15,21 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use edgelog::storage::{Access, DirEntry, FileMeta, Lease, Storage, StorageFile, StorageLock};
 
-pub(crate) const SECTOR_BYTES: usize = 512;
+pub const SECTOR_BYTES: usize = 512;
 
 /// What stands in one sector; `None` is zeros.
 type State = Option<Arc<[u8; SECTOR_BYTES]>>;
 
 /// Small, seeded, the same everywhere.
 #[derive(Debug, Clone)]
-pub(crate) struct Rng(u64);
+pub struct Rng(u64);
 
 impl Rng {
-    pub(crate) fn new(seed: u64) -> Rng {
+    pub fn new(seed: u64) -> Rng {
         Rng(seed ^ 0x9e37_79b9_7f4a_7c15)
     }
 
-    pub(crate) fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -37,11 +37,11 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
+    pub fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound.max(1) as u64) as usize
     }
 
-    pub(crate) fn chance(&mut self, percent: usize) -> bool {
+    pub fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 }
@@ -76,7 +76,7 @@ impl Sector {
 }
 
 /// Names are compared as they are: the store writes them itself.
-pub(crate) fn has_ending(path: &str, ending: &str) -> bool {
+pub fn has_ending(path: &str, ending: &str) -> bool {
     path.ends_with(ending)
 }
 
@@ -236,26 +236,26 @@ struct Dir {
 /// Ways in which a disk breaks its word: with each of them a search has to find a violation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // each is a lie of its own
-pub(crate) struct Quirks {
+pub struct Quirks {
     /// `sync_dir` of the data directory does nothing.
-    pub(crate) sync_dir_lies: bool,
+    pub sync_dir_lies: bool,
     /// `flush` does nothing for files whose name ends so.
-    pub(crate) flush_lies: Option<&'static str>,
+    pub flush_lies: Option<&'static str>,
     /// A flush makes bytes durable and not the size.
-    pub(crate) flush_loses_size: bool,
+    pub flush_loses_size: bool,
     /// A rewritten sector may be garbage although it held durable bytes.
-    pub(crate) tears_sectors: bool,
+    pub tears_sectors: bool,
     /// A power cut does not change the boot id, nor a kill keep it: it is always another.
-    pub(crate) boot_id_always_new: bool,
+    pub boot_id_always_new: bool,
     /// `truncate` answers and does nothing.
-    pub(crate) truncate_lies: bool,
+    pub truncate_lies: bool,
     /// `remove_file` answers, and the name is back after every cut.
-    pub(crate) remove_lies: bool,
+    pub remove_lies: bool,
 }
 
 /// Which calls there are, for faults at every one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Call {
+pub enum Call {
     ReadDir,
     CreateDir,
     RemoveDir,
@@ -275,7 +275,7 @@ pub(crate) enum Call {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// No room, once.
     Full,
     /// No room from here on.
@@ -289,7 +289,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) fn applies_to(self, call: Call) -> bool {
+    pub fn applies_to(self, call: Call) -> bool {
         match self {
             Fault::Full | Fault::StaysFull => {
                 matches!(call, Call::CreateDir | Call::Create | Call::Rename | Call::Write | Call::Reserve)
@@ -303,7 +303,7 @@ impl Fault {
 
 /// How the image of a cut is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Image {
+pub enum Image {
     /// Nothing that was not flushed.
     AllLost,
     /// Everything, as if the cut had waited for the device.
@@ -331,7 +331,7 @@ pub(crate) enum Image {
 }
 
 impl Image {
-    pub(crate) const CHOSEN: [Image; 10] = [
+    pub const CHOSEN: [Image; 10] = [
         Image::AllLost,
         Image::AllKept,
         Image::Alternate,
@@ -347,16 +347,16 @@ impl Image {
 
 /// The disk's whole state; cloning it is a snapshot.
 #[derive(Debug, Clone)]
-pub(crate) struct Core {
+pub struct Core {
     inodes: BTreeMap<u64, Arc<Inode>>,
     dirs: BTreeMap<u64, Arc<Dir>>,
     next_id: u64,
     boot: u64,
-    pub(crate) quirks: Quirks,
+    pub quirks: Quirks,
     /// Where its user stands; recorded with each cut.
-    pub(crate) mark: usize,
+    pub mark: usize,
     /// Which effect this is.
-    pub(crate) effect: u64,
+    pub effect: u64,
     /// Sectors that held durable bytes and are garbage now, by file and number: where rewritten sectors may tear.
     torn: Vec<(u64, usize)>,
 }
@@ -366,18 +366,18 @@ const ROOT: u64 = 0;
 /// The disks that were held to what is known at one point of a run. Most effects leave most of the disks that the
 /// effect before could leave: each is looked at once.
 #[derive(Debug)]
-pub(crate) struct LookedAt<K> {
+pub struct LookedAt<K> {
     known: Option<Arc<K>>,
     disks: HashSet<u128>,
 }
 
 impl<K> LookedAt<K> {
-    pub(crate) fn nothing() -> Self {
+    pub fn nothing() -> Self {
         Self { known: None, disks: HashSet::new() }
     }
 
     /// Whether `disk` was not held to `known` before. Of disks after a power cut.
-    pub(crate) fn is_new(&mut self, known: &Arc<K>, disk: &Core) -> bool {
+    pub fn is_new(&mut self, known: &Arc<K>, disk: &Core) -> bool {
         if self.known.as_ref().is_none_or(|other| !Arc::ptr_eq(other, known)) {
             self.known = Some(Arc::clone(known));
             self.disks.clear();
@@ -401,7 +401,7 @@ impl Core {
     }
 
     /// What the next process finds.
-    pub(crate) fn image(&self, image: Image) -> Core {
+    pub fn image(&self, image: Image) -> Core {
         if image == Image::Kill {
             let mut core = self.clone();
             for inode in core.inodes.values_mut().filter(|inode| !inode.failed.is_empty()) {
@@ -472,7 +472,7 @@ impl Core {
     }
 
     /// All that the cache shows is on the device, as after a power cut.
-    pub(crate) fn is_settled(&self) -> bool {
+    pub fn is_settled(&self) -> bool {
         let is_on_device = |inode: &Arc<Inode>| {
             inode.lens.is_empty() && inode.sectors.iter().all(|sector| sector.device.is_empty() && !sector.dirty)
         };
@@ -480,7 +480,7 @@ impl Core {
     }
 
     /// Files with the numbers of their torn sectors.
-    pub(crate) fn torn(&self) -> Vec<(String, usize)> {
+    pub fn torn(&self) -> Vec<(String, usize)> {
         let named = self.files();
         let paths = |id: u64| named.iter().filter(move |(_, other)| *other == id).map(|(path, _)| path.clone());
         self.torn.iter().flat_map(|&(id, sector)| paths(id).map(move |path| (path, sector))).collect()
@@ -503,7 +503,7 @@ impl Core {
     }
 
     /// Paths and bytes of all files whose names end in one of `endings`, as the cache shows them.
-    pub(crate) fn contents(&self, endings: &[&str]) -> Vec<(String, Vec<u8>)> {
+    pub fn contents(&self, endings: &[&str]) -> Vec<(String, Vec<u8>)> {
         let wanted = |path: &str| endings.iter().any(|ending| has_ending(path, ending));
         let read = |id: u64| {
             let mut bytes = vec![0; self.inodes[&id].len as usize];
@@ -562,7 +562,7 @@ impl Core {
     }
 
     /// Path and length of every file, for a person.
-    pub(crate) fn listing(&self) -> String {
+    pub fn listing(&self) -> String {
         let mut text = String::new();
         for (path, id) in self.files() {
             let _ = writeln!(text, "  {path} {}", self.inodes[&id].len);
@@ -682,7 +682,7 @@ impl Chooser {
 
 /// When somebody else on the machine looks in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Moment {
+pub enum Moment {
     /// A batch is stored half way.
     HalfStored,
     /// A segment is about to be flushed.
@@ -692,7 +692,7 @@ pub(crate) enum Moment {
 }
 
 /// What goes on beside a call, on a thread of its own as far as the engine can tell: it may do anything but wait.
-pub(crate) type Beside = Box<dyn FnMut(Moment, &str) + Send>;
+pub type Beside = Box<dyn FnMut(Moment, &str) + Send>;
 
 #[allow(clippy::struct_excessive_bools)] // a machine is in several of these states at once
 struct Machine {
@@ -724,7 +724,7 @@ struct Machine {
 
 /// A storage on such a disk. Clones are the same disk, as one process sees it.
 #[derive(Clone)]
-pub(crate) struct SimDisk {
+pub struct SimDisk {
     machine: Arc<Mutex<Machine>>,
     process: u32,
     /// The directory that is the data directory here, with its slash; empty: all of the disk.
@@ -738,11 +738,11 @@ impl fmt::Debug for SimDisk {
 }
 
 impl SimDisk {
-    pub(crate) fn new(quirks: Quirks) -> SimDisk {
+    pub fn new(quirks: Quirks) -> SimDisk {
         SimDisk::from_core(Core::new(quirks))
     }
 
-    pub(crate) fn from_core(core: Core) -> SimDisk {
+    pub fn from_core(core: Core) -> SimDisk {
         let machine = Machine {
             core,
             locked: BTreeMap::new(),
@@ -777,13 +777,13 @@ impl SimDisk {
     }
 
     /// The same disk, as another process of the machine sees it.
-    pub(crate) fn process(&self, process: u32) -> SimDisk {
+    pub fn process(&self, process: u32) -> SimDisk {
         SimDisk { machine: Arc::clone(&self.machine), process, root: self.root.clone() }
     }
 
     /// This process dies, and the machine stays up: its lock and its flags go, its handles as well. `forgets`: so does
     /// what the cache shows of writes that a failed flush has lost.
-    pub(crate) fn kill_process(&self, forgets: bool) {
+    pub fn kill_process(&self, forgets: bool) {
         let mut machine = self.machine();
         machine.killed.insert(self.process);
         machine.locked.retain(|_, holder| *holder != self.process);
@@ -800,58 +800,58 @@ impl SimDisk {
     }
 
     /// From here on a snapshot is kept at every effect.
-    pub(crate) fn record(&self) {
+    pub fn record(&self) {
         self.machine().recording = Some(Vec::new());
     }
 
-    pub(crate) fn take_cuts(&self) -> Vec<Core> {
+    pub fn take_cuts(&self) -> Vec<Core> {
         self.machine().recording.take().unwrap_or_default()
     }
 
     /// A cut may come here as well, where nothing happens to the disk.
-    pub(crate) fn cut_here(&self) {
+    pub fn cut_here(&self) {
         let mut machine = self.machine();
         let core = machine.core.clone();
         machine.recording.iter_mut().for_each(|cuts| cuts.push(core.clone()));
     }
 
-    pub(crate) fn snapshot(&self) -> Core {
+    pub fn snapshot(&self) -> Core {
         self.machine().core.clone()
     }
 
-    pub(crate) fn set_mark(&self, mark: usize) {
+    pub fn set_mark(&self, mark: usize) {
         self.machine().core.mark = mark;
     }
 
     /// The power goes after `effects` more.
-    pub(crate) fn cut_after(&self, effects: u64) {
+    pub fn cut_after(&self, effects: u64) {
         let mut machine = self.machine();
         machine.cut_at = Some(machine.core.effect + effects);
     }
 
-    pub(crate) fn is_dead(&self) -> bool {
+    pub fn is_dead(&self) -> bool {
         self.machine().dead
     }
 
     /// No call answers any more; what a process does after its death does not count.
-    pub(crate) fn kill(&self) {
+    pub fn kill(&self) {
         self.machine().dead = true;
     }
 
-    pub(crate) fn log_calls(&self) {
+    pub fn log_calls(&self) {
         self.machine().log_calls = true;
     }
 
-    pub(crate) fn take_calls(&self) -> Vec<Call> {
+    pub fn take_calls(&self) -> Vec<Call> {
         std::mem::take(&mut self.machine().calls)
     }
 
-    pub(crate) fn fail_at(&self, call: u64, fault: Fault) {
+    pub fn fail_at(&self, call: u64, fault: Fault) {
         self.machine().faults.push((call, fault));
     }
 
     /// From now on `beside` looks in while segments are stored to and flushed; `None` ends it.
-    pub(crate) fn beside(&self, beside: Option<Beside>) {
+    pub fn beside(&self, beside: Option<Beside>) {
         self.machine().beside = beside;
     }
 
@@ -866,28 +866,28 @@ impl SimDisk {
         }
     }
 
-    pub(crate) fn boot(&self) -> u64 {
+    pub fn boot(&self) -> u64 {
         self.machine().core.boot
     }
 
     /// Of the calls that can fail so, the one after `count` others does.
-    pub(crate) fn fail_in(&self, count: u64, fault: Fault) {
+    pub fn fail_in(&self, count: u64, fault: Fault) {
         self.machine().fail_in.push((count, fault));
     }
 
     /// Faults are over; says whether one was met.
-    pub(crate) fn heal(&self) -> bool {
+    pub fn heal(&self) -> bool {
         let mut machine = self.machine();
         machine.faults.clear();
         machine.faults_hit > 0
     }
 
-    pub(crate) fn fault_hit(&self) -> bool {
+    pub fn fault_hit(&self) -> bool {
         self.machine().faults_hit > 0
     }
 
     /// Faults that a deletion is not undone from: several, or a full disk, on which files go from where they stand.
-    pub(crate) fn in_distress(&self) -> bool {
+    pub fn in_distress(&self) -> bool {
         let machine = self.machine();
         machine.faults_hit > 1 || machine.room_ended
     }
