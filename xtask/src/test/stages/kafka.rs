@@ -69,7 +69,7 @@ fn partitions(store: &Path) -> Vec<String> {
     names
 }
 
-/// What the stages `kafka` and `bridge` run.
+/// What the stages `kafka`, `bridge` and `sinks` run.
 pub(super) struct Programs<'a> {
     runner: &'a Runner,
     /// The command line.

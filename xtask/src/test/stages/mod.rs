@@ -6,6 +6,7 @@ mod c_library;
 mod engine;
 mod kafka;
 mod papers;
+mod sinks;
 mod whole_machines;
 
 use std::ffi::OsStr;
@@ -26,8 +27,12 @@ pub(super) const BUSY: [Named; 4] =
 /// The stages whose steps use one processor each, most of them for minutes: at one time, after those.
 pub(super) const NARROW: [Named; 2] = [("msrv-arm", arm::msrv_arm), ("loom", engine::loom)];
 /// The stages that wait most of their time: one after another, next to those that compute.
-pub(super) const WAITING: [Named; 3] =
-    [("kafka", kafka::kafka), ("bridge", bridge::bridge), ("filesystems", whole_machines::filesystems)];
+pub(super) const WAITING: [Named; 4] = [
+    ("kafka", kafka::kafka),
+    ("bridge", bridge::bridge),
+    ("sinks", sinks::sinks),
+    ("filesystems", whole_machines::filesystems),
+];
 /// Not part of the whole: half a minute a cut where the processor is emulated, and builds of their own.
 pub(super) const LONG: [Named; 3] = [
     ("power-cuts", whole_machines::power_cuts),
