@@ -189,7 +189,7 @@ impl DeadLetterQueue {
     ///
     /// # Errors
     /// [`ConsumerError::Wakeup`] where [`Waker::wakeup`] ends a wait: the record is neither processed nor set aside.
-    /// [`ConsumerError::DeadLetters`] where the dead letter cannot be written; [`ConsumerError::Log`].
+    /// Those of [`set_aside`](DeadLetterQueue::set_aside) where the dead letter cannot be written.
     pub fn process<'r, T, E: Display>(
         &mut self,
         record: &ConsumerRecord<'r>,
@@ -216,14 +216,20 @@ impl DeadLetterQueue {
 
     /// Makes a dead letter of a record at once. Nothing is done where there is one from this group already.
     ///
+    /// The record is durable first: after a power cut, no other record has its offset and passes for set aside.
+    ///
     /// # Errors
-    /// [`ConsumerError::DeadLetters`], [`ConsumerError::Log`].
+    /// [`ConsumerError::DeadLetters`], [`ConsumerError::Log`]; [`ConsumerError::NotDurable`] where the record cannot be
+    /// made durable, or was truncated.
     pub fn set_aside(&mut self, record: &ConsumerRecord<'_>, reason: &str) -> Result<()> {
         let name = record.topic_partition();
         let log = self.store.log(&name.topic, name.partition).map_err(ConsumerError::log(name))?;
-        // Of each log they are numbered by themselves, with the records' offsets.
+        self.group.make_durable(&log, record.offset + 1)?;
+        // Of each log they are numbered by themselves, with the records' offsets; of each leader epoch, too, since
+        // other records have the offsets that were truncated.
         let id = u128::from_be_bytes(log.lasting_id().unwrap_or_else(|| log.id()));
-        let producer = format!("consumer/{}/{id:032x}-{}", self.group.name(), name.partition);
+        let (group, epoch) = (self.group.name(), record.leader_epoch());
+        let producer = format!("consumer/{group}/{id:032x}-{}/{epoch}", name.partition);
         let target = Outlets::target(&self.group, &self.store, &self.topic, name.partition)?;
         let written = self.write(record, reason, &target, &producer);
         if written.is_err() {

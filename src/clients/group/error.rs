@@ -127,13 +127,12 @@ pub enum ConsumerError {
         reason: String,
     },
 
-    /// The records before an offset that is to be committed are not durable, and cannot be made so from here. Nothing
-    /// was committed.
-    #[error("{log}: offset {offset} cannot be committed: only what lies below {durable} is durable")]
+    /// The records before an offset are not durable, and cannot be made so from here. Nothing was committed or set aside.
+    #[error("{log}: the records before offset {offset} are not durable: only what lies below {durable} is")]
     NotDurable {
         /// The partition.
         log: TopicPartition,
-        /// The offset that was to be committed.
+        /// The offset that was to be committed, or the one behind the record that was to be set aside.
         offset: Offset,
         /// Everything below it is durable.
         durable: Offset,

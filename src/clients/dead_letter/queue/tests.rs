@@ -1,7 +1,7 @@
 use super::*;
 use crate::clients::DeadLetter;
 use crate::storage::MemoryStorage;
-use crate::{Log, NewTopic, Offset, OffsetSpec};
+use crate::{Durability, Log, NewTopic, Offset, OffsetSpec};
 
 fn store_on(storage: &Arc<MemoryStorage>) -> Arc<Store> {
     Arc::new(Store::options().open_shared(storage.clone()).unwrap())
@@ -80,6 +80,34 @@ fn a_record_that_fails_for_the_first_time_behind_a_later_dead_letter_is_not_take
         assert_eq!(outcome, Processed::SetAside);
     }
     assert_eq!(dead_letters(&store.log("dead", 0).unwrap()), [aside(2), aside(1)]);
+}
+
+/// An offset that is used again is another record's: by a truncation, or, where the record was not durable, by a cut.
+#[test]
+fn a_record_at_an_offset_that_was_truncated_is_not_taken_for_the_one_before() {
+    let store = store_on(&Arc::new(MemoryStorage::new()));
+    fill(&store, &[b"x"]);
+    let (mut consumer, mut queue) = open(&store, &[("errors.retry.timeout", "0")]);
+    assert_eq!(process(&mut consumer, &mut queue), 1);
+    let log = store.log("t", 0).unwrap();
+    log.truncate_to(Offset(0)).unwrap();
+    fill(&store, &[b"x"]);
+    drop((consumer, queue));
+    let (mut consumer, mut queue) = open(&store, &[("errors.retry.timeout", "0")]);
+    assert_eq!(process(&mut consumer, &mut queue), 1);
+    assert_eq!(dead_letters(&store.log("dead", 0).unwrap()), [aside(0), aside(0)]);
+}
+
+#[test]
+fn a_record_is_durable_before_it_is_set_aside() {
+    let store = store_on(&Arc::new(MemoryStorage::new()));
+    fill(&store, &[]);
+    let log = store.log("t", 0).unwrap();
+    log.append_with(NewRecord::value(b"x"), Durability::Os).unwrap();
+    let (mut consumer, mut queue) = open(&store, &[("errors.retry.timeout", "0")]);
+    assert_eq!(log.offsets().recovery_point, Offset(0));
+    assert_eq!(process(&mut consumer, &mut queue), 1);
+    assert_eq!(log.offsets().recovery_point, Offset(1));
 }
 
 #[test]
