@@ -19,23 +19,29 @@
 use std::collections::BTreeMap;
 
 use bytes::BytesMut;
-use edgelog_core::{CompressionType, EncodeError, HEADER_LEN, Header, Offset, RecordBatchBuilder, TimestampMs};
+use edgelog_core::{CompressionType, EncodeError, HEADER_LEN, Header, Offset, RecordBatch, RecordBatchBuilder};
+use edgelog_core::{TimestampMs, stamp_compressed};
 use kafka_protocol::error::ResponseError;
 
-use super::committed_offset::{BatchMark, RangeEnd};
+use super::committed_offset::BatchMark;
 use super::config::{BridgeConfig, ExpiredRule, LostRule, RefusedRule, WireCompression};
 use super::dead_letter::{self, Refusal, TIMESTAMP_HEADER};
+use super::lent_log::LentLog;
 use super::loss_record::{self, Loss};
 use super::partition::{ByKey, remote_name};
-use super::partition_sender::PartitionSender;
 use super::pause_reason::PauseReason;
-use super::producer_header;
+use super::refused_records::RefusedRecords;
+use super::route::Route;
+use super::sender_change::SenderChange;
 use super::targets::{InternalTopic, InternalTopics};
+use super::transaction_plan::{Kind, ProducerBatch, Runs, TransactionPlan};
 use crate::codec;
 use crate::error::Error;
 use crate::kafka::Code;
 use crate::{Batch, OffsetSpec, Reader, Record};
 
+/// Of a batch's attributes, those that say how its records are compressed.
+const CODEC: i16 = 0b111;
 /// A stored batch below this is coalesced with its neighbours.
 const SMALL_BYTES: usize = 16 << 10;
 /// So is one below this that is not compressed and will not be: copying it takes less than a request of its own does.
@@ -53,81 +59,6 @@ const MESSAGE_TOO_LARGE: Code = Code::of(ResponseError::MessageTooLarge);
 /// Its code for a record's time, and the one for a record that breaks another rule of its topic.
 const INVALID_TIMESTAMP: Code = Code::of(ResponseError::InvalidTimestamp);
 const INVALID_RECORD: Code = Code::of(ResponseError::InvalidRecord);
-
-/// A batch for one partition of the target, not yet stamped.
-#[derive(Debug)]
-pub(super) struct ProducerBatch {
-    pub(super) sender: usize,
-    /// The topic and partition that it goes to.
-    pub(super) to: (String, i32),
-    pub(super) kind: Kind,
-    pub(super) wire: BytesMut,
-    pub(super) records: i32,
-    pub(super) runs: Runs,
-    /// The local offsets that it stands for: from the first to before the next.
-    pub(super) offsets: (Offset, Offset),
-}
-
-/// The local offsets of a batch's records: of each run of consecutive ones, the index and the offset of its first.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Runs(Vec<(u32, Offset)>);
-
-impl Runs {
-    /// Records whose offsets are consecutive.
-    fn from(first: Offset) -> Runs {
-        Runs(vec![(0, first)])
-    }
-
-    /// The record at `index`, behind all before, has this offset.
-    fn push(&mut self, index: u32, offset: Offset) {
-        if self.offset_of(index) != Some(offset) {
-            self.0.push((index, offset));
-        }
-    }
-
-    /// The offsets of `count` records: the first one's, and the one behind the last one's.
-    fn ends(&self, count: u32) -> Option<(Offset, Offset)> {
-        Some((self.offset_of(0)?, self.offset_of(count.checked_sub(1)?)? + 1))
-    }
-
-    /// The offset of the record at `index`, where there are so many records.
-    pub(super) fn offset_of(&self, index: u32) -> Option<Offset> {
-        let (first, offset) = self.0.iter().rev().find(|(first, _)| *first <= index)?;
-        Some(*offset + i64::from(index - first))
-    }
-}
-
-/// What a piece holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// The log's records.
-    Records,
-    DeadLetter(Refusal),
-    Loss(Loss),
-}
-
-/// What one transaction carries.
-#[derive(Debug, Default)]
-pub(super) struct TransactionPlan {
-    /// In the order of each log's offsets.
-    pub(super) pieces: Vec<ProducerBatch>,
-    pub(super) ends: Vec<RangeEnd>,
-    pub(super) bytes: usize,
-    /// Whose turn it is next.
-    pub(super) next_sender: usize,
-}
-
-impl TransactionPlan {
-    pub(super) fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
-
-    /// Records of the logs in all.
-    pub(super) fn records(&self) -> u64 {
-        let ours = self.pieces.iter().filter(|piece| piece.kind == Kind::Records);
-        ours.map(|piece| piece.records as u64).sum()
-    }
-}
 
 /// On what terms is collected.
 #[derive(Debug)]
@@ -148,89 +79,79 @@ pub(super) struct DrainLimits<'a> {
     pub(super) only: Option<usize>,
 }
 
-/// Reads from all senders in turn until there is no more, or `bytes_max` are reached (by at most one batch each), or
+/// Reads from all logs in turn until there is no more, or `bytes_max` are reached (by at most one batch each), or
 /// `senders_max` have something in it.
-/// A sender that cannot go on is paused; what it had before that is sent.
-pub(super) fn collect(senders: &mut [PartitionSender], terms: &DrainLimits<'_>) -> TransactionPlan {
-    let first = if terms.first < senders.len() { terms.first } else { 0 };
+/// A log that cannot go on is stopped; what it had before that is sent.
+pub(super) fn collect(lent: &mut [LentLog<'_>], terms: &DrainLimits<'_>) -> TransactionPlan {
+    let first = lent.iter().position(|log| log.sender >= terms.first).unwrap_or(0);
     let (mut collected, mut passed_over) = (TransactionPlan::default(), None);
     let mut more = true;
     while more && collected.bytes < terms.bytes_max {
         more = false;
-        for n in (first..senders.len()).chain(0..first) {
+        for n in (first..lent.len()).chain(0..first) {
+            let log = &mut lent[n];
             if collected.bytes >= terms.bytes_max {
-                passed_over.get_or_insert(n);
+                passed_over.get_or_insert(log.sender);
                 break;
             }
-            let sender = &mut senders[n];
-            if terms.only.map_or(sender.is_searching(), |only| only != n) {
+            if log.stopped.is_some() || terms.only.map_or(log.is_searching, |only| only != log.sender) {
                 continue;
             }
-            if collected.ends.len() >= terms.senders_max && !collected.ends.iter().any(|end| end.sender == n) {
-                passed_over.get_or_insert(n);
+            if collected.logs.len() >= terms.senders_max && collected.end_of(log.sender).is_none() {
+                passed_over.get_or_insert(log.sender);
                 continue;
             }
             let turn_max = (terms.bytes_max - collected.bytes).min(TURN_BYTES);
-            more |= take_turn(n, sender, turn_max, terms, &mut collected);
+            more |= take_turn(log, turn_max, terms, &mut collected);
         }
     }
-    collected.next_sender = passed_over.unwrap_or(first);
+    collected.next_sender = passed_over.unwrap_or(terms.first);
     collected
 }
 
-/// One sender's turn; whether it may have more.
+/// One log's turn; whether it may have more.
 fn take_turn(
-    n: usize,
-    sender: &mut PartitionSender,
+    lent: &mut LentLog<'_>,
     bytes_max: usize,
     terms: &DrainLimits<'_>,
     collected: &mut TransactionPlan,
 ) -> bool {
-    let Some((mut reader, position)) = sender.lend_reader() else { return false };
-    let before = collected.ends.iter().find(|end| end.sender == n).map_or(position, |end| end.offset);
-    let sent = u64::try_from(before - position).unwrap_or(0);
+    let before = collected.end_of(lent.sender).unwrap_or(lent.position);
+    let sent = u64::try_from(before - lent.position).unwrap_or(0);
     let mut turn = Drain {
-        n,
-        sender,
+        sender: lent.sender,
+        route: lent.route,
+        refused: lent.refused,
         terms,
         bytes_max,
+        batch_bytes_max: lent.batch_bytes_max.min(terms.request_bytes_max),
         small: Vec::new(),
         small_bytes: 0,
         small_records: 0,
         bytes: 0,
-        records_left: sender.records_max().saturating_sub(sent),
+        records_left: lent.records_max.saturating_sub(sent),
         next: before,
         seen: before,
         end: None,
         collected,
     };
-    let halt = turn.read(&mut reader).err();
+    let halt = turn.read(lent.reader).err();
     // What is read and not in the range is read again; where that was deleted meanwhile, the gap is noticed then.
-    if reader.position().offset != turn.next {
-        let back = reader.seek(OffsetSpec::Offset(turn.next));
-        let _ = back.or_else(|_| reader.seek(OffsetSpec::Earliest));
+    if lent.reader.position().offset != turn.next {
+        let back = lent.reader.seek(OffsetSpec::Offset(turn.next));
+        let _ = back.or_else(|_| lent.reader.seek(OffsetSpec::Earliest));
     }
-    let (end, any) = (turn.end, turn.end.is_some());
-    if let Some((offset, mark)) = end {
-        let end = RangeEnd { sender: n, offset, mark };
-        match collected.ends.iter_mut().find(|end| end.sender == n) {
-            Some(before) => *before = end,
-            None => collected.ends.push(end),
-        }
+    let end = turn.end;
+    if let Some(end) = end {
+        collected.reach(lent.route.planned(lent.sender, lent.acknowledged, end));
     }
-    sender.take_back(reader);
-    match halt {
-        None => any,
-        Some(StopReason::Full) => false,
-        Some(StopReason::Pause(reason)) => {
-            sender.pause(reason);
-            false
-        }
-        Some(StopReason::Refused(refusal)) => {
-            sender.wait_for(&refusal);
-            false
-        }
-    }
+    lent.stopped = match halt {
+        None => return end.is_some(),
+        Some(StopReason::Full) => None,
+        Some(StopReason::Pause(reason)) => Some(SenderChange::Paused(reason)),
+        Some(StopReason::Refused(refusal)) => Some(SenderChange::WaitsFor(refusal)),
+    };
+    false
 }
 
 /// Why a turn ended before its time.
@@ -260,11 +181,14 @@ fn lost(reason: String) -> StopReason {
 }
 
 struct Drain<'a> {
-    n: usize,
-    sender: &'a PartitionSender,
+    sender: usize,
+    route: &'a Route,
+    refused: &'a RefusedRecords,
     terms: &'a DrainLimits<'a>,
     /// What the turn may add, in bytes.
     bytes_max: usize,
+    /// What a batch of several records may take.
+    batch_bytes_max: usize,
     /// Small batches that are to become one.
     small: Vec<Batch>,
     small_bytes: usize,
@@ -303,7 +227,7 @@ impl Drain<'_> {
                     // Markers of transactions, or a hole: the log gives out nothing below where its reader stands.
                     let next = reader.position().offset;
                     if next > self.next {
-                        self.reach(next, BatchMark::behind_a_gap(self.sender.log().leader_epoch()));
+                        self.reach(next, BatchMark::behind_a_gap(self.route.log().leader_epoch()));
                     }
                     break;
                 }
@@ -334,12 +258,12 @@ impl Drain<'_> {
     fn add(&mut self, batch: Batch, from: Offset) -> Result<(), StopReason> {
         let view = batch.view();
         let (at, size) = (view.base_offset(), view.size());
-        if producer_header::belongs_to_a_transaction(&view) {
+        if belongs_to_a_transaction(&view) {
             self.flush()?;
             return Err(not_sendable(format!("the batch at offset {at} is part of another producer's transaction")));
         }
         let records = u64::try_from(view.record_count()).unwrap_or(0);
-        let restamps = match self.sender.rules().retention_ms {
+        let restamps = match self.route.rules().retention_ms {
             Some(retention_ms) if is_expired(view.max_timestamp(), retention_ms, self.terms.now) => {
                 match self.terms.config.expired {
                     ExpiredRule::Send => false,
@@ -382,14 +306,14 @@ impl Drain<'_> {
     /// The codec of the batches that are made here.
     fn codec(&self) -> CompressionType {
         match self.terms.config.compression {
-            WireCompression::Stored => self.sender.log().config().compression_type,
+            WireCompression::Stored => self.route.log().config().compression_type,
             WireCompression::Codec(codec) => codec,
         }
     }
 
     /// The partitions that keys choose among, where they do.
     fn by_key(&self) -> Option<ByKey> {
-        self.sender.by_key().filter(|by_key| by_key.partitions() > 1)
+        self.route.by_key().filter(|by_key| by_key.partitions() > 1)
     }
 
     /// Whether joining batches that are stored so costs no compression that they would be spared alone.
@@ -404,10 +328,10 @@ impl Drain<'_> {
     fn whole(&self, batch: &Batch, from: Offset) -> Option<BytesMut> {
         let view = batch.view();
         let is_whole = self.by_key().is_none()
-            && producer_header::goes_as_it_is(&view)
+            && goes_as_it_is(&view)
             && view.base_offset() >= from
-            && !self.sender.refuses_within(from, batch.last_offset() + 1)
-            && !(self.sender.rules().wants_keys && lacks_keys(batch, from));
+            && !self.refused.has_any_within(from, batch.last_offset() + 1)
+            && !(self.route.rules().wants_keys && lacks_keys(batch, from));
         if !is_whole {
             return None;
         }
@@ -416,12 +340,7 @@ impl Drain<'_> {
             _ => None,
         };
         let len = again.as_ref().map_or(view.size(), BytesMut::len);
-        (len <= self.piece_bytes_max()).then(|| again.unwrap_or_else(|| BytesMut::from(batch.bytes())))
-    }
-
-    /// What a batch of several records may take.
-    fn piece_bytes_max(&self) -> usize {
-        self.sender.piece_bytes_max().min(self.terms.request_bytes_max)
+        (len <= self.batch_bytes_max).then(|| again.unwrap_or_else(|| BytesMut::from(batch.bytes())))
     }
 
     /// One stored batch, with its records as they are.
@@ -436,18 +355,26 @@ impl Drain<'_> {
 
     /// The target partition of a log whose records are not spread.
     fn partition(&self) -> i32 {
-        self.sender.target_partition()
+        self.route.target_partition()
     }
 
     /// A batch of the log's records.
     fn push(&mut self, partition: i32, wire: BytesMut, records: i32, runs: Runs, offsets: (Offset, Offset)) {
-        let (sender, to) = (self.n, (self.sender.remote().to_owned(), partition));
+        let (sender, to) = (self.sender, (self.route.remote().to_owned(), partition));
         self.push_piece(ProducerBatch { sender, to, kind: Kind::Records, wire, records, runs, offsets });
     }
 
     /// One record of the bridge's own.
     fn push_own(&mut self, to: (String, i32), kind: Kind, wire: BytesMut, offsets: (Offset, Offset)) {
-        self.push_piece(ProducerBatch { sender: self.n, to, kind, wire, records: 1, runs: Runs::default(), offsets });
+        self.push_piece(ProducerBatch {
+            sender: self.sender,
+            to,
+            kind,
+            wire,
+            records: 1,
+            runs: Runs::default(),
+            offsets,
+        });
     }
 
     fn push_piece(&mut self, piece: ProducerBatch) {
@@ -508,7 +435,7 @@ impl Drain<'_> {
     /// Makes these batches' records new pieces, up to a share of them. What lies before a record that cannot be sent is
     /// in the range.
     fn coalesce(&mut self, batches: &[Batch], share: Share) -> Result<(), StopReason> {
-        let len = COALESCED_BYTES.min(self.piece_bytes_max()).max(HEADER_LEN);
+        let len = COALESCED_BYTES.min(self.batch_bytes_max).max(HEADER_LEN);
         let keyless = match self.by_key() {
             // Another one each time, and the same one for the same records.
             Some(by_key) => (self.next.0.unsigned_abs() % u64::from(by_key.partitions())) as i32,
@@ -571,10 +498,10 @@ impl Drain<'_> {
         record: &Record<'_>,
         restamps: bool,
     ) -> Result<Option<Refusal>, StopReason> {
-        if let Some(known) = self.sender.refusal_of(record.offset) {
+        if let Some(known) = self.refused.refusal_of(record.offset) {
             return Ok(Some(known.clone()));
         }
-        if self.sender.rules().wants_keys && record.key.is_none() {
+        if self.route.rules().wants_keys && record.key.is_none() {
             let reason = "the target's cleanup.policy is compact, and the record has no key";
             return Ok(Some(foreseen(record.offset, INVALID_RECORD, reason)));
         }
@@ -584,7 +511,7 @@ impl Drain<'_> {
             headers.push(Header::new(TIMESTAMP_HEADER, own_time.as_bytes()));
         }
         let timestamp = if restamps { self.terms.now } else { record.timestamp };
-        let single_bytes_max = self.sender.rules().max_message_bytes;
+        let single_bytes_max = self.route.rules().max_message_bytes;
         let too_large = |needed| {
             let reason =
                 format!("it needs a batch of {needed} bytes, and the target's max.message.bytes is {single_bytes_max}");
@@ -690,11 +617,11 @@ impl Drain<'_> {
         if rule == RefusedRule::Stop {
             return Err(StopReason::Refused(refusal));
         }
-        let (log, offset) = (self.sender.name(), refusal.offset);
+        let (log, offset) = (self.route.name(), refusal.offset);
         let side = self.side(&config.dead_letters);
         let (topic, side) = side.map_err(|reason| refused(format!("{refusal}; {reason}")))?;
         let chosen = self.by_key().and_then(|by_key| by_key.partition_of(record.key));
-        let target = format!("{}-{}", self.sender.remote(), chosen.unwrap_or_else(|| self.partition()));
+        let target = format!("{}-{}", self.route.remote(), chosen.unwrap_or_else(|| self.partition()));
         let made = dead_letter::dead_letter(&config.device, log, &target, record, &refusal, self.terms.now);
         let wire = made.map_err(|error| refused(format!("the dead letter of offset {offset}: {error}")))?;
         if wire.len() > side.batch_bytes_max {
@@ -711,7 +638,7 @@ impl Drain<'_> {
     }
 
     fn pass_over_damage(&mut self, reader: &mut Reader, error: &Error) -> Result<(), StopReason> {
-        let durable = self.sender.log().offsets().recovery_point;
+        let durable = self.route.log().offsets().recovery_point;
         let lost = reader.skip_damage().map_err(|error| unreadable(&error))?;
         if lost.next_offset <= lost.first_offset || lost.next_offset > durable {
             return Err(unreadable(error));
@@ -727,10 +654,10 @@ impl Drain<'_> {
         }
         let (topic, side) = self.side(&self.terms.config.losses).map_err(|reason| lost(format!("{loss}; {reason}")))?;
         let config = self.terms.config;
-        let group = config.group_id(self.sender.name());
-        let wire = loss_record::loss_record(&config.device, self.sender.name(), &group, &loss, self.terms.now)
+        let group = config.group_id(self.route.name());
+        let wire = loss_record::loss_record(&config.device, self.route.name(), &group, &loss, self.terms.now)
             .map_err(|error| lost(format!("{loss}: {error}")))?;
-        let (offsets, mark) = ((self.next, next), BatchMark::behind_a_gap(self.sender.log().leader_epoch()));
+        let (offsets, mark) = ((self.next, next), BatchMark::behind_a_gap(self.route.log().leader_epoch()));
         let to = (topic, side.partition);
         self.push_own(to, Kind::Loss(loss), wire, offsets);
         self.reach(next, mark);
@@ -740,7 +667,7 @@ impl Drain<'_> {
 
     /// The topic that a template for the bridge's own records names.
     fn side(&self, template: &str) -> Result<(String, &InternalTopic), String> {
-        let topic = remote_name(template, &self.terms.config.device, &self.sender.name().topic);
+        let topic = remote_name(template, &self.terms.config.device, &self.route.name().topic);
         match self.terms.internal.get(&topic) {
             Some(Ok(side)) => Ok((topic, side)),
             Some(Err(reason)) => Err(format!("the topic {topic} cannot be used: {reason}")),
@@ -833,12 +760,33 @@ fn compressed(codec: CompressionType, builder: &RecordBatchBuilder<Vec<u8>>) -> 
 fn compressed_again(batch: &Batch, codec: CompressionType) -> Option<BytesMut> {
     let records = batch.decompressed_payload().ok()?;
     if codec == CompressionType::None {
-        return Some(producer_header::with_payload(batch.bytes(), codec, records));
+        return Some(with_payload(batch, codec, records));
     }
     let mut payload = Vec::new();
     codec::compress(codec, records, &mut payload).ok()?;
     let is_smaller = HEADER_LEN + payload.len() < batch.bytes().len();
-    is_smaller.then(|| producer_header::with_payload(batch.bytes(), codec, &payload))
+    is_smaller.then(|| with_payload(batch, codec, &payload))
+}
+
+/// A stored batch with other records' bytes. Timestamps, counts and attributes but the codec stay.
+fn with_payload(batch: &Batch, codec: CompressionType, payload: &[u8]) -> BytesMut {
+    let mut made = BytesMut::with_capacity(HEADER_LEN + payload.len());
+    made.extend_from_slice(&batch.bytes()[..HEADER_LEN]);
+    made.extend_from_slice(payload);
+    stamp_compressed(&mut made, codec);
+    made
+}
+
+/// Whether a broker takes the batch as it is: nothing but its codec in the attributes (a LogAppendTime batch would get
+/// other timestamps, a delete horizon is no timestamp), and no holes among its offsets.
+fn goes_as_it_is(batch: &RecordBatch<'_>) -> bool {
+    batch.attributes() & !CODEC == 0 && i64::from(batch.last_offset_delta()) + 1 == i64::from(batch.record_count())
+}
+
+/// Whether a transaction or a control record of another producer is in it: what that means for a reader depends on
+/// markers elsewhere in its log.
+fn belongs_to_a_transaction(batch: &RecordBatch<'_>) -> bool {
+    batch.is_transactional() || batch.is_control()
 }
 
 /// Whether a record from `from` on has no key. What cannot be read here, the target judges.

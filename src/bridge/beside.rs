@@ -21,14 +21,17 @@ use std::time::Duration;
 use edgelog_core::{Offset, RecordBatch, TimestampMs};
 use uuid::Uuid;
 
-use super::accumulator::{DrainLimits, Kind, TransactionPlan, collect};
+use super::accumulator::{DrainLimits, collect};
 use super::committed_offset::CommittedOffset;
 use super::config::BridgeConfig;
 use super::ownership::{Ownership, check_ownership};
-use super::partition_sender::{PartitionSender, SenderChange, Target};
+use super::partition_sender::PartitionSender;
 use super::producer_header::Producer;
 use super::progress_file::{LogProgress, ProgressFile};
+use super::route::Target;
+use super::sender_change::SenderChange;
 use super::targets::InternalTopic as SideTopic;
+use super::transaction_plan::{Kind, TransactionPlan};
 use crate::clock::ManualClock;
 use crate::kafka::CoordinatorKey;
 use crate::storage::Storage;
@@ -203,13 +206,15 @@ impl Uplink {
     }
 
     /// Whether the note was written; a bridge that cannot write it ends.
-    fn write_progress(&mut self) -> bool {
-        let Some(entries) = self.process.as_ref().map(|process| process.progress.entries().clone()) else {
+    fn write_progress(&mut self, pending: Vec<(TopicPartition, LogProgress)>) -> bool {
+        let Some(mut entries) = self.process.as_ref().map(|process| process.progress.entries().clone()) else {
             return false;
         };
+        entries.extend(pending.iter().cloned());
         self.known.notes.push(entries.clone());
         self.mark("writing the note");
-        let written = self.process.as_mut().is_some_and(|process| process.progress.write().is_ok());
+        let written =
+            self.process.as_mut().is_some_and(|process| process.progress.write_before_commit(pending).is_ok());
         if written {
             (self.known.notes, self.known.is_noted) = (vec![entries], true);
             self.mark("the note is written");
@@ -227,18 +232,21 @@ impl Uplink {
         let Some(process) = &mut self.process else { return Ok(()) };
         let sides = SideTopic { partition: 0, batch_bytes_max: 1 << 20 };
         let sides = HashMap::from([("edgelog.losses".to_owned(), Ok(sides))]);
-        for sender in &mut process.senders {
-            let had_failed = sender.log().failed_flush().is_some();
-            let before = sender.log().offsets().recovery_point;
-            sender.make_durable(Duration::ZERO, &mut process.failed);
-            self.counts.beyond_checkpoint += usize::from(sender.log().offsets().recovery_point > before);
-            self.counts.settled += usize::from(had_failed && sender.log().failed_flush().is_none());
-            let is_failed = self.disk.sees_flag(&sender.name().to_string()).unwrap_or(false);
-            self.counts.stopped += usize::from(is_failed && sender.paused().is_some());
-            let shows_more = sender.log().offsets().log_end_offset > sender.log().offsets().recovery_point;
-            if is_failed && shows_more && sender.paused().is_none() {
+        let mut lent_logs = Vec::new();
+        for (n, sender) in process.senders.iter_mut().enumerate() {
+            let log = sender.log().clone();
+            let had_failed = log.failed_flush().is_some();
+            let before = log.offsets().recovery_point;
+            let lent = sender.lend(n, Duration::ZERO, &mut process.failed);
+            self.counts.beyond_checkpoint += usize::from(log.offsets().recovery_point > before);
+            self.counts.settled += usize::from(had_failed && log.failed_flush().is_none());
+            let is_failed = self.disk.sees_flag(&log.name().to_string()).unwrap_or(false);
+            self.counts.stopped += usize::from(is_failed && lent.is_none());
+            let shows_more = log.offsets().log_end_offset > log.offsets().recovery_point;
+            if is_failed && shows_more && lent.is_some() {
                 return Err("a bridge goes on with a log whose writer has failed".into());
             }
+            lent_logs.extend(lent);
         }
         let terms = DrainLimits {
             config: &self.config,
@@ -250,7 +258,11 @@ impl Uplink {
             now: TimestampMs(TIME),
             only: None,
         };
-        let collected = collect(&mut process.senders, &terms);
+        let collected = collect(&mut lent_logs, &terms);
+        let stopped: Vec<_> = lent_logs.into_iter().filter_map(|log| Some((log.sender, log.stopped?))).collect();
+        for (n, change) in stopped {
+            process.senders[n].apply(change);
+        }
         for sender in &mut process.senders {
             // A minute later it is looked at again.
             if sender.end_pause().is_some() {
@@ -280,22 +292,20 @@ impl Uplink {
         }
         self.epoch = self.epoch.wrapping_add(1);
         let producer = Producer { id: 1, epoch: self.epoch };
-        let mut positions = Vec::new();
-        for end in &collected.ends {
-            let sender = &process.senders[end.sender];
-            let to = sender.position_at(end.offset, end.mark);
-            let mut entry = sender.progress_before_commit(end, producer, Some(((REMOTE.into(), 0), Offset(5))));
+        let (mut positions, mut pending) = (Vec::new(), Vec::new());
+        for log in &collected.logs {
+            let mut entry = log.pending(producer, Some(((REMOTE.into(), 0), Offset(5))));
             if self.mistake == Mistake::DoneFirst {
-                (entry.acknowledged, entry.pending) = (Some(to), None);
+                (entry.acknowledged, entry.pending) = (Some(log.to), None);
             }
-            process.progress.intend(sender.name(), entry);
-            positions.push((sender.name().clone(), to));
+            pending.push((log.name.clone(), entry));
+            positions.push((log.name.clone(), log.to));
         }
         self.mark("sent");
         if self.mistake == Mistake::CommitFirst {
             self.commit(&positions);
         }
-        if !self.write_progress() {
+        if !self.write_progress(pending) {
             return Ok(());
         }
         // It dies, or cannot reach anybody: the cluster aborts what is open.
@@ -310,14 +320,14 @@ impl Uplink {
             return Ok(());
         }
         let process = self.process.as_mut().expect("it has written its note");
-        for end in &collected.ends {
-            let sender = &mut process.senders[end.sender];
-            sender.apply(SenderChange::Committed(*end));
-            process.progress.acknowledge(sender.name(), sender.progress(None));
+        for log in &collected.logs {
+            let sender = &mut process.senders[log.sender];
+            sender.apply(SenderChange::Committed(log.to));
+            process.progress.acknowledge(sender.name(), sender.progress());
         }
         // When it has caught up.
         if self.rng.chance(40) {
-            self.write_progress();
+            self.write_progress(Vec::new());
         }
         Ok(())
     }

@@ -62,14 +62,6 @@ impl BatchMark {
     }
 }
 
-/// Where a log's range ends.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RangeEnd {
-    pub(super) sender: usize,
-    pub(super) offset: Offset,
-    pub(super) mark: BatchMark,
-}
-
 /// An offset with its metadata: Kafka's `OffsetAndMetadata`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CommittedOffset {

@@ -42,6 +42,7 @@ mod error;
 mod event;
 mod home;
 mod in_doubt;
+mod lent_log;
 mod local_logs;
 mod log_position;
 mod loss_record;
@@ -57,7 +58,9 @@ mod producer_header;
 mod producer_id;
 mod progress_file;
 mod refused_records;
+mod route;
 mod run;
+mod sender_change;
 mod session;
 mod start_offset;
 mod starts;
@@ -65,6 +68,7 @@ mod status;
 mod target_rules;
 mod targets;
 mod transaction;
+mod transaction_plan;
 
 #[cfg(fuzzing)]
 pub use crate::kafka::decode_answer;

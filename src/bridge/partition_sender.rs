@@ -4,29 +4,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edgelog_core::{Offset, TimestampMs};
-use uuid::Uuid;
 
-use super::committed_offset::{BatchMark, CommittedOffset, RangeEnd};
+use super::committed_offset::{BatchMark, CommittedOffset};
 use super::dead_letter::Refusal;
+use super::lent_log::LentLog;
 use super::log_position::LogPosition;
 use super::ownership::{Ownership, READING, check_ownership};
 use super::partition::ByKey;
 use super::pause_reason::PauseReason;
-use super::producer_header::Producer;
-use super::progress_file::{LogProgress, PendingCommit};
-use super::refused_records::{Refused, RefusedRecords};
+use super::progress_file::LogProgress;
+use super::refused_records::RefusedRecords;
+use super::route::{Route, Target};
+use super::sender_change::SenderChange;
 use super::target_rules::TargetRules;
+use super::transaction_plan::PlannedLog;
 use crate::error::Error;
 use crate::kafka::{Backoff, CoordinatorKey};
 use crate::store::failed_flushes::FailedFlushes;
 use crate::{Log, OffsetSpec, Reader, Store, TopicPartition};
-
-/// Where a log's records go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Target {
-    pub(super) partition: i32,
-    pub(super) topic_id: Uuid,
-}
 
 /// Whether a log is the one that it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,22 +35,12 @@ enum Presence {
 
 #[derive(Debug)]
 pub(super) struct PartitionSender {
-    name: TopicPartition,
-    log: Log,
+    route: Route,
     /// What the log belongs to: it is open for as long as this is.
     store: Option<Arc<Store>>,
     presence: Presence,
     /// It was known once where to go on.
     was_placed: bool,
-    group: CoordinatorKey,
-    remote: String,
-    /// The id of the cluster that the target is in.
-    cluster: Option<String>,
-    target: Option<Target>,
-    /// Its records go to partitions of the target that their keys choose, and not to that of `target`, for which its
-    /// position is committed.
-    by_key: Option<ByKey>,
-    rules: TargetRules,
     /// The offset to be sent next: everything below is committed in the cluster.
     position: Offset,
     /// The batch that ends there, where one is committed.
@@ -82,38 +67,15 @@ struct Rest {
     backoff: Backoff,
 }
 
-/// What a transaction has found out about a sender.
-#[derive(Debug)]
-pub(super) enum SenderChange {
-    /// The cluster has committed its range.
-    Committed(RangeEnd),
-    Paused(PauseReason),
-    /// Its partition failed and others did not: it is left out for a while, longer each time.
-    BackOff(Backoff),
-    /// The target refused a batch, and named these records. Where it named none that was not known, less of the batch
-    /// is tried next.
-    Refused {
-        named: Vec<Refusal>,
-        batch: Refused,
-    },
-}
-
 /// Which log it is, and where it goes.
 impl PartitionSender {
     /// A log on its way to the topic `remote`, of which nothing is known yet.
     pub(super) fn new(name: TopicPartition, log: Log, group: CoordinatorKey, remote: String) -> PartitionSender {
         PartitionSender {
-            name,
-            log,
+            route: Route::new(name, log, group, remote),
             store: None,
             presence: Presence::Here,
             was_placed: false,
-            group,
-            remote,
-            cluster: None,
-            target: None,
-            by_key: None,
-            rules: TargetRules::default(),
             position: Offset(0),
             mark: None,
             has_decision: false,
@@ -133,65 +95,59 @@ impl PartitionSender {
     }
 
     pub(super) fn name(&self) -> &TopicPartition {
-        &self.name
+        self.route.name()
     }
 
     pub(super) fn log(&self) -> &Log {
-        &self.log
+        self.route.log()
     }
 
     /// The group that keeps its position, as its coordinator is asked for it.
     pub(super) fn group(&self) -> &CoordinatorKey {
-        &self.group
+        self.route.group()
     }
 
     pub(super) fn group_id(&self) -> &str {
-        let CoordinatorKey::Group(group) = &self.group else { unreachable!("positions are kept by groups") };
+        let CoordinatorKey::Group(group) = self.group() else { unreachable!("positions are kept by groups") };
         group
     }
 
     /// The target topic.
     pub(super) fn remote(&self) -> &str {
-        &self.remote
+        self.route.remote()
     }
 
     /// The target partition, where it is known.
     pub(super) fn target(&self) -> Option<Target> {
-        self.target
+        self.route.target()
     }
 
     /// The target partition of a sender that sends.
     pub(super) fn target_partition(&self) -> i32 {
-        self.target.expect("a sender that sends has a target").partition
+        self.route.target_partition()
     }
 
-    /// The target's partitions that keys choose among, where they do.
-    pub(super) fn by_key(&self) -> Option<ByKey> {
-        self.by_key
-    }
-
-    pub(super) fn rules(&self) -> &TargetRules {
-        &self.rules
+    #[cfg(test)]
+    pub(super) fn route(&self) -> &Route {
+        &self.route
     }
 
     pub(super) fn aim_at(&mut self, target: Target) {
-        self.target = Some(target);
+        self.route.aim_at(target);
     }
 
     pub(super) fn set_cluster(&mut self, id: Option<&str>) {
-        self.cluster = id.map(str::to_owned);
+        self.route.set_cluster(id);
     }
 
     pub(super) fn set_rules(&mut self, rules: TargetRules) {
-        self.rules = rules;
+        self.route.set_rules(rules);
     }
 
     /// Its records are spread over the target's partitions by their keys, or are not. Where they were, over another
     /// number: how many those were, and are now.
     pub(super) fn spread(&mut self, by_key: Option<ByKey>) -> Option<(u32, u32)> {
-        let before = std::mem::replace(&mut self.by_key, by_key);
-        let (before, now) = (before?, by_key?);
-        (before != now).then(|| (before.partitions(), now.partitions()))
+        self.route.spread(by_key)
     }
 
     /// Whether another log has its name since it was begun with.
@@ -206,7 +162,7 @@ impl PartitionSender {
 
     /// Whether the handle of the log can be used no more, since another log has had its name.
     pub(super) fn is_cut_off(&self) -> bool {
-        let looked = self.paused.as_ref().map(|_| self.log.reader_with(OffsetSpec::Latest, READING));
+        let looked = self.paused.as_ref().map(|_| self.log().reader_with(OffsetSpec::Latest, READING));
         self.is_gone() || matches!(looked, Some(Err(Error::LogReplaced { .. })))
     }
 
@@ -219,9 +175,10 @@ impl PartitionSender {
     /// Goes on with this handle of the log. Where it is of another log of the same name than was sent: how many offsets
     /// of that one were durable and were not sent, as far as that is known.
     pub(super) fn take_over(&mut self, log: Log, store: &Arc<Store>, failed: &FailedFlushes) -> Option<u64> {
-        let is_other = self.was_placed && log.id() != self.log.id();
+        let is_other = self.was_placed && log.id() != self.log().id();
         let not_sent = self.delivered().lag.unwrap_or(0);
-        (self.log, self.store) = (log, Some(Arc::clone(store)));
+        self.route.begin_at(log);
+        self.store = Some(Arc::clone(store));
         self.presence = if is_other { Presence::Replaced } else { Presence::Here };
         (self.paused, self.reader, self.rests) = (None, None, None);
         (self.mark, self.has_decision, self.committed_at, self.flushed_at) = (None, false, None, None);
@@ -232,8 +189,8 @@ impl PartitionSender {
 
     /// Takes over what the bridge before could not flush.
     pub(super) fn inherit_failed_flush(&mut self, failed: &FailedFlushes) {
-        if let Some(flush) = failed.of(&self.name, self.log.id()) {
-            self.log.inherit_failed_flush(flush, "a bridge before this one");
+        if let Some(flush) = failed.of(self.name(), self.log().id()) {
+            self.log().inherit_failed_flush(flush, "a bridge before this one");
         }
     }
 }
@@ -249,11 +206,11 @@ impl PartitionSender {
     pub(super) fn delivered(&self) -> LogPosition {
         if self.is_gone() {
             let reason = self.paused.clone().unwrap_or(PauseReason::Deleted { not_sent: None });
-            return LogPosition::unreadable(self.name.clone(), reason);
+            return LogPosition::unreadable(self.name().clone(), reason);
         }
-        let offsets = self.log.offsets();
+        let offsets = self.log().offsets();
         let (start, end) = (offsets.log_start_offset, offsets.recovery_point);
-        LogPosition::of(self.name.clone(), (start, end), self.position(), self.paused.clone())
+        LogPosition::of(self.name().clone(), (start, end), self.position(), self.paused.clone())
     }
 
     /// Whether it is not known yet where to go on, and nothing says why.
@@ -268,17 +225,17 @@ impl PartitionSender {
 
     /// Of which log and history an offset is.
     pub(super) fn check_ownership(&self, offset: &CommittedOffset) -> crate::Result<Ownership> {
-        check_ownership(&self.log, offset)
+        check_ownership(self.log(), offset)
     }
 
     /// Begins to read at an offset that is this log's.
     pub(super) fn start_at(&mut self, position: &CommittedOffset) -> crate::Result<()> {
         (self.position, self.mark) = (position.offset, Some(position.mark));
         (self.presence, self.was_placed) = (Presence::Here, true);
-        let reader = match self.log.reader_with(OffsetSpec::Offset(position.offset), READING) {
+        let reader = match self.log().reader_with(OffsetSpec::Offset(position.offset), READING) {
             // What lies between is a loss, which is found when something is collected.
             Err(Error::OffsetOutOfRange { log_start_offset, .. }) if log_start_offset > position.offset => {
-                self.log.reader_with(OffsetSpec::Earliest, READING)
+                self.log().reader_with(OffsetSpec::Earliest, READING)
             }
             other => other,
         };
@@ -288,7 +245,7 @@ impl PartitionSender {
 
     /// Begins to read at the first record that the log holds.
     pub(super) fn start_at_the_beginning(&mut self) -> crate::Result<()> {
-        let reader = self.log.reader_with(OffsetSpec::Earliest, READING)?;
+        let reader = self.log().reader_with(OffsetSpec::Earliest, READING)?;
         (self.position, self.mark) = (reader.position().offset, None);
         (self.presence, self.was_placed) = (Presence::Here, true);
         self.reader = Some(reader);
@@ -308,16 +265,16 @@ impl PartitionSender {
     /// While another process writes the log: makes durable what it shows, so that it may be sent; once at most in
     /// each `interval`, since the writer waits for the same device. A log that its writer could not write or flush
     /// waits, and so does one that could not be flushed from here.
-    pub(super) fn make_durable(&mut self, interval: Duration, failed: &mut FailedFlushes) {
+    fn make_durable(&mut self, interval: Duration, failed: &mut FailedFlushes) {
         let is_due = self.flushed_at.is_none_or(|at| at.elapsed() >= interval);
-        if !is_due || !self.log.is_attached() || self.reader.is_none() || self.sits_out() {
+        if !is_due || !self.log().is_attached() || self.reader.is_none() || self.sits_out() {
             return;
         }
-        let before = self.log.offsets().recovery_point;
-        let outcome = self.log.flush_up_to(Offset::MAX);
-        match self.log.failed_flush() {
-            Some(flush) => failed.remember(&self.name, self.log.id(), flush),
-            None => failed.forget(&self.name),
+        let before = self.log().offsets().recovery_point;
+        let outcome = self.log().flush_up_to(Offset::MAX);
+        match self.log().failed_flush() {
+            Some(flush) => failed.remember(self.name(), self.log().id(), flush),
+            None => failed.forget(self.name()),
         }
         match outcome {
             Ok(durable) if durable > before => self.flushed_at = Some(Instant::now()),
@@ -329,18 +286,32 @@ impl PartitionSender {
         }
     }
 
-    /// Lends its reader, which stands at the first offset that was not collected, and says which offset is sent next.
-    /// `None` while it sits out, or is not known where to go on.
-    pub(super) fn lend_reader(&mut self) -> Option<(Reader, Offset)> {
+    /// Lends its log for the planning of a transaction, as the sender of this number; makes durable before what another
+    /// process has written, once at most in each `interval`. `None` while it sits out, or is not known where to go on.
+    pub(super) fn lend(
+        &mut self,
+        sender: usize,
+        interval: Duration,
+        failed: &mut FailedFlushes,
+    ) -> Option<LentLog<'_>> {
+        self.make_durable(interval, failed);
         if self.sits_out() {
             return None;
         }
-        Some((self.reader.take()?, self.position))
-    }
-
-    /// Gets the reader back.
-    pub(super) fn take_back(&mut self, reader: Reader) {
-        self.reader = Some(reader);
+        let (position, acknowledged) = (self.position, self.acknowledged());
+        let PartitionSender { route, reader, refused, .. } = self;
+        Some(LentLog {
+            sender,
+            route,
+            reader: reader.as_mut()?,
+            position,
+            acknowledged,
+            refused,
+            is_searching: refused.is_searching(position),
+            records_max: refused.records_max(position),
+            batch_bytes_max: refused.bytes_max(route.rules().max_message_bytes),
+            stopped: None,
+        })
     }
 
     /// Reads again from the position on: what was collected was aborted.
@@ -362,42 +333,23 @@ impl PartitionSender {
         if !self.has_decision || self.sits_out() || self.reader.is_none() {
             return None;
         }
-        Some((self.position, self.mark.unwrap_or_else(|| BatchMark::behind_a_gap(self.log.leader_epoch()))))
-    }
-
-    /// What the progress file says of this sender before a transaction up to `end` is committed, of which its first
-    /// batch got that place and offset in the target, if it has one.
-    pub(super) fn progress_before_commit(
-        &self,
-        end: &RangeEnd,
-        producer: Producer,
-        first: Option<((String, i32), Offset)>,
-    ) -> LogProgress {
-        let target_partition = self.target_partition();
-        self.progress(first.map(|(place, first_offset)| {
-            let is_target = place.0 == self.remote && place.1 == target_partition;
-            let elsewhere = Some(place).filter(|_| !is_target);
-            PendingCommit { to: self.position_at(end.offset, end.mark), producer, first_offset, elsewhere }
-        }))
+        Some((self.position, self.mark.unwrap_or_else(|| BatchMark::behind_a_gap(self.log().leader_epoch()))))
     }
 
     /// What the progress file says of this sender. Acknowledged is where it stands, and not what the file said before:
     /// that bridge may have died between the commit and writing the file.
-    pub(super) fn progress(&self, pending: Option<PendingCommit>) -> LogProgress {
-        let (partition, acknowledged) = (self.target_partition(), self.acknowledged());
-        let (remote, cluster) = (self.remote.clone(), self.cluster.clone());
-        LogProgress { remote, partition, acknowledged, pending, cluster }
+    pub(super) fn progress(&self) -> LogProgress {
+        self.route.progress(self.acknowledged(), None)
     }
 
     /// Where it stands, once something of it is committed.
     pub(super) fn acknowledged(&self) -> Option<CommittedOffset> {
-        Some(self.position_at(self.position, self.mark?))
+        Some(self.route.position_at(self.position, self.mark?))
     }
 
-    /// The position that a transaction up to `offset` commits.
-    pub(super) fn position_at(&self, offset: Offset, mark: BatchMark) -> CommittedOffset {
-        let topic_id = self.target.map_or(Uuid::nil(), |target| target.topic_id);
-        CommittedOffset { offset, log_id: self.log.id(), mark, topic_id }
+    /// What a transaction needs to know of it that commits this offset, and carries nothing of it.
+    pub(super) fn planned(&self, sender: usize, end: (Offset, BatchMark)) -> PlannedLog {
+        self.route.planned(sender, self.acknowledged(), end)
     }
 }
 
@@ -429,7 +381,7 @@ impl PartitionSender {
     }
 
     /// Nothing is sent until the target takes this record, or another rule is set. It is tried again then.
-    pub(super) fn wait_for(&mut self, refusal: &Refusal) {
+    fn wait_for(&mut self, refusal: &Refusal) {
         self.paused = Some(PauseReason::RecordRefused { reason: refusal.to_string() });
         self.refused.forget();
     }
@@ -453,17 +405,18 @@ impl PartitionSender {
 
     pub(super) fn apply(&mut self, change: SenderChange) {
         match change {
-            SenderChange::Committed(end) => self.advance(&end),
+            SenderChange::Committed(to) => self.advance(&to),
             SenderChange::Paused(reason) => self.pause(reason),
+            SenderChange::WaitsFor(refusal) => self.wait_for(&refusal),
             SenderChange::BackOff(first) => self.rest(first),
             SenderChange::Refused { named, batch } => self.refused.batch_refused(named, &batch),
         }
     }
 
     /// A transaction with a range of this sender was committed.
-    fn advance(&mut self, end: &RangeEnd) {
-        self.refused.advance(self.position, end.offset);
-        (self.position, self.mark, self.committed_at) = (end.offset, Some(end.mark), Some(Instant::now()));
+    fn advance(&mut self, to: &CommittedOffset) {
+        self.refused.advance(self.position, to.offset);
+        (self.position, self.mark, self.committed_at) = (to.offset, Some(to.mark), Some(Instant::now()));
         (self.has_decision, self.rests) = (false, None);
     }
 }
@@ -471,34 +424,17 @@ impl PartitionSender {
 /// What the target takes.
 impl PartitionSender {
     /// Whether what comes next is part of a batch that was refused.
+    #[cfg(test)]
     pub(super) fn is_searching(&self) -> bool {
         self.refused.is_searching(self.position)
     }
 
-    /// How many records may be tried from the position on.
-    pub(super) fn records_max(&self) -> u64 {
-        self.refused.records_max(self.position)
-    }
-
-    /// What is known of the record at this offset, where the target is known to refuse it.
-    pub(super) fn refusal_of(&self, offset: Offset) -> Option<&Refusal> {
-        self.refused.refusal_of(offset)
-    }
-
-    /// Whether the target is known to refuse a record from `first` to before `next`.
-    pub(super) fn refuses_within(&self, first: Offset, next: Offset) -> bool {
-        self.refused.has_any_within(first, next)
-    }
-
-    /// What a batch of several records may take.
-    pub(super) fn piece_bytes_max(&self) -> usize {
-        self.refused.bytes_max(self.rules.max_message_bytes)
-    }
-
     /// Which rules of the target refuse what is to be sent for its time, in words: none where nothing is sent.
     pub(super) fn refused_times(&self, now: TimestampMs) -> crate::Result<Vec<String>> {
-        let Some(times) = self.rules.times.as_ref().filter(|_| self.is_sending()) else { return Ok(Vec::new()) };
-        let from = self.position.max(self.log.offsets().log_start_offset);
-        times.refused_of(&self.log, from, now)
+        let Some(times) = self.route.rules().times.as_ref().filter(|_| self.is_sending()) else {
+            return Ok(Vec::new());
+        };
+        let from = self.position.max(self.log().offsets().log_start_offset);
+        times.refused_of(self.log(), from, now)
     }
 }

@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use edgelog_core::Offset;
 
-use super::accumulator::{DrainLimits, TransactionPlan, collect};
-use super::committed_offset::{BatchMark, RangeEnd};
+use super::accumulator::{DrainLimits, collect};
+use super::committed_offset::BatchMark;
+use super::lent_log::LentLog;
 use super::partition_sender::PartitionSender;
 use super::session::Session;
 use super::targets::InternalTopics;
+use super::transaction_plan::TransactionPlan;
 use crate::clock::{Clock, SystemClock};
 
-/// The first sender that looks for what the target refused, and does not rest.
-fn searching(senders: &[PartitionSender]) -> Option<usize> {
-    senders.iter().position(|sender| sender.is_searching() && !sender.sits_out())
+/// The first sender that looks for what the target refused.
+fn searching(lent: &[LentLog<'_>]) -> Option<usize> {
+    lent.iter().find(|log| log.is_searching && log.stopped.is_none()).map(|log| log.sender)
 }
 
 pub(super) struct Planner {
@@ -40,13 +42,13 @@ impl Planner {
         &mut self,
         session: &Session,
         internal: &InternalTopics,
-        senders: &mut [PartitionSender],
+        lent: &mut [LentLog<'_>],
         transaction_timeout: Duration,
     ) -> TransactionPlan {
         let (link, mut plan) = (session.cluster().link(), TransactionPlan::default());
         // The others and one that searches take turns. Three of them: the first may only begin a search.
         for _ in 0..3 {
-            let only = searching(senders).filter(|_| !self.others_turn);
+            let only = searching(lent).filter(|_| !self.others_turn);
             let limits = DrainLimits {
                 config: session.config(),
                 internal,
@@ -57,10 +59,10 @@ impl Planner {
                 now: SystemClock.now(),
                 only,
             };
-            plan = collect(senders, &limits);
+            plan = collect(lent, &limits);
             self.first_sender = plan.next_sender;
             self.others_turn = only.is_some();
-            if !plan.is_empty() || only.is_none() && searching(senders).is_none() {
+            if !plan.is_empty() || only.is_none() && searching(lent).is_none() {
                 break;
             }
         }
@@ -88,6 +90,6 @@ pub(super) fn positions_alone(
 ) -> TransactionPlan {
     let found = senders.iter().enumerate().filter_map(|(n, sender)| Some((n, of(sender)?)));
     let found = found.take(session.cluster().link().offsets_max(transaction_timeout));
-    let ends = found.map(|(sender, (offset, mark))| RangeEnd { sender, offset, mark }).collect();
-    TransactionPlan { ends, ..TransactionPlan::default() }
+    let logs = found.map(|(n, end)| senders[n].planned(n, end)).collect();
+    TransactionPlan { logs, ..TransactionPlan::default() }
 }

@@ -1,12 +1,10 @@
-//! A stored batch as it is sent: the header gets the producer's id, epoch and sequence, the bytes behind it stay as
-//! they are.
+//! The header of a batch that is sent: it gets the producer's id, epoch and sequence, the bytes behind it stay as they
+//! are.
 
 use bytes::BytesMut;
-use edgelog_core::{CompressionType, HEADER_LEN, LOG_OVERHEAD, Offset, crc32c, restamped_crc, stamp_base};
-use edgelog_core::{NO_LEADER_EPOCH, RecordBatch};
+use edgelog_core::{HEADER_LEN, NO_LEADER_EPOCH, Offset, restamped_crc, stamp_base};
 
-// Places in the header that are set here; all but the first two are covered by the CRC.
-const LENGTH: usize = 8;
+// Places in the header that are set here; all but the CRC are covered by the CRC.
 const CRC: usize = 17;
 const ATTRIBUTES: usize = 21;
 const PRODUCER_ID: usize = 43;
@@ -14,41 +12,12 @@ const PRODUCER_EPOCH: usize = 51;
 const BASE_SEQUENCE: usize = 53;
 
 const TRANSACTIONAL: i16 = 1 << 4;
-/// Of the attributes, those that say how the records are compressed.
-const CODEC: i16 = 0b111;
 
 /// Whose batch it becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Producer {
     pub(super) id: i64,
     pub(super) epoch: i16,
-}
-
-/// Whether a broker takes the batch as it is: nothing but its codec in the attributes (a LogAppendTime batch would get
-/// other timestamps, a delete horizon is no timestamp), and no holes among its offsets.
-pub(super) fn goes_as_it_is(batch: &RecordBatch<'_>) -> bool {
-    batch.attributes() & !CODEC == 0 && i64::from(batch.last_offset_delta()) + 1 == i64::from(batch.record_count())
-}
-
-/// Whether a transaction or a control record of another producer is in it: what that means for a reader depends on
-/// markers elsewhere in its log.
-pub(super) fn belongs_to_a_transaction(batch: &RecordBatch<'_>) -> bool {
-    batch.is_transactional() || batch.is_control()
-}
-
-/// A batch with this header, but for the codec, and with another payload. Timestamps, counts and attributes stay.
-pub(super) fn with_payload(header: &[u8], codec: CompressionType, payload: &[u8]) -> BytesMut {
-    let mut batch = BytesMut::with_capacity(HEADER_LEN + payload.len());
-    batch.extend_from_slice(&header[..HEADER_LEN]);
-    batch.extend_from_slice(payload);
-    let length = (batch.len() - LOG_OVERHEAD) as u32;
-    batch[LENGTH..LENGTH + 4].copy_from_slice(&length.to_be_bytes());
-    let own = i16::from_be_bytes([header[ATTRIBUTES], header[ATTRIBUTES + 1]]);
-    let attributes = own & !CODEC | i16::from(codec.id());
-    batch[ATTRIBUTES..ATTRIBUTES + 2].copy_from_slice(&attributes.to_be_bytes());
-    let crc = crc32c(&batch[CRC + 4..]);
-    batch[CRC..CRC + 4].copy_from_slice(&crc.to_be_bytes());
-    batch
 }
 
 /// Makes the batch this producer's, in a transaction or not, with base offset 0 as a broker wants it. The payload is
@@ -76,8 +45,8 @@ pub(super) fn sequence_after(sequence: i32, count: i32) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use edgelog_core::RecordBatchBuilder;
     use edgelog_core::{LeaderEpoch, TimestampMs};
+    use edgelog_core::{RecordBatch, RecordBatchBuilder};
 
     #[test]
     fn a_stamped_batch_has_a_true_crc_and_the_same_payload() {
@@ -92,7 +61,6 @@ mod tests {
             let mut bytes = BytesMut::from(&*builder.finish());
             stamp_base(&mut bytes, Offset(12_345), LeaderEpoch(3));
             let stored = bytes.clone();
-            assert!(goes_as_it_is(&RecordBatch::parse(&stored).unwrap()));
 
             set_producer_state(&mut bytes, Producer { id: 77, epoch: 4 }, 99, true);
             let batch = RecordBatch::parse(&bytes).unwrap();

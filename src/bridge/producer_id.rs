@@ -1,11 +1,11 @@
-//! The producer id and its epoch: claiming the transactional id, claiming it again, and ending its transactions.
+//! The producer id and its epoch: claiming the transactional id, claiming it again, and making batches this producer's.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use kafka_protocol::error::ResponseError;
-use kafka_protocol::messages::{EndTxnRequest, InitProducerIdRequest, InitProducerIdResponse, TransactionalId};
+use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, TransactionalId};
 use kafka_protocol::protocol::StrBytes;
 
 use super::error::{BridgeError, Result};
@@ -70,6 +70,11 @@ impl ProducerIdentity {
     /// The producer whose transaction it is.
     pub(super) fn current(&self) -> Producer {
         self.producer.expect("a transaction has a producer")
+    }
+
+    /// What the end of a transaction has made of it.
+    pub(super) fn go_on_as(&mut self, producer: Producer) {
+        self.producer = Some(producer);
     }
 
     /// For how long the cluster lets a transaction be open.
@@ -165,28 +170,6 @@ impl ProducerIdentity {
         let sequence = self.sequences.entry(to.clone()).or_default();
         producer_header::set_producer_state(batch, producer, *sequence, in_transaction);
         *sequence = producer_header::sequence_after(*sequence, records);
-    }
-
-    /// Ends the transaction, and asks until there is an answer. The epoch that is current from then on comes with it.
-    pub(super) fn end_transaction(&mut self, session: &mut Session, committed: bool) -> Result<()> {
-        let producer = self.current();
-        let request = EndTxnRequest::default()
-            .with_transactional_id(transactional_id(session))
-            .with_producer_id(producer.id.into())
-            .with_producer_epoch(producer.epoch)
-            .with_committed(committed);
-        let transaction = session.transaction();
-        let doing = if committed { "committing a transaction" } else { "aborting a transaction" };
-        let answer = session.retry(Patience::Grace, |cluster| {
-            let answer = cluster.ask_coordinator(&transaction, &request)?;
-            check(doing, answer.error_code).map_err(|error| error.needing_id(&transaction))?;
-            Ok(answer)
-        })?;
-        // At the end of the epochs it is another id, too.
-        if answer.producer_id.0 >= 0 {
-            self.producer = Some(Producer { id: answer.producer_id.0, epoch: answer.producer_epoch });
-        }
-        Ok(())
     }
 }
 

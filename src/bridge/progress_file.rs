@@ -117,9 +117,10 @@ impl ProgressFile {
         }
     }
 
-    /// A commit is about to be asked for, before which the file is written in any case.
-    pub(super) fn intend(&mut self, log: &TopicPartition, entry: LogProgress) {
-        self.entries.insert(log.clone(), entry);
+    /// Writes what is known before a commit is asked for; durable on return.
+    pub(super) fn write_before_commit(&mut self, of: Vec<(TopicPartition, LogProgress)>) -> Result<()> {
+        self.entries.extend(of);
+        self.write()
     }
 
     /// The cluster has acknowledged it.

@@ -11,24 +11,26 @@ use std::time::{Duration, Instant};
 
 use edgelog_core::Offset;
 
-use super::accumulator::TransactionPlan;
 use super::committed_offset::BatchMark;
 use super::config::{BridgeConfig, FencedRule};
 use super::error::{BridgeError, Result};
 use super::event::{BridgeEvent, Observer};
+use super::lent_log::LentLog;
 use super::local_logs::LocalLogs;
 use super::log_position::LogPosition;
 use super::metrics::MetricsHandle;
 use super::own_files::OwnFiles;
 use super::pace::Pace;
-use super::partition_sender::{PartitionSender, SenderChange};
+use super::partition_sender::PartitionSender;
 use super::pause_reason::PauseReason;
 use super::planner::{Planner, positions_alone};
 use super::producer_id::{Claim, ProducerIdentity};
+use super::sender_change::SenderChange;
 use super::session::Session;
 use super::starts::{Starts, Which};
 use super::targets::Targets;
-use super::transaction::{Lost, Transaction, TransactionResult};
+use super::transaction::{Lost, Transaction, TransactionResult, end_transaction};
+use super::transaction_plan::TransactionPlan;
 use crate::kafka::{CoordinatorKey, StopHandle};
 use crate::{Store, TopicPartition};
 
@@ -210,13 +212,8 @@ impl Runner {
             reported = Reported::default();
             self.session.metrics().place(&self.senders);
             let bytes = plan.bytes;
-            let transaction = Transaction::of(
-                &mut self.session,
-                &mut self.producer,
-                &self.senders,
-                &mut self.targets,
-                &mut self.files,
-            );
+            let transaction =
+                Transaction::of(&mut self.session, &mut self.producer, &mut self.targets, &mut self.files);
             let result = transaction.run(plan);
             let ended = self.apply(result)?;
             self.pace.begin(since.saturating_duration_since(self.began));
@@ -255,16 +252,17 @@ impl Runner {
             let is_committed = matches!(change, SenderChange::Committed(_));
             sender.apply(change);
             if is_committed {
-                self.files.progress().acknowledge(sender.name(), sender.progress(None));
+                self.files.progress().acknowledge(sender.name(), sender.progress());
             }
         }
-        if outcome.is_ok() {
+        if let Ok(producer) = &outcome {
+            self.producer.go_on_as(*producer);
             self.count_committed(&sent, took);
         }
         for event in &events {
             self.session.report(event);
         }
-        outcome.map_or_else(|lost| self.give_up(lost), |()| Ok(Ended::Committed))
+        outcome.map_or_else(|lost| self.give_up(lost), |_| Ok(Ended::Committed))
     }
 
     /// Ends a transaction that cannot be committed. Returns how it ended, where nothing failed for good.
@@ -273,7 +271,7 @@ impl Runner {
             Lost::Fatal(error) => {
                 // What is open holds back readers there, until it times out.
                 if self.session.in_transactions() && !matches!(error, BridgeError::Fenced { .. }) {
-                    let _ = self.producer.end_transaction(&mut self.session, false);
+                    let _ = end_transaction(&mut self.session, self.producer.current(), false);
                 }
                 return Err(error);
             }
@@ -295,8 +293,11 @@ impl Runner {
         if !self.session.in_transactions() {
             return self.claim();
         }
-        match self.producer.end_transaction(&mut self.session, false).map_err(Lost::from) {
-            Ok(()) => Ok(()),
+        match end_transaction(&mut self.session, self.producer.current(), false).map_err(Lost::from) {
+            Ok(producer) => {
+                self.producer.go_on_as(producer);
+                Ok(())
+            }
             Err(Lost::Fatal(error)) => Err(error),
             Err(_) => self.claim_again(),
         }
@@ -385,9 +386,7 @@ impl Runner {
     fn plan(&mut self) -> TransactionPlan {
         let mut plan = self.positions_alone(PartitionSender::decided_position);
         if plan.is_empty() {
-            self.make_durable();
-            let timeout = self.producer.transaction_timeout();
-            plan = self.planner.records(&self.session, self.targets.internal(), &mut self.senders, timeout);
+            plan = self.records();
         }
         if plan.is_empty() {
             self.report_waiting();
@@ -404,11 +403,20 @@ impl Runner {
         positions_alone(&self.session, &self.senders, self.producer.transaction_timeout(), of)
     }
 
-    /// What a transaction may carry now is made durable for it; else an interval lies between two flushes of a log.
-    fn make_durable(&mut self) {
+    /// Records for the next transaction. What it may carry now is made durable for it; else an interval lies between
+    /// two flushes of a log.
+    fn records(&mut self) -> TransactionPlan {
         let is_due = self.began.elapsed() >= self.pace.due();
         let interval = if is_due { Duration::ZERO } else { self.session.config().interval };
-        self.senders.iter_mut().for_each(|sender| sender.make_durable(interval, self.files.failed_flushes()));
+        let (failed, timeout) = (self.files.failed_flushes(), self.producer.transaction_timeout());
+        let senders = self.senders.iter_mut().enumerate();
+        let mut lent: Vec<LentLog<'_>> = senders.filter_map(|(n, sender)| sender.lend(n, interval, failed)).collect();
+        let plan = self.planner.records(&self.session, self.targets.internal(), &mut lent, timeout);
+        let stopped = lent.into_iter().filter_map(|log| Some((log.sender, log.stopped?)));
+        for (n, change) in stopped.collect::<Vec<_>>() {
+            self.senders[n].apply(change);
+        }
+        plan
     }
 
     /// Nothing was collected, which does not say that there is nothing: what each log still has is asked of it. Where

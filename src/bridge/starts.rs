@@ -9,9 +9,10 @@ use kafka_protocol::error::ResponseError;
 use super::committed_offset::{CommittedOffset, OperatorDecision};
 use super::error::{BridgeError, Result};
 use super::in_doubt::{InDoubtOutcome, resolve_in_doubt};
-use super::partition_sender::{PartitionSender, Target};
+use super::partition_sender::PartitionSender;
 use super::pause_reason::PauseReason;
 use super::progress_file::ProgressFile;
+use super::route::Target;
 use super::session::{Patience, Session};
 use super::start_offset::{
     Progress, ReadAs, Start, StartFacts, StartPolicy, TargetTopic, is_for_this_log, resolve_start,

@@ -9,7 +9,6 @@ use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableT
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::{CreateTopicsRequest, DescribeConfigsRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
-use uuid::Uuid;
 
 use super::config::{BridgeConfig, PartitionRule};
 use super::error::Result;
@@ -51,6 +50,8 @@ pub(super) type InternalTopics = HashMap<String, std::result::Result<InternalTop
 pub(super) struct Targets {
     /// Those that exist.
     topics: HashMap<String, RemoteTopic>,
+    /// Those that were looked up last, whether they exist or not.
+    names: Vec<String>,
     internal: InternalTopics,
     /// Where the bridge ends once it has caught up: until when absent targets are asked for again before it ends
     /// without them.
@@ -88,25 +89,10 @@ impl Targets {
         Some(leader).filter(|leader| *leader >= 0)
     }
 
-    /// The id under which the senders know a topic: never that of one that was created since under the same name. No
-    /// sender knows those of the bridge's own records.
-    pub(super) fn topic_id(&self, name: &str, senders: &[PartitionSender]) -> Uuid {
-        let known = senders.iter().filter(|sender| sender.remote() == name).find_map(PartitionSender::target);
-        let known = known.map(|target| target.topic_id);
-        known.or_else(|| self.topics.get(name).map(|topic| topic.id)).unwrap_or_default()
-    }
-
-    /// Whether the topic of this name is another one than the senders know.
-    pub(super) fn is_recreated(&self, name: &str, senders: &[PartitionSender]) -> bool {
-        let Some(found) = self.topics.get(name) else { return false };
-        let known = senders.iter().filter(|sender| sender.remote() == name).filter_map(PartitionSender::target);
-        known.into_iter().any(|target| target.topic_id != found.id)
-    }
-
-    /// Looks up leaders again. Topic ids of senders stay what they are: see [`is_recreated`](Targets::is_recreated).
-    pub(super) fn look_up_leaders(&mut self, session: &mut Session, senders: &[PartitionSender]) -> Result<()> {
-        let names = all_names(session.config(), senders);
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    /// Looks up leaders again, and with them whether a topic is another one than it was. What senders know of their
+    /// targets stays what it is.
+    pub(super) fn look_up_leaders(&mut self, session: &mut Session) -> Result<()> {
+        let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
         let found = session.cluster_mut().topics(&names)?;
         self.topics = found.into_iter().filter_map(|(name, topic)| Some((name, topic.ok()?))).collect();
         Ok(())
@@ -120,7 +106,8 @@ impl Targets {
         senders: &mut [PartitionSender],
         until_caught_up: bool,
     ) -> Result<()> {
-        let names = all_names(session.config(), senders);
+        self.names = all_names(session.config(), senders);
+        let names = self.names.clone();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let in_transactions = session.in_transactions();
         let mut look = |cluster: &mut Cluster| {

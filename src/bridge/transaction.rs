@@ -21,27 +21,27 @@ use kafka_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
 use kafka_protocol::messages::{
-    GroupId, OffsetCommitRequest, ProduceRequest, ProduceResponse, TopicName, TxnOffsetCommitRequest,
+    EndTxnRequest, GroupId, OffsetCommitRequest, ProduceRequest, ProduceResponse, TopicName, TxnOffsetCommitRequest,
     TxnOffsetCommitResponse,
 };
 use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
 
-use super::accumulator::{Kind, ProducerBatch, Runs, TransactionPlan};
-use super::committed_offset::RangeEnd;
 use super::dead_letter::Refusal;
-use super::error::BridgeError;
+use super::error::{BridgeError, Result};
 use super::event::BridgeEvent;
 use super::loss_record::Loss;
 use super::own_files::OwnFiles;
-use super::partition_sender::{PartitionSender, SenderChange};
 use super::pause_reason::PauseReason;
+use super::producer_header::Producer;
 use super::producer_id::{ProducerIdentity, transactional_id};
 use super::refused_records::Refused;
+use super::sender_change::SenderChange;
 use super::session::{Patience, Session};
 use super::targets::Targets;
+use super::transaction_plan::{Kind, PlannedLog, ProducerBatch, Runs, TransactionPlan};
 use crate::kafka::{
-    self, Backoff, Class, Code, CoordinatorKey, CoordinatorRequest, IN_FLIGHT_MAX, KafkaError, Role, check,
-    commit_request, keep_worse,
+    self, Backoff, Class, Code, CoordinatorRequest, IN_FLIGHT_MAX, KafkaError, Role, check, commit_request, keep_worse,
 };
 
 /// The version from which on Produce names topics by their ids.
@@ -58,8 +58,8 @@ const FAILING_TRIES: u32 = 6;
 
 /// What became of a transaction: what the loop does about it.
 pub(super) struct TransactionResult {
-    /// That the cluster has committed it, or why not. It is not aborted yet then.
-    pub(super) outcome: std::result::Result<(), Lost>,
+    /// As which producer to go on, once the cluster has committed it; or why it has not. It is not aborted yet then.
+    pub(super) outcome: std::result::Result<Producer, Lost>,
     /// What was found out about senders.
     pub(super) changes: SenderChanges,
     /// What the plan carried for each sender: records and bytes of its own.
@@ -134,9 +134,9 @@ type FirstBatches = HashMap<usize, ((String, i32), Offset)>;
 type Queues = BTreeMap<(String, i32), VecDeque<Wire>>;
 
 /// Records and bytes of each sender's own records; not those of dead letters.
-fn sent_by_sender(collected: &TransactionPlan) -> BTreeMap<usize, (u64, u64)> {
+fn sent_by_sender(plan: &TransactionPlan) -> BTreeMap<usize, (u64, u64)> {
     let mut sent: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
-    for piece in collected.pieces.iter().filter(|piece| piece.kind == Kind::Records) {
+    for piece in plan.pieces.iter().filter(|piece| piece.kind == Kind::Records) {
         let (records, bytes) = sent.entry(piece.sender).or_default();
         *records += u64::from(piece.records.unsigned_abs());
         *bytes += piece.wire.len() as u64;
@@ -151,6 +151,7 @@ type Sent = Vec<(i32, Vec<(String, i32)>)>;
 struct Producing<'a> {
     changes: &'a mut SenderChanges,
     queues: Queues,
+    topic_ids: TopicIds,
     first_batches: FirstBatches,
     /// When the cluster ends the transaction; known once it was opened.
     deadline: Option<Instant>,
@@ -216,17 +217,66 @@ fn is_unknown_topic(code: Code) -> bool {
     matches!(code.named(), Some(ResponseError::UnknownTopicOrPartition | ResponseError::UnknownTopicId))
 }
 
+/// The ids under which the planned logs know their target topics: never that of one that was created since under the
+/// same name. Those of the bridge's own records are not in it.
+type TopicIds = HashMap<String, Uuid>;
+
+/// What is reported with the commit, once it is committed.
+fn events_of(plan: &TransactionPlan) -> Vec<BridgeEvent> {
+    let event = |piece: &ProducerBatch| {
+        let log = plan.log_of(piece.sender)?.name.clone();
+        match &piece.kind {
+            Kind::Records => None,
+            Kind::DeadLetter(refusal) => {
+                let (topic, reason) = (piece.to.0.clone(), refusal.reason.clone());
+                Some(BridgeEvent::DeadLetter { log, offset: refusal.offset, topic, reason })
+            }
+            Kind::Loss(Loss { first_offset, next_offset, detail, .. }) => Some(BridgeEvent::Lost {
+                log,
+                first_offset: *first_offset,
+                next_offset: *next_offset,
+                reason: detail.clone(),
+            }),
+        }
+    };
+    plan.pieces.iter().filter_map(event).collect()
+}
+
+/// Ends the transaction of this producer, and asks until there is an answer. With it comes as which producer to go on.
+pub(super) fn end_transaction(session: &mut Session, producer: Producer, committed: bool) -> Result<Producer> {
+    let request = EndTxnRequest::default()
+        .with_transactional_id(transactional_id(session))
+        .with_producer_id(producer.id.into())
+        .with_producer_epoch(producer.epoch)
+        .with_committed(committed);
+    let transaction = session.transaction();
+    let doing = if committed { "committing a transaction" } else { "aborting a transaction" };
+    let answer = session.retry(Patience::Grace, |cluster| {
+        let answer = cluster.ask_coordinator(&transaction, &request)?;
+        check(doing, answer.error_code).map_err(|error| error.needing_id(&transaction))?;
+        Ok(answer)
+    })?;
+    // At the end of the epochs it is another id, too.
+    let raised = Producer { id: answer.producer_id.0, epoch: answer.producer_epoch };
+    Ok(if raised.id >= 0 { raised } else { producer })
+}
+
 /// What a coordinator says to the one position that it was asked to take.
 fn code_of_position(answer: &TxnOffsetCommitResponse) -> i16 {
     let answered = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
     answered.map_or(Code::UNNAMED.0, |partition| partition.error_code)
 }
 
-/// One transaction, and what it needs. It changes no sender: that is the loop's.
+/// What commits a log's new position without a transaction, behind records that were acknowledged.
+fn plain_position_request(log: &PlannedLog) -> OffsetCommitRequest {
+    commit_request(log.group_id(), log.target(), log.to.offset, log.to.metadata())
+}
+
+/// One transaction, and what it needs. It knows no sender: what it has to know of logs is in its plan, and what it
+/// finds out about them is in its result.
 pub(super) struct Transaction<'a> {
     session: &'a mut Session,
     producer: &'a mut ProducerIdentity,
-    senders: &'a [PartitionSender],
     targets: &'a mut Targets,
     files: &'a mut OwnFiles,
 }
@@ -235,24 +285,23 @@ impl<'a> Transaction<'a> {
     pub(super) fn of(
         session: &'a mut Session,
         producer: &'a mut ProducerIdentity,
-        senders: &'a [PartitionSender],
         targets: &'a mut Targets,
         files: &'a mut OwnFiles,
     ) -> Transaction<'a> {
-        Transaction { session, producer, senders, targets, files }
+        Transaction { session, producer, targets, files }
     }
 
     /// Sends what is planned and commits it, or finds out why that cannot be.
     pub(super) fn run(mut self, plan: TransactionPlan) -> TransactionResult {
-        let (sent, mut events, began) = (sent_by_sender(&plan), self.events_of(&plan), Instant::now());
-        let (records, bytes, ends) = (plan.records(), plan.bytes, plan.ends.clone());
+        let (sent, mut events, began) = (sent_by_sender(&plan), events_of(&plan), Instant::now());
+        let (records, TransactionPlan { pieces, logs, bytes, .. }) = (plan.records(), plan);
         let _span = tracing::debug_span!("transaction", records, bytes).entered();
         let mut changes = SenderChanges::new();
-        let outcome = self.send_and_commit(plan, &mut changes);
+        let outcome = self.send_and_commit(pieces, &logs, &mut changes);
         match &outcome {
-            Ok(()) => {
-                changes.extend(ends.iter().map(|end| (end.sender, SenderChange::Committed(*end))));
-                let positions = ends.iter().map(|end| (self.senders[end.sender].name().clone(), end.offset)).collect();
+            Ok(_) => {
+                changes.extend(logs.iter().map(|log| (log.sender, SenderChange::Committed(log.to))));
+                let positions = logs.into_iter().map(|log| (log.name, log.to.offset)).collect();
                 events.insert(0, BridgeEvent::Committed { records, bytes: bytes as u64, positions });
             }
             Err(Lost::Abort(error) | Lost::Smaller(error) | Lost::Late(error) | Lost::Epoch(error)) => {
@@ -263,73 +312,57 @@ impl<'a> Transaction<'a> {
         TransactionResult { outcome, changes, sent, events, took: began.elapsed() }
     }
 
-    /// What is reported with the commit, once it is committed.
-    fn events_of(&self, collected: &TransactionPlan) -> Vec<BridgeEvent> {
-        let event = |piece: &ProducerBatch| {
-            let log = self.senders[piece.sender].name().clone();
-            match &piece.kind {
-                Kind::Records => None,
-                Kind::DeadLetter(refusal) => {
-                    let (topic, reason) = (piece.to.0.clone(), refusal.reason.clone());
-                    Some(BridgeEvent::DeadLetter { log, offset: refusal.offset, topic, reason })
-                }
-                Kind::Loss(Loss { first_offset, next_offset, detail, .. }) => Some(BridgeEvent::Lost {
-                    log,
-                    first_offset: *first_offset,
-                    next_offset: *next_offset,
-                    reason: detail.clone(),
-                }),
-            }
-        };
-        collected.pieces.iter().filter_map(event).collect()
-    }
-
     fn send_and_commit(
         &mut self,
-        collected: TransactionPlan,
+        pieces: Vec<ProducerBatch>,
+        logs: &[PlannedLog],
         changes: &mut SenderChanges,
-    ) -> std::result::Result<(), Lost> {
-        let ends = collected.ends.clone();
-        let mut unanswered = ends.clone();
-        let is_opened = !collected.pieces.is_empty();
-        let mut first_batches = self.produce(collected, &mut unanswered, changes)?;
+    ) -> std::result::Result<Producer, Lost> {
+        let mut unanswered: Vec<&PlannedLog> = logs.iter().collect();
+        let is_opened = !pieces.is_empty();
+        let mut first_batches = self.produce(pieces, &mut unanswered, changes)?;
+        let producer = self.producer.current();
         if !self.session.in_transactions() {
-            let requests = ends.iter().map(|end| (end.sender, self.plain_position_request(end))).collect();
-            return self.ask_to_commit(requests, changes, |answer| {
+            let requests = logs.iter().map(|log| (log, plain_position_request(log))).collect();
+            self.ask_to_commit(requests, changes, |answer| {
                 let answered = answer.topics.iter().flat_map(|topic| &topic.partitions).next();
                 answered.map_or(Code::UNNAMED.0, |partition| partition.error_code)
-            });
+            })?;
+            return Ok(producer);
         }
         // Without records, the first offset opens the transaction: others that arrive with it are refused.
         let first = if is_opened { 0 } else { 1.min(unanswered.len()) };
-        for ends in [&unanswered[..first], &unanswered[first..]] {
-            let requests = ends.iter().map(|end| (end.sender, self.position_request(end))).collect();
+        for logs in [&unanswered[..first], &unanswered[first..]] {
+            let requests = logs.iter().map(|log| (*log, self.position_request(log))).collect();
             self.ask_to_commit(requests, changes, code_of_position)?;
         }
-        for end in &ends {
-            let sender = &self.senders[end.sender];
-            let first = first_batches.remove(&end.sender);
-            let entry = sender.progress_before_commit(end, self.producer.current(), first);
-            self.files.progress().intend(sender.name(), entry);
-        }
-        if let Err(error) = self.files.progress().write() {
+        let pending = logs.iter().map(|log| {
+            let first = first_batches.remove(&log.sender);
+            (log.name.clone(), log.pending(producer, first))
+        });
+        if let Err(error) = self.files.progress().write_before_commit(pending.collect()) {
             // A file that was removed with its store is no reason to end: the store that is there again is noticed.
             return Err(if self.files.is_replaced() { Lost::Abort(error) } else { Lost::Fatal(error) });
         }
-        self.producer.end_transaction(self.session, true).map_err(Lost::from)
+        end_transaction(self.session, producer, true).map_err(Lost::from)
     }
 
     /// Sends every batch, several Produces under way at once, and returns the offset that each sender's first one got.
-    /// Takes those positions out of `positions` that are part of the transaction, too, when it returns.
+    /// Takes those logs out of `unanswered` whose positions are part of the transaction, too, when it returns.
     fn produce(
         &mut self,
-        collected: TransactionPlan,
-        positions: &mut Vec<RangeEnd>,
+        pieces: Vec<ProducerBatch>,
+        unanswered: &mut Vec<&PlannedLog>,
         changes: &mut SenderChanges,
     ) -> std::result::Result<FirstBatches, Lost> {
+        let mut topic_ids = TopicIds::new();
+        for log in &*unanswered {
+            topic_ids.entry(log.before.remote.clone()).or_insert(log.to.topic_id);
+        }
         let mut producing = Producing {
             changes,
-            queues: self.stamp_all(collected),
+            queues: self.stamp_all(pieces),
+            topic_ids,
             first_batches: FirstBatches::new(),
             deadline: None,
             backoff: self.session.backoff(),
@@ -338,7 +371,7 @@ impl<'a> Transaction<'a> {
         };
         while !producing.queues.is_empty() {
             let left = producing.batches_left();
-            let failure = self.produce_heads(&mut producing, positions)?;
+            let failure = self.produce_heads(&mut producing, unanswered)?;
             if producing.batches_left() < left {
                 producing.backoff = self.session.backoff();
                 (producing.unknown_topic_tries, producing.failing_tries) = (0, 0);
@@ -355,9 +388,9 @@ impl<'a> Transaction<'a> {
     fn produce_heads(
         &mut self,
         producing: &mut Producing<'_>,
-        positions: &mut Vec<RangeEnd>,
+        unanswered: &mut Vec<&PlannedLog>,
     ) -> std::result::Result<Option<KafkaError>, Lost> {
-        let (sent, mut failure) = self.send_heads(&producing.queues).map_err(Lost::from)?;
+        let (sent, mut failure) = self.send_heads(producing).map_err(Lost::from)?;
         let batches = sent.iter().map(|(_, partitions)| partitions.len()).sum::<usize>();
         let is_last = self.session.in_transactions() && batches == producing.batches_left();
         let mut asked = Vec::new();
@@ -381,7 +414,7 @@ impl<'a> Transaction<'a> {
                     // A transaction that an answer has shown to be open takes positions, too, while the last batches
                     // are on their way. (As the first requests of one, both at once are refused.)
                     if is_last && n + 1 < sent.len() && asked.is_empty() && failure.is_none() && lost.is_none() {
-                        asked = self.send_positions(positions);
+                        asked = self.send_positions(unanswered);
                     }
                 }
                 Err(error) if error.is_retriable() => {
@@ -392,7 +425,7 @@ impl<'a> Transaction<'a> {
                 }
             }
         }
-        self.hear_positions(&asked, positions);
+        self.hear_positions(&asked, unanswered);
         lost.map_or(Ok(failure), Err)
     }
 
@@ -429,16 +462,16 @@ impl<'a> Transaction<'a> {
         // Who leads may have changed; but a connection that died once says nothing of that. Where no broker answers,
         // the next round says so.
         if error.code().is_some() || producing.failing_tries % 2 == 0 {
-            let _ = self.targets.look_up_leaders(self.session, self.senders);
+            let _ = self.targets.look_up_leaders(self.session);
         }
         Ok(())
     }
 
-    fn stamp_all(&mut self, collected: TransactionPlan) -> Queues {
+    fn stamp_all(&mut self, pieces: Vec<ProducerBatch>) -> Queues {
         let mut queues = Queues::new();
         let in_transactions = self.session.in_transactions();
         self.producer.begin_transaction(in_transactions);
-        for mut piece in collected.pieces {
+        for mut piece in pieces {
             self.producer.stamp(&piece.to, &mut piece.wire, piece.records, in_transactions);
             let ProducerBatch { sender, to, kind, wire, records, runs, offsets } = piece;
             let (records, bytes) = (records.unsigned_abs(), wire.freeze());
@@ -458,7 +491,8 @@ impl<'a> Transaction<'a> {
     /// Sends each leader what is next for its partitions: several requests, each with one batch of a partition (a
     /// broker takes no more of them in one) and as much as a request may carry. Returns what was sent, and what went
     /// wrong and may go well at another try.
-    fn send_heads(&mut self, queues: &Queues) -> kafka::Result<(Sent, Option<KafkaError>)> {
+    fn send_heads(&mut self, producing: &Producing<'_>) -> kafka::Result<(Sent, Option<KafkaError>)> {
+        let Producing { queues, topic_ids, .. } = producing;
         let (mut sent, mut failure) = (Sent::new(), None);
         for (leader, partitions) in self.by_leader(queues) {
             let Some(leader) = leader else {
@@ -485,7 +519,7 @@ impl<'a> Transaction<'a> {
                     break;
                 }
                 left = left.saturating_sub(batches.iter().map(|(_, bytes)| bytes.len()).sum());
-                match self.send_batches(leader, &batches) {
+                match self.send_batches(leader, &batches, topic_ids) {
                     Ok(()) => sent.push((leader, batches.iter().map(|(partition, _)| (*partition).clone()).collect())),
                     Err(error) if error.is_retriable() => {
                         // What was sent before it died with the connection.
@@ -502,29 +536,29 @@ impl<'a> Transaction<'a> {
 
     /// Sends positions to their groups' coordinators, without waiting for answers. Returns who was
     /// asked for which.
-    fn send_positions(&mut self, positions: &[RangeEnd]) -> Vec<(i32, RangeEnd)> {
+    fn send_positions<'p>(&mut self, of: &[&'p PlannedLog]) -> Vec<(i32, &'p PlannedLog)> {
         let mut asked = Vec::new();
-        for end in positions.iter().take(IN_FLIGHT_MAX) {
-            let request = self.position_request(end);
+        for log in of.iter().take(IN_FLIGHT_MAX) {
+            let request = self.position_request(log);
             // Who is not known cannot be asked for either: records are under way to whom that would be asked.
-            let Some(node) = self.session.cluster().known_coordinator(self.senders[end.sender].group()) else {
+            let Some(node) = self.session.cluster().known_coordinator(&log.group) else {
                 continue;
             };
             if self.session.cluster_mut().send(node, Role::Coordinator, &request).is_err() {
                 break;
             }
-            asked.push((node, *end));
+            asked.push((node, *log));
         }
         asked
     }
 
-    /// Hears the answers to [`send_positions`](Self::send_positions), and takes those positions out that were accepted.
-    /// What was not is asked for again behind the records, where the answer counts.
-    fn hear_positions(&mut self, asked: &[(i32, RangeEnd)], positions: &mut Vec<RangeEnd>) {
-        for (node, end) in asked {
+    /// Hears the answers to [`send_positions`](Self::send_positions), and takes those logs out whose positions were
+    /// accepted. What was not is asked for again behind the records, where the answer counts.
+    fn hear_positions(&mut self, asked: &[(i32, &PlannedLog)], unanswered: &mut Vec<&PlannedLog>) {
+        for (node, log) in asked {
             let answer = self.session.cluster_mut().receive::<TxnOffsetCommitRequest>(*node, Role::Coordinator);
             if answer.is_ok_and(|answer| code_of_position(&answer) == 0) {
-                positions.retain(|left| left.sender != end.sender);
+                unanswered.retain(|left| left.sender != log.sender);
             }
         }
     }
@@ -537,7 +571,12 @@ impl<'a> Transaction<'a> {
     }
 
     /// Sends one Produce with a batch for each of these partitions.
-    fn send_batches(&mut self, leader: i32, batches: &[(&(String, i32), &Bytes)]) -> kafka::Result<()> {
+    fn send_batches(
+        &mut self,
+        leader: i32,
+        batches: &[(&(String, i32), &Bytes)],
+        topic_ids: &TopicIds,
+    ) -> kafka::Result<()> {
         let version = self.session.cluster_mut().version::<ProduceRequest>(leader, Role::Data)?;
         let mut topics: BTreeMap<&str, Vec<PartitionProduceData>> = BTreeMap::new();
         for (partition, batch) in batches {
@@ -547,7 +586,7 @@ impl<'a> Transaction<'a> {
         let topics = topics.into_iter().map(|(name, partitions)| {
             let topic = TopicProduceData::default().with_partition_data(partitions);
             if version >= PRODUCE_BY_ID {
-                topic.with_topic_id(self.targets.topic_id(name, self.senders))
+                topic.with_topic_id(self.topic_id(name, topic_ids))
             } else {
                 topic.with_name(TopicName(StrBytes::from_string(name.to_owned())))
             }
@@ -558,6 +597,18 @@ impl<'a> Transaction<'a> {
             .with_timeout_ms(self.session.config().request_timeout.as_millis() as i32)
             .with_topic_data(topics.collect());
         self.session.cluster_mut().send(leader, Role::Data, &request)
+    }
+
+    /// The id of the topic that is meant by this name.
+    fn topic_id(&self, name: &str, known: &TopicIds) -> Uuid {
+        let known = known.get(name).copied();
+        known.or_else(|| self.targets.topic(name).map(|topic| topic.id)).unwrap_or_default()
+    }
+
+    /// Whether the topic of this name is another one than the logs know.
+    fn is_recreated(&self, name: &str, known: &TopicIds) -> bool {
+        let found = self.targets.topic(name);
+        found.is_some_and(|found| known.get(name).is_some_and(|known| *known != found.id))
     }
 
     /// Takes what was acknowledged out of the queues. Returns an error that allows another try. Such an error of a
@@ -573,7 +624,7 @@ impl<'a> Transaction<'a> {
         for partition in partitions.iter().filter(|partition| !behind.contains(*partition)).cloned().collect::<Vec<_>>()
         {
             let partition = &partition;
-            let by_id = self.targets.topic_id(&partition.0, self.senders);
+            let by_id = self.topic_id(&partition.0, &producing.topic_ids);
             let topic = answer
                 .responses
                 .iter()
@@ -608,7 +659,7 @@ impl<'a> Transaction<'a> {
                 }
                 Class::Topic => {
                     // Perhaps a leader that does not know its topic yet.
-                    if is_unknown_topic(code) && !self.targets.is_recreated(&partition.0, self.senders) {
+                    if is_unknown_topic(code) && !self.is_recreated(&partition.0, &producing.topic_ids) {
                         behind.insert(partition.clone());
                         retry = Some(error);
                         continue;
@@ -628,62 +679,52 @@ impl<'a> Transaction<'a> {
         Ok(retry)
     }
 
-    /// What puts a sender's new position into the transaction.
-    fn position_request(&self, end: &RangeEnd) -> TxnOffsetCommitRequest {
-        let producer = self.producer.current();
-        let sender = &self.senders[end.sender];
-        let position = sender.position_at(end.offset, end.mark);
+    /// What puts a log's new position into the transaction.
+    fn position_request(&self, log: &PlannedLog) -> TxnOffsetCommitRequest {
+        let (producer, (topic, number)) = (self.producer.current(), log.target());
         let partition = TxnOffsetCommitRequestPartition::default()
-            .with_partition_index(sender.target_partition())
-            .with_committed_offset(end.offset.0)
-            .with_committed_metadata(Some(StrBytes::from_string(position.metadata())));
+            .with_partition_index(number)
+            .with_committed_offset(log.to.offset.0)
+            .with_committed_metadata(Some(StrBytes::from_string(log.to.metadata())));
         let topic = TxnOffsetCommitRequestTopic::default()
-            .with_name(TopicName(StrBytes::from_string(sender.remote().to_owned())))
+            .with_name(TopicName(StrBytes::from_string(topic.to_owned())))
             .with_partitions(vec![partition]);
         TxnOffsetCommitRequest::default()
             .with_transactional_id(transactional_id(self.session))
-            .with_group_id(GroupId(StrBytes::from_string(sender.group_id().to_owned())))
+            .with_group_id(GroupId(StrBytes::from_string(log.group_id().to_owned())))
             .with_producer_id(producer.id.into())
             .with_producer_epoch(producer.epoch)
             .with_topics(vec![topic])
     }
 
-    /// What commits a sender's new position without a transaction, behind records that were acknowledged.
-    fn plain_position_request(&self, end: &RangeEnd) -> OffsetCommitRequest {
-        let sender = &self.senders[end.sender];
-        let metadata = sender.position_at(end.offset, end.mark).metadata();
-        commit_request(sender.group_id(), (sender.remote(), sender.target_partition()), end.offset, metadata)
-    }
-
-    /// Asks senders' groups to take positions, all at once, and those again that did not, until each has answered or
+    /// Asks logs' groups to take positions, all at once, and those again that did not, until each has answered or
     /// the transaction's time is over.
     fn ask_to_commit<R: CoordinatorRequest>(
         &mut self,
-        requests: Vec<(usize, R)>,
+        requests: Vec<(&PlannedLog, R)>,
         changes: &mut SenderChanges,
         code: impl Fn(&R::Response) -> i16,
     ) -> std::result::Result<(), Lost> {
-        struct Left<R> {
-            sender: usize,
-            group: CoordinatorKey,
+        struct Left<'p, R> {
+            log: &'p PlannedLog,
             request: R,
             doing: String,
             needed: String,
         }
-        let left = |(sender, request): (usize, R)| {
-            let of = &self.senders[sender];
-            let doing = format!("committing the position of {}", of.name());
-            let needed = format!("the group {} and the topic {}", of.group_id(), of.remote());
-            Left { sender, group: of.group().clone(), request, doing, needed }
-        };
-        let mut left: Vec<Left<R>> = requests.into_iter().map(left).collect();
+        let left = requests.into_iter().map(|(log, request)| {
+            let PlannedLog { name, before, .. } = log;
+            let doing = format!("committing the position of {name}");
+            let needed = format!("the group {} and the topic {}", log.group_id(), before.remote);
+            Left { log, request, doing, needed }
+        });
+        let mut left: Vec<Left<'_, R>> = left.collect();
         if left.is_empty() {
             return Ok(());
         }
         let mut refused = Vec::new();
         let deadline = Instant::now() + self.producer.transaction_timeout();
         let committed = self.session.retry(Patience::Until(deadline), |cluster| {
-            let requests: Vec<_> = left.iter().map(|left| (&left.group, &left.request)).collect();
+            let requests: Vec<_> = left.iter().map(|left| (&left.log.group, &left.request)).collect();
             let mut answers = cluster.ask_coordinators(&requests).into_iter();
             let mut failure = None;
             refused.clear();
@@ -694,7 +735,7 @@ impl<'a> Transaction<'a> {
                 });
                 let Err(error) = committed else { return false };
                 if error.code().is_some_and(|code| code.class() == Class::Topic) {
-                    refused.push((left.sender, error.to_string()));
+                    refused.push((left.log.sender, error.to_string()));
                 }
                 keep_worse(&mut failure, error);
                 true

@@ -2,16 +2,20 @@
 
 use super::super::committed_offset::CommittedOffset;
 use super::super::ownership::{Ownership, check_ownership};
-use super::super::partition_sender::{SenderChange, Target};
+use super::super::partition_sender::PartitionSender;
 use super::super::refused_records::Refused;
+use super::super::route::Target;
 use super::super::target_rules::TargetRules;
 use super::*;
 use crate::kafka::CoordinatorKey;
 use crate::storage::tests::flip_a_byte;
 use crate::storage::{Access, MemoryStorage, Storage};
+use crate::store::failed_flushes::{BRIDGE_FILE, FailedFlushes};
 use crate::{NewRecord, NewTopic, Store, TopicPartition};
 use edgelog_core::RecordBatch;
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// The rules of a target that takes batches of so many bytes.
 fn with_limit(max_message_bytes: usize) -> TargetRules {
@@ -41,7 +45,20 @@ fn collect_with(
     let (request_bytes_max, senders_max) = (usize::MAX, usize::MAX);
     let terms =
         DrainLimits { config, internal: &sides, bytes_max, request_bytes_max, senders_max, first: 0, now, only };
-    collect(senders, &terms)
+    collect_of(senders, &terms)
+}
+
+/// What is collected of senders whose logs are lent for it, and who are stopped by what stopped that.
+fn collect_of(senders: &mut [PartitionSender], terms: &DrainLimits<'_>) -> TransactionPlan {
+    let mut failed = FailedFlushes::open(Arc::new(MemoryStorage::new()), BRIDGE_FILE).unwrap();
+    let lend = |(n, sender)| PartitionSender::lend(sender, n, Duration::ZERO, &mut failed);
+    let mut lent: Vec<LentLog<'_>> = senders.iter_mut().enumerate().filter_map(lend).collect();
+    let plan = collect(&mut lent, terms);
+    let stopped: Vec<_> = lent.into_iter().filter_map(|log| Some((log.sender, log.stopped?))).collect();
+    for (n, change) in stopped {
+        senders[n].apply(change);
+    }
+    plan
 }
 
 /// Two of five logs at a time: the next transaction goes on with those that had no turn.
@@ -67,13 +84,13 @@ fn no_log_waits_for_ever_behind_others_that_fill_every_transaction() {
             now,
             only: None,
         };
-        let collected = collect(&mut senders, &terms);
+        let collected = collect_of(&mut senders, &terms);
         first = collected.next_sender;
-        turns.extend(collected.ends.iter().map(|end| end.sender));
+        turns.extend(collected.logs.iter().map(|log| log.sender));
         commit(&mut senders, &collected);
         if round < 3 {
             // Those that had their turn have more.
-            collected.ends.iter().for_each(|end| drop(fill(&senders[end.sender], 1, 10)));
+            collected.logs.iter().for_each(|log| drop(fill(&senders[log.sender], 1, 10)));
         }
     }
     assert_eq!(turns, [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]);
@@ -110,7 +127,7 @@ fn records_of(collected: &TransactionPlan) -> Vec<Flat> {
     for piece in &collected.pieces {
         let batch = RecordBatch::parse(&piece.wire).unwrap();
         batch.verify_crc().unwrap();
-        assert!(producer_header::goes_as_it_is(&batch) && batch.record_count() == piece.records);
+        assert!(goes_as_it_is(&batch) && batch.record_count() == piece.records);
         let mut payload = Vec::new();
         codec::decompress(batch.compression(), batch.payload(), &mut payload, 1 << 24).unwrap();
         found.extend(batch.records_in(&payload).map(|record| flat(&record.unwrap())));
@@ -149,7 +166,7 @@ fn small_batches_become_one_and_no_record_changes() {
         let mut senders = [sender];
         let collected = collect_all(&mut senders);
         assert_eq!(senders[0].paused(), None);
-        assert_eq!((collected.pieces.len(), collected.ends.len(), collected.ends[0].offset), (1, 1, Offset(500)));
+        assert_eq!((collected.pieces.len(), collected.logs.len(), collected.logs[0].to.offset), (1, 1, Offset(500)));
         assert_eq!(records_of(&collected), sent);
         commit(&mut senders, &collected);
         assert!(collect_all(&mut senders).is_empty());
@@ -176,7 +193,7 @@ fn a_large_batch_goes_as_it_is_and_one_beyond_the_target_s_limit_becomes_several
     let split = collect_all(&mut senders);
     assert!(split.pieces.len() > 4 && split.pieces.iter().all(|piece| piece.wire.len() <= 20_000));
     assert_eq!(records_of(&split), records_of(&collected));
-    assert_eq!(split.ends[0].offset, 100);
+    assert_eq!(split.logs[0].to.offset, 100);
 
     // A single record that no batch of the target can hold: the log waits where that was chosen.
     let config = BridgeConfig { on_refused: RefusedRule::Stop, ..BridgeConfig::default() };
@@ -214,7 +231,7 @@ fn batches_without_compression_are_joined_where_two_fit_into_one() {
     // Twelve of them in each: no piece is the rest of a batch.
     assert_eq!(collected.pieces.iter().map(|piece| piece.records).collect::<Vec<_>>(), [240, 240, 40]);
     assert!(collected.pieces.iter().all(|piece| piece.wire.len() <= COALESCED_BYTES));
-    assert_eq!((collected.ends[0].offset, records_of(&collected).len()), (Offset(520), 520));
+    assert_eq!((collected.logs[0].to.offset, records_of(&collected).len()), (Offset(520), 520));
 }
 
 #[test]
@@ -241,7 +258,7 @@ fn a_log_that_fills_a_transaction_has_no_small_batch_at_the_end_of_each_turn() {
     let plan = collect_all(&mut [sender]);
     let small = plan.pieces.iter().filter(|piece| piece.wire.len() < COALESCED_BYTES / 2).count();
     let records: Vec<_> = plan.pieces.iter().map(|piece| piece.records).collect();
-    assert!(small <= 1 && plan.ends[0].offset == 4000, "{records:?}");
+    assert!(small <= 1 && plan.logs[0].to.offset == 4000, "{records:?}");
 }
 
 /// Records that were stored one by one take less together, also where a transaction is full before all of them are in
@@ -269,7 +286,7 @@ fn a_full_transaction_ends_with_no_batches_of_one_record() {
 
 /// Commits what was collected, as far as the senders are concerned.
 fn commit(senders: &mut [PartitionSender], collected: &TransactionPlan) {
-    collected.ends.iter().for_each(|end| senders[end.sender].apply(SenderChange::Committed(*end)));
+    collected.logs.iter().for_each(|log| senders[log.sender].apply(SenderChange::Committed(log.to)));
 }
 
 #[test]
@@ -398,7 +415,7 @@ fn records_that_will_be_refused_are_dead_letters_without_a_transaction_that_is_a
         all.start_at_the_beginning().unwrap();
         let mut senders = [all];
         let collected = collect_all(&mut senders);
-        assert_eq!((collected.ends[0].offset, senders[0].paused()), (Offset(100), None));
+        assert_eq!((collected.logs[0].to.offset, senders[0].paused()), (Offset(100), None));
         let mut sent = Vec::new();
         for piece in &collected.pieces {
             match &piece.kind {
@@ -423,18 +440,9 @@ fn records_that_will_be_refused_are_dead_letters_without_a_transaction_that_is_a
     }
 }
 
-/// The broker counts records from the beginning of a batch, in which offsets may be missing.
+/// A dead letter stands between the two.
 #[test]
-fn a_record_that_the_broker_names_by_its_index_is_found_by_its_offset() {
-    let mut runs = Runs::default();
-    for (index, offset) in [7, 8, 9, 20, 21, 40].into_iter().enumerate() {
-        runs.push(index as u32, Offset(offset));
-    }
-    assert_eq!(runs.0, [(0, Offset(7)), (3, Offset(20)), (5, Offset(40))]);
-    let offsets: Vec<i64> = (0..6).map(|index| runs.offset_of(index).unwrap().0).collect();
-    assert_eq!(offsets, [7, 8, 9, 20, 21, 40]);
-    assert_eq!(Runs::default().offset_of(0), None);
-    // As the pieces of a log have them.
+fn batches_know_the_offsets_of_their_records() {
     let (_store, mut all) = sender(&[], 1 << 20);
     fill(&all, 100, 100);
     all.apply(refused_one(Refusal { offset: Offset(50), code: Code(87), reason: "no".to_owned() }));
@@ -473,7 +481,7 @@ fn a_dead_letter_has_the_record_and_says_where_it_was_and_why_it_was_refused() {
     let collected = collect_with(&mut senders, &config, 4 << 20, TimestampMs(99));
     let [piece] = &collected.pieces[..] else { panic!("{collected:?}") };
     assert_eq!(piece.to, ("edgelog.dead.letters".to_owned(), 3));
-    assert_eq!((collected.records(), collected.ends[0].offset), (0, Offset(1)));
+    assert_eq!((collected.records(), collected.logs[0].to.offset), (0, Offset(1)));
     let batch = RecordBatch::parse(&piece.wire).unwrap();
     let letter = batch.records().unwrap().next().unwrap().unwrap();
     assert_eq!((letter.timestamp, letter.key, letter.value), (TimestampMs(99), Some(&b"key"[..]), Some(&b"value"[..])));
@@ -505,13 +513,13 @@ fn what_was_deleted_before_it_was_sent_is_told_in_its_place_or_stops_the_log() {
     log.start_at_the_beginning().unwrap();
     let mut senders = [log];
     let collected = collect_with(&mut senders, &BridgeConfig::default(), 1, TimestampMs(0));
-    assert_eq!(collected.ends[0].offset, 1);
+    assert_eq!(collected.logs[0].to.offset, 1);
     commit(&mut senders, &collected);
-    let position = senders[0].position_at(Offset(1), senders[0].acknowledged().unwrap().mark);
+    let position = senders[0].acknowledged().unwrap();
     for _ in 0..2 {
         let before = senders[0].position().unwrap();
         senders[0].log().delete_records_before(before + 3).unwrap();
-        let position = senders[0].position_at(before, senders[0].acknowledged().unwrap().mark);
+        let position = CommittedOffset { offset: before, ..senders[0].acknowledged().unwrap() };
         senders[0].start_at(&position).unwrap();
         let stops = BridgeConfig { on_lost: LostRule::Stop, ..BridgeConfig::default() };
         assert!(collect_with(&mut senders, &stops, 4 << 20, TimestampMs(0)).is_empty());
@@ -560,7 +568,7 @@ fn restamped_records_have_the_present_time_and_keep_their_own_in_a_header() {
     for timestamp in [1_000, 9_000] {
         log.log().append(NewRecord::value(b"x").with_timestamp(TimestampMs(timestamp))).unwrap();
     }
-    log.set_rules(TargetRules { retention_ms: Some(3_000), ..log.rules().clone() });
+    log.set_rules(TargetRules { retention_ms: Some(3_000), ..log.route().rules().clone() });
     log.start_at_the_beginning().unwrap();
     let mut senders = [log];
     let config = BridgeConfig { expired: ExpiredRule::Restamp, ..BridgeConfig::default() };
@@ -583,7 +591,7 @@ fn records_below_the_log_start_are_not_sent() {
     let collected = collect_all(&mut senders);
     let values: Vec<_> = records_of(&collected).into_iter().map(|record| record.2.unwrap()[0]).collect();
     assert_eq!(values, [4, 5, 6, 7, 8, 9]);
-    assert_eq!(collected.ends[0].offset, 10);
+    assert_eq!(collected.logs[0].to.offset, 10);
 }
 
 #[test]
@@ -592,11 +600,11 @@ fn what_the_target_would_delete_on_arrival_is_not_sent() {
     for timestamp in [1_000, 2_000, 500] {
         sender.log().append(NewRecord::value(b"x").with_timestamp(TimestampMs(timestamp))).unwrap();
     }
-    sender.set_rules(TargetRules { retention_ms: Some(3_000), ..sender.rules().clone() });
+    sender.set_rules(TargetRules { retention_ms: Some(3_000), ..sender.route().rules().clone() });
     sender.start_at_the_beginning().unwrap();
     let mut senders = [sender];
     let collected = collect_with(&mut senders, &BridgeConfig::default(), 4 << 20, TimestampMs(4_000));
-    assert_eq!(collected.ends[0].offset, 2);
+    assert_eq!(collected.logs[0].to.offset, 2);
     assert!(senders[0].paused().unwrap().to_string().contains("retention.ms=3000"));
 }
 
@@ -634,7 +642,7 @@ fn a_batch_that_cannot_be_decompressed_here_goes_as_it_is() {
     let collected = collect_all(std::slice::from_mut(&mut sender));
     assert_eq!(sender.paused(), None);
     assert!(records_of(&collected) == sent, "the records are those that were appended");
-    assert_eq!(collected.ends[0].offset, 5);
+    assert_eq!(collected.logs[0].to.offset, 5);
     let offsets: Vec<_> = collected.pieces.iter().map(|piece| (piece.offsets.0.0, piece.offsets.1.0)).collect();
     assert_eq!(offsets, [(0, 2), (2, 3), (3, 5)]);
 }

@@ -8,6 +8,7 @@ use kafka_protocol::messages::metadata_response::{
 };
 use kafka_protocol::messages::{ApiKey, DescribeConfigsResponse, MetadataRequest, MetadataResponse};
 use kafka_protocol::protocol::Decodable;
+use uuid::Uuid;
 
 use super::*;
 use crate::kafka::test_broker::{encoded, listen_to};
@@ -78,7 +79,7 @@ fn reported(rule: &str, counts: &[usize]) -> (Vec<BridgeEvent>, Option<u32>) {
         assert_eq!(senders[0].paused(), None);
     }
     let events = events.lock().unwrap().clone();
-    (events, senders[0].by_key().map(ByKey::partitions))
+    (events, senders[0].route().by_key().map(ByKey::partitions))
 }
 
 /// The order of a key's records across the change is no more, so a person hears of it.

@@ -83,7 +83,7 @@ fn deliver(
         let records = |piece: &ProducerBatch| {
             let batch = RecordBatch::parse(&piece.wire).unwrap();
             batch.verify_crc().unwrap();
-            assert!(producer_header::goes_as_it_is(&batch));
+            assert!(goes_as_it_is(&batch));
             let mut payload = Vec::new();
             codec::decompress(batch.compression(), batch.payload(), &mut payload, 1 << 24).unwrap();
             batch.records_in(&payload).map(|record| flat(&record.unwrap())).collect::<Vec<_>>()
@@ -102,7 +102,7 @@ fn deliver(
         for piece in &plan.pieces {
             match &piece.kind {
                 Kind::Records => {
-                    assert!(piece.wire.len() <= sender.rules().max_message_bytes);
+                    assert!(piece.wire.len() <= sender.route().rules().max_message_bytes);
                     assert_eq!(piece.to.0, "t");
                     arrived.entry(piece.to.1).or_default().extend(records(piece));
                 }
@@ -140,7 +140,7 @@ fn every_record_goes_once_to_the_partition_of_its_key_and_in_the_order_of_the_lo
 fn a_transaction_that_ends_within_a_batch_leaves_no_record_behind_its_position() {
     let (_store, mut sender, appended) = mixed(&[], 1 << 20);
     let plan = collect_with(std::slice::from_mut(&mut sender), &BridgeConfig::default(), 3000, TimestampMs(0));
-    let end = plan.ends[0].offset;
+    let end = plan.logs[0].to.offset;
     assert!(end > 0 && end < appended.len() as i64);
     assert_eq!(
         plan.pieces.iter().map(|piece| i64::from(piece.records)).sum::<i64>(),

@@ -95,7 +95,7 @@ fn every_codec_sends_what_every_codec_has_stored_with_no_record_changed() {
             let sent = transactions(&mut sender, &with_codec(sent_as), bytes_max);
             let found: Vec<_> = sent.iter().flat_map(records_of).collect();
             assert!(found == appended, "{stored_as} as {sent_as}: the records are those that were appended");
-            assert_eq!(sent.last().unwrap().ends[0].offset, appended.len() as i64);
+            assert_eq!(sent.last().unwrap().logs[0].to.offset, appended.len() as i64);
             let pieces = sent.iter().flat_map(|plan| &plan.pieces);
             let is_used = pieces.clone().any(|piece| codec_of(piece) == sent_as);
             assert!(is_used || ![stored_as, sent_as].contains(&Plain), "{stored_as} as {sent_as}");
