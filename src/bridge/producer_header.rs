@@ -37,11 +37,6 @@ pub(super) fn set_producer_state(batch: &mut BytesMut, producer: Producer, base_
     header[CRC..CRC + 4].copy_from_slice(&crc.to_be_bytes());
 }
 
-/// The sequence number `count` records further on: behind 2^31 - 1 comes 0.
-pub(super) fn sequence_after(sequence: i32, count: i32) -> i32 {
-    ((i64::from(sequence) + i64::from(count)) & 0x7fff_ffff) as i32
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,12 +72,5 @@ mod tests {
             set_producer_state(&mut damaged, Producer { id: 77, epoch: 4 }, 99, true);
             assert!(RecordBatch::parse(&damaged).unwrap().verify_crc().is_err());
         }
-    }
-
-    #[test]
-    fn sequences_wrap_to_zero() {
-        assert_eq!(sequence_after(0, 5), 5);
-        assert_eq!(sequence_after(i32::MAX, 1), 0);
-        assert_eq!(sequence_after(i32::MAX - 1, 5), 3);
     }
 }

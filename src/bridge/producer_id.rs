@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, TransactionalId};
 use kafka_protocol::protocol::StrBytes;
@@ -11,6 +10,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::error::{BridgeError, Result};
 use super::producer_header::{self, Producer};
 use super::session::{Patience, Session};
+use super::transaction_plan::ProducerBatch;
 use crate::kafka::{self, Class, Cluster, Code, CoordinatorKey, Role, check};
 
 /// The cluster has no such transactional id any more.
@@ -157,19 +157,18 @@ impl ProducerIdentity {
         self.is_claimed() && session.in_transactions() && is_far
     }
 
-    /// A transaction begins, where there are any: its sequence numbers begin at 0.
-    pub(super) fn begin_transaction(&mut self, in_transactions: bool) {
+    /// Makes these batches the next ones of this producer. A transaction begins with them, where there are any: its
+    /// sequence numbers begin at 0.
+    pub(super) fn stamp(&mut self, batches: &mut [ProducerBatch], in_transactions: bool) {
         if in_transactions {
             self.sequences.clear();
         }
-    }
-
-    /// Makes a batch with so many records, for this partition, the next one of this producer.
-    pub(super) fn stamp(&mut self, to: &(String, i32), batch: &mut BytesMut, records: i32, in_transaction: bool) {
         let producer = self.current();
-        let sequence = self.sequences.entry(to.clone()).or_default();
-        producer_header::set_producer_state(batch, producer, *sequence, in_transaction);
-        *sequence = producer_header::sequence_after(*sequence, records);
+        for batch in batches {
+            let sequence = self.sequences.entry(batch.to.clone()).or_default();
+            producer_header::set_producer_state(&mut batch.wire, producer, *sequence, in_transactions);
+            *sequence = sequence_after(*sequence, batch.records);
+        }
     }
 }
 
@@ -177,4 +176,21 @@ impl ProducerIdentity {
 fn timeout_wanted(session: &Session, sending: usize) -> Duration {
     let configured = session.config().transaction_timeout;
     configured.unwrap_or_else(|| session.cluster().link().transaction_timeout(sending))
+}
+
+/// The sequence number `count` records further on: behind 2^31 - 1 comes 0.
+fn sequence_after(sequence: i32, count: i32) -> i32 {
+    ((i64::from(sequence) + i64::from(count)) & 0x7fff_ffff) as i32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequences_wrap_to_zero() {
+        assert_eq!(sequence_after(0, 5), 5);
+        assert_eq!(sequence_after(i32::MAX, 1), 0);
+        assert_eq!(sequence_after(i32::MAX - 1, 5), 3);
+    }
 }

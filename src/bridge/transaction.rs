@@ -467,12 +467,10 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    fn stamp_all(&mut self, pieces: Vec<ProducerBatch>) -> Queues {
+    fn stamp_all(&mut self, mut pieces: Vec<ProducerBatch>) -> Queues {
+        self.producer.stamp(&mut pieces, self.session.in_transactions());
         let mut queues = Queues::new();
-        let in_transactions = self.session.in_transactions();
-        self.producer.begin_transaction(in_transactions);
-        for mut piece in pieces {
-            self.producer.stamp(&piece.to, &mut piece.wire, piece.records, in_transactions);
+        for piece in pieces {
             let ProducerBatch { sender, to, kind, wire, records, runs, offsets } = piece;
             let (records, bytes) = (records.unsigned_abs(), wire.freeze());
             queues.entry(to).or_default().push_back(Wire { sender, kind, records, runs, offsets, bytes });
