@@ -165,7 +165,7 @@ enum StopReason {
 
 /// The log cannot be read here.
 fn unreadable(error: &Error) -> StopReason {
-    StopReason::Pause(PauseReason::LocalLog { reason: error.to_string() })
+    StopReason::Pause(PauseReason::of_local_log(error))
 }
 
 fn refused(reason: String) -> StopReason {

@@ -67,6 +67,12 @@ impl LocalLogs {
         self.look_at_identities(session, files, senders)?;
         let config = session.config();
         self.unreadable.clear();
+        // A store that was removed may be made again: what is there then is looked at once the bridge's own files are
+        // there, too.
+        if files.is_replaced() {
+            session.metrics().place(senders);
+            return Ok(());
+        }
         for missing in self.store.missing_partitions()? {
             if is_asked_for(config, &missing.topic) && !senders.iter().any(|sender| *sender.name() == missing) {
                 self.unreadable.insert(missing, PauseReason::DirectoryMissing);
@@ -199,7 +205,7 @@ fn take_over(
         Ok(log) if log.id() == id => log,
         Ok(_) | Err(Error::UnknownTopicOrPartition { .. }) => return false,
         Err(error) => {
-            sender.pause(PauseReason::LocalLog { reason: error.to_string() });
+            sender.pause(PauseReason::of_local_log(&error));
             return false;
         }
     };

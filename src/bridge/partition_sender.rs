@@ -281,7 +281,7 @@ impl PartitionSender {
             Ok(_) => {}
             Err(error) => {
                 self.flushed_at = None;
-                self.paused = Some(PauseReason::LocalLog { reason: error.to_string() });
+                self.paused = Some(PauseReason::of_local_log(&error));
             }
         }
     }

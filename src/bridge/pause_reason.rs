@@ -4,6 +4,8 @@ use std::fmt;
 
 use edgelog_core::Offset;
 
+use crate::error::Error;
+
 /// Why nothing of a log is sent until a person does something; shown in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -128,6 +130,18 @@ pub enum PauseReason {
     },
 }
 
+impl PauseReason {
+    /// What reading or flushing the log has answered. Where that is not the log of its name any more, the bridge looks
+    /// itself at what is.
+    pub(super) fn of_local_log(error: &Error) -> PauseReason {
+        let reason = match error {
+            Error::LogReplaced { .. } => "it was deleted here; what has its name now is looked at next".to_owned(),
+            error => error.to_string(),
+        };
+        PauseReason::LocalLog { reason }
+    }
+}
+
 impl fmt::Display for PauseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -205,5 +219,18 @@ impl fmt::Display for PauseReason {
                  delete them on arrival; raise it there, or set edgelog.bridge.expired"
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_person_is_asked_to_open_a_log_again_that_the_bridge_opens() {
+        let said = |error| PauseReason::of_local_log(&error).to_string();
+        let replaced = said(Error::LogReplaced { name: "t-0".to_owned() });
+        assert_eq!(replaced, "it was deleted here; what has its name now is looked at next");
+        assert_eq!(said(Error::Closed), Error::Closed.to_string());
     }
 }

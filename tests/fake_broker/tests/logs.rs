@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use edgelog::bridge::{Bridge, BridgeConfig, BridgeError, BridgeEvent, MetricsHandle, StopHandle};
+use edgelog::bridge::{Bridge, BridgeConfig, BridgeError, BridgeEvent, MetricsHandle, PauseReason, StopHandle};
 use edgelog::{NewRecord, NewTopic, Store};
 use edgelog_fake_broker::Front;
 use krafka::testing::FakeBroker;
@@ -269,6 +269,22 @@ fn a_store_that_is_removed_and_made_again_under_a_bridge_is_sent_and_locked_for_
     drop(bridge);
     let noted = edgelog::bridge::status(&device.0).unwrap();
     assert_eq!((noted[0].acknowledged.map(|offset| offset.0), noted[0].lag), (Some(15), Some(0)));
+}
+
+/// Seconds lie between the two, in which there is no directory.
+#[test]
+fn a_bridge_waits_for_a_store_that_was_removed_to_be_made_again() {
+    let (cluster, device) = (Cluster::new(&["t"]), Device::new());
+    let (old, new) = (values("old", 10), values("new", 15));
+    device.append(&old, |_| true);
+    let bridge = Running::new(&device, cluster.config(&[("edgelog.bridge.on.new.log", "restart")]));
+    bridge.until_caught_up();
+    std::fs::remove_dir_all(&device.0).unwrap();
+    let is_deleted = |reason: &PauseReason| matches!(reason, PauseReason::Deleted { not_sent: Some(0) });
+    bridge.until("deleted", |event| matches!(event, BridgeEvent::Waiting { reason, .. } if is_deleted(reason)));
+    device.append(&new, |_| true);
+    bridge.until_caught_up();
+    assert_eq!(cluster.values("t"), [old, new].concat());
 }
 
 #[test]
