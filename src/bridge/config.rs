@@ -10,6 +10,7 @@ use super::error::{BridgeError, Result};
 use crate::clients::Partitioner;
 use crate::codec::feature_missing_to_write;
 use crate::kafka::{Protocol, Security, TlsClient, TokenCallback};
+use crate::topic_matches;
 
 /// A key of the bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -594,6 +595,12 @@ impl BridgeConfig {
     /// Whether brokers are named.
     pub fn names_brokers(&self) -> bool {
         !self.bootstrap.is_empty()
+    }
+
+    /// Whether a local topic is to be sent (`edgelog.bridge.topics`). Kafka's own, whose records mean nothing
+    /// elsewhere, begin with `__`.
+    pub fn sends(&self, topic: &str) -> bool {
+        !topic.starts_with("__") && self.topics.iter().any(|pattern| topic_matches(pattern, topic))
     }
 
     /// The transactional id: `PREFIX:DEVICE`.

@@ -27,10 +27,11 @@ pub enum BridgeError {
     #[error(transparent)]
     Store(#[from] Error),
 
-    /// No topic of the store is one that is to be sent, and the bridge was to end when all is.
+    /// The store has no topic of a name that is to be sent, or none at all that is, and the bridge was to end when all
+    /// is.
     #[error("no topic here matches edgelog.bridge.topics={patterns}{}", Names(names))]
     NoTopics {
-        /// `edgelog.bridge.topics`.
+        /// Those of `edgelog.bridge.topics` that match nothing.
         patterns: String,
         /// The topics that the store has.
         names: Vec<String>,

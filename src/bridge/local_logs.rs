@@ -23,11 +23,6 @@ use crate::{Store, TopicPartition, topic_matches};
 /// So often is looked whether logs are still the ones they were.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Whether a local topic is to be sent. Kafka's own, whose records mean nothing elsewhere, begin with `__`.
-fn is_asked_for(config: &BridgeConfig, topic: &str) -> bool {
-    !topic.starts_with("__") && config.topics.iter().any(|pattern| topic_matches(pattern, topic))
-}
-
 pub(super) struct LocalLogs {
     store: Arc<Store>,
     /// When was looked whether they are still the ones they were.
@@ -41,14 +36,18 @@ impl LocalLogs {
         LocalLogs { store, looked_at: None, unreadable: BTreeMap::new() }
     }
 
-    /// Whether any topic of the store is one that is to be sent. Where none is, a name is likely wrong.
+    /// Whether each name that is to be sent is one of a topic here, and any topic is one that is to be sent. Else a
+    /// name is likely wrong. Next to what is here, a pattern may match nothing yet.
     pub(super) fn check_topics(&self, config: &BridgeConfig) -> Result<()> {
-        let topics = self.store.topics()?;
-        if topics.iter().any(|topic| is_asked_for(config, &topic.name)) {
-            return Ok(());
-        }
-        let names = topics.into_iter().map(|topic| topic.name).filter(|name| !name.starts_with("__")).collect();
-        Err(BridgeError::NoTopics { patterns: config.topics.join(","), names })
+        let mut names: Vec<String> = self.store.topics()?.into_iter().map(|topic| topic.name).collect();
+        names.retain(|name| !name.starts_with("__"));
+        let lost: Vec<String> = self.store.missing_partitions()?.into_iter().map(|missing| missing.topic).collect();
+        let is_here = |pattern: &str| names.iter().chain(&lost).any(|name| topic_matches(pattern, name));
+        let is_any_here = config.topics.iter().any(|pattern| is_here(pattern));
+        let may_be_absent = |pattern: &str| is_any_here && pattern.contains(['*', '?']);
+        let wrong = config.topics.iter().map(String::as_str).filter(|name| !is_here(name) && !may_be_absent(name));
+        let wrong: Vec<&str> = wrong.collect();
+        if wrong.is_empty() { Ok(()) } else { Err(BridgeError::NoTopics { patterns: wrong.join(","), names }) }
     }
 
     /// Which log each name is of, as far as that is durable.
@@ -74,12 +73,12 @@ impl LocalLogs {
             return Ok(());
         }
         for missing in self.store.missing_partitions()? {
-            if is_asked_for(config, &missing.topic) && !senders.iter().any(|sender| *sender.name() == missing) {
+            if config.sends(&missing.topic) && !senders.iter().any(|sender| *sender.name() == missing) {
                 self.unreadable.insert(missing, PauseReason::DirectoryMissing);
             }
         }
         for topic in self.store.topics()? {
-            if !is_asked_for(config, &topic.name) {
+            if !config.sends(&topic.name) {
                 continue;
             }
             for &number in &topic.partition_ids {
@@ -181,7 +180,7 @@ impl LocalLogs {
         self.store = store.unwrap_or_else(|| Arc::clone(&self.store));
         let is_new = |log: &TopicPartition| {
             let is_known = self.unreadable.contains_key(log) || senders.iter().any(|sender| sender.name() == log);
-            !is_known && is_asked_for(session.config(), &log.topic)
+            !is_known && session.config().sends(&log.topic)
         };
         Ok(changed || known.keys().any(is_new))
     }

@@ -172,7 +172,8 @@ impl Bridge {
     ///
     /// # Errors
     /// As [`run`](Bridge::run); [`BridgeError::Fenced`] and [`BridgeError::Conflict`] in any case;
-    /// [`BridgeError::NoTopics`] where the store has no topic that is to be sent, which [`run`](Bridge::run) waits for.
+    /// [`BridgeError::NoTopics`] where the store has no topic that is to be sent, or not one that is named without a
+    /// pattern: [`run`](Bridge::run) waits for those.
     pub fn run_until_caught_up(&mut self) -> Result<Vec<LogPosition>> {
         self.runner.run(true)
     }

@@ -41,6 +41,25 @@ fn a_topic_that_is_not_there_is_an_error_with_the_names_that_are() {
     );
 }
 
+/// Next to topics that are there as well. What a pattern matches may come later.
+#[test]
+fn a_name_that_is_not_there_is_an_error_next_to_others_that_are() {
+    let place = place();
+    let run = |topics: &str| {
+        let bridge = ["bridge", "--device", "d", "--bootstrap", "127.0.0.1:1", "--topics", topics];
+        place.run(&[&bridge[..], &["--until-caught-up", "--timeout", "100ms"]].concat()).exits(1).stderr
+    };
+    for topics in ["t,tt", "tt,t*", "tt,z*,t"] {
+        let said = run(topics);
+        assert!(said.contains("no topic here matches edgelog.bridge.topics=tt; the store has t"), "{said}");
+    }
+    assert!(run("z*,tt").contains("no topic here matches edgelog.bridge.topics=z*,tt; the store has t"));
+    for topics in ["t", "t,z*", "?,z?"] {
+        let said = run(topics);
+        assert!(said.contains("the time of --timeout is over"), "{said}");
+    }
+}
+
 #[test]
 fn an_outage_is_one_line_and_what_was_not_sent_is_the_last_one() {
     let done = run_until_timeout(&place(), &[]).exits(1);
