@@ -191,6 +191,9 @@ fn send(args: &Run, ctx: &Context) -> Outcome {
                 return Ok(if is_caught_up { ExitCode::SUCCESS } else { ExitCode::from(DAMAGE) });
             }
             if interrupt::raised() {
+                if let Some(left) = not_sent(&positions) {
+                    warn(left);
+                }
                 return Ok(ExitCode::from(INTERRUPTED));
             }
             let left = not_sent(&positions).unwrap_or_else(|| "it is not known what was sent".to_owned());
@@ -198,6 +201,9 @@ fn send(args: &Run, ctx: &Context) -> Outcome {
         }
         Err(error) if error.needs_decision() => {
             eprintln!("{} {}", Paint::stderr().bad("error:"), said(&error));
+            eprintln!(
+                "`edgelog bridge adopt` decides that a store is the right one; `edgelog bridge help adopt` has more."
+            );
             Ok(ExitCode::from(DECIDE))
         }
         Err(error) => Err(error.into()),

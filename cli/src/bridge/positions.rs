@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use edgelog::TopicPartition;
 use edgelog::bridge::{Admin, BridgeConfig, ClusterPosition, Decision, LogStatus, PositionOf, forget};
+use edgelog::{OffsetSpec, Store, Topic, TopicPartition};
 use serde::Serialize;
 
 use super::keys::KeyArgs;
@@ -27,7 +27,8 @@ pub(super) struct Status {
     /// One JSON object a line, a log each
     #[arg(long)]
     json: bool,
-    /// Exit with 2 where a log of the store is more records behind, or it is not known how many: a health check
+    /// Exit with 2 where a log of the store is more records behind, or it is not known how many: a health check. Looks at
+    /// what the note names, and at what edgelog.bridge.topics names where that is set
     #[arg(long, value_name = "RECORDS")]
     max_lag: Option<u64>,
     /// Give up after so long [default: where no broker answers, socket.connection.setup.timeout.ms]
@@ -89,6 +90,7 @@ topics.";
 pub(super) fn status(args: &Status, ctx: &Context) -> Outcome {
     let config = args.keys.config()?;
     let asks_cluster = config.names_brokers();
+    let to_send = if args.max_lag.is_some() { logs_of(&config, &ctx.attach()?)? } else { Vec::new() };
     let mut rows: BTreeMap<TopicPartition, (Vec<ClusterPosition>, Option<LogStatus>)> = BTreeMap::new();
     if asks_cluster {
         for position in admin_of(config, args.timeout)?.positions()? {
@@ -121,16 +123,39 @@ pub(super) fn status(args: &Status, ctx: &Context) -> Outcome {
     let Some(max_lag) = args.max_lag else { return Ok(ExitCode::SUCCESS) };
     // A log that is not there any more has no records to send.
     let noted = || rows.values().filter_map(|(_, noted)| noted.as_ref()).filter(|log| log.high_watermark.is_some());
-    let behind: Vec<String> =
-        noted().filter(|log| log.lag.is_none_or(|lag| lag > max_lag)).map(|log| log.log.to_string()).collect();
-    if noted().next().is_none() {
-        warn("no bridge has sent anything yet: how far it is behind is not known");
+    let mut lags: BTreeMap<TopicPartition, Option<u64>> = noted().map(|log| (log.log.clone(), log.lag)).collect();
+    if to_send.iter().any(|log| !lags.contains_key(log)) {
+        let store = ctx.attach()?;
+        for log in to_send {
+            lags.entry(log).or_insert_with_key(|log| whole_lag(&store, log));
+        }
+    }
+    let is_behind = |lag: &Option<u64>| lag.is_none_or(|lag| lag > max_lag);
+    let behind: Vec<String> = lags.iter().filter(|(_, lag)| is_behind(lag)).map(|(log, _)| log.to_string()).collect();
+    if lags.is_empty() {
+        warn("no bridge has sent anything of a log that is here: how far it is behind is not known");
     } else if behind.is_empty() {
         return Ok(ExitCode::SUCCESS);
     } else {
         warn(format_args!("more than {} behind: {}", print::counted(max_lag, "record"), behind.join(", ")));
     }
     Ok(ExitCode::from(DAMAGE))
+}
+
+/// The logs of a store that are to be sent.
+fn logs_of(config: &BridgeConfig, store: &Store) -> Result<Vec<TopicPartition>, Failure> {
+    let topics = store.topics()?.into_iter().filter(|topic| config.sends(&topic.name));
+    let of = |topic: Topic| {
+        let Topic { name, partition_ids, .. } = topic;
+        partition_ids.into_iter().map(move |partition| TopicPartition::new(name.as_str(), partition))
+    };
+    Ok(topics.flat_map(of).collect())
+}
+
+/// How many records a log holds; `None` where it cannot be read.
+fn whole_lag(store: &Store, log: &TopicPartition) -> Option<u64> {
+    let log = store.log(&log.topic, log.partition).ok()?;
+    Some(log.reader(OffsetSpec::Earliest).ok()?.lag())
 }
 
 fn admin_of(config: BridgeConfig, timeout: Option<Duration>) -> Result<Admin, Failure> {

@@ -71,6 +71,19 @@ fn an_outage_is_one_line_and_what_was_not_sent_is_the_last_one() {
 }
 
 #[test]
+fn a_bridge_that_is_interrupted_before_it_has_caught_up_says_what_was_not_sent() {
+    let place = place();
+    let bootstrap = dead_address();
+    let run = ["bridge", "--device", "d", "--bootstrap", &bootstrap, "--topics", "t", "--until-caught-up", "--json"];
+    let mut bridge = place.start(&[&run, &SOON[..]].concat());
+    bridge.line_with("retrying");
+    bridge.signal(Signal::TERM);
+    let done = bridge.wait().exits(130);
+    let last = done.stderr.lines().last();
+    assert_eq!(last, Some("warning: up to 3 records of 1 log were not sent: t-0 up to 3"), "{}", done.stderr);
+}
+
+#[test]
 fn each_try_is_reported_where_that_is_asked_for_and_none_where_quiet_is() {
     let place = place();
     let verbose = run_until_timeout(&place, &["-v"]).exits(1);
@@ -110,6 +123,19 @@ fn status_is_a_health_check_by_the_lag_of_each_log() {
     let done = place.run(&["bridge", "status", "--max-lag", "2", "--json"]).exits(2);
     assert_eq!(done.json()[0]["lag"], 3);
     assert!(done.stderr.contains("more than 2 records behind: t-0"), "{}", done.stderr);
+}
+
+/// A topic that is new since the bridge has ended is not named by its note.
+#[test]
+fn status_counts_logs_that_no_bridge_has_met_where_its_topics_are_set() {
+    let place = place();
+    run_until_timeout(&place, &[]).exits(1);
+    place.run_with(&["append", "new"], b"a\nb\nc\nd\n").exits(0);
+    place.run(&["bridge", "status", "--max-lag", "3"]).exits(0);
+    place.run(&["bridge", "status", "--max-lag", "3", "--set", "edgelog.bridge.topics=t"]).exits(0);
+    place.run(&["bridge", "status", "--max-lag", "4", "--set", "edgelog.bridge.topics=*"]).exits(0);
+    let done = place.run(&["bridge", "status", "--max-lag", "3", "--set", "edgelog.bridge.topics=*"]).exits(2);
+    assert!(done.stderr.contains("more than 3 records behind: new-0"), "{}", done.stderr);
 }
 
 /// The messages that a service manager got, up to one that is this.
