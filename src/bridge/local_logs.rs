@@ -182,7 +182,7 @@ impl LocalLogs {
             let is_known = self.unreadable.contains_key(log) || senders.iter().any(|sender| sender.name() == log);
             !is_known && session.config().sends(&log.topic)
         };
-        Ok(changed || known.keys().any(is_new))
+        Ok(changed || !is_away && known.keys().any(is_new))
     }
 
     /// The store as it is now. One that is attached keeps its logs by name, and with them what was there before.

@@ -271,6 +271,26 @@ fn a_store_that_is_removed_and_made_again_under_a_bridge_is_sent_and_locked_for_
     assert_eq!((noted[0].acknowledged.map(|offset| offset.0), noted[0].lag), (Some(15), Some(0)));
 }
 
+/// What is new in it is looked at when all of it is, and not while the bridge's own files are still those before.
+#[test]
+fn a_store_that_was_made_again_with_another_topic_is_not_called_one_without_identities() {
+    let (cluster, device) = (Cluster::new(&["t", "u"]), Device::new());
+    device.append(&values("old", 10), |_| true);
+    let bridge = Running::new(&device, cluster.config(&[("edgelog.bridge.on.new.log", "restart")]));
+    bridge.until_caught_up();
+    std::fs::remove_dir_all(&device.0).unwrap();
+    device.append(&values("new", 15), |_| true);
+    let store = Store::open(&device.0).unwrap();
+    store.create_topic(&NewTopic::new("u")).unwrap();
+    store.log("u", 0).unwrap().append(NewRecord::value(b"first")).unwrap();
+    store.close().unwrap();
+    let events = bridge.until("replaced", |event| matches!(event, BridgeEvent::LogReplaced { .. }));
+    let lacks = |event: &BridgeEvent| matches!(event, BridgeEvent::Waiting { reason: PauseReason::NoIdentity, .. });
+    assert!(!events.iter().any(lacks), "{events:?}");
+    bridge.until_caught_up();
+    assert_eq!((cluster.values("t").len(), cluster.values("u").len()), (25, 1));
+}
+
 /// Seconds lie between the two, in which there is no directory.
 #[test]
 fn a_bridge_waits_for_a_store_that_was_removed_to_be_made_again() {
