@@ -137,19 +137,21 @@ pub(super) fn status(args: &Status, ctx: &Context) -> Outcome {
     } else if behind.is_empty() {
         return Ok(ExitCode::SUCCESS);
     } else {
-        warn(format_args!("more than {} behind: {}", print::counted(max_lag, "record"), behind.join(", ")));
+        let max_lag = print::counted(max_lag, "record");
+        warn(format_args!("more than {max_lag} behind, or not known how far: {}", behind.join(", ")));
     }
     Ok(ExitCode::from(DAMAGE))
 }
 
-/// The logs of a store that are to be sent.
+/// The logs of a store that are to be sent, also those whose directories are gone.
 fn logs_of(config: &BridgeConfig, store: &Store) -> Result<Vec<TopicPartition>, Failure> {
     let topics = store.topics()?.into_iter().filter(|topic| config.sends(&topic.name));
     let of = |topic: Topic| {
         let Topic { name, partition_ids, .. } = topic;
         partition_ids.into_iter().map(move |partition| TopicPartition::new(name.as_str(), partition))
     };
-    Ok(topics.flat_map(of).collect())
+    let missing = store.missing_partitions()?.into_iter().filter(|log| config.sends(&log.topic));
+    Ok(topics.flat_map(of).chain(missing).collect())
 }
 
 /// How many records a log holds; `None` where it cannot be read.
