@@ -34,6 +34,9 @@ use super::transaction_plan::TransactionPlan;
 use crate::kafka::{CoordinatorKey, StopHandle};
 use crate::{Store, TopicPartition};
 
+/// So often is looked at the logs while the next transaction may not begin yet.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// What was done since something was sent last.
 #[derive(Debug, Clone, Copy, Default)]
 struct Reported {
@@ -181,6 +184,8 @@ impl Runner {
         let mut looked = Instant::now();
         let mut reported = Reported::default();
         let mut backoff = self.session.backoff();
+        // When the next transaction may begin, in the time since the bridge began.
+        let mut may_begin = Duration::ZERO;
         loop {
             if stop.is_stopped() {
                 return Ok(self.positions());
@@ -194,6 +199,11 @@ impl Runner {
             }
             self.report_waiting();
             self.session.metrics().place(&self.senders);
+            let early = may_begin.saturating_sub(self.began.elapsed());
+            if !early.is_zero() {
+                stop.wait(early.min(LOOK_EVERY));
+                continue;
+            }
             let since = Instant::now();
             self.follow_the_link()?;
             let plan = self.plan();
@@ -222,7 +232,7 @@ impl Runner {
                     self.planner.went_well();
                     backoff = self.session.backoff();
                     if !until_caught_up && bytes < self.session.config().batch_bytes {
-                        stop.wait(self.pace.due().saturating_sub(self.began.elapsed()));
+                        may_begin = self.pace.due();
                     }
                 }
                 Ended::Again => {

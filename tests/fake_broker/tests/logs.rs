@@ -271,6 +271,20 @@ fn a_store_that_is_removed_and_made_again_under_a_bridge_is_sent_and_locked_for_
     assert_eq!((noted[0].acknowledged.map(|offset| offset.0), noted[0].lag), (Some(15), Some(0)));
 }
 
+/// An hour is far beyond what this test takes.
+#[test]
+fn a_topic_that_is_deleted_is_noticed_while_the_interval_between_transactions_lasts() {
+    let (cluster, device) = (Cluster::new(&["t"]), Device::new());
+    device.append(&values("record", 10), |_| true);
+    let bridge = Running::new(&device, cluster.config(&[("edgelog.bridge.interval.ms", "3600000")]));
+    bridge.until("sent", |event| matches!(event, BridgeEvent::Committed { .. }));
+    let store = Store::open(&device.0).unwrap();
+    store.delete_topic("t").unwrap();
+    store.close().unwrap();
+    let is_deleted = |reason: &PauseReason| matches!(reason, PauseReason::Deleted { not_sent: Some(0) });
+    bridge.until("deleted", |event| matches!(event, BridgeEvent::Waiting { reason, .. } if is_deleted(reason)));
+}
+
 /// What is new in it is looked at when all of it is, and not while the bridge's own files are still those before.
 #[test]
 fn a_store_that_was_made_again_with_another_topic_is_not_called_one_without_identities() {
