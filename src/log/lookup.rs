@@ -100,8 +100,12 @@ impl LogShared {
                     None => break,
                 },
             };
-            // Records that cannot be decoded are reported by the reader who asks for them.
+            // Records that cannot be decoded are reported by the reader who asks for them. Of a batch that holds some,
+            // none counts: it may be that none is given out.
             let Ok(records) = batch.records() else { continue };
+            if !records.clone().all(|record| record.is_ok()) {
+                continue;
+            }
             for record in records.map_while(Result::ok) {
                 if count == skip {
                     return Ok((count, Some(record.offset)));

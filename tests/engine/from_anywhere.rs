@@ -313,3 +313,42 @@ fn a_thinned_batch_that_the_next_segment_overlaps_gives_no_record_twice() {
         attached_and_opened(dir.path(), "thinned and overlapped", false);
     }
 }
+
+/// A batch at the end whose records cannot all be decoded: those before the fault counted, and the last three records
+/// of a log whose end is such were none.
+#[test]
+fn records_of_a_batch_that_cannot_be_decoded_do_not_count_as_the_last_ones() {
+    let dir = TempDir::new();
+    let mut clock = 0;
+    let mut times = || {
+        clock += 1;
+        clock
+    };
+    let bases = [0, 7, 20, 31];
+    let mut batches: Vec<Vec<u8>> = bases.iter().map(|&base| batch(base, &mut times, &[0, 2], 3)).collect();
+    // It says six records, and holds two.
+    let last = batches.last_mut().unwrap();
+    last[57..61].copy_from_slice(&6_i32.to_be_bytes());
+    last[23..27].copy_from_slice(&5_i32.to_be_bytes());
+    let crc = crc32c(&last[CRC_START..]);
+    last[17..21].copy_from_slice(&crc.to_be_bytes());
+    fs::create_dir_all(dir.path().join("t-0")).unwrap();
+    fs::write(dir.path().join(format!("t-0/{:020}.log", 0)), batches.concat()).unwrap();
+    let sound = [0, 2, 7, 9, 20, 22];
+    for is_taken_over in [false, true] {
+        if is_taken_over {
+            ticking().open(dir.path()).unwrap().close().unwrap();
+        }
+        let store = Store::attach(dir.path()).unwrap();
+        let log = store.log("t", 0).unwrap();
+        for count in 1..=6 {
+            let mut reader = log.reader(OffsetSpec::Last(count as u64)).unwrap();
+            let mut seen = Vec::new();
+            while let Some(batch) = reader.next_batch().unwrap() {
+                let records: Result<Vec<_>, _> = batch.records().unwrap().collect();
+                seen.extend(records.into_iter().flatten().map(|record| record.offset.0));
+            }
+            assert_eq!(seen, sound[sound.len() - count..], "the last {count}, taken over {is_taken_over}");
+        }
+    }
+}
