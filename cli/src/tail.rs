@@ -495,7 +495,8 @@ impl Tail<'_> {
         match error {
             Error::CorruptRecord { .. } => {
                 let lost = reader.skip_damage()?;
-                self.tell_finding(&Finding::skipped(&name, &lost, &error))
+                let skipped = Finding::all_skipped(&name, &lost, &error);
+                skipped.iter().try_for_each(|finding| self.tell_finding(finding))
             }
             Error::OffsetOutOfRange { requested, log_start_offset, .. } if requested < log_start_offset => {
                 reader.seek(OffsetSpec::Earliest)?;

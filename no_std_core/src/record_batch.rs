@@ -141,6 +141,13 @@ impl<'a> RecordBatch<'a> {
         Some((Offset(header.base_offset.get()), LeaderEpoch(header.partition_leader_epoch.get())))
     }
 
+    /// How many records the batch at the start of `bytes` says that it has, unchecked. `None` where the header is not
+    /// all there.
+    pub fn peek_count(bytes: &[u8]) -> Option<i32> {
+        let (header, _) = RecordBatchHeader::ref_from_prefix(bytes).ok()?;
+        Some(header.record_count.get())
+    }
+
     /// The size in bytes of the batch at the start of `bytes`, from its first twelve bytes alone (of
     /// seventeen, the magic is checked as well), so that a caller knows how much to read.
     ///

@@ -16,15 +16,16 @@ use edgelog_core::{LeaderEpoch, Offset, Position};
 
 use super::facts::{Listing, LogFacts, Selection, StoreFacts, kept_before, list_logs};
 use super::indexes::IndexCheck;
-use super::log_check::{LogCheck, Meter};
-use super::plan::LogPlan;
-use super::report::{CheckReport, CheckedLog, Finding, Findings, Progress, Severity};
+use super::log_check::{LogCheck, Meter, PassedOver};
+use super::plan::{LogPlan, LostBatches};
+use super::report::{CheckReport, CheckedLog, Finding, Findings, PASSED_OVER, Progress, Severity};
 use super::segment_check::{Flow, SegmentCheck};
 use crate::error::{Error, Result};
 use crate::log::{SavedLog, TopicPartition, fits_in, offsets_in_words};
 use crate::segment::decompressor::Decompressor;
 use crate::segment::file_names;
-use crate::segment::held::{Held, left_of, lost_everywhere};
+use crate::segment::held::{Held, held_nowhere, left_of, lost_everywhere};
+use crate::segment::passed_over::{common, lost_of, take_out};
 use crate::segment::walk::Walker;
 use crate::segment::{HeaderWalk, Window};
 use crate::storage::{Access, DirEntry, LEADS_NOWHERE, LOCK_FILE, Storage};
@@ -35,6 +36,9 @@ use crate::store::{
 
 /// A log that keeps changing under the check is checked so often.
 const ATTEMPTS_MAX: usize = 4;
+/// Of a log that was copied here, [`check_ends`] looks at so many bytes for offsets that do not rise.
+const ENDS_LOOK_BYTES: u64 = 16 << 20;
+
 /// Checks the logs of the store on `storage` that `selection` names, and, where it names all, the store's own files.
 ///
 /// Nothing is changed and no lock is taken: a writer may be at work. `progress` is told how far the check is, about
@@ -209,14 +213,18 @@ impl HiddenCheck {
     /// # Errors
     /// As [`check`].
     pub fn of(&mut self, name: &TopicPartition) -> Result<Vec<Finding>> {
-        let (log, findings, facts) = check_part(&self.storage, name, &mut self.facts, Extent::Hidden)?;
+        let (log, findings, plan) = check_part(&self.storage, name, &mut self.facts, Extent::Hidden)?;
+        let LogPlan { facts, passed_over, .. } = plan;
         let is_end_in_doubt = facts.is_end_in_doubt();
         let point = facts.recovery_point().unwrap_or(log.log_end_offset);
         let is_hidden = |finding: &Finding| {
             // Offsets that no batch can have are above all others; messages of an old format are the readers' to
             // report.
             let is_above = || finding.lost.map_or(!log.needs_decision, |(first, _)| first >= point);
-            finding.severity == Severity::Lost && (finding.position.is_none() || (is_end_in_doubt && is_above()))
+            let mut passed = passed_over.iter().filter(|it| it.path == finding.file && Some(it.lost) == finding.lost);
+            let is_unread = passed.next().map(|passed| passed.is_behind_end);
+            finding.severity == Severity::Lost
+                && (finding.position.is_none() || is_unread.unwrap_or_else(|| is_end_in_doubt && is_above()))
         };
         Ok(findings.into_iter().filter(is_hidden).collect())
     }
@@ -227,7 +235,8 @@ impl HiddenCheck {
 /// record. The findings have [`Severity::Lost`], as those of [`check`].
 ///
 /// Reads the checkpoint once, of each log the names and the ends of its segments, and the last segment where the store
-/// was not closed cleanly.
+/// was not closed cleanly. Of a log that was copied here, which shows no end, it looks through the headers in the first
+/// 16 MiB: offsets have to rise.
 ///
 /// # Errors
 /// As [`check`].
@@ -246,11 +255,11 @@ fn check_part(
     name: &TopicPartition,
     facts: &mut StoreFacts,
     extent: Extent,
-) -> Result<(CheckedLog, Vec<Finding>, LogFacts)> {
+) -> Result<(CheckedLog, Vec<Finding>, LogPlan)> {
     let progress = &mut |_| ControlFlow::Continue(());
     let mut meter = Meter::new(progress, 0);
     let (log, findings, plan) = check_log(storage, name, facts, extent, &mut meter, &mut Decompressor::default())?;
-    Ok((log, findings.list, plan.facts))
+    Ok((log, findings.list, plan))
 }
 
 /// Checks one log, again where its writer changed it meanwhile.
@@ -465,6 +474,7 @@ impl LogCheck<'_, '_> {
                 }
             }
         }
+        self.settle_passed_over(&listing);
         if extent == Extent::Whole {
             self.settle_overlaps(&listing);
             self.swap_files(&listing);
@@ -586,6 +596,32 @@ impl LogCheck<'_, '_> {
                 finding.text.push_str("; another segment holds these offsets, and none is lost");
             }
         });
+    }
+
+    /// Batches that hold, out of order, are copies where their offsets stand elsewhere in the log; else they are lost.
+    fn settle_passed_over(&mut self, listing: &Listing) {
+        let passed = std::mem::take(&mut self.passed);
+        let ranges: Vec<_> = passed.iter().flat_map(|passed| passed.ranges.iter().copied()).collect();
+        if ranges.is_empty() {
+            return;
+        }
+        let files = self.facts.files(&**self.storage, &listing.segments);
+        let mut left = held_nowhere(&**self.storage, files, ranges);
+        let end = self.log.log_end_offset;
+        for PassedOver { path, position, ranges, missing, text, otherwise, is_behind_end } in passed {
+            let found = lost_of(&ranges, common(&left, &ranges), missing, end);
+            match otherwise.filter(|_| found.is_empty()) {
+                // Nothing reads them, and an open keeps them aside.
+                Some(text) if is_behind_end => self.add(Severity::Heals, path, Some(position), None, text),
+                Some(text) => self.lose(path, Some(position), Offset(0), Offset(0), text),
+                None => found.into_iter().for_each(|(first, next)| {
+                    take_out(&mut left, (first, next));
+                    let (path, lost) = (path.clone(), (first, next));
+                    self.plan.passed_over.push(LostBatches { path: path.clone(), lost, is_behind_end });
+                    self.lose(path, Some(position), first, next, format!("{text}; {PASSED_OVER}"));
+                }),
+            }
+        }
     }
 
     /// The offsets of the batches that hold in a `.cut` file and that a salvage would append.
@@ -720,17 +756,32 @@ impl LogCheck<'_, '_> {
     }
 
     /// Whether a segment is known to end as it has to: the last one of a log that was closed cleanly, or one whose
-    /// batches lead up to the next one, by their headers from the last one on that its index names.
-    fn ends_well(&self, base: Offset, path: &str, upper: Option<Offset>) -> bool {
-        let Some(next) = upper else { return self.facts.clean };
+    /// batches lead up to the next one, by their headers from the last one on that its index names. Where holes are
+    /// legal, the offsets only have to rise.
+    fn ends_well(&mut self, base: Offset, path: &str, upper: Option<Offset>) -> bool {
         if !self.facts.contiguous() {
-            // Holes are legal.
-            return true;
+            return (upper.is_some() || self.facts.clean) && self.rises(base, path);
         }
+        let Some(next) = upper else { return self.facts.clean };
         let Ok(mut headers) = HeaderWalk::open(&**self.storage, path) else { return false };
         let [index, time_index] = file_names::index_files(&self.facts.dir, base);
         let indexed = IndexCheck::load(&**self.storage, index, time_index, base).positions().last().copied();
         indexed.into_iter().chain([0]).any(|from| batches_end_at(&mut headers, from) == Some(next))
+    }
+
+    /// Whether the headers of a segment say offsets that rise, as far as they are looked at.
+    fn rises(&mut self, base: Offset, path: &str) -> bool {
+        let Ok(mut headers) = HeaderWalk::open(&**self.storage, path) else { return false };
+        let mut reached = base;
+        while self.ends_looked_at < ENDS_LOOK_BYTES {
+            let Some(batch) = headers.next() else { return headers.is_at_end() };
+            if batch.base_offset() < reached {
+                return false;
+            }
+            reached = batch.next_offset();
+            self.ends_looked_at += batch.size() as u64;
+        }
+        true
     }
 
     fn check_segment(&mut self, base: Offset, path: &str, upper: Option<Offset>) -> Result<Flow> {

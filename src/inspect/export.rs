@@ -14,8 +14,9 @@ use edgelog_core::{
 use super::check::HiddenCheck;
 use super::export_report::{ExportRange, ExportReport};
 use super::facts::{Listing, LogFacts};
+use super::log_check::PassedOver;
 use super::pause;
-use super::report::{Finding, Progress, Severity, undecodable};
+use super::report::{Finding, PASSED_OVER, Progress, Severity, behind_damage, undecodable};
 use super::segment_check::{behind_old_messages, ends_log, is_old_format};
 use super::shared::SharedStorage;
 use crate::error::{DamageKind, Error, Result};
@@ -24,7 +25,8 @@ use crate::segment::built_indexes::BuiltIndexes;
 use crate::segment::built_indexes::write_indexes;
 use crate::segment::decompressor::Decompressor;
 use crate::segment::file_names;
-use crate::segment::held::lost_everywhere;
+use crate::segment::held::{held_nowhere, lost_everywhere};
+use crate::segment::passed_over::{common, lost_of, take_out};
 use crate::segment::sink::Sink;
 use crate::segment::walk::{Cause, Damage, Step, WalkRules, Walker};
 use crate::storage::{Access, DirectoryStorage, DirectoryStorageOptions, Storage, StoreMode};
@@ -184,6 +186,7 @@ impl Export {
                     let position = attached.reader.position().offset;
                     doubted = Some(position);
                     attached = self.attached(name, position, true)?;
+                    attached.reader.set_asked_from(range.from);
                     if report.goes_back(position, attached.reader.position().offset, range) {
                         return Ok(report);
                     }
@@ -191,7 +194,9 @@ impl Export {
                 }
                 Err(error @ Error::CorruptRecord { .. }) => {
                     let range = attached.reader.skip_damage()?;
-                    report.lose(Finding::skipped(name, &range, &error));
+                    for skipped in Finding::all_skipped(name, &range, &error) {
+                        report.lose(skipped);
+                    }
                     continue;
                 }
                 Err(Error::OffsetOutOfRange { requested, log_start_offset, .. }) if requested < log_start_offset => {
@@ -213,6 +218,7 @@ impl Export {
                     pause(EXCHANGED_PAUSE);
                     let position = attached.reader.position().offset;
                     attached = self.attached(name, position, true)?;
+                    attached.reader.set_asked_from(range.from);
                     if report.goes_back(position, attached.reader.position().offset, range) {
                         return Ok(report);
                     }
@@ -401,6 +407,7 @@ impl<'a> Part<'a> {
             reached: None,
             segments: &listing.segments,
             spans: Vec::new(),
+            passed: Vec::new(),
         };
         let exported = exporter.run(topic_id);
         let mut report = std::mem::take(&mut exporter.report);
@@ -456,6 +463,8 @@ struct Exporter<'a> {
     segments: &'a [(Offset, String)],
     /// Of each segment that was gone over, its base offset, the offset that it reaches, and its file.
     spans: Vec<(Offset, Offset, String)>,
+    /// Batches that hold and are passed over.
+    passed: Vec<PassedOver>,
 }
 
 impl Exporter<'_> {
@@ -473,6 +482,7 @@ impl Exporter<'_> {
                 break;
             }
         }
+        self.settle_passed_over();
         let start = if let Some((first, _)) = self.report.offsets {
             first
         } else {
@@ -614,8 +624,45 @@ impl Exporter<'_> {
         };
         let next = damage.next_offset.or(behind).unwrap_or(first_offset);
         self.lose(path, position, first_offset, next, damage.cause.to_string());
+        let passed = if self.facts.contiguous() {
+            Vec::new()
+        } else {
+            walker.sound_between(position, damage.resumes_at.unwrap_or(walker.end()))
+        };
+        if !passed.is_empty() {
+            let text = format!("{}{}; {PASSED_OVER}", damage.cause, behind_damage(None, damage.resumes_at));
+            let path = path.to_owned();
+            let missing = (first_offset, next);
+            self.passed.push(PassedOver {
+                path,
+                position,
+                ranges: passed,
+                missing,
+                text,
+                otherwise: None,
+                is_behind_end: false,
+            });
+        }
         self.reached = Some(next);
         Ok(())
+    }
+
+    /// Batches that hold, out of order, are copies where their offsets stand elsewhere in the log; else they are lost.
+    fn settle_passed_over(&mut self) {
+        let passed = std::mem::take(&mut self.passed);
+        let ranges: Vec<_> = passed.iter().flat_map(|passed| passed.ranges.iter().copied()).collect();
+        if ranges.is_empty() {
+            return;
+        }
+        let files = self.facts.files(self.storage, self.segments);
+        let mut left = held_nowhere(self.storage, files, ranges);
+        let end = self.reached.unwrap_or(Offset(0));
+        for PassedOver { path, position, ranges, missing, text, .. } in passed {
+            for (first, next) in lost_of(&ranges, common(&left, &ranges), missing, end) {
+                take_out(&mut left, (first, next));
+                self.lose(&path, position, first, next, text.clone());
+            }
+        }
     }
 
     fn batch(

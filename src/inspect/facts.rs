@@ -224,6 +224,18 @@ impl LogFacts {
         self.saved.as_ref().map_or(Offset(0), |saved| saved.log_start_offset)
     }
 
+    /// The files of `segments`, each with what its batches are held to.
+    pub(super) fn files<'s>(
+        &'s self,
+        storage: &'s dyn Storage,
+        segments: &'s [(Offset, String)],
+    ) -> impl Iterator<Item = (String, WalkRules)> + 's {
+        segments.iter().enumerate().map(move |(at, (base, path))| {
+            let upper = segments.get(at + 1).map(|(next, _)| *next);
+            (path.clone(), self.walk_rules(storage, *base, upper))
+        })
+    }
+
     /// What the batches of the segment at `base` are held to; `upper`: where the next segment begins.
     pub(super) fn walk_rules(&self, storage: &dyn Storage, base: Offset, upper: Option<Offset>) -> WalkRules {
         let named_ends = match self.origin {

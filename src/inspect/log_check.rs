@@ -11,6 +11,7 @@ use super::plan::LogPlan;
 use super::report::{CheckedLog, Finding, Findings, Progress, Severity};
 use crate::error::{Error, Result};
 use crate::segment::decompressor::Decompressor;
+use crate::segment::passed_over::OffsetRange;
 use crate::storage::Storage;
 
 /// Indexes that are perhaps being written are waited for so often in one log.
@@ -45,6 +46,22 @@ impl<'a> Meter<'a> {
     }
 }
 
+/// Batches that hold and that the log goes on without, met at damage: whether they stand elsewhere is not known yet.
+pub(super) struct PassedOver {
+    pub(super) path: String,
+    pub(super) position: u64,
+    /// The offsets that they have.
+    pub(super) ranges: Vec<OffsetRange>,
+    /// What is lost there in any case.
+    pub(super) missing: OffsetRange,
+    /// What is to be said where they are lost.
+    pub(super) text: String,
+    /// What else is to be said at that place where none of them is.
+    pub(super) otherwise: Option<String>,
+    /// The log ends before them: no reader comes there.
+    pub(super) is_behind_end: bool,
+}
+
 /// One log being checked.
 pub(super) struct LogCheck<'a, 'p> {
     pub(super) storage: &'a Arc<dyn Storage>,
@@ -52,6 +69,10 @@ pub(super) struct LogCheck<'a, 'p> {
     pub(super) is_last_attempt: bool,
     /// Of each segment, the offsets from its base to behind its last batch.
     pub(super) covered: Vec<(Offset, Offset)>,
+    /// So many bytes were looked at for offsets that do not rise.
+    pub(super) ends_looked_at: u64,
+    /// Batches that hold and are passed over.
+    pub(super) passed: Vec<PassedOver>,
     /// What the last batch of the segment before says its epoch is; `None` behind damage.
     pub(super) epoch_before: Option<LeaderEpoch>,
     /// A segment of it cannot be opened or is longer than one can be, or messages of format 0 or 1 are in it: whatever
@@ -87,11 +108,19 @@ impl<'a, 'p> LogCheck<'a, 'p> {
             worst: None,
             needs_decision: false,
         };
-        let plan = LogPlan { facts: facts.clone(), segments: Vec::new(), renames: Vec::new(), new_start: None };
+        let plan = LogPlan {
+            facts: facts.clone(),
+            segments: Vec::new(),
+            renames: Vec::new(),
+            new_start: None,
+            passed_over: Vec::new(),
+        };
         LogCheck {
             storage,
             is_last_attempt: false,
             covered: Vec::new(),
+            ends_looked_at: 0,
+            passed: Vec::new(),
             epoch_before: None,
             is_left_alone: false,
             pauses_left: PAUSES_MAX,

@@ -3,6 +3,7 @@
 use edgelog_core::Offset;
 
 use super::facts::LogFacts;
+use crate::segment::passed_over::OffsetRange;
 
 /// What repair has to do to one segment.
 #[derive(Debug, Clone)]
@@ -26,6 +27,17 @@ pub(super) struct LogPlan {
     pub(super) renames: Vec<(String, String)>,
     /// The log's first segments are gone: it starts here now.
     pub(super) new_start: Option<Offset>,
+    /// Batches that hold, out of order, and whose offsets stand nowhere else.
+    pub(super) passed_over: Vec<LostBatches>,
+}
+
+/// Batches that hold, and that the log goes on without.
+#[derive(Debug, Clone)]
+pub(super) struct LostBatches {
+    pub(super) path: String,
+    pub(super) lost: OffsetRange,
+    /// The log ends before them: no reader comes there.
+    pub(super) is_behind_end: bool,
 }
 
 impl LogPlan {

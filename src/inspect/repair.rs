@@ -23,10 +23,10 @@ use edgelog_core::Offset;
 use super::check::{check_store, in_place_of_the_lock};
 use super::facts::{Listing, LogFacts, Selection, StoreFacts, kept_before, list_logs};
 use super::plan::{LogPlan, SegmentPlan};
-use super::report::{CheckReport, Finding, Progress, Severity};
+use super::report::{CheckReport, Finding, PASSED_OVER, Progress, Severity};
 use super::shared::SharedStorage;
 use crate::error::{Error, Result};
-use crate::log::{Durability, DurablePoint, SavedLog, TopicPartition, wrong_names};
+use crate::log::{Durability, DurablePoint, SavedLog, TopicPartition, offsets_in_words, wrong_names};
 use crate::segment::built_indexes::{build_indexes, remove_indexes, write_indexes};
 use crate::segment::decompressor::Decompressor;
 use crate::segment::file_names;
@@ -375,6 +375,10 @@ fn repair_log(
             }
             for text in in_words(&done) {
                 tell(path.clone(), text);
+            }
+            for passed in plan.passed_over.iter().filter(|passed| passed.path == path) {
+                let offsets = offsets_in_words(passed.lost.0, passed.lost.1);
+                tell(path.clone(), format!("{offsets} are lost to readers: {PASSED_OVER}"));
             }
         }
         rebuild_indexes(storage, facts, segment)?;

@@ -68,6 +68,20 @@ impl Finding {
         Finding { severity, log, file, position, lost, text }
     }
 
+    /// All that a reader of `log` had to skip: as [`skipped`](Finding::skipped), and the batches that hold, out of
+    /// order, whose offsets stand nowhere else ([`LostRange::passed_over`]).
+    pub fn all_skipped(log: &TopicPartition, range: &LostRange, error: &Error) -> Vec<Finding> {
+        let skipped = Finding::skipped(log, range, error);
+        let text = format!("{}; {PASSED_OVER}", skipped.text);
+        let finding = |&lost: &(Offset, Offset)| {
+            let (file, position) = (range.file.clone(), Some(u64::from(range.position)));
+            let (log, text) = (Some(log.clone()), text.clone());
+            Finding { severity: Severity::Lost, log, file, position, lost: Some(lost), text }
+        };
+        let damage = Some(skipped).filter(|damage| damage.lost.is_some() || range.passed_over.is_empty());
+        damage.into_iter().chain(range.passed_over.iter().map(finding)).collect()
+    }
+
     /// The batch of the offsets `first..next` in `log`, of which no record is handed out because `error` kept one from
     /// being decoded, worded as [`check`](super::check()) words it.
     ///
@@ -104,6 +118,10 @@ impl fmt::Display for Finding {
         write!(f, ": {}", self.text)
     }
 }
+
+/// Of batches that hold, and that the log goes on without.
+pub(super) const PASSED_OVER: &str = "the batches of these offsets are valid and out of order, and are passed over: \
+                                      their offsets stand nowhere else";
 
 /// What is wrong with the batch of the offsets `first..next`, whose CRC holds.
 pub(super) fn undecodable(first: Offset, next: Offset, fault: &dyn fmt::Display) -> String {

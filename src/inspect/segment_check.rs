@@ -10,7 +10,7 @@ use edgelog_core::{
 };
 
 use super::indexes::IndexCheck;
-use super::log_check::LogCheck;
+use super::log_check::{LogCheck, PassedOver};
 use super::pause;
 use super::plan::SegmentPlan;
 use super::report::{Severity, behind_damage, not_looked_at, undecodable};
@@ -18,6 +18,7 @@ use crate::codec::CodecError;
 use crate::error::Result;
 use crate::log::offsets_in_words;
 use crate::segment::decompressor::{Decompressor, RecordsFault};
+use crate::segment::passed_over::OffsetRange;
 use crate::segment::walk::{Cause, Damage, Step, Walker};
 use crate::segment::{TooLong, file_names};
 
@@ -351,7 +352,13 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         let behind = self.upper.or(point).unwrap_or(first_offset);
         let next = damage.next_offset.unwrap_or(behind).min(bound);
         text.push_str(&behind_damage(None, damage.resumes_at));
-        self.log.lose(self.path.to_owned(), Some(position), first_offset, next, text);
+        let passed = self.passed_over(position, damage.resumes_at);
+        let is_all = first_offset >= next && !passed.is_empty();
+        let otherwise = is_all.then(|| text.clone());
+        self.pass_over(position, passed, (first_offset, next), text.clone(), otherwise);
+        if !is_all {
+            self.log.lose(self.path.to_owned(), Some(position), first_offset, next, text);
+        }
         self.indexes.skip_to(damage.resumes_at.unwrap_or(self.walker.end()), next);
         self.told_to = next;
         if damage.resumes_at.is_none() {
@@ -366,6 +373,30 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             return Flow::EndOfLog;
         }
         Flow::Continue
+    }
+
+    /// The offsets of the batches that hold from `position` up to where the log goes on, at `resumes_at`. In a log
+    /// without holes what is not read of them is missing, and reported as that.
+    fn passed_over(&mut self, position: u64, resumes_at: Option<u64>) -> Vec<OffsetRange> {
+        if self.log.facts.contiguous() {
+            return Vec::new();
+        }
+        self.walker.sound_between(position, resumes_at.unwrap_or(self.walker.end()))
+    }
+
+    fn pass_over(
+        &mut self,
+        position: u64,
+        ranges: Vec<OffsetRange>,
+        missing: OffsetRange,
+        text: String,
+        otherwise: Option<String>,
+    ) {
+        if !ranges.is_empty() {
+            let path = self.path.to_owned();
+            let is_behind_end = false;
+            self.log.passed.push(PassedOver { path, position, ranges, missing, text, otherwise, is_behind_end });
+        }
     }
 
     /// A batch that is read at another place than it says.
@@ -418,7 +449,11 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             "; the log ends at offset {first_offset}, and the next open keeps the {bytes} bytes behind aside"
         );
         let Some(behind) = behind else {
-            if let Some(next) = whole {
+            let passed = if is_known { Vec::new() } else { self.passed_over(position, None) };
+            if !passed.is_empty() {
+                self.pass_over(position, passed, (first_offset, first_offset), text.clone(), Some(text));
+                self.log.passed.iter_mut().for_each(|passed| passed.is_behind_end |= passed.position == position);
+            } else if let Some(next) = whole {
                 text.push_str(". The batch was written whole: no stop of its writer leaves it like this");
                 self.log.lose(self.path.to_owned(), Some(position), first_offset, next, text);
             } else {

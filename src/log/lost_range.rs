@@ -19,4 +19,8 @@ pub struct LostRange {
     /// Where the search for good batches gave up because its effort was spent: bytes from here on were not
     /// looked at.
     pub unread_from: Option<Position>,
+    /// Other offsets that no reader comes to, from the first to behind the last: in a log that was copied here, batches
+    /// that hold stand out of order, and their offsets stand nowhere else. They may lie before `first_offset` and
+    /// behind `next_offset`.
+    pub passed_over: Vec<(Offset, Offset)>,
 }

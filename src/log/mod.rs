@@ -29,6 +29,7 @@ mod names;
 mod old_format;
 mod open_log;
 mod origin;
+mod passed_over;
 mod preallocate;
 mod proof;
 mod read;

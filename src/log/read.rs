@@ -78,6 +78,10 @@ pub struct Reader {
     has_control: bool,
     /// Offset of the next record to give out.
     position: Offset,
+    /// Where the last seek has led: what lies before was not asked for.
+    asked_from: Offset,
+    /// How often the log was looked through for batches that stand out of order.
+    passed_looks: u32,
     /// Epoch of the last batch given out, or the one that the position came with.
     epoch: Option<LeaderEpoch>,
     /// The segment and place in it where the batch that holds `position` is looked for.
@@ -144,6 +148,8 @@ impl Reader {
             stable: leaves_out.then(Stable::default),
             has_control: false,
             position: Offset(0),
+            asked_from: Offset(0),
+            passed_looks: 0,
             epoch: None,
             place: None,
             cursor,
@@ -201,6 +207,7 @@ impl Reader {
             return Err(Error::OffsetOutOfRange { requested: offset, log_start_offset: start, log_end_offset: end });
         }
         (self.position, self.epoch, self.place, self.damage) = (offset, epoch, None, None);
+        self.asked_from = offset;
         self.in_doubt = None;
         self.generation = self.log.generation.load(Ordering::Acquire);
         self.cursor.release();
@@ -326,6 +333,7 @@ impl Reader {
                 position: Position(0),
                 resumes_at: None,
                 unread_from: None,
+                passed_over: Vec::new(),
             });
         };
         self.cursor.release();
@@ -343,7 +351,11 @@ impl Reader {
             position: place.position,
             resumes_at: None,
             unread_from: found.unread_from,
+            passed_over: Vec::new(),
         };
+        let behind = found.batch.map_or(upper, |(_, base_offset)| base_offset);
+        let end = found.batch.map_or(place.segment.len()?, |(position, _)| position);
+        range.passed_over = self.passed_over(&place.segment, (place.position, end), (due, behind))?;
         if let Some((position, base_offset)) = found.batch {
             range.next_offset = base_offset.max(first_offset);
             range.resumes_at = Some(position);
@@ -354,6 +366,29 @@ impl Reader {
         }
         self.position = range.next_offset;
         Ok(range)
+    }
+
+    /// What was asked for begins at `offset`, where the reader goes on behind it: another one has read up to here.
+    pub(crate) fn set_asked_from(&mut self, offset: Offset) {
+        self.asked_from = offset;
+    }
+
+    /// See [`LogShared::passed_over`]; as far as the reader was asked for these offsets.
+    fn passed_over(
+        &mut self,
+        segment: &Segment,
+        bytes: (Position, Position),
+        missing: (Offset, Offset),
+    ) -> Result<Vec<(Offset, Offset)>> {
+        if self.contiguous {
+            return Ok(Vec::new());
+        }
+        let mut left = self.log.passed_over(segment, bytes, missing, &mut self.passed_looks)?;
+        for (first, _) in &mut left {
+            *first = self.asked_from.max(*first);
+        }
+        left.retain(|(first, next)| first < next);
+        Ok(left)
     }
 
     /// A batch was read that is not given out: stands before it again, and says why.
@@ -369,6 +404,7 @@ impl Reader {
             position,
             resumes_at: behind.as_ref().map(|place| place.position),
             unread_from: None,
+            passed_over: Vec::new(),
         };
         self.position = offset;
         let reached = behind.as_ref().map_or(Reached::Jumped, |place| place.reached);
@@ -488,7 +524,7 @@ impl Reader {
                 Some(DamageKind::WrongOffset { found: base_offset })
             }
             Ok(()) => None,
-            Err(error) => Some(misplaced(error)),
+            Err(error) => Some(DamageKind::Batch(error)),
         };
         if let Err(error) = checked {
             return Err(self.damaged(DamageKind::Batch(error)));
@@ -604,7 +640,7 @@ impl Reader {
                 self.cursor.bytes(&segment, position, end, size)?;
                 Ok(Some(batch.next_offset))
             }
-            Standing::Damage(error) => Err(self.damaged(misplaced(error))),
+            Standing::Damage(error) => Err(self.damaged(DamageKind::Batch(error))),
             // A batch was parsed here: the file is another one by now.
             Standing::Cut { .. } | Standing::Stale | Standing::End => {
                 let available = (end - position) as usize;
@@ -766,14 +802,6 @@ impl Reader {
         self.damage = Some(place);
         self.cursor.release();
         error
-    }
-}
-
-/// The damage that a batch out of its place is.
-fn misplaced(error: DecodeError) -> DamageKind {
-    match error {
-        DecodeError::NotContiguous { found, .. } => DamageKind::WrongOffset { found },
-        error => DamageKind::Batch(error),
     }
 }
 

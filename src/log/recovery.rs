@@ -35,12 +35,14 @@ use super::swap::{end_of_swap, put_in_place, swap_bases};
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::segment::held::lost_everywhere;
+use crate::segment::passed_over::OffsetRange;
 use crate::segment::walk::{WalkRules, Walker};
 use crate::segment::{Cursor, Lent, Segment, SegmentWriter, TooLong, Window, file_names};
 use crate::storage::Access;
 use crate::sync::Ordering;
 
 mod names;
+mod passed;
 mod report;
 mod tail;
 
@@ -100,8 +102,9 @@ pub(crate) fn open(params: &OpenLog) -> Result<(Arc<LogShared>, LogRecovery)> {
     let learner = EpochLearner::default();
     let report_of = &mut report;
     let epoch_before = None;
+    let passed = Vec::new();
     let mut recovery =
-        Recovery { log: &log, writer, params, report: report_of, learner, epoch_before, is_copied, kept_free };
+        Recovery { log: &log, writer, params, report: report_of, learner, epoch_before, is_copied, passed, kept_free };
     let is_open = may_be_clean
         && match far_end {
             Some(position) => recovery.open_far(&listed, position)?,
@@ -161,11 +164,22 @@ struct Recovery<'a> {
     learner: EpochLearner,
     /// The epoch field of the batch that the walk came over last; `None` behind damage.
     epoch_before: Option<LeaderEpoch>,
+    /// Batches that hold and that the log goes on without: where they begin, and their offsets.
+    passed: Vec<PassedOver>,
     /// Offsets below this one are not given out: files of Kafka's log cleaner hold some of them.
     kept_free: Offset,
     /// No checkpoint knows the log, and no file of our own says that it was begun here: what it holds was durable
     /// elsewhere, and no stop of ours has left anything behind its end.
     is_copied: bool,
+}
+
+/// Where batches begin that hold and that the log goes on without, and their offsets.
+struct PassedOver {
+    segment: Arc<Segment>,
+    position: Position,
+    ranges: Vec<OffsetRange>,
+    /// What is lost there in any case.
+    missing: OffsetRange,
 }
 
 /// One batch that a walk came over.
@@ -332,6 +346,7 @@ impl Recovery<'_> {
             segments.push(Arc::new(self.new_segment(reached)?));
             (position, end) = (Position(0), reached);
         }
+        self.report_passed_over(&segments, saved_point, end);
         if end < self.kept_free {
             segments.push(Arc::new(self.new_segment(self.kept_free)?));
             (position, end) = (Position(0), self.kept_free);
@@ -502,15 +517,7 @@ impl Recovery<'_> {
             {
                 continue;
             }
-            let rules = WalkRules {
-                first_offset: Some(base),
-                contiguous: self.log.origin() == Origin::Own,
-                offset_end: bases.get(at + 1).copied().unwrap_or(Offset::MAX),
-                durable_below: saved.offset,
-                durable_position: saved.position_in(base),
-                unbroken_from: self.log.unbroken_from.load(Ordering::Relaxed),
-                named_ends: segment.named_ends(at + 1 == bases.len()),
-            };
+            let rules = self.walk_rules(&segment, bases.get(at + 1).copied(), saved);
             let mut walker = Walker::open(&*self.log.storage, &segment.path(), rules)?;
             let end = walker.valid_end();
             if end > SEGMENT_BYTES_MAX {
@@ -519,6 +526,19 @@ impl Recovery<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What the batches of a segment are held to, before the one that begins at `next_base`.
+    fn walk_rules(&self, segment: &Segment, next_base: Option<Offset>, saved: DurablePoint) -> WalkRules {
+        WalkRules {
+            first_offset: Some(segment.base_offset),
+            contiguous: self.log.origin() == Origin::Own,
+            offset_end: next_base.unwrap_or(Offset::MAX),
+            durable_below: saved.offset,
+            durable_position: saved.position_in(segment.base_offset),
+            unbroken_from: self.log.unbroken_from.load(Ordering::Relaxed),
+            named_ends: segment.named_ends(next_base.is_none()),
+        }
     }
 
     /// Whether the segment that begins at `next` goes on where the one before ended: behind `end` exactly, behind
@@ -698,8 +718,11 @@ impl Recovery<'_> {
                 position: walked.position,
                 resumes_at: found.batch.map(|(position, _)| position),
                 unread_from: found.unread_from,
+                passed_over: Vec::new(),
             });
         }
+        let behind = found.batch.map_or(u64::from(segment.len()?), |(position, _)| u64::from(position));
+        self.pass_over(segment, walked.position, behind, (walked.next_offset, next_offset))?;
         let Some((position, base_offset)) = found.batch else {
             if next_base.is_some() {
                 // The whole rest stays for readers to report; the next segment goes on.
@@ -812,5 +835,6 @@ fn lost_range(
         position,
         resumes_at: None,
         unread_from: None,
+        passed_over: Vec::new(),
     }
 }

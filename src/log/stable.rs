@@ -61,8 +61,10 @@ impl Transactions {
                 }
                 Err(error) if error.is_corrupt() => {
                     let lost = reader.skip_damage()?;
-                    if lost.first_offset < lost.next_offset {
-                        self.doubt(lost.first_offset);
+                    let passed = lost.passed_over.iter().map(|range| range.0);
+                    let first = passed.chain([lost.first_offset]).min().unwrap_or(lost.first_offset);
+                    if lost.first_offset < lost.next_offset || !lost.passed_over.is_empty() {
+                        self.doubt(first);
                         self.bound_memory(log)?;
                     }
                     self.walked_to = self.walked_to.max(lost.next_offset);

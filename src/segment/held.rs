@@ -3,6 +3,7 @@
 
 use edgelog_core::Offset;
 
+use super::passed_over::{OffsetRange, joined, take_out};
 use super::walk::{Step, WalkRules, Walker};
 use crate::error::Result;
 use crate::storage::Storage;
@@ -73,6 +74,34 @@ pub(crate) fn lost_everywhere<'s>(
         left = left.into_iter().flat_map(|range| left_of(range, &held.ranges)).collect();
     }
     left.first().zip(left.last()).map(|(first, last)| (first.0, last.1))
+}
+
+/// What of `ranges` no reader gives out of the files: `files` are all that the log holds, each with what its batches
+/// are held to.
+pub(crate) fn held_nowhere(
+    storage: &dyn Storage,
+    files: impl Iterator<Item = (String, WalkRules)>,
+    ranges: Vec<OffsetRange>,
+) -> Vec<OffsetRange> {
+    let mut left = joined(ranges);
+    for (path, rules) in files {
+        let Ok(mut walker) = Walker::open(storage, &path, rules) else { continue };
+        while !left.is_empty() {
+            match walker.next() {
+                Step::Batch { .. } if walker.batch().record_count() > 0 => {
+                    take_out(&mut left, (walker.batch().base_offset(), walker.next_offset()));
+                }
+                Step::Batch { .. } => {}
+                Step::Damage(damage) => {
+                    if let Some(batch) = damage.wrong_base.filter(|_| damage.is_read) {
+                        take_out(&mut left, (batch.base_offset, batch.next_offset));
+                    }
+                }
+                Step::Zeros { .. } | Step::End => break,
+            }
+        }
+    }
+    left
 }
 
 #[cfg(test)]

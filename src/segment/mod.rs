@@ -16,6 +16,7 @@ mod index_state;
 mod indexes;
 mod log_file;
 mod named_ends;
+pub(crate) mod passed_over;
 pub(crate) mod rewrite;
 pub(crate) mod segment_files;
 pub(crate) mod sink;

@@ -9,6 +9,7 @@ use edgelog_core::{
     Plausible, RecordBatch, Resync, Standing, batch_at, displaced_batch, resync, written_whole,
 };
 
+use super::passed_over::{OffsetRange, sound_between};
 use super::{NamedEnds, Window};
 use crate::error::{Error, Result};
 use crate::storage::{Access, Storage, StorageFile};
@@ -432,6 +433,11 @@ impl Walker {
             Resync::OutOfEffort { unread_from } => (self.search_hints(unread_from), Some(unread_from)),
             Resync::Nothing => (None, None),
         }
+    }
+
+    /// The offsets of the batches with records that hold in the bytes `from..to`. See [`sound_between`].
+    pub(crate) fn sound_between(&mut self, from: u64, to: u64) -> Vec<OffsetRange> {
+        sound_between(&mut self.window, (from, to))
     }
 
     /// Whether a batch stands at `position` that holds in all but the offsets that it claims.

@@ -15,6 +15,7 @@ mod known_end;
 mod log;
 mod one_writer;
 mod other_files;
+mod out_of_order;
 mod poll_descriptor;
 mod store_files;
 mod stress;

@@ -97,7 +97,15 @@ impl Reader {
                 continue;
             }
             match self.log.resync(&segment, at, expected, upper)?.batch {
-                Some((position, base_offset)) if base_offset <= target => (at, expected) = (position, base_offset),
+                Some((position, base_offset)) if base_offset <= target => {
+                    // What is passed over there may be of the offsets that were asked for.
+                    let passes = target < Offset::MAX
+                        && !self.passed_over(&segment, (at, position), (expected, base_offset))?.is_empty();
+                    if passes {
+                        break;
+                    }
+                    (at, expected) = (position, base_offset);
+                }
                 _ => break,
             }
         }

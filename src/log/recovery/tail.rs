@@ -36,6 +36,10 @@ impl Recovery<'_> {
         if let Some(next) = lost_before {
             self.report.lost.push(lost_range(&self.log.dir, Some(segment), next_offset, next, position));
         }
+        if self.is_whole() {
+            let len = u64::from(segment.len()?);
+            self.pass_over(segment, position, len, (next_offset, lost_before.unwrap_or(next_offset)))?;
+        }
         self.cut_tail(segment, position, to_the_end)
     }
 
