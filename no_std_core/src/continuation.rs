@@ -112,10 +112,15 @@ impl Continuation<'_> {
     /// Where offsets need only rise, two fields can say too much, and then hide what follows: a base offset, which no
     /// checksum covers, and the last offset of a batch that compaction has thinned out. So a batch that jumps, or that
     /// has fewer records than offsets, is compared with what stands behind it. One behind which nothing stands is held
-    /// to its end where that is known (`displaced`).
+    /// to its end where that is known (`displaced`), and so is the last durable one of a log without holes.
     pub fn judge_at(&self, bytes: &mut impl SegmentBytes, position: u64, effort: &mut Effort) -> Standing {
         if self.contiguous {
-            return self.judge_by_itself(bytes, position, effort);
+            return match self.judge_by_itself(bytes, position, effort) {
+                Standing::Damage(error) if position < self.durable_position => {
+                    self.displaced(bytes, position).unwrap_or(Standing::Damage(error))
+                }
+                standing => standing,
+            };
         }
         // What the batch says is not asked where it is known.
         let at_point = position < self.durable_position;
@@ -137,7 +142,8 @@ impl Continuation<'_> {
         let (claimed, epoch) = RecordBatch::peek_place(header)?;
         let end = position + RecordBatch::peek_size(header).ok()? as u64;
         let is_at_point = end == self.durable_position;
-        let may_be_named = self.durable_below == 0 && self.offset_end == Offset::MAX && end == bytes.end();
+        let may_be_named =
+            !self.contiguous && self.durable_below == 0 && self.offset_end == Offset::MAX && end == bytes.end();
         if !is_at_point && !may_be_named {
             return None;
         }
@@ -148,7 +154,9 @@ impl Continuation<'_> {
         } else if !bytes.names_end(batch.next_offset, true) {
             return None;
         }
-        let is_displaced = batch.base_offset >= self.next_offset && batch.base_offset != claimed;
+        let is_due =
+            if self.contiguous { batch.base_offset == self.next_offset } else { batch.base_offset >= self.next_offset };
+        let is_displaced = is_due && batch.base_offset != claimed;
         is_displaced.then_some(Standing::Batch { batch, epoch, right_epoch: None, is_displaced })
     }
 
@@ -400,6 +408,33 @@ mod tests {
             Standing::Batch { batch, .. } => batch.next_offset,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// In a log without holes, what the offset that is due and the recovery point agree on is what the batch has.
+    #[test]
+    fn the_last_durable_batch_of_a_log_without_holes_is_held_to_both_its_ends() {
+        let mut bytes = batch_of(Offset(30), 3);
+        let end = bytes.len() as u64;
+        let known = Continuation { durable_below: Offset(33), durable_position: end, epochs: None, ..due(Offset(30)) };
+        let mut standing = |claimed: i64, due: Continuation<'_>| {
+            bytes[..8].copy_from_slice(&claimed.to_be_bytes());
+            match due.judge_at(&mut &bytes[..], 0, &mut Effort::for_segment(end)) {
+                Standing::Batch { batch, is_displaced, .. } => Some((batch.base_offset.0, is_displaced)),
+                _ => None,
+            }
+        };
+        for claimed in [29, 31, 33, 1 << 41, -1, i64::MIN, i64::MAX] {
+            assert_eq!(standing(claimed, known), Some((30, true)), "{claimed}");
+            assert_eq!(standing(claimed, Continuation { durable_below: Offset(34), ..known }), None, "{claimed}");
+            assert_eq!(standing(claimed, Continuation { durable_position: end + 1, ..known }), None, "{claimed}");
+        }
+        assert_eq!(standing(30, known), Some((30, false)));
+        bytes[70] ^= 1;
+        let damaged = Continuation { check_crc: true, ..known };
+        assert!(matches!(
+            damaged.judge_at(&mut &bytes[..], 0, &mut Effort::for_segment(end)),
+            Standing::Damage(DecodeError::BadCrc { .. })
+        ));
     }
 
     #[test]

@@ -477,7 +477,7 @@ impl LogShared {
                     break;
                 }
                 // What is known of its end may say that its base offset alone is damaged.
-                Judgement::Damage(_) if !due.contiguous && may_be_displaced(at, &due) => None,
+                Judgement::Damage(_) if may_be_displaced(at, &due) => None,
                 Judgement::Stale { .. } | Judgement::End | Judgement::Damage(_) => break,
             };
             let due = Continuation { epochs: None, ..due };

@@ -531,7 +531,8 @@ impl Reader {
         }
         // In a log whose offsets need only rise, the way here may know better than the batch where it belongs.
         if let Some(source) = misplaced.filter(|_| contiguous || expected.is_none()) {
-            return Err(self.damaged(source));
+            let displaced = if contiguous { self.displaced(position, len)? } else { None };
+            return displaced.ok_or_else(|| self.damaged(source));
         }
         if !contiguous && base_offset > self.position && self.check_hopped()? {
             return Ok(Step::Moved);
@@ -594,7 +595,15 @@ impl Reader {
     fn displaced(&mut self, position: Position, len: Position) -> Result<Option<Step>> {
         let place = self.place.as_ref().expect("in a segment");
         let (segment, Some(expected)) = (Arc::clone(&place.segment), place.expected) else { return Ok(None) };
-        let found = self.standing_at(&segment, position, len, expected);
+        let bounds = (segment.base_offset, self.log.base_after(segment.base_offset));
+        let due = Continuation {
+            check_crc: true,
+            durable_below: self.log.recovery_point.load(Ordering::Acquire),
+            durable_position: self.log.durable_position(segment.base_offset),
+            ..Reader::due(&self.log, self.contiguous, bounds, expected)
+        };
+        let mut lent = Lent { cursor: &mut self.cursor, segment: &segment, end: len };
+        let found = due.judge_at(&mut lent, u64::from(position), &mut Effort::for_segment(u64::from(len)));
         let Standing::Batch { batch, epoch, is_displaced: true, .. } = found else { return Ok(None) };
         let size = (batch.end - batch.position) as usize;
         self.cursor.bytes(&segment, position, len, size)?;

@@ -152,8 +152,10 @@ fn the_last_batch_behind_damage_is_never_read_at_a_wrong_offset() {
             fs::write(&path, &bytes).unwrap();
 
             let case = format!("{claimed_by} in {base}");
-            let sound: Vec<_> = (0..51).filter(|&n| n < right - 3 || n >= right + 3).collect();
-            let lost = vec![(right - 3, right + 3)];
+            // Where the checkpoint says that it ends, it is known where it begins: it is read there.
+            let good_again = if base == 45 { right } else { right + 3 };
+            let sound: Vec<_> = (0..51).filter(|&n| n < right - 3 || n >= good_again).collect();
+            let lost = vec![(right - 3, good_again)];
             let seen = attached(dir.path());
             assert_eq!((seen.offsets(), &seen.lost), (sound.clone(), &lost), "{case}");
             assert!(seen.records.iter().all(|(offset, is)| *is == value(*offset)), "{case}: {seen:?}");
@@ -313,6 +315,52 @@ fn the_last_batch_of_a_copied_log_is_read_where_it_ends() {
                 (log.records as usize, log.log_end_offset.0),
                 (sound.records.len(), right + if is_appended_to { 1 } else { 3 })
             );
+            assert_eq!(lost_to_the_open(dir.path()), [], "{case}");
+            assert_eq!(repaired(dir.path()), sound, "{case}");
+            assert_eq!(opened(dir.path()), sound, "{case}");
+            assert_eq!(check(dir.path()).worst.filter(|&worst| worst > Severity::Note), None, "{case}");
+        }
+    }
+}
+
+/// The last batch of a log that was written here, closed cleanly or not: it ends where the checkpoint says, and begins
+/// where the batch before ends. Readers called it lost, and so did the open.
+#[test]
+fn the_last_batch_of_a_log_that_was_written_here_is_read_where_it_belongs() {
+    for is_closed in [true, false] {
+        for claimed in [0, 45, 47, 49, 51, 1 << 41, -5, i64::MIN, i64::MAX] {
+            let dir = TempDir::new();
+            own(dir.path());
+            if !is_closed {
+                // The mark of a clean close goes with the first change of the store.
+                let store = ticking().open(dir.path()).unwrap();
+                store.create_topic(&NewTopic::new("other")).unwrap();
+                store.log("other", 0).unwrap().append(NewRecord::value(b"v")).unwrap();
+                store.abandon();
+            }
+            let sound = attached(dir.path());
+            assert_eq!(sound.offsets(), (0..51).collect::<Vec<_>>());
+            let path = segment(dir.path(), 45);
+            let mut bytes = fs::read(&path).unwrap();
+            let places = places(&bytes);
+            let last = places[places.len() - 2];
+            let epoch = RecordBatch::parse(&bytes[last..]).unwrap().partition_leader_epoch();
+            stamp_base(&mut bytes[last..], Offset(claimed), epoch);
+            fs::write(&path, &bytes).unwrap();
+
+            let case = format!("{claimed}, closed {is_closed}");
+            assert_eq!(attached(dir.path()), sound, "{case}");
+            let store = Store::attach(dir.path()).unwrap();
+            let log = store.log("t", 0).unwrap();
+            for from in 0..51 {
+                let behind = read(&log, OffsetSpec::Offset(Offset(from)));
+                assert_eq!(behind.records, sound.records[from as usize..], "{case}, from {from}");
+            }
+            assert_eq!(read(&log, OffsetSpec::Last(2)).offsets(), [49, 50], "{case}");
+            drop((log, store));
+            let report = check(dir.path());
+            assert_eq!(report.worst, Some(Severity::Heals), "{case}: {report:?}");
+            assert!(inspect::check_ends(&storage(dir.path()), &Selection::all()).unwrap().is_empty(), "{case}");
             assert_eq!(lost_to_the_open(dir.path()), [], "{case}");
             assert_eq!(repaired(dir.path()), sound, "{case}");
             assert_eq!(opened(dir.path()), sound, "{case}");
