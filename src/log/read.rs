@@ -447,11 +447,15 @@ impl Reader {
         }
         if self.stable.is_some() {
             self.learn_stable_end()?;
-        } else if !self.log.refresh()? {
-            self.log.check_last_segment()?;
-            return Ok(false);
+        } else {
+            self.log.refresh()?;
         }
-        Ok(self.position < self.bound())
+        // Another look may have come before this one and moved the bound: what it found is not the end.
+        let is_more = self.position < self.bound();
+        if !is_more && self.stable.is_none() {
+            self.log.check_last_segment()?;
+        }
+        Ok(is_more)
     }
 
     /// The list of segments is another one since a truncation: stands the position in the same history still?

@@ -214,6 +214,42 @@ fn a_copy_of_a_sealed_segment_that_holds_more_than_the_original_takes_its_place(
     }
 }
 
+/// The names are looked at when a reader meets damage, and the attached log then begins again before its end.
+#[test]
+fn a_reader_that_begins_behind_a_copy_and_damage_reads_on_to_the_end() {
+    let own = own(19);
+    let last = *own.bases.last().unwrap();
+    for (what, files) in &own.stores {
+        let mut files = files.clone();
+        let bytes = files[&path(last)].clone();
+        let first_len = 12 + usize::try_from(u32::from_be_bytes(bytes[8..12].try_into().unwrap())).unwrap();
+        let noise: Vec<u8> = (1..61).collect();
+        files.insert(path(last), [&bytes[..first_len], &noise, &bytes[first_len..]].concat());
+        files.insert(path(last - 1), bytes);
+        let whole = attached_from(&files, 0);
+        assert!(whole.contains(&(last + 2 * BATCH)), "{what}: {whole:?}");
+        for from in last - BATCH..own.end {
+            let expected: Vec<i64> = whole.iter().copied().filter(|&offset| offset >= from).collect();
+            assert_eq!(attached_from(&files, from), expected, "{what}, from {from}");
+        }
+    }
+}
+
+/// What a reader of an attached log gives out from an offset on, over what is lost.
+fn attached_from(files: &Files, from: i64) -> Vec<i64> {
+    let store = ticking().attach_on(storage_of(files)).unwrap();
+    let mut reader = store.log("t", 0).unwrap().reader(OffsetSpec::Offset(Offset(from))).unwrap();
+    let mut offsets = Vec::new();
+    loop {
+        match reader.next_batch() {
+            Ok(Some(batch)) => offsets.extend(batch.records().unwrap().map(|record| record.unwrap().offset.0)),
+            Ok(None) => return offsets,
+            Err(error) if error.is_corrupt() => drop(reader.skip_damage().unwrap()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 #[test]
 fn a_renamed_segment_is_read_at_the_offsets_of_its_batches() {
     let own = own(14);
