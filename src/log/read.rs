@@ -97,6 +97,8 @@ pub struct Reader {
     epoch_range: Range<Offset>,
     /// Where damage was met: reading stays there until `skip_damage` or `seek`.
     damage: Option<Place>,
+    /// Behind the damage that was skipped last: a walk in its segment begins there, and meets none of it again.
+    resumed: Option<Place>,
     /// Records of a transaction in doubt that reading stays at, and the place behind them.
     in_doubt: Option<(LostRange, Option<Place>)>,
     /// What is polled in the place of waiting, once somebody asked for it.
@@ -159,6 +161,7 @@ impl Reader {
             table_epoch: None,
             epoch_range: Offset(0)..Offset(0),
             damage: None,
+            resumed: None,
             in_doubt: None,
             signal: None,
         }
@@ -208,7 +211,7 @@ impl Reader {
         }
         (self.position, self.epoch, self.place, self.damage) = (offset, epoch, None, None);
         self.asked_from = offset;
-        self.in_doubt = None;
+        (self.resumed, self.in_doubt) = (None, None);
         self.generation = self.log.generation.load(Ordering::Acquire);
         self.cursor.release();
         Ok(())
@@ -361,6 +364,7 @@ impl Reader {
             range.resumes_at = Some(position);
             let (segment, expected, reached) = (place.segment, Some(base_offset), Reached::Walked);
             self.place = Some(Place { segment, position, expected, reached });
+            self.resumed.clone_from(&self.place);
         } else {
             self.place = next_segment.map(Place::at_start);
         }
@@ -463,7 +467,7 @@ impl Reader {
         // An attached log that begins anew is looked at again from the start of a segment: waits until that is done.
         self.log.refresh()?;
         self.generation = self.log.generation.load(Ordering::Acquire);
-        (self.place, self.in_doubt) = (None, None);
+        (self.place, self.resumed, self.in_doubt) = (None, None, None);
         self.cursor.release();
         (self.epoch_range, self.bounds) = (Offset(0)..Offset(0), NO_BOUNDS);
         if let Some(epoch) = self.epoch {

@@ -127,7 +127,8 @@ pub enum ConsumerError {
         reason: String,
     },
 
-    /// The records before an offset are not durable, and cannot be made so from here. Nothing was committed or set aside.
+    /// The records before an offset are not durable, and cannot be made so from here. Nothing was committed, or set
+    /// aside.
     #[error("{log}: the records before offset {offset} are not durable: only what lies below {durable} is")]
     NotDurable {
         /// The partition.

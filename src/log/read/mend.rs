@@ -44,7 +44,14 @@ impl Reader {
         if damage.expected.is_none() {
             self.correct_indexes(&damage.segment)?;
         }
-        let from = if is_walked { damage.clone() } else { Place::at_start(Arc::clone(&damage.segment)) };
+        let is_before = |place: &&Place| {
+            place.segment.base_offset == damage.segment.base_offset && place.position <= damage.position
+        };
+        let from = match self.resumed.as_ref().filter(is_before) {
+            _ if is_walked => damage.clone(),
+            Some(resumed) => resumed.clone(),
+            None => Place::at_start(Arc::clone(&damage.segment)),
+        };
         let place = match self.walk(from, self.position)? {
             // Looked at there: it may say other offsets than it has, and the error what stands there.
             Walked::Batch(place) | Walked::Stopped(place) => Place { reached: Reached::Damaged, ..place },
@@ -59,7 +66,7 @@ impl Reader {
 
     /// Retention took the segment between looking it up and reading it: the error that says so.
     fn behind_retention(&mut self, error: Error) -> Result<Error> {
-        (self.place, self.damage) = (None, None);
+        (self.place, self.damage, self.resumed) = (None, None, None);
         self.cursor.release();
         let start = self.log.log_start_offset.load(Ordering::Acquire);
         self.log.forget_missing_segments()?;
