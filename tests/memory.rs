@@ -157,8 +157,10 @@ fn appends_do_not_allocate_in_the_steady_state() {
                 };
                 many();
                 let found = allocations(|| (0..appends / 4).for_each(|_| many()));
+                // Room is reserved by bytes, and a batch has those of twenty records: a little later or earlier in the
+                // file, one reservation more falls in here. (12 for 500 batches where words have 32 bits.)
                 assert!(
-                    found <= appends / 4 / ONCE_IN + 1,
+                    found <= appends / 4 / ONCE_IN + 3,
                     "{mode}, {compression}, {durability:?}: {found} in batches"
                 );
             }
