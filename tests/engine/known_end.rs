@@ -134,6 +134,16 @@ fn repaired(dir: &Path) -> Seen {
     attached(copy.path())
 }
 
+/// Gives the last batch in the file another base offset, which no checksum covers.
+fn claim_of_last_batch(path: &Path, claimed: i64) {
+    let mut bytes = fs::read(path).unwrap();
+    let places = places(&bytes);
+    let last = places[places.len() - 2];
+    let epoch = RecordBatch::parse(&bytes[last..]).unwrap().partition_leader_epoch();
+    stamp_base(&mut bytes[last..], Offset(claimed), epoch);
+    fs::write(path, &bytes).unwrap();
+}
+
 /// Two faults at once: one batch is damaged, and the base offset of the next, the last of its segment, is another one.
 /// It was believed, and its records were given out at wrong offsets.
 #[test]
@@ -288,12 +298,7 @@ fn the_last_batch_of_a_copied_log_is_read_where_it_ends() {
             assert_eq!(sound.records.len(), 9 + usize::from(is_appended_to));
             // The records of the copy are old: what is appended begins a segment.
             let path = segment(dir.path(), if is_appended_to { right } else { 0 });
-            let mut bytes = fs::read(&path).unwrap();
-            let places = places(&bytes);
-            let last = places[places.len() - 2];
-            let epoch = RecordBatch::parse(&bytes[last..]).unwrap().partition_leader_epoch();
-            stamp_base(&mut bytes[last..], Offset(claimed), epoch);
-            fs::write(&path, &bytes).unwrap();
+            claim_of_last_batch(&path, claimed);
 
             let case = format!("{claimed} for {right} in {bases:?}");
             let seen = attached(dir.path());
@@ -341,12 +346,7 @@ fn the_last_batch_of_a_log_that_was_written_here_is_read_where_it_belongs() {
             let sound = attached(dir.path());
             assert_eq!(sound.offsets(), (0..51).collect::<Vec<_>>());
             let path = segment(dir.path(), 45);
-            let mut bytes = fs::read(&path).unwrap();
-            let places = places(&bytes);
-            let last = places[places.len() - 2];
-            let epoch = RecordBatch::parse(&bytes[last..]).unwrap().partition_leader_epoch();
-            stamp_base(&mut bytes[last..], Offset(claimed), epoch);
-            fs::write(&path, &bytes).unwrap();
+            claim_of_last_batch(&path, claimed);
 
             let case = format!("{claimed}, closed {is_closed}");
             assert_eq!(attached(dir.path()), sound, "{case}");
