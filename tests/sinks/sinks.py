@@ -264,6 +264,8 @@ DATABASES = {"sqlite": Sqlite, "postgresql": Postgresql}
 class Child:
     """A process whose lines are read as it prints them."""
 
+    running = []
+
     def __init__(self, *arguments):
         self.arguments = arguments
         self.process = subprocess.Popen(
@@ -278,6 +280,7 @@ class Child:
         self.readers = [threading.Thread(target=read, daemon=True) for read in (self.read_lines, self.read_errors)]
         for reader in self.readers:
             reader.start()
+        Child.running.append(self)
 
     def read_lines(self):
         for line in self.process.stdout:
@@ -295,6 +298,8 @@ class Child:
         code = self.process.wait(RUN_SECONDS_MAX)
         for reader in self.readers:
             reader.join()
+        if self in Child.running:
+            Child.running.remove(self)
         return code
 
     def expect(self, code):
@@ -399,6 +404,53 @@ def one_way(name, database, positions, store, to, kills, seed):
     return f"{killed} kills, {len(found.readings)} rows, {again} records counted again, {dead} dead letters"
 
 
+def carried_out(psql):
+    """Waits until the server has carried out what was written to it."""
+    psql.stdin.write("\\echo it holds\n")
+    psql.stdin.flush()
+    while (line := psql.stdout.readline()) != "it holds\n":
+        if not line:
+            raise Broken(f"psql ended with {psql.wait()}")
+
+
+def commit_once_awaited(psql, database, to, consumer):
+    """Commits the transaction of `psql` once the consumer waits for it."""
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    deadline = time.monotonic() + RUN_SECONDS_MAX
+    while database.rows(to, waiting) != [(1,)]:
+        if consumer.process.poll() is not None or time.monotonic() > deadline:
+            consumer.kill()
+            raise Broken(f"it does not wait for the transaction before\n{tail(consumer.errors)}")
+        time.sleep(0.02)
+    psql.stdin.write("COMMIT;\n")
+    psql.stdin.close()
+    if psql.wait(RUN_SECONDS_MAX) != 0:
+        raise Broken(f"psql ended with {psql.returncode}")
+
+
+def tables_are_being_made(database, store):
+    """A process that was killed was making the tables, and its transaction goes on in the server."""
+    source = (HERE.parent.parent / "examples/sinks/src/postgresql.rs").read_text()
+    statements = re.findall(r"CREATE TABLE [^;]*;", source)
+    for count in range(1, len(statements) + 1):
+        to = database.new()
+        psql = database.session(to)
+        try:
+            psql.stdin.write(f"BEGIN; {' '.join(statements[:count])}\n")
+            carried_out(psql)
+            consumer = Child("postgresql", store, to, "--positions", "sink", "--until-caught-up")
+            commit_once_awaited(psql, database, to, consumer)
+        finally:
+            psql.kill()
+            psql.wait()
+        consumer.expect(0)
+        if len(found := database.rows(to, "SELECT device FROM devices")) != len(DEVICES) * PARTITIONS:
+            raise Broken(f"behind {count} tables: there are readings of the devices {found}")
+    return f"{len(statements)} tables"
+
+
 def a_transaction_goes_on(database, store, to):
     """The last transaction of a process that was killed goes on in the server while the next process has begun: it had
     sent its COMMIT. The next one has read the position of before, and may not write those records again.
@@ -417,32 +469,24 @@ def a_transaction_goes_on(database, store, to):
         psql.stdin.write(f"INSERT INTO readings VALUES {', '.join(map(str, rows))};\n")
         for device, count in counts.items():
             psql.stdin.write(f"UPDATE devices SET readings = readings + {count} WHERE device = '{device}';\n")
-        psql.stdin.write("\\echo it holds\n")
-        psql.stdin.flush()
-        while (line := psql.stdout.readline()) != "it holds\n":
-            if not line:
-                raise Broken(f"psql ended with {psql.wait()}")
+        carried_out(psql)
         consumer = Child("postgresql", store, to, "--positions", "sink", "--until-caught-up")
-        deadline = time.monotonic() + RUN_SECONDS_MAX
-        waiting = (
-            "SELECT count(*) FROM pg_stat_activity"
-            " WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        )
-        while database.rows(to, waiting) != [(1,)]:
-            if consumer.process.poll() is not None or time.monotonic() > deadline:
-                consumer.kill()
-                raise Broken(f"it does not wait for the transaction before\n{tail(consumer.errors)}")
-            time.sleep(0.02)
-        psql.stdin.write("COMMIT;\n")
-        psql.stdin.close()
-        if psql.wait(RUN_SECONDS_MAX) != 0:
-            raise Broken(f"psql ended with {psql.returncode}")
+        commit_once_awaited(psql, database, to, consumer)
     finally:
         psql.kill()
         psql.wait()
     consumer.expect(0)
     compare(want, content(database, to, store), "sink")
     return f"{len(rows)} rows of the transaction before"
+
+
+def run(checks, *check):
+    """One check. Where it is broken, its processes end with it: they would write into what the next one reads."""
+    try:
+        return checks.run(*check)
+    finally:
+        for child in list(Child.running):
+            child.kill()
 
 
 def main():
@@ -466,9 +510,10 @@ def main():
                         store, to = scratch / f"{name}-{positions}", database.new()
                         what = f"into {name}, positions in the {positions}"
                         where = (store, to, args.kills, args.seed)
-                        is_right = checks.run(what, one_way, name, database, positions, *where) is not None
+                        is_right = run(checks, what, one_way, name, database, positions, *where) is not None
                     if name == "postgresql" and is_right:
-                        checks.run("a transaction goes on", a_transaction_goes_on, database, store, to)
+                        run(checks, "a transaction goes on", a_transaction_goes_on, database, store, to)
+                        run(checks, "the tables are being made", tables_are_being_made, database, store)
                 finally:
                     database.stop()
     return checks.finish()

@@ -1,6 +1,7 @@
 //! Readings in PostgreSQL.
 
 use edgelog::{LeaderEpoch, Offset, OffsetAndEpoch, TopicPartition};
+use postgres::error::SqlState;
 use postgres::{Client, NoTls};
 
 use crate::reading::Batch;
@@ -39,9 +40,25 @@ impl Postgresql {
         // A transaction has to survive a power cut before its records are committed, also where the server's own
         // configuration would rather be fast.
         client.batch_execute("SET synchronous_commit = on")?;
-        client.batch_execute(TABLES)?;
+        create_tables(&mut client)?;
         Ok(Postgresql(client))
     }
+}
+
+/// `IF NOT EXISTS` does not see what an open transaction creates: the statement waits for its commit, and is refused
+/// then. The transaction may be that of a process that was killed, which goes on in the server.
+fn create_tables(client: &mut Client) -> Outcome<()> {
+    loop {
+        match client.batch_execute(TABLES) {
+            // There is one more table now than before, so that this ends.
+            Err(error) if exists(error.code()) => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
+fn exists(code: Option<&SqlState>) -> bool {
+    code == Some(&SqlState::UNIQUE_VIOLATION) || code == Some(&SqlState::DUPLICATE_TABLE)
 }
 
 impl Sink for Postgresql {
