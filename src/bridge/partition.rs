@@ -25,7 +25,8 @@ pub(super) fn choose(
         }
     };
     if wanted as usize >= partitions {
-        return Err(format!("it has {partitions} partitions, and partition {wanted} is needed"));
+        let found = if partitions <= 1 { "only 0".to_owned() } else { format!("0 to {}", partitions - 1) };
+        return Err(format!("it has no partition {wanted}: there is {found}"));
     }
     Ok(wanted as i32)
 }
@@ -89,7 +90,7 @@ mod tests {
     #[test]
     fn a_partition_that_the_target_lacks_is_refused() {
         assert_eq!(choose(PartitionRule::Auto, true, "d", 2, 3), Ok(2));
-        assert!(choose(PartitionRule::Auto, true, "d", 3, 3).unwrap_err().contains("3 partitions"));
+        assert!(choose(PartitionRule::Auto, true, "d", 3, 3).unwrap_err().contains("no partition 3: there is 0 to 2"));
         // -973,932,308 without its sign bit is 1,173,551,340.
         assert_eq!(choose(PartitionRule::Auto, false, "21", 2, 7), Ok(1_173_551_340 % 7));
         assert!(choose(PartitionRule::Fixed(1), false, "d", 0, 1).is_err());

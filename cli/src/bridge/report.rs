@@ -185,11 +185,21 @@ pub(super) fn not_sent(positions: &[LogPosition]) -> Option<String> {
     if left.len() > named.len() {
         named.push(format!("and {} more", left.len() - named.len()));
     }
-    let count: u64 = left.iter().filter_map(|log| log.lag.or(log.held)).sum();
-    let up_to = if left.iter().any(|log| log.lag.is_none()) { "up to " } else { "" };
-    let was = if count == 1 { "was" } else { "were" };
-    let (records, logs) = (print::counted(count, "record"), print::counted(left.len() as u64, "log"));
-    Some(format!("{up_to}{records} of {logs} {was} not sent: {}", named.join(", ")))
+    let known: Vec<u64> = left.iter().filter_map(|log| log.lag.or(log.held)).collect();
+    let is_exact = left.iter().all(|log| log.lag.is_some() || log.held.is_none());
+    Some(format!("{} not sent: {}", records_of_logs(&known, left.len() as u64, is_exact), named.join(", ")))
+}
+
+/// The records of `logs` logs, of some of which the number is known.
+fn records_of_logs(known: &[u64], logs: u64, is_exact: bool) -> String {
+    let sum = known.iter().sum();
+    let up_to = if is_exact { "" } else { "up to " };
+    let (records, of_logs) = (print::counted(sum, "record"), print::counted(logs, "log"));
+    match known.len() as u64 {
+        0 => format!("an unknown number of records of {of_logs} were"),
+        known if known < logs => format!("{up_to}{records} and an unknown number more of {of_logs} were"),
+        _ => format!("{up_to}{records} of {of_logs} {}", if sum == 1 { "was" } else { "were" }),
+    }
 }
 
 /// The last line: how far each log is delivered.
@@ -286,5 +296,12 @@ mod tests {
         assert_eq!(committed(1, 90, 1, Manner::Terminal).as_deref(), Some("sent 1 record, 90 B"));
         assert_eq!(committed(0, 0, 3, Manner::Terminal), None);
         assert_eq!(committed(0, 0, 3, Manner::Verbose).as_deref(), Some("committed the positions of 3 logs"));
+    }
+    #[test]
+    fn what_was_not_sent_is_counted_as_far_as_it_is_known() {
+        assert_eq!(records_of_logs(&[1], 1, true), "1 record of 1 log was");
+        assert_eq!(records_of_logs(&[1, 51], 2, false), "up to 52 records of 2 logs were");
+        assert_eq!(records_of_logs(&[3], 2, true), "3 records and an unknown number more of 2 logs were");
+        assert_eq!(records_of_logs(&[], 2, true), "an unknown number of records of 2 logs were");
     }
 }
