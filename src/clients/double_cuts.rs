@@ -59,9 +59,9 @@ fn after<T>(left: Core, again: bool, verify: impl FnOnce(&SimDisk) -> Result<T, 
     verified.map(|_| cuts)
 }
 
-/// `EDGELOG_CRASH_SCHEDULES`, or so many: fewer where the build has debug assertions.
+/// `EDGELOG_CLIENT_SCHEDULES`, or so many: fewer where the build has debug assertions.
 pub(super) fn schedules(with_assertions: u64, without: u64) -> u64 {
-    let asked = std::env::var("EDGELOG_CRASH_SCHEDULES").ok().and_then(|text| text.parse().ok());
+    let asked = std::env::var("EDGELOG_CLIENT_SCHEDULES").ok().and_then(|text| text.parse().ok());
     asked.unwrap_or(if cfg!(debug_assertions) { with_assertions } else { without })
 }
 

@@ -7,8 +7,9 @@ use super::super::runner::{Runner, Stage};
 use super::{FEW, with};
 
 /// An emulated processor is ten times slower: the searches have their length on this machine.
-const FEWER: [(&str, &str); 7] = [
+const FEWER: [(&str, &str); 8] = [
     ("EDGELOG_CRASH_SCHEDULES", "10"),
+    ("EDGELOG_CLIENT_SCHEDULES", "10"),
     ("EDGELOG_PROPERTY_SEEDS", "5"),
     ("EDGELOG_KILL_ROUNDS", "8"),
     ("EDGELOG_TEST_VERDICTS", "10"),

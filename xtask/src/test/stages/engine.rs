@@ -89,7 +89,7 @@ pub(super) fn crash(stage: &Stage) {
     // What the clients keep: by the writer or by a process that is attached; with known bugs.
     let clients = search(&["--lib", "--", "--nocapture", "::crash::"]);
     let schedules = variable("EDGELOG_CRASH_SCHEDULES", "300");
-    stage.step("what clients keep", with(clients, [("EDGELOG_CRASH_SCHEDULES", schedules)]));
+    stage.step("what clients keep", with(clients, [("EDGELOG_CLIENT_SCHEDULES", schedules)]));
     // Every bit of every file of a small store flipped, every file cut at every byte.
     let damage = with(search(&["--test", "damage", "--", "--nocapture"]), [("EDGELOG_TEST_EVERY", "1")]);
     stage.step("every flip and every cut of a small store", damage);
