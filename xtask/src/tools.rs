@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::command::{Result, command, run};
+use crate::command::{Result, cargo, command, run};
 
 const ZIG_VERSION: &str = "0.17.1";
 const ZIGBUILD_VERSION: &str = "0.24.1";
@@ -55,20 +55,8 @@ arm_sysroot "$PWD/target/arm" || fail "$apt_error"
     }
 
     fn install_cyclonedx(&self, root: &Path) -> Result<()> {
-        if self.installed.join("bin/cargo-cyclonedx").exists() {
-            return Ok(());
-        }
-        eprintln!("Building cargo-cyclonedx {CYCLONEDX_VERSION} from crates.io");
-        eprintln!("  why: to write down what a release is made of");
-        let version = format!("={CYCLONEDX_VERSION}");
-        let mut install = command(root, "cargo", ["install", "cargo-cyclonedx", "--locked", "--debug", "--version"]);
-        run(install
-            .arg(version)
-            .arg("--root")
-            .arg(&self.installed)
-            .env("CARGO_TARGET_DIR", self.installed.join("target")))?;
-        let _ = std::fs::remove_dir_all(self.installed.join("target"));
-        Ok(())
+        let why = "to write down what a release is made of";
+        cargo_install(root, &self.installed, "cargo-cyclonedx", CYCLONEDX_VERSION, why).map(|_| ())
     }
 
     /// Debian's cargo and rustc, and nothing of another toolchain.
@@ -87,6 +75,25 @@ arm_sysroot "$PWD/target/arm" || fail "$apt_error"
 
     /// `cargo-cyclonedx`.
     pub(crate) fn cyclonedx(&self, source: &Path) -> Command {
-        command(source, self.installed.join("bin/cargo-cyclonedx"), ["cyclonedx"])
+        command(source, self.installed.join(format!("bin/cargo-cyclonedx-{CYCLONEDX_VERSION}")), ["cyclonedx"])
     }
+}
+
+/// Builds a program of crates.io in this version below `directory`, where it is not there yet. Returns its path.
+pub(crate) fn cargo_install(root: &Path, directory: &Path, name: &str, version: &str, why: &str) -> Result<PathBuf> {
+    let (installed, target) = (directory.join(format!("bin/{name}")), directory.join("target"));
+    let of_version = directory.join(format!("bin/{name}-{version}"));
+    if of_version.exists() {
+        return Ok(of_version);
+    }
+    eprintln!("Building {name} {version} from crates.io");
+    eprintln!("  why: {why}");
+    // Sooner built than run.
+    let mut install = command(root, cargo(), ["install", name, "--locked", "--debug", "--force"]);
+    install.args(["--version", &format!("={version}"), "--root"]).arg(directory).env("CARGO_TARGET_DIR", &target);
+    run(&mut install)?;
+    let _ = std::fs::remove_dir_all(target);
+    let moved = std::fs::rename(&installed, &of_version);
+    moved.map_err(|error| format!("{}: {error}", installed.display()))?;
+    Ok(of_version)
 }

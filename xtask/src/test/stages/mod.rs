@@ -1,6 +1,7 @@
 //! The stages, and the programs that they share.
 
 mod arm;
+mod audit;
 mod bridge;
 mod c_library;
 mod engine;
@@ -34,10 +35,11 @@ pub(super) const WAITING: [Named; 4] = [
     ("filesystems", whole_machines::filesystems),
 ];
 /// Not part of the whole: half a minute a cut where the processor is emulated, and builds of their own.
-pub(super) const LONG: [Named; 3] = [
+pub(super) const LONG: [Named; 4] = [
     ("power-cuts", whole_machines::power_cuts),
     ("newcomer", whole_machines::newcomer),
     ("coverage", whole_machines::coverage),
+    ("audit", audit::audit),
 ];
 pub(super) const QUICK: Named = ("quick", engine::quick);
 
