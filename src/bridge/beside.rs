@@ -195,10 +195,10 @@ impl Uplink {
                     Err(_) => continue,
                     Ok(other) => return Err(format!("a bridge that starts finds {position:?} to be {other:?}")),
                 },
-                None => sender.start_at_the_beginning(),
+                None => sender.start_at_the_beginning(process.progress.began(&name, sender.log_start().log_id)),
             };
             if started.is_ok() {
-                process.progress.hold(&name, REMOTE);
+                process.progress.hold(&name, REMOTE, sender.log_start());
                 process.senders.push(sender);
             }
         }
@@ -210,7 +210,11 @@ impl Uplink {
         let Some(mut entries) = self.process.as_ref().map(|process| process.progress.entries().clone()) else {
             return false;
         };
-        entries.extend(pending.iter().cloned());
+        for (log, entry) in &pending {
+            // Where the log began stays until something is acknowledged.
+            let began = entries.get(log).and_then(|before| before.began).filter(|_| entry.acknowledged.is_none());
+            entries.insert(log.clone(), LogProgress { began, ..entry.clone() });
+        }
         self.known.notes.push(entries.clone());
         self.mark("writing the note");
         let written =

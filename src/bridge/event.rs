@@ -67,7 +67,7 @@ pub enum BridgeEvent {
     LogReplaced {
         /// The log.
         log: TopicPartition,
-        /// How many offsets of the one before were durable and had not been sent.
+        /// How many offsets of the one before had not been sent, of those that the bridge had seen when it looked last.
         not_sent: u64,
     },
     /// The target topic's rules change what is sent to it, or refuse some of it; reported once.

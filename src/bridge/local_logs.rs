@@ -105,7 +105,7 @@ impl LocalLogs {
         // everything, and stays as evidence.)
         if !files.progress().is_damaged() {
             for sender in &*senders {
-                files.progress().hold(sender.name(), sender.remote());
+                files.progress().hold(sender.name(), sender.remote(), sender.log_start());
             }
             files.write_progress()?;
         }
@@ -125,7 +125,7 @@ impl LocalLogs {
 
     /// Which logs wait for a person, and why.
     pub(super) fn waiting(&self, senders: &[PartitionSender]) -> Vec<(TopicPartition, PauseReason)> {
-        let waiting = senders.iter().filter_map(|sender| Some((sender.name().clone(), sender.paused()?.clone())));
+        let waiting = senders.iter().filter_map(|sender| Some((sender.name().clone(), sender.waits()?)));
         let unreadable = self.unreadable.iter().map(|(log, reason)| (log.clone(), reason.clone()));
         waiting.chain(unreadable).collect()
     }

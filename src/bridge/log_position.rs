@@ -11,13 +11,14 @@ use crate::TopicPartition;
 pub struct LogPosition {
     /// The local log.
     pub log: TopicPartition,
-    /// The end of what is durable here; `None` where the log cannot be read.
+    /// The end of what is durable here, or may be: a program that was killed leaves records behind it that wait for a
+    /// recovery. `None` where the log cannot be read.
     pub end_offset: Option<Offset>,
     /// The cluster has committed everything below; `None` where that is not known.
     pub committed_offset: Option<Offset>,
     /// How many offsets lie between the two; `None` where one of them is not known.
     pub lag: Option<u64>,
-    /// How many offsets are durable here, sent or not: what the lag is at most. `None` where the log cannot be read.
+    /// How many offsets there are here, sent or not: what the lag is at most. `None` where the log cannot be read.
     pub held: Option<u64>,
     /// Why nothing of it is sent until a person does something.
     pub waits: Option<PauseReason>,
@@ -41,7 +42,7 @@ impl LogPosition {
         LogPosition { log, end_offset: None, committed_offset: None, lag: None, held: None, waits: Some(waits) }
     }
 
-    /// Whether the cluster has all of it that is durable here.
+    /// Whether the cluster has all of it that is durable here, or may be.
     pub fn is_delivered(&self) -> bool {
         self.lag == Some(0)
     }

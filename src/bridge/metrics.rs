@@ -162,9 +162,7 @@ impl MetricsHandle {
             let found = &mut metrics.logs[at];
             found.target_partition = sender.target().map(|target| target.partition);
             found.position = sender.position();
-            if found.waits.as_ref() != sender.paused() {
-                found.waits = sender.paused().cloned();
-            }
+            found.waits = sender.waits();
         }
     }
 
@@ -243,7 +241,10 @@ impl LogMetrics {
         let from = self.position.map_or(OffsetSpec::Earliest, OffsetSpec::Offset);
         let reader = log.reader_with(from, READING).or_else(|_| log.reader_with(OffsetSpec::Earliest, READING));
         let Ok(mut reader) = reader else { return };
-        let lag = reader.lag();
+        // What waits for a recovery is not sent either.
+        let offsets = log.offsets();
+        let unvouched = if log.is_unvouched() { offsets.log_end_offset - offsets.recovery_point } else { 0 };
+        let lag = reader.lag() + u64::try_from(unvouched).unwrap_or(0);
         self.end_offset = Some(reader.position().offset.saturating_add(i64::try_from(lag).unwrap_or(i64::MAX)));
         if self.position.is_none() {
             return;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use edgelog_core::{Offset, TimestampMs};
+use edgelog_core::{LogId, Offset, TimestampMs};
 
 use super::committed_offset::{BatchMark, CommittedOffset};
 use super::dead_letter::Refusal;
@@ -12,7 +12,7 @@ use super::log_position::LogPosition;
 use super::ownership::{Ownership, READING, check_ownership};
 use super::partition::ByKey;
 use super::pause_reason::PauseReason;
-use super::progress_file::LogProgress;
+use super::progress_file::{LogProgress, LogStart};
 use super::refused_records::RefusedRecords;
 use super::route::{Route, Target};
 use super::sender_change::SenderChange;
@@ -202,6 +202,11 @@ impl PartitionSender {
         self.reader.as_ref().map(|_| self.position)
     }
 
+    /// Where its log begins now.
+    pub(super) fn log_start(&self) -> LogStart {
+        LogStart { log_id: LogId::from_bytes(self.log().id()), offset: self.log().offsets().log_start_offset }
+    }
+
     /// How far the log is delivered.
     pub(super) fn delivered(&self) -> LogPosition {
         if self.is_gone() {
@@ -209,8 +214,9 @@ impl PartitionSender {
             return LogPosition::unreadable(self.name().clone(), reason);
         }
         let offsets = self.log().offsets();
-        let (start, end) = (offsets.log_start_offset, offsets.recovery_point);
-        LogPosition::of(self.name().clone(), (start, end), self.position(), self.paused.clone())
+        // What another process has appended counts also where it cannot be made durable from here.
+        let end = if self.log().is_attached() { offsets.log_end_offset } else { offsets.recovery_point };
+        LogPosition::of(self.name().clone(), (offsets.log_start_offset, end), self.position(), self.waits())
     }
 
     /// Whether it is not known yet where to go on, and nothing says why.
@@ -243,10 +249,11 @@ impl PartitionSender {
         Ok(())
     }
 
-    /// Begins to read at the first record that the log holds.
-    pub(super) fn start_at_the_beginning(&mut self) -> crate::Result<()> {
+    /// Begins to read at the first record that the log holds, or reports as lost what it held from `began` on.
+    pub(super) fn start_at_the_beginning(&mut self, began: Option<Offset>) -> crate::Result<()> {
         let reader = self.log().reader_with(OffsetSpec::Earliest, READING)?;
-        (self.position, self.mark) = (reader.position().offset, None);
+        let start = reader.position().offset;
+        (self.position, self.mark) = (began.map_or(start, |began| began.min(start)), None);
         (self.presence, self.was_placed) = (Presence::Here, true);
         self.reader = Some(reader);
         Ok(())
@@ -256,7 +263,7 @@ impl PartitionSender {
     pub(super) fn start_as_decided(&mut self, at: Option<&CommittedOffset>) -> crate::Result<()> {
         match at {
             Some(offset) => self.start_at(offset)?,
-            None => self.start_at_the_beginning()?,
+            None => self.start_at_the_beginning(None)?,
         }
         self.has_decision = true;
         Ok(())
@@ -358,6 +365,14 @@ impl PartitionSender {
     /// Why nothing is sent of this log until a person does something.
     pub(super) fn paused(&self) -> Option<&PauseReason> {
         self.paused.as_ref()
+    }
+
+    /// Why nothing more is sent of this log until something is done here or in the cluster: it is paused, or all that
+    /// is known to be durable is sent, and the rest has to be recovered.
+    pub(super) fn waits(&self) -> Option<PauseReason> {
+        let durable = self.log().offsets().recovery_point;
+        let is_unvouched = || self.position().is_some_and(|at| at >= durable) && self.log().is_unvouched();
+        self.paused.clone().or_else(|| is_unvouched().then_some(PauseReason::NotRecovered { from: durable }))
     }
 
     pub(super) fn pause(&mut self, reason: PauseReason) {

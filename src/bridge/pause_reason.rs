@@ -20,9 +20,16 @@ pub enum PauseReason {
         /// The error.
         reason: String,
     },
+    /// The rest of the log may not be durable: the program that appended it did not close the store, and no program has
+    /// it open for writing. The next one recovers it.
+    NotRecovered {
+        /// The first offset that may not be durable.
+        from: Offset,
+    },
     /// The log was deleted here.
     Deleted {
-        /// How many of its offsets had not been sent; `None` where that is not known.
+        /// How many of its offsets had not been sent, of those that the bridge had seen when it looked last; `None`
+        /// where that is not known.
         not_sent: Option<u64>,
     },
     /// The log's directory is gone, and the store's checkpoint names the log.
@@ -155,10 +162,15 @@ impl fmt::Display for PauseReason {
             | PauseReason::RecordNotSendable { reason }
             | PauseReason::Lost { reason } => f.write_str(reason),
             PauseReason::Deleted { not_sent } => match not_sent {
-                Some(0) => write!(f, "it was deleted here; all of it that was durable had been sent"),
-                Some(lag) => write!(f, "it was deleted here, and {lag} of its records had not been sent"),
+                Some(0) => write!(f, "it was deleted here; all of it that the bridge had seen was sent"),
+                Some(lag) => write!(f, "it was deleted here, and at least {lag} of its records had not been sent"),
                 None => write!(f, "it was deleted here, and what of it had been sent is not known"),
             },
+            PauseReason::NotRecovered { from } => write!(
+                f,
+                "what it has from offset {from} on may not be durable, since the program that appended it did not \
+                 close the store; it is sent once a program has opened the store for writing, which recovers it"
+            ),
             PauseReason::DirectoryMissing => write!(f, "its directory is gone, and the store's checkpoint names it"),
             PauseReason::NoSegmentFiles => {
                 write!(f, "it has no segment files now: its topic is being created or deleted")

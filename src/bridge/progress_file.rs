@@ -9,13 +9,14 @@
 //! bridge's own, between tabs, `-` for what there is not:
 //!
 //! ```text
-//! TARGET PARTITION DONE META INTENT META PRODUCER EPOCH FIRST [CLUSTER]
+//! TARGET PARTITION DONE META INTENT META PRODUCER EPOCH FIRST [CLUSTER [BEGAN]]
 //! ```
 //!
 //! `DONE` is the offset that is to be sent next, `INTENT` the one that was about to be committed, each with the
 //! metadata of the committed offset (see `committed_offset`). `PRODUCER`, `EPOCH` and `FIRST` say which producer was
 //! about to commit, and the offset that the target gave the first batch; `FIRST@TOPIC-PARTITION` where that is not in
-//! the target partition.
+//! the target partition. `BEGAN` is written while nothing is acknowledged: `OFFSET@LOG`, where the log of this id began
+//! when the bridge named it first. What is gone from there on was lost before it was sent.
 //!
 //! A file of an earlier version (`edgelog.bridge.0` and `.1`) is read where there is none of this form, and goes when
 //! the first of this form is durable.
@@ -47,6 +48,15 @@ pub(super) struct LogProgress {
     pub(super) pending: Option<PendingCommit>,
     /// The id of the cluster that acknowledged it; versions before this one did not write it.
     pub(super) cluster: Option<String>,
+    /// Where the log began when the bridge named it first; kept until something is acknowledged.
+    pub(super) began: Option<LogStart>,
+}
+
+/// Where a log began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LogStart {
+    pub(super) log_id: LogId,
+    pub(super) offset: Offset,
 }
 
 /// A commit that was about to be asked for.
@@ -108,32 +118,51 @@ impl ProgressFile {
         &self.entries
     }
 
-    /// A log is to be sent to the topic `remote`: names it, where it is not named yet.
-    pub(super) fn hold(&mut self, log: &TopicPartition, remote: &str) {
-        if !self.entries.contains_key(log) {
-            let entry = LogProgress { remote: remote.to_owned(), partition: -1, ..LogProgress::default() };
-            self.entries.insert(log.clone(), entry);
+    /// A log is to be sent to the topic `remote`, and begins there now: names it, where it is not named yet.
+    pub(super) fn hold(&mut self, log: &TopicPartition, remote: &str, start: LogStart) {
+        let entry = self.entries.entry(log.clone()).or_insert_with(|| {
+            self.is_behind = true;
+            LogProgress { remote: remote.to_owned(), partition: -1, ..LogProgress::default() }
+        });
+        // Another log of that name begins by itself.
+        if entry.acknowledged.is_none() && entry.began.is_none_or(|began| began.log_id != start.log_id) {
+            entry.began = Some(start);
             self.is_behind = true;
         }
     }
 
+    /// Where this log began when it was named first, while nothing of it is acknowledged.
+    pub(super) fn began(&self, log: &TopicPartition, id: LogId) -> Option<Offset> {
+        let began = self.entries.get(log)?.began.filter(|began| began.log_id == id)?;
+        Some(began.offset)
+    }
+
     /// Writes what is known before a commit is asked for; durable on return.
     pub(super) fn write_before_commit(&mut self, of: Vec<(TopicPartition, LogProgress)>) -> Result<()> {
-        self.entries.extend(of);
+        for (log, entry) in of {
+            self.put(log, entry);
+        }
         self.write()
     }
 
     /// The cluster has acknowledged it.
     pub(super) fn acknowledge(&mut self, log: &TopicPartition, entry: LogProgress) {
-        self.entries.insert(log.clone(), entry);
+        self.put(log.clone(), entry);
         self.is_behind = true;
+    }
+
+    fn put(&mut self, log: TopicPartition, mut entry: LogProgress) {
+        if entry.acknowledged.is_none() {
+            entry.began = self.entries.get(&log).and_then(|before| before.began);
+        }
+        self.entries.insert(log, entry);
     }
 
     /// A person has decided that the log goes on there: what it was before is no evidence of a cluster that was set
     /// back.
     pub(super) fn decided(&mut self, log: &TopicPartition, at: Option<CommittedOffset>) {
         let entry = self.entries.entry(log.clone()).or_default();
-        (entry.acknowledged, entry.pending) = (at, None);
+        (entry.acknowledged, entry.pending, entry.began) = (at, None, None);
         self.is_behind = true;
     }
 
@@ -196,8 +225,12 @@ impl LogProgress {
             }
             None => write!(own, "\t-\t-\t-"),
         };
-        if let Some(cluster) = &self.cluster {
+        let began = self.began.filter(|_| self.acknowledged.is_none());
+        if let Some(cluster) = self.cluster.as_deref().or(began.map(|_| "")) {
             let _ = write!(own, "\t{cluster}");
+        }
+        if let Some(LogStart { log_id, offset }) = began {
+            let _ = write!(own, "\t{offset}@{log_id}");
         }
         let (log_id, offset) =
             self.acknowledged.map_or((LogId::ZERO, 0), |done| (LogId::from_bytes(done.log_id), done.offset.0));
@@ -206,10 +239,15 @@ impl LogProgress {
 }
 
 fn parse_line(line: &str) -> Option<(TopicPartition, LogProgress)> {
-    let (line, cluster) = match line.match_indices('\t').nth(OLD_NOTE_FIELDS - 1) {
-        Some((at, _)) => (&line[..at], Some(line[at + 1..].to_owned()).filter(|id| is_cluster_id(id))),
-        None => (line, None),
+    let (line, more) = match line.match_indices('\t').nth(OLD_NOTE_FIELDS - 1) {
+        Some((at, _)) => (&line[..at], &line[at + 1..]),
+        None => (line, ""),
     };
+    let (cluster, began) = more.split_once('\t').unwrap_or((more, ""));
+    let cluster = Some(cluster.to_owned()).filter(|id| is_cluster_id(id));
+    let began = began
+        .split_once('@')
+        .and_then(|(offset, id)| Some(LogStart { log_id: id.parse().ok()?, offset: Offset(offset.parse().ok()?) }));
     let [log, remote, partition, done, done_meta, intent, intent_meta, producer, epoch, first] = old_fields_of(line)?;
     let position = |offset: &str, metadata: &str| match offset {
         "-" => Some(None),
@@ -235,6 +273,7 @@ fn parse_line(line: &str) -> Option<(TopicPartition, LogProgress)> {
         acknowledged: position(done, done_meta)?,
         pending,
         cluster,
+        began,
     };
     Some((log.parse().ok()?, entry))
 }
@@ -267,6 +306,7 @@ mod tests {
             acknowledged: Some(position(offset)),
             pending: Some(intent),
             cluster,
+            began: None,
         }
     }
 
@@ -296,6 +336,28 @@ mod tests {
         assert_eq!((open(&storage).entries[&log].clone(), open(&storage).is_damaged), (entry(Offset(3)), false));
         (0..2).for_each(damage);
         assert!(open(&storage).is_damaged);
+    }
+
+    #[test]
+    fn where_a_log_began_is_kept_until_something_is_acknowledged() {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        let log = TopicPartition::new("a", 0);
+        let (one, other) = (LogId::from_bytes([1; 16]), LogId::from_bytes([2; 16]));
+        let mut progress = open(&storage);
+        for (log_id, offset) in [(other, 7), (one, 3), (one, 8)] {
+            progress.hold(&log, "r", LogStart { log_id, offset: Offset(offset) });
+        }
+        let began = |progress: &ProgressFile| [one, other].map(|id| progress.began(&log, id));
+        progress.write_if_behind().unwrap();
+        assert_eq!(began(&open(&storage)), [Some(Offset(3)), None]);
+        let mut open_commit = entry(Offset(0));
+        (open_commit.acknowledged, open_commit.cluster) = (None, None);
+        progress.write_before_commit(vec![(log.clone(), open_commit)]).unwrap();
+        let again = open(&storage);
+        assert_eq!((began(&again), again.entries()[&log].pending.is_some()), ([Some(Offset(3)), None], true));
+        progress.acknowledge(&log, entry(Offset(4)));
+        progress.write_if_behind().unwrap();
+        assert_eq!(began(&open(&storage)), [None, None]);
     }
 
     /// Also where the two were damaged, and the write of the new one failed.

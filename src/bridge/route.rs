@@ -115,7 +115,7 @@ impl Route {
         pending: Option<PendingCommit>,
     ) -> LogProgress {
         let (remote, partition, cluster) = (self.remote.clone(), self.target_partition(), self.cluster.clone());
-        LogProgress { remote, partition, acknowledged, pending, cluster }
+        LogProgress { remote, partition, acknowledged, pending, cluster, began: None }
     }
 
     /// What a transaction needs to know of the log, where it carries a range of it up to `offset`. `sender` is its

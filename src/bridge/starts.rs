@@ -240,7 +240,10 @@ impl<'a> Starts<'a> {
             Start::Paused(reason) | Start::AnotherLog(reason) => sender.pause(reason),
             _ if !is_holder => {}
             Start::At(offset) => sender.start_at(&offset)?,
-            Start::Beginning => sender.start_at_the_beginning()?,
+            Start::Beginning => {
+                let began = self.progress.began(sender.name(), sender.log_start().log_id);
+                sender.start_at_the_beginning(began)?;
+            }
             Start::Decided(offset) => {
                 sender.start_as_decided(offset.as_ref())?;
                 self.progress.decided(sender.name(), offset);

@@ -133,6 +133,7 @@ fn stand_at(
         proved: Offset(0),
         durable: DurablePoint::default(),
         names_flushed: None,
+        is_unvouched: false,
         failed: None,
     };
     Ok((segments, attachment))

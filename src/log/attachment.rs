@@ -45,6 +45,8 @@ pub(super) struct Attachment {
     pub(super) durable: DurablePoint,
     /// The names of the segments up to the one that begins here were made durable from here.
     pub(super) names_flushed: Option<Offset>,
+    /// When a flush was asked for last, more was seen than is durable, and no healthy writer had the store open.
+    pub(super) is_unvouched: bool,
     /// A flush from here failed, and the writer has not settled it yet.
     pub(super) failed: Option<FailedFlush>,
 }

@@ -41,6 +41,12 @@ impl Log {
         self.shared.attached()?.attachment.lock().failed
     }
 
+    /// Whether more was seen than is durable, when a flush from here was asked for last, and no process had the store
+    /// open for writing that answers for it. The next writer does, once it has recovered the log.
+    pub(crate) fn is_unvouched(&self) -> bool {
+        self.shared.attached().is_some_and(|attached| attached.attachment.lock().is_unvouched)
+    }
+
     /// Takes over from a process that died after its flush had failed: as if it had been this one's.
     pub(crate) fn inherit_failed_flush(&self, failed: FailedFlush, whose: &str) {
         let Some(attached) = self.shared.attached() else { return };
@@ -67,7 +73,9 @@ impl LogShared {
         let durable = self.recovery_point.load(Ordering::Acquire);
         let generation = self.generation.load(Ordering::Acquire);
         let end = self.log_end_offset.load(Ordering::Acquire);
-        if durable >= offset.min(end) || !self.is_vouched_for(durable, end)? {
+        let is_vouched = durable >= offset.min(end) || self.is_vouched_for(durable, end)?;
+        attached.attachment.lock().is_unvouched = !is_vouched;
+        if durable >= offset.min(end) || !is_vouched {
             return Ok(durable);
         }
         match self.flush_files_beside(attached, durable, end) {

@@ -102,8 +102,10 @@ impl Reporter {
             }
             BridgeEvent::LogReplaced { log, not_sent } => {
                 let before = match not_sent {
-                    0 => "all of the one before had been sent".to_owned(),
-                    count => format!("{} of the one before had not been sent", print::counted(*count, "record")),
+                    0 => "all that the bridge had seen of the one before was sent".to_owned(),
+                    count => {
+                        format!("at least {} of the one before had not been sent", print::counted(*count, "record"))
+                    }
                 };
                 warn(format_args!("{log} was deleted and created again here: it is another log now, and {before}"));
             }

@@ -70,7 +70,7 @@ fn no_log_waits_for_ever_behind_others_that_fill_every_transaction() {
     let (mut first, mut turns) = (0, Vec::new());
     for sender in &mut senders {
         fill(sender, 3, 10);
-        sender.start_at_the_beginning().unwrap();
+        sender.start_at_the_beginning(None).unwrap();
     }
     for round in 0..5 {
         let (bytes_max, request_bytes_max, now) = (4 << 20, usize::MAX, TimestampMs(0));
@@ -162,7 +162,7 @@ fn small_batches_become_one_and_no_record_changes() {
             continue;
         }
         let sent = fill(&sender, 500, 50);
-        sender.start_at_the_beginning().unwrap();
+        sender.start_at_the_beginning(None).unwrap();
         let mut senders = [sender];
         let collected = collect_all(&mut senders);
         assert_eq!(senders[0].paused(), None);
@@ -181,7 +181,7 @@ fn a_large_batch_goes_as_it_is_and_one_beyond_the_target_s_limit_becomes_several
         batch.push(NewRecord::value(&[n; 1000]).with_timestamp(TimestampMs(5))).unwrap();
     }
     whole.log().append_batch(&mut batch).unwrap();
-    whole.start_at_the_beginning().unwrap();
+    whole.start_at_the_beginning(None).unwrap();
     let stored = whole.log().reader(crate::OffsetSpec::Earliest).unwrap().next_batch().unwrap().unwrap();
     let mut senders = [whole];
     let collected = collect_all(&mut senders);
@@ -189,7 +189,7 @@ fn a_large_batch_goes_as_it_is_and_one_beyond_the_target_s_limit_becomes_several
     assert_eq!(&collected.pieces[0].wire[..], stored.bytes());
 
     senders[0].set_rules(with_limit(20_000));
-    senders[0].start_at_the_beginning().unwrap();
+    senders[0].start_at_the_beginning(None).unwrap();
     let split = collect_all(&mut senders);
     assert!(split.pieces.len() > 4 && split.pieces.iter().all(|piece| piece.wire.len() <= 20_000));
     assert_eq!(records_of(&split), records_of(&collected));
@@ -198,7 +198,7 @@ fn a_large_batch_goes_as_it_is_and_one_beyond_the_target_s_limit_becomes_several
     // A single record that no batch of the target can hold: the log waits where that was chosen.
     let config = BridgeConfig { on_refused: RefusedRule::Stop, ..BridgeConfig::default() };
     senders[0].set_rules(with_limit(500));
-    senders[0].start_at_the_beginning().unwrap();
+    senders[0].start_at_the_beginning(None).unwrap();
     assert!(collect_with(&mut senders, &config, 4 << 20, TimestampMs(0)).is_empty());
     assert!(senders[0].paused().unwrap().to_string().contains("max.message.bytes"), "{:?}", senders[0].paused());
 }
@@ -225,7 +225,7 @@ fn fill_batches(sender: &PartitionSender, count: usize) {
 fn batches_without_compression_are_joined_where_two_fit_into_one() {
     let (_store, mut sender) = sender(&[], 1 << 20);
     fill_batches(&sender, 26);
-    sender.start_at_the_beginning().unwrap();
+    sender.start_at_the_beginning(None).unwrap();
     let mut senders = [sender];
     let collected = collect_all(&mut senders);
     // Twelve of them in each: no piece is the rest of a batch.
@@ -239,7 +239,7 @@ fn batches_without_compression_are_joined_where_two_fit_into_one() {
 fn batches_are_not_joined_where_they_would_have_to_be_compressed() {
     let (_store, mut sender) = sender(&[("compression.type", "snappy")], 1 << 20);
     fill_batches(&sender, 26);
-    sender.start_at_the_beginning().unwrap();
+    sender.start_at_the_beginning(None).unwrap();
     let mut reader = sender.log().reader(crate::OffsetSpec::Earliest).unwrap();
     for piece in &collect_all(&mut [sender]).pieces {
         assert_eq!(&piece.wire[..], reader.next_batch().unwrap().unwrap().bytes());
@@ -254,7 +254,7 @@ fn a_log_that_fills_a_transaction_has_no_small_batch_at_the_end_of_each_turn() {
     for n in 0..4000_u32 {
         sender.log().append(NewRecord::value(&[n as u8; 1000])).unwrap();
     }
-    sender.start_at_the_beginning().unwrap();
+    sender.start_at_the_beginning(None).unwrap();
     let plan = collect_all(&mut [sender]);
     let small = plan.pieces.iter().filter(|piece| piece.wire.len() < COALESCED_BYTES / 2).count();
     let records: Vec<_> = plan.pieces.iter().map(|piece| piece.records).collect();
@@ -300,9 +300,9 @@ fn a_batch_larger_than_a_transaction_is_cut_down_to_single_records() {
         whole.log().append_batch(&mut batch).unwrap();
         fill(&whole, 10, 10);
         let mut senders = [whole];
-        senders[0].start_at_the_beginning().unwrap();
+        senders[0].start_at_the_beginning(None).unwrap();
         let whole = records_of(&collect_all(&mut senders));
-        senders[0].start_at_the_beginning().unwrap();
+        senders[0].start_at_the_beginning(None).unwrap();
         let (mut found, mut transactions) = (Vec::new(), 0);
         loop {
             let collected = collect_with(&mut senders, &BridgeConfig::default(), bytes_max, TimestampMs(0));
@@ -374,7 +374,7 @@ fn the_records_that_the_target_refuses_are_found_by_halves_and_become_dead_lette
             }
             all.log().append_batch(&mut batch).unwrap();
         }
-        all.start_at_the_beginning().unwrap();
+        all.start_at_the_beginning(None).unwrap();
         let mut senders = [all];
         let (arrived, aborted) = send_to(&mut senders, &BridgeConfig::default(), |value| refused.contains(&value));
         let expected: Vec<i64> =
@@ -385,7 +385,7 @@ fn the_records_that_the_target_refuses_are_found_by_halves_and_become_dead_lette
 
         // Where that was chosen, the log waits at the record instead, and goes on once it is taken.
         let stops = BridgeConfig { on_refused: RefusedRule::Stop, ..BridgeConfig::default() };
-        senders[0].start_at_the_beginning().unwrap();
+        senders[0].start_at_the_beginning(None).unwrap();
         let (arrived, _) = send_to(&mut senders, &stops, |value| refused.contains(&value));
         assert_eq!(arrived, (0..i64::from(refused[0])).collect::<Vec<_>>());
         assert!(senders[0].end_pause().unwrap().to_string().contains("is refused: no"));
@@ -412,7 +412,7 @@ fn records_that_will_be_refused_are_dead_letters_without_a_transaction_that_is_a
             all.log().append_batch(&mut batch).unwrap();
         }
         all.set_rules(TargetRules { wants_keys: is_compacted, ..with_limit(20_000) });
-        all.start_at_the_beginning().unwrap();
+        all.start_at_the_beginning(None).unwrap();
         let mut senders = [all];
         let collected = collect_all(&mut senders);
         assert_eq!((collected.logs[0].to.offset, senders[0].paused()), (Offset(100), None));
@@ -433,7 +433,7 @@ fn records_that_will_be_refused_are_dead_letters_without_a_transaction_that_is_a
         assert_eq!(sent, (0..100).map(expected).collect::<Vec<_>>(), "{stored_in} {is_compacted}");
         // Where that was chosen, what lies before the first of them is sent, and the log waits there.
         let stops = BridgeConfig { on_refused: RefusedRule::Stop, ..BridgeConfig::default() };
-        senders[0].start_at_the_beginning().unwrap();
+        senders[0].start_at_the_beginning(None).unwrap();
         let (arrived, aborted) = send_to(&mut senders, &stops, |_| false);
         assert_eq!((arrived, aborted), ((0..4).collect::<Vec<i64>>(), 0));
         assert!(senders[0].paused().unwrap().to_string().contains("the record at offset 4 is refused"));
@@ -446,7 +446,7 @@ fn batches_know_the_offsets_of_their_records() {
     let (_store, mut all) = sender(&[], 1 << 20);
     fill(&all, 100, 100);
     all.apply(refused_one(Refusal { offset: Offset(50), code: Code(87), reason: "no".to_owned() }));
-    all.start_at_the_beginning().unwrap();
+    all.start_at_the_beginning(None).unwrap();
     let collected = collect_all(&mut [all]);
     let runs: Vec<&Runs> = collected.pieces.iter().map(|piece| &piece.runs).collect();
     assert_eq!(runs, [&Runs::from(Offset(0)), &Runs::default(), &Runs::from(Offset(51))]);
@@ -462,7 +462,7 @@ fn what_lies_before_a_refused_record_in_its_stored_batch_is_sent() {
     all.log().append_batch(&mut batch).unwrap();
     // The large one is a piece of its own.
     all.set_rules(with_limit(5100));
-    all.start_at_the_beginning().unwrap();
+    all.start_at_the_beginning(None).unwrap();
     let (arrived, aborted) = send_to(&mut [all], &BridgeConfig::default(), |value| value == 37);
     assert_eq!(arrived, (0..100).map(|n| if n == 37 { -37 } else { n }).collect::<Vec<_>>());
     assert_eq!(aborted, 1);
@@ -474,7 +474,7 @@ fn a_dead_letter_has_the_record_and_says_where_it_was_and_why_it_was_refused() {
     let headers = [Header::new("own", b"1")];
     let record = NewRecord::value(b"value").with_key(b"key").with_headers(&headers).with_timestamp(TimestampMs(1234));
     log.log().append(record).unwrap();
-    log.start_at_the_beginning().unwrap();
+    log.start_at_the_beginning(None).unwrap();
     log.apply(refused_one(Refusal { offset: Offset(0), code: Code(87), reason: "words".to_owned() }));
     let mut senders = [log];
     let config = BridgeConfig { device: "d".to_owned(), ..BridgeConfig::default() };
@@ -510,7 +510,7 @@ fn what_was_deleted_before_it_was_sent_is_told_in_its_place_or_stops_the_log() {
     for n in 0..10_u8 {
         log.log().append(NewRecord::value(&[n]).with_timestamp(TimestampMs(5))).unwrap();
     }
-    log.start_at_the_beginning().unwrap();
+    log.start_at_the_beginning(None).unwrap();
     let mut senders = [log];
     let collected = collect_with(&mut senders, &BridgeConfig::default(), 1, TimestampMs(0));
     assert_eq!(collected.logs[0].to.offset, 1);
@@ -553,7 +553,7 @@ fn what_damage_has_taken_is_told_and_what_lies_behind_is_sent() {
     let file = storage.open("t-0/00000000000000000000.log", Access::Write).unwrap();
     let first = log.log().reader(OffsetSpec::Earliest).unwrap().next_batch().unwrap().unwrap();
     flip_a_byte(&*file, first.bytes().len() as u64 * 4 + 80);
-    log.start_at_the_beginning().unwrap();
+    log.start_at_the_beginning(None).unwrap();
     let mut senders = [log];
     let stops = BridgeConfig { on_lost: LostRule::Stop, ..BridgeConfig::default() };
     assert_eq!(send_to(&mut senders, &stops, |_| false).0, [0, 1, 2, 3]);
@@ -569,7 +569,7 @@ fn restamped_records_have_the_present_time_and_keep_their_own_in_a_header() {
         log.log().append(NewRecord::value(b"x").with_timestamp(TimestampMs(timestamp))).unwrap();
     }
     log.set_rules(TargetRules { retention_ms: Some(3_000), ..log.route().rules().clone() });
-    log.start_at_the_beginning().unwrap();
+    log.start_at_the_beginning(None).unwrap();
     let mut senders = [log];
     let config = BridgeConfig { expired: ExpiredRule::Restamp, ..BridgeConfig::default() };
     let found = records_of(&collect_with(&mut senders, &config, 4 << 20, TimestampMs(10_000)));
@@ -586,7 +586,7 @@ fn records_below_the_log_start_are_not_sent() {
     }
     sender.log().append_batch(&mut batch).unwrap();
     sender.log().delete_records_before(Offset(4)).unwrap();
-    sender.start_at_the_beginning().unwrap();
+    sender.start_at_the_beginning(None).unwrap();
     let mut senders = [sender];
     let collected = collect_all(&mut senders);
     let values: Vec<_> = records_of(&collected).into_iter().map(|record| record.2.unwrap()[0]).collect();
@@ -601,7 +601,7 @@ fn what_the_target_would_delete_on_arrival_is_not_sent() {
         sender.log().append(NewRecord::value(b"x").with_timestamp(TimestampMs(timestamp))).unwrap();
     }
     sender.set_rules(TargetRules { retention_ms: Some(3_000), ..sender.route().rules().clone() });
-    sender.start_at_the_beginning().unwrap();
+    sender.start_at_the_beginning(None).unwrap();
     let mut senders = [sender];
     let collected = collect_with(&mut senders, &BridgeConfig::default(), 4 << 20, TimestampMs(4_000));
     assert_eq!(collected.logs[0].to.offset, 2);
@@ -638,7 +638,7 @@ fn a_batch_that_cannot_be_decompressed_here_goes_as_it_is() {
     let mut sender = PartitionSender::new(name, store.log("t", 0).unwrap(), group, "t".to_owned());
     sender.set_rules(with_limit(1 << 20));
     sender.aim_at(Target { partition: 0, topic_id: uuid::Uuid::nil() });
-    sender.start_at_the_beginning().unwrap();
+    sender.start_at_the_beginning(None).unwrap();
     let collected = collect_all(std::slice::from_mut(&mut sender));
     assert_eq!(sender.paused(), None);
     assert!(records_of(&collected) == sent, "the records are those that were appended");

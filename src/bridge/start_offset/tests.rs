@@ -54,7 +54,7 @@ fn pending(to: CommittedOffset) -> PendingCommit {
 
 fn known(acknowledged: Option<CommittedOffset>, pending_to: Option<CommittedOffset>) -> LogProgress {
     let (remote, cluster) = ("t".to_owned(), Some("before".to_owned()));
-    LogProgress { remote, partition: 1, acknowledged, pending: pending_to.map(pending), cluster }
+    LogProgress { remote, partition: 1, acknowledged, pending: pending_to.map(pending), cluster, began: None }
 }
 
 /// A row: what is known, what the configuration says, and what follows.

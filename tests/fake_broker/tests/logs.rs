@@ -9,8 +9,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use edgelog::bridge::{Bridge, BridgeConfig, BridgeError, BridgeEvent, MetricsHandle, PauseReason, StopHandle};
-use edgelog::{NewRecord, NewTopic, Store};
+use edgelog::{NewRecord, NewTopic, Offset, Store};
 use edgelog_fake_broker::Front;
+use edgelog_testkit::{run_again, say};
 use krafka::testing::FakeBroker;
 use tokio::runtime::Runtime;
 
@@ -379,4 +380,75 @@ fn a_cluster_that_was_wiped_is_called_one() {
     let (positions, _) = device.send(third.config(&[]));
     let reason = positions[0].waits.as_ref().expect("it waits").to_string();
     assert!(reason.contains("deleted and re-created") && !reason.contains("another cluster"), "{reason}");
+}
+
+const KILLED_WRITER: &str = "EDGELOG_FAKE_KILLED_WRITER";
+
+/// Not a test, but the other process of one: appends durably, and waits to be killed.
+#[test]
+fn a_writer_that_is_killed() {
+    let Some(dir) = std::env::var_os(KILLED_WRITER) else { return };
+    let store = Store::open(dir).unwrap();
+    let log = store.log("t", 0).unwrap();
+    for value in values("left", 5) {
+        log.append(NewRecord::value(value.as_bytes())).unwrap();
+    }
+    say("appended");
+    loop {
+        std::thread::park();
+    }
+}
+
+fn kill_a_writer(device: &Device) {
+    let writer = run_again("a_writer_that_is_killed", &[(KILLED_WRITER, device.0.as_os_str())]);
+    assert!(writer.lines().any(|line| line == "appended"));
+    writer.kill();
+}
+
+/// Only a writer knows whether a flush of its predecessor failed: the bridge cannot make it durable.
+#[test]
+fn what_a_writer_that_was_killed_has_appended_is_not_called_delivered() {
+    let (cluster, device) = (Cluster::new(&["t"]), Device::new());
+    let (old, left) = (values("old", 10), values("left", 5));
+    device.append(&old, |_| true);
+    kill_a_writer(&device);
+    let (positions, events) = device.send(cluster.config(&[]));
+    assert_eq!((positions[0].lag, positions[0].is_delivered()), (Some(5), false));
+    let is_it = |reason: &PauseReason| *reason == PauseReason::NotRecovered { from: Offset(10) };
+    assert!(positions[0].waits.as_ref().is_some_and(is_it), "{positions:?}");
+    let waits = |event: &BridgeEvent| matches!(event, BridgeEvent::Waiting { reason, .. } if is_it(reason));
+    assert!(events.iter().any(waits) && !events.iter().any(|e| matches!(e, BridgeEvent::CaughtUp)), "{events:?}");
+    assert_eq!(cluster.values("t"), old);
+
+    let bridge = Running::new(&device, cluster.config(&[]));
+    bridge.until("waits", waits);
+    let log = bridge.metrics.read().logs[0].clone();
+    assert_eq!((log.lag_records, log.end_offset), (Some(5), Some(Offset(15))));
+    Store::open(&device.0).unwrap().close().unwrap();
+    bridge.until_caught_up();
+    assert_eq!(bridge.metrics.read().logs[0].waits, None);
+    assert_eq!(cluster.values("t"), [old, left].concat());
+}
+
+/// The bridge has named the log, and nothing of it was sent yet: also then, what is gone was lost.
+#[test]
+fn what_is_deleted_before_anything_was_sent_is_reported_as_lost() {
+    let (cluster, device) = (Cluster::new(&["t", "edgelog.losses"]), Device::new());
+    device.append(&[], |_| true);
+    assert!(device.send(cluster.config(&[])).0[0].is_delivered());
+    let all = values("record", 10);
+    device.append(&all, |_| true);
+    let store = Store::open(&device.0).unwrap();
+    store.log("t", 0).unwrap().delete_records_before(Offset(4)).unwrap();
+    store.close().unwrap();
+    let (positions, events) = device.send(cluster.config(&[]));
+    let lost = |event: &BridgeEvent| match event {
+        BridgeEvent::Lost { first_offset, next_offset, .. } => Some((*first_offset, *next_offset)),
+        _ => None,
+    };
+    assert_eq!(events.iter().filter_map(lost).collect::<Vec<_>>(), [(Offset(0), Offset(4))]);
+    assert!(positions[0].is_delivered());
+    assert_eq!((cluster.values("t"), cluster.values("edgelog.losses").len()), (all[4..].to_vec(), 1));
+    // Said once.
+    assert!(!device.send(cluster.config(&[])).1.iter().any(|event| lost(event).is_some()));
 }

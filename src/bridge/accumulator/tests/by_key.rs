@@ -31,7 +31,7 @@ fn mixed(config: &[(&str, &str)], batch_bytes_max: usize) -> (Store, PartitionSe
         sender.log().append_batch(&mut batch).unwrap();
     }
     sender.spread(by_key(PARTITIONS));
-    sender.start_at_the_beginning().unwrap();
+    sender.start_at_the_beginning(None).unwrap();
     (store, sender, appended)
 }
 
@@ -189,7 +189,7 @@ fn records_without_a_key_stay_together_for_a_batch_and_then_go_on() {
         sender.log().append(NewRecord::value(&[n; 1000]).with_timestamp(TimestampMs(5))).unwrap();
     }
     sender.spread(by_key(4));
-    sender.start_at_the_beginning().unwrap();
+    sender.start_at_the_beginning(None).unwrap();
     let plan = collect_all(std::slice::from_mut(&mut sender));
     let to: Vec<i32> = plan.pieces.iter().map(|piece| piece.to.1).collect();
     assert_eq!(to[..5], [0, 1, 2, 3, 0]);
@@ -202,7 +202,7 @@ fn where_there_is_one_partition_nothing_is_made_again() {
     let (_store, mut sender) = sender(&[], 1 << 20);
     fill_batches(&sender, 1);
     sender.spread(by_key(1));
-    sender.start_at_the_beginning().unwrap();
+    sender.start_at_the_beginning(None).unwrap();
     let plan = collect_all(std::slice::from_mut(&mut sender));
     let stored = sender.log().reader(OffsetSpec::Earliest).unwrap().next_batch().unwrap().unwrap();
     assert_eq!(&plan.pieces[0].wire[..], stored.bytes());

@@ -60,7 +60,7 @@ pub(super) fn transactions(
     bytes_max: usize,
 ) -> Vec<TransactionPlan> {
     let mut all = Vec::new();
-    sender.start_at_the_beginning().unwrap();
+    sender.start_at_the_beginning(None).unwrap();
     loop {
         let collected = collect_with(std::slice::from_mut(sender), config, bytes_max, TimestampMs(0));
         assert_eq!(sender.paused(), None);
