@@ -330,7 +330,7 @@ fn end_of(log: &Log) -> Result<CommittedOffset> {
 }
 
 /// Takes the logs of all topics that match one of `topics` out of the note in the data directory `dir`, and returns
-/// them: retention counts them as any other from then on. A bridge that is started later asks the cluster where they
+/// them: retention counts them as any other from then on, and so it does logs of topics that are created. A bridge that is started later asks the cluster where they
 /// stand, and sends those that it does not know from their beginning. A note that is damaged is replaced by an empty
 /// one.
 ///
@@ -346,8 +346,9 @@ pub fn forget(dir: impl AsRef<Path>, topics: &[String]) -> Result<Vec<TopicParti
     drop(Store::attach(dir)?);
     let home = Home::open(dir)?;
     let mut progress = ProgressFile::open(home.storage())?;
+    let held_topics = progress.holds_topics();
     let gone = progress.forget(|log| topics.iter().any(|pattern| topic_matches(pattern, &log.topic)));
-    if progress.is_damaged() || !gone.is_empty() {
+    if progress.is_damaged() || held_topics || !gone.is_empty() {
         // Both files: what the older one says is not to come back.
         progress.write()?;
         progress.write()?;

@@ -10,7 +10,7 @@ use super::error::{BridgeError, Result};
 use crate::clients::Partitioner;
 use crate::codec::feature_missing_to_write;
 use crate::kafka::{Protocol, Security, TlsClient, TokenCallback};
-use crate::topic_matches;
+use crate::store::retention_holds::covers;
 
 /// A key of the bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -600,7 +600,7 @@ impl BridgeConfig {
     /// Whether a local topic is to be sent (`edgelog.bridge.topics`). Kafka's own, whose records mean nothing
     /// elsewhere, begin with `__`.
     pub fn sends(&self, topic: &str) -> bool {
-        !topic.starts_with("__") && self.topics.iter().any(|pattern| topic_matches(pattern, topic))
+        covers(&self.topics, topic)
     }
 
     /// The transactional id: `PREFIX:DEVICE`.

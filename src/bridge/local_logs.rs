@@ -107,6 +107,8 @@ impl LocalLogs {
             for sender in &*senders {
                 files.progress().hold(sender.name(), sender.remote(), sender.log_start());
             }
+            // Behind them: what was there before the bridge came began where it begins now.
+            files.progress().hold_topics(&session.config().topics);
             files.write_progress()?;
         }
         session.metrics().place(senders);

@@ -204,7 +204,8 @@ impl PartitionSender {
 
     /// Where its log begins now.
     pub(super) fn log_start(&self) -> LogStart {
-        LogStart { log_id: LogId::from_bytes(self.log().id()), offset: self.log().offsets().log_start_offset }
+        let (log_id, offset) = (LogId::from_bytes(self.log().id()), self.log().offsets().log_start_offset);
+        LogStart { log_id, offset, is_own: self.log().is_own() }
     }
 
     /// How far the log is delivered.

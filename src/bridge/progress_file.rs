@@ -35,7 +35,8 @@ use crate::error::Error;
 use crate::kafka::is_cluster_id;
 use crate::storage::{Storage, remove_if_there};
 use crate::store::retention_holds::{
-    BRIDGE, HeldLog, HolderFile, OLD_NOTE_FIELDS, OLD_NOTE_FILES, Stored, old_fields_of, read_holder, read_old_note,
+    BRIDGE, HeldLog, HolderFile, OLD_NOTE_FIELDS, OLD_NOTE_FILES, Stored, covers, old_fields_of, read_holder,
+    read_old_note,
 };
 
 /// What is known of one log.
@@ -49,14 +50,23 @@ pub(super) struct LogProgress {
     /// The id of the cluster that acknowledged it; versions before this one did not write it.
     pub(super) cluster: Option<String>,
     /// Where the log began when the bridge named it first; kept until something is acknowledged.
-    pub(super) began: Option<LogStart>,
+    pub(super) began: Option<Began>,
 }
 
 /// Where a log began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Began {
+    pub(super) log_id: LogId,
+    pub(super) offset: Offset,
+}
+
+/// Where a log begins now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LogStart {
     pub(super) log_id: LogId,
     pub(super) offset: Offset,
+    /// It was written here, from offset 0 on, and not copied.
+    pub(super) is_own: bool,
 }
 
 /// A commit that was about to be asked for.
@@ -74,7 +84,9 @@ pub(super) struct PendingCommit {
 pub(super) struct ProgressFile {
     storage: Arc<dyn Storage>,
     entries: BTreeMap<TopicPartition, LogProgress>,
-    /// What `entries` say is not on the disk yet.
+    /// The names and patterns of what is to be sent: logs of theirs that have no entry yet are held, too.
+    topics: Vec<String>,
+    /// What these say is not on the disk yet.
     is_behind: bool,
     /// Open for writing from the first write on.
     file: Option<HolderFile>,
@@ -89,11 +101,13 @@ impl ProgressFile {
     pub(super) fn open(storage: Arc<dyn Storage>) -> Result<ProgressFile> {
         let old = read_old_note(&*storage).map_err(failed)?;
         let has_old = !matches!(old, Stored::Nothing);
+        let mut topics = Vec::new();
         let lines: Stored<Vec<String>> = match read_holder(&*storage, BRIDGE).map_err(failed)? {
-            Stored::Whole(logs) => {
+            Stored::Whole(held) => {
+                topics = held.topics;
                 let line =
                     |(log, held): (&TopicPartition, &HeldLog)| format!("{log}\t{}", String::from_utf8_lossy(&held.own));
-                Stored::Whole(logs.iter().map(line).collect())
+                Stored::Whole(held.logs.iter().map(line).collect())
             }
             Stored::Damaged => Stored::Damaged,
             Stored::Nothing => old,
@@ -105,7 +119,7 @@ impl ProgressFile {
         };
         let is_damaged = entries.is_none();
         let entries = entries.unwrap_or_default();
-        Ok(ProgressFile { storage, entries, is_behind: false, file: None, has_old, is_damaged })
+        Ok(ProgressFile { storage, entries, topics, is_behind: false, file: None, has_old, is_damaged })
     }
 
     /// Whether a file is there and cannot be read: what it said is lost. The first write replaces it.
@@ -118,15 +132,33 @@ impl ProgressFile {
         &self.entries
     }
 
+    /// These topics are to be sent: also a log that is created while the bridge cannot look is held.
+    pub(super) fn hold_topics(&mut self, topics: &[String]) {
+        if self.topics != topics {
+            topics.clone_into(&mut self.topics);
+            self.is_behind = true;
+        }
+    }
+
+    /// Whether logs are held that have no entry yet.
+    pub(super) fn holds_topics(&self) -> bool {
+        !self.topics.is_empty()
+    }
+
     /// A log is to be sent to the topic `remote`, and begins there now: names it, where it is not named yet.
-    pub(super) fn hold(&mut self, log: &TopicPartition, remote: &str, start: LogStart) {
+    pub(super) fn hold(&mut self, log: &TopicPartition, remote: &str, mut start: LogStart) {
+        let is_covered = covers(&self.topics, &log.topic);
         let entry = self.entries.entry(log.clone()).or_insert_with(|| {
             self.is_behind = true;
+            // It was created since the bridge looked last: with its first record.
+            if is_covered && start.is_own {
+                start.offset = Offset(0);
+            }
             LogProgress { remote: remote.to_owned(), partition: -1, ..LogProgress::default() }
         });
         // Another log of that name begins by itself.
         if entry.acknowledged.is_none() && entry.began.is_none_or(|began| began.log_id != start.log_id) {
-            entry.began = Some(start);
+            entry.began = Some(Began { log_id: start.log_id, offset: start.offset });
             self.is_behind = true;
         }
     }
@@ -170,6 +202,8 @@ impl ProgressFile {
     pub(super) fn forget(&mut self, is_chosen: impl Fn(&TopicPartition) -> bool) -> Vec<TopicPartition> {
         let gone = self.entries.keys().filter(|log| is_chosen(log)).cloned().collect();
         self.entries.retain(|log, _| !is_chosen(log));
+        // They would be held all the same. A bridge that begins names its topics again.
+        self.topics.clear();
         gone
     }
 
@@ -185,7 +219,7 @@ impl ProgressFile {
             Some(file) => file,
             None => self.file.insert(HolderFile::open(&self.storage, BRIDGE).map_err(failed)?),
         };
-        file.write(&logs).map_err(failed)?;
+        file.write(&logs, &self.topics).map_err(failed)?;
         self.is_damaged = false;
         if self.has_old {
             for name in OLD_NOTE_FILES {
@@ -229,7 +263,7 @@ impl LogProgress {
         if let Some(cluster) = self.cluster.as_deref().or(began.map(|_| "")) {
             let _ = write!(own, "\t{cluster}");
         }
-        if let Some(LogStart { log_id, offset }) = began {
+        if let Some(Began { log_id, offset }) = began {
             let _ = write!(own, "\t{offset}@{log_id}");
         }
         let (log_id, offset) =
@@ -247,7 +281,7 @@ fn parse_line(line: &str) -> Option<(TopicPartition, LogProgress)> {
     let cluster = Some(cluster.to_owned()).filter(|id| is_cluster_id(id));
     let began = began
         .split_once('@')
-        .and_then(|(offset, id)| Some(LogStart { log_id: id.parse().ok()?, offset: Offset(offset.parse().ok()?) }));
+        .and_then(|(offset, id)| Some(Began { log_id: id.parse().ok()?, offset: Offset(offset.parse().ok()?) }));
     let [log, remote, partition, done, done_meta, intent, intent_meta, producer, epoch, first] = old_fields_of(line)?;
     let position = |offset: &str, metadata: &str| match offset {
         "-" => Some(None),
@@ -345,7 +379,7 @@ mod tests {
         let (one, other) = (LogId::from_bytes([1; 16]), LogId::from_bytes([2; 16]));
         let mut progress = open(&storage);
         for (log_id, offset) in [(other, 7), (one, 3), (one, 8)] {
-            progress.hold(&log, "r", LogStart { log_id, offset: Offset(offset) });
+            progress.hold(&log, "r", LogStart { log_id, offset: Offset(offset), is_own: true });
         }
         let began = |progress: &ProgressFile| [one, other].map(|id| progress.began(&log, id));
         progress.write_if_behind().unwrap();
@@ -358,6 +392,23 @@ mod tests {
         progress.acknowledge(&log, entry(Offset(4)));
         progress.write_if_behind().unwrap();
         assert_eq!(began(&open(&storage)), [None, None]);
+    }
+
+    #[test]
+    fn a_log_of_its_topics_that_appears_later_has_begun_with_its_first_record() {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        let mut progress = open(&storage);
+        let mut began = |topic: &str, is_own| {
+            let (log, log_id) = (TopicPartition::new(topic, 0), LogId::from_bytes([1; 16]));
+            progress.hold(&log, "r", LogStart { log_id, offset: Offset(7), is_own });
+            let began = progress.began(&log, log_id);
+            progress.hold_topics(&["a*".to_owned()]);
+            progress.write_if_behind().unwrap();
+            progress = open(&storage);
+            began
+        };
+        let found = [began("a", true), began("ab", true), began("ac", false), began("b", true)];
+        assert_eq!(found, [Some(Offset(7)), Some(Offset(0)), Some(Offset(7)), Some(Offset(7))]);
     }
 
     /// Also where the two were damaged, and the write of the new one failed.

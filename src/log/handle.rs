@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use edgelog_core::{LeaderEpoch, LogConfig, Offset};
 
+use super::origin::Origin;
 use super::shared::LogShared;
 use super::types::{Durability, LogOffsets, TopicPartition};
 use crate::error::Result;
@@ -57,6 +58,12 @@ impl Log {
     /// The configuration in force.
     pub fn config(&self) -> Arc<LogConfig> {
         Arc::clone(&self.shared.config.read())
+    }
+
+    /// Whether the log was written here, from offset 0 on, and not copied from elsewhere.
+    #[cfg_attr(not(feature = "bridge"), allow(dead_code))]
+    pub(crate) fn is_own(&self) -> bool {
+        self.shared.origin() == Origin::Own
     }
 
     /// Whether another process may be writing the log, and this one reads.

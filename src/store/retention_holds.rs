@@ -14,12 +14,16 @@
 //! | 18 | 6 | zero |
 //! | 40 | 16 | zero |
 //! | 56 | 4 | number of logs |
-//! | 60 | 4 | zero |
-//! | 64 | ... | the logs |
+//! | 60 | 4 | length of the topics, in bytes |
+//! | 64 | ... | the logs, then the topics |
 //!
 //! A log: name length u16, name; identity 16 (zeros: nothing of the log was read yet); offset i64, the first one that
 //! is
 //! still needed; length u32 and bytes of the holder's own, which no other program reads.
+//!
+//! The topics are names and patterns between commas. A log of theirs that is not among the logs is held from its
+//! beginning: it was created after the holder wrote its file, which may be weeks away from its cluster. Kafka's own
+//! topics, which begin with `__`, are none of them.
 //!
 //! A file without a valid slot holds every log from its beginning: what was read of it is not known.
 //!
@@ -49,6 +53,7 @@ use crate::sorted::sorted;
 use crate::storage::framed::{read_whole, unframe};
 use crate::storage::small_file::{HEADER_LEN, Slot, SlotForm, SlotMutants, TwoSlot, read_slots, u32_at};
 use crate::storage::{DirEntry, Storage};
+use crate::store::topic::topic_matches;
 
 /// The holder that the bridge is.
 pub(crate) const BRIDGE: &str = "bridge";
@@ -83,6 +88,19 @@ pub(crate) struct HeldLog {
 
 pub(crate) type HeldLogs = BTreeMap<TopicPartition, HeldLog>;
 
+/// What a holder's file says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) logs: HeldLogs,
+    /// A log of these topics that is not among `logs` yet is held from its beginning.
+    pub(crate) topics: Vec<String>,
+}
+
+/// Whether these names and patterns have the topic. Kafka's own are none of them.
+pub(crate) fn covers(topics: &[String], topic: &str) -> bool {
+    !topic.starts_with("__") && topics.iter().any(|pattern| topic_matches(pattern, topic))
+}
+
 /// What a holder left.
 #[derive(Debug)]
 pub(crate) enum Stored<T> {
@@ -106,7 +124,7 @@ pub struct RetentionHold {
 #[derive(Debug, Default)]
 pub struct RetentionHolds {
     /// By holder; `None` where its file cannot be read.
-    holders: Vec<(String, Option<HeldLogs>)>,
+    holders: Vec<(String, Option<Held>)>,
     /// Files that cannot be read, and why.
     pub(crate) unreadable: Vec<(String, String)>,
 }
@@ -161,7 +179,8 @@ impl RetentionHolds {
             let logs = match read_old_note(storage) {
                 Ok(Stored::Nothing) => return Ok(RetentionHolds { holders, unreadable }),
                 Ok(Stored::Whole(lines)) => {
-                    lines.iter().map(|line| parse_old_line(line)).collect::<Option<_>>().ok_or_else(damaged)
+                    let logs = lines.iter().map(|line| parse_old_line(line)).collect::<Option<_>>();
+                    logs.map(|logs| Held { logs, topics: Vec::new() }).ok_or_else(damaged)
                 }
                 Ok(Stored::Damaged) => Err(damaged()),
                 Err(error) => Err(forgive(error)?),
@@ -170,7 +189,7 @@ impl RetentionHolds {
             holders.push((BRIDGE.to_owned(), logs));
         }
         // Groups are in order already, and what else holds is little.
-        let mut ordered: Vec<(String, Option<HeldLogs>)> = Vec::with_capacity(holders.len());
+        let mut ordered: Vec<(String, Option<Held>)> = Vec::with_capacity(holders.len());
         for holder in holders {
             ordered.insert(ordered.partition_point(|before| before.0 < holder.0), holder);
         }
@@ -186,10 +205,12 @@ impl RetentionHolds {
         self.holders.iter().filter_map(move |(holder, logs)| {
             let offset = match logs {
                 None => Offset(0),
-                Some(logs) => match logs.get(log)? {
-                    held if held.log_id == id => held.offset,
+                Some(held) => match held.logs.get(log) {
+                    Some(held) if held.log_id == id => held.offset,
                     // Of the log that had this name before: nothing of this one was read.
-                    _ => Offset(0),
+                    Some(_) => Offset(0),
+                    None if covers(&held.topics, &log.topic) => Offset(0),
+                    None => return None,
                 },
             };
             Some(RetentionHold { holder: holder.clone(), offset })
@@ -249,11 +270,11 @@ fn form_in(dir: &str, holder: &str) -> SlotForm {
 ///
 /// # Errors
 /// Those of the medium, and [`Error::UnsupportedVersion`].
-pub(crate) fn read_holder(storage: &dyn Storage, holder: &str) -> Result<Stored<HeldLogs>> {
+pub(crate) fn read_holder(storage: &dyn Storage, holder: &str) -> Result<Stored<Held>> {
     read_form(storage, &form(holder))
 }
 
-fn read_form(storage: &dyn Storage, form: &SlotForm) -> Result<Stored<HeldLogs>> {
+fn read_form(storage: &dyn Storage, form: &SlotForm) -> Result<Stored<Held>> {
     let mut found = read_slots(storage, form)?;
     while let Some(at) = found.newest() {
         if let Some(logs) = found.both[at].as_ref().and_then(decode) {
@@ -265,7 +286,7 @@ fn read_form(storage: &dyn Storage, form: &SlotForm) -> Result<Stored<HeldLogs>>
 }
 
 /// What a slot says; `None` where its fields do not fill it.
-fn decode(slot: &Slot) -> Option<HeldLogs> {
+fn decode(slot: &Slot) -> Option<Held> {
     let mut rest = slot.payload();
     let mut take = |len: usize| {
         let (taken, behind) = rest.split_at_checked(len)?;
@@ -282,7 +303,9 @@ fn decode(slot: &Slot) -> Option<HeldLogs> {
         let own = take(len as usize)?.to_vec();
         logs.insert(name, HeldLog { log_id, offset, own });
     }
-    Some(logs)
+    let topics = std::str::from_utf8(take(u32_at(slot.header(), 60) as usize)?).ok()?;
+    let topics = topics.split(',').filter(|topic| !topic.is_empty()).map(str::to_owned).collect();
+    Some(Held { logs, topics })
 }
 
 /// A holder's file, open for writing.
@@ -310,11 +333,13 @@ impl HolderFile {
     ///
     /// # Errors
     /// Those of the medium; what was written before still counts.
-    pub(crate) fn write(&mut self, logs: &HeldLogs) -> Result<()> {
+    pub(crate) fn write(&mut self, logs: &HeldLogs, topics: &[String]) -> Result<()> {
         let out = &mut self.encoded;
         out.clear();
         out.resize(HEADER_LEN, 0);
+        let topics = topics.join(",");
         out[56..60].copy_from_slice(&(logs.len() as u32).to_be_bytes());
+        out[60..64].copy_from_slice(&(topics.len() as u32).to_be_bytes());
         for (name, held) in logs {
             let name = name.to_string();
             out.extend_from_slice(&(name.len() as u16).to_be_bytes());
@@ -324,6 +349,7 @@ impl HolderFile {
             out.extend_from_slice(&(held.own.len() as u32).to_be_bytes());
             out.extend_from_slice(&held.own);
         }
+        out.extend_from_slice(topics.as_bytes());
         self.slots.write(out)
     }
 }
@@ -402,7 +428,8 @@ mod tests {
     fn hold(storage: &MemoryStorage, holder: &str, log: &str, offset: Offset, id: [u8; 16]) {
         let storage: Arc<dyn Storage> = Arc::new(storage.clone());
         let held = HeldLog { log_id: LogId::from_bytes(id), offset, own: b"own".to_vec() };
-        HolderFile::open(&storage, holder).unwrap().write(&HeldLogs::from([(log.parse().unwrap(), held)])).unwrap();
+        let logs = HeldLogs::from([(log.parse().unwrap(), held)]);
+        HolderFile::open(&storage, holder).unwrap().write(&logs, &[]).unwrap();
     }
 
     /// A store whose log `t-0` has a segment for each of 20 old records, and `retention.ms` of a day.
@@ -447,6 +474,24 @@ mod tests {
         assert_eq!(start_after_retention(&store, &log, NOW + 2 * DAY_MS), 9);
         storage.remove_file("edgelog.other.hold").unwrap();
         assert_eq!(start_after_retention(&store, &log, NOW + 3 * DAY_MS), 19);
+    }
+
+    #[test]
+    fn a_log_that_a_holder_does_not_know_yet_is_held_where_it_is_of_its_topics() {
+        let storage = MemoryStorage::new();
+        let (store, log) = old_log(&storage, &[]);
+        let write = |topics: &[&str]| {
+            let (storage, topics): (Arc<dyn Storage>, Vec<_>) =
+                (Arc::new(storage.clone()), topics.iter().map(|topic| (*topic).to_owned()).collect());
+            HolderFile::open(&storage, BRIDGE).unwrap().write(&HeldLogs::new(), &topics).unwrap();
+            assert!(matches!(read_holder(&*storage, BRIDGE).unwrap(), Stored::Whole(held) if held.topics == topics));
+        };
+        write(&["u", "t*"]);
+        assert_eq!(store.retention_holds().unwrap().of(&log), [hold_of("bridge", Offset(0))]);
+        assert_eq!(start_after_retention(&store, &log, NOW), 0);
+        assert!(!covers(&["*".to_owned()], "__consumer_offsets"));
+        write(&["u"]);
+        assert_eq!(start_after_retention(&store, &log, NOW + DAY_MS), 19);
     }
 
     #[test]

@@ -265,7 +265,7 @@ fn verify(disk: &SimDisk, known: &Known) -> Result<Group, String> {
     }
     let nested = store.storage().nested("groups/g").map_err(|error| error.to_string())?;
     let held = match read_holder(&*nested, GROUP).map_err(|error| error.to_string())? {
-        Stored::Whole(logs) => logs,
+        Stored::Whole(held) => held.logs,
         Stored::Nothing => BTreeMap::new(),
         Stored::Damaged => return Err("the hold is damaged".into()),
     };

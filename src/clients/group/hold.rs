@@ -45,7 +45,7 @@ impl Hold {
         let logs = match read_holder(&**storage, GROUP)? {
             // Until it is written again, retention keeps everything.
             Stored::Nothing | Stored::Damaged => HeldLogs::new(),
-            Stored::Whole(logs) => logs,
+            Stored::Whole(held) => held.logs,
         };
         let (coming, written) = (logs.clone(), TimestampMs(i64::MIN));
         Ok(Hold { storage: Arc::clone(storage), logs, is_known: false, file: None, coming, written })
@@ -102,7 +102,7 @@ impl Hold {
             None => self.file.insert(HolderFile::open(&self.storage, GROUP)?),
         };
         self.is_known = false;
-        file.write(&self.coming)?;
+        file.write(&self.coming, &[])?;
         self.is_known = true;
         self.logs.clone_from(&self.coming);
         self.written = now;

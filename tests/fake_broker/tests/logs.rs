@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use edgelog::bridge::{Bridge, BridgeConfig, BridgeError, BridgeEvent, MetricsHandle, PauseReason, StopHandle};
-use edgelog::{NewRecord, NewTopic, Offset, Store};
+use edgelog::{NewRecord, NewTopic, Offset, Store, TimestampMs};
 use edgelog_fake_broker::Front;
 use edgelog_testkit::{run_again, say};
 use krafka::testing::FakeBroker;
@@ -451,4 +451,41 @@ fn what_is_deleted_before_anything_was_sent_is_reported_as_lost() {
     assert_eq!((cluster.values("t"), cluster.values("edgelog.losses").len()), (all[4..].to_vec(), 1));
     // Said once.
     assert!(!device.send(cluster.config(&[])).1.iter().any(|event| lost(event).is_some()));
+}
+
+/// A bridge that cannot reach its cluster for weeks does not look for new topics. Retention keeps them all the same.
+#[test]
+fn a_topic_that_is_created_while_the_cluster_is_away_is_kept_for_the_bridge() {
+    let (cluster, device) = (Cluster::new(&["t", "edgelog.losses"]), Device::new());
+    device.append(&[], |_| true);
+    let mut config = cluster.config(&[]);
+    config.set("bootstrap.servers", "127.0.0.1:1").unwrap();
+    let bridge = Running::new(&device, config);
+    bridge.until("away", |event| matches!(event, BridgeEvent::Retrying { .. }));
+    let options = Store::options().set("edgelog.housekeeping", "tick").unwrap();
+    let store = options.open(&device.0).unwrap();
+    let topic = NewTopic::new("late").config("segment.bytes", "4096").config("retention.ms", "1000");
+    store.create_topic(&topic).unwrap();
+    let log = store.log("late", 0).unwrap();
+    for value in values("late", 20) {
+        log.append(NewRecord::value(&[value.as_bytes(), &[b' '; 1000]].concat())).unwrap();
+    }
+    let holds = store.retention_holds().unwrap().of(&log);
+    assert_eq!((holds.len(), holds[0].holder.as_str(), holds[0].offset), (1, "bridge", Offset(0)));
+    store.tick(TimestampMs(i64::MAX / 2)).unwrap();
+    assert_eq!(log.offsets().log_start_offset, 0);
+    drop((log, bridge));
+    // What the disk has no room for goes all the same, and is reported.
+    store.log("late", 0).unwrap().delete_records_before(Offset(7)).unwrap();
+    store.close().unwrap();
+    cluster.broker.create_topic("late", 1);
+    let (_, events) = device.send(cluster.config(&[]));
+    let lost = |event: &BridgeEvent| match event {
+        BridgeEvent::Lost { log, first_offset, next_offset, .. } => {
+            Some((log.to_string(), *first_offset, *next_offset))
+        }
+        _ => None,
+    };
+    assert_eq!(events.iter().filter_map(lost).collect::<Vec<_>>(), [("late-0".to_owned(), Offset(0), Offset(7))]);
+    assert_eq!(cluster.values("late").len(), 13);
 }
