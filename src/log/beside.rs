@@ -43,6 +43,7 @@ impl Log {
 
     /// Whether more was seen than is durable, when a flush from here was asked for last, and no process had the store
     /// open for writing that answers for it. The next writer does, once it has recovered the log.
+    #[cfg_attr(not(feature = "bridge"), allow(dead_code))]
     pub(crate) fn is_unvouched(&self) -> bool {
         self.shared.attached().is_some_and(|attached| attached.attachment.lock().is_unvouched)
     }
