@@ -96,7 +96,8 @@ struct Run {
     /// End when the cluster has everything that is durable here
     #[arg(long)]
     until_caught_up: bool,
-    /// With --until-caught-up: end after so long, with exit code 1 where something was not sent (30s, 5m)
+    /// With --until-caught-up: end after so long, with exit code 1 where something was not sent (30s, 5m). What was
+    /// asked of a broker may still be answered then, for five seconds at most
     #[arg(long, value_name = "DURATION", value_parser = time::parse_period, requires = "until_caught_up")]
     timeout: Option<Duration>,
     /// Report what happens on standard output, one JSON object a line

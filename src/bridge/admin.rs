@@ -5,7 +5,7 @@
 //! `edgelog.bridge.retry.ms`, finds the decision and goes on as it says. Its first transaction puts positions into the
 //! places of all decisions that it obeyed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use super::home::Home;
 use super::ownership::READING;
 use super::producer_id::ask_to_claim;
 use super::progress_file::ProgressFile;
+use super::status::{LogStatus, status};
 use crate::error::Error;
 use crate::kafka::{
     self, Backoff, Cluster, Code, CoordinatorKey, GroupOffset, Role, StopHandle, Transport, check, commit_request,
@@ -163,8 +164,9 @@ impl Admin {
 
     /// Decides about the logs of all topics that match one of `topics` (names and patterns with `*`) and of which the
     /// cluster keeps a position; returns these. With `store`, the directory of a data store, the decision is for that
-    /// store alone, as it is now or goes on, and for no other copy of it; its logs that the cluster does not know are
-    /// passed over.
+    /// store alone, as it is now or goes on, and for no other copy of it. A store that is adopted goes on by its note
+    /// with logs of which the cluster has forgotten the position (their target topic was deleted and created again, or
+    /// the cluster is another one); its other logs that the cluster does not know are passed over.
     ///
     /// The device's bridge, where one runs, is fenced, and stands back until it reads the decision, after
     /// `edgelog.bridge.retry.ms` at most; with `edgelog.bridge.on.fenced=exit` it ends. A decision lasts until a bridge
@@ -179,10 +181,14 @@ impl Admin {
         store: Option<&Path>,
     ) -> Result<Vec<ClusterPosition>> {
         self.began = Instant::now();
+        let noted = match store {
+            Some(dir) if decision == Decision::Adopt => self.noted(dir)?,
+            _ => Vec::new(),
+        };
         let store = store.map(Store::attach).transpose()?;
         let is_chosen =
             |position: &ClusterPosition| topics.iter().any(|pattern| topic_matches(pattern, &position.log.topic));
-        if !self.read_positions()?.iter().any(is_chosen) {
+        if !noted.iter().any(is_chosen) && !self.read_positions()?.iter().any(is_chosen) {
             return Ok(Vec::new());
         }
         if self.config.delivery == Delivery::ExactlyOnce {
@@ -190,6 +196,8 @@ impl Admin {
         }
         // No bridge moves them any more.
         let mut decided = self.read_positions()?;
+        let known: HashSet<TopicPartition> = decided.iter().map(|position| position.log.clone()).collect();
+        decided.extend(noted.into_iter().filter(|position| !known.contains(&position.log)));
         decided.retain(is_chosen);
         let mut requests = Vec::new();
         let mut done = Vec::new();
@@ -227,6 +235,34 @@ impl Admin {
             failure.map_or(Ok(()), Err)
         })?;
         Ok(done)
+    }
+
+    /// What the note of the store in `dir` says that this cluster, or the one before, has acknowledged, as far as it is
+    /// for partitions that there are.
+    fn noted(&mut self, dir: &Path) -> Result<Vec<ClusterPosition>> {
+        let mut noted = Vec::new();
+        for LogStatus { log, remote, remote_partition, acknowledged, .. } in status(dir)? {
+            if let (Some(target_partition), Some(offset)) = (remote_partition, acknowledged) {
+                let (group, holds) = (self.config.group_id(&log), PositionOf::Unknown { reason: String::new() });
+                noted.push(ClusterPosition { log, group, target_topic: remote, target_partition, offset, holds });
+            }
+        }
+        let names: HashSet<&str> = noted.iter().map(|position| position.target_topic.as_str()).collect();
+        if names.is_empty() {
+            return Ok(noted);
+        }
+        let names: Vec<&str> = names.into_iter().collect();
+        let topics = self.retry(|cluster| cluster.topics(&names))?;
+        let partitions_of = |name: &str| match topics.get(name) {
+            Some(Ok(topic)) => topic.leaders.len(),
+            _ => 0,
+        };
+        let is_there = |position: &ClusterPosition| {
+            usize::try_from(position.target_partition)
+                .is_ok_and(|partition| partition < partitions_of(&position.target_topic))
+        };
+        noted.retain(is_there);
+        Ok(noted)
     }
 
     /// The device's logs of which the cluster has a group, with its name.

@@ -343,7 +343,7 @@ pub(super) fn adopt(args: &Adopt, ctx: &Context) -> Outcome {
             Some(dir) => format!("the store in {}", dir.display()),
             None => "whichever store's bridge asks next".to_owned(),
         };
-        confirm(&format!("let {whose} go on with {logs}"))?;
+        confirm(&format!("let {whose} go on (the cluster keeps positions of {logs})"))?;
     }
     decide(&mut admin, &topics, Decision::Adopt, store)
 }
@@ -362,7 +362,11 @@ fn decide(admin: &mut Admin, topics: &[String], decision: Decision, store: Optio
         eprintln!("{}: decided, {}", position.log, word_of(decision));
     }
     if decided.is_empty() {
-        warn("the cluster has no position of such a log: there is nothing to decide, its next bridge goes by its note");
+        let named = match (decision, store) {
+            (Decision::Adopt, None) => "; --dir names the store whose note says where its logs go on",
+            _ => ", its next bridge goes by its note",
+        };
+        warn(format_args!("the cluster has no position of such a log: there is nothing to decide{named}"));
     }
     Ok(ExitCode::SUCCESS)
 }
