@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::committed_offset::{BatchMark, CommittedOffset, Decision, OperatorDecision};
 use super::config::{BridgeConfig, Delivery};
-use super::error::Result;
+use super::error::{BridgeError, Result};
 use super::home::Home;
 use super::ownership::READING;
 use super::producer_id::ask_to_claim;
@@ -241,7 +241,12 @@ impl Admin {
     /// for partitions that there are.
     fn noted(&mut self, dir: &Path) -> Result<Vec<ClusterPosition>> {
         let mut noted = Vec::new();
-        for LogStatus { log, remote, remote_partition, acknowledged, .. } in status(dir)? {
+        let of_note = match status(dir) {
+            // It decides nothing then.
+            Err(BridgeError::Note { .. }) => Vec::new(),
+            other => other?,
+        };
+        for LogStatus { log, remote, remote_partition, acknowledged, .. } in of_note {
             if let (Some(target_partition), Some(offset)) = (remote_partition, acknowledged) {
                 let (group, holds) = (self.config.group_id(&log), PositionOf::Unknown { reason: String::new() });
                 noted.push(ClusterPosition { log, group, target_topic: remote, target_partition, offset, holds });
@@ -366,9 +371,9 @@ fn end_of(log: &Log) -> Result<CommittedOffset> {
 }
 
 /// Takes the logs of all topics that match one of `topics` out of the note in the data directory `dir`, and returns
-/// them: retention counts them as any other from then on, and so it does logs of topics that are created. A bridge that is started later asks the cluster where they
-/// stand, and sends those that it does not know from their beginning. A note that is damaged is replaced by an empty
-/// one.
+/// them: retention counts them as any other from then on, and so it does logs of topics that are created. A bridge that
+/// is started later asks the cluster where they stand, and sends those that it does not know from their beginning. A
+/// note that is damaged is replaced by an empty one.
 ///
 /// # Errors
 /// [`BridgeError::Locked`](super::BridgeError::Locked) while a bridge works for this store;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use edgelog_core::Offset;
 
-use super::error::Result;
+use super::error::{BridgeError, Result};
 use super::progress_file::ProgressFile;
 use crate::error::Error;
 use crate::storage::{DirectoryStorage, DirectoryStorageOptions};
@@ -50,6 +50,10 @@ pub fn status(dir: impl AsRef<Path>) -> Result<Vec<LogStatus>> {
     let name = dir.display().to_string();
     let storage = DirectoryStorage::open(dir, options).map_err(Error::storage("open data directory", &name))?;
     let progress = ProgressFile::open(Arc::new(storage))?;
+    if progress.is_damaged() {
+        let source = std::io::Error::new(std::io::ErrorKind::InvalidData, "it is damaged, or of a newer version");
+        return Err(BridgeError::Note { operation: "read", file: "edgelog.bridge.hold".to_owned(), source });
+    }
     let holds = store.retention_holds()?;
     let mut found = Vec::new();
     for (name, entry) in progress.entries() {

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use edgelog::bridge::{Admin, BridgeConfig, ClusterPosition, Decision, LogStatus, PositionOf, forget};
+use edgelog::bridge::{Admin, BridgeConfig, BridgeError, ClusterPosition, Decision, LogStatus, PositionOf, forget};
 use edgelog::{OffsetSpec, Store, Topic, TopicPartition};
 use serde::Serialize;
 
@@ -69,8 +69,8 @@ pub(super) struct Reset {
 ///
 /// With --dir (or `EDGELOG_DIR`) it is that store, as it is now or goes on, and no other copy of it. Without, it is the
 /// store whose bridge reads the decision first: stop the other ones before. It goes on where its own note says that the
-/// cluster has acknowledged it, else at its first record: nothing that it holds is left out. What another copy has sent
-/// stays in the cluster, so that what both hold may be there twice.
+/// cluster has acknowledged it, else at its first record. What another copy has sent stays in the cluster, so that what
+/// both hold may be there twice. What the cluster has lost since it acknowledged it is not sent again: `reset` does that.
 #[derive(clap::Args)]
 #[command(after_help = AFTER_DECIDING)]
 pub(super) struct Adopt {
@@ -90,7 +90,10 @@ topics.";
 pub(super) fn status(args: &Status, ctx: &Context) -> Outcome {
     let config = args.keys.config()?;
     let asks_cluster = config.names_brokers();
-    let to_send = if args.max_lag.is_some() { logs_of(&config, &ctx.attach()?)? } else { Vec::new() };
+    let (to_send, here) = match args.max_lag {
+        Some(_) => (logs_of(&ctx.attach()?, |topic| config.sends(topic))?, logs_of(&ctx.attach()?, |_| true)?),
+        None => (Vec::new(), Vec::new()),
+    };
     let mut rows: BTreeMap<TopicPartition, (Vec<ClusterPosition>, Option<LogStatus>)> = BTreeMap::new();
     if asks_cluster {
         for position in admin_of(config, args.timeout)?.positions()? {
@@ -100,7 +103,14 @@ pub(super) fn status(args: &Status, ctx: &Context) -> Outcome {
     let has_note = !asks_cluster || ctx.is_named() || args.max_lag.is_some();
     if has_note {
         drop(ctx.attach()?);
-        for noted in edgelog::bridge::status(ctx.dir())? {
+        let noted = match edgelog::bridge::status(ctx.dir()) {
+            Err(error @ BridgeError::Note { .. }) if asks_cluster => {
+                warn(error);
+                Vec::new()
+            }
+            other => other?,
+        };
+        for noted in noted {
             let row = rows.entry(noted.log.clone()).or_default();
             row.1 = Some(noted);
         }
@@ -121,9 +131,15 @@ pub(super) fn status(args: &Status, ctx: &Context) -> Outcome {
         table_of(&rows, asks_cluster, has_note).print()?;
     }
     let Some(max_lag) = args.max_lag else { return Ok(ExitCode::SUCCESS) };
-    // A log that is not there any more has no records to send.
-    let noted = || rows.values().filter_map(|(_, noted)| noted.as_ref()).filter(|log| log.high_watermark.is_some());
-    let mut lags: BTreeMap<TopicPartition, Option<u64>> = noted().map(|log| (log.log.clone(), log.lag)).collect();
+    let mut lags: BTreeMap<TopicPartition, Option<u64>> = BTreeMap::new();
+    for (log, (positions, noted)) in &rows {
+        let Some(noted) = noted else { continue };
+        // A log that was deleted has no records to send; of one that is to be here and cannot be read, it is not known.
+        if noted.high_watermark.is_some() || here.contains(log) {
+            let lag = if asks_cluster { lag_in_cluster(positions, noted) } else { noted.lag };
+            lags.insert(log.clone(), lag);
+        }
+    }
     if to_send.iter().any(|log| !lags.contains_key(log)) {
         let store = ctx.attach()?;
         for log in to_send {
@@ -143,14 +159,25 @@ pub(super) fn status(args: &Status, ctx: &Context) -> Outcome {
     Ok(ExitCode::from(DAMAGE))
 }
 
-/// The logs of a store that are to be sent, also those whose directories are gone.
-fn logs_of(config: &BridgeConfig, store: &Store) -> Result<Vec<TopicPartition>, Failure> {
-    let topics = store.topics()?.into_iter().filter(|topic| config.sends(&topic.name));
+/// How far a log is behind, by what the cluster says; `None` where it has forgotten the position that the note has.
+fn lag_in_cluster(positions: &[ClusterPosition], noted: &LogStatus) -> Option<u64> {
+    match positions {
+        [] if noted.acknowledged.is_none() => noted.lag,
+        [position] if matches!(position.holds, PositionOf::Log { .. }) => {
+            u64::try_from(noted.high_watermark? - position.offset).ok()
+        }
+        _ => None,
+    }
+}
+
+/// The logs of a store of the topics that are chosen, also those whose directories are gone.
+fn logs_of(store: &Store, is_chosen: impl Fn(&str) -> bool) -> Result<Vec<TopicPartition>, Failure> {
+    let topics = store.topics()?.into_iter().filter(|topic| is_chosen(&topic.name));
     let of = |topic: Topic| {
         let Topic { name, partition_ids, .. } = topic;
         partition_ids.into_iter().map(move |partition| TopicPartition::new(name.as_str(), partition))
     };
-    let missing = store.missing_partitions()?.into_iter().filter(|log| config.sends(&log.topic));
+    let missing = store.missing_partitions()?.into_iter().filter(|log| is_chosen(&log.topic));
     Ok(topics.flat_map(of).chain(missing).collect())
 }
 

@@ -1,7 +1,7 @@
 //! What a bridge that runs reports: each event as a line of JSON, or what a person wants to know of them.
 
 use std::io::{self, IsTerminal, Write};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use edgelog::bridge::{BridgeEvent, LogPosition, MetricsHandle};
 use edgelog::{Offset, TopicPartition};
@@ -15,6 +15,9 @@ use crate::time;
 
 /// So many logs are named in a line.
 const LOGS_NAMED_MAX: usize = 8;
+/// In so long, so many dead letters are named.
+const DEAD_LETTERS_IN: Duration = Duration::from_secs(60);
+const DEAD_LETTERS_NAMED_MAX: u64 = 10;
 
 /// How much is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,11 +58,56 @@ pub(super) struct Reporter {
     outage: Outage,
     /// That all is sent was reported, and nothing since that puts it in question.
     caught_up_reported: bool,
+    dead_letters: DeadLetters,
+}
+
+/// Refused records come in thousands where a target has changed: a few are named in each minute, and the rest counted.
+#[derive(Default)]
+struct DeadLetters {
+    /// When the minute began.
+    since: Option<Instant>,
+    named: u64,
+    counted: u64,
+}
+
+impl DeadLetters {
+    /// Whether one more is named.
+    fn names(&mut self, now: Instant) -> bool {
+        if self.since.is_none_or(|since| now.duration_since(since) >= DEAD_LETTERS_IN) {
+            self.report_rest();
+            (self.since, self.named) = (Some(now), 0);
+        }
+        self.named += 1;
+        self.counted += u64::from(self.named > DEAD_LETTERS_NAMED_MAX);
+        self.named <= DEAD_LETTERS_NAMED_MAX
+    }
+
+    /// Reports how many were not named.
+    fn report_rest(&mut self) {
+        match std::mem::take(&mut self.counted) {
+            0 => {}
+            1 => warn("1 more record is a dead letter; -v names each"),
+            more => warn(format_args!("{} are dead letters; -v names each", print::counted(more, "more record"))),
+        }
+    }
+}
+
+impl Drop for DeadLetters {
+    fn drop(&mut self) {
+        self.report_rest();
+    }
 }
 
 impl Reporter {
     pub(super) fn new(manner: Manner, metrics: MetricsHandle, catch_up: CatchUp) -> Reporter {
-        Reporter { manner, metrics, catch_up, outage: Outage::default(), caught_up_reported: false }
+        Reporter {
+            manner,
+            metrics,
+            catch_up,
+            outage: Outage::default(),
+            caught_up_reported: false,
+            dead_letters: DeadLetters::default(),
+        }
     }
 
     pub(super) fn report(&mut self, event: &BridgeEvent) {
@@ -85,6 +133,7 @@ impl Reporter {
             }
             BridgeEvent::CaughtUp => {
                 self.report_success();
+                self.dead_letters.report_rest();
                 let is_known = std::mem::replace(&mut self.caught_up_reported, true);
                 if !is_quiet && (self.manner.has_transactions() || !is_known) {
                     eprintln!("the cluster has everything that is durable here");
@@ -95,6 +144,9 @@ impl Reporter {
             }
             BridgeEvent::Retrying { reason } => self.report_failure(format_args!("trying again: {reason}"), reason),
             BridgeEvent::DeadLetter { log, offset, topic, reason } => {
+                if self.manner != Manner::Verbose && !self.dead_letters.names(Instant::now()) {
+                    return;
+                }
                 warn(format_args!("the record of {log} at offset {offset} is a dead letter in {topic}: {reason}"));
             }
             BridgeEvent::Lost { log, first_offset, next_offset, reason } => {
