@@ -452,7 +452,7 @@ fn run(seed: u64, mistake: Mistake) -> Result<Run, String> {
                 writer.store.iter().flat_map(|s| TOPICS.iter().filter_map(|t| s.log(t, 0).ok())).collect();
             let next = Arc::clone(&next);
             let mut left = rng.below(3);
-            disk.beside(Some(Box::new(move |_, path| {
+            disk.concurrent(Some(Box::new(move |_, path| {
                 let log = logs.iter().find(|log| path.starts_with(&log.name().to_string()));
                 if let (Some(log), 1..) = (log, left) {
                     left -= 1;
@@ -460,14 +460,14 @@ fn run(seed: u64, mistake: Mistake) -> Result<Run, String> {
                 }
             })));
             let sent = uplink.lock().unwrap().transact();
-            disk.beside(None);
+            disk.concurrent(None);
             sent?;
         } else {
             // The bridge goes on while the writer writes and flushes.
             let delivered = uplink.lock().unwrap().known.cluster.clone();
             if rng.chance(30) {
                 let (uplink, found) = (Arc::clone(&uplink), Arc::clone(&found));
-                disk.beside(Some(Box::new(move |_, _| {
+                disk.concurrent(Some(Box::new(move |_, _| {
                     let sent = uplink.lock().unwrap().transact();
                     if sent.is_err() {
                         *found.lock().unwrap() = sent;
@@ -475,7 +475,7 @@ fn run(seed: u64, mistake: Mistake) -> Result<Run, String> {
                 })));
             }
             writer.step(&mut rng, &delivered);
-            disk.beside(None);
+            disk.concurrent(None);
             found.lock().unwrap().clone()?;
         }
         if rng.chance(3) {
