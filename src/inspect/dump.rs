@@ -354,7 +354,7 @@ impl<W: Write> DumpText<W> {
     ///
     /// # Errors
     /// Those of the writer.
-    pub fn tell(&mut self, item: &DumpItem<'_>) -> io::Result<()> {
+    pub fn write(&mut self, item: &DumpItem<'_>) -> io::Result<()> {
         self.is_empty = false;
         match item {
             DumpItem::Batch { position, batch, is_valid } => self.batch(*position, batch, *is_valid),
