@@ -1,6 +1,6 @@
 //! A writer that does what it is told on standard input, and says what became of it.
 //!
-//!     cargo run --example told_writer DIR
+//!     cargo run --example scripted_writer DIR
 //!
 //! Each line is one of these, answered by a line that begins with `ok` (and the record's offset, where there is one) or
 //! `error`:
@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use edgelog::{Durability, NewRecord, NewTopic, Store};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let dir = PathBuf::from(std::env::args_os().nth(1).ok_or("usage: told_writer DIR")?);
+    let dir = PathBuf::from(std::env::args_os().nth(1).ok_or("usage: scripted_writer DIR")?);
     let mut store = Store::open(&dir)?;
     for line in std::io::stdin().lock().lines() {
         let line = line?;

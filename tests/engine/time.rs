@@ -1,5 +1,5 @@
 //! Time in the log: finding records by it, rolling, forgetting and flushing by it. A naive search over all records is
-//! the oracle, a clock that stands still until it is told otherwise the only clock.
+//! the oracle. The only clock stands still until the test sets it.
 
 use edgelog::clock::ManualClock;
 use edgelog::edgelog_core::{CRC_START, Offset, RecordBatch, RecordBatchBuilder, TimestampMs, crc32c};

@@ -50,7 +50,7 @@ class Disk:
         # In the cache: (number, at, bytes), oldest first.
         self.cached = []
         # Sector -> the number of the last write with FUA to it: older writes to it are no more.
-        self.settled = {}
+        self.last_fua = {}
         self.lock = threading.Lock()
         self.stopped = threading.Event()
         self.thread = None
@@ -113,7 +113,7 @@ class Disk:
             else:
                 keep = [self.random.random() < kept_share] * sectors
             for n in range(sectors):
-                if self.settled.get(at // SECTOR + n, -1) > number:
+                if self.last_fua.get(at // SECTOR + n, -1) > number:
                     continue
                 if keep[n]:
                     counts["kept_sectors"] += 1
@@ -123,7 +123,7 @@ class Disk:
         for _, at, data in self.cached:
             os.pwrite(self.current, os.pread(self.durable, len(data), at), at)
         self.cached.clear()
-        self.settled.clear()
+        self.last_fua.clear()
         return counts
 
     def is_whole(self, at, count):
@@ -251,14 +251,14 @@ class Disk:
                 for _, place, written in self.cached:
                     self.put(place, written)
                 self.cached.clear()
-                self.settled.clear()
+                self.last_fua.clear()
         elif flags & FLAG_FUA:
             self.fuas += 1
             if not self.lies:
                 number, _, _ = self.cached.pop()
                 os.pwrite(self.durable, data, at)
                 for sector in range(at // SECTOR, (at + len(data)) // SECTOR):
-                    self.settled[sector] = number
+                    self.last_fua[sector] = number
         return good
 
     def put(self, at, data):
