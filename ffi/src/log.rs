@@ -99,8 +99,8 @@ pub unsafe extern "C" fn edgelog_log_append_batch(
 }
 
 /// Appends a record batch as Kafka's bytes, such as edgelog_batch_get_info lends: header fields, CRC and records are
-/// checked first, offsets and leader epoch are given anew. `how` and the answers are those of edgelog_log_append, and
-/// EDGELOG_INVALID_RECORD for what is no valid batch. `out` may be NULL.
+/// checked first. The log gives it offsets and a leader epoch. `how` and the answers are those of edgelog_log_append,
+/// and EDGELOG_INVALID_RECORD for what is no valid batch. `out` may be NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edgelog_log_append_encoded(
     log: *const edgelog_log,
@@ -203,8 +203,8 @@ pub unsafe extern "C" fn edgelog_log_delete_records(
     }
 }
 
-/// Takes all records from `offset` on back; whoever saw them is told by the leader epoch. On return that is on the
-/// medium. `out_log_end_offset` may be NULL.
+/// Truncates the log: removes all records from `offset` on. A reader that saw them learns of it by the leader epoch.
+/// On return the truncation is durable. `out_log_end_offset` may be NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edgelog_log_truncate(
     log: *const edgelog_log,

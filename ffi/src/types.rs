@@ -261,7 +261,7 @@ pub(crate) fn durability(number: i32) -> Outcome<Option<Durability>> {
 pub const EDGELOG_UP_TO_HIGH_WATERMARK: i32 = 0;
 /// A reader may read everything appended, acknowledged or not.
 pub const EDGELOG_UP_TO_LOG_END: i32 = 1;
-/// A reader may read what no power cut can take back.
+/// A reader may read what no power cut can remove.
 pub const EDGELOG_UP_TO_DURABLE: i32 = 2;
 
 pub(crate) fn up_to(number: i32) -> Outcome<ReadUpTo> {

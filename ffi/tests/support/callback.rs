@@ -53,7 +53,7 @@ pub(crate) fn take_back<T>(handle: *mut T) {
     });
 }
 
-/// Calls what there is to call, whatever it answers.
+/// Makes every call that there is, and ignores the results.
 unsafe extern "C" fn call_back(_: *mut c_void, level: i32, text: edgelog_bytes) {
     assert!((EDGELOG_LOG_ERROR..=EDGELOG_LOG_DEBUG).contains(&level) && text.len > 0);
     let (stores, logs, destroys) = LENT.with_borrow(|lent| (lent.stores.clone(), lent.logs.clone(), lent.destroys));

@@ -126,7 +126,7 @@ struct World<'a> {
     options: Pool<edgelog_options>,
 }
 
-/// Makes the calls that `bytes` name, then frees what is left in whatever order, then opens the store once more.
+/// Makes the calls that `bytes` name, then frees what is left in any order, then opens the store once more.
 pub(crate) fn drive(bytes: &[u8]) -> Reached {
     quiet_injected_panics();
     callback::install();
