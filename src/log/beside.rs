@@ -65,7 +65,7 @@ impl Log {
 impl LogShared {
     /// Makes durable what this attached log shows, if it reaches beyond what is durable by now, and returns the end
     /// below which everything is durable. See [`Log::flush_up_to`](super::Log::flush_up_to).
-    pub(super) fn flush_beside(&self, attached: &Attached, offset: Offset) -> Result<Offset> {
+    pub(super) fn flush_attached(&self, attached: &Attached, offset: Offset) -> Result<Offset> {
         let _no_other = attached.flushing.lock();
         self.refresh()?;
         if !self.settle_failed_flush(attached)? {
@@ -98,8 +98,11 @@ impl LogShared {
         self.refresh()?;
         if self.generation.load(Ordering::Acquire) == generation {
             let mut at = attached.attachment.lock();
-            let end =
-                if bug(Bug::TakeTheEndAfterTheFlushBeside) { self.log_end_offset.load(Ordering::Acquire) } else { end };
+            let end = if bug(Bug::TakeTheEndAfterTheAttachedFlush) {
+                self.log_end_offset.load(Ordering::Acquire)
+            } else {
+                end
+            };
             at.flushed = at.flushed.max(end);
             self.recovery_point.fetch_max(at.flushed, Ordering::AcqRel);
         }
@@ -155,7 +158,7 @@ impl LogShared {
         let durable = saved.durable.offset;
         let began = saved.epochs.iter().find(|entry| entry.epoch > failed.epoch).map(|entry| entry.start_offset);
         let is_settled = durable > failed.end || began.is_some_and(|start| durable >= start);
-        if !is_settled && !bug(Bug::SettleFailedFlushesAtOnce) {
+        if !is_settled && !bug(Bug::ResolveFailedFlushesAtOnce) {
             return Ok(false);
         }
         at.failed = None;
@@ -208,10 +211,10 @@ impl LogShared {
         }
         let attachment = &attached.attachment;
         let (names, newest) = (attachment.lock().names_flushed, segments.last().map(|segment| segment.base_offset));
-        if names < newest && !bug(Bug::SkipDirectorySyncBeside) {
+        if names < newest && !bug(Bug::SkipAttachedDirectorySync) {
             self.storage.sync_dir(&self.dir).map_err(Error::storage("sync directory", &self.dir))?;
             if names.is_none() {
-                self.host()?.flush_beside()?;
+                self.host()?.flush_attached()?;
             }
         }
         attachment.lock().names_flushed = names.max(newest);

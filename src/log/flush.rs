@@ -64,7 +64,7 @@ impl Log {
         let log = &*self.shared;
         log.check_alive()?;
         if let Some(attached) = log.attached() {
-            return log.flush_beside(attached, offset);
+            return log.flush_attached(attached, offset);
         }
         log.flush_until(offset.min(log.log_end_offset.load(Ordering::Acquire)))?;
         Ok(log.recovery_point.load(Ordering::Acquire))

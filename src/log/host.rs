@@ -25,7 +25,7 @@ pub(crate) trait LogHost: Send + Sync + fmt::Debug {
     fn has_healthy_writer(&self) -> Result<bool>;
 
     /// Attached: makes the checkpoint and the names in the data directory durable as they are now.
-    fn flush_beside(&self) -> Result<()>;
+    fn flush_attached(&self) -> Result<()>;
 
     /// Takes back that attached processes may rely on this one: one of its logs has failed, and that could not be told.
     fn distrust(&self);

@@ -786,7 +786,7 @@ impl Recovery<'_> {
         let file = segment.file().map_err(|e| io::Error::other(e.to_string()))?;
         let len = segment.len().map_err(|e| io::Error::other(e.to_string()))?;
         if self.params.same_boot && from < len && !bug(Bug::RecoverByFlushAlone) {
-            file.write_anew(u64::from(from)..u64::from(len))?;
+            file.rewrite(u64::from(from)..u64::from(len))?;
         }
         if segment.is_untrimmed() {
             return segment.trim_and_flush().map_err(|e| io::Error::other(e.to_string()));

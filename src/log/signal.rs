@@ -136,7 +136,7 @@ impl Event {
 }
 
 impl Watcher for Event {
-    fn tell_if_ready(&self) -> bool {
+    fn notify_if_ready(&self) -> bool {
         let wanted = self.wanted.lock();
         let ready = wanted.as_ref().is_none_or(|wanted| {
             wanted.log.upgrade().is_none_or(|log| log.has_news(wanted.position, wanted.up_to, wanted.generation))

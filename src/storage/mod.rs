@@ -15,8 +15,7 @@
 //! * **a name** (created, renamed, removed) after [`Storage::sync_dir`] of its directory returned `Ok`;
 //! * nothing else, ever: a crash may keep any subset of what was not flushed, in units of 512-byte sectors.
 //!
-//! After a flush failed, the bytes it covered are in an unknown state for good, whatever a later flush
-//! answers.
+//! After a flush failed, the bytes it covered are in an unknown state for good, no matter what a later flush returns.
 
 use std::fmt;
 use std::io;
@@ -50,7 +49,7 @@ pub(crate) const LOCK_FILE: &str = ".lock";
 /// What is said of a partition's name that [`Storage::leads_nowhere`].
 pub(crate) const LEADS_NOWHERE: &str = "it is no directory, or a link that leads to none now; its disk may be away";
 
-/// What [`Storage::read_dir`] tells of one name.
+/// What [`Storage::read_dir`] returns for one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirEntry {
     /// The name inside its directory, without any path.
@@ -59,7 +58,7 @@ pub struct DirEntry {
     pub is_dir: bool,
 }
 
-/// What [`Storage::metadata`] tells of one file.
+/// What [`Storage::metadata`] returns for one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileMeta {
     /// Length in bytes, reserved room included.
@@ -203,7 +202,7 @@ pub trait Storage: Send + Sync + fmt::Debug {
 
     /// Raises the flag of the file or directory `path` (`""`: the data directory), which every process of this machine
     /// sees ([`sees_flag`](Storage::sees_flag)) until the answer is dropped or this process ends. Asks nothing of the
-    /// medium, since what a flag tells may be that the medium has failed.
+    /// disk, since a flag may say that the disk has failed.
     ///
     /// # Errors
     /// `WouldBlock` where it is up already; `Unsupported` where there are no flags, as by default.
@@ -283,12 +282,12 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// As [`write_at`](StorageFile::write_at).
-    fn write_anew(&self, range: Range<u64>) -> io::Result<()> {
+    fn rewrite(&self, range: Range<u64>) -> io::Result<()> {
         write_again(self, range)
     }
 
     /// Lets a file that this process does not write be flushed again after [`flush`](StorageFile::flush) has failed,
-    /// which the caller knows to be of the past: its writer has written anew what that was to cover. Does nothing to a
+    /// which the caller knows to be of the past: its writer has rewritten what that was to cover. Does nothing to a
     /// file that is written here.
     fn forget_failed_flush(&self) {}
 
@@ -312,9 +311,9 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     /// cannot reserve.
     fn reserve(&self, len: u64) -> io::Result<()>;
 
-    /// A hint that `range`, which is reserved, reads as zeros and is written by nobody else meanwhile, is about to be
-    /// written through the map. May write zeros there, so that its pages are in memory when the writer comes; may do
-    /// nothing.
+    /// A hint that `range`, which is reserved, reads as zeros and is not written by another caller meanwhile, is about
+    /// to be written through the map. May write zeros there, so that its pages are in memory when the writer comes; may
+    /// do nothing.
     fn prepare(&self, range: Range<u64>);
 
     /// A hint that `range`, which is written and will not be written again, should go to the medium now: a flush has
@@ -331,8 +330,8 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     /// Those of the file system.
     fn truncate(&self, len: u64) -> io::Result<()>;
 
-    /// Returns once bytes and size, as they were when the call began, are durable, whoever wrote them: a handle for
-    /// reading flushes what another process of this machine has written.
+    /// Returns once bytes and size, as they were when the call began, are durable, no matter which process wrote them:
+    /// a handle for reading flushes what another process of this machine has written.
     ///
     /// # Errors
     /// Once it answered an error, every later flush of this handle, and of any other handle of the same file,
@@ -340,11 +339,12 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     /// that its name does not lead to it any more ([`check_place`](StorageFile::check_place)).
     fn flush(&self) -> io::Result<()>;
 
-    /// Returns where whoever opens the name under which the file was opened, or that it was given since, finds this
-    /// file; also where a call of its storage has taken the name away. By default that is always so.
+    /// Returns where the name under which the file was opened, or that it was given since, leads to this file; also
+    /// where a call of its storage has taken the name away. By default that is always so.
     ///
     /// # Errors
-    /// What was written may be found by no reader: somebody has moved, replaced or removed the file or its directory.
+    /// What was written may be found by no reader: another program has moved, replaced or removed the file or its
+    /// directory.
     fn check_place(&self) -> io::Result<()> {
         Ok(())
     }

@@ -103,7 +103,7 @@ pub(crate) struct Slots {
     seen: Option<SeenSlots>,
 }
 
-/// Tells whether a file still holds what was read: its length, and both headers, which carry the checksums.
+/// Shows whether a file still holds what was read: its length, and both headers, which carry the checksums.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SeenSlots {
     len: u64,
@@ -124,9 +124,8 @@ impl Slots {
         matches!(&self.both, [Some(first), Some(second)] if first.agrees_with(second))
     }
 
-    /// What tells later, at little cost, whether the file was written since; `None` where a slot is not valid, which
-    /// may
-    /// be in the making.
+    /// What shows later, at little cost, whether the file was written since. `None` where a slot is not valid: it may
+    /// be being written.
     pub(crate) fn seen(&self) -> Option<&SeenSlots> {
         self.seen.as_ref()
     }
@@ -412,7 +411,7 @@ pub(crate) enum Lasting {
     Process,
 }
 
-/// Writes `bytes` under another name and puts that file in the place of `path`: nothing reads half of it.
+/// Writes `bytes` under another name and puts that file in place of `path`: nothing reads half of it.
 ///
 /// # Errors
 /// Those of the medium; the file is then as it was.
@@ -460,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newer_slot_counts_and_what_was_seen_is_told_from_what_was_written_since() {
+    fn the_newer_slot_counts_and_a_write_since_the_last_look_is_seen() {
         let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
         let mut file = open(&storage);
         assert_eq!(newest(&*storage), None);

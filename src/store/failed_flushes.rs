@@ -89,7 +89,7 @@ impl FailedFlushes {
         Ok(self)
     }
 
-    /// What could not be flushed of this log, and the writer had not settled when it was looked at last.
+    /// What could not be flushed of this log, and the writer had not resolved when it was looked at last.
     pub(crate) fn of(&self, log: &TopicPartition, id: [u8; 16]) -> Option<FailedFlush> {
         self.flushes.get(log).filter(|(of, _)| *of == id).map(|(_, flush)| *flush)
     }
@@ -150,7 +150,7 @@ mod tests {
     use edgelog_core::{LeaderEpoch, Offset};
 
     #[test]
-    fn what_failed_is_known_to_the_next_process_of_the_boot_for_the_same_log_and_until_it_is_settled() {
+    fn what_failed_is_known_to_the_next_process_of_the_boot_for_the_same_log_and_until_it_is_resolved() {
         let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
         let open = || FailedFlushes::open(Arc::clone(&storage), BRIDGE_FILE).unwrap();
         let (a, b) = (TopicPartition::new("a-1", 0), TopicPartition::new("b", 12));

@@ -110,7 +110,7 @@ pub(crate) enum Stored<T> {
     Whole(T),
 }
 
-/// From where on one log is kept whatever its age, and for whom.
+/// From where on one log is kept at any age, and for whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RetentionHold {
@@ -120,7 +120,7 @@ pub struct RetentionHold {
     pub offset: Offset,
 }
 
-/// From where on each log is kept whatever its age. See [`Store::retention_holds`](crate::Store::retention_holds).
+/// From where on each log is kept at any age. See [`Store::retention_holds`](crate::Store::retention_holds).
 #[derive(Debug, Default)]
 pub struct RetentionHolds {
     /// By holder; `None` where its file cannot be read.
@@ -196,7 +196,7 @@ impl RetentionHolds {
         Ok(RetentionHolds { holders: ordered, unreadable })
     }
 
-    /// Who keeps records of this log, and from which offset on. None where nobody does.
+    /// Who keeps records of this log, and from which offset on. Empty where no holder does.
     pub fn of(&self, log: &Log) -> Vec<RetentionHold> {
         self.of_log(log.name(), LogId::from_bytes(log.id())).collect()
     }
@@ -217,7 +217,7 @@ impl RetentionHolds {
         })
     }
 
-    /// The first offset of this log that is not to be deleted for its age; `None` where nobody needs it.
+    /// The first offset of this log that is not to be deleted for its age; `None` where no holder needs one.
     pub(crate) fn held_from(&self, log: &TopicPartition, id: LogId) -> Option<Offset> {
         self.of_log(log, id).map(|hold| hold.offset).min()
     }
