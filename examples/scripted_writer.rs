@@ -1,4 +1,4 @@
-//! A writer that does what it is told on standard input, and says what became of it.
+//! A writer that carries out the orders that it reads from standard input, and prints the result of each.
 //!
 //!     cargo run --example scripted_writer DIR
 //!
@@ -10,11 +10,11 @@
 //! os TOPIC VALUE        appends, into the page cache
 //! sync TOPIC VALUE      appends; durable when it is answered
 //! flush TOPIC
-//! open                  closes the store and opens it again, whatever the closing says
+//! open                  closes the store and opens it again, also if the closing fails
 //! ```
 //!
 //! It stays after an error, as a program does whose log has become read-only while its others go on. The tests of the
-//! bridge beside a writer (`tests/bridge/eio.py`) look at what others see of it then.
+//! bridge next to a writer (`tests/bridge/eio.py`) look at what other processes see of it then.
 
 use std::error::Error;
 use std::io::{BufRead, Write};
