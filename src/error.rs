@@ -331,7 +331,7 @@ pub enum DamageKind {
     /// committed records does not give it out.
     #[error("the marker of their transaction is damaged or missing, so they are not known to be committed")]
     OutcomeInDoubt,
-    /// The medium could not read the bytes.
+    /// The disk could not read the bytes.
     #[error("unreadable: {0}")]
     Unreadable(#[source] io::Error),
 }

@@ -42,7 +42,7 @@ Examples:
   find . -print0 | edgelog append names --delimiter '\\0'                   values with newlines
   edgelog tail cpu --json -e | edgelog append cpu.copy --json               copy records
 
-Durability (--acks): all returns after the flush to the medium; 1 and 0 leave the flush to the system, and a power cut takes \
+Durability (--acks): all returns after the flush to the disk; 1 and 0 leave the flush to the system, and a power cut takes \
 what it had not written yet (up to half a minute). Without --acks the topic's flush.messages and flush.ms decide: all.
 
 Partition: --partition, or the record's own (--json), or by key as Kafka's clients do (murmur2), or in turns for records \
@@ -114,7 +114,7 @@ fn parse_delimiter(text: &str) -> Result<Delimiter, String> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Acks {
-    /// On the medium
+    /// On the disk
     All,
     /// In the page cache
     #[value(name = "1")]

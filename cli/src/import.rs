@@ -444,7 +444,7 @@ impl Importer {
         Ok(())
     }
 
-    /// Appends what is left. On return, all that was appended is on the medium.
+    /// Appends what is left. On return, all that was appended is on the disk.
     fn finish(&mut self) -> Result<(), Failure> {
         for writer in &mut self.writers {
             writer.append()?;

@@ -53,7 +53,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Level {
-    /// On the medium
+    /// On the disk
     Sync,
     /// In the page cache, flushed every second
     Interval,

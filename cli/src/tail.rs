@@ -301,7 +301,7 @@ impl Partition {
     ) -> Result<Partition, Failure> {
         let options = log.reader_options().isolation(args.isolation());
         let (reader, not_before) = match log.reader_with(start, options) {
-            // Looking for a time reads batches, and a medium that does not answer ends that before there is a reader.
+            // Looking for a time reads batches, and a disk that does not answer ends that before there is a reader.
             Err(error) if error.is_corrupt() => (log.reader_with(OffsetSpec::Earliest, options), args.not_before()),
             // What was asked for is lost, and said to be in the end.
             Err(Error::OffsetOutOfRange { requested, log_start_offset, .. })

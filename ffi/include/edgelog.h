@@ -45,7 +45,7 @@
 // Durability: as EDGELOG_OS, and flushed within flush.ms (one second where the topic has none).
 #define EDGELOG_INTERVAL 2
 
-// Durability: the append returns when its records are on the medium. Concurrent appends share one flush.
+// Durability: the append returns when its records are on the disk. Concurrent appends share one flush.
 #define EDGELOG_SYNC 3
 
 // A reader may read what was acknowledged: up to the high watermark.
@@ -575,7 +575,7 @@ void edgelog_options_free(edgelog_options *options);
 //
 // Answers EDGELOG_DATA_DIR_LOCKED where another process writes it, EDGELOG_UNSUPPORTED_VERSION where a newer edgelog
 // wrote it, EDGELOG_KAFKA_STORAGE_ERROR where the directory cannot be used at all. Damage and a full disk are no
-// errors: see the report. All records that can be read afterwards are on the medium.
+// errors: see the report. All records that can be read afterwards are on the disk.
 edgelog_result edgelog_store_open(const char *path, const edgelog_options *options, edgelog_store **out);
 
 // Attaches read-only to the store in the directory `path`, while another process writes it, or none does. The writer
@@ -596,7 +596,7 @@ void edgelog_store_free(edgelog_store *store);
 edgelog_result edgelog_store_recovery(const edgelog_store *store, edgelog_recovery **out);
 
 // Creates a topic with `partitions` partitions, empty, and `config_count` keys of configuration (`config` may be NULL
-// where that is 0). On return it is on the medium. Answers EDGELOG_TOPIC_ALREADY_EXISTS where it exists.
+// where that is 0). On return it is on the disk. Answers EDGELOG_TOPIC_ALREADY_EXISTS where it exists.
 edgelog_result edgelog_store_create_topic(const edgelog_store *store,
                                           const char *name,
                                           uint32_t partitions,
@@ -680,7 +680,7 @@ edgelog_result edgelog_topics_get_config(const edgelog_topics *topics,
 void edgelog_topics_free(edgelog_topics *topics);
 
 // Appends one record and says where it stands. `how` is EDGELOG_DURABILITY_DEFAULT, EDGELOG_OS, EDGELOG_INTERVAL or
-// EDGELOG_SYNC; at the default of a topic the record is on the medium on return. `out` may be NULL.
+// EDGELOG_SYNC; at the default of a topic the record is on the disk on return. `out` may be NULL.
 //
 // Answers EDGELOG_MESSAGE_TOO_LARGE, EDGELOG_INVALID_TIMESTAMP; EDGELOG_KAFKA_STORAGE_ERROR where there is no room
 // (nothing was appended, try again when there is) or a write or flush failed (open the store again);
@@ -721,7 +721,7 @@ edgelog_result edgelog_log_get_stats(const edgelog_log *log, edgelog_log_stats *
 edgelog_result edgelog_log_offset_for_time(const edgelog_log *log, int64_t timestamp_ms, edgelog_position *out);
 
 // Deletes all records before `offset` (at most the high watermark): they cannot be read any more, and whole segments
-// of them give their room back. On return that is on the medium. `out_log_start_offset` may be NULL.
+// of them give their room back. On return that is on the disk. `out_log_start_offset` may be NULL.
 edgelog_result edgelog_log_delete_records(const edgelog_log *log, int64_t offset, int64_t *out_log_start_offset);
 
 // Truncates the log: removes all records from `offset` on. A reader that saw them learns of it by the leader epoch.

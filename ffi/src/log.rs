@@ -62,7 +62,7 @@ unsafe fn append(
 }
 
 /// Appends one record and says where it stands. `how` is EDGELOG_DURABILITY_DEFAULT, EDGELOG_OS, EDGELOG_INTERVAL or
-/// EDGELOG_SYNC; at the default of a topic the record is on the medium on return. `out` may be NULL.
+/// EDGELOG_SYNC; at the default of a topic the record is on the disk on return. `out` may be NULL.
 ///
 /// Answers EDGELOG_MESSAGE_TOO_LARGE, EDGELOG_INVALID_TIMESTAMP; EDGELOG_KAFKA_STORAGE_ERROR where there is no room
 /// (nothing was appended, try again when there is) or a write or flush failed (open the store again);
@@ -184,7 +184,7 @@ pub unsafe extern "C" fn edgelog_log_offset_for_time(
 }
 
 /// Deletes all records before `offset` (at most the high watermark): they cannot be read any more, and whole segments
-/// of them give their room back. On return that is on the medium. `out_log_start_offset` may be NULL.
+/// of them give their room back. On return that is on the disk. `out_log_start_offset` may be NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edgelog_log_delete_records(
     log: *const edgelog_log,

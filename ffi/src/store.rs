@@ -47,7 +47,7 @@ impl edgelog_store {
 ///
 /// Answers EDGELOG_DATA_DIR_LOCKED where another process writes it, EDGELOG_UNSUPPORTED_VERSION where a newer edgelog
 /// wrote it, EDGELOG_KAFKA_STORAGE_ERROR where the directory cannot be used at all. Damage and a full disk are no
-/// errors: see the report. All records that can be read afterwards are on the medium.
+/// errors: see the report. All records that can be read afterwards are on the disk.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edgelog_store_open(
     path: *const c_char,
@@ -155,7 +155,7 @@ unsafe fn pairs<'a>(config: *const edgelog_key_value, count: usize) -> Outcome<V
 }
 
 /// Creates a topic with `partitions` partitions, empty, and `config_count` keys of configuration (`config` may be NULL
-/// where that is 0). On return it is on the medium. Answers EDGELOG_TOPIC_ALREADY_EXISTS where it exists.
+/// where that is 0). On return it is on the disk. Answers EDGELOG_TOPIC_ALREADY_EXISTS where it exists.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edgelog_store_create_topic(
     store: *const edgelog_store,

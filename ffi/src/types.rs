@@ -242,7 +242,7 @@ pub const EDGELOG_DURABILITY_DEFAULT: i32 = 0;
 pub const EDGELOG_OS: i32 = 1;
 /// Durability: as EDGELOG_OS, and flushed within flush.ms (one second where the topic has none).
 pub const EDGELOG_INTERVAL: i32 = 2;
-/// Durability: the append returns when its records are on the medium. Concurrent appends share one flush.
+/// Durability: the append returns when its records are on the disk. Concurrent appends share one flush.
 pub const EDGELOG_SYNC: i32 = 3;
 
 /// `None` for the log's own.

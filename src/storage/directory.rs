@@ -39,7 +39,7 @@ pub enum StoreMode {
     /// Reads through maps, and writes through maps on every file system that can allocate room beforehand. On
     /// a file system that copies on write this invites SIGBUS when the disk is full.
     Map,
-    /// Reads and writes by system calls alone: a bad medium is then always an error and never a signal.
+    /// Reads and writes by system calls alone: a bad disk is then always an error and never a signal.
     File,
 }
 
@@ -620,7 +620,7 @@ impl DataFile {
         match Status::of_name(&name.full) {
             Ok(there) => there.device == self.device_number && there.identity == self.identity,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => false,
-            // A medium that answers for neither: what is written next learns that by itself.
+            // A disk that answers for neither: what is written next learns that by itself.
             Err(_) => true,
         }
     }
@@ -875,7 +875,7 @@ impl StorageFile for DirectoryFile {
 
     fn start_write_back(&self, range: Range<u64>) {
         // What is dirty there is written. The call would drop clean pages from the cache, but for mapped ones: so it is
-        // for what was stored through the map. An error of the medium is for the flush.
+        // for what was stored through the map. An error of the disk is for the flush.
         if let (Ok(file), Some(len)) = (self.file.descriptor(), NonZeroU64::new(range.end.saturating_sub(range.start)))
         {
             let _ = rustix::fs::fadvise(&file, range.start, Some(len), Advice::DontNeed);

@@ -163,7 +163,7 @@ impl WriterLock {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     return Err(io::Error::other(format!("the data directory was moved or removed {WHILE_IN_USE}")));
                 }
-                // A medium that answers for neither: what is written next learns that by itself.
+                // A disk that answers for neither: what is written next learns that by itself.
                 Err(_) => return Ok(()),
             }
         }

@@ -237,7 +237,7 @@ impl MappedFile {
             let end = missing.end;
             let Err(error) = window.populate(missing) else { return Ok(true) };
             match Errno::from_io_error(&error) {
-                // What the medium could not read comes back as one of these; which, depends on how it failed.
+                // What the disk could not read comes back as one of these; which, depends on how it failed.
                 Some(Errno::FAULT | Errno::HWPOISON | Errno::IO) => {
                     // Or another process, the writer, has trimmed the file meanwhile, and only what was to be populated
                     // next to the range is gone.
@@ -575,7 +575,7 @@ fn words(first: usize, last: usize) -> impl Iterator<Item = (usize, u64)> {
     })
 }
 
-/// Reads `len` bytes at `position` and throws them away: so the error is the medium's own, and not the map's.
+/// Reads `len` bytes at `position` and throws them away: so the error is the disk's own, and not the map's.
 fn read_through(file: &File, mut position: u64, len: usize) -> io::Result<()> {
     let end = position + len as u64;
     let mut buffer = [0; 4096];

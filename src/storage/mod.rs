@@ -113,7 +113,7 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// a symbolic link to a directory is that directory; below it, no link is followed.
     ///
     /// # Errors
-    /// `NotFound` where there is no such directory; the medium's own.
+    /// `NotFound` where there is no such directory; the disk's own.
     fn read_dir(&self, dir: &str) -> io::Result<Vec<DirEntry>>;
 
     /// Whether `dir`, at the top of the data directory, is a link that leads to a directory elsewhere. A storage
@@ -193,7 +193,7 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Makes all names in `dir` durable as they are now.
     ///
     /// # Errors
-    /// Those of the medium.
+    /// Those of the disk.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
 
     /// Does what a later call would have to wait for, as where it needed a descriptor that only a flush can free.
@@ -260,14 +260,14 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     /// Fills `buffer` from `position` as far as the file reaches and returns how many bytes that were.
     ///
     /// # Errors
-    /// Those of the medium.
+    /// Those of the disk.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
 
     /// Writes all of `bytes` at `position` by a positioned write (a system call), growing the file where
     /// needed.
     ///
     /// # Errors
-    /// `StorageFull` and the medium's own. Any part of the range may then hold any part of the bytes.
+    /// `StorageFull` and the disk's own. Any part of the range may then hold any part of the bytes.
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()>;
 
     /// Writes all of `bytes` at `position` through the map where that is safe and the room is reserved, and
@@ -299,7 +299,7 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     /// more.
     ///
     /// # Errors
-    /// The medium's own error where it cannot read the range (found by populating it before it is lent, so
+    /// The disk's own error where it cannot read the range (found by populating it before it is lent, so
     /// that the host gets an error here and not a SIGBUS later). From then on the file answers `None`.
     fn lend(&self, position: u64, len: usize) -> io::Result<Option<Lease>>;
 
@@ -316,7 +316,7 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     /// do nothing.
     fn prepare(&self, range: Range<u64>);
 
-    /// A hint that `range`, which is written and will not be written again, should go to the medium now: a flush has
+    /// A hint that `range`, which is written and will not be written again, should go to the disk now: a flush has
     /// less to wait for then. Does not wait for it, and makes nothing durable; may do nothing, as by default.
     fn start_write_back(&self, range: Range<u64>) {
         let _ = range;

@@ -131,7 +131,7 @@ impl Slots {
     }
 }
 
-/// Reads a file with two slots, without changing anything. A medium that cannot read one slot leaves the other.
+/// Reads a file with two slots, without changing anything. A disk that cannot read one slot leaves the other.
 ///
 /// # Errors
 /// [`Error::Storage`] where the file is there and cannot be opened, and [`Error::UnsupportedVersion`].
@@ -211,7 +211,7 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
-/// Reads until `buffer` is full or the file ends. A medium that refuses once is asked again.
+/// Reads until `buffer` is full or the file ends. A disk that refuses once is asked again.
 fn read_all(file: &dyn StorageFile, buffer: &mut [u8], position: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -406,7 +406,7 @@ fn seal(body: &mut [u8], form: &SlotForm, slot_len: usize, sequence: u64) {
 pub(crate) enum Lasting {
     /// A power cut leaves the old file or the new one; the new one on return.
     PowerCut,
-    /// The end of this process. Nothing is asked of the medium: for files that are derived, or that count within one
+    /// The end of this process. Nothing is asked of the disk: for files that are derived, or that count within one
     /// boot of the machine.
     Process,
 }
@@ -414,7 +414,7 @@ pub(crate) enum Lasting {
 /// Writes `bytes` under another name and puts that file in place of `path`: nothing reads half of it.
 ///
 /// # Errors
-/// Those of the medium; the file is then as it was.
+/// Those of the disk; the file is then as it was.
 pub(crate) fn replace(storage: &dyn Storage, path: &str, bytes: &[u8], lasting: Lasting) -> io::Result<()> {
     let part = part_of(path);
     remove_if_there(storage, &part)?;

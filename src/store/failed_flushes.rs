@@ -11,7 +11,7 @@
 //! ```
 //!
 //! It is replaced as a whole, and never flushed: it counts within one boot alone, in which the page cache shows it, and
-//! asks little of a medium that has just failed. What a power cut makes of it is of another boot.
+//! asks little of a disk that has just failed. What a power cut makes of it is of another boot.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -41,7 +41,7 @@ pub(crate) type Flushes = BTreeMap<TopicPartition, ([u8; 16], FailedFlush)>;
 /// What any attached process of this boot has left. Of two flushes of one log, what is beyond both.
 ///
 /// # Errors
-/// Those of the medium.
+/// Those of the disk.
 pub(crate) fn read_all(storage: &dyn Storage) -> Result<Flushes> {
     let mut all = read(storage, BRIDGE_FILE)?;
     for group in names_of_groups(storage)? {

@@ -133,7 +133,7 @@ impl RetentionHolds {
     /// What the holders' files say now. The one reader of them, for retention and for people.
     ///
     /// # Errors
-    /// Those of the medium, and of a file that is none: nothing is deleted where it is not known what is needed.
+    /// Those of the disk, and of a file that is none: nothing is deleted where it is not known what is needed.
     pub(crate) fn read(storage: &dyn Storage) -> Result<RetentionHolds> {
         RetentionHolds::read_with(storage, Err)
     }
@@ -237,7 +237,7 @@ fn holder_of(file: &str) -> Option<&str> {
 /// The directories of groups, by their names.
 ///
 /// # Errors
-/// Those of the medium.
+/// Those of the disk.
 pub(crate) fn names_of_groups(storage: &dyn Storage) -> Result<Vec<String>> {
     let entries = match storage.read_dir(GROUPS_DIR) {
         Ok(entries) => entries,
@@ -269,7 +269,7 @@ fn form_in(dir: &str, holder: &str) -> SlotForm {
 /// What a holder's file says.
 ///
 /// # Errors
-/// Those of the medium, and [`Error::UnsupportedVersion`].
+/// Those of the disk, and [`Error::UnsupportedVersion`].
 pub(crate) fn read_holder(storage: &dyn Storage, holder: &str) -> Result<Stored<Held>> {
     read_form(storage, &form(holder))
 }
@@ -319,7 +319,7 @@ impl HolderFile {
     /// Opens the file, or prepares to create it.
     ///
     /// # Errors
-    /// Those of the medium, and [`Error::UnsupportedVersion`].
+    /// Those of the disk, and [`Error::UnsupportedVersion`].
     pub(crate) fn open(storage: &Arc<dyn Storage>, holder: &str) -> Result<HolderFile> {
         assert!(holder_of(&file_of(holder)) == Some(holder), "the name of a holder: {holder}");
         let found = read_slots(&**storage, &form(holder))?;
@@ -332,7 +332,7 @@ impl HolderFile {
     /// Writes what the holder needs from now on. Durable on return.
     ///
     /// # Errors
-    /// Those of the medium; what was written before still counts.
+    /// Those of the disk; what was written before still counts.
     pub(crate) fn write(&mut self, logs: &HeldLogs, topics: &[String]) -> Result<()> {
         let out = &mut self.encoded;
         out.clear();
@@ -357,7 +357,7 @@ impl HolderFile {
 /// The lines of the bridge's note of earlier versions.
 ///
 /// # Errors
-/// Those of the medium.
+/// Those of the disk.
 pub(crate) fn read_old_note(storage: &dyn Storage) -> Result<Stored<Vec<String>>> {
     let (mut newest, mut exists) = (None, false);
     for file in OLD_NOTE_FILES {

@@ -45,7 +45,7 @@ pub(crate) struct StoreShared {
     pub(super) checkpoint: Mutex<CheckpointState>,
     /// The checkpoint as another process writes it.
     pub(super) followed: Mutex<Followed>,
-    /// The checkpoint on the medium says that the store is in use.
+    /// The checkpoint on the disk says that the store is in use.
     pub(super) marked: AtomicBool,
     /// Every topic has its settings in two files: one that has none has lost them.
     pub(super) recorded: AtomicBool,

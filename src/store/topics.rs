@@ -82,7 +82,7 @@ impl StoreShared {
             let _ = remove_partition(&*self.storage, &dir, &name);
         }
         if in_place {
-            // Under its own name a directory is gone when that is on the medium.
+            // Under its own name a directory is gone when that is on the disk.
             let _ = self.sync_names();
         }
     }
@@ -201,7 +201,7 @@ impl StoreShared {
             self.sync_names()?;
         }
         let recorded = self.checkpoint();
-        // Under its own name a directory is gone when that is on the medium.
+        // Under its own name a directory is gone when that is on the disk.
         let in_place = doomed.iter().any(|(dir, _)| !is_deleted_name(dir));
         for (dir, name) in doomed.into_iter().rev() {
             remove_partition(&*self.storage, &dir, &name)?;

@@ -130,7 +130,7 @@ class Device:
         self.cut = None
 
     def remount(self):
-        """What is seen from here on is what the medium has."""
+        """What is seen from here on is what the disk has."""
         self.heal()
         system("umount", self.mount_point)
         system("mount", self.loop, self.mount_point)
@@ -299,14 +299,14 @@ class Stage:
         return self.broker.consume_all(f"{self.name}.t").get(0, [])
 
     def nothing_undurable_was_sent(self):
-        """All that the cluster has is on the medium, at the same place in the log. Who reads and writes has ended."""
+        """All that the cluster has is on the disk, at the same place in the log. Who reads and writes has ended."""
         before = self.in_the_log()
         self.device.remount()
-        on_medium, found = self.in_the_log(may_be_damaged=True), self.in_the_cluster()
-        if len(found) > len(on_medium):
-            raise Broken(f"the cluster has {len(found)} records, and the medium {len(on_medium)} of {len(before)}")
-        same_records(on_medium[: len(found)], found, f"{self.name}: what the medium has")
-        return len(before) - len(on_medium)
+        on_disk, found = self.in_the_log(may_be_damaged=True), self.in_the_cluster()
+        if len(found) > len(on_disk):
+            raise Broken(f"the cluster has {len(found)} records, and the disk {len(on_disk)} of {len(before)}")
+        same_records(on_disk[: len(found)], found, f"{self.name}: what the disk has")
+        return len(before) - len(on_disk)
 
     def both_agree(self):
         """The log and the cluster have the same, once and in order."""
@@ -341,7 +341,7 @@ def lost_and_gone_on(stage):
 
 def the_writer_meets_it(world):
     """The writer's own flush is answered with EIO: its log is read-only, the bridge stops with it and says why, and the
-    other log goes on. What was not durable is not sent, and is lost when the medium is looked at."""
+    other log goes on. What was not durable is not sent, and is lost when the disk is looked at."""
     with Stage(world, "writer-meets") as stage:
         stage.bridge.process.send_signal(signal.SIGSTOP)
         stage.device.fail(LOG)

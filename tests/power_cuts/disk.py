@@ -5,7 +5,7 @@ alone. When the power is cut, each write that is still in the cache is kept, dro
 sector of 512 bytes (or of 4096, where that is asked for) is kept or dropped by itself. Requests that wait at the same
 time are carried out in random order: a flush covers what was answered before it, and by chance some of what was not.
 
-Two sparse files: `current` is what the running machine sees, `durable` what is on the medium.
+Two sparse files: `current` is what the running machine sees, `durable` what is on the disk.
 """
 
 import os
@@ -205,7 +205,7 @@ class Disk:
                 if answer is None:
                     break
                 connection.sendall(answer)
-        # Without power, what was on its way may have come to the medium, or a part of it.
+        # Without power, what was on its way may have come to the disk, or a part of it.
         for kind, _, _, at, _, data in waiting:
             if kind == WRITE:
                 self.take(at, data)
@@ -262,5 +262,5 @@ class Disk:
         return good
 
     def put(self, at, data):
-        """To the medium: the last state, which `current` has, also where a later write with FUA has been there."""
+        """To the disk: the last state, which `current` has, also where a later write with FUA has been there."""
         os.pwrite(self.durable, os.pread(self.current, len(data), at), at)

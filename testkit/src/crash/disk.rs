@@ -282,9 +282,9 @@ pub enum Fault {
     StaysFull,
     /// A reservation that ends half way: the file has grown by a part of what was asked for.
     Short,
-    /// The medium refuses, once; a write may have left anything, a flush leaves its pages clean and not written.
+    /// The disk refuses, once; a write may have left anything, a flush leaves its pages clean and not written.
     Io,
-    /// The medium refuses a flush, once, and answers those of the next process: the cache shows what the device lost.
+    /// The disk refuses a flush, once, and answers those of the next process: the cache shows what the device lost.
     Flush,
 }
 
@@ -942,7 +942,7 @@ impl Machine {
             self.faults_hit += 1;
         }
         Err(match fault {
-            Fault::Io | Fault::Flush => io::Error::other("the medium refuses"),
+            Fault::Io | Fault::Flush => io::Error::other("the disk refuses"),
             _ => io::ErrorKind::StorageFull.into(),
         })
     }
@@ -1109,7 +1109,7 @@ impl Storage for SimDisk {
         Ok(())
     }
 
-    /// As the kernel's locks, flags ask nothing of the medium, and never fail for it.
+    /// As the kernel's locks, flags ask nothing of the disk, and never fail for it.
     fn raise_flag(&self, dir: &str) -> io::Result<Box<dyn StorageLock>> {
         let dir = &*self.path(dir);
         let mut machine = self.machine();
