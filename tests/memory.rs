@@ -406,8 +406,8 @@ fn follow(log: &Log, segments: usize) -> usize {
     most
 }
 
-/// 1,280 segments, as 20 GB have of 16 MiB: opened and read from end to end, by the writer and by who attaches, the
-/// engine holds less than 8 MiB of heap and 64 descriptors, by maps and by system calls.
+/// 1,280 segments, as 20 GB have of 16 MiB: opened and read from end to end, by the writer and by an attached process,
+/// the engine holds less than 8 MiB of heap and 64 descriptors, by maps and by system calls.
 #[test]
 fn a_log_of_many_segments_is_opened_and_read_in_little_memory() {
     const SEGMENTS: usize = 1280;

@@ -53,7 +53,7 @@ impl StoreShared {
             for name in settings.names(&topic.name) {
                 self.logs.write().remove(&name);
             }
-            self.take_back(dirs);
+            self.undo_creation(dirs);
         }
         self.coming.lock().retain(|coming| *coming != topic.name);
         created
@@ -62,7 +62,7 @@ impl StoreShared {
     /// Removes directories of an unfinished creation, the newest first, and only those: one that was in the way is
     /// another program's. As in a deletion, the first partition's name goes for good before any other does, and every
     /// name before its files: the checkpoint may know the logs, and a cut must not bring a name back without its files.
-    fn take_back(&self, created: Vec<(String, TopicPartition)>) {
+    fn undo_creation(&self, created: Vec<(String, TopicPartition)>) {
         let (mut in_place, mut doomed) = (false, Vec::new());
         for (dir, name) in created.into_iter().rev() {
             let is_placed = TopicPartition::parse_dir(&dir).is_some();

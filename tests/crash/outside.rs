@@ -28,7 +28,7 @@ pub(crate) fn torn_sectors(ops: &[Op], images: u64) -> Outcome {
             outcome.count("images", 1);
             outcome.count("torn sectors", torn.len());
             let touched = touched(core, &torn);
-            match guarded(|| lost_and_torn(&image_of, model, &touched)) {
+            match guarded(|| lost_where_torn(&image_of, model, &touched)) {
                 Ok(lost) => outcome.count("durable records lost", lost),
                 Err(what) => outcome.add(n, &what, || format!("cut {n} during {}, {image:?}, {torn:?}", model.what)),
             }
@@ -54,7 +54,7 @@ fn touched(core: &Core, torn: &[(String, usize)]) -> BTreeMap<String, Vec<Range<
 }
 
 /// Opens the store and reads over all damage. Returns how many records are gone that were durable.
-fn lost_and_torn(image: &Core, model: &Model, touched: &BTreeMap<String, Vec<Range<i64>>>) -> Result<usize, String> {
+fn lost_where_torn(image: &Core, model: &Model, touched: &BTreeMap<String, Vec<Range<i64>>>) -> Result<usize, String> {
     let clock = ManualClock::new(TimestampMs(TIME_BASE));
     let disk = SimDisk::from_core(image.clone());
     let store = options(&clock).open_on(disk.clone()).map_err(|e| format!("open answers {e}"))?;

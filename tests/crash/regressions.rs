@@ -48,7 +48,7 @@ fn a_topic_is_created_with_all_of_its_partitions_and_settings_or_not_at_all() {
 
 /// As above, but the creation had met an error and was being undone.
 #[test]
-fn a_creation_that_failed_is_taken_back_whole() {
+fn a_creation_that_failed_is_undone_whole() {
     for failing in 0..12 {
         at_every_effect(60, &[Image::Alternate, Image::NewestLost, Image::Random(3), Image::Random(4)], |cut| {
             let failing = Op::Fail { after: failing, fault: Fault::Flush, goes_on: false };
@@ -189,8 +189,8 @@ fn an_epoch_that_could_not_be_made_durable_is_not_reported() {
     run_schedule(&ops, Quirks::default()).unwrap();
 }
 
-/// Looking up a time found a later record than the first, in a sealed segment concurrent which a cut had brought back the
-/// index from before a truncation.
+/// Looking up a time found a later record than the first. It was in a sealed segment whose index a cut had brought
+/// back from before a truncation.
 #[test]
 fn a_sealed_segment_is_not_read_by_an_index_from_before_a_truncation() {
     at_every_effect(30, &all_images(), |cut| {
@@ -624,7 +624,7 @@ fn a_deletion_that_a_cut_stops_is_finished_and_reported_as_one() {
 pub(crate) const ALL: &[fn()] = &[
     a_topic_that_a_killed_process_created_outlives_the_power_cut_after_it,
     a_topic_is_created_with_all_of_its_partitions_and_settings_or_not_at_all,
-    a_creation_that_failed_is_taken_back_whole,
+    a_creation_that_failed_is_undone_whole,
     a_topic_is_deleted_whole_or_not_at_all,
     what_was_deleted_is_not_reported_as_lost,
     an_index_from_before_a_truncation_is_not_believed,

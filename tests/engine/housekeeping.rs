@@ -177,7 +177,7 @@ fn a_crash_before_indexes_were_written_leaves_them_to_the_next_close() {
 /// A truncation into a sealed segment, whose indexes then know batches that are gone: after the next close all files
 /// are those of a store that never had the truncated records.
 #[test]
-fn a_truncation_leaves_no_index_of_what_it_took_back() {
+fn a_truncation_leaves_no_index_of_what_it_removed() {
     for place in Place::all() {
         let clock = ManualClock::new(TimestampMs(1_700_000_000_000));
         let store = place.open(ticking().clock(clock.clone()));

@@ -264,7 +264,7 @@ fn files_behind_links_are_never_touched() {
 }
 
 #[test]
-fn a_pipe_in_the_place_of_a_file_is_an_error_and_no_hang() {
+fn a_pipe_in_place_of_a_file_is_an_error_and_no_hang() {
     for name in NAMES {
         let dir = without(name);
         let path = dir.path().join(name);

@@ -23,7 +23,8 @@ fn append(log: &Log, timestamps: &[i64]) {
 }
 
 /// Kafka's `offsetsForTimes` against a walk over all records: random timestamps that rise, fall and repeat, over many
-/// segments; asked of the log as it was written, after the front was deleted, after a clean close, and by who attaches.
+/// segments; asked of the log as it was written, after the front was deleted, after a clean close, and by an attached
+/// process.
 #[test]
 fn the_first_record_of_a_time_is_the_one_that_a_walk_finds() {
     for seed in 0..4 {

@@ -39,13 +39,13 @@ pub(crate) fn install() {
     });
 }
 
-/// The callback of this thread uses these handles, until [`take_back`].
+/// The callback of this thread uses these handles, until [`forget`].
 pub(crate) fn lend(stores: &[*mut edgelog_store], logs: &[*mut edgelog_log], destroys: bool) {
     LENT.with_borrow_mut(|lent| *lent = Lent { stores: stores.to_vec(), logs: logs.to_vec(), destroys });
 }
 
 /// Before a handle is freed, its events are no reason to use it any more.
-pub(crate) fn take_back<T>(handle: *mut T) {
+pub(crate) fn forget<T>(handle: *mut T) {
     let handle: *mut c_void = handle.cast();
     LENT.with_borrow_mut(|lent| {
         lent.stores.retain(|store| store.cast() != handle);

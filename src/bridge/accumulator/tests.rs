@@ -483,13 +483,16 @@ fn a_dead_letter_has_the_record_and_says_where_it_was_and_why_it_was_refused() {
     assert_eq!(piece.to, ("edgelog.dead.letters".to_owned(), 3));
     assert_eq!((collected.records(), collected.logs[0].to.offset), (0, Offset(1)));
     let batch = RecordBatch::parse(&piece.wire).unwrap();
-    let letter = batch.records().unwrap().next().unwrap().unwrap();
-    assert_eq!((letter.timestamp, letter.key, letter.value), (TimestampMs(99), Some(&b"key"[..]), Some(&b"value"[..])));
+    let dead_letter = batch.records().unwrap().next().unwrap().unwrap();
+    assert_eq!(
+        (dead_letter.timestamp, dead_letter.key, dead_letter.value),
+        (TimestampMs(99), Some(&b"key"[..]), Some(&b"value"[..]))
+    );
     let text = |header: Header<'_>| {
         format!("{}={}", header.key_str().unwrap(), String::from_utf8_lossy(header.value.unwrap()))
     };
     assert_eq!(
-        letter.headers().map(text).collect::<Vec<_>>(),
+        dead_letter.headers().map(text).collect::<Vec<_>>(),
         [
             "own=1",
             "__connect.errors.topic=t",
