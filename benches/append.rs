@@ -3,7 +3,7 @@
 //!
 //! A figure's name says its durability. `os` is the page cache: it survives the process, not the power.
 
-#![allow(clippy::cast_precision_loss)] // Figures: nobody reads their 53rd bit.
+#![allow(clippy::cast_precision_loss)] // Figures: their 53rd bit does not matter.
 
 mod common;
 
@@ -317,7 +317,7 @@ fn latencies(results: &mut Results) {
 }
 
 /// The honest case: default segments of 16 MiB, for so long that the disk has to keep up, since the recovery point
-/// may trail the end by one sealed segment at most. Beside it, the same bytes by `write` and `fdatasync`.
+/// may trail the end by one sealed segment at most. Next to it, the same bytes by `write` and `fdatasync`.
 fn sustained(results: &mut Results) {
     const SEGMENT_BYTES: u64 = 16 << 20;
     let time = Duration::from_secs(seconds(5).min(5));

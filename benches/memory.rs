@@ -1,7 +1,7 @@
 //! Memory that a process has of its own (anonymous, not the page cache) while it appends at `Os`, and while it opens
 //! and reads a log of 20 GB in 1,280 segments; there, its open files too. Each case is a process of its own.
 
-#![allow(clippy::cast_precision_loss)] // Figures: nobody reads their 53rd bit.
+#![allow(clippy::cast_precision_loss)] // Figures: their 53rd bit does not matter.
 
 mod common;
 
@@ -70,7 +70,7 @@ fn append(len: usize) {
     println!("value {} before {before} most {most} appended {appended}", most - before);
 }
 
-/// Opens the log, reads all of it if `whole`, and tells the most of both.
+/// Opens the log, reads all of it if `whole`, and prints the most of both.
 fn read(dir: &Path, whole: bool) {
     let files = || fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     let before = anonymous_bytes();

@@ -4,7 +4,7 @@
 //! All logs are warm: they were written a moment ago and lie in the page cache. Durability is no matter of reading;
 //! the followed log is appended to at `Os`.
 
-#![allow(clippy::cast_precision_loss)] // Figures: nobody reads their 53rd bit.
+#![allow(clippy::cast_precision_loss)] // Figures: their 53rd bit does not matter.
 
 mod common;
 
@@ -263,7 +263,7 @@ fn follow_log(count: usize, pause: Duration, spins: bool) -> Latencies {
     })
 }
 
-/// The same with nothing in between but a word and, where nobody spins, the system's own wake-up.
+/// The same with nothing in between but a word and, where no thread spins, the system's own wake-up.
 fn signal(count: usize, pause: Duration, spins: bool) -> Latencies {
     let epoch = Instant::now();
     let (sent, taken) = (AtomicU64::new(0), AtomicBool::new(true));

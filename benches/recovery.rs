@@ -4,7 +4,7 @@
 //! it. So the log of 20 GB has 1,280 segments whose files are as long as such a log's and mostly holes;
 //! `EDGELOG_BENCH_20GB=1` writes all of it instead (20 GB of room, and as long as the disk takes).
 
-#![allow(clippy::cast_precision_loss)] // Figures: nobody reads their 53rd bit.
+#![allow(clippy::cast_precision_loss)] // Figures: their 53rd bit does not matter.
 
 mod common;
 

@@ -154,7 +154,7 @@ def append_rows(table):
                    "the disk is the measure; limit: `pwrite` and an `fdatasync` every 16 MiB")
 
     table.head(
-        "Appending at `Sync`: on the medium when the append returns",
+        "Appending at `Sync`: on the disk when the append returns",
         "Limits: one `fdatasync` after a `pwrite` of the same bytes (singles: of 4 KiB) into `fallocate`d room; for "
         "several appenders as many times that as there are.",
     )

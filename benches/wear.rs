@@ -6,7 +6,7 @@
 //! second what the journal writes besides. That takes root. Without it, a case counts what its process had written
 //! back (`write_bytes` of `/proc/self/io`), and says so.
 
-#![allow(clippy::cast_precision_loss)] // Figures: nobody reads their 53rd bit.
+#![allow(clippy::cast_precision_loss)] // Figures: their 53rd bit does not matter.
 
 mod common;
 
@@ -72,7 +72,7 @@ fn rates(results: &mut Results) {
                 eprintln!("FAILED {id}: {pages:.2} pages a flush, {most:.2} are allowed");
             }
         } else {
-            // The kernel decides when; what is told is the sum.
+            // The kernel decides when; the sum is printed.
             fields.insert(0, ("value".to_owned(), counted.of("data") / counted.of("log")));
         }
         write(results, &id, if flushes > 0.0 { "pages/flush" } else { "bytes/byte of log" }, &fields);
@@ -245,7 +245,7 @@ impl Counters {
     }
 
     /// The sums after everything was written that is still to be written.
-    fn settled(&self) -> Sums {
+    fn all_written(&self) -> Sums {
         rustix::fs::syncfs(File::open(&self.dir).expect("the directory")).expect("flushes");
         let own = proc_number("/proc/self/io", "write_bytes:").expect("the kernel counts");
         let Some(devices) = &self.devices else { return [own, 0, own, 0] };
@@ -295,7 +295,7 @@ fn append_at(level: &str, rate: u32, time: u64, counters: &Counters) {
     let (store, log) = open(counters, keys);
     let mut values = Values::new(LEN);
     let (_, len_before) = log.size().expect("a size");
-    let before = counters.settled();
+    let before = counters.all_written();
     let (begun, pause) = (Instant::now(), Duration::from_secs(1) / rate);
     let mut recovery_point = log.offsets().recovery_point;
     let mut moves = 0;
@@ -314,7 +314,7 @@ fn append_at(level: &str, rate: u32, time: u64, counters: &Counters) {
         thread::sleep(Duration::from_millis(1500));
         moves += u64::from(log.offsets().recovery_point != recovery_point);
     }
-    let after = counters.settled();
+    let after = counters.all_written();
     let (_, len_after) = log.size().expect("a size");
     let flushes = match flushed_by {
         None => 0,
@@ -332,12 +332,12 @@ fn append_batches(codec: &str, len: usize, counters: &Counters) {
     let mut values = Values::new(len);
     let mut batch = log.batch();
     let (_, len_before) = log.size().expect("a size");
-    let before = counters.settled();
+    let before = counters.all_written();
     for _ in 0..BATCHES {
         fill(&mut batch, &mut values);
         log.append_batch(&mut batch).expect("appends");
     }
-    let after = counters.settled();
+    let after = counters.all_written();
     let (_, len_after) = log.size().expect("a size");
     let payload = (BATCHES * BATCH * len) as u64;
     let others = [("flushes", BATCHES as u64), ("payload", payload), ("log", len_after - len_before)];

@@ -14,7 +14,7 @@ fn main() -> edgelog::Result<()> {
     let log = store.log("boiler", 0)?;
     println!("offsets at first: {:?}", log.offsets());
 
-    // One record. The topic's own level is Sync: it is on the medium when this returns.
+    // One record. The topic's own level is Sync: it is on the disk when this returns.
     let unit = [Header::new("unit", b"C")];
     let first = log.append(NewRecord::value(b"21.5").with_key(b"flow").with_headers(&unit))?;
     println!("one record at {}", first.position());

@@ -142,7 +142,7 @@ fn die_in_the_middle(dir: &Path, records: usize) -> Result<(), Box<dyn Error>> {
     println!("{READY}");
     // Not for ever: the parent may have been killed itself.
     std::io::stdin().read_line(&mut String::new())?;
-    Err("nobody killed this process".into())
+    Err("this process was not killed".into())
 }
 
 // --- the model -----------------------------------------------------------------------------------------------------
@@ -229,12 +229,12 @@ impl Workload {
             if steps % 500 == 250 {
                 self.delete_some(store)?;
             }
-            // What a truncation takes back is not taken back again by a crash: one reason at a time.
+            // What a truncation removes is not removed again by a crash: one reason at a time.
             if steps % 500 == 400 && part != Part::Killed {
                 self.truncate_some(part, store)?;
             }
         }
-        // Whatever comes next finds something in every log to recover, and every log with something to read.
+        // Every step that follows finds something in every log to recover, and every log with something to read.
         for at in 0..self.partitions.len() {
             let entries = self.some_records(self.partitions[at].topic, 1);
             if let Some(store) = store {

@@ -7,7 +7,8 @@ use std::process::Command;
 
 use edgelog::bridge::{Bridge, BridgeConfig};
 
-/// What the command prints; where it fails, a reason without any secret: it is told, and the command asked again later.
+/// What the command prints; where it fails, a reason without any secret. The bridge reports it, and asks the command
+/// again later.
 fn token(command: &str) -> Result<String, String> {
     let output = Command::new("sh").args(["-c", command]).output().map_err(|error| error.to_string())?;
     if !output.status.success() {

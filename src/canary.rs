@@ -23,7 +23,7 @@ pub enum Bug {
     ShowBeforeFlush,
     /// The index files are believed without a look at the batches.
     TrustTheIndex,
-    /// Recovery takes batches of an epoch that was taken back.
+    /// Recovery takes batches of an epoch that was truncated.
     GoOnAfterStaleTail,
     /// Recovery takes batches that do not continue the log.
     IgnoreContiguity,
@@ -73,7 +73,7 @@ pub enum Bug {
     OverwriteTheHoldingSlot,
     /// The checkpoint is not flushed.
     LeaveTheSlotUnflushed,
-    /// What the checkpoint says of a log is believed whatever segments there are.
+    /// What the checkpoint says of a log is believed, no matter which segments there are.
     BelieveTheCheckpoint,
     /// A log of which the checkpoint says what cannot be costs all logs of the store their state.
     RefuseTheWholeSlot,
@@ -99,16 +99,16 @@ pub enum Bug {
     TrustAnEmptySettingsFile,
     /// The writer's lock is on the name of a file alone, and is not looked at again.
     LockOnlyTheName,
-    /// Who flushes beside the writer does not sync the directory.
-    SkipDirectorySyncBeside,
-    /// Who flushes beside the writer takes the end that it sees after the flush.
-    TakeTheEndAfterTheFlushBeside,
-    /// Who flushes beside the writer does not look whether somebody vouches for what is seen.
+    /// An attached process that flushes does not sync the directory.
+    SkipAttachedDirectorySync,
+    /// An attached process that flushes takes the end that it sees after the flush.
+    TakeTheEndAfterTheAttachedFlush,
+    /// An attached process that flushes does not look whether the writer vouches for what it sees.
     TrustADeadWriter,
-    /// A log that has failed does not tell attached processes.
+    /// A log that has failed does not show that to attached processes.
     KeepAFailureToOneself,
-    /// Who flushes beside the writer tries a flush that failed once more, whatever the writer says.
-    SettleFailedFlushesAtOnce,
+    /// An attached process tries a flush that failed once more, no matter what the writer says.
+    ResolveFailedFlushesAtOnce,
     /// A bridge does not leave to the next one what it could not flush.
     KeepFailedFlushesToOneself,
     /// The bridge's note is written over the file that holds.
@@ -227,14 +227,14 @@ impl Bug {
         Bug::LeaveTheProducersUnflushed,
     ];
 
-    /// All that the search beside the writer is held to.
+    /// All that the search in two processes has to find.
     #[cfg(all(test, feature = "bridge"))]
-    pub(crate) const BESIDE: &[Bug] = &[
-        Bug::SkipDirectorySyncBeside,
-        Bug::TakeTheEndAfterTheFlushBeside,
+    pub(crate) const IN_TWO_PROCESSES: &[Bug] = &[
+        Bug::SkipAttachedDirectorySync,
+        Bug::TakeTheEndAfterTheAttachedFlush,
         Bug::TrustADeadWriter,
         Bug::KeepAFailureToOneself,
-        Bug::SettleFailedFlushesAtOnce,
+        Bug::ResolveFailedFlushesAtOnce,
         Bug::KeepFailedFlushesToOneself,
         Bug::OverwriteTheHoldingNote,
         Bug::LeaveTheNoteUnflushed,
@@ -259,7 +259,7 @@ pub fn switch_on(bug: Option<Bug>) {
     ON.set(bug);
 }
 
-/// The mistake that this thread makes, for whoever starts others that are to make it too.
+/// The mistake that this thread makes, for code that starts other threads, which are to make it too.
 #[cfg(edgelog_canary)]
 pub fn switched_on() -> Option<Bug> {
     ON.get()

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use edgelog_core::TimestampMs;
 
-/// Tells the wall clock's time.
+/// Reads the wall clock's time.
 pub trait Clock: Send + Sync + fmt::Debug {
     /// Milliseconds since 1970-01-01T00:00Z, as this machine believes.
     fn now(&self) -> TimestampMs;
@@ -32,7 +32,7 @@ const fn ms_of_nanoseconds(nanoseconds: u32) -> i64 {
     ((nanoseconds as u64 * 1_125_899_907) >> 50) as i64
 }
 
-/// A clock that stands still until it is told otherwise; for tests. Clones show the same time.
+/// A clock that stands still until it is set; for tests. Clones show the same time.
 #[derive(Debug, Clone, Default)]
 pub struct ManualClock(Arc<AtomicI64>);
 

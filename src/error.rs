@@ -331,7 +331,7 @@ pub enum DamageKind {
     /// committed records does not give it out.
     #[error("the marker of their transaction is damaged or missing, so they are not known to be committed")]
     OutcomeInDoubt,
-    /// The medium could not read the bytes.
+    /// The disk could not read the bytes.
     #[error("unreadable: {0}")]
     Unreadable(#[source] io::Error),
 }
@@ -406,8 +406,8 @@ impl Error {
     }
 
     /// Whether the error reports that files that this process was writing are not, or may not be, where their names
-    /// lead any more: somebody has moved, removed or replaced them, their directory, or the store's lock file. What was
-    /// acknowledged stands in those files, as far as they still exist.
+    /// lead any more: another program has moved, removed or replaced them, their directory, or the store's lock file.
+    /// What was acknowledged stands in those files, as far as they still exist.
     pub fn is_out_of_place(&self) -> bool {
         match self {
             Error::Storage { source, .. } => source.to_string().contains(WHILE_IN_USE),

@@ -2,7 +2,7 @@
 //!
 //! A `tracing` subscriber, or a C program's log callback, is the host's code: it may append, read, flush or delete in
 //! the store that the event is about. Emitted under a lock that such a call takes, an event would stop its own thread
-//! for ever. So whoever takes a lock under which an event can happen takes a [`hold`] first, and events go through
+//! for ever. So code that takes a lock under which an event can happen takes a [`hold`] first, and events go through
 //! [`emit`]:
 //!
 //! 1. A hold is taken before the lock, and so is dropped after it.

@@ -2,7 +2,7 @@
 //!
 //! A program opens a data directory, appends records to topics and reads them back by offset or by time. No
 //! broker runs, nothing listens on a port, and the files are Apache Kafka's own: record batches of format 2
-//! with their offset and time indexes. An append returns when its record is on the medium, unless a weaker
+//! with their offset and time indexes. An append returns when its record is on the disk, unless a weaker
 //! level was chosen by name.
 //!
 //! # Example
@@ -20,7 +20,7 @@
 //!     let log = store.log("boiler", 0)?;
 //!
 //!     let record = NewRecord::value(b"21.5 C").with_key(b"flow");
-//!     let info = log.append(record)?; // on the medium when this returns
+//!     let info = log.append(record)?; // on the disk when this returns
 //!     println!("appended at offset {}", info.base_offset);
 //!
 //!     let mut reader = log.reader(OffsetSpec::Earliest)?;

@@ -1,4 +1,4 @@
-//! The ground: locks, and the one way in which a publisher wakes whoever waits.
+//! The ground: locks, and the one way in which a publisher wakes the threads that wait.
 
 #[cfg(not(loom))]
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};
@@ -23,13 +23,13 @@ mod models;
 #[cfg(loom)]
 pub(crate) use modelled::*;
 
-/// Who cannot sleep in [`Wake::wait_until`] and is told once instead.
+/// One that cannot sleep in [`Wake::wait_until`] and is notified once instead.
 pub(crate) trait Watcher: Send + Sync + fmt::Debug {
-    /// Whether what it waits for has come; if so, it has told its owner and is forgotten.
-    fn tell_if_ready(&self) -> bool;
+    /// Whether what it waits for has come; if so, it has notified its owner and is forgotten.
+    fn notify_if_ready(&self) -> bool;
 }
 
-/// Wakes those who wait for something to be published, and costs a publisher 5 ns while nobody waits.
+/// Wakes those who wait for something to be published, and costs a publisher 5 ns while no thread waits.
 ///
 /// No wake-up is lost: a publisher *publishes, fences, looks for waiters*; a waiter *registers, fences, looks
 /// at what is published*. Of two sequentially consistent fences one comes first, so at least one side sees
@@ -60,29 +60,29 @@ impl Wake {
     fn wake_waiters(&self) {
         *self.turn.lock() += 1;
         self.woken.notify_all();
-        self.tell_watchers();
+        self.notify_watchers();
     }
 
-    fn tell_watchers(&self) {
+    fn notify_watchers(&self) {
         self.watchers.lock().retain(|watcher| {
-            let told = watcher.tell_if_ready();
-            if told {
+            let notified = watcher.notify_if_ready();
+            if notified {
                 self.waiters.fetch_sub(1, Ordering::SeqCst);
             }
-            !told
+            !notified
         });
     }
 
-    /// Tells `watcher` once, as soon as it says that it is ready, which may be now. Publishers pay for it until then,
-    /// and not while nobody watches.
+    /// Notifies `watcher` once, as soon as it says that it is ready, which may be now. Publishers pay for it until
+    /// then, and not while there is no watcher.
     pub(crate) fn watch(&self, watcher: Arc<dyn Watcher>) {
         self.waiters.fetch_add(1, Ordering::SeqCst);
         self.watchers.lock().push(watcher);
         fence(Ordering::SeqCst);
-        self.tell_watchers();
+        self.notify_watchers();
     }
 
-    /// Forgets `watcher`, told or not.
+    /// Forgets `watcher`, notified or not.
     pub(crate) fn unwatch(&self, watcher: &Arc<dyn Watcher>) {
         self.watchers.lock().retain(|other| {
             let same = Arc::ptr_eq(other, watcher);

@@ -1,6 +1,5 @@
-//! A bridge's password and token are seen by its broker and by nobody else: not in what it logs at the lowest level, in
-//! what it prints of itself, in its events or in its errors. In memory it stands once, and is overwritten when it is
-//! dropped.
+//! A bridge's password and token are seen by its broker alone. They are not in what it logs at the lowest level, in its
+//! debug output, in its events or in its errors. In memory each stands once, and is overwritten when it is dropped.
 
 use std::fmt::{Debug, Write as _};
 use std::fs;
@@ -22,7 +21,7 @@ const TOKEN: &str = "xyzzy.the.token";
 /// What any of them contains, and nothing else that is said.
 const MARK: &str = "xyzzy";
 
-/// Everything that anybody says.
+/// Everything that is logged or reported.
 #[derive(Clone, Default)]
 struct Heard(Arc<Mutex<String>>);
 
@@ -148,14 +147,14 @@ fn said_and_got(mechanism: &'static str, set: impl FnOnce(&mut BridgeConfig)) ->
     (said, frames)
 }
 
-fn was_told(got: &[Vec<u8>], secret: &str) -> bool {
+fn was_sent(got: &[Vec<u8>], secret: &str) -> bool {
     got.iter().any(|frame| frame.windows(secret.len()).any(|window| window == secret.as_bytes()))
 }
 
 #[test]
 fn a_password_is_seen_by_the_broker_alone() {
     let (said, got) = said_and_got("PLAIN", |config| {
-        config.set("sasl.username", "somebody").unwrap();
+        config.set("sasl.username", "device-17").unwrap();
         config.set("sasl.password", PASSWORD).unwrap();
         // Refused keys and values, too.
         let wrong = config.set("sasl.passwort", PASSWORD).unwrap_err();
@@ -163,9 +162,9 @@ fn a_password_is_seen_by_the_broker_alone() {
         let wrong = config.set_lines(PASSWORD).unwrap_err();
         assert!(!format!("{wrong} {wrong:?}").contains(MARK));
     });
-    assert!(was_told(&got, PASSWORD), "the broker was not told, so nothing is shown");
-    // The observer, the log and the Debug output were all heard.
-    assert!(said.contains("somebody") && said.contains("authentication (PLAIN): refused"), "{said}");
+    assert!(was_sent(&got, PASSWORD), "the broker did not get it, so nothing is shown");
+    // Events, the log and the debug output were all captured.
+    assert!(said.contains("device-17") && said.contains("authentication (PLAIN): refused"), "{said}");
     assert!(said.contains("the bridge tries again"), "{said}");
     assert!(!said.contains(MARK), "{said}");
 }
@@ -175,7 +174,7 @@ fn a_token_from_the_program_is_seen_by_the_broker_alone() {
     let (said, got) = said_and_got("OAUTHBEARER", |config| {
         config.set_oauthbearer_token_callback(|| Ok(TOKEN.to_owned()));
     });
-    assert!(was_told(&got, TOKEN), "the broker was not told, so nothing is shown");
+    assert!(was_sent(&got, TOKEN), "the broker did not get it, so nothing is shown");
     assert!(said.contains("authentication (OAUTHBEARER): refused"), "{said}");
     assert!(!said.contains(MARK), "{said}");
 }
@@ -242,14 +241,14 @@ mod hidden {
 
 /// Runs with the hidden password; returns how often it stood in memory when the broker had refused it, and afterwards.
 fn run_with_hidden(mechanism: &'static str, set: impl FnOnce(&mut BridgeConfig)) -> (usize, usize) {
-    let (was_told, at_refusal) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-    let (told, counted) = (Arc::clone(&was_told), Arc::clone(&at_refusal));
+    let (was_sent, at_refusal) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+    let (sent, counted) = (Arc::clone(&was_sent), Arc::clone(&at_refusal));
     let got = move |mut frame: Vec<u8>| {
-        told.fetch_or(hidden::is_in(&frame), Ordering::SeqCst);
+        sent.fetch_or(hidden::is_in(&frame), Ordering::SeqCst);
         hidden::wipe(&mut frame);
     };
     run_refused(mechanism, set, got, move || counted.store(hidden::count(), Ordering::SeqCst));
-    assert!(was_told.load(Ordering::SeqCst), "the broker was not told, so nothing is shown");
+    assert!(was_sent.load(Ordering::SeqCst), "the broker did not get it, so nothing is shown");
     (at_refusal.load(Ordering::SeqCst), hidden::count())
 }
 

@@ -110,7 +110,7 @@ fn on_events(hook: impl Fn(&str) + Send + Sync + 'static) {
     *locked(&HOOK) = Some(Arc::new(hook));
 }
 
-/// Makes every call of `store` and of the log of "t", whatever each answers.
+/// Makes every call of `store` and of the log of "t", and ignores what each returns.
 fn call_everything(store: &Store) {
     static TOPICS: AtomicUsize = AtomicUsize::new(0);
     let _ = (store.topics(), store.recovery_report(), store.config(), store.topic("t"));
@@ -350,7 +350,7 @@ fn program(storage: &FaultyStorage, closes: bool) {
 /// Every call of the storage fails once, in each way, with the calls made on every event that this brings about; what
 /// is left on the disk opens, with the calls made on the events of that.
 #[test]
-fn whatever_fails_every_event_may_call_back() {
+fn every_event_may_call_back_no_matter_what_fails() {
     let mut seen = BTreeSet::new();
     let all = FaultyStorage::new(MemoryStorage::new(), -1, Fault::Io, false);
     let counted = all.clone();

@@ -1,5 +1,5 @@
-//! Bad input, byte by byte: whatever stands in whichever file, opening and reading neither panic nor hang nor take
-//! memory without bound; what was not touched is read, byte for byte, on both sides of the damage; what is lost is
+//! Bad input, byte by byte: no matter which bytes stand in which file, opening and reading neither panic nor hang nor
+//! take memory without bound; what was not touched is read, byte for byte, on both sides of the damage; what is lost is
 //! named; and no offset is ever given out twice.
 //!
 //! A small store is damaged in every single byte, cut at every byte, and worse, and each time opened as after a
@@ -25,8 +25,8 @@ use edgelog_testkit::{Random, ticking};
 const NOW: i64 = 1_700_000_000_000;
 const TOPICS: &[&str] = &["plain", "packed"];
 const COMPRESSION: &str = if cfg!(feature = "snappy") { "snappy" } else { "none" };
-/// No store of a few KiB has a reason to ask for more at once. (Printing a backtrace, where somebody asked for them,
-/// takes some 6 MB: a test here panics on purpose.)
+/// No store of a few KiB has a reason to ask for more at once. (A test here panics on purpose. Printing a backtrace, if
+/// backtraces were asked for, takes some 6 MB.)
 const ALLOCATION_MAX: usize = 8 << 20;
 
 /// Remembers the largest allocation.
@@ -274,7 +274,7 @@ impl Original {
             let value = format!("{topic} after the damage");
             let info = log.append_with(NewRecord::value(value.as_bytes()), Durability::Sync).unwrap();
             assert_eq!(info.base_offset, read.end, "{topic}: the end is where the next record goes");
-            // A crash may take back what lay above the recovery point; nothing takes back more.
+            // A crash may remove what lay above the recovery point, and nothing more.
             let given_out = if self.clean { end } else { recovery_point };
             assert!(info.base_offset >= given_out, "{topic}: offset {} is given out twice", info.base_offset);
             if info.base_offset < end {
@@ -302,8 +302,8 @@ impl Original {
     }
 
     /// The offsets of `topic` that the damage may cost: of batches with a touched byte, their epochs aside, which
-    /// the table knows better; and of a crash's tail, all from the first such batch on, where an older epoch
-    /// is what tells a batch that was taken back.
+    /// the table knows better; and of a crash's tail, all from the first such batch on, where only an older epoch shows
+    /// that a batch was truncated.
     fn may_be_lost(&self, topic: &str, touched: &[(String, Range<usize>)]) -> BTreeSet<i64> {
         let mut lost = BTreeSet::new();
         for written in self.batches.iter().filter(|written| written.topic == topic) {
@@ -334,7 +334,7 @@ impl Original {
             );
             let named = read.lost.iter().any(|range| range.contains(&offset));
             assert!(!(found && named), "{topic}: offset {offset} was read and named as lost");
-            // After a crash nobody can tell whether retention had taken what is missing in front.
+            // After a crash it is not known whether retention had deleted what is missing in front.
             let named = named || read.reported.iter().any(|range| range.contains(&offset));
             let concerned = offset < read.end && (self.clean || offset >= read.start);
             assert!(found || named || !concerned, "{topic}: offset {offset} is gone without a word; {read}");
@@ -590,8 +590,8 @@ fn a_file_that_is_gone_or_another_costs_its_own_batches_and_nothing_else() {
 }
 
 /// Every sector with the bytes of another sector of its file, as a misdirected write leaves it: whole batches,
-/// good in themselves, stand where they do not belong. They may cost their neighbours, since nobody can tell the
-/// two apart; but what is read is what was written, and what is lost is named.
+/// good in themselves, stand where they do not belong. They may cost their neighbours, since nothing distinguishes the
+/// two. But what is read is what was written, and what is lost is named.
 #[test]
 fn a_misdirected_sector_is_never_taken_for_what_was_there() {
     const SECTOR: usize = 512;

@@ -20,7 +20,7 @@ use edgelog::storage::{Access, MemoryStorage, Storage};
 use edgelog::{Durability, Error, Log, NewRecord, NewTopic, Offset, OffsetSpec, Store, StoreOptions, TimestampMs};
 use edgelog_testkit::{TempDir, Watched, run_again, say};
 
-/// What somebody else takes of the disk until the store has met its end: one of so many parts.
+/// What other files take of the disk until the store has met its end: one of so many parts.
 const BALLAST_PART: u64 = 2;
 const MEMORY_BYTES: u64 = 4 << 20;
 /// What each writer goes on trying after its first error: some of it finds a last hole.
@@ -172,7 +172,8 @@ impl Drop for Last<'_> {
 /// All writers at once until each has met the end of the disk, and beyond. Returns up to where each log's records were
 /// acknowledged.
 fn fill(disk: &dyn Disk, store: &Store, ends: &[i64]) -> Vec<i64> {
-    // No writer runs far ahead of the others, or one would have the whole disk; but nobody waits for who flushes.
+    // No writer runs far ahead of the others, or one would have the whole disk. But no writer waits for another one's
+    // flush.
     const AHEAD_MAX: i64 = 200;
     let written: Vec<AtomicI64> = WRITERS.iter().map(|_| AtomicI64::new(0)).collect();
     let (full, begin) = (AtomicUsize::new(0), Barrier::new(WRITERS.len()));
@@ -414,7 +415,7 @@ fn a_process_killed_on_a_full_file_system_leaves_all_that_was_acknowledged() {
         say(&format!("acknowledged {}", ends.join(" ")));
         // Killed here; or the parent is gone.
         let _ = std::io::stdin().read_line(&mut String::new());
-        panic!("nobody killed this process");
+        panic!("this process was not killed");
     }
     let _one_at_a_time = MOUNTS.lock();
     for (kind, mount) in mounts() {

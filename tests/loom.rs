@@ -1,5 +1,5 @@
 //! The engine's threads, met in every order that loom finds: the same code that runs otherwise, with loom's locks and
-//! atomics in the place of the real ones (`src/sync.rs`), on a storage that sees a byte that is read and written at
+//! atomics in place of the real ones (`src/sync.rs`), on a storage that sees a byte that is read and written at
 //! once, and knows what was flushed.
 //!
 //! `./test --only loom` runs them, and those of `src/sync/models.rs`. Each prints through how many orders it went. Most
@@ -31,8 +31,8 @@ const STACK_WORDS: usize = 64 << 10;
 
 // --- a storage that watches ------------------------------------------------------------------------------------------
 
-/// A stretch of a file that was written, and whether it was, in the eyes of each thread. The flag orders nothing by
-/// itself: whoever reads without having been told in order may still find it unset, and loom lets it find that.
+/// A stretch of a file that was written, and whether it was, as each thread sees it. The flag orders nothing by itself.
+/// A thread that reads without synchronising first may still find it unset, and loom tries that too.
 type Stretch = (Range<u64>, Arc<AtomicU32>);
 
 #[derive(Debug, Default)]
@@ -315,8 +315,8 @@ fn readers_go_through_a_roll() {
     });
 }
 
-/// A follower that has nothing to read sleeps, and wakes for the next record. (That it sleeps for good would be a
-/// deadlock, which loom tells.)
+/// A follower that has nothing to read sleeps, and wakes for the next record. (If it slept for good, that would be a
+/// deadlock, which loom reports.)
 fn following() {
     let (_store, log) = store(&WatchedStorage::new(), 0);
     let mut reader = log.reader(OffsetSpec::Earliest).unwrap();
@@ -405,7 +405,7 @@ fn appenders_share_a_flush_over_a_roll() {
     });
 }
 
-/// Segments are deleted under a reader: it reads on without a hole, or is told that its position is gone.
+/// Segments are deleted under a reader: it reads on without a hole, or gets the error that its position is gone.
 /// A truncation may take a record before its append has flushed it: the append ends, and does not acknowledge it.
 #[test]
 fn a_truncated_append_is_not_acknowledged() {
@@ -439,7 +439,7 @@ fn a_truncated_append_is_not_acknowledged() {
 }
 
 #[test]
-fn readers_are_told_what_was_deleted() {
+fn readers_learn_what_was_deleted() {
     explore("deleting under a reader", EVERY_ORDER, None, || {
         let (_store, log) = store(&WatchedStorage::new(), 7);
         let mut reader = log.reader(OffsetSpec::Earliest).unwrap();
@@ -538,7 +538,7 @@ fn follow_to_the_end(mut reader: Reader) -> i64 {
 /// A follower sleeps, or is about to, when the store is closed: it comes to an end.
 #[test]
 fn closing_wakes_followers() {
-    explore("closing beside a follower", EVERY_ORDER, None, || {
+    explore("closing next to a follower", EVERY_ORDER, None, || {
         let (store, log) = store(&WatchedStorage::new(), 1);
         let reader = log.reader(OffsetSpec::Earliest).unwrap();
         let follower = spawn(move || follow_to_the_end(reader));
@@ -547,10 +547,10 @@ fn closing_wakes_followers() {
     });
 }
 
-/// An append beside a close is in the log, or is refused.
+/// An append during a close is in the log, or is refused.
 #[test]
 fn closing_takes_no_more() {
-    explore("closing beside an appender", EVERY_ORDER, None, || {
+    explore("closing next to an appender", EVERY_ORDER, None, || {
         let storage = WatchedStorage::new();
         let (store, log) = store(&storage, 0);
         let appender = spawn(move || append_or_closed(&log));
@@ -566,7 +566,7 @@ fn closing_takes_no_more() {
 /// And with both: the follower gets what was appended before it comes to its end.
 #[test]
 fn followers_get_all_before_the_end() {
-    explore("closing beside an appender and a follower", INTERRUPTIONS, None, || {
+    explore("closing next to an appender and a follower", INTERRUPTIONS, None, || {
         let (store, log) = store(&WatchedStorage::new(), 0);
         let reader = log.reader(OffsetSpec::Earliest).unwrap();
         let appender = spawn(move || append_or_closed(&log));

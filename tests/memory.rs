@@ -149,7 +149,7 @@ fn append_and_count(dir: &Path, appends: usize, mut append: impl FnMut(), what: 
     assert!(reservations <= 1, "{what}: {appends} appends reserved room {reservations} times");
 }
 
-/// No append allocates, whatever the durability, singly, in batches and compressed: counted over many appends, in
+/// No append allocates, at any durability, singly, in batches and compressed: counted over many appends, in
 /// which the index in memory may grow and room may be reserved, now and then, but nothing happens each time.
 #[test]
 fn appends_do_not_allocate_in_the_steady_state() {
@@ -233,7 +233,7 @@ fn reading_does_not_allocate_in_the_steady_state() {
                 "{mode}, {compression}: {found} allocations for {} batches",
                 BATCHES / 2
             );
-            // One record at a time, as whoever follows reads.
+            // One record at a time, as a follower reads.
             let mut reader = log.reader(OffsetSpec::Latest).unwrap();
             let mut follow = || {
                 log.append_with(NewRecord::value(VALUE), Durability::Os).unwrap();
@@ -406,8 +406,8 @@ fn follow(log: &Log, segments: usize) -> usize {
     most
 }
 
-/// 1,280 segments, as 20 GB have of 16 MiB: opened and read from end to end, by the writer and by who attaches, the
-/// engine holds less than 8 MiB of heap and 64 descriptors, by maps and by system calls.
+/// 1,280 segments, as 20 GB have of 16 MiB: opened and read from end to end, by the writer and by an attached process,
+/// the engine holds less than 8 MiB of heap and 64 descriptors, by maps and by system calls.
 #[test]
 fn a_log_of_many_segments_is_opened_and_read_in_little_memory() {
     const SEGMENTS: usize = 1280;

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """The bridge into a real broker: what it sends in a second, what device and broker take for it, and how soon a record
-is there; beside librdkafka's producers and Kafka's own.
+is there; compared with librdkafka's producers and Kafka's own.
 
     measure.py throughput [--megabytes N] [--turns N]
     measure.py latency [--records N] [--every SECONDS]

@@ -143,5 +143,5 @@ fn copy_file(from: &Path, to: &Path) {
 
 /// Opens with the options that the template was made with.
 pub(crate) fn open(dir: &Path) -> Store {
-    options(KEYS).open(dir).expect("a store opens whatever a crash left")
+    options(KEYS).open(dir).expect("a store opens after any crash")
 }

@@ -223,7 +223,7 @@ pub(crate) fn batch_size(len: usize) -> u64 {
 /// A file with allocated room, and a map of it.
 pub(crate) fn mapped_file(dir: &Path, bytes: usize, populate: bool) -> (File, MmapMut) {
     let file = allocated_file(dir, "mapped", bytes);
-    // SAFETY: the file is this process's alone, and nobody shortens it.
+    // SAFETY: the file is this process's alone, and is not shortened.
     let mut map = unsafe { MmapOptions::new().len(bytes).map_mut(&file) }.expect("a map");
     if populate {
         map.fill(1);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Processor time for a MB sent: the bridge beside librdkafka's producer, the same records into the same broker.
+"""Processor time for a MB sent: the bridge and librdkafka's producer, the same records into the same broker.
 
     run.py [--megabytes N] [--turns N]
 

@@ -42,7 +42,7 @@ Examples:
   find . -print0 | edgelog append names --delimiter '\\0'                   values with newlines
   edgelog tail cpu --json -e | edgelog append cpu.copy --json               copy records
 
-Durability (--acks): all returns after the flush to the medium; 1 and 0 leave the flush to the system, and a power cut takes \
+Durability (--acks): all returns after the flush to the disk; 1 and 0 leave the flush to the system, and a power cut takes \
 what it had not written yet (up to half a minute). Without --acks the topic's flush.messages and flush.ms decide: all.
 
 Partition: --partition, or the record's own (--json), or by key as Kafka's clients do (murmur2), or in turns for records \
@@ -65,7 +65,7 @@ pub(crate) struct Args {
     /// Read records as JSON, one a line, as `edgelog tail --json` prints them
     #[arg(long, short = 'J', conflicts_with_all = ["delimiter", "key_separator", "null_value", "key", "timestamp"])]
     json: bool,
-    /// What ends a record, in the place of a newline; \n, \t, \0 and \x1e are read as escapes
+    /// What ends a record, in place of a newline; \n, \t, \0 and \x1e are read as escapes
     #[arg(long, short = 'D', value_name = "DELIMITER", value_parser = parse_delimiter)]
     delimiter: Option<Delimiter>,
     /// Split each line at the first one of these: key before, value behind. A line without it has no key
@@ -114,7 +114,7 @@ fn parse_delimiter(text: &str) -> Result<Delimiter, String> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Acks {
-    /// On the medium
+    /// On the disk
     All,
     /// In the page cache
     #[value(name = "1")]
@@ -158,7 +158,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     interrupt::install()?;
     let store = ctx.open()?;
     let appended = append_all(args, ctx, &store, inputs);
-    // Closing tells its own error only where nothing else went wrong before.
+    // An error of closing is reported only if nothing went wrong before.
     let closed = store.close();
     let code = appended?;
     closed?;
@@ -180,11 +180,11 @@ fn append_all(args: &Args, ctx: &Context, store: &Store, inputs: Vec<Input>) -> 
     }
     // What was appended before an error is reported before the error, also where the last batch is refused.
     let flushed = appender.flush();
-    appender.tell()?;
+    appender.print_offsets()?;
     flushed?;
     for topic in &appender.topics {
-        if let (Some(oldest), Some(lane)) = (topic.oldest, topic.lanes.first()) {
-            warn_of_retention(&lane.log, oldest);
+        if let (Some(oldest), Some(writer)) = (topic.oldest, topic.writers.first()) {
+            warn_of_retention(&writer.log, oldest);
         }
     }
     Ok(if read? { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
@@ -241,9 +241,9 @@ fn target(args: &Args, ctx: &Context, store: &Store, name: &str) -> Result<Targe
 const BATCH_BYTES: usize = 256 << 10;
 /// A line of JSON has at most so many bytes: base64 and escapes make a record longer.
 const JSON_LINE_BYTES_MAX: usize = 256 << 20;
-/// Offsets of an input that goes on are told at least this often.
-const TELL_EVERY: Duration = Duration::from_secs(1);
-/// How often a wait for input looks whether somebody asked to stop.
+/// While an input goes on, offsets are printed at least this often.
+const PRINT_EVERY: Duration = Duration::from_secs(1);
+/// How often a wait for input looks for a request to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Whether `record` would take the batch, uncompressed, beyond what a segment of its log holds. A record alone does not:
@@ -260,8 +260,8 @@ pub(crate) fn is_full(batch: &BatchBuilder, bytes_max: u32, record: &NewRecord<'
     !batch.is_empty() && batch.size() + record > bytes_max as usize
 }
 
-/// One partition's batch in the making and what was appended of it since it was last told.
-struct Lane {
+/// One partition's open batch, and the offsets that were appended since the last time they were printed.
+struct PartitionWriter {
     log: Log,
     batch: BatchBuilder,
     /// A batch of several records has at most so many bytes.
@@ -273,22 +273,22 @@ struct Lane {
 struct Topic {
     /// As the command line or a record names it.
     name: String,
-    lanes: Vec<Lane>,
+    writers: Vec<PartitionWriter>,
     /// One partition was named: a record's own counts for nothing.
     is_one_partition: bool,
-    /// The lane that records without a key go to, until its batch is appended.
+    /// The writer that gets records without a key, until its batch is appended.
     turn: usize,
     /// Of the records that bring their own.
     oldest: Option<TimestampMs>,
 }
 
 impl Topic {
-    /// The lane of a record.
-    fn lane(&self, partition: Option<u32>, key: Option<&[u8]>) -> Result<usize, Failure> {
+    /// The index of the writer for a record.
+    fn writer_index(&self, partition: Option<u32>, key: Option<&[u8]>) -> Result<usize, Failure> {
         match (partition, key) {
             (Some(partition), _) if !self.is_one_partition => {
-                let is_it = |lane: &Lane| lane.log.name().partition == partition;
-                self.lanes.iter().position(is_it).ok_or_else(|| {
+                let is_it = |writer: &PartitionWriter| writer.log.name().partition == partition;
+                self.writers.iter().position(is_it).ok_or_else(|| {
                     let (name, count) = (shown_name(&self.name), u64::from(partition) + 1);
                     Failure::new(format!("topic {name} has no partition {partition}")).hint(format!(
                         "`edgelog topics create {name} --partitions {count}` makes it beforehand; --partition N appends all \
@@ -296,7 +296,7 @@ impl Topic {
                     ))
                 })
             }
-            (_, Some(key)) => Ok(partition_for_key(key, self.lanes.len() as u32) as usize),
+            (_, Some(key)) => Ok(partition_for_key(key, self.writers.len() as u32) as usize),
             (_, None) => Ok(self.turn),
         }
     }
@@ -314,8 +314,8 @@ struct Appender<'a> {
     bytes: usize,
     /// Lines, or other records, of the input so far.
     lines: u64,
-    /// When offsets were last told.
-    told: Instant,
+    /// When offsets were last printed.
+    printed: Instant,
 }
 
 impl<'a> Appender<'a> {
@@ -333,7 +333,7 @@ impl<'a> Appender<'a> {
             records: 0,
             bytes: 0,
             lines: 0,
-            told: Instant::now(),
+            printed: Instant::now(),
         }
     }
 
@@ -343,12 +343,16 @@ impl<'a> Appender<'a> {
             return Ok(at);
         }
         let target = target(self.args, self.ctx, self.store, name)?;
-        let lane =
-            |log: Log| Lane { batch: log.batch(), bytes_max: log.config().batch_bytes_max(), log, appended: None };
-        let lanes = target.logs(self.store)?.into_iter().map(lane).collect();
+        let writer = |log: Log| PartitionWriter {
+            batch: log.batch(),
+            bytes_max: log.config().batch_bytes_max(),
+            log,
+            appended: None,
+        };
+        let writers = target.logs(self.store)?.into_iter().map(writer).collect();
         self.topics.push(Topic {
             name: name.to_owned(),
-            lanes,
+            writers,
             is_one_partition: target.partition.is_some(),
             turn: 0,
             oldest: None,
@@ -356,7 +360,7 @@ impl<'a> Appender<'a> {
         Ok(self.topics.len() - 1)
     }
 
-    /// Appends every record until the input ends or somebody asks to stop, and answers whether somebody did.
+    /// Appends every record until the input ends or a stop is requested. Returns whether a stop was requested.
     fn append_input(&mut self, input: Input) -> Result<bool, Failure> {
         let Input { len, is_terminal, .. } = input;
         let name = input.name.clone();
@@ -378,7 +382,7 @@ impl<'a> Appender<'a> {
                     Waited::Chunk(chunk) => chunk,
                     Waited::End => break,
                     Waited::Interrupted => {
-                        self.tell_cut(&splitter);
+                        self.report_cut(&splitter);
                         return Ok(true);
                     }
                 }
@@ -388,12 +392,12 @@ impl<'a> Appender<'a> {
             self.check_length(splitter.begun(), &name)?;
             match &mut progress {
                 Some(progress) => progress.advance(chunk.len() as u64),
-                // An input that never pauses is told of all the same.
-                None if self.told.elapsed() >= TELL_EVERY => self.tell()?,
+                // Offsets of an input that never pauses are printed as well.
+                None if self.printed.elapsed() >= PRINT_EVERY => self.print_offsets()?,
                 None => {}
             }
             if interrupt::raised() {
-                self.tell_cut(&splitter);
+                self.report_cut(&splitter);
                 return Ok(true);
             }
         }
@@ -413,8 +417,8 @@ impl<'a> Appender<'a> {
             return Err(Failure::new(format!("line {line} is longer than {JSON_LINE_BYTES_MAX} bytes")));
         }
         // Compressed it may fit a segment; what is longer than max.message.bytes does not become a record.
-        let lanes = self.topics.iter().flat_map(|topic| &topic.lanes);
-        let bytes_max = lanes.map(|lane| lane.log.config().max_message_bytes).max().unwrap_or(0);
+        let writers = self.topics.iter().flat_map(|topic| &topic.writers);
+        let bytes_max = writers.map(|writer| writer.log.config().max_message_bytes).max().unwrap_or(0);
         if begun.len() <= bytes_max as usize {
             return Ok(());
         }
@@ -447,7 +451,7 @@ impl<'a> Appender<'a> {
             (None, None) => (None, line),
         };
         let is_null = self.args.null_value.as_ref().is_some_and(|mark| mark.as_bytes() == value);
-        let at = (0, self.topics[0].lane(None, key)?);
+        let at = (0, self.topics[0].writer_index(None, key)?);
         self.push(
             at,
             &Parsed {
@@ -466,59 +470,59 @@ impl<'a> Appender<'a> {
             (None, Some(topic)) => self.add(topic)?,
             (None, None) => return Err(Failure::new("it names no topic, and neither does the command line")),
         };
-        let at = (topic, self.topics[topic].lane(record.partition, record.key.as_deref())?);
+        let at = (topic, self.topics[topic].writer_index(record.partition, record.key.as_deref())?);
         self.push(at, &record)
     }
 
-    /// Puts the record into the batch of its topic and lane.
-    fn push(&mut self, (topic, lane): (usize, usize), record: &Parsed<'_>) -> Result<(), Failure> {
+    /// Puts the record into the batch of its topic and partition.
+    fn push(&mut self, (topic, writer): (usize, usize), record: &Parsed<'_>) -> Result<(), Failure> {
         let own = record.headers.iter().map(|(key, value)| Header { key, value: value.as_deref() });
         let headers: Vec<Header<'_>> = own.chain(self.headers.iter().copied()).collect();
         let new = NewRecord::new(record.key.as_deref(), record.value.as_deref()).with_headers(&headers);
         let new = record.timestamp.map_or(new, |time| new.with_timestamp(TimestampMs(time)));
-        let Lane { batch, bytes_max, .. } = &self.topics[topic].lanes[lane];
+        let PartitionWriter { batch, bytes_max, .. } = &self.topics[topic].writers[writer];
         if is_full(batch, *bytes_max, &new) {
             self.flush()?;
         }
-        let batch = &self.topics[topic].lanes[lane].batch;
+        let batch = &self.topics[topic].writers[writer].batch;
         let (before, is_first) = (batch.size(), batch.is_empty());
-        match self.topics[topic].lanes[lane].batch.push(new) {
+        match self.topics[topic].writers[writer].batch.push(new) {
             Err(edgelog::Error::RecordTooLarge { .. }) if !is_first => {
                 self.flush()?;
-                self.topics[topic].lanes[lane].batch.push(new)?;
+                self.topics[topic].writers[writer].batch.push(new)?;
             }
             pushed => pushed?,
         }
         let oldest = [self.topics[topic].oldest, new.timestamp].into_iter().flatten().min();
         self.topics[topic].oldest = oldest;
         self.records += 1;
-        self.bytes += self.topics[topic].lanes[lane].batch.size().saturating_sub(before);
+        self.bytes += self.topics[topic].writers[writer].batch.size().saturating_sub(before);
         Ok(())
     }
 
     /// Appends all batches in the making.
     fn flush(&mut self) -> Result<(), Failure> {
         for topic in &mut self.topics {
-            for lane in &mut topic.lanes {
-                if lane.batch.is_empty() {
+            for writer in &mut topic.writers {
+                if writer.batch.is_empty() {
                     continue;
                 }
                 let info: AppendInfo = match self.durability {
-                    Some(durability) => lane.log.append_batch_with(&mut lane.batch, durability),
-                    None => lane.log.append_batch(&mut lane.batch),
+                    Some(durability) => writer.log.append_batch_with(&mut writer.batch, durability),
+                    None => writer.log.append_batch(&mut writer.batch),
                 }
-                .inspect_err(|_| lane.batch.clear())?;
-                let first = lane.appended.map_or(info.base_offset, |(first, _)| first);
-                lane.appended = Some((first, info.last_offset));
+                .inspect_err(|_| writer.batch.clear())?;
+                let first = writer.appended.map_or(info.base_offset, |(first, _)| first);
+                writer.appended = Some((first, info.last_offset));
             }
-            topic.turn = (topic.turn + 1) % topic.lanes.len();
+            topic.turn = (topic.turn + 1) % topic.writers.len();
         }
         (self.records, self.bytes) = (0, 0);
         Ok(())
     }
 
     /// Prints the offsets of what was appended since the last call.
-    fn tell(&mut self) -> Result<(), Failure> {
+    fn print_offsets(&mut self) -> Result<(), Failure> {
         #[derive(Serialize)]
         struct Appended<'a> {
             topic: &'a str,
@@ -527,10 +531,10 @@ impl<'a> Appender<'a> {
             last_offset: i64,
             records: i64,
         }
-        self.told = Instant::now();
-        for lane in self.topics.iter_mut().flat_map(|topic| &mut topic.lanes) {
-            let Some((base_offset, last_offset)) = lane.appended.take() else { continue };
-            let name = lane.log.name();
+        self.printed = Instant::now();
+        for writer in self.topics.iter_mut().flat_map(|topic| &mut topic.writers) {
+            let Some((base_offset, last_offset)) = writer.appended.take() else { continue };
+            let name = writer.log.name();
             if self.args.json_offsets {
                 let (topic, partition) = (name.topic.as_str(), name.partition);
                 let records = last_offset - base_offset + 1;
@@ -555,8 +559,8 @@ impl<'a> Appender<'a> {
         Ok(())
     }
 
-    /// Waits for input; where that takes a moment and the input may go on for long (`is_live`), the offsets so far
-    /// are told.
+    /// Waits for input. If that takes a moment, and the input may go on for long (`is_live`), the offsets so far are
+    /// printed.
     fn wait(&mut self, chunks: &Receiver<io::Result<Vec<u8>>>, is_live: bool) -> Result<Waited, Failure> {
         loop {
             match chunks.recv_timeout(LOOK_EVERY) {
@@ -564,14 +568,14 @@ impl<'a> Appender<'a> {
                 // Ctrl-C ends a whole pipeline: an input that ends with it ends anywhere.
                 Err(_) if interrupt::raised() => return Ok(Waited::Interrupted),
                 Err(RecvTimeoutError::Disconnected) => return Ok(Waited::End),
-                Err(RecvTimeoutError::Timeout) if is_live => self.tell()?,
+                Err(RecvTimeoutError::Timeout) if is_live => self.print_offsets()?,
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
     }
 
     /// Says what an interrupt cut.
-    fn tell_cut(&self, splitter: &Splitter) {
+    fn report_cut(&self, splitter: &Splitter) {
         if !splitter.begun().is_empty() {
             let what = match &self.args.whole_files[..] {
                 [] => format!("line {}", self.lines + 1),

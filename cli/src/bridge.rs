@@ -211,7 +211,7 @@ fn send(args: &Run, ctx: &Context) -> Outcome {
     }
 }
 
-/// What goes on beside the bridge: listening for Ctrl-C, the bar, and the metrics' file.
+/// What runs next to the bridge: listening for Ctrl-C, the bar, and the metrics' file.
 struct Outside<'a> {
     stop: StopHandle,
     metrics: MetricsHandle,
@@ -303,12 +303,12 @@ fn status_of(metrics: &BridgeMetrics) -> String {
 struct MetricsFile<'a> {
     path: &'a Path,
     written: Option<Instant>,
-    was_told: bool,
+    was_reported: bool,
 }
 
 impl MetricsFile<'_> {
     fn new(path: &Path) -> MetricsFile<'_> {
-        MetricsFile { path, written: None, was_told: false }
+        MetricsFile { path, written: None, was_reported: false }
     }
 
     fn write_when_due(&mut self, metrics: &MetricsHandle) {
@@ -317,13 +317,13 @@ impl MetricsFile<'_> {
         }
     }
 
-    /// A file that cannot be written is told once: the bridge works on.
+    /// That the file cannot be written is reported once. The bridge works on.
     fn write(&mut self, metrics: &MetricsHandle) {
         self.written = Some(Instant::now());
         let made = PathBuf::from(format!("{}.tmp", self.path.display()));
         let written = fs::write(&made, metrics.read().to_prometheus()).and_then(|()| fs::rename(&made, self.path));
         if let Err(error) = &written {
-            if !std::mem::replace(&mut self.was_told, true) {
+            if !std::mem::replace(&mut self.was_reported, true) {
                 warn(format_args!("metrics cannot be written: {}: {error}", self.path.display()));
             }
         }

@@ -137,7 +137,7 @@ pub(crate) fn run(args: &Args, mut command: clap::Command) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A shell asks while a person types: whatever is wrong, there are no names.
+/// A shell asks while a person types. On any error there are no names.
 pub(crate) fn names(args: &NamesArgs, ctx: &Context) -> Outcome {
     let mut out = io::stdout().lock();
     match args.of {

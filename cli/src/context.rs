@@ -84,7 +84,7 @@ impl Context {
         Context { dir: args.dir.unwrap_or_else(|| PathBuf::from("./edgelog-data")), is_named }
     }
 
-    /// Whether somebody named the data directory, so that it is not by chance the one that is here.
+    /// Whether the data directory was named. If not, it is by chance the one that is here.
     pub(crate) fn is_named(&self) -> bool {
         self.is_named
     }
@@ -123,15 +123,15 @@ impl Context {
         Ok(options.attach(&self.dir)?)
     }
 
-    /// Opens for writing, creating the directory where it is missing. What a crash left behind is told on standard
+    /// Opens for writing, creating the directory where it is missing. What a crash left behind is printed on standard
     /// error.
     pub(crate) fn open(&self) -> Result<Store, Failure> {
         let store = self.open_with(Store::options())?;
-        tell_recovery(&store.recovery_report());
+        print_recovery(&store.recovery_report());
         Ok(store)
     }
 
-    /// As [`open`](Context::open) where the caller tells the recovery report.
+    /// As [`open`](Context::open) for a caller that prints the recovery report itself.
     pub(crate) fn open_with(&self, options: StoreOptions) -> Result<Store, Failure> {
         let label = format!("opening {}", self.shown_dir());
         progress::while_doing(&label, || options.open(&self.dir)).map_err(|error| match error {
@@ -195,7 +195,7 @@ impl Context {
         Ok(all)
     }
 
-    /// The names, each once, with those of the topics there are in the place of patterns.
+    /// The names, each once. A pattern is replaced with the names of the topics that match it.
     pub(crate) fn expanded(&self, store: &Store, names: &[String]) -> Result<Vec<String>, Failure> {
         let topics = store.topics()?;
         let missing = store.missing_partitions()?;
@@ -297,7 +297,7 @@ pub(crate) fn is_pattern(name: &str) -> bool {
 }
 
 /// What opening found, on standard error, where it found anything.
-pub(crate) fn tell_recovery(report: &RecoveryReport) {
+pub(crate) fn print_recovery(report: &RecoveryReport) {
     if !report.clean || report.lost_offsets() > 0 || report.has_notes() {
         warn(report);
     }
@@ -308,7 +308,7 @@ fn is_log_dir(dir: &Path, name: &str) -> bool {
 }
 
 /// The process that has the directory open for writing: number and name. From the kernel's list of locks, so that
-/// looking disturbs nobody.
+/// looking disturbs no process.
 pub(crate) fn writer_of(dir: &Path) -> Option<String> {
     use std::os::unix::fs::MetadataExt;
     let inode_of = |path: &Path| Some(format!(":{}", fs::metadata(path).ok()?.ino()));

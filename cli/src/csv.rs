@@ -18,7 +18,7 @@ impl Rows {
         let mut from = 0;
         for (at, &byte) in chunk.iter().enumerate() {
             match byte {
-                // Of a doubled quote, the second one takes back what the first one did.
+                // The second quote of a doubled one reverses what the first did.
                 b'"' => self.is_quoted = !self.is_quoted,
                 b'\n' if !self.is_quoted => {
                     self.begun.extend_from_slice(&chunk[from..at]);

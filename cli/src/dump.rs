@@ -46,7 +46,7 @@ pub(crate) struct Args {
     /// Records with their keys and values
     #[arg(long)]
     print_data_log: bool,
-    /// The most bytes that the records of one batch may decompress to, in the place of
+    /// The most bytes that the records of one batch may decompress to, in place of
     /// edgelog.decompressed.bytes.max' default
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=2147483647))]
     decompressed_bytes_max: Option<u32>,
@@ -76,14 +76,14 @@ pub(crate) fn run(args: &Args) -> Outcome {
 fn dump(
     path: &Path,
     options: DumpOptions,
-    tell: &mut dyn FnMut(DumpItem<'_>) -> io::Result<()>,
+    write: &mut dyn FnMut(DumpItem<'_>) -> io::Result<()>,
 ) -> Result<DumpReport, Failure> {
     let name = path.file_name().and_then(|name| name.to_str());
     let Some(name) = name else { return Err(Failure::new(format!("{} is no file to dump", escaped_path(path)))) };
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let storage = inspect::open_directory(parent)?;
-    match inspect::dump(&*storage, name, options, tell) {
-        // Whoever read our output has gone: no fault of the file's.
+    match inspect::dump(&*storage, name, options, write) {
+        // The reader of our output has gone. That is no fault of the file.
         Err(edgelog::Error::Storage { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Err(source.into()),
         dumped => Ok(dumped?),
     }
@@ -91,7 +91,7 @@ fn dump(
 
 fn dump_text(path: &Path, shown: &str, options: DumpOptions) -> Result<DumpReport, Failure> {
     let mut text = DumpText::new(BufWriter::new(Screen::text(io::stdout().lock())), shown, options)?;
-    let report = dump(path, options, &mut |item| text.tell(&item))?;
+    let report = dump(path, options, &mut |item| text.write(&item))?;
     text.finish()?;
     Ok(report)
 }
@@ -222,7 +222,7 @@ impl Serialize for RecordLine<'_> {
     }
 }
 
-/// As `tail --json` does: what is no text stands beside it.
+/// As `tail --json` does: bytes that are no text go into a field of their own.
 fn text_of(bytes: Option<&[u8]>) -> (Option<&str>, Option<Base64<'_>>) {
     match bytes.map(|bytes| (bytes, std::str::from_utf8(bytes))) {
         None => (None, None),

@@ -19,7 +19,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::context::Context;
-use crate::failure::{DAMAGE, Failure, Outcome, tell_damage, warn};
+use crate::failure::{DAMAGE, Failure, Outcome, report_damage, warn};
 use crate::inspected::{self, Watch};
 use crate::json_record::Base64;
 use crate::print;
@@ -70,7 +70,7 @@ pub(crate) struct Args {
     /// Which records of transactions are written (json, csv); committed ones end where a transaction has no end yet
     #[arg(long, value_name = "LEVEL", default_value = "read_uncommitted", value_parser = ["read_uncommitted", "read_committed"])]
     isolation_level: String,
-    /// The most bytes that the records of one batch may decompress to, in the place of
+    /// The most bytes that the records of one batch may decompress to, in place of
     /// edgelog.decompressed.bytes.max' default
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=2147483647))]
     decompressed_bytes_max: Option<u32>,
@@ -129,11 +129,11 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
             out.writer().write_all(b"offset,timestamp,key,value,headers\n")?;
         }
         let exported = each(&logs, |name| {
-            let mut tell = |record: &Record<'_>, kind| match format {
+            let mut write = |record: &Record<'_>, kind| match format {
                 Format::Csv => write_csv(&mut out.writer(), record),
                 _ => json_record::write(&mut out.writer(), &name.topic, name.partition, record, kind),
             };
-            export.records(name, &mut tell, &mut look)
+            export.records(name, &mut write, &mut look)
         });
         if exported.is_ok() {
             out.finish()?;
@@ -142,7 +142,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     };
     drop(watch);
     match exported {
-        Ok(reports) => Ok(tell(args, format, &reports, has_lost)),
+        Ok(reports) => Ok(print_reports(args, format, &reports, has_lost)),
         Err(Error::Storage { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Err(source.into()),
         Err(Error::Storage { source, path, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
             let place = args.to.join(path);
@@ -203,11 +203,11 @@ fn each(
 }
 
 /// What was exported, and what could not be, on standard error.
-fn tell(args: &Args, format: Format, reports: &Reports<'_>, has_lost: bool) -> ExitCode {
+fn print_reports(args: &Args, format: Format, reports: &Reports<'_>, has_lost: bool) -> ExitCode {
     let mut damaged = has_lost;
     for (name, report) in reports {
         for finding in &report.lost {
-            damaged |= tell_damage(finding);
+            damaged |= report_damage(finding);
         }
         for &(first, next) in &report.deleted {
             let offsets = print::offsets_were(first, next);
@@ -279,7 +279,7 @@ impl Output {
         let mut part = path.as_os_str().to_owned();
         part.push(".part");
         let part = PathBuf::from(part);
-        // Whatever has that name already stays, and a link there is not followed.
+        // A file that already has that name stays, and a link there is not followed.
         let file = OpenOptions::new().write(true).create_new(true).open(&part).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => {
                 let left = "An export that was killed may have left it. Remove it, or export to another place.";

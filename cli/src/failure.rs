@@ -32,7 +32,7 @@ pub(crate) struct Failure {
     hint: Option<String>,
     /// Damage, or an old message format, is in the way: the exit code is [`DAMAGE`].
     is_damage: bool,
-    /// Whoever read our output has gone: nothing to tell.
+    /// The reader of our output has gone: there is nothing to print.
     is_broken_pipe: bool,
 }
 
@@ -41,14 +41,14 @@ impl Failure {
         Failure { message: message.into(), hint: None, is_damage: false, is_broken_pipe: false }
     }
 
-    /// The same failure with what to do next. The hint of whoever was nearer to the cause stays.
+    /// The same failure with what to do next. A hint that was set nearer to the cause stays.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Failure {
         self.hint.get_or_insert_with(|| hint.into());
         self
     }
 
-    /// The same failure, told with what was being done.
+    /// The same failure, with what was being done.
     #[must_use]
     pub(crate) fn context(mut self, doing: impl fmt::Display) -> Failure {
         self.message = format!("{doing}: {}", self.message);
@@ -62,7 +62,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Standard output's errors arrive as these; files' errors are told with their path by whoever opens them.
+/// Errors of standard output arrive as these. An error of a file is reported with its path where the file is opened.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
         let is_broken_pipe = error.kind() == io::ErrorKind::BrokenPipe;
@@ -123,7 +123,7 @@ impl From<edgelog::Error> for Failure {
     }
 }
 
-/// Tells a failure on standard error and picks the exit code.
+/// Prints a failure on standard error and picks the exit code.
 pub(crate) fn exit(outcome: Outcome) -> ExitCode {
     match outcome {
         Ok(code) => code,
@@ -158,7 +158,7 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// Asks a person whether to do what cannot be taken back; a failure where there is nobody to ask, or the answer is no.
+/// Asks a person whether to do what cannot be undone. Fails if there is no terminal to ask on, or if the answer is no.
 pub(crate) fn confirm(what: &str) -> Result<(), Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::new(format!("this would {what}")).hint("Say --yes to do it."));
@@ -169,14 +169,14 @@ pub(crate) fn confirm(what: &str) -> Result<(), Failure> {
     if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(Failure::new("nothing was done")) }
 }
 
-/// Tells what is damaged or lost; the command goes on, and exits with [`DAMAGE`].
+/// Reports what is damaged or lost. The command goes on, and exits with [`DAMAGE`].
 pub(crate) fn damage(message: impl fmt::Display) {
     eprintln!("{} {}", Paint::stderr().bad("damage:"), said(message));
 }
 
 /// Reports a finding of a command that prints records and goes on; whether some were not printed, so that it exits with
 /// [`DAMAGE`].
-pub(crate) fn tell_damage(finding: &Finding) -> bool {
+pub(crate) fn report_damage(finding: &Finding) -> bool {
     if finding.severity == Severity::Lost {
         damage(escaped(finding));
     } else {
@@ -186,7 +186,7 @@ pub(crate) fn tell_damage(finding: &Finding) -> bool {
     finding.severity != Severity::Heals
 }
 
-/// Tells something that does not stop the command.
+/// Reports something that does not stop the command.
 pub(crate) fn warn(message: impl fmt::Display) {
     eprintln!("{} {}", Paint::stderr().warn("warning:"), said(message));
 }

@@ -34,7 +34,7 @@ Exit codes:
 pub(crate) struct Args {
     /// Only this topic, or topic-partition
     topic: Option<String>,
-    /// The most bytes that the records of one batch may decompress to, in the place of
+    /// The most bytes that the records of one batch may decompress to, in place of
     /// edgelog.decompressed.bytes.max' default
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=2147483647))]
     decompressed_bytes_max: Option<u32>,

@@ -479,12 +479,12 @@ fn delete(args: &Delete, ctx: &Context) -> Outcome {
     if !args.yes {
         let partitions = print::counted(standing(&store, &group).map_err(failed)?.len() as u64, "partition");
         let what = if group.is_share { "where it stands" } else { "its positions" };
-        let letters = match dead_letters_of(&store, &args.name)? {
+        let dead_letters = match dead_letters_of(&store, &args.name)? {
             0 => String::new(),
             count => format!(", and with {} in its own store", print::counted(count, "dead letter")),
         };
         let name = shown_name(&args.name);
-        confirm(&format!("delete group {name} with {what} in {partitions}{letters} for good"))?;
+        confirm(&format!("delete group {name} with {what} in {partitions}{dead_letters} for good"))?;
     }
     delete_group(&store, &args.name).map_err(failed)?;
     eprintln!("deleted group {}", shown_name(&args.name));

@@ -1,4 +1,4 @@
-//! The text behind a command's options, as lines that are wrapped once: by whoever shows them.
+//! The text behind a command's options, as lines that are wrapped once, when they are shown.
 
 /// A line this long, with the word that follows it, was full where its author wrapped it.
 const FULL_LINE_CHARS: usize = 112;

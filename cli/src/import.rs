@@ -21,7 +21,7 @@ use edgelog::{
 use crate::append::{is_full, warn_of_retention};
 use crate::context::{Context, Target};
 use crate::csv::{Columns, Rows};
-use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, tell_damage};
+use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, report_damage};
 use crate::input::{Input, Splitter};
 use crate::inspected::{self, Watch};
 use crate::json_record::{self, Parsed};
@@ -148,7 +148,7 @@ impl Found {
 
 /// A line or row has at most so many bytes: base64 and escapes make a record longer.
 const LINE_BYTES_MAX: usize = 256 << 20;
-/// How often a wait for input looks whether somebody asked to stop.
+/// How often a wait for input looks for a request to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What cuts an input and reads the pieces.
@@ -193,7 +193,7 @@ impl Lines {
     }
 }
 
-/// Reads the input to its end, or until somebody asks to stop, which it answers.
+/// Reads the input until it ends or a stop is requested. Returns whether a stop was requested.
 fn each_record(
     input: Input,
     format: Format,
@@ -273,7 +273,7 @@ fn target(args: &Args, ctx: &Context, store: &Store, partitions: u32) -> Result<
 }
 
 /// One partition that is imported into.
-struct Lane {
+struct PartitionWriter {
     log: Log,
     batch: BatchBuilder,
     /// A batch of several records has at most so many bytes.
@@ -342,14 +342,14 @@ const BATCH_BYTES: usize = 256 << 10;
 
 struct Importer {
     topic: String,
-    lanes: Vec<Lane>,
+    writers: Vec<PartitionWriter>,
     is_one_partition: bool,
     records: u64,
 }
 
 impl Importer {
     fn new(args: &Args, target: &Target, logs: Vec<Log>) -> Result<Importer, Failure> {
-        let lane = |log: Log| {
+        let writer = |log: Log| {
             let offsets = log.offsets();
             let before = if args.append {
                 None
@@ -365,20 +365,30 @@ impl Importer {
             let next = offsets.log_end_offset.0;
             let batch = log.batch();
             let bytes_max = log.config().batch_bytes_max();
-            Ok(Lane { log, batch, bytes_max, before, next, appended: 0, passed_over: 0, moved: 0, oldest: None })
+            Ok(PartitionWriter {
+                log,
+                batch,
+                bytes_max,
+                before,
+                next,
+                appended: 0,
+                passed_over: 0,
+                moved: 0,
+                oldest: None,
+            })
         };
-        let lanes = logs.into_iter().map(lane).collect::<Result<_, Failure>>()?;
+        let writers = logs.into_iter().map(writer).collect::<Result<_, Failure>>()?;
         let topic = target.topic.name.clone();
-        Ok(Importer { topic, lanes, is_one_partition: target.partition.is_some(), records: 0 })
+        Ok(Importer { topic, writers, is_one_partition: target.partition.is_some(), records: 0 })
     }
 
     /// By number, by key, or in turns that are the same in each run.
-    fn lane(&self, record: &Parsed<'_>) -> Result<usize, Failure> {
-        let count = self.lanes.len() as u32;
+    fn writer_index(&self, record: &Parsed<'_>) -> Result<usize, Failure> {
+        let count = self.writers.len() as u32;
         match (record.partition, &record.key) {
             (Some(partition), _) if !self.is_one_partition => {
-                let is_it = |lane: &Lane| lane.log.name().partition == partition;
-                self.lanes.iter().position(is_it).ok_or_else(|| {
+                let is_it = |writer: &PartitionWriter| writer.log.name().partition == partition;
+                self.writers.iter().position(is_it).ok_or_else(|| {
                     let name = &self.topic;
                     Failure::new(format!("topic {name} has no partition {partition}")).hint(format!(
                         "Import into a new topic with --partitions {}, or all records into one with --partition N.",
@@ -393,81 +403,81 @@ impl Importer {
 
     /// Passes over the record where the log has it, or appends it.
     fn import(&mut self, record: &Parsed<'_>) -> Result<(), Failure> {
-        let at = self.lane(record)?;
+        let at = self.writer_index(record)?;
         self.records += 1;
-        let lane = &mut self.lanes[at];
-        if let Some(before) = &mut lane.before {
+        let writer = &mut self.writers[at];
+        if let Some(before) = &mut writer.before {
             if let Some(had) = before.next()? {
                 if !had.is(record) {
-                    let text = format!("{} holds another record at offset {}", lane.log.name(), had.offset);
+                    let text = format!("{} holds another record at offset {}", writer.log.name(), had.offset);
                     return Err(Failure::new(text).hint(
                         "The topic does not begin with the records of this import, and none of the others was appended. Import \
                          into a new topic, or say --append to append all of the file behind what is there.",
                     ));
                 }
-                lane.passed_over += 1;
-                lane.moved += u64::from(record.offset.is_some_and(|offset| offset != had.offset));
+                writer.passed_over += 1;
+                writer.moved += u64::from(record.offset.is_some_and(|offset| offset != had.offset));
                 return Ok(());
             }
-            lane.before = None;
+            writer.before = None;
         }
         let headers: Vec<Header<'_>> =
             record.headers.iter().map(|(key, value)| Header { key, value: value.as_deref() }).collect();
         let new = NewRecord::new(record.key.as_deref(), record.value.as_deref()).with_headers(&headers);
         let new = record.timestamp.map_or(new, |time| new.with_timestamp(TimestampMs(time)));
-        if is_full(&lane.batch, lane.bytes_max, &new) {
-            lane.append()?;
+        if is_full(&writer.batch, writer.bytes_max, &new) {
+            writer.append()?;
         }
-        match lane.batch.push(new) {
-            Err(Error::RecordTooLarge { .. }) if !lane.batch.is_empty() => {
-                lane.append()?;
-                lane.batch.push(new)?;
+        match writer.batch.push(new) {
+            Err(Error::RecordTooLarge { .. }) if !writer.batch.is_empty() => {
+                writer.append()?;
+                writer.batch.push(new)?;
             }
             pushed => pushed?,
         }
-        lane.oldest = [lane.oldest, new.timestamp].into_iter().flatten().min();
-        lane.moved += u64::from(record.offset.is_some_and(|offset| offset != lane.next));
-        lane.next += 1;
-        if lane.batch.len() >= BATCH_RECORDS || lane.batch.size() >= BATCH_BYTES {
-            lane.append()?;
+        writer.oldest = [writer.oldest, new.timestamp].into_iter().flatten().min();
+        writer.moved += u64::from(record.offset.is_some_and(|offset| offset != writer.next));
+        writer.next += 1;
+        if writer.batch.len() >= BATCH_RECORDS || writer.batch.size() >= BATCH_BYTES {
+            writer.append()?;
         }
         Ok(())
     }
 
-    /// Appends what is left. On return, all that was appended is on the medium.
+    /// Appends what is left. On return, all that was appended is on the disk.
     fn finish(&mut self) -> Result<(), Failure> {
-        for lane in &mut self.lanes {
-            lane.append()?;
-            if lane.appended > 0 {
-                lane.log.flush()?;
+        for writer in &mut self.writers {
+            writer.append()?;
+            if writer.appended > 0 {
+                writer.log.flush()?;
             }
         }
         Ok(())
     }
 
     fn report(&self, is_interrupted: bool) {
-        for lane in self.lanes.iter().filter(|lane| lane.appended + lane.passed_over > 0) {
-            let appended = print::counted(lane.appended, "record");
-            let offsets = match lane.appended {
+        for writer in self.writers.iter().filter(|writer| writer.appended + writer.passed_over > 0) {
+            let appended = print::counted(writer.appended, "record");
+            let offsets = match writer.appended {
                 0 => String::new(),
                 count => {
-                    let next = lane.log.offsets().log_end_offset;
+                    let next = writer.log.offsets().log_end_offset;
                     format!(" ({})", print::offsets_in_words(next - count as i64, next))
                 }
             };
-            let passed_over = match lane.passed_over {
+            let passed_over = match writer.passed_over {
                 0 => String::new(),
                 count => format!(", {} was there already", print::counted(count, "record"))
                     .replace("records was", "records were"),
             };
-            let moved = match lane.moved {
+            let moved = match writer.moved {
                 0 => String::new(),
                 count => format!("; {} has another offset than in the file", print::counted(count, "record"))
                     .replace("records has", "records have"),
             };
-            eprintln!("{}: {appended} appended{offsets}{passed_over}{moved}", lane.log.name());
-            if let Some(oldest) = lane.oldest {
-                warn_of_retention(&lane.log, oldest);
+            eprintln!("{}: {appended} appended{offsets}{passed_over}{moved}", writer.log.name());
+            if let Some(oldest) = writer.oldest {
+                warn_of_retention(&writer.log, oldest);
             }
         }
         if is_interrupted {
@@ -476,7 +486,7 @@ impl Importer {
     }
 }
 
-impl Lane {
+impl PartitionWriter {
     fn append(&mut self) -> Result<(), Failure> {
         if self.batch.is_empty() {
             return Ok(());
@@ -520,7 +530,7 @@ fn import_directories(args: &Args, ctx: &Context) -> Outcome {
     let mut damaged = false;
     for (log, report) in logs.iter().zip(&reports) {
         for finding in &report.lost {
-            damaged |= tell_damage(finding);
+            damaged |= report_damage(finding);
         }
         let offsets = report.offsets.map(|(first, next)| format!(" ({})", print::offsets_in_words(first, next)));
         let records = print::counted(report.records, "record");

@@ -2,7 +2,7 @@
 //! record.
 //!
 //! What is not UTF-8 cannot stand in JSON as it is: key or payload is then null, and `key_base64` or
-//! `payload_base64` beside it has the bytes; a header's value is an object, `{"base64": ".."}`.
+//! `payload_base64` has the bytes. A header's value is then an object, `{"base64": ".."}`.
 
 use std::borrow::Cow;
 use std::io::{self, Write};

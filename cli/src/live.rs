@@ -146,7 +146,7 @@ impl Live {
         lines.truncate(height.saturating_sub(1).max(1));
         let mut text = String::new();
         if std::mem::replace(&mut self.width, width) != width && self.lines > 0 {
-            // The terminal has wrapped or joined the lines drawn before: how many there are now, nobody knows.
+            // The terminal has wrapped or joined the lines drawn before: how many there are now is not known.
             (self.lines, text) = (0, "\x1b[H\x1b[2J".to_owned());
         }
         if self.lines > 0 {

@@ -111,7 +111,7 @@ impl Pages {
         writeln!(out, "{}", others.join(" ,\n").replace('-', "\\-"))
     }
 
-    /// The pages beside, above and below the one of that name.
+    /// The pages above and below the one of that name, and its siblings.
     fn related<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a String> {
         let parent = |name: &str| name.rsplit_once('-').map(|(parent, _)| parent.to_owned());
         let above = parent(name);

@@ -23,7 +23,7 @@ impl Paint {
         Paint { on: anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never }
     }
 
-    /// Plain text, whatever the stream is.
+    /// Plain text, no matter which stream it is for.
     pub(crate) fn none() -> Paint {
         Paint { on: false }
     }

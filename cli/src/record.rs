@@ -53,7 +53,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Level {
-    /// On the medium
+    /// On the disk
     Sync,
     /// In the page cache, flushed every second
     Interval,
@@ -85,10 +85,10 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let mut recorder = Recorder::new(args, ctx, &store);
     let recorded = recorder.prepare().and_then(|()| recorder.record());
     let closed = store.close();
-    let told = recorder.tell_summary(closed.is_ok());
+    let printed = recorder.print_summary(closed.is_ok());
     recorded?;
     closed?;
-    told?;
+    printed?;
     match recorder.failed {
         0 => Ok(ExitCode::SUCCESS),
         failed => Err(Failure::new(format!("{} could not be recorded in full", print::counted(failed, "sample")))
@@ -144,7 +144,7 @@ impl<'a> Recorder<'a> {
         if self.channels.is_empty() {
             return Err(Failure::new("this machine has none of the files in /proc and /sys that would be recorded"));
         }
-        self.tell_start(&report)
+        self.print_start(&report)
     }
 
     fn record(&mut self) -> Result<(), Failure> {
@@ -159,7 +159,7 @@ impl<'a> Recorder<'a> {
             let now = Instant::now();
             let is_over = is_stopped || end.is_some_and(|end| now >= end);
             if is_over || now >= next {
-                // Also when stopped: the last sample tells of the time until then.
+                // Also when stopped: the last sample covers the time until then.
                 let sample = self.sampler.sample();
                 live.take(&sample);
                 self.append(&sample)?;
@@ -228,7 +228,7 @@ impl<'a> Recorder<'a> {
     }
 
     /// What the last run left behind, and where this one goes on.
-    fn tell_start(&self, report: &RecoveryReport) -> Result<(), Failure> {
+    fn print_start(&self, report: &RecoveryReport) -> Result<(), Failure> {
         let paint = Paint::stdout();
         let mut out = io::stdout().lock();
         let dir = self.ctx.shown_dir();
@@ -298,7 +298,7 @@ impl<'a> Recorder<'a> {
         Ok(out.flush()?)
     }
 
-    fn tell_summary(&self, is_closed: bool) -> Result<(), Failure> {
+    fn print_summary(&self, is_closed: bool) -> Result<(), Failure> {
         let elapsed = self.started.elapsed();
         let records: u64 = self.channels.iter().map(|channel| channel.records).sum();
         let mut out = io::stdout().lock();

@@ -18,8 +18,8 @@ use crate::print::{self, Paint};
 
 /// Make a damaged store whole again
 ///
-/// Rewrites damaged segments: good batches as they were, wrong leader epochs and base offsets corrected, and in the
-/// place of what is lost a batch without records, so that readers pass over it. Damaged bytes are kept in .cut files
+/// Rewrites damaged segments: good batches as they were, wrong leader epochs and base offsets corrected, and a batch
+/// without records instead of what is lost, so that readers pass over it. Damaged bytes are kept in .cut files
 /// next to the segment. Indexes are rebuilt, and the store is opened and closed once. No other process may write the
 /// store meanwhile.
 #[derive(clap::Args)]

@@ -16,7 +16,7 @@ use edgelog::{Log, OffsetSpec, RetentionHolds, Store, TimestampMs, TopicPartitio
 use serde::Serialize;
 
 use crate::context::{Context, Readable, writer_of};
-use crate::failure::{Failure, INTERRUPTED, Outcome, damage, tell_damage, warn};
+use crate::failure::{Failure, INTERRUPTED, Outcome, damage, report_damage, warn};
 use crate::groups;
 use crate::interrupt;
 use crate::print::{self, Paint};
@@ -40,7 +40,7 @@ pub(crate) struct Args {
     /// One JSON object a line, a log each
     #[arg(long)]
     json: bool,
-    /// Again after so long, until Ctrl-C; on a terminal in the place of what was there
+    /// Again after so long, until Ctrl-C; on a terminal in place of what was there
     #[arg(long, value_name = "EVERY", num_args = 0..=1, require_equals = true, default_missing_value = "2s", value_parser = time::parse_period)]
     watch: Option<Duration>,
     /// Print times in UTC
@@ -66,7 +66,7 @@ struct Stat {
     bytes: u64,
     /// Blocks on the disk times 512: indexes and room reserved ahead included.
     disk_bytes: u64,
-    /// From here on kept whatever its age, since a holder still needs it.
+    /// From here on records are kept at any age, since a holder still needs them.
     held_from: Option<i64>,
     /// Who needs it.
     held_by: Vec<String>,
@@ -134,7 +134,7 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     }
 }
 
-/// `is_screen`: in the place of what the terminal shows.
+/// `is_screen`: in place of what the terminal shows.
 fn once(args: &Args, ctx: &Context, is_screen: bool) -> Outcome {
     let store = ctx.attach()?;
     let mut readable = Readable::default();
@@ -199,7 +199,7 @@ fn once(args: &Args, ctx: &Context, is_screen: bool) -> Outcome {
     };
     for selection in &selections {
         for lost in inspect::check_ends(&storage, selection)?.iter().filter(|lost| !is_named(lost)) {
-            readable.has_lost |= tell_damage(lost);
+            readable.has_lost |= report_damage(lost);
         }
     }
     Ok(readable.exit_code())

@@ -14,7 +14,7 @@ use edgelog::{
 };
 
 use crate::context::{Context, Readable, is_pattern};
-use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, tell_damage, warn};
+use crate::failure::{DAMAGE, Failure, INTERRUPTED, Outcome, report_damage, warn};
 use crate::filter::{Filter, Start, Until, parse_start, parse_until};
 use crate::format::{Format, parse_format};
 use crate::interrupt;
@@ -98,7 +98,7 @@ pub(crate) struct Args {
     /// end. A log that a broker wrote may have transactions
     #[arg(long, value_name = "LEVEL", default_value = "read_uncommitted", value_parser = ["read_uncommitted", "read_committed"])]
     isolation_level: String,
-    /// The most bytes that the records of one batch may decompress to, in the place of
+    /// The most bytes that the records of one batch may decompress to, in place of
     /// edgelog.decompressed.bytes.max' default
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=2147483647))]
     decompressed_bytes_max: Option<u32>,
@@ -192,13 +192,14 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     let readable = ctx.all_readable(&store, &args.topics, args.partition)?;
     let storage = inspect::open_directory(ctx.dir())?;
     let mut hidden = None;
-    let open = |log| Lane::open(log, args, args.start(), &storage, &mut hidden);
-    let lanes = readable.logs.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
-    let has_topics = later.is_some() || lanes.iter().any(|lane| lane.log.name().topic != lanes[0].log.name().topic);
+    let open = |log| Partition::open(log, args, args.start(), &storage, &mut hidden);
+    let partitions = readable.logs.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let has_topics = later.is_some()
+        || partitions.iter().any(|partition| partition.log.name().topic != partitions[0].log.name().topic);
     let (printer, left, has_lost) = (args.output.printer(has_topics), args.max_records, readable.has_lost);
-    let mut tail = Tail { lanes, later, filter: &args.filter, storage, printer, left, has_lost };
+    let mut tail = Tail { partitions, later, filter: &args.filter, storage, printer, left, has_lost };
     // Where nothing can be read there is nothing to follow.
-    let follows = !args.no_follow && !tail.lanes.is_empty();
+    let follows = !args.no_follow && !tail.partitions.is_empty();
     let ended = tail.run(follows);
     let flushed = tail.printer.flush();
     let is_interrupted = ended?;
@@ -210,9 +211,9 @@ pub(crate) fn run(args: &Args, ctx: &Context) -> Outcome {
     })
 }
 
-/// How long a wait for records lasts before somebody's Ctrl-C is looked for; of several partitions, each is looked
-/// at so often.
+/// How long a wait for records lasts before the next look for Ctrl-C.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often each of several partitions is looked at.
 const LOOK_AROUND_EVERY: Duration = Duration::from_millis(10);
 
 /// How often topics are looked for that were created meanwhile: a look lists the data directory.
@@ -269,18 +270,18 @@ impl Later<'_> {
 }
 
 /// One partition and the place in it.
-struct Lane {
+struct Partition {
     log: Log,
     reader: Reader,
     /// Older records are passed over.
     not_before: Option<TimestampMs>,
     /// Where to stop.
     until: Option<Until>,
-    end: LaneEnd,
+    end: PartitionEnd,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LaneEnd {
+enum PartitionEnd {
     /// More may come.
     Open,
     /// `until` was met.
@@ -289,7 +290,7 @@ enum LaneEnd {
     Unreadable,
 }
 
-impl Lane {
+impl Partition {
     /// `hidden`: kept from one partition to the next.
     fn open(
         log: Log,
@@ -297,10 +298,10 @@ impl Lane {
         start: OffsetSpec,
         storage: &Arc<dyn Storage>,
         hidden: &mut Option<HiddenCheck>,
-    ) -> Result<Lane, Failure> {
+    ) -> Result<Partition, Failure> {
         let options = log.reader_options().isolation(args.isolation());
         let (reader, not_before) = match log.reader_with(start, options) {
-            // Looking for a time reads batches, and a medium that does not answer ends that before there is a reader.
+            // Looking for a time reads batches, and a disk that does not answer ends that before there is a reader.
             Err(error) if error.is_corrupt() => (log.reader_with(OffsetSpec::Earliest, options), args.not_before()),
             // What was asked for is lost, and said to be in the end.
             Err(Error::OffsetOutOfRange { requested, log_start_offset, .. })
@@ -324,7 +325,7 @@ impl Lane {
             Some(Until::Now) => Some(Until::Offset(log.offsets().high_watermark)),
             until => until,
         };
-        Ok(Lane { log, reader, not_before, until, end: LaneEnd::Open })
+        Ok(Partition { log, reader, not_before, until, end: PartitionEnd::Open })
     }
 }
 
@@ -345,7 +346,7 @@ fn is_missing(
 
 struct Tail<'a> {
     /// The logs that were named.
-    lanes: Vec<Lane>,
+    partitions: Vec<Partition>,
     /// Those that may yet come.
     later: Option<Later<'a>>,
     filter: &'a Filter,
@@ -356,10 +357,10 @@ struct Tail<'a> {
 }
 
 impl Tail<'_> {
-    /// Prints until the end, the last record asked for, or an interrupt, which it tells.
+    /// Prints until the end, the last record asked for, or an interrupt. Returns whether it was an interrupt.
     fn run(&mut self, follow: bool) -> Result<bool, Failure> {
         // What is there, partition by partition.
-        for at in 0..self.lanes.len() {
+        for at in 0..self.partitions.len() {
             while self.left != Some(0) && self.print_next(at, None)? {
                 if interrupt::raised() {
                     return Ok(true);
@@ -367,14 +368,14 @@ impl Tail<'_> {
             }
         }
         let mut check = HiddenCheck::new(&self.storage)?;
-        for at in 0..self.lanes.len() {
+        for at in 0..self.partitions.len() {
             // Before the first segment, and where damage stands above the recovery point, a reader meets nothing.
-            let Lane { log, reader, end, .. } = &self.lanes[at];
+            let Partition { log, reader, end, .. } = &self.partitions[at];
             let position = reader.position().offset;
-            let is_bounded = self.left == Some(0) || *end == LaneEnd::Reached;
+            let is_bounded = self.left == Some(0) || *end == PartitionEnd::Reached;
             for hidden in check.of(log.name())? {
                 if !is_bounded || hidden.lost.is_none_or(|(first, _)| first < position) {
-                    self.tell_finding(&hidden)?;
+                    self.report_finding(&hidden)?;
                 }
             }
         }
@@ -387,12 +388,12 @@ impl Tail<'_> {
                 return Ok(true);
             }
             self.take_up_new()?;
-            if has_no_reader() || self.lanes.iter().all(|lane| lane.end != LaneEnd::Open) {
+            if has_no_reader() || self.partitions.iter().all(|partition| partition.end != PartitionEnd::Open) {
                 return Ok(false);
             }
             let mut any = false;
-            let wait = (self.lanes.len() == 1).then_some(LOOK_EVERY);
-            for at in 0..self.lanes.len() {
+            let wait = (self.partitions.len() == 1).then_some(LOOK_EVERY);
+            for at in 0..self.partitions.len() {
                 any |= self.print_next(at, wait)?;
                 if self.left == Some(0) {
                     return Ok(false);
@@ -412,25 +413,25 @@ impl Tail<'_> {
         let mut readable = Readable::default();
         for name in later.look()? {
             // Named by itself too, or created between the first look and the opening of the others.
-            if self.lanes.iter().all(|lane| *lane.log.name() != name) {
+            if self.partitions.iter().all(|partition| *partition.log.name() != name) {
                 readable.add(later.store, &name.topic, name.partition);
             }
         }
         self.has_lost |= readable.has_lost;
         for log in readable.logs {
-            self.lanes.push(Lane::open(log, later.args, later.start(), &self.storage, &mut None)?);
+            self.partitions.push(Partition::open(log, later.args, later.start(), &self.storage, &mut None)?);
         }
         Ok(())
     }
 
     /// Prints the partition's next batch, or steps over what is in the way. `false` at the end.
     fn print_next(&mut self, at: usize, wait: Option<Duration>) -> Result<bool, Failure> {
-        let Lane { reader, until, end, .. } = &mut self.lanes[at];
+        let Partition { reader, until, end, .. } = &mut self.partitions[at];
         let from = reader.position().offset;
-        if *end == LaneEnd::Open && matches!(until, Some(Until::Offset(until)) if from >= *until) {
-            *end = LaneEnd::Reached;
+        if *end == PartitionEnd::Open && matches!(until, Some(Until::Offset(until)) if from >= *until) {
+            *end = PartitionEnd::Reached;
         }
-        if *end != LaneEnd::Open {
+        if *end != PartitionEnd::Open {
             return Ok(false);
         }
         let next = match wait {
@@ -446,7 +447,7 @@ impl Tail<'_> {
 
     /// Prints the records of `batch` from offset `from` on.
     fn print_batch(&mut self, at: usize, batch: &Batch, from: Offset) -> Result<(), Failure> {
-        let Lane { log, not_before, until, .. } = &self.lanes[at];
+        let Partition { log, not_before, until, .. } = &self.partitions[at];
         // Every record is decoded before one is printed: the whole batch can be read, or none of it.
         let records = batch.records().and_then(|records| {
             records.clone().try_for_each(|record| record.map(drop))?;
@@ -456,7 +457,7 @@ impl Tail<'_> {
             Ok(records) => records,
             Err(error) => {
                 let (first, next) = (from.max(batch.base_offset()), batch.last_offset() + 1);
-                return self.tell_finding(&Finding::undecodable(log.name(), first, next, &error));
+                return self.report_finding(&Finding::undecodable(log.name(), first, next, &error));
             }
         };
         let kind = batch.view().timestamp_type();
@@ -483,24 +484,24 @@ impl Tail<'_> {
             self.printer.print(log.name(), &record, kind);
         }
         if is_end {
-            self.lanes[at].end = LaneEnd::Reached;
+            self.partitions[at].end = PartitionEnd::Reached;
         }
         Ok(self.printer.pass_on_error()?)
     }
 
     /// Says on standard error what cannot be read, and goes on behind it.
     fn step_over(&mut self, at: usize, error: Error) -> Result<(), Failure> {
-        let Lane { log, reader, .. } = &mut self.lanes[at];
+        let Partition { log, reader, .. } = &mut self.partitions[at];
         let name = log.name().clone();
         match error {
             Error::CorruptRecord { .. } => {
                 let lost = reader.skip_damage()?;
                 let skipped = Finding::all_skipped(&name, &lost, &error);
-                skipped.iter().try_for_each(|finding| self.tell_finding(finding))
+                skipped.iter().try_for_each(|finding| self.report_finding(finding))
             }
             Error::OffsetOutOfRange { requested, log_start_offset, .. } if requested < log_start_offset => {
                 reader.seek(OffsetSpec::Earliest)?;
-                self.tell(format_args!(
+                self.warn(format_args!(
                     "{name}: {} deleted before they were read; going on at {log_start_offset}",
                     print::offsets_were(requested, log_start_offset)
                 ))
@@ -508,7 +509,7 @@ impl Tail<'_> {
             Error::FencedLeaderEpoch { end_offset, .. } => {
                 let OffsetAndEpoch { offset, .. } = reader.position();
                 reader.seek(OffsetSpec::Offset(end_offset))?;
-                self.tell(format_args!(
+                self.warn(format_args!(
                     "{name}: {} truncated by the writer after they were printed; going on at {end_offset}",
                     print::offsets_were(end_offset, offset)
                 ))
@@ -523,28 +524,28 @@ impl Tail<'_> {
                 };
                 match next {
                     Some(next) => reader.seek(OffsetSpec::Offset(next))?,
-                    None => self.lanes[at].end = LaneEnd::Unreadable,
+                    None => self.partitions[at].end = PartitionEnd::Unreadable,
                 }
-                self.tell_finding(&finding)
+                self.report_finding(&finding)
             }
         }
     }
 
-    fn tell_finding(&mut self, finding: &Finding) -> Result<(), Failure> {
+    fn report_finding(&mut self, finding: &Finding) -> Result<(), Failure> {
         self.printer.flush()?;
-        self.has_lost |= tell_damage(finding);
+        self.has_lost |= report_damage(finding);
         Ok(())
     }
 
     /// Good records printed before come first, also where both streams go to one place.
-    fn tell(&mut self, message: impl std::fmt::Display) -> Result<(), Failure> {
+    fn warn(&mut self, message: impl std::fmt::Display) -> Result<(), Failure> {
         self.printer.flush()?;
         warn(message);
         Ok(())
     }
 }
 
-/// Whether whoever read our output has gone: nobody would be told at the next record, which may never come.
+/// Whether the reader of our output has gone. Writing the next record would show that too, but it may never come.
 fn has_no_reader() -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let stdout = io::stdout();

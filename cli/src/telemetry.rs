@@ -1,7 +1,7 @@
 //! What this machine says of itself in `/proc` and `/sys`, as readings: a source and a line of JSON.
 //!
-//! Counters that only ever rise are given as they are, and as rates since the sample before. Whatever a kernel,
-//! container or board does not have is left out; nothing here fails.
+//! Counters that only ever rise are given as they are, and as rates since the sample before. What a kernel, container
+//! or board does not have is left out; nothing here fails.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -60,7 +60,7 @@ pub(crate) struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler whose first sample tells the rates since now.
+    /// A sampler whose first sample has the rates since now.
     pub(crate) fn new(data_dir: &Path) -> Sampler {
         Sampler {
             data_dir: data_dir.to_owned(),
@@ -216,7 +216,7 @@ fn short_bytes(count: u64) -> String {
     format!("{value:.0}T")
 }
 
-/// How much a counter rose a second; 0 where it began anew.
+/// How much a counter rose a second; 0 where it began again.
 fn rate(now: u64, before: u64, seconds: f64) -> u64 {
     (now.saturating_sub(before) as f64 / seconds) as u64
 }
@@ -301,10 +301,10 @@ fn memory(meminfo: &str) -> Part {
     part
 }
 
-/// Load averages, and how much of the time somebody waited for a resource (pressure), where the kernel tells.
+/// Load averages, and how much of the time tasks waited for a resource (pressure), where the kernel reports it.
 fn load() -> Part {
     #[derive(Serialize)]
-    #[allow(clippy::struct_field_names)] // Whoever reads the JSON does not see the struct's name.
+    #[allow(clippy::struct_field_names)] // A reader of the JSON does not see the struct's name.
     struct Load {
         load_1m: f64,
         load_5m: f64,

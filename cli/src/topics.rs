@@ -11,7 +11,7 @@ use edgelog::{NewTopic, Store, Topic};
 use serde::Serialize;
 
 use crate::context::{Context, Readable};
-use crate::failure::{DAMAGE, Failure, Outcome, confirm, refuse_stray_options, tell_damage, warn};
+use crate::failure::{DAMAGE, Failure, Outcome, confirm, refuse_stray_options, report_damage, warn};
 use crate::print::{self, Align, Paint, Table};
 use crate::setting::parse_setting;
 
@@ -190,7 +190,7 @@ fn list(args: &List, ctx: &Context) -> Outcome {
     let storage = inspect::open_directory(ctx.dir())?;
     for lost in inspect::check_ends(&storage, &Selection::all())? {
         if lost.log.as_ref().is_some_and(|log| named.contains(log)) {
-            has_lost |= tell_damage(&lost);
+            has_lost |= report_damage(&lost);
         }
     }
     Ok(if has_lost { ExitCode::from(DAMAGE) } else { ExitCode::SUCCESS })

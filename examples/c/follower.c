@@ -20,7 +20,7 @@ static void on_signal(int number) {
     stop = 1;
 }
 
-/* The log of a store that may not be there yet: waits for whoever creates it. */
+/* The log of a store that may not be there yet: waits until it is created. */
 static edgelog_log *wait_for_log(const char *directory, edgelog_store **store) {
     struct timespec pause = {0, 50000000};
     edgelog_log *log = NULL;
@@ -82,7 +82,7 @@ static int overcome(edgelog_reader *reader, edgelog_result result) {
     case EDGELOG_CORRUPT_MESSAGE:
         return edgelog_reader_skip_damage(reader, &lost) == EDGELOG_OK;
     case EDGELOG_OFFSET_OUT_OF_RANGE: /* Retention was faster. */
-    case EDGELOG_FENCED_LEADER_EPOCH: /* A power cut took back what had been printed. */
+    case EDGELOG_FENCED_LEADER_EPOCH: /* A power cut removed what had been printed. */
         return edgelog_reader_seek(reader, EDGELOG_FROM_EARLIEST, 0) == EDGELOG_OK;
     default:
         return 0;
@@ -115,7 +115,7 @@ int main(int argc, char **argv) {
             result = EDGELOG_OK;
             continue;
         }
-        poll(&polled, 1, 1000); /* Other descriptors of this program would stand beside it. */
+        poll(&polled, 1, 1000); /* Other descriptors of this program would stand next to it. */
     }
     goto done;
 failed:

@@ -2,7 +2,7 @@
  *
  *   sensor_loop DIRECTORY [PERIOD_MS]
  *
- * Kill it whenever you like: what it printed as appended is on the medium, and the next start goes on behind it.
+ * Kill it whenever you like: what it printed as appended is on the disk, and the next start goes on behind it.
  * Ctrl-C and SIGTERM end it cleanly.
  */
 #define _POSIX_C_SOURCE 200809L
@@ -49,7 +49,7 @@ static int append_reading(edgelog_log *log) {
     edgelog_append_info info = EDGELOG_INIT(edgelog_append_info);
     record.key = edgelog_bytes_of_text("boiler/flow");
     record.value = edgelog_bytes_of(value, (size_t)len);
-    /* At the topic's default it is on the medium when this returns. */
+    /* At the topic's default it is on the disk when this returns. */
     if (edgelog_log_append(log, &record, EDGELOG_DURABILITY_DEFAULT, &info) == EDGELOG_OK) {
         printf("%lld %s\n", (long long)info.base_offset, value);
         fflush(stdout);

@@ -1,5 +1,5 @@
 /* Appending from C: nanoseconds per record, the best and the middle of rounds. One of the two programs that
- * ffi/benches/run compares; benches/append.rs beside it does the same from Rust, step by step.
+ * ffi/benches/run compares; benches/append.rs does the same from Rust, step by step.
  *
  *   append DIRECTORY ROUNDS [FIGURE]
  */

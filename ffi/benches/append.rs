@@ -1,4 +1,4 @@
-//! Appending from Rust: what `append.c` beside it does from C, step by step, so that the two can be compared
+//! Appending from Rust: what `append.c` does from C, step by step, so that the two can be compared
 //! (`ffi/benches/run`). Prints nanoseconds per record, the best and the middle of rounds.
 //!
 //!     append DIRECTORY ROUNDS [FIGURE]

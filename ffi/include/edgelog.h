@@ -1,4 +1,4 @@
-/* edgelog: Kafka's log as a library, for C, C++ and whatever can call C.
+/* edgelog: Kafka's log as a library, for C, C++ and every language that can call C.
  *
  * Made from the sources in ffi/src by cbindgen; do not edit. The contract is in ffi/README.md. In short:
  *
@@ -14,7 +14,7 @@
  * - Strings are NUL-terminated UTF-8; offsets, timestamps and timeouts (milliseconds) are int64_t.
  * - edgelog_store, edgelog_log, edgelog_recovery and edgelog_topics may be used from any thread at any time;
  *   edgelog_options, edgelog_batch_builder, edgelog_reader and edgelog_batch by one thread at a time.
- * - In the child of a fork, handles of the parent answer EDGELOG_FORKED: open or attach anew there.
+ * - In the child of a fork, handles of the parent answer EDGELOG_FORKED: open or attach again there.
  */
 
 
@@ -45,7 +45,7 @@
 // Durability: as EDGELOG_OS, and flushed within flush.ms (one second where the topic has none).
 #define EDGELOG_INTERVAL 2
 
-// Durability: the append returns when its records are on the medium. Concurrent appends share one flush.
+// Durability: the append returns when its records are on the disk. Concurrent appends share one flush.
 #define EDGELOG_SYNC 3
 
 // A reader may read what was acknowledged: up to the high watermark.
@@ -54,7 +54,7 @@
 // A reader may read everything appended, acknowledged or not.
 #define EDGELOG_UP_TO_LOG_END 1
 
-// A reader may read what no power cut can take back.
+// A reader may read what no power cut can remove.
 #define EDGELOG_UP_TO_DURABLE 2
 
 // The major number, which is the soname's: a program runs with every later library that has the same.
@@ -133,7 +133,7 @@ enum edgelog_result
     EDGELOG_INVALID_TOPIC_EXCEPTION = 17,
     // A batch is larger than segment.bytes.
     EDGELOG_RECORD_LIST_TOO_LARGE = 18,
-    // A timestamp cannot be stored beside the others of its batch.
+    // A timestamp cannot be stored together with the others of its batch.
     EDGELOG_INVALID_TIMESTAMP = 32,
     // The data directory was written by a newer edgelog.
     EDGELOG_UNSUPPORTED_VERSION = 35,
@@ -145,9 +145,9 @@ enum edgelog_result
     EDGELOG_INVALID_CONFIG = 40,
     // A log holds messages of format 0 or 1, which Kafka wrote before 0.11; its files stay as they are.
     EDGELOG_UNSUPPORTED_FOR_MESSAGE_FORMAT = 43,
-    // A file operation failed, now or before. edgelog_last_error_info tells a full disk from a broken one.
+    // A file operation failed, now or before. edgelog_last_error_info says whether the disk is full or broken.
     EDGELOG_KAFKA_STORAGE_ERROR = 56,
-    // The position belongs to a history that was taken back: another epoch's data stands there now.
+    // The position belongs to a history that was truncated: another epoch's data stands there now.
     EDGELOG_FENCED_LEADER_EPOCH = 74,
     // The position's epoch is one that the log has not reached.
     EDGELOG_UNKNOWN_LEADER_EPOCH = 75,
@@ -183,7 +183,7 @@ typedef int32_t edgelog_result;
 #endif // __cplusplus
 
 // A record batch that was read, borrowed from its segment, with a place among its records. Belongs to one thread at a
-// time. Whatever it lent lives until it is freed.
+// time. All that it lent lives until it is freed.
 typedef struct edgelog_batch edgelog_batch;
 
 // Collects records that are appended together, as one record batch. Its memory is kept from one append to the next.
@@ -209,7 +209,7 @@ typedef struct edgelog_store edgelog_store;
 // The topics of a store at one moment. Any thread may use it at any time.
 typedef struct edgelog_topics edgelog_topics;
 
-// What is known of an error beside its words; -1 where a field has nothing to say.
+// What is known of an error in addition to its text. A field that does not apply is -1.
 typedef struct {
     // sizeof(edgelog_error_info).
     size_t size;
@@ -289,7 +289,7 @@ typedef struct {
     int32_t reserved;
 } edgelog_recovery_summary;
 
-// Bytes that somebody else owns: a pointer and a length. `data` NULL is Kafka's null; `len` 0 with any other pointer
+// Bytes that are borrowed: a pointer and a length. `data` NULL is Kafka's null; `len` 0 with any other pointer
 // is empty. Never NUL-terminated.
 typedef struct {
     // The first byte, or NULL.
@@ -570,22 +570,22 @@ edgelog_result edgelog_options_set(edgelog_options *options, const char *key, co
 // Frees options. Stores that were opened with them do not need them any more.
 void edgelog_options_free(edgelog_options *options);
 
-// Opens the store in the directory `path` for writing, whatever the last stop left behind, and creates it where there
-// is none. What was found is in edgelog_store_recovery. `options` may be NULL: defaults.
+// Opens the store in the directory `path` for writing, no matter how it was stopped, and creates it where there is
+// none. What was found is in edgelog_store_recovery. `options` may be NULL: defaults.
 //
 // Answers EDGELOG_DATA_DIR_LOCKED where another process writes it, EDGELOG_UNSUPPORTED_VERSION where a newer edgelog
 // wrote it, EDGELOG_KAFKA_STORAGE_ERROR where the directory cannot be used at all. Damage and a full disk are no
-// errors: see the report. All records that can be read afterwards are on the medium.
+// errors: see the report. All records that can be read afterwards are on the disk.
 edgelog_result edgelog_store_open(const char *path, const edgelog_options *options, edgelog_store **out);
 
-// Attaches read-only to the store in the directory `path`, which another process writes, or nobody. The writer does
-// not notice. Records are seen when they reach the page cache; a reader with EDGELOG_UP_TO_DURABLE sees what the
+// Attaches read-only to the store in the directory `path`, while another process writes it, or none does. The writer
+// does not notice. Records are seen when they reach the page cache; a reader with EDGELOG_UP_TO_DURABLE sees what the
 // writer's last checkpoint names. `options` may be NULL.
 edgelog_result edgelog_store_attach(const char *path, const edgelog_options *options, edgelog_store **out);
 
-// Closes the store: flushes all logs, trims their files, writes the clean mark. Whatever was made from it answers
-// EDGELOG_CLOSED from then on; batches stay readable. After an error it is closed all the same, and the next open
-// recovers. The handle is still to be freed.
+// Closes the store: flushes all logs, trims their files, writes the clean mark. All handles that were made from it
+// answer EDGELOG_CLOSED from then on; batches stay readable. After an error it is closed all the same, and the next
+// open recovers. The handle is still to be freed.
 edgelog_result edgelog_store_close(const edgelog_store *store);
 
 // Frees the store, and closes it first as far as it can where it is open. Logs, readers and batches made from it may
@@ -596,7 +596,7 @@ void edgelog_store_free(edgelog_store *store);
 edgelog_result edgelog_store_recovery(const edgelog_store *store, edgelog_recovery **out);
 
 // Creates a topic with `partitions` partitions, empty, and `config_count` keys of configuration (`config` may be NULL
-// where that is 0). On return it is on the medium. Answers EDGELOG_TOPIC_ALREADY_EXISTS where it exists.
+// where that is 0). On return it is on the disk. Answers EDGELOG_TOPIC_ALREADY_EXISTS where it exists.
 edgelog_result edgelog_store_create_topic(const edgelog_store *store,
                                           const char *name,
                                           uint32_t partitions,
@@ -680,7 +680,7 @@ edgelog_result edgelog_topics_get_config(const edgelog_topics *topics,
 void edgelog_topics_free(edgelog_topics *topics);
 
 // Appends one record and says where it stands. `how` is EDGELOG_DURABILITY_DEFAULT, EDGELOG_OS, EDGELOG_INTERVAL or
-// EDGELOG_SYNC; at the default of a topic the record is on the medium on return. `out` may be NULL.
+// EDGELOG_SYNC; at the default of a topic the record is on the disk on return. `out` may be NULL.
 //
 // Answers EDGELOG_MESSAGE_TOO_LARGE, EDGELOG_INVALID_TIMESTAMP; EDGELOG_KAFKA_STORAGE_ERROR where there is no room
 // (nothing was appended, try again when there is) or a write or flush failed (open the store again);
@@ -700,8 +700,8 @@ edgelog_result edgelog_log_append_batch(const edgelog_log *log,
                                         edgelog_append_info *out);
 
 // Appends a record batch as Kafka's bytes, such as edgelog_batch_get_info lends: header fields, CRC and records are
-// checked first, offsets and leader epoch are given anew. `how` and the answers are those of edgelog_log_append, and
-// EDGELOG_INVALID_RECORD for what is no valid batch. `out` may be NULL.
+// checked first. The log gives it offsets and a leader epoch. `how` and the answers are those of edgelog_log_append,
+// and EDGELOG_INVALID_RECORD for what is no valid batch. `out` may be NULL.
 edgelog_result edgelog_log_append_encoded(const edgelog_log *log,
                                           edgelog_bytes batch,
                                           int32_t how,
@@ -721,11 +721,11 @@ edgelog_result edgelog_log_get_stats(const edgelog_log *log, edgelog_log_stats *
 edgelog_result edgelog_log_offset_for_time(const edgelog_log *log, int64_t timestamp_ms, edgelog_position *out);
 
 // Deletes all records before `offset` (at most the high watermark): they cannot be read any more, and whole segments
-// of them give their room back. On return that is on the medium. `out_log_start_offset` may be NULL.
+// of them give their room back. On return that is on the disk. `out_log_start_offset` may be NULL.
 edgelog_result edgelog_log_delete_records(const edgelog_log *log, int64_t offset, int64_t *out_log_start_offset);
 
-// Takes all records from `offset` on back; whoever saw them is told by the leader epoch. On return that is on the
-// medium. `out_log_end_offset` may be NULL.
+// Truncates the log: removes all records from `offset` on. A reader that saw them learns of it by the leader epoch.
+// On return the truncation is durable. `out_log_end_offset` may be NULL.
 edgelog_result edgelog_log_truncate(const edgelog_log *log, int64_t offset, int64_t *out_log_end_offset);
 
 // Frees the handle; the log stays. Readers and batches made from it may be freed before or after.
@@ -771,14 +771,14 @@ edgelog_result edgelog_reader_new(const edgelog_log *log,
 // Goes to another place of the log, as edgelog_reader_new; after an error the reader stands where it stood.
 edgelog_result edgelog_reader_seek(edgelog_reader *reader, int32_t from, int64_t value);
 
-// Goes to a position that was handed out before. Answers EDGELOG_FENCED_LEADER_EPOCH where its history was taken
-// back, EDGELOG_OFFSET_OUT_OF_RANGE where retention took it; the reader then stands where it stood.
+// Goes to a position that was handed out before. Answers EDGELOG_FENCED_LEADER_EPOCH where its history was truncated,
+// EDGELOG_OFFSET_OUT_OF_RANGE where retention deleted it; the reader then stands where it stood.
 edgelog_result edgelog_reader_seek_position(edgelog_reader *reader, const edgelog_position *position);
 
 // The next batch with records at or behind the reader's place; to be freed. Answers EDGELOG_END where there is none
 // now, EDGELOG_CORRUPT_MESSAGE where bytes are damaged (edgelog_reader_skip_damage goes on behind),
-// EDGELOG_OFFSET_OUT_OF_RANGE where retention has taken the place, EDGELOG_FENCED_LEADER_EPOCH where its history was
-// taken back.
+// EDGELOG_OFFSET_OUT_OF_RANGE where retention has deleted that offset, EDGELOG_FENCED_LEADER_EPOCH where its history
+// was truncated.
 edgelog_result edgelog_reader_next(edgelog_reader *reader, edgelog_batch **out);
 
 // As edgelog_reader_next, but waits for a batch up to `timeout_ms`, or as long as it takes where that is negative.
@@ -789,8 +789,8 @@ edgelog_result edgelog_reader_wait(edgelog_reader *reader, int64_t timeout_ms, e
 // the reader. It is readable whenever edgelog_reader_next may have something to say (a batch, an error, a closed
 // log), until that answers EDGELOG_END: so call it until then, and poll again.
 //
-// It is an eventfd that appends of this process make readable. Where the store is attached, nobody can, and it is a
-// timer that asks to look again after 1 to 50 ms.
+// It is an eventfd that appends of this process make readable. For an attached store no append can do that. There it
+// is a timer that asks to look again after 1 to 50 ms.
 edgelog_result edgelog_reader_get_fd(edgelog_reader *reader, int *out_fd);
 
 // Where the reader stands: the next record's offset, with the epoch of the last record read. Safe to keep across
@@ -826,9 +826,9 @@ edgelog_result edgelog_batch_rewind(edgelog_batch *batch);
 // Frees the batch, and with it the bytes that it lent.
 void edgelog_batch_free(edgelog_batch *batch);
 
-// Has `callback` called with what the library notices, up to `level_max` (EDGELOG_LOG_...), in the place of the one
-// before; NULL ends that. On return, the one before may still be running on another thread. One callback serves the
-// whole process.
+// From now on the library calls `callback` with what it notices, up to `level_max` (EDGELOG_LOG_...). It replaces the
+// one before; NULL ends the calls. On return, the one before may still be running on another thread. One callback
+// serves the whole process.
 edgelog_result edgelog_set_log_callback(edgelog_log_callback callback, void *user_data, int32_t level_max);
 
 #ifdef __cplusplus

@@ -2,7 +2,7 @@
 
 use std::ptr;
 
-/// Bytes that somebody else owns: a pointer and a length. `data` NULL is Kafka's null; `len` 0 with any other pointer
+/// Bytes that are borrowed: a pointer and a length. `data` NULL is Kafka's null; `len` 0 with any other pointer
 /// is empty. Never NUL-terminated.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]

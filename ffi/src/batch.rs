@@ -11,7 +11,7 @@ use crate::result::{Failure, Outcome, edgelog_result};
 use crate::types::{edgelog_batch_info, edgelog_header, edgelog_record};
 
 /// A record batch that was read, borrowed from its segment, with a place among its records. Belongs to one thread at a
-/// time. Whatever it lent lives until it is freed.
+/// time. All that it lent lives until it is freed.
 pub struct edgelog_batch {
     home: Arc<Home>,
     batch: Exclusive<BatchInner>,

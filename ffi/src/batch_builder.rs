@@ -49,7 +49,8 @@ pub unsafe extern "C" fn edgelog_batch_builder_push(
     unsafe { with_exclusive(builder, |_, builder| push(builder, record, None)) }
 }
 
-/// Adds the record that C describes; at `now`, where it has no time of its own and somebody has read the clock.
+/// Adds the record that C describes. If it has no time of its own, and the caller has read the clock, its time is
+/// `now`.
 ///
 /// # Safety
 /// boundary.rs, 3 and 4.

@@ -2,12 +2,12 @@
 //!
 //! # What C vouches for (README.md, convention 16), cited by number
 //!
-//! 1. A handle that is not NULL was made by this library and is not freed; it is freed once, and by nobody while a
-//!    call uses it.
+//! 1. A handle that is not NULL was made by this library and is not freed; it is freed once, and not while a call uses
+//!    it.
 //! 2. A handle that belongs to one thread at a time is used by one thread at a time. (A second use by the *same*
 //!    thread, out of a callback, is noticed here.)
 //! 3. A pointer to a struct or an output that is not NULL is aligned and has the memory that its type, or its `size`
-//!    field, says; nobody else writes there during the call.
+//!    field, says; no other thread writes there during the call.
 //! 4. A pointer with a length that is not NULL has so many bytes or elements, which do not change during the call; a
 //!    string ends in NUL.
 
@@ -92,7 +92,7 @@ fn panicked(payload: Box<dyn Any + Send>, home: Option<&Home>) -> edgelog_result
         Ok(text) => (*text).to_owned(),
         Err(payload) => payload.downcast::<String>().map_or_else(
             |payload| {
-                // Dropping what somebody panicked with may panic again.
+                // Dropping the payload of a panic may panic again.
                 std::mem::forget(payload);
                 String::new()
             },

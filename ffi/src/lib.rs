@@ -1,4 +1,4 @@
-//! edgelog's C ABI. `README.md` beside this crate is its contract; `include/edgelog.h` is made from these sources, so
+//! edgelog's C ABI. `README.md` of this crate is its contract; `include/edgelog.h` is made from these sources, so
 //! what a C programmer has to know stands in the comments of the exported items.
 //!
 //! A module is a noun of the header. What crosses the boundary crosses it in `boundary` (pointers, ownership, panics)
@@ -16,7 +16,7 @@ mod abi;
 mod boundary;
 mod record;
 
-// The nouns, in the order in which the header tells them (blank lines keep rustfmt from sorting them).
+// The nouns, in the order in which the header has them (blank lines keep rustfmt from sorting them).
 mod types;
 
 mod result;

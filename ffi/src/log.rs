@@ -62,7 +62,7 @@ unsafe fn append(
 }
 
 /// Appends one record and says where it stands. `how` is EDGELOG_DURABILITY_DEFAULT, EDGELOG_OS, EDGELOG_INTERVAL or
-/// EDGELOG_SYNC; at the default of a topic the record is on the medium on return. `out` may be NULL.
+/// EDGELOG_SYNC; at the default of a topic the record is on the disk on return. `out` may be NULL.
 ///
 /// Answers EDGELOG_MESSAGE_TOO_LARGE, EDGELOG_INVALID_TIMESTAMP; EDGELOG_KAFKA_STORAGE_ERROR where there is no room
 /// (nothing was appended, try again when there is) or a write or flush failed (open the store again);
@@ -99,8 +99,8 @@ pub unsafe extern "C" fn edgelog_log_append_batch(
 }
 
 /// Appends a record batch as Kafka's bytes, such as edgelog_batch_get_info lends: header fields, CRC and records are
-/// checked first, offsets and leader epoch are given anew. `how` and the answers are those of edgelog_log_append, and
-/// EDGELOG_INVALID_RECORD for what is no valid batch. `out` may be NULL.
+/// checked first. The log gives it offsets and a leader epoch. `how` and the answers are those of edgelog_log_append,
+/// and EDGELOG_INVALID_RECORD for what is no valid batch. `out` may be NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edgelog_log_append_encoded(
     log: *const edgelog_log,
@@ -184,7 +184,7 @@ pub unsafe extern "C" fn edgelog_log_offset_for_time(
 }
 
 /// Deletes all records before `offset` (at most the high watermark): they cannot be read any more, and whole segments
-/// of them give their room back. On return that is on the medium. `out_log_start_offset` may be NULL.
+/// of them give their room back. On return that is on the disk. `out_log_start_offset` may be NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edgelog_log_delete_records(
     log: *const edgelog_log,
@@ -203,8 +203,8 @@ pub unsafe extern "C" fn edgelog_log_delete_records(
     }
 }
 
-/// Takes all records from `offset` on back; whoever saw them is told by the leader epoch. On return that is on the
-/// medium. `out_log_end_offset` may be NULL.
+/// Truncates the log: removes all records from `offset` on. A reader that saw them learns of it by the leader epoch.
+/// On return the truncation is durable. `out_log_end_offset` may be NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edgelog_log_truncate(
     log: *const edgelog_log,

@@ -41,13 +41,13 @@ static TARGET: Mutex<Option<Target>> = Mutex::new(None);
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    /// A callback is running on this thread: what its own calls notice is not told to it.
-    static TELLING: Cell<bool> = const { Cell::new(false) };
+    /// A callback is running on this thread: what its own calls notice is not reported to it.
+    static REPORTING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Has `callback` called with what the library notices, up to `level_max` (EDGELOG_LOG_...), in the place of the one
-/// before; NULL ends that. On return, the one before may still be running on another thread. One callback serves the
-/// whole process.
+/// From now on the library calls `callback` with what it notices, up to `level_max` (EDGELOG_LOG_...). It replaces the
+/// one before; NULL ends the calls. On return, the one before may still be running on another thread. One callback
+/// serves the whole process.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edgelog_set_log_callback(
     callback: edgelog_log_callback,
@@ -88,7 +88,7 @@ fn target() -> Option<Target> {
 struct ToCallback;
 
 impl Subscriber for ToCallback {
-    /// Asked anew for each event: the level may change, and events are rare.
+    /// Asked again for each event: the level may change, and events are rare.
     fn register_callsite(&self, _: &'static Metadata<'static>) -> tracing::subscriber::Interest {
         tracing::subscriber::Interest::sometimes()
     }
@@ -99,7 +99,7 @@ impl Subscriber for ToCallback {
 
     fn event(&self, event: &Event<'_>) {
         let Some(target) = target() else { return };
-        if TELLING.try_with(|telling| telling.replace(true)).unwrap_or(true) {
+        if REPORTING.try_with(|reporting| reporting.replace(true)).unwrap_or(true) {
             return;
         }
         let mut line = Line { text: String::new(), fields: String::new() };
@@ -113,7 +113,7 @@ impl Subscriber for ToCallback {
                 edgelog_bytes::of(line.text.as_bytes()),
             );
         }
-        let _ = TELLING.try_with(|telling| telling.set(false));
+        let _ = REPORTING.try_with(|reporting| reporting.set(false));
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
@@ -136,7 +136,7 @@ struct Line {
 }
 
 impl Visit for Line {
-    /// The engine tells no such numbers, and printing them takes 20 KiB of code.
+    /// The engine reports no such numbers, and printing them takes 20 KiB of code.
     fn record_f64(&mut self, _: &Field, _: f64) {}
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {

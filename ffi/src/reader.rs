@@ -121,8 +121,8 @@ pub unsafe extern "C" fn edgelog_reader_seek(reader: *mut edgelog_reader, from: 
     unsafe { with_exclusive(reader, |_, inner| Ok(inner.reader.seek(start(from, value)?)?)) }
 }
 
-/// Goes to a position that was handed out before. Answers EDGELOG_FENCED_LEADER_EPOCH where its history was taken
-/// back, EDGELOG_OFFSET_OUT_OF_RANGE where retention took it; the reader then stands where it stood.
+/// Goes to a position that was handed out before. Answers EDGELOG_FENCED_LEADER_EPOCH where its history was truncated,
+/// EDGELOG_OFFSET_OUT_OF_RANGE where retention deleted it; the reader then stands where it stood.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edgelog_reader_seek_position(
     reader: *mut edgelog_reader,
@@ -140,8 +140,8 @@ pub unsafe extern "C" fn edgelog_reader_seek_position(
 
 /// The next batch with records at or behind the reader's place; to be freed. Answers EDGELOG_END where there is none
 /// now, EDGELOG_CORRUPT_MESSAGE where bytes are damaged (edgelog_reader_skip_damage goes on behind),
-/// EDGELOG_OFFSET_OUT_OF_RANGE where retention has taken the place, EDGELOG_FENCED_LEADER_EPOCH where its history was
-/// taken back.
+/// EDGELOG_OFFSET_OUT_OF_RANGE where retention has deleted that offset, EDGELOG_FENCED_LEADER_EPOCH where its history
+/// was truncated.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edgelog_reader_next(
     reader: *mut edgelog_reader,
@@ -186,8 +186,8 @@ unsafe fn read(
 /// the reader. It is readable whenever edgelog_reader_next may have something to say (a batch, an error, a closed
 /// log), until that answers EDGELOG_END: so call it until then, and poll again.
 ///
-/// It is an eventfd that appends of this process make readable. Where the store is attached, nobody can, and it is a
-/// timer that asks to look again after 1 to 50 ms.
+/// It is an eventfd that appends of this process make readable. For an attached store no append can do that. There it
+/// is a timer that asks to look again after 1 to 50 ms.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edgelog_reader_get_fd(reader: *mut edgelog_reader, out_fd: *mut c_int) -> edgelog_result {
     // SAFETY: boundary.rs, 1 to 3.

@@ -33,7 +33,7 @@ pub enum edgelog_result {
     EDGELOG_INVALID_TOPIC_EXCEPTION = 17,
     /// A batch is larger than segment.bytes.
     EDGELOG_RECORD_LIST_TOO_LARGE = 18,
-    /// A timestamp cannot be stored beside the others of its batch.
+    /// A timestamp cannot be stored together with the others of its batch.
     EDGELOG_INVALID_TIMESTAMP = 32,
     /// The data directory was written by a newer edgelog.
     EDGELOG_UNSUPPORTED_VERSION = 35,
@@ -45,9 +45,9 @@ pub enum edgelog_result {
     EDGELOG_INVALID_CONFIG = 40,
     /// A log holds messages of format 0 or 1, which Kafka wrote before 0.11; its files stay as they are.
     EDGELOG_UNSUPPORTED_FOR_MESSAGE_FORMAT = 43,
-    /// A file operation failed, now or before. edgelog_last_error_info tells a full disk from a broken one.
+    /// A file operation failed, now or before. edgelog_last_error_info says whether the disk is full or broken.
     EDGELOG_KAFKA_STORAGE_ERROR = 56,
-    /// The position belongs to a history that was taken back: another epoch's data stands there now.
+    /// The position belongs to a history that was truncated: another epoch's data stands there now.
     EDGELOG_FENCED_LEADER_EPOCH = 74,
     /// The position's epoch is one that the log has not reached.
     EDGELOG_UNKNOWN_LEADER_EPOCH = 75,
@@ -186,7 +186,7 @@ impl Failure {
         let mut text: Vec<u8> = text.into_bytes();
         text.retain(|&byte| byte != 0);
         text.push(0);
-        // A thread that ends has no such memory any more, and nobody who asks.
+        // A thread that ends has no such memory any more, and does not ask for it.
         let _ = LAST.try_with(|last| {
             if let Ok(mut last) = last.try_borrow_mut() {
                 *last = Last { text, info };
@@ -204,7 +204,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// What is known of an error beside its words; -1 where a field has nothing to say.
+/// What is known of an error in addition to its text. A field that does not apply is -1.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct edgelog_error_info {

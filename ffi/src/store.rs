@@ -35,19 +35,19 @@ impl Handle for edgelog_store {
 }
 
 impl edgelog_store {
-    /// For a program of Rust and C: a store that Rust has opened, on whatever storage, as the handle that its C parts
+    /// For a program of Rust and C: a store that Rust has opened, on any storage, as the handle that its C parts
     /// use and [`edgelog_store_free`] ends. Not in the header.
     pub fn from_store(store: Store) -> Box<edgelog_store> {
         Box::new(edgelog_store { home: Arc::default(), store })
     }
 }
 
-/// Opens the store in the directory `path` for writing, whatever the last stop left behind, and creates it where there
-/// is none. What was found is in edgelog_store_recovery. `options` may be NULL: defaults.
+/// Opens the store in the directory `path` for writing, no matter how it was stopped, and creates it where there is
+/// none. What was found is in edgelog_store_recovery. `options` may be NULL: defaults.
 ///
 /// Answers EDGELOG_DATA_DIR_LOCKED where another process writes it, EDGELOG_UNSUPPORTED_VERSION where a newer edgelog
 /// wrote it, EDGELOG_KAFKA_STORAGE_ERROR where the directory cannot be used at all. Damage and a full disk are no
-/// errors: see the report. All records that can be read afterwards are on the medium.
+/// errors: see the report. All records that can be read afterwards are on the disk.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edgelog_store_open(
     path: *const c_char,
@@ -58,8 +58,8 @@ pub unsafe extern "C" fn edgelog_store_open(
     unsafe { make(path, options, out, |options, path| options.open(path)) }
 }
 
-/// Attaches read-only to the store in the directory `path`, which another process writes, or nobody. The writer does
-/// not notice. Records are seen when they reach the page cache; a reader with EDGELOG_UP_TO_DURABLE sees what the
+/// Attaches read-only to the store in the directory `path`, while another process writes it, or none does. The writer
+/// does not notice. Records are seen when they reach the page cache; a reader with EDGELOG_UP_TO_DURABLE sees what the
 /// writer's last checkpoint names. `options` may be NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edgelog_store_attach(
@@ -88,9 +88,9 @@ unsafe fn make(
     })
 }
 
-/// Closes the store: flushes all logs, trims their files, writes the clean mark. Whatever was made from it answers
-/// EDGELOG_CLOSED from then on; batches stay readable. After an error it is closed all the same, and the next open
-/// recovers. The handle is still to be freed.
+/// Closes the store: flushes all logs, trims their files, writes the clean mark. All handles that were made from it
+/// answer EDGELOG_CLOSED from then on; batches stay readable. After an error it is closed all the same, and the next
+/// open recovers. The handle is still to be freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edgelog_store_close(store: *const edgelog_store) -> edgelog_result {
     // SAFETY: boundary.rs, 1.
@@ -155,7 +155,7 @@ unsafe fn pairs<'a>(config: *const edgelog_key_value, count: usize) -> Outcome<V
 }
 
 /// Creates a topic with `partitions` partitions, empty, and `config_count` keys of configuration (`config` may be NULL
-/// where that is 0). On return it is on the medium. Answers EDGELOG_TOPIC_ALREADY_EXISTS where it exists.
+/// where that is 0). On return it is on the disk. Answers EDGELOG_TOPIC_ALREADY_EXISTS where it exists.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edgelog_store_create_topic(
     store: *const edgelog_store,

@@ -242,7 +242,7 @@ pub const EDGELOG_DURABILITY_DEFAULT: i32 = 0;
 pub const EDGELOG_OS: i32 = 1;
 /// Durability: as EDGELOG_OS, and flushed within flush.ms (one second where the topic has none).
 pub const EDGELOG_INTERVAL: i32 = 2;
-/// Durability: the append returns when its records are on the medium. Concurrent appends share one flush.
+/// Durability: the append returns when its records are on the disk. Concurrent appends share one flush.
 pub const EDGELOG_SYNC: i32 = 3;
 
 /// `None` for the log's own.
@@ -261,7 +261,7 @@ pub(crate) fn durability(number: i32) -> Outcome<Option<Durability>> {
 pub const EDGELOG_UP_TO_HIGH_WATERMARK: i32 = 0;
 /// A reader may read everything appended, acknowledged or not.
 pub const EDGELOG_UP_TO_LOG_END: i32 = 1;
-/// A reader may read what no power cut can take back.
+/// A reader may read what no power cut can remove.
 pub const EDGELOG_UP_TO_DURABLE: i32 = 2;
 
 pub(crate) fn up_to(number: i32) -> Outcome<ReadUpTo> {

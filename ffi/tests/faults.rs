@@ -1,6 +1,6 @@
-//! No panic, abort or exit reaches the host whatever the storage does: every call of it fails once, in each way, while
-//! a program of C calls runs; what was acknowledged as durable is there when the store is opened again. A log callback
-//! calls the library on each event.
+//! No panic, abort or exit reaches the host, no matter what the storage does: every call of it fails once, in each way,
+//! while a program of C calls runs; what was acknowledged as durable is there when the store is opened again. A log
+//! callback calls the library on each event.
 
 #[path = "support/callback.rs"]
 mod callback;
@@ -162,7 +162,7 @@ fn no_fault_of_the_storage_reaches_the_host_nor_loses_what_was_acknowledged() {
 
 /// The same with a log callback that calls the library on each event. A call that never returns fails the test.
 #[test]
-fn a_log_callback_may_call_the_library_whatever_the_storage_does() {
+fn a_log_callback_may_call_the_library_while_the_storage_fails() {
     const DEADLINE: Duration = Duration::from_secs(120);
     quiet_injected_panics();
     callback::install();
@@ -192,10 +192,10 @@ fn a_log_callback_may_call_the_library_whatever_the_storage_does() {
     }
 }
 
-/// The housekeeping thread has no caller to answer: where it panics, the store answers CLOSED from then on, whoever
-/// waits is told, and the next open finds what was acknowledged.
+/// The housekeeping thread has no caller to return an error to. If it panics, the store answers CLOSED from then on,
+/// threads that wait wake up, and the next open finds what was acknowledged.
 #[test]
-fn a_panic_of_the_housekeeping_thread_closes_the_store_and_reaches_nobody() {
+fn a_panic_of_the_housekeeping_thread_closes_the_store_and_reaches_no_caller() {
     quiet_injected_panics();
     // A roll wakes the thread, which has the sealed segment to flush and the checkpoint to write: these calls and more.
     for at in 0..3 {
@@ -235,7 +235,7 @@ fn a_panic_of_the_housekeeping_thread_closes_the_store_and_reaches_nobody() {
                     other => break other,
                 }
             };
-            assert_eq!(ended, edgelog_result::EDGELOG_CLOSED, "at call {at}: whoever waits is told");
+            assert_eq!(ended, edgelog_result::EDGELOG_CLOSED, "at call {at}: a reader that waits wakes up");
             let record = record(b"late");
             let late = edgelog_log_append(log, &raw const record, EDGELOG_OS, ptr::null_mut());
             assert_eq!(late, edgelog_result::EDGELOG_CLOSED, "at call {at}");

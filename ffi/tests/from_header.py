@@ -169,14 +169,14 @@ check(edgelog.edgelog_last_error_info(info) == edgelog.EDGELOG_OK and info.offse
 check(b"99" in edgelog.edgelog_last_error())
 check(edgelog.edgelog_result_name(info.result) == b"OFFSET_OUT_OF_RANGE")
 
-# A callback: what truncating tells.
-told = []
-callback = edgelog.types["edgelog_log_callback"](lambda user_data, level, text: told.append(edgelog.text_of(text)))
+# A callback: what a truncation reports.
+reported = []
+callback = edgelog.types["edgelog_log_callback"](lambda user_data, level, text: reported.append(edgelog.text_of(text)))
 check(edgelog.edgelog_set_log_callback(callback, None, edgelog.EDGELOG_LOG_INFO) == edgelog.EDGELOG_OK)
 check(edgelog.edgelog_log_truncate(log, 2, None) == edgelog.EDGELOG_OK)
-check(any(b"truncated" in line for line in told), f"told {told}")
-nobody = edgelog.types["edgelog_log_callback"]()
-check(edgelog.edgelog_set_log_callback(nobody, None, edgelog.EDGELOG_LOG_INFO) == edgelog.EDGELOG_OK)
+check(any(b"truncated" in line for line in reported), f"reported {reported}")
+no_callback = edgelog.types["edgelog_log_callback"]()
+check(edgelog.edgelog_set_log_callback(no_callback, None, edgelog.EDGELOG_LOG_INFO) == edgelog.EDGELOG_OK)
 
 edgelog.edgelog_reader_free(reader)
 edgelog.edgelog_log_free(log)

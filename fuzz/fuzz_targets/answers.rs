@@ -1,5 +1,5 @@
 #![no_main]
-//! Answers of a broker, as the bridge reads them. Whatever the bytes of one are, it is decoded or refused: no panic,
+//! Answers of a broker, as the bridge reads them. With any bytes, an answer is decoded or refused: no panic,
 //! and no memory for what is not there. (libFuzzer ends at an allocation above 512 MiB; an answer of 4 KiB takes far
 //! less.)
 

@@ -1,6 +1,6 @@
 #![no_main]
 //! The C ABI: its functions in random order with random arguments, over a storage that may fail or panic, with a log
-//! callback that calls back on each event. Nothing panics that was not told to, each call returns, what is lent can be
+//! callback that calls back on each event. Nothing panics but the storage, each call returns, what is lent can be
 //! read, and a store opens after anything.
 
 use libfuzzer_sys::fuzz_target;

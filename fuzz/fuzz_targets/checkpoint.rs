@@ -1,5 +1,5 @@
 #![no_main]
-//! The checkpoint file. Whatever is in it, sums put right or not, the store opens (or says that the version is not
+//! The checkpoint file. With anything in it, sums put right or not, the store opens (or says that the version is not
 //! known), is read, appended to and closed; where no slot is changed, nothing is lost.
 
 use edgelog_fuzz::{Files, RECORDS, goes_on, value};

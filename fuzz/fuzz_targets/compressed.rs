@@ -1,6 +1,6 @@
 #![no_main]
-//! Compressed payloads, in every codec. Any bytes are decompressed within the limit or refused, whatever length they
-//! claim (the stage runs with a limit on single allocations); and what other encoders made of records is read back.
+//! Compressed payloads, in every codec. Any bytes, with any length that they claim, are decompressed within the limit
+//! or refused (the stage runs with a limit on single allocations). What other encoders made of records is read back.
 
 use std::cell::RefCell;
 use std::io::Write as _;

@@ -1,6 +1,6 @@
 #![no_main]
-//! Indexes. Any bytes are searched without a panic, as a walk over the entries would; and whatever the index files of a
-//! sound store say, every record is found by its offset: an index is never evidence.
+//! Indexes. Any bytes are searched without a panic, as a walk over the entries would; and no matter what the index
+//! files of a sound store say, every record is found by its offset: an index is never evidence.
 
 use edgelog::OffsetSpec;
 use edgelog::edgelog_core::{

@@ -43,7 +43,7 @@ fn op(u: &mut Unstructured<'_>, one_fault_only: bool) -> Result<Op> {
             let durability = [Durability::Sync, Durability::Os, Durability::Interval][u.choose_index(3)?];
             // A batch fits into a segment.
             let len = u.int_in_range(4..=2600 / u16::from(records))?;
-            Op::Append { log, records, len, durability, beside: u.arbitrary()? }
+            Op::Append { log, records, len, durability, concurrent: u.arbitrary()? }
         }
         3 => Op::Flush { log },
         4 => Op::FlushAll,

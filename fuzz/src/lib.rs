@@ -149,8 +149,8 @@ pub fn read_from(log: &edgelog::Log, from: OffsetSpec) -> ReadAll {
     panic!("reading does not end: {} records, {} stretches of damage", all.records.len(), all.lost.len());
 }
 
-/// The store on `storage` opens, whatever was done to its files, unless they name a version that is not known; then it
-/// is read, appended to and closed, and opens again with what was appended. `None` for an unknown version.
+/// The store on `storage` opens, no matter what was done to its files, unless they name a version that is not known;
+/// then it is read, appended to and closed, and opens again with what was appended. `None` for an unknown version.
 pub fn goes_on(storage: &MemoryStorage) -> Option<ReadAll> {
     let store = match options().open_on(storage.clone()) {
         Ok(store) => store,

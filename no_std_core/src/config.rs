@@ -1,5 +1,4 @@
-//! The one table of settings: what each is called, what it may be, what it is where nobody says, and what it
-//! means.
+//! The one table of settings: what each is called, which values it may have, its default, and what it means.
 //!
 //! Names are Kafka's where Kafka has them; keys of our own begin with `edgelog.`. Parsing, bounds, defaults
 //! and documentation all read [`KEYS`].
@@ -67,7 +66,7 @@ pub struct StoreConfig {
     pub file_mode: u32,
 }
 
-/// Declares an enum whose values are words of a setting: the words stand beside the variants, once.
+/// Declares an enum whose values are words of a setting: the words stand next to the variants, once.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*

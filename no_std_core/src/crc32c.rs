@@ -41,7 +41,7 @@ pub fn crc32c_append(crc: u32, bytes: &[u8]) -> u32 {
 
 /// CRC-32C of A followed by B, from the CRC `a` of A, the CRC `b` of B and the length of B alone.
 ///
-/// Takes at most some 2,000 shifts whatever the length, and reads no data.
+/// Takes at most some 2,000 shifts at any length, and reads no data.
 pub fn crc32c_combine(a: u32, b: u32, len_b: u64) -> u32 {
     // A CRC is a remainder of polynomials over two elements. Appending n bytes multiplies by x^(8n), and that
     // power is the product of those in TWO_POWERS that the bits of n name: square and multiply.

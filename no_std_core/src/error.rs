@@ -157,7 +157,7 @@ pub enum DecodeError {
         /// The epoch found.
         found: LeaderEpoch,
     },
-    /// A header field holds what no writer of this format writes there (told only where damage is searched
+    /// A header field holds what no writer of this format writes there (reported only where damage is searched
     /// through).
     Implausible {
         /// Where the field stands in the batch header, in bytes.

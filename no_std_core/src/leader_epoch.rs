@@ -63,8 +63,8 @@ impl<'a> EpochTableView<'a> {
     /// Where the history of `epoch` ends: the answer to Kafka's `OffsetForLeaderEpoch`.
     ///
     /// The newest epoch ends at `log_end_offset`. An older one, or one that this log never had, ends where
-    /// the next higher one starts, and is told with the greatest epoch at or below it that the log does
-    /// have (itself where there is none). `None` for an epoch above the newest, or below 0.
+    /// the next higher one starts, and is returned with the greatest epoch at or below it that the log does have
+    /// (itself where there is none). `None` for an epoch above the newest, or below 0.
     pub fn end_offset_for(&self, epoch: LeaderEpoch, log_end_offset: Offset) -> Option<OffsetAndEpoch> {
         let latest = self.latest()?;
         if epoch < 0 {

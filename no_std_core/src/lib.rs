@@ -13,7 +13,7 @@
 //! let mut buffer = [0; 256];
 //! let headers = [Header::new("site", b"north")];
 //! let size = encode_one(&mut buffer, TimestampMs(1_700_000_000_000), Some(b"pump-7"), Some(b"3.2 bar"), &headers)?;
-//! // Whoever appends the batch gives it its place; both fields are outside the checksum.
+//! // The log that appends the batch sets both fields; they are outside the checksum.
 //! stamp_base(&mut buffer, Offset(42), LeaderEpoch(0));
 //!
 //! let batch = RecordBatch::parse(&buffer)?;

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn old_messages_are_named_whatever_their_size() {
+    fn old_messages_of_any_size_are_named() {
         let long = vec![b'x'; 300];
         for magic in [0, 1] {
             for (key, value) in

@@ -108,7 +108,7 @@ impl<'a> Record<'a> {
         let body = usize::try_from(given).ok().and_then(|len| rest.get(..len));
         let body = body.ok_or(DecodeError::BadRecordLength { at, given, available })?;
         let bad_length = |available| DecodeError::BadRecordLength { at, given, available };
-        // Places are told in the payload: what is left of the body stands before `end`.
+        // Positions are reported in the payload: what is left of the body stands before `end`.
         let mut fields = Fields { rest: body, end: body_at + body.len() };
         let (_attributes, rest) = body.split_first().ok_or(bad_length(1))?;
         fields.rest = rest;
@@ -201,7 +201,7 @@ impl<'a> Headers<'a> {
     #[inline(never)]
     fn take(mut body: &'a [u8]) -> Option<Self> {
         let given = take_varint(&mut body)?;
-        // Each header takes two bytes at least, so the walk below ends within the body whatever is claimed.
+        // Each header takes two bytes at least, so the walk below ends within the body at any count that is claimed.
         let count = u32::try_from(given).ok().filter(|&count| count as usize <= body.len())?;
         let headers = Self { rest: body, count };
         for _ in 0..count {

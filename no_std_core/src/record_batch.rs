@@ -17,10 +17,9 @@
 //! | 57 | i32 | record count | |
 //! | 61 | | records | one compressed block where the codec is not 0 |
 //!
-//! All big-endian. Attributes: bits 0-2 codec, 3 timestamp type (0 create time, 1 log append time), 4
-//! transactional, 5 control, 6 delete horizon. The CRC starts behind offset and epoch, so that whoever takes
-//! the batch into a log stamps both without touching the rest ([`stamp_base`]). Source: Kafka's
-//! `DefaultRecordBatch`.
+//! All big-endian. Attributes: bits 0-2 codec, 3 timestamp type (0 create time, 1 log append time), 4 transactional, 5
+//! control, 6 delete horizon. The CRC starts behind offset and epoch, so that a log that takes the batch in stamps both
+//! without touching the rest ([`stamp_base`]). Source: Kafka's `DefaultRecordBatch`.
 
 use core::fmt;
 use core::iter::FusedIterator;
@@ -50,7 +49,7 @@ pub const BATCH_LENGTH_MAX: i32 = i32::MAX - LOG_OVERHEAD as i32;
 
 /// Where the CRC stands.
 const CRC_FIELD: core::ops::Range<usize> = 17..CRC_START;
-/// Bytes up to and with the magic: enough for [`RecordBatch::peek_size`] to tell all that it can.
+/// Bytes up to and with the magic: enough for [`RecordBatch::peek_size`] to return all that it can.
 const MAGIC_END: usize = 17;
 
 pub(crate) const ATTRIBUTE_CODEC: i16 = 0x07;
@@ -118,7 +117,7 @@ impl<'a> RecordBatch<'a> {
     /// does not: the CRC, the records.
     ///
     /// # Errors
-    /// `Truncated` (with the size of the whole batch, where the bytes reach far enough to tell),
+    /// `Truncated` (with the size of the whole batch, where the bytes reach far enough for that),
     /// `BadBatchLength`, `BadMagic`, `OldFormat`, `UnknownCompression`, `BadOffset`, `BadRecordCount`.
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Self, DecodeError> {
@@ -352,8 +351,8 @@ impl<'a> RecordBatch<'a> {
         }
     }
 
-    /// Its records in `payload`, which the caller has decompressed. A batch without records has none there, whatever
-    /// the payload is: Kafka asks the count first.
+    /// Its records in `payload`, which the caller has decompressed. A batch without records has none there, no matter
+    /// what the payload is: Kafka asks the count first.
     #[inline]
     pub fn records_in<'p>(&self, payload: &'p [u8]) -> Records<'p> {
         let payload = if self.record_count() == 0 { &[] } else { payload };
@@ -845,7 +844,7 @@ mod tests {
     }
 
     #[test]
-    fn records_that_do_not_hold_are_told_with_their_place() {
+    fn records_that_are_not_valid_are_reported_with_their_position() {
         use DecodeError::{
             BadFieldLength, BadHeaderCount, BadOffsetDelta, BadRecordLength, BadVarint, RecordsRemaining, TooFewRecords,
         };

@@ -1,8 +1,8 @@
 //! Writes record batches into the caller's memory: one record in one go, or record by record.
 //!
 //! The bytes are those of [`record_batch`](crate::record_batch), with create time, offset deltas 0, 1, 2,
-//! ..., the first record's timestamp as the base and the true maximum. Base offset and leader epoch are
-//! written as 0: whoever appends the batch stamps them.
+//! ..., the first record's timestamp as the base and the true maximum. Base offset and leader epoch are written as 0:
+//! the log that appends the batch stamps them.
 
 use crate::compression::CompressionType;
 use crate::crc32c::crc32c;
@@ -63,7 +63,7 @@ pub struct RecordBatchBuilder<B> {
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> RecordBatchBuilder<B> {
-    /// An empty batch in `buffer`, of whatever length; what the buffer holds does not matter.
+    /// An empty batch in `buffer`, of any length; what the buffer holds does not matter.
     #[inline]
     pub const fn new(buffer: B) -> Self {
         Self {
@@ -546,7 +546,7 @@ fn bounded_end(start: usize, len: usize) -> Result<usize, EncodeError> {
     }
 }
 
-/// A mistake of ours in the arithmetic above: told to the tests, and to callers as a buffer that no length
+/// A mistake of ours in the arithmetic above. It fails the tests, and callers get it as a buffer that no length
 /// satisfies.
 #[cold]
 fn broken() -> EncodeError {

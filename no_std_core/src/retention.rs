@@ -17,8 +17,8 @@ pub enum RetentionReason {
 /// their firmware was built.)
 const DATED_FROM_MS: TimestampMs = TimestampMs(1_577_836_800_000);
 
-/// Whether a timestamp says when something happened: one before 2020 is of a clock that nobody had set, and tells
-/// nothing of a record's age.
+/// Whether a timestamp says when something happened: one before 2020 is of a clock that was not set, and says nothing
+/// of a record's age.
 pub const fn is_dated(timestamp: TimestampMs) -> bool {
     timestamp.0 >= DATED_FROM_MS.0
 }
@@ -48,7 +48,7 @@ pub struct RetentionParams {
     pub log_start_offset: Offset,
     /// The high watermark: nothing above it goes.
     pub high_watermark: Offset,
-    /// From here on nothing goes for its age: somebody was not sent it yet. [`Offset::MAX`] where nobody waits for it.
+    /// From here on nothing is deleted for its age: a holder still needs it. [`Offset::MAX`] where no holder does.
     pub undelivered_from: Offset,
     /// The wall clock in ms since 1970.
     pub now: TimestampMs,

@@ -51,7 +51,7 @@ pub struct RollParams {
 impl RollParams {
     /// Whether the batch begins a new segment, and why. Source: Kafka's `LogSegment.shouldRoll`.
     ///
-    /// A segment without batches never rolls: the new one would have its name. So whoever takes a batch larger than
+    /// A segment without batches never rolls: the new one would have its name. So a log that takes a batch larger than
     /// `segment.bytes` gives it a segment of its own; the engine refuses it first, as brokers do.
     #[inline]
     pub fn should_roll(&self) -> Option<RollReason> {

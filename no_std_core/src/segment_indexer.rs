@@ -3,11 +3,11 @@
 //! For each batch at position `p`, with `mark` the position of the batch indexed last (0 at first):
 //!
 //! 1. where the batch's max timestamp is greater than all before it, that and the batch's last offset become
-//!    the time to tell;
-//! 2. where `p - mark` is more than the interval, the batch gets an entry in the offset index, the time to
-//!    tell one in the time index if it is later than that index's last, and `mark` becomes `p`.
+//!    the pending time;
+//! 2. where `p - mark` is more than the interval, the batch gets an entry in the offset index, the pending time one in
+//!    the time index if it is later than that index's last, and `mark` becomes `p`.
 //!
-//! When the segment is sealed, the time to tell goes into the time index under the same condition. So the
+//! When the segment is sealed, the pending time goes into the time index under the same condition. So the
 //! first batch never has an entry, and the indexes depend on the log alone: rebuilt ones equal those of live
 //! appends byte for byte. Source: Kafka's `LogSegment.recover` (4.1 and later; its live counter restarts when
 //! a segment is reopened, this one's does not).

@@ -3,7 +3,7 @@
 //!
 //! The CRC covers neither the base offset nor the leader epoch. So a batch counts only where all three hold:
 //! its bytes (length, magic, CRC), its place (the base offset continues the log), and its history (the epoch
-//! is the one that the table gives for that offset). A batch that a crash took back, or that stands behind
+//! is the one that the table gives for that offset). A batch that a crash removed from the log, or that stands behind
 //! the end from another time, fails one of them.
 
 use zerocopy::FromBytes;
@@ -75,7 +75,7 @@ pub enum ScanStep<'a> {
 
 /// Looks at the one batch at the start of `bytes`.
 ///
-/// Whatever can be told from the header is told before more bytes are asked for, and the epoch last.
+/// Damage that the header shows is reported before more bytes are asked for, and a wrong epoch last.
 #[inline]
 pub fn scan_step<'a>(bytes: &'a [u8], rules: &ScanRules<'_>) -> ScanStep<'a> {
     let Ok((header, _)) = RecordBatchHeader::ref_from_prefix(bytes) else { return without_header(bytes) };
@@ -190,7 +190,7 @@ mod tests {
             .collect()
     }
 
-    /// Walks to whatever ends it: how many batches, where, and what that was.
+    /// Walks to the end: how many batches, where it is, and what ended the walk.
     fn walk<'a>(bytes: &'a [u8], mut rules: ScanRules<'_>) -> (usize, usize, ScanStep<'a>) {
         let (mut batches, mut position) = (0, 0);
         loop {

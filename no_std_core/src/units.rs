@@ -206,8 +206,8 @@ impl fmt::Display for OffsetAndEpoch {
 
 /// Where `bytes` first hold something other than zero, or `None` where they are all zeros.
 ///
-/// Room that was reserved and not yet written reads as zeros, and nothing valid is ever all zeros: this is
-/// how the end of a log is told from damage.
+/// Room that was reserved and not yet written reads as zeros, and nothing valid is ever all zeros: this distinguishes
+/// the end of a log from damage.
 pub fn first_nonzero(bytes: &[u8]) -> Option<usize> {
     // Whole blocks are or-ed together without a branch per byte, so that megabytes of zeros pass at memory speed.
     const BLOCK: usize = 64;

@@ -610,7 +610,7 @@ impl Drain<'_> {
         self.push(partition, wire, records, runs, offsets);
     }
 
-    /// A dead letter in the place of a record that the target refuses; or the log is paused before it.
+    /// A dead letter in place of a record that the target refuses; or the log is paused before it.
     fn write_dead_letter(&mut self, record: &Record<'_>, mark: BatchMark, refusal: Refusal) -> Result<(), StopReason> {
         let config = self.terms.config;
         let rule = if refusal.code == INVALID_TIMESTAMP { config.on_refused_timestamp } else { config.on_refused };

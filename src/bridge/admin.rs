@@ -1,6 +1,6 @@
 //! What a person does about a device's positions, from any machine that reaches the cluster: look at them, and decide.
 //!
-//! A decision is committed in the place of a position (see `committed_offset`). A bridge of the device that runs is
+//! A decision is committed in place of a position (see `committed_offset`). A bridge of the device that runs is
 //! fenced first, so that it does not overwrite the decision: it stands back, reads the positions again after
 //! `edgelog.bridge.retry.ms`, finds the decision and goes on as it says. Its first transaction puts positions into the
 //! places of all decisions that it obeyed.

@@ -112,7 +112,7 @@ impl CommittedOffset {
     }
 }
 
-/// What an operator decided about a log, in the place of its committed offset.
+/// What an operator decided about a log, in place of its committed offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct OperatorDecision {
     pub(super) decision: Decision,

@@ -524,7 +524,7 @@ impl BridgeConfig {
     /// `EDGELOG_BRIDGE_SASL_PASSWORD`. All others of the `variables` are passed over.
     ///
     /// # Errors
-    /// As [`set`](BridgeConfig::set), with the variable's name in the place of the key's.
+    /// As [`set`](BridgeConfig::set), with the variable's name in place of the key's.
     pub fn set_environment(&mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<()> {
         for (name, value) in variables {
             let Some(name) = name.to_str().filter(|name| name.starts_with(VARIABLE_PREFIX)) else { continue };

@@ -1,4 +1,4 @@
-//! What happens while a bridge runs, as its observer hears it.
+//! What happens while a bridge runs, as its observer gets it.
 
 use edgelog_core::Offset;
 

@@ -33,8 +33,6 @@ use crate::Store;
 
 mod accumulator;
 mod admin;
-#[cfg(test)]
-mod beside;
 mod committed_offset;
 mod config;
 mod dead_letter;
@@ -69,6 +67,8 @@ mod target_rules;
 mod targets;
 mod transaction;
 mod transaction_plan;
+#[cfg(test)]
+mod two_processes;
 
 #[cfg(fuzzing)]
 pub use crate::kafka::decode_answer;

@@ -45,7 +45,7 @@ pub(super) struct PartitionSender {
     position: Offset,
     /// The batch that ends there, where one is committed.
     mark: Option<BatchMark>,
-    /// An operator's decision stands in the cluster in the place of that offset.
+    /// An operator's decision stands in the cluster in place of that offset.
     has_decision: bool,
     /// When that was committed, where it was by this bridge.
     committed_at: Option<Instant>,

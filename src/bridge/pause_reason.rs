@@ -73,12 +73,12 @@ pub enum PauseReason {
         /// How many partitions the topic has.
         count: usize,
     },
-    /// Beside the committed offset stands nothing that a bridge has written, or nothing that this version reads.
+    /// The metadata of the committed offset was not written by a bridge, or this version cannot read it.
     OffsetNotUsable {
         /// What is wrong with it.
         reason: String,
     },
-    /// Beside the committed offset stands a decision that this version does not know.
+    /// The metadata of the committed offset is a decision that this version does not know.
     DecisionNotUnderstood {
         /// What stands there.
         reason: String,
@@ -110,7 +110,7 @@ pub enum PauseReason {
     ProgressDamaged,
     /// Whether the last transaction was committed cannot be seen any more.
     InDoubt {
-        /// What was found in the place of its first batch.
+        /// What was found in place of its first batch.
         reason: String,
     },
     /// The target refuses a record.

@@ -246,7 +246,7 @@ impl Targets {
         }
         if let Some(time) = time.filter(|time| time == "LogAppendTime") {
             reasons.push(format!(
-                "message.timestamp.type={time} there: records get the time of their arrival in the place of their own"
+                "message.timestamp.type={time} there: records get the time of their arrival instead of their own"
             ));
         }
         for reason in reasons {

@@ -8,7 +8,7 @@
 //! | | ... and so on, length and block, to the end; another header may stand in a length's place |
 //!
 //! That is the stream of the xerial library, which Java's clients write. Others write one raw block without
-//! anything around it: it is read as well, and told apart by the magic (which as a raw block would claim a
+//! anything around it: it is read as well, and recognised by the missing magic (which as a raw block would claim a
 //! length that its bytes cannot have).
 
 use std::cell::RefCell;

@@ -1,9 +1,9 @@
-//! Checking: every byte of every batch and index, the checkpoint, and what lies beside them. Changes nothing, takes no
+//! Checking: every byte of every batch and index, the checkpoint, and the other files there. Changes nothing, takes no
 //! lock.
 //!
-//! Beside a live writer three things move while they are looked at: the newest segment's tail, which is looked at again
-//! before it is called torn; the list of segments, from which retention takes the oldest; and segments themselves,
-//! which a truncation exchanges. A log that changed that way is checked anew.
+//! Next to a live writer three things move while they are looked at: the newest segment's tail, which is looked at
+//! again before it is called torn; the list of segments, from which retention takes the oldest; and segments
+//! themselves, which a truncation exchanges. A log that changed that way is checked again.
 
 use std::fmt::Write as _;
 use std::io;
@@ -41,9 +41,8 @@ const ENDS_LOOK_BYTES: u64 = 16 << 20;
 
 /// Checks the logs of the store on `storage` that `selection` names, and, where it names all, the store's own files.
 ///
-/// Nothing is changed and no lock is taken: a writer may be at work. `progress` is told how far the check is, about
-/// once a MiB, and stops it by answering [`ControlFlow::Break`]. Memory stays bounded: files are looked at in
-/// stretches.
+/// Nothing is changed and no lock is taken: a writer may be at work. `progress` gets how far the check is, about once a
+/// MiB, and stops it by returning [`ControlFlow::Break`]. Memory stays bounded: files are looked at in stretches.
 ///
 /// What is *lost* and what *heals* follows the log's own rules: below the recovery point that the checkpoint names,
 /// every batch was durable, and bytes that are no batch are a loss; above it, the first batch that does not continue
@@ -61,7 +60,7 @@ pub fn check(
     check_within(storage, selection, StoreConfig::default().decompressed_bytes_max, progress)
 }
 
-/// As [`check`], with another bound in the place of `edgelog.decompressed.bytes.max`' default: no file of a store says
+/// As [`check`], with another bound in place of `edgelog.decompressed.bytes.max`' default: no file of a store says
 /// what its programs set.
 ///
 /// # Errors
@@ -168,7 +167,7 @@ pub(super) fn check_store(
             plans.push(plan);
         }
     }
-    meter.tell()?;
+    meter.report()?;
     Ok((report, facts, plans))
 }
 
@@ -319,14 +318,14 @@ fn directory_note(entry: &DirEntry) -> Option<String> {
     is_like_one.then(|| "no log of this store: edgelog leaves the directory alone".to_owned())
 }
 
-/// Whether nothing was taken back between two looks at the checkpoint: appending alone changes neither epochs nor
+/// Whether nothing was truncated between two looks at the checkpoint: appending alone changes neither epochs nor
 /// start.
 fn same_history(before: Option<&SavedLog>, now: Option<&SavedLog>) -> bool {
     let history = |saved: &SavedLog| (saved.id, saved.log_start_offset, saved.epochs.clone());
     before.map(history) == now.map(history)
 }
 
-/// What stands in the place of the lock file, where that is no file: who writes the store, and repair, cannot lock it.
+/// What stands in place of the lock file, where that is no file: who writes the store, and repair, cannot lock it.
 pub(super) fn in_place_of_the_lock(storage: &dyn Storage) -> Option<io::Error> {
     match storage.metadata(LOCK_FILE) {
         // Asked for its names, a file is no directory.
@@ -854,8 +853,8 @@ impl LogCheck<'_, '_> {
             return;
         }
         let Ok(bytes) = super::facts::read_whole(&**self.storage, &path, 16 << 20) else { return };
-        let told = String::from_utf8(bytes).ok().and_then(|text| text.parse::<edgelog_core::EpochTable>().ok());
-        if told.as_ref() != Some(&self.facts.epochs) {
+        let found = String::from_utf8(bytes).ok().and_then(|text| text.parse::<edgelog_core::EpochTable>().ok());
+        if found.as_ref() != Some(&self.facts.epochs) {
             let text = "differs from the checkpoint, which counts; the next close rewrites it".to_owned();
             self.add(Severity::Note, path, None, None, text);
         }

@@ -1,6 +1,6 @@
 //! Dumping one file as `kafka-dump-log` prints it, for people and scripts that know its lines.
 //!
-//! What Kafka's tool leaves to its exit code or stops at is told here in words, and the dump goes on behind it: bytes
+//! What Kafka's tool leaves to its exit code or stops at is said here in words, and the dump goes on behind it: bytes
 //! that are no batch, zeros behind the end, indexes that do not rise.
 
 use std::io::{self, Write};
@@ -18,7 +18,7 @@ use crate::segment::walk::{Damage, Step, WalkRules, Walker};
 use crate::segment::{Window, file_names};
 use crate::storage::{Access, Storage, StorageFile};
 
-/// Of records that do not follow each other so many are told.
+/// Of records that do not follow each other so many are reported.
 const GAPS_MAX: usize = 1000;
 /// The search behind damage looks for batches up to this size.
 const BATCH_BYTES_MAX: usize = 16 << 20;
@@ -74,11 +74,11 @@ pub struct DumpReport {
     pub unread_batches: u64,
 }
 
-/// What is told of a file, in its order.
+/// What a file holds, in its order.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum DumpItem<'a> {
-    /// A batch. Where `is_valid` is false its CRC does not hold, and its records are not told.
+    /// A batch. Where `is_valid` is false its CRC does not hold, and its records are left out.
     Batch {
         /// Where it starts.
         position: u64,
@@ -126,25 +126,27 @@ pub enum DumpItem<'a> {
     TimeEntry(TimeIndexEntry),
 }
 
-/// Tells what the file `path` of `storage` holds: a `.log` (or `.cut`) file's batches and records, or the entries of
-/// an `.index` or `.timeindex`. The name decides which; its digits are the base offset.
+/// Hands what the file `path` of `storage` holds to `write`: a `.log` (or `.cut`) file's batches and records, or the
+/// entries of an `.index` or `.timeindex`. The name decides which; its digits are the base offset.
 ///
-/// Damage does not end the dump: the next batch that holds is searched for, within bounds, and told.
+/// Damage does not end the dump: the next valid batch is searched for, within bounds, and handed out.
 ///
 /// # Errors
-/// [`Error::Storage`] where the file cannot be opened or is of none of these kinds, and whatever `tell` answers.
+/// [`Error::Storage`] where the file cannot be opened or is of none of these kinds, and the errors of `write`.
 pub fn dump(
     storage: &dyn Storage,
     path: &str,
     options: DumpOptions,
-    tell: &mut dyn FnMut(DumpItem<'_>) -> io::Result<()>,
+    write: &mut dyn FnMut(DumpItem<'_>) -> io::Result<()>,
 ) -> Result<DumpReport> {
     let file = storage.open(path, Access::Read).map_err(Error::storage("open", path))?;
     let len = file.len().map_err(Error::storage("look at", path))?;
     let name = path.rsplit('/').next().unwrap_or(path);
-    let mut dumper = Dumper { options, tell, report: DumpReport::default(), last_offset: None };
-    let told = match name.rsplit_once('.').map(|(_, ending)| ending) {
-        Some("log" | "cut" | "part" | "salvaged" | "prepared") => dumper.log(file, len, places_beside(storage, path)),
+    let mut dumper = Dumper { options, write, report: DumpReport::default(), last_offset: None };
+    let dumped = match name.rsplit_once('.').map(|(_, ending)| ending) {
+        Some("log" | "cut" | "part" | "salvaged" | "prepared") => {
+            dumper.log(file, len, positions_of_index(storage, path))
+        }
         Some("index") => dumper.offset_index(file, len, base_offset_of(name)),
         Some("timeindex") => dumper.time_index(file, len, base_offset_of(name)),
         _ => {
@@ -153,7 +155,7 @@ pub fn dump(
         }
     };
     let mut report = dumper.report;
-    told.map_err(Error::storage("dump", path))?;
+    dumped.map_err(Error::storage("dump", path))?;
     report.damaged = report.invalid_bytes > 0 || report.damaged;
     Ok(report)
 }
@@ -163,8 +165,8 @@ fn base_offset_of(name: &str) -> Offset {
     file_names::parse_index_file(name).or_else(|| file_names::parse_log_file(name)).unwrap_or(Offset(0))
 }
 
-/// The places of batches that the index beside a `.log` file names: tried where the search behind damage is at its end.
-fn places_beside(storage: &dyn Storage, path: &str) -> Vec<u64> {
+/// The positions of batches that the index of a `.log` file names: tried where the search behind damage is at its end.
+fn positions_of_index(storage: &dyn Storage, path: &str) -> Vec<u64> {
     let Some(stem) = path.strip_suffix(".log") else { return Vec::new() };
     let base = base_offset_of(path.rsplit('/').next().unwrap_or(path));
     IndexCheck::load(storage, format!("{stem}.index"), format!("{stem}.timeindex"), base).positions()
@@ -172,7 +174,7 @@ fn places_beside(storage: &dyn Storage, path: &str) -> Vec<u64> {
 
 struct Dumper<'t> {
     options: DumpOptions,
-    tell: &'t mut dyn FnMut(DumpItem<'_>) -> io::Result<()>,
+    write: &'t mut dyn FnMut(DumpItem<'_>) -> io::Result<()>,
     report: DumpReport,
     last_offset: Option<Offset>,
 }
@@ -193,7 +195,7 @@ impl Dumper<'_> {
                 Step::Zeros { position } => {
                     let bytes = walker.end() - position;
                     self.report.reserved_bytes = bytes;
-                    (self.tell)(DumpItem::Reserved { position, bytes })?;
+                    (self.write)(DumpItem::Reserved { position, bytes })?;
                 }
                 Step::End => return Ok(()),
             }
@@ -202,23 +204,23 @@ impl Dumper<'_> {
 
     fn batch(&mut self, position: u64, batch: &RecordBatch<'_>, decompressor: &mut Decompressor) -> io::Result<()> {
         if !(self.options.deep || self.options.data) {
-            return (self.tell)(DumpItem::Batch { position, batch: *batch, is_valid: true });
+            return (self.write)(DumpItem::Batch { position, batch: *batch, is_valid: true });
         }
         // All records are decoded before the batch is called valid; those before the fault are shown all the same. What
         // keeps a batch from being decompressed here is no fault of the batch's.
         let fault = decompressor.check(batch).err();
         let is_damaged = fault.as_ref().is_some_and(RecordsFault::is_damage);
         self.report.damaged |= is_damaged;
-        (self.tell)(DumpItem::Batch { position, batch: *batch, is_valid: !is_damaged })?;
+        (self.write)(DumpItem::Batch { position, batch: *batch, is_valid: !is_damaged })?;
         if let Ok(records) = decompressor.records(batch) {
             for record in records.map_while(std::result::Result::ok) {
                 self.follow(record.offset);
-                (self.tell)(DumpItem::Record { batch: *batch, record })?;
+                (self.write)(DumpItem::Record { batch: *batch, record })?;
             }
         }
         self.report.unread_batches += u64::from(matches!(fault, Some(RecordsFault::NotDecompressed(_))));
         let Some(reason) = fault.map(|fault| fault.to_string()) else { return Ok(()) };
-        (self.tell)(if is_damaged {
+        (self.write)(if is_damaged {
             DumpItem::Invalid { position, bytes: 0, reason, goes_on: true }
         } else {
             DumpItem::NotDecompressed { position, reason }
@@ -234,7 +236,7 @@ impl Dumper<'_> {
         self.last_offset = Some(offset);
     }
 
-    /// Where the frame of a batch stands and only its CRC does not hold, the batch is told as Kafka's tool tells it.
+    /// Where the frame of a batch stands and only its CRC does not hold, the batch is shown as Kafka's tool shows it.
     fn damage(&mut self, walker: &mut Walker, damage: &Damage) -> io::Result<()> {
         let position = damage.position;
         let behind = damage.resumes_at.unwrap_or(walker.end());
@@ -245,11 +247,11 @@ impl Dumper<'_> {
         let frame = walker.bytes(position, wanted);
         if let Ok(batch) = RecordBatch::parse(frame) {
             if batch.size() as u64 == bytes {
-                (self.tell)(DumpItem::Batch { position, batch, is_valid: false })?;
+                (self.write)(DumpItem::Batch { position, batch, is_valid: false })?;
             }
         }
         let reason = damage.cause.to_string();
-        (self.tell)(DumpItem::Invalid { position, bytes, reason, goes_on: damage.resumes_at.is_some() })?;
+        (self.write)(DumpItem::Invalid { position, bytes, reason, goes_on: damage.resumes_at.is_some() })?;
         debug_assert_eq!(walker.position(), resume, "looking does not move the walk");
         Ok(())
     }
@@ -290,13 +292,13 @@ impl Dumper<'_> {
 
     fn entry(&mut self, position: u64, len: usize, holds: bool, item: DumpItem<'_>) -> io::Result<()> {
         self.report.entries += 1;
-        (self.tell)(item)?;
+        (self.write)(item)?;
         if holds {
             return Ok(());
         }
         self.report.invalid_bytes += len as u64;
         let reason = "the entry does not rise from the one before".to_owned();
-        (self.tell)(DumpItem::Invalid { position, bytes: len as u64, reason, goes_on: true })
+        (self.write)(DumpItem::Invalid { position, bytes: len as u64, reason, goes_on: true })
     }
 
     /// Goes over a file in stretches of whole entries.
@@ -316,7 +318,7 @@ impl Dumper<'_> {
                 let bytes = len - position;
                 self.report.invalid_bytes += bytes;
                 let reason = format!("{bytes} bytes are no whole entry of {entry_len}");
-                return (self.tell)(DumpItem::Invalid { position, bytes, reason, goes_on: false });
+                return (self.write)(DumpItem::Invalid { position, bytes, reason, goes_on: false });
             }
             each(self, position, &bytes[..whole])?;
             position += whole as u64;
@@ -325,14 +327,14 @@ impl Dumper<'_> {
     }
 }
 
-/// Writes what [`dump`] tells as the lines of `kafka-dump-log`.
+/// Writes what [`dump`] hands out as the lines of `kafka-dump-log`.
 #[derive(Debug)]
 pub struct DumpText<W> {
     out: W,
     path: String,
     name: String,
     data: bool,
-    /// Nothing was told yet.
+    /// Nothing was written yet.
     is_empty: bool,
 }
 
@@ -354,7 +356,7 @@ impl<W: Write> DumpText<W> {
     ///
     /// # Errors
     /// Those of the writer.
-    pub fn tell(&mut self, item: &DumpItem<'_>) -> io::Result<()> {
+    pub fn write(&mut self, item: &DumpItem<'_>) -> io::Result<()> {
         self.is_empty = false;
         match item {
             DumpItem::Batch { position, batch, is_valid } => self.batch(*position, batch, *is_valid),
@@ -388,7 +390,7 @@ impl<W: Write> DumpText<W> {
         }
     }
 
-    /// Ends the file. Of an offset index without entries that is told, as Kafka's tool does.
+    /// Ends the file. That an offset index has no entries is written, as by Kafka's tool.
     ///
     /// # Errors
     /// Those of the writer.
@@ -473,7 +475,7 @@ impl<W: Write> DumpText<W> {
     }
 }
 
-/// Writes bytes as text, with a replacement character in the place of what is none, piece by piece: a value may be as
+/// Writes bytes as text, with a replacement character in place of what is none, piece by piece: a value may be as
 /// large as memory allows once.
 fn write_lossy(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     for chunk in bytes.utf8_chunks() {

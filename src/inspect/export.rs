@@ -84,9 +84,9 @@ pub fn export_directory(path: impl AsRef<std::path::Path>) -> Result<Arc<dyn Sto
 /// `partition.metadata`. The broker's topic has to exist and have that id, the broker be stopped, and its
 /// `.kafka_cleanshutdown` be removed.
 ///
-/// Works beside a live writer: the log ends where its last valid batch ends. A batch that reaches over the log start
+/// Works next to a live writer: the log ends where its last valid batch ends. A batch that reaches over the log start
 /// or an end of `range` is written again with the records inside; one of a transactional or idempotent producer is
-/// exported whole. Damage is left out and told in the report.
+/// exported whole. Damage is left out and named in the report.
 ///
 /// # Errors
 /// [`Error::Storage`], with `AlreadyExists` where `target` has such a directory already, or one with `.part` behind its
@@ -95,7 +95,7 @@ pub fn export_directory(path: impl AsRef<std::path::Path>) -> Result<Arc<dyn Sto
 /// name.
 ///
 /// # Durability
-/// On return, the directory is on the medium.
+/// On return, the directory is on the disk.
 pub fn export_partition(
     storage: &Arc<dyn Storage>,
     name: &TopicPartition,
@@ -164,7 +164,7 @@ impl Export {
     pub fn records(
         &mut self,
         name: &TopicPartition,
-        tell: &mut dyn FnMut(&Record<'_>, TimestampType) -> io::Result<()>,
+        each: &mut dyn FnMut(&Record<'_>, TimestampType) -> io::Result<()>,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<ExportReport> {
         let (storage, range) = (Arc::clone(&self.storage), self.range);
@@ -174,7 +174,7 @@ impl Export {
         };
         let bytes_total = attached.log.size().map_or(0, |(_, bytes)| bytes);
         let mut report = ExportReport::default();
-        let (mut told, mut exchanged, mut doubted) = (0, 0, None);
+        let (mut reported, mut exchanged, mut doubted) = (0, 0, None);
         loop {
             let batch = match attached.reader.next_batch() {
                 Ok(Some(batch)) => batch,
@@ -205,7 +205,7 @@ impl Export {
                     attached.reader.seek(OffsetSpec::Offset(log_start_offset))?;
                     continue;
                 }
-                // The end, or a truncation took back what was to come.
+                // The end, or a truncation removed what was to come.
                 Ok(None) | Err(Error::OffsetOutOfRange { .. } | Error::FencedLeaderEpoch { .. }) => {
                     self.lose_hidden(&mut report, name)?;
                     return Ok(report);
@@ -249,8 +249,8 @@ impl Export {
             match records {
                 Ok(records) => {
                     let kind = batch.view().timestamp_type();
-                    let mut tell = |record: &Record<'_>| tell(record, kind);
-                    give(records.flatten(), range.until, &mut report, &mut tell)
+                    let mut each = |record: &Record<'_>| each(record, kind);
+                    give(records.flatten(), range.until, &mut report, &mut each)
                         .map_err(Error::storage("export", &name.to_string()))?;
                 }
                 Err(error) => {
@@ -261,10 +261,10 @@ impl Export {
             }
             report.batches += u64::from(report.records > before);
             report.bytes += batch.bytes().len() as u64;
-            if report.bytes - told >= PROGRESS_BYTES {
-                told = report.bytes;
-                let bytes_total = bytes_total.max(told);
-                if progress(Progress { bytes_done: told, bytes_total }).is_break() {
+            if report.bytes - reported >= PROGRESS_BYTES {
+                reported = report.bytes;
+                let bytes_total = bytes_total.max(reported);
+                if progress(Progress { bytes_done: reported, bytes_total }).is_break() {
                     return Err(interrupted(name));
                 }
             }
@@ -399,7 +399,7 @@ impl<'a> Part<'a> {
             range: ExportRange { from: range.from.max(facts.log_start()), ..range },
             progress,
             bytes_done: 0,
-            bytes_told: 0,
+            bytes_reported: 0,
             bytes_total,
             report: ExportReport::default(),
             decompressor: range.decompressed_bytes_max.map_or_else(Decompressor::default, Decompressor::new),
@@ -452,7 +452,7 @@ struct Exporter<'a> {
     range: ExportRange,
     progress: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
     bytes_done: u64,
-    bytes_told: u64,
+    bytes_reported: u64,
     bytes_total: u64,
     report: ExportReport,
     decompressor: Decompressor,
@@ -761,10 +761,10 @@ impl Exporter<'_> {
 
     fn advance(&mut self, bytes: u64) -> Result<()> {
         self.bytes_done += bytes;
-        if self.bytes_done - self.bytes_told < PROGRESS_BYTES {
+        if self.bytes_done - self.bytes_reported < PROGRESS_BYTES {
             return Ok(());
         }
-        self.bytes_told = self.bytes_done;
+        self.bytes_reported = self.bytes_done;
         let bytes_total = self.bytes_total.max(self.bytes_done);
         match (self.progress)(Progress { bytes_done: self.bytes_done, bytes_total }) {
             ControlFlow::Continue(()) => Ok(()),
@@ -787,23 +787,23 @@ fn interrupted(name: &TopicPartition) -> Error {
     Error::storage("export", &name.to_string())(io::ErrorKind::Interrupted.into())
 }
 
-/// Reads one log as an attached reader does and gives every record of `range` to `tell`, in order, with the kind of its
+/// Reads one log as an attached reader does and gives every record of `range` to `each`, in order, with the kind of its
 /// timestamp.
 ///
-/// Works beside a live writer, up to where the log ended when it was come to. Damage is passed over and told in the
+/// Works next to a live writer, up to where the log ended when it was come to. Damage is passed over and named in the
 /// report.
 ///
 /// # Errors
-/// [`Error::UnknownTopicOrPartition`]; [`Error::Storage`], with whatever `tell` answered, or with `Interrupted` where
+/// [`Error::UnknownTopicOrPartition`]; [`Error::Storage`], with an error of `each`, or with `Interrupted` where
 /// `progress` stopped it.
 pub fn export_records(
     storage: &Arc<dyn Storage>,
     name: &TopicPartition,
     range: ExportRange,
-    tell: &mut dyn FnMut(&Record<'_>, TimestampType) -> io::Result<()>,
+    each: &mut dyn FnMut(&Record<'_>, TimestampType) -> io::Result<()>,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<ExportReport> {
-    Export::new(storage, range)?.records(name, tell, progress)
+    Export::new(storage, range)?.records(name, each, progress)
 }
 
 /// A log attached to, and a reader that stands in it.
@@ -817,10 +817,10 @@ fn give<'r>(
     records: impl Iterator<Item = Record<'r>>,
     until: Offset,
     report: &mut ExportReport,
-    tell: &mut dyn FnMut(&Record<'_>) -> io::Result<()>,
+    each: &mut dyn FnMut(&Record<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
     for record in records.take_while(|record| record.offset < until) {
-        tell(&record)?;
+        each(&record)?;
         report.records += 1;
         let first = report.offsets.map_or(record.offset, |(first, _)| first);
         report.offsets = Some((first, record.offset + 1));

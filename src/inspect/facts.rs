@@ -127,7 +127,7 @@ impl StoreFacts {
         }
     }
 
-    /// The store was closed cleanly, as far as the checkpoint can tell.
+    /// The store was closed cleanly, as far as the checkpoint says.
     pub(super) fn clean(&self) -> bool {
         self.agree && self.newest.as_ref().is_some_and(|checkpoint| checkpoint.clean)
     }
@@ -254,7 +254,7 @@ impl LogFacts {
     }
 }
 
-/// Whether `boot_id` is the boot that the machine is in, where the storage can tell.
+/// Whether `boot_id` is the boot that the machine is in, where the storage knows it.
 fn is_boot(storage: &dyn Storage, boot_id: [u8; 16]) -> bool {
     boot_id == storage.boot_id() && boot_id != [0; 16]
 }
@@ -296,7 +296,7 @@ impl Listing {
 
     fn with(storage: &dyn Storage, dir: &str, wrong: impl Fn(&[Offset]) -> Vec<Misnamed>) -> Result<Listing> {
         let names = storage.read_dir(dir).map_err(Error::storage("list", dir))?;
-        // As the engine: a directory in the place of a segment is a segment that cannot be opened.
+        // As the engine: a directory in place of a segment is a segment that cannot be opened.
         let is_listed = |entry: &DirEntry| !entry.is_dir || file_names::parse_log_file(&entry.name).is_some();
         let names: Vec<DirEntry> = names.into_iter().filter(is_listed).collect();
         let misnamed = wrong(&SegmentFiles::new(&names, &[]).bases);
@@ -342,7 +342,8 @@ pub(super) fn list_logs(storage: &dyn Storage) -> Result<(Vec<TopicPartition>, V
 
 /// How many bytes at the start of a `.cut` file are in the log still. Recovery keeps valid batches aside by renaming
 /// the whole segment, of which the log goes on with a copy up to the position in the new name; all else is a copy of
-/// what stood from that position on. The whole segment is told by its first batch, which has the offset that names it.
+/// what stood from that position on. The whole segment is recognised by its first batch, which has the offset that
+/// names it.
 pub(super) fn kept_before(file: &dyn StorageFile, len: u64, path: &str) -> Result<u64> {
     let name = path.rsplit('/').next().unwrap_or(path);
     let position = file_names::cut_file_position(name).map_or(0, u64::from);

@@ -15,9 +15,9 @@ use crate::storage::{LOCK_FILE, Storage};
 /// `source` is a directory with partition directories, as a stopped broker or
 /// [`export_partition`](super::export_partition) leaves them, or another data directory. Every record keeps its offset.
 ///
-/// As an export does, it writes batches as they are but for the leader epoch, which is 0 in all of them, and indexes
-/// anew; damage is left out and told in the reports. The next open for writing takes the partitions over, as any that a
-/// broker wrote: until the topic is altered, retention deletes nothing of it.
+/// As an export does, it writes batches as they are but for the leader epoch, which is 0 in all of them, and new
+/// indexes; damage is left out and named in the reports. The next open for writing takes the partitions over, as any
+/// that a broker wrote: until the topic is altered, retention deletes nothing of it.
 ///
 /// # Errors
 /// [`Error::DataDirLocked`] where another process has the store open for writing; [`Error::Storage`], with
@@ -27,7 +27,7 @@ use crate::storage::{LOCK_FILE, Storage};
 /// while several partitions get their names may leave some of them, each whole.
 ///
 /// # Durability
-/// On return, the partitions are on the medium.
+/// On return, the partitions are on the disk.
 ///
 /// # Concurrency
 /// Holds the lock of the data directory. `source` may have a live writer.

@@ -16,28 +16,28 @@ use crate::storage::Storage;
 
 /// Indexes that are perhaps being written are waited for so often in one log.
 const PAUSES_MAX: u32 = 8;
-/// Progress is told every so many bytes.
+/// Progress is reported every so many bytes.
 const METER_BYTES: u64 = 1 << 20;
 
 pub(super) struct Meter<'a> {
     progress: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
     pub(super) bytes_done: u64,
     bytes_total: u64,
-    told: u64,
+    reported: u64,
 }
 
 impl<'a> Meter<'a> {
     pub(super) fn new(progress: &'a mut dyn FnMut(Progress) -> ControlFlow<()>, bytes_total: u64) -> Meter<'a> {
-        Meter { progress, bytes_done: 0, bytes_total, told: 0 }
+        Meter { progress, bytes_done: 0, bytes_total, reported: 0 }
     }
 
     pub(super) fn advance(&mut self, bytes: u64) -> Result<()> {
         self.bytes_done += bytes;
-        if self.bytes_done.abs_diff(self.told) >= METER_BYTES { self.tell() } else { Ok(()) }
+        if self.bytes_done.abs_diff(self.reported) >= METER_BYTES { self.report() } else { Ok(()) }
     }
 
-    pub(super) fn tell(&mut self) -> Result<()> {
-        self.told = self.bytes_done;
+    pub(super) fn report(&mut self) -> Result<()> {
+        self.reported = self.bytes_done;
         let progress = Progress { bytes_done: self.bytes_done, bytes_total: self.bytes_total.max(self.bytes_done) };
         match (self.progress)(progress) {
             ControlFlow::Continue(()) => Ok(()),
@@ -65,7 +65,7 @@ pub(super) struct PassedOver {
 /// One log being checked.
 pub(super) struct LogCheck<'a, 'p> {
     pub(super) storage: &'a Arc<dyn Storage>,
-    /// What changes now is told as it is.
+    /// What changes now is reported as it is.
     pub(super) is_last_attempt: bool,
     /// Of each segment, the offsets from its base to behind its last batch.
     pub(super) covered: Vec<(Offset, Offset)>,
@@ -75,9 +75,8 @@ pub(super) struct LogCheck<'a, 'p> {
     pub(super) passed: Vec<PassedOver>,
     /// What the last batch of the segment before says its epoch is; `None` behind damage.
     pub(super) epoch_before: Option<LeaderEpoch>,
-    /// A segment of it cannot be opened or is longer than one can be, or messages of format 0 or 1 are in it: whatever
-    /// else is found, nothing is
-    /// done to it.
+    /// A segment of it cannot be opened or is longer than one can be, or messages of format 0 or 1 are in it. Nothing
+    /// is done to it, no matter what else is found.
     pub(super) is_left_alone: bool,
     /// So often the check may still wait for an index that is perhaps being written.
     pub(super) pauses_left: u32,

@@ -2,14 +2,14 @@
 //! elsewhere.
 //!
 //! * [`check`] looks at every byte and says what is wrong and where (`edgelog fsck`).
-//! * [`dump`] tells what one file holds, as `kafka-dump-log` does (`edgelog dump`).
+//! * [`dump`] shows what one file holds, as `kafka-dump-log` does (`edgelog dump`).
 //! * [`repair`] makes a damaged store whole again, and [`salvage`] looks for records in what it kept aside (`edgelog
 //!   repair`).
 //! * [`export_partition`] and [`export_records`] take logs elsewhere (`edgelog export`), and
 //!   [`import_partitions`] takes them in (`edgelog import`).
 //!
 //! All but [`repair`], [`salvage`] and [`import_partitions`] only read, take no lock, and work next to a live writer.
-//! They read by system calls, never through maps, in stretches of bounded size: a bad medium is an error and never a
+//! They read by system calls, never through maps, in stretches of bounded size: a bad disk is an error and never a
 //! signal, and memory does not grow with the files.
 //!
 //! ```

@@ -7,7 +7,7 @@
 //! 2. the checkpoint says, in both slots, that the store is in use: the next open recovers, and raises every log's
 //!    epoch;
 //! 3. segments with damage are rewritten, each swapped in whole: good batches as they were, wrong epochs and base
-//!    offsets put right, and a batch without records in the place of what is lost; the damaged bytes are kept in
+//!    offsets put right, and a batch without records in place of what is lost; the damaged bytes are kept in
 //!    `.cut` files;
 //! 4. indexes that do not hold are rebuilt;
 //! 5. the checkpoint gets the recovery points' new places;
@@ -75,15 +75,15 @@ pub struct RepairReport {
 /// Makes the store on `storage` whole again: see the [module](super) and `edgelog repair`.
 ///
 /// What is lost stays lost, and readers pass over it: in its place stands a batch without records, and the damaged
-/// bytes are kept in a `.cut` file beside the segment ([`salvage`] looks for records in it). With `dry_run` nothing is
+/// bytes are kept in a `.cut` file next to the segment ([`salvage`] looks for records in it). With `dry_run` nothing is
 /// changed, and the report says what would be done.
 ///
 /// # Errors
-/// [`Error::DataDirLocked`] where somebody writes the store; [`Error::Storage`]; those of [`check`](super::check()).
+/// [`Error::DataDirLocked`] where a process writes the store; [`Error::Storage`]; those of [`check`](super::check()).
 /// The store is then in a state that the next open, or another repair, makes good.
 ///
 /// # Durability
-/// On return, everything that was done is on the medium.
+/// On return, everything that was done is on the disk.
 pub fn repair(
     storage: &Arc<dyn Storage>,
     selection: &Selection,
@@ -193,8 +193,8 @@ fn open_and_close(storage: &Arc<dyn Storage>) -> Result<RecoveryReport> {
     Ok(recovery)
 }
 
-/// What the engine builds in memory alone is written here: indexes of a segment that it recovered and nobody appended
-/// to.
+/// What the engine builds in memory alone is written here: indexes of a segment that it recovered and that got no
+/// appends.
 fn rebuild_missing_indexes(
     storage: &Arc<dyn Storage>,
     selection: &Selection,
@@ -362,7 +362,7 @@ fn repair_log(
     let facts = &plan.facts;
     // What lies above is recovery's to judge.
     let point = facts.recovery_point().unwrap_or(Offset(0));
-    let mut tell = |file: String, text: String| {
+    let mut report = |file: String, text: String| {
         actions.push(RepairAction { log: Some(plan.facts.name.clone()), file, text });
     };
     for segment in &plan.segments {
@@ -374,16 +374,16 @@ fn repair_log(
                 saved.durable = DurablePoint { offset: point, base_offset: segment.base_offset, position };
             }
             for text in in_words(&done) {
-                tell(path.clone(), text);
+                report(path.clone(), text);
             }
             for passed in plan.passed_over.iter().filter(|passed| passed.path == path) {
                 let offsets = offsets_in_words(passed.lost.0, passed.lost.1);
-                tell(path.clone(), format!("{offsets} are lost to readers: {PASSED_OVER}"));
+                report(path.clone(), format!("{offsets} are lost to readers: {PASSED_OVER}"));
             }
         }
         rebuild_indexes(storage, facts, segment)?;
         if segment.indexes {
-            tell(file_names::index_file(&facts.dir, segment.base_offset), "rebuilt the segment's indexes".to_owned());
+            report(file_names::index_file(&facts.dir, segment.base_offset), "rebuilt the segment's indexes".to_owned());
         }
     }
     Ok(())
@@ -438,11 +438,11 @@ pub struct SalvageReport {
 /// know. The file is then renamed to end in `.salvaged`, so that it is not taken twice by mistake.
 ///
 /// # Errors
-/// [`Error::DataDirLocked`] where somebody writes the store, [`Error::UnknownTopicOrPartition`], [`Error::Storage`],
+/// [`Error::DataDirLocked`] where a process writes the store, [`Error::UnknownTopicOrPartition`], [`Error::Storage`],
 /// and those of appending.
 ///
 /// # Durability
-/// On return, the records are on the medium.
+/// On return, the records are on the disk.
 pub fn salvage(storage: &Arc<dyn Storage>, path: &str) -> Result<SalvageReport> {
     let name = path.split_once('/').and_then(|(dir, name)| {
         file_names::parse_cut_file(name)?;

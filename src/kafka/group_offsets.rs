@@ -238,7 +238,7 @@ mod tests {
         let found = fetch(&mut Coordinators::default(), &mut brokers, &["a", "b", "c"], false);
         assert_eq!(found.len(), 3);
         assert!(found.values().all(|offsets| offsets.as_ref().is_err_and(KafkaError::is_retriable)), "{found:?}");
-        let is_told = |offsets: &Result<_>| matches!(offsets, Err(KafkaError::Connection { .. }));
-        assert_eq!(found.values().filter(|offsets| is_told(offsets)).count(), 1, "{found:?}");
+        let is_connection_error = |offsets: &Result<_>| matches!(offsets, Err(KafkaError::Connection { .. }));
+        assert_eq!(found.values().filter(|offsets| is_connection_error(offsets)).count(), 1, "{found:?}");
     }
 }

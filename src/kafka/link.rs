@@ -5,7 +5,7 @@
 //! On a line whose connections live for a minute, a request that takes longer to send never gets an answer. So none is
 //! larger than half of what connections carried lately; each answer is progress, and lets the next one grow. Lifetimes
 //! of connections scatter as widely as they are long (those of a line that fails at random are exponentially
-//! distributed), so it takes several deaths to tell what one carries: bytes that were acknowledged, by deaths, where
+//! distributed), so it takes several deaths to know what one carries: bytes that were acknowledged, by deaths, where
 //! each death lets what was before count three quarters.
 //!
 //! At first nothing is known of a line but its round trips. Where they are long, it begins with little, and as much as
@@ -135,7 +135,7 @@ impl LinkEstimator {
     /// `oldest` bytes, sent so long ago. Some part of them went through: where it is not known how much does in a
     /// second, a part of the first one.
     pub(super) fn died(&self, in_flight: usize, oldest: usize, since: Duration) {
-        // Small requests die on connections that carry no others, and tell nothing of what those would have carried.
+        // Small requests die on connections that carry no others, and say nothing of what those would have carried.
         if in_flight <= SMALL_BYTES {
             return;
         }

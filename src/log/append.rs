@@ -60,7 +60,7 @@ impl Log {
     /// any error but those about the record, the record may still be found when the log is reopened.
     ///
     /// # Durability
-    /// With `flush.messages=1` (the default) the record is on the medium when this returns.
+    /// With `flush.messages=1` (the default) the record is on the disk when this returns.
     ///
     /// # Concurrency
     /// Any thread; appends of several threads share one flush.
@@ -401,7 +401,7 @@ impl LogShared {
         let before = self.epochs.read().clone();
         self.epochs.write().assign(epoch, appender.next_offset);
         if let Err(error) = self.host()?.checkpoint() {
-            // Nobody is told an epoch that a power cut could give out once more.
+            // An epoch that a power cut could give out once more is not reported.
             *self.epochs.write() = before;
             return Err(error);
         }

@@ -1,4 +1,4 @@
-//! A log that another process writes: its end is found by validating what stands there, not by being told.
+//! A log that another process writes: its end is found by validating what stands there. The writer does not report it.
 //!
 //! The attached process looks by `read_at`, since the writer trims its files and a probe through a map behind
 //! the end would raise SIGBUS. What was validated (length, CRC-32C, offset) is published exactly as an
@@ -150,8 +150,8 @@ fn identity_of(storage: &dyn Storage, segment: &Segment) -> Result<u64> {
 }
 
 impl LogShared {
-    /// Looks for what the writing process has appended since. `false` where there is nothing new, or nobody
-    /// to look for.
+    /// Looks for what the writing process has appended since. `false` where there is nothing new, or where this process
+    /// is the writer.
     pub(super) fn refresh(&self) -> Result<bool> {
         let Some(attached) = self.attached() else { return Ok(false) };
         let mut at = attached.attachment.lock();

@@ -47,11 +47,11 @@ pub(super) struct Attachment {
     pub(super) names_flushed: Option<Offset>,
     /// When a flush was asked for last, more was seen than is durable, and no healthy writer had the store open.
     pub(super) is_unvouched: bool,
-    /// A flush from here failed, and the writer has not settled it yet.
+    /// A flush from here failed, and the writer has not resolved it yet.
     pub(super) failed: Option<FailedFlush>,
 }
 
-/// A flush beside the writer that failed: what it was to make durable may never be, although the next one succeeds.
+/// A failed flush of an attached process: what it was to make durable may never be, although the next one succeeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FailedFlush {
     /// Nothing beyond this had been appended.

@@ -20,7 +20,7 @@ pub struct Batch {
     leader_epoch: LeaderEpoch,
     /// Where a compressed batch gets its buffer, and the bytes that it may take.
     pool: Option<(Arc<BufferPool>, usize)>,
-    /// The decompressed records, once somebody asked.
+    /// The decompressed records, once they were asked for.
     payload: OnceLock<PooledBuffer>,
 }
 

@@ -83,7 +83,7 @@ impl LogShared {
         };
         if let Some(file) = file {
             let path = segment.path();
-            // Whoever prepares room writes to the file's end; from here on nobody begins to.
+            // A thread that prepares room writes to the file's end. From here on none begins to.
             drop(writer.preparing.lock());
             let len = file.len().map_err(Error::storage("look at", &path))?;
             debug_assert!(len >= u64::from(position), "{path} of {len} bytes ends before its batches, at {position}");
@@ -139,7 +139,7 @@ impl LogShared {
         }
     }
 
-    /// Kafka's text files beside the segments: derived from the checkpoint, for Kafka's tools and for people.
+    /// Kafka's text files next to the segments: derived from the checkpoint, for Kafka's tools and for people.
     fn write_text_files(&self) {
         let epochs = self.epochs.read().to_string();
         let metadata = format!("version: 0\ntopic_id: {}", LogId::from_bytes(self.id));

@@ -2,7 +2,7 @@
 //!
 //! The order is the proof. The published end is read *first*; then every segment written since the recovery
 //! point is flushed, oldest first; then the directory, if a name in it is new; only then does the recovery
-//! point become that end. A flush runs beside the append lock, so what is appended meanwhile belongs to the
+//! point become that end. A flush runs outside of the append lock, so what is appended meanwhile belongs to the
 //! next one.
 
 use std::sync::Arc;
@@ -33,7 +33,7 @@ impl Log {
     /// read-only until the store is opened again.
     ///
     /// # Durability
-    /// On return, all records with offsets below the log end offset at the call are on the medium.
+    /// On return, all records with offsets below the log end offset at the call are on the disk.
     pub fn flush(&self) -> Result<()> {
         self.shared.check_alive()?;
         self.shared.flush_until(self.shared.log_end_offset.load(Ordering::Acquire))
@@ -59,12 +59,12 @@ impl Log {
     /// truncates or deletes them on purpose.
     ///
     /// # Concurrency
-    /// Any thread. The writing process does not wait for an attached one, but for the medium that both write to.
+    /// Any thread. The writing process does not wait for an attached one, but for the disk that both write to.
     pub fn flush_up_to(&self, offset: Offset) -> Result<Offset> {
         let log = &*self.shared;
         log.check_alive()?;
         if let Some(attached) = log.attached() {
-            return log.flush_beside(attached, offset);
+            return log.flush_attached(attached, offset);
         }
         log.flush_until(offset.min(log.log_end_offset.load(Ordering::Acquire)))?;
         Ok(log.recovery_point.load(Ordering::Acquire))
@@ -81,7 +81,7 @@ impl Drop for FlushPause<'_> {
     }
 }
 
-/// Ends a flush that panicked: nobody knows what it flushed, and nobody may wait for it.
+/// Ends a flush that panicked: what it flushed is not known, and no thread may wait for it.
 struct Unwound<'a>(&'a LogShared, &'a Writer);
 
 impl Drop for Unwound<'_> {

@@ -24,8 +24,8 @@ impl Log {
         &self.shared.name
     }
 
-    /// The log's identity: made with the log, never changed, told from every other log's by chance (128
-    /// random bits).
+    /// The log's identity: made with the log, never changed, and different from every other log's by chance (128 random
+    /// bits).
     pub fn id(&self) -> [u8; 16] {
         self.shared.id
     }

@@ -20,18 +20,19 @@ pub(crate) trait LogHost: Send + Sync + fmt::Debug {
     /// What the checkpoint says of a log now: another process writes it.
     fn read_saved(&self, name: &TopicPartition) -> Result<Option<SavedLog>>;
 
-    /// Attached: whether a process of this machine, in this boot of it, has the store open for writing, and has told of
-    /// every log that it could not write or flush.
+    /// Attached: whether a process of this machine, in this boot of it, has the store open for writing, and has raised
+    /// the flag of every log that it could not write or flush.
     fn has_healthy_writer(&self) -> Result<bool>;
 
     /// Attached: makes the checkpoint and the names in the data directory durable as they are now.
-    fn flush_beside(&self) -> Result<()>;
+    fn flush_attached(&self) -> Result<()>;
 
-    /// Takes back that attached processes may rely on this one: one of its logs has failed, and that could not be told.
+    /// From now on attached processes do not rely on this one: one of its logs has failed, and its flag could not be
+    /// raised.
     fn distrust(&self);
 
     /// The first offset of a log that a holder still needs: from there on, nothing is deleted for its age. `None` where
-    /// nobody needs any.
+    /// no holder needs any.
     fn held_from(&self, name: &TopicPartition, id: LogId) -> Result<Option<Offset>>;
 
     /// The ids of each named producer of the store: the first one names it for good.

@@ -5,7 +5,7 @@
 //! 1. One appender at a time, under `appender`; the bytes it writes lie behind every published end.
 //! 2. Readers take no lock but a short one on the list of segments. They see a batch only after its segment's
 //!    length and then an end offset were published, each with Release.
-//! 3. One flush at a time, beside the appender, never under its lock.
+//! 3. One flush at a time, in parallel with the appender, never under its lock.
 //! 4. Bytes below a published end never change. Truncation swaps files and counts up `generation`.
 //! 5. Locks are taken in this order: flush state, appender, segments, a segment's indexes. The appender's
 //!    lock is never held while waiting for a flush.
@@ -14,10 +14,10 @@
 mod append;
 mod atomic_offset;
 mod attach;
+mod attached_flush;
 mod attachment;
 mod batch;
 mod batch_builder;
-mod beside;
 mod close;
 mod encode;
 mod flush;

@@ -1,5 +1,5 @@
-//! Room for a writer that asked for it, reserved and prepared beside it by housekeeping, and the file of the segment
-//! that comes next.
+//! Room for a writer that asked for it, reserved and prepared by housekeeping at the same time, and the file of the
+//! segment that comes next.
 
 use std::sync::Arc;
 
@@ -85,7 +85,7 @@ impl LogShared {
         let file = self.storage.open(&path, Access::CreateNew).map_err(Error::storage("create", &path))?;
         let room = segment_bytes.min(FIRST_ROOM_MAX);
         if file.reserve(u64::from(room)).is_err() {
-            // No room ahead of need is no error: whoever needs it will say so.
+            // No room ahead of need is no error: the append that needs it reports the error.
             let _ = self.storage.remove_file(&path);
             return Ok(());
         }

@@ -101,7 +101,7 @@ pub struct Reader {
     resumed: Option<Place>,
     /// Records of a transaction in doubt that reading stays at, and the place behind them.
     in_doubt: Option<(LostRange, Option<Place>)>,
-    /// What is polled in the place of waiting, once somebody asked for it.
+    /// What is polled instead of waiting, once it was asked for.
     signal: Option<Signal>,
 }
 
@@ -294,8 +294,8 @@ impl Reader {
         Ok(self.signal.insert(signal).descriptor())
     }
 
-    /// At the end, before saying so: has the descriptor, where there is one, tell what comes next. Whether it has come
-    /// already.
+    /// At the end, before saying so: arms the descriptor, if there is one, for what comes next. Returns whether it has
+    /// come already.
     #[inline]
     fn has_more_after_arming(&mut self) -> Result<bool> {
         let position = self.waits_at();
@@ -443,7 +443,7 @@ impl Reader {
     /// where it cannot.
     fn at_end_of_bound(&mut self) -> Result<bool> {
         if let Err(error) = self.log.check_alive() {
-            // What was appended between the look at the bound and the close is read before the end is told.
+            // What was appended between the look at the bound and the close is read before the end is reported.
             return if self.position < self.bound() { Ok(true) } else { Err(error) };
         }
         if self.generation != self.log.generation.load(Ordering::Acquire) {
@@ -464,7 +464,7 @@ impl Reader {
 
     /// The list of segments is another one since a truncation: stands the position in the same history still?
     fn look_again(&mut self) -> Result<()> {
-        // An attached log that begins anew is looked at again from the start of a segment: waits until that is done.
+        // An attached log that begins again is looked at again from the start of a segment: waits until that is done.
         self.log.refresh()?;
         self.generation = self.log.generation.load(Ordering::Acquire);
         (self.place, self.resumed, self.in_doubt) = (None, None, None);

@@ -1,4 +1,4 @@
-//! Opening a log after any stop: finds the end, makes it durable, fences what a crash took back.
+//! Opening a log after any stop: finds the end, makes it durable, fences what a crash removed.
 //!
 //! After a clean close the checkpoint says it all, and opening looks at nothing but the directory's names and
 //! the active segment's length. After any other stop:
@@ -53,10 +53,10 @@ pub use report::{CutTail, LogRecovery};
 /// more (an imported log) are made when a reader comes there.
 const STALE_INDEXES_MAX: usize = 32;
 /// Of so many of these the files are opened, to see that they are whole; of the others their lengths are asked for. An
-/// open after a crash opens a few files, whatever the number of segments.
+/// open after a crash opens a few files, at any number of segments.
 const INDEXES_OPENED_MAX: usize = 5;
 
-/// Opens a log for writing, whatever the last stop left behind.
+/// Opens a log for writing, no matter how it was stopped.
 ///
 /// # Errors
 /// Only where the directory cannot be listed or a file in it not be opened at all.
@@ -240,8 +240,8 @@ impl Recovery<'_> {
             return Ok(false);
         }
         if !self.params.same_boot && !bug(Bug::KeepTheEpochOverABoot) {
-            // An epoch never spans two boots: a clock that was wrong is told from one that was set. It lasts, with the
-            // mark, before the first batch of it.
+            // An epoch never spans two boots. That distinguishes a clock that was wrong from one that was set. It
+            // lasts, with the mark, before the first batch of it.
             self.raise_epoch(at.offset, false);
         }
         let segments: Vec<_> =
@@ -370,7 +370,7 @@ impl Recovery<'_> {
             *self.writer.durable.lock() = saved_point;
             let known = saved_point.offset.clamp(start.min(end), end);
             self.log.recovery_point.store(known, Ordering::Release);
-            // Nor is served what a power cut could take back.
+            // Nor is served what a power cut could remove.
             self.log.high_watermark.store(known, Ordering::Release);
         }
         Ok(())
@@ -390,7 +390,7 @@ impl Recovery<'_> {
     }
 
     /// Of the last segment, whose batches end at `position`, and of sealed ones: the crash may have come before the
-    /// indexes of what was sealed last were written, or reached the medium.
+    /// indexes of what was sealed last were written, or reached the disk.
     fn mark_stale_indexes(&self, segments: &[Arc<Segment>], position: Position) {
         let Some((active, sealed)) = segments.split_last() else { return };
         if position > 0 || active.has_index_files() {
@@ -428,7 +428,7 @@ impl Recovery<'_> {
 
     /// The recovery point was the very end of this segment: what room it still has was never given back.
     fn trim_at_point(&mut self, sealed: &mut Arc<Segment>, position: Position) -> Result<()> {
-        // No further than the file reaches, whatever a medium that lied has made of it.
+        // No further than the file reaches: a disk that lied may have lost its end.
         let position = position.min(sealed.len()?);
         self.trim_sealed(sealed, position)?;
         if let Err(error) = sealed.trim_and_flush() {
@@ -786,7 +786,7 @@ impl Recovery<'_> {
         let file = segment.file().map_err(|e| io::Error::other(e.to_string()))?;
         let len = segment.len().map_err(|e| io::Error::other(e.to_string()))?;
         if self.params.same_boot && from < len && !bug(Bug::RecoverByFlushAlone) {
-            file.write_anew(u64::from(from)..u64::from(len))?;
+            file.rewrite(u64::from(from)..u64::from(len))?;
         }
         if segment.is_untrimmed() {
             return segment.trim_and_flush().map_err(|e| io::Error::other(e.to_string()));
@@ -794,7 +794,7 @@ impl Recovery<'_> {
         file.flush()
     }
 
-    /// A crash may have taken records back that somebody has seen: what comes now is another history.
+    /// A crash may have removed records that a reader has seen: what comes now is another history.
     fn raise_epoch(&self, end: Offset, is_new: bool) {
         if bug(Bug::KeepTheEpoch) && !is_new {
             return;

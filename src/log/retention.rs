@@ -1,5 +1,4 @@
-//! Retention and the rest of a log's housekeeping: what happens beside appends, in the store's thread or its
-//! `tick`.
+//! Retention and the rest of a log's housekeeping: all work other than appends, in the store's thread or its `tick`.
 
 use std::sync::Arc;
 
@@ -45,7 +44,7 @@ impl Log {
     /// cannot be written.
     ///
     /// # Durability
-    /// On return, the new log start offset is on the medium.
+    /// On return, the new log start offset is on the disk.
     pub fn delete_records_before(&self, offset: Offset) -> Result<Offset> {
         let log = &self.shared;
         log.check_writable()?;

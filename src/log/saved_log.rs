@@ -2,7 +2,7 @@
 //!
 //! Two judges, both without I/O. [`SavedLog::make_possible`] knows the numbers alone: the checkpoint's writer and its
 //! reader ask it, so that what the one writes the other takes. [`SavedLog::supported_by`] knows which segments there
-//! are: whoever opens, attaches or checks a log asks it before anything is computed from what was saved.
+//! are: code that opens, attaches or checks a log asks it before anything is computed from what was saved.
 
 use edgelog_core::limits::UNFLUSHED_SEGMENTS_MAX;
 use edgelog_core::{EpochEntry, EpochTable, OFFSET_MAX, Offset, Position};
@@ -47,8 +47,7 @@ pub(crate) struct SavedLog {
 
 impl SavedLog {
     /// Takes out what no log comes to, and says what that was. The identity always stays; an offset that is taken out
-    /// is
-    /// one that the segments have to tell.
+    /// has to be found in the segments.
     pub(crate) fn make_possible(&mut self) -> Vec<String> {
         let mut odd = Vec::new();
         let is_possible = |offset: Offset| (Offset(0)..=OFFSET_MAX).contains(&offset);
@@ -299,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_checkpoint_does_not_know_the_segments_tell() {
+    fn what_the_checkpoint_does_not_know_the_segments_give() {
         let mut log = changed(|log| {
             log.durable.offset = Offset::MIN;
             log.log_start_offset = Offset::MIN;

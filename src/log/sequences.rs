@@ -151,7 +151,7 @@ impl Log {
     /// yet, one is written.
     ///
     /// # Errors
-    /// Those of the medium; [`Error::Storage`] where the file has no valid slot.
+    /// Those of the disk; [`Error::Storage`] where the file has no valid slot.
     ///
     /// # Concurrency
     /// No batch of the producer is appended meanwhile, which is the caller's to see to.

@@ -97,7 +97,7 @@ pub(crate) struct LogShared {
     pub(super) recovery_point: AtomicOffset,
     /// See [`Continuation::unbroken_from`]; `Offset::MAX` where it is not known.
     pub(super) unbroken_from: AtomicOffset,
-    /// Counts truncations: whoever remembers a segment looks again when it changed.
+    /// Counts truncations: code that keeps a segment looks again when it changed.
     pub(super) generation: AtomicU64,
     pub(super) wake: Wake,
     /// Files whose names are wrong, as an attached process knows them.
@@ -376,7 +376,7 @@ impl LogShared {
         }
     }
 
-    /// Makes the log read-only for good: a write or flush failed, and what is on the medium is not known any
+    /// Makes the log read-only for good: a write or flush failed, and what is on the disk is not known any
     /// more. A caller that holds a lock has taken a hold on its events before.
     pub(crate) fn fail(&self, reason: &str) {
         self.raise_flag();
@@ -396,8 +396,8 @@ impl LogShared {
         }
     }
 
-    /// Raises the log's flag: what was written and not flushed may never reach the medium, although a flush by somebody
-    /// else would succeed. Where that cannot be told of this log, nothing of the store is vouched for any more.
+    /// Raises the log's flag: what was written and not flushed may never reach the disk, although a flush by another
+    /// process would succeed. Where this flag cannot be raised, nothing of the store is vouched for any more.
     fn raise_flag(&self) {
         if bug(Bug::KeepAFailureToOneself) {
             return;
@@ -415,7 +415,7 @@ impl LogShared {
         }
     }
 
-    /// The store is closed, and the next open recovers the log; or the writer has settled what failed here.
+    /// The store is closed, and the next open recovers the log; or the writer has resolved what failed here.
     pub(crate) fn lower_flag(&self) {
         self.failure_flags.lock().clear();
     }

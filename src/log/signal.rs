@@ -2,10 +2,10 @@
 //!
 //! # Invariants
 //!
-//! 1. The descriptor is readable from the moment it is made: nobody has looked yet.
-//! 2. It is made unreadable only by [`Signal::arm`], which the reader calls when it has found nothing, and which
-//!    looks once more after it: what was published before is found there, what is published later is told.
-//! 3. A signal that told is not armed: it tells once, and appenders pay for it no more until the reader has come
+//! 1. The descriptor is readable from the moment it is made: the reader has not looked yet.
+//! 2. It is made unreadable only by [`Signal::arm`], which the reader calls when it has found nothing, and which looks
+//!    once more after it: what was published before is found there, what is published later signals.
+//! 3. A signal that has fired is not armed: it fires once, and appenders pay for it no more until the reader has come
 //!    to its end again.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,7 +29,7 @@ use crate::sync::{Mutex, Ordering, Watcher};
 pub(super) enum Signal {
     /// Appenders of this process write to it.
     Event { event: Arc<Event>, watched: Option<(Weak<LogShared>, Arc<dyn Watcher>)> },
-    /// Nobody can: another process appends. It fires when it is time to look again.
+    /// No appender can: another process appends. It fires when it is time to look again.
     Timer { timer: OwnedFd, pause: Duration, position: Offset },
 }
 
@@ -80,8 +80,8 @@ impl Signal {
                 }
                 event.clear();
                 if log.has_news(position, up_to, generation) {
-                    // What ends the log is told by the next call, and has to be polled until then.
-                    event.tell();
+                    // What ends the log is reported by the next call, and has to be polled until then.
+                    event.fire();
                     return Ok(log.bound(up_to) > position || log.check_alive().is_err());
                 }
                 *event.wanted.lock() = Some(Wanted { log: Arc::downgrade(log), position, up_to, generation });
@@ -91,7 +91,7 @@ impl Signal {
                 Ok(false)
             }
             Signal::Timer { timer, pause, position: seen } => {
-                // Something was read since: whoever writes is at it.
+                // Something was read since: the writer is appending.
                 *pause = if *seen == position { (*pause * 2).min(POLL_MAX) } else { POLL_MIN };
                 *seen = position;
                 let failed = |error: rustix::io::Errno| Error::storage("set a timer", ".")(error.into());
@@ -124,25 +124,25 @@ fn fire_after(timer: &OwnedFd, pause: Duration) -> rustix::io::Result<()> {
 }
 
 impl Event {
-    fn tell(&self) {
+    fn fire(&self) {
         // Full is readable too.
         let _ = rustix::io::write(&self.descriptor, &1_u64.to_ne_bytes());
     }
 
     fn clear(&self) {
-        // Empty already: somebody read it, against the rule.
+        // Empty already: the program read it, against the rule.
         let _ = rustix::io::read(&self.descriptor, &mut [0; 8]);
     }
 }
 
 impl Watcher for Event {
-    fn tell_if_ready(&self) -> bool {
+    fn notify_if_ready(&self) -> bool {
         let wanted = self.wanted.lock();
         let ready = wanted.as_ref().is_none_or(|wanted| {
             wanted.log.upgrade().is_none_or(|log| log.has_news(wanted.position, wanted.up_to, wanted.generation))
         });
         if ready {
-            self.tell();
+            self.fire();
         }
         ready
     }

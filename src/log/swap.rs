@@ -57,7 +57,7 @@ pub(crate) fn fits_in(
 /// Puts those that fit in their places among the segments at `bases`, and returns what they were called.
 ///
 /// # Durability
-/// On return, the names are on the medium.
+/// On return, the names are on the disk.
 pub(super) fn put_in_place(
     storage: &dyn Storage,
     dir: &str,

@@ -14,10 +14,10 @@
 //! where it ended as the log grows. Each batch is held against its CRC, and damage is passed over as readers do it:
 //! what is not read cannot end a transaction.
 //!
-//! Damage may hide a marker. Of a transaction that is open there, the records before are in doubt, whatever follows:
-//! readers of committed records get them reported and not given out. What the same producer writes behind the damage is
-//! decided by the next marker, and neither holds back the other records. A marker whose key does not say what it is
-//! counts as damage to its producer's transaction alone.
+//! Damage may hide a marker. Of a transaction that is open there, the records before are in doubt, no matter what
+//! follows: readers of committed records get them reported and not given out. What the same producer writes behind the
+//! damage is decided by the next marker, and neither holds back the other records. A marker whose key does not say what
+//! it is counts as damage to its producer's transaction alone.
 
 use std::collections::{BTreeMap, HashMap};
 

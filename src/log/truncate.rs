@@ -23,18 +23,18 @@ use crate::storage::{Access, StorageFile, remove_if_there};
 use crate::sync::Ordering;
 
 impl Log {
-    /// Takes back all records from `offset` on; a batch that holds `offset` goes as a whole. Returns the new
+    /// Removes all records from `offset` on; a batch that holds `offset` goes as a whole. Returns the new
     /// log end offset.
     ///
-    /// The leader epoch rises: whoever saw the records that were taken back gets
-    /// [`Error::FencedLeaderEpoch`]. Batches that readers hold stay readable.
+    /// The leader epoch rises: a reader that saw the removed records gets [`Error::FencedLeaderEpoch`]. Batches that
+    /// readers hold stay readable.
     ///
     /// # Errors
     /// [`Error::OffsetOutOfRange`] below the log start or above the log end; [`Error::Storage`], and then the
     /// log is read-only until it is reopened; the errors of a log that cannot be written.
     ///
     /// # Durability
-    /// On return, the truncation is on the medium; cut short by a power cut, the log is a longer one of a
+    /// On return, the truncation is on the disk; cut short by a power cut, the log is a longer one of a
     /// fenced epoch.
     pub fn truncate_to(&self, offset: Offset) -> Result<Offset> {
         let log = &*self.shared;

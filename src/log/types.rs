@@ -88,7 +88,7 @@ pub enum Durability {
     /// Like [`Os`](Durability::Os), and the bytes are flushed within `flush.ms` (one second where the log has
     /// none).
     Interval,
-    /// After the bytes are on the medium (`acks=all`), the default. Concurrent appenders share one flush.
+    /// After the bytes are on the disk (`acks=all`), the default. Concurrent appenders share one flush.
     Sync,
 }
 

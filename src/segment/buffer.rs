@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::storage::Region;
 use crate::sync::Mutex;
 
-/// Buffers that nobody uses are kept up to this many.
+/// Unused buffers are kept up to this many.
 const FREE_BUFFERS_MAX: usize = 4;
 /// A buffer that grew beyond this is not kept.
 const KEPT_BYTES_MAX: usize = 2 << 20;

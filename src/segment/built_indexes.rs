@@ -79,7 +79,7 @@ pub(crate) fn write_indexes(storage: &dyn Storage, dir: &str, built: &BuiltIndex
     Ok(())
 }
 
-/// Whether a directory stands in the place of an index. It is not ours to remove: the log is read without the index.
+/// Whether a directory stands in place of an index. It is not ours to remove: the log is read without the index.
 fn is_dir(storage: &dyn Storage, path: &str) -> bool {
     storage.read_dir(path).is_ok()
 }

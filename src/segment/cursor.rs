@@ -142,7 +142,7 @@ impl Cursor {
     /// before (at `expected`, where that is known): at once where the log is `contiguous`, else anywhere behind.
     /// Returns where it stopped, which offset is to follow there, and where the last batch stands that it passed over.
     ///
-    /// Whatever is odd is left for [`batch`](Cursor::batch) to look at.
+    /// What is odd is left for [`batch`](Cursor::batch) to look at.
     pub(crate) fn hop(
         &mut self,
         segment: &Segment,
@@ -263,7 +263,7 @@ impl Cursor {
             segment.file()?.read_at(&mut buffer, u64::from(position)).map_err(|e| unreadable(segment, position, e))?;
         buffer.truncate(read);
         if read < wanted {
-            // The file is shorter than what was published of it: somebody cut it behind our back.
+            // The file is shorter than what was published of it: another program has cut it.
             let shorter = DecodeError::Truncated { needed: wanted, available: read };
             return Err(damage(segment, position, DamageKind::Batch(shorter)));
         }

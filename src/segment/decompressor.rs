@@ -55,7 +55,7 @@ impl Default for Decompressor {
 }
 
 impl Decompressor {
-    /// With `bytes_max` in the place of the default.
+    /// With `bytes_max` in place of the default.
     pub(crate) fn new(bytes_max: u32) -> Decompressor {
         Decompressor { buffer: Vec::new(), bytes_max: bytes_max as usize }
     }

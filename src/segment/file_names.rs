@@ -1,8 +1,8 @@
 //! Names of the files in a partition directory, printed and parsed in this one place.
 //!
-//! Kafka's: twenty digits of the base offset, then `.log`, `.index` or `.timeindex`. Ours beside them, which
-//! Kafka ignores by name: `.part` (a copy being made; removed at open), `.cut` (bytes that recovery took out
-//! of the log and kept aside) and `next.prepared` (room made ready for the next segment).
+//! Kafka's: twenty digits of the base offset, then `.log`, `.index` or `.timeindex`. Ours, which Kafka ignores by name:
+//! `.part` (a copy being made; removed at open), `.cut` (bytes that recovery took out of the log and kept aside) and
+//! `next.prepared` (room made ready for the next segment).
 
 use edgelog_core::{LeaderEpoch, Offset, Position};
 
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_log_has_is_told_from_what_lies_beside_it() {
+    fn files_of_a_log_are_distinguished_from_others_in_its_directory() {
         for ours in [
             "00000000000000000042.log",
             "00000000000000000042.timeindex",

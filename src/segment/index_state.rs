@@ -5,7 +5,7 @@ use crate::storage::Lease;
 /// Where a segment's indexes are now.
 #[derive(Debug)]
 pub(super) enum Indexes {
-    /// Nobody has asked for them yet; their files may be there.
+    /// They were not needed yet; their files may be there.
     Unloaded,
     /// In memory, in the files' own encoding: the active segment's, and rebuilt ones until they are written.
     Memory { offsets: Vec<u8>, times: Vec<u8> },

@@ -182,7 +182,7 @@ impl Segment {
         Some(first.ok()?.max_timestamp())
     }
 
-    /// Builds the indexes from the batches and keeps them in memory, whatever the files say.
+    /// Builds the indexes from the batches and keeps them in memory, no matter what the files say.
     pub(crate) fn rebuild_into_memory(&self, pool: &Arc<BufferPool>) -> Result<()> {
         let (offsets, times) = self.rebuild_indexes(pool)?;
         *self.indexes.write() = Indexes::Memory { offsets, times };
@@ -340,7 +340,7 @@ impl Segment {
         // From there on, and not from the last offset entry: where the clock went back, the newest batch may stand far
         // before the end, and a time index that lost its last entries would not miss it.
         while position < len {
-            // Damage is told by who reads the records.
+            // Damage is reported when the records are read.
             let Ok(Ok(batch)) = cursor.batch(self, position, len) else { break };
             if batch.max_timestamp() > newest.timestamp {
                 return false;

@@ -74,7 +74,7 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// A segment whose file exists and is looked at when somebody needs it.
+    /// A segment whose file exists and is looked at when it is needed.
     pub(crate) fn existing(
         storage: &Arc<dyn Storage>,
         dir: &Arc<str>,
@@ -146,7 +146,7 @@ impl Segment {
         self.file.get().is_some()
     }
 
-    /// Published bytes. For a sealed segment that nobody has looked at yet, its file's length.
+    /// Published bytes. For a sealed segment that was not looked at yet, its file's length.
     pub(crate) fn len(&self) -> Result<Position> {
         let len = self.len.load(Ordering::Acquire);
         if len != LEN_UNKNOWN {
@@ -194,7 +194,7 @@ impl Segment {
         self.publish(len);
     }
 
-    /// The file may have room behind the last batch that somebody has to give back.
+    /// The file may have room behind the last batch that has to be given back.
     pub(crate) fn set_untrimmed(&self) {
         self.untrimmed.store(true, Ordering::Release);
     }
@@ -217,7 +217,7 @@ impl Segment {
         Ok(())
     }
 
-    /// The index files, if there are any, are not this segment's: they are to be written anew.
+    /// The index files, if there are any, are not this segment's: they have to be rewritten.
     pub(crate) fn set_stale(&self) {
         self.stale.store(true, Ordering::Release);
     }

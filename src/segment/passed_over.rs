@@ -9,7 +9,7 @@ use edgelog_core::{Effort, HEADER_LEN, Offset, Plausible, RecordBatch, Resync, f
 
 use super::Window;
 
-/// So many ranges of one stretch are told apart.
+/// So many ranges of one stretch are kept apart.
 const RANGES_MAX: usize = 4096;
 
 /// Offsets from the first to behind the last.

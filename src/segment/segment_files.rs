@@ -239,7 +239,7 @@ pub(crate) fn set_aside(storage: &dyn Storage, dir: &str, base: Offset, epoch: L
 /// a segment.
 ///
 /// # Durability
-/// On return, the names are on the medium.
+/// On return, the names are on the disk.
 pub(crate) fn put_names_right(
     storage: &dyn Storage,
     dir: &str,

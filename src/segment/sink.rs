@@ -20,7 +20,7 @@ pub(crate) struct Sink {
 }
 
 impl Sink {
-    /// Creates `path`, in the place of a leftover.
+    /// Creates `path`, in place of a leftover.
     pub(crate) fn create(storage: &dyn Storage, path: String) -> Result<Sink> {
         let _ = storage.remove_file(&path);
         let file = storage.open(&path, Access::CreateNew).map_err(Error::storage("create", &path))?;

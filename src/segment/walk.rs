@@ -98,7 +98,7 @@ impl fmt::Display for Cause {
         match self {
             Cause::Decode(error) => write!(f, "{error}"),
             Cause::Hole => f.write_str("zeros where a batch was expected"),
-            Cause::Unreadable(reason) => write!(f, "the medium cannot read it: {reason}"),
+            Cause::Unreadable(reason) => write!(f, "the disk cannot read it: {reason}"),
         }
     }
 }
@@ -246,7 +246,7 @@ impl Walker {
         self.position = position;
     }
 
-    /// As [`next`](Walker::next) where only one batch is looked for: damage is told without a search behind it.
+    /// As [`next`](Walker::next) where only one batch is looked for: damage is reported without a search behind it.
     pub(crate) fn next_or_stop(&mut self) -> Step {
         self.step(false)
     }

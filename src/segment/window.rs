@@ -15,7 +15,7 @@ use crate::storage::StorageFile;
 const STRETCH_BYTES: usize = 256 << 10;
 /// Where a stretch cannot be read in one go, it is read in pieces of this size.
 const PIECE_BYTES: usize = 4096;
-/// So many unreadable pieces of one file are told from zeros.
+/// So many unreadable pieces of one file are distinguished from zeros.
 const UNREADABLE_MAX: usize = 1024;
 
 /// The bytes of one file below a fixed end.
@@ -25,7 +25,7 @@ pub(crate) struct Window {
     end: u64,
     start: u64,
     bytes: Vec<u8>,
-    /// Pieces that the medium could not read, by position, and its words. They read as zeros.
+    /// Pieces that the disk could not read, by position, and its words. They read as zeros.
     unreadable: Vec<(u64, String)>,
     /// Where batches end, by the files next to this one.
     named_ends: NamedEnds,
@@ -70,7 +70,7 @@ impl Window {
         &self.bytes[from..from + len]
     }
 
-    /// What the medium said to the first piece in `from..to` that it could not read.
+    /// What the disk said to the first piece in `from..to` that it could not read.
     pub(crate) fn unreadable_in(&self, from: u64, to: u64) -> Option<&str> {
         let inside = |&&(position, _): &&(u64, String)| position < to && position + PIECE_BYTES as u64 > from;
         self.unreadable.iter().find(inside).map(|(_, reason)| reason.as_str())

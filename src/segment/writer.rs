@@ -34,7 +34,7 @@ const MAP_STORE_BYTES_MAX: usize = 64 << 10;
 /// What the writer says of a batch that wants to be appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Room {
-    /// The batch fits. Where `asks`, the room behind it gets scarce and somebody should prepare more.
+    /// The batch fits. Where `asks`, the room behind it gets scarce and more should be prepared.
     Reserved { asks: bool },
     /// The batch begins the next segment.
     NextSegment,
@@ -42,7 +42,7 @@ pub(crate) enum Room {
     Preparing,
 }
 
-/// Room that is reserved and prepared beside the writer.
+/// Room that is reserved and prepared ahead of the writer.
 #[derive(Debug)]
 pub(crate) struct RoomAhead {
     pub(crate) segment: Arc<Segment>,
@@ -51,7 +51,7 @@ pub(crate) struct RoomAhead {
     pub(crate) room: Range<u32>,
     /// The writer stores through the map, faster than its pages come: the pages are prepared, too.
     pub(crate) stores: bool,
-    /// Batches that the page cache has and the medium may lack, enough of them to have them written.
+    /// Batches that the page cache has and the disk may lack, enough of them to have them written.
     pub(crate) unwritten: Range<u32>,
     /// The segment is three quarters full: its successor should be made ready.
     pub(crate) nearly_full: bool,
@@ -222,7 +222,7 @@ impl SegmentWriter {
     }
 
     /// As far as no rule of [`RollParams`] can speak up, room is there, and none need be asked for. Holds until an
-    /// index grows, the configuration changes, or room is taken back.
+    /// index grows, the configuration changes, or room is given back.
     fn clear_ahead(&self) -> Clear {
         // Without timestamps the wall clock counts: that has to be looked at each time.
         let Some(first) = self.first_timestamp.filter(|&first| first >= 0) else { return Clear::NOTHING };
@@ -344,7 +344,8 @@ impl SegmentWriter {
     }
 }
 
-/// Room that is prepared beside the writer, by a thread that calls these under the append lock and works outside of it.
+/// Room that is prepared ahead of the writer, by a thread that calls these under the append lock and works outside of
+/// it.
 impl SegmentWriter {
     /// The room that was asked for; `None` where none was.
     pub(crate) fn room_ahead(&mut self, now: TimestampMs) -> Option<RoomAhead> {
@@ -369,7 +370,7 @@ impl SegmentWriter {
     fn fills(&mut self, room: u32, now: TimestampMs) -> bool {
         const MOMENT_MS: i64 = 200;
         let (since, from) = std::mem::replace(&mut self.given, (now, self.position));
-        // A clock that was set tells nothing; a tick of it is the least that it can tell.
+        // A clock that was set meanwhile says nothing. One tick of it is the least.
         let waited = now.saturating_since(since).max(1);
         let filled = i64::from(self.position.saturating_since(from));
         waited.saturating_mul(i64::from(room)) <= filled.saturating_mul(MOMENT_MS)

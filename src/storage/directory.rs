@@ -39,12 +39,12 @@ pub enum StoreMode {
     /// Reads through maps, and writes through maps on every file system that can allocate room beforehand. On
     /// a file system that copies on write this invites SIGBUS when the disk is full.
     Map,
-    /// Reads and writes by system calls alone: a bad medium is then always an error and never a signal.
+    /// Reads and writes by system calls alone: a bad disk is then always an error and never a signal.
     File,
 }
 
 impl StoreMode {
-    /// Whether to write through maps, where that is settled.
+    /// Whether to write through maps, where that is decided.
     fn stores(self) -> Option<bool> {
         match self {
             StoreMode::Auto => None,
@@ -188,7 +188,7 @@ struct Shared {
     files: Mutex<Files>,
 }
 
-/// Every file that somebody has a handle of, so that all handles of one file share one descriptor and one
+/// Every file that has a handle, so that all handles of one file share one descriptor and one
 /// fate.
 struct Files {
     by_path: HashMap<String, Weak<DataFile>>,
@@ -513,7 +513,7 @@ struct Name {
     full: PathBuf,
 }
 
-/// One file of the directory, whatever its name is by now and however many handles it has.
+/// One file of the directory, under any name that it has by now, with any number of handles.
 struct DataFile {
     shared: Arc<Shared>,
     device: Arc<Device>,
@@ -532,7 +532,7 @@ struct DataFile {
     dirty: AtomicBool,
     /// The error number of the flush that failed, or 0.
     failed: AtomicI32,
-    /// Held while flushing: of two flushes at once the kernel would tell only one that it failed.
+    /// Held while flushing: of two flushes at once the kernel would report the error to one only.
     flushing: Mutex<()>,
     map: Arc<MappedFile>,
 }
@@ -588,7 +588,7 @@ impl DataFile {
         let file = self.descriptor()?;
         let _flushing = self.flushing.lock();
         self.check_flushes()?;
-        // Before the call: what is written beside it may be missing from it.
+        // Before the call: what is written meanwhile may be missing from it.
         self.dirty.store(false, Ordering::SeqCst);
         retry(|| rustix::fs::fdatasync(&file)).map_err(|error| {
             self.failed.store(error.raw_os_error(), Ordering::Release);
@@ -620,7 +620,7 @@ impl DataFile {
         match Status::of_name(&name.full) {
             Ok(there) => there.device == self.device_number && there.identity == self.identity,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => false,
-            // A medium that answers for neither: what is written next learns that by itself.
+            // A disk that answers for neither: what is written next learns that by itself.
             Err(_) => true,
         }
     }
@@ -691,7 +691,7 @@ impl DataFile {
             }
             Err(error) => {
                 // Some file systems keep the part that they could allocate, as part of the file. (Where this fails
-                // too, the file is longer, with zeros; that harms nobody.)
+                // too, the file is longer, with zeros; that does no harm.)
                 let _ = retry(|| rustix::fs::ftruncate(&file, old_len));
                 Err(error.into())
             }
@@ -720,13 +720,13 @@ impl DataFile {
             match written {
                 Ok(written) if written > 0 => at += written as u64,
                 Err(Errno::INTR) => {}
-                _ => return, // a hint: whoever stores there will be told
+                _ => return, // a hint: the store there gets the error
             }
         }
     }
 
     /// Writes whole blocks around `range` again, the same bytes, past the page cache: the kernel drops its pages of
-    /// them, also where somebody maps them.
+    /// them, also where a process maps them.
     ///
     /// Through the cache it is not the same. Where the first write to reserved room has failed, ext4 keeps the extent
     /// as unwritten and the page as written (Linux 6.18): what is written to that page then, and flushed without an
@@ -834,11 +834,11 @@ impl StorageFile for DirectoryFile {
         self.file.write_at(bytes, position)
     }
 
-    fn write_anew(&self, range: Range<u64>) -> io::Result<()> {
+    fn rewrite(&self, range: Range<u64>) -> io::Result<()> {
         self.check_writable()?;
         match self.file.write_past_cache(range.clone()) {
             Ok(()) => Ok(()),
-            // Not every file system has such a way, and what an earlier write has failed of may be told to this one.
+            // Not every file system has such a way, and this one may report the error of an earlier write.
             Err(_) => write_again(self, range),
         }
     }
@@ -875,7 +875,7 @@ impl StorageFile for DirectoryFile {
 
     fn start_write_back(&self, range: Range<u64>) {
         // What is dirty there is written. The call would drop clean pages from the cache, but for mapped ones: so it is
-        // for what was stored through the map. An error of the medium is for the flush.
+        // for what was stored through the map. An error of the disk is for the flush.
         if let (Ok(file), Some(len)) = (self.file.descriptor(), NonZeroU64::new(range.end.saturating_sub(range.start)))
         {
             let _ = rustix::fs::fadvise(&file, range.start, Some(len), Advice::DontNeed);

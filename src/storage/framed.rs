@@ -44,7 +44,7 @@ fn checksum(sequence: u64, body: &[u8]) -> u32 {
 /// The bytes of a small file.
 ///
 /// # Errors
-/// Those of the medium, and `InvalidData` for a file of more than `bytes_max` bytes.
+/// Those of the disk, and `InvalidData` for a file of more than `bytes_max` bytes.
 pub(crate) fn read_whole(storage: &dyn Storage, path: &str, bytes_max: u64) -> io::Result<Vec<u8>> {
     let file = storage.open(path, Access::Read)?;
     let len = file.len()?;

@@ -7,8 +7,8 @@
 //! 2. The directory's lock is exclusive while a writer is let in, shared while that one recovers, and exclusive again
 //!    while the directory's flag is up. To lower it never fails: the kernel exchanges the kinds in one step. Raising it
 //!    may meet a process that looks for the flag, and loses the shared lock meanwhile; so `.lock` is looked at again.
-//! 3. Whoever gets past `.lock` with a lock on another file than the writer's has made that file, so the name does not
-//!    stand for the writer's file any more. [`WriterLock::check`] sees that.
+//! 3. A process that gets past `.lock` with a lock on another file than the writer's has made that file, so the name
+//!    does not stand for the writer's file any more. [`WriterLock::check`] sees that.
 //! 4. While a writer recovers, `.lock` says so behind its process id: the exclusive lock of 2 is then no flag.
 //! 5. A partition's directory that a link leads to stands outside of the data directory: it has a lock of its own, as
 //!    the data directory has ([`DirectoryLock`]).
@@ -163,7 +163,7 @@ impl WriterLock {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     return Err(io::Error::other(format!("the data directory was moved or removed {WHILE_IN_USE}")));
                 }
-                // A medium that answers for neither: what is written next learns that by itself.
+                // A disk that answers for neither: what is written next learns that by itself.
                 Err(_) => return Ok(()),
             }
         }

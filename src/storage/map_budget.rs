@@ -1,6 +1,6 @@
 //! The bound on mapped bytes, shared by all files of one storage.
 //!
-//! Windows that nobody has leased are only a cache: where a new window would pass the bound they go first,
+//! Windows that are not leased are only a cache: where a new window would pass the bound they go first,
 //! least recently used before others. What is leased stays, and where that alone reaches the bound the new
 //! window is refused: its reader copies instead. Nothing ever waits here.
 
@@ -11,14 +11,14 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-/// A file that keeps windows, and gives up those that nobody has leased.
+/// A file that keeps windows, and gives up those that are not leased.
 pub(super) trait Evict {
     type Window;
 
     /// When the window was last used, in the budget's own time.
     fn last_used(window: &Self::Window) -> u64;
 
-    /// Whether nobody seems to lease it: a hint, for [`release`](Evict::release) looks again.
+    /// Whether it seems not to be leased: a hint, for [`release`](Evict::release) looks again.
     fn seems_idle(window: &Arc<Self::Window>) -> bool;
 
     /// Drops the window from the file's own, unless it is leased or in use.

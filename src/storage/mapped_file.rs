@@ -1,7 +1,7 @@
 //! Files read and written through shared maps: the one room of this package with `unsafe` in it.
 //!
 //! A file is mapped in *windows*: each lies inside one granule of [`WINDOW_BYTES_MAX`] bytes, begins where
-//! the granule begins, and reaches at least as far as somebody needed. A window may reach beyond the present
+//! the granule begins, and reaches at least as far as was needed. A window may reach beyond the present
 //! end of its file; what must never happen is that such a byte is *touched*, for the kernel answers that with
 //! SIGBUS.
 //!
@@ -13,7 +13,7 @@
 //! 2. **A byte is written only below `reserved`**, the length for which the file system allocated room.
 //!    `reserved` is read, raised and lowered only under the writer's lock, which is held until the last byte
 //!    is written; cutting the file lowers it first. So a store meets a page that exists and has its room,
-//!    whatever happens beside it.
+//!    no matter what happens at the same time.
 //! 3. **A byte is read only where it was lent**, and lent only below the file's known length. Cutting the
 //!    file lowers the known length first, and the engine cuts nothing that is lent. (Another process that
 //!    cuts a file below what it published, against the format's rules, is outside of what maps can be
@@ -75,7 +75,7 @@ pub(super) struct MappedFile {
     writable: AtomicBool,
     /// A length that the file is known to have, at least (invariant 3).
     len: AtomicU64,
-    /// Held by whatever changes the file's length.
+    /// Held by every call that changes the file's length.
     size: Mutex<()>,
     writer: Mutex<Writer>,
     /// At most one window a granule, by position.
@@ -237,10 +237,10 @@ impl MappedFile {
             let end = missing.end;
             let Err(error) = window.populate(missing) else { return Ok(true) };
             match Errno::from_io_error(&error) {
-                // What the medium could not read comes back as one of these; which, depends on how it failed.
+                // What the disk could not read comes back as one of these; which, depends on how it failed.
                 Some(Errno::FAULT | Errno::HWPOISON | Errno::IO) => {
                     // Or another process, the writer, has trimmed the file meanwhile, and only what was to be populated
-                    // beside the range is gone.
+                    // next to the range is gone.
                     file_end = window.offset_of_end(self.measure(open)?);
                     if range.end <= file_end && file_end < end {
                         continue;
@@ -345,7 +345,7 @@ impl Evict for MappedFile {
         window.seems_idle()
     }
 
-    /// Drops `window` from the caches unless somebody has leased it. The caller holds one count of it.
+    /// Drops `window` from the caches unless it is leased. The caller holds one count of it.
     fn release(&self, window: &Arc<Window>) -> bool {
         // Never wait for a writer here: it may be waiting for the budget, whose lock the caller holds.
         let Some(mut writer) = self.writer.try_lock() else { return false };
@@ -396,7 +396,7 @@ impl Writer {
         self.reach();
     }
 
-    /// Computes anew how far stores go.
+    /// Computes again how far stores go.
     fn reach(&mut self) {
         (self.start, self.end) = match &self.window {
             Some(window) => {
@@ -453,7 +453,7 @@ impl Window {
         len.saturating_sub(self.position).min(self.len as u64) as usize
     }
 
-    /// Whether nobody seems to hold it but the two caches of its file, and the caller, once.
+    /// Whether only the two caches of its file seem to hold it, and the caller, once.
     fn seems_idle(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) <= 3
     }
@@ -575,7 +575,7 @@ fn words(first: usize, last: usize) -> impl Iterator<Item = (usize, u64)> {
     })
 }
 
-/// Reads `len` bytes at `position` and throws them away: so the error is the medium's own, and not the map's.
+/// Reads `len` bytes at `position` and throws them away: so the error is the disk's own, and not the map's.
 fn read_through(file: &File, mut position: u64, len: usize) -> io::Result<()> {
     let end = position + len as u64;
     let mut buffer = [0; 4096];

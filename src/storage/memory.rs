@@ -347,7 +347,7 @@ struct Room {
     bytes_used: Mutex<u64>,
 }
 
-/// The bytes of one file, whatever its name and however many handles it has.
+/// The bytes of one file, under any name and with any number of handles.
 struct Content {
     identity: u64,
     bytes: RwLock<Vec<u8>>,
@@ -448,7 +448,7 @@ impl StorageFile for MemoryFile {
         if len > bytes.len() as u64 { self.content.resize(&mut bytes, len) } else { Ok(()) }
     }
 
-    /// Takes its promise at its word, so that whoever breaks it is seen.
+    /// Takes the caller's promise at its word, so that a caller that breaks it is seen.
     fn prepare(&self, range: Range<u64>) {
         let _ = self.write_at(&vec![0; (range.end - range.start) as usize], range.start);
     }

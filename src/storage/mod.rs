@@ -15,8 +15,7 @@
 //! * **a name** (created, renamed, removed) after [`Storage::sync_dir`] of its directory returned `Ok`;
 //! * nothing else, ever: a crash may keep any subset of what was not flushed, in units of 512-byte sectors.
 //!
-//! After a flush failed, the bytes it covered are in an unknown state for good, whatever a later flush
-//! answers.
+//! After a flush failed, the bytes it covered are in an unknown state for good, no matter what a later flush returns.
 
 use std::fmt;
 use std::io;
@@ -50,7 +49,7 @@ pub(crate) const LOCK_FILE: &str = ".lock";
 /// What is said of a partition's name that [`Storage::leads_nowhere`].
 pub(crate) const LEADS_NOWHERE: &str = "it is no directory, or a link that leads to none now; its disk may be away";
 
-/// What [`Storage::read_dir`] tells of one name.
+/// What [`Storage::read_dir`] returns for one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirEntry {
     /// The name inside its directory, without any path.
@@ -59,7 +58,7 @@ pub struct DirEntry {
     pub is_dir: bool,
 }
 
-/// What [`Storage::metadata`] tells of one file.
+/// What [`Storage::metadata`] returns for one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileMeta {
     /// Length in bytes, reserved room included.
@@ -114,7 +113,7 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// a symbolic link to a directory is that directory; below it, no link is followed.
     ///
     /// # Errors
-    /// `NotFound` where there is no such directory; the medium's own.
+    /// `NotFound` where there is no such directory; the disk's own.
     fn read_dir(&self, dir: &str) -> io::Result<Vec<DirEntry>>;
 
     /// Whether `dir`, at the top of the data directory, is a link that leads to a directory elsewhere. A storage
@@ -194,7 +193,7 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Makes all names in `dir` durable as they are now.
     ///
     /// # Errors
-    /// Those of the medium.
+    /// Those of the disk.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
 
     /// Does what a later call would have to wait for, as where it needed a descriptor that only a flush can free.
@@ -203,7 +202,7 @@ pub trait Storage: Send + Sync + fmt::Debug {
 
     /// Raises the flag of the file or directory `path` (`""`: the data directory), which every process of this machine
     /// sees ([`sees_flag`](Storage::sees_flag)) until the answer is dropped or this process ends. Asks nothing of the
-    /// medium, since what a flag tells may be that the medium has failed.
+    /// disk, since a flag may say that the disk has failed.
     ///
     /// # Errors
     /// `WouldBlock` where it is up already; `Unsupported` where there are no flags, as by default.
@@ -261,14 +260,14 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     /// Fills `buffer` from `position` as far as the file reaches and returns how many bytes that were.
     ///
     /// # Errors
-    /// Those of the medium.
+    /// Those of the disk.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
 
     /// Writes all of `bytes` at `position` by a positioned write (a system call), growing the file where
     /// needed.
     ///
     /// # Errors
-    /// `StorageFull` and the medium's own. Any part of the range may then hold any part of the bytes.
+    /// `StorageFull` and the disk's own. Any part of the range may then hold any part of the bytes.
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()>;
 
     /// Writes all of `bytes` at `position` through the map where that is safe and the room is reserved, and
@@ -283,12 +282,12 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// As [`write_at`](StorageFile::write_at).
-    fn write_anew(&self, range: Range<u64>) -> io::Result<()> {
+    fn rewrite(&self, range: Range<u64>) -> io::Result<()> {
         write_again(self, range)
     }
 
     /// Lets a file that this process does not write be flushed again after [`flush`](StorageFile::flush) has failed,
-    /// which the caller knows to be of the past: its writer has written anew what that was to cover. Does nothing to a
+    /// which the caller knows to be of the past: its writer has rewritten what that was to cover. Does nothing to a
     /// file that is written here.
     fn forget_failed_flush(&self) {}
 
@@ -300,7 +299,7 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     /// more.
     ///
     /// # Errors
-    /// The medium's own error where it cannot read the range (found by populating it before it is lent, so
+    /// The disk's own error where it cannot read the range (found by populating it before it is lent, so
     /// that the host gets an error here and not a SIGBUS later). From then on the file answers `None`.
     fn lend(&self, position: u64, len: usize) -> io::Result<Option<Lease>>;
 
@@ -312,12 +311,12 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     /// cannot reserve.
     fn reserve(&self, len: u64) -> io::Result<()>;
 
-    /// A hint that `range`, which is reserved, reads as zeros and is written by nobody else meanwhile, is about to be
-    /// written through the map. May write zeros there, so that its pages are in memory when the writer comes; may do
-    /// nothing.
+    /// A hint that `range`, which is reserved, reads as zeros and is not written by another caller meanwhile, is about
+    /// to be written through the map. May write zeros there, so that its pages are in memory when the writer comes; may
+    /// do nothing.
     fn prepare(&self, range: Range<u64>);
 
-    /// A hint that `range`, which is written and will not be written again, should go to the medium now: a flush has
+    /// A hint that `range`, which is written and will not be written again, should go to the disk now: a flush has
     /// less to wait for then. Does not wait for it, and makes nothing durable; may do nothing, as by default.
     fn start_write_back(&self, range: Range<u64>) {
         let _ = range;
@@ -331,8 +330,8 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     /// Those of the file system.
     fn truncate(&self, len: u64) -> io::Result<()>;
 
-    /// Returns once bytes and size, as they were when the call began, are durable, whoever wrote them: a handle for
-    /// reading flushes what another process of this machine has written.
+    /// Returns once bytes and size, as they were when the call began, are durable, no matter which process wrote them:
+    /// a handle for reading flushes what another process of this machine has written.
     ///
     /// # Errors
     /// Once it answered an error, every later flush of this handle, and of any other handle of the same file,
@@ -340,11 +339,12 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     /// that its name does not lead to it any more ([`check_place`](StorageFile::check_place)).
     fn flush(&self) -> io::Result<()>;
 
-    /// Returns where whoever opens the name under which the file was opened, or that it was given since, finds this
-    /// file; also where a call of its storage has taken the name away. By default that is always so.
+    /// Returns where the name under which the file was opened, or that it was given since, leads to this file; also
+    /// where a call of its storage has taken the name away. By default that is always so.
     ///
     /// # Errors
-    /// What was written may be found by no reader: somebody has moved, replaced or removed the file or its directory.
+    /// What was written may be found by no reader: another program has moved, replaced or removed the file or its
+    /// directory.
     fn check_place(&self) -> io::Result<()> {
         Ok(())
     }

@@ -103,7 +103,7 @@ pub(crate) struct Slots {
     seen: Option<SeenSlots>,
 }
 
-/// Tells whether a file still holds what was read: its length, and both headers, which carry the checksums.
+/// Shows whether a file still holds what was read: its length, and both headers, which carry the checksums.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SeenSlots {
     len: u64,
@@ -124,15 +124,14 @@ impl Slots {
         matches!(&self.both, [Some(first), Some(second)] if first.agrees_with(second))
     }
 
-    /// What tells later, at little cost, whether the file was written since; `None` where a slot is not valid, which
-    /// may
-    /// be in the making.
+    /// What shows later, at little cost, whether the file was written since. `None` where a slot is not valid: it may
+    /// be being written.
     pub(crate) fn seen(&self) -> Option<&SeenSlots> {
         self.seen.as_ref()
     }
 }
 
-/// Reads a file with two slots, without changing anything. A medium that cannot read one slot leaves the other.
+/// Reads a file with two slots, without changing anything. A disk that cannot read one slot leaves the other.
 ///
 /// # Errors
 /// [`Error::Storage`] where the file is there and cannot be opened, and [`Error::UnsupportedVersion`].
@@ -212,7 +211,7 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
-/// Reads until `buffer` is full or the file ends. A medium that refuses once is asked again.
+/// Reads until `buffer` is full or the file ends. A disk that refuses once is asked again.
 fn read_all(file: &dyn StorageFile, buffer: &mut [u8], position: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -407,15 +406,15 @@ fn seal(body: &mut [u8], form: &SlotForm, slot_len: usize, sequence: u64) {
 pub(crate) enum Lasting {
     /// A power cut leaves the old file or the new one; the new one on return.
     PowerCut,
-    /// The end of this process. Nothing is asked of the medium: for files that are derived, or that count within one
+    /// The end of this process. Nothing is asked of the disk: for files that are derived, or that count within one
     /// boot of the machine.
     Process,
 }
 
-/// Writes `bytes` under another name and puts that file in the place of `path`: nothing reads half of it.
+/// Writes `bytes` under another name and puts that file in place of `path`: nothing reads half of it.
 ///
 /// # Errors
-/// Those of the medium; the file is then as it was.
+/// Those of the disk; the file is then as it was.
 pub(crate) fn replace(storage: &dyn Storage, path: &str, bytes: &[u8], lasting: Lasting) -> io::Result<()> {
     let part = part_of(path);
     remove_if_there(storage, &part)?;
@@ -460,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newer_slot_counts_and_what_was_seen_is_told_from_what_was_written_since() {
+    fn the_newer_slot_counts_and_a_write_since_the_last_look_is_seen() {
         let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
         let mut file = open(&storage);
         assert_eq!(newest(&*storage), None);

@@ -1,4 +1,4 @@
-//! What a file is: its kind, its length, and what tells it from other files.
+//! What a file is: its kind, its length, and what distinguishes it from other files.
 //!
 //! The times of its last changes are not asked for, which is the point of this file. Since Linux 6.13 a file whose
 //! times were read gets a new, exact time with its next write, and the flush behind that write takes a third longer
@@ -24,7 +24,7 @@ pub(super) struct Status {
     pub(super) len: u64,
     pub(super) device: u64,
     pub(super) inode: u64,
-    /// Tells files apart that had one name one after the other. An inode number alone is used again at once on some
+    /// Distinguishes files that had one name one after the other. An inode number alone is used again at once on some
     /// file systems, so the time of birth is mixed in where the file system keeps it.
     pub(super) identity: u64,
 }

@@ -361,10 +361,10 @@ fn open_files_go_on_under_their_new_names() {
         assert_eq!(sorted_names(storage, "cpu-0.deleted"), [("a.log".to_owned(), false)], "{name}");
         storage.remove_file("cpu-0.deleted/a.log").unwrap();
         storage.remove_dir("cpu-0.deleted").unwrap();
-        // The old names can be used anew, by other files.
-        let anew = create(storage, "a", b"anew");
+        // The old names can be used again, by other files.
+        let again = create(storage, "a", b"again");
         assert_eq!(read(&*file, 0, 10), b"Jello", "{name}");
-        assert_eq!(read(&*anew, 0, 10), b"anew", "{name}");
+        assert_eq!(read(&*again, 0, 10), b"again", "{name}");
     });
 }
 
@@ -598,7 +598,7 @@ fn stores_go_on_by_system_calls_when_the_budget_has_no_room() {
 }
 
 #[test]
-fn a_file_that_somebody_else_cut_is_copied_from_then_on_and_nobody_dies() {
+fn a_file_that_another_process_cut_is_copied_from_then_on_and_no_process_dies() {
     let directory = TestDir::new();
     let storage = directory.open(DirectoryStorageOptions::default());
     let file = create(&storage, "a", &vec![7; 200_000]);
@@ -610,7 +610,7 @@ fn a_file_that_somebody_else_cut_is_copied_from_then_on_and_nobody_dies() {
     assert_eq!(read(&*file, 0, 200_000), [7; 1000]);
 }
 
-/// Whether the kernel of this test can tell a page that is not there from one that is.
+/// Whether the kernel of this test reports whether a page is there.
 fn rustix_populates() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
@@ -620,18 +620,18 @@ fn rustix_populates() -> bool {
 }
 
 #[test]
-fn what_is_written_anew_is_what_was_there_and_no_longer() {
+fn what_is_rewritten_is_what_was_there_and_no_longer() {
     on_each(|storage, name| {
         let bytes: Vec<u8> = (0..600_000_u32).map(|n| (n / 7) as u8).collect();
         let file = create(storage, "a", &bytes);
         for range in [0..0, 0..1, 599_999..600_000, 4095..4097, 5000..300_000, 0..600_000] {
-            file.write_anew(range.clone()).unwrap();
+            file.rewrite(range.clone()).unwrap();
             assert_eq!(file.len().unwrap(), 600_000, "{name}: {range:?}");
             assert_eq!(read(&*file, 0, 600_001), bytes, "{name}: {range:?}");
         }
         file.flush().unwrap();
         let reader = storage.open("a", Access::Read).unwrap();
-        assert_eq!(reader.write_anew(0..1).unwrap_err().kind(), ErrorKind::PermissionDenied, "{name}");
+        assert_eq!(reader.rewrite(0..1).unwrap_err().kind(), ErrorKind::PermissionDenied, "{name}");
     });
 }
 

@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn one_clean_slot_beside_an_unclean_one_does_not_agree() {
+    fn one_clean_slot_does_not_agree_with_an_unclean_one() {
         let storage = storage();
         let (mut file, _) = CheckpointFile::open(&storage).unwrap();
         file.write_both(&sample(1, false)).unwrap();
@@ -332,7 +332,7 @@ mod tests {
         assert!(!read(&*storage).unwrap().agree);
     }
 
-    /// Whatever one damaged byte does, the other slot holds: never a wrong checkpoint, never an error, never
+    /// No matter which byte is damaged, the other slot is valid: never a wrong checkpoint, never an error, never
     /// a panic.
     #[test]
     fn every_flipped_bit_leaves_one_of_the_two_written_states() {
@@ -394,7 +394,7 @@ mod tests {
         }
     }
 
-    /// Puts `odd` into both slots in the place of `judged`, with sums that hold.
+    /// Puts `odd` into both slots in place of `judged`, with valid checksums.
     fn overwrite_without_judging(storage: &Arc<dyn Storage>, name: &TopicPartition, odd: &SavedLog, judged: &SavedLog) {
         let payload_of = |saved: &SavedLog| {
             let mut out = Vec::new();

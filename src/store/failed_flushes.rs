@@ -11,7 +11,7 @@
 //! ```
 //!
 //! It is replaced as a whole, and never flushed: it counts within one boot alone, in which the page cache shows it, and
-//! asks little of a medium that has just failed. What a power cut makes of it is of another boot.
+//! asks little of a disk that has just failed. What a power cut makes of it is of another boot.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -41,7 +41,7 @@ pub(crate) type Flushes = BTreeMap<TopicPartition, ([u8; 16], FailedFlush)>;
 /// What any attached process of this boot has left. Of two flushes of one log, what is beyond both.
 ///
 /// # Errors
-/// Those of the medium.
+/// Those of the disk.
 pub(crate) fn read_all(storage: &dyn Storage) -> Result<Flushes> {
     let mut all = read(storage, BRIDGE_FILE)?;
     for group in names_of_groups(storage)? {
@@ -89,7 +89,7 @@ impl FailedFlushes {
         Ok(self)
     }
 
-    /// What could not be flushed of this log, and the writer had not settled when it was looked at last.
+    /// What could not be flushed of this log, and the writer had not resolved when it was looked at last.
     pub(crate) fn of(&self, log: &TopicPartition, id: [u8; 16]) -> Option<FailedFlush> {
         self.flushes.get(log).filter(|(of, _)| *of == id).map(|(_, flush)| *flush)
     }
@@ -150,7 +150,7 @@ mod tests {
     use edgelog_core::{LeaderEpoch, Offset};
 
     #[test]
-    fn what_failed_is_known_to_the_next_process_of_the_boot_for_the_same_log_and_until_it_is_settled() {
+    fn what_failed_is_known_to_the_next_process_of_the_boot_for_the_same_log_and_until_it_is_resolved() {
         let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
         let open = || FailedFlushes::open(Arc::clone(&storage), BRIDGE_FILE).unwrap();
         let (a, b) = (TopicPartition::new("a-1", 0), TopicPartition::new("b", 12));

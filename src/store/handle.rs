@@ -125,7 +125,7 @@ impl Store {
     /// disk are no errors: see the report.
     ///
     /// # Durability
-    /// All records that can be read after this call are on the medium.
+    /// All records that can be read after this call are on the disk.
     pub fn open(path: impl AsRef<Path>) -> Result<Store> {
         Store::options().open(path)
     }
@@ -250,7 +250,7 @@ impl Store {
     /// [`Error::ReadOnly`], [`Error::Closed`], [`Error::Storage`].
     ///
     /// # Durability
-    /// The epoch is on the medium on return.
+    /// The epoch is on the disk on return.
     pub(crate) fn open_producer(&self, name: &str) -> Result<ProducerIdentity> {
         self.shared.check_writable()?;
         self.shared.check_lock()?;
@@ -316,7 +316,7 @@ impl Store {
     /// [`Error::InvalidConfig`], [`Error::Storage`]; [`Error::ReadOnly`] when attached.
     ///
     /// # Durability
-    /// On return, the topic is on the medium. A power cut before leaves all of its partitions, or none after
+    /// On return, the topic is on the disk. A power cut before leaves all of its partitions, or none after
     /// the next open.
     pub fn create_topic(&self, topic: &NewTopic) -> Result<()> {
         self.shared.create_topic(topic)

@@ -15,7 +15,7 @@ use crate::sync::{AtomicI64, Ordering};
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// The checkpoint is written again where so much was flushed since.
 const FAR_BYTES: u64 = 4 << 20;
-/// And at least, whatever `flush.ms` says.
+/// And at least, at any `flush.ms`.
 const PERIOD_MIN: Duration = Duration::from_millis(2);
 
 /// The housekeeping thread of one store.
@@ -51,7 +51,7 @@ fn run(weak: &Weak<StoreShared>) {
         if !shared.kick.wait(period) {
             return;
         }
-        // Without housekeeping an `Interval` append would stay unflushed and nobody would know: no store, then.
+        // Without housekeeping an `Interval` append would stay unflushed and no caller would know. So the store closes.
         let ended = Ended(&shared);
         if let Err(error) = shared.tick(shared.clock.now()) {
             tracing::warn!(%error, "housekeeping");
@@ -116,7 +116,7 @@ impl StoreShared {
         first
     }
 
-    /// Until when nothing will be due that nobody kicks for.
+    /// Until when nothing will be due, unless a kick says so.
     fn next_period(&self) -> Duration {
         let mut period = IDLE_MAX;
         let ms = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or(0));

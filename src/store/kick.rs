@@ -10,7 +10,8 @@ pub(super) struct Kick {
     kicked: Mutex<bool>,
     changed: Condvar,
     pub(super) stop: AtomicBool,
-    /// Held by whoever does what is due: two who made the next segment ready would take each other's file away.
+    /// Held by the thread that does what is due. Two threads that made the next segment ready would remove each other's
+    /// file.
     pub(super) working: Mutex<()>,
     pub(super) last_retention: AtomicI64,
     pub(super) last_checkpoint: AtomicI64,

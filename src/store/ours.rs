@@ -106,7 +106,7 @@ impl Leftovers {
         if self.unfinished.is_empty() && self.deleted.is_empty() {
             return;
         }
-        // A topic may have been created again beside what its deletion has left.
+        // A topic may have been created again while files of the deleted one are left.
         for name in &self.unfinished {
             partitions.remove(name);
         }
@@ -273,7 +273,7 @@ fn is_unfinished(
         if marker.as_ref().map_or_else(|| known.contains_key(name), same_creation) || bug(Bug::DeleteByName) {
             return true;
         }
-        // The topic was being created again beside what its deletion has left.
+        // The topic was being created again while files of the deleted one were left.
     }
     let files = storage.read_dir(&dir).unwrap_or_default();
     let mut segments = files.iter().filter_map(|file| Some((parse_log_file(&file.name)?, &file.name)));

@@ -83,7 +83,7 @@ impl ProducerIds {
     /// The ids of each name.
     ///
     /// # Errors
-    /// Those of the medium; [`Error::Storage`] where the file has no valid slot.
+    /// Those of the disk; [`Error::Storage`] where the file has no valid slot.
     pub(crate) fn ids(&mut self, storage: &dyn Storage) -> Result<Vec<Vec<i64>>> {
         Ok(self.known(storage)?.names.values().map(|named| named.ids.clone()).collect())
     }

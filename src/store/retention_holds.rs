@@ -110,7 +110,7 @@ pub(crate) enum Stored<T> {
     Whole(T),
 }
 
-/// From where on one log is kept whatever its age, and for whom.
+/// From where on one log is kept at any age, and for whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RetentionHold {
@@ -120,7 +120,7 @@ pub struct RetentionHold {
     pub offset: Offset,
 }
 
-/// From where on each log is kept whatever its age. See [`Store::retention_holds`](crate::Store::retention_holds).
+/// From where on each log is kept at any age. See [`Store::retention_holds`](crate::Store::retention_holds).
 #[derive(Debug, Default)]
 pub struct RetentionHolds {
     /// By holder; `None` where its file cannot be read.
@@ -133,7 +133,7 @@ impl RetentionHolds {
     /// What the holders' files say now. The one reader of them, for retention and for people.
     ///
     /// # Errors
-    /// Those of the medium, and of a file that is none: nothing is deleted where it is not known what is needed.
+    /// Those of the disk, and of a file that is none: nothing is deleted where it is not known what is needed.
     pub(crate) fn read(storage: &dyn Storage) -> Result<RetentionHolds> {
         RetentionHolds::read_with(storage, Err)
     }
@@ -196,7 +196,7 @@ impl RetentionHolds {
         Ok(RetentionHolds { holders: ordered, unreadable })
     }
 
-    /// Who keeps records of this log, and from which offset on. None where nobody does.
+    /// Who keeps records of this log, and from which offset on. Empty where no holder does.
     pub fn of(&self, log: &Log) -> Vec<RetentionHold> {
         self.of_log(log.name(), LogId::from_bytes(log.id())).collect()
     }
@@ -217,7 +217,7 @@ impl RetentionHolds {
         })
     }
 
-    /// The first offset of this log that is not to be deleted for its age; `None` where nobody needs it.
+    /// The first offset of this log that is not to be deleted for its age; `None` where no holder needs one.
     pub(crate) fn held_from(&self, log: &TopicPartition, id: LogId) -> Option<Offset> {
         self.of_log(log, id).map(|hold| hold.offset).min()
     }
@@ -237,7 +237,7 @@ fn holder_of(file: &str) -> Option<&str> {
 /// The directories of groups, by their names.
 ///
 /// # Errors
-/// Those of the medium.
+/// Those of the disk.
 pub(crate) fn names_of_groups(storage: &dyn Storage) -> Result<Vec<String>> {
     let entries = match storage.read_dir(GROUPS_DIR) {
         Ok(entries) => entries,
@@ -269,7 +269,7 @@ fn form_in(dir: &str, holder: &str) -> SlotForm {
 /// What a holder's file says.
 ///
 /// # Errors
-/// Those of the medium, and [`Error::UnsupportedVersion`].
+/// Those of the disk, and [`Error::UnsupportedVersion`].
 pub(crate) fn read_holder(storage: &dyn Storage, holder: &str) -> Result<Stored<Held>> {
     read_form(storage, &form(holder))
 }
@@ -319,7 +319,7 @@ impl HolderFile {
     /// Opens the file, or prepares to create it.
     ///
     /// # Errors
-    /// Those of the medium, and [`Error::UnsupportedVersion`].
+    /// Those of the disk, and [`Error::UnsupportedVersion`].
     pub(crate) fn open(storage: &Arc<dyn Storage>, holder: &str) -> Result<HolderFile> {
         assert!(holder_of(&file_of(holder)) == Some(holder), "the name of a holder: {holder}");
         let found = read_slots(&**storage, &form(holder))?;
@@ -332,7 +332,7 @@ impl HolderFile {
     /// Writes what the holder needs from now on. Durable on return.
     ///
     /// # Errors
-    /// Those of the medium; what was written before still counts.
+    /// Those of the disk; what was written before still counts.
     pub(crate) fn write(&mut self, logs: &HeldLogs, topics: &[String]) -> Result<()> {
         let out = &mut self.encoded;
         out.clear();
@@ -357,7 +357,7 @@ impl HolderFile {
 /// The lines of the bridge's note of earlier versions.
 ///
 /// # Errors
-/// Those of the medium.
+/// Those of the disk.
 pub(crate) fn read_old_note(storage: &dyn Storage) -> Result<Stored<Vec<String>>> {
     let (mut newest, mut exists) = (None, false);
     for file in OLD_NOTE_FILES {

@@ -34,8 +34,8 @@ pub(crate) struct StoreShared {
     pub(super) attached: bool,
     pub(super) logs: RwLock<BTreeMap<TopicPartition, Arc<LogShared>>>,
     pub(super) topics: RwLock<BTreeMap<String, TopicSettings>>,
-    /// Topics that are being created: nobody gets their logs before their names last, or what is appended there and
-    /// acknowledged would go with a name that does not.
+    /// Topics that are being created. No caller gets their logs before their names are durable. Else what was appended
+    /// and acknowledged could be lost with the name.
     pub(super) coming: Mutex<Vec<String>>,
     /// Logs that are there and could not be opened: why, and what the checkpoint goes on saying of them.
     pub(super) unopened: RwLock<BTreeMap<TopicPartition, Unopened>>,
@@ -45,7 +45,7 @@ pub(crate) struct StoreShared {
     pub(super) checkpoint: Mutex<CheckpointState>,
     /// The checkpoint as another process writes it.
     pub(super) followed: Mutex<Followed>,
-    /// The checkpoint on the medium says that the store is in use.
+    /// The checkpoint on the disk says that the store is in use.
     pub(super) marked: AtomicBool,
     /// Every topic has its settings in two files: one that has none has lost them.
     pub(super) recorded: AtomicBool,
@@ -68,11 +68,11 @@ impl fmt::Debug for StoreShared {
 /// What the checkpoint says of a log that could not be opened, and why it could not.
 pub(super) type Unopened = (Option<SavedLog>, Arc<Error>);
 
-/// Whether attached processes may rely on this one: its logs are recovered, and of each that fails they are told.
+/// Whether attached processes may rely on this one: its logs are recovered, and its flag shows each log that fails.
 #[derive(Debug, Default)]
 pub(super) struct Vouch {
     pub(super) flag: Option<Box<dyn StorageLock>>,
-    /// A log failed, and that could not be told.
+    /// A log failed, and that could not be shown.
     pub(super) withdrawn: bool,
 }
 
@@ -143,7 +143,7 @@ impl StoreShared {
         if self.attached { Err(Error::ReadOnly) } else { Ok(()) }
     }
 
-    /// Opens every log in the data directory, in whatever state the last stop left it.
+    /// Opens every log in the data directory, in any state that the last stop left.
     pub(super) fn recover(self: &Arc<Self>, recovering: &Recovering, slots_agree: bool) -> Result<()> {
         let mut report = RecoveryReport { clean: recovering.is_clean, ..RecoveryReport::default() };
         if recovering.had_checkpoint && !recovering.is_clean && (!slots_agree || self.written_clean()) {
@@ -181,7 +181,7 @@ impl StoreShared {
             }
             let (log, outcome) = match self.open_log(name.clone(), recovering) {
                 Ok(opened) => opened,
-                // A gap in the numbers of a topic's partitions: somebody took a directory away. The others open.
+                // A gap in the numbers of a topic's partitions: a directory was removed from outside. The others open.
                 Err(Error::Storage { operation: "list", source, .. })
                     if source.kind() == std::io::ErrorKind::NotFound =>
                 {
@@ -427,8 +427,8 @@ impl StoreShared {
         first
     }
 
-    /// Tells attached processes that what they see and flush will last: nothing is in the logs that a recovery would
-    /// not keep. Where they cannot be told, they go by the checkpoint.
+    /// Shows attached processes that what they see and flush will last: a recovery keeps all that is in the logs. Where
+    /// that cannot be shown, they go by the checkpoint.
     pub(super) fn vouch(&self) {
         let raised = {
             let mut vouch = self.vouch.lock();
@@ -443,7 +443,7 @@ impl StoreShared {
         }
     }
 
-    /// What the logs' flags told is settled by the next open, before which nobody vouches for them.
+    /// The next open resolves what the logs' flags have shown. Before it no process vouches for the logs.
     pub(super) fn lower_flags(&self) {
         *self.vouch.lock() = Vouch { flag: None, withdrawn: true };
         for log in self.logs.read().values() {
@@ -495,7 +495,7 @@ impl LogHost for StoreShared {
         Ok(boot_id == self.storage.boot_id() && boot_id != [0; 16])
     }
 
-    fn flush_beside(&self) -> Result<()> {
+    fn flush_attached(&self) -> Result<()> {
         checkpoint::flush(&*self.storage)?;
         self.storage.sync_dir("").map_err(Error::storage("sync directory", "."))
     }

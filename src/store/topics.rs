@@ -1,4 +1,4 @@
-//! Topics: creating, deleting, describing, and their configuration, kept as `key=value` lines beside
+//! Topics: creating, deleting, describing, and their configuration, kept as `key=value` lines in the directory of
 //! partition 0.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,7 +38,7 @@ impl StoreShared {
         let present = (0..topic.partitions).collect();
         let settings = TopicSettings { partitions: topic.partitions, present, overrides, config, suspended: None };
         {
-            // Holding the name from here on: of two who create a topic, one is told that it exists.
+            // Holding the name from here on: of two callers that create a topic, one gets the error that it exists.
             let mut topics = self.topics.write();
             if topics.contains_key(&topic.name) {
                 return Err(Error::TopicExists { name: topic.name.clone() });
@@ -53,7 +53,7 @@ impl StoreShared {
             for name in settings.names(&topic.name) {
                 self.logs.write().remove(&name);
             }
-            self.take_back(dirs);
+            self.undo_creation(dirs);
         }
         self.coming.lock().retain(|coming| *coming != topic.name);
         created
@@ -62,7 +62,7 @@ impl StoreShared {
     /// Removes directories of an unfinished creation, the newest first, and only those: one that was in the way is
     /// another program's. As in a deletion, the first partition's name goes for good before any other does, and every
     /// name before its files: the checkpoint may know the logs, and a cut must not bring a name back without its files.
-    fn take_back(&self, created: Vec<(String, TopicPartition)>) {
+    fn undo_creation(&self, created: Vec<(String, TopicPartition)>) {
         let (mut in_place, mut doomed) = (false, Vec::new());
         for (dir, name) in created.into_iter().rev() {
             let is_placed = TopicPartition::parse_dir(&dir).is_some();
@@ -82,7 +82,7 @@ impl StoreShared {
             let _ = remove_partition(&*self.storage, &dir, &name);
         }
         if in_place {
-            // Under its own name a directory is gone when that is on the medium.
+            // Under its own name a directory is gone when that is on the disk.
             let _ = self.sync_names();
         }
     }
@@ -195,12 +195,13 @@ impl StoreShared {
             return Err(error);
         }
         self.topics.write().remove(topic);
-        // Told apart from directories that somebody else took away: these still stand there under their new names.
+        // That distinguishes them from directories that were removed from outside: these still stand there under their
+        // new names.
         if !bug(Bug::DeleteFilesAtOnce) {
             self.sync_names()?;
         }
-        let told = self.checkpoint();
-        // Under its own name a directory is gone when that is on the medium.
+        let recorded = self.checkpoint();
+        // Under its own name a directory is gone when that is on the disk.
         let in_place = doomed.iter().any(|(dir, _)| !is_deleted_name(dir));
         for (dir, name) in doomed.into_iter().rev() {
             remove_partition(&*self.storage, &dir, &name)?;
@@ -208,8 +209,8 @@ impl StoreShared {
         if in_place {
             self.sync_names()?;
         }
-        // A full disk that had no room to tell it before has now.
-        told.or_else(|_| self.checkpoint())
+        // On a full disk there was no room to record it before. There is now.
+        recorded.or_else(|_| self.checkpoint())
     }
 
     /// A deletion failed: the topic has the partitions from now on that still have their names, if any.
@@ -273,7 +274,7 @@ impl StoreShared {
                 Ok(()) => doomed.push((to, name.clone())),
                 // btrfs needs room for a name and none to remove one: the files go from where they stand, and a crash
                 // before the last of them leaves the rest as a topic still to be deleted. The checkpoint knows nothing
-                // of it then, and could not tell a tail that was never flushed from damage.
+                // of it then, and a tail that was never flushed would look like damage.
                 Err(error) if error.is_storage_full() => {
                     let log = self.logs.read().get(&name).cloned();
                     log.map_or(Ok(()), |shared| Log { shared }.flush())?;

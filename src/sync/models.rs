@@ -101,13 +101,13 @@ fn one_wake_up_serves_all_waiters() {
 }
 
 #[derive(Debug)]
-struct Told {
+struct CountingWatcher {
     published: Arc<Published>,
     times: AtomicI64,
 }
 
-impl Watcher for Told {
-    fn tell_if_ready(&self) -> bool {
+impl Watcher for CountingWatcher {
+    fn notify_if_ready(&self) -> bool {
         let ready = self.published.end.load(Ordering::Acquire) >= 1;
         if ready {
             self.times.fetch_add(1, Ordering::Relaxed);
@@ -116,18 +116,18 @@ impl Watcher for Told {
     }
 }
 
-/// Whoever watches is told exactly once, by the publisher or by itself.
+/// A watcher is notified exactly once, by the publisher or by itself.
 #[test]
-fn a_watcher_is_told_once() {
+fn a_watcher_is_notified_once() {
     explore("a watcher and a publisher", None, || {
         let published = Arc::new(Published::default());
-        let told = Arc::new(Told { published: Arc::clone(&published), times: AtomicI64::new(0) });
+        let watcher = Arc::new(CountingWatcher { published: Arc::clone(&published), times: AtomicI64::new(0) });
         let publisher = {
             let published = Arc::clone(&published);
             thread::spawn(move || published.publish(1))
         };
-        published.wake.watch(Arc::clone(&told) as Arc<dyn Watcher>);
+        published.wake.watch(Arc::clone(&watcher) as Arc<dyn Watcher>);
         publisher.join().unwrap();
-        assert_eq!(told.times.load(Ordering::Relaxed), 1);
+        assert_eq!(watcher.times.load(Ordering::Relaxed), 1);
     });
 }

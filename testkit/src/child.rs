@@ -86,7 +86,7 @@ pub fn run_again(test: &str, environment: &[(&str, &OsStr)]) -> Watched {
     Watched::new(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
 }
 
-/// A child's line to its parent: on a line of its own, whatever the test runner has begun to print.
+/// A child's line to its parent: on a line of its own, also if the test runner has printed a part of a line.
 pub fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "\n{line}").and_then(|()| out.flush()).expect("the parent listens");

@@ -1,5 +1,5 @@
-//! A storage whose calls fail or panic where they are told to: the engine, and the C ABI above it, meet what no disk
-//! shows twice.
+//! A storage whose calls fail or panic where a test says so. The engine, and the C ABI above it, meet errors that a
+//! real disk does not show twice.
 
 #![allow(dead_code)] // each test binary uses some of it
 
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use edgelog::storage::{Access, DirEntry, FileMeta, Lease, MemoryStorage, Storage, StorageFile, StorageLock};
 
-/// What a storage's call does in the place of its work.
+/// What a storage's call does instead of its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     Io,
@@ -19,7 +19,7 @@ pub enum Fault {
     Panic,
 }
 
-/// What an injected panic says, so that a real one is told from it.
+/// What an injected panic says, so that a test can see that a panic is not a real one.
 pub const INJECTED: &str = "injected";
 
 const EIO: i32 = 5;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The bridge beside a writer on a device that fails: what the medium never got is never sent.
+"""The bridge next to a writer on a disk that fails: what the disk never got is never sent.
 
     eio.py run STORE --expect FILE [--seed N] [--only NAME,...]
 
@@ -7,8 +7,8 @@ The store is on an ext4 of its own, on a loop device whose end is taken away whi
 answers every write behind it with EIO, as for a disk with a dead region. The cut goes through the room that one log has
 reserved, so that its data fail and nothing else does: no journal, no checkpoint, no note. Later it is given back.
 
-Needs root, for loop devices and mounts. The writer is the example `told_writer`, in $EDGELOG_WRITER. Arguments, jars
-and the command line are those of transfer.py, whose store is not used here.
+Needs root, for loop devices and mounts. The writer is the example `scripted_writer`, in $EDGELOG_WRITER. Arguments,
+jars and the command line are those of transfer.py, whose store is not used here.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ import time
 
 from harness import EDGELOG, TALLY, Broken, Broker, Run, command, kafka, main, same_records, tail
 
-WRITER = os.environ.get("EDGELOG_WRITER", "told_writer")
+WRITER = os.environ.get("EDGELOG_WRITER", "scripted_writer")
 ROUNDS = int(os.environ.get("EDGELOG_EIO_ROUNDS", "8"))
 LOG = "t-0"
 # The bridge looks often, at records and at logs that wait.
@@ -130,7 +130,7 @@ class Device:
         self.cut = None
 
     def remount(self):
-        """What is seen from here on is what the medium has."""
+        """What is seen from here on is what the disk has."""
         self.heal()
         system("umount", self.mount_point)
         system("mount", self.loop, self.mount_point)
@@ -158,19 +158,19 @@ class Writer:
         )
         self.values = 0
 
-    def tell(self, *words):
+    def order(self, *words):
         """The answer, and whether it is good."""
         self.process.stdin.write(" ".join(words) + "\n")
         self.process.stdin.flush()
         kind, _, rest = self.process.stdout.readline().strip().partition(" ")
         if kind not in ("ok", "error"):
-            raise Broken(f"the writer ended when it was told {words[:2]}")
+            raise Broken(f"the writer ended when it got {words[:2]}")
         return kind == "ok", rest
 
     def must(self, *words):
-        good, said = self.tell(*words)
+        good, said = self.order(*words)
         if not good:
-            raise Broken(f"the writer was told {words[:2]} and says: {said}")
+            raise Broken(f"the writer got {words[:2]} and says: {said}")
         return said
 
     def append(self, label, count=1, durability="os", topic="t"):
@@ -183,7 +183,7 @@ class Writer:
     def append_until_it_fails(self, label):
         """What the first error says. A record may still fit in before the cut."""
         for n in range(1000):
-            good, said = self.tell("sync", "t", f"{label} {n} " + "y" * 3000)
+            good, said = self.order("sync", "t", f"{label} {n} " + "y" * 3000)
             if not good:
                 return said
         raise Broken("the device has failed, and a thousand records were durable")
@@ -200,7 +200,7 @@ class Writer:
 
 
 class Stage:
-    """One device, its writer, and the bridge beside it on the way to a topic of its own."""
+    """One device, its writer, and the bridge next to it, which sends to a topic of its own."""
 
     def __init__(self, world, name):
         self.broker, self.name, self.random = world.broker, name, world.random
@@ -299,14 +299,14 @@ class Stage:
         return self.broker.consume_all(f"{self.name}.t").get(0, [])
 
     def nothing_undurable_was_sent(self):
-        """All that the cluster has is on the medium, at the same place in the log. Who reads and writes has ended."""
+        """All that the cluster has is on the disk, at the same place in the log. Who reads and writes has ended."""
         before = self.in_the_log()
         self.device.remount()
-        on_medium, found = self.in_the_log(may_be_damaged=True), self.in_the_cluster()
-        if len(found) > len(on_medium):
-            raise Broken(f"the cluster has {len(found)} records, and the medium {len(on_medium)} of {len(before)}")
-        same_records(on_medium[: len(found)], found, f"{self.name}: what the medium has")
-        return len(before) - len(on_medium)
+        on_disk, found = self.in_the_log(may_be_damaged=True), self.in_the_cluster()
+        if len(found) > len(on_disk):
+            raise Broken(f"the cluster has {len(found)} records, and the disk {len(on_disk)} of {len(before)}")
+        same_records(on_disk[: len(found)], found, f"{self.name}: what the disk has")
+        return len(before) - len(on_disk)
 
     def both_agree(self):
         """The log and the cluster have the same, once and in order."""
@@ -341,7 +341,7 @@ def lost_and_gone_on(stage):
 
 def the_writer_meets_it(world):
     """The writer's own flush is answered with EIO: its log is read-only, the bridge stops with it and says why, and the
-    other log goes on. What was not durable is not sent, and is lost when the medium is looked at."""
+    other log goes on. What was not durable is not sent, and is lost when the disk is looked at."""
     with Stage(world, "writer-meets") as stage:
         stage.bridge.process.send_signal(signal.SIGSTOP)
         stage.device.fail(LOG)
@@ -349,7 +349,7 @@ def the_writer_meets_it(world):
         said = stage.writer.append_until_it_fails("never")
         if EIO not in said:
             raise Broken(f"the writer was answered with {said}")
-        good, again = stage.writer.tell("os", "t", "once more")
+        good, again = stage.writer.order("os", "t", "once more")
         if good or EIO not in again:
             raise Broken(f"the log is not read-only: {again}")
         stage.bridge.process.send_signal(signal.SIGCONT)
@@ -362,21 +362,22 @@ def the_writer_meets_it(world):
 
 
 def it_goes_on_by_itself(world):
-    """After the error the device is mended, and the writer opens the store again: in one boot the recovery writes anew
-    what the page cache has, past that cache. The bridge that waited sends all of it, by itself, whoever met the error
-    first; and so does one that was started meanwhile. The medium has it as well, and what was appended behind it."""
-    told = []
+    """After the error the device is mended, and the writer opens the store again: in one boot the recovery writes what
+    the page cache has once more, past that cache. The bridge that waited sends all of it by itself, no matter which
+    process met the error first. A bridge that was started meanwhile does so too. The disk has it as well, and what was
+    appended behind it."""
+    compared = []
     for who in ("writer", "bridge", "bridge-before"):
         with Stage(world, f"goes-on-{who}") as stage:
             if who == "writer":
                 stage.bridge.process.send_signal(signal.SIGSTOP)
             stage.device.fail(LOG)
             if who == "writer":
-                stage.writer.append_until_it_fails("anew")
+                stage.writer.append_until_it_fails("again")
                 stage.bridge.process.send_signal(signal.SIGCONT)
                 stage.waits("could not write or flush")
             else:
-                stage.writer.append("anew", 5)
+                stage.writer.append("again", 5)
                 stage.waits(EIO)
             if who == "bridge-before":
                 stage.bridge.kill()
@@ -389,14 +390,14 @@ def it_goes_on_by_itself(world):
             stage.both_agree()
             stage.writer.kill()
             stage.device.remount()
-            told.append(stage.both_agree())
-    return f"{', '.join(map(str, told))} records compared"
+            compared.append(stage.both_agree())
+    return f"{', '.join(map(str, compared))} records compared"
 
 
 def the_bridge_meets_it(world):
     """The bridge's flush is answered with EIO, since the writer does not flush meanwhile. Nothing that is not durable
-    is sent, not by that bridge, and not by one that is started after it was killed, although the kernel tells that one
-    of no error and its flush would succeed; and the writer meets the error at its own next flush."""
+    is sent: not by that bridge, and not by one that is started after it was killed, although the kernel reports no
+    error to that one and its flush would succeed; and the writer meets the error at its own next flush."""
     with Stage(world, "bridge-meets") as stage:
         stage.device.fail(LOG)
         stage.writer.append("in the cache", 5)
@@ -409,14 +410,14 @@ def the_bridge_meets_it(world):
         stage.writer.must("os", "other", "goes on")
         stage.sent("other-0", 2)
         stage.bridge.kill()
-        good, said = stage.writer.tell("flush", "t")
+        good, said = stage.writer.order("flush", "t")
         if good or EIO not in said:
             raise Broken(f"the writer's flush says {said or 'ok'}")
         stage.writer.kill()
         return lost_and_gone_on(stage)
 
 
-def whoever_meets_it(world):
+def either_meets_it(world):
     """The device fails while both append, flush and send as they come; then both are killed in either order, or the
     bridge alone is started again."""
     lost, compared = 0, 0
@@ -426,7 +427,7 @@ def whoever_meets_it(world):
             heals = stage.random.random() < 0.5
             for step in range(30):
                 durability = stage.random.choice(("os", "os", "os", "sync"))
-                good, _ = stage.writer.tell(durability, "t", f"amid {step} " + "z" * stage.random.randrange(4000))
+                good, _ = stage.writer.order(durability, "t", f"amid {step} " + "z" * stage.random.randrange(4000))
                 if not good:
                     break
                 if stage.random.random() < 0.2:
@@ -434,7 +435,7 @@ def whoever_meets_it(world):
                     stage.start_bridge()
                 if heals and stage.random.random() < 0.2:
                     stage.device.heal()
-            # It has looked at what was appended last, whatever it found.
+            # It has looked at what was appended last, and it does not matter what it found.
             stage.writer.must("os", "other", "the last one")
             stage.sent("other-0", 2)
             for end in stage.random.sample((stage.bridge.kill, stage.writer.kill), 2):
@@ -448,7 +449,7 @@ TESTS = {
     "writer_meets_it": the_writer_meets_it,
     "bridge_meets_it": the_bridge_meets_it,
     "goes_on_by_itself": it_goes_on_by_itself,
-    "whoever_meets_it": whoever_meets_it,
+    "either_meets_it": either_meets_it,
 }
 
 

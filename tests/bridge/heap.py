@@ -5,8 +5,8 @@ counts while it sends.
     heap.py [--megabytes N] [--batch N] [--kib-max N]
 
 What is counted is anonymous memory (/proc/PID/smaps_rollup): heap, stacks and what the program wrote in its own data.
-Pages of the log's files are the kernel's to take back and do not count. Kafka's jars are in $EDGELOG_KAFKA_LIB, the
-command line is $EDGELOG_BIN.
+The kernel may drop pages of the log's files at any time, so they do not count. Kafka's jars are in $EDGELOG_KAFKA_LIB,
+the command line is $EDGELOG_BIN.
 """
 
 import argparse

@@ -60,13 +60,13 @@ def bad_line(world):
     at_best = sent / rate
     transactions = sum(event["event"] == "committed" for event in run.events)
     aborted = sum(event["event"] == "aborted" for event in run.events)
-    told = (
+    result = (
         f"{sent} bytes at {rate} a second, {link.cuts} connections died: {took:.0f} s, {100 * at_best / took:.0f} % of "
         f"the line, {link.carried['up']} bytes up, {transactions} transactions, {aborted} aborted"
     )
     if took > slowdown_max * at_best or link.carried["up"] > resent_max * sent:
-        raise Broken(told)
-    return told
+        raise Broken(result)
+    return result
 
 
 class Flights(px.Link):
@@ -134,7 +134,7 @@ def many_logs(world):
     append(store, "w", ["warm"])
     Run(command(store, world.broker, "many", to, topics="w", **SAME)).expect(0)
     arguments = command(store, world.broker, "many", to, topics="t", **SAME)
-    told = []
+    results = []
     # The second time, the positions of those without news are committed again: a transaction of their own.
     for doing in ("at its first start", "where some have news"):
         line = world.broker.proxy.link = Flights(0.7)
@@ -153,14 +153,14 @@ def many_logs(world):
         bounds = {"FindCoordinator": 3, "OffsetFetch": 2 * LOGS // 50, "TxnOffsetCommit": LOGS, "EndTxn": 2}
         if line.flights > flights_max or any(line.requests[name] > most for name, most in bounds.items()):
             raise Broken(f"{said}: at most {flights_max} flights and {bounds}")
-        told.append(said)
-        for n in range(LOGS // 10) if len(told) == 1 else ():
+        results.append(said)
+        for n in range(LOGS // 10) if len(results) == 1 else ():
             values.append(f"again {n}")
             append(store, f"t-{n}", values[-1:])
     found = world.broker.consume_all(to)
     if sorted(values_of(found)) != sorted(["warm", *values]):
         raise Broken(f"expected {len(values) + 1} records, found {sum(map(len, found.values()))}")
-    return "; ".join(told)
+    return "; ".join(results)
 
 
 TESTS = {"bad_line": bad_line, "many_logs": many_logs}

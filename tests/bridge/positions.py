@@ -152,9 +152,9 @@ def expired(world):
             for (where, values), records in zip(wanted.items(), found, strict=True):
                 if records != values:
                     raise Broken(f"{where}: expected {len(values)} records, found {kafka.shorten(records)}")
-            told = [json.loads(one)["first_offset"] for one in lost]
-            if told != ([len(lines("first"))] if what == "lost-" else []):
-                raise Broken(f"{label}: told as lost is {kafka.shorten(lost)}")
+            reported = [json.loads(one)["first_offset"] for one in lost]
+            if reported != ([len(lines("first"))] if what == "lost-" else []):
+                raise Broken(f"{label}: reported as lost is {kafka.shorten(lost)}")
         if not positions_of(broker, "idle"):
             raise Broken("the position of the log that had nothing to send was forgotten")
         idle.process.terminate()
@@ -278,9 +278,9 @@ def partitions_added(world):
 
 
 def decided(world):
-    """A topic that was deleted and created again: the log waits beside one that goes on, and is looked at again; what
-    was chosen ahead is done, from the beginning or from where it was; and so is what is decided then, although the
-    cluster has forgotten the position."""
+    """A topic that was deleted and created again: the log waits while another one goes on, and is looked at again. What
+    was chosen ahead is done, from the beginning or from where it was. So is what is decided then, although the cluster
+    has forgotten the position."""
     results = []
     for rule, wanted in (("restart", lines("one") + lines("two")), ("resume", lines("two")), ("adopt", lines("two"))):
         label = f"decided-{rule}"
@@ -308,14 +308,14 @@ def decided(world):
     return f"{results} records"
 
 
-def begun_anew(world):
-    """A log was deleted on the device and begun anew: it waits beside one that goes on; where that was chosen, it is
+def log_recreated(world):
+    """A log was deleted on the device and created again: it waits while another one goes on. If that was chosen, it is
     sent from its own beginning, behind what the old one had sent."""
-    label, store = "anew", world.scratch / "anew"
-    in_parallel(*(functools.partial(world.broker.create_topic, f"anew.{log}", 1, retention_ms=-1) for log in "tu"))
+    label, store = "recreated", world.scratch / "recreated"
+    in_parallel(*(functools.partial(world.broker.create_topic, f"recreated.{log}", 1, retention_ms=-1) for log in "tu"))
     for log in "tu":
         append(store, log, lines("old"))
-    arguments = functools.partial(command, store, world.broker, label, "anew.{topic}")
+    arguments = functools.partial(command, store, world.broker, label, "recreated.{topic}")
     Run(arguments()).expect(0)
     subprocess.run([EDGELOG, "--dir", str(store), "topics", "delete", "t", "--yes"], check=True, capture_output=True)
     for log in "tu":
@@ -324,13 +324,13 @@ def begun_anew(world):
     reasons = {event["log"]: event["reason"] for event in run.events if event["event"] == "waiting"}
     if list(reasons) != ["t-0"] or "edgelog.bridge.on.new.log=restart" not in reasons["t-0"]:
         raise Broken(f"expected t-0 alone to wait for a decision: {reasons}")
-    if values_of(world.broker.consume_all("anew.t")) != lines("old"):
+    if values_of(world.broker.consume_all("recreated.t")) != lines("old"):
         raise Broken("something of it was sent all the same")
     Run(arguments(**{"edgelog.bridge.on.new.log": "restart"})).expect(0)
     if Run(arguments()).expect(0).records():
         raise Broken("what was decided once is asked again, or sent again")
     for log in "tu":
-        found = values_of(world.broker.consume_all(f"anew.{log}"))
+        found = values_of(world.broker.consume_all(f"recreated.{log}"))
         if found != lines("old") + lines("new"):
             raise Broken(f"{log}: found {kafka.shorten(found)}")
     return "1 of 2 logs"
@@ -363,17 +363,17 @@ def set_back(world):
 
 
 def goes_on(world):
-    """A log that waits for its topic goes on once somebody has created it, beside one that never waited; where that was
-    chosen, topics are created as asked for."""
+    """A log that waits for its topic goes on once the topic was created. Another log never waits. If that was chosen,
+    topics are created as asked for."""
     store = world.scratch / "goes-on"
     for log in ("here", "absent"):
         append(store, log, lines(log))
     world.broker.create_topic("g.here", 1, retention_ms=-1)
     sets = {"edgelog.bridge.retry.ms": 500}
     run = Run(command(store, world.broker, "goes-on", "g.{topic}", forever=True, **sets))
-    told = set()
-    while {"waiting", "committed"} - told and (event := run.next_event()) is not None:
-        told.add(event["event"])
+    seen = set()
+    while {"waiting", "committed"} - seen and (event := run.next_event()) is not None:
+        seen.add(event["event"])
     world.broker.create_topic("g.absent", 1, retention_ms=-1)
     while (event := run.next_event()) is not None:
         if event["event"] == "committed" and any(p["log"] == "absent-0" for p in event["positions"]):
@@ -428,7 +428,7 @@ def stalled(world):
         TALLY["faults"] += 1
         began = time.monotonic()
         Run(command(stores["two"], broker, "two", "shared", topics="t", **sets)).expect(0)
-        # The consumer gives up when nothing came for the bound, and what the machine needs besides.
+        # The consumer gives up when nothing came for the bound, and for the time that the machine needs in addition.
         out = kafka.java_ok(
             "org.apache.kafka.tools.consumer.ConsoleConsumer",
             *("--bootstrap-server", broker.bootstrap, "--topic", "shared", "--from-beginning"),
@@ -461,7 +461,7 @@ def lost_claim(world):
             append(store, "t", [phase])
             values.append(phase)
             # The batch arrives, and we do not hear of it until it is too late; the claim that follows is answered in
-            # vain. (One record, which nobody tries to send in smaller pieces.)
+            # vain. (One record, which cannot be sent in smaller pieces.)
             broker.proxy.arm([(px.PRODUCE, px.SWALLOW_ANSWER), (px.INIT_PRODUCER_ID, phase)])
             run = Run(command(store, broker, "lost", "t", topics="t", **sets)).expect(0)
             if broker.proxy.left():
@@ -540,7 +540,7 @@ def adopted(world):
         wait_for(second, "it goes on", sent_up_to(150 + 50 * n))
     second.process.terminate()
     second.expect(0)
-    # And back again; nobody else runs, so no store has to be named.
+    # And back again; no other process runs, so no store has to be named.
     decide(broker, label, "bridge", "adopt")
     wait_for(first, "it was adopted", sent_up_to(200))
     first.process.terminate()
@@ -585,7 +585,7 @@ def fenced(world):
 
 def reset(world):
     """After a reset everything is sent again, once: by a bridge that runs meanwhile, and by one that is started later,
-    also where its note knew better. The note beside the store keeps nothing any more."""
+    also where its note knew better. The note in the store's directory keeps nothing any more."""
     broker, label = world.broker, "reset"
     broker.create_topic(label, 1, retention_ms=-1)
     store = world.scratch / label
@@ -661,7 +661,7 @@ TESTS = {
     "producer_forgotten": producer_forgotten,
     "partitions_added": partitions_added,
     "decided": decided,
-    "begun_anew": begun_anew,
+    "log_recreated": log_recreated,
     "set_back": set_back,
     "goes_on": goes_on,
     "stalled": stalled,

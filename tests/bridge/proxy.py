@@ -1,6 +1,7 @@
-"""A proxy between the bridge and a broker, which knows requests from answers and cuts connections where it is told to.
+"""A proxy between the bridge and a broker, which distinguishes requests from answers and cuts connections where a test
+says so.
 
-It listens on one port for its whole life, whatever becomes of the broker behind it; that port is what the broker
+It listens on one port for its whole life, also when the broker behind it dies; that port is what the broker
 advertises, so everything goes through it.
 """
 
@@ -161,7 +162,7 @@ class Proxy:
         return None
 
     def close(self):
-        """Nobody gets through any more, and nobody gets in."""
+        """No connection gets through any more, and no new one gets in."""
         with self.lock:
             self.listener.shutdown(socket.SHUT_RDWR)
             self.listener.close()

@@ -36,7 +36,7 @@ NODES = (1, 2, 3)
 
 
 def free_ports(host):
-    """Two that nobody uses on this address, which is a node's own: the kernel gives them to nobody meanwhile."""
+    """Two unused ones on this address, which is a node's own: the kernel gives them to no other program meanwhile."""
     with socket.create_server((host, 0)) as one, socket.create_server((host, 0)) as other:
         return one.getsockname()[1], other.getsockname()[1]
 

@@ -5,7 +5,7 @@ and timestamp with what was appended.
 
     read_back.py run STORE --expect FILE
 
-STORE and FILE are what examples/mixed_workload made. Needs confluent-kafka; else what transfer.py beside it needs.
+STORE and FILE are what examples/mixed_workload made. Needs confluent-kafka; else what transfer.py needs.
 """
 
 import sys
@@ -16,7 +16,7 @@ import proxy as px
 from confluent_kafka import OFFSET_BEGINNING, TIMESTAMP_CREATE_TIME, Consumer, KafkaError, TopicPartition
 from harness import RUN_SECONDS_MAX, SMALL, Broken, Broker, Run, command, everything_once, same_records
 
-# No record takes longer to come; the end of a partition is told, not waited for.
+# No record takes longer to come; the end of a partition is reported, not waited for.
 POLL_SECONDS_MAX = 30
 TO = "{topic}"
 

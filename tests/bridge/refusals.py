@@ -92,8 +92,8 @@ def dead_letters(world):
     expect_values(of_one(dead), [line for line in lines if ":" not in line], "dead letters")
     for record in of_one(dead):
         headers = headers_of(record)
-        told = [headers.get(f"__connect.errors.{name}") for name in ("topic", "partition", "offset")]
-        if told != ["t", "0", record["payload"]] or headers.get("edgelog.error.code") != "87":
+        found = [headers.get(f"__connect.errors.{name}") for name in ("topic", "partition", "offset")]
+        if found != ["t", "0", record["payload"]] or headers.get("edgelog.error.code") != "87":
             raise Broken(f"a dead letter says {headers}")
         if "InvalidRecord" not in headers["__connect.errors.exception.message"]:
             raise Broken(f"it lacks the broker's answer: {headers}")
@@ -130,7 +130,7 @@ def refused_by_name(world, lines):
 
 def too_large(world):
     """A record that no batch of the target can hold becomes a dead letter; where the target's limit cannot be known
-    beforehand, the broker's refusal is what tells."""
+    beforehand, the broker's refusal shows it."""
     results = []
     for label, grows in (("large", False), ("shrunk", True)):
         store, sets = world.scratch / label, side_topics(label)
@@ -139,7 +139,7 @@ def too_large(world):
         create(world.broker, label, max_message_bytes=1_000_000 if grows else 3000)
         create(world.broker, f"{label}.dead")
         if grows:
-            # The limit falls behind the bridge's look at it: it was told of a larger one.
+            # The limit falls after the bridge has looked at it: the bridge knows a larger one.
             shrink = functools.partial(alter, world.broker, label, "max.message.bytes=3000")
             run = held_back(shrink, store, world.broker, label, label, topics="t", **sets)
         else:
@@ -211,13 +211,13 @@ def refused_times(world):
     dead = of_one(world.broker.consume_all(f"{label}.dead"))
     expect_values(dead, values, f"{label}.dead")
     if any(int(headers_of(record)["edgelog.timestamp"]) >= record["ts"] for record in dead):
-        raise Broken("a dead letter has the refused time, or does not tell it")
+        raise Broken("a dead letter has the refused time, or does not name it")
     return f"{len(dead)} dead letters, {sum(event['event'] == 'aborted' for event in run.events)} aborts"
 
 
 def losses(world):
-    """What retention and damage took before it was sent is told upstream, once, in the order in which it happened; or
-    stops the log, where that was chosen."""
+    """What retention and damage took before it was sent is reported upstream, once, in the order in which it happened;
+    or stops the log, where that was chosen."""
     label = "losses"
     store, sets = world.scratch / label, side_topics(label)
     topic = {"segment.bytes": 16384, "retention.bytes": 40000}
@@ -253,7 +253,7 @@ def losses(world):
     damaged.write_bytes(data)
     run = Run(arguments(**{"edgelog.bridge.on.lost": "stop"})).expect(UNABLE)
     if not any("deleted here" in event.get("reason", "") for event in run.events):
-        raise Broken(f"the loss is not told: {run.events}")
+        raise Broken(f"the loss is not reported: {run.events}")
     # Killed in the middle, and cut where it commits.
     world.broker.proxy.arm([(px.END_TXN, phase) for phase in px.PHASES])
     run = Run(arguments()).expect(0)
@@ -263,22 +263,23 @@ def losses(world):
     good, lost = in_parallel(
         lambda: world.broker.consume_all(label), lambda: world.broker.consume_all(f"{label}.lost")
     )
-    told = [json.loads(record["payload"]) for record in of_one(lost)]
-    if [one["reason"] for one in told] != ["retention", "damage"]:
-        raise Broken(f"expected one loss by retention and one by damage, found {told}")
-    if (told[0]["first_offset"], told[0]["next_offset"], told[0]["topic"]) != (20, first, "t"):
-        raise Broken(f"expected the loss of 20 to {first}, found {told[0]}")
-    gone = {n for one in told for n in range(one["first_offset"], one["next_offset"])}
+    reported = [json.loads(record["payload"]) for record in of_one(lost)]
+    if [one["reason"] for one in reported] != ["retention", "damage"]:
+        raise Broken(f"expected one loss by retention and one by damage, found {reported}")
+    if (reported[0]["first_offset"], reported[0]["next_offset"], reported[0]["topic"]) != (20, first, "t"):
+        raise Broken(f"expected the loss of 20 to {first}, found {reported[0]}")
+    gone = {n for one in reported for n in range(one["first_offset"], one["next_offset"])}
     wanted = [value for n, value in enumerate(values) if n not in gone]
     expect_values(of_one(good), wanted, label)
     events = [event for event in run.events if event["event"] == "lost"]
     if len(events) != 2:
-        raise Broken(f"expected two losses to be told, found {events}")
-    return f"{len(gone)} records told as lost, {len(wanted)} arrived"
+        raise Broken(f"expected two losses to be reported, found {events}")
+    return f"{len(gone)} records reported as lost, {len(wanted)} arrived"
 
 
 def rewritten(world):
-    """A target that compresses anew and gives records its own time: both are told, once, and the records arrive."""
+    """A target that compresses again and gives records its own time: both are reported, once, and the records
+    arrive."""
     label, store = "rewritten", world.scratch / "rewritten"
     world.broker.create_topic(
         label, 1, retention_ms=-1, compression_type="gzip", message_timestamp_type="LogAppendTime"
@@ -290,21 +291,21 @@ def rewritten(world):
     run = Run(command(store, world.broker, label, label, topics="t", **sets)).expect(0)
     if sum(event["event"] == "committed" for event in run.events) < 2:
         raise Broken(f"it was all one transaction: {run.events}")
-    told = sorted(event["reason"] for event in run.events if event["event"] == "rewrites")
+    reported = sorted(event["reason"] for event in run.events if event["event"] == "rewrites")
     words = ("compression.type=gzip", "message.timestamp.type=LogAppendTime")
-    if len(told) != len(words) or not all(reason.startswith(word) for reason, word in zip(told, words)):
-        raise Broken(f"expected to be told of {words}, found {told}")
+    if len(reported) != len(words) or not all(reason.startswith(word) for reason, word in zip(reported, words)):
+        raise Broken(f"expected reports of {words}, found {reported}")
     found = of_one(world.broker.consume_all(label))
     expect_values(found, values, label)
     if any(record["ts"] < begun for record in found):
         raise Broken("the target has not given them its own time: this shows nothing")
-    return f"{len(found)} records; {len(told)} rules told"
+    return f"{len(found)} records; {len(reported)} rules reported"
 
 
 def old_backlog(world):
     """Records from 2023 for a topic that keeps seven days, in a cluster that looks every second: nothing of them is
     sent by default; sent with new timestamps they stay, each with its own in a header; and they stay as they are once
-    the topic was told to keep them."""
+    the topic's configuration keeps them."""
     with Broker(
         tempfile.mkdtemp(dir=world.scratch),
         **{"log.retention.check.interval.ms": 1000, "log.segment.delete.delay.ms": 0},

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The bridge against a Kafka broker that trusts nobody: TLS, mutual TLS, every SASL mechanism, and an authorizer.
+"""The bridge against a Kafka broker that trusts no client: TLS, mutual TLS, every SASL mechanism, and an authorizer.
 
     secure.py run STORE --expect FILE [--seed N] [--only NAME,...]
 
@@ -165,7 +165,7 @@ class SecureBroker(Broker):
         )
 
 
-# What docs/bridge.md tells people to grant: one line each.
+# What docs/bridge.md says one has to grant: one line each.
 def rights(device, topic):
     return {
         "Write on the transactional id": ("--operation", "Write", "--transactional-id", f"edgelog:{device}"),
@@ -221,8 +221,8 @@ class Case:
             raise Broken(f"{self.name}: expected {len(self.values)} records, found {len(found)}")
 
 
-def told(run, *words, kind="retrying"):
-    """Waits until the bridge tells all of these words in one event of that kind."""
+def reason_with(run, *words, kind="retrying"):
+    """Waits for an event of that kind whose reason has all of these words. Returns the reason."""
     while (event := run.next_event()) is not None:
         if event["event"] == kind and all(word in event["reason"] for word in words):
             return event["reason"]
@@ -255,7 +255,7 @@ def joined(*parts):
 
 
 def token(seconds=600):
-    """One that nobody signed."""
+    """One without a signature."""
     return joined({"alg": "none"}, claims(seconds)) + "."
 
 
@@ -302,13 +302,13 @@ def mutual_tls(world):
     other, other_key = broker.stranger.issue("device")
     way_in = broker.way_in("MUTUAL")
     run = case.run(way_in)
-    told(run, "does not accept this device's certificate")
+    reason_with(run, "does not accept this device's certificate")
     run.kill()
     # Files that are renewed under a running bridge.
     used, used_key = (pathlib.Path(shutil.copy(f, case.world.scratch / f"used.{f.suffix}")) for f in (other, other_key))
     files = {"ssl.certificate.location": used, "ssl.key.location": used_key}
     run = case.run(way_in, **files)
-    told(run, "does not accept this device's certificate")
+    reason_with(run, "does not accept this device's certificate")
     shutil.copy(certificate, used)
     shutil.copy(key, used_key)
     run.expect(0)
@@ -320,21 +320,21 @@ def mutual_tls(world):
 
 
 def certificates_of_brokers(world):
-    """Each thing that can be wrong with a broker's certificate is told in words that say what to do, and mended under
+    """Each thing that can be wrong with a broker's certificate is reported with what to do about it, and mended under
     the running bridge."""
     broker = world.broker
     case = Case(world, "certificates")
     # A CA that is not the broker's; then its file is exchanged.
     trusted = pathlib.Path(shutil.copy(broker.stranger.certificate, world.scratch / "trusted.pem"))
     run = case.run(broker.way_in("TLS"), **{"ssl.ca.location": trusted})
-    told(run, "ssl.ca.location", "TLS")
+    reason_with(run, "ssl.ca.location", "TLS")
     shutil.copy(broker.authority.certificate, trusted)
     run.expect(0)
     case.all_there()
     # One that has expired; then the broker gets a new one.
     case.more()
     run = case.run(broker.way_in("EXPIRED"))
-    told(run, "has expired", "clock")
+    reason_with(run, "has expired", "clock")
     broker.alter("brokers", 1, f"listener.name.expired.ssl.keystore.location={broker.renewed}")
     run.expect(0)
     case.all_there()
@@ -342,14 +342,14 @@ def certificates_of_brokers(world):
     case.more()
     elsewhere = broker.way_in("ELSEWHERE")
     run = case.run(elsewhere)
-    told(run, "127.0.0.5", "elsewhere.example", "subjectAltName")
+    reason_with(run, "127.0.0.5", "elsewhere.example", "subjectAltName")
     run.kill()
     case.arrives(elsewhere, **{"ssl.endpoint.identification.algorithm": "none"})
     # Who does not ask for the name still asks for the CA; who asks for nothing gets in.
     case.more()
     stranger = {"ssl.ca.location": broker.stranger.certificate}
     run = case.run(elsewhere, **stranger, **{"ssl.endpoint.identification.algorithm": "none"})
-    told(run, "ssl.ca.location")
+    reason_with(run, "ssl.ca.location")
     run.kill()
     case.arrives(elsewhere, **stranger, **{"enable.ssl.certificate.verification": "false"})
     # No CA at all in the file, and no file.
@@ -357,7 +357,7 @@ def certificates_of_brokers(world):
         run = case.run(elsewhere, **{"ssl.ca.location": wrong}).expect(1)
         if b"ssl.ca.location" not in run.errors:
             raise Broken(f"{wrong}: {bytes(run.errors)}")
-    return "3 told and mended, 2 switched off"
+    return "3 reported and mended, 2 switched off"
 
 
 def wrong_protocol(world):
@@ -366,9 +366,9 @@ def wrong_protocol(world):
     plain, encrypted = Listener(world.broker.bootstrap), world.broker.way_in("TLS")
     for address, protocol in ((plain.address, "SSL"), (encrypted.address, "PLAINTEXT")):
         run = case.run(Listener(address, **{**encrypted.sets, "security.protocol": protocol}))
-        told(run, "security.protocol")
+        reason_with(run, "security.protocol")
         run.kill()
-    return "2 told"
+    return "2 reported"
 
 
 def mechanisms(world):
@@ -386,36 +386,36 @@ def mechanisms(world):
     case.more()
     file.write_text(token(seconds=-60))
     run = case.run(world.broker.way_in("SASL", **bearer))
-    told(run, "authentication (OAUTHBEARER)")
+    reason_with(run, "authentication (OAUTHBEARER)")
     if file.read_text() in bytes(run.errors).decode() + json.dumps(run.events):
         raise Broken("it said a token")
     file.write_text(token())
     run.expect(0)
     case.all_there()
     run = case.run(world.broker.by_password("PLAIN", "SHORT"))
-    told(run, "it takes SCRAM-SHA-512")
+    reason_with(run, "it takes SCRAM-SHA-512")
     run.kill()
     return "4 mechanisms"
 
 
 def signed_tokens(world):
-    """A token that the broker's own validator holds to its issuer's key gets in; one that somebody else signed, one for
-    somebody else and one that has run out do not, until there is a better one in the file."""
+    """A token that the broker's own validator holds to its issuer's key gets in. One of another issuer, one for another
+    audience and one that has run out do not, until there is a better one in the file."""
     case, broker = Case(world, "signed"), world.broker
     file = world.scratch / "signed-token"
     way_in = broker.way_in("SIGNED", **{"sasl.mechanism": "OAUTHBEARER", "edgelog.sasl.oauthbearer.token.file": file})
     file.write_text(broker.issuer.token())
     case.arrives(way_in)
     wrong = {
-        "somebody else's": broker.other_issuer.token(iss="issuer"),
-        "for somebody else": broker.issuer.token(aud="registry"),
+        "another issuer": broker.other_issuer.token(iss="issuer"),
+        "another audience": broker.issuer.token(aud="registry"),
         "run out": broker.issuer.token(seconds=-120),
     }
     for what, token in wrong.items():
         case.more()
         file.write_text(token)
         run = case.run(way_in)
-        told(run, "authentication (OAUTHBEARER)")
+        reason_with(run, "authentication (OAUTHBEARER)")
         if token in bytes(run.errors).decode() + json.dumps(run.events):
             raise Broken(f"{what}: it said a token")
         TALLY["faults"] += 1
@@ -427,7 +427,7 @@ def signed_tokens(world):
 
 def token_by_callback(world):
     """A program that gives its bridge tokens by a callback: asked for at each connection, and again after a wrong one.
-    What it fails with is told, and no token is."""
+    Its error is reported, and no token is printed."""
     case, broker = Case(world, "callback"), world.broker
     file, asked = world.scratch / "callback-token", world.scratch / "callback-asked"
     way_in = broker.way_in("SIGNED", **{"sasl.mechanism": "OAUTHBEARER"})
@@ -442,7 +442,7 @@ def token_by_callback(world):
     }
     ask = f"echo asked >> {asked}; cat {file}"
     run = Example([os.environ["EDGELOG_TOKEN_EXAMPLE"], case.store, ask], sets, seconds_max=60)
-    # There is no such file yet; then it holds what somebody else signed; then a token.
+    # There is no such file yet. Then it holds a token of another issuer, then a right one.
     run.until("no token: the command for it ended with")
     wrong, right = broker.other_issuer.token(iss="issuer"), broker.issuer.token()
     for token, words in ((wrong, "authentication (OAUTHBEARER)"), (right, "Committed")):
@@ -452,7 +452,7 @@ def token_by_callback(world):
         run.until(words)
     run.succeed()
     if wrong in run.said or right in run.said:
-        raise Broken(f"it tells a token: {run.said}")
+        raise Broken(f"it prints a token: {run.said}")
     case.all_there()
     times = asked.read_text().count("asked")
     # Two connections at least, for data and to coordinators.
@@ -463,22 +463,22 @@ def token_by_callback(world):
 
 
 def password_rotated(world):
-    """A wrong password is told in the broker's words, and tried again: the file is corrected, or the cluster's password
-    becomes the one that is here."""
+    """A wrong password is reported in the broker's words, and tried again: the file is corrected, or the cluster's
+    password becomes the one that is here."""
     broker, case = world.broker, Case(world, "password")
     file = world.scratch / "rotated"
     way_in = broker.by_password("SCRAM-SHA-256", **{"edgelog.sasl.password.file": file})
     del way_in.sets["sasl.password"]
     file.write_text("wrong-one\n")
     run = case.run(way_in)
-    told(run, "authentication (SCRAM-SHA-256)", "invalid credentials")
+    reason_with(run, "authentication (SCRAM-SHA-256)", "invalid credentials")
     file.write_text(PASSWORDS["SCRAM-SHA-256"] + "\n")
     run.expect(0)
     keeps_secrets(run)
     case.all_there()
     case.more()
     run = case.run(broker.by_password("SCRAM-SHA-512", **{"sasl.password": PASSWORDS["rotated"]}))
-    told(run, "authentication (SCRAM-SHA-512)", "invalid credentials")
+    reason_with(run, "authentication (SCRAM-SHA-512)", "invalid credentials")
     broker.alter("users", USER, f"SCRAM-SHA-512=[password={PASSWORDS['rotated']}]")
     run.expect(0)
     keeps_secrets(run)
@@ -533,7 +533,7 @@ def access(world):
         case.more()
         broker.acl("--remove", *needed[right])
         run = case.run(way_in)
-        reason = told(run, "the user needs", words, kind=kind)
+        reason = reason_with(run, "the user needs", words, kind=kind)
         if kind == "waiting":
             run.expect(UNABLE)
         broker.acl("--add", *needed[right])
@@ -560,7 +560,7 @@ def decides(world):
     if json.loads(done.stdout)["cluster"]["decided"] != "restart":
         raise Broken(f"the status is {done.stdout}")
     case.run(way_in).expect(0)
-    # Whoever resets gets everything again.
+    # After a reset everything is sent again.
     case.values *= 2
     case.all_there()
     return f"{len(case.values)} records"

@@ -5,7 +5,7 @@ systemd that is the first process of a machine of its own (boot_systemd: namespa
     systemd.py run STORE --expect FILE [--only NAME,...]
     systemd.py probe [CONTROLLER]     fails with the reason where there is no such machine, or no such cgroup controller
 
-Needs root. $EDGELOG_WRITER is examples/told_writer, the program that writes the store next to the bridge. On a system
+Needs root. $EDGELOG_WRITER is examples/scripted_writer, which writes the store next to the bridge. On a system
 that has cgroups v1 next to v2, EDGELOG_TEST_CGROUPS=2 takes v2.
 """
 
@@ -277,9 +277,9 @@ class Writer:
     """The program that writes the store, as the user that the unit names."""
 
     def __init__(self, machine):
-        shutil.copy(os.environ["EDGELOG_WRITER"], machine.root("/usr/bin/told_writer"))
+        shutil.copy(os.environ["EDGELOG_WRITER"], machine.root("/usr/bin/scripted_writer"))
         self.process = subprocess.Popen(
-            machine.as_sensors("told_writer", SENSORS / "log"),
+            machine.as_sensors("scripted_writer", SENSORS / "log"),
             env=ENVIRONMENT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

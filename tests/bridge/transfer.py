@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The bridge against a real Kafka broker: whatever dies on the way, a read_committed consumer finds every record once
-and in order, as it was appended.
+"""The bridge against a real Kafka broker: no matter which process dies on the way, a read_committed consumer finds
+every record once and in order, as it was appended.
 
     transfer.py run STORE --expect FILE [--seed N] [--only NAME,...]
 
@@ -156,7 +156,7 @@ def refused_batch(world):
             raise Broken(f"{label}: nothing was aborted, or its connection was not cut: {run.events}")
         foretold = [e["reason"] for e in run.events if e["event"] == "rewrites" and e["topic"] == f"{label}.aged"]
         if not any("message.timestamp.before.max.ms=86400000" in reason for reason in foretold):
-            raise Broken(f"{label}: nobody said that the topic would refuse old records: {run.events}")
+            raise Broken(f"{label}: no event says that the topic would refuse old records: {run.events}")
         good, refused = in_parallel(
             lambda: world.broker.consume_all(f"{label}.dense"), lambda: world.broker.consume_all(f"{label}.aged")
         )
@@ -178,8 +178,8 @@ def timed_out(world):
         values = []
         # An answer is waited for longer than the transaction may take.
         sets = {"transaction.timeout.ms": 1000, "request.timeout.ms": 2000}
-        # The commit never arrives, and asking again tells that it is too late. Or the second of two batches never
-        # arrives. The abort that follows is cut.
+        # The commit never arrives, and the answer to the next try is that it is too late. Or the second of two batches
+        # never arrives. The abort that follows is cut.
         late_commit = [(px.END_TXN, px.SWALLOW_REQUEST), (px.END_TXN, px.LET_THROUGH)]
         late_batch = [(px.PRODUCE, px.LET_THROUGH), (px.PRODUCE, px.SWALLOW_REQUEST)]
         aborts = 0
@@ -227,11 +227,11 @@ def prefix_of_one(found, histories):
     return of
 
 
-def beside_a_writer(world):
-    """A service beside a program that has the store open and goes on appending: it sends what the program
+def next_to_a_writer(world):
+    """A service next to a program that has the store open and goes on appending: it sends what the program
     appends, lets no second bridge in, and ends when it is asked to."""
-    store = world.scratch / "beside"
-    world.broker.create_topic("beside", 1, retention_ms=-1)
+    store = world.scratch / "next-to"
+    world.broker.create_topic("next-to", 1, retention_ms=-1)
     append(store, "t", ["before"])
     writer = subprocess.Popen(
         [EDGELOG, "--dir", str(store), "append", "t", "--quiet"],
@@ -240,7 +240,7 @@ def beside_a_writer(world):
         preexec_fn=kafka.die_with_parent,
     )
     sets = {"edgelog.bridge.interval.ms": 0}
-    run = Run(command(store, world.broker, "beside", "beside", topics="t", forever=True, **sets))
+    run = Run(command(store, world.broker, "next-to", "next-to", topics="t", forever=True, **sets))
     values = ["before"]
 
     def wait_for_all():
@@ -258,16 +258,16 @@ def beside_a_writer(world):
         writer.stdin.flush()
         values += more
         wait_for_all()
-    second = Run(command(store, world.broker, "beside", "beside", topics="t")).expect(1)
+    second = Run(command(store, world.broker, "next-to", "next-to", topics="t")).expect(1)
     if b"another bridge works for this store" not in second.errors:
-        raise Broken(f"a second bridge was not told apart: {bytes(second.errors)}")
+        raise Broken(f"a second bridge was not recognised: {bytes(second.errors)}")
     run.process.terminate()
     run.expect(0)
     writer.stdin.close()
     if writer.wait() != 0:
         raise Broken(f"the writer failed: {tail(writer.stderr.read())}")
-    Run(command(store, world.broker, "beside", "beside", topics="t")).expect(0)
-    found = values_of(world.broker.consume_all("beside"))
+    Run(command(store, world.broker, "next-to", "next-to", topics="t")).expect(0)
+    found = values_of(world.broker.consume_all("next-to"))
     if found != values:
         raise Broken(f"expected {len(values)} records, found {len(found)}: {kafka.shorten(found)}")
     return f"{len(found)} records"
@@ -275,7 +275,7 @@ def beside_a_writer(world):
 
 def within_the_writer(world):
     """A program that appends and sends from a thread of its own, whose broker dies meanwhile: it never ceases to
-    append, ends without an error, and what an append took beside the same without a bridge is told."""
+    append, ends without an error, and the result says how long an append took, with and without a bridge."""
     program, records = os.environ["EDGELOG_WITHIN_EXAMPLE"], 6000
     world.broker.create_topic("within", 1, retention_ms=-1)
     sets = {
@@ -310,8 +310,8 @@ def within_the_writer(world):
 
 
 def before_any_checkpoint(world):
-    """A program that flushes nothing, and a bridge beside it: what it appends arrives long before its checkpoint names
-    it. Of a program that died nothing is sent that nobody vouches for, until the store was opened again."""
+    """A program that flushes nothing, and a bridge next to it: what it appends arrives long before its checkpoint names
+    it. After the program died, what no writer vouches for is not sent until the store was opened again."""
     store = world.scratch / "vouched"
     world.broker.create_topic("v.t", 1, retention_ms=-1)
     append(store, "t", ["closed"])
@@ -338,7 +338,7 @@ def before_any_checkpoint(world):
             raise Broken(f"the writer's checkpoint names {named}: this shows nothing")
         run.kill()
         # What comes now is in the page cache alone when its writer dies.
-        writer.stdin.write(b"nobody vouches\n")
+        writer.stdin.write(b"unvouched\n")
         writer.stdin.flush()
         tail = [EDGELOG, "--dir", str(store), "tail", "t", "--offset", str(len(expected)), "-n", "1"]
         subprocess.run(tail, capture_output=True, check=True, timeout=RUN_SECONDS_MAX)
@@ -348,7 +348,7 @@ def before_any_checkpoint(world):
         raise Broken(f"expected {expected}, found {found}")
     append(store, "t", ["opened again"])
     Run(command(store, world.broker, "vouched", "v.{topic}", **options)).expect(0)
-    expected += ["nobody vouches", "opened again"]
+    expected += ["unvouched", "opened again"]
     if (found := values_of(world.broker.consume_all("v.t"))) != expected:
         raise Broken(f"expected {expected}, found {found}")
     return f"{len(expected)} records, {len(expected) - 3} of them before any checkpoint"
@@ -392,20 +392,20 @@ def cloned(world):
             raise Broken(f"turn {turn}: started again the copies end with {again}, history {winners}")
         if values_of(world.broker.consume_all(to)) != histories[winner]:
             raise Broken(f"turn {turn}: the cluster has not exactly what copy {winner} holds")
-    return f"{fenced} fenced, {conflicts} told apart before"
+    return f"{fenced} fenced, {conflicts} recognised before"
 
 
-def wrong_copy_fences_nobody(world):
-    """A restored backup, or a log that was begun anew under the same device: stops before it takes the id over."""
+def wrong_copy_fences_no_bridge(world):
+    """A restored backup, or a log that was created again under the same device: stops before it takes the id over."""
     to, device = "wrong", "wrong"
     world.broker.create_topic(to, 1, retention_ms=-1)
-    right, backup, anew = (world.scratch / f"wrong-{n}" for n in ("right", "backup", "anew"))
+    right, backup, again = (world.scratch / f"wrong-{n}" for n in ("right", "backup", "again"))
     append(right, "t", ["one", "two"])
     shutil.copytree(right, backup)
     append(right, "t", ["three"])
     Run(command(right, world.broker, device, to, topics="t")).expect(0)
-    append(anew, "t", ["other"])
-    for store, words in ((backup, b"ends at offset"), (anew, b"another identity")):
+    append(again, "t", ["other"])
+    for store, words in ((backup, b"ends at offset"), (again, b"another identity")):
         run = Run(command(store, world.broker, device, to, topics="t")).expect(FENCED)
         if words not in run.errors:
             raise Broken(f"expected {words}, found {bytes(run.errors)}")
@@ -480,7 +480,7 @@ def delete_group_of(world, label):
 
 
 def topic_recreated(world):
-    """The target topic was deleted and made again: told, and nothing is sent until a person decides."""
+    """The target topic was deleted and created again: that is reported, and nothing is sent until a person decides."""
     world.broker.create_topic("again", 1, retention_ms=-1)
     store = world.scratch / "again"
     append(store, "t", ["one", "two"])
@@ -494,7 +494,7 @@ def topic_recreated(world):
     run = Run(command(store, world.broker, "again", "again", topics="t")).expect(UNABLE)
     reasons = [event["reason"] for event in run.events if event["event"] == "waiting"]
     if not any("re-created" in reason for reason in reasons):
-        raise Broken(f"expected it to be told as re-created, found {reasons}")
+        raise Broken(f"expected it to be reported as re-created, found {reasons}")
     if world.broker.consume_all("again"):
         raise Broken("something was sent all the same")
     return reasons[0]
@@ -502,7 +502,7 @@ def topic_recreated(world):
 
 def one_topic_cannot(world):
     """A topic that the cluster lacks, one whose records it would delete on arrival, one whose records are too large:
-    each is told, and the others go."""
+    each is reported, and the others go."""
     store = world.scratch / "cannot"
     for log in ("good", "absent", "old"):
         append(store, log, [f"{log} {n}" for n in range(10)])
@@ -520,7 +520,7 @@ def one_topic_cannot(world):
     found = values_of(world.broker.consume_all("q.good"))
     if found != [f"good {n}" for n in range(10)]:
         raise Broken(f"q.good holds {found}")
-    return "3 told, 1 sent"
+    return "3 reported, 1 sent"
 
 
 TESTS = {
@@ -530,11 +530,11 @@ TESTS = {
     "refused_batch": refused_batch,
     "timed_out": timed_out,
     "broker_killed": broker_killed,
-    "beside_a_writer": beside_a_writer,
+    "next_to_a_writer": next_to_a_writer,
     "within_the_writer": within_the_writer,
     "before_any_checkpoint": before_any_checkpoint,
     "cloned": cloned,
-    "wrong_copy_fences_nobody": wrong_copy_fences_nobody,
+    "wrong_copy_fences_no_bridge": wrong_copy_fences_no_bridge,
     "forgotten": forgotten,
     "topic_recreated": topic_recreated,
     "one_topic_cannot": one_topic_cannot,

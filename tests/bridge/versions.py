@@ -3,7 +3,7 @@
 
     versions.py run STORE --expect FILE [--only NAME,...]
 
-$EDGELOG_KAFKA_VERSIONS names the versions of brokers, which lie in broker-VERSION/lib beside $EDGELOG_KAFKA_LIB, as
+$EDGELOG_KAFKA_VERSIONS names the versions of brokers, which lie in broker-VERSION/lib next to $EDGELOG_KAFKA_LIB, as
 `./test --only bridge` puts them there. That of $EDGELOG_KAFKA_LIB itself is always one of them, and drives the others.
 """
 

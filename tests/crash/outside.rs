@@ -13,7 +13,7 @@ use edgelog_testkit::crash::search::{Outcome, guarded, record, shared};
 use edgelog_testkit::crash::workload::{FLUSH_MS, LOGS, Op, TOPICS, new_topic, options, random_op};
 
 /// Every effect of a run is cut on a disk without powersafe overwrite: a sector that is being rewritten may be garbage,
-/// whatever it held. What was durable and is gone then stood in such a sector.
+/// no matter what it held before. If something durable is gone after the cut, it stood in such a sector.
 pub(crate) fn torn_sectors(ops: &[Op], images: u64) -> Outcome {
     let run = record(ops, Quirks { tears_sectors: true, ..Quirks::default() }).expect("a run without a cut");
     shared(run.cuts.len(), 1, |n, outcome| {
@@ -28,7 +28,7 @@ pub(crate) fn torn_sectors(ops: &[Op], images: u64) -> Outcome {
             outcome.count("images", 1);
             outcome.count("torn sectors", torn.len());
             let touched = touched(core, &torn);
-            match guarded(|| lost_beside(&image_of, model, &touched)) {
+            match guarded(|| lost_where_torn(&image_of, model, &touched)) {
                 Ok(lost) => outcome.count("durable records lost", lost),
                 Err(what) => outcome.add(n, &what, || format!("cut {n} during {}, {image:?}, {torn:?}", model.what)),
             }
@@ -54,7 +54,7 @@ fn touched(core: &Core, torn: &[(String, usize)]) -> BTreeMap<String, Vec<Range<
 }
 
 /// Opens the store and reads over all damage. Returns how many records are gone that were durable.
-fn lost_beside(image: &Core, model: &Model, touched: &BTreeMap<String, Vec<Range<i64>>>) -> Result<usize, String> {
+fn lost_where_torn(image: &Core, model: &Model, touched: &BTreeMap<String, Vec<Range<i64>>>) -> Result<usize, String> {
     let clock = ManualClock::new(TimestampMs(TIME_BASE));
     let disk = SimDisk::from_core(image.clone());
     let store = options(&clock).open_on(disk.clone()).map_err(|e| format!("open answers {e}"))?;
@@ -144,7 +144,7 @@ fn lied_to(seed: u64) -> Result<usize, String> {
     Ok(cuts)
 }
 
-/// Does something, whatever it answers, and reads everything.
+/// Makes a call, ignores its result, and reads everything.
 fn carry_out(store: Store, disk: &SimDisk, clock: &ManualClock, rng: &mut Rng) -> Result<Store, String> {
     let log = |n: usize| store.log(LOGS[n].0, LOGS[n].1 as u32);
     match random_op(rng) {

@@ -12,7 +12,7 @@ use edgelog_testkit::crash::search::{self, guarded, run_schedule};
 use edgelog_testkit::crash::workload::{Op, TOPICS, new_topic, options};
 
 fn append(log: usize, records: u8, len: u16, durability: edgelog::Durability) -> Op {
-    Op::Append { log, records, len, durability, beside: false }
+    Op::Append { log, records, len, durability, concurrent: false }
 }
 
 /// Runs the schedule for a cut after each of the first `effects`, in each image.
@@ -46,9 +46,9 @@ fn a_topic_is_created_with_all_of_its_partitions_and_settings_or_not_at_all() {
     at_every_effect(80, &all_images(), |cut| vec![Op::Create { topic: 0 }, cut, Op::Create { topic: 1 }]);
 }
 
-/// As above, where the creation had met an error and was being taken back.
+/// As above, but the creation had met an error and was being undone.
 #[test]
-fn a_creation_that_failed_is_taken_back_whole() {
+fn a_creation_that_failed_is_undone_whole() {
     for failing in 0..12 {
         at_every_effect(60, &[Image::Alternate, Image::NewestLost, Image::Random(3), Image::Random(4)], |cut| {
             let failing = Op::Fail { after: failing, fault: Fault::Flush, goes_on: false };
@@ -87,7 +87,7 @@ fn what_was_deleted_is_not_reported_as_lost() {
     run_schedule(&ops, Quirks::default()).unwrap();
 }
 
-/// Looking up a time found nothing, because the index files of a history that was taken back had come back.
+/// Looking up a time found nothing, because the index files of a truncated history had come back.
 #[test]
 fn an_index_from_before_a_truncation_is_not_believed() {
     at_every_effect(40, &all_images(), |cut| {
@@ -104,8 +104,8 @@ fn an_index_from_before_a_truncation_is_not_believed() {
     });
 }
 
-/// The log began behind a hole, at a segment whose predecessor the cut had taken: readers at the log start were told
-/// that they had come too late.
+/// The log began behind a hole, at a segment whose predecessor the cut had taken: readers at the log start got the
+/// error that they had come too late.
 #[test]
 fn a_log_does_not_begin_behind_what_a_cut_has_taken() {
     at_every_effect(30, &all_images(), |cut| {
@@ -131,8 +131,8 @@ fn a_log_does_not_begin_behind_what_a_cut_has_taken() {
     run_schedule(&ops, Quirks::default()).unwrap();
 }
 
-/// Somebody appended, was told that the disk is full, truncated the log to where it ended, and found the record after a
-/// crash.
+/// A program appended, and got the error that the disk is full. It truncated the log to where it ended, and found the
+/// record after a crash.
 #[test]
 fn what_a_failed_append_left_does_not_outlast_a_truncation() {
     for after in 0..4 {
@@ -140,7 +140,7 @@ fn what_a_failed_append_left_does_not_outlast_a_truncation() {
             vec![
                 Op::Create { topic: 1 },
                 Op::Fail { after, fault: Fault::Full, goes_on: true },
-                Op::Append { log: 1, records: 1, len: 10, durability: Os, beside: true },
+                Op::Append { log: 1, records: 1, len: 10, durability: Os, concurrent: true },
                 Op::Truncate { log: 1, back: 20 },
                 cut,
                 append(1, 1, 100, Os),
@@ -173,24 +173,24 @@ fn what_a_failed_append_left_does_not_pass_for_the_next_one() {
     }
 }
 
-/// A leader epoch was told that could not be made durable, and was given out once more after a power cut.
+/// A leader epoch that could not be made durable was reported, and was given out once more after a power cut.
 #[test]
-fn an_epoch_that_could_not_be_made_durable_is_not_told() {
+fn an_epoch_that_could_not_be_made_durable_is_not_reported() {
     let ops = [
         Op::Create { topic: 0 },
         append(0, 8, 300, Sync),
         Op::Fail { after: 0, fault: Fault::Flush, goes_on: false },
         Op::Fail { after: 2, fault: Fault::Full, goes_on: true },
         append(0, 3, 700, Sync),
-        Op::Append { log: 0, records: 1, len: 1500, durability: Interval, beside: true },
+        Op::Append { log: 0, records: 1, len: 1500, durability: Interval, concurrent: true },
         Op::Cut { after: 0, image: Image::SectorsLost },
         append(0, 8, 20, Sync),
     ];
     run_schedule(&ops, Quirks::default()).unwrap();
 }
 
-/// Looking up a time found a later record than the first, in a sealed segment beside which a cut had brought back the
-/// index from before a truncation.
+/// Looking up a time found a later record than the first. It was in a sealed segment whose index a cut had brought
+/// back from before a truncation.
 #[test]
 fn a_sealed_segment_is_not_read_by_an_index_from_before_a_truncation() {
     at_every_effect(30, &all_images(), |cut| {
@@ -311,8 +311,8 @@ fn a_checkpoint_file_without_a_name_that_lasts_is_made_again() {
         while grown < 40 && !disk.fault_hit() {
             grown += 1;
             let _ = grows.append_with(NewRecord::value(b"kept"), Os);
-            let taken_back = grows.append_with(NewRecord::value(b"taken back"), Os);
-            let _ = taken_back.and_then(|taken_back| grows.truncate_to(taken_back.base_offset));
+            let truncated = grows.append_with(NewRecord::value(b"truncated"), Os);
+            let _ = truncated.and_then(|truncated| grows.truncate_to(truncated.base_offset));
         }
         if !disk.fault_hit() {
             assert!(disk.metadata("edgelog.checkpoint").unwrap().len > room, "the checkpoint had to grow");
@@ -320,7 +320,7 @@ fn a_checkpoint_file_without_a_name_that_lasts_is_made_again() {
             return;
         }
         small.append_with(NewRecord::value(b"kept"), Sync).unwrap();
-        small.append_with(NewRecord::value(b"taken back"), Sync).unwrap();
+        small.append_with(NewRecord::value(b"truncated"), Sync).unwrap();
         if small.truncate_to(Offset(1)).is_err() {
             // The file that holds could not be flushed, and answers so until the store is opened again.
             disk.kill();
@@ -342,8 +342,8 @@ fn a_checkpoint_file_without_a_name_that_lasts_is_made_again() {
     }
 }
 
-/// Deleting a topic failed, and a power cut brought it back: with another identity, so that whoever followed it began
-/// anew.
+/// Deleting a topic failed, and a power cut brought it back: with another identity, so that its followers began again
+/// at its start.
 #[test]
 fn a_topic_whose_deletion_failed_comes_back_as_what_it_was() {
     for topic in 0..3 {
@@ -366,8 +366,9 @@ fn a_topic_whose_deletion_failed_comes_back_as_what_it_was() {
     }
 }
 
-/// An append was told that the disk is full, all of its bytes stood behind the end of a segment, the next one began
-/// another segment, and the power went: the whole batch was gone from the files, and kept nowhere.
+/// An append got the error that the disk is full, and all of its bytes stood behind the end of a segment. The next
+/// append began another segment, and the power went. The whole batch was gone from the files, and was not kept in
+/// another file.
 #[test]
 fn what_a_failed_append_left_in_a_sealed_segment_is_kept_aside() {
     for after in 0..4 {
@@ -377,8 +378,8 @@ fn what_a_failed_append_left_in_a_sealed_segment_is_kept_aside() {
                 Op::Create { topic: 0 },
                 append(0, 1, 1500, Os),
                 append(1, 3, 40, Interval),
-                Op::Append { log: 0, records: 1, len: 420, durability: Os, beside: true },
-                Op::Append { log: 0, records: 3, len: 700, durability: Interval, beside: true },
+                Op::Append { log: 0, records: 1, len: 420, durability: Os, concurrent: true },
+                Op::Append { log: 0, records: 3, len: 700, durability: Interval, concurrent: true },
                 Op::Fail { after, fault: Fault::Full, goes_on: true },
                 append(0, 1, 1500, Interval),
                 append(0, 8, 20, Os),
@@ -623,14 +624,14 @@ fn a_deletion_that_a_cut_stops_is_finished_and_reported_as_one() {
 pub(crate) const ALL: &[fn()] = &[
     a_topic_that_a_killed_process_created_outlives_the_power_cut_after_it,
     a_topic_is_created_with_all_of_its_partitions_and_settings_or_not_at_all,
-    a_creation_that_failed_is_taken_back_whole,
+    a_creation_that_failed_is_undone_whole,
     a_topic_is_deleted_whole_or_not_at_all,
     what_was_deleted_is_not_reported_as_lost,
     an_index_from_before_a_truncation_is_not_believed,
     a_log_does_not_begin_behind_what_a_cut_has_taken,
     what_a_failed_append_left_does_not_outlast_a_truncation,
     what_a_failed_append_left_does_not_pass_for_the_next_one,
-    an_epoch_that_could_not_be_made_durable_is_not_told,
+    an_epoch_that_could_not_be_made_durable_is_not_reported,
     a_sealed_segment_is_not_read_by_an_index_from_before_a_truncation,
     a_torn_checkpoint_leaves_the_newest_one,
     a_checkpoint_in_the_page_cache_alone_is_not_built_upon,

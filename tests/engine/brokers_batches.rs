@@ -254,7 +254,7 @@ fn markers_of_other_kinds_and_batches_that_compaction_emptied_end_and_begin_noth
     assert_eq!(all(&log, IsolationLevel::ReadCommitted), ["plain"]);
 }
 
-/// Offsets of the committed records from `from` on, and the ranges that are reported in the place of others.
+/// Offsets of the committed records from `from` on, and the ranges that are reported instead of others.
 fn committed_and_reported(log: &Log, from: OffsetSpec) -> (Vec<i64>, Vec<(i64, i64)>) {
     let mut reader = committed(log, from);
     let (mut seen, mut reported) = (Vec::new(), Vec::new());
@@ -285,7 +285,7 @@ fn a_marker_that_damage_took_leaves_its_records_in_doubt_and_hides_nothing_behin
     assert_eq!(committed_and_reported(&log, OffsetSpec::Offset(Offset(2))), (vec![3], vec![(2, 3)]));
 }
 
-/// Whatever its producer writes behind a damaged marker, and however the damage changes the header.
+/// For every batch that its producer may write behind a damaged marker, and for every change of the header by damage.
 #[test]
 fn the_records_before_a_damaged_marker_are_never_committed_ones() {
     let behind = |producer| {
@@ -413,7 +413,7 @@ fn records_that_do_not_decode_are_damage_with_its_place_and_its_offsets() {
 }
 
 #[test]
-fn batches_without_records_are_read_whatever_their_payload() {
+fn batches_without_records_are_read_with_any_payload() {
     let emptied = |base_offset, codec, payload: &[u8]| {
         changed(plain(base_offset, &["gone"]), |batch| {
             batch[57..61].copy_from_slice(&0_u32.to_be_bytes());
@@ -503,19 +503,20 @@ fn no_command_takes_a_batch_beyond_the_default_for_damage() {
     open(&storage).0.close().unwrap();
     let report = check(&storage);
     assert!(report.is_sound(), "{:?}", report.findings);
-    let told = report.findings.iter().find(|found| found.text.contains("edgelog.decompressed.bytes.max=134217728"));
-    assert!(told.is_some_and(|found| found.text.contains("offset 1:") && found.lost.is_none()), "{report:?}");
+    let finding = report.findings.iter().find(|found| found.text.contains("edgelog.decompressed.bytes.max=134217728"));
+    assert!(finding.is_some_and(|found| found.text.contains("offset 1:") && found.lost.is_none()), "{report:?}");
     let go_on = &mut |_| ControlFlow::Continue(());
     for _ in 0..2 {
         assert_eq!(inspect::repair(&shared(&storage), &Selection::all(), false, go_on).unwrap().actions, []);
     }
     let name = "t-0".parse().unwrap();
     let mut seen = Vec::new();
-    let mut tell = |record: &edgelog::Record<'_>, _| {
+    let mut collect = |record: &edgelog::Record<'_>, _| {
         seen.push(record.offset);
         Ok(())
     };
-    let records = inspect::export_records(&shared(&storage), &name, ExportRange::default(), &mut tell, go_on).unwrap();
+    let records =
+        inspect::export_records(&shared(&storage), &name, ExportRange::default(), &mut collect, go_on).unwrap();
     assert_eq!(seen, [0, 2]);
     assert_eq!(records.lost.len(), 1);
     assert!(records.lost[0].severity == Severity::Note && records.lost[0].text.contains("bytes.max"), "{records:?}");

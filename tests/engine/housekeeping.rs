@@ -1,4 +1,4 @@
-//! The work beside appends: what it does to files, and that it may run as often and as wildly as it likes.
+//! Housekeeping: what it does to files, and that it may run at any time and in any number of threads.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -76,7 +76,7 @@ fn room_is_prepared_ahead_of_a_fast_writer_and_never_under_it() {
 }
 
 /// Kafka's tools and every other reader of the format: behind the batches of a sealed or closed segment no room is
-/// left, whatever the durability that its last append had. Reads the files themselves.
+/// left, at any durability of its last append. Reads the files themselves.
 #[test]
 fn sealed_segments_hold_batches_and_nothing_behind_them() {
     for durability in [Durability::Os, Durability::Interval, Durability::Sync] {
@@ -104,8 +104,8 @@ fn sealed_segments_hold_batches_and_nothing_behind_them() {
     }
 }
 
-/// Acknowledged records against housekeeping that several threads do at once, as a host may who calls `tick` beside
-/// the store's own thread: every record is read back, from the same store and from the next one, and no sealed
+/// Acknowledged records against housekeeping that several threads do at once, as in a host program that calls `tick`
+/// next to the store's own thread. Every record is read back, from the same store and from the next one, and no sealed
 /// segment has room behind its batches.
 #[test]
 fn housekeeping_from_many_threads_loses_nothing() {
@@ -175,9 +175,9 @@ fn a_crash_before_indexes_were_written_leaves_them_to_the_next_close() {
 }
 
 /// A truncation into a sealed segment, whose indexes then know batches that are gone: after the next close all files
-/// are those of a store that never had the records which were taken back.
+/// are those of a store that never had the truncated records.
 #[test]
-fn a_truncation_leaves_no_index_of_what_it_took_back() {
+fn a_truncation_leaves_no_index_of_what_it_removed() {
     for place in Place::all() {
         let clock = ManualClock::new(TimestampMs(1_700_000_000_000));
         let store = place.open(ticking().clock(clock.clone()));
@@ -214,10 +214,10 @@ fn an_abandoned_store_is_recovered_by_the_next_open() {
     check(&store, 20);
 }
 
-/// The housekeeping thread has no caller to answer: where it panics, the store answers Closed from then on, whoever
-/// waits is told, and the next open finds what was acknowledged.
+/// The housekeeping thread has no caller to return an error to. If it panics, the store returns Closed from then on,
+/// threads that wait wake up, and the next open finds what was acknowledged.
 #[test]
-fn a_panic_of_the_housekeeping_thread_closes_the_store_and_reaches_nobody() {
+fn a_panic_of_the_housekeeping_thread_closes_the_store_and_reaches_no_caller() {
     quiet_injected_panics();
     // A roll wakes the thread, which has the sealed segment to flush and the checkpoint to write: these calls and more.
     for at in 0..3 {
@@ -236,7 +236,7 @@ fn a_panic_of_the_housekeeping_thread_closes_the_store_and_reaches_nobody() {
         let ended = loop {
             match follower.next_batch_timeout(Duration::from_secs(60)) {
                 Ok(Some(_)) => {}
-                Ok(None) => panic!("at call {at}: whoever waits is told"),
+                Ok(None) => panic!("at call {at}: a reader that waits wakes up"),
                 Err(error) => break error,
             }
         };

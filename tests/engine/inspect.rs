@@ -173,7 +173,7 @@ fn sound_stores_are_sound() {
     let log = &report.logs[0];
     assert_eq!((log.log_start_offset, log.log_end_offset, log.records), (Offset(0), Offset(200), 200));
     assert!(log.segments > 3 && log.bytes > 10_000);
-    // Crashed, and attached beside a live writer: nothing but notes.
+    // Crashed, and attached next to a live writer: nothing but notes.
     let report = crashed_store(200).check();
     assert!(report.is_sound(), "{report:#?}");
     assert_eq!(report.logs[0].log_end_offset, 210);
@@ -197,7 +197,7 @@ fn a_flipped_bit_in_a_batch_is_lost_offsets_at_that_place() {
 }
 
 #[test]
-fn a_wrong_base_offset_is_lost_to_readers_and_told_as_such() {
+fn a_wrong_base_offset_is_lost_to_readers_and_reported_as_such() {
     let disk = closed_store(200);
     let path = &disk.logs()[1];
     let all = batches(&disk.read(path));
@@ -373,7 +373,7 @@ fn one_topic_can_be_asked_for() {
     assert!(matches!(stopped, Err(Error::Storage { source, .. }) if source.kind() == std::io::ErrorKind::Interrupted));
 }
 
-/// No byte of any file, whatever it becomes, makes the check panic or hang; a flip inside a batch is never passed over.
+/// No value of any byte of any file makes the check panic or hang; a flip inside a batch is never passed over.
 #[test]
 fn every_flipped_byte_of_a_small_store_is_seen() {
     let disk = Disk::new();
@@ -530,7 +530,7 @@ fn repair_heals_missing_and_short_segments() {
 }
 
 #[test]
-fn repair_builds_indexes_anew() {
+fn repair_rebuilds_indexes() {
     let disk = closed_store(200);
     let log = &disk.logs()[1];
     for index in [log.replace(".log", ".index"), log.replace(".log", ".timeindex")] {
@@ -563,7 +563,7 @@ fn repair_after_a_crash_keeps_what_is_above_the_recovery_point() {
         assert_lost(&damaged.check(), &[(base, next)]);
         repair_and_read(&damaged, 0, 210, &[(base, next)]);
     }
-    // And a torn tail besides.
+    // And a torn tail as well.
     let damaged = disk.copy();
     let (torn, end, _) = in_active[in_active.len() - 1];
     damaged.flip(&logs[0], in_first[2].0 + 70);
@@ -640,7 +640,7 @@ fn an_exported_partition_is_the_log_in_epoch_0() {
     let store = disk.open();
     append(&store.log("t", 0).unwrap(), 210, 230);
     assert_eq!(store.log("t", 0).unwrap().leader_epoch(), 1);
-    // Beside the live writer.
+    // While the writer runs.
     let (target, report) = export(&disk, ExportRange::default());
     assert_eq!((report.records, report.offsets), (230, Some((Offset(0), Offset(230)))));
     assert_eq!(target.logs(), disk.logs());
@@ -784,7 +784,7 @@ fn an_export_of_many_logs_reads_the_checkpoint_once() {
 }
 
 #[test]
-fn damage_is_left_out_of_exports_and_told() {
+fn damage_is_left_out_of_exports_and_reported() {
     let disk = closed_store(200);
     let path = &disk.logs()[1];
     let (position, base, next) = batches(&disk.read(path))[3];
@@ -794,14 +794,14 @@ fn damage_is_left_out_of_exports_and_told() {
     // What is there holds to the last byte; offsets need only rise in a log that was brought in.
     assert_eq!(target.check().worst, Some(Severity::Heals), "{:#?}", target.check());
     let mut offsets = Vec::new();
-    let mut tell = |record: &edgelog::Record<'_>, kind| {
+    let mut collect = |record: &edgelog::Record<'_>, kind| {
         assert_eq!(kind, edgelog::edgelog_core::TimestampType::CreateTime);
         offsets.push(record.offset);
         Ok(())
     };
     let go_on = &mut |_| ControlFlow::Continue(());
     let name = "t-0".parse().unwrap();
-    let report = inspect::export_records(&disk.storage(), &name, ExportRange::default(), &mut tell, go_on).unwrap();
+    let report = inspect::export_records(&disk.storage(), &name, ExportRange::default(), &mut collect, go_on).unwrap();
     assert_eq!((report.records, report.lost[0].lost), (199, Some((Offset(base), Offset(next)))));
     assert_eq!(offsets, (0..200).filter(|&n| n < base || n >= next).collect::<Vec<_>>());
 }
@@ -822,7 +822,7 @@ fn an_export_names_what_is_deleted_before_it_is_read() {
     let store = disk.open();
     let log = store.log("t", 0).unwrap();
     let mut offsets = Vec::new();
-    let mut tell = |record: &edgelog::Record<'_>, _| {
+    let mut collect = |record: &edgelog::Record<'_>, _| {
         if offsets.is_empty() {
             log.delete_records_before(Offset(333)).unwrap();
         }
@@ -832,7 +832,7 @@ fn an_export_names_what_is_deleted_before_it_is_read() {
     let go_on = &mut |_| ControlFlow::Continue(());
     let name = "t-0".parse().unwrap();
     let range = ExportRange::between(Offset(0), Offset(450));
-    let report = inspect::export_records(&disk.storage(), &name, range, &mut tell, go_on).unwrap();
+    let report = inspect::export_records(&disk.storage(), &name, range, &mut collect, go_on).unwrap();
     assert!(!report.deleted.is_empty() && report.lost.is_empty(), "{report:?}");
     for &(first, next) in &report.deleted {
         offsets.extend((first.0..next.0).map(Offset));
@@ -853,9 +853,9 @@ fn a_partitions_export_goes_on_behind_segments_that_are_deleted_meanwhile() {
         log.append(NewRecord::value(&value).with_timestamp(TimestampMs(1_700_000_000_000 + n))).unwrap();
     }
     let target = Disk::new();
-    let mut is_told = false;
+    let mut has_deleted = false;
     let mut delete = |_| {
-        if !std::mem::replace(&mut is_told, true) {
+        if !std::mem::replace(&mut has_deleted, true) {
             log.delete_records_before(Offset(250)).unwrap();
         }
         ControlFlow::Continue(())
@@ -911,8 +911,8 @@ fn a_dump_is_kafkas_to_the_letter() {
     let dump = |options| {
         let path = "d-0/00000000000000000000.log";
         let mut text = DumpText::new(Vec::new(), path, options).unwrap();
-        let tell = &mut |item: DumpItem<'_>| text.tell(&item);
-        let report = inspect::dump(&*disk.storage(), path, options, tell).unwrap();
+        let write = &mut |item: DumpItem<'_>| text.write(&item);
+        let report = inspect::dump(&*disk.storage(), path, options, write).unwrap();
         (String::from_utf8(text.finish().unwrap()).unwrap(), report)
     };
     let (text, report) = dump(DumpOptions::default().deep(true).data(true));
@@ -936,7 +936,7 @@ fn a_dump_is_kafkas_to_the_letter() {
         crc(second),
     );
     assert_eq!(text, expected);
-    // Damage: the batch is told as one that does not hold, and the dump goes on.
+    // Damage: the batch is reported as not valid, and the dump goes on.
     disk.flip("d-0/00000000000000000000.log", 70);
     disk.write("d-0/00000000000000000000.log", bytes.len(), &[0; 100]);
     let (text, report) = dump(DumpOptions::default());
@@ -948,7 +948,7 @@ fn a_dump_is_kafkas_to_the_letter() {
     assert!(lines[5].starts_with("100 bytes of reserved room"), "{text}");
 }
 
-/// A disk that is pulled out after so many changes: whatever would change it from then on fails.
+/// A disk that is pulled out after so many changes: every later change of it fails.
 #[derive(Debug, Clone)]
 struct Pulled {
     disk: MemoryStorage,
@@ -1097,7 +1097,7 @@ fn a_repair_that_is_cut_short_anywhere_can_be_run_again() {
 /// Damage of every kind at once, in any file: check never panics, and what repair leaves is sound, reads without an
 /// error, and holds every record whose batch the damage did not touch.
 #[test]
-fn whatever_was_damaged_repair_makes_it_whole() {
+fn repair_makes_any_damaged_store_whole() {
     const ROUNDS: u64 = 200;
     for round in 0..ROUNDS {
         let mut state = round.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
@@ -1142,11 +1142,12 @@ fn whatever_was_damaged_repair_makes_it_whole() {
             assert!(values.len() >= usize::try_from(durable).unwrap(), "round {round}: {found:#?}");
         }
         // What the check did not call lost is there still.
-        let told: Vec<_> = found.findings.iter().filter_map(|finding| finding.lost).collect();
-        // Without a checkpoint nobody knows what there was; an older slot of it knows less of a store that was in use.
+        let reported: Vec<_> = found.findings.iter().filter_map(|finding| finding.lost).collect();
+        // Without a checkpoint it is not known what there was. An older slot of it knows less of a store that was in
+        // use.
         let checkpoint = found.findings.iter().find(|finding| finding.file == "edgelog.checkpoint");
         let known = checkpoint.is_none_or(|finding| round % 2 == 0 && finding.text.contains("holds"));
-        let is_lost = |n: i64| told.iter().any(|(first, next)| (first.0..next.0).contains(&n));
+        let is_lost = |n: i64| reported.iter().any(|(first, next)| (first.0..next.0).contains(&n));
         let missing: Vec<_> = (0..durable).filter(|n| known && !is_lost(*n) && !values.contains_key(n)).collect();
         assert_eq!(missing, Vec::<i64>::new(), "round {round}: {found:#?}\n{report:#?}");
     }

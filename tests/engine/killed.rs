@@ -1,10 +1,10 @@
 //! A writer that is killed with SIGKILL, some hundred times in the same store: all that it had acknowledged is there,
 //! at the offsets it named, and nothing that it did not append.
 //!
-//! The writer is this test binary again, as a child with several threads. It tells each acknowledgement through a pipe;
-//! the parent kills it after a number of them, and a turn of a loop, that the seed chooses: while it opens the store,
-//! appends, rolls, flushes or tells. `EDGELOG_KILL_ROUNDS` (200 unless told) and `EDGELOG_KILL_SEED` change the run.
-//! A kill leaves the page cache: what a power cut takes is `tests/crash/`'s to search for.
+//! The writer is this test binary again, as a child with several threads. It reports each acknowledgement through a
+//! pipe; the parent kills it after a number of them, and a turn of a loop, that the seed chooses: while it opens the
+//! store, appends, rolls, flushes or reports. `EDGELOG_KILL_ROUNDS` (200 if it is not set) and `EDGELOG_KILL_SEED`
+//! change the run. A kill leaves the page cache: what a power cut takes is `tests/crash/`'s to search for.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -72,7 +72,7 @@ fn write(dir: &Path, round: u64) {
                     seqs[partition] += 1;
                     let info = logs[partition].append_with(NewRecord::value(&stamp.value()), durability).unwrap();
                     let (offset, epoch) = (info.base_offset, info.leader_epoch);
-                    // The last word tells a whole line from one that the kill has cut.
+                    // The last word shows that the line is whole, and not cut by the kill.
                     let line = format!("\nack {partition} {offset} {epoch} {thread} {} .\n", stamp.seq);
                     let mut out = std::io::stdout().lock();
                     if out.write_all(line.as_bytes()).and_then(|()| out.flush()).is_err() {
@@ -84,7 +84,7 @@ fn write(dir: &Path, round: u64) {
     });
 }
 
-/// An acknowledgement as the child told it.
+/// An acknowledgement as the child reported it.
 #[derive(Debug)]
 struct Ack {
     partition: usize,
@@ -156,7 +156,7 @@ fn what_was_acknowledged_outlives_the_process() {
             std::hint::spin_loop();
         }
         child.kill();
-        // What it had told before counts, though nobody had listened yet.
+        // What it reported before the kill counts, though it was not read yet.
         acks.extend(lines.filter_map(|line| ack(&line, round)));
 
         let store = open(dir.path(), round + 1);

@@ -1,4 +1,4 @@
-//! One log from its public face: what is appended is read back, whatever happens in between. Each test runs
+//! One log from its public face: what is appended is read back, no matter what happens in between. Each test runs
 //! on a directory in each way of storing, and in memory.
 
 use edgelog::edgelog_core::{LeaderEpoch, OFFSET_MAX, Offset, Position, RecordBatchBuilder, TimestampMs, stamp_base};
@@ -124,7 +124,7 @@ fn an_attached_reader_sees_what_the_writer_appends() {
 }
 
 #[test]
-fn truncation_fences_whoever_saw_what_it_took_back() {
+fn truncation_fences_readers_that_saw_what_it_removed() {
     for place in Place::all() {
         let store = place.open(ticking());
         store.create_topic(&small_topic()).unwrap();
@@ -206,8 +206,8 @@ fn batches_compress_and_read_back() {
     }
 }
 
-/// Both slots gone and a batch in the middle damaged: the names of the segments tell that what lies behind was
-/// durable, so only that batch is lost.
+/// Both slots gone and a batch in the middle damaged: the names of the segments show that what lies behind was durable,
+/// so only that batch is lost.
 #[test]
 fn a_lost_checkpoint_does_not_turn_damage_into_the_end_of_the_log() {
     let dir = TempDir::new();
@@ -235,10 +235,10 @@ fn a_lost_checkpoint_does_not_turn_damage_into_the_end_of_the_log() {
     check(&log, 1, 300);
 }
 
-/// A reader at the end of a segment, while those behind it are deleted: the offsets are gone by somebody's will, which
-/// is another answer than that damage has taken them.
+/// A reader at the end of a segment, while those behind it are deleted: the offsets were deleted on purpose, which is
+/// another error than that damage has taken them.
 #[test]
-fn a_reader_that_deletion_has_overtaken_is_not_told_of_damage() {
+fn a_reader_that_deletion_has_overtaken_reports_no_damage() {
     for place in Place::all() {
         let store = place.open(ticking());
         store.create_topic(&NewTopic::new("t").config("segment.bytes", "4096").config("retention.ms", "-1")).unwrap();
@@ -264,7 +264,7 @@ fn a_reader_that_deletion_has_overtaken_is_not_told_of_damage() {
 }
 
 #[test]
-fn an_attached_process_makes_durable_what_it_sees_while_somebody_vouches_for_it() {
+fn an_attached_process_makes_durable_what_it_sees_while_the_writer_vouches_for_it() {
     for place in Place::all() {
         let store = place.open(ticking());
         store.create_topic(&small_topic()).unwrap();
@@ -274,7 +274,7 @@ fn an_attached_process_makes_durable_what_it_sees_while_somebody_vouches_for_it(
         let seen = attached.log("t", 0).unwrap();
         assert_eq!(seen.flush_up_to(Offset(i64::MAX)).unwrap(), 500);
         assert_eq!((seen.offsets().recovery_point, seen.offsets().log_end_offset), (Offset(500), Offset(500)));
-        // What was taken back is durable no more, and what follows is another history.
+        // What was truncated is durable no more, and what follows is another history.
         let end = log.truncate_to(Offset(250)).unwrap();
         append(&log, end.0, 300, Durability::Os);
         assert_eq!(seen.flush_up_to(Offset(i64::MAX)).unwrap(), 300);
@@ -329,7 +329,7 @@ fn a_log_that_neither_process_can_flush_costs_the_other_logs_nothing() {
     }
 }
 
-/// What could not be flushed by one attached process is not made durable by another, until the writer has settled it.
+/// What could not be flushed by one attached process is not made durable by another, until the writer has resolved it.
 #[test]
 fn what_one_attached_process_could_not_flush_is_not_durable_for_another() {
     let memory = MemoryStorage::new();

@@ -16,7 +16,7 @@ use edgelog::{
 };
 use edgelog_testkit::{TempDir, ticking};
 
-/// Whatever takes longer than this hangs.
+/// What takes longer than this hangs.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn with_topic(dir: &Path) -> Store {
@@ -188,7 +188,7 @@ fn a_writer_whose_partition_or_segment_is_moved_acknowledges_nothing() {
 
 /// What attached processes rely on: the flag of a healthy writer is up when it has recovered, and not before.
 #[test]
-fn attached_stores_flush_beside_a_writer_whatever_becomes_of_its_lock_file() {
+fn attached_stores_flush_next_to_a_writer_also_if_its_lock_file_is_gone() {
     let dir = TempDir::new();
     let store = with_topic(dir.path());
     append(&store, Durability::Os).unwrap();
@@ -264,7 +264,7 @@ fn files_behind_links_are_never_touched() {
 }
 
 #[test]
-fn a_pipe_in_the_place_of_a_file_is_an_error_and_no_hang() {
+fn a_pipe_in_place_of_a_file_is_an_error_and_no_hang() {
     for name in NAMES {
         let dir = without(name);
         let path = dir.path().join(name);
@@ -467,7 +467,7 @@ fn modes(dir: &Path, found: &mut Vec<(String, u32)>) {
     }
 }
 
-/// Whatever the umask lets through: the tests' own is asked, for it belongs to the whole process.
+/// With any umask. The umask belongs to the whole process, so the test looks at its own.
 #[test]
 fn files_and_directories_get_the_permissions_that_the_key_names() {
     let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022)).as_raw_mode();

@@ -1,4 +1,4 @@
-//! What other programs keep in the data directory stays, whatever their names: after any sequence of operations nothing
+//! Files that other programs keep in the data directory stay, under any name: after any sequence of operations nothing
 //! is gone or changed that edgelog did not write.
 //!
 //! `EDGELOG_PROPERTY_SEEDS` says how many random sequences run (300 by default), `EDGELOG_PROPERTY_FIRST` with which
@@ -62,7 +62,7 @@ fn thing_at(path: &Path) -> Option<Thing> {
 /// Things of other programs, by their paths.
 struct Foreign {
     store: PathBuf,
-    /// A directory beside the store, to which links lead.
+    /// A directory next to the store, to which links lead.
     outside: PathBuf,
     things: BTreeMap<PathBuf, Thing>,
     made: usize,

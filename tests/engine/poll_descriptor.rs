@@ -8,7 +8,7 @@ use edgelog::{Durability, Error, Log, NewRecord, NewTopic, OffsetSpec, ReadUpTo,
 use edgelog_testkit::TempDir;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// Whatever takes longer than this hangs.
+/// What takes longer than this hangs.
 const DEADLINE_S: i64 = 60;
 
 fn wait(reader: &mut Reader, seconds: i64) -> bool {
@@ -37,7 +37,7 @@ fn it_is_readable_until_the_reader_has_found_nothing() {
     let dir = TempDir::new();
     let (store, log) = store_with_log(&dir);
     let mut reader = log.reader(OffsetSpec::Earliest).unwrap();
-    assert!(is_readable(&mut reader), "nobody has looked yet");
+    assert!(is_readable(&mut reader), "the reader has not looked yet");
     assert!(reader.next_batch().unwrap().is_none());
     assert!(!is_readable(&mut reader));
     append(&log, Durability::Os);
@@ -54,7 +54,7 @@ fn it_is_readable_until_the_reader_has_found_nothing() {
 }
 
 #[test]
-fn one_who_reads_what_is_durable_is_told_by_the_flush() {
+fn a_reader_of_what_is_durable_is_woken_by_the_flush() {
     let dir = TempDir::new();
     let (_store, log) = store_with_log(&dir);
     let options = ReaderOptions::default().up_to(ReadUpTo::Durable);

@@ -1,4 +1,4 @@
-//! The store's own files beside its logs, damaged, unreadable or half renamed.
+//! The store's own files other than its logs: damaged, unreadable or half renamed.
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -45,7 +45,7 @@ fn a_changed_digit_in_a_topics_settings_is_not_believed() {
     change(&storage, "t-0/topic.properties", at, b'9', b'1');
     storage.remove_file("t-0/edgelog.properties").unwrap();
     let topic = open(&storage).topic("t").unwrap();
-    assert_eq!(topic.config.retention_ms, -1, "nothing is deleted until somebody has looked");
+    assert_eq!(topic.config.retention_ms, -1, "nothing is deleted until a person has looked");
     assert!(topic.retention_suspended.is_some());
     // Who edits by hand takes the checksum out, and is believed.
     storage.remove_file("t-0/topic.properties").unwrap();
@@ -139,7 +139,7 @@ fn a_checkpoint_that_cannot_be_read_is_kept_aside_and_all_records_are_read() {
 /// While a topic was being created, another thread got its log: what that appended and heard acknowledged went with a
 /// name that no power cut had to keep.
 #[test]
-fn nobody_appends_to_a_topic_before_its_name_lasts() {
+fn no_thread_appends_to_a_topic_before_its_name_lasts() {
     let creator: Arc<OnceLock<Weak<Store>>> = Arc::default();
     let got: Arc<Mutex<Vec<bool>>> = Arc::default();
     let (other, seen) = (Arc::clone(&creator), Arc::clone(&got));

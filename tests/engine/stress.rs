@@ -1,8 +1,8 @@
-//! Many threads on one log, held against what each appender was told: writers at every durability, batches and single
+//! Many threads on one log, compared with what each append returned: writers at every durability, batches and single
 //! records, followers, readers anywhere, rolls all the time, retention and deletion close behind.
 //!
-//! Bounded by counts and not by time. `EDGELOG_STRESS_RECORDS` sets how many records each writer appends (3000 unless
-//! told); `EDGELOG_STRESS_SEED` another seed than 1. What threads do follows from the seed; how they meet does not.
+//! Bounded by counts and not by time. `EDGELOG_STRESS_RECORDS` sets how many records each writer appends (3000 if it is
+//! not set); `EDGELOG_STRESS_SEED` another seed than 1. What threads do follows from the seed; how they meet does not.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -42,7 +42,7 @@ impl Stamp {
 
 /// Appends `records` records and answers at which offset each stands, in the order of appending.
 fn write(log: &Log, writer: u64, records: u64, random: &mut Random) -> Vec<(i64, Stamp)> {
-    let mut told = Vec::new();
+    let mut acknowledged = Vec::new();
     let mut batch = log.batch();
     let mut seq = 0;
     while seq < records {
@@ -68,11 +68,11 @@ fn write(log: &Log, writer: u64, records: u64, random: &mut Random) -> Vec<(i64,
             assert!(offsets.high_watermark > info.last_offset, "acknowledged and not served: {info:?} {offsets:?}");
         }
         for offset in info.base_offset.0..=info.last_offset.0 {
-            told.push((offset, Stamp { writer, seq }));
+            acknowledged.push((offset, Stamp { writer, seq }));
             seq += 1;
         }
     }
-    told
+    acknowledged
 }
 
 /// Reads on until the log is closed. Every record that retention left comes once and in order.
@@ -183,7 +183,7 @@ fn stress(place: &Place, records: u64, seed: u64) {
     store.create_topic(&topic).unwrap();
     let log = store.log("t", 0).unwrap();
     let done = AtomicBool::new(false);
-    let (mut told, followed, read) = std::thread::scope(|scope| {
+    let (mut acknowledged, followed, read) = std::thread::scope(|scope| {
         let (log, done) = (&log, &done);
         // Where a thread fails, the others come to an end as well.
         let _end = End { store: &store, done };
@@ -194,7 +194,7 @@ fn stress(place: &Place, records: u64, seed: u64) {
         let deleter = scope.spawn(move || {
             let mut random = random(200);
             loop {
-                // However little this thread ran beside the writers: it deletes once behind the last record.
+                // This thread may have run little next to the writers. It deletes once behind the last record.
                 let last_round = done.load(Ordering::Acquire);
                 let kept = if last_round { 500 } else { 500 + random.below(2000) as i64 };
                 let before = log.offsets().high_watermark - kept;
@@ -209,20 +209,20 @@ fn stress(place: &Place, records: u64, seed: u64) {
         });
         let writers: Vec<_> =
             (0..WRITERS).map(|n| scope.spawn(move || write(log, n, records, &mut random(n)))).collect();
-        let told: Vec<_> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
+        let acknowledged: Vec<_> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
         done.store(true, Ordering::Release);
         deleter.join().unwrap();
         let read: u64 = readers.into_iter().map(|reader| reader.join().unwrap()).sum();
         // The end of the log is what ends a follower, asleep or not; it has seen everything by then.
         store.close().unwrap();
         let followed: Vec<_> = followers.into_iter().map(|follower| follower.join().unwrap()).collect();
-        (told, followed, read)
+        (acknowledged, followed, read)
     });
     // Each appender was answered rising offsets, and all answers together leave none out and give none twice.
-    for told in &told {
-        assert!(told.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    for acknowledged in &acknowledged {
+        assert!(acknowledged.windows(2).all(|pair| pair[0].0 < pair[1].0));
     }
-    let mut oracle: Vec<(i64, Stamp)> = told.drain(..).flatten().collect();
+    let mut oracle: Vec<(i64, Stamp)> = acknowledged.drain(..).flatten().collect();
     oracle.sort_unstable_by_key(|(offset, _)| *offset);
     assert!(oracle.iter().enumerate().all(|(n, (offset, _))| *offset == n as i64));
     assert_eq!(oracle.len() as u64, WRITERS * records);

@@ -1,5 +1,5 @@
 //! Time in the log: finding records by it, rolling, forgetting and flushing by it. A naive search over all records is
-//! the oracle, a clock that stands still until it is told otherwise the only clock.
+//! the oracle. The only clock stands still until the test sets it.
 
 use edgelog::clock::ManualClock;
 use edgelog::edgelog_core::{CRC_START, Offset, RecordBatch, RecordBatchBuilder, TimestampMs, crc32c};
@@ -23,7 +23,8 @@ fn append(log: &Log, timestamps: &[i64]) {
 }
 
 /// Kafka's `offsetsForTimes` against a walk over all records: random timestamps that rise, fall and repeat, over many
-/// segments; asked of the log as it was written, after the front was deleted, after a clean close, and by who attaches.
+/// segments; asked of the log as it was written, after the front was deleted, after a clean close, and by an attached
+/// process.
 #[test]
 fn the_first_record_of_a_time_is_the_one_that_a_walk_finds() {
     for seed in 0..4 {

@@ -1,4 +1,4 @@
-//! One process writes, others read: every record once and in order, whatever the writer rolls, deletes or dies of.
+//! One process writes, others read: every record once and in order, also while the writer rolls, deletes or dies.
 //! And within one process: appenders that share flushes, followers that wait, and the lock that keeps writers apart.
 //!
 //! The writer is this test binary again, as a child. Nothing here waits for a time to pass; what must come is waited
@@ -16,7 +16,7 @@ use edgelog::{
 };
 use edgelog_testkit::{Place, TempDir, Watched, run_again, say, ticking};
 
-/// Whatever takes longer than this hangs.
+/// What takes longer than this hangs.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn child_variable(name: &str) -> Option<String> {
@@ -84,7 +84,7 @@ fn write_and_roll(dir: &str) {
     store.close().unwrap();
 }
 
-/// An attached reader beside a writer whose segments last milliseconds and are deleted close behind the reader: each
+/// An attached reader next to a writer whose segments last milliseconds and are deleted close behind the reader: each
 /// record comes once, in order, by maps and by system calls; and batches that the reader holds stay what they were
 /// after their files are gone. A signal would end this process.
 #[test]
@@ -133,7 +133,7 @@ fn a_reader_follows_through_rolls_with_retention_at_its_heels() {
 
 // --- a writer that is killed -----------------------------------------------------------------------------------------
 
-/// Appends without end at changing durability, and tells of each append that returned.
+/// Appends without end at changing durability, and reports each append that returned.
 fn write_until_killed(dir: &str, run: i64) {
     let store = Store::options().open(dir).unwrap();
     let topic = NewTopic::new("t").config("segment.bytes", "16384").config("retention.ms", "-1");
@@ -157,8 +157,8 @@ fn write_until_killed(dir: &str, run: i64) {
 }
 
 /// A writer that is killed again and again, and started again: it goes on at the next offset; an attached reader goes
-/// on beside it; what the reader saw, what the writer was acknowledged, and what the log holds in the end agree record
-/// by record. Each run writes values of its own, so a history that was taken back and replaced cannot hide.
+/// on. What the reader saw, what the writer was acknowledged, and what the log holds in the end agree record by record.
+/// Each run writes values of its own, so a history that was truncated and replaced cannot hide.
 #[test]
 fn a_writer_killed_again_and_again_goes_on_and_so_does_its_reader() {
     const RUNS: i64 = 6;
@@ -203,7 +203,7 @@ fn a_writer_killed_again_and_again_goes_on_and_so_does_its_reader() {
         for &(offset, run) in &of_runs {
             assert_eq!(held[offset as usize], value(run, offset), "{mode}: acknowledged by run {run}");
         }
-        // Whoever follows may not have got to the very last ones when everything was over.
+        // The reader may not have got to the very last ones when everything was over.
         assert!(seen.len() as i64 > acknowledged.load(Ordering::Acquire), "{mode}");
         assert_eq!(seen[..], held[..seen.len()], "{mode}: the reader saw another history");
     }
@@ -256,11 +256,11 @@ fn read_all(log: &Log) -> Vec<String> {
 
 // --- the lock --------------------------------------------------------------------------------------------------------
 
-/// A second writer, in another process or in this one, is told who holds the data directory; the lock goes with a
-/// clean close, with a drop, and with the death of its holder.
+/// A second writer, in another process or in this one, gets an error that names the process which holds the data
+/// directory. The lock goes with a clean close, with a drop, and with the death of its holder.
 #[test]
-fn one_writer_at_a_time_and_the_other_is_told_its_pid() {
-    let test = "one_writer_at_a_time_and_the_other_is_told_its_pid";
+fn one_writer_at_a_time_and_the_other_gets_its_pid() {
+    let test = "one_writer_at_a_time_and_the_other_gets_its_pid";
     if let Some((dir, run)) = child() {
         match Store::open(&dir) {
             Ok(store) => {
@@ -311,7 +311,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 
 // --- many threads of one process -------------------------------------------------------------------------------------
 
-/// Eight appenders share flushes on one log, followers read beside them: each appender's records stand in its own
+/// Eight appenders share flushes on one log, followers read meanwhile: each appender's records stand in its own
 /// order, each where its append said; no follower sees a record before it is durable, none misses one.
 #[test]
 fn appenders_that_share_flushes_keep_their_order_and_followers_see_only_what_is_durable() {
@@ -422,9 +422,9 @@ fn a_waiting_follower_is_woken_by_every_append_flush_and_close() {
     }
 }
 
-/// Waiting ends at its timeout with nothing, and with the news where history was taken back meanwhile.
+/// Waiting ends at its timeout with nothing, or with an error if the log was truncated meanwhile.
 #[test]
-fn a_waiting_follower_is_told_of_a_truncation() {
+fn a_waiting_follower_learns_of_a_truncation() {
     for place in Place::all() {
         let store = place.open(Store::options());
         store.create_topic(&NewTopic::new("t")).unwrap();

@@ -98,13 +98,13 @@ fn both_sides_of_a_segment_that_is_no_file_are_read() {
             assert_eq!(read(dir.path(), &log, OffsetSpec::Last(4)).0, left[5..], "{what}, the last");
             assert_eq!(log.size().unwrap().0, 4, "{what}");
             let mut exported = Vec::new();
-            let mut tell = |record: &edgelog::Record<'_>, _| {
+            let mut collect = |record: &edgelog::Record<'_>, _| {
                 exported.push(record.offset.0);
                 Ok(())
             };
             let name = TopicPartition::new("t", 0);
             let (range, go_on) = (ExportRange::default(), &mut |_| ControlFlow::Continue(()));
-            let report = inspect::export_records(&shared(dir.path()), &name, range, &mut tell, go_on).unwrap();
+            let report = inspect::export_records(&shared(dir.path()), &name, range, &mut collect, go_on).unwrap();
             assert_eq!(exported, left, "{what}");
             assert!(report.lost.iter().any(|finding| finding.severity == Severity::Lost), "{what}");
             assert!(!inspect::check_ends(&shared(dir.path()), &Selection::all()).unwrap().is_empty(), "{what}");

@@ -109,13 +109,13 @@ fn is_whole(storage: &MemoryStorage, end: i64, what: &str) {
         assert_eq!(log.offsets().log_end_offset, end, "{what}");
     }
     let mut exported = Vec::new();
-    let mut tell = |record: &edgelog::Record<'_>, _| {
+    let mut collect = |record: &edgelog::Record<'_>, _| {
         exported.push(record.offset.0);
         Ok(())
     };
     let name = TopicPartition::new("t", 0);
     let (range, go_on) = (ExportRange::default(), &mut |_| ControlFlow::Continue(()));
-    let report = inspect::export_records(&shared(storage), &name, range, &mut tell, go_on).unwrap();
+    let report = inspect::export_records(&shared(storage), &name, range, &mut collect, go_on).unwrap();
     assert_eq!((&exported, &report.lost), (&all, &Vec::new()), "{what}, export");
     let target = MemoryStorage::new();
     let report = inspect::export_partition(&shared(storage), &name, &shared(&target), range, None, go_on).unwrap();

@@ -18,7 +18,7 @@ APT::Sandbox::User "";
 Dir::State::Lists "$dir/lists";
 Dir::Cache "$dir/cache";
 CONF
-    # An index of a source that has nothing for ARM may be missing: the download tells whether it mattered.
+    # An index of a source that has nothing for ARM may be missing: the download shows whether it mattered.
     APT_CONFIG=$dir/apt.conf apt-get update -qq >/dev/null 2>&1 || true
     for triple in arm64:aarch64-unknown-linux-gnu armhf:armv7-unknown-linux-gnueabihf; do
         architecture=${triple%%:*}

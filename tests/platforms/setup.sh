@@ -6,8 +6,8 @@
 # Debian stable's compiler: the oldest that edgelog builds with (`rust-version` in Cargo.toml).
 RUST_MIN_MAJOR=1
 RUST_MIN_MINOR=85
-# Debian 12 carries it beside its own, older one, under names that end in -web, and a newer one since: hence the pin.
-# Debian 13 has no other.
+# Debian 12 has it in addition to its own, older one, under names that end in -web, and a newer one since: hence the
+# pin. Debian 13 has no other.
 DEBIAN_12_RUST=1.85.0+dfsg3-1~deb12u3
 
 say() { printf '%s\n' "$*" >&2; }
@@ -22,7 +22,7 @@ fail() {
 
 is_root() { [ "$(id -u)" = 0 ]; }
 
-# May ask for a password on a terminal; never where nobody could type it.
+# May ask for a password on a terminal; never where no person could type it.
 can_be_root() {
     is_root && return 0
     command -v sudo >/dev/null || return 1
@@ -58,7 +58,7 @@ apt_updated=
 apt_update() {
     [ -z "$apt_updated" ] || return 0
     apt_updated=yes
-    # A source that does not answer need not be the one that is needed: the install will tell.
+    # A source that does not answer need not be the one that is needed: the install will show.
     apt_alone update -qq >/dev/null 2>&1 || say "  (apt-get update did not reach every source; going on)"
 }
 

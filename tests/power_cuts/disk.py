@@ -5,7 +5,7 @@ alone. When the power is cut, each write that is still in the cache is kept, dro
 sector of 512 bytes (or of 4096, where that is asked for) is kept or dropped by itself. Requests that wait at the same
 time are carried out in random order: a flush covers what was answered before it, and by chance some of what was not.
 
-Two sparse files: `current` is what the running machine sees, `durable` what is on the medium.
+Two sparse files: `current` is what the running machine sees, `durable` what is on the disk.
 """
 
 import os
@@ -50,7 +50,7 @@ class Disk:
         # In the cache: (number, at, bytes), oldest first.
         self.cached = []
         # Sector -> the number of the last write with FUA to it: older writes to it are no more.
-        self.settled = {}
+        self.last_fua = {}
         self.lock = threading.Lock()
         self.stopped = threading.Event()
         self.thread = None
@@ -113,7 +113,7 @@ class Disk:
             else:
                 keep = [self.random.random() < kept_share] * sectors
             for n in range(sectors):
-                if self.settled.get(at // SECTOR + n, -1) > number:
+                if self.last_fua.get(at // SECTOR + n, -1) > number:
                     continue
                 if keep[n]:
                     counts["kept_sectors"] += 1
@@ -123,7 +123,7 @@ class Disk:
         for _, at, data in self.cached:
             os.pwrite(self.current, os.pread(self.durable, len(data), at), at)
         self.cached.clear()
-        self.settled.clear()
+        self.last_fua.clear()
         return counts
 
     def is_whole(self, at, count):
@@ -205,7 +205,7 @@ class Disk:
                 if answer is None:
                     break
                 connection.sendall(answer)
-        # Without power, what was on its way may have come to the medium, or a part of it.
+        # Without power, what was on its way may have come to the disk, or a part of it.
         for kind, _, _, at, _, data in waiting:
             if kind == WRITE:
                 self.take(at, data)
@@ -251,16 +251,16 @@ class Disk:
                 for _, place, written in self.cached:
                     self.put(place, written)
                 self.cached.clear()
-                self.settled.clear()
+                self.last_fua.clear()
         elif flags & FLAG_FUA:
             self.fuas += 1
             if not self.lies:
                 number, _, _ = self.cached.pop()
                 os.pwrite(self.durable, data, at)
                 for sector in range(at // SECTOR, (at + len(data)) // SECTOR):
-                    self.settled[sector] = number
+                    self.last_fua[sector] = number
         return good
 
     def put(self, at, data):
-        """To the medium: the last state, which `current` has, also where a later write with FUA has been there."""
+        """To the disk: the last state, which `current` has, also where a later write with FUA has been there."""
         os.pwrite(self.durable, os.pread(self.current, len(data), at), at)

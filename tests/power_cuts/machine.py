@@ -122,7 +122,7 @@ def archive(entries, path):
 
 
 class Parts:
-    """Kernel, initramfs and the modules of each file system, made anew in `work`."""
+    """Kernel, initramfs and the modules of each file system, made again in `work`."""
 
     def __init__(self, work, edgelog, writer, install):
         home, self.version = prepare(work, install)
@@ -136,7 +136,7 @@ class Parts:
         files = {f"modules/{path.name}": path for paths in (always, *wanted.values()) for path in paths}
         files["init"] = HERE / "init"
         files["bin/busybox"] = pathlib.Path(shutil.which("busybox"))
-        for program, path in (("edgelog", edgelog), ("told_writer", writer)):
+        for program, path in (("edgelog", edgelog), ("scripted_writer", writer)):
             files[f"edgelog/{program}"] = path
             files.update({library.lstrip("/"): pathlib.Path(library) for library in libraries_of(path)})
         folders = {str(parent) for name in files for parent in pathlib.PurePath(name).parents} - {"."} | {"dev"}

@@ -19,7 +19,7 @@ systems that are given.
 
 Needs root for nothing but `--install`, which installs qemu and the mkfs tools by apt-get. The kernel is fetched with
 `apt-get download` once, and kept in DIR. The programs are $EDGELOG_BIN, the command line, and $EDGELOG_WRITER, the
-example `told_writer`. Where KVM does not boot a machine, the processor is emulated: about half a minute a cut.
+example `scripted_writer`. Where KVM does not boot a machine, the processor is emulated: about half a minute a cut.
 
 What is random comes from the seed. But the machine keeps its own time, so that a seed repeats the kinds of things that
 happen, and not each write. Of a cut that breaks, the disk before and after, the logs and the orders are kept in DIR.
@@ -40,7 +40,7 @@ from disk import SECTOR, Disk
 from machine import WRITERS, Hangs, Machine, Parts, PowerCut, choose_accelerator, tool
 
 EDGELOG = os.environ.get("EDGELOG_BIN", "edgelog")
-WRITER = os.environ.get("EDGELOG_WRITER", "told_writer")
+WRITER = os.environ.get("EDGELOG_WRITER", "scripted_writer")
 # XFS wants 300 MiB at least. The files are sparse.
 DISK_BYTES = 320 << 20
 MOUNTED = "/mnt"
@@ -214,10 +214,10 @@ class Store:
         self.note(f"begin {self.runs}")
         self.port.send(f"begin {self.runs}")
         # A topic that is here; the first run creates it.
-        self.tell("create", "first")
-        self.settle()
+        self.order("create", "first")
+        self.wait_for_answers()
 
-    def tell(self, kind, topic="", value=""):
+    def order(self, kind, topic="", value=""):
         self.in_flight.append((kind, topic))
         self.note(f"{kind} {topic} {value[:40]}")
         self.port.send(" ".join(word for word in (kind, topic, value) if word))
@@ -254,7 +254,7 @@ class Store:
             self.acknowledged += topic.end - topic.durable_end
             topic.durable_end = topic.end
 
-    def settle(self):
+    def wait_for_answers(self):
         """Waits until nothing is on its way."""
         self.answers()
         while self.in_flight:
@@ -264,7 +264,7 @@ class Store:
     def stop_writer(self, how):
         """`close` lets it close the store; `kill` is SIGKILL amid its work."""
         if how == "close":
-            self.settle()
+            self.wait_for_answers()
         else:
             self.machine.order("kill", "-9", f"$(cat /tmp/writer{self.fd}.pid)")
         self.note(how)
@@ -309,8 +309,8 @@ class Store:
         return code, json.loads(out)
 
     def sound_but_for_indexes(self, when):
-        """Indexes are not flushed, and after a cut they may be empty. They are built anew in memory when they are
-        needed; the files stay as they are until `edgelog repair`, and `fsck` names them with exit code 1."""
+        """Indexes are not flushed, and after a cut they may be empty. They are rebuilt in memory when they are needed;
+        the files stay as they are until `edgelog repair`, and `fsck` names them with exit code 1."""
         code, report = self.fsck((SOUND, HEALS_ITSELF), when)
         damage = [finding for finding in report["findings"] if finding["severity"] != "note"]
         others = [finding for finding in damage if not is_of_an_index(finding)]
@@ -439,17 +439,17 @@ class Store:
             # The disk waits for its cache to fill.
             kind = "os"
         if kind == "open":
-            self.tell("open")
+            self.order("open")
             return
         name = self.random.choice(here)
         if kind == "flush":
-            self.tell("flush", name)
+            self.order("flush", name)
             return
         self.counter += 1
         size = self.random.randrange(200) if self.random.random() < 0.7 else self.random.randrange(3000)
         value = f"store{self.number} {name} {self.counter} " + "abcdefgh"[self.counter % 8] * size
         self.topics[name].sent.append(value)
-        self.tell(kind, name, value)
+        self.order(kind, name, value)
 
 
 # --- one file system --------------------------------------------------------------------------------------------------
@@ -701,7 +701,7 @@ def refusal(parts, name, args):
             ("/edgelog/edgelog", "--dir", f"{MOUNTED}/store", "topics", "create", "t"),
             ("/edgelog/edgelog", "--dir", f"{MOUNTED}/store", "append", "t", "/init"),
             ("/edgelog/edgelog", "--dir", MOUNTED, "topics", "create", "t"),
-            ("/edgelog/told_writer", f"{MOUNTED}/store"),
+            ("/edgelog/scripted_writer", f"{MOUNTED}/store"),
         ):
             machine.order("rm", "-rf", f"{MOUNTED}/store")
             code, out, err = machine.order(*words)

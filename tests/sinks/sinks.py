@@ -364,7 +364,7 @@ def dead_letters(store):
     if done.returncode != 0:
         raise Broken(f"edgelog dlq show ended with {done.returncode}\n{tail(done.stderr)}")
     found = map(json.loads, done.stdout.splitlines())
-    return collections.Counter((letter["source_partition"], letter["source_offset"]) for letter in found)
+    return collections.Counter((dead_letter["source_partition"], dead_letter["source_offset"]) for dead_letter in found)
 
 
 def content(database, to, store):

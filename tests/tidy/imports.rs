@@ -317,8 +317,8 @@ fn is_for_tests(attribute: &Attribute) -> bool {
     }
 }
 
-/// All paths of two and more parts in `tokens`, each with its line. What a `use` lists in braces is told in full, and
-/// `*` is a part. Macros are tokens like all others.
+/// All paths of two and more parts in `tokens`, each with its line. What a `use` lists in braces is spelled in full,
+/// and `*` is a part. Macros are tokens like all others.
 fn mentions(tokens: TokenStream, before: &[String], found: &mut Vec<(usize, ModulePath)>) {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     let mut at = 0;

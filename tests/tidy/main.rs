@@ -436,7 +436,7 @@ fn a_planted_hop_that_is_none_is_found() {
 
 /// The rules above read code with these two; here is what they must see.
 #[test]
-fn the_reader_tells_code_from_comments_and_strings() {
+fn the_reader_separates_code_from_comments_and_strings() {
     let text = concat!(
         "let a = \"unsafe // no\"; // unsafe\n",
         "/* unsafe /* nested */ unsafe */ let b: &'static str = r#\"un\"safe\"#;\n",

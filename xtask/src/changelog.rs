@@ -4,7 +4,7 @@ use crate::command::Result;
 
 const UNRELEASED: &str = "## Unreleased\n";
 
-/// The whole text with a heading for `version` in the place of `Unreleased`, and an empty `Unreleased` above it.
+/// The whole text with a heading for `version` in place of `Unreleased`, and an empty `Unreleased` above it.
 pub(crate) fn released(text: &str, version: &str, date: &str) -> Result<String> {
     let Some(at) = text.find(UNRELEASED) else {
         return Err("CHANGELOG.md has no section `## Unreleased`".to_owned());

@@ -148,7 +148,7 @@ tar -xzf "$DIST/$NAME.tar.gz" -C "$SOURCE" --strip-components=1"#;
             .env("SOURCE", self.source()))
     }
 
-    /// What compilers are told, so that no path of this machine stands in what they write.
+    /// Options for compilers, so that no path of this machine stands in what they write.
     fn without_paths(&self, command: &mut std::process::Command, target: &str, more: &str) -> Result<()> {
         let home = std::env::var("CARGO_HOME")
             .or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")))

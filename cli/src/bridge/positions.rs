@@ -36,7 +36,7 @@ pub(super) struct Status {
     timeout: Option<Duration>,
 }
 
-// What a person decides about. No doc comment: clap would take it for the help of whoever has these arguments.
+// What a person decides about. No doc comment: clap would show it as the help of each command that has these arguments.
 #[derive(clap::Args)]
 struct About {
     #[command(flatten)]

@@ -1,5 +1,5 @@
-//! Defends what goes into `append` beside lines: records as JSON, as `tail` prints them, whole files, and values with
-//! newlines.
+//! Defends what goes into `append` other than lines: records as JSON, as `tail` prints them, whole files, and values
+//! with newlines.
 
 use std::fmt::Write;
 

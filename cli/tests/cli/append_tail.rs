@@ -30,7 +30,7 @@ fn lines_come_back_as_they_went_in() {
 }
 
 #[test]
-fn keys_headers_nulls_and_bytes_are_told_in_kcats_words() {
+fn keys_headers_nulls_and_bytes_are_printed_in_kcats_words() {
     let place = Place::new();
     let arguments = ["append", "t", "-K", "=>", "-H", "site=north", "-H", "empty=", "--null-value", "NULL"];
     place.run_with(&arguments, b"k=>v=>w\nno key\n=>\ngone=>NULL\n\xff\xfe=>\xc3\x28\n").exits(0);
@@ -216,7 +216,7 @@ fn batches_are_split_where_segments_are_small() {
 }
 
 #[test]
-fn a_follower_is_told_that_its_topic_is_gone() {
+fn a_follower_reports_that_its_topic_is_gone() {
     let place = Place::new();
     place.run_with(&["append", "t"], b"one\n").exits(0);
     let mut tail = place.start(&["tail", "t", "--raw"]);

@@ -158,7 +158,7 @@ fn topics_are_made_changed_described_and_deleted() {
 }
 
 #[test]
-fn stat_tells_offsets_sizes_and_times() {
+fn stat_prints_offsets_sizes_and_times() {
     let place = Place::new();
     place.run_with(&["append", "t"], b"a\nb\nc\n").exits(0);
     let stat = place.run(&["stat", "t", "--json"]).exits(0).json().remove(0);
@@ -336,7 +336,7 @@ fn bash_completes_topics_and_keys() {
 #[test]
 fn bad_arguments_are_named() {
     let place = Place::new();
-    for (arguments, told) in [
+    for (arguments, expected) in [
         (&["record", "--every", "0s"][..], "longer than nothing"),
         (&["record", "--for", "soon"], "expected a duration"),
         (&["tail", "t", "--since", "whenever"], "expected a time"),
@@ -344,7 +344,7 @@ fn bad_arguments_are_named() {
         (&["append", "t", "--header", "novalue"], "expected key=value"),
     ] {
         let done = place.run(arguments).exits(1);
-        assert!(done.stderr.contains(told), "{arguments:?}: {}", done.stderr);
+        assert!(done.stderr.contains(expected), "{arguments:?}: {}", done.stderr);
     }
     let missing = place.run(&["append", "t", "/nowhere/at/all"]).exits(1);
     assert!(missing.stderr.contains("read /nowhere/at/all"), "{}", missing.stderr);

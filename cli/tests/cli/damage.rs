@@ -46,7 +46,7 @@ fn damage_in_the_only_segment_is_no_end() {
 }
 
 #[test]
-fn damage_of_a_segments_end_is_told() {
+fn damage_of_a_segments_end_is_reported() {
     let place = five_batches("5000");
     let first = place.segments("t-0")[0].clone();
     let path = place.store().join(&first);
@@ -115,7 +115,7 @@ fn a_writer_whose_files_are_gone_does_not_call_them_safe() {
     }
 }
 
-/// What stands in the place of the checkpoint keeps every command from opening the store: fsck called that damage that
+/// A directory in place of the checkpoint keeps every command from opening the store. fsck called that damage that
 /// heals itself, and a dry run of repair exited 0.
 #[test]
 fn what_is_no_checkpoint_file_does_not_heal_itself() {
@@ -167,7 +167,7 @@ fn what_is_no_lock_file_is_named() {
 
 /// A directory with the name of a file of settings stays: fsck said that the next open writes the file again.
 #[test]
-fn a_directory_in_the_place_of_settings_is_named_and_stays() {
+fn a_directory_in_place_of_settings_is_named_and_stays() {
     for name in ["topic.properties", "edgelog.properties"] {
         let place = Place::new();
         place.run_with(&["append", "t"], b"one\n").exits(0);

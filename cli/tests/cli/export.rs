@@ -118,7 +118,7 @@ fn nothing_is_exported_into_the_data_directory() {
 
 /// A partition without files, or without its directory, was passed over, and the exit code was 0.
 #[test]
-fn a_partition_that_cannot_be_read_is_named_by_whatever_reads() {
+fn a_partition_that_cannot_be_read_is_named_by_all_commands_that_read() {
     for is_whole in [false, true] {
         let place = with_records("3");
         let gone = place.store().join("t-2");

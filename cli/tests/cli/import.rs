@@ -150,7 +150,7 @@ fn partition_directories_keep_every_offset() {
     assert!(none.stderr.contains("holds no partition directory"), "{}", none.stderr);
     let name = place.run(&["import", "no/name", &dir]).exits(1);
     assert!(name.stderr.contains("no/name"), "{}", name.stderr);
-    // What an import left that was killed is in nobody's way.
+    // What a killed import left does not stop the next one.
     std::fs::create_dir(place.store().join("third-0.part")).unwrap();
     std::fs::write(place.store().join("third-0.part/00000000000000000000.log"), b"half").unwrap();
     place.run(&["import", "third", &dir]).exits(0);

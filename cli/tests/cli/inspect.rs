@@ -18,7 +18,7 @@ fn five_batches() -> Place {
 }
 
 #[test]
-fn fsck_tells_sound_from_healing_from_lost() {
+fn fsck_distinguishes_valid_from_healing_from_lost() {
     let place = five_batches();
     let sound = place.run(&["fsck"]).exits(0);
     assert!(sound.stdout.contains("t-0") && sound.lines().last().unwrap().starts_with("sound"), "{}", sound.stdout);
@@ -63,7 +63,7 @@ fn repair_says_what_it_would_do_does_it_and_names_what_is_lost() {
 }
 
 #[test]
-fn repair_waits_for_nobody() {
+fn repair_waits_for_no_other_process() {
     let place = five_batches();
     let mut append = place.start(&["append", "t"]);
     std::io::Write::write_all(append.stdin.as_mut().unwrap(), b"x\n").unwrap();
@@ -160,8 +160,8 @@ fn what_recovery_put_aside_is_listed_and_salvaged() {
     assert!((5..10).all(holds), "{}", dumped.stdout);
 
     let salvaged = place.run(&["repair", "--salvage", &format!("t-0/{name}")]).exits(0);
-    let told = "5 records appended again, at offsets 5 to 9; they were offsets 5 to 9";
-    assert!(salvaged.stdout.contains(told), "{}", salvaged.stdout);
+    let expected = "5 records appended again, at offsets 5 to 9; they were offsets 5 to 9";
+    assert!(salvaged.stdout.contains(expected), "{}", salvaged.stdout);
     let read = place.run(&["tail", "t", "--from-beginning", "--no-follow", "--raw"]).exits(0);
     let numbers: Vec<u32> = read.lines().iter().map(|line| line.split_once(' ').unwrap().0.parse().unwrap()).collect();
     assert_eq!(numbers, [0, 1, 2, 3, 10, 5, 6, 7, 8, 9]);

@@ -46,8 +46,8 @@ fn after_kill_9_the_next_run_recovers_and_goes_on() {
     assert_eq!(stat[0]["clean"], false);
 
     let again = place.run(&["record", "--for", "200ms", "--every", "100ms"]).exits(0);
-    let told = again.lines()[0].to_owned();
-    assert!(told.contains("not closed cleanly") && told.contains("recovered"), "{}", again.stdout);
+    let first_line = again.lines()[0].to_owned();
+    assert!(first_line.contains("not closed cleanly") && first_line.contains("recovered"), "{}", again.stdout);
     assert!(
         again.lines()[1..].iter().any(|line| line.contains("memory-0") && line.contains("recovered from offset")),
         "{}",
@@ -78,7 +78,7 @@ fn ctrl_c_and_sigterm_close_cleanly() {
 }
 
 #[test]
-fn a_recording_is_read_while_it_goes_on_and_cannot_be_written_beside() {
+fn a_recording_is_read_while_it_goes_on_and_has_one_writer() {
     let place = Place::new();
     let mut record = place.start(&["record", "--every", "20ms"]);
     record.line_with("memory 0..");

@@ -29,7 +29,7 @@ impl Place {
         Place { root }
     }
 
-    /// A path beside the store.
+    /// A path next to the store.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }

@@ -125,7 +125,7 @@ fn filters_print_what_has_the_key_text_and_header() {
 }
 
 #[test]
-fn null_is_told_apart_from_empty() {
+fn null_is_not_printed_as_empty() {
     let place = Place::new();
     let lines = "{\"key\":\"\",\"payload\":\"\"}\n{\"key\":\"k\",\"payload\":null}\n{\"payload\":\"x\"}\n";
     place.run_with(&["append", "t", "--json"], lines.as_bytes()).exits(0);

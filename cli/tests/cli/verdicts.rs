@@ -99,7 +99,7 @@ fn a_batch_beyond_the_bound_is_reported_alike_by_all_and_read_with_a_greater_one
 #[test]
 fn offsets_are_not_counted_as_records() {
     let place = Place::new();
-    // As compaction leaves them: one record in the place of a hundred.
+    // As compaction leaves them: one record instead of a hundred.
     let thin = |base| with(batch(base, &["v"]), 23, &99_i32.to_be_bytes());
     put(&place, "t-0", &segment(0), &[thin(0), thin(100)].concat());
     place.run_with(&["append", "t"], b"c\n").exits(0);
@@ -136,8 +136,8 @@ fn a_batch_whose_records_do_not_decode_is_one_range_everywhere() {
         let broker = place.run(&["export", "t", "--to", to.to_str().unwrap(), "--for-broker"]).exits(2);
         for done in [&read, &json, &broker] {
             assert!(done.stderr.contains(&lost), "{}", done.stderr);
-            let told = done.stderr.split(&lost).nth(1).unwrap().lines().next().unwrap();
-            assert!(told.ends_with(cause), "{told}\n{cause}");
+            let printed = done.stderr.split(&lost).nth(1).unwrap().lines().next().unwrap();
+            assert!(printed.ends_with(cause), "{printed}\n{cause}");
         }
         let path = place.store().join("t-0").join(segment(0));
         let dump = place.run(&["dump", "--deep-iteration", path.to_str().unwrap()]).exits(2);
@@ -224,23 +224,23 @@ fn killed_writer(place: &Place, batches: u32) -> usize {
 /// In the boot that wrote them, valid batches behind damage are no crash's doing: every command says that they are
 /// there and cannot be read, and the open says where they are then and how they come back.
 #[test]
-fn what_damage_hides_above_the_recovery_point_is_told_and_comes_back() {
+fn what_damage_hides_above_the_recovery_point_is_reported_and_comes_back() {
     let place = Place::new();
     let size = killed_writer(&place, 20);
     let log = format!("t-0/{}", segment(0));
     place.flip(&log, 5 * size - 10);
     let cut = format!("t-0/{:020}-{}-0.cut", 0, 4 * size);
-    let told = format!("{log} at {}: offsets 4 to 19 lost: ", 4 * size);
+    let expected = format!("{log} at {}: offsets 4 to 19 lost: ", 4 * size);
     let back = format!("15 valid records are in them, offsets 5 to 19; after it, `edgelog repair --salvage {cut}`");
     let fsck = place.run(&["fsck"]).exits(2);
-    assert!(fsck.stdout.contains(&told) && fsck.stdout.contains(&back), "{}", fsck.stdout);
+    assert!(fsck.stdout.contains(&expected) && fsck.stdout.contains(&back), "{}", fsck.stdout);
     let read = tail(&place).exits(2);
     assert_eq!(offsets(&read), [0, 1, 2, 3]);
     let json = place.run(&["export", "t", "--to", "-", "--format", "json"]).exits(2);
     let to = place.path("broker");
     let broker = place.run(&["export", "t", "--to", to.to_str().unwrap(), "--for-broker"]).exits(2);
     for done in [&read, &json, &broker] {
-        assert!(done.stderr.contains(&told) && done.stderr.contains(&back), "{}", done.stderr);
+        assert!(done.stderr.contains(&expected) && done.stderr.contains(&back), "{}", done.stderr);
     }
     // As far as a reader was asked to go, nothing is hidden.
     place.run(&["tail", "t", "--from-beginning", "--no-follow", "-n", "3"]).exits(0);
@@ -351,10 +351,10 @@ fn a_swap_file_of_kafkas_cleaner_is_named_and_a_rename_makes_use_of_it() {
     let only_copy = [batch(2, &["c", "d"]), batch(4, &["e", "x"])].concat();
     put(&place, "t-0", &swap, &only_copy);
     put(&place, "t-0", &segment(4), &batch(4, &["e"]));
-    let told = format!("t-0/{swap}: left by Kafka's log cleaner; it holds offsets 2 to 3, which no segment has");
+    let expected = format!("t-0/{swap}: left by Kafka's log cleaner; it holds offsets 2 to 3, which no segment has");
     for command in [&["fsck"][..], &["repair", "--dry-run"]] {
         let done = place.run(command).exits(2);
-        assert!(done.stdout.contains(&told) && done.stdout.contains("rename it to t-0/"), "{}", done.stdout);
+        assert!(done.stdout.contains(&expected) && done.stdout.contains("rename it to t-0/"), "{}", done.stdout);
     }
     let stat = place.run(&["stat"]).exits(2);
     assert!(stat.stdout.contains(&swap), "{}", stat.stdout);
@@ -362,7 +362,7 @@ fn a_swap_file_of_kafkas_cleaner_is_named_and_a_rename_makes_use_of_it() {
     let append = place.run_with(&["append", "t", "--quiet"], b"f\n").exits(0);
     assert!(append.stderr.contains(&format!("t-0/{swap} was left by Kafka's log cleaner")), "{}", append.stderr);
     let repair = place.run(&["repair"]).exits(2);
-    assert!(repair.stdout.contains(&told), "{}", repair.stdout);
+    assert!(repair.stdout.contains(&expected), "{}", repair.stdout);
     assert_eq!(fs::read(place.store().join("t-0").join(&swap)).unwrap(), only_copy);
     let dir = place.store().join("t-0");
     fs::rename(dir.join(&swap), dir.join(segment(2))).unwrap();
@@ -422,9 +422,10 @@ fn a_batch_with_a_wrong_count_is_no_displaced_one() {
     assert!(again.stdout.contains("there is nothing to repair"), "{}", again.stdout);
 }
 
-/// What is no regular file in the place of a segment keeps every command's hands off, and comes back whole.
+/// If something that is no regular file stands in place of a segment, no command changes it, and the log comes back
+/// whole.
 #[test]
-fn something_else_in_the_place_of_a_segment_is_left_as_it_is() {
+fn something_else_in_place_of_a_segment_is_left_as_it_is() {
     for kind in ["directory", "link"] {
         for (at, exists) in [(0, true), (3, false)] {
             let place = Place::new();

@@ -1,4 +1,5 @@
-/* A batch's records and headers are the log's own bytes: nothing is copied, whatever is closed or deleted meanwhile. */
+/* A batch's records and headers are the log's own bytes: nothing is copied, also if the log is closed or deleted
+ * meanwhile. */
 #include "check.h"
 
 #include <stdint.h>

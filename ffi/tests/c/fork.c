@@ -1,5 +1,5 @@
 /* In the child of a fork every handle of the parent answers EDGELOG_FORKED, may be freed, and leaves the parent's
- * store alone; the child attaches anew. */
+ * store alone; the child attaches again. */
 #define _POSIX_C_SOURCE 200809L
 #include "check.h"
 

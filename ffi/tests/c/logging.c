@@ -24,7 +24,7 @@ static void noticed(void *user_data, int32_t level, edgelog_bytes text) {
     seen->infos += level == EDGELOG_LOG_INFO;
     snprintf(seen->text, sizeof seen->text, "%.*s", (int)text.len, (const char *)text.data);
     if (seen->reader != NULL) {
-        /* Out of a call on this very reader: answered. On others: as ever, and told to nobody. */
+        /* Out of a call on this very reader: an error. On others: as ever, and not reported to the callback. */
         edgelog_batch *batch = NULL;
         CHECK_RESULT(edgelog_reader_next(seen->reader, &batch), EDGELOG_IN_USE);
         CHECK_RESULT(edgelog_reader_seek(seen->reader, EDGELOG_FROM_EARLIEST, 0), EDGELOG_IN_USE);
@@ -85,7 +85,7 @@ int main(int argc, char **argv) {
     int fd = open(index, O_RDWR);
     unsigned char entry[8] = {0};
     CHECK(fd >= 0 && pread(fd, entry, 8, 8) == 8);
-    entry[7] ^= 1; /* One byte beside the batch that it names. */
+    entry[7] ^= 1; /* One byte away from the batch that it names. */
     CHECK(pwrite(fd, entry, 8, 8) == 8);
     close(fd);
     store = open_store(dir);

@@ -1,5 +1,5 @@
 /* Misuse that the conventions answer: NULL everywhere, wrong sizes, unknown choices, lengths, bad UTF-8, closed
- * handles. Whatever is answered, outputs stay as they were. */
+ * handles. With each of these errors, outputs stay as they were. */
 #include "check.h"
 
 #define NULL_ANSWERED(call) CHECK_RESULT(call, EDGELOG_NULL_POINTER)
@@ -97,7 +97,7 @@ int main(int argc, char **argv) {
     const char *dir = directory(argc, argv);
     null_handles();
 
-    /* NULL for what has to be there besides. */
+    /* NULL for the other arguments that have to be there. */
     edgelog_store *store = NULL;
     NULL_ANSWERED(edgelog_options_new(NULL));
     NULL_ANSWERED(edgelog_store_open(NULL, NULL, &store));
@@ -258,7 +258,7 @@ int main(int argc, char **argv) {
     edgelog_offsets offsets = EDGELOG_INIT(edgelog_offsets);
     CHECK_OK(edgelog_log_get_offsets(log, &offsets));
 
-    /* Closed: answered for whatever was made from the store; what was read stays. */
+    /* Closed: all handles that were made from the store say so; what was read stays. */
     edgelog_error_info error = EDGELOG_INIT(edgelog_error_info);
     CHECK_OK(edgelog_store_close(store));
     CHECK_RESULT(edgelog_store_flush(store), EDGELOG_CLOSED);

@@ -1,4 +1,4 @@
-/* Configuration by Kafka's keys; what cannot be is told and changes nothing. */
+/* Configuration by Kafka's keys; what cannot be is refused with an error and changes nothing. */
 #include "check.h"
 
 int main(int argc, char **argv) {

@@ -98,7 +98,7 @@ int main(int argc, char **argv) {
     CHECK(next_offset(durable) == 13);
     edgelog_reader_free(durable);
 
-    /* A history that was taken back is told apart. */
+    /* A truncated history is noticed. */
     CHECK_OK(edgelog_reader_seek(reader, EDGELOG_FROM_LATEST, 0));
     CHECK_OK(edgelog_reader_get_position(reader, &position));
     CHECK_OK(edgelog_log_truncate(log, 10, NULL));

@@ -59,7 +59,7 @@ int main(int argc, char **argv) {
     CHECK_RESULT(edgelog_recovery_get_partition(recovery, 3, 0, &partition), EDGELOG_INVALID_ARGUMENT);
     edgelog_recovery_free(recovery);
 
-    /* A partition that somebody took away. */
+    /* A partition that was removed from outside. */
     char command[5000];
     snprintf(command, sizeof command, "rm -r '%s/boiler-0'", dir);
     CHECK(system(command) == 0);

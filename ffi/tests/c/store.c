@@ -21,7 +21,7 @@ int main(int argc, char **argv) {
     CHECK_OK(edgelog_store_get_stats(store, &stats));
     CHECK(stats.topic_count == 1 && stats.log_count == 1 && stats.segment_count == 1 && stats.bytes > 100);
 
-    /* Read-only, beside the writer. */
+    /* Read-only, next to the writer. */
     CHECK_OK(edgelog_store_attach(dir, NULL, &other));
     edgelog_log *attached = NULL;
     CHECK_OK(edgelog_store_log(other, "boiler", 0, &attached));

@@ -1,5 +1,5 @@
 /* One process writes, this one attaches read-only and follows; the writer is killed at some point, and comes back:
- * every record is seen once and in order, whatever was acknowledged is never lost. */
+ * every record is seen once and in order, and no acknowledged record is lost. */
 #define _POSIX_C_SOURCE 200809L
 #include "check.h"
 
@@ -7,7 +7,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-/* Appends numbers from where the log ends, tells how far it is, until it is killed or `count` are there. */
+/* Appends numbers from where the log ends, reports how far it is, until it is killed or `count` are there. */
 static void write_numbers(const char *dir, int out, int64_t count) {
     edgelog_store *store = open_store(dir);
     edgelog_log *log = open_log(store, "numbers");

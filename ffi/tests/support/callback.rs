@@ -39,13 +39,13 @@ pub(crate) fn install() {
     });
 }
 
-/// The callback of this thread uses these handles, until [`take_back`].
+/// The callback of this thread uses these handles, until [`forget`].
 pub(crate) fn lend(stores: &[*mut edgelog_store], logs: &[*mut edgelog_log], destroys: bool) {
     LENT.with_borrow_mut(|lent| *lent = Lent { stores: stores.to_vec(), logs: logs.to_vec(), destroys });
 }
 
 /// Before a handle is freed, its events are no reason to use it any more.
-pub(crate) fn take_back<T>(handle: *mut T) {
+pub(crate) fn forget<T>(handle: *mut T) {
     let handle: *mut c_void = handle.cast();
     LENT.with_borrow_mut(|lent| {
         lent.stores.retain(|store| store.cast() != handle);
@@ -53,7 +53,7 @@ pub(crate) fn take_back<T>(handle: *mut T) {
     });
 }
 
-/// Calls what there is to call, whatever it answers.
+/// Makes every call that there is, and ignores the results.
 unsafe extern "C" fn call_back(_: *mut c_void, level: i32, text: edgelog_bytes) {
     assert!((EDGELOG_LOG_ERROR..=EDGELOG_LOG_DEBUG).contains(&level) && text.len > 0);
     let (stores, logs, destroys) = LENT.with_borrow(|lent| (lent.stores.clone(), lent.logs.clone(), lent.destroys));

@@ -78,7 +78,7 @@ impl<T> Pool<T> {
         }
         if self.0.len() == Self::MAX {
             let oldest = self.0.remove(0);
-            callback::take_back(oldest);
+            callback::forget(oldest);
             // SAFETY: made by the library, in the pool and so not freed.
             unsafe { free(oldest) };
         }
@@ -88,14 +88,14 @@ impl<T> Pool<T> {
     fn free(&mut self, choices: &mut Choices<'_>, free: unsafe extern "C" fn(*mut T)) {
         let n = choices.below(self.0.len() + 1);
         let handle = if n < self.0.len() { self.0.remove(n) } else { ptr::null_mut() };
-        callback::take_back(handle);
+        callback::forget(handle);
         // SAFETY: NULL, or as above.
         unsafe { free(handle) };
     }
 
     fn free_all(&mut self, free: unsafe extern "C" fn(*mut T)) {
         for handle in self.0.drain(..) {
-            callback::take_back(handle);
+            callback::forget(handle);
             // SAFETY: as above.
             unsafe { free(handle) };
         }
@@ -126,7 +126,7 @@ struct World<'a> {
     options: Pool<edgelog_options>,
 }
 
-/// Makes the calls that `bytes` name, then frees what is left in whatever order, then opens the store once more.
+/// Makes the calls that `bytes` name, then frees what is left in any order, then opens the store once more.
 pub(crate) fn drive(bytes: &[u8]) -> Reached {
     quiet_injected_panics();
     callback::install();

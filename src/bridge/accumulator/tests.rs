@@ -483,13 +483,16 @@ fn a_dead_letter_has_the_record_and_says_where_it_was_and_why_it_was_refused() {
     assert_eq!(piece.to, ("edgelog.dead.letters".to_owned(), 3));
     assert_eq!((collected.records(), collected.logs[0].to.offset), (0, Offset(1)));
     let batch = RecordBatch::parse(&piece.wire).unwrap();
-    let letter = batch.records().unwrap().next().unwrap().unwrap();
-    assert_eq!((letter.timestamp, letter.key, letter.value), (TimestampMs(99), Some(&b"key"[..]), Some(&b"value"[..])));
+    let dead_letter = batch.records().unwrap().next().unwrap().unwrap();
+    assert_eq!(
+        (dead_letter.timestamp, dead_letter.key, dead_letter.value),
+        (TimestampMs(99), Some(&b"key"[..]), Some(&b"value"[..]))
+    );
     let text = |header: Header<'_>| {
         format!("{}={}", header.key_str().unwrap(), String::from_utf8_lossy(header.value.unwrap()))
     };
     assert_eq!(
-        letter.headers().map(text).collect::<Vec<_>>(),
+        dead_letter.headers().map(text).collect::<Vec<_>>(),
         [
             "own=1",
             "__connect.errors.topic=t",
@@ -505,7 +508,7 @@ fn a_dead_letter_has_the_record_and_says_where_it_was_and_why_it_was_refused() {
 }
 
 #[test]
-fn what_was_deleted_before_it_was_sent_is_told_in_its_place_or_stops_the_log() {
+fn what_was_deleted_before_it_was_sent_is_reported_in_order_or_stops_the_log() {
     let (_store, mut log) = sender(&[], 1 << 20);
     for n in 0..10_u8 {
         log.log().append(NewRecord::value(&[n]).with_timestamp(TimestampMs(5))).unwrap();
@@ -543,7 +546,7 @@ fn what_was_deleted_before_it_was_sent_is_told_in_its_place_or_stops_the_log() {
 }
 
 #[test]
-fn what_damage_has_taken_is_told_and_what_lies_behind_is_sent() {
+fn what_damage_has_taken_is_reported_and_what_lies_behind_is_sent() {
     let storage = MemoryStorage::new();
     let (_store, mut log) = sender_on(storage.clone(), &[], 1 << 20);
     for n in 0..10_u8 {

@@ -29,7 +29,7 @@ pub(super) struct Hold {
     /// What the file says.
     logs: HeldLogs,
     /// A flush of this process has made the file say it. What another one left may be in the page cache alone, and what
-    /// a write that failed left, on the medium alone.
+    /// a write that failed left, on the disk alone.
     is_known: bool,
     /// Open for writing from the first write on.
     file: Option<HolderFile>,
@@ -40,7 +40,7 @@ pub(super) struct Hold {
 
 impl Hold {
     /// # Errors
-    /// Those of the medium, and [`Error::UnsupportedVersion`](crate::Error::UnsupportedVersion).
+    /// Those of the disk, and [`Error::UnsupportedVersion`](crate::Error::UnsupportedVersion).
     pub(super) fn open(storage: &Arc<dyn Storage>) -> Result<Hold> {
         let logs = match read_holder(&**storage, GROUP)? {
             // Until it is written again, retention keeps everything.
@@ -59,7 +59,7 @@ impl Hold {
     /// The group needs these logs from these offsets on. Returns once the file says no more than that.
     ///
     /// # Errors
-    /// Those of the medium. The file may say what it said before then.
+    /// Those of the disk. The file may say what it said before then.
     pub(super) fn lower(&mut self, needs: &[Need<'_>], now: TimestampMs) -> Result<()> {
         let mut is_ahead = !self.is_known && !needs.is_empty();
         for &(name, id, offset) in needs {
@@ -90,7 +90,7 @@ impl Hold {
     /// Writes the file where it is behind and has not been written for a while, or at once.
     ///
     /// # Errors
-    /// Those of the medium.
+    /// Those of the disk.
     pub(super) fn follow(&mut self, now: TimestampMs, at_once: bool) -> Result<()> {
         let is_due = at_once || now < self.written || now.0.saturating_sub(self.written.0) >= HOLD_INTERVAL_MS;
         if is_due && self.logs != self.coming { self.write(now) } else { Ok(()) }

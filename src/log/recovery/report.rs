@@ -59,6 +59,6 @@ pub struct CutTail {
     /// new epoch.
     pub kept_in: Option<String>,
     /// First and last offset of batches in it that are valid in themselves, if there are any: never
-    /// acknowledged, or lost to a medium that lied.
+    /// acknowledged, or lost to a disk that lied.
     pub valid_offsets: Option<(Offset, Offset)>,
 }

@@ -1,5 +1,5 @@
 //! What lies behind the end of a log, and how recovery takes it out: torn bytes as a copy, valid batches by renaming
-//! the file that they stand in. Nothing that somebody might make something of is destroyed.
+//! the file that they stand in. Nothing that could still be of use is destroyed.
 
 use std::sync::Arc;
 
@@ -133,7 +133,8 @@ impl Recovery<'_> {
         let len = file_len(segment)?;
         if len > u64::from(position) && tail_bytes(segment, position, len)? > 0 {
             self.cut_tail(segment, position, false)?;
-            // Whatever file it stands in now: like other sealed ones it gets its indexes when somebody reads there.
+            // The segment may stand in another file now. Like other sealed ones it gets its indexes at the next read
+            // there.
             *segment = self.segment(segment.base_offset);
         }
         if len > u64::from(position) {
@@ -198,7 +199,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// What is put aside as a file is written again and flushed like what is served. A medium that refuses is no
+    /// What is put aside as a file is written again and flushed like what is served. A disk that refuses is no
     /// reason to stop: it is no part of the log.
     fn keep_for_good(&self, segment: &Segment, from: Position) {
         if let Err(error) = self.make_segment_durable(segment, from) {
@@ -272,7 +273,7 @@ impl Recovery<'_> {
         let Ok(names) = storage.read_dir(dir) else { return };
         let names = names.into_iter().map(|entry| entry.name);
         let cut = names.filter(|name| file_names::parse_cut_file(name).is_some());
-        // The epoch in the name tells which came first.
+        // The epoch in the name shows which came first.
         let cut = sorted(cut.map(|name| (file_names::cut_file_epoch(&name), name)).collect());
         for (_, name) in cut.iter().rev().skip(CUT_FILES_MAX) {
             tracing::warn!(log = %self.log.name, name, "removed the oldest of too many cut tails");

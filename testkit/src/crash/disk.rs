@@ -84,7 +84,7 @@ fn state_of(bytes: &[u8; SECTOR_BYTES]) -> State {
     if *bytes == [0; SECTOR_BYTES] { None } else { Some(Arc::new(*bytes)) }
 }
 
-/// One file, whatever its names.
+/// One file, which may have several names or none.
 #[derive(Debug, Clone, Default)]
 struct Inode {
     len: u64,
@@ -282,9 +282,9 @@ pub enum Fault {
     StaysFull,
     /// A reservation that ends half way: the file has grown by a part of what was asked for.
     Short,
-    /// The medium refuses, once; a write may have left anything, a flush leaves its pages clean and not written.
+    /// The disk refuses, once; a write may have left anything, a flush leaves its pages clean and not written.
     Io,
-    /// The medium refuses a flush, once, and answers those of the next process: the cache shows what the device lost.
+    /// The disk refuses a flush, once, and answers those of the next process: the cache shows what the device lost.
     Flush,
 }
 
@@ -472,7 +472,7 @@ impl Core {
     }
 
     /// All that the cache shows is on the device, as after a power cut.
-    pub fn is_settled(&self) -> bool {
+    pub fn is_durable(&self) -> bool {
         let is_on_device = |inode: &Arc<Inode>| {
             inode.lens.is_empty() && inode.sectors.iter().all(|sector| sector.device.is_empty() && !sector.dirty)
         };
@@ -680,19 +680,19 @@ impl Chooser {
     }
 }
 
-/// When somebody else on the machine looks in.
+/// When a concurrent call runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
     /// A batch is stored half way.
     HalfStored,
     /// A segment is about to be flushed.
     Flushing,
-    /// A segment was flushed, and whoever asked for it does not know yet.
+    /// A segment was flushed, and the call that asked for it has not returned yet.
     Flushed,
 }
 
-/// What goes on beside a call, on a thread of its own as far as the engine can tell: it may do anything but wait.
-pub type Beside = Box<dyn FnMut(Moment, &str) + Send>;
+/// What runs during another call. For the engine it is as if it ran on another thread. It may do anything but wait.
+pub type Concurrent = Box<dyn FnMut(Moment, &str) + Send>;
 
 #[allow(clippy::struct_excessive_bools)] // a machine is in several of these states at once
 struct Machine {
@@ -716,7 +716,7 @@ struct Machine {
     faults_hit: u32,
     /// One of them was a want of room.
     room_ended: bool,
-    beside: Option<Beside>,
+    concurrent: Option<Concurrent>,
     /// Calls that fail: how many of those that can fail so come before each.
     fail_in: Vec<(u64, Fault)>,
     handles: BTreeMap<(u32, u64), Weak<()>>,
@@ -758,7 +758,7 @@ impl SimDisk {
             faults: Vec::new(),
             faults_hit: 0,
             room_ended: false,
-            beside: None,
+            concurrent: None,
             fail_in: Vec::new(),
             handles: BTreeMap::new(),
         };
@@ -850,19 +850,19 @@ impl SimDisk {
         self.machine().faults.push((call, fault));
     }
 
-    /// From now on `beside` looks in while segments are stored to and flushed; `None` ends it.
-    pub fn beside(&self, beside: Option<Beside>) {
-        self.machine().beside = beside;
+    /// From now on `concurrent` runs while segments are stored to and flushed; `None` ends it.
+    pub fn concurrent(&self, concurrent: Option<Concurrent>) {
+        self.machine().concurrent = concurrent;
     }
 
     fn look_in(&self, moment: Moment, path: &str) {
         if !has_ending(path, ".log") || self.is_dead() {
             return;
         }
-        let beside = self.machine().beside.take();
-        if let Some(mut beside) = beside {
-            beside(moment, path);
-            self.machine().beside.get_or_insert(beside);
+        let concurrent = self.machine().concurrent.take();
+        if let Some(mut concurrent) = concurrent {
+            concurrent(moment, path);
+            self.machine().concurrent.get_or_insert(concurrent);
         }
     }
 
@@ -942,7 +942,7 @@ impl Machine {
             self.faults_hit += 1;
         }
         Err(match fault {
-            Fault::Io | Fault::Flush => io::Error::other("the medium refuses"),
+            Fault::Io | Fault::Flush => io::Error::other("the disk refuses"),
             _ => io::ErrorKind::StorageFull.into(),
         })
     }
@@ -1109,7 +1109,7 @@ impl Storage for SimDisk {
         Ok(())
     }
 
-    /// As the kernel's locks, flags ask nothing of the medium, and never fail for it.
+    /// As the kernel's locks, flags ask nothing of the disk, and never fail for it.
     fn raise_flag(&self, dir: &str) -> io::Result<Box<dyn StorageLock>> {
         let dir = &*self.path(dir);
         let mut machine = self.machine();
@@ -1190,7 +1190,7 @@ impl SimFile {
         // Any part of a failed write may be there.
         let parts = [bytes.len() / 2, bytes.len(), 0, bytes.len().saturating_sub(1)];
         let done = if begun.is_ok() { bytes.len() } else { parts[machine.call as usize % parts.len()] };
-        if in_between && begun.is_ok() && machine.beside.is_some() {
+        if in_between && begun.is_ok() && machine.concurrent.is_some() {
             machine.core.inode_mut(self.id).write(&bytes[..done / 2], position, true);
             drop(machine);
             self.disk.look_in(Moment::HalfStored, &self.path);
@@ -1285,7 +1285,7 @@ impl StorageFile for SimFile {
         }
         if let Err(error) = machine.begin(Call::Flush) {
             if !machine.dead && !machine.killed.contains(&self.disk.process) {
-                // Each process is told that has the file open: by its own next flush.
+                // Each process that has the file open learns of it: its own next flush fails.
                 let open = machine.handles.iter().filter(|((_, id), guard)| *id == self.id && guard.strong_count() > 0);
                 let holders = open.map(|((process, _), _)| *process).collect();
                 machine.core.inode_mut(self.id).flush_fails(holders);

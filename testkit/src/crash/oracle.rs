@@ -22,7 +22,7 @@ pub struct Rec {
     /// It begins a batch.
     pub first: bool,
     pub time: i64,
-    /// In which boot of the machine it was appended; no reader is told.
+    /// In which boot of the machine it was appended. No reader can see that.
     pub boot: u64,
 }
 
@@ -45,7 +45,7 @@ impl Rec {
         is_whole.then_some(rec)
     }
 
-    /// The same data, whatever its place.
+    /// The same data, no matter where it stands.
     pub fn same(self, other: Rec) -> bool {
         (self.seq, self.len, self.time, self.first) == (other.seq, other.len, other.time, other.first)
     }
@@ -57,8 +57,8 @@ pub struct LogModel {
     pub id: [u8; 16],
     /// Every offset from 0 on, in the history that stands.
     pub records: Arc<Vec<Rec>>,
-    /// What may follow, one of these or its first batches: an append under way, with what came beside it, and those
-    /// that answered an error.
+    /// What may follow: one of these, or its first batches. They are an append in flight, with what was appended
+    /// concurrently, and the appends that returned an error.
     pub maybe: Vec<Vec<Rec>>,
     /// Where the log may begin.
     pub start: (i64, i64),
@@ -102,7 +102,7 @@ pub enum Presence {
     Present,
     MaybeCreated,
     MaybeDeleted,
-    /// Several errors met its creation or deletion: what is left of it is nobody's any more.
+    /// Its creation or deletion met several errors: what is left of it belongs to no topic any more.
     Wrecked,
 }
 
@@ -248,8 +248,8 @@ pub fn check(store: &Store, disk: &SimDisk, before: &Core, model: &Model) -> Res
             let log = store.log(name, partition as u32).map_err(|e| at(e.to_string()))?;
             let found = report.logs.iter().find(|l| l.name.topic == *name && l.name.partition as usize == partition);
             let found = found.ok_or_else(|| at("no line in the report".into()))?;
-            // A log that its clean close holds for, and that has all of its records, goes on in its epoch, whatever is
-            // missing beside it.
+            // A log that was closed cleanly, and that has all of its records, goes on in its epoch. It does not matter
+            // what else is missing.
             let goes_on = found.clean && log.offsets().log_end_offset >= log_model.end();
             let unclean_epoch = (!goes_on).then_some(log_model.epoch_max);
             let log_now = check_log(&log, log_model, unclean_epoch).map_err(at)?;
@@ -414,7 +414,7 @@ fn check_log(log: &Log, model: &LogModel, unclean_epoch: Option<i32>) -> Result<
             };
             let Some(maybe) = model.maybe.iter().find(is_it) else {
                 let maybe = &model.maybe;
-                return Err(format!("offset {offset} holds {rec:?}, which nobody appended there: {maybe:?}"));
+                return Err(format!("offset {offset} holds {rec:?}, which was not appended there: {maybe:?}"));
             };
             records.push(Rec { epoch: rec.epoch, ..maybe[n] });
             follows = maybe.get(n + 1).copied();
@@ -467,8 +467,8 @@ fn check_log(log: &Log, model: &LogModel, unclean_epoch: Option<i32>) -> Result<
     })
 }
 
-/// Attaches to the disk as it stands, in the middle of whatever its writer does, and reads everything. Nothing is seen
-/// but what was appended, in its place; the answer is how far a reader of durable records came in each log.
+/// Attaches to the disk as it stands, no matter what its writer is doing, and reads everything. Nothing may be seen but
+/// what was appended, at its offset. Returns how far a reader of durable records came in each log.
 pub fn check_attached(attached: &Store, model: &Model) -> Result<BTreeMap<(String, usize), i64>, String> {
     let mut durable = BTreeMap::new();
     for (name, topic) in &model.topics {

@@ -86,7 +86,7 @@ pub fn shared(count: usize, step: usize, work: impl Fn(usize, &mut Outcome) + Sy
     all
 }
 
-/// The message without its numbers: what tells one kind of violation from another.
+/// The message without its numbers: violations of one kind have the same.
 fn class_of(what: &str) -> String {
     let line = what.lines().next().unwrap_or_default().replace(TOPICS[0], "a").replace(TOPICS[1], "b");
     line.chars().map(|c| if c.is_ascii_digit() { '#' } else { c }).take(150).collect::<String>().replace("##", "#")
@@ -180,7 +180,7 @@ fn attached_at(core: &Core, model: &Model) -> Result<Model, String> {
     let attached: Store = options(&clock).attach_on(disk).map_err(|e| format!("attaching: {e}"))?;
     let durable = check_attached(&attached, model)?;
     let mut model = model.clone();
-    // What is about to be taken back by choice is durable no more.
+    // What is about to be removed by choice is durable no more.
     if !matches!(model.what, "truncate" | "delete topic") {
         for ((topic, partition), end) in durable {
             let log = model.log_mut(&topic, partition);
@@ -341,7 +341,7 @@ pub fn run_schedule(ops: &[Op], quirks: Quirks) -> Result<usize, String> {
             let again = (n % 3 == 0).then_some((n as u64 % 17, image));
             opens += crash(&mut world, image, again).map_err(at)?;
         } else if world.store.is_none() || (world.tolerant && !patient && world.disk.fault_hit()) {
-            // A flush failed: nobody trusts this process any more. Now and then the power goes while the next one
+            // A flush failed: this process is not trusted any more. Now and then the power goes while the next one
             // recovers.
             let again = (n % 2 == 0).then_some((n as u64 * 5 % 19, pending.unwrap_or(Image::Random(n as u64))));
             opens += crash(&mut world, Image::Kill, again).map_err(at)?;
@@ -359,7 +359,7 @@ fn crash(world: &mut World, image: Image, again: Option<(u64, Image)>) -> Result
     let mut opens = 0;
     let mut again = again;
     let mut core = world.disk.snapshot();
-    // What an error left in the log is somebody's to find.
+    // What an error left in the log has to be found.
     if world.store.is_some() && !world.disk.fault_hit() {
         world.model = attached_at(&core, &world.model)?;
     }
@@ -527,7 +527,7 @@ pub fn run_with_fault(ops: &[Op], at: u64, fault: Fault) -> Result<usize, String
         if fault == Fault::StaysFull && world.disk.fault_hit() {
             after += 1;
             if after == 12 {
-                // Room is there again: whoever is still open goes on.
+                // There is room again: a store that is still open goes on.
                 world.disk.heal();
             }
         }

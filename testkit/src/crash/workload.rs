@@ -1,4 +1,5 @@
-//! What is done to a store while its disk is watched: operations, and the world that carries them out beside the model.
+//! What is done to a store while its disk is watched: operations, and the world that carries them out next to the
+//! model.
 
 use std::sync::{Arc, Mutex};
 
@@ -34,8 +35,8 @@ pub enum Op {
         records: u8,
         len: u16,
         durability: Durability,
-        /// Somebody reads, and somebody else appends, while it is carried out.
-        beside: bool,
+        /// Another thread reads, and another one appends, while it is carried out.
+        concurrent: bool,
     },
     /// So many appends at `Os`, each of about half a segment: the log rolls again and again, and nothing is flushed but
     /// where an append waits for it.
@@ -153,7 +154,7 @@ impl World {
     /// Opens the store and holds it against the model.
     pub fn open(&mut self) -> Result<(), String> {
         let before = self.disk.snapshot();
-        if self.trail.is_some() && !self.tolerant && before.is_settled() {
+        if self.trail.is_some() && !self.tolerant && before.is_durable() {
             self.model.tails = tails_in(&before);
         }
         self.mark();
@@ -244,7 +245,9 @@ impl World {
             return Ok(());
         }
         match *op {
-            Op::Append { log, records, len, durability, beside } => self.append(log, records, len, durability, beside),
+            Op::Append { log, records, len, durability, concurrent } => {
+                self.append(log, records, len, durability, concurrent)
+            }
             Op::Burst { log, appends } => {
                 for n in 0..appends {
                     let (records, len) = [(3, 700), (1, 2100), (2, 1500)][usize::from(n) % 3];
@@ -302,7 +305,7 @@ impl World {
         records: u8,
         len: u16,
         durability: Durability,
-        beside: bool,
+        concurrent: bool,
     ) -> Result<(), String> {
         let (topic, partition) = LOGS[log];
         if !self.is_there(topic) {
@@ -316,7 +319,7 @@ impl World {
             Rec { seq: self.seq, len, epoch: epoch.0, first, time: self.time_base + i64::from(self.seq), boot }
         };
         let mut recs: Vec<Rec> = (0..records.max(1)).map(|n| rec(len.max(4) + u16::from(n), n == 0)).collect();
-        let bystander = beside.then(|| Bystander::new(&log, rec(40, true), recs.len()));
+        let bystander = concurrent.then(|| Bystander::new(&log, rec(40, true), recs.len()));
         self.clock.set(TimestampMs(self.time_base + i64::from(self.seq)));
         let end = self.model.log_mut(topic, partition).end();
         let epoch_max = self.model.log_mut(topic, partition).epoch_max;
@@ -328,7 +331,7 @@ impl World {
             log.maybe.push(recs.iter().copied().chain(bystander.as_ref().map(|bystander| bystander.rec)).collect());
         });
         if let Some(bystander) = &bystander {
-            self.disk.beside(Some(bystander.on(self.disk.clone())));
+            self.disk.concurrent(Some(bystander.on(self.disk.clone())));
         }
         let appended = if recs.len() == 1 {
             let value = recs[0].value();
@@ -343,17 +346,17 @@ impl World {
             }
             log.append_batch_with(&mut batch, durability)
         };
-        self.disk.beside(None);
+        self.disk.concurrent(None);
         let failed = appended.as_ref().err().map(Error::to_string);
         let rec = bystander.as_ref().map(|bystander| bystander.rec);
-        let (beside, failed_beside) = match bystander.as_ref().map(Bystander::outcome).transpose()? {
-            Some(Beside::Appended { epoch }) => (rec.map(|rec| Rec { epoch, ..rec }), Vec::new()),
-            Some(Beside::Failed) => (None, rec.iter().map(|rec| vec![*rec]).collect()),
+        let (concurrent, failed_concurrent) = match bystander.as_ref().map(Bystander::outcome).transpose()? {
+            Some(ConcurrentAppend::Appended { epoch }) => (rec.map(|rec| Rec { epoch, ..rec }), Vec::new()),
+            Some(ConcurrentAppend::Failed) => (None, rec.iter().map(|rec| vec![*rec]).collect()),
             _ => (None, Vec::new()),
         };
         let Some(info) = self.outcome("append", appended)? else {
             if failed.is_some() && !self.disk.is_dead() {
-                // An epoch that could not be made durable is told and not used.
+                // An epoch that could not be made durable is reported and not used.
                 self.model.log_mut(topic, partition).epoch_max = epoch_max;
             }
             if failed.is_some() && !self.disk.is_dead() && log.offsets().log_end_offset > end {
@@ -362,10 +365,10 @@ impl World {
                 self.end(|model| {
                     let log = model.log_mut(topic, partition);
                     let recs = recs.into_iter().map(|rec| Rec { epoch: now.0, ..rec });
-                    let taken: Vec<Rec> = recs.chain(beside).collect();
+                    let taken: Vec<Rec> = recs.chain(concurrent).collect();
                     if grown == log.end() + taken.len() as i64 {
                         Arc::make_mut(&mut log.records).extend(taken);
-                        log.maybe = failed_beside;
+                        log.maybe = failed_concurrent;
                     }
                 });
             }
@@ -384,10 +387,10 @@ impl World {
             model.clean = Clean::MustNot;
             let log_model = model.log_mut(topic, partition);
             log_model.epoch_max = log_model.epoch_max.max(info.leader_epoch.0);
-            log_model.maybe = failed_beside;
+            log_model.maybe = failed_concurrent;
             Arc::make_mut(&mut log_model.records).extend(recs);
             let end = log_model.end();
-            Arc::make_mut(&mut log_model.records).extend(beside);
+            Arc::make_mut(&mut log_model.records).extend(concurrent);
             if durability == Durability::Sync {
                 log_model.durable = end;
             }
@@ -565,7 +568,7 @@ impl World {
         if self.disk.is_dead() { Ok(()) } else { self.open() }
     }
 
-    /// Closes the store, if it is open; it is not open on return, whatever the close answers.
+    /// Closes the store, if it is open; it is not open on return, also if the close fails.
     pub fn close(&mut self) -> Result<(), String> {
         if self.store.is_none() {
             return Ok(());
@@ -599,7 +602,7 @@ impl World {
             if matches!(found.flush(), Err(Error::PreviousIo { .. })) {
                 continue;
             }
-            self.apply(&Op::Append { log, records: 1, len: 60, durability: Durability::Sync, beside: false })?;
+            self.apply(&Op::Append { log, records: 1, len: 60, durability: Durability::Sync, concurrent: false })?;
         }
         Ok(())
     }
@@ -607,7 +610,7 @@ impl World {
     /// Every log takes an append at once, and gives it back.
     pub fn append_everywhere(&mut self) -> Result<(), String> {
         for log in 0..LOGS.len() {
-            let op = Op::Append { log, records: 1, len: 60, durability: Durability::Sync, beside: false };
+            let op = Op::Append { log, records: 1, len: 60, durability: Durability::Sync, concurrent: false };
             self.apply(&op)?;
         }
         Ok(())
@@ -644,7 +647,7 @@ pub fn random_op(rng: &mut Rng) -> Op {
             // A batch fits into a segment.
             let (records, len) =
                 [(1, 10), (1, 100), (1, 420), (1, 1500), (3, 40), (3, 700), (8, 20), (8, 300)][rng.below(8)];
-            Op::Append { log, records, len, durability: DURABILITIES[rng.below(5)], beside: rng.chance(30) }
+            Op::Append { log, records, len, durability: DURABILITIES[rng.below(5)], concurrent: rng.chance(30) }
         }
         70..76 => Op::Tick { advance: [0, 5, FLUSH_MS, FLUSH_MS, 2000][rng.below(5)] },
         76..80 => Op::Flush { log },
@@ -655,7 +658,7 @@ pub fn random_op(rng: &mut Rng) -> Op {
         93..96 => Op::Create { topic: rng.below(3) },
         96..99 => Op::Reopen,
         _ => {
-            // A device without a clock begins in 1970; it finds one, loses it again, or is told a wrong year.
+            // A device without a clock begins in 1970; it finds one, loses it again, or gets a wrong year.
             const YEAR: i64 = 365 * 86_400_000;
             Op::Clock { to: [0, YEAR, TIME_BASE, TIME_BASE, TIME_BASE + YEAR, TIME_BASE + 10_000][rng.below(6)] }
         }
@@ -670,12 +673,12 @@ struct Bystander {
     end: i64,
     /// The end once the batch under way is in the log.
     end_after: i64,
-    seen: Arc<Mutex<Result<Beside, String>>>,
+    seen: Arc<Mutex<Result<ConcurrentAppend, String>>>,
 }
 
 /// What became of the bystander's own append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Beside {
+enum ConcurrentAppend {
     NotTried,
     Failed,
     Appended { epoch: i32 },
@@ -689,22 +692,22 @@ impl Bystander {
             rec,
             end: end.0,
             end_after: (end + records as i64).0,
-            seen: Arc::new(Mutex::new(Ok(Beside::NotTried))),
+            seen: Arc::new(Mutex::new(Ok(ConcurrentAppend::NotTried))),
         }
     }
 
-    fn on(&self, disk: SimDisk) -> super::disk::Beside {
+    fn on(&self, disk: SimDisk) -> super::disk::Concurrent {
         let (log, rec, end, end_after, seen) =
             (self.log.clone(), self.rec, self.end, self.end_after, Arc::clone(&self.seen));
         Box::new(move |moment, path| {
             let mut seen = seen.lock().expect("one thread");
-            if matches!(*seen, Ok(Beside::NotTried)) && path.starts_with(&log.name().to_string()) {
+            if matches!(*seen, Ok(ConcurrentAppend::NotTried)) && path.starts_with(&log.name().to_string()) {
                 *seen = look_in(&log, &disk, (moment, path), rec, end, end_after);
             }
         })
     }
 
-    fn outcome(&self) -> Result<Beside, String> {
+    fn outcome(&self) -> Result<ConcurrentAppend, String> {
         self.seen.lock().expect("one thread").clone()
     }
 }
@@ -716,14 +719,14 @@ fn look_in(
     rec: Rec,
     end: i64,
     end_after: i64,
-) -> Result<Beside, String> {
+) -> Result<ConcurrentAppend, String> {
     let offsets = log.offsets();
     match moment {
         Moment::HalfStored => {
             let options = ReaderOptions::default().up_to(ReadUpTo::LogEnd);
             let mut reader = log.reader_with(OffsetSpec::Offset(Offset(end)), options).map_err(|e| e.to_string())?;
             match reader.next_batch() {
-                Ok(None) => Ok(Beside::NotTried),
+                Ok(None) => Ok(ConcurrentAppend::NotTried),
                 Ok(Some(batch)) => Err(format!("a reader is given offset {} half written", batch.base_offset())),
                 Err(error) => Err(format!("a reader at the end meets {error} while a batch is written")),
             }
@@ -745,17 +748,19 @@ fn look_in(
                 .map(|(path, _)| path)
                 .max_by_key(|other| (other.split('/').next() == path.split('/').next()).then(|| other.clone()));
             if newest.as_deref() != Some(path) || position + 200 > 4096 {
-                return Ok(Beside::NotTried);
+                return Ok(ConcurrentAppend::NotTried);
             }
             let value = rec.value();
             let record = NewRecord::value(&value).with_timestamp(TimestampMs(rec.time));
             match log.append_with(record, Durability::Os) {
-                Ok(info) if info.base_offset == end_after => Ok(Beside::Appended { epoch: info.leader_epoch.0 }),
-                Ok(info) => Err(format!("an append beside another one, at the end {end_after}, answers {info:?}")),
-                Err(_) if disk.is_dead() || disk.fault_hit() => Ok(Beside::Failed),
-                Err(error) => Err(format!("an append beside another one answers {error}")),
+                Ok(info) if info.base_offset == end_after => {
+                    Ok(ConcurrentAppend::Appended { epoch: info.leader_epoch.0 })
+                }
+                Ok(info) => Err(format!("an append during another one, at the end {end_after}, answers {info:?}")),
+                Err(_) if disk.is_dead() || disk.fault_hit() => Ok(ConcurrentAppend::Failed),
+                Err(error) => Err(format!("an append during another one answers {error}")),
             }
         }
-        _ => Ok(Beside::NotTried),
+        _ => Ok(ConcurrentAppend::NotTried),
     }
 }

@@ -89,12 +89,12 @@ impl World {
         config
     }
 
-    /// Sends all of it; returns what was told.
+    /// Sends all of it. Returns the events.
     fn send(&self, doing: &str) -> Vec<BridgeEvent> {
         let events = Arc::<Mutex<Vec<BridgeEvent>>>::default();
-        let told = events.clone();
+        let seen = events.clone();
         let mut bridge = Bridge::attach(&self.store, self.config()).unwrap();
-        bridge = bridge.observe(move |event| told.lock().unwrap().push(event.clone()));
+        bridge = bridge.observe(move |event| seen.lock().unwrap().push(event.clone()));
         let positions = bridge.run_until_caught_up();
         let events = events.lock().unwrap().clone();
         let positions = positions.unwrap_or_else(|error| panic!("{doing}: {error}\n{events:?}"));
@@ -261,15 +261,15 @@ fn an_answer_that_claims_more_than_it_holds_costs_a_connection_and_no_memory() {
         world.append();
         let events = world.send(&format!("a forged answer to request {key}"));
         assert_eq!(world.front.done(), n + 1, "request {key}");
-        let told = events.iter().any(|event| format!("{event:?}").contains("should follow where"));
-        assert!(told, "request {key}: {events:?}");
+        let is_reported = events.iter().any(|event| format!("{event:?}").contains("should follow where"));
+        assert!(is_reported, "request {key}: {events:?}");
     }
     let forged = world.front.done();
     println!("in all: {forged} faults injected, {} records read back and compared", READ_BACK.get());
 }
 
 #[test]
-fn a_throttled_producer_waits_as_it_was_told() {
+fn a_throttled_producer_waits_as_long_as_the_broker_says() {
     let world = World::new();
     world.broker.set_throttle(ApiKey::Produce, Duration::from_millis(150));
     let began = std::time::Instant::now();
@@ -280,7 +280,7 @@ fn a_throttled_producer_waits_as_it_was_told() {
 }
 
 #[test]
-fn a_broker_that_lacks_what_is_needed_is_told_of() {
+fn a_broker_that_lacks_what_is_needed_is_reported() {
     let run = |world: &World| match Bridge::attach(&world.store, world.config()).unwrap().run_until_caught_up() {
         Err(BridgeError::Unsupported(words)) => words,
         other => panic!("{other:?}"),
@@ -294,7 +294,7 @@ fn a_broker_that_lacks_what_is_needed_is_told_of() {
     let world = World::new();
     world.broker.on(ApiKey::ApiVersions, |_| Control::Error(ErrorCode::UnsupportedVersion));
     assert!(run(&world).contains("older than Kafka 2.7"));
-    // Nobody there: a port that was free a moment ago.
+    // No listener: a port that was free a moment ago.
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut config = world.config();
     config.set("bootstrap.servers", &gone.to_string()).unwrap();

@@ -73,12 +73,12 @@ fn deliver(
     bytes_max: usize,
     refuses: impl Fn(&Flat) -> bool,
 ) -> (Arrived, Vec<Offset>, u32) {
-    let (mut arrived, mut letters, mut aborted) = (Arrived::new(), Vec::new(), 0);
+    let (mut arrived, mut dead_letters, mut aborted) = (Arrived::new(), Vec::new(), 0);
     loop {
         let plan = collect_with(std::slice::from_mut(sender), config, bytes_max, TimestampMs(0));
         assert_eq!(sender.paused(), None);
         if plan.is_empty() {
-            return (arrived, letters, aborted);
+            return (arrived, dead_letters, aborted);
         }
         let records = |piece: &ProducerBatch| {
             let batch = RecordBatch::parse(&piece.wire).unwrap();
@@ -106,7 +106,7 @@ fn deliver(
                     assert_eq!(piece.to.0, "t");
                     arrived.entry(piece.to.1).or_default().extend(records(piece));
                 }
-                Kind::DeadLetter(refusal) => letters.push(refusal.offset),
+                Kind::DeadLetter(refusal) => dead_letters.push(refusal.offset),
                 Kind::Loss(lost) => panic!("{lost}"),
             }
         }
@@ -127,9 +127,9 @@ fn every_record_goes_once_to_the_partition_of_its_key_and_in_the_order_of_the_lo
         for (bytes_max, batch_bytes_max) in [(4 << 20, 1 << 20), (20_000, 1 << 20), (4 << 20, 31_000), (3000, 1 << 20)]
         {
             let (_store, mut sender, appended) = mixed(&[("compression.type", compression)], batch_bytes_max);
-            let (arrived, letters, aborted) = deliver(&mut sender, &BridgeConfig::default(), bytes_max, |_| false);
+            let (arrived, dead_letters, aborted) = deliver(&mut sender, &BridgeConfig::default(), bytes_max, |_| false);
             hold(&arrived, &appended);
-            assert_eq!((arrived.len(), letters.len(), aborted), (6, 0, 0), "keys and those without fill all");
+            assert_eq!((arrived.len(), dead_letters.len(), aborted), (6, 0, 0), "keys and those without fill all");
             assert_eq!(sender.position().unwrap(), appended.len() as i64);
         }
     }
@@ -158,12 +158,12 @@ fn a_transaction_that_ends_within_a_batch_leaves_no_record_behind_its_position()
 fn what_a_target_refuses_is_found_among_the_batches_of_all_partitions() {
     let (_store, mut sender, mut appended) = mixed(&[], 1 << 20);
     let bad: Vec<i64> = vec![9000 - 3, 9000 - 77, 9000 - 78, 9000 - 600];
-    let (arrived, mut letters, aborted) =
+    let (arrived, mut dead_letters, aborted) =
         deliver(&mut sender, &BridgeConfig::default(), 4 << 20, |record| bad.contains(&record.0));
     appended.retain(|record| !bad.contains(&record.0));
     hold(&arrived, &appended);
-    letters.sort();
-    assert_eq!(letters, [3, 77, 78, 600].map(Offset));
+    dead_letters.sort();
+    assert_eq!(dead_letters, [3, 77, 78, 600].map(Offset));
     assert!(aborted <= 16 * bad.len() as u32, "{aborted} aborted");
     assert!(!sender.is_searching());
 }

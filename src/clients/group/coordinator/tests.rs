@@ -51,7 +51,7 @@ impl Group {
         }
     }
 
-    fn settle(&mut self) {
+    fn beat_until_stable(&mut self) {
         for _ in 0..10 {
             let ids: Vec<_> = self.members.keys().cloned().collect();
             for id in ids {
@@ -81,7 +81,7 @@ fn a_first_member_gets_all_and_its_epoch_is_two() {
 fn a_joiner_gets_nothing_before_it_was_given_up_and_only_that_moves() {
     let mut group = Group::new(&[("t", 4)]);
     group.join("a", None).unwrap();
-    group.settle();
+    group.beat_until_stable();
     group.join("b", None).unwrap();
     assert!(group.beat("b").unwrap().partitions.is_empty(), "the other member has all");
     assert_eq!(group.beat("a").unwrap().partitions.len(), 2, "it gets the smaller set");
@@ -97,7 +97,7 @@ fn no_partition_that_stays_is_interrupted_with_eight_members_and_64_partitions()
     let mut group = Group::new(&[("t", 32), ("u", 32)]);
     for n in 0..8 {
         group.join(&format!("m{n}"), None).unwrap();
-        group.settle();
+        group.beat_until_stable();
     }
     assert_eq!(group.counts(), [8; 8]);
     let lost: usize = group.members.values().map(|real| real.revoked.len()).sum();
@@ -105,23 +105,23 @@ fn no_partition_that_stays_is_interrupted_with_eight_members_and_64_partitions()
     assert_eq!(lost, 32 + 21 + 16 + 12 + 10 + 9 + 8);
     group.coordinator.leave("m3", 0);
     group.members.remove("m3");
-    group.settle();
+    group.beat_until_stable();
     let after: usize = group.members.values().map(|real| real.revoked.len()).sum();
     assert!(after <= lost, "a leave takes nothing from those who stay");
 }
 
 #[test]
-fn a_member_that_is_not_heard_of_loses_its_partitions_and_is_told() {
+fn a_member_that_is_not_heard_of_loses_its_partitions_and_gets_an_error() {
     let mut group = Group::new(&[("t", 2)]);
     group.join("a", None).unwrap();
     group.join("b", None).unwrap();
-    group.settle();
+    group.beat_until_stable();
     group.coordinator.heartbeat("b", &group.subscribed.clone(), &group.members["b"].owned.clone(), 5000).unwrap();
     assert!(!group.coordinator.expire(1000));
     assert!(group.coordinator.expire(1001), "a was heard of until 1000");
     assert_eq!(group.beat("a"), Err(Refused::UnknownMember));
     group.members.remove("a");
-    group.settle();
+    group.beat_until_stable();
     assert_eq!(group.counts(), [2]);
 }
 
@@ -130,7 +130,7 @@ fn a_static_member_comes_back_to_its_partitions_without_a_new_epoch() {
     let mut group = Group::new(&[("t", 4)]);
     group.join("a", Some("one")).unwrap();
     group.join("b", Some("two")).unwrap();
-    group.settle();
+    group.beat_until_stable();
     let (before, epoch) = (group.members["a"].owned.clone(), group.coordinator.epoch);
     assert_eq!(group.join("c", Some("one")), Err(Refused::UnreleasedInstance));
     group.coordinator.leave("a", 0);
@@ -145,7 +145,7 @@ fn a_static_member_comes_back_to_its_partitions_without_a_new_epoch() {
     group.members.remove("c");
     group.coordinator.heartbeat("b", &group.subscribed.clone(), &group.members["b"].owned.clone(), 90_000).unwrap();
     assert!(!group.coordinator.expire(STATIC_LEAVE_MS) && group.coordinator.expire(STATIC_LEAVE_MS + 1));
-    group.settle();
+    group.beat_until_stable();
     assert_eq!(group.counts(), [4]);
 }
 
@@ -154,13 +154,13 @@ fn new_partitions_and_topics_are_shared_and_deleted_ones_given_up() {
     let mut group = Group::new(&[("t", 2)]);
     group.join("a", None).unwrap();
     group.join("b", None).unwrap();
-    group.settle();
+    group.beat_until_stable();
     group.subscribed = topics(&[("t", 4), ("u", 2)]);
-    group.settle();
+    group.beat_until_stable();
     assert_eq!(group.counts(), [3, 3]);
     assert!(group.members.values().all(|real| real.revoked.len() <= 1), "{group:#?}");
     group.subscribed = topics(&[("u", 2)]);
-    group.settle();
+    group.beat_until_stable();
     assert_eq!(group.counts(), [1, 1]);
 }
 
@@ -195,7 +195,7 @@ fn random_histories_never_give_a_partition_to_two_members_and_come_to_rest() {
                 _ => {}
             }
         }
-        group.settle();
+        group.beat_until_stable();
         let all: usize = group.counts().iter().sum();
         let expected: usize = group.subscribed.values().map(BTreeSet::len).sum();
         assert_eq!(all, if group.members.is_empty() { 0 } else { expected });

@@ -82,9 +82,9 @@ pub(super) fn crash(stage: &Stage) {
     );
     stage.step("known bugs are found", search(&["--test", "crash", "--", "--nocapture", "every_known_bug"]));
     // A bridge next to the writer: its insides are the library's, and so is this search.
-    let beside = ["--lib", "--", "--nocapture", "bridge::beside", "--skip", "every_known_bug"];
-    stage.step("a bridge next to the writer", search(&beside));
-    let known = ["--lib", "--", "--nocapture", "bridge::beside::every_known_bug"];
+    let others = ["--lib", "--", "--nocapture", "bridge::two_processes", "--skip", "every_known_bug"];
+    stage.step("a bridge next to the writer", search(&others));
+    let known = ["--lib", "--", "--nocapture", "bridge::two_processes::every_known_bug"];
     stage.step("known bugs next to the writer are found", search(&known));
     // What the clients keep: by the writer or by a process that is attached; with known bugs.
     let clients = search(&["--lib", "--", "--nocapture", "::crash::"]);
@@ -97,7 +97,7 @@ pub(super) fn crash(stage: &Stage) {
 
 pub(super) fn loom(stage: &Stage) {
     let runner = stage.runner;
-    // A build of its own: loom's locks and atomics in the place of the real ones, and bugs to be found.
+    // A build of its own: loom's locks and atomics in place of the real ones, and bugs to be found.
     let models = |features: &[&str], arguments: &[&str]| {
         let mut models = runner.cargo(["test", "-p", "edgelog", "--locked"]);
         models.args(features).args(arguments).args(["--", "--nocapture"]);

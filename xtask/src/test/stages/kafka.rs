@@ -85,7 +85,7 @@ impl<'a> Programs<'a> {
         let mut build =
             runner.cargo(["build", "--profile", "search", "--locked", "-p", "edgelog-cli", "--bin", "edgelog"]);
         build.args(["-p", "edgelog", "--features", "edgelog/bridge"]);
-        for example in ["mixed_workload", "token_by_callback", "bridge_within", "told_writer", "job_queue"] {
+        for example in ["mixed_workload", "token_by_callback", "bridge_within", "scripted_writer", "job_queue"] {
             build.args(["--example", example]);
         }
         let programs = Self {
@@ -104,7 +104,7 @@ impl<'a> Programs<'a> {
             ("EDGELOG_BIN", self.edgelog.clone()),
             ("EDGELOG_TOKEN_EXAMPLE", example("token_by_callback")),
             ("EDGELOG_WITHIN_EXAMPLE", example("bridge_within")),
-            ("EDGELOG_WRITER", example("told_writer")),
+            ("EDGELOG_WRITER", example("scripted_writer")),
         ]
     }
 

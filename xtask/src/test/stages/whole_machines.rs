@@ -41,7 +41,7 @@ pub(super) fn power_cuts(stage: &Stage) {
         return stage.leave_out("power-cuts", "installing qemu and a kernel needs root");
     }
     let mut build = runner.cargo(["build", "--profile", "search", "--locked", "-p", "edgelog-cli", "--bin", "edgelog"]);
-    build.args(["-p", "edgelog", "--example", "told_writer"]);
+    build.args(["-p", "edgelog", "--example", "scripted_writer"]);
     if !stage.step("build the command line and the writer", build) {
         return;
     }
@@ -50,7 +50,7 @@ pub(super) fn power_cuts(stage: &Stage) {
         let mut cut = runner.python("tests/power_cuts/run.py", &["--work", &work]);
         cut.args(arguments);
         cut.env("EDGELOG_BIN", runner.below_target("search/edgelog"));
-        cut.env("EDGELOG_WRITER", runner.below_target("search/examples/told_writer"));
+        cut.env("EDGELOG_WRITER", runner.below_target("search/examples/scripted_writer"));
         cut
     };
     if !stage.step("a machine to cut the power of", cut(&["--install", "--only", "refusal"])) {

@@ -1,10 +1,10 @@
-//! A writer, and a bridge beside it in another process, on the simulated disk: what the bridge has sent survives every
+//! A writer and a bridge in two processes, on the simulated disk: what the bridge has sent survives every
 //! power cut, and so does what its note has to say of it.
 //!
-//! The bridge's own code flushes beside the writer, reads, collects, and writes its note; the cluster is a map that
-//! loses nothing. Each takes turns with the other, also in the middle of a flush. Either process may be killed, a flush
-//! of either may fail, and then the page cache may forget what the device never got. The power goes at every effect and
-//! whenever something was sent or committed, and then:
+//! The bridge's own code flushes what the writer has written, reads, collects, and writes its note; the cluster is a
+//! map that loses nothing. Each takes turns with the other, also in the middle of a flush. Either process may be
+//! killed, a flush of either may fail, and then the page cache may forget what the device never got. The power goes at
+//! every effect and whenever something was sent or committed, and then:
 //!
 //! * every record that was ever sent is in the recovered log, at its offset, as it was sent, and the committed position
 //!   is one of this log;
@@ -106,8 +106,8 @@ struct Counts {
     records: usize,
     stopped: usize,
     beyond_checkpoint: usize,
-    /// Flushes that failed for a bridge, and that the writer has settled for it or for the next one.
-    settled: usize,
+    /// Flushes that failed for a bridge, and that the writer has resolved for it or for the next one.
+    resolved: usize,
 }
 
 impl Counts {
@@ -116,7 +116,7 @@ impl Counts {
         self.records += other.records;
         self.stopped += other.stopped;
         self.beyond_checkpoint += other.beyond_checkpoint;
-        self.settled += other.settled;
+        self.resolved += other.resolved;
     }
 }
 
@@ -180,7 +180,7 @@ impl Uplink {
             sender.inherit_failed_flush(&process.failed);
             let committed = self.known.cluster.get(&name).and_then(|delivered| delivered.position);
             let entry = process.progress.entries().get(&name);
-            // The cluster has forgotten the position, and tells of the transaction that was intended alone.
+            // The cluster has forgotten the position, and knows only the transaction that was intended.
             let noted = entry.and_then(|entry| match &entry.pending {
                 Some(intent) if committed.is_some_and(|at| at.offset >= intent.to.offset) => Some(intent.to),
                 _ => entry.acknowledged,
@@ -243,7 +243,7 @@ impl Uplink {
             let before = log.offsets().recovery_point;
             let lent = sender.lend(n, Duration::ZERO, &mut process.failed);
             self.counts.beyond_checkpoint += usize::from(log.offsets().recovery_point > before);
-            self.counts.settled += usize::from(had_failed && log.failed_flush().is_none());
+            self.counts.resolved += usize::from(had_failed && log.failed_flush().is_none());
             let is_failed = self.disk.sees_flag(&log.name().to_string()).unwrap_or(false);
             self.counts.stopped += usize::from(is_failed && lent.is_none());
             let shows_more = log.offsets().log_end_offset > log.offsets().recovery_point;
@@ -312,7 +312,7 @@ impl Uplink {
         if !self.write_progress(pending) {
             return Ok(());
         }
-        // It dies, or cannot reach anybody: the cluster aborts what is open.
+        // It dies, or cannot reach the cluster, which aborts what is open.
         if self.rng.chance(10) {
             self.die();
             return Ok(());
@@ -367,7 +367,7 @@ impl Writer {
         self.store = options(&self.clock).open_on(self.disk.clone()).ok();
     }
 
-    /// Something, whatever it answers; a log that fails lets the process be started again, sometimes later.
+    /// One random call, and its result is ignored. If the log fails, the process is started again, sometimes later.
     fn step(&mut self, rng: &mut Rng, delivered: &BTreeMap<TopicPartition, Delivered>) {
         let Some(store) = &self.store else { return self.open() };
         let topic = TOPICS[rng.below(TOPICS.len())];
@@ -452,7 +452,7 @@ fn run(seed: u64, mistake: Mistake) -> Result<Run, String> {
                 writer.store.iter().flat_map(|s| TOPICS.iter().filter_map(|t| s.log(t, 0).ok())).collect();
             let next = Arc::clone(&next);
             let mut left = rng.below(3);
-            disk.beside(Some(Box::new(move |_, path| {
+            disk.concurrent(Some(Box::new(move |_, path| {
                 let log = logs.iter().find(|log| path.starts_with(&log.name().to_string()));
                 if let (Some(log), 1..) = (log, left) {
                     left -= 1;
@@ -460,14 +460,14 @@ fn run(seed: u64, mistake: Mistake) -> Result<Run, String> {
                 }
             })));
             let sent = uplink.lock().unwrap().transact();
-            disk.beside(None);
+            disk.concurrent(None);
             sent?;
         } else {
             // The bridge goes on while the writer writes and flushes.
             let delivered = uplink.lock().unwrap().known.cluster.clone();
             if rng.chance(30) {
                 let (uplink, found) = (Arc::clone(&uplink), Arc::clone(&found));
-                disk.beside(Some(Box::new(move |_, _| {
+                disk.concurrent(Some(Box::new(move |_, _| {
                     let sent = uplink.lock().unwrap().transact();
                     if sent.is_err() {
                         *found.lock().unwrap() = sent;
@@ -475,7 +475,7 @@ fn run(seed: u64, mistake: Mistake) -> Result<Run, String> {
                 })));
             }
             writer.step(&mut rng, &delivered);
-            disk.beside(None);
+            disk.concurrent(None);
             found.lock().unwrap().clone()?;
         }
         if rng.chance(3) {
@@ -580,16 +580,16 @@ fn search_together(count: u64) -> Result<(usize, usize, Counts), String> {
 }
 
 fn schedules() -> u64 {
-    let told = std::env::var("EDGELOG_CRASH_SCHEDULES").ok().and_then(|text| text.parse().ok());
-    told.unwrap_or(if cfg!(debug_assertions) { 60 } else { 1500 })
+    let wanted = std::env::var("EDGELOG_CRASH_SCHEDULES").ok().and_then(|text| text.parse().ok());
+    wanted.unwrap_or(if cfg!(debug_assertions) { 60 } else { 1500 })
 }
 
 #[test]
-fn what_a_bridge_beside_the_writer_has_sent_survives_every_cut() {
+fn what_a_bridge_in_another_process_has_sent_survives_every_cut() {
     let (cuts, images, counts) = search_together(schedules()).unwrap();
     println!("a bridge next to the writer: {} schedules, {cuts} cuts, {images} images, {counts:?}", schedules());
     assert!(counts.transactions > 0 && counts.stopped > 0 && counts.beyond_checkpoint > 0, "{counts:?}");
-    assert!(counts.settled > 0, "{counts:?}");
+    assert!(counts.resolved > 0, "{counts:?}");
 }
 
 #[test]
@@ -602,10 +602,10 @@ fn a_bridge_that_commits_or_notes_too_early_is_found_out() {
 
 #[cfg(edgelog_canary)]
 #[test]
-fn every_known_bug_beside_the_writer_is_found() {
+fn every_known_bug_of_two_processes_is_found() {
     use crate::canary::{Bug, switch_on};
     let mut missed = Vec::new();
-    for &bug in Bug::BESIDE {
+    for &bug in Bug::IN_TWO_PROCESSES {
         switch_on(Some(bug));
         match search(0..schedules(), Mistake::None) {
             Err(found) => println!("{bug:?}: {}", found.chars().take(200).collect::<String>()),

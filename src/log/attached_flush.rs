@@ -1,26 +1,26 @@
-//! Flushing beside the writer: an attached process makes durable what it sees of a log, and knows what is.
+//! Flushing by an attached process: it makes durable what it sees of a log, and knows what is durable.
 //!
 //! The writer may know nothing of it; what it appends below `Sync` is in the page cache, and a flush of the file by any
-//! process of the machine puts it onto the medium, stored through a map or not. Four things make the end that was seen
+//! process of the machine puts it onto the disk, stored through a map or not. Four things make the end that was seen
 //! a durable one:
 //!
 //! 1. The end is looked at *first*; then every segment from the last durable point on is flushed, oldest first, then
 //!    the directory. All that was seen had been validated (length, CRC-32C, offset), and so is accepted by a recovery.
-//! 2. After a flush of the writer's that failed, the kernel takes the pages for clean, and a flush of somebody else's
+//! 2. After a flush of the writer's that failed, the kernel takes the pages for clean, and a flush of another process
 //!    succeeds without them. So a healthy writer has raised the flag of the data directory, and raises that of a log
-//!    which failed: without the one, or with the other, a flush from here proves nothing. A recovery, which writes anew
+//!    which failed: without the one, or with the other, a flush from here proves nothing. A recovery, which rewrites
 //!    what it accepts, comes before the flag of the next writer.
 //! 3. Behind the flush the writer's checkpoint is read once more: where an epoch began below the end that was seen,
-//!    what was seen was taken back, by a truncation or by a recovery between two writers.
+//!    what was seen was removed, by a truncation or by a recovery between two writers.
 //! 4. The checkpoint that names the log, its identity and its epochs is flushed, too, and the directory that holds the
 //!    log's.
 //!
-//! A flush from here that fails is not tried again until the writer has settled it: the kernel tells the writer, which
-//! has the file open, with its own next flush, and then a recovery writes anew. So the flush counts as settled once the
-//! writer's checkpoint names as durable
+//! A flush from here that fails is not tried again until the writer has resolved it. The kernel reports the error to
+//! the writer, which has the file open, at its own next flush; then a recovery rewrites what it accepts. So the flush
+//! counts as resolved once the writer's checkpoint names as durable
 //!
-//! * more than had been appended when it failed (that flush began behind it, and its writer was told of no error), or
-//! * the beginning of an epoch that there was not when it failed: what lies below was written or flushed anew.
+//! * more than had been appended when it failed (that flush began behind it, and its writer got no error), or
+//! * the beginning of an epoch that there was not when it failed: what lies below was written or flushed again.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ use crate::segment::Segment;
 use crate::sync::Ordering;
 
 impl Log {
-    /// The flush from here that failed, until it is settled.
+    /// The flush from here that failed, until it is resolved.
     pub(crate) fn failed_flush(&self) -> Option<FailedFlush> {
         self.shared.attached()?.attachment.lock().failed
     }
@@ -65,10 +65,10 @@ impl Log {
 impl LogShared {
     /// Makes durable what this attached log shows, if it reaches beyond what is durable by now, and returns the end
     /// below which everything is durable. See [`Log::flush_up_to`](super::Log::flush_up_to).
-    pub(super) fn flush_beside(&self, attached: &Attached, offset: Offset) -> Result<Offset> {
+    pub(super) fn flush_attached(&self, attached: &Attached, offset: Offset) -> Result<Offset> {
         let _no_other = attached.flushing.lock();
         self.refresh()?;
-        if !self.settle_failed_flush(attached)? {
+        if !self.resolve_failed_flush(attached)? {
             return Err(self.previous_failure());
         }
         let durable = self.recovery_point.load(Ordering::Acquire);
@@ -79,12 +79,12 @@ impl LogShared {
         if durable >= offset.min(end) || !is_vouched {
             return Ok(durable);
         }
-        match self.flush_files_beside(attached, durable, end) {
+        match self.flush_attached_files(attached, durable, end) {
             Ok(()) => {}
             // Taken by retention, or by a truncation, while it was flushed: the next call sees what there is.
             Err(error) if is_gone(&error) => return Ok(durable),
             Err(error) => {
-                // The kernel takes the pages for clean: who asked once more would be told that all is well.
+                // The kernel takes the pages for clean: the next flush would return no error.
                 self.raise_flags(durable, end);
                 self.failure.lock().get_or_insert_with(|| error.to_string());
                 self.note_failed_flush(attached);
@@ -98,8 +98,11 @@ impl LogShared {
         self.refresh()?;
         if self.generation.load(Ordering::Acquire) == generation {
             let mut at = attached.attachment.lock();
-            let end =
-                if bug(Bug::TakeTheEndAfterTheFlushBeside) { self.log_end_offset.load(Ordering::Acquire) } else { end };
+            let end = if bug(Bug::TakeTheEndAfterTheAttachedFlush) {
+                self.log_end_offset.load(Ordering::Acquire)
+            } else {
+                end
+            };
             at.flushed = at.flushed.max(end);
             self.recovery_point.fetch_max(at.flushed, Ordering::AcqRel);
         }
@@ -134,8 +137,8 @@ impl LogShared {
         self.storage.sees_flag(path).map_err(Error::storage("look at", path))
     }
 
-    /// What was appended by now, and the epochs that there are, tell later whether the writer has settled it. Where
-    /// they cannot be looked at, nothing will tell.
+    /// Notes what was appended by now, and which epochs there are: they show later whether the writer has resolved it.
+    /// Where they cannot be looked at, it stays unresolved.
     fn note_failed_flush(&self, attached: &Attached) {
         let end = self.refresh().map_or(Offset::MAX, |_| self.log_end_offset.load(Ordering::Acquire));
         let saved = self.host().and_then(|host| host.read_saved(&self.name)).ok().flatten();
@@ -144,7 +147,7 @@ impl LogShared {
     }
 
     /// Whether there is no failed flush (any more).
-    fn settle_failed_flush(&self, attached: &Attached) -> Result<bool> {
+    fn resolve_failed_flush(&self, attached: &Attached) -> Result<bool> {
         let mut at = attached.attachment.lock();
         let Some(failed) = at.failed else { return Ok(true) };
         // What a recovery has cut meanwhile is not read from here any more.
@@ -154,8 +157,8 @@ impl LogShared {
         };
         let durable = saved.durable.offset;
         let began = saved.epochs.iter().find(|entry| entry.epoch > failed.epoch).map(|entry| entry.start_offset);
-        let is_settled = durable > failed.end || began.is_some_and(|start| durable >= start);
-        if !is_settled && !bug(Bug::SettleFailedFlushesAtOnce) {
+        let is_resolved = durable > failed.end || began.is_some_and(|start| durable >= start);
+        if !is_resolved && !bug(Bug::ResolveFailedFlushesAtOnce) {
             return Ok(false);
         }
         at.failed = None;
@@ -168,8 +171,8 @@ impl LogShared {
         Ok(true)
     }
 
-    /// The kernel tells each descriptor once of an error. What it has to say to those of this process is heard now,
-    /// while the log is known to have failed, and not when the writer has mended it.
+    /// The kernel reports an error once to each descriptor. Those of this process get it now, while the log is known to
+    /// have failed, and not when the writer has mended it.
     fn hear_errors(&self) {
         let (durable, end) = (self.recovery_point.load(Ordering::Acquire), self.log_end_offset.load(Ordering::Acquire));
         for file in self.segments_between(durable, end).iter().filter_map(|segment| segment.file().ok()) {
@@ -201,17 +204,17 @@ impl LogShared {
     }
 
     /// Flushes every segment from the one that holds `durable` up to the one that holds `end`, then what names them.
-    fn flush_files_beside(&self, attached: &Attached, durable: Offset, end: Offset) -> Result<()> {
+    fn flush_attached_files(&self, attached: &Attached, durable: Offset, end: Offset) -> Result<()> {
         let segments = self.segments_between(durable, end);
         for segment in &segments {
             segment.file()?.flush().map_err(|error| Error::storage("flush", &segment.path())(error))?;
         }
         let attachment = &attached.attachment;
         let (names, newest) = (attachment.lock().names_flushed, segments.last().map(|segment| segment.base_offset));
-        if names < newest && !bug(Bug::SkipDirectorySyncBeside) {
+        if names < newest && !bug(Bug::SkipAttachedDirectorySync) {
             self.storage.sync_dir(&self.dir).map_err(Error::storage("sync directory", &self.dir))?;
             if names.is_none() {
-                self.host()?.flush_beside()?;
+                self.host()?.flush_attached()?;
             }
         }
         attachment.lock().names_flushed = names.max(newest);

@@ -1,6 +1,6 @@
-//! A writer that does what it is told on standard input, and says what became of it.
+//! A writer that carries out the orders that it reads from standard input, and prints the result of each.
 //!
-//!     cargo run --example told_writer DIR
+//!     cargo run --example scripted_writer DIR
 //!
 //! Each line is one of these, answered by a line that begins with `ok` (and the record's offset, where there is one) or
 //! `error`:
@@ -10,11 +10,11 @@
 //! os TOPIC VALUE        appends, into the page cache
 //! sync TOPIC VALUE      appends; durable when it is answered
 //! flush TOPIC
-//! open                  closes the store and opens it again, whatever the closing says
+//! open                  closes the store and opens it again, also if the closing fails
 //! ```
 //!
 //! It stays after an error, as a program does whose log has become read-only while its others go on. The tests of the
-//! bridge beside a writer (`tests/bridge/eio.py`) look at what others see of it then.
+//! bridge next to a writer (`tests/bridge/eio.py`) look at what other processes see of it then.
 
 use std::error::Error;
 use std::io::{BufRead, Write};
@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use edgelog::{Durability, NewRecord, NewTopic, Store};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let dir = PathBuf::from(std::env::args_os().nth(1).ok_or("usage: told_writer DIR")?);
+    let dir = PathBuf::from(std::env::args_os().nth(1).ok_or("usage: scripted_writer DIR")?);
     let mut store = Store::open(&dir)?;
     for line in std::io::stdin().lock().lines() {
         let line = line?;
