@@ -1,0 +1,256 @@
+//! Runs a script of joins, leaves, crashes and new partitions, and prints who owns what then.
+//!
+//!     cargo run --example group_script DIR SCRIPT
+//!
+//! `tests/kafka/groups.txt` is the script, and says what its steps are. Each script in it gets a data directory of its
+//! own below DIR. At each stable point one JSON line says which partitions each member has, and which it was given and
+//! gave up since the point before. `tests/kafka/Groups.java` prints the same of Kafka's consumers, and
+//! `tests/kafka/groups.py` compares them.
+//!
+//! New partitions come as they do in fact, by another program: their directories are put there while no process writes
+//! the store. So the store is written for that moment alone, and the consumers are attached to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use edgelog::clients::{Consumer, RebalanceListener};
+use edgelog::{NewTopic, Store, TopicPartition};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+const USAGE: &str = "usage: group_script DIR SCRIPT";
+/// Nothing that a script waits for takes longer.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// A member that crashes is not heard of any more, and is removed after so long.
+const POLL_INTERVAL_MAX: &str = "3000";
+/// So often consumers look for new partitions.
+const METADATA_AGE_MAX: &str = "20";
+/// A group is stable when so many rounds of polls in a row, each longer than a look for partitions, change nothing.
+const QUIET_ROUNDS: u32 = 3;
+const POLL: Duration = Duration::from_millis(25);
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args_os().skip(1);
+    let (dir, script) = (arguments.next().ok_or(USAGE)?, arguments.next().ok_or(USAGE)?);
+    let text = std::fs::read_to_string(script)?;
+    let mut running = None;
+    for line in text.lines() {
+        let words: Vec<&str> = line.split('#').next().unwrap_or_default().split_whitespace().collect();
+        let Some((&step, words)) = words.split_first() else { continue };
+        let failed = |error| format!("{line}: {error}");
+        match (step, running.as_mut()) {
+            ("consumers", _) => running = Some(Consumers::begin(Path::new(&dir), words).map_err(failed)?),
+            (_, Some(group)) => group.step(step, words).map_err(failed)?,
+            (_, None) => return Err(failed("a step of no script".into()).into()),
+        }
+    }
+    Ok(())
+}
+
+/// What became of a member's partitions since the last stable point.
+#[derive(Debug, Default)]
+struct Events {
+    assigned: Vec<String>,
+    revoked: Vec<String>,
+    lost: Vec<String>,
+}
+
+struct Listener(Arc<Mutex<Events>>);
+
+impl Listener {
+    fn note(&self, which: fn(&mut Events) -> &mut Vec<String>, partitions: &[TopicPartition]) {
+        let mut events = self.0.lock().expect("no listener panics");
+        which(&mut events).extend(partitions.iter().map(ToString::to_string));
+    }
+}
+
+impl RebalanceListener for Listener {
+    fn on_partitions_assigned(&mut self, _: &mut Consumer, partitions: &[TopicPartition]) {
+        self.note(|events| &mut events.assigned, partitions);
+    }
+
+    fn on_partitions_revoked(&mut self, _: &mut Consumer, partitions: &[TopicPartition]) {
+        self.note(|events| &mut events.revoked, partitions);
+    }
+
+    fn on_partitions_lost(&mut self, _: &mut Consumer, partitions: &[TopicPartition]) {
+        self.note(|events| &mut events.lost, partitions);
+    }
+}
+
+struct Member {
+    consumer: Consumer,
+    topics: BTreeSet<String>,
+    is_static: bool,
+    events: Arc<Mutex<Events>>,
+}
+
+/// A consumer group and its members.
+struct Consumers {
+    name: String,
+    keys: Vec<(String, String)>,
+    dir: PathBuf,
+    store: Option<Arc<Store>>,
+    topics: BTreeMap<String, u32>,
+    members: BTreeMap<String, Member>,
+    /// Static members that have left: what they subscribe to, and what waits for them.
+    away: BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)>,
+    /// They do not poll any more.
+    crashed: Vec<Consumer>,
+    point: u32,
+}
+
+impl Consumers {
+    fn begin(dir: &Path, words: &[&str]) -> Result<Consumers> {
+        let (&name, keys) = words.split_first().ok_or("a name is missing")?;
+        let pair = |word: &&str| word.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+        Ok(Consumers {
+            name: name.to_owned(),
+            keys: keys.iter().filter_map(pair).collect(),
+            dir: dir.join(name),
+            store: None,
+            topics: BTreeMap::new(),
+            members: BTreeMap::new(),
+            away: BTreeMap::new(),
+            crashed: Vec::new(),
+            point: 0,
+        })
+    }
+
+    fn step(&mut self, step: &str, words: &[&str]) -> Result<()> {
+        match (step, words) {
+            ("topic", [topic, partitions]) => self.create(topic, partitions.parse()?),
+            ("partitions", [topic, partitions]) => self.grow(topic, partitions.parse()?),
+            ("join", [member, topics, rest @ ..]) => self.join(member, topics, rest == ["static"]),
+            ("leave", [member]) => self.leave(member),
+            ("crash", [member]) => {
+                self.crashed.push(self.members.remove(*member).ok_or("no such member")?.consumer);
+                Ok(())
+            }
+            ("subscribe", [name, topics]) => {
+                let member = self.members.get_mut(*name).ok_or("no such member")?;
+                member.topics = topics.split(',').map(str::to_owned).collect();
+                member.consumer.subscribe(&topics.split(',').collect::<Vec<_>>())?;
+                Ok(())
+            }
+            ("stable", [_]) => self.stable(),
+            _ => Err("no such step".into()),
+        }
+    }
+
+    fn create(&mut self, topic: &str, partitions: u32) -> Result<()> {
+        let store = Store::open(&self.dir)?;
+        store.create_topic(&NewTopic::new(topic).partitions(partitions))?;
+        store.close()?;
+        self.topics.insert(topic.to_owned(), partitions);
+        Ok(())
+    }
+
+    /// Puts directories of more partitions there, as one copies them from elsewhere.
+    fn grow(&mut self, topic: &str, partitions: u32) -> Result<()> {
+        for partition in self.topics[topic]..partitions {
+            let dir = self.dir.join(format!("{topic}-{partition}"));
+            std::fs::create_dir(&dir)?;
+            std::fs::write(dir.join("00000000000000000000.log"), [])?;
+        }
+        Store::open(&self.dir)?.close()?;
+        self.topics.insert(topic.to_owned(), partitions);
+        Ok(())
+    }
+
+    fn join(&mut self, name: &str, topics: &str, is_static: bool) -> Result<()> {
+        let store = match &self.store {
+            Some(store) => store,
+            None => self.store.insert(Arc::new(Store::attach(&self.dir)?)),
+        };
+        let mut options = Consumer::options()
+            .set("group.id", &self.name)?
+            .set("auto.offset.reset", "earliest")?
+            .set("max.poll.interval.ms", POLL_INTERVAL_MAX)?
+            .set("metadata.max.age.ms", METADATA_AGE_MAX)?;
+        for (key, value) in &self.keys {
+            options = options.set(key, value)?;
+        }
+        if is_static {
+            options = options.set("group.instance.id", name)?;
+        }
+        let mut consumer = options.open(store)?;
+        let events = Arc::default();
+        consumer.subscribe_with(&topics.split(',').collect::<Vec<_>>(), Listener(Arc::clone(&events)))?;
+        let topics = topics.split(',').map(str::to_owned).collect();
+        self.members.insert(name.to_owned(), Member { consumer, topics, is_static, events });
+        self.away.remove(name);
+        Ok(())
+    }
+
+    fn leave(&mut self, name: &str) -> Result<()> {
+        let member = self.members.remove(name).ok_or("no such member")?;
+        if member.is_static {
+            let kept = member.consumer.assignment().iter().map(ToString::to_string).collect();
+            self.away.insert(name.to_owned(), (member.topics, kept));
+        }
+        member.consumer.close()?;
+        Ok(())
+    }
+
+    /// Polls until every partition has its owner and polls change nothing any more.
+    fn stable(&mut self) -> Result<()> {
+        let deadline = Instant::now() + WAIT_MAX;
+        let (mut before, mut quiet) = (None, 0);
+        while quiet < QUIET_ROUNDS {
+            for member in self.members.values_mut() {
+                member.consumer.poll(POLL)?;
+            }
+            let now = self.owned();
+            let is_whole = now.values().flatten().cloned().collect::<BTreeSet<_>>() == self.to_own();
+            quiet = if is_whole && before.as_ref() == Some(&now) { quiet + 1 } else { 0 };
+            if Instant::now() > deadline {
+                return Err(format!("not stable after {WAIT_MAX:?}: {now:?}").into());
+            }
+            before = Some(now);
+        }
+        self.point += 1;
+        println!("{}", self.line(&self.owned()));
+        Ok(())
+    }
+
+    fn owned(&self) -> BTreeMap<String, Vec<String>> {
+        let names = |consumer: &Consumer| consumer.assignment().iter().map(ToString::to_string).collect();
+        self.members.iter().map(|(name, member)| (name.clone(), names(&member.consumer))).collect()
+    }
+
+    /// The partitions of all topics that members subscribe to, but for those that wait for a member.
+    fn to_own(&self) -> BTreeSet<String> {
+        let present = self.members.values().map(|member| &member.topics);
+        let topics = present.chain(self.away.values().map(|(topics, _)| topics)).flatten();
+        let partitions = topics.flat_map(|topic| (0..self.topics[topic]).map(move |n| format!("{topic}-{n}")));
+        partitions.filter(|name| !self.away.values().any(|(_, kept)| kept.contains(name))).collect()
+    }
+
+    fn line(&self, owned: &BTreeMap<String, Vec<String>>) -> String {
+        let mut line = format!("{{\"script\": {:?}, \"point\": {}", self.name, self.point);
+        let mut put = |what: &str, of: &BTreeMap<String, Vec<String>>| {
+            let _ = write!(line, ", {what:?}: {of:?}");
+        };
+        put("owned", owned);
+        let taken = self.members.iter().map(|(name, member)| {
+            let mut events = std::mem::take(&mut *member.events.lock().expect("no listener panics"));
+            events.assigned.sort_unstable();
+            events.revoked.sort_unstable();
+            events.lost.sort_unstable();
+            (name.clone(), events)
+        });
+        let taken: BTreeMap<String, Events> = taken.collect();
+        let of = |which: fn(&Events) -> &Vec<String>| {
+            taken.iter().map(|(name, events)| (name.clone(), which(events).clone())).collect()
+        };
+        put("assigned", &of(|events| &events.assigned));
+        put("revoked", &of(|events| &events.revoked));
+        put("lost", &of(|events| &events.lost));
+        line + "}"
+    }
+}
