@@ -1,14 +1,14 @@
-//! Runs a script of joins, leaves, crashes and new partitions, and prints who owns what then.
+//! Runs scripts of what members of groups do, and prints what they see.
 //!
 //!     cargo run --example group_script DIR SCRIPT
 //!
-//! `tests/kafka/groups.txt` is the script, and says what its steps are. Each script in it gets a data directory of its
-//! own below DIR. At each stable point one JSON line says which partitions each member has, and which it was given and
-//! gave up since the point before. `tests/kafka/Groups.java` prints the same of Kafka's consumers, and
-//! `tests/kafka/groups.py` compares them.
+//! `tests/kafka/groups.txt` has them, and says what their steps are. Each script gets a data directory of its own below
+//! DIR. Of a consumer group, one JSON line at each stable point says which partitions each member has, and which it was
+//! given and gave up since the point before. Of a share group there is a line for each step that shows something.
+//! `tests/kafka/Groups.java` prints the same of Kafka's consumers, and `tests/kafka/groups.py` compares them.
 //!
-//! New partitions come as they do in fact, by another program: their directories are put there while no process writes
-//! the store. So the store is written for that moment alone, and the consumers are attached to it.
+//! New partitions of a consumer group come as they do in fact, by another program: their directories are put there while
+//! no process writes the store. So the store is written for that moment alone, and the consumers are attached to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use edgelog::clients::{Consumer, RebalanceListener};
-use edgelog::{NewTopic, Store, TopicPartition};
+use edgelog::clients::{AckType, Consumer, ConsumerError, RebalanceListener, ShareConsumer, ShareRecord, ShareRecords};
+use edgelog::{NewRecord, NewTopic, Offset, Store, TopicPartition};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -32,23 +32,50 @@ const METADATA_AGE_MAX: &str = "20";
 /// A group is stable when so many rounds of polls in a row, each longer than a look for partitions, change nothing.
 const QUIET_ROUNDS: u32 = 3;
 const POLL: Duration = Duration::from_millis(25);
+/// A share group that has nothing for a member within so long has nothing.
+const NONE: Duration = Duration::from_millis(100);
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args_os().skip(1);
     let (dir, script) = (arguments.next().ok_or(USAGE)?, arguments.next().ok_or(USAGE)?);
     let text = std::fs::read_to_string(script)?;
-    let mut running = None;
+    let mut running = Running::Nothing;
     for line in text.lines() {
         let words: Vec<&str> = line.split('#').next().unwrap_or_default().split_whitespace().collect();
         let Some((&step, words)) = words.split_first() else { continue };
         let failed = |error| format!("{line}: {error}");
-        match (step, running.as_mut()) {
-            ("consumers", _) => running = Some(Consumers::begin(Path::new(&dir), words).map_err(failed)?),
-            (_, Some(group)) => group.step(step, words).map_err(failed)?,
-            (_, None) => return Err(failed("a step of no script".into()).into()),
+        match step {
+            "consumers" => running = Running::Consumers(Consumers::begin(Path::new(&dir), words).map_err(failed)?),
+            "differs" => {}
+            "shares" => running = Running::Shares(Shares::begin(Path::new(&dir), words).map_err(failed)?),
+            _ => running.step(step, words).map_err(failed)?,
         }
     }
     Ok(())
+}
+
+/// The script that runs.
+enum Running {
+    Nothing,
+    Consumers(Consumers),
+    Shares(Shares),
+}
+
+impl Running {
+    fn step(&mut self, step: &str, words: &[&str]) -> Result<()> {
+        match self {
+            Running::Nothing => Err("a step of no script".into()),
+            Running::Consumers(group) => group.step(step, words),
+            Running::Shares(group) => group.step(step, words),
+        }
+    }
+}
+
+/// A name, and keys with their values.
+fn name_and_keys(words: &[&str]) -> Result<(String, Vec<(String, String)>)> {
+    let (&name, keys) = words.split_first().ok_or("a name is missing")?;
+    let pair = |word: &&str| word.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+    Ok((name.to_owned(), keys.iter().filter_map(pair).collect()))
 }
 
 /// What became of a member's partitions since the last stable point.
@@ -106,12 +133,12 @@ struct Consumers {
 
 impl Consumers {
     fn begin(dir: &Path, words: &[&str]) -> Result<Consumers> {
-        let (&name, keys) = words.split_first().ok_or("a name is missing")?;
-        let pair = |word: &&str| word.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let (name, keys) = name_and_keys(words)?;
+        let dir = dir.join(&name);
         Ok(Consumers {
-            name: name.to_owned(),
-            keys: keys.iter().filter_map(pair).collect(),
-            dir: dir.join(name),
+            name,
+            keys,
+            dir,
             store: None,
             topics: BTreeMap::new(),
             members: BTreeMap::new(),
@@ -253,4 +280,158 @@ impl Consumers {
         put("lost", &of(|events| &events.lost));
         line + "}"
     }
+}
+
+/// A share group and its members.
+struct Shares {
+    name: String,
+    keys: Vec<(String, String)>,
+    store: Arc<Store>,
+    topic: String,
+    members: BTreeMap<String, ShareConsumer>,
+    point: u32,
+}
+
+/// Offsets with their delivery counts.
+type Delivered = Vec<(i64, u16)>;
+
+impl Shares {
+    fn begin(dir: &Path, words: &[&str]) -> Result<Shares> {
+        let (name, keys) = name_and_keys(words)?;
+        let store = Arc::new(Store::open(dir.join(&name))?);
+        Ok(Shares { name, keys, store, topic: String::new(), members: BTreeMap::new(), point: 0 })
+    }
+
+    fn step(&mut self, step: &str, words: &[&str]) -> Result<()> {
+        let seen = match (step, words) {
+            ("topic", [topic, partitions]) => {
+                self.store.create_topic(&NewTopic::new(*topic).partitions(partitions.parse()?))?;
+                (*topic).clone_into(&mut self.topic);
+                return Ok(());
+            }
+            ("produce", [records]) => {
+                let log = self.store.log(&self.topic, 0)?;
+                let mut batch = log.batch();
+                for _ in 0..records.parse()? {
+                    batch.push(NewRecord::value(b"a job"))?;
+                }
+                log.append_batch(&mut batch)?;
+                return Ok(());
+            }
+            ("open", [member, mode, records]) => return self.open(member, mode, records),
+            ("take", [member, count]) => take(self.member(member)?, count.parse()?)?,
+            ("work", [member, answer, count]) => work(self.member(member)?, ack_type(answer)?, count.parse()?)?,
+            ("none", [member]) => text(offsets(&self.member(member)?.poll(NONE)?)?),
+            ("answer", [member, answer, offsets]) => self.answer(member, answer, offsets)?,
+            ("commit", [member]) => outcome(&self.member(member)?.commit_sync())?,
+            ("close", [member]) => outcome(&self.members.remove(*member).ok_or("no such member")?.close())?,
+            // A consumer whose thread ends without a close.
+            ("crash", [member]) => {
+                self.members.remove(*member).ok_or("no such member")?;
+                return Ok(());
+            }
+            _ => return Err("no such step".into()),
+        };
+        self.point += 1;
+        let did = [&[step], words].concat().join(" ");
+        let (name, point) = (&self.name, self.point);
+        println!("{{\"script\": {name:?}, \"point\": {point}, \"step\": {did:?}, \"seen\": {seen}}}");
+        Ok(())
+    }
+
+    fn member(&mut self, name: &str) -> Result<&mut ShareConsumer> {
+        self.members.get_mut(name).ok_or_else(|| "no such member".into())
+    }
+
+    fn open(&mut self, member: &str, mode: &str, records: &str) -> Result<()> {
+        let mut options = ShareConsumer::options()
+            .set("group.id", &self.name)?
+            .set("share.acknowledgement.mode", mode)?
+            .set("max.poll.records", records)?;
+        for (key, value) in &self.keys {
+            options = options.set(key, value)?;
+        }
+        let mut consumer = options.open(&self.store)?;
+        consumer.subscribe(&[&self.topic])?;
+        self.members.insert(member.to_owned(), consumer);
+        Ok(())
+    }
+
+    /// Says what became of records: their offsets, with commas, and from-to.
+    fn answer(&mut self, member: &str, answer: &str, offsets: &str) -> Result<String> {
+        let partition = TopicPartition::new(self.topic.as_str(), 0);
+        let consumer = self.member(member)?;
+        for range in offsets.split(',') {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            for offset in first.parse()?..=last.parse()? {
+                match consumer.acknowledge_offset(&partition, Offset(offset), ack_type(answer)?) {
+                    Ok(()) => {}
+                    Err(ConsumerError::InvalidRecordState { .. }) => return Ok("\"refused\"".to_owned()),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok("\"ok\"".to_owned())
+    }
+}
+
+fn ack_type(word: &str) -> Result<AckType> {
+    match word {
+        "accept" => Ok(AckType::Accept),
+        "release" => Ok(AckType::Release),
+        "reject" => Ok(AckType::Reject),
+        "renew" => Ok(AckType::Renew),
+        _ => Err(format!("{word}: accept, release, reject or renew is allowed").into()),
+    }
+}
+
+fn outcome(committed: &std::result::Result<(), ConsumerError>) -> Result<String> {
+    match committed {
+        Ok(()) => Ok("\"ok\"".to_owned()),
+        Err(ConsumerError::InvalidRecordState { .. }) => Ok("\"InvalidRecordState\"".to_owned()),
+        Err(error) => Err(error.to_string().into()),
+    }
+}
+
+/// Polls until there are records.
+fn take(consumer: &mut ShareConsumer, count: usize) -> Result<String> {
+    let (deadline, mut seen) = (Instant::now() + WAIT_MAX, Vec::new());
+    while seen.len() < count && Instant::now() < deadline {
+        match consumer.poll(POLL) {
+            Ok(records) => seen.extend(offsets(&records)?),
+            Err(ConsumerError::Unacknowledged { .. }) if seen.is_empty() => return Ok("\"refused\"".to_owned()),
+            // It has to answer first.
+            Err(ConsumerError::Unacknowledged { .. }) => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(text(seen))
+}
+
+/// Polls and gives each record the same answer, until it has had so many, and once more.
+fn work(consumer: &mut ShareConsumer, answer: AckType, count: usize) -> Result<String> {
+    let (deadline, mut seen) = (Instant::now() + WAIT_MAX, Vec::new());
+    let mut is_last = false;
+    while !is_last && Instant::now() < deadline {
+        is_last = seen.len() >= count;
+        let records = consumer.poll(if is_last { NONE } else { POLL })?;
+        for record in records.iter() {
+            consumer.acknowledge(&record?, answer)?;
+        }
+        consumer.commit_sync()?;
+        seen.extend(offsets(&records)?);
+    }
+    Ok(text(seen))
+}
+
+fn offsets(records: &ShareRecords) -> Result<Delivered> {
+    let of = |record: ShareRecord<'_>| (record.record().offset.0, record.delivery_count());
+    Ok(records.iter().map(|record| record.map(of)).collect::<std::result::Result<_, _>>()?)
+}
+
+/// In order: what several polls return, they may return in another one.
+fn text(mut seen: Delivered) -> String {
+    seen.sort_unstable();
+    let seen: Vec<_> = seen.into_iter().map(|(offset, count)| [offset, i64::from(count)]).collect();
+    format!("{seen:?}")
 }

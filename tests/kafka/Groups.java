@@ -1,46 +1,77 @@
 // Runs the scripts of groups.txt on Kafka's own consumers, and prints what examples/group_script.rs prints.
 // Started by groups.py as a single source file: java -cp 'lib/*' Groups.java BOOTSTRAP groups.txt
 
+import java.io.BufferedReader;
+import java.io.InputStreamReader;
+import java.io.PrintStream;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Collection;
+import java.util.Comparator;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Properties;
 import java.util.Set;
 import java.util.TreeMap;
 import java.util.TreeSet;
 import java.util.stream.Collectors;
 import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.AlterConfigOp;
+import org.apache.kafka.clients.admin.ConfigEntry;
 import org.apache.kafka.clients.admin.ConsumerGroupDescription;
 import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
+import org.apache.kafka.clients.consumer.AcknowledgeType;
 import org.apache.kafka.clients.consumer.CloseOptions;
 import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
+import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.consumer.KafkaShareConsumer;
+import org.apache.kafka.clients.producer.KafkaProducer;
+import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.common.GroupState;
+import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
+import org.apache.kafka.common.serialization.ByteArraySerializer;
 
 public class Groups {
     static final long WAIT_MS_MAX = 60_000;
     static final Duration POLL = Duration.ofMillis(25);
+    // A share group that has nothing for a member within so long has nothing: several fetches.
+    static final int FETCH_MS_MAX = 100;
+    static final Duration NONE = Duration.ofMillis(700);
+
+    // A script that runs.
+    interface Script {
+        void step(String[] words) throws Exception;
+
+        void end() throws Exception;
+    }
 
     public static void main(String[] args) throws Exception {
+        if (args.length == 5) {
+            ShareMember.obey(args);
+            return;
+        }
         try (Admin admin = Admin.create(Map.of("bootstrap.servers", args[0]))) {
-            Consumers running = null;
+            Script running = null;
             for (String line : Files.readAllLines(Path.of(args[1]))) {
                 String[] words = line.replaceFirst("#.*", "").strip().split("\\s+");
                 try {
-                    if (words[0].equals("consumers")) {
+                    if (words[0].equals("consumers") || words[0].equals("shares")) {
                         if (running != null) {
                             running.end();
                         }
-                        running = new Consumers(admin, args[0], words);
-                    } else if (!words[0].isEmpty()) {
+                        running = words[0].equals("shares")
+                                ? new Shares(admin, args, words)
+                                : new Consumers(admin, args[0], words);
+                    } else if (!words[0].isEmpty() && !words[0].equals("differs")) {
                         running.step(words);
                     }
                 } catch (Exception error) {
@@ -108,7 +139,7 @@ public class Groups {
         }
     }
 
-    static class Consumers {
+    static class Consumers implements Script {
         final Admin admin;
         final String bootstrap;
         final String name;
@@ -132,7 +163,8 @@ public class Groups {
             this.keys = List.of(words).subList(2, words.length).toArray(new String[0]);
         }
 
-        void step(String[] words) throws Exception {
+        @Override
+        public void step(String[] words) throws Exception {
             boolean raises = true;
             switch (words[0]) {
                 case "topic" -> {
@@ -269,8 +301,258 @@ public class Groups {
             line.append("}");
         }
 
-        void end() {
+        @Override
+        public void end() {
             members.values().forEach(member -> member.consumer.close());
+        }
+    }
+
+    // A member of a share group: obeys steps, and says what it has seen.
+    static class ShareMember implements AutoCloseable {
+        final String topic;
+        final boolean isExplicit;
+        final KafkaShareConsumer<byte[], byte[]> consumer;
+        // The last one of each offset.
+        final Map<Long, ConsumerRecord<byte[], byte[]>> had = new HashMap<>();
+
+        ShareMember(String bootstrap, String group, String topic, String mode, String records) {
+            this.topic = topic;
+            this.isExplicit = mode.equals("explicit");
+            Properties config = new Properties();
+            config.put("bootstrap.servers", bootstrap);
+            config.put("group.id", group);
+            config.put("share.acknowledgement.mode", mode);
+            // Never more than max.poll.records, and none that no poll has asked for: what edgelog has.
+            config.put("share.acquire.mode", "record_limit");
+            config.put("max.poll.records", records);
+            config.put("fetch.max.wait.ms", String.valueOf(FETCH_MS_MAX));
+            consumer = new KafkaShareConsumer<>(config, new ByteArrayDeserializer(), new ByteArrayDeserializer());
+            consumer.subscribe(List.of(topic));
+        }
+
+        // In a process of its own, which can be killed: steps on standard input, and a line for each.
+        static void obey(String[] args) throws Exception {
+            ShareMember member = new ShareMember(args[0], args[1], args[2], args[3], args[4]);
+            BufferedReader in = new BufferedReader(new InputStreamReader(System.in));
+            System.out.println("ready");
+            for (String line = in.readLine(); line != null; line = in.readLine()) {
+                System.out.println(member.step(line.split(" ")));
+            }
+        }
+
+        String step(String[] words) throws Exception {
+            return switch (words[0]) {
+                case "take" -> take(Integer.parseInt(words[2]));
+                case "work" -> work(AcknowledgeType.valueOf(words[2].toUpperCase()), Integer.parseInt(words[3]));
+                case "none" -> text(poll(NONE));
+                case "answer" -> answer(AcknowledgeType.valueOf(words[2].toUpperCase()), words[3]);
+                case "commit" -> commit();
+                default -> throw new IllegalArgumentException("no such step");
+            };
+        }
+
+        List<ConsumerRecord<byte[], byte[]>> poll(Duration timeout) {
+            List<ConsumerRecord<byte[], byte[]>> polled = new ArrayList<>();
+            consumer.poll(timeout).forEach(polled::add);
+            polled.forEach(record -> had.put(record.offset(), record));
+            return polled;
+        }
+
+        // A poll that ends with nothing may leave a fetch behind, which acquires records that no poll asks for. So a
+        // poll waits until there is something.
+        static Duration left(long until) {
+            return Duration.ofMillis(Math.max(0, until - System.currentTimeMillis()));
+        }
+
+        String take(int count) {
+            long until = System.currentTimeMillis() + WAIT_MS_MAX;
+            List<ConsumerRecord<byte[], byte[]>> seen = new ArrayList<>();
+            while (seen.size() < count && System.currentTimeMillis() < until) {
+                try {
+                    seen.addAll(poll(left(until)));
+                } catch (IllegalStateException error) {
+                    if (seen.isEmpty()) {
+                        return "\"refused\"";
+                    }
+                    break;
+                }
+            }
+            return text(seen);
+        }
+
+        String work(AcknowledgeType type, int count) {
+            long until = System.currentTimeMillis() + WAIT_MS_MAX;
+            List<ConsumerRecord<byte[], byte[]>> seen = new ArrayList<>();
+            boolean isLast = false;
+            while (!isLast && System.currentTimeMillis() < until) {
+                isLast = seen.size() >= count;
+                List<ConsumerRecord<byte[], byte[]>> polled = poll(isLast ? NONE : left(until));
+                polled.forEach(record -> consumer.acknowledge(record, type));
+                consumer.commitSync();
+                seen.addAll(polled);
+            }
+            return text(seen);
+        }
+
+        String answer(AcknowledgeType type, String offsets) {
+            for (String range : offsets.split(",")) {
+                String[] ends = range.split("-");
+                for (long at = Long.parseLong(ends[0]); at <= Long.parseLong(ends[ends.length - 1]); at++) {
+                    try {
+                        if (had.containsKey(at)) {
+                            consumer.acknowledge(had.get(at), type);
+                        } else {
+                            consumer.acknowledge(topic, 0, at, type);
+                        }
+                    } catch (IllegalStateException error) {
+                        return "\"refused\"";
+                    }
+                }
+            }
+            return "\"ok\"";
+        }
+
+        String commit() {
+            for (Optional<KafkaException> outcome : consumer.commitSync().values()) {
+                if (outcome.isPresent()) {
+                    return '"' + outcome.get().getClass().getSimpleName().replace("Exception", "") + '"';
+                }
+            }
+            return "\"ok\"";
+        }
+
+        static String text(List<ConsumerRecord<byte[], byte[]>> seen) {
+            return seen.stream()
+                    .sorted(Comparator.comparingLong((ConsumerRecord<byte[], byte[]> record) -> record.offset())
+                            .thenComparingInt(record -> record.deliveryCount().get()))
+                    .map(record -> "[" + record.offset() + ", " + record.deliveryCount().get() + "]")
+                    .collect(Collectors.joining(", ", "[", "]"));
+        }
+
+        @Override
+        public void close() {
+            consumer.close();
+        }
+    }
+
+    // A member that is to crash.
+    static class OtherProcess {
+        final Process process;
+        final BufferedReader out;
+        final PrintStream in;
+
+        OtherProcess(String[] args) throws Exception {
+            List<String> command = new ArrayList<>(List.of("java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
+                    "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", System.getProperty("java.class.path"),
+                    Path.of(System.getProperty("edgelog.groups")).toString()));
+            command.addAll(List.of(args));
+            process = new ProcessBuilder(command).redirectError(ProcessBuilder.Redirect.INHERIT).start();
+            out = new BufferedReader(new InputStreamReader(process.getInputStream()));
+            in = new PrintStream(process.getOutputStream(), true);
+            out.readLine();
+        }
+
+        String step(String[] words) throws Exception {
+            in.println(String.join(" ", words));
+            return out.readLine();
+        }
+    }
+
+    static class Shares implements Script {
+        final Admin admin;
+        final String bootstrap;
+        final String name;
+        final List<String> lines;
+        String topic;
+        int point = 0;
+        final Map<String, ShareMember> members = new HashMap<>();
+        final Map<String, OtherProcess> others = new HashMap<>();
+
+        Shares(Admin admin, String[] args, String[] words) throws Exception {
+            this.admin = admin;
+            this.bootstrap = args[0];
+            this.name = words[1];
+            this.lines = Files.readAllLines(Path.of(args[1]));
+            List<AlterConfigOp> keys = new ArrayList<>(List.of(key("share.auto.offset.reset=earliest")));
+            for (int n = 2; n < words.length; n++) {
+                keys.add(key(words[n]));
+            }
+            ConfigResource group = new ConfigResource(ConfigResource.Type.GROUP, name);
+            admin.incrementalAlterConfigs(Map.of(group, keys)).all().get();
+        }
+
+        static AlterConfigOp key(String word) {
+            String[] pair = word.split("=");
+            return new AlterConfigOp(new ConfigEntry(pair[0], pair[1]), AlterConfigOp.OpType.SET);
+        }
+
+        // Whether a step of this script kills the member.
+        boolean crashes(String member) {
+            boolean isOurs = false;
+            for (String line : lines) {
+                if (line.startsWith("shares ")) {
+                    isOurs = line.split(" ")[1].equals(name);
+                } else if (isOurs && line.equals("crash " + member)) {
+                    return true;
+                }
+            }
+            return false;
+        }
+
+        @Override
+        public void step(String[] words) throws Exception {
+            String seen;
+            switch (words[0]) {
+                case "topic" -> {
+                    topic = name + "." + words[1];
+                    admin.createTopics(List.of(new NewTopic(topic, Integer.parseInt(words[2]), (short) 1))).all().get();
+                    return;
+                }
+                case "produce" -> {
+                    produce(Integer.parseInt(words[1]));
+                    return;
+                }
+                case "open" -> {
+                    if (crashes(words[1])) {
+                        others.put(words[1], new OtherProcess(
+                                new String[] {bootstrap, name, topic, words[2], words[3]}));
+                    } else {
+                        members.put(words[1], new ShareMember(bootstrap, name, topic, words[2], words[3]));
+                    }
+                    return;
+                }
+                case "crash" -> {
+                    others.remove(words[1]).process.destroyForcibly().waitFor();
+                    return;
+                }
+                case "close" -> {
+                    members.remove(words[1]).close();
+                    seen = "\"ok\"";
+                }
+                default -> seen = others.containsKey(words[1])
+                        ? others.get(words[1]).step(words)
+                        : members.get(words[1]).step(words);
+            }
+            point++;
+            System.out.println("{\"script\": \"" + name + "\", \"point\": " + point + ", \"step\": \""
+                    + String.join(" ", words) + "\", \"seen\": " + seen + "}");
+        }
+
+        // One batch.
+        void produce(int count) throws Exception {
+            Map<String, Object> config = Map.of(
+                    "bootstrap.servers", bootstrap, "linger.ms", "60000", "batch.size", "65536");
+            try (var producer = new KafkaProducer<>(config, new ByteArraySerializer(), new ByteArraySerializer())) {
+                for (int n = 0; n < count; n++) {
+                    producer.send(new ProducerRecord<>(topic, 0, null, "a job".getBytes()));
+                }
+                producer.flush();
+            }
+        }
+
+        @Override
+        public void end() {
+            members.values().forEach(ShareMember::close);
         }
     }
 }
