@@ -7,8 +7,8 @@
 //! given and gave up since the point before. Of a share group there is a line for each step that shows something.
 //! `tests/kafka/Groups.java` prints the same of Kafka's consumers, and `tests/kafka/groups.py` compares them.
 //!
-//! New partitions of a consumer group come as they do in fact, by another program: their directories are put there while
-//! no process writes the store. So the store is written for that moment alone, and the consumers are attached to it.
+//! New partitions of a consumer group come as they do in fact, by another program: their directories are put there
+//! while no process writes the store. So the store is written for that moment alone, and the consumers are attached.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -26,7 +26,7 @@ const USAGE: &str = "usage: group_script DIR SCRIPT";
 /// Nothing that a script waits for takes longer.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// A member that crashes is not heard of any more, and is removed after so long.
-const POLL_INTERVAL_MAX: &str = "3000";
+const POLL_INTERVAL_MAX: &str = "5000";
 /// So often consumers look for new partitions.
 const METADATA_AGE_MAX: &str = "20";
 /// A group is stable when so many rounds of polls in a row, each longer than a look for partitions, change nothing.
@@ -321,7 +321,10 @@ impl Shares {
             ("open", [member, mode, records]) => return self.open(member, mode, records),
             ("take", [member, count]) => take(self.member(member)?, count.parse()?)?,
             ("work", [member, answer, count]) => work(self.member(member)?, ack_type(answer)?, count.parse()?)?,
-            ("none", [member]) => text(offsets(&self.member(member)?.poll(NONE)?)?),
+            ("none", [member, rest @ ..]) => {
+                let wait = rest.first().map_or(Ok(NONE), |ms| ms.parse().map(Duration::from_millis))?;
+                text(offsets(&self.member(member)?.poll(wait)?)?)
+            }
             ("answer", [member, answer, offsets]) => self.answer(member, answer, offsets)?,
             ("commit", [member]) => outcome(&self.member(member)?.commit_sync())?,
             ("close", [member]) => outcome(&self.members.remove(*member).ok_or("no such member")?.close())?,

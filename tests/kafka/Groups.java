@@ -344,7 +344,7 @@ public class Groups {
             return switch (words[0]) {
                 case "take" -> take(Integer.parseInt(words[2]));
                 case "work" -> work(AcknowledgeType.valueOf(words[2].toUpperCase()), Integer.parseInt(words[3]));
-                case "none" -> text(poll(NONE));
+                case "none" -> text(poll(words.length < 3 ? NONE : Duration.ofMillis(Long.parseLong(words[2]))));
                 case "answer" -> answer(AcknowledgeType.valueOf(words[2].toUpperCase()), words[3]);
                 case "commit" -> commit();
                 default -> throw new IllegalArgumentException("no such step");
