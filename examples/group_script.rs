@@ -23,6 +23,7 @@ use edgelog::{NewRecord, NewTopic, Offset, Store, TopicPartition};
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const USAGE: &str = "usage: group_script DIR SCRIPT";
+const AT_ONCE: usize = 3;
 /// Nothing that a script waits for takes longer.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// A member that crashes is not heard of any more, and is removed after so long.
@@ -39,32 +40,57 @@ fn main() -> Result<()> {
     let mut arguments = std::env::args_os().skip(1);
     let (dir, script) = (arguments.next().ok_or(USAGE)?, arguments.next().ok_or(USAGE)?);
     let text = std::fs::read_to_string(script)?;
-    let mut running = Running::Nothing;
-    for line in text.lines() {
-        let words: Vec<&str> = line.split('#').next().unwrap_or_default().split_whitespace().collect();
-        let Some((&step, words)) = words.split_first() else { continue };
-        let failed = |error| format!("{line}: {error}");
-        match step {
-            "consumers" => running = Running::Consumers(Consumers::begin(Path::new(&dir), words).map_err(failed)?),
-            "differs" => {}
-            "shares" => running = Running::Shares(Shares::begin(Path::new(&dir), words).map_err(failed)?),
-            _ => running.step(step, words).map_err(failed)?,
+    let mut scripts: Vec<Vec<&str>> = Vec::new();
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        if line.starts_with("consumers ") || line.starts_with("shares ") {
+            scripts.push(Vec::new());
         }
+        scripts.last_mut().ok_or("a step of no script")?.push(line);
+    }
+    // They wait most of their time.
+    let (dir, left) = (Path::new(&dir), Mutex::new(scripts.iter()));
+    let next = || left.lock().expect("no holder panics").next();
+    let some = || {
+        while let Some(script) = next() {
+            run(dir, script).map_err(|error| format!("{}: {error}", script[0]))?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(some)).collect();
+        let ended = threads.into_iter().map(|thread| thread.join().expect("no script panics"));
+        ended.collect::<std::result::Result<(), String>>()
+    })?;
+    Ok(())
+}
+
+fn run(dir: &Path, script: &[&str]) -> Result<()> {
+    let (first, steps) = script.split_first().ok_or("an empty script")?;
+    let mut running = Running::begin(dir, first)?;
+    for line in steps.iter().filter(|line| !line.starts_with("differs ")) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        running.step(words[0], &words[1..]).map_err(|error| format!("{line}: {error}"))?;
     }
     Ok(())
 }
 
 /// The script that runs.
 enum Running {
-    Nothing,
     Consumers(Consumers),
     Shares(Shares),
 }
 
 impl Running {
+    fn begin(dir: &Path, line: &str) -> Result<Running> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[0] {
+            "consumers" => Ok(Running::Consumers(Consumers::begin(dir, &words[1..])?)),
+            _ => Ok(Running::Shares(Shares::begin(dir, &words[1..])?)),
+        }
+    }
+
     fn step(&mut self, step: &str, words: &[&str]) -> Result<()> {
         match self {
-            Running::Nothing => Err("a step of no script".into()),
             Running::Consumers(group) => group.step(step, words),
             Running::Shares(group) => group.step(step, words),
         }

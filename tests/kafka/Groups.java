@@ -1,5 +1,5 @@
 // Runs the scripts of groups.txt on Kafka's own consumers, and prints what examples/group_script.rs prints.
-// Started by groups.py as a single source file: java -cp 'lib/*' Groups.java BOOTSTRAP groups.txt
+// Started by groups.py: java -cp 'lib/*:classes' Groups BOOTSTRAP groups.txt
 
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
@@ -18,6 +18,9 @@ import java.util.Properties;
 import java.util.Set;
 import java.util.TreeMap;
 import java.util.TreeSet;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
 import java.util.stream.Collectors;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
@@ -41,6 +44,7 @@ import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 
 public class Groups {
+    static final int AT_ONCE = 3;
     static final long WAIT_MS_MAX = 60_000;
     static final Duration POLL = Duration.ofMillis(25);
     // A share group that has nothing for a member within so long has nothing: several fetches.
@@ -59,27 +63,46 @@ public class Groups {
             ShareMember.obey(args);
             return;
         }
-        try (Admin admin = Admin.create(Map.of("bootstrap.servers", args[0]))) {
-            Script running = null;
-            for (String line : Files.readAllLines(Path.of(args[1]))) {
-                String[] words = line.replaceFirst("#.*", "").strip().split("\\s+");
-                try {
-                    if (words[0].equals("consumers") || words[0].equals("shares")) {
-                        if (running != null) {
-                            running.end();
-                        }
-                        running = words[0].equals("shares")
-                                ? new Shares(admin, args, words)
-                                : new Consumers(admin, args[0], words);
-                    } else if (!words[0].isEmpty() && !words[0].equals("differs")) {
-                        running.step(words);
-                    }
-                } catch (Exception error) {
-                    throw new Exception(line, error);
-                }
+        List<List<String>> scripts = new ArrayList<>();
+        for (String line : Files.readAllLines(Path.of(args[1]))) {
+            if (line.startsWith("consumers ") || line.startsWith("shares ")) {
+                scripts.add(new ArrayList<>());
             }
-            running.end();
+            if (!line.isBlank() && !line.startsWith("#")) {
+                scripts.get(scripts.size() - 1).add(line);
+            }
         }
+        // They wait most of their time.
+        ExecutorService threads = Executors.newFixedThreadPool(AT_ONCE);
+        try (Admin admin = Admin.create(Map.of("bootstrap.servers", args[0]))) {
+            List<Future<Void>> running = new ArrayList<>();
+            for (List<String> script : scripts) {
+                running.add(threads.submit(() -> run(admin, args[0], script)));
+            }
+            for (Future<Void> one : running) {
+                one.get();
+            }
+        } finally {
+            threads.shutdownNow();
+        }
+    }
+
+    static Void run(Admin admin, String bootstrap, List<String> lines) throws Exception {
+        String[] first = lines.get(0).split(" ");
+        Script script = first[0].equals("shares")
+                ? new Shares(admin, bootstrap, first, lines)
+                : new Consumers(admin, bootstrap, first);
+        for (String line : lines.subList(1, lines.size())) {
+            try {
+                if (!line.startsWith("differs ")) {
+                    script.step(line.split(" "));
+                }
+            } catch (Exception error) {
+                throw new Exception(lines.get(0) + ": " + line, error);
+            }
+        }
+        script.end();
+        return null;
     }
 
     /** The names that a script has for partitions: those of the cluster without the script's own prefix. */
@@ -444,7 +467,7 @@ public class Groups {
         OtherProcess(String[] args) throws Exception {
             List<String> command = new ArrayList<>(List.of("java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
                     "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", System.getProperty("java.class.path"),
-                    Path.of(System.getProperty("edgelog.groups")).toString()));
+                    "Groups"));
             command.addAll(List.of(args));
             process = new ProcessBuilder(command).redirectError(ProcessBuilder.Redirect.INHERIT).start();
             out = new BufferedReader(new InputStreamReader(process.getInputStream()));
@@ -468,11 +491,11 @@ public class Groups {
         final Map<String, ShareMember> members = new HashMap<>();
         final Map<String, OtherProcess> others = new HashMap<>();
 
-        Shares(Admin admin, String[] args, String[] words) throws Exception {
+        Shares(Admin admin, String bootstrap, String[] words, List<String> lines) throws Exception {
             this.admin = admin;
-            this.bootstrap = args[0];
+            this.bootstrap = bootstrap;
             this.name = words[1];
-            this.lines = Files.readAllLines(Path.of(args[1]));
+            this.lines = lines;
             List<AlterConfigOp> keys = new ArrayList<>(List.of(key("share.auto.offset.reset=earliest")));
             for (int n = 2; n < words.length; n++) {
                 keys.add(key(words[n]));
@@ -484,19 +507,6 @@ public class Groups {
         static AlterConfigOp key(String word) {
             String[] pair = word.split("=");
             return new AlterConfigOp(new ConfigEntry(pair[0], pair[1]), AlterConfigOp.OpType.SET);
-        }
-
-        // Whether a step of this script kills the member.
-        boolean crashes(String member) {
-            boolean isOurs = false;
-            for (String line : lines) {
-                if (line.startsWith("shares ")) {
-                    isOurs = line.split(" ")[1].equals(name);
-                } else if (isOurs && line.equals("crash " + member)) {
-                    return true;
-                }
-            }
-            return false;
         }
 
         @Override
@@ -513,7 +523,7 @@ public class Groups {
                     return;
                 }
                 case "open" -> {
-                    if (crashes(words[1])) {
+                    if (lines.contains("crash " + words[1])) {
                         others.put(words[1], new OtherProcess(
                                 new String[] {bootstrap, name, topic, words[2], words[3]}));
                     } else {
