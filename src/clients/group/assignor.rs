@@ -9,15 +9,17 @@ use crate::log::TopicPartition;
 pub(crate) enum Assignor {
     /// As evenly as can be, moving as few partitions as that takes.
     Uniform,
-    /// Of each topic neighbouring partitions, in the order of the members' names.
+    /// Of each topic neighbouring partitions, in the order of the members: static ones by their instances' names, and
+    /// behind them the others by their ids.
     Range,
 }
 
 /// A member, as an assignor sees it.
 #[derive(Debug, Clone)]
 pub(super) struct Applicant {
-    /// What members are ordered by: the instance's name of a static member, else the member's id.
-    pub(super) order: String,
+    /// What members are ordered by: whether they are not static, and the instance's name of a static one, else the
+    /// member's id. Ids change with each start of a program, so that they are behind what lasts.
+    pub(super) order: (bool, String),
     pub(super) topics: BTreeSet<String>,
     /// What it was to have before.
     pub(super) before: BTreeSet<TopicPartition>,
@@ -109,7 +111,7 @@ mod tests {
 
     fn member(topics: &[&str], before: &[(&str, u32)]) -> Applicant {
         Applicant {
-            order: String::new(),
+            order: (true, String::new()),
             topics: topics.iter().map(|&topic| topic.to_owned()).collect(),
             before: before.iter().map(|&(topic, number)| TopicPartition::new(topic, number)).collect(),
         }
@@ -164,8 +166,8 @@ mod tests {
     #[test]
     fn range_gives_neighbours_in_the_order_of_names() {
         let mut members = BTreeMap::from([
-            ("1".to_owned(), Applicant { order: "z".to_owned(), ..member(&["t"], &[]) }),
-            ("2".to_owned(), Applicant { order: "y".to_owned(), ..member(&["t"], &[]) }),
+            ("1".to_owned(), Applicant { order: (true, "z".to_owned()), ..member(&["t"], &[]) }),
+            ("2".to_owned(), Applicant { order: (true, "y".to_owned()), ..member(&["t"], &[]) }),
         ]);
         let targets = assign(Assignor::Range, &members, &topics(&[("t", 5)]));
         assert_eq!(shares(&targets)[1].1, ["t-0", "t-1", "t-2"]);

@@ -220,7 +220,7 @@ impl Coordinator {
             }
         }
         let applicant = |(id, member): (&String, &Member)| {
-            let order = member.instance.clone().unwrap_or_else(|| id.clone());
+            let order = (member.instance.is_none(), member.instance.clone().unwrap_or_else(|| id.clone()));
             let topics = member.subscribed.keys().cloned().collect();
             (id.clone(), Applicant { order, topics, before: member.target.clone() })
         };

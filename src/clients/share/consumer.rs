@@ -82,6 +82,8 @@ struct Delivered {
     is_done: bool,
     /// A poll has returned it.
     is_handed_out: bool,
+    /// A commit has renewed it, and no poll has returned it since: it waits for no answer.
+    is_renewed: bool,
 }
 
 /// Records that were acquired and are not handed out.
@@ -264,7 +266,7 @@ impl ShareConsumer {
     }
 
     fn check_acknowledged(&self) -> Result<()> {
-        let open = self.delivered.iter().find(|delivered| delivered.ack.is_none());
+        let open = self.delivered.iter().find(|delivered| delivered.ack.is_none() && !delivered.is_renewed);
         match open.filter(|_| self.config.is_explicit) {
             Some(Delivered { partition, offset, .. }) => {
                 Err(ConsumerError::Unacknowledged { log: (**partition).clone(), offset: *offset })
@@ -276,18 +278,25 @@ impl ShareConsumer {
     /// Records, and whether there were some whose time has not come, or is over.
     fn fetch(&mut self) -> Result<(ShareRecords, bool)> {
         let (mut records, mut is_any_withheld) = (ShareRecords::default(), false);
+        // What was renewed, and whose lock has ended since, comes again as any other.
+        let (share, owner) = (&self.share, self.owner);
+        self.delivered.retain(|one| share.holds(owner, &one.partition, one.offset));
         let mut left = self.config.poll_records_max.saturating_sub(self.delivered.len());
         for n in 0..self.assigned.len() {
             let at = (self.next + n) % self.assigned.len();
             let name = Arc::clone(&self.assigned[at].name);
             self.taken.clear();
+            self.share.acquire(self.owner, &name, left, &mut self.taken)?;
+            let acquired = self.taken.len();
+            left -= acquired;
+            // A lock may have ended just now.
+            let taken = &self.taken;
+            let is_new = |one: &Delivered| taken.iter().any(|(offset, _)| *offset == one.offset);
+            self.delivered.retain(|one| *one.partition != *name || !is_new(one));
             // What was renewed.
             let again = self.delivered.iter().filter(|delivered| *delivered.partition == *name);
             self.taken.extend(again.map(|delivered| (delivered.offset, delivered.count)));
-            let held = self.taken.len();
-            self.share.acquire(self.owner, &name, left, &mut self.taken)?;
-            left -= self.taken.len() - held;
-            for &(offset, count) in &self.taken[held..] {
+            for &(offset, count) in &self.taken[..acquired] {
                 self.delivered.push(Delivered {
                     partition: Arc::clone(&name),
                     offset,
@@ -295,6 +304,7 @@ impl ShareConsumer {
                     ack: None,
                     is_done: false,
                     is_handed_out: false,
+                    is_renewed: false,
                 });
             }
             self.taken.sort_unstable();
@@ -312,7 +322,9 @@ impl ShareConsumer {
                 self.delivered.retain(|one| is_handed_out(one) || !is_withheld(one.offset));
                 self.share.withhold(self.owner, &name, &early, &expired)?;
             }
-            self.delivered.iter_mut().for_each(|one| one.is_handed_out = true);
+            for one in self.delivered.iter_mut().filter(|one| *one.partition == *name) {
+                (one.is_handed_out, one.is_renewed) = (true, false);
+            }
         }
         self.next = (self.next + 1) % self.assigned.len().max(1);
         Ok((records, is_any_withheld))
@@ -441,7 +453,8 @@ impl ShareConsumer {
 
     fn commit_delivered(&mut self) -> Result<()> {
         if !self.config.is_explicit {
-            self.delivered.iter_mut().for_each(|one| one.ack = one.ack.or(Some(AckType::Accept)));
+            let polled = self.delivered.iter_mut().filter(|one| !one.is_renewed);
+            polled.for_each(|one| one.ack = one.ack.or(Some(AckType::Accept)));
         }
         self.delivered.sort_unstable_by(|a, b| (&a.partition, a.offset).cmp(&(&b.partition, b.offset)));
         let (mut refused, mut failed) = (None, None);
@@ -459,7 +472,8 @@ impl ShareConsumer {
                     refused = Some(((*one.partition).clone(), one.offset));
                 }
                 // What is renewed stays.
-                one.is_done = ack.is_refused || one.ack != Some(AckType::Renew);
+                one.is_renewed = one.ack == Some(AckType::Renew) && !ack.is_refused;
+                one.is_done = !one.is_renewed;
                 one.ack = None;
             }
         }

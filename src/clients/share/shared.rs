@@ -313,6 +313,13 @@ impl ShareGroup {
         Ok(())
     }
 
+    /// Whether a consumer holds a record, still.
+    pub(super) fn holds(&self, owner: u64, name: &TopicPartition, offset: Offset) -> bool {
+        let (inner, now) = (self.state.lock(), self.now_ms());
+        let partition = inner.partitions.get(name);
+        partition.is_some_and(|partition| partition.table.plan(owner, offset, AckType::Renew, now).is_some())
+    }
+
     /// Gives back records that were acquired and are not handed out: of some the time has not come, for so many
     /// milliseconds, and of others it is over.
     pub(super) fn withhold(

@@ -149,6 +149,17 @@ fn a_static_member_comes_back_to_its_partitions_without_a_new_epoch() {
     assert_eq!(group.counts(), [4]);
 }
 
+/// As Kafka has it: ids are random, and one that is less than an instance's name moves none of its partitions.
+#[test]
+fn range_gives_static_members_the_first_partitions() {
+    let mut coordinator = Coordinator::new();
+    for (id, instance) in [("0", None), ("2", Some("x")), ("1", Some("y"))] {
+        coordinator.join(id, instance, Assignor::Range, topics(&[("t", 5)]), 1000).unwrap();
+    }
+    let target = |id: &str| coordinator.members[id].target.iter().map(|p| p.partition).collect::<Vec<_>>();
+    assert_eq!([target("2"), target("1"), target("0")], [vec![0, 1], vec![2, 3], vec![4]]);
+}
+
 #[test]
 fn new_partitions_and_topics_are_shared_and_deleted_ones_given_up() {
     let mut group = Group::new(&[("t", 2)]);

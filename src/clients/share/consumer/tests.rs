@@ -97,6 +97,40 @@ fn explicit_mode_wants_every_record_answered_and_a_renewed_one_comes_again_with_
 }
 
 #[test]
+fn what_was_renewed_by_a_commit_comes_with_the_next_poll_in_both_modes() {
+    for mode in ["explicit", "implicit"] {
+        let store = store_with(2);
+        let mut a = worker(&store, &[("share.acknowledgement.mode", mode)]);
+        assert_eq!(polled(&mut a), [(0, 1), (1, 1)]);
+        answer(&mut a, 0, AckType::Renew);
+        answer(&mut a, 1, AckType::Accept);
+        a.commit_sync().unwrap();
+        a.commit_sync().unwrap();
+        assert_eq!(polled(&mut a), [(0, 1)], "{mode}");
+        if mode == "explicit" {
+            assert!(matches!(a.poll(NOW), Err(ConsumerError::Unacknowledged { offset: Offset(0), .. })));
+        }
+        answer(&mut a, 0, AckType::Accept);
+        assert_eq!(polled(&mut a), [], "{mode}");
+        assert_eq!(a.share.describe(&TopicPartition::new("jobs", 0)), Some((Offset(2), 0, 0)));
+    }
+}
+
+#[test]
+fn what_was_renewed_and_whose_lock_has_ended_is_another_consumers() {
+    let store = store_with(1);
+    let keys = [("share.record.lock.duration.ms", "30")];
+    let (mut a, mut b) = (worker(&store, &keys), worker(&store, &keys));
+    assert_eq!(polled(&mut a), [(0, 1)]);
+    answer(&mut a, 0, AckType::Renew);
+    a.commit_sync().unwrap();
+    assert_eq!(b.poll(Duration::from_secs(60)).unwrap().len(), 1);
+    answer(&mut b, 0, AckType::Accept);
+    b.commit_sync().unwrap();
+    assert_eq!(polled(&mut a), []);
+}
+
+#[test]
 fn implicit_mode_accepts_with_the_next_poll_and_close_gives_back_the_last_one() {
     let store = store_with(2);
     let keys = [("share.acknowledgement.mode", "implicit"), ("max.poll.records", "1")];

@@ -5,13 +5,13 @@ use std::thread;
 
 use super::super::packages;
 use super::super::runner::{Runner, Stage};
-use super::kafka::{Programs, need_brokers, need_kafka};
+use super::kafka::{NEWEST_BROKER, Programs, need_brokers, need_kafka};
 use super::{empty_directory, papers, with};
 use crate::command::{Result, cargo, command, run, rust_minor};
 
 /// The newest patch of each minor version that Maven Central has; 4.3's is in tests/kafka/pom.xml. 3.9 is refused.
-const VERSIONS_ALWAYS: [&str; 2] = ["4.0.2", "4.4.0"];
-const VERSIONS_ALL: [&str; 5] = ["3.9.2", "4.0.2", "4.1.2", "4.2.2", "4.4.0"];
+const VERSIONS_ALWAYS: [&str; 2] = ["4.0.2", NEWEST_BROKER];
+const VERSIONS_ALL: [&str; 5] = ["3.9.2", "4.0.2", "4.1.2", "4.2.2", NEWEST_BROKER];
 /// librdkafka's consumer for Python, in an environment of its own.
 const CONFLUENT_KAFKA_VERSION: &str = "2.11.1";
 /// krafka, which has the fake broker, needs a newer Rust than edgelog.

@@ -11,6 +11,8 @@ use crate::command::{Result, command, run};
 /// What Maven copies a POM's jars with.
 const COPY: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies";
 const JAVA_MIN: u32 = 17;
+/// The newest broker; its tools are not published.
+pub(super) const NEWEST_BROKER: &str = "4.4.0";
 
 pub(super) fn kafka(stage: &Stage) {
     let runner = stage.runner;
@@ -54,6 +56,10 @@ pub(super) fn kafka(stage: &Stage) {
     if stage.step_that_waits("a broker writes", check(&["write", &written])) {
         stage.step_that_waits("edgelog reads what it wrote", check(&["read", &written]));
     }
+    if stage.has("groups next to those of the newest Kafka", need_brokers(runner, &[NEWEST_BROKER.to_owned()])) {
+        let groups = programs.python("tests/kafka/groups.py", &["run"]);
+        stage.step_that_waits("groups do what Kafka's do", groups);
+    }
 }
 
 /// The directories of partitions in a store: TOPIC-NUMBER.
@@ -85,7 +91,9 @@ impl<'a> Programs<'a> {
         let mut build =
             runner.cargo(["build", "--profile", "search", "--locked", "-p", "edgelog-cli", "--bin", "edgelog"]);
         build.args(["-p", "edgelog", "--features", "edgelog/bridge"]);
-        for example in ["mixed_workload", "token_by_callback", "bridge_within", "scripted_writer", "job_queue"] {
+        for example in
+            ["mixed_workload", "token_by_callback", "bridge_within", "scripted_writer", "job_queue", "group_script"]
+        {
             build.args(["--example", example]);
         }
         let programs = Self {
@@ -105,6 +113,8 @@ impl<'a> Programs<'a> {
             ("EDGELOG_TOKEN_EXAMPLE", example("token_by_callback")),
             ("EDGELOG_WITHIN_EXAMPLE", example("bridge_within")),
             ("EDGELOG_WRITER", example("scripted_writer")),
+            ("EDGELOG_GROUP_SCRIPT", example("group_script")),
+            ("EDGELOG_KAFKA_NEWEST", NEWEST_BROKER.to_owned()),
         ]
     }
 
@@ -161,7 +171,8 @@ pub(super) fn need_brokers(runner: &Runner, versions: &[String]) -> Result<()> {
             "Downloading the broker of Apache Kafka {version} from Maven Central (40 MB) into {}",
             home.display()
         );
-        eprintln!("  why: the bridge has to deliver into each version, or be refused by it in words");
+        eprintln!("  why: the bridge has to deliver into each version, or be refused by it in words, and groups here");
+        eprintln!("  have to do what those of the newest one do");
         let _ = std::fs::remove_dir_all(&home);
         copy_jars(&runner.root, &pom, &home, &[format!("-Dkafka.version={version}")])
             .map_err(|why| format!("Maven could not download Kafka {version}: {why}"))?;
