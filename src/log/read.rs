@@ -598,10 +598,14 @@ impl Reader {
         Step::Batch(Batch::new(bytes, offsets, from..until, epoch, pool))
     }
 
-    /// The batch at the reader's place, where what is known of its end says other offsets than it does itself.
+    /// The batch at the reader's place, where what is known of its end says other offsets than it does itself. Only
+    /// where each batch before it was checked is it known where it begins.
     #[cold]
     fn displaced(&mut self, position: Position, len: Position) -> Result<Option<Step>> {
         let place = self.place.as_ref().expect("in a segment");
+        if matches!(place.reached, Reached::Jumped | Reached::Hopped(_)) {
+            return Ok(None);
+        }
         let (segment, Some(expected)) = (Arc::clone(&place.segment), place.expected) else { return Ok(None) };
         let bounds = (segment.base_offset, self.log.base_after(segment.base_offset));
         let due = Continuation {

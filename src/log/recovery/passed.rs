@@ -27,7 +27,7 @@ impl Recovery<'_> {
             return Ok(());
         }
         let mut window = Window::new(Arc::clone(segment.file()?), u64::from(segment.len()?));
-        let ranges = sound_between(&mut window, (u64::from(position), behind));
+        let ranges = sound_between(&mut window, (u64::from(position), behind), missing.0);
         if !ranges.is_empty() {
             self.passed.push(PassedOver { segment: Arc::clone(segment), position, ranges, missing });
         }
