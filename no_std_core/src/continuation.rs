@@ -135,9 +135,9 @@ impl Continuation<'_> {
 
     /// The batch at `position`, where all but its base offset holds, and its end is known to be another one than it
     /// says: at the place of the recovery point stands that point's offset. The last batch of a sealed segment, or of a
-    /// log that no checkpoint knows, ends where the next segment begins if there are no holes, and else with an end that
-    /// a file next to the segment names, where no offset is missing before it. A batch that stands out of order is none
-    /// of these.
+    /// log that no checkpoint knows, ends where the next segment begins if there are no holes, and else with an end
+    /// that a file next to the segment names, where no offset is missing before it. A batch that stands out of order is
+    /// none of these, and above the recovery point of a log that was written here it may be of another history.
     #[cold]
     fn displaced(&self, bytes: &mut impl SegmentBytes, position: u64, effort: &mut Effort) -> Option<Standing> {
         let header = bytes.at(position, HEADER_LEN);
@@ -155,7 +155,8 @@ impl Continuation<'_> {
             batch.base_offset += self.durable_below - batch.next_offset;
             batch.next_offset = self.durable_below;
         } else if self.contiguous {
-            if batch.next_offset != self.offset_end {
+            let may_be_stale = self.durable_below > 0 && batch.next_offset > self.durable_below;
+            if batch.next_offset != self.offset_end || may_be_stale {
                 return None;
             }
         } else if !bytes.names_end(batch.next_offset, !is_sealed) {
@@ -464,6 +465,8 @@ mod tests {
             };
             assert_eq!(standing(sealed, &bytes), Some((30, true)), "{claimed}");
             assert_eq!(standing(Continuation { offset_end: Offset(34), ..sealed }, &bytes), None, "{claimed}");
+            assert_eq!(standing(Continuation { durable_below: Offset(32), ..sealed }, &bytes), None, "{claimed}");
+            assert!(standing(Continuation { durable_below: Offset(0), ..sealed }, &bytes).is_some(), "{claimed}");
             assert_eq!(standing(Continuation { offset_end: Offset::MAX, ..sealed }, &bytes), None, "{claimed}");
             assert_eq!(standing(sealed, &[&bytes[..], &batch_of(Offset(33), 1)].concat()), None, "{claimed}");
         }

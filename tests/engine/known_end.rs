@@ -213,8 +213,8 @@ fn the_last_batch_of_a_sealed_segment_is_read_where_it_belongs() {
     }
 }
 
-/// Of a copied log, an index next to a sealed segment says where its last batch ends. `fsck` said so, and readers called
-/// more lost than that.
+/// Of a copied log, an index next to a sealed segment says where its last batch ends. `fsck` said so, and readers
+/// called more lost than that.
 #[test]
 fn the_last_batch_of_a_sealed_segment_of_a_copied_log_is_read_where_its_index_says_that_it_ends() {
     for claimed in [7, 8, 9, 1 << 33, i64::MIN] {
@@ -241,8 +241,8 @@ fn the_last_batch_of_a_sealed_segment_of_a_copied_log_is_read_where_its_index_sa
     }
 }
 
-/// A batch in the middle whose base offset is wrong is lost to readers before a repair, and so it is to both exports: the
-/// one for a broker gave it out, and said that nothing was lost.
+/// A batch in the middle whose base offset is wrong is lost to readers before a repair, and so it is to both exports:
+/// the one for a broker gave it out, and said that nothing was lost.
 #[test]
 fn a_batch_that_only_repair_puts_right_is_lost_to_readers_and_exports_alike() {
     for claimed in [0, 20, 1 << 33, i64::MIN] {
