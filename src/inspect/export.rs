@@ -396,7 +396,7 @@ impl<'a> Part<'a> {
             target: &**self.target,
             facts: &facts,
             part: &self.begun_as,
-            range: ExportRange { from: range.from.max(facts.log_start()), ..range },
+            range: ExportRange { from: range.from.max(facts.log_start()).max(listing.segments[0].0), ..range },
             progress,
             bytes_done: 0,
             bytes_reported: 0,

@@ -411,7 +411,15 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         let Ok(batch) = RecordBatch::parse(&bytes) else { return };
         self.log.log.batches += 1;
         if !batch.is_control() {
-            let count = self.log.decompressor.check(&batch).map_or(0, |(count, _)| count);
+            let checked = self.log.decompressor.check(&batch);
+            if let Err(fault) = &checked {
+                if fault.is_damage() {
+                    let (first, next) = (right.base_offset, right.next_offset);
+                    let text = undecodable(first, next, fault);
+                    self.log.lose(self.path.to_owned(), Some(right.position), first, next, text);
+                }
+            }
+            let count = checked.map_or(0, |(count, _)| count);
             let from = self.reached.max(self.log.facts.log_start());
             self.log.log.records += count - records_elsewhere(from, right.next_offset, &batch, self.log.decompressor);
         }

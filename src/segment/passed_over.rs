@@ -125,9 +125,14 @@ pub(crate) fn lost_of(
     }
     let missing = next.saturating_since(first).max(0);
     let offsets = ranges.iter().fold(0_i64, |sum, (first, next)| sum.saturating_add(*next - *first));
-    let have_a_place = left == ranges && ranges.last().is_some_and(|(_, next)| *next <= end);
-    if offsets <= missing && !have_a_place {
-        return Vec::new();
+    if offsets <= missing {
+        // One that reaches into what is missing has no place of its own.
+        let is_apart = |range: &OffsetRange| range.1 <= first || range.0 >= next;
+        let apart: Vec<OffsetRange> = ranges.iter().copied().filter(is_apart).collect();
+        left = common(&left, &apart);
+        if left != apart || apart.last().is_none_or(|(_, next)| *next > end) {
+            return Vec::new();
+        }
     }
     // Those that are missing are lost already.
     take_out(&mut left, (first, next));
@@ -190,6 +195,8 @@ mod tests {
         assert_eq!(lost(&[(17, 20)], &[(17, 20)], (30, 40)), 1, "it has a place of its own");
         assert_eq!(lost(&[(17, 20)], &[(17, 19)], (30, 40)), 0, "which it does not fit into");
         assert_eq!(lost(&[(17, 20)], &[], (0, 0)), 0, "a copy");
+        assert_eq!(lost(&[(29, 38)], &[(29, 38)], (30, 40)), 0, "it reaches into what is missing");
+        assert_eq!(lost(&[(17, 20), (29, 32)], &[(17, 20), (29, 32)], (30, 40)), 1, "the other one does not");
         assert_eq!(lost(&[], &[], (9, 3)), 0);
         let far = HOLE_MAX + 51;
         assert_eq!(lost(&[(far, far + 3)], &[(far, far + 3)], (9, 9)), 0, "no hole is so wide");

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use edgelog::edgelog_core::{LeaderEpoch, RecordBatch, RecordBatchBuilder, TimestampMs, stamp_base};
+use edgelog::edgelog_core::{LeaderEpoch, RecordBatch, RecordBatchBuilder, TimestampMs, crc32c, stamp_base};
 use edgelog::inspect::{self, CheckReport, Selection, Severity};
 use edgelog::storage::{DirectoryStorage, DirectoryStorageOptions, Storage};
 use edgelog::{Log, NewRecord, NewTopic, Offset, OffsetSpec, Store};
@@ -407,6 +407,29 @@ fn the_last_batch_of_a_copied_log_is_read_where_it_ends() {
             assert_eq!(check(dir.path()).worst.filter(|&worst| worst > Severity::Note), None, "{case}");
         }
     }
+}
+
+/// The same, where a record of the batch cannot be decoded: readers called it lost, and `fsck` did not.
+#[test]
+fn a_last_batch_with_another_base_offset_and_a_record_that_cannot_be_decoded_is_lost_to_all() {
+    let dir = TempDir::new();
+    copied(dir.path(), &[0, 7, 20]);
+    let path = segment(dir.path(), 0);
+    let mut bytes = fs::read(&path).unwrap();
+    let places = places(&bytes);
+    let last = &mut bytes[places[2]..places[3]];
+    last[..8].copy_from_slice(&25_i64.to_be_bytes());
+    last[57..61].copy_from_slice(&2_i32.to_be_bytes());
+    let crc = crc32c(&last[21..]);
+    last[17..21].copy_from_slice(&crc.to_be_bytes());
+    fs::write(&path, bytes).unwrap();
+    let store = Store::attach(dir.path()).unwrap();
+    let mut reader = store.log("t", 0).unwrap().reader(OffsetSpec::Offset(Offset(10))).unwrap();
+    let batch = reader.next_batch().unwrap().unwrap();
+    assert!(batch.base_offset() == 20 && batch.records().map_or(true, |mut records| records.any(|it| it.is_err())));
+    drop((batch, reader, store));
+    assert_eq!(lost_by_fsck(dir.path()), [(20, 23)]);
+    assert_eq!(repaired(dir.path()).offsets(), [0, 1, 2, 7, 8, 9]);
 }
 
 /// The last batch of a log that was written here, closed cleanly or not: it ends where the checkpoint says, and begins

@@ -204,6 +204,38 @@ fn a_batch_that_is_passed_over_counts_with_what_bears_it_out() {
     }
 }
 
+/// The first batch of a file says another offset than the file's name. What lies before the log counts for no command,
+/// what reaches into the offsets that are missing counts once, and a batch of other bytes is no copy of the one whose
+/// offset it says: `fsck` called it one, and readers a loss.
+#[test]
+fn a_first_batch_that_says_another_offset_is_lost_once_to_all() {
+    type Case<'a> = (&'a [(i64, &'a [i64])], usize, i64, (i64, i64));
+    let cases: [Case<'_>; 5] = [
+        (&[(100, &[100, 108])], 0, 97, (100, 108)),
+        (&[(100, &[100, 108])], 0, 99, (100, 108)),
+        (&[(0, &[0]), (24, &[24, 27])], 1, 23, (24, 27)),
+        (&[(0, &[0, 3]), (6, &[6]), (9, &[9])], 1, 0, (6, 9)),
+        (&[(100, &[100]), (157, &[157, 168])], 1, 0, (157, 168)),
+    ];
+    for (files, changed, claimed, expected) in cases {
+        let dir = TempDir::new();
+        for (base, order) in files {
+            put(dir.path(), *base, order);
+        }
+        let path = dir.path().join(format!("t-0/{:020}.log", files[changed].0));
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[..8].copy_from_slice(&claimed.to_be_bytes());
+        fs::write(&path, bytes).unwrap();
+        let what = format!("{claimed} in {files:?}");
+        let (offsets, by_reader) = read(dir.path(), OffsetSpec::Earliest);
+        assert!(offsets.iter().all(|at| !(expected.0..expected.1).contains(at)), "{what}: {offsets:?}");
+        let ranges: Vec<_> = by_reader.iter().map(|(first, next, _)| (*first, *next)).collect();
+        let report = inspect::check(&storage(dir.path()), &Selection::all(), &mut |_| ControlFlow::Continue(()));
+        let by_fsck: Vec<_> = lost(&report.unwrap().findings).iter().map(|it| (it.0, it.1)).collect();
+        assert_eq!((&ranges[..], by_fsck), (&[expected][..], vec![expected]), "{what}");
+    }
+}
+
 /// A last batch that holds, at an offset that none can have behind the one before: its records were there, and no
 /// reader comes to them. An open said nothing, and `fsck` and the readers did not say how many.
 #[test]
