@@ -336,10 +336,9 @@ fn compare(seed: u64, origin: &'static str, what: &str, files: &Files, found: &m
     let mut seen_before = Vec::new();
     for log in &report.logs {
         let mut seen = read_attached(&storage, &log.name);
-        // What stands out of order behind the end no reader meets: the commands that print records ask for it.
+        // What stands behind the end no reader meets: the commands that print records ask for it.
         let hidden = inspect::check_hidden(&shared(&storage), &log.name).unwrap();
-        let out_of_order = hidden.iter().filter(|finding| finding.text.contains("out of order"));
-        seen.lost = merged(seen.lost.into_iter().chain(out_of_order.filter_map(|finding| finding.lost)));
+        seen.lost = merged(seen.lost.into_iter().chain(lost_in(&hidden, &log.name)));
         let lost = lost_in(&report.findings, &log.name);
         let is_damage = log.worst == Some(Severity::Lost);
         if seen.failure.is_some() || lost != seen.lost || is_damage == seen.lost.is_empty() {
@@ -365,8 +364,7 @@ fn compare(seed: u64, origin: &'static str, what: &str, files: &Files, found: &m
         }
         let target = MemoryStorage::new();
         match inspect::export_partition(&shared(&storage), &log.name, &shared(&target), range, None, &mut go_on) {
-            // A batch of which only the base offset is wrong is lost to readers, and exported.
-            Ok(exported) if merged(lost_in(&exported.lost, &log.name).into_iter().chain(lost.clone())) == lost => {}
+            Ok(exported) if lost_in(&exported.lost, &log.name) == lost => {}
             Ok(exported) => {
                 note(EXPORT_FOR_BROKERS, format!("{:?} and {lost:?}", lost_in(&exported.lost, &log.name)));
             }

@@ -16,13 +16,13 @@
 //! The CRC covers neither the base offset nor the leader epoch, so those two are rules of their own. Below the
 //! recovery point no stale batch can stand: what was there was overwritten or cut before the point rose over it.
 
+use crate::candidate::{Candidate, Plausible, SegmentBytes, checksum, displaced_batch};
 use crate::error::DecodeError;
 use crate::leader_epoch::EpochTableView;
 use crate::limits::{BATCH_BYTES_MAX, HOLE_MAX, SEARCH_STRIDE_BYTES};
+use crate::out_of_order::is_out_of_order;
 use crate::record_batch::{HEADER_LEN, RecordBatch};
-use crate::resync::{
-    Candidate, Effort, Plausible, SegmentBytes, batch_at, checksum, displaced_batch, is_jump_believed,
-};
+use crate::resync::{Effort, batch_at, is_jump_believed};
 use crate::segment_scan::{ScanRules, ScanStep, epoch_of, follows, scan_step};
 use crate::units::{LeaderEpoch, NO_LEADER_EPOCH, Offset};
 
@@ -112,51 +112,60 @@ impl Continuation<'_> {
     /// Where offsets need only rise, two fields can say too much, and then hide what follows: a base offset, which no
     /// checksum covers, and the last offset of a batch that compaction has thinned out. So a batch that jumps, or that
     /// has fewer records than offsets, is compared with what stands behind it. One behind which nothing stands is held
-    /// to its end where that is known (`displaced`), and so is the last durable one of a log without holes.
+    /// to its end where that is known (`displaced`), and so are the last ones of a log without holes.
     pub fn judge_at(&self, bytes: &mut impl SegmentBytes, position: u64, effort: &mut Effort) -> Standing {
         if self.contiguous {
             return match self.judge_by_itself(bytes, position, effort) {
-                Standing::Damage(error) if position < self.durable_position => {
-                    self.displaced(bytes, position).unwrap_or(Standing::Damage(error))
-                }
+                Standing::Damage(error) => self.displaced(bytes, position, effort).unwrap_or(Standing::Damage(error)),
                 standing => standing,
             };
         }
         // What the batch says is not asked where it is known.
         let at_point = position < self.durable_position;
-        if let Some(standing) = at_point.then(|| self.displaced(bytes, position)).flatten() {
+        if let Some(standing) = at_point.then(|| self.displaced(bytes, position, effort)).flatten() {
             return standing;
         }
         match self.judge_by_itself(bytes, position, effort) {
-            Standing::Damage(error) if !at_point => self.displaced(bytes, position).unwrap_or(Standing::Damage(error)),
+            Standing::Damage(error) if !at_point => {
+                self.displaced(bytes, position, effort).unwrap_or(Standing::Damage(error))
+            }
             standing => standing,
         }
     }
 
     /// The batch at `position`, where all but its base offset holds, and its end is known to be another one than it
-    /// says: at the place of the recovery point stands that point's offset; and behind the last batch of a log that no
-    /// checkpoint knows, an end that a file next to the segment names is believed where no offset is missing before it.
+    /// says: at the place of the recovery point stands that point's offset. The last batch of a sealed segment, or of a
+    /// log that no checkpoint knows, ends where the next segment begins if there are no holes, and else with an end
+    /// that a file next to the segment names, where no offset is missing before it. A batch that stands out of order is
+    /// none of these, and above the recovery point of a log that was written here it may be of another history.
     #[cold]
-    fn displaced(&self, bytes: &mut impl SegmentBytes, position: u64) -> Option<Standing> {
+    fn displaced(&self, bytes: &mut impl SegmentBytes, position: u64, effort: &mut Effort) -> Option<Standing> {
         let header = bytes.at(position, HEADER_LEN);
         let (claimed, epoch) = RecordBatch::peek_place(header)?;
         let end = position + RecordBatch::peek_size(header).ok()? as u64;
         let is_at_point = end == self.durable_position;
-        let may_be_named =
-            !self.contiguous && self.durable_below == 0 && self.offset_end == Offset::MAX && end == bytes.end();
-        if !is_at_point && !may_be_named {
+        let is_sealed = self.offset_end != Offset::MAX;
+        let may_be_named = is_sealed || !self.contiguous && self.durable_below == 0;
+        let is_known = is_at_point || may_be_named && end == bytes.end();
+        if !is_known {
             return None;
         }
         let mut batch = displaced_batch(bytes, position, self.next_offset)?;
         if is_at_point {
             batch.base_offset += self.durable_below - batch.next_offset;
             batch.next_offset = self.durable_below;
-        } else if !bytes.names_end(batch.next_offset, true) {
+        } else if self.contiguous {
+            let may_be_stale = self.durable_below > 0 && batch.next_offset > self.durable_below;
+            if batch.next_offset != self.offset_end || may_be_stale {
+                return None;
+            }
+        } else if !bytes.names_end(batch.next_offset, !is_sealed) {
             return None;
         }
         let is_due =
             if self.contiguous { batch.base_offset == self.next_offset } else { batch.base_offset >= self.next_offset };
-        let is_displaced = is_due && batch.base_offset != claimed;
+        let is_displaced =
+            is_due && batch.base_offset != claimed && !is_out_of_order(bytes, &batch, &mut effort.corroboration);
         is_displaced.then_some(Standing::Batch { batch, epoch, right_epoch: None, is_displaced })
     }
 
@@ -435,6 +444,32 @@ mod tests {
             damaged.judge_at(&mut &bytes[..], 0, &mut Effort::for_segment(end)),
             Standing::Damage(DecodeError::BadCrc { .. })
         ));
+    }
+
+    /// The same where the next segment begins with the offset behind it, and nothing else stands behind it in its own.
+    #[test]
+    fn the_last_batch_of_a_sealed_segment_without_holes_is_held_to_the_next_ones_start() {
+        let mut bytes = batch_of(Offset(30), 3);
+        let end = bytes.len() as u64;
+        let sealed =
+            Continuation { durable_below: Offset(60), offset_end: Offset(33), epochs: None, ..due(Offset(30)) };
+        for claimed in [27, 29, 31, 33, 1 << 41, -1, i64::MIN, i64::MAX] {
+            bytes[..8].copy_from_slice(&claimed.to_be_bytes());
+            let standing = |due: Continuation<'_>, bytes: &[u8]| match due.judge_at(
+                &mut &bytes[..],
+                0,
+                &mut Effort::for_segment(end),
+            ) {
+                Standing::Batch { batch, is_displaced, .. } => Some((batch.base_offset.0, is_displaced)),
+                _ => None,
+            };
+            assert_eq!(standing(sealed, &bytes), Some((30, true)), "{claimed}");
+            assert_eq!(standing(Continuation { offset_end: Offset(34), ..sealed }, &bytes), None, "{claimed}");
+            assert_eq!(standing(Continuation { durable_below: Offset(32), ..sealed }, &bytes), None, "{claimed}");
+            assert!(standing(Continuation { durable_below: Offset(0), ..sealed }, &bytes).is_some(), "{claimed}");
+            assert_eq!(standing(Continuation { offset_end: Offset::MAX, ..sealed }, &bytes), None, "{claimed}");
+            assert_eq!(standing(sealed, &[&bytes[..], &batch_of(Offset(33), 1)].concat()), None, "{claimed}");
+        }
     }
 
     #[test]

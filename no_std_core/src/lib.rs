@@ -48,6 +48,7 @@ extern crate alloc;
 #[cfg(any(feature = "std", test))]
 extern crate std;
 
+mod candidate;
 mod compression;
 pub mod config;
 mod continuation;
@@ -58,6 +59,7 @@ pub mod limits;
 mod log_id;
 mod offset_index;
 mod old_message;
+mod out_of_order;
 mod partitioner;
 mod record;
 mod record_batch;
@@ -72,6 +74,7 @@ mod torn;
 mod units;
 pub mod varint;
 
+pub use candidate::{Candidate, Plausible, Resync, SegmentBytes, checksum, displaced_batch};
 pub use compression::{CompressionType, ParseCompressionTypeError};
 pub use config::{ConfigError, LogConfig, StoreConfig};
 pub use continuation::{Continuation, Judgement, Standing};
@@ -85,6 +88,7 @@ pub use leader_epoch::{EpochLearner, EpochTable};
 pub use log_id::LogId;
 pub use offset_index::{OFFSET_INDEX_ENTRY_LEN, OffsetIndex, OffsetIndexEntry};
 pub use old_message::OldMessage;
+pub use out_of_order::is_out_of_order;
 pub use partitioner::partition_for_key;
 pub use record::{Header, Headers, RECORD_LEN_MIN, Record};
 pub use record_batch::{
@@ -92,9 +96,7 @@ pub use record_batch::{
     TimestampType, empty_batch, restamped_crc, stamp_base, stamp_compressed, stamp_max_timestamp,
 };
 pub use record_batch_builder::{BATCH_SIZE_MAX, RecordBatchBuilder, encode_one};
-pub use resync::{
-    Candidate, Effort, Plausible, Resync, SegmentBytes, batch_at, checksum, displaced_batch, find_batch, resync,
-};
+pub use resync::{Effort, batch_at, find_batch, resync};
 pub use retention::{Expired, RetentionParams, RetentionReason, SealedSegment, is_dated};
 pub use roll::{RollParams, RollReason};
 pub use segment_indexer::SegmentIndexer;

@@ -147,6 +147,13 @@ impl<'a> RecordBatch<'a> {
         Some(header.record_count.get())
     }
 
+    /// The greatest timestamp that the batch at the start of `bytes` says, unchecked. `None` where the header is not
+    /// all there.
+    pub fn peek_max_timestamp(bytes: &[u8]) -> Option<TimestampMs> {
+        let (header, _) = RecordBatchHeader::ref_from_prefix(bytes).ok()?;
+        Some(TimestampMs(header.max_timestamp.get()))
+    }
+
     /// The size in bytes of the batch at the start of `bytes`, from its first twelve bytes alone (of
     /// seventeen, the magic is checked as well), so that a caller knows how much to read.
     ///

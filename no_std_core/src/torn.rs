@@ -15,9 +15,9 @@
 
 use zerocopy::FromBytes;
 
+use crate::candidate::{Candidate, SegmentBytes, checksum, displaced_batch, plausible_candidate};
 use crate::continuation::Continuation;
 use crate::record_batch::{HEADER_LEN, RecordBatchHeader};
-use crate::resync::{Candidate, SegmentBytes, checksum, displaced_batch, plausible_candidate};
 use crate::units::{LeaderEpoch, Offset};
 
 /// So many zeros at its end may be a batch's own.

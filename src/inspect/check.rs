@@ -615,6 +615,11 @@ impl LogCheck<'_, '_> {
                 Some(text) => self.lose(path, Some(position), Offset(0), Offset(0), text),
                 None => found.into_iter().for_each(|(first, next)| {
                     take_out(&mut left, (first, next));
+                    // As to readers: nothing is asked for that lies before the log.
+                    let first = first.max(self.log.log_start_offset);
+                    if first >= next {
+                        return;
+                    }
                     let (path, lost) = (path.clone(), (first, next));
                     self.plan.passed_over.push(LostBatches { path: path.clone(), lost, is_behind_end });
                     self.lose(path, Some(position), first, next, format!("{text}; {PASSED_OVER}"));

@@ -16,7 +16,7 @@ use super::export_report::{ExportRange, ExportReport};
 use super::facts::{Listing, LogFacts};
 use super::log_check::PassedOver;
 use super::pause;
-use super::report::{Finding, PASSED_OVER, Progress, Severity, behind_damage, undecodable};
+use super::report::{Finding, PASSED_OVER, Progress, Severity, WRONG_BASE, behind_damage, undecodable};
 use super::segment_check::{behind_old_messages, ends_log, is_old_format};
 use super::shared::SharedStorage;
 use crate::error::{DamageKind, Error, Result};
@@ -396,7 +396,7 @@ impl<'a> Part<'a> {
             target: &**self.target,
             facts: &facts,
             part: &self.begun_as,
-            range: ExportRange { from: range.from.max(facts.log_start()), ..range },
+            range: ExportRange { from: range.from.max(facts.log_start()).max(listing.segments[0].0), ..range },
             progress,
             bytes_done: 0,
             bytes_reported: 0,
@@ -582,7 +582,7 @@ impl Exporter<'_> {
         // Of a first segment without a batch everything is missing up to the next one.
         let reached = *self.reached.get_or_insert(base.max(self.facts.log_start()));
         if upper.is_none() && reached < point {
-            let text = format!("the segment ends before offset {reached}, and everything below {point} was durable");
+            let text = DamageKind::LogEndsEarly { recovery_point: point }.to_string();
             self.lose(path, len, reached, point, text);
         }
         Ok(true)
@@ -610,10 +610,15 @@ impl Exporter<'_> {
     ) -> Result<()> {
         let Damage { position, first_offset, .. } = *damage;
         if let Some(right) = damage.wrong_base {
+            let next = walker.expected();
+            self.reached = Some(next);
+            if !damage.is_read {
+                self.lose(path, position, first_offset, next, format!("{}; {WRONG_BASE}", damage.cause));
+                return Ok(());
+            }
             let size = (right.end - right.position) as usize;
             let mut bytes = walker.bytes(position, size)[..size].to_vec();
             bytes[..8].copy_from_slice(&right.base_offset.0.to_be_bytes());
-            self.reached = Some(walker.expected());
             if let Ok(batch) = RecordBatch::parse(&bytes) {
                 return self.batch(path, position, base, &batch, (right.base_offset, right.next_offset));
             }
@@ -627,7 +632,7 @@ impl Exporter<'_> {
         let passed = if self.facts.contiguous() {
             Vec::new()
         } else {
-            walker.sound_between(position, damage.resumes_at.unwrap_or(walker.end()))
+            walker.sound_between(position, damage.resumes_at.unwrap_or(walker.end()), first_offset)
         };
         if !passed.is_empty() {
             let text = format!("{}{}; {PASSED_OVER}", damage.cause, behind_damage(None, damage.resumes_at));

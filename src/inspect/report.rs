@@ -123,6 +123,9 @@ impl fmt::Display for Finding {
 pub(super) const PASSED_OVER: &str = "the batches of these offsets are valid and out of order, and are passed over: \
                                       their offsets stand nowhere else";
 
+/// Of a batch that no reader reads where repair will put it.
+pub(super) const WRONG_BASE: &str = "the batch holds but for its base offset: repair puts it right";
+
 /// What is wrong with the batch of the offsets `first..next`, whose CRC holds.
 pub(super) fn undecodable(first: Offset, next: Offset, fault: &dyn fmt::Display) -> String {
     let last = next.saturating_sub(1);

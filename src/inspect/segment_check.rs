@@ -13,9 +13,9 @@ use super::indexes::IndexCheck;
 use super::log_check::{LogCheck, PassedOver};
 use super::pause;
 use super::plan::SegmentPlan;
-use super::report::{Severity, behind_damage, not_looked_at, undecodable};
+use super::report::{Severity, WRONG_BASE, behind_damage, not_looked_at, undecodable};
 use crate::codec::CodecError;
-use crate::error::Result;
+use crate::error::{DamageKind, Result};
 use crate::log::offsets_in_words;
 use crate::segment::decompressor::{Decompressor, RecordsFault};
 use crate::segment::passed_over::OffsetRange;
@@ -333,11 +333,14 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         if let Some(right) = damage.wrong_base {
             let next = self.walker.expected();
             if damage.is_read {
-                text.push_str("; where it ends says so: it is read as that, and the next open puts it right");
+                // An open looks at no segment before the one of the recovery point.
+                let is_looked_at = is_last || point.is_none();
+                let by = if is_looked_at { "the next open" } else { "repair" };
+                let _ = write!(text, "; where it ends says so: it is read as that, and {by} puts it right");
                 self.add(Severity::Heals, position, text);
                 self.count_displaced(&right);
             } else {
-                text.push_str("; the batch holds but for its base offset: repair puts it right");
+                let _ = write!(text, "; {WRONG_BASE}");
                 self.log.lose(self.path.to_owned(), Some(position), first_offset, next, text);
                 self.indexes.skip_to(right.end, next);
             }
@@ -352,7 +355,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         let behind = self.upper.or(point).unwrap_or(first_offset);
         let next = damage.next_offset.unwrap_or(behind).min(bound);
         text.push_str(&behind_damage(None, damage.resumes_at));
-        let passed = self.passed_over(position, damage.resumes_at);
+        let passed = self.passed_over(damage, damage.resumes_at);
         let is_all = first_offset >= next && !passed.is_empty();
         let otherwise = is_all.then(|| text.clone());
         self.pass_over(position, passed, (first_offset, next), text.clone(), otherwise);
@@ -375,13 +378,14 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         Flow::Continue
     }
 
-    /// The offsets of the batches that hold from `position` up to where the log goes on, at `resumes_at`. In a log
+    /// The offsets of the batches that hold in the damage, up to where the log goes on, at `resumes_at`. In a log
     /// without holes what is not read of them is missing, and reported as that.
-    fn passed_over(&mut self, position: u64, resumes_at: Option<u64>) -> Vec<OffsetRange> {
+    fn passed_over(&mut self, damage: &Damage, resumes_at: Option<u64>) -> Vec<OffsetRange> {
         if self.log.facts.contiguous() {
             return Vec::new();
         }
-        self.walker.sound_between(position, resumes_at.unwrap_or(self.walker.end()))
+        let behind = resumes_at.unwrap_or(self.walker.end());
+        self.walker.sound_between(damage.position, behind, damage.first_offset)
     }
 
     fn pass_over(
@@ -407,7 +411,15 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         let Ok(batch) = RecordBatch::parse(&bytes) else { return };
         self.log.log.batches += 1;
         if !batch.is_control() {
-            let count = self.log.decompressor.check(&batch).map_or(0, |(count, _)| count);
+            let checked = self.log.decompressor.check(&batch);
+            if let Err(fault) = &checked {
+                if fault.is_damage() {
+                    let (first, next) = (right.base_offset, right.next_offset);
+                    let text = undecodable(first, next, fault);
+                    self.log.lose(self.path.to_owned(), Some(right.position), first, next, text);
+                }
+            }
+            let count = checked.map_or(0, |(count, _)| count);
             let from = self.reached.max(self.log.facts.log_start());
             self.log.log.records += count - records_elsewhere(from, right.next_offset, &batch, self.log.decompressor);
         }
@@ -435,10 +447,13 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
         let behind = valid_behind(&mut self.walker, damage, facts.epochs.view());
         if let Cause::Decode(error @ DecodeError::BadOffset { .. }) = &damage.cause {
             let is_known_here = in_this_boot || facts.saved.is_none();
-            if is_known_here && self.walker.holds_but_for_its_offsets(position) {
+            let offsets = if is_known_here { self.walker.offsets_of_displaced(position) } else { None };
+            if let Some(offsets) = offsets {
                 // No crash leaves a batch that holds: what is in it was written, and cannot be read.
                 let text = format!("the CRC holds, and no record can be read: {error}; the log ends before it");
-                self.log.add(Severity::Lost, self.path.to_owned(), Some(position), None, text);
+                let lost = (first_offset, first_offset.saturating_add(offsets));
+                let lost = Some(lost).filter(|(first, next)| first < next);
+                self.log.add(Severity::Lost, self.path.to_owned(), Some(position), lost, text);
                 return Flow::EndOfLog;
             }
         }
@@ -449,7 +464,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
             "; the log ends at offset {first_offset}, and the next open keeps the {bytes} bytes behind aside"
         );
         let Some(behind) = behind else {
-            let passed = if is_known { Vec::new() } else { self.passed_over(position, None) };
+            let passed = if is_known { Vec::new() } else { self.passed_over(damage, None) };
             if !passed.is_empty() {
                 self.pass_over(position, passed, (first_offset, first_offset), text.clone(), Some(text));
                 self.log.passed.iter_mut().for_each(|passed| passed.is_behind_end |= passed.position == position);
@@ -529,7 +544,7 @@ impl<'s, 'a, 'p> SegmentCheck<'s, 'a, 'p> {
                     }
                 }
                 None if end < next => {
-                    let text = format!("the segment ends before offset {end}, and everything below {next} was durable");
+                    let text = DamageKind::LogEndsEarly { recovery_point: next }.to_string();
                     self.log.lose(path, position, end, next, text);
                     (self.plan.rewrite, self.plan.fill_to) = (true, Some(next));
                 }

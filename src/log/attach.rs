@@ -658,10 +658,10 @@ impl LogShared {
     }
 }
 
-/// Whether the end of what stands at the attachment's place may be known: below the place of the recovery point, and in
-/// a log that no checkpoint knows.
+/// Whether the end of what stands at the attachment's place may be known: below the place of the recovery point, in a
+/// sealed segment, and in a log that no checkpoint knows.
 fn may_be_displaced(at: &Attachment, due: &Continuation<'_>) -> bool {
-    u64::from(at.position) < due.durable_position || at.id.is_none()
+    u64::from(at.position) < due.durable_position || due.offset_end != Offset::MAX || at.id.is_none()
 }
 
 /// Judges the batch at `position` of the attachment's segment by what stands behind it in the file.

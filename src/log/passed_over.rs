@@ -31,7 +31,7 @@ impl LogShared {
             return Ok(Vec::new());
         }
         let mut window = Window::new(segment.file()?.clone(), u64::from(segment.len()?));
-        let ranges = sound_between(&mut window, (u64::from(from), u64::from(to)));
+        let ranges = sound_between(&mut window, (u64::from(from), u64::from(to)), missing.0);
         if ranges.is_empty() {
             return Ok(ranges);
         }

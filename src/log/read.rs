@@ -598,18 +598,16 @@ impl Reader {
         Step::Batch(Batch::new(bytes, offsets, from..until, epoch, pool))
     }
 
-    /// The batch at the reader's place, where what is known of its end says other offsets than it does itself.
+    /// The batch at the reader's place, where what is known of its end says other offsets than it does itself. Only
+    /// where each batch before it was checked is it known where it begins.
     #[cold]
     fn displaced(&mut self, position: Position, len: Position) -> Result<Option<Step>> {
         let place = self.place.as_ref().expect("in a segment");
+        if matches!(place.reached, Reached::Jumped | Reached::Hopped(_)) {
+            return Ok(None);
+        }
         let (segment, Some(expected)) = (Arc::clone(&place.segment), place.expected) else { return Ok(None) };
-        let bounds = (segment.base_offset, self.log.base_after(segment.base_offset));
-        let due = Continuation {
-            check_crc: true,
-            durable_below: self.log.recovery_point.load(Ordering::Acquire),
-            durable_position: self.log.durable_position(segment.base_offset),
-            ..Reader::due(&self.log, self.contiguous, bounds, expected)
-        };
+        let due = self.due_in_full(&segment, expected);
         let mut lent = Lent { cursor: &mut self.cursor, segment: &segment, end: len };
         let found = due.judge_at(&mut lent, u64::from(position), &mut Effort::for_segment(u64::from(len)));
         let Standing::Batch { batch, epoch, is_displaced: true, .. } = found else { return Ok(None) };
@@ -635,6 +633,18 @@ impl Reader {
             epochs: None,
             epoch_before: None,
             check_crc: false,
+        }
+    }
+
+    /// The same with all that is known, the checksum included, where something is odd.
+    #[cold]
+    fn due_in_full(&self, segment: &Segment, next_offset: Offset) -> Continuation<'static> {
+        let bounds = (segment.base_offset, self.log.base_after(segment.base_offset));
+        Continuation {
+            check_crc: true,
+            durable_below: self.log.recovery_point.load(Ordering::Acquire),
+            durable_position: self.log.durable_position(segment.base_offset),
+            ..Reader::due(&self.log, self.contiguous, bounds, next_offset)
         }
     }
 
@@ -682,8 +692,7 @@ impl Reader {
 
     /// What stands at `position` of `segment`, every checksum computed, where `expected` is due.
     fn standing_at(&mut self, segment: &Segment, position: Position, end: Position, expected: Offset) -> Standing {
-        let bounds = (segment.base_offset, self.log.base_after(segment.base_offset));
-        let due = Continuation { check_crc: true, ..Reader::due(&self.log, self.contiguous, bounds, expected) };
+        let due = self.due_in_full(segment, expected);
         let mut bytes = Lent { cursor: &mut self.cursor, segment, end };
         due.judge_at(&mut bytes, u64::from(position), &mut Effort::for_segment(u64::from(end)))
     }

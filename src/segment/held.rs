@@ -77,23 +77,29 @@ pub(crate) fn lost_everywhere<'s>(
 }
 
 /// What of `ranges` no reader gives out of the files: `files` are all that the log holds, each with what its batches
-/// are held to.
+/// are held to. What is missing between their end and the recovery point is left out: it is reported as that.
 pub(crate) fn held_nowhere(
     storage: &dyn Storage,
     files: impl Iterator<Item = (String, WalkRules)>,
     ranges: Vec<OffsetRange>,
 ) -> Vec<OffsetRange> {
     let mut left = joined(ranges);
+    let (mut reached, mut durable_below) = (Offset(0), Offset(0));
     for (path, rules) in files {
+        durable_below = rules.durable_below;
         let Ok(mut walker) = Walker::open(storage, &path, rules) else { continue };
         while !left.is_empty() {
             match walker.next() {
-                Step::Batch { .. } if walker.batch().record_count() > 0 => {
-                    take_out(&mut left, (walker.batch().base_offset(), walker.next_offset()));
+                Step::Batch { .. } => {
+                    let (first, next) = (walker.batch().base_offset(), walker.next_offset());
+                    reached = reached.max(next);
+                    if walker.batch().record_count() > 0 {
+                        take_out(&mut left, (first, next));
+                    }
                 }
-                Step::Batch { .. } => {}
                 Step::Damage(damage) => {
                     if let Some(batch) = damage.wrong_base.filter(|_| damage.is_read) {
+                        reached = reached.max(batch.next_offset);
                         take_out(&mut left, (batch.base_offset, batch.next_offset));
                     }
                 }
@@ -101,6 +107,7 @@ pub(crate) fn held_nowhere(
             }
         }
     }
+    take_out(&mut left, (reached, durable_below));
     left
 }
 

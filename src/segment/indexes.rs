@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use edgelog_core::{
-    Continuation, Effort, NO_TIMESTAMP, OFFSET_INDEX_ENTRY_LEN, Offset, OffsetIndex, OffsetIndexEntry, Position,
-    SegmentIndexer, Standing, TIME_INDEX_ENTRY_LEN, TimeIndex, TimeIndexEntry, TimestampMs,
+    Continuation, Effort, HEADER_LEN, NO_TIMESTAMP, OFFSET_INDEX_ENTRY_LEN, Offset, OffsetIndex, OffsetIndexEntry,
+    Position, RecordBatch, SegmentIndexer, Standing, TIME_INDEX_ENTRY_LEN, TimeIndex, TimeIndexEntry, TimestampMs,
 };
 
 use super::BufferPool;
@@ -398,8 +398,7 @@ impl Segment {
         while position < len {
             let mut bytes = Lent { cursor: &mut cursor, segment: self, end: len };
             let standing = due.judge_at(&mut bytes, u64::from(position), &mut effort);
-            // An end is known by what the batches say.
-            let Standing::Batch { batch, is_displaced: false, .. } = standing else {
+            let Standing::Batch { batch, is_displaced, .. } = standing else {
                 cursor.release();
                 if !check_crcs {
                     // A header that was believed may have led here.
@@ -409,13 +408,15 @@ impl Segment {
                 (position, due.next_offset) = (at, base_offset);
                 continue;
             };
-            let Ok(Ok(max_timestamp)) =
-                cursor.batch(self, position, len).map(|batch| batch.map(|batch| batch.max_timestamp()))
-            else {
-                break;
-            };
+            // By its header: what is read at another offset than it says may say one that none can have.
+            let header = cursor.bytes(self, position, len, HEADER_LEN).unwrap_or_default();
+            let Some(max_timestamp) = RecordBatch::peek_max_timestamp(header) else { break };
             newest = max_timestamp;
             built.on_batch(u64::from(position), batch.next_offset - 1, max_timestamp);
+            if is_displaced {
+                // The last one, by what an index says, which goes on saying it. An end is known by what batches say.
+                break;
+            }
             (position, due.next_offset) = (Position(batch.end as u32), batch.next_offset);
         }
         Ok((built, newest, (position, due.next_offset)))

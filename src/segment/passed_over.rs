@@ -5,7 +5,9 @@
 //! records out, and that is a loss like any other.
 
 use edgelog_core::limits::HOLE_MAX;
-use edgelog_core::{Effort, HEADER_LEN, Offset, Plausible, RecordBatch, Resync, find_batch};
+use edgelog_core::{
+    Candidate, Effort, HEADER_LEN, Offset, Plausible, RecordBatch, Resync, displaced_batch, find_batch,
+};
 
 use super::Window;
 
@@ -15,34 +17,59 @@ const RANGES_MAX: usize = 4096;
 /// Offsets from the first to behind the last.
 pub(crate) type OffsetRange = (Offset, Offset);
 
-/// The offsets of the batches with records that hold in the bytes `from..to`, in ascending order.
+/// The offsets of the batches with records that hold in the bytes `from..to`, in ascending order; `due` is the offset
+/// that was due there. One that says an offset which no reader believes has those that are due.
 ///
 /// Of any epoch: below the recovery point no batch of a truncated history can stand.
-pub(crate) fn sound_between(window: &mut Window, (from, to): (u64, u64)) -> Vec<OffsetRange> {
-    let any = Plausible {
-        offset_min: Plausible::ANY_OFFSET,
-        offset_end: Offset::MAX,
-        durable_below: Offset(0),
-        durable_position: 0,
-        contiguous: false,
-        epochs: None,
-    };
+pub(crate) fn sound_between(window: &mut Window, (from, to): (u64, u64), due: Offset) -> Vec<OffsetRange> {
     let mut effort = Effort::for_segment(window.end());
-    let (mut at, mut found) = (from, Vec::new());
+    let (mut at, mut due, mut found) = (from, due, Vec::new());
     while at < to && found.len() < RANGES_MAX {
-        let Resync::Found(batch) = find_batch(window, at, &any, &mut effort.search) else { break };
-        let header = window.at(batch.position, HEADER_LEN);
-        let has_records = RecordBatch::peek_count(header).is_some_and(|count| count > 0);
+        let batch = match unplaced(window, at, due) {
+            Some(batch) => {
+                due = batch.next_offset;
+                batch
+            }
+            None => match find_batch(window, at, &Plausible::ANY, &mut effort.search) {
+                Resync::Found(batch) => batch,
+                _ => break,
+            },
+        };
         if batch.end > to {
             at = batch.position + 1;
             continue;
         }
         at = batch.end;
-        if has_records {
-            found.push((batch.base_offset, batch.next_offset));
+        let header = window.at(batch.position, HEADER_LEN);
+        if let Some(count) = RecordBatch::peek_count(header).filter(|&count| count > 0) {
+            found.push((batch, batch.base_offset.saturating_add(i64::from(count))));
         }
     }
-    joined(found)
+    let behind = RecordBatch::peek_place(window.at(to, HEADER_LEN)).map(|(base_offset, _)| base_offset);
+    let follows = found.iter().skip(1).map(|(next, _)| Some(next.base_offset)).chain([behind]);
+    joined(
+        found
+            .iter()
+            .zip(follows)
+            .map(|((batch, least), next)| (batch.base_offset, reach(batch, *least, next)))
+            .collect(),
+    )
+}
+
+/// A batch at `position` that holds and says an offset that no batch there can have: as the one of the offset `due`.
+fn unplaced(window: &mut Window, position: u64, due: Offset) -> Option<Candidate> {
+    let (claimed, _) = RecordBatch::peek_place(window.at(position, HEADER_LEN))?;
+    let is_believable = claimed >= 0 && claimed.saturating_since(due) <= HOLE_MAX;
+    if is_believable { None } else { displaced_batch(window, position, due) }
+}
+
+/// The offset behind a batch whose records take the offsets up to `least` at least. One that compaction has thinned out
+/// says more, up to where the batch behind it begins at `next`; what nothing bears out is not counted.
+fn reach(batch: &Candidate, least: Offset, next: Option<Offset>) -> Offset {
+    match next.filter(|&next| next >= least) {
+        Some(next) => batch.next_offset.min(next),
+        None => batch.next_offset.min(least),
+    }
 }
 
 /// The ranges in ascending order, those that touch as one.
@@ -88,7 +115,7 @@ pub(crate) fn common(left: &[OffsetRange], right: &[OffsetRange]) -> Vec<OffsetR
 /// the log, are these.
 pub(crate) fn lost_of(
     ranges: &[OffsetRange],
-    left: Vec<OffsetRange>,
+    mut left: Vec<OffsetRange>,
     (first, next): OffsetRange,
     end: Offset,
 ) -> Vec<OffsetRange> {
@@ -98,8 +125,18 @@ pub(crate) fn lost_of(
     }
     let missing = next.saturating_since(first).max(0);
     let offsets = ranges.iter().fold(0_i64, |sum, (first, next)| sum.saturating_add(*next - *first));
-    let have_a_place = left == ranges && ranges.last().is_some_and(|(_, next)| *next <= end);
-    if offsets > missing || have_a_place { left } else { Vec::new() }
+    if offsets <= missing {
+        // One that reaches into what is missing has no place of its own.
+        let is_apart = |range: &OffsetRange| range.1 <= first || range.0 >= next;
+        let apart: Vec<OffsetRange> = ranges.iter().copied().filter(is_apart).collect();
+        left = common(&left, &apart);
+        if left != apart || apart.last().is_none_or(|(_, next)| *next > end) {
+            return Vec::new();
+        }
+    }
+    // Those that are missing are lost already.
+    take_out(&mut left, (first, next));
+    left
 }
 
 #[cfg(test)]
@@ -114,6 +151,19 @@ mod tests {
     fn ranges_that_touch_are_one() {
         let all = ranges(&[(27, 37), (17, 27), (3, 3), (40, 50), (41, 44)]);
         assert_eq!(joined(all), ranges(&[(17, 37), (40, 50)]));
+    }
+
+    #[test]
+    fn a_thinned_batch_reaches_as_far_as_the_next_one_bears_it_out() {
+        let reach = |claimed: i64, next: Option<i64>| {
+            let (base_offset, next_offset) = (Offset(10), Offset(claimed));
+            let batch = Candidate { position: 0, end: 100, base_offset, next_offset };
+            super::reach(&batch, Offset(13), next.map(Offset)).0
+        };
+        assert_eq!([reach(13, None), reach(13, Some(13)), reach(13, Some(5))], [13; 3], "as many records as offsets");
+        assert_eq!([reach(20, Some(20)), reach(20, Some(900))], [20; 2], "what follows bears it out");
+        assert_eq!([reach(20, Some(15)), reach(1 << 31, Some(15))], [15; 2], "what follows begins before");
+        assert_eq!([reach(1 << 31, None), reach(1 << 31, Some(12))], [13; 2], "its records alone");
     }
 
     /// Against the obvious: each offset by itself.
@@ -145,6 +195,8 @@ mod tests {
         assert_eq!(lost(&[(17, 20)], &[(17, 20)], (30, 40)), 1, "it has a place of its own");
         assert_eq!(lost(&[(17, 20)], &[(17, 19)], (30, 40)), 0, "which it does not fit into");
         assert_eq!(lost(&[(17, 20)], &[], (0, 0)), 0, "a copy");
+        assert_eq!(lost(&[(29, 38)], &[(29, 38)], (30, 40)), 0, "it reaches into what is missing");
+        assert_eq!(lost(&[(17, 20), (29, 32)], &[(17, 20), (29, 32)], (30, 40)), 1, "the other one does not");
         assert_eq!(lost(&[], &[], (9, 3)), 0);
         let far = HOLE_MAX + 51;
         assert_eq!(lost(&[(far, far + 3)], &[(far, far + 3)], (9, 9)), 0, "no hole is so wide");

@@ -105,7 +105,7 @@ impl Rewriter<'_> {
                     self.reached = next;
                 }
                 Step::Damage(damage) => {
-                    if !self.on_damage(&damage)? {
+                    if !self.on_damage(&damage, decompressor)? {
                         break;
                     }
                 }
@@ -122,11 +122,22 @@ impl Rewriter<'_> {
     }
 
     /// `false` where nothing good follows in this segment.
-    fn on_damage(&mut self, damage: &Damage) -> Result<bool> {
+    fn on_damage(&mut self, damage: &Damage, decompressor: &mut Decompressor) -> Result<bool> {
         let Damage { position, first_offset, .. } = *damage;
         if let Some(batch) = damage.wrong_base {
             let size = (batch.end - batch.position) as usize;
             let bytes = self.walker.bytes(position, size)[..size].to_vec();
+            let mut is_readable = |bytes: &[u8]| {
+                let mut bytes = bytes.to_vec();
+                bytes[..8].copy_from_slice(&batch.base_offset.0.to_be_bytes());
+                RecordBatch::parse(&bytes)
+                    .is_ok_and(|batch| !decompressor.check(&batch).is_err_and(|it| it.is_damage()))
+            };
+            if !is_readable(&bytes) {
+                self.cut(position, batch.end)?;
+                self.gap(batch.base_offset, batch.next_offset)?;
+                return Ok(true);
+            }
             let known = self.of.epochs.epoch_for(batch.base_offset);
             let own = RecordBatch::peek_place(&bytes).map_or(NO_LEADER_EPOCH, |(_, epoch)| epoch);
             self.out.write_stamped(&bytes, batch.base_offset, known.unwrap_or(own))?;

@@ -190,7 +190,10 @@ pub(crate) fn misnamed(
             let goes_on = second.is_some_and(|second| {
                 second == next_offset || second > next_offset && !contiguous && (second < name || may_have_holes)
             });
-            if !((goes_on || reached == base) && (base < name || is_reached())) {
+            // Of a file whose second batch is where the name says, the first one's base offset is what is wrong.
+            let is_named_right = base < name && second.is_some_and(|second| second >= name);
+            let follows = goes_on || reached == base && !is_named_right;
+            if !(follows && (base < name || is_reached())) {
                 continue;
             }
         }
@@ -198,6 +201,10 @@ pub(crate) fn misnamed(
             found.push(Misnamed { name, base, is_copy: false });
             continue;
         };
+        if twin.is_none() && heads.iter().any(|other| other.name == rival && other.base == base) {
+            // Two batches say the same offset: one of them is damaged in that field, and no file is a copy.
+            continue;
+        }
         let (own, other) = (held(name), held(rival));
         let holds_more = holds_more_than(&own, &other);
         // A sealed segment never grows: a file that has all of it, and what it misses, is better than the original.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use edgelog_core::limits::READABLE_BYTES_MAX;
 use edgelog_core::{
     Candidate, Continuation, DecodeError, Effort, EpochTableView, HEADER_LEN, Judgement, LeaderEpoch, Offset,
-    Plausible, RecordBatch, Resync, Standing, batch_at, displaced_batch, resync, written_whole,
+    Plausible, RecordBatch, Resync, Standing, batch_at, displaced_batch, is_out_of_order, resync, written_whole,
 };
 
 use super::passed_over::{OffsetRange, sound_between};
@@ -390,7 +390,7 @@ impl Walker {
                 (Some(at), Some(base)) => at == behind && base == next,
                 _ => self.leads_on(next) && self.window.first_nonzero(behind).is_none(),
             };
-            if fits {
+            if fits && !is_out_of_order(&mut self.window, &batch, &mut self.effort.corroboration) {
                 damage.wrong_base = Some(batch);
                 next_offset = Some(next);
                 self.position = behind;
@@ -436,13 +436,13 @@ impl Walker {
     }
 
     /// The offsets of the batches with records that hold in the bytes `from..to`. See [`sound_between`].
-    pub(crate) fn sound_between(&mut self, from: u64, to: u64) -> Vec<OffsetRange> {
-        sound_between(&mut self.window, (from, to))
+    pub(crate) fn sound_between(&mut self, from: u64, to: u64, due: Offset) -> Vec<OffsetRange> {
+        sound_between(&mut self.window, (from, to), due)
     }
 
-    /// Whether a batch stands at `position` that holds in all but the offsets that it claims.
-    pub(crate) fn holds_but_for_its_offsets(&mut self, position: u64) -> bool {
-        displaced_batch(&mut self.window, position, Offset(0)).is_some()
+    /// How many offsets the batch at `position` has, where one holds in all but the offsets that it claims.
+    pub(crate) fn offsets_of_displaced(&mut self, position: u64) -> Option<i64> {
+        displaced_batch(&mut self.window, position, Offset(0)).map(|batch| batch.next_offset.0)
     }
 
     /// What a batch behind damage has to look like before its CRC is worth computing.

@@ -201,14 +201,21 @@ fn a_wrong_base_offset_is_lost_to_readers_and_reported_as_such() {
     let disk = closed_store(200);
     let path = &disk.logs()[1];
     let all = batches(&disk.read(path));
-    for at in [0, 3, all.len() - 1] {
+    for at in [0, 3, all.len() - 2, all.len() - 1] {
         let (position, base, next) = all[at];
         for byte in 0..8 {
             let damaged = disk.copy();
             damaged.flip(path, position + byte);
             let report = damaged.check();
-            assert_lost(&report, &[(base, next)]);
             assert!(report.findings[0].text.contains("repair puts it right"), "{report:#?}");
+            if at < all.len() - 1 {
+                assert_lost(&report, &[(base, next)]);
+                continue;
+            }
+            // Where the next segment begins says what the last one's is, and readers read it.
+            assert_worst(&report, Severity::Heals);
+            assert_eq!((report.findings.len(), report.findings[0].position), (1, Some(position as u64)), "{report:#?}");
+            assert_eq!(report.logs[0].records, 200);
         }
     }
 }

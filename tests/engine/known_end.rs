@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use edgelog::edgelog_core::{LeaderEpoch, RecordBatch, RecordBatchBuilder, TimestampMs, stamp_base};
+use edgelog::edgelog_core::{LeaderEpoch, RecordBatch, RecordBatchBuilder, TimestampMs, crc32c, stamp_base};
 use edgelog::inspect::{self, CheckReport, Selection, Severity};
 use edgelog::storage::{DirectoryStorage, DirectoryStorageOptions, Storage};
 use edgelog::{Log, NewRecord, NewTopic, Offset, OffsetSpec, Store};
@@ -186,6 +186,87 @@ fn the_last_batch_behind_damage_is_never_read_at_a_wrong_offset() {
     }
 }
 
+/// The last batch of a sealed segment begins where the one before it ends, and ends where the next segment begins.
+/// Readers called it lost until a repair.
+#[test]
+fn the_last_batch_of_a_sealed_segment_is_read_where_it_belongs() {
+    for claimed in [0, 12, 9, 11, 13, 15, 30, 1 << 41, -5, i64::MIN, i64::MAX] {
+        let dir = TempDir::new();
+        assert_eq!(own(dir.path()), [0, 15, 30, 45]);
+        let sound = attached(dir.path());
+        claim_of_last_batch(&segment(dir.path(), 0), claimed);
+        let case = format!("{claimed}");
+        assert_eq!(attached(dir.path()), sound, "{case}");
+        let store = Store::attach(dir.path()).unwrap();
+        let log = store.log("t", 0).unwrap();
+        for from in 0..51 {
+            let behind = read(&log, OffsetSpec::Offset(Offset(from)));
+            assert_eq!(behind.records, sound.records[from as usize..], "{case}, from {from}");
+        }
+        drop((log, store));
+        let worst = if claimed == 12 { None } else { Some(Severity::Heals) };
+        assert_eq!(check(dir.path()).worst.filter(|&worst| worst > Severity::Note), worst, "{case}");
+        assert!(inspect::check_ends(&storage(dir.path()), &Selection::all()).unwrap().is_empty(), "{case}");
+        assert_eq!(lost_to_the_open(dir.path()), [], "{case}");
+        assert_eq!(repaired(dir.path()), sound, "{case}");
+        assert_eq!(opened(dir.path()), sound, "{case}");
+    }
+}
+
+/// Of a copied log, an index next to a sealed segment says where its last batch ends. `fsck` said so, and readers
+/// called more lost than that.
+#[test]
+fn the_last_batch_of_a_sealed_segment_of_a_copied_log_is_read_where_its_index_says_that_it_ends() {
+    for claimed in [7, 8, 9, 1 << 33, i64::MIN] {
+        let dir = TempDir::new();
+        copied(dir.path(), &[0, 7]);
+        fs::write(segment(dir.path(), 20), batch(20)).unwrap();
+        fs::remove_file(dir.path().join("edgelog.checkpoint")).unwrap();
+        ticking().open(dir.path()).unwrap().close().unwrap();
+        let sound = attached(dir.path());
+        assert_eq!(sound.offsets(), [0, 1, 2, 7, 8, 9, 20, 21, 22]);
+        let bytes = fs::read(segment(dir.path(), 0)).unwrap();
+        // One that stands right behind the batch before.
+        fs::write(segment(dir.path(), 0), [&batch(0)[..], &batch(3)[..]].concat()).unwrap();
+        assert_eq!(bytes.len(), batch(0).len() + batch(7).len());
+        let entry = [5_i32.to_be_bytes(), (batch(0).len() as i32).to_be_bytes()].concat();
+        fs::write(dir.path().join(format!("t-0/{:020}.index", 0)), entry).unwrap();
+        claim_of_last_batch(&segment(dir.path(), 0), claimed);
+        let seen = attached(dir.path());
+        assert_eq!(seen.offsets(), [0, 1, 2, 3, 4, 5, 20, 21, 22], "{claimed}: {:?}", seen.lost);
+        assert_eq!((&seen.lost, lost_by_fsck(dir.path())), (&vec![], vec![]), "{claimed}");
+        assert!(seen.records.iter().all(|(offset, is)| *is == value(*offset)), "{claimed}");
+        assert_eq!(repaired(dir.path()), seen, "{claimed}");
+        assert_eq!(opened(dir.path()), seen, "{claimed}");
+    }
+}
+
+/// A batch in the middle whose base offset is wrong is lost to readers before a repair, and so it is to both exports:
+/// the one for a broker gave it out, and said that nothing was lost.
+#[test]
+fn a_batch_that_only_repair_puts_right_is_lost_to_readers_and_exports_alike() {
+    for claimed in [0, 20, 1 << 33, i64::MIN] {
+        let dir = TempDir::new();
+        own(dir.path());
+        let path = segment(dir.path(), 15);
+        let mut bytes = fs::read(&path).unwrap();
+        let at = places(&bytes)[2];
+        bytes[at..at + 8].copy_from_slice(&i64::to_be_bytes(claimed));
+        fs::write(&path, &bytes).unwrap();
+        let seen = attached(dir.path());
+        assert_eq!((&seen.lost, seen.records.len()), (&vec![(21, 24)], 48), "{claimed}");
+        assert_eq!(lost_by_fsck(dir.path()), seen.lost, "{claimed}");
+        let target = TempDir::new();
+        let (log, range) = ("t-0".parse().unwrap(), inspect::ExportRange::default());
+        let go_on = &mut |_| ControlFlow::Continue(());
+        let exported =
+            inspect::export_partition(&storage(dir.path()), &log, &storage(target.path()), range, None, go_on).unwrap();
+        let lost = exported.lost.iter().filter_map(|finding| finding.lost).map(|(first, next)| (first.0, next.0));
+        assert_eq!((merged(lost.collect()), exported.records), (seen.lost, 48), "{claimed}");
+        assert_eq!(repaired(dir.path()).offsets(), (0..51).collect::<Vec<_>>(), "{claimed}");
+    }
+}
+
 /// A partition as a broker has it, in batches of three records at these offsets, taken over and closed cleanly.
 fn copied(dir: &Path, bases: &[i64]) {
     let bytes: Vec<u8> = bases.iter().flat_map(|&base| batch(base)).collect();
@@ -326,6 +407,29 @@ fn the_last_batch_of_a_copied_log_is_read_where_it_ends() {
             assert_eq!(check(dir.path()).worst.filter(|&worst| worst > Severity::Note), None, "{case}");
         }
     }
+}
+
+/// The same, where a record of the batch cannot be decoded: readers called it lost, and `fsck` did not.
+#[test]
+fn a_last_batch_with_another_base_offset_and_a_record_that_cannot_be_decoded_is_lost_to_all() {
+    let dir = TempDir::new();
+    copied(dir.path(), &[0, 7, 20]);
+    let path = segment(dir.path(), 0);
+    let mut bytes = fs::read(&path).unwrap();
+    let places = places(&bytes);
+    let last = &mut bytes[places[2]..places[3]];
+    last[..8].copy_from_slice(&25_i64.to_be_bytes());
+    last[57..61].copy_from_slice(&2_i32.to_be_bytes());
+    let crc = crc32c(&last[21..]);
+    last[17..21].copy_from_slice(&crc.to_be_bytes());
+    fs::write(&path, bytes).unwrap();
+    let store = Store::attach(dir.path()).unwrap();
+    let mut reader = store.log("t", 0).unwrap().reader(OffsetSpec::Offset(Offset(10))).unwrap();
+    let batch = reader.next_batch().unwrap().unwrap();
+    assert!(batch.base_offset() == 20 && batch.records().map_or(true, |mut records| records.any(|it| it.is_err())));
+    drop((batch, reader, store));
+    assert_eq!(lost_by_fsck(dir.path()), [(20, 23)]);
+    assert_eq!(repaired(dir.path()).offsets(), [0, 1, 2, 7, 8, 9]);
 }
 
 /// The last batch of a log that was written here, closed cleanly or not: it ends where the checkpoint says, and begins

@@ -27,7 +27,7 @@ impl Recovery<'_> {
             return Ok(());
         }
         let mut window = Window::new(Arc::clone(segment.file()?), u64::from(segment.len()?));
-        let ranges = sound_between(&mut window, (u64::from(position), behind));
+        let ranges = sound_between(&mut window, (u64::from(position), behind), missing.0);
         if !ranges.is_empty() {
             self.passed.push(PassedOver { segment: Arc::clone(segment), position, ranges, missing });
         }
@@ -48,6 +48,11 @@ impl Recovery<'_> {
         for PassedOver { segment, position, ranges, missing } in passed {
             for (first, next) in lost_of(&ranges, common(&left, &ranges), missing, end) {
                 take_out(&mut left, (first, next));
+                // What lies before the log is asked for by no reader.
+                let first = segments.first().map_or(first, |segment| segment.base_offset.max(first));
+                if first >= next {
+                    continue;
+                }
                 self.report.lost.push(lost_range(&self.log.dir, Some(&segment), first, next, position));
                 if next.saturating_since(end) < HOLE_MAX {
                     self.kept_free = self.kept_free.max(next);
