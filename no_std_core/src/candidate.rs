@@ -53,8 +53,8 @@ pub struct Plausible<'a> {
     pub offset_end: Offset,
     /// Everything below was durable: the recovery point. 0 where none is known.
     pub durable_below: Offset,
-    /// Where in the bytes the recovery point stands: what stands before is below it, and its base offset is not asked. 0
-    /// where it does not stand in them.
+    /// Where in the bytes the recovery point stands: what stands before is below it, and its base offset is not asked.
+    /// 0 where it does not stand in them.
     pub durable_position: u64,
     /// Whether batches of this log have as many records as offsets, as all have that no compaction thinned out.
     pub contiguous: bool,
