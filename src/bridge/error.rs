@@ -29,7 +29,7 @@ pub enum BridgeError {
 
     /// The store has no topic of a name that is to be sent, or none at all that is, and the bridge was to end when all
     /// is.
-    #[error("no topic here matches edgelog.bridge.topics={patterns}{}", Names(names))]
+    #[error("no topic here matches edgelog.bridge.topics={patterns}{}{}", Names(names), of_kafka(patterns))]
     NoTopics {
         /// Those of `edgelog.bridge.topics` that match nothing.
         patterns: String,
@@ -177,6 +177,15 @@ impl From<KafkaError> for BridgeError {
 }
 
 /// The topics of a store, as many as fit a line.
+/// Why topics that begin with two underscores match nothing.
+fn of_kafka(patterns: &str) -> &'static str {
+    if patterns.split(',').any(|pattern| pattern.starts_with("__")) {
+        "; topics that begin with __ are Kafka's own, and are not sent"
+    } else {
+        ""
+    }
+}
+
 struct Names<'a>(&'a [String]);
 
 impl fmt::Display for Names<'_> {

@@ -372,8 +372,8 @@ impl PartitionSender {
     /// is known to be durable is sent, and the rest has to be recovered.
     pub(super) fn waits(&self) -> Option<PauseReason> {
         let durable = self.log().offsets().recovery_point;
-        let is_unvouched = || self.position().is_some_and(|at| at >= durable) && self.log().is_unvouched();
-        self.paused.clone().or_else(|| is_unvouched().then_some(PauseReason::NotRecovered { from: durable }))
+        let from = || self.position().filter(|&at| at >= durable && self.log().is_unvouched());
+        self.paused.clone().or_else(|| from().map(|from| PauseReason::NotRecovered { from }))
     }
 
     pub(super) fn pause(&mut self, reason: PauseReason) {

@@ -156,6 +156,10 @@ impl ProgressFile {
             }
             LogProgress { remote: remote.to_owned(), partition: -1, ..LogProgress::default() }
         });
+        if entry.acknowledged.is_none() && entry.pending.is_none() && entry.remote != remote {
+            remote.clone_into(&mut entry.remote);
+            self.is_behind = true;
+        }
         // Another log of that name begins by itself.
         if entry.acknowledged.is_none() && entry.began.is_none_or(|began| began.log_id != start.log_id) {
             entry.began = Some(Began { log_id: start.log_id, offset: start.offset });

@@ -104,17 +104,19 @@ impl Cluster {
     }
 
     fn ask_any(&mut self, request: &MetadataRequest) -> Result<MetadataResponse> {
-        let mut last = None;
+        let (mut last, mut unsupported) = (None, None);
         for node in self.brokers.candidates() {
             match self.brokers.request(node, Role::Data, request) {
                 Ok(response) => return Ok(response),
                 // Who is not accepted by one is accepted by none, and perhaps locked out for trying.
                 Err(error @ (KafkaError::Stopped | KafkaError::Authentication { .. })) => return Err(error),
                 Err(error) if error.is_retriable() => last = Some(error),
+                // A controller's port among the brokers', say. Where no other one answers, that is the reason.
+                Err(error @ KafkaError::Unsupported(_)) => unsupported = Some(error),
                 Err(error) => return Err(error),
             }
         }
-        Err(last.expect("there is at least one bootstrap server"))
+        Err(last.or(unsupported).expect("there is at least one bootstrap server"))
     }
 
     /// Refuses a cluster whose transactions are not those of KIP-890.

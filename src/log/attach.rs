@@ -133,7 +133,7 @@ fn stand_at(
         proved: Offset(0),
         durable: DurablePoint::default(),
         names_flushed: None,
-        is_unvouched: false,
+        unvouched_since: None,
         failed: None,
     };
     Ok((segments, attachment))

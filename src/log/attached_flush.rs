@@ -41,11 +41,11 @@ impl Log {
         self.shared.attached()?.attachment.lock().failed
     }
 
-    /// Whether more was seen than is durable, when a flush from here was asked for last, and no process had the store
-    /// open for writing that answers for it. The next writer does, once it has recovered the log.
+    /// Whether more is seen than is durable, and for longer than a writer takes to close the store, no process has it
+    /// open for writing that answers for the rest. The next writer does, once it has recovered the log.
     #[cfg_attr(not(feature = "bridge"), allow(dead_code))]
     pub(crate) fn is_unvouched(&self) -> bool {
-        self.shared.attached().is_some_and(|attached| attached.attachment.lock().is_unvouched)
+        self.shared.attached().is_some_and(|attached| attached.attachment.lock().is_unvouched())
     }
 
     /// Takes over from a process that died after its flush had failed: as if it had been this one's.
@@ -75,7 +75,7 @@ impl LogShared {
         let generation = self.generation.load(Ordering::Acquire);
         let end = self.log_end_offset.load(Ordering::Acquire);
         let is_vouched = durable >= offset.min(end) || self.is_vouched_for(durable, end)?;
-        attached.attachment.lock().is_unvouched = !is_vouched;
+        attached.attachment.lock().note_vouched(is_vouched);
         if durable >= offset.min(end) || !is_vouched {
             return Ok(durable);
         }

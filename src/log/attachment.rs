@@ -11,6 +11,9 @@ use crate::segment::{Segment, SegmentFiles};
 /// How often an idle follower looks: at first, and at most.
 pub(super) const POLL_MIN: Duration = Duration::from_millis(1);
 pub(super) const POLL_MAX: Duration = Duration::from_millis(50);
+/// So long a writer that closes the store may take between giving up that it answers for it, and its last checkpoint;
+/// and another one, to recover it.
+const HAND_OVER_MAX: Duration = Duration::from_secs(5);
 
 /// Where an attached log's validation stands.
 #[derive(Debug)]
@@ -45,10 +48,23 @@ pub(super) struct Attachment {
     pub(super) durable: DurablePoint,
     /// The names of the segments up to the one that begins here were made durable from here.
     pub(super) names_flushed: Option<Offset>,
-    /// When a flush was asked for last, more was seen than is durable, and no healthy writer had the store open.
-    pub(super) is_unvouched: bool,
+    /// Since when, whenever a flush was asked for, more was seen than is durable, and no healthy writer had the store
+    /// open.
+    pub(super) unvouched_since: Option<Instant>,
     /// A flush from here failed, and the writer has not resolved it yet.
     pub(super) failed: Option<FailedFlush>,
+}
+
+impl Attachment {
+    /// Whether a healthy writer answers now for what is seen.
+    pub(super) fn note_vouched(&mut self, is_vouched: bool) {
+        self.unvouched_since = if is_vouched { None } else { self.unvouched_since.or_else(|| Some(Instant::now())) };
+    }
+
+    #[cfg_attr(not(feature = "bridge"), allow(dead_code))]
+    pub(super) fn is_unvouched(&self) -> bool {
+        self.unvouched_since.is_some_and(|since| since.elapsed() >= HAND_OVER_MAX)
+    }
 }
 
 /// A failed flush of an attached process: what it was to make durable may never be, although the next one succeeds.

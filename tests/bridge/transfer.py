@@ -311,7 +311,8 @@ def within_the_writer(world):
 
 def before_any_checkpoint(world):
     """A program that flushes nothing, and a bridge next to it: what it appends arrives long before its checkpoint names
-    it. After the program died, what no writer vouches for is not sent until the store was opened again."""
+    it. After the program died, what no writer vouches for is not sent until the store was opened again, and the bridge
+    says so."""
     store = world.scratch / "vouched"
     world.broker.create_topic("v.t", 1, retention_ms=-1)
     append(store, "t", ["closed"])
@@ -343,7 +344,9 @@ def before_any_checkpoint(world):
         tail = [EDGELOG, "--dir", str(store), "tail", "t", "--offset", str(len(expected)), "-n", "1"]
         subprocess.run(tail, capture_output=True, check=True, timeout=RUN_SECONDS_MAX)
         writer.kill()
-    Run(command(store, world.broker, "vouched", "v.{topic}", **options)).expect(0)
+    left = Run(command(store, world.broker, "vouched", "v.{topic}", **options)).expect(UNABLE).events[-1]["logs"][0]
+    if (left["lag"], f"from offset {len(expected)} on" in left["waits"]) != (1, True):
+        raise Broken(f"it says {left}")
     if (found := values_of(world.broker.consume_all("v.t"))) != expected:
         raise Broken(f"expected {expected}, found {found}")
     append(store, "t", ["opened again"])

@@ -1,7 +1,7 @@
 //! `bridge status`, `reset` and `adopt`: where a device's logs stand, here and in the cluster, and what a person decides
 //! about that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -380,7 +380,8 @@ fn chosen(topics: &[String]) -> Vec<String> {
 }
 
 fn counted_logs(positions: &[ClusterPosition]) -> String {
-    print::counted(positions.len() as u64, "log")
+    let logs: BTreeSet<&TopicPartition> = positions.iter().map(|position| &position.log).collect();
+    print::counted(logs.len() as u64, "log")
 }
 
 fn decide(admin: &mut Admin, topics: &[String], decision: Decision, store: Option<&std::path::Path>) -> Outcome {
