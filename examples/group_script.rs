@@ -83,9 +83,10 @@ enum Running {
 impl Running {
     fn begin(dir: &Path, line: &str) -> Result<Running> {
         let words: Vec<&str> = line.split_whitespace().collect();
-        match words[0] {
-            "consumers" => Ok(Running::Consumers(Consumers::begin(dir, &words[1..])?)),
-            _ => Ok(Running::Shares(Shares::begin(dir, &words[1..])?)),
+        let (kind, more) = words.split_first().ok_or("an empty line begins no group")?;
+        match *kind {
+            "consumers" => Ok(Running::Consumers(Consumers::begin(dir, more)?)),
+            _ => Ok(Running::Shares(Shares::begin(dir, more)?)),
         }
     }
 

@@ -241,11 +241,14 @@ impl LogMetrics {
         let from = self.position.map_or(OffsetSpec::Earliest, OffsetSpec::Offset);
         let reader = log.reader_with(from, READING).or_else(|_| log.reader_with(OffsetSpec::Earliest, READING));
         let Ok(mut reader) = reader else { return };
-        // What waits for a recovery is not sent either.
-        let offsets = log.offsets();
-        let unvouched = if log.is_unvouched() { offsets.log_end_offset - offsets.recovery_point } else { 0 };
-        let lag = reader.lag() + u64::try_from(unvouched).unwrap_or(0);
-        self.end_offset = Some(reader.position().offset.saturating_add(i64::try_from(lag).unwrap_or(i64::MAX)));
+        let mut lag = reader.lag();
+        let mut end = reader.position().offset.saturating_add(i64::try_from(lag).unwrap_or(i64::MAX));
+        if log.is_unvouched() {
+            // What waits for a recovery is not sent either.
+            end = end.max(log.offsets().log_end_offset);
+            lag = u64::try_from(end - self.position.unwrap_or(reader.position().offset)).unwrap_or(0);
+        }
+        self.end_offset = Some(end);
         if self.position.is_none() {
             return;
         }

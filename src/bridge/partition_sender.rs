@@ -371,8 +371,10 @@ impl PartitionSender {
     /// Why nothing more is sent of this log until something is done here or in the cluster: it is paused, or all that
     /// is known to be durable is sent, and the rest has to be recovered.
     pub(super) fn waits(&self) -> Option<PauseReason> {
-        let durable = self.log().offsets().recovery_point;
-        let from = || self.position().filter(|&at| at >= durable && self.log().is_unvouched());
+        let offsets = self.log().offsets();
+        // What was sent may lie beyond the checkpoint: a bridge flushed it while a writer answered for it.
+        let is_left = |at: &Offset| (offsets.recovery_point..offsets.log_end_offset).contains(at);
+        let from = || self.position().filter(is_left).filter(|_| self.log().is_unvouched());
         self.paused.clone().or_else(|| from().map(|from| PauseReason::NotRecovered { from }))
     }
 
