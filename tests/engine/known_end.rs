@@ -98,6 +98,17 @@ fn merged(ranges: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
     joined
 }
 
+/// The store, attached, and its log: from each offset on, a reader gives out the rest of `records`.
+fn read_from_anywhere(dir: &Path, records: &[(i64, String)], case: &str) -> (Store, Log) {
+    let store = Store::attach(dir).unwrap();
+    let log = store.log("t", 0).unwrap();
+    for from in 0..51 {
+        let behind = read(&log, OffsetSpec::Offset(Offset(from)));
+        assert_eq!(behind.records, records[from as usize..], "{case}, from {from}");
+    }
+    (store, log)
+}
+
 fn attached(dir: &Path) -> Seen {
     let store = Store::attach(dir).unwrap();
     read(&store.log("t", 0).unwrap(), OffsetSpec::Earliest)
@@ -197,13 +208,7 @@ fn the_last_batch_of_a_sealed_segment_is_read_where_it_belongs() {
         claim_of_last_batch(&segment(dir.path(), 0), claimed);
         let case = format!("{claimed}");
         assert_eq!(attached(dir.path()), sound, "{case}");
-        let store = Store::attach(dir.path()).unwrap();
-        let log = store.log("t", 0).unwrap();
-        for from in 0..51 {
-            let behind = read(&log, OffsetSpec::Offset(Offset(from)));
-            assert_eq!(behind.records, sound.records[from as usize..], "{case}, from {from}");
-        }
-        drop((log, store));
+        drop(read_from_anywhere(dir.path(), &sound.records, &case));
         let worst = if claimed == 12 { None } else { Some(Severity::Heals) };
         assert_eq!(check(dir.path()).worst.filter(|&worst| worst > Severity::Note), worst, "{case}");
         assert!(inspect::check_ends(&storage(dir.path()), &Selection::all()).unwrap().is_empty(), "{case}");
@@ -454,12 +459,7 @@ fn the_last_batch_of_a_log_that_was_written_here_is_read_where_it_belongs() {
 
             let case = format!("{claimed}, closed {is_closed}");
             assert_eq!(attached(dir.path()), sound, "{case}");
-            let store = Store::attach(dir.path()).unwrap();
-            let log = store.log("t", 0).unwrap();
-            for from in 0..51 {
-                let behind = read(&log, OffsetSpec::Offset(Offset(from)));
-                assert_eq!(behind.records, sound.records[from as usize..], "{case}, from {from}");
-            }
+            let (store, log) = read_from_anywhere(dir.path(), &sound.records, &case);
             assert_eq!(read(&log, OffsetSpec::Last(2)).offsets(), [49, 50], "{case}");
             drop((log, store));
             let report = check(dir.path());

@@ -404,6 +404,21 @@ def one_way(name, database, positions, store, to, kills, seed):
     return f"{killed} kills, {len(found.readings)} rows, {again} records counted again, {dead} dead letters"
 
 
+def consume_behind(database, to, store, statements):
+    """Runs the consumer to its end while another client has carried out the statements and not committed them: it
+    commits once the consumer waits for it."""
+    psql = database.session(to)
+    try:
+        psql.stdin.write(f"BEGIN; {statements}\n")
+        carried_out(psql)
+        consumer = Child("postgresql", store, to, "--positions", "sink", "--until-caught-up")
+        commit_once_awaited(psql, database, to, consumer)
+    finally:
+        psql.kill()
+        psql.wait()
+    consumer.expect(0)
+
+
 def carried_out(psql):
     """Waits until the server has carried out what was written to it."""
     psql.stdin.write("\\echo it holds\n")
@@ -436,16 +451,7 @@ def tables_are_being_made(database, store):
     statements = re.findall(r"CREATE TABLE [^;]*;", source)
     for count in range(1, len(statements) + 1):
         to = database.new()
-        psql = database.session(to)
-        try:
-            psql.stdin.write(f"BEGIN; {' '.join(statements[:count])}\n")
-            carried_out(psql)
-            consumer = Child("postgresql", store, to, "--positions", "sink", "--until-caught-up")
-            commit_once_awaited(psql, database, to, consumer)
-        finally:
-            psql.kill()
-            psql.wait()
-        consumer.expect(0)
+        consume_behind(database, to, store, " ".join(statements[:count]))
         if len(found := database.rows(to, "SELECT device FROM devices")) != len(DEVICES) * PARTITIONS:
             raise Broken(f"behind {count} tables: there are readings of the devices {found}")
     return f"{len(statements)} tables"
@@ -463,19 +469,11 @@ def a_transaction_goes_on(database, store, to):
     rows = [(*key, *killed_at.readings[key]) for key in killed_at.readings.keys() - had.readings.keys()]
     rows = [row for row in rows if row[0].endswith("-0")]
     counts = collections.Counter(row[0] for row in rows)
-    psql = database.session(to)
-    try:
-        psql.stdin.write(f"BEGIN; UPDATE positions SET next_offset = {middle} WHERE partition = 0;\n")
-        psql.stdin.write(f"INSERT INTO readings VALUES {', '.join(map(str, rows))};\n")
-        for device, count in counts.items():
-            psql.stdin.write(f"UPDATE devices SET readings = readings + {count} WHERE device = '{device}';\n")
-        carried_out(psql)
-        consumer = Child("postgresql", store, to, "--positions", "sink", "--until-caught-up")
-        commit_once_awaited(psql, database, to, consumer)
-    finally:
-        psql.kill()
-        psql.wait()
-    consumer.expect(0)
+    statements = [f"UPDATE positions SET next_offset = {middle} WHERE partition = 0;"]
+    statements.append(f"INSERT INTO readings VALUES {', '.join(map(str, rows))};")
+    for device, count in counts.items():
+        statements.append(f"UPDATE devices SET readings = readings + {count} WHERE device = '{device}';")
+    consume_behind(database, to, store, "\n".join(statements))
     compare(want, content(database, to, store), "sink")
     return f"{len(rows)} rows of the transaction before"
 

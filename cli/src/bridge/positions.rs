@@ -91,7 +91,10 @@ pub(super) fn status(args: &Status, ctx: &Context) -> Outcome {
     let config = args.keys.config()?;
     let asks_cluster = config.names_brokers();
     let (to_send, here) = match args.max_lag {
-        Some(_) => (logs_of(&ctx.attach()?, |topic| config.sends(topic))?, logs_of(&ctx.attach()?, |_| true)?),
+        Some(_) => {
+            let here = logs_of(&ctx.attach()?)?;
+            (here.iter().filter(|log| config.sends(&log.topic)).cloned().collect(), here)
+        }
         None => (Vec::new(), Vec::new()),
     };
     let mut rows: BTreeMap<TopicPartition, (Vec<ClusterPosition>, Option<LogStatus>)> = BTreeMap::new();
@@ -170,15 +173,14 @@ fn lag_in_cluster(positions: &[ClusterPosition], noted: &LogStatus) -> Option<u6
     }
 }
 
-/// The logs of a store of the topics that are chosen, also those whose directories are gone.
-fn logs_of(store: &Store, is_chosen: impl Fn(&str) -> bool) -> Result<Vec<TopicPartition>, Failure> {
-    let topics = store.topics()?.into_iter().filter(|topic| is_chosen(&topic.name));
+/// The logs of a store, also those whose directories are gone.
+fn logs_of(store: &Store) -> Result<Vec<TopicPartition>, Failure> {
     let of = |topic: Topic| {
         let Topic { name, partition_ids, .. } = topic;
         partition_ids.into_iter().map(move |partition| TopicPartition::new(name.as_str(), partition))
     };
-    let missing = store.missing_partitions()?.into_iter().filter(|log| is_chosen(&log.topic));
-    Ok(topics.flat_map(of).chain(missing).collect())
+    let missing = store.missing_partitions()?.into_iter();
+    Ok(store.topics()?.into_iter().flat_map(of).chain(missing).collect())
 }
 
 /// How many records a log holds; `None` where it cannot be read.
