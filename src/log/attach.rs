@@ -527,6 +527,11 @@ impl LogShared {
                 }
             }
         }
+        if let Some(base) = at.files.first_moved(&*self.storage, &self.dir) {
+            // It was seen while a recovery, a truncation or a repair put another file in its place.
+            self.confirm(at)?;
+            return self.begin_again(at, base.min(at.segment.base_offset)).map(|()| true);
+        }
         match self.identity(&at.segment) {
             Ok(identity) if identity == at.identity => {}
             Err(error) if !is_gone(&error) => return Err(error),

@@ -322,12 +322,14 @@ impl Reader {
     /// segment and the range says what was not looked at.
     ///
     /// # Errors
-    /// What reading a file can answer. Without damage, a range of no offsets is returned.
+    /// What reading a file can answer. Without damage, a range of no offsets is returned; so it is where the log was
+    /// truncated since, and the damage with it.
     pub fn skip_damage(&mut self) -> Result<LostRange> {
         if let Some((range, behind)) = self.in_doubt.take() {
             (self.position, self.place) = (range.next_offset, behind);
             return Ok(range);
         }
+        self.has_another_history();
         let Some(place) = self.damage.take() else {
             return Ok(LostRange {
                 first_offset: self.position,

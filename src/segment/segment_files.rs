@@ -80,6 +80,17 @@ impl SegmentFiles {
         self.elsewhere.iter().find(|(other, _)| *other == base).map(|(_, name)| name.as_str())
     }
 
+    /// The first segment whose file, seen under another name, stands there no more, or has been taken out of the log:
+    /// the copy that was in the making has its name now.
+    pub(crate) fn first_moved(&self, storage: &dyn Storage, dir: &str) -> Option<Offset> {
+        let is_there = |path: &str| storage.metadata(path).is_ok();
+        let has_moved = |base: Offset, name: &str| {
+            let is_cut = file_names::parse_cut_file(name).is_some();
+            is_cut && is_there(&file_names::log_file(dir, base)) || !is_there(&format!("{dir}/{name}"))
+        };
+        self.elsewhere.iter().filter(|(base, name)| has_moved(*base, name)).map(|(base, _)| *base).min()
+    }
+
     /// The file that holds the segment at `base`, which is in the directory `dir`.
     pub(crate) fn path(&self, dir: &str, base: Offset) -> String {
         self.elsewhere(base).map_or_else(|| file_names::log_file(dir, base), |name| format!("{dir}/{name}"))

@@ -206,6 +206,35 @@ fn batches_compress_and_read_back() {
     }
 }
 
+/// A reader stood before a damaged batch, and the log was truncated there: the reader went over the damage in the file
+/// of before, and so over the records that were appended since.
+#[test]
+fn damage_that_was_truncated_is_passed_over_by_no_reader() {
+    let storage = MemoryStorage::new();
+    let store = ticking().open_on(storage.clone()).unwrap();
+    store.create_topic(&NewTopic::new("t")).unwrap();
+    let log = store.log("t", 0).unwrap();
+    append(&log, 0, 4, Durability::Sync);
+    let file = storage.open("t-0/00000000000000000000.log", Access::Write).unwrap();
+    let mut byte = [0];
+    let in_second = file.len().unwrap().min(150);
+    file.read_at(&mut byte, in_second).unwrap();
+    file.write_at(&[byte[0] ^ 1], in_second).unwrap();
+    let mut reader = log.reader(OffsetSpec::Earliest).unwrap();
+    assert!(reader.next_batch().unwrap().is_some());
+    assert!(matches!(reader.next_batch(), Err(Error::CorruptRecord { offset: Offset(1), .. })));
+    log.truncate_to(Offset(1)).unwrap();
+    append(&log, 1, 3, Durability::Sync);
+    let lost = reader.skip_damage().unwrap();
+    assert_eq!((lost.first_offset, lost.next_offset, lost.file.as_str()), (Offset(1), Offset(1), ""));
+    let mut read = Vec::new();
+    while let Some(batch) = reader.next_batch().unwrap() {
+        read.push(batch.base_offset());
+    }
+    assert_eq!(read, [Offset(1), Offset(2)]);
+    check(&log, 0, 3);
+}
+
 /// Both slots gone and a batch in the middle damaged: the names of the segments show that what lies behind was durable,
 /// so only that batch is lost.
 #[test]

@@ -5,14 +5,16 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use edgelog::edgelog_core::{LeaderEpoch, RecordBatchBuilder, stamp_base};
 use edgelog::inspect::{self, CheckReport, ExportRange, Selection, Severity};
 use edgelog::storage::{Access, DirEntry, FileMeta, MemoryStorage, Storage, StorageFile, StorageLock};
-use edgelog::{Durability, Log, NewRecord, NewTopic, Offset, OffsetSpec, TimestampMs, TopicPartition};
-use edgelog_testkit::{Files, files_of, storage_of, ticking};
+use edgelog::{Durability, Log, NewRecord, NewTopic, Offset, OffsetSpec, Reader, Store, TimestampMs, TopicPartition};
+use edgelog_testkit::faults::FaultyStorage;
+use edgelog_testkit::{Files, batches_len, files_of, storage_of, ticking};
 
 /// Records in a batch.
 const BATCH: i64 = 3;
@@ -366,6 +368,50 @@ fn a_segment_that_stands_under_its_cut_name_is_read_there() {
             is_whole(&storage, own.end, &what);
         }
     }
+}
+
+/// A process attached between those two renames, and took the file that was put aside for the segment from then on:
+/// what was appended to the segment behind them was damage to it.
+#[test]
+fn who_attaches_between_the_renames_of_a_cut_goes_on_in_the_segment() {
+    let written = MemoryStorage::new();
+    let store = ticking().open_on(written.clone()).unwrap();
+    store.create_topic(&NewTopic::new("t")).unwrap();
+    let log = store.log("t", 0).unwrap();
+    append(&log, 2);
+    store.tick(TimestampMs(1)).unwrap();
+    append(&log, 3);
+    // The power goes, and of the last but one batch a part was not written.
+    let mut files = files_of(&written);
+    let segment = files.get_mut(&path(0)).unwrap();
+    let batch = batches_len(segment) / 5;
+    segment[3 * batch + 100] ^= 1;
+    let disk = storage_of(&files);
+    let attached: Arc<Mutex<Option<(Store, Reader)>>> = Arc::default();
+    let (storage, seen) = (disk.clone(), Arc::clone(&attached));
+    let storage = FaultyStorage::before_sync_dir(disk.clone(), move || {
+        if files_of(&storage).contains_key(&format!("{}.part", path(0))) && !files_of(&storage).contains_key(&path(0)) {
+            let store = ticking().attach_on(storage.clone()).unwrap();
+            let mut reader = store.log("t", 0).unwrap().reader(OffsetSpec::Earliest).unwrap();
+            while reader.next_batch().unwrap().is_some() {}
+            seen.lock().unwrap().get_or_insert((store, reader));
+        }
+    });
+    let store = ticking().open_on(storage).unwrap();
+    let report = store.recovery_report();
+    assert!(report.logs[0].cut[0].kept_in.is_some() && report.lost_offsets() == 0, "{report}");
+    let (_attached, mut reader) = attached.lock().unwrap().take().expect("there is no .log between the renames");
+    assert_eq!(reader.position().offset, Offset(3 * BATCH));
+    let log = store.log("t", 0).unwrap();
+    for n in 3..6 {
+        append(&log, 1);
+        // Durable by the checkpoint, which the attached process reads whenever it is due.
+        store.tick(TimestampMs(n * 100_000)).unwrap();
+        let batch = reader.next_batch_timeout(Duration::from_secs(60)).unwrap().expect("appended");
+        assert_eq!((batch.base_offset(), reader.position().offset), (Offset(n * BATCH), Offset((n + 1) * BATCH)));
+    }
+    store.close().unwrap();
+    assert!(reader.next_batch().unwrap().is_none());
 }
 
 /// A storage that counts how often directories are listed.

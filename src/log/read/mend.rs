@@ -24,13 +24,25 @@ impl Reader {
     /// error back where a segment was taken by retention or records are lost.
     #[cold]
     pub(super) fn mend(&mut self, error: Error) -> Result<()> {
+        if self.has_another_history() {
+            return Ok(());
+        }
         match self.sort_out(error) {
             Err(error) if is_gone(&error) => Err(self.behind_retention(error)?),
             other => other,
         }
     }
 
-    /// The same, but for what retention took.
+    /// Whether the log began again since the reader looked at it: what it found in the files of before is no damage.
+    pub(super) fn has_another_history(&mut self) -> bool {
+        let is_another = self.generation != self.log.generation.load(Ordering::Acquire);
+        if is_another {
+            (self.place, self.damage) = (None, None);
+        }
+        is_another
+    }
+
+    /// The same as [`mend`](Self::mend), but for what retention took.
     fn sort_out(&mut self, error: Error) -> Result<()> {
         if let (None, Error::CorruptRecord { .. }) = (&self.damage, &error) {
             self.damage = self.place.take();
