@@ -415,9 +415,9 @@ fn requeue(args: &Requeue, ctx: &Context) -> Outcome {
 fn requeue_log(args: &Requeue, store: &Arc<Store>, log: &Log, until: Option<Offset>) -> Result<u64, Failure> {
     let failed = |error: edgelog::clients::ProducerError| Failure::new(escaped(&error).to_string());
     // They are numbered by their offsets among the dead letters.
-    let id = u128::from_be_bytes(log.id());
+    let id = log.id();
     let producer = Producer::builder(store)
-        .set("edgelog.producer.name", &format!("dlq.requeue.{id:032x}-{}", log.name().partition))
+        .set("edgelog.producer.name", &format!("dlq.requeue.{id:x}-{}", log.name().partition))
         .and_then(|builder| builder.set("allow.auto.create.topics", "false"))
         .and_then(edgelog::clients::ProducerBuilder::open)
         .map_err(failed)?;

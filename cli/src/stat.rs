@@ -216,7 +216,7 @@ fn stat(log: &Log, root: &Path, holds: &RetentionHolds, groups: &Groups) -> Resu
     let mut found = Stat {
         topic: name.topic.clone(),
         partition: name.partition,
-        id: format!("{:032x}", u128::from_be_bytes(log.id())),
+        id: format!("{:x}", log.id()),
         log_start_offset: offsets.log_start_offset.0,
         high_watermark: offsets.high_watermark.0,
         recovery_point: offsets.recovery_point.0,

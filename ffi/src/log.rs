@@ -158,7 +158,7 @@ pub unsafe extern "C" fn edgelog_log_get_stats(log: *const edgelog_log, out: *mu
                 bytes,
                 leader_epoch: log.log.leader_epoch().0,
                 is_read_only: log.log.failure().is_some().into(),
-                id: log.log.id(),
+                id: log.log.id().to_bytes(),
             });
             Ok(())
         })

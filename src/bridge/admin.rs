@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use edgelog_core::Offset;
+use edgelog_core::{LogId, Offset};
 use kafka_protocol::messages::{InitProducerIdRequest, ListGroupsRequest, TransactionalId};
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -57,7 +57,7 @@ pub enum PositionOf {
     /// The position of a log.
     Log {
         /// The log's identity.
-        log_id: [u8; 16],
+        log_id: LogId,
         /// The leader epoch of the batch before the position.
         leader_epoch: i32,
         /// The id that the target topic had when it was committed.
@@ -68,7 +68,7 @@ pub enum PositionOf {
         /// What was decided.
         decision: Decision,
         /// The identity of the log that it is meant for; `None`: for whichever reads it first.
-        log_id: Option<[u8; 16]>,
+        log_id: Option<LogId>,
     },
     /// Nothing that a bridge reads: another program committed or reset it.
     Unknown {

@@ -22,9 +22,9 @@
 //! The second form is for one copy of a log alone: the one that has, ending at the offset `end`, a batch with this
 //! epoch and CRC.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
-use edgelog_core::{LeaderEpoch, Offset};
+use edgelog_core::{LeaderEpoch, LogId, Offset};
 use uuid::Uuid;
 
 use crate::escape::shown_sentence;
@@ -67,7 +67,7 @@ impl BatchMark {
 pub(super) struct CommittedOffset {
     /// The offset that is to be sent next.
     pub(super) offset: Offset,
-    pub(super) log_id: [u8; 16],
+    pub(super) log_id: LogId,
     pub(super) mark: BatchMark,
     pub(super) topic_id: Uuid,
 }
@@ -91,7 +91,7 @@ impl CommittedOffset {
         let bad = |name: &str| format!("its metadata has no valid {name}");
         Ok(CommittedOffset {
             offset,
-            log_id: Uuid::try_parse(log).map_err(|_| bad("log"))?.into_bytes(),
+            log_id: LogId::from_hex(log).ok_or_else(|| bad("log"))?,
             mark: BatchMark {
                 leader_epoch: epoch.parse().map_err(|_| bad("epoch"))?,
                 crc: u32::from_str_radix(crc, 16).map_err(|_| bad("crc"))?,
@@ -103,11 +103,11 @@ impl CommittedOffset {
     /// The line that is committed with the offset.
     pub(super) fn metadata(&self) -> String {
         format!(
-            "{VERSION} log={} epoch={} crc={:08x} topic={}",
-            Hex(&self.log_id),
+            "{VERSION} log={:x} epoch={} crc={:08x} topic={:032x}",
+            self.log_id,
             self.mark.leader_epoch,
             self.mark.crc,
-            Hex(self.topic_id.as_bytes())
+            self.topic_id.as_u128()
         )
     }
 }
@@ -145,7 +145,7 @@ impl OperatorDecision {
             leader_epoch: field("epoch")?.parse().ok()?,
             crc: u32::from_str_radix(field("crc")?, 16).ok()?,
         };
-        let (log_id, offset) = (Uuid::try_parse(log).ok()?.into_bytes(), field("end")?.parse().ok()?);
+        let (log_id, offset) = (LogId::from_hex(log)?, field("end")?.parse().ok()?);
         Some(OperatorDecision { decision, end: Some(CommittedOffset { offset, log_id, mark, topic_id: Uuid::nil() }) })
     }
 
@@ -158,18 +158,9 @@ impl OperatorDecision {
         let mut line = format!("{VERSION} decided={word}");
         if let Some(CommittedOffset { offset, log_id, mark, .. }) = &self.end {
             let (epoch, crc) = (mark.leader_epoch, mark.crc);
-            let _ = write!(line, " log={} epoch={epoch} crc={crc:08x} end={offset}", Hex(log_id));
+            let _ = write!(line, " log={log_id:x} epoch={epoch} crc={crc:08x} end={offset}");
         }
         line
-    }
-}
-
-/// Bytes as lower-case hexadecimal digits.
-pub(super) struct Hex<'a>(pub(super) &'a [u8]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -180,7 +171,12 @@ mod tests {
     #[test]
     fn metadata_is_read_back_and_foreign_metadata_is_not_obeyed() {
         let mark = BatchMark { leader_epoch: LeaderEpoch(3), crc: 0x0000_beef };
-        let position = CommittedOffset { offset: Offset(7), log_id: [0xab; 16], mark, topic_id: Uuid::from_u128(5) };
+        let position = CommittedOffset {
+            offset: Offset(7),
+            log_id: LogId::from_bytes([0xab; 16]),
+            mark,
+            topic_id: Uuid::from_u128(5),
+        };
         let line = position.metadata();
         assert_eq!(
             line,
@@ -199,7 +195,8 @@ mod tests {
     #[test]
     fn a_decision_is_read_back_and_half_of_one_is_not_obeyed() {
         let mark = BatchMark { leader_epoch: LeaderEpoch(3), crc: 0x0000_beef };
-        let end = CommittedOffset { offset: Offset(12), log_id: [0xab; 16], mark, topic_id: Uuid::nil() };
+        let end =
+            CommittedOffset { offset: Offset(12), log_id: LogId::from_bytes([0xab; 16]), mark, topic_id: Uuid::nil() };
         for ruling in [
             OperatorDecision { decision: Decision::Restart, end: None },
             OperatorDecision { decision: Decision::Adopt, end: Some(end) },

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use edgelog_core::LogId;
+
 use super::config::BridgeConfig;
 use super::error::{BridgeError, Result};
 use super::event::BridgeEvent;
@@ -51,7 +53,7 @@ impl LocalLogs {
     }
 
     /// Which log each name is of, as far as that is durable.
-    pub(super) fn lasting_ids(&self) -> Result<BTreeMap<TopicPartition, [u8; 16]>> {
+    pub(super) fn lasting_ids(&self) -> Result<BTreeMap<TopicPartition, LogId>> {
         Ok(self.store.lasting_ids()?)
     }
 
@@ -198,7 +200,7 @@ fn take_over(
     session: &mut Session,
     files: &mut OwnFiles,
     sender: &mut PartitionSender,
-    id: [u8; 16],
+    id: LogId,
     store: &Arc<Store>,
 ) -> bool {
     let name = sender.name().clone();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use edgelog_core::{LogId, Offset, TimestampMs};
+use edgelog_core::{Offset, TimestampMs};
 
 use super::committed_offset::{BatchMark, CommittedOffset};
 use super::dead_letter::Refusal;
@@ -204,7 +204,7 @@ impl PartitionSender {
 
     /// Where its log begins now.
     pub(super) fn log_start(&self) -> LogStart {
-        let (log_id, offset) = (LogId::from_bytes(self.log().id()), self.log().offsets().log_start_offset);
+        let (log_id, offset) = (self.log().id(), self.log().offsets().log_start_offset);
         LogStart { log_id, offset, is_own: self.log().is_own() }
     }
 

@@ -270,8 +270,7 @@ impl LogProgress {
         if let Some(Began { log_id, offset }) = began {
             let _ = write!(own, "\t{offset}@{log_id}");
         }
-        let (log_id, offset) =
-            self.acknowledged.map_or((LogId::ZERO, 0), |done| (LogId::from_bytes(done.log_id), done.offset.0));
+        let (log_id, offset) = self.acknowledged.map_or((LogId::ZERO, 0), |done| (done.log_id, done.offset.0));
         HeldLog { log_id, offset: Offset(offset), own: own.into_bytes() }
     }
 }
@@ -330,7 +329,7 @@ mod tests {
 
     fn position(offset: Offset) -> CommittedOffset {
         let mark = BatchMark { leader_epoch: LeaderEpoch(2), crc: 9 };
-        CommittedOffset { offset, log_id: [1; 16], mark, topic_id: Uuid::from_u128(3) }
+        CommittedOffset { offset, log_id: LogId::from_bytes([1; 16]), mark, topic_id: Uuid::from_u128(3) }
     }
 
     fn entry(offset: Offset) -> LogProgress {

@@ -5,6 +5,7 @@
 //! tests are a table of all cases that there are. `starts` gets the values, for all logs at once, and carries out what
 //! was decided.
 
+use edgelog_core::LogId;
 use uuid::Uuid;
 
 use super::committed_offset::{CommittedOffset, Decision, OperatorDecision};
@@ -49,7 +50,7 @@ pub(super) struct TargetTopic<'a> {
 /// What a start is resolved from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StartFacts<'a> {
-    pub(super) log_id: [u8; 16],
+    pub(super) log_id: LogId,
     /// The number of the local partition.
     pub(super) partition: u32,
     /// The log was deleted and created again here while the bridge ran.

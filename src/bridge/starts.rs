@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
+use edgelog_core::LogId;
+
 use kafka_protocol::error::ResponseError;
 
 use super::committed_offset::{CommittedOffset, OperatorDecision};
@@ -24,7 +26,7 @@ use crate::kafka::{Class, Code, GroupOffset, KafkaError, keep_worse};
 const UNSTABLE_OFFSET_COMMIT: Code = Code::of(ResponseError::UnstableOffsetCommit);
 
 /// Which log each name is of.
-pub(super) type Identities = BTreeMap<TopicPartition, [u8; 16]>;
+pub(super) type Identities = BTreeMap<TopicPartition, LogId>;
 
 /// What the cluster said of one log's group.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use edgelog_core::{EpochLearner, LeaderEpoch, Offset, Position};
+use edgelog_core::{EpochLearner, LeaderEpoch, LogId, Offset, Position};
 
 use super::saved_log::DurablePoint;
 use crate::segment::{Segment, SegmentFiles};
@@ -20,7 +20,7 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Attachment {
     pub(super) segment: Arc<Segment>,
     /// The log's identity in the writer's checkpoint; `None` while no checkpoint knows the log.
-    pub(super) id: Option<[u8; 16]>,
+    pub(super) id: Option<LogId>,
     /// The topic was deleted and created again: nothing more is read under its name.
     pub(super) is_replaced: bool,
     /// Without a checkpoint the batches' own epochs make the table.

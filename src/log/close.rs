@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use edgelog_core::{LogId, TimestampMs};
+use edgelog_core::TimestampMs;
 
 use super::saved_log::DurablePoint;
 use super::shared::{LogShared, state};
@@ -142,7 +142,7 @@ impl LogShared {
     /// Kafka's text files next to the segments: derived from the checkpoint, for Kafka's tools and for people.
     fn write_text_files(&self) {
         let epochs = self.epochs.read().to_string();
-        let metadata = format!("version: 0\ntopic_id: {}", LogId::from_bytes(self.id));
+        let metadata = format!("version: 0\ntopic_id: {}", self.id);
         for (name, text) in [(file_names::LEADER_EPOCH_CHECKPOINT, epochs), (file_names::PARTITION_METADATA, metadata)]
         {
             let path = format!("{}/{name}", self.dir);

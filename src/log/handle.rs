@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use edgelog_core::{LeaderEpoch, LogConfig, Offset};
+use edgelog_core::{LeaderEpoch, LogConfig, LogId, Offset};
 
 use super::origin::Origin;
 use super::shared::LogShared;
@@ -26,12 +26,12 @@ impl Log {
 
     /// The log's identity: made with the log, never changed, and different from every other log's by chance (128 random
     /// bits).
-    pub fn id(&self) -> [u8; 16] {
+    pub fn id(&self) -> LogId {
         self.shared.id
     }
 
     /// The identity that the log keeps; `None` in an attached process while no checkpoint of the writer names the log.
-    pub(crate) fn lasting_id(&self) -> Option<[u8; 16]> {
+    pub(crate) fn lasting_id(&self) -> Option<LogId> {
         self.shared.lasting_id()
     }
 

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Weak};
 
-use edgelog_core::LogConfig;
 use edgelog_core::config::IsolationLevel;
+use edgelog_core::{LogConfig, LogId};
 
 use super::host::LogHost;
 use super::saved_log::SavedLog;
@@ -35,5 +35,5 @@ pub(crate) struct OpenLog {
     /// The machine has not booted since the checkpoint was written.
     pub(crate) same_boot: bool,
     /// Identity for a log that the checkpoint does not know.
-    pub(crate) new_id: [u8; 16],
+    pub(crate) new_id: LogId,
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use edgelog_core::limits::UNFLUSHED_SEGMENTS_MAX;
 use edgelog_core::{
-    LogId, NO_TIMESTAMP, Offset, Position, RetentionParams, RetentionReason, SealedSegment, TimestampMs, is_dated,
+    NO_TIMESTAMP, Offset, Position, RetentionParams, RetentionReason, SealedSegment, TimestampMs, is_dated,
 };
 
 use super::handle::Log;
@@ -78,7 +78,7 @@ impl Log {
     /// [`Error::Storage`].
     pub fn held_from(&self) -> Result<Option<Offset>> {
         self.shared.check_alive()?;
-        self.shared.host()?.held_from(&self.shared.name, LogId::from_bytes(self.shared.id))
+        self.shared.host()?.held_from(&self.shared.name, self.shared.id)
     }
 }
 

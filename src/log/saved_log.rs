@@ -5,7 +5,7 @@
 //! are: code that opens, attaches or checks a log asks it before anything is computed from what was saved.
 
 use edgelog_core::limits::UNFLUSHED_SEGMENTS_MAX;
-use edgelog_core::{EpochEntry, EpochTable, OFFSET_MAX, Offset, Position};
+use edgelog_core::{EpochEntry, EpochTable, LogId, OFFSET_MAX, Offset, Position};
 
 use super::origin::Origin;
 use crate::canary::{Bug, bug};
@@ -38,7 +38,7 @@ impl DurablePoint {
 /// What the checkpoint says of one log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SavedLog {
-    pub(crate) id: [u8; 16],
+    pub(crate) id: LogId,
     pub(crate) origin: Origin,
     pub(crate) log_start_offset: Offset,
     pub(crate) durable: DurablePoint,
@@ -173,7 +173,7 @@ mod tests {
 
     fn sample() -> SavedLog {
         SavedLog {
-            id: [7; 16],
+            id: LogId::from_bytes([7; 16]),
             origin: Origin::Own,
             log_start_offset: Offset(7),
             durable: DurablePoint { offset: Offset(100), base_offset: Offset(50), position: Position(4711) },

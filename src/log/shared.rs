@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 
 use edgelog_core::config::IsolationLevel;
-use edgelog_core::{CompressionType, Continuation, EpochTable, LogConfig, Offset, Position};
+use edgelog_core::{CompressionType, Continuation, EpochTable, LogConfig, LogId, Offset, Position};
 
 use super::atomic_offset::AtomicOffset;
 use super::host::LogHost;
@@ -60,7 +60,7 @@ pub(super) struct Unflushed {
 pub(crate) struct LogShared {
     pub(crate) name: TopicPartition,
     pub(crate) dir: Arc<str>,
-    pub(crate) id: [u8; 16],
+    pub(crate) id: LogId,
     pub(super) origin: AtomicU8,
     pub(super) storage: Arc<dyn Storage>,
     pub(super) clock: Arc<dyn Clock>,
@@ -242,7 +242,7 @@ impl LogShared {
     }
 
     /// The identity that a checkpoint has for the log, or will have.
-    pub(super) fn lasting_id(&self) -> Option<[u8; 16]> {
+    pub(super) fn lasting_id(&self) -> Option<LogId> {
         self.attached().map_or(Some(self.id), |attached| attached.attachment.lock().id)
     }
 

@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use edgelog_core::{EpochEntry, LeaderEpoch, Offset, Position};
+use edgelog_core::{EpochEntry, LeaderEpoch, LogId, Offset, Position};
 
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
@@ -201,7 +201,7 @@ fn encode(checkpoint: &Checkpoint, out: &mut Vec<u8>) {
         let name = name.to_string();
         out.extend_from_slice(&(name.len() as u16).to_be_bytes());
         out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(&log.id);
+        out.extend_from_slice(&log.id.to_bytes());
         out.push(log.origin as u8);
         out.extend_from_slice(&log.log_start_offset.0.to_be_bytes());
         out.extend_from_slice(&log.durable.offset.0.to_be_bytes());
@@ -263,7 +263,7 @@ impl<'a> Fields<'a> {
         let name_len = usize::from(u16::from_be_bytes(self.take()?));
         let (name, rest) = self.bytes.split_at_checked(name_len)?;
         self.bytes = rest;
-        let id = self.take()?;
+        let id = LogId::from_bytes(self.take()?);
         let origin = if self.take::<1>()?[0] == Origin::Own as u8 { Origin::Own } else { Origin::Imported };
         let log_start_offset = Offset(i64::from_be_bytes(self.take()?));
         let durable = DurablePoint {
@@ -295,8 +295,13 @@ mod tests {
                 EpochEntry { epoch: LeaderEpoch(0), start_offset: Offset(0) },
                 EpochEntry { epoch: LeaderEpoch(3), start_offset: Offset(70) },
             ];
-            let saved =
-                SavedLog { id: [n as u8; 16], origin: Origin::Own, log_start_offset: Offset(7), durable, epochs };
+            let saved = SavedLog {
+                id: LogId::from_bytes([n as u8; 16]),
+                origin: Origin::Own,
+                log_start_offset: Offset(7),
+                durable,
+                epochs,
+            };
             (TopicPartition::new("t", n as u32), saved)
         };
         Checkpoint { clean, is_recorded: !clean, boot_id: [9; 16], logs: (0..logs).map(log).collect() }
@@ -387,7 +392,7 @@ mod tests {
             assert_eq!((found.odd.len(), found.valid), (1, [true, true]), "{n}: {:?}", found.odd);
             let newest = found.newest.unwrap();
             assert_eq!(newest, as_written, "{n}");
-            assert_eq!((newest.logs.len(), newest.logs[&odd].id), (3, [1; 16]), "{n}");
+            assert_eq!((newest.logs.len(), newest.logs[&odd].id), (3, LogId::from_bytes([1; 16])), "{n}");
             for name in [TopicPartition::new("t", 0), TopicPartition::new("t", 2)] {
                 assert_eq!(newest.logs[&name], checkpoint.logs[&name], "{n}");
             }
@@ -399,7 +404,7 @@ mod tests {
         let payload_of = |saved: &SavedLog| {
             let mut out = Vec::new();
             out.extend_from_slice(name.to_string().as_bytes());
-            out.extend_from_slice(&saved.id);
+            out.extend_from_slice(&saved.id.to_bytes());
             out.push(saved.origin as u8);
             out.extend_from_slice(&saved.log_start_offset.0.to_be_bytes());
             out.extend_from_slice(&saved.durable.offset.0.to_be_bytes());

@@ -36,7 +36,7 @@ pub(crate) const GROUP_FILE: &str = "edgelog.group.failed";
 const BYTES_MAX: u64 = 16 << 20;
 
 /// By log, each with the identity of the one that had the name.
-pub(crate) type Flushes = BTreeMap<TopicPartition, ([u8; 16], FailedFlush)>;
+pub(crate) type Flushes = BTreeMap<TopicPartition, (LogId, FailedFlush)>;
 
 /// What any attached process of this boot has left. Of two flushes of one log, what is beyond both.
 ///
@@ -90,11 +90,11 @@ impl FailedFlushes {
     }
 
     /// What could not be flushed of this log, and the writer had not resolved when it was looked at last.
-    pub(crate) fn of(&self, log: &TopicPartition, id: [u8; 16]) -> Option<FailedFlush> {
+    pub(crate) fn of(&self, log: &TopicPartition, id: LogId) -> Option<FailedFlush> {
         self.flushes.get(log).filter(|(of, _)| *of == id).map(|(_, flush)| *flush)
     }
 
-    pub(crate) fn remember(&mut self, log: &TopicPartition, id: [u8; 16], flush: FailedFlush) {
+    pub(crate) fn remember(&mut self, log: &TopicPartition, id: LogId, flush: FailedFlush) {
         if bug(Bug::KeepFailedFlushesToOneself) || self.of(log, id) == Some(flush) {
             return;
         }
@@ -119,7 +119,7 @@ impl FailedFlushes {
     fn replace(&self) -> io::Result<()> {
         let mut body = format!("{:x}\n", LogId::from_bytes(self.storage.boot_id()));
         for (log, (id, flush)) in &self.flushes {
-            let _ = writeln!(body, "{log}\t{:x}\t{}\t{}", LogId::from_bytes(*id), flush.end, flush.epoch);
+            let _ = writeln!(body, "{log}\t{:x}\t{}\t{}", *id, flush.end, flush.epoch);
         }
         replace(&*self.storage, self.file, frame(0, &body).as_bytes(), Lasting::Process)
     }
@@ -135,10 +135,10 @@ fn parse(bytes: &[u8], boot: [u8; 16]) -> Option<Flushes> {
     lines.map(parse_line).collect()
 }
 
-fn parse_line(line: &str) -> Option<(TopicPartition, ([u8; 16], FailedFlush))> {
+fn parse_line(line: &str) -> Option<(TopicPartition, (LogId, FailedFlush))> {
     let mut fields = line.split('\t');
     let log = fields.next()?.parse().ok()?;
-    let id = LogId::from_hex(fields.next()?)?.to_bytes();
+    let id = LogId::from_hex(fields.next()?)?;
     let flush = FailedFlush { end: fields.next()?.parse().ok()?, epoch: fields.next()?.parse().ok()? };
     fields.next().is_none().then_some((log, (id, flush)))
 }
@@ -156,13 +156,23 @@ mod tests {
         let (a, b) = (TopicPartition::new("a-1", 0), TopicPartition::new("b", 12));
         let flush = FailedFlush { end: Offset(77), epoch: LeaderEpoch(3) };
         let mut here = open();
-        here.remember(&a, [1; 16], flush);
-        here.remember(&b, [2; 16], FailedFlush { end: Offset(i64::MAX), epoch: LeaderEpoch(i32::MAX) });
+        here.remember(&a, LogId::from_bytes([1; 16]), flush);
+        here.remember(
+            &b,
+            LogId::from_bytes([2; 16]),
+            FailedFlush { end: Offset(i64::MAX), epoch: LeaderEpoch(i32::MAX) },
+        );
         let next = open();
-        assert_eq!((next.of(&a, [1; 16]), next.of(&a, [9; 16])), (Some(flush), None));
-        assert_eq!(next.of(&b, [2; 16]), here.of(&b, [2; 16]));
+        assert_eq!(
+            (next.of(&a, LogId::from_bytes([1; 16])), next.of(&a, LogId::from_bytes([9; 16]))),
+            (Some(flush), None)
+        );
+        assert_eq!(next.of(&b, LogId::from_bytes([2; 16])), here.of(&b, LogId::from_bytes([2; 16])));
         here.forget(&b);
-        assert_eq!((open().of(&a, [1; 16]), open().of(&b, [2; 16])), (Some(flush), None));
+        assert_eq!(
+            (open().of(&a, LogId::from_bytes([1; 16])), open().of(&b, LogId::from_bytes([2; 16]))),
+            (Some(flush), None)
+        );
 
         let bytes = read_whole(&*storage, BRIDGE_FILE, BYTES_MAX).unwrap();
         assert!(parse(&bytes, storage.boot_id()).is_some());

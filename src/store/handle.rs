@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use edgelog_core::StoreConfig;
 use edgelog_core::config::{Housekeeping, StorageKind};
+use edgelog_core::{LogId, StoreConfig};
 
 use super::checkpoint::{self, CheckpointFile};
 use super::housekeeping::Housekeeper;
@@ -233,7 +233,7 @@ impl Store {
 
     /// The identities that the checkpoint has for logs now: those that last. It has none for files that were put here
     /// and not yet opened for writing.
-    pub(crate) fn lasting_ids(&self) -> Result<BTreeMap<TopicPartition, [u8; 16]>> {
+    pub(crate) fn lasting_ids(&self) -> Result<BTreeMap<TopicPartition, LogId>> {
         let mut followed = self.shared.followed.lock();
         let logs = &followed.now(&*self.shared.storage)?.logs;
         Ok(logs.iter().map(|(name, saved)| (name.clone(), saved.id)).collect())

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use edgelog_core::{LogId, TimestampMs};
+use edgelog_core::TimestampMs;
 
 use super::retention_holds::RetentionHolds;
 use super::shared::StoreShared;
@@ -98,7 +98,7 @@ impl StoreShared {
             match RetentionHolds::read(&*self.storage) {
                 Ok(holds) => {
                     for log in &logs {
-                        let held_from = holds.held_from(&log.name, LogId::from_bytes(log.id));
+                        let held_from = holds.held_from(&log.name, log.id);
                         note(log.expire(now, held_from).map(|_| ()));
                     }
                 }

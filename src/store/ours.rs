@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
+use edgelog_core::LogId;
+
 use crate::canary::{Bug, bug};
 use crate::error::{Error, Result};
 use crate::log::{SavedLog, TopicPartition};
@@ -367,9 +369,9 @@ fn hash_of(name: &TopicPartition) -> String {
 
 /// The name of a partition's directory while it is deleted: as in Kafka, the topic's name is cut where it would
 /// get too long. Half of the sixteen digits are the whole name's hash, the others are `random`.
-pub(super) fn deleted_name(name: &TopicPartition, random: [u8; 16]) -> String {
+pub(super) fn deleted_name(name: &TopicPartition, random: LogId) -> String {
     const NAME_LEN_MAX: usize = 255;
-    let suffix = format!("-{}.{}{}{DELETE_SUFFIX}", name.partition, hash_of(name), hex(&random[..4]));
+    let suffix = format!("-{}.{}{}{DELETE_SUFFIX}", name.partition, hash_of(name), &format!("{random:x}")[..8]);
     let topic = &name.topic[..name.topic.len().min(NAME_LEN_MAX - suffix.len())];
     format!("{topic}{suffix}")
 }
@@ -377,12 +379,4 @@ pub(super) fn deleted_name(name: &TopicPartition, random: [u8; 16]) -> String {
 /// Whether `dir` is a name that a log has while it is being deleted.
 pub(super) fn is_deleted_name(dir: &str) -> bool {
     deleted_partition(dir).is_some()
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .filter_map(|digit| char::from_digit(digit.into(), 16))
-        .collect()
 }

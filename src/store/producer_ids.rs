@@ -137,7 +137,7 @@ fn form() -> SlotForm {
 fn read(storage: &dyn Storage) -> Result<Known> {
     let found = read_slots(storage, &form())?;
     if !found.exists {
-        let first = i64::from_be_bytes(random_id()[..8].try_into().expect("eight bytes"));
+        let first = i64::from_be_bytes(random_id().to_bytes()[..8].try_into().expect("eight bytes"));
         return Ok(Known { next_id: (first & ((1 << 60) - 1)) | 1 << 60, names: BTreeMap::new() });
     }
     let slot = found.newest().and_then(|at| found.both[at].as_ref());

@@ -198,7 +198,7 @@ impl RetentionHolds {
 
     /// Who keeps records of this log, and from which offset on. Empty where no holder does.
     pub fn of(&self, log: &Log) -> Vec<RetentionHold> {
-        self.of_log(log.name(), LogId::from_bytes(log.id())).collect()
+        self.of_log(log.name(), log.id()).collect()
     }
 
     fn of_log<'a>(&'a self, log: &'a TopicPartition, id: LogId) -> impl Iterator<Item = RetentionHold> + 'a {
@@ -412,8 +412,7 @@ mod tests {
     const NOW: i64 = 1_700_000_000_000;
 
     /// A line of the old note.
-    fn old_line(log: &str, done: Option<Offset>, id: [u8; 16]) -> String {
-        let id = LogId::from_bytes(id);
+    fn old_line(log: &str, done: Option<Offset>, id: LogId) -> String {
         match done {
             Some(done) => format!("{log}\tr\t0\t{done}\tedgelog/1 log={id:x} epoch=0 crc=0 topic=0\t-\t-\t-\t-\t-\n"),
             None => format!("{log}\tr\t0\t-\t-\t-\t-\t-\t-\t-\n"),
@@ -425,9 +424,9 @@ mod tests {
         storage.open(name, Access::CreateNew).unwrap().write_at(bytes, 0).unwrap();
     }
 
-    fn hold(storage: &MemoryStorage, holder: &str, log: &str, offset: Offset, id: [u8; 16]) {
+    fn hold(storage: &MemoryStorage, holder: &str, log: &str, offset: Offset, id: LogId) {
         let storage: Arc<dyn Storage> = Arc::new(storage.clone());
-        let held = HeldLog { log_id: LogId::from_bytes(id), offset, own: b"own".to_vec() };
+        let held = HeldLog { log_id: id, offset, own: b"own".to_vec() };
         let logs = HeldLogs::from([(log.parse().unwrap(), held)]);
         HolderFile::open(&storage, holder).unwrap().write(&logs, &[]).unwrap();
     }
@@ -459,7 +458,7 @@ mod tests {
         let storage = MemoryStorage::new();
         let (store, log) = old_log(&storage, &[]);
         assert_eq!((log.held_from().unwrap(), store.retention_holds().unwrap().of(&log)), (None, Vec::new()));
-        hold(&storage, "bridge", "t-0", Offset(0), [0; 16]);
+        hold(&storage, "bridge", "t-0", Offset(0), LogId::ZERO);
         assert_eq!(start_after_retention(&store, &log, NOW), 0, "nothing was read");
         hold(&storage, "bridge", "t-0", Offset(7), log.id());
         hold(&storage, "other", "t-0", Offset(9), log.id());
@@ -468,7 +467,7 @@ mod tests {
         assert_eq!(holds.of(&log), [hold_of("bridge", Offset(7)), hold_of("other", Offset(9))]);
         assert_eq!(start_after_retention(&store, &log, NOW + DAY_MS), 7);
         // Of the log that had this name before.
-        hold(&storage, "bridge", "t-0", Offset(15), [1; 16]);
+        hold(&storage, "bridge", "t-0", Offset(15), LogId::from_bytes([1; 16]));
         assert_eq!(log.held_from().unwrap(), Some(Offset(0)));
         storage.remove_file("edgelog.bridge.hold").unwrap();
         assert_eq!(start_after_retention(&store, &log, NOW + 2 * DAY_MS), 9);
@@ -501,7 +500,7 @@ mod tests {
         hold(&storage, "bridge", "t-0", Offset(2), log.id());
         let start = start_after_retention(&store, &log, NOW);
         assert!((9..12).contains(&start.0), "{start}");
-        hold(&storage, "bridge", "u-0", Offset(0), [1; 16]);
+        hold(&storage, "bridge", "u-0", Offset(0), LogId::from_bytes([1; 16]));
         assert_eq!(start_after_retention(&store, &log, NOW + DAY_MS), 19);
     }
 

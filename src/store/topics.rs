@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use edgelog_core::LogConfig;
 
-use super::ours::{self, deleted_name, hex, is_deleted_name, is_partition, remove_partition};
+use super::ours::{self, deleted_name, is_deleted_name, is_partition, remove_partition};
 use super::random_id::random_id;
 use super::report::RecoveryReport;
 use super::settings::{
@@ -108,7 +108,7 @@ impl StoreShared {
             saved: BTreeMap::new(),
             odd: Vec::new(),
         };
-        let creation = hex(&random_id());
+        let creation = format!("{:x}", random_id());
         let mut names = settings.names(topic);
         if !bug(Bug::CreateFirstPartitionFirst) {
             names.reverse();
@@ -242,7 +242,7 @@ impl StoreShared {
                 Err(error) => tracing::debug!(%name, %error, "the mark of a directory that is about to go is unknown"),
             }
         }
-        let creation = creation.unwrap_or_else(|| hex(&random_id()));
+        let creation = creation.unwrap_or_else(|| format!("{:x}", random_id()));
         for name in unmarked {
             let dir = name.to_string();
             let settings = (name.partition == 0 && settings.suspended.is_none()).then(|| settings.overrides.clone());
@@ -350,7 +350,8 @@ impl StoreShared {
     fn record_settings(&self, name: &TopicPartition, overrides: &Overrides) -> Result<()> {
         let dir = name.to_string();
         let marker = read_marker(&*self.storage, &dir).ok().flatten().filter(|marker| marker.name == *name);
-        let unknown = || Marker { name: name.clone(), creation: hex(&random_id()), is_created: false, settings: None };
+        let unknown =
+            || Marker { name: name.clone(), creation: format!("{:x}", random_id()), is_created: false, settings: None };
         let marker = Marker { settings: Some(overrides.clone()), ..marker.unwrap_or_else(unknown) };
         write_marker(&*self.storage, &dir, &marker)
     }

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use edgelog::edgelog_core::LogId;
 use edgelog::inspect::{Selection, check, repair};
 use edgelog::storage::{Access, MemoryStorage, Storage, StorageFile};
 use edgelog::{Log, NewRecord, NewTopic, OffsetSpec, ReaderOptions, RecoveryReport, Store};
@@ -20,7 +21,7 @@ fn open(storage: &MemoryStorage) -> Store {
 }
 
 /// A closed store of two logs, and their identities.
-fn two_logs() -> (MemoryStorage, [[u8; 16]; 2]) {
+fn two_logs() -> (MemoryStorage, [LogId; 2]) {
     let storage = MemoryStorage::new();
     let store = open(&storage);
     let ids = ["a", "b"].map(|topic| {
@@ -74,7 +75,7 @@ fn all() -> Vec<u8> {
 }
 
 /// All records of both logs are there, in a log of the same identity, and the next one gets the next offset.
-fn nothing_is_lost(storage: &MemoryStorage, ids: [[u8; 16]; 2]) -> RecoveryReport {
+fn nothing_is_lost(storage: &MemoryStorage, ids: [LogId; 2]) -> RecoveryReport {
     let attached = Store::options().attach_on(storage.clone()).unwrap();
     for topic in ["a", "b"] {
         assert_eq!(values(&attached.log(topic, 0).unwrap()), all(), "{topic}, attached");

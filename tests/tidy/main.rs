@@ -330,7 +330,6 @@ const PLAIN_VALUES: &[&str] = &[
     "CommittedOffset",
     "Creation",
     "DrainLimits",
-    "Hex",
     "InternalTopic",
     "LentLog",
     "LogProgress",

@@ -2,7 +2,6 @@
 //! about that.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -249,13 +248,13 @@ impl<'a> InCluster<'a> {
         let mut row = InCluster { group: &position.group, offset: position.offset.0, ..InCluster::default() };
         match &position.holds {
             PositionOf::Log { log_id, leader_epoch, target_topic_id, .. } => {
-                row.log_id = Some(hex(log_id));
+                row.log_id = Some(format!("{log_id:x}"));
                 row.leader_epoch = Some(*leader_epoch);
-                row.target_topic_id = Some(hex(target_topic_id));
+                row.target_topic_id = Some(format!("{:032x}", u128::from_be_bytes(*target_topic_id)));
             }
             PositionOf::Decided { decision, log_id, .. } => {
                 row.decided = Some(word_of(*decision));
-                row.log_id = log_id.as_ref().map(hex);
+                row.log_id = log_id.map(|id| format!("{id:x}"));
             }
             PositionOf::Unknown { reason, .. } => row.unknown = Some(reason),
             _ => {}
@@ -270,13 +269,6 @@ fn word_of(decision: Decision) -> &'static str {
         Decision::Restart => "restart",
         _ => "something newer",
     }
-}
-
-fn hex(bytes: &[u8; 16]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn table_of(
@@ -304,7 +296,7 @@ fn table_of(
                     PositionOf::Decided { decision, log_id: None, .. } => format!("decided: {}", word_of(*decision)),
                     PositionOf::Decided { decision, .. } => format!("decided: {}, one store", word_of(*decision)),
                     PositionOf::Unknown { .. } => "not edgelog's".to_owned(),
-                    PositionOf::Log { log_id, .. } => hex(log_id),
+                    PositionOf::Log { log_id, .. } => format!("{log_id:x}"),
                     _ => "something newer".to_owned(),
                 });
                 let epoch = row.cluster.as_ref().and_then(|row| row.leader_epoch);

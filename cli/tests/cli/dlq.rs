@@ -83,8 +83,8 @@ fn what_was_appended_again_by_a_requeue_that_stopped_is_not_appended_twice() {
     let store = Arc::new(Store::open(place.store()).unwrap());
     work(&store);
     // As a requeue that was killed behind its first record.
-    let id = u128::from_be_bytes(store.log("dlq.jobs", 0).unwrap().id());
-    let producer = Producer::builder(&store).set("edgelog.producer.name", &format!("dlq.requeue.{id:032x}-0"));
+    let id = store.log("dlq.jobs", 0).unwrap().id();
+    let producer = Producer::builder(&store).set("edgelog.producer.name", &format!("dlq.requeue.{id:x}-0"));
     let producer = producer.unwrap().open().unwrap();
     let record = ProducerRecord::new("jobs", b"bad one").with_partition(0).with_source_offset(edgelog::Offset(0));
     producer.send(record).unwrap().wait().unwrap();

@@ -1,6 +1,6 @@
 //! Every case in which a log starts, as one row each.
 
-use edgelog_core::{LeaderEpoch, Offset};
+use edgelog_core::{LeaderEpoch, LogId, Offset};
 use uuid::Uuid;
 
 use super::super::committed_offset::BatchMark;
@@ -9,8 +9,8 @@ use super::*;
 
 const TOPIC: Uuid = Uuid::from_u128(1);
 const OTHER_TOPIC: Uuid = Uuid::from_u128(2);
-const LOG: [u8; 16] = [7; 16];
-const OTHER_LOG: [u8; 16] = [8; 16];
+const LOG: LogId = LogId::from_bytes([7; 16]);
+const OTHER_LOG: LogId = LogId::from_bytes([8; 16]);
 
 /// An offset of the log here for the topic that is there now.
 fn at(offset: i64) -> CommittedOffset {

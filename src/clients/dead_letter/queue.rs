@@ -227,9 +227,9 @@ impl DeadLetterQueue {
         self.group.make_durable(&log, record.offset + 1)?;
         // Of each log they are numbered by themselves, with the records' offsets; of each leader epoch, too, since
         // other records have the offsets that were truncated.
-        let id = u128::from_be_bytes(log.lasting_id().unwrap_or_else(|| log.id()));
+        let id = log.lasting_id().unwrap_or_else(|| log.id());
         let (group, epoch) = (self.group.name(), record.leader_epoch());
-        let producer = format!("consumer/{group}/{id:032x}-{}/{epoch}", name.partition);
+        let producer = format!("consumer/{group}/{id:x}-{}/{epoch}", name.partition);
         let target = Outlets::target(&self.group, &self.store, &self.topic, name.partition)?;
         let written = self.write(record, reason, &target, &producer);
         if written.is_err() {

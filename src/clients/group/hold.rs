@@ -21,7 +21,7 @@ use crate::store::retention_holds::{GROUP, HeldLog, HeldLogs, HolderFile, Stored
 const HOLD_INTERVAL_MS: i64 = 30_000;
 
 /// A log by its name and id, and the first offset of it that is needed.
-pub(super) type Need<'a> = (&'a TopicPartition, [u8; 16], Offset);
+pub(super) type Need<'a> = (&'a TopicPartition, LogId, Offset);
 
 #[derive(Debug)]
 pub(super) struct Hold {
@@ -63,7 +63,7 @@ impl Hold {
     pub(super) fn lower(&mut self, needs: &[Need<'_>], now: TimestampMs) -> Result<()> {
         let mut is_ahead = !self.is_known && !needs.is_empty();
         for &(name, id, offset) in needs {
-            let need = HeldLog { log_id: LogId::from_bytes(id), offset, own: Vec::new() };
+            let need = HeldLog { log_id: id, offset, own: Vec::new() };
             let holds = |logs: &HeldLogs| {
                 logs.get(name).is_some_and(|held| held.log_id == need.log_id && held.offset <= offset)
             };
@@ -78,7 +78,7 @@ impl Hold {
     /// The group has committed these offsets: the file may say so when it is written next.
     pub(super) fn raise(&mut self, needs: &[Need<'_>]) {
         for &(name, id, offset) in needs {
-            self.coming.insert(name.clone(), HeldLog { log_id: LogId::from_bytes(id), offset, own: Vec::new() });
+            self.coming.insert(name.clone(), HeldLog { log_id: id, offset, own: Vec::new() });
         }
     }
 

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use edgelog_core::{LeaderEpoch, Offset, OffsetAndEpoch};
+use edgelog_core::{LeaderEpoch, LogId, Offset, OffsetAndEpoch};
 use parking_lot::Mutex;
 
 use super::error::{ConsumerError, Result};
@@ -598,8 +598,7 @@ impl Loaded {
     fn heal(&mut self, hold: &Hold) -> GroupRecovery {
         let mut set_back = Vec::new();
         for (name, held) in hold.logs() {
-            let id = held.log_id.to_bytes();
-            let id = Some(id).filter(|id| *id != [0; 16]);
+            let id = Some(held.log_id).filter(|id| *id != LogId::ZERO);
             match self.committed.get_mut(name) {
                 Some(at) if !self.doubtful.contains(name) || (at.log_id == id && at.offset <= held.offset) => {}
                 found => {

@@ -39,7 +39,7 @@ impl Membership {
         subscribed: Subscribed,
         waker: &Waker,
     ) -> Result<Membership> {
-        let id = format!("{:032x}", u128::from_be_bytes(random_id()));
+        let id = format!("{:x}", random_id());
         let membership = Membership { group: group.clone(), id, options, seen: u64::MAX };
         membership.join_again(subscribed, waker)?;
         Ok(membership)

@@ -23,7 +23,7 @@
 //!
 //! Versions 0 to 3, which have no id, are read as well.
 
-use edgelog_core::{LeaderEpoch, Offset, TimestampMs};
+use edgelog_core::{LeaderEpoch, LogId, Offset, TimestampMs};
 
 use super::bytes::{Bytes, put_varint};
 use crate::log::TopicPartition;
@@ -45,7 +45,7 @@ pub struct CommittedOffset {
     /// When it was committed, in milliseconds since 1970.
     pub commit_timestamp: TimestampMs,
     /// Of the log that the offset is one of; `None` where the record does not name one, as those of older brokers.
-    pub log_id: Option<[u8; 16]>,
+    pub log_id: Option<LogId>,
 }
 
 /// What a record of the log says.
@@ -81,7 +81,7 @@ pub(super) fn put_value(out: &mut Vec<u8>, position: &CommittedOffset) {
         None => out.push(0),
         Some(id) => {
             out.extend_from_slice(&[1, 0, 16]);
-            out.extend_from_slice(&id);
+            out.extend_from_slice(&id.to_bytes());
         }
     }
 }
@@ -121,7 +121,7 @@ fn parse_value(mut bytes: Bytes<'_>) -> Option<CommittedOffset> {
         for _ in 0..bytes.varint()? {
             let (tag, field) = bytes.tagged_field()?;
             if tag == 0 {
-                log_id = Some(field.try_into().ok()?).filter(|id| *id != [0; 16]);
+                log_id = Some(LogId::from_bytes(field.try_into().ok()?)).filter(|id| *id != LogId::ZERO);
             }
         }
     }
@@ -139,7 +139,7 @@ mod tests {
             leader_epoch: Some(LeaderEpoch(3)),
             metadata: "m".to_owned(),
             commit_timestamp: TimestampMs(0x0405),
-            log_id: Some([0xab; 16]),
+            log_id: Some(LogId::from_bytes([0xab; 16])),
         }
     }
 

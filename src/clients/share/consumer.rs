@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use edgelog_core::Offset;
+use edgelog_core::{LogId, Offset};
 
 use super::config::ShareConfig;
 use super::records::{Part, ShareRecord, ShareRecords};
@@ -67,7 +67,7 @@ impl ShareConsumerOptions {
 #[derive(Debug)]
 struct Assigned {
     name: Arc<TopicPartition>,
-    log_id: [u8; 16],
+    log_id: LogId,
     reader: Reader,
     /// At the end of the log, to wait for more.
     tail: Reader,

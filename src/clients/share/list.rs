@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use edgelog_core::Offset;
+use edgelog_core::{LogId, Offset};
 
 use super::config::ShareConfig;
 use super::shared::{ShareGroup, load};
@@ -60,7 +60,7 @@ pub fn describe_share_group(store: &Store, name: &str) -> Result<Vec<SharePartit
     let ids = store.lasting_ids()?.into_iter();
     let names: BTreeMap<_, _> = ids.map(|(name, id)| ((id, name.partition), name)).collect();
     let describe = |(key, saved): (&_, &super::shared::Saved)| {
-        let key: &([u8; 16], u32) = key;
+        let key: &(LogId, u32) = key;
         let of =
             |is: fn(DeliveryState) -> bool| saved.records.values().filter(|record| is(record.state)).count() as u64;
         SharePartition {

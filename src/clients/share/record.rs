@@ -33,7 +33,7 @@
 //! The store is 0 where the topic is in that of the records, 1 where it is in the group's own. The cause is 0 of a
 //! record that was rejected, 1 of one that came too often, 2 of one that expired.
 
-use edgelog_core::{LeaderEpoch, Offset, TimestampMs};
+use edgelog_core::{LeaderEpoch, LogId, Offset, TimestampMs};
 
 use super::table::{Cause, Change, DeliveryState};
 use crate::canary::{Bug, bug};
@@ -46,7 +46,7 @@ const SET_ASIDE_BYTES: usize = 19;
 const CAUSES: [Cause; 3] = [Cause::Rejected, Cause::DeliveryCountExceeded, Cause::Expired];
 
 /// Which share-partition a record is of: its log's id and its number.
-pub(super) type Key = ([u8; 16], u32);
+pub(super) type Key = (LogId, u32);
 
 /// What a record says.
 #[derive(Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ pub(super) fn put_key(out: &mut Vec<u8>, is_snapshot: bool, group: &str, key: Ke
     out.extend_from_slice(&i16::from(!is_snapshot).to_be_bytes());
     out.extend_from_slice(&(group.len() as u16).to_be_bytes());
     out.extend_from_slice(group.as_bytes());
-    out.extend_from_slice(&key.0);
+    out.extend_from_slice(&key.0.to_bytes());
     out.extend_from_slice(&(key.1 as i32).to_be_bytes());
 }
 
@@ -210,7 +210,7 @@ pub(super) fn parse(key: Option<&[u8]>, value: Option<&[u8]>) -> Entry {
 
 fn parse_key(mut key: Bytes<'_>) -> Option<(String, Key)> {
     let group = key.string()?;
-    let id = key.array()?;
+    let id = LogId::from_bytes(key.array()?);
     let partition = u32::try_from(key.i32()?).ok()?;
     Some((group, (id, partition)))
 }
@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn an_update_is_the_bytes_that_kafka_writes() {
         let (mut key, mut value) = (Vec::new(), Vec::new());
-        put_key(&mut key, false, "g", ([0xab; 16], 7));
+        put_key(&mut key, false, "g", (LogId::from_bytes([0xab; 16]), 7));
         let expected = [&[0, 1, 0, 1, b'g'][..], &[0xab; 16], &[0, 0, 0, 7]].concat();
         assert_eq!(key, expected);
         let (done, back) = (DeliveryState::Acknowledged, DeliveryState::Available);
@@ -332,7 +332,7 @@ mod tests {
     fn what_was_written_is_read_and_nothing_damaged_is_obeyed() {
         for is_snapshot in [true, false] {
             let (mut key, mut value) = (Vec::new(), Vec::new());
-            put_key(&mut key, is_snapshot, "g", ([1; 16], 2));
+            put_key(&mut key, is_snapshot, "g", (LogId::from_bytes([1; 16]), 2));
             let set_aside: Vec<_> = (0..3).map(aside).collect();
             let changes = [change(9, DeliveryState::Archived, 5), change(10, set_aside_state(), 5)];
             put_value(&mut value, &head(is_snapshot), &changes, "jobs", &set_aside.iter().collect::<Vec<_>>());
@@ -346,9 +346,9 @@ mod tests {
                 set_aside: Some(("jobs".to_owned(), set_aside)),
             };
             let found = parse(Some(&key), Some(&value));
-            assert_eq!(found, Entry::State { group: "g".into(), key: ([1; 16], 2), state });
+            assert_eq!(found, Entry::State { group: "g".into(), key: (LogId::from_bytes([1; 16]), 2), state });
             let deleted = parse(Some(&key), None);
-            assert_eq!(deleted, Entry::Deleted { group: "g".into(), key: ([1; 16], 2) });
+            assert_eq!(deleted, Entry::Deleted { group: "g".into(), key: (LogId::from_bytes([1; 16]), 2) });
             for len in 0..value.len() {
                 assert_eq!(parse(Some(&key), Some(&value[..len])), Entry::Unreadable, "{len} bytes");
             }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use edgelog::edgelog_core::LogId;
 use edgelog::storage::Storage;
 use edgelog::{Log, NewTopic, Offset, OffsetSpec, ReadUpTo, ReaderOptions, Store, TimestampMs, TopicPartition};
 
@@ -54,7 +55,7 @@ impl Rec {
 /// What is known of one log.
 #[derive(Debug, Clone, Default)]
 pub struct LogModel {
-    pub id: [u8; 16],
+    pub id: LogId,
     /// Every offset from 0 on, in the history that stands.
     pub records: Arc<Vec<Rec>>,
     /// What may follow: one of these, or its first batches. They are an append in flight, with what was appended
@@ -387,7 +388,7 @@ fn check_log(log: &Log, model: &LogModel, unclean_epoch: Option<i32>) -> Result<
     if offsets.recovery_point != end || offsets.high_watermark != end {
         return Err(format!("not all that is served is said to be durable: {offsets:?}"));
     }
-    if model.id != [0; 16] && model.id != log.id() {
+    if model.id != LogId::ZERO && model.id != log.id() {
         return Err("the log has another identity".into());
     }
     let seen = read_from(log, OffsetSpec::Earliest, usize::MAX, ReadUpTo::HighWatermark)?;
