@@ -308,7 +308,7 @@ pub fn schedule(seed: u64) -> Vec<Op> {
 #[derive(Debug)]
 pub struct Ran {
     pub opens: usize,
-    /// The cuts, by the numbers of their operations, that came as early as they say. With a later one in the place of
+    /// The cuts, by the numbers of their operations, that came as early as they say. With a later one instead of
     /// any other, the schedule is the same.
     pub reached: Vec<usize>,
 }

@@ -1,7 +1,7 @@
 //! `./test`: the project's tests, in stages, with everything that they need.
 //!
-//! A stage runs its steps one after another, and some of them at one time. After the first stages there are lanes, each
-//! of which runs its stages one after another; all lanes run at one time, and their steps share the machine's
+//! A stage runs its steps one after another, and some of them at one time. After the first stages there are rows, each
+//! of which runs its stages one after another; all rows run at one time, and their steps share the machine's
 //! processors. A new test is a step of a stage below `stages`, and a line of `help.txt` where a
 //! person has to know of it.
 
@@ -53,8 +53,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
     run(of(&[QUICK]));
     run(of(&FIRST));
     thread::scope(|scope| {
-        for lane in COMPUTING {
-            scope.spawn(|| run(of(lane)));
+        for row in COMPUTING {
+            scope.spawn(|| run(of(row)));
         }
         for (name, stage) in of(&WAITING) {
             runner.stage(name, true, stage);
