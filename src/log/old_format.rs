@@ -11,6 +11,8 @@ use crate::storage::StorageFile;
 /// A message's lengths are looked for in so many bytes: keys are shorter.
 const LOOK_BYTES: usize = 64 << 10;
 const MAGIC_AT: usize = 16;
+/// Where the message's size stands.
+const SIZE_AT: std::ops::Range<usize> = 8..12;
 
 /// The place behind the messages of format 0 or 1 that stand at `position` of `file`, of which `len` bytes are looked
 /// at, and the offset behind them; `None` where something else stands there. Reads by system calls alone: a writer may
@@ -28,7 +30,9 @@ pub(super) fn behind_old_messages(
     while at < len {
         let read = file.read_at(&mut bytes, u64::from(at))?;
         let Some(message) = OldMessage::peek(&bytes[..read]) else {
-            if bytes.len() < LOOK_BYTES && bytes.get(MAGIC_AT).is_some_and(|&magic| magic < 2) {
+            // Room without records has no size: no message is that short.
+            let may_be_one = bytes[MAGIC_AT] < 2 && bytes[SIZE_AT] != [0; 4];
+            if bytes.len() < LOOK_BYTES && may_be_one {
                 // A long key, perhaps: the value's length is behind it.
                 bytes.resize(LOOK_BYTES, 0);
                 continue;

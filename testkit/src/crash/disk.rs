@@ -7,6 +7,7 @@
 //! Names, files and sectors are counted references, so a snapshot costs a few hundred counts and each cut is taken from
 //! one and not from a replay.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::{self, Write as _};
 use std::io;
@@ -165,6 +166,22 @@ impl Inode {
             done += piece;
         }
         len
+    }
+
+    /// Up to `len` bytes at `position`.
+    fn bytes(&self, position: u64, len: usize) -> Vec<u8> {
+        let start = position.min(self.len) as usize;
+        let len = len.min(self.len as usize - start);
+        let mut bytes = Vec::with_capacity(len);
+        while bytes.len() < len {
+            let (index, from) = ((start + bytes.len()) / SECTOR_BYTES, (start + bytes.len()) % SECTOR_BYTES);
+            let piece = (len - bytes.len()).min(SECTOR_BYTES - from);
+            match &self.sectors[index].cache {
+                Some(sector) => bytes.extend_from_slice(&sector[from..from + piece]),
+                None => bytes.resize(bytes.len() + piece, 0),
+            }
+        }
+        bytes
     }
 
     fn flush(&mut self, quirks: Quirks) {
@@ -505,11 +522,7 @@ impl Core {
     /// Paths and bytes of all files whose names end in one of `endings`, as the cache shows them.
     pub fn contents(&self, endings: &[&str]) -> Vec<(String, Vec<u8>)> {
         let wanted = |path: &str| endings.iter().any(|ending| has_ending(path, ending));
-        let read = |id: u64| {
-            let mut bytes = vec![0; self.inodes[&id].len as usize];
-            self.inodes[&id].read(&mut bytes, 0);
-            bytes
-        };
+        let read = |id: u64| self.inodes[&id].bytes(0, self.inodes[&id].len as usize);
         self.files().into_iter().filter(|(path, _)| wanted(path)).map(|(path, id)| (path, read(id))).collect()
     }
 
@@ -766,8 +779,13 @@ impl SimDisk {
     }
 
     /// The name on the whole disk of a path in this data directory.
-    fn path(&self, path: &str) -> String {
-        format!("{}{path}", self.root).trim_end_matches('/').to_owned()
+    fn path<'a>(&self, path: &'a str) -> Cow<'a, str> {
+        if self.root.is_empty() {
+            return path.trim_end_matches('/').into();
+        }
+        let mut path = [&self.root, path].concat();
+        path.truncate(path.trim_end_matches('/').len());
+        path.into()
     }
 
     fn machine(&self) -> MutexGuard<'_, Machine> {
@@ -1126,7 +1144,7 @@ impl Storage for SimDisk {
     }
 
     fn nested(&self, dir: &str) -> io::Result<Arc<dyn Storage>> {
-        let path = self.path(dir);
+        let path = self.path(dir).into_owned();
         for (at, _) in path.match_indices('/').chain([(path.len(), "")]) {
             let outer = &path[..at];
             let mut machine = self.machine();
@@ -1234,8 +1252,8 @@ impl StorageFile for SimFile {
     fn lend(&self, position: u64, len: usize) -> io::Result<Option<Lease>> {
         let mut machine = self.disk.machine();
         machine.begin(Call::Lend)?;
-        let mut bytes = vec![0; len];
-        let read = machine.core.inodes[&self.id].read(&mut bytes, position);
+        let bytes = machine.core.inodes[&self.id].bytes(position, len);
+        let read = bytes.len();
         if !self.writes && read < len {
             // Who is attached may not know yet what a recovery in the writing process has cut: as the directory says.
             return Ok(None);

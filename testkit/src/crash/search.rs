@@ -304,12 +304,22 @@ pub fn schedule(seed: u64) -> Vec<Op> {
     ops
 }
 
+/// What a schedule came to.
+#[derive(Debug)]
+pub struct Ran {
+    pub opens: usize,
+    /// The cuts, by the numbers of their operations, that came as early as they say. With a later one instead of
+    /// any other, the schedule is the same.
+    pub reached: Vec<usize>,
+}
+
 /// Runs a schedule; `Err` says which operation found what.
-pub fn run_schedule(ops: &[Op], quirks: Quirks) -> Result<usize, String> {
+pub fn run_schedule(ops: &[Op], quirks: Quirks) -> Result<Ran, String> {
     let mut world = World::new(quirks);
-    let mut opens = 1;
+    let (mut opens, mut reached) = (1, Vec::new());
     world.open()?;
     let mut pending: Option<Image> = None;
+    let mut pending_at = 0;
     // Whether a process that met an error is trusted any further.
     let mut patient = false;
     for (n, op) in ops.iter().enumerate() {
@@ -327,6 +337,7 @@ pub fn run_schedule(ops: &[Op], quirks: Quirks) -> Result<usize, String> {
             Op::Cut { after, image } => {
                 world.disk.cut_after(u64::from(after) + 1);
                 pending = Some(image);
+                pending_at = n;
             }
             Op::Fail { after, fault, goes_on } => {
                 world.disk.fail_in(u64::from(after), fault);
@@ -337,6 +348,7 @@ pub fn run_schedule(ops: &[Op], quirks: Quirks) -> Result<usize, String> {
         }
         if world.disk.is_dead() {
             let image = pending.take().unwrap_or(Image::AllLost);
+            reached.push(pending_at);
             // Now and then the power goes again while the store recovers.
             let again = (n % 3 == 0).then_some((n as u64 % 17, image));
             opens += crash(&mut world, image, again).map_err(at)?;
@@ -352,7 +364,7 @@ pub fn run_schedule(ops: &[Op], quirks: Quirks) -> Result<usize, String> {
     world.append_everywhere()?;
     world.apply(&Op::Reopen)?;
     world.disk.kill();
-    Ok(opens)
+    Ok(Ran { opens, reached })
 }
 
 fn crash(world: &mut World, image: Image, again: Option<(u64, Image)>) -> Result<usize, String> {
@@ -419,7 +431,7 @@ pub fn schedules(first: u64, count: usize, make: fn(u64) -> Vec<Op>, quirks: Qui
         outcome.count("schedules", 1);
         outcome.count("operations", ops.len());
         match guarded(|| run_schedule(&ops, quirks)) {
-            Ok(opens) => outcome.count("opens", opens),
+            Ok(ran) => outcome.count("opens", ran.opens),
             Err(what) => outcome.add(n, &what, || {
                 let (ops, what) = shrink(&ops, quirks);
                 let lines: Vec<String> = ops.iter().map(|op| format!("    {op:?}")).collect();

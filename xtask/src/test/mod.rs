@@ -1,7 +1,8 @@
 //! `./test`: the project's tests, in stages, with everything that they need.
 //!
-//! A stage runs its steps one after another, and some of them at one time. Stages that wait for brokers run next to
-//! those that compute. A new test is a step of a stage below `stages`, and a line of `help.txt` where a
+//! A stage runs its steps one after another, and some of them at one time. After the first stages there are rows, each
+//! of which runs its stages one after another; all rows run at one time, and their steps share the machine's
+//! processors. A new test is a step of a stage below `stages`, and a line of `help.txt` where a
 //! person has to know of it.
 
 mod packages;
@@ -16,7 +17,7 @@ use std::thread;
 
 use crate::command::Result;
 use runner::Runner;
-use stages::{BUSY, FIRST, LONG, NARROW, Named, QUICK, WAITING};
+use stages::{COMPUTING, FIRST, LONG, Named, QUICK, WAITING};
 
 const HELP: &str = include_str!("help.txt");
 
@@ -48,14 +49,15 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
     let of = |all: &[Named]| -> Vec<Named> {
         all.iter().copied().filter(|(name, _)| asked.iter().any(|asked| asked == name)).collect()
     };
-    let run = |stages: Vec<Named>| stages.into_iter().for_each(|(name, stage)| runner.stage(name, stage));
+    let run = |stages: Vec<Named>| stages.into_iter().for_each(|(name, stage)| runner.stage(name, false, stage));
     run(of(&[QUICK]));
     run(of(&FIRST));
     thread::scope(|scope| {
-        scope.spawn(|| run(of(&WAITING)));
-        run(of(&BUSY));
-        for stage in of(&NARROW) {
-            scope.spawn(move || run(vec![stage]));
+        for row in COMPUTING {
+            scope.spawn(|| run(of(row)));
+        }
+        for (name, stage) in of(&WAITING) {
+            runner.stage(name, true, stage);
         }
     });
     run(of(&LONG));
@@ -63,7 +65,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
 }
 
 fn names() -> impl Iterator<Item = &'static str> {
-    FIRST.iter().chain(&BUSY).chain(&NARROW).chain(&WAITING).chain(&LONG).map(|(name, _)| *name)
+    whole().chain(LONG.iter().map(|(name, _)| *name))
 }
 
 fn parse(arguments: &[String]) -> Result<Asked> {
@@ -87,7 +89,7 @@ fn parse(arguments: &[String]) -> Result<Asked> {
 }
 
 fn whole() -> impl Iterator<Item = &'static str> {
-    FIRST.iter().chain(&BUSY).chain(&NARROW).chain(&WAITING).map(|(name, _)| *name)
+    FIRST.iter().chain(COMPUTING.into_iter().flatten()).chain(&WAITING).map(|(name, _)| *name)
 }
 
 #[cfg(test)]
@@ -112,7 +114,7 @@ mod tests {
     fn the_whole_has_no_long_stage() {
         let Ok(Asked::Stages(stages)) = parsed(&[]) else { panic!("no stages") };
         assert!(stages.iter().all(|name| LONG.iter().all(|(long, _)| name != long)), "{stages:?}");
-        assert_eq!(stages.len(), FIRST.len() + BUSY.len() + NARROW.len() + WAITING.len());
+        assert_eq!(stages.len(), FIRST.len() + COMPUTING.concat().len() + WAITING.len());
     }
 
     #[test]

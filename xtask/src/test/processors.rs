@@ -6,8 +6,9 @@ use std::sync::{Condvar, Mutex};
 /// What a step needs while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Needs {
-    /// All processors: builds, and tests with a thread for each.
-    All,
+    /// Half of them: builds, and tests with a thread for each. Two such steps run at one time, and while one of them
+    /// links, or waits for its slowest thread, the other one has the rest.
+    Half,
     /// One of them.
     One,
     /// Next to nothing: it waits, for brokers to start and for times to run out.
@@ -45,7 +46,7 @@ impl Processors {
     /// Waits until what `needs` asks for is free, and all who asked before have theirs.
     pub(super) fn take(&self, needs: Needs) -> InUse<'_> {
         let count = match needs {
-            Needs::All => self.count,
+            Needs::Half => self.count.div_ceil(2),
             Needs::One => 1,
             Needs::Waiting => return InUse { processors: self, count: 0 },
         };
@@ -80,9 +81,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_needs_all_is_not_overtaken_by_who_needs_one() {
-        let processors = Processors::new(2);
+    fn two_who_need_half_run_at_one_time_and_a_third_one_waits() {
+        for count in [2, 8] {
+            let processors = Processors::new(count);
+            let first = processors.take(Needs::Half);
+            let _second = processors.take(Needs::Half);
+            assert_eq!(processors.state.lock().unwrap().free, 0);
+            drop(first);
+            let _third = processors.take(Needs::Half);
+            assert_eq!(processors.state.lock().unwrap().free, 0);
+        }
+    }
+
+    #[test]
+    fn who_needs_half_is_not_overtaken_by_who_needs_one() {
+        let processors = Processors::new(4);
         let (began, order) = channel();
+        let _half = processors.take(Needs::Half);
         let first = processors.take(Needs::One);
         thread::scope(|scope| {
             let start = |needs, name: &'static str| {
@@ -96,12 +111,12 @@ mod tests {
                     thread::yield_now();
                 }
             };
-            start(Needs::All, "all");
+            start(Needs::Half, "half");
             start(Needs::One, "one");
             let _waiting = processors.take(Needs::Waiting);
-            assert!(order.try_recv().is_err(), "one processor is in use");
+            assert!(order.try_recv().is_err(), "one processor is free");
             drop(first);
-            assert_eq!(order.recv(), Ok("all"));
+            assert_eq!(order.recv(), Ok("half"));
             assert_eq!(order.recv(), Ok("one"));
         });
     }

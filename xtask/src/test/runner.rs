@@ -53,6 +53,8 @@ pub(super) struct Stage<'a> {
     pub(super) runner: &'a Runner,
     name: &'static str,
     step_max: Duration,
+    /// Its steps take no processors.
+    waits: bool,
 }
 
 impl Runner {
@@ -75,14 +77,19 @@ impl Runner {
         self.target.join("test-logs")
     }
 
-    /// Runs a stage, and keeps the time that it took.
-    pub(super) fn stage(&self, name: &'static str, run: fn(&Stage)) {
+    /// Runs a stage, and keeps the time that it took. With `waits`, none of its steps waits for processors.
+    pub(super) fn stage(&self, name: &'static str, waits: bool, run: fn(&Stage)) {
         let began = Instant::now();
         self.screen.line(&format!("\n=== {name}"));
-        run(&Stage { runner: self, name, step_max: STEP_MAX });
+        run(&Stage { runner: self, name, step_max: STEP_MAX, waits });
         let took = format!("{name} {} s", began.elapsed().as_secs());
         self.screen.line(&format!("\n=== {took}"));
         self.change(|tally| tally.times.push(took));
+    }
+
+    /// Whether the stage has come to its end in this run.
+    pub(super) fn has_ended(&self, stage: &str) -> bool {
+        self.change(|tally| tally.times.iter().any(|took| took.split(' ').next() == Some(stage)))
     }
 
     /// Prints what came of all stages. Whether nothing failed.
@@ -126,9 +133,9 @@ impl Stage<'_> {
         Self { step_max, ..*self }
     }
 
-    /// Runs a step that uses all processors. Whether it succeeded.
+    /// Runs a step that has a thread for each processor. Whether it succeeded.
     pub(super) fn step(&self, name: &str, command: Command) -> bool {
-        self.run(name, Needs::All, command)
+        self.run(name, Needs::Half, command)
     }
 
     /// Runs a step that uses one processor.
@@ -143,7 +150,7 @@ impl Stage<'_> {
 
     #[expect(clippy::needless_pass_by_value, reason = "each step's command is made for it")]
     fn run(&self, name: &str, needs: Needs, command: Command) -> bool {
-        let _in_use = self.runner.processors.take(needs);
+        let _in_use = self.runner.processors.take(if self.waits { Needs::Waiting } else { needs });
         let heading = format!("--- {}: {name}", self.name);
         let log = self.log_of(name);
         let began = Instant::now();

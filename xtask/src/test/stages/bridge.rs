@@ -67,8 +67,11 @@ fn without_a_broker(stage: &Stage) {
         tests.args(arguments);
         tests
     };
-    stage.step("what the bridge decides", tests(&["--lib", "--", "bridge::", "kafka::"]));
-    stage.step("secrets stay secret", tests(&["--test", "bridge_secrets"]));
+    // Of one build and one length with `workspace, all features` of `unit`, which has run them where it has run.
+    if !runner.has_ended("unit") {
+        stage.step("what the bridge decides", tests(&["--lib", "--", "bridge::", "kafka::"]));
+        stage.step("secrets stay secret", tests(&["--test", "bridge_secrets"]));
+    }
     let minor = rust_minor().unwrap_or(0);
     if minor >= KRAFKA_RUST_MINOR {
         let manifest = "tests/fake_broker/Cargo.toml";

@@ -76,11 +76,17 @@ pub(super) fn crash(stage: &Stage) {
     if !stage.step("build", search(&["--lib", "--test", "crash", "--test", "damage", "--no-run"])) {
         return;
     }
-    stage.step(
-        "power cuts on a simulated disk",
-        search(&["--test", "crash", "--", "--nocapture", "--skip", "every_known_bug"]),
-    );
-    stage.step("known bugs are found", search(&["--test", "crash", "--", "--nocapture", "every_known_bug"]));
+    // Each of these searches has a thread for each processor.
+    let cuts = |arguments: &[&str]| {
+        let mut cuts = search(&["--test", "crash", "--", "--nocapture", "--test-threads=1"]);
+        cuts.args(arguments);
+        cuts
+    };
+    let schedules = "random_schedules";
+    let others = cuts(&["--skip", "every_known_bug", "--skip", schedules]);
+    stage.step("power cuts on a simulated disk", others);
+    stage.step("random schedules of power cuts", cuts(&[schedules]));
+    stage.step("known bugs are found", cuts(&["every_known_bug"]));
     // A bridge next to the writer: its insides are the library's, and so is this search.
     let others = ["--lib", "--", "--nocapture", "bridge::two_processes", "--skip", "every_known_bug"];
     stage.step("a bridge next to the writer", search(&others));

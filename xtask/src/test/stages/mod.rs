@@ -22,12 +22,15 @@ pub(super) type Named = (&'static str, fn(&Stage));
 
 /// The stages that come before all others: a mistake that they find is no news later.
 pub(super) const FIRST: [Named; 2] = [("lint", papers::lint), ("unit", engine::unit)];
-/// The stages that use all processors, one after another.
-pub(super) const BUSY: [Named; 4] =
-    [("crash", engine::crash), ("fuzz", engine::fuzz), ("bare-metal", arm::bare_metal), ("ffi", c_library::ffi)];
-/// The stages whose steps use one processor each, most of them for minutes: at one time, after those.
-pub(super) const NARROW: [Named; 2] = [("msrv-arm", arm::msrv_arm), ("loom", engine::loom)];
-/// The stages that wait most of their time: one after another, next to those that compute.
+/// The rows of the stages that compute. Their steps take processors, so two that have a thread for each run at one
+/// time. Stages in one row wait for each other: bare-metal builds where msrv-arm does.
+pub(super) const COMPUTING: [&[Named]; 3] = [
+    &[("msrv-arm", arm::msrv_arm), ("bare-metal", arm::bare_metal)],
+    &[("crash", engine::crash), ("fuzz", engine::fuzz), ("ffi", c_library::ffi)],
+    &[("loom", engine::loom)],
+];
+/// The row of the stages that wait most of their time. Their steps take no processors: what they build is built at
+/// once, next to the steps that have them.
 pub(super) const WAITING: [Named; 4] = [
     ("kafka", kafka::kafka),
     ("bridge", bridge::bridge),
