@@ -5,11 +5,12 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use edgelog::bridge::{
-    BRIDGE_KEYS, Bridge, BridgeConfig, BridgeError, BridgeMetrics, ConnectionState, MetricsHandle, StopHandle,
+    BRIDGE_KEYS, Bridge, BridgeConfig, BridgeError, BridgeEvent, BridgeMetrics, ConnectionState, MetricsHandle,
+    StopHandle,
 };
 
 use crate::context::Context;
@@ -27,7 +28,7 @@ mod report;
 
 use keys::{KeyArgs, set_options};
 use notify::Notifier;
-use report::{Manner, Reporter, not_sent, report_positions};
+use report::{Manner, Reporter, behind, not_sent, report_positions};
 
 /// Another copy of this device, or a log that is not this device's: a person has to decide. Not to be restarted.
 const DECIDE: u8 = 3;
@@ -164,7 +165,18 @@ fn send(args: &Run, ctx: &Context) -> Outcome {
     let bridge = Bridge::attach(ctx.dir(), config)?;
     let (metrics, stop) = (bridge.metrics(), bridge.stop_handle());
     let mut reporter = Reporter::new(manner, metrics.clone(), catch_up.clone());
-    let mut bridge = bridge.observe(move |event| reporter.report(event));
+    let last_failure = Arc::<Mutex<Option<String>>>::default();
+    let failed = Arc::clone(&last_failure);
+    let mut bridge = bridge.observe(move |event| {
+        match event {
+            BridgeEvent::Retrying { reason } | BridgeEvent::Aborted { reason } => {
+                *locked(&failed) = Some(reason.clone());
+            }
+            BridgeEvent::Committed { .. } | BridgeEvent::CaughtUp => *locked(&failed) = None,
+            _ => {}
+        }
+        reporter.report(event);
+    });
     let timed_out = AtomicBool::new(false);
     let mut outside = Outside {
         stop,
@@ -198,7 +210,8 @@ fn send(args: &Run, ctx: &Context) -> Outcome {
                 return Ok(ExitCode::from(INTERRUPTED));
             }
             let left = not_sent(&positions).unwrap_or_else(|| "it is not known what was sent".to_owned());
-            Err(Failure::new(format!("the time of --timeout is over: {left}")))
+            let why = locked(&last_failure).take().map(|reason| format!("; what failed last: {reason}"));
+            Err(Failure::new(format!("the time of --timeout is over: {left}{}", why.unwrap_or_default())))
         }
         Err(error) if error.needs_decision() => {
             eprintln!("{} {}", Paint::stderr().bad("error:"), said(&error));
@@ -209,6 +222,10 @@ fn send(args: &Run, ctx: &Context) -> Outcome {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What runs next to the bridge: listening for Ctrl-C, the bar, and the metrics' file.
@@ -283,11 +300,14 @@ impl Outside<'_> {
 
 /// How the bridge stands, in a line.
 fn status_of(metrics: &BridgeMetrics) -> String {
-    let mut text = match (&metrics.connection, metrics.lag_records()) {
+    let is_sent = !metrics.logs.is_empty() && metrics.logs.iter().all(|log| log.lag_records == Some(0));
+    let mut text = match (&metrics.connection, metrics.logs_not_selected as u64) {
         (ConnectionState::NotYet, _) => "the cluster was not asked yet".to_owned(),
-        (_, 0) if metrics.logs.iter().all(|log| log.lag_records.is_some()) => "all is sent".to_owned(),
-        (_, 0) => "how much is to be sent is not known".to_owned(),
-        (_, left) => format!("{} behind", print::counted(left, "record")),
+        (_, 0) if is_sent => "all is sent".to_owned(),
+        (_, others) if is_sent => {
+            format!("all of {} is sent, {} not selected", metrics.topics.join(","), print::counted(others, "log"))
+        }
+        _ => behind(metrics),
     };
     if let ConnectionState::Failing { reason } = &metrics.connection {
         text = format!("{text}; the cluster does not answer: {reason}");

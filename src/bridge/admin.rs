@@ -5,7 +5,7 @@
 //! `edgelog.bridge.retry.ms`, finds the decision and goes on as it says. Its first transaction puts positions into the
 //! places of all decisions that it obeyed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -270,9 +270,33 @@ impl Admin {
         Ok(noted)
     }
 
+    /// The devices of which the cluster keeps groups, by name: those whose groups the user may see, and whose bridges
+    /// have the same `edgelog.bridge.id.prefix`.
+    ///
+    /// # Errors
+    /// As [`positions`](Admin::positions).
+    pub fn devices(&mut self) -> Result<Vec<String>> {
+        self.began = Instant::now();
+        let names = self.group_names()?;
+        let of = |name: &String| Some(self.config.device_and_log_of(name)?.0.to_owned());
+        let devices: BTreeSet<String> = names.iter().filter_map(of).collect();
+        Ok(devices.into_iter().collect())
+    }
+
     /// The device's logs of which the cluster has a group, with its name.
     fn groups(&mut self) -> Result<Vec<(TopicPartition, String)>> {
-        let prefix = format!("{}:", self.config.transactional_id());
+        let names = self.group_names()?;
+        let config = &self.config;
+        let ours = names.into_iter().filter_map(|name| {
+            let (device, log) = config.device_and_log_of(&name)?;
+            let log = log.parse().ok().filter(|_| device == config.device)?;
+            Some((log, name))
+        });
+        Ok(ours.collect())
+    }
+
+    /// The names of all groups.
+    fn group_names(&mut self) -> Result<Vec<String>> {
         let request = ListGroupsRequest::default();
         let nodes = self.retry(|cluster| {
             cluster.topics(&[])?;
@@ -286,9 +310,7 @@ impl Admin {
                 check("listing groups", answer.error_code)?;
                 Ok(answer)
             })?;
-            let names = answer.groups.iter().map(|group| group.group_id.0.to_string());
-            let ours = names.filter_map(|name| Some((name.strip_prefix(&prefix)?.parse().ok()?, name)));
-            found.extend(ours);
+            found.extend(answer.groups.iter().map(|group| group.group_id.0.to_string()));
         }
         Ok(found)
     }
@@ -310,16 +332,17 @@ impl Admin {
         loop {
             let outcome = ask(&mut self.cluster);
             self.is_answered |= !outcome.as_ref().is_err_and(|error| error.code().is_none());
-            let is_over = match self.timeout {
-                Some(timeout) => self.began.elapsed() >= timeout,
-                None if self.is_answered => asked.elapsed() >= self.config.request_timeout,
-                None => self.began.elapsed() >= self.config.connect_timeout,
+            let left = match self.timeout {
+                Some(timeout) => timeout.saturating_sub(self.began.elapsed()),
+                None if self.is_answered => self.config.request_timeout.saturating_sub(asked.elapsed()),
+                None => self.config.connect_timeout.saturating_sub(self.began.elapsed()),
             };
+            let is_over = left.is_zero();
             let error = match outcome {
                 Err(error) if error.is_retriable() && !error.is_refusal() && !is_over => error,
                 other => return Ok(other?),
             };
-            self.cluster.stop().wait(backoff.pause());
+            self.cluster.stop().wait(backoff.pause().min(left));
             if error.code().is_none() {
                 let _ = self.cluster.topics(&[]);
             }
@@ -373,22 +396,34 @@ fn end_of(log: &Log) -> Result<CommittedOffset> {
 /// Takes the logs of all topics that match one of `topics` out of the note in the data directory `dir`, and returns
 /// them: retention counts them as any other from then on, and so it does logs of topics that are created. A bridge that
 /// is started later asks the cluster where they stand, and sends those that it does not know from their beginning. A
-/// note that is damaged is replaced by an empty one.
+/// note that is damaged is replaced by an empty one. Where no log matches, the note stays as it is, unless all topics
+/// were meant (`*`).
 ///
 /// # Errors
+/// [`BridgeError::OtherDevice`](super::BridgeError::OtherDevice) where `device` is not the one whose bridge wrote the
+/// note, as far as that says so;
 /// [`BridgeError::Locked`](super::BridgeError::Locked) while a bridge works for this store;
 /// [`BridgeError::Note`](super::BridgeError::Note); [`BridgeError::Store`](super::BridgeError::Store) where there is no
 /// store.
 ///
 /// # Durability
 /// Durable on return.
-pub fn forget(dir: impl AsRef<Path>, topics: &[String]) -> Result<Vec<TopicPartition>> {
+pub fn forget(dir: impl AsRef<Path>, device: Option<&str>, topics: &[String]) -> Result<Vec<TopicPartition>> {
     let dir = dir.as_ref();
     drop(Store::attach(dir)?);
     let home = Home::open(dir)?;
     let mut progress = ProgressFile::open(home.storage())?;
-    let held_topics = progress.holds_topics();
-    let gone = progress.forget(|log| topics.iter().any(|pattern| topic_matches(pattern, &log.topic)));
+    if let (Some(named), Some(device)) = (device, progress.device()) {
+        if named != device {
+            return Err(BridgeError::OtherDevice { named: named.to_owned(), device: device.to_owned() });
+        }
+    }
+    let is_chosen = |log: &TopicPartition| topics.iter().any(|pattern| topic_matches(pattern, &log.topic));
+    if !topics.iter().any(|topic| topic == "*") && !progress.entries().keys().any(is_chosen) {
+        return Ok(Vec::new());
+    }
+    let held_topics = !progress.topics().is_empty();
+    let gone = progress.forget(is_chosen);
     if progress.is_damaged() || held_topics || !gone.is_empty() {
         // Both files: what the older one says is not to come back.
         progress.write()?;

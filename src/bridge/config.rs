@@ -597,10 +597,25 @@ impl BridgeConfig {
         !self.bootstrap.is_empty()
     }
 
+    /// `edgelog.device.id`, where it is set.
+    pub fn device_id(&self) -> Option<&str> {
+        Some(self.device.as_str()).filter(|device| !device.is_empty())
+    }
+
+    /// `edgelog.bridge.topics`: the names and patterns of what is to be sent.
+    pub fn topics(&self) -> &[String] {
+        &self.topics
+    }
+
     /// Whether a local topic is to be sent (`edgelog.bridge.topics`). Kafka's own, whose records mean nothing
     /// elsewhere, begin with `__`.
     pub fn sends(&self, topic: &str) -> bool {
         covers(&self.topics, topic)
+    }
+
+    /// The device and the log that a group is for, where it is one of a bridge with this prefix.
+    pub(super) fn device_and_log_of<'a>(&self, group: &'a str) -> Option<(&'a str, &'a str)> {
+        group.strip_prefix(&self.id_prefix)?.strip_prefix(':')?.split_once(':')
     }
 
     /// The transactional id: `PREFIX:DEVICE`.

@@ -41,6 +41,19 @@ pub enum BridgeError {
     #[error("another bridge works for this store: {0}")]
     Locked(#[source] io::Error),
 
+    /// The bridge's note in the data directory is of another device than the one that is named.
+    #[error(
+        "the note here is of the device {}, and not of {}: nothing was changed",
+        shown_name(device),
+        shown_name(named)
+    )]
+    OtherDevice {
+        /// The device that was named.
+        named: String,
+        /// The device whose bridge wrote the note.
+        device: String,
+    },
+
     /// The bridge's note, or its lock, cannot be read or written.
     #[error("{operation} {}: {source}", shown_name(file))]
     Note {
@@ -170,7 +183,7 @@ impl From<KafkaError> for BridgeError {
             }
             KafkaError::Protocol { address, reason } => BridgeError::Protocol { address, reason },
             KafkaError::Broker { doing, code, message } => BridgeError::Broker { doing, code, message },
-            KafkaError::Unsupported(what) => BridgeError::Unsupported(what),
+            KafkaError::Unsupported(what) | KafkaError::NotThereYet(what) => BridgeError::Unsupported(what),
             KafkaError::Stopped => BridgeError::Stopped,
         }
     }

@@ -67,8 +67,12 @@ pub enum BridgeEvent {
     LogReplaced {
         /// The log.
         log: TopicPartition,
-        /// How many offsets of the one before had not been sent, of those that the bridge had seen when it looked last.
-        not_sent: u64,
+        /// How many offsets of the one before had not been sent, of those that the bridge had seen; `None` where that
+        /// is not known.
+        not_sent: Option<u64>,
+        /// How long before it was seen to be gone the bridge had looked at it, in milliseconds; 0 where what its last
+        /// file held could still be read then.
+        looked_ms_before: u64,
     },
     /// The target topic's rules change what is sent to it, or refuse some of it; reported once.
     Rewrites {

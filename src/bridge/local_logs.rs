@@ -29,13 +29,15 @@ pub(super) struct LocalLogs {
     store: Arc<Store>,
     /// When was looked whether they are still the ones they were.
     looked_at: Option<Instant>,
-    /// Logs that are to be sent and cannot be read at all, and why.
-    unreadable: BTreeMap<TopicPartition, PauseReason>,
+    /// Logs that are to be sent and cannot be read at all: the target topic of each, and why.
+    unreadable: BTreeMap<TopicPartition, (String, PauseReason)>,
+    /// How many logs of the store are not to be sent.
+    not_selected: usize,
 }
 
 impl LocalLogs {
     pub(super) fn new(store: Arc<Store>) -> LocalLogs {
-        LocalLogs { store, looked_at: None, unreadable: BTreeMap::new() }
+        LocalLogs { store, looked_at: None, unreadable: BTreeMap::new(), not_selected: 0 }
     }
 
     /// Whether each name that is to be sent is one of a topic here, and any topic is one that is to be sent. Else a
@@ -71,16 +73,22 @@ impl LocalLogs {
         // A store that was removed may be made again: what is there then is looked at once the bridge's own files are
         // there, too.
         if files.is_replaced() {
-            session.metrics().place(senders);
+            self.place(session, senders);
             return Ok(());
         }
+        let remote_of = |topic: &str| partition::remote_name(&config.to, &config.device, topic);
+        self.not_selected = 0;
         for missing in self.store.missing_partitions()? {
-            if config.sends(&missing.topic) && !senders.iter().any(|sender| *sender.name() == missing) {
-                self.unreadable.insert(missing, PauseReason::DirectoryMissing);
+            if !config.sends(&missing.topic) {
+                self.not_selected += 1;
+            } else if !senders.iter().any(|sender| *sender.name() == missing) {
+                let why = (remote_of(&missing.topic), PauseReason::DirectoryMissing);
+                self.unreadable.insert(missing, why);
             }
         }
         for topic in self.store.topics()? {
             if !config.sends(&topic.name) {
+                self.not_selected += topic.partition_ids.len();
                 continue;
             }
             for &number in &topic.partition_ids {
@@ -91,18 +99,20 @@ impl LocalLogs {
                 let log = match self.store.log(&name.topic, number) {
                     Ok(log) => log,
                     Err(Error::UnknownTopicOrPartition { .. }) => {
-                        self.unreadable.insert(name, PauseReason::NoSegmentFiles);
+                        let why = (remote_of(&name.topic), PauseReason::NoSegmentFiles);
+                        self.unreadable.insert(name, why);
                         continue;
                     }
                     Err(error) => return Err(error.into()),
                 };
-                let remote = partition::remote_name(&config.to, &config.device, &name.topic);
+                let remote = remote_of(&name.topic);
                 let group = CoordinatorKey::Group(config.group_id(&name));
                 let mut sender = PartitionSender::new(name, log, group, remote).within(&self.store);
                 sender.inherit_failed_flush(files.failed_flushes());
                 senders.push(sender);
             }
         }
+        files.progress().set_device(&session.config().device);
         // Before the cluster is reached: from here on, retention keeps what is to be sent. (A damaged file holds
         // everything, and stays as evidence.)
         if !files.progress().is_damaged() {
@@ -113,14 +123,19 @@ impl LocalLogs {
             files.progress().hold_topics(&session.config().topics);
             files.write_progress()?;
         }
-        session.metrics().place(senders);
+        self.place(session, senders);
         Ok(())
+    }
+
+    /// Has the metrics say where each log stands.
+    pub(super) fn place(&self, session: &Session, senders: &[PartitionSender]) {
+        session.metrics().place(senders, &self.unreadable, self.not_selected);
     }
 
     /// How far each log is delivered.
     pub(super) fn positions(&self, senders: &[PartitionSender]) -> Vec<LogPosition> {
         let unreadable =
-            self.unreadable.iter().map(|(log, reason)| LogPosition::unreadable(log.clone(), reason.clone()));
+            self.unreadable.iter().map(|(log, (_, reason))| LogPosition::unreadable(log.clone(), reason.clone()));
         let mut positions: Vec<LogPosition> =
             senders.iter().map(PartitionSender::delivered).chain(unreadable).collect();
         positions.sort_by(|a, b| a.log.cmp(&b.log));
@@ -130,7 +145,7 @@ impl LocalLogs {
     /// Which logs wait for a person, and why.
     pub(super) fn waiting(&self, senders: &[PartitionSender]) -> Vec<(TopicPartition, PauseReason)> {
         let waiting = senders.iter().filter_map(|sender| Some((sender.name().clone(), sender.waits()?)));
-        let unreadable = self.unreadable.iter().map(|(log, reason)| (log.clone(), reason.clone()));
+        let unreadable = self.unreadable.iter().map(|(log, (_, reason))| (log.clone(), reason.clone()));
         waiting.chain(unreadable).collect()
     }
 
@@ -166,7 +181,12 @@ impl LocalLogs {
         for sender in &mut *senders {
             match known.get(sender.name()) {
                 Some(_) if is_away => {}
-                Some(id) if !is_moved && *id == sender.log().id() && !sender.is_cut_off() => {}
+                Some(id) if !is_moved && *id == sender.log().id() && !sender.is_cut_off() => {
+                    // Of a deletion that a stop has cut short, none is missing.
+                    let is_missing = files.lacks_directory_of(sender.name())
+                        && self.store.missing_partitions().is_ok_and(|missing| missing.contains(sender.name()));
+                    changed |= sender.note_directory(!is_missing);
+                }
                 Some(id) => {
                     let store: &Arc<Store> = match &store {
                         Some(store) => store,
@@ -182,6 +202,10 @@ impl LocalLogs {
             }
         }
         self.store = store.unwrap_or_else(|| Arc::clone(&self.store));
+        if !known.is_empty() {
+            // Between two looks at the names of all topics.
+            self.not_selected = known.keys().filter(|log| !session.config().sends(&log.topic)).count();
+        }
         let is_new = |log: &TopicPartition| {
             let is_known = self.unreadable.contains_key(log) || senders.iter().any(|sender| sender.name() == log);
             !is_known && session.config().sends(&log.topic)
@@ -212,8 +236,8 @@ fn take_over(
             return false;
         }
     };
-    if let Some(not_sent) = sender.take_over(log, store, files.failed_flushes()) {
-        session.report(&BridgeEvent::LogReplaced { log: name, not_sent });
+    if let Some((not_sent, looked_ms_before)) = sender.take_over(log, store, files.failed_flushes()) {
+        session.report(&BridgeEvent::LogReplaced { log: name, not_sent, looked_ms_before });
     }
     true
 }

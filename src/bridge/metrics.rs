@@ -1,6 +1,7 @@
 //! What a bridge that runs can be asked at any time: how much it sent, how far behind it is, and whether the cluster
 //! answers. Also as Prometheus text.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,12 +10,13 @@ use edgelog_core::{Offset, TimestampMs};
 use parking_lot::Mutex;
 
 use super::event::BridgeEvent;
+use super::log_position::LogPosition;
 use super::ownership::READING;
 use super::partition_sender::PartitionSender;
 use super::pause_reason::PauseReason;
 use crate::clock::{Clock, SystemClock};
 use crate::kafka;
-use crate::{Log, OffsetSpec, TopicPartition};
+use crate::{Log, OffsetSpec, ReadUpTo, ReaderOptions, TopicPartition};
 
 /// Upper bounds of the classes that transactions' durations are counted in, in seconds.
 const DURATION_BOUNDS: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
@@ -31,6 +33,8 @@ pub struct MetricsHandle {
 pub struct BridgeMetrics {
     /// `edgelog.device.id`.
     pub device: String,
+    /// `edgelog.bridge.topics`: the names and patterns of what is to be sent.
+    pub topics: Vec<String>,
     /// Whether the cluster answers.
     pub connection: ConnectionState,
     /// When a broker last answered.
@@ -47,6 +51,8 @@ pub struct BridgeMetrics {
     pub transaction_duration: DurationHistogram,
     /// Each log that is to be sent, by name.
     pub logs: Vec<LogMetrics>,
+    /// How many logs of the store `edgelog.bridge.topics` leaves out, as the bridge found when it looked last.
+    pub logs_not_selected: usize,
 }
 
 /// Whether the cluster answers, as far as the last request shows: an idle bridge makes few.
@@ -96,9 +102,10 @@ pub struct LogMetrics {
     pub lost_records: u64,
     /// The offset that is sent next; `None` until the cluster has been asked, and where its answer is of another log.
     pub position: Option<Offset>,
-    /// The end of what may be sent: what is durable here. `None` where the log cannot be read.
+    /// The end of what is durable here, or may be, as in [`LogPosition::end_offset`]. `None` where the log cannot be
+    /// read.
     pub end_offset: Option<Offset>,
-    /// Offsets from the position to that end; `None` where one of them is not known.
+    /// Offsets from the position to that end, as in [`LogPosition::lag`]; `None` where one of them is not known.
     pub lag_records: Option<u64>,
     /// The age of the oldest record that is not sent, by its timestamp; `None` where there is none, where it has no
     /// timestamp or cannot be read, and where the lag is not known.
@@ -115,9 +122,10 @@ struct State {
 }
 
 impl MetricsHandle {
-    pub(super) fn new(device: &str) -> MetricsHandle {
+    pub(super) fn new(device: &str, topics: &[String]) -> MetricsHandle {
         let metrics = BridgeMetrics {
             device: device.to_owned(),
+            topics: topics.to_vec(),
             connection: ConnectionState::NotYet,
             last_answer: None,
             last_commit: None,
@@ -126,6 +134,7 @@ impl MetricsHandle {
             retries: 0,
             transaction_duration: DurationHistogram::new(),
             logs: Vec::new(),
+            logs_not_selected: 0,
         };
         MetricsHandle { shared: Arc::new(Mutex::new(State { metrics, logs: Vec::new() })) }
     }
@@ -149,20 +158,36 @@ impl MetricsHandle {
         metrics
     }
 
-    /// Where the senders stand.
-    pub(super) fn place(&self, senders: &[PartitionSender]) {
+    /// Where the senders stand, and which logs cannot be read, each with its target topic; so many logs of the store
+    /// are not selected.
+    pub(super) fn place(
+        &self,
+        senders: &[PartitionSender],
+        unreadable: &BTreeMap<TopicPartition, (String, PauseReason)>,
+        not_selected: usize,
+    ) {
         let State { metrics, logs } = &mut *self.shared.lock();
+        metrics.logs_not_selected = not_selected;
         for sender in senders {
-            let at = metrics.logs.binary_search_by(|found| found.log.cmp(sender.name())).unwrap_or_else(|at| {
-                metrics.logs.insert(at, LogMetrics::new(sender));
-                logs.insert(at, None);
-                at
-            });
-            logs[at] = (!sender.is_gone()).then(|| sender.log().clone());
+            let at = place_of(metrics, logs, sender.name(), sender.remote());
+            logs[at] = sender.has_files().then(|| sender.log().clone());
             let found = &mut metrics.logs[at];
             found.target_partition = sender.target().map(|target| target.partition);
             found.position = sender.position();
             found.waits = sender.waits();
+        }
+        for (log, (target, reason)) in unreadable {
+            let at = place_of(metrics, logs, log, target);
+            (logs[at], metrics.logs[at].position) = (None, None);
+            metrics.logs[at].waits = Some(reason.clone());
+        }
+        // What could not be read and is not there any more has no sender.
+        let is_placed =
+            |log: &TopicPartition| unreadable.contains_key(log) || senders.iter().any(|sender| sender.name() == log);
+        if metrics.logs.len() > senders.len() + unreadable.len() {
+            let mut kept = metrics.logs.iter().map(|found| is_placed(&found.log)).collect::<Vec<_>>().into_iter();
+            logs.retain(|_| kept.next().unwrap_or(true));
+            metrics.logs.retain(|found| is_placed(&found.log));
         }
     }
 
@@ -218,11 +243,20 @@ impl MetricsHandle {
     }
 }
 
+/// The index of a log's metrics, which are made where there are none.
+fn place_of(metrics: &mut BridgeMetrics, logs: &mut Vec<Option<Log>>, log: &TopicPartition, target: &str) -> usize {
+    metrics.logs.binary_search_by(|found| found.log.cmp(log)).unwrap_or_else(|at| {
+        metrics.logs.insert(at, LogMetrics::new(log, target));
+        logs.insert(at, None);
+        at
+    })
+}
+
 impl LogMetrics {
-    fn new(sender: &PartitionSender) -> LogMetrics {
+    fn new(log: &TopicPartition, target: &str) -> LogMetrics {
         LogMetrics {
-            log: sender.name().clone(),
-            target_topic: sender.remote().to_owned(),
+            log: log.clone(),
+            target_topic: target.to_owned(),
             target_partition: None,
             sent_records: 0,
             sent_bytes: 0,
@@ -238,22 +272,19 @@ impl LogMetrics {
 
     /// Says nothing of a log that cannot be read: the bridge reports why.
     fn look_up_lag(&mut self, log: &Log, now: TimestampMs) {
-        let from = self.position.map_or(OffsetSpec::Earliest, OffsetSpec::Offset);
-        let reader = log.reader_with(from, READING).or_else(|_| log.reader_with(OffsetSpec::Earliest, READING));
-        let Ok(mut reader) = reader else { return };
-        let mut lag = reader.lag();
-        let mut end = reader.position().offset.saturating_add(i64::try_from(lag).unwrap_or(i64::MAX));
-        if log.is_unvouched() {
-            // What waits for a recovery is not sent either.
-            end = end.max(log.offsets().log_end_offset);
-            lag = u64::try_from(end - self.position.unwrap_or(reader.position().offset)).unwrap_or(0);
-        }
-        self.end_offset = Some(end);
-        if self.position.is_none() {
+        let position = LogPosition::looked_up(self.log.clone(), log, self.position, None);
+        (self.end_offset, self.lag_records) = (position.end_offset, position.lag);
+        if position.lag.is_none() {
             return;
         }
-        self.lag_records = Some(lag);
+        let Some(from) = self.position else { return };
+        let options = ReaderOptions { up_to: ReadUpTo::LogEnd, ..READING };
+        let reader = log.reader_with(OffsetSpec::Offset(from), options);
+        let Ok(mut reader) = reader.or_else(|_| log.reader_with(OffsetSpec::Earliest, options)) else { return };
         let Ok(Some(batch)) = reader.next_batch() else { return };
+        if position.end_offset.is_none_or(|end| batch.base_offset() >= end) {
+            return;
+        }
         let timestamp = batch.view().base_timestamp();
         if timestamp >= 0 {
             self.lag_age = Some(Duration::from_millis(u64::try_from(now - timestamp).unwrap_or(0)));
@@ -341,7 +372,7 @@ impl Exposition<'_> {
                 Some(log.lost_records as f64)
             }),
             ("position", "gauge", "The offset that is sent next.", |log| log.position.map(|offset| offset.0 as f64)),
-            ("end_offset", "gauge", "The end of what is durable here.", |log| {
+            ("end_offset", "gauge", "The end of what is durable here, or may be.", |log| {
                 log.end_offset.map(|offset| offset.0 as f64)
             }),
             ("lag_records", "gauge", "Records from the position to that end.", |log| {
@@ -410,7 +441,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::{BTreeMap, HashMap};
+    use std::collections::HashMap;
 
     fn log(topic: &str, sent_records: u64) -> LogMetrics {
         LogMetrics {
@@ -502,7 +533,7 @@ mod tests {
 
     #[test]
     fn what_is_rendered_is_read_back_by_the_rules_of_the_format() {
-        let handle = MetricsHandle::new("a\"b\\c\nd");
+        let handle = MetricsHandle::new("a\"b\\c\nd", &[]);
         handle.count(&BridgeEvent::Retrying { reason: String::new() });
         handle.heard(&Ok(()));
         let mut metrics = handle.read();

@@ -81,7 +81,7 @@ pub use event::BridgeEvent;
 pub use log_position::LogPosition;
 pub use metrics::{BridgeMetrics, ConnectionState, DurationHistogram, LogMetrics, MetricsHandle};
 pub use pause_reason::PauseReason;
-pub use status::{LogStatus, status};
+pub use status::{LogStatus, noted_device, status, status_without_note};
 
 use run::Runner;
 

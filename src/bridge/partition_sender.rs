@@ -31,6 +31,8 @@ enum Presence {
     Replaced,
     /// There is no log of its name any more.
     Gone,
+    /// The store has it, and its directory is not there.
+    NoDirectory,
 }
 
 #[derive(Debug)]
@@ -53,6 +55,10 @@ pub(super) struct PartitionSender {
     reader: Option<Reader>,
     /// When this process made it durable last, while another one writes it.
     flushed_at: Option<Instant>,
+    /// When was looked last at what another process has appended.
+    looked_at: Instant,
+    /// A look at its directory found none.
+    missed_directory: bool,
     /// Why nothing is sent of this log until a person does something.
     paused: Option<PauseReason>,
     /// Where its partition failed and others did not: left out until then.
@@ -82,6 +88,8 @@ impl PartitionSender {
             committed_at: None,
             reader: None,
             flushed_at: None,
+            looked_at: Instant::now(),
+            missed_directory: false,
             paused: None,
             rests: None,
             refused: RefusedRecords::none(),
@@ -166,25 +174,69 @@ impl PartitionSender {
         self.is_gone() || matches!(looked, Some(Err(Error::LogReplaced { .. })))
     }
 
+    /// Whether its files can be read: those that are there are its own.
+    pub(super) fn has_files(&self) -> bool {
+        !matches!(self.presence, Presence::Gone | Presence::NoDirectory)
+    }
+
     /// The log is not there any more.
     pub(super) fn mark_deleted(&mut self) {
-        let reason = PauseReason::Deleted { not_sent: self.delivered().lag };
+        let (not_sent, looked_ms_before) = self.last_words();
+        let reason = PauseReason::Deleted { not_sent, looked_ms_before };
         (self.presence, self.reader, self.rests, self.paused) = (Presence::Gone, None, None, Some(reason));
     }
 
+    /// Whether its directory is there, while the store has the log. Missing is one that two looks miss: a deletion
+    /// removes the directory first. Returns whether it was missed and is there again, while the log waits for it.
+    pub(super) fn note_directory(&mut self, is_there: bool) -> bool {
+        let was_missed = std::mem::replace(&mut self.missed_directory, !is_there);
+        if is_there {
+            let waits = matches!(self.paused, Some(PauseReason::DirectoryMissing | PauseReason::LocalLog { .. }));
+            if was_missed && waits {
+                (self.presence, self.reader, self.paused) = (Presence::Here, None, None);
+            }
+            return was_missed && waits;
+        }
+        if was_missed && self.has_files() {
+            (self.presence, self.rests) = (Presence::NoDirectory, None);
+            self.paused = Some(PauseReason::DirectoryMissing);
+        }
+        false
+    }
+
+    /// How many offsets of a log that is gone were not sent, as far as that is known; and how long before it was looked
+    /// at last, in milliseconds: 0 where its last file could still be read.
+    fn last_words(&self) -> (Option<u64>, u64) {
+        let is_asked = !self.log().is_attached() || self.log().look_at_open_file();
+        let looked = if is_asked { Duration::ZERO } else { self.looked_at.elapsed() };
+        let position = LogPosition::as_seen(self.name().clone(), self.log(), self.position(), None);
+        (position.lag, u64::try_from(looked.as_millis()).unwrap_or(u64::MAX))
+    }
+
     /// Goes on with this handle of the log. Where it is of another log of the same name than was sent: how many offsets
-    /// of that one were durable and were not sent, as far as that is known.
-    pub(super) fn take_over(&mut self, log: Log, store: &Arc<Store>, failed: &FailedFlushes) -> Option<u64> {
+    /// of that one were durable and were not sent, as far as that is known, and how long before it was looked at last,
+    /// in milliseconds.
+    pub(super) fn take_over(
+        &mut self,
+        log: Log,
+        store: &Arc<Store>,
+        failed: &FailedFlushes,
+    ) -> Option<(Option<u64>, u64)> {
         let is_other = self.was_placed && log.id() != self.log().id();
-        let not_sent = self.delivered().lag.unwrap_or(0);
+        // Where it was seen that it is gone, that was said then.
+        let last_words = match self.paused {
+            Some(PauseReason::Deleted { not_sent, looked_ms_before }) => (not_sent, looked_ms_before),
+            _ => self.last_words(),
+        };
         self.route.begin_at(log);
         self.store = Some(Arc::clone(store));
         self.presence = if is_other { Presence::Replaced } else { Presence::Here };
         (self.paused, self.reader, self.rests) = (None, None, None);
         (self.mark, self.has_decision, self.committed_at, self.flushed_at) = (None, false, None, None);
+        (self.looked_at, self.missed_directory) = (Instant::now(), false);
         self.refused.begin_again();
         self.inherit_failed_flush(failed);
-        is_other.then_some(not_sent)
+        is_other.then_some(last_words)
     }
 
     /// Takes over what the bridge before could not flush.
@@ -210,14 +262,15 @@ impl PartitionSender {
 
     /// How far the log is delivered.
     pub(super) fn delivered(&self) -> LogPosition {
-        if self.is_gone() {
-            let reason = self.paused.clone().unwrap_or(PauseReason::Deleted { not_sent: None });
-            return LogPosition::unreadable(self.name().clone(), reason);
+        match &self.paused {
+            Some(reason) if !self.has_files() => LogPosition::unreadable(self.name().clone(), reason.clone()),
+            // What waits is not looked at before each transaction.
+            Some(reason) => {
+                let waits = Some(reason.clone());
+                LogPosition::looked_up(self.name().clone(), self.log(), self.position(), waits)
+            }
+            None => LogPosition::as_seen(self.name().clone(), self.log(), self.position(), self.waits()),
         }
-        let offsets = self.log().offsets();
-        // What another process has appended counts also where it cannot be made durable from here.
-        let end = if self.log().is_attached() { offsets.log_end_offset } else { offsets.recovery_point };
-        LogPosition::of(self.name().clone(), (offsets.log_start_offset, end), self.position(), self.waits())
     }
 
     /// Whether it is not known yet where to go on, and nothing says why.
@@ -280,6 +333,9 @@ impl PartitionSender {
         }
         let before = self.log().offsets().recovery_point;
         let outcome = self.log().flush_up_to(Offset::MAX);
+        if outcome.is_ok() {
+            self.looked_at = Instant::now();
+        }
         match self.log().failed_flush() {
             Some(flush) => failed.remember(self.name(), self.log().id(), flush),
             None => failed.forget(self.name()),
@@ -369,16 +425,26 @@ impl PartitionSender {
     }
 
     /// Why nothing more is sent of this log until something is done here or in the cluster: it is paused, or all that
-    /// is known to be durable is sent, and the rest has to be recovered.
+    /// is known to be durable is sent, and the rest has to be recovered, or to be written again after a failure.
     pub(super) fn waits(&self) -> Option<PauseReason> {
+        if self.paused.is_some() {
+            return self.paused.clone();
+        }
         let offsets = self.log().offsets();
         // What was sent may lie beyond the checkpoint: a bridge flushed it while a writer answered for it.
         let is_left = |at: &Offset| (offsets.recovery_point..offsets.log_end_offset).contains(at);
-        let from = || self.position().filter(is_left).filter(|_| self.log().is_unvouched());
-        self.paused.clone().or_else(|| from().map(|from| PauseReason::NotRecovered { from }))
+        let from = self.position().filter(is_left)?;
+        if self.log().is_unvouched() {
+            return Some(PauseReason::NotRecovered { from });
+        }
+        let failure = self.log().failure().filter(|_| !self.log().is_attached());
+        failure.map(|reason| PauseReason::LocalLog { reason })
     }
 
     pub(super) fn pause(&mut self, reason: PauseReason) {
+        if reason.questions_position() {
+            self.reader = None;
+        }
         self.paused = Some(reason);
     }
 

@@ -28,9 +28,12 @@ pub enum PauseReason {
     },
     /// The log was deleted here.
     Deleted {
-        /// How many of its offsets had not been sent, of those that the bridge had seen when it looked last; `None`
-        /// where that is not known.
+        /// How many of its offsets had not been sent, of those that the bridge had seen; `None` where that is not
+        /// known.
         not_sent: Option<u64>,
+        /// How long before it was seen to be gone the bridge had looked at it, in milliseconds; 0 where what its last
+        /// file held could still be read then.
+        looked_ms_before: u64,
     },
     /// The log's directory is gone, and the store's checkpoint names the log.
     DirectoryMissing,
@@ -149,6 +152,38 @@ impl PauseReason {
     }
 }
 
+impl PauseReason {
+    /// Whether the log's committed offset may be another one than was known, or of another log or topic: what was sent
+    /// is then not known.
+    pub(super) fn questions_position(&self) -> bool {
+        matches!(
+            self,
+            PauseReason::DecisionNeeded { .. }
+                // With a topic that is deleted, a cluster forgets the positions under it.
+                | PauseReason::TargetUnusable { .. }
+                | PauseReason::SeveralPartitions { .. }
+                | PauseReason::PartitionMissing { .. }
+                | PauseReason::OffsetNotUsable { .. }
+                | PauseReason::DecisionNotUnderstood { .. }
+                | PauseReason::SetBack { .. }
+                | PauseReason::TargetRecreated { .. }
+                | PauseReason::LogRecreated
+                | PauseReason::AnotherLog { .. }
+                | PauseReason::ProgressDamaged
+                | PauseReason::InDoubt { .. }
+        )
+    }
+}
+
+/// When a log that is gone was looked at last, where that was some time before.
+pub(super) fn looked_in_words(ms_before: u64) -> String {
+    match ms_before {
+        0 => String::new(),
+        1..=999 => format!(" when it looked last, {ms_before} ms before"),
+        _ => format!(" when it looked last, {} s before", ms_before / 1000),
+    }
+}
+
 impl fmt::Display for PauseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -161,11 +196,14 @@ impl fmt::Display for PauseReason {
             | PauseReason::RecordRefused { reason }
             | PauseReason::RecordNotSendable { reason }
             | PauseReason::Lost { reason } => f.write_str(reason),
-            PauseReason::Deleted { not_sent } => match not_sent {
-                Some(0) => write!(f, "it was deleted here; all of it that the bridge had seen was sent"),
-                Some(lag) => write!(f, "it was deleted here, and at least {lag} of its records had not been sent"),
-                None => write!(f, "it was deleted here, and what of it had been sent is not known"),
-            },
+            PauseReason::Deleted { not_sent, looked_ms_before } => {
+                let looked = looked_in_words(*looked_ms_before);
+                match not_sent {
+                    Some(0) => write!(f, "it was deleted here; all of it that the bridge had seen{looked} was sent"),
+                    Some(lag) => write!(f, "it was deleted here, and at least {lag} of its records had not been sent"),
+                    None => write!(f, "it was deleted here, and what of it had been sent is not known"),
+                }
+            }
             PauseReason::NotRecovered { from } => write!(
                 f,
                 "what it has from offset {from} on may not be durable, since the program that appended it did not \

@@ -9,14 +9,15 @@
 //! bridge's own, between tabs, `-` for what there is not:
 //!
 //! ```text
-//! TARGET PARTITION DONE META INTENT META PRODUCER EPOCH FIRST [CLUSTER [BEGAN]]
+//! TARGET PARTITION DONE META INTENT META PRODUCER EPOCH FIRST [CLUSTER [BEGAN [DEVICE]]]
 //! ```
 //!
 //! `DONE` is the offset that is to be sent next, `INTENT` the one that was about to be committed, each with the
 //! metadata of the committed offset (see `committed_offset`). `PRODUCER`, `EPOCH` and `FIRST` say which producer was
 //! about to commit, and the offset that the target gave the first batch; `FIRST@TOPIC-PARTITION` where that is not in
 //! the target partition. `BEGAN` is written while nothing is acknowledged: `OFFSET@LOG`, where the log of this id began
-//! when the bridge named it first. What is gone from there on was lost before it was sent.
+//! when the bridge named it first. What is gone from there on was lost before it was sent. `DEVICE` is the device's id,
+//! the same in each line.
 //!
 //! A file of an earlier version (`edgelog.bridge.0` and `.1`) is read where there is none of this form, and goes when
 //! the first of this form is durable.
@@ -86,6 +87,8 @@ pub(super) struct ProgressFile {
     entries: BTreeMap<TopicPartition, LogProgress>,
     /// The names and patterns of what is to be sent: logs of theirs that have no entry yet are held, too.
     topics: Vec<String>,
+    /// `edgelog.device.id` of the bridge that wrote it; versions before this one did not write it.
+    device: Option<String>,
     /// What these say is not on the disk yet.
     is_behind: bool,
     /// Open for writing from the first write on.
@@ -101,7 +104,7 @@ impl ProgressFile {
     pub(super) fn open(storage: Arc<dyn Storage>) -> Result<ProgressFile> {
         let old = read_old_note(&*storage).map_err(failed)?;
         let has_old = !matches!(old, Stored::Nothing);
-        let mut topics = Vec::new();
+        let (mut topics, mut device) = (Vec::new(), None);
         let lines: Stored<Vec<String>> = match read_holder(&*storage, BRIDGE).map_err(failed)? {
             Stored::Whole(held) => {
                 topics = held.topics;
@@ -115,11 +118,14 @@ impl ProgressFile {
         let entries: Option<BTreeMap<_, _>> = match lines {
             Stored::Nothing => Some(BTreeMap::new()),
             Stored::Damaged => None,
-            Stored::Whole(lines) => lines.iter().map(|line| parse_line(line)).collect(),
+            Stored::Whole(lines) => {
+                device = lines.iter().find_map(|line| device_of(line));
+                lines.iter().map(|line| parse_line(line)).collect()
+            }
         };
         let is_damaged = entries.is_none();
         let entries = entries.unwrap_or_default();
-        Ok(ProgressFile { storage, entries, topics, is_behind: false, file: None, has_old, is_damaged })
+        Ok(ProgressFile { storage, entries, topics, device, is_behind: false, file: None, has_old, is_damaged })
     }
 
     /// Whether a file is there and cannot be read: what it said is lost. The first write replaces it.
@@ -132,6 +138,19 @@ impl ProgressFile {
         &self.entries
     }
 
+    /// The id of the device whose bridge wrote it, where it says that.
+    pub(super) fn device(&self) -> Option<&str> {
+        self.device.as_deref()
+    }
+
+    /// The bridge of this device writes it from here on. A damaged file stays as it is until there is more to say.
+    pub(super) fn set_device(&mut self, device: &str) {
+        if self.device.as_deref() != Some(device) {
+            self.device = Some(device.to_owned());
+            self.is_behind |= !self.is_damaged;
+        }
+    }
+
     /// These topics are to be sent: also a log that is created while the bridge cannot look is held.
     pub(super) fn hold_topics(&mut self, topics: &[String]) {
         if self.topics != topics {
@@ -140,9 +159,9 @@ impl ProgressFile {
         }
     }
 
-    /// Whether logs are held that have no entry yet.
-    pub(super) fn holds_topics(&self) -> bool {
-        !self.topics.is_empty()
+    /// The names and patterns of topics of which logs are held that have no entry yet.
+    pub(super) fn topics(&self) -> &[String] {
+        &self.topics
     }
 
     /// A log is to be sent to the topic `remote`, and begins there now: names it, where it is not named yet.
@@ -204,7 +223,7 @@ impl ProgressFile {
 
     /// Names these logs no more; returns them.
     pub(super) fn forget(&mut self, is_chosen: impl Fn(&TopicPartition) -> bool) -> Vec<TopicPartition> {
-        let gone = self.entries.keys().filter(|log| is_chosen(log)).cloned().collect();
+        let gone: Vec<TopicPartition> = self.entries.keys().filter(|log| is_chosen(log)).cloned().collect();
         self.entries.retain(|log, _| !is_chosen(log));
         // They would be held all the same. A bridge that begins names its topics again.
         self.topics.clear();
@@ -218,7 +237,8 @@ impl ProgressFile {
 
     /// Writes the file; durable on return.
     pub(super) fn write(&mut self) -> Result<()> {
-        let logs = self.entries.iter().map(|(log, entry)| (log.clone(), entry.held())).collect();
+        let device = self.device.as_deref();
+        let logs = self.entries.iter().map(|(log, entry)| (log.clone(), entry.held(device))).collect();
         let file = match &mut self.file {
             Some(file) => file,
             None => self.file.insert(HolderFile::open(&self.storage, BRIDGE).map_err(failed)?),
@@ -245,7 +265,7 @@ fn failed(error: Error) -> BridgeError {
 
 impl LogProgress {
     /// As the file of the holder has it.
-    fn held(&self) -> HeldLog {
+    fn held(&self, device: Option<&str>) -> HeldLog {
         let mut own = format!("{}\t{}", self.remote, self.partition);
         for position in [self.acknowledged, self.pending.as_ref().map(|intent| intent.to)] {
             let _ = match position {
@@ -264,15 +284,26 @@ impl LogProgress {
             None => write!(own, "\t-\t-\t-"),
         };
         let began = self.began.filter(|_| self.acknowledged.is_none());
-        if let Some(cluster) = self.cluster.as_deref().or(began.map(|_| "")) {
+        if let Some(cluster) = self.cluster.as_deref().or(began.map(|_| "")).or(device.map(|_| "")) {
             let _ = write!(own, "\t{cluster}");
         }
-        if let Some(Began { log_id, offset }) = began {
-            let _ = write!(own, "\t{offset}@{log_id}");
+        match began {
+            Some(Began { log_id, offset }) => drop(write!(own, "\t{offset}@{log_id}")),
+            None if device.is_some() => own.push('\t'),
+            None => {}
+        }
+        if let Some(device) = device {
+            let _ = write!(own, "\t{device}");
         }
         let (log_id, offset) = self.acknowledged.map_or((LogId::ZERO, 0), |done| (done.log_id, done.offset.0));
         HeldLog { log_id, offset: Offset(offset), own: own.into_bytes() }
     }
+}
+
+/// The device that a line names.
+fn device_of(line: &str) -> Option<String> {
+    let (at, _) = line.match_indices('\t').nth(OLD_NOTE_FIELDS + 1)?;
+    Some(line[at + 1..].to_owned()).filter(|device| !device.is_empty())
 }
 
 fn parse_line(line: &str) -> Option<(TopicPartition, LogProgress)> {
@@ -280,7 +311,8 @@ fn parse_line(line: &str) -> Option<(TopicPartition, LogProgress)> {
         Some((at, _)) => (&line[..at], &line[at + 1..]),
         None => (line, ""),
     };
-    let (cluster, began) = more.split_once('\t').unwrap_or((more, ""));
+    let (cluster, more) = more.split_once('\t').unwrap_or((more, ""));
+    let (began, _device) = more.split_once('\t').unwrap_or((more, ""));
     let cluster = Some(cluster.to_owned()).filter(|id| is_cluster_id(id));
     let began = began
         .split_once('@')
@@ -376,6 +408,37 @@ mod tests {
     }
 
     #[test]
+    fn the_device_is_named_in_each_line_and_changes_nothing_else() {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        let mut progress = open(&storage);
+        for n in 0..4 {
+            progress.entries.insert(TopicPartition::new("a", n), entry(Offset(i64::from(n))));
+        }
+        let start = LogStart { log_id: LogId::from_bytes([1; 16]), offset: Offset(3), is_own: true };
+        progress.hold(&TopicPartition::new("b", 0), "r", start);
+        progress.hold(&TopicPartition::new("c", 0), "r", start);
+        progress.decided(&TopicPartition::new("c", 0), None);
+        for device in [None, Some("d-1"), Some("d-2")] {
+            if let Some(device) = device {
+                progress.set_device(device);
+            }
+            progress.write_if_behind().unwrap();
+            let read = open(&storage);
+            assert_eq!((read.device(), read.entries()), (device, progress.entries()));
+        }
+        // A damaged file is evidence: it is not written because of that alone.
+        let file = storage.open(FILE, Access::Write).unwrap();
+        let slot_len = file.len().unwrap() / 2;
+        (0..2).for_each(|slot| flip_a_byte(&*file, slot * slot_len + 100));
+        let mut progress = open(&storage);
+        progress.set_device("d-2");
+        progress.write_if_behind().unwrap();
+        assert!(open(&storage).is_damaged());
+        progress.write().unwrap();
+        assert!(!open(&storage).is_damaged());
+    }
+
+    #[test]
     fn where_a_log_began_is_kept_until_something_is_acknowledged() {
         let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
         let log = TopicPartition::new("a", 0);
@@ -419,7 +482,7 @@ mod tests {
     fn a_note_of_an_earlier_version_is_taken_over() {
         let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
         let log = TopicPartition::new("a-b", 7);
-        let body = format!("{log}\t{}\n", String::from_utf8(entry(Offset(5)).held().own).unwrap());
+        let body = format!("{log}\t{}\n", String::from_utf8(entry(Offset(5)).held(None).own).unwrap());
         let put = |name: &str, text: &str| {
             storage.open(name, Access::CreateNew).unwrap().write_at(text.as_bytes(), 0).unwrap();
         };

@@ -125,7 +125,7 @@ impl Runner {
         let outcome = self.run_on(until_caught_up);
         // Also after an error: what was acknowledged is noted, and the metrics say where each log stands.
         let noted = self.files.write_progress();
-        self.session.metrics().place(&self.senders);
+        self.logs.place(&self.session, &self.senders);
         let positions = match outcome {
             Ok(positions) => positions,
             Err(BridgeError::Stopped) => self.positions(),
@@ -171,7 +171,7 @@ impl Runner {
             sender.stand_back(reason.clone());
         }
         self.report_waiting();
-        self.session.metrics().place(&self.senders);
+        self.logs.place(&self.session, &self.senders);
         self.files.write_progress()
     }
 
@@ -198,7 +198,7 @@ impl Runner {
                 self.look_again()?;
             }
             self.report_waiting();
-            self.session.metrics().place(&self.senders);
+            self.logs.place(&self.session, &self.senders);
             let early = may_begin.saturating_sub(self.began.elapsed());
             if !early.is_zero() {
                 stop.wait(early.min(LOOK_EVERY));
@@ -220,7 +220,7 @@ impl Runner {
                 continue;
             }
             reported = Reported::default();
-            self.session.metrics().place(&self.senders);
+            self.logs.place(&self.session, &self.senders);
             let bytes = plan.bytes;
             let transaction =
                 Transaction::of(&mut self.session, &mut self.producer, &mut self.targets, &mut self.files);
@@ -375,7 +375,7 @@ impl Runner {
     fn count_committed(&self, sent: &BTreeMap<usize, (u64, u64)>, took: Duration) {
         let senders = sent.iter().map(|(sender, (records, bytes))| (self.senders[*sender].name(), *records, *bytes));
         self.session.metrics().committed(&senders.collect::<Vec<_>>(), took);
-        self.session.metrics().place(&self.senders);
+        self.logs.place(&self.session, &self.senders);
         let records = sent.values().map(|(records, _)| records).sum::<u64>();
         let bytes = sent.values().map(|(_, bytes)| bytes).sum::<u64>();
         let seconds = took.as_secs_f64();
@@ -478,7 +478,7 @@ impl Runner {
         self.reported.retain(|log, _| waiting.iter().any(|(waiting, _)| waiting == log));
         if waiting.iter().any(|(log, reason)| self.reported.get(log) != Some(reason)) {
             // What hears of it may look at the metrics.
-            self.session.metrics().place(&self.senders);
+            self.logs.place(&self.session, &self.senders);
         }
         for (log, reason) in waiting {
             if self.reported.get(&log) != Some(&reason) {

@@ -9,7 +9,11 @@ use super::config::{BridgeConfig, Delivery};
 use super::error::Result;
 use super::event::{BridgeEvent, Observer};
 use super::metrics::MetricsHandle;
-use crate::kafka::{self, Backoff, Cluster, Code, CoordinatorKey, StopHandle, Transport};
+use crate::kafka::{self, Backoff, Cluster, Code, CoordinatorKey, KafkaError, StopHandle, Transport};
+
+/// Another session's transaction, or the own one before, is completed within milliseconds, over a bad link within
+/// seconds: for so long nothing is reported of it.
+const COMPLETED_WITHIN: Duration = Duration::from_secs(5);
 
 /// For how long something is tried again.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +25,10 @@ pub(super) enum Patience {
     /// As `Grace`, and no longer than until then.
     Until(Instant),
 }
+
+/// Since when answers say, one after the other, that a transaction is being completed.
+#[derive(Debug, Default)]
+pub(super) struct Completing(Option<Instant>);
 
 pub(super) struct Session {
     config: BridgeConfig,
@@ -35,7 +43,7 @@ impl Session {
         let (connect, request) = (config.connect_timeout, config.request_timeout);
         let transport = Transport::new(&config.client_id, connect, request, &config.security, stop);
         let cluster = Cluster::new(config.bootstrap.clone(), transport);
-        let metrics = MetricsHandle::new(&config.device);
+        let metrics = MetricsHandle::new(&config.device, &config.topics);
         Session { config, cluster, observer: Box::new(|_| {}), metrics }
     }
 
@@ -85,6 +93,23 @@ impl Session {
         (self.observer)(event);
     }
 
+    /// Something failed and is tried again. Where a transaction is being completed, that is reported only once it has
+    /// lasted. Whether it is.
+    pub(super) fn report_retry(&mut self, error: &KafkaError, completing: &mut Completing) -> bool {
+        use ResponseError::{ConcurrentTransactions, UnstableOffsetCommit};
+        let code = error.code().and_then(Code::named);
+        let is_completing = matches!(code, Some(ConcurrentTransactions | UnstableOffsetCommit));
+        completing.0 = is_completing.then(|| completing.0.unwrap_or_else(Instant::now));
+        let quiet_for = COMPLETED_WITHIN.min(self.config.request_timeout);
+        let retrying = BridgeEvent::Retrying { reason: error.to_string() };
+        if completing.0.is_some_and(|since| since.elapsed() < quiet_for) {
+            self.metrics.count(&retrying);
+        } else {
+            self.report(&retrying);
+        }
+        is_completing
+    }
+
     pub(super) fn backoff(&self) -> Backoff {
         Backoff::new(self.config.backoff, self.config.backoff_max)
     }
@@ -95,9 +120,9 @@ impl Session {
         patience: Patience,
         mut ask: impl FnMut(&mut Cluster) -> kafka::Result<T>,
     ) -> Result<T> {
-        use ResponseError::{ConcurrentTransactions, UnstableOffsetCommit};
         let mut backoff = self.backoff();
         // A transaction that is being completed takes milliseconds.
+        let mut completing = Completing::default();
         let mut soon = Backoff::new(Duration::from_millis(10), self.config.backoff_max);
         let mut tries = 0;
         loop {
@@ -118,10 +143,13 @@ impl Session {
                     }
                 }
             }
-            self.report(&BridgeEvent::Retrying { reason: error.to_string() });
             let code = error.code();
-            let completing = matches!(code.and_then(Code::named), Some(ConcurrentTransactions | UnstableOffsetCommit));
-            stop.wait_before_retry(if completing { soon.pause() } else { backoff.pause_after(&error) });
+            let is_completing = self.report_retry(&error, &mut completing);
+            let pause = if is_completing { soon.pause() } else { backoff.pause_after(&error) };
+            stop.wait_before_retry(match patience {
+                Patience::Until(deadline) => pause.min(deadline.saturating_duration_since(Instant::now())),
+                _ => pause,
+            });
             tries += 1;
             let may_have_moved = code.map_or(tries % 2 == 0, Code::is_of_a_move);
             if !error.is_refusal() && may_have_moved {

@@ -170,7 +170,7 @@ impl<'a> Starts<'a> {
                 any_other = true;
                 continue;
             }
-            if sender.is_gone() || self.targets.topic(sender.remote()).is_none() {
+            if !sender.has_files() || self.targets.topic(sender.remote()).is_none() {
                 continue;
             }
             sender.look_again();

@@ -24,7 +24,6 @@ use crate::kafka::{self, Cluster, Code, KafkaError, RemoteTopic, Role, check};
 
 const UNKNOWN_TOPIC_OR_PARTITION: Code = Code::of(ResponseError::UnknownTopicOrPartition);
 const TOPIC_ALREADY_EXISTS: i16 = ResponseError::TopicAlreadyExists.code();
-const LEADER_NOT_AVAILABLE: Code = Code::of(ResponseError::LeaderNotAvailable);
 /// How long brokers may take to know a topic that was created.
 const CREATED_WITHIN: Duration = Duration::from_secs(30);
 /// How long a broker may take after its start to know the topics that there are.
@@ -207,11 +206,8 @@ impl Targets {
         let _ = session.retry(Patience::Until(deadline), |cluster| {
             *found = look(cluster)?;
             match absent(found) {
-                // In words of its own, since the broker's answer is none that is asked for again.
-                Some(name) => {
-                    let doing = format!("looking up the topic {name}");
-                    Err(KafkaError::broker(doing, LEADER_NOT_AVAILABLE, Some("it is absent")))
-                }
+                // The broker's own answer is none that is asked for again.
+                Some(name) => Err(KafkaError::NotThereYet(format!("the cluster has no topic {name} yet"))),
                 None => Ok(()),
             }
         });
@@ -349,7 +345,10 @@ fn create_absent(
         let found = look(cluster)?;
         let missing = |name: &&String| !not_created.contains_key(*name) && found.get(*name).is_none_or(is_absent);
         match absent.iter().find(missing) {
-            Some(name) => Err(KafkaError::broker(format!("creating the topic {name}"), LEADER_NOT_AVAILABLE, None)),
+            Some(name) => {
+                let words = format!("the cluster does not know the topic {name} yet, which was created");
+                Err(KafkaError::NotThereYet(words))
+            }
             None => Ok(found),
         }
     })?;

@@ -37,7 +37,7 @@ use super::producer_header::Producer;
 use super::producer_id::{ProducerIdentity, transactional_id};
 use super::refused_records::Refused;
 use super::sender_change::SenderChange;
-use super::session::{Patience, Session};
+use super::session::{Completing, Patience, Session};
 use super::targets::Targets;
 use super::transaction_plan::{Kind, PlannedLog, ProducerBatch, Runs, TransactionPlan};
 use crate::kafka::{
@@ -157,6 +157,7 @@ struct Producing<'a> {
     deadline: Option<Instant>,
     backoff: Backoff,
     /// Rounds in a row without any progress.
+    completing: Completing,
     failing_tries: u32,
     unknown_topic_tries: u32,
 }
@@ -366,6 +367,7 @@ impl<'a> Transaction<'a> {
             first_batches: FirstBatches::new(),
             deadline: None,
             backoff: self.session.backoff(),
+            completing: Completing::default(),
             failing_tries: 0,
             unknown_topic_tries: 0,
         };
@@ -456,7 +458,7 @@ impl<'a> Transaction<'a> {
         if producing.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Err(Lost::Late(error.into()));
         }
-        self.session.report(&BridgeEvent::Retrying { reason: error.to_string() });
+        self.session.report_retry(&error, &mut producing.completing);
         self.session.stop().check_grace()?;
         self.session.stop().wait_before_retry(producing.backoff.pause_after(&error));
         // Who leads may have changed; but a connection that died once says nothing of that. Where no broker answers,

@@ -28,6 +28,9 @@ pub(crate) enum KafkaError {
     Protocol { address: String, reason: String },
     #[error("{}: the broker answers {code}{}", shown_sentence(doing), Words(message))]
     Broker { doing: String, code: Code, message: Option<String> },
+    /// The cluster says nothing of a topic yet that it should have; in words.
+    #[error("{}", shown_sentence(_0))]
+    NotThereYet(String),
     /// The cluster lacks what is needed.
     #[error("{0}")]
     Unsupported(String),
@@ -41,10 +44,12 @@ impl KafkaError {
         KafkaError::Broker { doing: doing.into(), code, message }
     }
 
-    /// The broker's code; `None` where no broker answered one.
+    /// The broker's code, or the one that stands for its answer; `None` where no broker answered.
     pub(crate) fn code(&self) -> Option<Code> {
         match self {
             KafkaError::Broker { code, .. } => Some(*code),
+            // A broker has answered: leaders are to be looked up again.
+            KafkaError::NotThereYet(_) => Some(Code::of(ResponseError::LeaderNotAvailable)),
             _ => None,
         }
     }
@@ -61,7 +66,9 @@ impl KafkaError {
 
     fn class(&self) -> Class {
         match self {
-            KafkaError::Connection { .. } | KafkaError::Protocol { .. } => Class::Retriable,
+            KafkaError::Connection { .. } | KafkaError::Protocol { .. } | KafkaError::NotThereYet(_) => {
+                Class::Retriable
+            }
             KafkaError::Tls { .. } | KafkaError::Authentication { .. } => Class::Refused,
             KafkaError::Broker { code, .. } => code.class(),
             KafkaError::Unsupported(_) | KafkaError::Stopped => Class::Fatal,

@@ -327,6 +327,11 @@ impl LogShared {
         identity_of(&*self.storage, segment)
     }
 
+    /// Takes over what the last segment holds, also where its file has lost its name; `false` where it is not open.
+    pub(super) fn look_at_open_file(&self, at: &mut Attachment) -> bool {
+        at.segment.is_open() && self.validate_on(at).is_ok()
+    }
+
     /// Validates batches from where the attachment stands and publishes them.
     fn validate_on(&self, at: &mut Attachment) -> Result<bool> {
         let mut any = false;

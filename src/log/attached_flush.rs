@@ -48,6 +48,13 @@ impl Log {
         self.shared.attached().is_some_and(|attached| attached.attachment.lock().is_unvouched())
     }
 
+    /// Of an attached log whose files may have lost their names: takes over what its last segment holds by now, where
+    /// that file is still open here. Whether it is, and could be read.
+    #[cfg_attr(not(feature = "bridge"), allow(dead_code))]
+    pub(crate) fn look_at_open_file(&self) -> bool {
+        self.shared.attached().is_some_and(|attached| self.shared.look_at_open_file(&mut attached.attachment.lock()))
+    }
+
     /// Takes over from a process that died after its flush had failed: as if it had been this one's.
     pub(crate) fn inherit_failed_flush(&self, failed: FailedFlush, whose: &str) {
         let Some(attached) = self.shared.attached() else { return };

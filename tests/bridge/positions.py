@@ -618,6 +618,39 @@ def reset(world):
     return f"{len(found)} records, reset 3 times"
 
 
+def mistyped(world):
+    """A reset for a device that the cluster does not know names those that it knows, and changes nothing."""
+    broker, label = world.broker, "mistyped"
+    broker.create_topic(label, 1, retention_ms=-1)
+    store = world.scratch / label
+    append(store, "t", lines("one"))
+    append(store, "other", lines("two"))
+    run = Run(command(store, broker, label, label, topics="t")).expect(0)
+    caught_up = [event for event in run.events if event["event"] == "caught-up"]
+    if [(event["topics"], event["logs"], event["logs_not_selected"]) for event in caught_up] != [("t", 1, 1)]:
+        raise Broken(f"it says of what is selected: {caught_up}")
+    plain = [word for word in command(store, broker, label, label, topics="t") if word != "--json"]
+    said = subprocess.run(plain, check=True, capture_output=True).stderr.decode()
+    if "of the 1 log of edgelog.bridge.topics=t; 1 other log of this store is not sent" not in said:
+        raise Broken(f"it says of what is selected: {said}")
+    noted = edgelog("--dir", store, "bridge", "status", "--json")
+    for more, device in [(["--dir", str(store)], "mistyped2"), ([], "mistyped2")]:
+        reset = [EDGELOG, *more, "bridge", "reset", "--yes", "--bootstrap", broker.address, "--device", device]
+        done = subprocess.run(reset, capture_output=True)
+        words = done.stderr.decode()
+        if done.returncode != 1 or label not in words.replace(device, ""):
+            raise Broken(f"{more}: {done.returncode}: {words}")
+    adopt = [EDGELOG, "bridge", "adopt", "--yes", "--bootstrap", broker.address, "--device", "mistyped2"]
+    done = subprocess.run(adopt, capture_output=True)
+    if done.returncode != 1 or b"no position of the device mistyped2; it has positions of" not in done.stderr:
+        raise Broken(f"adopt: {done.returncode}: {done.stderr.decode()}")
+    if edgelog("--dir", store, "bridge", "status", "--json") != noted or in_cluster(broker, label)["decided"]:
+        raise Broken("something was changed")
+    if Run(command(store, broker, label, label, topics="t")).expect(0).records():
+        raise Broken("it was sent again")
+    return "refused by name"
+
+
 def at_least_once(world):
     """A cluster without transactions of version 2 gets every record, in order but for what is there twice, while the
     bridge is killed and its connections are cut."""
@@ -669,6 +702,7 @@ TESTS = {
     "adopted": adopted,
     "fenced": fenced,
     "reset": reset,
+    "mistyped": mistyped,
     "at_least_once": at_least_once,
 }
 

@@ -2,11 +2,13 @@
 //! about that.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use edgelog::bridge::{Admin, BridgeConfig, BridgeError, ClusterPosition, Decision, LogStatus, PositionOf, forget};
-use edgelog::{OffsetSpec, Store, Topic, TopicPartition};
+use edgelog::escape::shown_name;
+use edgelog::{Store, Topic, TopicPartition, topic_matches};
 use serde::Serialize;
 
 use super::keys::KeyArgs;
@@ -14,6 +16,9 @@ use crate::context::Context;
 use crate::failure::{DAMAGE, Failure, Outcome, confirm, warn};
 use crate::print::{self, Align, Table};
 use crate::time;
+
+/// So many names stand in a line.
+const NAMES_MAX: usize = 32;
 
 /// Show where logs stand: in the cluster, and in the note that the bridge keeps in the data directory
 ///
@@ -86,17 +91,15 @@ offsets.retention.minutes (seven days).
 The user needs what the device needs: Write on its transactional id, Read on its groups and target
 topics.";
 
+/// What is known of each log: its positions in the cluster, and what the store and its note say.
+type Rows = BTreeMap<TopicPartition, (Vec<ClusterPosition>, Option<LogStatus>)>;
+
 pub(super) fn status(args: &Status, ctx: &Context) -> Outcome {
     let config = args.keys.config()?;
     let asks_cluster = config.names_brokers();
-    let (to_send, here) = match args.max_lag {
-        Some(_) => {
-            let here = logs_of(&ctx.attach()?)?;
-            (here.iter().filter(|log| config.sends(&log.topic)).cloned().collect(), here)
-        }
-        None => (Vec::new(), Vec::new()),
-    };
-    let mut rows: BTreeMap<TopicPartition, (Vec<ClusterPosition>, Option<LogStatus>)> = BTreeMap::new();
+    let (topics, device) = (config.topics().to_vec(), config.device_id().map(str::to_owned));
+    let here = if args.max_lag.is_some() { logs_of(&ctx.attach()?)? } else { Vec::new() };
+    let mut rows = Rows::new();
     if asks_cluster {
         for position in admin_of(config, args.timeout)?.positions()? {
             rows.entry(position.log.clone()).or_default().0.push(position);
@@ -105,10 +108,16 @@ pub(super) fn status(args: &Status, ctx: &Context) -> Outcome {
     let has_note = !asks_cluster || ctx.is_named() || args.max_lag.is_some();
     if has_note {
         drop(ctx.attach()?);
+        let of = edgelog::bridge::noted_device(ctx.dir())?;
+        if let (Some(named), Some(noted)) = (&device, of.filter(|noted| Some(noted) != device.as_ref())) {
+            warn(format_args!("the note in {} is of the device {noted}, and not of {named}", ctx.dir().display()));
+        }
         let noted = match edgelog::bridge::status(ctx.dir()) {
             Err(error @ BridgeError::Note { .. }) if asks_cluster => {
                 warn(error);
-                Vec::new()
+                // What the store holds of the logs that the cluster knows is known all the same.
+                let all = edgelog::bridge::status_without_note(ctx.dir(), &["*".to_owned()])?;
+                all.into_iter().filter(|status| rows.contains_key(&status.log)).collect()
             }
             other => other?,
         };
@@ -120,56 +129,77 @@ pub(super) fn status(args: &Status, ctx: &Context) -> Outcome {
     if args.json {
         for (log, (positions, noted)) in &rows {
             // Positions under several partitions are several lines; a bridge waits until a person has cleaned up.
+            let lag = lag_of(positions, noted.as_ref(), asks_cluster);
             let positions = positions.iter().map(Some).chain(positions.is_empty().then_some(None));
             for position in positions {
-                print::json_line(&Row::new(log, position, noted.as_ref()))?;
+                print::json_line(&Row::new(log, position, noted.as_ref(), lag))?;
             }
         }
     } else if rows.is_empty() && asks_cluster {
-        eprintln!("the cluster knows no position of this device");
+        eprintln!("the cluster knows no position of this device, or the user may not see it (Describe on its groups)");
     } else if rows.is_empty() {
         eprintln!("no bridge has sent anything of {} yet", ctx.dir().display());
     } else {
         table_of(&rows, asks_cluster, has_note).print()?;
     }
     let Some(max_lag) = args.max_lag else { return Ok(ExitCode::SUCCESS) };
-    let mut lags: BTreeMap<TopicPartition, Option<u64>> = BTreeMap::new();
-    for (log, (positions, noted)) in &rows {
+    for status in edgelog::bridge::status_without_note(ctx.dir(), &topics)? {
+        let (_, noted) = rows.entry(status.log.clone()).or_default();
+        noted.get_or_insert(status);
+    }
+    Ok(health_of(&rows, &here, max_lag, asks_cluster))
+}
+
+/// Whether no log of the store is more than `max_lag` records behind.
+fn health_of(rows: &Rows, here: &[TopicPartition], max_lag: u64, asks_cluster: bool) -> ExitCode {
+    let mut behind = Vec::new();
+    let mut is_any = false;
+    for (log, (positions, noted)) in rows {
         let Some(noted) = noted else { continue };
         // A log that was deleted has no records to send; of one that is to be here and cannot be read, it is not known.
-        if noted.high_watermark.is_some() || here.contains(log) {
-            let lag = if asks_cluster { lag_in_cluster(positions, noted) } else { noted.lag };
-            lags.insert(log.clone(), lag);
+        if noted.high_watermark.is_none() && !here.contains(log) {
+            continue;
+        }
+        is_any = true;
+        let lag = lag_of(positions, Some(noted), asks_cluster);
+        if lag.known.or(lag.at_most).is_none_or(|lag| lag > max_lag) {
+            behind.push(log.to_string());
         }
     }
-    if to_send.iter().any(|log| !lags.contains_key(log)) {
-        let store = ctx.attach()?;
-        for log in to_send {
-            lags.entry(log).or_insert_with_key(|log| whole_lag(&store, log));
-        }
-    }
-    let is_behind = |lag: &Option<u64>| lag.is_none_or(|lag| lag > max_lag);
-    let behind: Vec<String> = lags.iter().filter(|(_, lag)| is_behind(lag)).map(|(log, _)| log.to_string()).collect();
-    if lags.is_empty() {
+    if !is_any {
         warn("no bridge has sent anything of a log that is here: how far it is behind is not known");
     } else if behind.is_empty() {
-        return Ok(ExitCode::SUCCESS);
+        return ExitCode::SUCCESS;
     } else {
         let max_lag = print::counted(max_lag, "record");
         warn(format_args!("more than {max_lag} behind, or not known how far: {}", behind.join(", ")));
     }
-    Ok(ExitCode::from(DAMAGE))
+    ExitCode::from(DAMAGE)
 }
 
-/// How far a log is behind, by what the cluster says; `None` where it has forgotten the position that the note has.
-fn lag_in_cluster(positions: &[ClusterPosition], noted: &LogStatus) -> Option<u64> {
-    match positions {
-        [] if noted.acknowledged.is_none() => noted.lag,
-        [position] if matches!(position.holds, PositionOf::Log { .. }) => {
-            u64::try_from(noted.high_watermark? - position.offset).ok()
-        }
-        _ => None,
+/// How far a log is behind.
+#[derive(Debug, Clone, Copy, Default)]
+struct Lag {
+    known: Option<u64>,
+    /// Where it is not known and nothing of the log is known to be sent: all that it holds.
+    at_most: Option<u64>,
+}
+
+/// How far a log is behind by what the cluster says, where it was asked, else by the note.
+fn lag_of(positions: &[ClusterPosition], noted: Option<&LogStatus>, asks_cluster: bool) -> Lag {
+    let Some(noted) = noted else { return Lag::default() };
+    if !asks_cluster {
+        let at_most = noted.held.filter(|_| noted.acknowledged.is_none());
+        return Lag { known: noted.lag, at_most };
     }
+    let known = match positions {
+        // The cluster has nothing of it, and had nothing.
+        [] if noted.acknowledged.is_none() => noted.held,
+        [ClusterPosition { offset, holds: PositionOf::Log { log_id, .. }, .. }] => noted.lag_behind(*offset, *log_id),
+        // Several, a decision, what no bridge reads; or it has forgotten the position that the note has.
+        _ => None,
+    };
+    Lag { known, at_most: None }
 }
 
 /// The logs of a store, also those whose directories are gone.
@@ -180,12 +210,6 @@ fn logs_of(store: &Store) -> Result<Vec<TopicPartition>, Failure> {
     };
     let missing = store.missing_partitions()?.into_iter();
     Ok(store.topics()?.into_iter().flat_map(of).chain(missing).collect())
-}
-
-/// How many records a log holds; `None` where it cannot be read.
-fn whole_lag(store: &Store, log: &TopicPartition) -> Option<u64> {
-    let log = store.log(&log.topic, log.partition).ok()?;
-    Some(log.reader(OffsetSpec::Earliest).ok()?.lag())
 }
 
 fn admin_of(config: BridgeConfig, timeout: Option<Duration>) -> Result<Admin, Failure> {
@@ -208,6 +232,7 @@ struct Row<'a> {
     held_from: Option<i64>,
     held_by: &'a [String],
     lag: Option<u64>,
+    lag_at_most: Option<u64>,
     cluster: Option<InCluster<'a>>,
 }
 
@@ -223,21 +248,27 @@ struct InCluster<'a> {
 }
 
 impl<'a> Row<'a> {
-    fn new(log: &'a TopicPartition, position: Option<&'a ClusterPosition>, noted: Option<&'a LogStatus>) -> Row<'a> {
+    fn new(
+        log: &'a TopicPartition,
+        position: Option<&'a ClusterPosition>,
+        noted: Option<&'a LogStatus>,
+        lag: Lag,
+    ) -> Row<'a> {
         let in_cluster = position.map(|position| (position.target_topic.as_str(), Some(position.target_partition)));
         let in_note = noted.map(|noted| (noted.remote.as_str(), noted.remote_partition));
         let target = in_cluster.or(in_note);
         Row {
             topic: &log.topic,
             partition: log.partition,
-            target_topic: target.map(|(topic, _)| topic),
+            target_topic: target.map(|(topic, _)| topic).filter(|topic| !topic.is_empty()),
             target_partition: target.and_then(|(_, partition)| partition),
             acknowledged: noted.and_then(|noted| noted.acknowledged).map(i64::from),
             committing: noted.and_then(|noted| noted.committing).map(i64::from),
             high_watermark: noted.and_then(|noted| noted.high_watermark).map(i64::from),
             held_from: noted.and_then(|noted| noted.held_from).map(i64::from),
             held_by: noted.map_or(&[], |noted| &noted.held_by),
-            lag: noted.and_then(|noted| noted.lag),
+            lag: lag.known,
+            lag_at_most: lag.at_most.filter(|_| lag.known.is_none()),
             cluster: position.map(InCluster::of),
         }
     }
@@ -271,11 +302,7 @@ fn word_of(decision: Decision) -> &'static str {
     }
 }
 
-fn table_of(
-    rows: &BTreeMap<TopicPartition, (Vec<ClusterPosition>, Option<LogStatus>)>,
-    asks_cluster: bool,
-    has_note: bool,
-) -> Table {
+fn table_of(rows: &Rows, asks_cluster: bool, has_note: bool) -> Table {
     let mut columns = vec![("LOG", Align::Left), ("TARGET", Align::Left)];
     if asks_cluster {
         columns.extend([("IN CLUSTER", Align::Right), ("OF LOG", Align::Left), ("EPOCH", Align::Right)]);
@@ -286,8 +313,9 @@ fn table_of(
     }
     let mut table = Table::new(&columns);
     for (log, (positions, noted)) in rows {
+        let lag = lag_of(positions, noted.as_ref(), asks_cluster);
         for position in positions.iter().map(Some).chain(positions.is_empty().then_some(None)) {
-            let row = Row::new(log, position, noted.as_ref());
+            let row = Row::new(log, position, noted.as_ref(), lag);
             let target = row.target_topic.unwrap_or("-");
             let target = row.target_partition.map_or_else(|| target.to_owned(), |n| format!("{target}-{n}"));
             let mut cells = vec![log.to_string(), target];
@@ -312,7 +340,11 @@ fn table_of(
                 if !row.held_by.is_empty() {
                     held = format!("{held} ({})", row.held_by.join(", "));
                 }
-                cells.extend([acknowledged, number(row.high_watermark), number(row.lag), held]);
+                let lag = match row.lag_at_most {
+                    Some(at_most) => format!("up to {}", print::grouped(at_most)),
+                    None => number(row.lag),
+                };
+                cells.extend([acknowledged, number(row.high_watermark), lag, held]);
             }
             table.row(cells);
         }
@@ -331,17 +363,26 @@ pub(super) fn reset(args: &Reset, ctx: &Context) -> Outcome {
         return Err(Failure::new("neither brokers nor a store are named")
             .hint("--bootstrap and --device name what the cluster has to forget, --dir the store whose note has to."));
     }
+    let store = if has_note { Some(ctx.attach().map(|_| ctx.dir())?) } else { None };
+    let device = config.device_id().map(str::to_owned);
     let mut admin = asks_cluster.then(|| admin_of(config, args.about.timeout)).transpose()?;
+    let positions = admin.as_mut().map(Admin::positions).transpose()?;
+    if let (Some(admin), Some([])) = (&mut admin, positions.as_deref()) {
+        refuse_unknown_device(admin, device.as_deref(), store)?;
+    }
+    if !args.about.topics.is_empty() {
+        refuse_unknown_topics(&topics, positions.as_deref(), store)?;
+    }
     if !args.about.yes {
-        let logs = match &mut admin {
-            Some(admin) => counted_logs(&admin.positions()?),
+        let logs = match &positions {
+            Some(positions) => counted_logs(positions),
             None => format!("the logs of {}", ctx.dir().display()),
         };
         let what = if asks_cluster { "send again everything of" } else { "let retention take what is not sent of" };
         confirm(&format!("{what} {logs}"))?;
     }
     if has_note {
-        let gone = forget(ctx.dir(), &topics)?;
+        let gone = forget(ctx.dir(), device.as_deref(), &topics)?;
         let logs = print::counted(gone.len() as u64, "log");
         eprintln!("the note in {} knows {logs} less", ctx.dir().display());
     }
@@ -351,15 +392,73 @@ pub(super) fn reset(args: &Reset, ctx: &Context) -> Outcome {
     }
 }
 
+/// The cluster has no position of the device. Where the note is not of it either, its name is likely wrong.
+fn refuse_unknown_device(admin: &mut Admin, device: Option<&str>, store: Option<&Path>) -> Result<(), Failure> {
+    let noted = store.map(edgelog::bridge::noted_device).transpose()?.flatten();
+    let named = device.unwrap_or_default().to_owned();
+    match noted {
+        Some(noted) if noted == named => return Ok(()),
+        Some(device) => return Err(BridgeError::OtherDevice { named, device }.into()),
+        None => {}
+    }
+    let others = match named_of(admin.devices()?) {
+        Some(devices) => format!("it has positions of {devices}"),
+        None => "nor of any other".to_owned(),
+    };
+    Err(Failure::new(format!("the cluster has no position of the device {named}; {others}. Nothing was changed")).hint(
+        "The user needs Describe on the device's groups to see them. With --dir, and without brokers, `reset` drops \
+             a store's note alone; `adopt --dir` goes by that.",
+    ))
+}
+
+/// No log of the device matches one of these topics, in the cluster or in the note: a name is likely wrong.
+fn refuse_unknown_topics(
+    topics: &[String],
+    positions: Option<&[ClusterPosition]>,
+    store: Option<&Path>,
+) -> Result<(), Failure> {
+    let noted = match store.map(edgelog::bridge::status).transpose() {
+        // Which logs it named is not known any more.
+        Err(BridgeError::Note { .. }) => return Ok(()),
+        other => other?.unwrap_or_default(),
+    };
+    let noted = noted.into_iter().map(|noted| noted.log.topic);
+    let known: BTreeSet<String> =
+        positions.unwrap_or_default().iter().map(|position| position.log.topic.clone()).chain(noted).collect();
+    if known.iter().any(|name| topics.iter().any(|pattern| topic_matches(pattern, name))) {
+        return Ok(());
+    }
+    let known = named_of(known).map_or_else(|| "there are none".to_owned(), |known| format!("there are {known}"));
+    let topics = topics.join(",");
+    Err(Failure::new(format!(
+        "no topic of which a bridge keeps positions matches {topics}; {known}. Nothing was changed"
+    )))
+}
+
+/// Names in a sentence; `None` where there are none.
+fn named_of(names: impl IntoIterator<Item = String>) -> Option<String> {
+    let all: Vec<String> = names.into_iter().collect();
+    let mut named: Vec<String> = all.iter().take(NAMES_MAX).map(|name| shown_name(name).to_string()).collect();
+    if all.len() > named.len() {
+        named.push(format!("and {} more", all.len() - named.len()));
+    }
+    Some(named.join(", ")).filter(|named| !named.is_empty())
+}
+
 pub(super) fn adopt(args: &Adopt, ctx: &Context) -> Outcome {
     let (config, topics) = (args.about.keys.config()?, chosen(&args.about.topics));
+    let device = config.device_id().map(str::to_owned);
     let mut admin = admin_of(config, args.about.timeout)?;
     let store = ctx.is_named().then(|| ctx.dir());
     if store.is_some() {
         drop(ctx.attach()?);
     }
+    let positions = admin.positions()?;
+    if positions.is_empty() && store.is_none() {
+        refuse_unknown_device(&mut admin, device.as_deref(), None)?;
+    }
     if !args.about.yes {
-        let logs = counted_logs(&admin.positions()?);
+        let logs = counted_logs(&positions);
         let whose = match store {
             Some(dir) => format!("the store in {}", dir.display()),
             None => "whichever store's bridge asks next".to_owned(),
@@ -378,7 +477,7 @@ fn counted_logs(positions: &[ClusterPosition]) -> String {
     print::counted(logs.len() as u64, "log")
 }
 
-fn decide(admin: &mut Admin, topics: &[String], decision: Decision, store: Option<&std::path::Path>) -> Outcome {
+fn decide(admin: &mut Admin, topics: &[String], decision: Decision, store: Option<&Path>) -> Outcome {
     let decided = admin.decide(topics, decision, store)?;
     for position in &decided {
         eprintln!("{}: decided, {}", position.log, word_of(decision));

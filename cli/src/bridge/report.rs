@@ -1,9 +1,10 @@
 //! What a bridge that runs reports: each event as a line of JSON, or what a person wants to know of them.
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use edgelog::bridge::{BridgeEvent, LogPosition, MetricsHandle};
+use edgelog::bridge::{BridgeEvent, BridgeMetrics, LogPosition, MetricsHandle};
 use edgelog::{Offset, TopicPartition};
 use serde::Serialize;
 
@@ -115,7 +116,7 @@ impl Reporter {
         let is_shown = self.catch_up.is_shown() && matches!(event, BridgeEvent::Committed { .. });
         let catch_up = self.catch_up.clone();
         catch_up.suspend(|| match self.manner {
-            Manner::Json => report_json(event),
+            Manner::Json => report_json(event, &self.metrics),
             _ => self.report_plainly(event, is_shown),
         });
     }
@@ -136,7 +137,7 @@ impl Reporter {
                 self.dead_letters.report_rest();
                 let is_known = std::mem::replace(&mut self.caught_up_reported, true);
                 if !is_quiet && (self.manner.has_transactions() || !is_known) {
-                    eprintln!("the cluster has everything that is durable here");
+                    eprintln!("{}", caught_up(&self.metrics.read()));
                 }
             }
             BridgeEvent::Aborted { reason } => {
@@ -152,13 +153,8 @@ impl Reporter {
             BridgeEvent::Lost { log, first_offset, next_offset, reason } => {
                 warn(format_args!("offsets {first_offset} to {next_offset} of {log} are lost: {reason}"));
             }
-            BridgeEvent::LogReplaced { log, not_sent } => {
-                let before = match not_sent {
-                    0 => "all that the bridge had seen of the one before was sent".to_owned(),
-                    count => {
-                        format!("at least {} of the one before had not been sent", print::counted(*count, "record"))
-                    }
-                };
+            BridgeEvent::LogReplaced { log, not_sent, looked_ms_before } => {
+                let before = before_it_was_replaced(*not_sent, *looked_ms_before);
                 warn(format_args!("{log} was deleted and created again here: it is another log now, and {before}"));
             }
             BridgeEvent::Waiting { log, reason } => {
@@ -199,15 +195,55 @@ impl Reporter {
     }
 
     fn behind(&self) -> String {
-        let metrics = self.metrics.read();
-        if metrics.logs.iter().all(|log| log.lag_records.is_none()) {
-            return "how far it is behind is not known".to_owned();
+        behind(&self.metrics.read())
+    }
+}
+
+/// That all is sent: of what, where the store has more.
+fn caught_up(metrics: &BridgeMetrics) -> String {
+    match metrics.logs_not_selected as u64 {
+        0 => "the cluster has everything that is durable here".to_owned(),
+        others => {
+            let (logs, topics) = (print::counted(metrics.logs.len() as u64, "log"), metrics.topics.join(","));
+            format!(
+                "the cluster has everything that is durable here of the {logs} of edgelog.bridge.topics={topics}; {} \
+                 of this store {} not sent",
+                print::counted(others, "other log"),
+                if others == 1 { "is" } else { "are" },
+            )
         }
-        let records = print::counted(metrics.lag_records(), "record");
-        match metrics.logs.iter().filter_map(|log| log.lag_age).max() {
-            Some(age) => format!("{records} behind, the oldest {} old", time::elapsed(age)),
-            None => format!("{records} behind"),
-        }
+    }
+}
+
+/// How far a bridge is behind, and how many logs there are of which that is not known.
+pub(super) fn behind(metrics: &BridgeMetrics) -> String {
+    let unknown = metrics.logs.iter().filter(|log| log.lag_records.is_none()).count() as u64;
+    if metrics.logs.is_empty() {
+        return "no log here is to be sent".to_owned();
+    }
+    if unknown == metrics.logs.len() as u64 {
+        return "how far it is behind is not known".to_owned();
+    }
+    let mut text = format!("{} behind", print::counted(metrics.lag_records(), "record"));
+    if let Some(age) = metrics.logs.iter().filter_map(|log| log.lag_age).max() {
+        let _ = write!(text, ", the oldest {} old", time::elapsed(age));
+    }
+    if unknown > 0 {
+        let _ = write!(text, ", and of {} it is not known", print::counted(unknown, "log"));
+    }
+    text
+}
+
+/// What became of the log whose name another one has.
+fn before_it_was_replaced(not_sent: Option<u64>, looked_ms_before: u64) -> String {
+    let looked = match looked_ms_before {
+        0 => String::new(),
+        ms => format!(" when it looked last, {} before", time::elapsed(Duration::from_millis(ms))),
+    };
+    match not_sent {
+        None => "what of the one before had been sent is not known".to_owned(),
+        Some(0) => format!("all that the bridge had seen of the one before{looked} was sent"),
+        Some(count) => format!("at least {} of the one before had not been sent", print::counted(count, "record")),
     }
 }
 
@@ -225,7 +261,9 @@ fn committed(records: u64, bytes: u64, logs: usize, manner: Manner) -> Option<St
 
 /// What was not sent, and of which logs; `None` where all of it was.
 pub(super) fn not_sent(positions: &[LogPosition]) -> Option<String> {
-    let left: Vec<&LogPosition> = positions.iter().filter(|log| !log.is_delivered()).collect();
+    // What holds nothing has nothing to send, also where the cluster's position is not known.
+    let is_left = |log: &&LogPosition| !log.is_delivered() && (log.lag.is_some() || log.held != Some(0));
+    let left: Vec<&LogPosition> = positions.iter().filter(is_left).collect();
     if left.is_empty() {
         return None;
     }
@@ -282,12 +320,12 @@ pub(super) fn report_positions(positions: &[LogPosition], json: bool) {
 #[serde(tag = "event", rename_all = "kebab-case")]
 enum Line<'a> {
     Committed { records: u64, bytes: u64, positions: Vec<LinePosition> },
-    CaughtUp,
+    CaughtUp { topics: String, logs: usize, logs_not_selected: usize },
     Aborted { reason: &'a str },
     Retrying { reason: &'a str },
     DeadLetter { log: String, offset: i64, topic: &'a str, reason: &'a str },
     Lost { log: String, first_offset: i64, next_offset: i64, reason: &'a str },
-    LogReplaced { log: String, not_sent: u64 },
+    LogReplaced { log: String, not_sent: Option<u64>, looked_ms_before: u64 },
     Waiting { log: String, reason: String },
     Rewrites { topic: &'a str, reason: &'a str },
     RulesUnknown { topic: &'a str, reason: &'a str },
@@ -313,12 +351,15 @@ fn positions_of(positions: &[(TopicPartition, Offset)]) -> Vec<LinePosition> {
     positions.iter().map(|(log, offset)| LinePosition { log: log.to_string(), offset: offset.0 }).collect()
 }
 
-fn report_json(event: &BridgeEvent) {
+fn report_json(event: &BridgeEvent, metrics: &MetricsHandle) {
     print_json(&match event {
         BridgeEvent::Committed { records, bytes, positions } => {
             Line::Committed { records: *records, bytes: *bytes, positions: positions_of(positions) }
         }
-        BridgeEvent::CaughtUp => Line::CaughtUp,
+        BridgeEvent::CaughtUp => {
+            let BridgeMetrics { topics, logs, logs_not_selected, .. } = metrics.read();
+            Line::CaughtUp { topics: topics.join(","), logs: logs.len(), logs_not_selected }
+        }
         BridgeEvent::Aborted { reason } => Line::Aborted { reason },
         BridgeEvent::Retrying { reason } => Line::Retrying { reason },
         BridgeEvent::DeadLetter { log, offset, topic, reason } => {
@@ -328,7 +369,10 @@ fn report_json(event: &BridgeEvent) {
             let (first_offset, next_offset) = (first_offset.0, next_offset.0);
             Line::Lost { log: log.to_string(), first_offset, next_offset, reason }
         }
-        BridgeEvent::LogReplaced { log, not_sent } => Line::LogReplaced { log: log.to_string(), not_sent: *not_sent },
+        BridgeEvent::LogReplaced { log, not_sent, looked_ms_before } => {
+            let (not_sent, looked_ms_before) = (*not_sent, *looked_ms_before);
+            Line::LogReplaced { log: log.to_string(), not_sent, looked_ms_before }
+        }
         BridgeEvent::Waiting { log, reason } => Line::Waiting { log: log.to_string(), reason: reason.to_string() },
         BridgeEvent::Rewrites { topic, reason } => Line::Rewrites { topic, reason },
         BridgeEvent::RulesUnknown { topic, reason } => Line::RulesUnknown { topic, reason },

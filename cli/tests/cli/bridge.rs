@@ -66,7 +66,9 @@ fn an_outage_is_one_line_and_what_was_not_sent_is_the_last_one() {
     let lines: Vec<&str> = done.stderr.lines().collect();
     let [first, last] = lines[..] else { panic!("{}", done.stderr) };
     assert!(first.contains("trying again") && first.contains("refused"), "{first}");
-    assert_eq!(last, "error: the time of --timeout is over: up to 3 records of 1 log were not sent: t-0 up to 3");
+    let begins =
+        "error: the time of --timeout is over: up to 3 records of 1 log were not sent: t-0 up to 3; what failed last:";
+    assert!(last.starts_with(begins) && last.contains("refused"), "{last}");
     assert!(!done.stderr.contains("has everything"));
 }
 
@@ -90,6 +92,7 @@ fn each_try_is_reported_where_that_is_asked_for_and_none_where_quiet_is() {
     assert!(verbose.stderr.matches("trying again").count() > 3, "{}", verbose.stderr);
     let quiet = run_until_timeout(&place, &["--quiet"]).exits(1);
     assert_eq!(quiet.stderr.lines().count(), 1, "{}", quiet.stderr);
+    assert!(quiet.stderr.contains("what failed last: ") && quiet.stderr.contains("refused"), "{}", quiet.stderr);
     let json = run_until_timeout(&place, &["--json"]).exits(1);
     assert!(json.json().iter().all(|event| event["event"] == "retrying"), "{}", json.stdout);
 }
@@ -108,6 +111,9 @@ fn status_and_adopt_end_soon_where_no_broker_answers() {
             assert!(done.stderr.contains(&format!("error: {bootstrap}: ")), "{}", done.stderr);
             let timeout = ["--set", "request.timeout.ms=600000", "--timeout", "200ms"];
             place.run(&[&["bridge"], command, &named, &timeout, &SOON[..]].concat()).exits(1);
+            // No pause between two tries is longer than what is left.
+            let slow = ["--set", "reconnect.backoff.ms=600000", "--set", "reconnect.backoff.max.ms=600000"];
+            place.run(&[&["bridge"], command, &named, &timeout, &slow[..]].concat()).exits(1);
         }
     }
 }
@@ -121,8 +127,51 @@ fn status_is_a_health_check_by_the_lag_of_each_log() {
     run_until_timeout(&place, &[]).exits(1);
     place.run(&["bridge", "status", "--max-lag", "3"]).exits(0);
     let done = place.run(&["bridge", "status", "--max-lag", "2", "--json"]).exits(2);
-    assert_eq!(done.json()[0]["lag"], 3);
+    // How much of it the cluster has, no broker has said.
+    let row = &done.json()[0];
+    assert_eq!((&row["lag"], &row["lag_at_most"]), (&serde_json::Value::Null, &3.into()), "{row}");
+    let table = place.run(&["bridge", "status"]).exits(0);
+    assert!(table.stdout.contains("up to 3"), "{}", table.stdout);
     assert!(done.stderr.contains("more than 2 records behind, or not known how far: t-0"), "{}", done.stderr);
+}
+
+/// The note keeps them at any age, as `stat` says.
+#[test]
+fn status_counts_topics_that_are_made_while_the_cluster_is_away() {
+    let place = place();
+    let bootstrap = dead_address();
+    let run = ["bridge", "--device", "d", "--bootstrap", &bootstrap, "--topics", "*", "--until-caught-up"];
+    place.run(&[&run, &SOON[..], &["--timeout", "300ms"]].concat()).exits(1);
+    place.run_with(&["append", "late"], b"a\nb\nc\nd\n").exits(0);
+    let rows = place.run(&["bridge", "status", "--json"]).exits(0).json();
+    let row = rows.iter().find(|row| row["topic"] == "late").expect("it is kept for the bridge");
+    assert_eq!((&row["lag"], &row["lag_at_most"], &row["held_from"]), (&serde_json::Value::Null, &4.into(), &0.into()));
+    assert_eq!(row["target_topic"], serde_json::Value::Null);
+    place.run(&["bridge", "status", "--max-lag", "4"]).exits(0);
+    let done = place.run(&["bridge", "status", "--max-lag", "3"]).exits(2);
+    assert!(done.stderr.contains("late-0"), "{}", done.stderr);
+}
+
+#[test]
+fn a_note_is_not_dropped_for_another_device_or_a_topic_that_is_mistyped() {
+    let place = place();
+    run_until_timeout(&place, &[]).exits(1);
+    let reset = |more: &[&str]| {
+        place.run(&[&["--dir", place.store().to_str().unwrap(), "bridge", "reset", "--yes"], more].concat())
+    };
+    let knows = || place.run(&["bridge", "status", "--json"]).exits(0).json().len();
+    let done = reset(&["--device", "dd"]).exits(1);
+    assert!(
+        done.stderr.contains("the note here is of the device d, and not of dd: nothing was changed"),
+        "{}",
+        done.stderr
+    );
+    let done = reset(&["--device", "d", "--topics", "tt,u*"]).exits(1);
+    assert!(done.stderr.contains("matches tt,u*; there are t. Nothing was changed"), "{}", done.stderr);
+    assert_eq!(knows(), 1);
+    let done = reset(&["--device", "d", "--topics", "tt,t"]).exits(0);
+    assert!(done.stderr.contains("knows 1 log less"), "{}", done.stderr);
+    assert_eq!(knows(), 0);
 }
 
 /// A topic that is new since the bridge has ended is not named by its note.

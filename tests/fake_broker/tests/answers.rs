@@ -176,6 +176,35 @@ fn an_error_in_any_phase_is_followed_by_every_record_once() {
     println!("in all: {injected} faults injected, {} records read back and compared", READ_BACK.get());
 }
 
+/// The transaction of the session before is completed within milliseconds. A line is worth only one that is not.
+#[test]
+fn a_transaction_that_is_being_completed_is_waited_for_without_a_word_until_it_lasts() {
+    let mut world = World::new();
+    let retries = |events: &[BridgeEvent]| {
+        events.iter().filter(|event| matches!(event, BridgeEvent::Retrying { .. })).cloned().collect::<Vec<_>>()
+    };
+    let mut injected = 0;
+    for key in [ApiKey::InitProducerId, ApiKey::Produce, ApiKey::EndTxn] {
+        let (count, hook) = counted(Control::Error(ErrorCode::ConcurrentTransactions));
+        world.broker.on_times(key, 3, hook);
+        world.append();
+        let events = world.send(&format!("{key:?}"));
+        assert_eq!((count.load(Ordering::Relaxed), retries(&events).len()), (3, 0), "{key:?}: {events:?}");
+        injected += 3;
+    }
+    // As long as a request is waited for: 400 ms.
+    let began = std::time::Instant::now();
+    world.broker.on(ApiKey::InitProducerId, move |_| match began.elapsed() < Duration::from_secs(2) {
+        true => Control::Error(ErrorCode::ConcurrentTransactions),
+        false => Control::Pass,
+    });
+    world.append();
+    let events = world.send("one that lasts");
+    let said = retries(&events);
+    assert!(!said.is_empty() && format!("{said:?}").contains("51 ConcurrentTransactions"), "{events:?}");
+    println!("in all: {injected} faults injected, {} records read back and compared", READ_BACK.get());
+}
+
 #[test]
 fn an_answer_that_never_comes_or_ends_midway_is_asked_for_again() {
     let controls = [

@@ -9,8 +9,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use edgelog::bridge::{Bridge, BridgeConfig, BridgeError, BridgeEvent, MetricsHandle, PauseReason, StopHandle};
-use edgelog::{NewRecord, NewTopic, Offset, Store, TimestampMs};
+use edgelog::storage::MemoryStorage;
+use edgelog::{Durability, NewRecord, NewTopic, Offset, Store, TimestampMs};
 use edgelog_fake_broker::Front;
+use edgelog_testkit::faults::{Fault, FaultyStorage};
 use edgelog_testkit::{run_again, say};
 use krafka::testing::FakeBroker;
 use tokio::runtime::Runtime;
@@ -218,7 +220,7 @@ fn a_topic_that_is_deleted_and_created_again_under_a_bridge_is_sent_from_its_beg
     store.delete_topic("t").unwrap();
     store.close().unwrap();
     device.append(&new, |_| true);
-    bridge.until("replaced", |event| matches!(event, BridgeEvent::LogReplaced { not_sent: 0, .. }));
+    bridge.until("replaced", |event| matches!(event, BridgeEvent::LogReplaced { not_sent: Some(0), .. }));
     bridge.until_caught_up();
     assert_eq!(cluster.values("t"), [old, new].concat());
     assert_eq!(bridge.metrics.read().logs[0].lag_records, Some(0));
@@ -282,8 +284,112 @@ fn a_topic_that_is_deleted_is_noticed_while_the_interval_between_transactions_la
     let store = Store::open(&device.0).unwrap();
     store.delete_topic("t").unwrap();
     store.close().unwrap();
-    let is_deleted = |reason: &PauseReason| matches!(reason, PauseReason::Deleted { not_sent: Some(0) });
+    let is_deleted = |reason: &PauseReason| matches!(reason, PauseReason::Deleted { not_sent: Some(0), .. });
     bridge.until("deleted", |event| matches!(event, BridgeEvent::Waiting { reason, .. } if is_deleted(reason)));
+}
+
+/// Hours lie between two looks at the log, and it was written until it was deleted.
+#[test]
+fn of_a_topic_that_is_deleted_what_was_written_since_the_last_look_is_called_not_sent() {
+    let (cluster, device) = (Cluster::new(&["t"]), Device::new());
+    device.append(&values("record", 10), |_| true);
+    let bridge = Running::new(&device, cluster.config(&[("edgelog.bridge.interval.ms", "3600000")]));
+    bridge.until("sent", |event| matches!(event, BridgeEvent::Committed { .. }));
+    let store = Store::open(&device.0).unwrap();
+    let log = store.log("t", 0).unwrap();
+    for value in values("more", 5) {
+        log.append(NewRecord::value(value.as_bytes())).unwrap();
+    }
+    store.delete_topic("t").unwrap();
+    store.close().unwrap();
+    let is_deleted = |reason: &PauseReason| matches!(reason, PauseReason::Deleted { .. });
+    let deleted = |event: &BridgeEvent| matches!(event, BridgeEvent::Waiting { reason, .. } if is_deleted(reason));
+    let events = bridge.until("deleted", deleted);
+    let Some(BridgeEvent::Waiting { reason, .. }) = events.last() else { unreachable!() };
+    assert_eq!(*reason, PauseReason::Deleted { not_sent: Some(5), looked_ms_before: 0 }, "{reason}");
+}
+
+#[test]
+fn a_log_whose_directory_is_gone_is_not_called_sent_and_goes_on_once_it_is_there_again() {
+    let (cluster, device) = (Cluster::new(&["t", "u"]), Device::new());
+    let (old, new) = (values("old", 10), values("new", 5));
+    device.append(&old, |_| true);
+    let store = Store::open(&device.0).unwrap();
+    store.create_topic(&NewTopic::new("u")).unwrap();
+    store.close().unwrap();
+    let bridge = Running::new(&device, cluster.config(&[]));
+    bridge.until_caught_up();
+    let (here, away) = (device.0.join("t-0"), device.0.with_extension("away"));
+    std::fs::rename(&here, &away).unwrap();
+    let missing = |event: &BridgeEvent| {
+        matches!(event, BridgeEvent::Waiting { reason: PauseReason::DirectoryMissing, log } if log.topic == "t")
+    };
+    bridge.until("missing", missing);
+    // The one that was there when the bridge came says the same as one that comes now.
+    let metrics_of = |bridge: &Running| {
+        let log = bridge.metrics.read().logs[0].clone();
+        (log.log.to_string(), log.lag_records, log.end_offset, log.waits)
+    };
+    let is_missing = ("t-0".to_owned(), None, None, Some(PauseReason::DirectoryMissing));
+    assert_eq!(metrics_of(&bridge), is_missing);
+    drop(bridge);
+    let bridge = Running::new(&device, cluster.config(&[]));
+    bridge.until("missing", missing);
+    assert_eq!(metrics_of(&bridge), is_missing);
+    let noted = edgelog::bridge::status(&device.0).unwrap();
+    assert_eq!((noted[0].lag, noted[0].held, noted[0].high_watermark), (None, None, None));
+    drop(bridge);
+    let (positions, _) = device.send(cluster.config(&[]));
+    assert_eq!((positions[0].lag, positions[0].waits.clone()), (None, Some(PauseReason::DirectoryMissing)));
+    std::fs::rename(&away, &here).unwrap();
+    let bridge = Running::new(&device, cluster.config(&[]));
+    bridge.until_caught_up();
+    std::fs::rename(&here, &away).unwrap();
+    bridge.until("missing", missing);
+    std::fs::rename(&away, &here).unwrap();
+    bridge.until_caught_up();
+    drop(bridge);
+    device.append(&new, |_| true);
+    device.send(cluster.config(&[]));
+    assert_eq!(cluster.values("t"), [old, new].concat());
+}
+
+/// It was all sent, to a topic that is not there any more: how much the one that is there lacks is not known.
+#[test]
+fn a_log_whose_target_was_deleted_and_created_again_under_a_bridge_has_no_lag() {
+    let (cluster, device) = (Cluster::new(&["t"]), Device::new());
+    let old = values("old", 10);
+    device.append(&old, |_| true);
+    let bridge = Running::new(&device, cluster.config(&[("edgelog.bridge.retry.ms", "100")]));
+    bridge.until_caught_up();
+    cluster.broker.delete_topic("t");
+    device.append(&values("new", 5), |_| true);
+    let unusable =
+        |event: &BridgeEvent| matches!(event, BridgeEvent::Waiting { reason: PauseReason::TargetUnusable { .. }, .. });
+    bridge.until("unusable", unusable);
+    cluster.broker.create_topic("t", 1);
+    let recreated =
+        |event: &BridgeEvent| matches!(event, BridgeEvent::Waiting { reason: PauseReason::TargetRecreated { .. }, .. });
+    bridge.until("recreated", recreated);
+    let log = bridge.metrics.read().logs[0].clone();
+    assert_eq!((log.position, log.lag_records, log.end_offset), (None, None, Some(Offset(15))), "{log:?}");
+}
+
+#[test]
+fn the_metrics_say_how_many_logs_are_not_selected() {
+    let (cluster, device) = (Cluster::new(&["t", "u"]), Device::new());
+    device.append(&values("record", 3), |_| true);
+    let store = Store::open(&device.0).unwrap();
+    store.create_topic(&NewTopic::new("u").partitions(2)).unwrap();
+    store.close().unwrap();
+    for (topics, not_selected) in [("t", 2), ("*", 0), ("u", 1)] {
+        let bridge = Running::new(&device, cluster.config(&[("edgelog.bridge.topics", topics)]));
+        bridge.until("caught up or waits", |event| {
+            matches!(event, BridgeEvent::CaughtUp | BridgeEvent::Waiting { .. })
+        });
+        let metrics = bridge.metrics.read();
+        assert_eq!((metrics.logs.len(), metrics.logs_not_selected), (3 - not_selected, not_selected), "{topics}");
+    }
 }
 
 /// What is new in it is looked at when all of it is, and not while the bridge's own files are still those before.
@@ -315,7 +421,7 @@ fn a_bridge_waits_for_a_store_that_was_removed_to_be_made_again() {
     let bridge = Running::new(&device, cluster.config(&[("edgelog.bridge.on.new.log", "restart")]));
     bridge.until_caught_up();
     std::fs::remove_dir_all(&device.0).unwrap();
-    let is_deleted = |reason: &PauseReason| matches!(reason, PauseReason::Deleted { not_sent: Some(0) });
+    let is_deleted = |reason: &PauseReason| matches!(reason, PauseReason::Deleted { not_sent: Some(0), .. });
     bridge.until("deleted", |event| matches!(event, BridgeEvent::Waiting { reason, .. } if is_deleted(reason)));
     device.append(&new, |_| true);
     bridge.until_caught_up();
@@ -346,6 +452,9 @@ fn a_broker_that_does_not_know_its_topics_yet_is_asked_again_before_a_log_is_giv
     let (positions, events) = device.send(cluster.config(&[]));
     assert!(positions[0].is_delivered(), "{positions:?} {events:?}");
     assert_eq!((cluster.values("t"), cluster.front.done()), (sent, 3));
+    // No code is named that no broker has answered.
+    let said = format!("{events:?}");
+    assert!(said.contains("the cluster has no topic t yet") && !said.contains("LeaderNotAvailable"), "{said}");
     // One that never knows the topic lets the log wait.
     cluster.front.forget_topics(usize::MAX);
     let (positions, _) = device.send(cluster.config(&[("request.timeout.ms", "100")]));
@@ -430,6 +539,29 @@ fn what_a_writer_that_was_killed_has_appended_is_not_called_delivered() {
     assert_eq!(cluster.values("t"), [old, left].concat());
 }
 
+/// In the program that writes: its records are acknowledged, and not durable, so they are not sent.
+#[test]
+fn what_the_program_itself_could_not_flush_is_not_called_delivered() {
+    let (cluster, device) = (Cluster::new(&["t"]), Device::new());
+    std::fs::create_dir_all(&device.0).unwrap();
+    let storage = FaultyStorage::new(MemoryStorage::new(), -1, Fault::Io, false);
+    let options = Store::options().set("edgelog.housekeeping", "tick").unwrap();
+    let store = Arc::new(options.open_on(storage.clone()).unwrap());
+    store.create_topic(&NewTopic::new("t")).unwrap();
+    let log = store.log("t", 0).unwrap();
+    log.append_with(NewRecord::value(b"durable"), Durability::Sync).unwrap();
+    log.append_with(NewRecord::value(b"not durable"), Durability::Os).unwrap();
+    storage.fail_flushes(true);
+    log.flush().unwrap_err();
+    let mut bridge = Bridge::within(&device.0, Arc::clone(&store), cluster.config(&[])).unwrap();
+    let metrics = bridge.metrics();
+    let positions = bridge.run_until_caught_up().unwrap();
+    assert_eq!((positions[0].lag, positions[0].end_offset), (Some(1), Some(Offset(2))), "{positions:?}");
+    assert!(matches!(positions[0].waits, Some(PauseReason::LocalLog { .. })), "{positions:?}");
+    assert_eq!(metrics.read().logs[0].lag_records, Some(1));
+    assert_eq!(cluster.values("t"), ["durable"]);
+}
+
 /// The bridge has named the log, and nothing of it was sent yet: also then, what is gone was lost.
 #[test]
 fn what_is_deleted_before_anything_was_sent_is_reported_as_lost() {
@@ -472,6 +604,11 @@ fn a_topic_that_is_created_while_the_cluster_is_away_is_kept_for_the_bridge() {
     }
     let holds = store.retention_holds().unwrap().of(&log);
     assert_eq!((holds.len(), holds[0].holder.as_str(), holds[0].offset), (1, "bridge", Offset(0)));
+    // The status counts it, too, and does not say that it is known how much of it was sent.
+    let noted = edgelog::bridge::status(&device.0).unwrap();
+    let counted: Vec<_> = noted.iter().map(|log| (log.log.to_string(), log.lag, log.held, log.held_from)).collect();
+    let late = ("late-0".to_owned(), None, Some(20), Some(Offset(0)));
+    assert_eq!(counted, [late, ("t-0".to_owned(), None, Some(0), Some(Offset(0)))]);
     store.tick(TimestampMs(i64::MAX / 2)).unwrap();
     assert_eq!(log.offsets().log_start_offset, 0);
     drop((log, bridge));
