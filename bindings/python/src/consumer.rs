@@ -4,7 +4,7 @@
 //! of a rebalance can commit, seek or pause: while it runs, the consumer's thread serves the jobs that it sends.
 //!
 //! 1. The consumer's thread never runs Python. It sends a `Rebalance` to the job that began last from outside, and
-//!    serves further jobs until it is told to go on.
+//!    serves further jobs until it is asked to go on.
 //! 2. No lock of this file is held while Python runs, or while a job is waited for.
 //! 3. Records that were read and not given out yet stand in `State::buffer`, in order. A partition's position is that
 //!    of the record that was given out last.
@@ -14,9 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use edgelog::clients::{
-    Consumer, ConsumerError, ConsumerRecords, OffsetAndMetadata, RebalanceListener, Waker,
-};
+use edgelog::clients::{Consumer, ConsumerError, ConsumerRecords, OffsetAndMetadata, RebalanceListener, Waker};
 use edgelog::{LeaderEpoch, Offset, OffsetSpec, TimestampMs, TopicPartition};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -283,7 +281,9 @@ impl ConsumerCore {
         let open = locked(&self.open).clone();
         let open = open.ok_or_else(|| PyRuntimeError::new_err("Consumer closed"))?;
         if open.process != std::process::id() {
-            return Err(PyRuntimeError::new_err("the consumer belongs to the process that made it, and this is a child"));
+            return Err(PyRuntimeError::new_err(
+                "the consumer belongs to the process that made it, and this is a child",
+            ));
         }
         Ok(open)
     }
@@ -368,7 +368,8 @@ impl ConsumerCore {
             let at = state.index_of(&name.topic, name.partition);
             if state.known[at].end_said != end {
                 state.known[at].end_said = end;
-                let text = format!("Fetch from broker 1 reached end of partition at offset {end} (HighwaterMark {end})");
+                let text =
+                    format!("Fetch from broker 1 reached end of partition at offset {end} (HighwaterMark {end})");
                 others.push((Failure::new(-191, text), Some(name), end));
             }
         }
@@ -441,8 +442,7 @@ impl ConsumerCore {
                 return Ok(this.pop(count, open.auto_store));
             }
             let (wait, says_ends) = (deadline.slice(), open.says_ends);
-            let (polled, raised) =
-                Self::call_and_note(slf, &open, move |consumer| poll(consumer, wait, says_ends))?;
+            let (polled, raised) = Self::call_and_note(slf, &open, move |consumer| poll(consumer, wait, says_ends))?;
             locked(&this.state).polled = Some(Instant::now());
             let is_idle = polled.is_unsubscribed;
             this.take(py, &open, polled)?;

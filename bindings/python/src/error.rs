@@ -8,7 +8,6 @@ pub(crate) mod local {
     pub(crate) const FAIL: i32 = -196;
     pub(crate) const MSG_TIMED_OUT: i32 = -192;
     pub(crate) const UNKNOWN_PARTITION: i32 = -190;
-    pub(crate) const TIMED_OUT: i32 = -185;
     pub(crate) const QUEUE_FULL: i32 = -184;
     pub(crate) const STATE: i32 = -172;
     pub(crate) const FENCED: i32 = -144;

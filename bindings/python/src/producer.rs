@@ -104,10 +104,12 @@ impl Queue {
     fn wait(&self, wait: Duration) {
         let next = self.expire(Instant::now());
         let wait = next.map_or(wait, |end| wait.min(end.saturating_duration_since(Instant::now())));
-        let reports = self.lock();
-        if reports.ready.is_empty() {
-            let (reports, _) = self.bell.wait_timeout(reports, wait).unwrap_or_else(PoisonError::into_inner);
-            drop(reports);
+        {
+            let reports = self.lock();
+            if reports.ready.is_empty() {
+                let (reports, _) = self.bell.wait_timeout(reports, wait).unwrap_or_else(PoisonError::into_inner);
+                drop(reports);
+            }
         }
         self.expire(Instant::now());
     }
@@ -251,9 +253,8 @@ impl Open {
             sending.partition = hash.partition(key, count);
         }
         let (queue, only_errors) = (Arc::clone(&self.queue), self.only_errors);
-        let taken = py.detach(|| {
-            producer.send_with(sending, move |outcome| queue.answered(sent, began, outcome, only_errors))
-        });
+        let taken =
+            py.detach(|| producer.send_with(sending, move |outcome| queue.answered(sent, began, outcome, only_errors)));
         match taken {
             Ok(()) => Ok(Ok(())),
             Err(error) => {

@@ -7,6 +7,7 @@ mod c_library;
 mod engine;
 mod kafka;
 mod papers;
+mod python;
 mod sinks;
 mod whole_machines;
 
@@ -23,8 +24,13 @@ pub(super) type Named = (&'static str, fn(&Stage));
 /// The stages that come before all others: a mistake that they find is no news later.
 pub(super) const FIRST: [Named; 2] = [("lint", papers::lint), ("unit", engine::unit)];
 /// The stages that use all processors, one after another.
-pub(super) const BUSY: [Named; 4] =
-    [("crash", engine::crash), ("fuzz", engine::fuzz), ("bare-metal", arm::bare_metal), ("ffi", c_library::ffi)];
+pub(super) const BUSY: [Named; 5] = [
+    ("crash", engine::crash),
+    ("fuzz", engine::fuzz),
+    ("bare-metal", arm::bare_metal),
+    ("ffi", c_library::ffi),
+    ("python", python::python),
+];
 /// The stages whose steps use one processor each, most of them for minutes: at one time, after those.
 pub(super) const NARROW: [Named; 2] = [("msrv-arm", arm::msrv_arm), ("loom", engine::loom)];
 /// The stages that wait most of their time: one after another, next to those that compute.

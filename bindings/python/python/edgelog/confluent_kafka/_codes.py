@@ -118,10 +118,14 @@ TABLE = """\
 46|DUPLICATE_SEQUENCE_NUMBER|Broker: Broker received a duplicate sequence number
 47|INVALID_PRODUCER_EPOCH|Broker: Producer attempted an operation with an old epoch
 48|INVALID_TXN_STATE|Broker: Producer attempted a transactional operation in an invalid state
-49|INVALID_PRODUCER_ID_MAPPING|Broker: Producer attempted to use a producer id which is not currently assigned to its transactional id
-50|INVALID_TRANSACTION_TIMEOUT|Broker: Transaction timeout is larger than the maximum value allowed by the broker's max.transaction.timeout.ms
-51|CONCURRENT_TRANSACTIONS|Broker: Producer attempted to update a transaction while another concurrent operation on the same transaction was ongoing
-52|TRANSACTION_COORDINATOR_FENCED|Broker: Indicates that the transaction coordinator sending a WriteTxnMarker is no longer the current coordinator for a given producer
+49|INVALID_PRODUCER_ID_MAPPING|Broker: Producer attempted to use a producer id which is not currently assigned \
+to its transactional id
+50|INVALID_TRANSACTION_TIMEOUT|Broker: Transaction timeout is larger than the maximum value allowed by the \
+broker's max.transaction.timeout.ms
+51|CONCURRENT_TRANSACTIONS|Broker: Producer attempted to update a transaction while another concurrent \
+operation on the same transaction was ongoing
+52|TRANSACTION_COORDINATOR_FENCED|Broker: Indicates that the transaction coordinator sending a WriteTxnMarker \
+is no longer the current coordinator for a given producer
 53|TRANSACTIONAL_ID_AUTHORIZATION_FAILED|Broker: Transactional Id authorization failed
 54|SECURITY_DISABLED|Broker: Security features are disabled
 55|OPERATION_NOT_ATTEMPTED|Broker: Operation not attempted
@@ -163,7 +167,8 @@ TABLE = """\
 91|RESOURCE_NOT_FOUND|Broker: Request illegally referred to resource that does not exist
 92|DUPLICATE_RESOURCE|Broker: Request illegally referred to the same resource twice
 93|UNACCEPTABLE_CREDENTIAL|Broker: Requested credential would not meet criteria for acceptability
-94|INCONSISTENT_VOTER_SET|Broker: Indicates that the either the sender or recipient of a voter-only request is not one of the expected voters
+94|INCONSISTENT_VOTER_SET|Broker: Indicates that the either the sender or recipient of a voter-only request is \
+not one of the expected voters
 95|INVALID_UPDATE_VERSION|Broker: Invalid update version
 96|FEATURE_UPDATE_FAILED|Broker: Unable to update finalized features due to server error
 97|PRINCIPAL_DESERIALIZATION_FAILURE|Broker: Request principal deserialization failed during forwarding
@@ -176,8 +181,10 @@ TABLE = """\
 114|MISMATCHED_ENDPOINT_TYPE|Broker: The request was sent to an endpoint of the wrong type
 115|UNSUPPORTED_ENDPOINT_TYPE|Broker: This endpoint type is not supported yet
 116|UNKNOWN_CONTROLLER_ID|Broker: This controller ID is not known
-117|UNKNOWN_SUBSCRIPTION_ID|Broker: Client sent a push telemetry request with an invalid or outdated subscription ID
-118|TELEMETRY_TOO_LARGE|Broker: Client sent a push telemetry request larger than the maximum size the broker will accept
+117|UNKNOWN_SUBSCRIPTION_ID|Broker: Client sent a push telemetry request with an invalid or outdated \
+subscription ID
+118|TELEMETRY_TOO_LARGE|Broker: Client sent a push telemetry request larger than the maximum size the broker \
+will accept
 119|INVALID_REGISTRATION|Broker: The controller has considered the broker registration to be invalid
 120|TRANSACTION_ABORTABLE|Broker: The server encountered an error with the transaction
 121|INVALID_RECORD_STATE|Broker: The record state is invalid

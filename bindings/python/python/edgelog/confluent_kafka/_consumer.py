@@ -432,7 +432,7 @@ class Consumer(ConsumerCore, Handle):
         self._said_commit(error, partitions)
 
     def consumer_group_metadata(self):
-        """The group as a transaction is told of it."""
+        """The group, as a transaction names it."""
         self._check()
         return b"CGMDv2:\xff\xff\xff\xff" + self._group.encode() + b"\x00\x00\x01"
 

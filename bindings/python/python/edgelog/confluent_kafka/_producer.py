@@ -15,6 +15,9 @@ BATCH_BYTES_MAX = 2**31 - 1
 class Producer(ProducerCore, Handle):
     """Sends records: into a store, or to brokers that it cannot reach."""
 
+    # Of one that was not initialised.
+    _transactional_id = None
+
     def __init__(self, *args, **kwargs):
         config = Config(args, kwargs, extra=("on_delivery",)).read()
         check_producer(config)
