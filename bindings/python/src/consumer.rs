@@ -45,9 +45,13 @@ enum Event {
 
 /// Where a rebalance is said, on the consumer's thread.
 struct Listener {
-    asks: Arc<Mutex<Receiver<Ask>>>,
-    current: Arc<Mutex<Option<Sender<Event>>>>,
+    asks: Asked,
+    current: Current,
 }
+
+/// What the consumer's thread is asked, and to whom it says what happens meanwhile.
+type Asked = Arc<Mutex<Receiver<Ask>>>;
+type Current = Arc<Mutex<Option<Sender<Event>>>>;
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -56,7 +60,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Listener {
     fn say(&self, what: &'static str, consumer: &mut Consumer, partitions: &[TopicPartition]) {
         let current = locked(&self.current).clone();
-        if !current.is_some_and(|current| current.send(Event::Rebalance(what, partitions.to_vec())).is_ok()) {
+        if current.is_none_or(|current| current.send(Event::Rebalance(what, partitions.to_vec())).is_err()) {
             return;
         }
         // The thread's own loop waits below this call.
@@ -187,7 +191,7 @@ struct Open {
     auto_store: bool,
     auto_commit_interval: Option<Duration>,
     errors: Py<PyAny>,
-    listener: Arc<(Arc<Mutex<Receiver<Ask>>>, Arc<Mutex<Option<Sender<Event>>>>)>,
+    listener: (Asked, Current),
 }
 
 /// The native part of a consumer.
@@ -263,7 +267,7 @@ fn names(partitions: Names) -> Vec<TopicPartition> {
 }
 
 fn tuples(partitions: &[TopicPartition]) -> Names {
-    partitions.iter().map(|name| (name.topic.to_string(), name.partition)).collect()
+    partitions.iter().map(|name| (name.topic.clone(), name.partition)).collect()
 }
 
 /// An offset as librdkafka has them: -2 the beginning, -1 the end.
@@ -468,13 +472,12 @@ fn message_of(
     names: &mut HashMap<String, Py<PyString>>,
     record: &edgelog::clients::ConsumerRecord<'_>,
 ) -> PyResult<Message> {
-    let topic = match names.get(record.topic()) {
-        Some(name) => name.clone_ref(py),
-        None => {
-            let name = PyString::new(py, record.topic()).unbind();
-            names.insert(record.topic().to_owned(), name.clone_ref(py));
-            name
-        }
+    let topic = if let Some(name) = names.get(record.topic()) {
+        name.clone_ref(py)
+    } else {
+        let name = PyString::new(py, record.topic()).unbind();
+        names.insert(record.topic().to_owned(), name.clone_ref(py));
+        name
     };
     let bytes = |bytes: &[u8]| PyBytes::new(py, bytes).into_any().unbind();
     let mut headers = Vec::new();
@@ -548,7 +551,7 @@ impl ConsumerCore {
         let waker = consumer.waker();
         let (asks, asked) = channel();
         let (asked, current) = (Arc::new(Mutex::new(asked)), Arc::new(Mutex::new(None)));
-        let listener = Arc::new((Arc::clone(&asked), Arc::clone(&current)));
+        let listener = (Arc::clone(&asked), Arc::clone(&current));
         let spawned = std::thread::Builder::new()
             .name("edgelog-consumer".to_owned())
             .spawn(move || run(consumer, &asked, &current));
@@ -582,7 +585,7 @@ impl ConsumerCore {
     }
 
     fn _unsubscribe(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Self::call(slf, |consumer| consumer.unsubscribe())?;
+        Self::call(slf, Consumer::unsubscribe)?;
         let mut state = locked(&slf.get().state);
         (state.buffer, state.known, state.index) = (VecDeque::new(), Vec::new(), HashMap::new());
         Ok(())
@@ -766,7 +769,7 @@ impl ConsumerCore {
     /// Called by the consumer when its share of the group's partitions changes. Subclasses do what is to be done.
     fn _rebalance(&self, what: &str, partitions: Names) {
         let _ = what;
-        self._forget(partitions);
+        locked(&self.state).forget(&partitions);
     }
 
     /// Called when a commit is due.

@@ -450,12 +450,12 @@ impl ProducerCore {
                 return Ok(left);
             }
             let slice = deadline.slice();
-            let flushed = py.detach(|| match &open.producer {
-                Some(producer) => producer.flush_timeout(slice),
-                None => {
+            let flushed = py.detach(|| {
+                let Some(producer) = &open.producer else {
                     open.queue.wait(slice);
-                    Ok(true)
-                }
+                    return Ok(true);
+                };
+                producer.flush_timeout(slice)
             });
             flushed.map_err(raised(py))?;
             py.check_signals()?;

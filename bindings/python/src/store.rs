@@ -61,14 +61,11 @@ fn open_to_read(path: &Path, config: &BTreeMap<String, String>) -> edgelog::Resu
             return Ok((store, attach));
         }
     }
-    match open(path, true, config) {
-        Ok(store) => Ok(store),
+    open(path, true, config).or_else(|_| {
         // There is none yet, or nothing of it that could be read: who opens it makes it.
-        Err(_) => {
-            drop(open(path, false, config)?);
-            open(path, true, config)
-        }
-    }
+        drop(open(path, false, config)?);
+        open(path, true, config)
+    })
 }
 
 #[pymethods]

@@ -162,7 +162,8 @@ class Handle:
         """Accepted, and without effect: there is no broker."""
         for at, given in enumerate((username, password), 1):
             if not isinstance(given, str):
-                raise TypeError(f"argument {at} must be str, not {type(given).__name__}")
+                kind = "None" if given is None else type(given).__name__
+                raise TypeError(f"argument {at} must be str, not {kind}")
         self._check_handle()
 
     def _wait_in_vain(self, timeout):
