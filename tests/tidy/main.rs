@@ -38,8 +38,20 @@ const FLOORS: &[&[&str]] = &[
 const ON_THE_GROUND: &[&str] = &["kafka"];
 
 /// Folders that hold our sources, from the root of the workspace.
-const SOURCE_DIRS: &[&str] =
-    &["src", "no_std_core", "cli", "tests", "benches", "examples", "fuzz", ".ci", "ffi", "testkit", "xtask"];
+const SOURCE_DIRS: &[&str] = &[
+    "src",
+    "no_std_core",
+    "cli",
+    "tests",
+    "benches",
+    "examples",
+    "fuzz",
+    ".ci",
+    "ffi",
+    "testkit",
+    "xtask",
+    "bindings",
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -277,7 +289,8 @@ fn unsafe_stays_in_one_file() {
 #[test]
 fn sources_are_ascii_and_at_most_120_columns() {
     let mut findings = Findings::default();
-    let scripts = ["tests", ".ci", "ffi"].iter().flat_map(|dir| files(dir, &[".sh", ".py", ".java", "run"]));
+    let scripts =
+        ["tests", ".ci", "ffi", "bindings"].iter().flat_map(|dir| files(dir, &[".sh", ".py", ".java", "run"]));
     for (path, text) in rust_files().into_iter().chain(scripts) {
         for (n, line) in text.lines().enumerate() {
             if let Some(c) = line.chars().find(|c| !c.is_ascii()) {

@@ -7,6 +7,7 @@ mod c_library;
 mod engine;
 mod kafka;
 mod papers;
+mod python;
 mod sinks;
 mod whole_machines;
 
@@ -38,7 +39,8 @@ pub(super) const WAITING: [Named; 4] = [
     ("filesystems", whole_machines::filesystems),
 ];
 /// Not part of the whole: half a minute a cut where the processor is emulated, and builds of their own.
-pub(super) const LONG: [Named; 4] = [
+pub(super) const LONG: [Named; 5] = [
+    ("python", python::python),
     ("power-cuts", whole_machines::power_cuts),
     ("newcomer", whole_machines::newcomer),
     ("coverage", whole_machines::coverage),
