@@ -67,8 +67,8 @@ fn op(u: &mut Unstructured<'_>, one_fault_only: bool) -> Result<Op> {
 
 fuzz_target!(|input: Input| {
     let outcome = match input.fault {
-        Some((at, fault)) => search::run_with_fault(&input.ops, u64::from(at), fault),
-        None => search::run_schedule(&input.ops, Quirks::default()),
+        Some((at, fault)) => search::run_with_fault(&input.ops, u64::from(at), fault).map(drop),
+        None => search::run_schedule(&input.ops, Quirks::default()).map(drop),
     };
     if let Err(what) = outcome {
         panic!("{what}\n{:#?}", input.ops);
