@@ -215,7 +215,8 @@ impl Open {
         if self.outstanding() >= self.outstanding_max {
             return Err(PyBufferError::new_err("Local: Queue full"));
         }
-        let (key, value) = (record.key.map(PyBytesMethodsExt::bytes), record.value.map(PyBytesMethodsExt::bytes));
+        let (key, value) =
+            (record.key.as_ref().map(PyBytesMethodsExt::bytes), record.value.as_ref().map(PyBytesMethodsExt::bytes));
         let size = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
         if size > self.record_bytes_max {
             return Ok(Err(Failure::new(10, format!("a record has {size} bytes"))));
@@ -224,8 +225,8 @@ impl Open {
         let callback = callback.or_else(|| self.default_callback.as_ref().map(|callback| callback.clone_ref(py)));
         let sent = callback.map(|callback| Sent {
             topic: record.topic.clone().unbind(),
-            key: record.key.map(|key| key.clone().unbind()),
-            value: record.value.map(|value| value.clone().unbind()),
+            key: record.key.as_ref().map(|key| key.clone().unbind()),
+            value: record.value.as_ref().map(|value| value.clone().unbind()),
             partition: record.partition,
             callback,
         });
@@ -272,12 +273,30 @@ impl Open {
 /// A record to produce, as Python gave it.
 struct Record<'a, 'py> {
     topic: &'a Bound<'py, PyString>,
-    key: Option<&'a Bound<'py, PyBytes>>,
-    value: Option<&'a Bound<'py, PyBytes>>,
+    key: Option<Bound<'py, PyBytes>>,
+    value: Option<Bound<'py, PyBytes>>,
     partition: i32,
     timestamp: i64,
     headers: Vec<crate::fields::Header<'py>>,
     callback: Option<&'a Bound<'py, PyAny>>,
+}
+
+impl<'a, 'py> Record<'a, 'py> {
+    /// Of what a program gives for it.
+    fn new(
+        topic: &'a Bound<'py, PyString>,
+        value: Option<&Bound<'py, PyAny>>,
+        key: Option<&Bound<'py, PyAny>>,
+        partition: i32,
+        timestamp: i64,
+        headers: Option<&Bound<'py, PyAny>>,
+        callback: Option<&'a Bound<'py, PyAny>>,
+    ) -> PyResult<Record<'a, 'py>> {
+        let (value, key) = (bytes_of(value, 2)?, bytes_of(key, 3)?);
+        let headers = headers_of(headers)?;
+        let callback = callback.filter(|callback| !callback.is_none());
+        Ok(Record { topic, key, value, partition, timestamp, headers, callback })
+    }
 }
 
 trait PyBytesMethodsExt {
@@ -378,16 +397,7 @@ impl ProducerCore {
     ) -> PyResult<()> {
         let topic = topic_of(topic)?;
         let open = self.get()?;
-        let (value, key) = (bytes_of(value, 2)?, bytes_of(key, 3)?);
-        let record = Record {
-            topic,
-            key: key.as_ref(),
-            value: value.as_ref(),
-            partition,
-            timestamp,
-            headers: headers_of(headers)?,
-            callback: callback.or(on_delivery).filter(|callback| !callback.is_none()),
-        };
+        let record = Record::new(topic, value, key, partition, timestamp, headers, callback.or(on_delivery))?;
         open.produce(py, &record)?.map_err(|failure| open.raise(py, &failure))
     }
 
@@ -407,11 +417,7 @@ impl ProducerCore {
     ) -> PyResult<Option<(i32, String)>> {
         let topic = topic_of(topic)?;
         let open = self.get()?;
-        let (value, key) = (bytes_of(value, 2)?, bytes_of(key, 3)?);
-        let headers = headers_of(headers)?;
-        let callback = callback.filter(|callback| !callback.is_none());
-        let record =
-            Record { topic, key: key.as_ref(), value: value.as_ref(), partition, timestamp, headers, callback };
+        let record = Record::new(topic, value, key, partition, timestamp, headers, callback)?;
         match open.produce(py, &record) {
             Ok(Ok(())) => Ok(None),
             Ok(Err(failure)) => Ok(Some((failure.code, failure.text))),
